@@ -1,0 +1,1 @@
+"""What other DGX tools import: the generated stubs of DGX Music's services."""
