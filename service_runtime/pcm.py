@@ -1,6 +1,6 @@
 """PCM framing: every stream of audio is a header, chunks, and an end that adds up (`protos/dgx_music/audio/v1`).
 
-`PcmWriter` cuts samples into chunks and closes the stream; `PcmReader` takes one in and refuses whatever does not add up.
+`PcmWriter` cuts samples into chunks and closes the stream; `PcmReader` takes one in and refuses what does not add up.
 """
 
 from __future__ import annotations

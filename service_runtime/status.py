@@ -1,0 +1,71 @@
+"""Errors on the wire: `google.rpc.Status` with `ErrorInfo`, `BadRequest` and `RetryInfo` (AIP-193), both ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from service_runtime.errors import DOMAIN, ServiceError
+
+DETAILS_KEY = "grpc-status-details-bin"
+"""The trailer that carries the status."""
+
+
+def to_status(error: ServiceError) -> status_pb2.Status:
+    """The error as it is sent to the caller."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    if error.field is not None:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.message.removeprefix(f"{error.field}: "), reason=error.reason
+        )
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.retry_after_seconds is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a call that failed says, read back from its status."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    violations: dict[str, str] = field(default_factory=dict)
+    """Field of the request → what is wrong with it."""
+    retry_after_seconds: float | None = None
+
+
+def read_failure(error: grpc.aio.AioRpcError) -> Failure:
+    """What the error says. One that carries no status of ours (a broken connection, say) has code and message only."""
+    status = status_of(error)
+    reason, metadata, violations, retry_after = "", {}, {}, None
+    for detail in status.details if status else ():
+        info, request, retry = (
+            error_details_pb2.ErrorInfo(),
+            error_details_pb2.BadRequest(),
+            error_details_pb2.RetryInfo(),
+        )
+        if detail.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(request):
+            violations = {violation.field: violation.description for violation in request.field_violations}
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+    return Failure(error.code(), error.details() or error.code().name, reason, metadata, violations, retry_after)
+
+
+def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
+    """The status that came with the error, if one did."""
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    return None

@@ -1,0 +1,90 @@
+"""Structured logs with the generation's id, and request metrics for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import structlog
+
+LOOPBACK = "127.0.0.1"
+
+
+class Observer(Protocol):
+    """Is told of every call that a server has served."""
+
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
+        """`method` is the full name with slashes, `code` the status code's name."""
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Sends the logs of all code in the process to standard error: JSON, a line an event, or text for a person."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[structlog.typing.Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of a module."""
+    return structlog.stdlib.get_logger(name)
+
+
+@contextmanager
+def metrics_endpoint(port: int | None) -> Iterator[Observer | None]:
+    """Serves request metrics on a loopback port while the block runs; without a port, measures nothing."""
+    if port is None:
+        yield None
+        return
+    from prometheus_client import (
+        CollectorRegistry,
+        Counter,
+        GCCollector,
+        Histogram,
+        PlatformCollector,
+        ProcessCollector,
+        start_http_server,
+    )
+
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    calls = Counter("dgx_music_rpcs", "Calls served.", ["method", "code"], registry=registry)
+    seconds = Histogram("dgx_music_rpc_seconds", "How long calls took.", ["method"], registry=registry)
+
+    class Metrics:
+        def call_ended(self, method: str, code: str, duration: float) -> None:
+            calls.labels(method, code).inc()
+            seconds.labels(method).observe(duration)
+
+    server, thread = start_http_server(port, LOOPBACK, registry=registry)
+    get_logger(__name__).info("metrics", address=f"http://{LOOPBACK}:{server.server_port}/metrics")
+    try:
+        yield Metrics()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
