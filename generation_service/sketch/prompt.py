@@ -45,7 +45,7 @@ _INSTRUMENTS: Final = (
     ("brass", r"brass|horns?|trumpets?|trombones?|sax(?:ophones?)?"),
     ("harp", r"harps?"),
     ("synth", r"synths?|synthesi[sz]ers?|arps?|arpeggiator|leads?"),
-    ("drums", r"drums?|drum kit|drum machine|percussion|beats?"),
+    ("drums", r"drums?|drum kit|drum machine|percussion"),
 )
 
 _MOODS: Final = (
@@ -187,7 +187,7 @@ def _parse_instruments(text: str) -> tuple[tuple[str, ...], frozenset[str], bool
     names = "|".join(words for _, words in _INSTRUMENTS)
     negated = re.compile(rf"\b{_NEGATION}((?:{names})(?:\s*(?:,|and|or|nor|/)\s*(?:{names}))*)(?!\w)")
     excluded = {name for span in negated.findall(text) for name, _ in _find_instruments(span)}
-    if re.search(r"\b(?:drumless|beatless)\b", text):
+    if re.search(r"\b(?:drumless|beatless|no beats?|without beats?)\b", text):
         excluded.add("drums")
     kept = negated.sub(" ", text)
     wanted = _find_instruments(kept)
