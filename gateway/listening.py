@@ -1,0 +1,79 @@
+"""Listening to a generation that may not have begun: its audio, for as long as it can still come to an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from dgx_music.export.v1.export_pb2 import StreamAudioRequest, StreamAudioResponse
+from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub
+from dgx_music.storage.v1 import storage_pb2
+from dgx_music.storage.v1.storage_pb2 import Generation, WatchGenerationRequest, WatchGenerationResponse
+from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceAsyncStub
+from gateway.upstream import Upstream
+from service_runtime.errors import FailedPrecondition, NotFound
+
+LONGEST_WAIT_SECONDS = 3600.0
+"""How long to wait for audio where the listener does not say."""
+
+
+async def listen(
+    storage: Upstream[StorageServiceAsyncStub], export: Upstream[ExportServiceAsyncStub], request: StreamAudioRequest
+) -> AsyncGenerator[StreamAudioResponse, None]:
+    """The audio as export serves it, and beside it an eye on the generation at storage: without that, a listener to
+    one that fails or is cancelled before its first frame would wait in vain.
+
+    Raises NotFound for an unknown id at once, FailedPrecondition once the generation has failed or is cancelled.
+    """
+    if request.wait_seconds == 0:
+        request.wait_seconds = LONGEST_WAIT_SECONDS
+    async with (
+        aclosing(
+            storage.stream(storage.stub.WatchGeneration, WatchGenerationRequest(id=request.generation_id))
+        ) as states,
+        aclosing(export.stream(export.stub.StreamAudio, request)) as audio,
+    ):
+        first = (await anext(states)).generation
+        _refuse_broken(first)
+        completed = asyncio.ensure_future(_until_completed(request.generation_id, states))
+        part: asyncio.Future[StreamAudioResponse | None] | None = None
+        try:
+            while True:
+                part = asyncio.ensure_future(anext(audio, None))
+                if not completed.done():
+                    await asyncio.wait({part, completed}, return_when=asyncio.FIRST_COMPLETED)
+                if completed.done():
+                    completed.result()
+                response = await part
+                if response is None:
+                    return
+                yield response
+        finally:
+            tasks = [task for task in (part, completed) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until_completed(generation_id: str, states: AsyncGenerator[WatchGenerationResponse, None]) -> None:
+    async for state in states:
+        _refuse_broken(state.generation)
+        if state.generation.state == storage_pb2.GENERATION_STATE_COMPLETED:
+            return
+    raise NotFound("generation", generation_id, "it was deleted")
+
+
+def _refuse_broken(generation: Generation) -> None:
+    match generation.state:
+        case storage_pb2.GENERATION_STATE_FAILED:
+            what, reason = f"failed: {generation.error_message}", "GENERATION_FAILED"
+        case storage_pb2.GENERATION_STATE_CANCELLED:
+            what, reason = "was cancelled", "GENERATION_CANCELLED"
+        case _:
+            return
+    raise FailedPrecondition(
+        f"there is no audio to listen to: generation {generation.id} {what}",
+        reason=reason,
+        metadata={"id": generation.id, "error_message": generation.error_message},
+    )

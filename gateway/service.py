@@ -1,0 +1,147 @@
+"""The public face: passes calls on to the services behind it, and adds what takes more than one of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from dgx_music.export.v1 import export_pb2 as export
+from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub
+from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceServicer
+from dgx_music.generation.v1 import generation_pb2 as generation
+from dgx_music.generation.v1.generation_pb2_grpc import GenerationServiceAsyncStub
+from dgx_music.storage.v1 import storage_pb2 as storage
+from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceAsyncStub
+from gateway.listening import listen
+from gateway.upstream import Upstream
+from service_runtime.errors import FailedPrecondition, InvalidArgument
+from service_runtime.status import read_failure
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class MusicServicer(MusicServiceServicer):
+    """One method a call. What a service refuses is refused in its own words."""
+
+    def __init__(
+        self,
+        storage_upstream: Upstream[StorageServiceAsyncStub],
+        export_upstream: Upstream[ExportServiceAsyncStub],
+        generation_upstream: Upstream[GenerationServiceAsyncStub],
+    ) -> None:
+        self._storage, self._export, self._generation = storage_upstream, export_upstream, generation_upstream
+
+    async def CreateGeneration(
+        self, request: storage.CreateGenerationRequest, context: Context
+    ) -> storage.CreateGenerationResponse:
+        model = await self._model(request.model_name)
+        for field, own in (("sample_rate_hz", model.sample_rate_hz), ("channels", model.channels)):
+            asked = getattr(request, field)
+            if asked not in (0, own):
+                raise InvalidArgument(field, f"model {model.name} makes {own}, not {asked}; leave it out to get that")
+        if request.duration_seconds > model.max_duration_seconds:
+            raise InvalidArgument(
+                "duration_seconds",
+                f"model {model.name} makes at most {model.max_duration_seconds:g} s, not {request.duration_seconds:g}",
+            )
+        request.model_name, request.sample_rate_hz, request.channels = model.name, model.sample_rate_hz, model.channels
+        return await self._storage.ask(self._storage.stub.CreateGeneration, request)
+
+    async def _model(self, name: str) -> generation.Model:
+        try:
+            found = await self._generation.ask(self._generation.stub.GetModel, generation.GetModelRequest(name=name))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            raise InvalidArgument("model_name", read_failure(error).message, reason="UNKNOWN_MODEL") from error
+        return found.model
+
+    async def GetGeneration(
+        self, request: storage.GetGenerationRequest, context: Context
+    ) -> storage.GetGenerationResponse:
+        return await self._storage.ask(self._storage.stub.GetGeneration, request)
+
+    async def ListGenerations(
+        self, request: storage.ListGenerationsRequest, context: Context
+    ) -> storage.ListGenerationsResponse:
+        return await self._storage.ask(self._storage.stub.ListGenerations, request)
+
+    async def WatchGeneration(
+        self, request: storage.WatchGenerationRequest, context: Context
+    ) -> AsyncIterator[storage.WatchGenerationResponse]:
+        async with aclosing(self._storage.stream(self._storage.stub.WatchGeneration, request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def StreamAudio(
+        self, request: export.StreamAudioRequest, context: Context
+    ) -> AsyncIterator[export.StreamAudioResponse]:
+        async with aclosing(listen(self._storage, self._export, request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def Download(
+        self, request: export.DownloadRequest, context: Context
+    ) -> AsyncIterator[export.DownloadResponse]:
+        async with aclosing(self._export.stream(self._export.stub.Download, request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def GetWaveform(self, request: export.GetWaveformRequest, context: Context) -> export.GetWaveformResponse:
+        return await self._export.ask(self._export.stub.GetWaveform, request)
+
+    async def CancelGeneration(
+        self, request: storage.CancelGenerationRequest, context: Context
+    ) -> storage.CancelGenerationResponse:
+        return await self._storage.ask(self._storage.stub.CancelGeneration, request)
+
+    async def RetryGeneration(
+        self, request: storage.RetryGenerationRequest, context: Context
+    ) -> storage.RetryGenerationResponse:
+        return await self._storage.ask(self._storage.stub.RetryGeneration, request)
+
+    async def DeleteGeneration(
+        self, request: storage.DeleteGenerationRequest, context: Context
+    ) -> storage.DeleteGenerationResponse:
+        got = await self._storage.ask(self._storage.stub.GetGeneration, storage.GetGenerationRequest(id=request.id))
+        match got.generation.state:
+            case storage.GENERATION_STATE_PROCESSING:
+                raise FailedPrecondition(
+                    f"generation {request.id} is being made: cancel it first, then delete it",
+                    reason="GENERATION_PROCESSING",
+                    metadata={"id": request.id, "state": "PROCESSING"},
+                )
+            case storage.GENERATION_STATE_PENDING:
+                # A worker may claim it at any moment. The row goes first, in one statement that refuses a claimed one:
+                # the files of an attempt that runs are left alone.
+                response = await self._storage.ask(self._storage.stub.DeleteGeneration, request)
+                await self._delete_file(request.id)
+            case _:
+                # The file goes first: if this breaks off in between, the row is there to repeat it by.
+                await self._delete_file(request.id)
+                response = await self._storage.ask(self._storage.stub.DeleteGeneration, request)
+        return response
+
+    async def _delete_file(self, generation_id: str) -> None:
+        try:
+            await self._export.ask(self._export.stub.DeleteFile, export.DeleteFileRequest(generation_id=generation_id))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+
+    async def ListModels(
+        self, request: generation.ListModelsRequest, context: Context
+    ) -> generation.ListModelsResponse:
+        return await self._generation.ask(self._generation.stub.ListModels, request)
+
+    async def ListPrompts(self, request: storage.ListPromptsRequest, context: Context) -> storage.ListPromptsResponse:
+        return await self._storage.ask(self._storage.stub.ListPrompts, request)
+
+    async def GetStatistics(
+        self, request: storage.GetStatisticsRequest, context: Context
+    ) -> storage.GetStatisticsResponse:
+        return await self._storage.ask(self._storage.stub.GetStatistics, request)

@@ -1,0 +1,90 @@
+"""A service behind the gateway: every call to it has a deadline, and says which service it was that did not answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service_runtime.channel import connect
+from service_runtime.deadlines import time_left
+from service_runtime.errors import Unavailable
+from service_runtime.status import status_of
+
+UNARY_SECONDS = 30.0
+"""Longest that a call with one answer may take."""
+STREAM_SECONDS = 24 * 3600.0
+"""Longest that a stream may take: more than the longest audio takes to be waited for and heard."""
+CHECK_SECONDS = 1.5
+"""Longest that a service may take to say that it is well."""
+
+Stub = TypeVar("Stub")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Upstream(Generic[Stub]):
+    """One service, dialled at `address`. `open` first; `close` last."""
+
+    stub: Stub
+
+    def __init__(self, full_name: str, address: str, build_stub: Callable[[grpc.aio.Channel], Stub]) -> None:
+        self._full_name, self._address, self._build_stub = full_name, address, build_stub
+
+    def open(self) -> None:
+        """Makes the channel, on the running event loop; it connects at the first call."""
+        self._channel = connect(self._address)
+        self.stub = self._build_stub(self._channel)
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)  # It comes without types.
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def ask(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+        """One request, one answer. Raises Unavailable where nobody answers, else AioRpcError."""
+        try:
+            return await method(request, timeout=time_left(UNARY_SECONDS))
+        except grpc.aio.AioRpcError as error:
+            raise self._explain(error) from error
+
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
+    ) -> AsyncGenerator[Response, None]:
+        """One request, a stream of answers. Reads a message when it is asked for one, and never ahead; closing it
+        cancels the call. Raises as `ask` does."""
+        call = method(request, timeout=time_left(STREAM_SECONDS))
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise self._explain(error) from error
+        finally:
+            call.cancel()
+
+    async def check(self) -> None:
+        """Raises Unavailable where the service does not answer, or says that it is not SERVING."""
+        request = health_pb2.HealthCheckRequest(service=self._full_name)
+        try:
+            response = await self._health.Check(request, timeout=CHECK_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error.details() or error.code().name) from error
+        if response.status != health_pb2.HealthCheckResponse.SERVING:
+            raise self._unavailable(
+                f"its health is {health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)}"
+            )
+
+    def _explain(self, error: grpc.aio.AioRpcError) -> Exception:
+        if error.code() is grpc.StatusCode.UNAVAILABLE and status_of(error) is None:
+            return self._unavailable(error.details() or "no connection")
+        return error
+
+    def _unavailable(self, problem: str) -> Unavailable:
+        return Unavailable(
+            f"{self._full_name} does not answer at {self._address}: {problem}",
+            reason="SERVICE_UNAVAILABLE",
+            metadata={"service": self._full_name, "address": self._address},
+            retry_after_seconds=1.0,
+        )
