@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import structlog
 
@@ -20,8 +20,9 @@ class Observer(Protocol):
         """`method` is the full name with slashes, `code` the status code's name."""
 
 
-def configure_logging(level: str, log_format: str) -> None:
-    """Sends the logs of all code in the process to standard error: JSON, a line an event, or text for a person."""
+def configure_logging(level: str, log_format: str, stream: TextIO | None = None) -> None:
+    """Sends the logs of all code in the process to a stream (standard error): JSON, a line an event, or text."""
+    stream = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -40,7 +41,7 @@ def configure_logging(level: str, log_format: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
