@@ -1,0 +1,104 @@
+# Everything goes into .venv, by pip. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := service_runtime storage_service export_service generation_service gateway dgx_music
+WRITTEN := $(PACKAGES) migrations tests benchmarks hatch_build.py
+PROTOS := $(shell find protos -name '*.proto')
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The commit that `buf breaking` compares the contracts with.
+BASE ?= HEAD
+# Where `make demo` and `make run` keep database and files.
+DATA_DIR ?= $(CURDIR)/data
+PROMPT ?= lo-fi hip hop with a warm piano at 84 BPM in A minor
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+.DEFAULT_GOAL := help
+
+##@ Use
+
+.PHONY: demo
+demo: install ## Set everything up and make a finished WAV from a prompt
+	@dgx-music --data-dir $(DATA_DIR) generate "$(PROMPT)" --duration 16 --seed 7
+
+.PHONY: run
+run: install ## Serve: the gateway on 127.0.0.1:50050, until Ctrl-C
+	@dgx-music --data-dir $(DATA_DIR) serve
+
+.PHONY: install
+install: $(VENV)/.installed ## Install DGX Music into .venv
+
+.PHONY: db-init db-migrate db-reset
+db-init db-migrate db-reset: install
+db-init: ## Create the database
+	@dgx-music --data-dir $(DATA_DIR) db init
+db-migrate: ## Bring the database to the current schema
+	@dgx-music --data-dir $(DATA_DIR) db migrate
+db-reset: ## Delete all rows (asks first)
+	@dgx-music --data-dir $(DATA_DIR) db reset
+
+##@ Test
+
+.PHONY: test test-unit test-integration test-coverage
+test test-unit test-integration test-coverage: develop
+test: ## Set everything up and run all tests
+	@python -m pytest
+test-unit: ## Run the tests of single rooms
+	@python -m pytest tests/unit
+test-integration: ## Run the tests of services together
+	@python -m pytest tests/integration
+test-coverage: ## Run all tests and show which lines of the service packages they leave out
+	@rm -f .coverage .coverage.*
+	@python -m pytest --cov --cov-report=term-missing
+
+##@ Develop
+
+.PHONY: develop
+develop: $(VENV)/.developed ## Install what tests and checks need into .venv
+
+.PHONY: proto
+proto: develop ## Build the gRPC stubs from protos/
+	@python hatch_build.py
+
+.PHONY: format lint types quality verify
+format lint types quality verify: develop
+format: ## Format code and contracts, and mend what can be mended
+	@ruff check --quiet --fix $(wildcard $(WRITTEN))
+	@ruff format --quiet $(wildcard $(WRITTEN))
+	@buf format --write protos
+lint: ## Check format and style of code, contracts and compose.yaml
+	@ruff format --check $(wildcard $(WRITTEN))
+	@ruff check $(wildcard $(WRITTEN))
+	@buf format --diff --exit-code protos
+	@buf lint
+	@check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+types: ## Check types
+	@mypy
+quality: lint types ## Check style and types
+verify: quality ## Check everything: style, types, contracts against BASE, tests and their coverage
+	@buf breaking --against '.git#ref=$(BASE)'
+	@$(MAKE) --no-print-directory test-coverage
+
+.PHONY: clean
+clean: ## Remove .venv, the stubs and caches (not the data)
+	@rm -rf $(VENV) dgx_music/*/ .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'DGX Music needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml hatch_build.py $(PROTOS) | $(VENV)/bin/python
+	@echo 'Installing into $(VENV) ...' >&2
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.developed: $(VENV)/.installed
+	@$(PIP) --editable '.[dev]'
+	@touch $@
