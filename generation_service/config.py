@@ -1,0 +1,30 @@
+"""What can be set about generation, from the environment: `DGX_MUSIC_<NAME>`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from service_runtime.settings import Settings
+
+
+class GenerationSettings(Settings):
+    """Settings of the generation service."""
+
+    default_model: str | None = None
+    """The model taken where a request names none. Unset: the first of those preferred that is there."""
+    max_batch_size: int = Field(default=8, ge=1, le=256)
+    """Requests in the batch at once."""
+    max_waiting: int = Field(default=100, ge=0)
+    """Requests that may wait for a place in the batch; one more is RESOURCE_EXHAUSTED."""
+    buffer_seconds: float = Field(default=8.0, gt=0)
+    """Seconds of audio that are made ahead of a request's reader before it is paused."""
+    stall_seconds: float = Field(default=60.0, gt=0)
+    """A request whose reader has taken nothing for so long while paused is given up."""
+    worker_slots: int | None = Field(default=None, ge=1)
+    """Jobs claimed from storage at once. Unset: as many as the batch has places."""
+    lease_seconds: float = Field(default=30.0, ge=1, le=3600)
+    """How long a claimed job is ours without a renewal; after a crash another worker has it this much later."""
+    renew_interval_seconds: float = Field(default=0.5, gt=0)
+    """How often stage and progress are told, and how soon a cancelled job stops."""
+    job_seconds: float = Field(default=6 * 3600.0, gt=0)
+    """Longest that one job may take from its first audio to its file."""

@@ -1,0 +1,153 @@
+"""Continuous batching for asyncio: submit a request, read its audio as it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass
+
+from generation_service.device import Device
+from generation_service.handle import GenerationHandle
+from generation_service.model import GenerationParameters
+from generation_service.registry import ModelCatalog
+from generation_service.scheduler import Scheduler
+from generation_service.sequence import Sequence
+from generation_service.throughput import Throughput
+from service_runtime.errors import ResourceExhausted, Unavailable
+from service_runtime.telemetry import get_logger
+
+log = get_logger(__name__)
+
+STEP_LIMIT_SECONDS = 60.0
+"""A model call that takes longer counts as hung."""
+STOP_SECONDS = 10.0
+"""How long the step that is going on may take at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """What the engine is doing. Rates are over the last ten seconds."""
+
+    running: int
+    waiting: int
+    max_batch_size: int
+    max_waiting: int
+    steps_per_second: float
+    audio_seconds_per_second: float
+    device: str
+
+
+class Engine:
+    """Runs the models of a catalog on one device thread. All methods are called on the event loop.
+
+    A request waits in a bounded queue, is admitted into the batch between steps, and leaves it when it is done,
+    cancelled or failed. When its reader falls `buffer_seconds` of audio behind, it is paused and the others go on;
+    a reader that takes nothing for `stall_seconds` after that is given up.
+    """
+
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        *,
+        max_batch_size: int = 8,
+        max_waiting: int = 100,
+        buffer_seconds: float = 8.0,
+        stall_seconds: float = 60.0,
+    ) -> None:
+        self.catalog = catalog
+        self._buffer_seconds = buffer_seconds
+        self._stall_seconds = stall_seconds
+        self._scheduler = Scheduler(max_batch_size, max_waiting)
+        self._throughput = Throughput()
+        self._changed = threading.Condition()
+        self._device: Device | None = None
+
+    async def start(self) -> None:
+        """Starts the device thread. Models are loaded when they are first asked for."""
+        post = asyncio.get_running_loop().call_soon_threadsafe
+        self._device = Device(self.catalog, self._scheduler, self._throughput, self._changed, post)
+        self._device.start()
+
+    async def stop(self) -> None:
+        """Ends the device thread after the step that is going on; every request left fails with Unavailable."""
+        if self._device is None:
+            return
+        self._device.stop()
+        if not await asyncio.to_thread(self._device.join, STOP_SECONDS):
+            log.error("the device thread hangs in a model call; it ends with the process")
+
+    def check(self) -> None:
+        """Raises Unavailable where the device thread has ended or hangs in a model call."""
+        if self._device is None or not self._device.accepts:
+            raise _stopped(self._device)
+        since = self._device.calling_since
+        if since is not None and time.monotonic() - since > STEP_LIMIT_SECONDS:
+            raise Unavailable(f"a model call takes over {STEP_LIMIT_SECONDS:g} s", reason="ENGINE_HANGS")
+
+    def submit(self, model_name: str, parameters: GenerationParameters) -> GenerationHandle:
+        """Queues a request. Raises NotFound for an unknown model, ResourceExhausted where the queue is full, and
+        Unavailable where the engine is not running."""
+        info = self.catalog.get(model_name).info
+        handle = GenerationHandle(
+            info, parameters, self, buffer_seconds=self._buffer_seconds, stall_seconds=self._stall_seconds
+        )
+        with self._changed:
+            if self._device is None or not self._device.accepts:
+                raise _stopped(self._device)
+            if self._scheduler.is_full:
+                raise ResourceExhausted(
+                    f"{len(self._scheduler.running)} generations run and {len(self._scheduler.waiting)} wait; "
+                    "ask again when one has ended",
+                    reason="QUEUE_FULL",
+                    retry_after_seconds=self._seconds_to_next_place(),
+                )
+            self._scheduler.add(handle.sequence)
+            self._changed.notify()
+        return handle
+
+    def status(self) -> EngineStatus:
+        """What it is doing now."""
+        with self._changed:
+            steps_per_second, audio_seconds_per_second = self._throughput.rates()
+            return EngineStatus(
+                running=len(self._scheduler.running),
+                waiting=len(self._scheduler.waiting),
+                max_batch_size=self._scheduler.max_batch_size,
+                max_waiting=self._scheduler.max_waiting,
+                steps_per_second=steps_per_second,
+                audio_seconds_per_second=audio_seconds_per_second,
+                device="cpu",
+            )
+
+    def is_loaded(self, model_name: str) -> bool:
+        """Whether the model is in memory."""
+        return self._device is not None and self._device.is_loaded(model_name)
+
+    def taken(self, sequence: Sequence, frames: int) -> None:
+        """A handle's reader took so many frames: there is room to make more."""
+        with self._changed:
+            was_ready = sequence.is_ready
+            sequence.buffered -= frames
+            if sequence.is_ready and not was_ready:
+                self._changed.notify()
+
+    def cancel(self, sequence: Sequence) -> None:
+        """A handle's reader wants no more: its place is free at the next step."""
+        with self._changed:
+            self._scheduler.cancel(sequence)
+            self._changed.notify()
+
+    def _seconds_to_next_place(self) -> float:
+        """An estimate: when the sequence with the least left is done, if each goes on at its share of the speed."""
+        _, audio_seconds_per_second = self._throughput.rates()
+        running = self._scheduler.running
+        if not audio_seconds_per_second or not running:
+            return 1.0
+        shortest = min(sequence.seconds_left for sequence in running)
+        return min(60.0, max(1.0, shortest * len(running) / audio_seconds_per_second))
+
+
+def _stopped(device: Device | None) -> Unavailable:
+    fatal = f": {type(device.fatal).__name__}: {device.fatal}" if device and device.fatal else ""
+    return Unavailable(f"the engine is not running{fatal}", reason="ENGINE_STOPPED")

@@ -1,0 +1,219 @@
+"""One claimed generation, from the claim to its end in storage."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
+from generation_service import convert
+from generation_service.config import GenerationSettings
+from generation_service.engine import Engine
+from generation_service.handle import GenerationHandle
+from generation_service.lease import CALL_SECONDS, REFUSALS, Lease, Loss
+from generation_service.request import parameters
+from service_runtime.errors import InvalidArgument, ServiceError
+from service_runtime.pcm import PcmWriter
+from service_runtime.telemetry import get_logger
+
+log = get_logger(__name__)
+
+Upload = grpc.aio.StreamUnaryCall[export_pb2.ExportRequest, export_pb2.ExportResponse]
+
+RETRYABLE = frozenset({"ABORTED", "CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+"""Names of the status codes after which another attempt may succeed."""
+TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
+
+
+class Job:
+    """Makes the audio, streams it to export while it is made, and tells storage what came of it.
+
+    Stops the engine at once when the lease is lost.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        storage: storage_pb2_grpc.StorageServiceAsyncStub,
+        export: export_pb2_grpc.ExportServiceAsyncStub,
+        claim: storage_pb2.ClaimGenerationResponse,
+        settings: GenerationSettings,
+    ) -> None:
+        self._engine = engine
+        self._storage = storage
+        self._export = export
+        self._generation = claim.generation
+        self._longest_seconds = settings.job_seconds
+        self._began = time.monotonic()
+        self._lease = Lease(
+            storage,
+            claim.generation.id,
+            claim.lease_token,
+            seconds=settings.lease_seconds,
+            renew_interval_seconds=settings.renew_interval_seconds,
+        )
+        self._handle: GenerationHandle | None = None
+        self._is_sent = False
+        """Whether export has all the audio, so that a file may land."""
+        self._making = asyncio.create_task(self._make())
+
+    async def run(self) -> None:
+        """Returns when storage knows the end, or when the generation is no longer ours."""
+        keeping = asyncio.create_task(self._lease.keep(self._report))
+        try:
+            await asyncio.wait({keeping, self._making}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            keeping.cancel()
+            self._making.cancel()
+            lost, made = await asyncio.gather(keeping, self._making, return_exceptions=True)
+        outcome = await self._settle(made, lost)
+        seconds = time.monotonic() - self._began
+        audio_seconds = self._handle.frames_made / self._handle.info.sample_rate_hz if self._handle else 0.0
+        log.info(
+            "job ended",
+            outcome=outcome,
+            model=self._generation.model_name,
+            audio_seconds=round(audio_seconds, 3),
+            seconds=round(seconds, 3),
+            times_real_time=round(audio_seconds / seconds, 2),
+        )
+
+    def hand_back(self) -> None:
+        """Stops the work and has storage give it to another worker: the server is shutting down."""
+        self._making.cancel()
+
+    def _report(self) -> tuple[storage_pb2.GenerationStage, float]:
+        if self._handle is None:
+            return storage_pb2.GENERATION_STAGE_QUEUED, 0.0
+        if self._is_sent:
+            return storage_pb2.GENERATION_STAGE_EXPORTING, 1.0
+        return convert.STAGES[self._handle.stage], self._handle.progress
+
+    async def _make(self) -> export_pb2.ExportResponse:
+        self._handle = handle = self._submit()
+        try:
+            await handle.started()
+            upload = self._export.Export(timeout=self._longest_seconds)
+            try:
+                return await self._send(handle, upload)
+            finally:
+                upload.cancel()
+        finally:
+            handle.cancel()
+
+    def _submit(self) -> GenerationHandle:
+        generation = self._generation
+        info = self._engine.catalog.get(generation.model_name).info
+        for field, asked, made in (
+            ("sample_rate_hz", generation.sample_rate_hz, info.sample_rate_hz),
+            ("channels", generation.channels, info.channels),
+        ):
+            if asked != made:
+                raise InvalidArgument(field, f"must be {made} for model {info.name!r}, not {asked}")
+        asked_for = parameters(info, generation.prompt, generation.duration_seconds, generation.seed)
+        return self._engine.submit(info.name, asked_for)
+
+    async def _send(self, handle: GenerationHandle, upload: Upload) -> export_pb2.ExportResponse:
+        writer = PcmWriter(handle.info.channels)
+        try:
+            await upload.write(export_pb2.ExportRequest(header=convert.export_header(self._generation, handle)))
+            async for block in handle:
+                for chunk in writer.chunks(convert.pcm(block)):
+                    await upload.write(export_pb2.ExportRequest(chunk=chunk))
+            self._is_sent = True
+            await upload.write(export_pb2.ExportRequest(end=writer.end()))
+            await upload.done_writing()
+        except asyncio.InvalidStateError:
+            pass  # Export has ended the call before all was sent: its status says why.
+        return await upload
+
+    async def _settle(self, made: export_pb2.ExportResponse | BaseException, lost: Loss | BaseException) -> str:
+        if isinstance(made, export_pb2.ExportResponse):
+            return await self._complete(made)
+        if isinstance(lost, Loss):
+            if lost is Loss.CANCELLED and self._is_sent:
+                await self._delete_file()
+            return lost.value
+        return await self._fail(*_reason(made))
+
+    async def _complete(self, exported: export_pb2.ExportResponse) -> str:
+        assert self._handle is not None
+        request = convert.completion(
+            self._generation, self._lease.token, self._handle, exported, time.monotonic() - self._began
+        )
+        try:
+            await self._insist(self._storage.CompleteGeneration, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in REFUSALS:
+                if await self._is_cancelled():
+                    await self._delete_file()
+                    return Loss.CANCELLED.value
+                return Loss.STALE.value
+            log.error("not completed", code=error.code().name, error=error.details())
+            return await self._fail(
+                f"storage did not take the completion: {error.details()}", error.code() in TRANSIENT
+            )
+        return "completed"
+
+    async def _fail(self, message: str, is_retryable: bool) -> str:
+        log.warning("attempt failed", error=message, retryable=is_retryable)
+        request = storage_pb2.FailGenerationRequest(
+            id=self._generation.id, lease_token=self._lease.token, error_message=message, retryable=is_retryable
+        )
+        try:
+            await self._insist(self._storage.FailGeneration, request)
+        except grpc.aio.AioRpcError as error:
+            # Either it is not ours any more, or the lease ends and storage gives it to another worker.
+            log.warning("failure not told", code=error.code().name, error=error.details())
+        return "failed"
+
+    async def _insist(self, method: Any, request: Any) -> None:
+        """Calls storage until it answers or the lease ends. Raises AioRpcError."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await method(request, timeout=min(CALL_SECONDS, max(FIRST_PAUSE_SECONDS, self._lease.seconds_left)))
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in TRANSIENT or self._lease.seconds_left <= pause:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _is_cancelled(self) -> bool:
+        """Whether nobody will make this generation any more, so that a file of it is nobody's."""
+        request = storage_pb2.GetGenerationRequest(id=self._generation.id)
+        try:
+            answer = await self._storage.GetGeneration(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is grpc.StatusCode.NOT_FOUND
+        return answer.generation.state == storage_pb2.GENERATION_STATE_CANCELLED
+
+    async def _delete_file(self) -> None:
+        request = export_pb2.DeleteFileRequest(generation_id=self._generation.id)
+        try:
+            await self._export.DeleteFile(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                log.warning("file of a cancelled generation left", code=error.code().name, error=error.details())
+
+
+def _reason(error: BaseException) -> tuple[str, bool]:
+    """What to tell the person who asked, in one line, and whether another attempt may succeed."""
+    match error:
+        case asyncio.CancelledError():
+            return "the server is shutting down", True
+        case ServiceError():
+            return error.message, error.code in RETRYABLE
+        case grpc.aio.AioRpcError():
+            details = " ".join((error.details() or "no answer").split())
+            return f"export: {details} ({error.code().name})", error.code().name in RETRYABLE
+        case _:
+            log.error("unforeseen error", exc_info=error)
+            return f"an unforeseen error: {type(error).__name__}", False

@@ -1,0 +1,48 @@
+"""What may be asked of a model."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import unicodedata
+
+from generation_service.model import GenerationParameters, ModelInfo
+from service_runtime.errors import InvalidArgument
+
+MAX_PROMPT_CHARACTERS = 10_000
+MIN_DURATION_SECONDS = 0.1
+MAX_SEED = 2**63 - 1
+ALLOWED_CONTROLS = "\t\n"
+
+
+def parameters(info: ModelInfo, prompt: str, duration_seconds: float, seed: int | None) -> GenerationParameters:
+    """The request as a model takes it; a seed is drawn where there is none.
+
+    Raises InvalidArgument that names the field: prompt, duration_seconds or seed.
+    """
+    _check_prompt(prompt)
+    longest = info.max_duration_seconds
+    if not (math.isfinite(duration_seconds) and MIN_DURATION_SECONDS <= duration_seconds <= longest):
+        raise InvalidArgument(
+            "duration_seconds",
+            f"must be {MIN_DURATION_SECONDS:g} to {longest:g} s for model {info.name!r}, not {duration_seconds:g}",
+        )
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise InvalidArgument("seed", f"must be 0 to 2^63-1, not {seed}")
+    return GenerationParameters(
+        prompt=prompt,
+        frames=round(duration_seconds * info.sample_rate_hz),
+        seed=secrets.randbits(63) if seed is None else seed,
+    )
+
+
+def _check_prompt(prompt: str) -> None:
+    if not prompt.strip():
+        raise InvalidArgument("prompt", "must not be blank; say what the music is to be")
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise InvalidArgument("prompt", f"must have at most {MAX_PROMPT_CHARACTERS} characters, not {len(prompt)}")
+    for position, character in enumerate(prompt):
+        if unicodedata.category(character) == "Cc" and character not in ALLOWED_CONTROLS:
+            raise InvalidArgument(
+                "prompt", f"must have no control characters but tab and line feed; U+{ord(character):04X} at {position}"
+            )

@@ -1,0 +1,104 @@
+"""Puts the generation service together and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from dgx_music.export.v1 import export_pb2_grpc
+from dgx_music.generation.v1 import generation_pb2_grpc
+from dgx_music.storage.v1 import storage_pb2_grpc
+from generation_service.config import GenerationSettings
+from generation_service.engine import Engine
+from generation_service.registry import ModelCatalog, installed_models
+from generation_service.service import GenerationServicer
+from generation_service.worker import Worker
+from service_runtime.channel import connect
+from service_runtime.errors import Unavailable
+from service_runtime.server import serve_until_signalled
+from service_runtime.telemetry import configure_logging
+
+STORAGE = "dgx_music.storage.v1.StorageService"
+EXPORT = "dgx_music.export.v1.ExportService"
+CHECK_SECONDS = 1.5
+"""How long a service that is needed may take to say that it is well."""
+
+
+class GenerationService:
+    """Engine, servicer and claim worker, as `service_runtime.service.Service`."""
+
+    full_name = "dgx_music.generation.v1.GenerationService"
+
+    def __init__(self, settings: GenerationSettings, catalog: ModelCatalog) -> None:
+        self._settings = settings
+        self.engine = Engine(
+            catalog,
+            max_batch_size=settings.max_batch_size,
+            max_waiting=settings.max_waiting,
+            buffer_seconds=settings.buffer_seconds,
+            stall_seconds=settings.stall_seconds,
+        )
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._worker: Worker | None = None
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationServicer(self.engine), server)
+
+    async def start(self) -> None:
+        await self.engine.start()
+        self._channels = {
+            STORAGE: connect(self._settings.storage_address),
+            EXPORT: connect(self._settings.export_address),
+        }
+        storage = storage_pb2_grpc.StorageServiceStub(self._channels[STORAGE])
+        export = export_pb2_grpc.ExportServiceStub(self._channels[EXPORT])
+        self._worker = Worker(self.engine, storage, export, self._settings)
+        self._worker.start()
+
+    async def check(self) -> None:
+        self.engine.check()
+        if self._worker is not None:
+            self._worker.check()
+        await asyncio.gather(*(_is_serving(name, channel) for name, channel in self._channels.items()))
+
+    async def drain(self) -> None:
+        if self._worker is not None:
+            await self._worker.drain(self._settings.grace_seconds)
+
+    async def stop(self) -> None:
+        await self.engine.stop()
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+
+
+def build(settings: GenerationSettings, *, catalog: ModelCatalog | None = None) -> GenerationService:
+    """The service as the settings have it; with the models of this installation unless a catalog is given.
+
+    Raises InvalidArgument where the default model that is set is not one of them.
+    """
+    return GenerationService(settings, catalog or installed_models(settings.default_model))
+
+
+async def _is_serving(name: str, channel: grpc.aio.Channel) -> None:
+    request = health_pb2.HealthCheckRequest(service=name)
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # Its stubs know no aio.
+    try:
+        answer = await stub.Check(request, timeout=CHECK_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        raise Unavailable(f"{name} does not answer: {error.details()}", reason="DEPENDENCY_AWAY") from error
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise Unavailable(f"{name} is not serving", reason="DEPENDENCY_NOT_SERVING")
+
+
+def main() -> None:
+    """Runs the service on its own until SIGTERM."""
+    settings = GenerationSettings()
+    configure_logging(settings.log_level, settings.log_format)
+    address = settings.listen or settings.generation_address
+    asyncio.run(serve_until_signalled([build(settings)], address, settings))
+
+
+if __name__ == "__main__":
+    main()
