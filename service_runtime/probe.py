@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,9 +21,8 @@ async def probe(address: str) -> str | None:
     """What is wrong with the server at `address`; None if all of its services are SERVING."""
     async with connect(address) as channel:
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS
-            )
+            health: Any = health_pb2_grpc.HealthStub(channel)  # It comes without types.
+            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             return f"{address} does not answer: {error.details()}"
     if answer.status != health_pb2.HealthCheckResponse.SERVING:

@@ -1,0 +1,117 @@
+"""compose.yaml: valid by its schema, and the commands in it, run as plain processes, are a system that works."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dgx_music.gateway.v1 import gateway_pb2_grpc
+from dgx_music.storage.v1 import storage_pb2
+from service_runtime.channel import connect
+from service_runtime.probe import probe
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def test_it_is_valid() -> None:
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", ROOT / "compose.yaml"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_every_copied_path_of_the_image_exists() -> None:
+    lines = (ROOT / "deploy/Dockerfile").read_text().splitlines()
+    copied = [
+        word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]
+    ]
+    assert copied
+    assert [path for path in copied if not (ROOT / path).exists()] == []
+
+
+async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
+    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    ports = {name: str(port) for name, port in zip(services, free_ports(len(services)), strict=True)}
+    processes: dict[str, asyncio.subprocess.Process] = {}
+    try:
+        for name, service in services.items():
+            settings = {key: here(value, ports) for key, value in service["environment"].items()}
+            volume = tmp_path / name  # Each container has a folder of its own.
+            volume.mkdir()
+            processes[name] = await asyncio.create_subprocess_exec(
+                BIN / "dgx-music",
+                *service["command"],
+                env={**os.environ, **settings, "DGX_MUSIC_DATA_DIR": str(volume)},
+                stderr=asyncio.subprocess.PIPE,
+            )
+        for name, process in processes.items():
+            await serving(process)
+            check = services[name]["healthcheck"]["test"]
+            assert check[2:4] == ["-m", "service_runtime.probe"]
+            assert check[4].rpartition(":")[2] == services[name]["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]
+        async with connect(f"127.0.0.1:{ports['gateway']}") as channel:
+            music = gateway_pb2_grpc.MusicServiceStub(channel)
+            request = storage_pb2.CreateGenerationRequest(
+                request_id=str(uuid.uuid4()), prompt="techno at 130 BPM", duration_seconds=2
+            )
+            created = (await music.CreateGeneration(request, wait_for_ready=True, timeout=30)).generation
+            states = [
+                answer.generation
+                async for answer in music.WatchGeneration(storage_pb2.WatchGenerationRequest(id=created.id), timeout=60)
+            ]
+            assert states[-1].state == storage_pb2.GENERATION_STATE_COMPLETED, states[-1].error_message
+            assert (tmp_path / "export" / states[-1].file_path).stat().st_size == states[-1].file_size_bytes
+            for port in ports.values():
+                assert await probe(f"127.0.0.1:{port}") is None
+    finally:
+        for process in processes.values():
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+        codes = {name: (await drained(process)) for name, process in processes.items()}
+    assert codes == dict.fromkeys(services, 0)
+
+
+async def test_the_probe_says_what_is_wrong() -> None:
+    (port,) = free_ports(1)
+    assert "does not answer" in str(await probe(f"127.0.0.1:{port}"))
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [taken.getsockname()[1] for taken in sockets]
+    for taken in sockets:
+        taken.close()
+    return ports
+
+
+def here(value: str, ports: dict[str, str]) -> str:
+    """A container's setting, for a process on this machine."""
+    host, _, port = value.rpartition(":")
+    for name, free in ports.items():
+        if port and port == {"storage": "50052", "export": "50053", "generation": "50051", "gateway": "50050"}[name]:
+            return f"127.0.0.1:{free}" if host in (name, "0.0.0.0") else value
+    return "" if value.startswith("${") else value
+
+
+async def serving(process: asyncio.subprocess.Process) -> None:
+    assert process.stderr is not None
+    seen = b""
+    while line := await asyncio.wait_for(process.stderr.readline(), 60):
+        seen += line
+        if b'"serving"' in line:
+            return
+    raise AssertionError(seen.decode())
+
+
+async def drained(process: asyncio.subprocess.Process) -> int | None:
+    await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode

@@ -1,0 +1,41 @@
+"""The contracts: clean by the linter's rules, formatted, and every RPC of them is really there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from export_service.service import ExportServicer
+from google.protobuf.descriptor import ServiceDescriptor
+from storage_service.service import StorageServicer
+
+from dgx_music.export.v1 import export_pb2
+from dgx_music.gateway.v1 import gateway_pb2
+from dgx_music.generation.v1 import generation_pb2
+from dgx_music.storage.v1 import storage_pb2
+from gateway.service import MusicServicer
+from generation_service.service import GenerationServicer
+
+ROOT = Path(__file__).parents[2]
+BUF = Path(sys.executable).with_name("buf")
+
+SERVICERS = [
+    (storage_pb2.DESCRIPTOR.services_by_name["StorageService"], StorageServicer),
+    (export_pb2.DESCRIPTOR.services_by_name["ExportService"], ExportServicer),
+    (generation_pb2.DESCRIPTOR.services_by_name["GenerationService"], GenerationServicer),
+    (gateway_pb2.DESCRIPTOR.services_by_name["MusicService"], MusicServicer),
+]
+
+
+@pytest.mark.parametrize("arguments", [["lint"], ["format", "--diff", "--exit-code", "protos"]], ids=lambda a: a[0])
+def test_buf_finds_nothing(arguments: list[str]) -> None:
+    found = subprocess.run([BUF, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(("contract", "servicer"), SERVICERS, ids=lambda value: getattr(value, "name", ""))
+def test_every_rpc_is_implemented(contract: ServiceDescriptor, servicer: type) -> None:
+    missing = [method.name for method in contract.methods if method.name not in vars(servicer)]
+    assert missing == []
