@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from generation_service.sketch.form import STEPS_PER_BAR, Form, Section, make_form
+from generation_service.sketch.instruments import PADS
 from generation_service.sketch.melody import PHRASE_BARS, make_phrase, sounding_pitch
 from generation_service.sketch.notes import Note
 from generation_service.sketch.plan import Plan
@@ -68,9 +70,10 @@ class Arranger:
         if section.name in ("intro", "outro"):
             return role in self.plan.style.intro or alone
         if role == "lead":
-            return section.energy >= self.plan.style.lead_energy or part.energy == 0.0 and section.name != "break"
+            return section.energy >= self.plan.style.lead_energy or (part.energy == 0.0 and section.name != "break")
         if section.name == "break":
-            return role in ("chords", "pad") or not self.plan.drums
+            rolling = role == "bass" and self.plan.style.bass_style in ("walking", "groove")
+            return role in ("chords", "pad") or rolling or not self.plan.drums
         return part.energy <= section.energy
 
     def _chord(self, section: Section, bar: int) -> Chord:
@@ -102,7 +105,7 @@ class Arranger:
         offset = (bar - section.first_bar) * STEPS_PER_BAR % len(rhythm)
         onsets = [at for at, symbol in enumerate(rhythm) if symbol in VELOCITIES] + [len(rhythm)]
         room = (section.first_bar + section.bars - bar) * STEPS_PER_BAR
-        for at, following in zip(onsets, onsets[1:], strict=False):
+        for at, following in pairwise(onsets):
             if offset <= at < offset + STEPS_PER_BAR:
                 step = at - offset
                 yield step, min(following - at, room - step), VELOCITIES[rhythm[at]]
@@ -122,7 +125,7 @@ class Arranger:
         role = "pad" if part is self.plan.pad else "chords"
         spread = chord.voicing(part.low, rootless=style.rootless and self.plan.bass is not None)
         climb = (*spread, *(pitch + 12 for pitch in spread))
-        arpeggio = style.chord_style == "arpeggio" and role == "chords" and part.sound != "strings"
+        arpeggio = style.chord_style == "arpeggio" and role == "chords" and part.sound not in PADS
         for step, length, velocity in self._hits(part, section, bar, role):
             if arpeggio:
                 turn = 2 * len(climb) - 2
@@ -200,9 +203,7 @@ class Arranger:
             if part is None:
                 continue
             pitches = chord.voicing(part.low)
-            if part is plan.bass:
-                pitches = (chord.bass(part.low),)
-            elif part is plan.lead:
+            if part is plan.bass or part is plan.lead:
                 pitches = (chord.bass(part.low),)
             elif style.chord_style == "power" and part.sound == style.chords.sound:
                 root = chord.bass(part.low)

@@ -109,9 +109,7 @@ TIMBRES: Final[dict[str, Timbre]] = {
 }  # fmt: skip
 
 
-def render_instrument(
-    name: str, pitches: tuple[int, ...], gate: int, glide: int = 0, seed: int = 0
-) -> FloatArray:
+def render_instrument(name: str, pitches: tuple[int, ...], gate: int, glide: int = 0, seed: int = 0) -> FloatArray:
     """A note or chord of an instrument, held for ``gate`` frames: float32 ``[1 or 2, frames]``.
 
     ``glide`` is where an 808's pitch slides to, in semitones. Raises KeyError for an unknown name.
@@ -120,9 +118,7 @@ def render_instrument(
         return _render_808(pitches[0], gate, glide)
     if name in PADS:
         voice = PADS[name]
-        loop = render_pad(
-            tuple(float(p) for p in pitches), voice.tilt, voice.brightness_hz, voice.width_cents, seed
-        )
+        loop = render_pad(tuple(float(p) for p in pitches), voice.tilt, voice.brightness_hz, voice.width_cents, seed)
         return swell(loop, gate, voice.attack, voice.release)
     return render_tone(TIMBRES[name], pitches, gate)
 

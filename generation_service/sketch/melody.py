@@ -76,7 +76,9 @@ def _motif_rhythm(random: np.random.Generator, density: float) -> list[int]:
     return steps
 
 
-def _contour(random: np.random.Generator, count: int, start: int | None = None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _contour(
+    random: np.random.Generator, count: int, start: int | None = None
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """A walk over the scale that leans back to its middle."""
     degrees = np.zeros(count, np.int64)
     here = int(random.choice((0, 2, 4, 7))) if start is None else start

@@ -38,10 +38,11 @@ class Mixer:
 
     def __init__(
         self, *, block: int, rate_hz: int, duck: float, duck_seconds: float, reverb_seconds: float,
-        reverb_gain: float, gain: float, seed: int,
+        reverb_gain: float, gain: float, seed: int, tonic: int,
     ) -> None:  # fmt: skip
         self._block = block
         self._seed = seed
+        self._tonic = tonic
         self._position = 0
         self._waiting: list[tuple[int, int, Note]] = []
         self._order = count()
@@ -112,7 +113,7 @@ class Mixer:
         if note.sound in TEXTURES:
             return render_texture(note.sound)
         if not note.pitches:
-            return render_drum(note.sound)
+            return render_drum(note.sound, self._tonic)
         gate = -(-note.gate // _GATE_GRID) * _GATE_GRID
         key = (note.sound, note.pitches, gate, note.glide)
         sound = self._cache.get(key)

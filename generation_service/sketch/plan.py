@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from generation_service.sketch.genres import DEFAULT_GENRE, STYLES
+from generation_service.sketch.instruments import PADS
 from generation_service.sketch.prompt import Brief
 from generation_service.sketch.style import Drum, Part, Style
 from generation_service.sketch.theory import Chord, Key, make_key, parse_chord
@@ -30,6 +31,8 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "808": ("bass",),
     "bass": ("bass",),
 }
+_HELD: Final = ("X...............",)
+_ABOVE_PADS: Final = ("X.....x.....x...", "X.........x.....", "X...x.....x.....")
 _DEFAULT_PAD: Final = Part("pad", 0.15, 55, send=0.25)
 _CHORD_FIT: Final = {"synth": "stab"}
 """An instrument's sound where it plays chords, if another than where it leads."""
@@ -72,7 +75,10 @@ def make_plan(brief: Brief, random: np.random.Generator) -> Plan:
     parts = _cast(brief, style, random)
     drums = style.drums if _has_drums(brief, style) else ()
     if drums == () and "drums" in brief.instruments and "drums" not in brief.excluded:
-        drums = STYLES[DEFAULT_GENRE].drums
+        # A borrowed kit stays behind music that was not written for one.
+        borrowed = STYLES[DEFAULT_GENRE].drums
+        drums = tuple(replace(drum, gain=0.5 * drum.gain) for drum in borrowed)
+
     heard = dict.fromkeys(part.sound for part in parts.values() if part is not None)
     return Plan(
         style=style,
@@ -132,8 +138,14 @@ def _cast(brief: Brief, style: Style, random: np.random.Generator) -> dict[str, 
         if role is not None:
             taken[role] = name
             parts[role] = _recast(role, name, style)
+    chords = parts["chords"]
     if brief.alone:
         _leave_alone(parts, taken, style)
+    elif chords and "chords" in taken and style.chords.sound in PADS and chords.sound not in PADS:
+        # The named instrument plays above the bed of pads that the genre lives on.
+        parts["chords"] = replace(chords, rhythms=_ABOVE_PADS, send=0.35)
+        if "pad" not in taken:
+            parts["pad"] = replace(style.chords, gain=0.7 * style.chords.gain)
     for role, part in parts.items():
         if part is not None and (role in brief.excluded or _is_excluded(part.sound, brief)):
             fallback = getattr(style, role) if role != "bass" and role not in brief.excluded else None
@@ -170,6 +182,8 @@ def _recast(role: str, name: str, style: Style) -> Part:
         return part  # Rock's guitars are the distorted ones.
     # A named instrument is there to be heard.
     named = _with_sound(part, name)
+    if role == "chords" and (name in PADS or name == "organ") and part.sound not in PADS:
+        named = replace(named, rhythms=_HELD, gate=1.0)
     return replace(named, gain=named.gain * 1.15, energy=0.0)
 
 

@@ -108,4 +108,4 @@ def _build(plan: Plan, section: Section, in_section: int) -> Iterator[Hit]:
         progress = ((2 - left) * STEPS_PER_BAR + step) / (2 * STEPS_PER_BAR)
         yield Hit(step, snare, 0.15 + 0.5 * progress)
     if left == 1:
-        yield Hit(0, Drum("riser", (), 0.16, send=0.3), 1.0)
+        yield Hit(0, Drum("riser", (), 0.08, send=0.3), 1.0)

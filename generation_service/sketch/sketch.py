@@ -70,6 +70,7 @@ class Sketch:
             reverb_gain=style.reverb_gain,
             gain=style.gain,
             seed=parameters.seed,
+            tonic=plan.key.tonic,
         )
         texture = Note(0, 0, style.texture, style.texture_gain) if style.texture else None
         return SketchState(

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from generation_service.model import FloatArray
 from generation_service.sketch.theory import frequency
@@ -91,7 +92,7 @@ def render_tone(timbre: Timbre, pitches: tuple[float, ...], gate: int) -> FloatA
     if timbre.drive:
         out = _overdrive(out, timbre.drive)
     if timbre.breath:
-        out[:, : RATE_HZ // 8] += timbre.breath * _breath()[: frames]
+        out[:, : RATE_HZ // 8] += timbre.breath * _breath()[:frames]
     _envelope(out, timbre.attack, release)
     return out
 
@@ -140,9 +141,7 @@ def _evolution(timbre: Timbre, base_hz: float, frames: int) -> FloatArray:
     count = max(1, min(_MAX_HARMONICS, int(NYQUIST_MARGIN * RATE_HZ / base_hz)))
     k = np.arange(1, count + 1)
     if timbre.partials:
-        strength = np.zeros(count)
-        given = timbre.partials[:count]
-        strength[: len(given)] = given
+        strength = np.pad(timbre.partials, (0, count))[:count]
     else:
         strength = k**-timbre.tilt * np.where(k % 2 == 0, timbre.even, 1.0)
     seconds = (np.arange(_ROWS) / (_ROWS - 1)) ** 2 * (frames / RATE_HZ)
@@ -167,20 +166,21 @@ def _evolution(timbre: Timbre, base_hz: float, frames: int) -> FloatArray:
 
 
 @lru_cache(maxsize=32)
-def _row_positions(frames: int) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.int32]]]:
+def _row_positions(frames: int) -> tuple[FloatArray, npt.NDArray[np.int32]]:
     """For each frame: how far it is between two rows, and the table offset of the first of them."""
     rows = np.sqrt(np.arange(frames, dtype=np.float32) / np.float32(frames)) * np.float32(_ROWS - 1)
     whole = rows.astype(np.int32)
     return rows - whole, whole << _TABLE_BITS
 
 
-def _vibrato_phase(cents: float, base_hz: float, frames: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+def _vibrato_phase(cents: float, base_hz: float, frames: int) -> npt.NDArray[np.uint32]:
     rate_hz, fade_seconds = 5.1, 0.45
     seconds = np.arange(frames, dtype=np.float32) / np.float32(RATE_HZ)
     depth = base_hz * (2.0 ** (cents / 1200.0) - 1.0) / (2.0 * np.pi * rate_hz)
     cycles = np.minimum(1.0, seconds / np.float32(fade_seconds)) ** 2
     cycles *= np.sin(seconds * np.float32(2.0 * np.pi * rate_hz)) * np.float32(depth)
-    return (cycles * np.float32(2.0**31)).astype(np.int64).astype(np.uint32) << np.uint32(1)
+    turns: npt.NDArray[np.uint32] = (cycles * np.float32(2.0**31)).astype(np.int64).astype(np.uint32)
+    return turns << np.uint32(1)
 
 
 def _overdrive(sound: FloatArray, drive: float) -> FloatArray:
@@ -221,4 +221,5 @@ def _envelope(out: FloatArray, attack: float, release: int) -> None:
 def _ramp(frames: int) -> FloatArray:
     # Half a sample in at both ends: neither a repeated 0 nor a repeated 1.
     angle = (np.arange(frames, dtype=np.float32) + np.float32(0.5)) * np.float32(np.pi / frames)
-    return np.float32(0.5) - np.float32(0.5) * np.cos(angle)
+    ramp: FloatArray = np.float32(0.5) - np.float32(0.5) * np.cos(angle)
+    return ramp
