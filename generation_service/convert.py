@@ -36,10 +36,10 @@ def audio_header(generation_id: str, attempt: int, handle: GenerationHandle) -> 
     return live_header(generation_id, attempt, info.sample_rate_hz, info.channels, handle.parameters.frames)
 
 
-def progress(handle: GenerationHandle) -> generation_pb2.GenerateProgress:
-    """How far the handle's request is."""
+def progress(handle: GenerationHandle, frames: int) -> generation_pb2.GenerateProgress:
+    """How far the handle's request is: so many frames."""
     return generation_pb2.GenerateProgress(
-        frames=handle.frames_made,
+        frames=frames,
         expected_frames=handle.parameters.frames,
         seed=handle.parameters.seed,
         model_name=handle.info.name,

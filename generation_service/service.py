@@ -34,11 +34,11 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         try:
             header = convert.audio_header(str(uuid.uuid4()), 1, handle)
             yield generation_pb2.GenerateResponse(header=header)
-            yield generation_pb2.GenerateResponse(progress=convert.progress(handle))
+            yield generation_pb2.GenerateResponse(progress=convert.progress(handle, writer.frames))
             async for block in handle:
                 for chunk in writer.chunks(convert.pcm(block)):
                     yield generation_pb2.GenerateResponse(chunk=chunk)
-                yield generation_pb2.GenerateResponse(progress=convert.progress(handle))
+                yield generation_pb2.GenerateResponse(progress=convert.progress(handle, writer.frames))
             yield generation_pb2.GenerateResponse(end=writer.end())
         finally:
             # A caller that cancels, disconnects or runs out of time frees its place at the next step.

@@ -1,0 +1,214 @@
+"""GenerationService over real gRPC: what callers see of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from dgx_music.audio.v1 import audio_pb2
+from dgx_music.generation.v1 import generation_pb2 as pb
+from dgx_music.generation.v1 import generation_pb2_grpc as rpc
+from generation_service.config import GenerationSettings
+from generation_service.engine import Engine
+from generation_service.registry import ModelCatalog
+from generation_service.server import build
+from service_runtime.channel import connect
+from service_runtime.errors import Unavailable
+from service_runtime.pcm import PcmReader
+from service_runtime.server import running
+from service_runtime.status import read_failure
+from tests.unit.generation.conftest import Gate, ToneModel, ask, fail_with, tone
+
+
+@dataclass
+class Server:
+    stub: rpc.GenerationServiceAsyncStub
+    channel: grpc.aio.Channel
+    engine: Engine
+    service: object
+
+
+@asynccontextmanager
+async def serve(tmp_path: Path, *models: ToneModel, **given: object) -> AsyncIterator[Server]:
+    """A generation server whose storage and export are away."""
+    settings = GenerationSettings(
+        storage_address=f"unix:{tmp_path}/none", export_address=f"unix:{tmp_path}/none", grace_seconds=0.2, **given
+    )
+    service = build(settings, catalog=ModelCatalog([model.entry for model in models]))
+    address = f"unix:{tmp_path}/generation.sock"
+    async with running([service], [address], settings), connect(address) as channel:
+        yield Server(rpc.GenerationServiceStub(channel), channel, service.engine, service)
+
+
+@pytest.fixture
+async def server(tmp_path, model) -> AsyncIterator[Server]:
+    async with serve(tmp_path, model, max_batch_size=1, max_waiting=1) as server:
+        yield server
+
+
+def request(prompt: str = "a", seconds: float = 0.4, **fields: object) -> pb.GenerateRequest:
+    return pb.GenerateRequest(prompt=prompt, duration_seconds=seconds, **fields)
+
+
+async def listen(call) -> tuple[audio_pb2.AudioHeader, np.ndarray, list[pb.GenerateProgress]]:
+    """Reads a whole answer and holds it to its own end."""
+    parts = [part async for part in call]
+    kinds = [part.WhichOneof("part") for part in parts]
+    assert kinds[:2] == ["header", "progress"]
+    assert kinds[-1] == "end"
+    assert kinds.count("header") == kinds.count("end") == 1
+    reader = PcmReader(parts[0].header)
+    pcm = b"".join(reader.accept(part.chunk) for part in parts if part.HasField("chunk"))
+    reader.finish(parts[-1].end)
+    samples = np.frombuffer(pcm, "<f4").reshape(-1, parts[0].header.channels)
+    return parts[0].header, samples, [part.progress for part in parts if part.HasField("progress")]
+
+
+async def refusal(call) -> object:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        async for _ in call:
+            pass
+    return read_failure(refused.value)
+
+
+async def test_generate_streams_header_progress_chunks_and_end(server):
+    header, samples, progress = await listen(server.stub.Generate(request(seed=440), timeout=10))
+    assert uuid.UUID(header.generation_id)
+    assert (header.attempt, header.level, header.expected_frames) == (1, audio_pb2.AUDIO_LEVEL_LIVE, 3200)
+    assert (header.sample_rate_hz, header.channels) == (8000, 2)
+    assert np.array_equal(samples, tone(ask("a", 4)))
+    assert (progress[0].frames, progress[0].seed, progress[0].model_name) == (0, 440, "tone")
+    assert [step.frames for step in progress] == [0, 800, 1600, 2400, 3200]
+    assert progress[-1].expected_frames == 3200
+
+
+async def test_a_seed_that_was_drawn_is_told_and_makes_the_same_again(server):
+    header, samples, progress = await listen(server.stub.Generate(request(), timeout=10))
+    again = await listen(server.stub.Generate(request(seed=progress[0].seed, model_name="tone"), timeout=10))
+    assert np.array_equal(again[1], samples)
+    assert again[0].generation_id != header.generation_id
+
+
+async def test_a_long_block_is_cut_into_chunks(tmp_path, model):
+    model.shapes["long"] = lambda block: np.resize(block, (20_000, 2))
+    async with serve(tmp_path, model) as server:
+        _, samples, _ = await listen(server.stub.Generate(request("long", 2.5), timeout=10))
+    assert len(samples) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "\0"}, "prompt"),
+        ({"prompt": "x" * 100_000}, "prompt"),
+        ({"seconds": float("nan")}, "duration_seconds"),
+        ({"seconds": 0}, "duration_seconds"),
+        ({"seconds": -1}, "duration_seconds"),
+        ({"seconds": 1e9}, "duration_seconds"),
+        ({"seed": -1}, "seed"),
+        ({"model_name": "musicgen"}, "model_name"),
+    ],
+)
+async def test_bad_input_is_refused_by_the_name_of_its_field(server, fields, field):
+    failure = await refusal(server.stub.Generate(request(**fields), timeout=10))
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(failure.violations) == [field]
+    if field == "model_name":
+        assert "there are: tone" in failure.message
+
+
+async def test_a_caller_that_cancels_frees_its_place(server, model):
+    gate = model.at["a", 2] = Gate()
+    call = server.stub.Generate(request(seconds=100), timeout=10)
+    await call.read()
+    await gate.reached()
+    call.cancel()
+    gate.open()
+    await model.release_of("a")
+    assert len(model.batches) < 1000
+    await listen(server.stub.Generate(request("next"), timeout=10))
+
+
+async def test_a_deadline_is_kept_while_queued_and_while_running(server, model):
+    gate = model.at["a", 1] = Gate()
+    runs = server.stub.Generate(request(), timeout=0.5)
+    await gate.reached()
+    waits = server.stub.Generate(request("b"), timeout=0.3)
+    codes = [failure.code for failure in await asyncio.gather(refusal(runs), refusal(waits))]
+    assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
+    gate.open()
+    await model.release_of("a")
+    await listen(server.stub.Generate(request("next"), timeout=10))
+    assert model.prefilled == ["a", "next"]
+
+
+async def test_a_full_queue_is_resource_exhausted_with_a_time_to_come_back(server, model):
+    gate = model.at["a", 1] = Gate()
+    runs = server.stub.Generate(request("a"), timeout=10)
+    await gate.reached()
+    waits = aiter(server.stub.Generate(request("b"), timeout=10))
+    await anext(waits)
+    failure = await refusal(server.stub.Generate(request("c"), timeout=10))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert failure.retry_after_seconds == 1.0
+    status = await server.stub.GetEngineStatus(pb.GetEngineStatusRequest(), timeout=10)
+    assert (status.running, status.waiting, status.max_batch_size, status.max_waiting) == (1, 1, 1, 1)
+    assert status.device == "cpu"
+    gate.open()
+    _, samples, _ = await listen(runs)
+    assert len(samples) == 3200
+    assert [part.WhichOneof("part") async for part in waits][-1] == "end"
+
+
+async def test_a_model_that_fails_ends_the_stream_with_the_reason(server, model):
+    model.at["a", 3] = fail_with(ValueError("a string broke"))
+    failure = await refusal(server.stub.Generate(request(), timeout=10))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.INTERNAL, "MODEL_FAILED")
+    assert failure.message == "model 'tone' failed at step 3: ValueError: a string broke"
+
+
+async def test_models_are_listed_the_default_first(tmp_path):
+    async with serve(tmp_path, ToneModel("lute"), ToneModel("harp")) as server:
+        await listen(server.stub.Generate(request(model_name="harp"), timeout=10))
+        models = (await server.stub.ListModels(pb.ListModelsRequest(), timeout=10)).models
+        default = (await server.stub.GetModel(pb.GetModelRequest(), timeout=10)).model
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.stub.GetModel(pb.GetModelRequest(name="oud"), timeout=10)
+    assert [(model.name, model.is_default, model.is_loaded) for model in models] == [
+        ("lute", True, False),
+        ("harp", False, True),
+    ]
+    assert default == models[0]
+    assert (default.version, default.license, default.description) == ("7", "CC0-1.0", "A sine.")
+    assert (default.sample_rate_hz, default.channels, default.max_duration_seconds) == (8000, 2, 3600.0)
+    failure = read_failure(refused.value)
+    assert failure.code is grpc.StatusCode.NOT_FOUND
+    assert "there are: harp, lute" in failure.message
+
+
+async def test_health_tells_that_storage_and_export_are_away(server):
+    health = health_pb2_grpc.HealthStub(server.channel)
+    name = "dgx_music.generation.v1.GenerationService"
+    answer = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    with pytest.raises(Unavailable, match=r"dgx_music\.\w+\.v1\.\w+ does not answer"):
+        await server.service.check()
+
+
+async def test_a_service_that_could_not_start_can_be_stopped(tmp_path):
+    service = build(GenerationSettings(data_dir=tmp_path))
+    await service.drain()
+    await service.stop()
+    with pytest.raises(Unavailable, match="not running"):
+        await service.check()

@@ -1,0 +1,55 @@
+"""What a request may ask of a model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from generation_service.request import parameters
+from service_runtime.errors import InvalidArgument
+
+
+def test_frames_are_the_duration_at_the_models_rate(model):
+    asked = parameters(model.info, "lo-fi\tbeat\nslow", 1.23456, 5)
+    assert (asked.prompt, asked.frames, asked.seed) == ("lo-fi\tbeat\nslow", 9876, 5)
+
+
+def test_a_seed_is_drawn_where_there_is_none(model):
+    seeds = {parameters(model.info, "beat", 1.0, None).seed for _ in range(4)}
+    assert len(seeds) == 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 - 1])
+def test_the_ends_of_the_seeds_are_taken(model, seed):
+    assert parameters(model.info, "beat", 0.1, seed).seed == seed
+
+
+@pytest.mark.parametrize(
+    ("prompt", "duration", "seed", "field"),
+    [
+        ("", 1.0, None, "prompt"),
+        (" \n\t", 1.0, None, "prompt"),
+        ("x" * 10_001, 1.0, None, "prompt"),
+        ("beat\0", 1.0, None, "prompt"),
+        ("beat\x85", 1.0, None, "prompt"),
+        ("beat", math.nan, None, "duration_seconds"),
+        ("beat", math.inf, None, "duration_seconds"),
+        ("beat", 0.0, None, "duration_seconds"),
+        ("beat", -1.0, None, "duration_seconds"),
+        ("beat", 1e9, None, "duration_seconds"),
+        ("beat", 0.099, None, "duration_seconds"),
+        ("beat", 1.0, -1, "seed"),
+        ("beat", 1.0, 2**63, "seed"),
+    ],
+)
+def test_what_cannot_be_names_its_field(model, prompt, duration, seed, field):
+    with pytest.raises(InvalidArgument) as refused:
+        parameters(model.info, prompt, duration, seed)
+    assert refused.value.field == field
+    assert refused.value.message.startswith(f"{field}: must ")
+
+
+def test_the_longest_prompt_is_taken(model):
+    assert len(parameters(model.info, "ä" * 10_000, 1.0, 1).prompt) == 10_000

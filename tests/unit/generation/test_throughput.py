@@ -1,0 +1,37 @@
+"""The sliding window of the engine's speed."""
+
+from __future__ import annotations
+
+import pytest
+
+from generation_service.throughput import Throughput
+
+
+def test_rates_are_over_ten_seconds_and_forget_what_is_older():
+    now = 100.0
+    throughput = Throughput(lambda: now)
+    assert throughput.rates() == (0.0, 0.0)
+    for _ in range(5):
+        throughput.record(2.0)
+    now = 105.0
+    for _ in range(5):
+        throughput.record(1.0)
+    assert throughput.rates() == (1.0, 1.5)
+    now = 109.9
+    assert throughput.rates() == (1.0, 1.5)
+    now = 110.1
+    assert throughput.rates() == (0.5, 0.5)
+    now = 200.0
+    assert throughput.rates() == (0.0, 0.0)
+
+
+def test_its_size_does_not_grow_with_the_speed():
+    now = 0.0
+    throughput = Throughput(lambda: now)
+    for step in range(200_000):
+        now = step / 10_000
+        throughput.record(0.01)
+    steps, audio_seconds = throughput.rates()
+    assert steps == pytest.approx(10_000, rel=0.01)
+    assert audio_seconds == pytest.approx(100, rel=0.01)
+    assert len(throughput._buckets) <= 101
