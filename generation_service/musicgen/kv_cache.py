@@ -1,0 +1,67 @@
+"""Keys and values of one request: what its next step attends to."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+from generation_service.musicgen.config import LmConfig
+from service_runtime.errors import ResourceExhausted
+
+ROWS = 2
+"""Of a request: with the prompt, and without it for classifier-free guidance."""
+_RETRY_SECONDS = 10.0
+
+
+class KvCache:
+    """A request's own: grows to its `capacity` in place, so nothing is ever copied.
+
+    Requests of different ages share a batch by their linear layers; each attends to just what it has, so its
+    attention has the same shapes, and gives the same bits, in any company.
+    """
+
+    def __init__(self, config: LmConfig, capacity: int) -> None:
+        self.capacity = capacity
+        self.position = 0
+        """Positions written; where the next step writes."""
+        shape = (config.num_layers, 2, ROWS, config.num_heads, capacity, config.head_dim)
+        self.layers = list(torch.empty(shape).unbind(0))
+        """[2 (key, value), 2 (rows), H, capacity, D] for each layer."""
+        self.cross: list[Tensor] | None = None
+        """[2 (key, value), 1, H, T, D] for each layer, of the row that has the prompt. None: there is no prompt."""
+
+
+class KvMemory:
+    """Bounds what all requests' caches may take together, in bytes. Reserving comes before allocating."""
+
+    def __init__(self, config: LmConfig, limit_bytes: int) -> None:
+        self._config = config
+        self.limit_bytes = limit_bytes
+        self.reserved_bytes = 0
+        self._lock = threading.Lock()
+
+    def size_bytes(self, capacity: int) -> int:
+        """What a cache of so many positions takes."""
+        return self._config.num_layers * 2 * ROWS * self._config.dim * capacity * torch.float32.itemsize
+
+    def reserve(self, capacity: int) -> KvCache:
+        """Raises ResourceExhausted where it does not fit beside the others."""
+        size = self.size_bytes(capacity)
+        with self._lock:
+            if self.reserved_bytes + size > self.limit_bytes:
+                raise ResourceExhausted(
+                    f"its KV cache of {size >> 20} MiB does not fit: {self.reserved_bytes >> 20} of "
+                    f"{self.limit_bytes >> 20} MiB are taken; ask for less, or when another generation has ended",
+                    reason="KV_MEMORY",
+                    retry_after_seconds=_RETRY_SECONDS,
+                )
+            self.reserved_bytes += size
+        return KvCache(self._config, capacity)
+
+    def release(self, cache: KvCache) -> None:
+        """Gives the memory back; the cache is not used again."""
+        with self._lock:
+            self.reserved_bytes -= self.size_bytes(cache.capacity)
+        cache.layers, cache.cross = [], None

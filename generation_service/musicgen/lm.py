@@ -1,0 +1,175 @@
+"""MusicGen's language model: a decoder-only transformer over K codebooks, one step at a time for many requests.
+
+Source: audiocraft 1.3.0, `models/lm.py` and `modules/transformer.py` (Copet et al. 2023). Differences are of speed
+only: the keys and values of the text are projected once a request instead of at every step, and the row without a
+prompt, whose cross-attention is exactly zero (no bias, all-zero condition), skips it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from generation_service.musicgen.checkpoint import Checkpoint, refuse
+from generation_service.musicgen.config import LmConfig
+from generation_service.musicgen.kv_cache import ROWS, KvCache
+from generation_service.musicgen.linear import Linear, Precision, make_linear
+
+_NORM_EPSILON = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, _NORM_EPSILON)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    norm_self: _Norm
+    qkv: Linear
+    out: Linear
+    norm_cross: _Norm
+    cross_q: Linear
+    cross_kv: Linear
+    cross_out: Linear
+    norm_ff: _Norm
+    up: Linear
+    down: Linear
+
+
+class LanguageModel:
+    """Weights are fixed at loading. A `KvCache` holds all there is of a request."""
+
+    def __init__(self, checkpoint: Checkpoint, config: LmConfig, precision: Precision) -> None:
+        """Raises FailedPrecondition where weights are missing or of another shape than the configuration says."""
+        self.config = config
+        take = _Weights(checkpoint)
+        dim, card = config.dim, config.card
+        # [K (card + 1), dim]: one table for all codebooks.
+        self._embedding = torch.cat([take(f"emb.{k}.weight", card + 1, dim) for k in range(config.n_q)])
+        self._offsets = torch.arange(config.n_q) * (card + 1)
+        self._layers = [_layer(take, f"transformer.layers.{i}.", config, precision) for i in range(config.num_layers)]
+        self._out_norm = take.norm("out_norm", dim)
+        heads = torch.cat([take(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])
+        self._heads = make_linear(heads, precision)
+        self._positions = _sinusoids(0, config)
+
+    @torch.inference_mode()
+    def condition(self, cache: KvCache, text: Tensor | None) -> None:
+        """Project the prompt's keys and values for all layers. text: [T, dim]; None for no prompt."""
+        if text is None:
+            return
+        shape = (len(text), 2, self.config.num_heads, self.config.head_dim)
+        cache.cross = [
+            layer.cross_kv(text).view(shape).permute(1, 2, 0, 3).unsqueeze(1).contiguous() for layer in self._layers
+        ]
+
+    @torch.inference_mode()
+    def step(self, codes: Tensor, caches: Sequence[KvCache]) -> Tensor:
+        """codes: int64 [B, K], each request's newest → logits: [B, 2, K, card], with the prompt and without.
+
+        Every cache grows by one position.
+        """
+        batch = len(caches)
+        positions = torch.tensor([cache.position for cache in caches])
+        self._reach(max(cache.position for cache in caches))
+        x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
+        x = x + self._positions[positions]
+        x = x.repeat_interleave(ROWS, 0)  # [2 B, dim]: a request's rows side by side
+        for index, layer in enumerate(self._layers):
+            x = x + layer.out(self._attend(layer.qkv(layer.norm_self(x)), index, caches))
+            self._add_cross(x, layer, index, caches)
+            x = x + layer.down(F.gelu(layer.up(layer.norm_ff(x))))
+        for cache in caches:
+            cache.position += 1
+        return self._heads(self._out_norm(x)).view(batch, ROWS, self.config.n_q, self.config.card)
+
+    def _attend(self, qkv: Tensor, index: int, caches: Sequence[KvCache]) -> Tensor:
+        """qkv: [2 B, 3 dim] → [2 B, dim]."""
+        config = self.config
+        parts = qkv.view(len(caches), ROWS, 3, config.num_heads, 1, config.head_dim).transpose(1, 2)
+        results = []
+        for part, cache in zip(parts, caches, strict=True):  # part: [3, 2, H, 1, D]
+            end = cache.position + 1
+            layer = cache.layers[index][:, :, :, :end]
+            layer[:, :, :, -1:] = part[1:]
+            results.append(F.scaled_dot_product_attention(part[0], layer[0], layer[1]))  # [2, H, 1, D]
+        return torch.cat(results).view(-1, config.dim)
+
+    def _add_cross(self, x: Tensor, layer: _Layer, index: int, caches: Sequence[KvCache]) -> None:
+        """Add the cross-attention to the rows of x, [2 B, dim], that have a prompt. In place."""
+        config = self.config
+        prompted = [i for i, cache in enumerate(caches) if cache.cross is not None]
+        if not prompted:
+            return
+        rows = x[0::ROWS] if len(prompted) == len(caches) else x[torch.tensor(prompted) * ROWS]  # [P, dim]
+        queries = layer.cross_q(layer.norm_cross(rows)).view(-1, 1, config.num_heads, 1, config.head_dim)
+        results = []
+        for query, i in zip(queries, prompted, strict=True):
+            cross = caches[i].cross
+            assert cross is not None
+            results.append(F.scaled_dot_product_attention(query, cross[index][0], cross[index][1]))  # [1, H, 1, D]
+        rows = rows + layer.cross_out(torch.cat(results).view(-1, config.dim))
+        if len(prompted) == len(caches):
+            x[0::ROWS] = rows
+        else:
+            x[torch.tensor(prompted) * ROWS] = rows
+
+    def _reach(self, position: int) -> None:
+        if position >= len(self._positions):
+            self._positions = _sinusoids(max(position + 1, 2 * len(self._positions)), self.config)
+
+
+class _Weights:
+    """Takes tensors out of a checkpoint by name, in fp32, and refuses what is not there or has another shape."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        tensor = self._checkpoint.state.get(name)
+        if tensor is None:
+            raise refuse(self._checkpoint.path, f"best_state has no {name}; expected a MusicGen language model")
+        if tuple(tensor.shape) != shape:
+            raise refuse(self._checkpoint.path, f"{name} is {list(tensor.shape)}; xp.cfg expects {list(shape)}")
+        return tensor.float()
+
+    def norm(self, name: str, dim: int) -> _Norm:
+        return _Norm(self(f"{name}.weight", dim), self(f"{name}.bias", dim))
+
+
+def _layer(take: _Weights, prefix: str, config: LmConfig, precision: Precision) -> _Layer:
+    dim, hidden = config.dim, config.hidden_dim
+    cross = take(f"{prefix}cross_attention.in_proj_weight", 3 * dim, dim)
+
+    def linear(name: str, outputs: int, inputs: int) -> Linear:
+        return make_linear(take(f"{prefix}{name}", outputs, inputs), precision)
+
+    return _Layer(
+        norm_self=take.norm(f"{prefix}norm1", dim),
+        qkv=linear("self_attn.in_proj_weight", 3 * dim, dim),
+        out=linear("self_attn.out_proj.weight", dim, dim),
+        norm_cross=take.norm(f"{prefix}norm_cross", dim),
+        cross_q=make_linear(cross[:dim], precision),
+        cross_kv=make_linear(cross[dim:], precision),
+        cross_out=linear("cross_attention.out_proj.weight", dim, dim),
+        norm_ff=take.norm(f"{prefix}norm2", dim),
+        up=linear("linear1.weight", hidden, dim),
+        down=linear("linear2.weight", dim, hidden),
+    )
+
+
+def _sinusoids(count: int, config: LmConfig) -> Tensor:
+    """[count, dim], scaled. audiocraft's `create_sin_embedding`: cosines first, then sines."""
+    half = config.dim // 2
+    positions = torch.arange(count).view(-1, 1).float()
+    phase = positions / (torch.tensor(config.max_period) ** (torch.arange(half).float() / (half - 1)))
+    return config.positional_scale * torch.cat([phase.cos(), phase.sin()], dim=-1)

@@ -1,0 +1,113 @@
+"""From a folder of audiocraft's files to a model that can be asked for music."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from generation_service.model import ModelInfo
+from generation_service.musicgen.checkpoint import (
+    COMPRESSION_FILE,
+    LM_FILE,
+    Checkpoint,
+    file_digest,
+    read_checkpoint,
+    refuse,
+)
+from generation_service.musicgen.conditioner import TextConditioner
+from generation_service.musicgen.config import LmConfig, lm_config
+from generation_service.musicgen.encodec_checkpoint import load_encodec
+from generation_service.musicgen.kv_cache import KvMemory
+from generation_service.musicgen.linear import Precision
+from generation_service.musicgen.lm import LanguageModel
+from generation_service.musicgen.musicgen import MusicGen
+from service_runtime.errors import FailedPrecondition
+
+LICENCE = "CC-BY-NC-4.0"
+"""Of the weights that Meta published."""
+_HUB_OWNER = "facebook"
+_CHANNELS = {1: "mono", 2: "stereo"}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """A model whose files are here and fit together. The weights are not in memory yet."""
+
+    info: ModelInfo
+    folder: Path
+    precision: Precision
+    checkpoint: Checkpoint
+    config: LmConfig
+
+
+def hub_folder(name: str, revision: str = "main") -> Path:
+    """Where the Hugging Face cache has a model, e.g. "musicgen-small" of facebook/. Nothing is downloaded.
+
+    The folder's own name is the commit. Raises FailedPrecondition that says how to get what is missing.
+    """
+    repository = f"{_HUB_OWNER}/{name}"
+    command = f"hf download {repository} {LM_FILE} {COMPRESSION_FILE} --revision {revision}"
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError as error:
+        raise FailedPrecondition(
+            f"{name} would be in the Hugging Face cache, but huggingface_hub is not installed; pip install "
+            "huggingface_hub, or name a folder",
+            reason="HUGGINGFACE_HUB_MISSING",
+        ) from error
+    found = [try_to_load_from_cache(repository, file, revision=revision) for file in (LM_FILE, COMPRESSION_FILE)]
+    if not all(isinstance(file, str) for file in found):
+        raise FailedPrecondition(
+            f"{repository} at {revision} is not in the Hugging Face cache; {command}",
+            reason="MODEL_NOT_PULLED",
+            metadata={"model": name},
+        )
+    return Path(str(found[0])).parent
+
+
+def find_musicgen(folder: Path, *, name: str | None = None, precision: Precision = "fp32") -> FoundModel:
+    """Reads what the folder says of itself, not the weights. The folder's name is the model's unless `name` is given.
+
+    Raises FailedPrecondition for files that are missing, truncated or of another kind of model.
+    """
+    checkpoint = read_checkpoint(folder / LM_FILE)
+    config = lm_config(checkpoint)
+    codec_digest = file_digest(folder / COMPRESSION_FILE)
+    info = ModelInfo(
+        name=name or folder.resolve().name,
+        version=f"{checkpoint.digest}-{codec_digest}-{precision}",
+        description=f"MusicGen, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
+        licence=LICENCE,
+        sample_rate_hz=config.sample_rate_hz,
+        channels=config.channels,
+        max_duration_seconds=config.max_duration_seconds,
+        is_synthesiser=False,
+    )
+    return FoundModel(info, folder, precision, checkpoint, config)
+
+
+def load_musicgen(found: FoundModel, *, kv_bytes: int | None = None) -> MusicGen:
+    """Brings it into memory, on the CPU. `kv_bytes` bounds all requests' KV caches; half of what is free unless given.
+
+    Raises FailedPrecondition where weights, codec or text encoder are missing or do not fit.
+    """
+    config = found.config
+    codec = load_encodec(found.folder)
+    expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
+    has = (codec.config.codebooks, codec.config.codebook_size, codec.config.sample_rate_hz)
+    if has != expected:
+        raise refuse(
+            found.folder / COMPRESSION_FILE,
+            "its codebooks, codes and rate are {}, {} and {} Hz; the language model needs {}, {} and {} Hz".format(
+                *has, *expected
+            ),
+        )
+    conditioner = TextConditioner(found.checkpoint, config)
+    lm = LanguageModel(found.checkpoint, config, found.precision)
+    memory = KvMemory(config, _half_of_free_memory() if kv_bytes is None else kv_bytes)
+    return MusicGen(found.info, lm, conditioner, codec, memory)
+
+
+def _half_of_free_memory() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

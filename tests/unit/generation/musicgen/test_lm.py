@@ -1,0 +1,161 @@
+"""The language model alone: a request's codes and logits are its own, to the last bit, in any company."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+
+from torch import Tensor  # noqa: E402
+
+from generation_service.model import GenerationParameters  # noqa: E402
+from generation_service.musicgen.checkpoint import read_checkpoint  # noqa: E402
+from generation_service.musicgen.config import lm_config  # noqa: E402
+from generation_service.musicgen.delay import DelayedCodes  # noqa: E402
+from generation_service.musicgen.kv_cache import KvCache, KvMemory  # noqa: E402
+from generation_service.musicgen.linear import Int8Linear, Precision, make_linear  # noqa: E402
+from generation_service.musicgen.lm import LanguageModel  # noqa: E402
+from generation_service.musicgen.sampling import Sampler  # noqa: E402
+from service_runtime.errors import ResourceExhausted  # noqa: E402
+
+
+class Run:
+    """One request on the language model; its prompt is random vectors instead of T5's."""
+
+    def __init__(self, lm: LanguageModel, seed: int, frames: int, *, temperature: float = 1.0) -> None:
+        config = lm.config
+        self.codes = DelayedCodes(config.delays, frames, config.card)
+        self.frames = frames
+        self.cache = KvCache(config, self.codes.steps)
+        self.sampler = Sampler(GenerationParameters("", 1, seed, temperature=temperature, top_k=20))
+        text = torch.randn(2 + seed % 7, config.dim, generator=torch.Generator().manual_seed(seed))
+        lm.condition(self.cache, text if seed % 5 else None)
+        self.logits: list[Tensor] = []
+
+    def take(self, logits: Tensor) -> None:
+        self.logits.append(logits.clone())
+        self.codes.add(self.sampler.draw(logits))
+
+    @property
+    def result(self) -> tuple[Tensor, Tensor]:
+        return self.codes.frames(0, self.frames), torch.stack(self.logits)
+
+
+def step(lm: LanguageModel, runs: list[Run]) -> None:
+    for run, logits in zip(
+        runs, lm.step(torch.stack([run.codes.last for run in runs]), [run.cache for run in runs]), strict=True
+    ):
+        run.take(logits)
+
+
+@pytest.fixture(params=["fp32", "int8"])
+def lm(request: pytest.FixtureRequest, mono: Path) -> Iterator[LanguageModel]:
+    checkpoint = read_checkpoint(mono / "state_dict.bin")
+    yield LanguageModel(checkpoint, lm_config(checkpoint), request.param)
+
+
+def test_sampled_codes_are_the_same_alone_and_in_company(lm: LanguageModel) -> None:
+    """Requests of different lengths join at different steps, and leave when they are done."""
+    plans = [(seed, 6 + 5 * seed % 17, seed * 2 // 3) for seed in range(9)]  # seed, frames, joins at step
+    alone = []
+    for seed, frames, _ in plans:
+        run = Run(lm, seed, frames)
+        while not run.codes.is_done:
+            step(lm, [run])
+        alone.append(run.result)
+
+    runs = [(joins, Run(lm, seed, frames)) for seed, frames, joins in plans]
+    sizes = set()
+    for now in range(100):
+        going = [run for joins, run in runs if joins <= now and not run.codes.is_done]
+        if not going and all(run.codes.is_done for _, run in runs):
+            break
+        sizes.add(len(going))
+        step(lm, going)
+    assert len(sizes) > 4, "they met in batches of many sizes"
+    for (codes, logits), (_, run) in zip(alone, runs, strict=True):
+        assert torch.equal(run.result[0], codes)
+        assert torch.equal(run.result[1], logits), "not only the codes: every bit of the logits"
+
+
+def test_prompt_and_seed_matter(lm: LanguageModel) -> None:
+    results = []
+    for seed in (1, 2):
+        run = Run(lm, seed, 8)
+        while not run.codes.is_done:
+            step(lm, [run])
+        results.append(run.result[0])
+    assert not torch.equal(*results)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1024, 4096), (3072, 1024), (96, 32)])
+def test_a_row_of_a_product_does_not_depend_on_the_others(precision: Precision, outputs: int, inputs: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    linear = make_linear(torch.randn(outputs, inputs, generator=generator), precision)
+    x = torch.randn(64, inputs, generator=generator) * torch.logspace(-3, 3, 64)[:, None]
+    everything = linear(x)
+    for rows in (1, 2, 3, 4, 6, 8, 12, 16, 31, 32, 48):
+        assert torch.equal(linear(x[:rows].contiguous()), everything[:rows]), rows
+        assert torch.equal(linear(x[-rows:].contiguous()), everything[-rows:]), rows
+
+
+def test_int8_is_near_the_full_product_for_rows_of_any_magnitude() -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(256, 512, generator=generator)
+    x = torch.randn(3, 512, generator=generator) * torch.tensor([[1e-4], [1.0], [1e4]])
+    exact = x @ weight.t()
+    error = (Int8Linear(weight)(x) - exact).norm(dim=1) / exact.norm(dim=1)
+    assert error.max() < 0.02
+
+
+def test_frames_come_out_of_the_delay_pattern_as_they_went_in() -> None:
+    codes = DelayedCodes((0, 0, 1, 3), frames=5, none=9)
+    assert codes.last.tolist() == [9, 9, 9, 9]
+    for n in range(codes.steps):
+        codes.add(torch.tensor([n, n + 100, n + 200, n + 300]))
+        assert codes.frames_ready == max(0, n - 2)
+    assert codes.is_done
+    assert codes.last.tolist() == [9, 9, 9, 307], "beyond the last frame there is none"
+    assert codes.frames(1, 5).t().tolist() == [[n, n + 100, n + 201, n + 303] for n in range(1, 5)]
+
+
+def parameters(**changes: float) -> GenerationParameters:
+    return GenerationParameters("", 1, 7, **changes)  # type: ignore[arg-type]
+
+
+def draws(logits: Tensor, count: int = 300, **changes: float) -> set[int]:
+    sampler = Sampler(parameters(**changes))
+    return {int(sampler.draw(logits)[0]) for _ in range(count)}
+
+
+def test_sampling_keeps_to_top_k_and_top_p() -> None:
+    logits = torch.log(torch.tensor([0.4, 0.3, 0.2, 0.1])).expand(2, 1, 4)
+    assert draws(logits, temperature=0) == {0}
+    assert draws(logits, top_k=1) == {0}
+    assert draws(logits, top_k=2) == {0, 1}
+    assert draws(logits, top_k=0) == {0, 1, 2, 3}
+    assert draws(logits, top_p=0.65) == {0, 1}
+    assert draws(logits, top_p=0.95, top_k=1) == {0, 1, 2, 3}, "top_p rules where it is given"
+
+
+def test_guidance_goes_from_without_the_prompt_to_with_it_and_beyond() -> None:
+    logits = torch.tensor([[[0.0, 1.0, 0.9]], [[2.0, 1.5, 0.5]]])  # with, without
+    expected = {0.0: 0, 1.0: 1, 10.0: 2}
+    assert {scale: draws(logits, 1, temperature=0, guidance_scale=scale) for scale in expected} == {
+        scale: {code} for scale, code in expected.items()
+    }
+
+
+def test_kv_memory_is_refused_before_it_is_taken_and_comes_back(lm: LanguageModel) -> None:
+    memory = KvMemory(lm.config, limit_bytes=3 * 4 * 2 * 2 * 64 * 100)  # 3 layers, fp32, k and v, 2 rows, dim 64
+    cache = memory.reserve(60)
+    with pytest.raises(ResourceExhausted, match="KV cache") as refused:
+        memory.reserve(41)
+    assert refused.value.retry_after_seconds
+    memory.release(cache)
+    assert memory.reserved_bytes == 0
+    memory.reserve(100)

@@ -1,0 +1,133 @@
+"""MusicGen by the engine's interface, from files in the real format to samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("transformers", reason="the text encoder is transformers'")
+
+from generation_service.model import FloatArray, GenerationParameters  # noqa: E402
+from generation_service.musicgen.loading import find_musicgen, load_musicgen  # noqa: E402
+from generation_service.musicgen.musicgen import MusicGen, MusicGenState  # noqa: E402
+from service_runtime.errors import InvalidArgument, ResourceExhausted  # noqa: E402
+
+HOP = 640
+
+
+@pytest.fixture(scope="module", params=["mono", "stereo"])
+def model(request: pytest.FixtureRequest, t5: None) -> MusicGen:
+    return load_musicgen(find_musicgen(request.getfixturevalue(request.param)))
+
+
+@pytest.fixture(scope="module")
+def small_memory(mono: Path, t5: None) -> MusicGen:
+    return load_musicgen(find_musicgen(mono), kv_bytes=3 * 4 * 2 * 2 * 64 * 100)
+
+
+def parameters(prompt: str = "calm piano", frames: int = 20 * HOP, seed: int = 1) -> GenerationParameters:
+    return GenerationParameters(prompt, frames, seed)
+
+
+def run(model: MusicGen, state: MusicGenState) -> list[FloatArray]:
+    blocks = []
+    while sum(map(len, blocks)) < state.frames:
+        assert len(blocks) < 2000
+        blocks += model.step([state])
+    model.release(state)
+    return blocks
+
+
+def alone(model: MusicGen, asked: GenerationParameters) -> FloatArray:
+    return np.concatenate(run(model, model.prefill(asked)))
+
+
+@pytest.mark.parametrize("frames", [1, HOP - 1, HOP, HOP + 1, 7 * HOP, 61 * HOP + 13])
+def test_it_makes_exactly_the_frames_asked_for(model: MusicGen, frames: int) -> None:
+    state = model.prefill(parameters(frames=frames))
+    blocks = run(model, state)
+    samples = np.concatenate(blocks)
+    assert samples.shape == (frames, model.info.channels)
+    assert samples.dtype == np.float32
+    assert np.abs(samples).max() > 0
+    assert len(model.step([state])[0]) == 0, "a finished state yields nothing more"
+
+
+def test_the_stream_is_what_decoding_all_at_once_gives(model: MusicGen) -> None:
+    state = model.prefill(parameters(frames=100 * HOP))
+    blocks = run(model, state)
+    whole = model._codec.decode(state.codes.frames(0, 100), model.info.channels)
+    np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-4)
+    sounding = [index for index, block in enumerate(blocks) if len(block)]
+    delay = model._lm.config.max_delay
+    assert [index + 1 - delay for index in sounding] == [5, 15, 40, 90, 100], "chunks grow"
+
+
+def test_a_request_sounds_the_same_alone_and_in_company(model: MusicGen) -> None:
+    asked = [
+        parameters("calm piano", 33 * HOP, seed=1),
+        parameters("calm piano", 50 * HOP + 5, seed=2),
+        parameters("fast drums and a very long description of them", 20 * HOP, seed=1),
+        parameters("lofi", 41 * HOP, seed=4),
+    ]
+    expected = [alone(model, one) for one in asked]
+    assert not np.array_equal(expected[0][: 20 * HOP], expected[1][: 20 * HOP]), "the seed matters"
+    assert not np.array_equal(expected[0][: 20 * HOP], expected[2][: 20 * HOP]), "the prompt matters"
+
+    states: list[MusicGenState] = []
+    made: dict[int, list[FloatArray]] = {}
+    cancelled = model.prefill(parameters("gone soon", 100 * HOP, seed=9))
+    going: Sequence[MusicGenState] = [cancelled]
+    for now in range(120):
+        if now % 7 == 0 and len(states) < len(asked):
+            states.append(model.prefill(asked[len(states)]))
+            made[len(states) - 1] = []
+        if now == 25:
+            model.release(cancelled)
+        indices = [i for i, state in enumerate(states) if sum(map(len, made[i])) < state.frames]
+        going = [states[i] for i in indices] + ([cancelled] if now < 25 else [])
+        if not going:
+            break
+        for i, block in zip(indices, model.step(going), strict=False):
+            made[i].append(block)
+    for i, samples in enumerate(expected):
+        assert np.array_equal(np.concatenate(made[i]), samples), asked[i]
+        model.release(states[i])
+    assert model.memory.reserved_bytes == 0
+
+
+def test_more_than_a_window_is_refused(model: MusicGen) -> None:
+    assert model.info.max_duration_seconds == 30
+    with pytest.raises(InvalidArgument, match="at most 960000"):
+        model.prefill(parameters(frames=30 * 32000 + 1))
+
+
+def test_what_does_not_fit_is_refused_before_it_starts_and_others_go_on(small_memory: MusicGen) -> None:
+    state = small_memory.prefill(parameters(frames=60 * HOP))
+    with pytest.raises(ResourceExhausted, match="KV cache"):
+        small_memory.prefill(parameters(frames=60 * HOP))
+    run(small_memory, state)
+    small_memory.release(small_memory.prefill(parameters(frames=60 * HOP)))
+
+
+def test_a_prompt_that_fails_gives_its_memory_back(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(prompt: str) -> None:
+        raise RuntimeError(prompt)
+
+    monkeypatch.setattr(small_memory._conditioner, "encode", broken)
+    with pytest.raises(RuntimeError, match="calm"):
+        small_memory.prefill(parameters())
+    assert small_memory.memory.reserved_bytes == 0
+
+
+def test_it_says_what_it_is(mono: Path, stereo: Path) -> None:
+    fp32, int8 = find_musicgen(mono).info, find_musicgen(mono, precision="int8").info
+    assert (fp32.name, fp32.channels, fp32.sample_rate_hz) == ("mono", 1, 32000)
+    assert fp32.licence == "CC-BY-NC-4.0"
+    assert not fp32.is_synthesiser
+    assert find_musicgen(stereo, name="other").info.name == "other"
+    assert len({fp32.version, int8.version, find_musicgen(stereo).info.version}) == 3
