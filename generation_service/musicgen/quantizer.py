@@ -1,0 +1,38 @@
+"""Residual vector quantisation: each codebook quantises what the ones before it left over.
+
+Source: audiocraft 1.3.0, `quantization/core_vq.py` (Zeghidour et al. 2021, "SoundStream", algorithm 1).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualQuantizer(nn.Module):
+    """K codebooks of `size` vectors each."""
+
+    def __init__(self, codebooks: int, size: int, dimension: int) -> None:
+        super().__init__()
+        self.codebooks = nn.ParameterList(
+            [nn.Parameter(torch.empty(size, dimension), requires_grad=False) for _ in range(codebooks)]
+        )
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes: [B, K, n] → latents: [B, dimension, n]."""
+        latents = sum(F.embedding(codes[:, k], codebook) for k, codebook in enumerate(self.codebooks))
+        assert isinstance(latents, Tensor)
+        return latents.transpose(1, 2)
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """latents: [B, dimension, n] → codes: [B, K, n], the nearest vector of each codebook in turn."""
+        residual = latents.transpose(1, 2)  # [B, n, dimension]
+        codes = []
+        for codebook in self.codebooks:
+            # The full square, as audiocraft computes it: without residual² it would round, and break ties, otherwise.
+            square = residual.pow(2).sum(-1, keepdim=True) - 2 * residual @ codebook.t() + codebook.t().pow(2).sum(0)
+            nearest = square.argmin(-1)  # [B, n]
+            residual = residual - F.embedding(nearest, codebook)
+            codes.append(nearest)
+        return torch.stack(codes, dim=1)
