@@ -1,0 +1,245 @@
+"""The codec: what audiocraft makes of the same file, and pieces that join to the whole."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the native engine needs torch")
+
+from generation_service.musicgen.encodec import Encodec, FloatArray, StreamingDecoder  # noqa: E402
+from generation_service.musicgen.encodec_checkpoint import load_encodec  # noqa: E402
+from tests.compression_checkpoints import (  # noqa: E402
+    FULL_CODEC,
+    TINY_CODEC,
+    CodecShape,
+    write_compression_checkpoint,
+    write_transformers_codec,
+)
+
+LONG_MEMORY = 6.0
+"""With this forget bias the LSTM's state fades by e in about 400 frames."""
+
+SHAPES = {
+    "constant": TINY_CODEC,
+    "reflect": CodecShape(4, (8, 5, 4, 4), 16, 64, pad_mode="reflect"),
+    "plain weights, odd ratios, conv shortcut": CodecShape(
+        4, (5, 3, 2), 8, 32, codebooks=2, n_residual_layers=2, true_skip=False, pad_mode="reflect", weight_norm=False
+    ),
+    "dilated, three LSTM layers": CodecShape(3, (2, 2), 8, 16, codebooks=3, n_residual_layers=3, lstm_layers=3),
+    "wide enough for matrix products": CodecShape(256, (16,), 8, 32, pad_mode="reflect"),
+}
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> CodecShape:
+    return SHAPES[request.param]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(shape: CodecShape, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_compression_checkpoint(tmp_path_factory.mktemp("codec"), shape, forget_bias=LONG_MEMORY)
+
+
+@pytest.fixture(scope="module")
+def codec(checkpoint: Path) -> Encodec:
+    return load_encodec(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Path) -> Any:
+    return load_by_audiocraft(checkpoint)
+
+
+def load_by_audiocraft(checkpoint: Path) -> Any:
+    """audiocraft's own model from the same file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            from audiocraft.models.loaders import load_compression_model
+        except ImportError as error:
+            pytest.skip(f"audiocraft can't be imported here: {error}")
+        return load_compression_model(str(checkpoint))
+
+
+def random_codes(shape: CodecShape, frames: int, channels: int = 1, seed: int = 1) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, shape.codebook_size, (shape.codebooks * channels, frames), generator=generator)
+
+
+def random_samples(frames: int, channels: int) -> FloatArray:
+    noise = np.random.default_rng(2).standard_normal((frames, channels)) * 0.3
+    return noise.astype(np.float32)
+
+
+def stream(codec: Encodec, codes: Any, sizes: Sequence[int]) -> tuple[FloatArray, list[int]]:
+    """Decode in pieces of these sizes, over and over → samples, the frames that each push gave."""
+    channels = codes.shape[0] // codec.config.codebooks
+    decoder = StreamingDecoder(codec, channels)
+    pieces, position, turn = [], 0, 0
+    while position < codes.shape[1]:
+        pieces.append(decoder.push(codes[:, position : position + sizes[turn % len(sizes)]]))
+        position, turn = position + sizes[turn % len(sizes)], turn + 1
+    given = [len(piece) for piece in pieces]
+    return np.concatenate([*pieces, decoder.finish()]), given
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 8, 60])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_decodes_what_audiocraft_decodes(
+    codec: Encodec, reference: Any, shape: CodecShape, frames: int, channels: int
+) -> None:
+    from audiocraft.models.encodec import InterleaveStereoCompressionModel
+
+    codes = random_codes(shape, frames, channels)
+    with torch.inference_mode():
+        model = reference if channels == 1 else InterleaveStereoCompressionModel(reference)
+        expected = model.decode(codes[None])[0].t().numpy()
+    assert expected.shape == (frames * codec.config.hop_frames, channels)
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(codec.decode(codes, channels), expected, atol=2e-5)
+
+
+def test_the_full_shape_is_as_exact(tmp_path: Path) -> None:
+    checkpoint = write_compression_checkpoint(tmp_path, FULL_CODEC, forget_bias=LONG_MEMORY)
+    codec, reference = load_encodec(checkpoint), load_by_audiocraft(checkpoint)
+    codes, samples = random_codes(FULL_CODEC, 20), random_samples(6_000, 1)
+    with torch.inference_mode():
+        expected = reference.decode(codes[None])[0].t().numpy()
+        expected_codes, _ = reference.encode(torch.from_numpy(samples).t()[None])
+    np.testing.assert_allclose(codec.decode(codes, 1), expected, atol=2e-5)
+    np.testing.assert_allclose(stream(codec, codes, [5])[0], expected, atol=2e-5)
+    assert codec.encode(samples).tolist() == expected_codes[0].tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("hops", [0.01, 1, 2.3, 3, 40, 40.5])
+def test_encodes_to_audiocrafts_codes(
+    codec: Encodec, reference: Any, shape: CodecShape, hops: float, channels: int
+) -> None:
+    from audiocraft.models.encodec import InterleaveStereoCompressionModel
+
+    samples = random_samples(max(1, round(hops * codec.config.hop_frames)), channels)
+    with torch.inference_mode():
+        model = reference if channels == 1 else InterleaveStereoCompressionModel(reference)
+        expected, scale = model.encode(torch.from_numpy(samples).t()[None])
+    codes = codec.encode(samples)
+    assert scale is None
+    assert codes.dtype == torch.int64
+    assert codes.tolist() == expected[0].tolist()
+    assert hops < 40 or len(set(codes.flatten().tolist())) > 5
+
+
+@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
+def test_does_what_transformers_does_with_its_format(tmp_path: Path, pad_mode: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    shape = CodecShape(4, (8, 5, 4, 4), 16, 64, pad_mode=pad_mode)
+    folder = write_transformers_codec(tmp_path, shape, forget_bias=LONG_MEMORY)
+    reference = transformers.EncodecModel.from_pretrained(folder).eval()
+    codec = load_encodec(folder)
+    codes, samples = random_codes(shape, 30), random_samples(10_000, 1)
+    with torch.inference_mode():
+        expected = reference.decode(codes[None, None], [None])[0][0].t().numpy()
+        expected_codes = reference.encode(torch.from_numpy(samples).t()[None]).audio_codes[0, 0]
+    np.testing.assert_allclose(codec.decode(codes, 1), expected, atol=2e-5)
+    assert codec.encode(samples).tolist() == expected_codes.tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("sizes", [[1], [3], [5], [25], [50], [5, 10, 25, 50], [4, 1, 0, 2, 7]], ids=str)
+def test_pieces_join_to_the_whole(codec: Encodec, shape: CodecShape, sizes: list[int], channels: int) -> None:
+    codes = random_codes(shape, 121, channels)
+    joined, _ = stream(codec, codes, sizes)
+    whole = codec.decode(codes, channels)
+    assert joined.shape == whole.shape == (121 * codec.config.hop_frames, channels)
+    np.testing.assert_allclose(joined, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [[1], [2], [3], [8]], ids=str)
+@pytest.mark.parametrize("frames", range(1, 9))
+def test_the_shortest_streams_join_too(codec: Encodec, shape: CodecShape, frames: int, sizes: list[int]) -> None:
+    codes = random_codes(shape, frames)
+    joined, _ = stream(codec, codes, sizes)
+    assert joined.shape == (frames * codec.config.hop_frames, 1)
+    np.testing.assert_allclose(joined, codec.decode(codes, 1), atol=1e-5)
+
+
+def test_every_boundary_is_as_good(codec: Encodec, shape: CodecShape) -> None:
+    codes = random_codes(shape, 14)
+    whole = codec.decode(codes, 1)
+    for first in range(15):
+        decoder = StreamingDecoder(codec, 1)
+        joined = np.concatenate([decoder.push(codes[:, :first]), decoder.push(codes[:, first:]), decoder.finish()])
+        np.testing.assert_allclose(joined, whole, atol=1e-5)
+
+
+def test_the_memory_that_is_tested_is_long(tmp_path: Path) -> None:
+    """A codec that forgets would let a decoder without state pass."""
+    codec = load_encodec(write_compression_checkpoint(tmp_path, forget_bias=LONG_MEMORY))
+    codes = random_codes(TINY_CODEC, 121)
+    other = codes.clone()
+    other[:, :40] = random_codes(TINY_CODEC, 40, seed=9)
+    late = slice(100 * codec.config.hop_frames, None)
+    assert np.abs(codec.decode(codes, 1)[late] - codec.decode(other, 1)[late]).max() > 1e-2
+
+
+def test_runs_at_most_four_frames_behind(tmp_path: Path) -> None:
+    codec = load_encodec(write_compression_checkpoint(tmp_path))
+    _, given = stream(codec, random_codes(TINY_CODEC, 12), [1])
+    hop = codec.config.hop_frames
+    assert given[:3] == [0, 0, 0]
+    behind = [(index + 1) * hop - sum(given[: index + 1]) for index in range(3, 12)]
+    assert all(3 * hop < held <= 4 * hop for held in behind)
+    assert set(given[4:]) == {hop}
+
+
+def test_streams_do_not_touch_each_other(tmp_path: Path) -> None:
+    codec = load_encodec(write_compression_checkpoint(tmp_path, forget_bias=LONG_MEMORY))
+    first, second = random_codes(TINY_CODEC, 20, seed=1), random_codes(TINY_CODEC, 20, seed=2)
+    decoders = StreamingDecoder(codec, 1), StreamingDecoder(codec, 1)
+    pieces: tuple[list[FloatArray], list[FloatArray]] = ([], [])
+    for start in range(0, 20, 4):
+        pieces[0].append(decoders[0].push(first[:, start : start + 4]))
+        pieces[1].append(decoders[1].push(second[:, start : start + 4]))
+    for decoder, given, codes in zip(decoders, pieces, (first, second), strict=True):
+        np.testing.assert_allclose(np.concatenate([*given, decoder.finish()]), codec.decode(codes, 1), atol=1e-5)
+
+
+def test_streams_pushed_together_get_what_each_gets_alone(codec: Encodec, shape: CodecShape) -> None:
+    """Three streams, one stereo, that begin at different times and take pieces together."""
+    codes = [random_codes(shape, 36, channels, seed) for seed, channels in enumerate([1, 2, 1])]
+    decoders = [StreamingDecoder(codec, channels) for channels in (1, 2, 1)]
+    pieces: list[list[FloatArray]] = [[] for _ in codes]
+    positions = [0, -6, -12]
+    for size in (1, 5, 6, 12, 3, 9):
+        active = [index for index in range(3) if positions[index] >= 0]
+        given = StreamingDecoder.push_together(
+            [decoders[index] for index in active],
+            [codes[index][:, positions[index] : positions[index] + size] for index in active],
+        )
+        for index, piece in zip(active, given, strict=True):
+            pieces[index].append(piece)
+        positions = [position + size for position in positions]
+    assert positions == [36, 30, 24]
+    for index, decoder in enumerate(decoders):
+        pieces[index].append(decoder.push(codes[index][:, positions[index] :], is_last=True))
+        whole = codec.decode(codes[index], codes[index].shape[0] // shape.codebooks)
+        np.testing.assert_allclose(np.concatenate(pieces[index]), whole, atol=1e-5)
+
+
+def test_a_stream_of_nothing_gives_nothing(codec: Encodec) -> None:
+    assert StreamingDecoder(codec, 2).finish().shape == (0, 2)
+
+
+def test_stereo_is_the_mono_codec_twice(codec: Encodec, shape: CodecShape) -> None:
+    codes = random_codes(shape, 10, 2)
+    both = codec.decode(codes, 2)
+    np.testing.assert_allclose(both[:, :1], codec.decode(codes[0::2], 1), atol=1e-5)
+    np.testing.assert_allclose(both[:, 1:], codec.decode(codes[1::2], 1), atol=1e-5)
+    samples = random_samples(3 * codec.config.hop_frames, 2)
+    assert codec.encode(samples)[1::2].tolist() == codec.encode(samples[:, 1:]).tolist()
