@@ -14,24 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from generation_service.musicgen.checkpoint import COMPRESSION_FILE, parse_config, refuse
 from generation_service.musicgen.encodec import Encodec
 from generation_service.musicgen.encodec_config import (
     EncodecConfig,
     config_from_audiocraft,
     config_from_transformers,
-    refuse,
 )
 from generation_service.musicgen.encodec_layers import Upsample
 from service_runtime.errors import FailedPrecondition
 
-AUDIOCRAFT_FILE = "compression_state_dict.bin"
 TRANSFORMERS_CONFIG = "config.json"
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -46,13 +44,13 @@ def load_encodec(path: Path, *, cache: Path | None = None) -> Encodec:
     CPU, float32. Raises FailedPrecondition for what is missing, truncated, foreign or unsupported.
     """
     if path.is_dir():
-        if (path / AUDIOCRAFT_FILE).is_file():
-            path = path / AUDIOCRAFT_FILE
+        if (path / COMPRESSION_FILE).is_file():
+            path = path / COMPRESSION_FILE
         elif (path / TRANSFORMERS_CONFIG).is_file():
             return _load_transformers(path)
     if not path.is_file():
         raise FailedPrecondition(
-            f"{path}: expected audiocraft's {AUDIOCRAFT_FILE}, or a folder with that file or with transformers' "
+            f"{path}: expected audiocraft's {COMPRESSION_FILE}, or a folder with that file or with transformers' "
             f"{TRANSFORMERS_CONFIG} and {' or '.join(TRANSFORMERS_WEIGHTS)}",
             reason="CHECKPOINT_MISSING",
             metadata={"file": str(path)},
@@ -62,18 +60,18 @@ def load_encodec(path: Path, *, cache: Path | None = None) -> Encodec:
         return _load_pretrained(package["pretrained"], path, cache)
     expected = "expected audiocraft's dictionary of best_state and xp.cfg"
     if not isinstance(package, Mapping):
-        raise refuse(str(path), f"holds a {type(package).__name__}; {expected}")
+        raise refuse(path, f"holds a {type(package).__name__}; {expected}")
     state, text = package.get("best_state"), package.get("xp.cfg")
     if not isinstance(state, Mapping) or not isinstance(text, str):
-        raise refuse(str(path), f"holds {_some(package)}; {expected}, or pretrained")
-    return _build(config_from_audiocraft(_read_yaml(text, str(path)), str(path)), state, str(path))
+        raise refuse(path, f"holds {_some(package)}; {expected}, or pretrained")
+    return _build(config_from_audiocraft(parse_config(text, path), path), state, path)
 
 
 def _load_pretrained(name: str, file: Path, cache: Path | None) -> Encodec:
     try:
         config = try_to_load_from_cache(name, TRANSFORMERS_CONFIG, cache_dir=cache)
     except HFValidationError:
-        raise refuse(str(file), f"its codec is {name!r}; expected the name of an EnCodec model on the hub") from None
+        raise refuse(file, f"its codec is {name!r}; expected the name of an EnCodec model on the hub") from None
     if not isinstance(config, str):
         raise FailedPrecondition(
             f"{file}: its codec is the pretrained model {name!r}, which is not in the Hugging Face cache; "
@@ -85,21 +83,21 @@ def _load_pretrained(name: str, file: Path, cache: Path | None) -> Encodec:
 
 
 def _load_transformers(folder: Path) -> Encodec:
-    where = str(folder / TRANSFORMERS_CONFIG)
+    file = folder / TRANSFORMERS_CONFIG
     try:
-        raw = json.loads((folder / TRANSFORMERS_CONFIG).read_bytes())
+        raw = json.loads(file.read_bytes())
     except ValueError as error:
-        raise refuse(where, f"is no JSON ({error}); expected the configuration of transformers' EncodecModel") from None
+        raise refuse(file, f"is no JSON ({error}); expected the configuration of transformers' EncodecModel") from None
     if not isinstance(raw, dict):
-        raise refuse(where, f"holds a {type(raw).__name__}; expected the configuration of transformers' EncodecModel")
-    config = config_from_transformers(raw, where)
+        raise refuse(file, f"holds a {type(raw).__name__}; expected the configuration of transformers' EncodecModel")
+    config = config_from_transformers(raw, file)
     for name in TRANSFORMERS_WEIGHTS:
         file = folder / name
         if file.is_file():
             state = _read_safetensors(file) if file.suffix == ".safetensors" else _unpickle(file)
             if not isinstance(state, Mapping):
-                raise refuse(str(file), f"holds a {type(state).__name__}; expected a dictionary of weights")
-            return _build(config, state, str(file))
+                raise refuse(file, f"holds a {type(state).__name__}; expected a dictionary of weights")
+            return _build(config, state, file)
     raise FailedPrecondition(
         f"{folder}: has {TRANSFORMERS_CONFIG} but neither {' nor '.join(TRANSFORMERS_WEIGHTS)}",
         reason="CHECKPOINT_MISSING",
@@ -113,7 +111,7 @@ def _unpickle(path: Path) -> Any:
     except Exception as error:  # A foreign file can fail anywhere in the unpickler.
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'ends too early'}"
         raise refuse(
-            str(path), f"can't be read as a PyTorch file of plain weights, it is truncated or something else ({reason})"
+            path, f"can't be read as a PyTorch file of plain weights, it is truncated or something else ({reason})"
         ) from None
 
 
@@ -121,64 +119,37 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise refuse(str(path), f"can't be read as safetensors, it is truncated or something else ({error})") from None
+        raise refuse(path, f"can't be read as safetensors, it is truncated or something else ({error})") from None
 
 
-def _read_yaml(text: str, where: str) -> Mapping[str, Any]:
-    """audiocraft's configuration, with the `${a.b}` that OmegaConf leaves in it resolved."""
-    try:
-        root = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise refuse(where, f"xp.cfg is no YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(root, dict):
-        raise refuse(where, "xp.cfg is no mapping; expected audiocraft's configuration")
-
-    def resolve(node: Any, depth: int = 0) -> Any:
-        reference = re.fullmatch(r"\$\{([\w.]+)\}", node) if isinstance(node, str) else None
-        if reference is None or depth > 16:  # A circle stays as it is, and is refused by whoever needs its value.
-            return node
-        target: Any = root
-        for key in reference[1].split("."):
-            target = target.get(key) if isinstance(target, dict) else None
-        return resolve(target, depth + 1)
-
-    def walk(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: walk(value) for key, value in node.items()}
-        return resolve(node)
-
-    resolved: dict[str, Any] = walk(root)
-    return resolved
-
-
-def _build(config: EncodecConfig, state: Mapping[str, Any], where: str) -> Encodec:
+def _build(config: EncodecConfig, state: Mapping[str, Any], path: Path) -> Encodec:
     with torch.device("meta"):
         codec = Encodec(config)
-    weights = _fold_weight_norm(_rename(state, where), where)
+    weights = _fold_weight_norm(_rename(state, path), path)
     for name, module in codec.named_modules():
         if isinstance(module, Upsample) and (weight := weights.get(f"{name}.weight")) is not None:
             if weight.dim() != 3 or weight.shape[2] != 2 * module.stride:
-                raise refuse(where, f"{name}.weight is {list(weight.shape)}; expected a kernel of {2 * module.stride}")
+                raise refuse(path, f"{name}.weight is {list(weight.shape)}; expected a kernel of {2 * module.stride}")
             weights[f"{name}.weight"] = Upsample.pair_weights(weight)
     wanted = codec.state_dict()
     missing, foreign = sorted(set(wanted) - set(weights)), sorted(set(weights) - set(wanted))
     if missing or foreign:
         lists = [f"{word} {_some(names)}" for word, names in (("lacks", missing), ("has besides", foreign)) if names]
-        raise refuse(where, f"does not fit its configuration: it {' and '.join(lists)}")
+        raise refuse(path, f"does not fit its configuration: it {' and '.join(lists)}")
     for name, weight in weights.items():
         if weight.shape != wanted[name].shape:
             found, expected = list(weight.shape), list(wanted[name].shape)
-            raise refuse(where, f"does not fit its configuration: {name} is {found}, expected {expected}")
+            raise refuse(path, f"does not fit its configuration: {name} is {found}, expected {expected}")
     codec.load_state_dict(weights, assign=True)
     return codec.requires_grad_(False).eval()
 
 
-def _rename(state: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+def _rename(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The names of audiocraft (`encoder.model.0.conv.conv.weight_g`) or transformers to those of our modules."""
     weights = {}
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise refuse(where, f"{name} is a {type(value).__name__}; expected weights only")
+            raise refuse(path, f"{name} is a {type(value).__name__}; expected weights only")
         if name.endswith(_TRAINING_ONLY):
             continue
         name = re.sub(r"^(encoder|decoder)\.(model|layers)\.", r"\1.", name)
@@ -190,14 +161,14 @@ def _rename(state: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     return weights
 
 
-def _fold_weight_norm(weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+def _fold_weight_norm(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """w = g v / |v|, the norm over all but the first dimension (Salimans & Kingma 2016, equation 2)."""
     folded = {name: weight for name, weight in weights.items() if not name.endswith((".weight_g", ".weight_v"))}
     for name, v in weights.items():
         if name.endswith(".weight_v"):
             g = weights.get(f"{name[:-1]}g")
             if g is None or v.dim() != 3 or g.shape != (v.shape[0], 1, 1):
-                raise refuse(where, f"{name} has no weight_g that fits it; expected weight norm's two parts")
+                raise refuse(path, f"{name} has no weight_g that fits it; expected weight norm's two parts")
             folded[name.removesuffix("_v")] = torch._weight_norm(v, g, 0)
     return folded
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from generation_service.musicgen.checkpoint import refuse
 from service_runtime.errors import FailedPrecondition
 
 PAD_MODES = ("reflect", "constant")
@@ -49,14 +51,9 @@ class EncodecConfig:
         return self.sample_rate_hz / self.hop_frames
 
 
-def refuse(where: str, problem: str) -> FailedPrecondition:
-    """The error for a checkpoint that can't be used: which file, and what of it."""
-    return FailedPrecondition(f"{where}: {problem}", reason="CHECKPOINT_INVALID", metadata={"file": where})
-
-
-def config_from_audiocraft(cfg: Mapping[str, Any], where: str) -> EncodecConfig:
-    """From audiocraft's `xp.cfg`, its `${…}` already resolved. `where` names the file in errors."""
-    fields = _Fields(cfg, where)
+def config_from_audiocraft(cfg: Mapping[str, Any], path: Path) -> EncodecConfig:
+    """From audiocraft's `xp.cfg`, its `${…}` already resolved. `path` is the file to name in errors."""
+    fields = _Fields(cfg, path)
     fields.expect("compression_model", "encodec")
     fields.expect("encodec.autoencoder", "seanet")
     fields.expect("encodec.quantizer", "rvq")
@@ -65,19 +62,19 @@ def config_from_audiocraft(cfg: Mapping[str, Any], where: str) -> EncodecConfig:
     fields.expect("encodec.renormalize", False, default=False)
     seanet = fields.value("seanet")
     if not isinstance(seanet, Mapping):
-        raise refuse(where, "xp.cfg's seanet is not a mapping")
+        raise refuse(path, "xp.cfg's seanet is not a mapping")
     encoder = {**seanet, **(seanet.get("encoder") or {})}
     decoder = {**seanet, **(seanet.get("decoder") or {})}
     differing = sorted(key for key in set(seanet) - {"encoder", "decoder"} if encoder[key] != decoder[key])
     if differing:
-        raise refuse(where, f"encoder and decoder differ in {', '.join(differing)}; expected one shape for both")
-    network = _Fields(decoder, where, "seanet.")
+        raise refuse(path, f"encoder and decoder differ in {', '.join(differing)}; expected one shape for both")
+    network = _Fields(decoder, path, "seanet.")
     network.expect("causal", False)
     network.expect("channels", 1)
     network.expect("activation", "ELU")
     network.expect("final_activation", None, default=None)
     if network.value("norm") not in ("weight_norm", "none"):
-        raise refuse(where, f"seanet.norm is {network.value('norm')!r}; expected weight_norm or none")
+        raise refuse(path, f"seanet.norm is {network.value('norm')!r}; expected weight_norm or none")
     return EncodecConfig(
         sample_rate_hz=fields.count("encodec.sample_rate"),
         dimension=network.count("dimension"),
@@ -98,9 +95,9 @@ def config_from_audiocraft(cfg: Mapping[str, Any], where: str) -> EncodecConfig:
     )
 
 
-def config_from_transformers(cfg: Mapping[str, Any], where: str) -> EncodecConfig:
-    """From the `config.json` of transformers' EncodecModel. `where` names the file in errors."""
-    fields = _Fields(cfg, where)
+def config_from_transformers(cfg: Mapping[str, Any], path: Path) -> EncodecConfig:
+    """From the `config.json` of transformers' EncodecModel. `path` is the file to name in errors."""
+    fields = _Fields(cfg, path)
     fields.expect("model_type", "encodec")
     fields.expect("audio_channels", 1)
     fields.expect("use_causal_conv", False)
@@ -124,56 +121,56 @@ def config_from_transformers(cfg: Mapping[str, Any], where: str) -> EncodecConfi
         codebook_size=fields.count("codebook_size"),
     )
     bandwidths = fields.value("target_bandwidths")  # kbit/s, ascending
-    if not isinstance(bandwidths, list) or not bandwidths:
-        raise refuse(where, "target_bandwidths is no list of kbit/s")
+    if not isinstance(bandwidths, list) or not bandwidths or not isinstance(bandwidths[-1], int | float):
+        raise refuse(path, "target_bandwidths is no list of kbit/s")
     # transformers' EncodecConfig.num_quantizers
     bits_per_second = math.ceil(config.frame_rate_hz) * math.ceil(math.log2(config.codebook_size))
     codebooks = int(1000 * float(bandwidths[-1]) // bits_per_second)
     if codebooks < 1:
-        raise refuse(where, f"target_bandwidths {bandwidths} leave no codebook at {bits_per_second} bit/s each")
+        raise refuse(path, f"target_bandwidths {bandwidths} leave no codebook at {bits_per_second} bit/s each")
     return replace(config, codebooks=codebooks)
 
 
 class _Fields:
     """Typed access to a nested mapping; what is missing or of another type is refused by its path."""
 
-    def __init__(self, mapping: Mapping[str, Any], where: str, prefix: str = "") -> None:
+    def __init__(self, mapping: Mapping[str, Any], path: Path, prefix: str = "") -> None:
         self._mapping = mapping
-        self._where = where
+        self._path = path
         self._prefix = prefix
 
-    def value(self, path: str) -> Any:
+    def value(self, name: str) -> Any:
         node: Any = self._mapping
-        for key in path.split("."):
+        for key in name.split("."):
             if not isinstance(node, Mapping) or key not in node:
-                raise refuse(self._where, f"its configuration has no {self._prefix}{path}; expected an EnCodec model")
+                raise refuse(self._path, f"its configuration has no {self._prefix}{name}; expected an EnCodec model")
             node = node[key]
         return node
 
-    def expect(self, path: str, expected: object, **default: object) -> None:
+    def expect(self, name: str, expected: object, **default: object) -> None:
         try:
-            found = self.value(path)
+            found = self.value(name)
         except FailedPrecondition:
             if not default:
                 raise
             found = default["default"]
         if found != expected:
-            raise refuse(self._where, f"{self._prefix}{path} is {found!r}; only {expected!r} is supported")
+            raise refuse(self._path, f"{self._prefix}{name} is {found!r}; only {expected!r} is supported")
 
-    def count(self, path: str) -> int:
-        found = self.value(path)
+    def count(self, name: str) -> int:
+        found = self.value(name)
         if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-            raise refuse(self._where, f"{self._prefix}{path} is {found!r}; expected a whole number from 1")
+            raise refuse(self._path, f"{self._prefix}{name} is {found!r}; expected a whole number from 1")
         return found
 
-    def counts(self, path: str) -> tuple[int, ...]:
-        found = self.value(path)
+    def counts(self, name: str) -> tuple[int, ...]:
+        found = self.value(name)
         if not isinstance(found, list) or not found or not all(type(item) is int and item > 1 for item in found):
-            raise refuse(self._where, f"{self._prefix}{path} is {found!r}; expected whole numbers from 2")
+            raise refuse(self._path, f"{self._prefix}{name} is {found!r}; expected whole numbers from 2")
         return tuple(found)
 
-    def choice(self, path: str, choices: tuple[str, ...]) -> str:
-        found = self.value(path)
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        found = self.value(name)
         if found not in choices:
-            raise refuse(self._where, f"{self._prefix}{path} is {found!r}; expected {' or '.join(choices)}")
+            raise refuse(self._path, f"{self._prefix}{name} is {found!r}; expected {' or '.join(choices)}")
         return str(found)

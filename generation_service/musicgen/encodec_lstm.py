@@ -7,6 +7,10 @@ from torch import Tensor, nn
 
 from generation_service.musicgen.encodec_layers import Layer, Memory, product
 
+_LONG_PIECE = 64
+"""Frames from which on oneDNN's LSTM on the CPU is worth its reordering of the weights (67 MB for EnCodec 32 kHz) at
+every call: 15-50 ms, as long as 10-20 frames take in the loop below."""
+
 
 class Lstm(Layer):
     """LSTM layers with a shortcut around them all. Their memory has no bound, so their state is carried."""
@@ -21,12 +25,11 @@ class Lstm(Layer):
         tail = memory.tails.get(self)  # [B, 2, layers, C]: hidden and cell
         if tail is None:
             tail = x.new_zeros(x.shape[0], 2, self.lstm.num_layers, x.shape[1])
-        if x.is_cuda:
+        if x.is_cuda or x.shape[-1] >= _LONG_PIECE:
             hidden, cell = tail.permute(1, 2, 0, 3).contiguous()
             y, (hidden, cell) = self.lstm(x.permute(2, 0, 1).contiguous(), (hidden, cell))  # [n, B, C]
             memory.tails[self] = torch.stack([hidden, cell]).permute(2, 0, 1, 3)
             return torch.add(y.permute(1, 2, 0), x)
-        # oneDNN's LSTM reorders its weights at every call (15-50 ms for EnCodec's 67 MB, as long as 10 frames take).
         y = x.permute(2, 0, 1)  # [n, B, C]
         states = []
         for weights, state in zip(self.lstm.all_weights, tail.unbind(2), strict=True):

@@ -232,6 +232,17 @@ def test_streams_pushed_together_get_what_each_gets_alone(codec: Encodec, shape:
         np.testing.assert_allclose(np.concatenate(pieces[index]), whole, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("sizes", [[1], [5], [25]], ids=str)
+def test_cuda_gives_the_same(
+    checkpoint: Path, codec: Encodec, shape: CodecShape, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    codes = random_codes(shape, 60, 2)
+    joined, _ = stream(load_encodec(checkpoint).to("cuda"), codes, sizes)
+    np.testing.assert_allclose(joined, codec.decode(codes, 2), atol=1e-4)
+
+
 def test_a_stream_of_nothing_gives_nothing(codec: Encodec) -> None:
     assert StreamingDecoder(codec, 2).finish().shape == (0, 2)
 

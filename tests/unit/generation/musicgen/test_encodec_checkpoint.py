@@ -159,7 +159,7 @@ REFUSED: dict[str, tuple[Callable[[Package], object], str]] = {
     ),
     "a circle in the configuration": (
         change_config(lambda cfg: cfg.update(sample_rate="${encodec.sample_rate}")),
-        "encodec.sample_rate is '",
+        "refers to itself",
     ),
     "a network of another kind": (change_config(lambda cfg: cfg.update(seanet=[1])), "seanet is not a mapping"),
 }
@@ -225,6 +225,7 @@ REFUSED_CONFIG: dict[str, tuple[dict[str, object], str]] = {
     "the stereo 48 kHz model": ({"audio_channels": 2}, "audio_channels is 2"),
     "segments": ({"chunk_length_s": 1.0}, "chunk_length_s is 1.0"),
     "no bandwidths": ({"target_bandwidths": []}, "target_bandwidths is no list"),
+    "bandwidths in words": ({"target_bandwidths": ["all"]}, "target_bandwidths is no list"),
     "too little bandwidth": ({"target_bandwidths": [0.01]}, "leave no codebook"),
     "fewer filters": ({"num_filters": 8}, "does not fit its configuration"),
 }
