@@ -16,8 +16,8 @@ import yaml  # noqa: E402
 
 from generation_service.musicgen.checkpoint import LM_FILE, parse_config, read_checkpoint  # noqa: E402
 from generation_service.musicgen.config import lm_config  # noqa: E402
-from generation_service.musicgen.loading import find_musicgen, hub_folder, load_musicgen  # noqa: E402
 from generation_service.musicgen.lm import LanguageModel  # noqa: E402
+from generation_service.musicgen.loading import find_musicgen, hub_folder, load_musicgen  # noqa: E402
 from service_runtime.errors import FailedPrecondition  # noqa: E402
 from tests.checkpoints import TINY, lm_config_dump, lm_weights, write_checkpoint, write_lm  # noqa: E402
 

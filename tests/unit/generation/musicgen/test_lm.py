@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,9 +51,9 @@ def step(lm: LanguageModel, runs: list[Run]) -> None:
 
 
 @pytest.fixture(params=["fp32", "int8"])
-def lm(request: pytest.FixtureRequest, mono: Path) -> Iterator[LanguageModel]:
+def lm(request: pytest.FixtureRequest, mono: Path) -> LanguageModel:
     checkpoint = read_checkpoint(mono / "state_dict.bin")
-    yield LanguageModel(checkpoint, lm_config(checkpoint), request.param)
+    return LanguageModel(checkpoint, lm_config(checkpoint), request.param)
 
 
 def test_sampled_codes_are_the_same_alone_and_in_company(lm: LanguageModel) -> None:

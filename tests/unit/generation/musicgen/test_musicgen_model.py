@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
-from generation_service.model import FloatArray, GenerationParameters  # noqa: E402
-from generation_service.musicgen.loading import find_musicgen, load_musicgen  # noqa: E402
-from generation_service.musicgen.musicgen import MusicGen, MusicGenState  # noqa: E402
-from service_runtime.errors import InvalidArgument, ResourceExhausted  # noqa: E402
+from generation_service.model import FloatArray, GenerationParameters
+from generation_service.musicgen.loading import find_musicgen, load_musicgen
+from generation_service.musicgen.musicgen import MusicGen, MusicGenState
+from service_runtime.errors import InvalidArgument, ResourceExhausted
 
 HOP = 640
 
