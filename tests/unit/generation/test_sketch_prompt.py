@@ -1,5 +1,7 @@
 """Words to brief, and brief to plan."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -130,6 +132,17 @@ def test_a_kit_is_borrowed_where_the_genre_has_none() -> None:
 def test_alone_leaves_everyone_else_out() -> None:
     assert plan_of("solo piano").instruments == ("piano",)
     assert plan_of("drums only").instruments == ("drums",)
+    assert plan_of("a classical harp solo").instruments == ("harp",)
+    assert len(plan_of("rock with a guitar solo").instruments) > 2
+
+
+@pytest.mark.parametrize(
+    "prompt", ["no piano, piano " * 4000, "a" * 100_000, "in A " * 20_000, "9" * 100_000, " " * 100_000]
+)
+def test_hostile_prompts_are_read_quickly(prompt: str) -> None:
+    begun = time.process_time()
+    parse_prompt(prompt)
+    assert time.process_time() - begun < 1.0
 
 
 @pytest.mark.parametrize(
