@@ -20,18 +20,14 @@ from storage_service.models import Generation, Prompt
 from storage_service.states import FileEncoding, GenerationStage, GenerationStatus
 from storage_service.statistics import Statistics
 
-STATE_OF = {status: storage_pb2.GenerationState.Value(f"GENERATION_STATE_{status.name}") for status in GenerationStatus}
-STATUS_OF = {state: status for status, state in STATE_OF.items()}
+STATE_NAMES = {status: f"GENERATION_STATE_{status.name}" for status in GenerationStatus}
+STATUS_OF = {storage_pb2.GenerationState.Value(name): status for status, name in STATE_NAMES.items()}
 
-STAGE_TO_PROTO = {
-    stage.value: storage_pb2.GenerationStage.Value(f"GENERATION_STAGE_{stage.name}") for stage in GenerationStage
-}
-STAGE_OF = {proto: GenerationStage(stage) for stage, proto in STAGE_TO_PROTO.items()}
+STAGE_NAMES = {stage.value: f"GENERATION_STAGE_{stage.name}" for stage in GenerationStage}
+STAGE_OF = {storage_pb2.GenerationStage.Value(name): GenerationStage(stage) for stage, name in STAGE_NAMES.items()}
 
-ENCODING_TO_PROTO = {
-    encoding.value: audio_pb2.FileEncoding.Value(f"FILE_ENCODING_{encoding.name}") for encoding in FileEncoding
-}
-ENCODING_OF = {proto: FileEncoding(encoding) for encoding, proto in ENCODING_TO_PROTO.items()}
+ENCODING_NAMES = {encoding.value: f"FILE_ENCODING_{encoding.name}" for encoding in FileEncoding}
+ENCODING_OF = {audio_pb2.FileEncoding.Value(name): FileEncoding(text) for text, name in ENCODING_NAMES.items()}
 ENCODING_OF[audio_pb2.FILE_ENCODING_UNSPECIFIED] = FileEncoding.PCM_24
 
 ORDER_OF = {
@@ -45,7 +41,7 @@ def generation_message(generation: Generation) -> storage_pb2.Generation:
     """All of a row that the contract shows."""
     return storage_pb2.Generation(
         id=generation.id,
-        state=STATE_OF[generation.status],
+        state=STATE_NAMES[generation.status],
         prompt=generation.prompt,
         model_name=generation.model_name,
         model_version=generation.model_version or "",
@@ -53,7 +49,7 @@ def generation_message(generation: Generation) -> storage_pb2.Generation:
         sample_rate_hz=generation.sample_rate,
         channels=generation.channels,
         seed=generation.seed,
-        file_encoding=ENCODING_TO_PROTO[generation.file_encoding],
+        file_encoding=ENCODING_NAMES[generation.file_encoding],
         file_path=generation.file_path or "",
         file_size_bytes=generation.file_size_bytes or 0,
         created_at=timestamp(generation.created_at),
@@ -67,7 +63,7 @@ def generation_message(generation: Generation) -> storage_pb2.Generation:
         max_attempts=generation.max_attempts,
         not_before=timestamp(generation.not_before),
         worker_id=generation.worker_id or "",
-        stage=STAGE_TO_PROTO.get(generation.stage or "", storage_pb2.GENERATION_STAGE_UNSPECIFIED),
+        stage=STAGE_NAMES.get(generation.stage or ""),
         progress=generation.progress,
     )
 
@@ -179,7 +175,7 @@ def _moment(field: str, request: storage_pb2.ListGenerationsRequest) -> datetime
 
 def _struct(values: Mapping[str, Any]) -> Struct:
     message = Struct()
-    json_format.ParseDict(values, message)
+    json_format.ParseDict(dict(values), message)
     return message
 
 

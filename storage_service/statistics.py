@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -33,27 +35,24 @@ def statistics(session: Session) -> Statistics:
     """The figures as of now, in one statement, so that they agree with one another."""
     of_status = [func.count().filter(Generation.status == status) for status in GenerationStatus]
     completed = Generation.status == GenerationStatus.COMPLETED
-    waiting_since = func.min(Generation.created_at).filter(Generation.status == GenerationStatus.PENDING)
-    row = session.execute(
+    oldest = func.min(Generation.created_at).filter(Generation.status == GenerationStatus.PENDING)
+    figures: Sequence[Any] = session.execute(
         select(
             *of_status,
             select(func.count()).select_from(Prompt).scalar_subquery(),
             func.coalesce(func.sum(Generation.duration_seconds).filter(completed), 0.0),
             func.coalesce(func.sum(Generation.file_size_bytes).filter(completed), 0),
             func.coalesce(func.avg(Generation.generation_time_seconds).filter(completed), 0.0),
-            waiting_since,
+            oldest,
             now(),
         ).select_from(Generation)
     ).one()
-    counts, (prompts, audio_seconds, file_bytes, mean_time, oldest, current) = (
-        row[: len(of_status)],
-        row[len(of_status) :],
-    )
+    *counts, prompts, audio_seconds, file_bytes, mean_time, waits_since, current = figures
     return Statistics(
         by_status=dict(zip(GenerationStatus, counts, strict=True)),
         total_prompts=prompts,
         completed_audio_seconds=float(audio_seconds),
         completed_file_bytes=int(file_bytes),
         mean_generation_time_seconds=float(mean_time),
-        oldest_pending_seconds=0.0 if oldest is None else max(0.0, (current - oldest).total_seconds()),
+        oldest_pending_seconds=0.0 if waits_since is None else max(0.0, (current - waits_since).total_seconds()),
     )
