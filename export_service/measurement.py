@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from export_service.loudness import Loudness, LoudnessMeter, Samples
-from export_service.true_peak import BLOCK, TruePeakMeter
+from export_service.true_peak import TruePeakMeter
 
-FRAMES_AT_ONCE = 10 * BLOCK
-"""About a second at 32 kHz."""
+FRAMES_AT_ONCE = 32_768
+"""About a second of 32 kHz."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ KAISER_BETA = 4.0
 """Flat within 0.05 dB up to 0.44 of the sample rate."""
 OVERSAMPLED_HZ = 192_000
 """Annex 2 asks for at least this rate."""
-ROW = 24
-"""Input samples a row of the matrix product stands for: the fastest of 16 to 64 where measured."""
-BLOCK_ROWS = 128
-"""Rows a block that is skipped or interpolated as a whole: 96 ms at 32 kHz."""
-BLOCK = ROW * BLOCK_ROWS
+ROW = TAPS
+"""Input samples that a row of the matrix product stands for: the fastest of 16 to 64."""
+PRODUCT_SIZE = 1 << 18
+"""Multiplications at once: beyond this OpenBLAS uses threads, which double the CPU time and stall on a busy machine."""
 
 
 class TruePeakMeter:
@@ -28,40 +27,42 @@ class TruePeakMeter:
 
     def __init__(self, sample_rate_hz: int, channels: int) -> None:
         self._matrix, self._largest_gain = _interpolator(oversampling(sample_rate_hz))
-        self._tail = np.zeros((channels, TAPS - 1), dtype=np.float32)
+        self._block_rows = max(1, PRODUCT_SIZE // self._matrix.size)
+        # A row of history, then what does not fill a row yet: [channels, ROW to 2 * ROW - 1].
+        self._tail = np.zeros((channels, ROW), dtype=np.float32)
         self._peak = 0.0
 
     def feed(self, samples: Samples) -> None:
         """Takes in the next frames: [frames, channels]."""
-        signal = np.concatenate([self._tail, samples.T], axis=1)  # [channels, TAPS - 1 + frames]
-        self._tail = signal[:, signal.shape[1] - (TAPS - 1) :]
-        if len(samples):
-            self._peak = max(self._peak, float(np.abs(samples).max()))
-        rows = -(-len(samples) // ROW)
-        padded = np.zeros((len(signal), TAPS - 1 + rows * ROW), dtype=np.float32)
-        padded[:, : signal.shape[1]] = signal
-        for channel in padded:
-            self._interpolate(channel)
+        signal = np.concatenate([self._tail, samples.T], axis=1)
+        rows = signal.shape[1] // ROW - 1
+        self._tail = signal[:, rows * ROW :]
+        if rows:
+            for channel in np.ascontiguousarray(signal[:, : (rows + 1) * ROW]):
+                self._interpolate(channel, rows)
 
     def peak_dbtp(self) -> float | None:
-        """The largest true peak of all channels so far in dBTP, the waveform's ring after its end included; None for
-        digital silence.
+        """The largest true peak of all channels in dBTP, with the waveform's ring after its end; None for digital
+        silence. Nothing may be fed after.
         """
-        self.feed(np.zeros((TAPS, len(self._tail)), dtype=np.float32))
+        self.feed(np.zeros((2 * ROW, len(self._tail)), dtype=np.float32))
         return 20.0 * math.log10(self._peak) if self._peak else None
 
-    def _interpolate(self, signal: Samples) -> None:
-        # Overlapping rows of one buffer, so that the product copies nothing: [rows, ROW + TAPS - 1].
-        rows = np.lib.stride_tricks.sliding_window_view(signal, ROW + TAPS - 1)[::ROW]
-        magnitudes = np.abs(signal)
-        starts = range(0, len(rows), BLOCK_ROWS)
-        peaks = [float(magnitudes[s * ROW : s * ROW + BLOCK + TAPS - 1].max()) for s in starts]
+    def _interpolate(self, signal: Samples, rows: int) -> None:
+        # Overlapping rows of one buffer, so that the product copies nothing: [rows, TAPS - 1 + ROW].
+        windows = np.lib.stride_tricks.sliding_window_view(signal[ROW - TAPS + 1 :], TAPS - 1 + ROW)[::ROW]
+        row_peaks = np.abs(signal).reshape(-1, ROW).max(axis=1)  # Of the history and then of the rows.
+        self._peak = max(self._peak, float(row_peaks.max()))
+        starts = np.arange(0, rows, self._block_rows)
+        ends = np.minimum(starts + self._block_rows, rows)
+        peaks = np.maximum(np.maximum.reduceat(row_peaks[:rows], starts), row_peaks[ends])
         # No interpolated sample can pass the samples' peak times the filter's gain: loudest first, most blocks are out.
-        for peak, start in sorted(zip(peaks, starts, strict=True), reverse=True):
+        for block in np.argsort(-peaks, kind="stable").tolist():
+            peak = float(peaks[block])
             if peak * self._largest_gain <= self._peak:
                 break
             # Scaled to full scale first: float32 overflows in the sum where samples are absurdly large.
-            between = (rows[start : start + BLOCK_ROWS] / np.float32(peak)) @ self._matrix
+            between = (windows[starts[block] : ends[block]] / peaks[block]) @ self._matrix
             self._peak = max(self._peak, peak * max(float(between.max()), -float(between.min())))
 
 
@@ -75,7 +76,7 @@ def oversampling(sample_rate_hz: int) -> int:
 
 @cache
 def _interpolator(factor: int) -> tuple[Samples, float]:
-    """The polyphase filter as a matrix [ROW + TAPS - 1, ROW * (factor - 1)], and the largest gain of any phase.
+    """The polyphase filter as a matrix [TAPS - 1 + ROW, ROW * (factor - 1)], and the largest gain of any phase.
 
     A Kaiser-windowed sinc has zeros at the input samples, so phase 0 is those samples and is left out.
     """
@@ -84,7 +85,7 @@ def _interpolator(factor: int) -> tuple[Samples, float]:
     prototype = np.sinc((n - centre) / factor) * np.kaiser(len(n), KAISER_BETA)
     phases = np.stack([prototype[phase::factor][:TAPS] for phase in range(1, factor)])  # [factor - 1, TAPS]
     phases /= phases.sum(axis=1, keepdims=True)  # Each phase passes a constant unchanged.
-    matrix = np.zeros((ROW + TAPS - 1, ROW, factor - 1), dtype=np.float32)
+    matrix = np.zeros((TAPS - 1 + ROW, ROW, factor - 1), dtype=np.float32)
     for sample in range(ROW):
         matrix[sample : sample + TAPS, sample] = phases.T[::-1]
-    return matrix.reshape(ROW + TAPS - 1, -1), float(np.abs(phases).sum(axis=1).max())
+    return matrix.reshape(TAPS - 1 + ROW, -1), float(np.abs(phases).sum(axis=1).max())

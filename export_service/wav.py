@@ -98,7 +98,8 @@ def quantiser(encoding: Encoding, gain_db: float, dither_seed: int) -> Callable[
             steps += uniform[..., 0] - uniform[..., 1]
         np.rint(steps, out=steps)
         np.clip(steps, -full_scale, full_scale - 1, out=steps)
-        return np.left_shift(steps.astype(np.int32), 32 - bits)
+        integers: npt.NDArray[np.int32] = steps.astype(np.int32) << (32 - bits)
+        return integers
 
     return to_integers
 
