@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from gateway.needs import ALL, DATABASE, LIBRARY, MODELS, Needs
+
 if TYPE_CHECKING:
     from gateway.screen import Screen
     from gateway.session import Job
@@ -79,7 +81,7 @@ def _everywhere(
             show_default=False,
         ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Log everything, and show where an error came from.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Log more, and show where an error came from.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
@@ -87,15 +89,15 @@ def _everywhere(
     Everywhere.data_dir, Everywhere.debug = data_dir, debug
 
 
-def _run(job: Job, screen: Screen, *, makes_music: bool = False) -> NoReturn:
+def _run(job: Job, screen: Screen, needs: Needs = DATABASE) -> NoReturn:
     from gateway.session import run
 
     status = run(
         job,
+        needs=needs,
         data_dir=Everywhere.data_dir,
         debug=Everywhere.debug,
         notice=screen.notice,
-        makes_music=makes_music,
     )
     raise typer.Exit(status)
 
@@ -130,7 +132,7 @@ def generate(
         raise typer.BadParameter("--detach does not wait for the file that --output would save")
     screen = _screen(as_json)
     wish = making.Wish(prompt, duration, seed, model, count, making.output_names(output, count), force, detach)
-    _run(lambda session: making.generate(session, screen, wish), screen, makes_music=True)
+    _run(lambda session: making.generate(session, screen, wish), screen, ALL)
 
 
 @app.command(name="list")
@@ -169,7 +171,7 @@ def watch(generation_id: Id, as_json: AsJson = False) -> None:
     from gateway import making
 
     screen = _screen(as_json)
-    _run(lambda session: making.watch(session, screen, generation_id), screen, makes_music=True)
+    _run(lambda session: making.watch(session, screen, generation_id), screen, ALL)
 
 
 @app.command()
@@ -187,7 +189,7 @@ def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) ->
     from gateway import making
 
     screen = _screen(as_json)
-    _run(lambda session: making.retry(session, screen, generation_id, detach=detach), screen, makes_music=True)
+    _run(lambda session: making.retry(session, screen, generation_id, detach=detach), screen, ALL)
 
 
 @app.command()
@@ -198,7 +200,7 @@ def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None
     if not yes:
         typer.confirm(f"Delete generation {generation_id} and its file?", abort=True, err=True)
     screen = _screen(as_json)
-    _run(lambda session: looking.delete(session, screen, generation_id), screen)
+    _run(lambda session: looking.delete(session, screen, generation_id), screen, LIBRARY)
 
 
 @app.command()
@@ -207,7 +209,7 @@ def download(generation_id: Id, output: Output = None, force: Force = False) -> 
     from gateway import looking
 
     screen = _screen()
-    _run(lambda session: looking.save(session, screen, generation_id, output, overwrite=force), screen)
+    _run(lambda session: looking.save(session, screen, generation_id, output, overwrite=force), screen, LIBRARY)
 
 
 @app.command()
@@ -239,7 +241,7 @@ def models(as_json: AsJson = False) -> None:
     from gateway import looking
 
     screen = _screen(as_json)
-    _run(lambda session: looking.models(session, screen), screen, makes_music=True)
+    _run(lambda session: looking.models(session, screen), screen, MODELS)
 
 
 @app.command()

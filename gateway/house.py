@@ -6,23 +6,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
 
 from gateway.config import GatewaySettings
+from gateway.needs import ALL, Needs, ServiceName
 from gateway.ownership import Owner
 from service_runtime.server import running
 from service_runtime.service import Service
 
-ServiceName = Literal["storage", "export", "generation", "gateway"]
-ALL: tuple[ServiceName, ...] = ("storage", "export", "generation", "gateway")
-"""In the order of who needs whom."""
-READERS: tuple[ServiceName, ...] = ("storage", "export", "gateway")
-"""Enough to look at and look after what there is. Nothing is made, so no work is begun that would be cut off."""
-
 
 @asynccontextmanager
 async def house(
-    owner: Owner, data_dir: Path, *, names: tuple[ServiceName, ...] = ALL, face: str | None = None
+    owner: Owner, data_dir: Path, *, names: Needs = ALL, face: str | None = None
 ) -> AsyncIterator[list[str]]:
     """Runs the services while the block runs; with `face`, the gateway alone at that address too.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gateway.config import GatewaySettings
 from gateway.failures import CommandError
-from gateway.house import ServiceName, build, house
+from gateway.house import build, house
+from gateway.needs import ServiceName
 from gateway.ownership import Guest, Owner, enter
 from service_runtime.server import serve_until_signalled, stop_signal
 from service_runtime.telemetry import configure_logging

@@ -19,7 +19,8 @@ from dgx_music.client import connect
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from gateway.config import GatewaySettings
 from gateway.failures import CommandError, Interrupted
-from gateway.house import ALL, READERS, house
+from gateway.house import house
+from gateway.needs import ALL, Needs
 from gateway.ownership import Guest, Owner, enter
 from service_runtime.status import status_of
 from service_runtime.telemetry import configure_logging
@@ -54,21 +55,27 @@ Job = Callable[[Session], Coroutine[None, None, int]]
 
 
 def run(
-    job: Job, *, data_dir: Path | None, debug: bool, notice: Callable[[str], None], makes_music: bool = False
+    job: Job,
+    *,
+    needs: Needs,
+    data_dir: Path | None,
+    debug: bool,
+    notice: Callable[[str], None],
 ) -> int:
     """Runs the job and gives its exit status. Raises what `failures.explain` explains, or Interrupted.
 
-    A job that `makes_music`, or waits for it, needs all services; in their own process others may join them there.
+    Where no server is up, those services that it `needs` run in this process. If that is all of them, other commands
+    may join them; if not, they wait: such a job is soon done.
     """
     settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
     folder = settings.data_dir.expanduser().absolute()
-    configure_logging("debug" if debug else "error", "console")
+    configure_logging("info" if debug else "error", "console")
     if settings.gateway_address is not None:
         return asyncio.run(_run_at(settings.gateway_address, job, folder, notice))
     with enter(folder) as place:
         match place:
             case Owner():
-                return asyncio.run(_run_own(place, job, folder, notice, makes_music))
+                return asyncio.run(_run_own(place, job, folder, notice, needs))
             case Guest():
                 return asyncio.run(_run_joined(place, job, folder, notice))
 
@@ -85,15 +92,15 @@ async def _run_joined(guest: Guest, job: Job, data_dir: Path, notice: Callable[[
         return await interrupt.run(_explained(job(Session(music, data_dir, guest.lasting, notice)), gone))
 
 
-async def _run_own(owner: Owner, job: Job, data_dir: Path, notice: Callable[[str], None], makes_music: bool) -> int:
-    async with interrupts() as interrupt, house(owner, data_dir, names=ALL if makes_music else READERS):
-        if makes_music:
+async def _run_own(owner: Owner, job: Job, data_dir: Path, notice: Callable[[str], None], needs: Needs) -> int:
+    async with interrupts() as interrupt, house(owner, data_dir, names=needs):
+        if needs == ALL:
             owner.let_in(lasting=False)
         try:
             async with connect(owner.address) as music:
                 return await interrupt.run(job(Session(music, data_dir, False, notice)))
         finally:
-            if makes_music and not owner.alone():
+            if needs == ALL and not owner.alone():
                 notice("another dgx-music command uses this one's services: waiting for it (Ctrl-C ends both)")
                 await interrupt.run(owner.guests_gone())
 
