@@ -81,7 +81,7 @@ def make_plan(brief: Brief, random: np.random.Generator) -> Plan:
     if drums == () and "drums" in brief.instruments and "drums" not in brief.excluded:
         # A borrowed kit stays behind music that was not written for one.
         borrowed = STYLES[DEFAULT_GENRE].drums
-        drums = tuple(replace(drum, gain=0.5 * drum.gain) for drum in borrowed)
+        drums = tuple(replace(drum, gain=0.42 * drum.gain) for drum in borrowed)
 
     heard = dict.fromkeys(part.sound for part in parts.values() if part is not None)
     return Plan(

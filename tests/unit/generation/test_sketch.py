@@ -14,6 +14,7 @@ from generation_service.sketch import Sketch, SketchState
 from generation_service.sketch.genres import STYLES
 from generation_service.sketch.instruments import PADS, TIMBRES, render_instrument
 from generation_service.sketch.master import CEILING, soft_clip
+from generation_service.sketch.reverb import Reverb
 from generation_service.sketch.sketch import BLOCK_FRAMES
 
 RATE = 32_000
@@ -125,7 +126,7 @@ def test_sustained_music_has_no_clicks(prompt: str) -> None:
     bend = np.abs(np.diff(audio, n=2, axis=0)).max(axis=1)
     windows = bend[: len(bend) // 3200 * 3200].reshape(-1, 3200)
     typical = np.sqrt(np.mean(windows**2, axis=1)) + 1e-4
-    assert np.max(windows.max(axis=1) / typical) < 8.0
+    assert np.max(windows.max(axis=1) / typical) < 7.0
 
 
 @pytest.mark.parametrize("genre", STYLES)
@@ -248,6 +249,23 @@ def test_instruments_are_in_tune(name: str) -> None:
     assert abs(1200.0 * np.log2(peak / 220.0)) < 10.0
 
 
+def test_reverb_is_one_convolution_whatever_the_blocks() -> None:
+    """The impulse's answer, wherever in a block it falls, is the same shifted, and lasts as asked."""
+
+    def answer(at: int) -> FloatArray:
+        room = Reverb(1.0, RATE, 4096)
+        signal = np.zeros(4096 * 12, np.float32)
+        signal[at] = 1.0
+        return np.concatenate([room.process(part) for part in signal.reshape(-1, 4096)], axis=1)
+
+    first, later = answer(0), answer(5000)
+    assert np.max(np.abs(first[:, :-5000] - later[:, 5000:])) < 1e-5
+    assert np.sum(first**2, axis=1) == pytest.approx([1.0, 1.0], rel=1e-3)
+    tail = np.sqrt(np.mean(first[:, 16_000:20_000] ** 2)) / np.sqrt(np.mean(first[:, 1500:5500] ** 2))
+    assert 0.01 < tail < 0.2
+    assert np.max(np.abs(first[:, 4096 * 9 :])) < 1e-5
+
+
 def test_soft_clip_is_smooth_and_bounded() -> None:
     ramp = np.linspace(-3.0, 3.0, 60_001, dtype=np.float32)[None, :]
     bent = soft_clip(ramp.copy())
@@ -269,7 +287,7 @@ def peak_memory(seconds: float) -> int:
 
 
 def test_memory_does_not_grow_with_length() -> None:
-    short, long = peak_memory(45.0), peak_memory(180.0)
+    short, long = peak_memory(30.0), peak_memory(100.0)
     assert long < short + (8 << 20)
 
 

@@ -61,6 +61,12 @@ def test_notes_stop_at_the_closing_chord(genre: str) -> None:
     assert tonic in {pitch % 12 for note in close for pitch in note.pitches}
 
 
+@pytest.mark.parametrize("prompt", ["house without drums", "strings only", "ambient", "rock, no drums"])
+def test_without_drums_nothing_is_struck(prompt: str) -> None:
+    piece = arranger(prompt, 90.0)
+    assert all(note.pitches for bar in range(piece.form.bars + 1) for note in piece.bar(bar))
+
+
 def test_any_bar_can_be_written_at_any_time() -> None:
     forwards, backwards = arranger("jazz", 40.0), arranger("jazz", 40.0)
     bars = range(forwards.form.bars + 1)

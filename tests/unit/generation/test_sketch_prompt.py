@@ -10,7 +10,7 @@ from generation_service.sketch.instruments import PADS, TIMBRES
 from generation_service.sketch.plan import Plan, make_plan
 from generation_service.sketch.prompt import parse_prompt
 from generation_service.sketch.style import VELOCITIES
-from generation_service.sketch.theory import parse_chord
+from generation_service.sketch.theory import make_key, parse_chord
 
 
 def plan_of(prompt: str, seed: int = 1) -> Plan:
@@ -186,6 +186,16 @@ def test_every_style_is_sound() -> None:
         for rhythm in [r for item in (*parts, *style.drums) for r in item.rhythms]:
             assert len(rhythm) % 16 == 0, (style.name, rhythm)
             assert set(rhythm) <= {*VELOCITIES, "."}, (style.name, rhythm)
+
+
+def test_scales_and_chords_are_the_textbook_ones() -> None:
+    a_minor, d_flat = make_key(9, minor=True), make_key(1, minor=False)
+    assert [(9 + a_minor.degree(step)) % 12 for step in range(7)] == [9, 11, 0, 2, 4, 5, 7]
+    assert [d_flat.degree(step) for step in (-1, 0, 2, 7)] == [-1, 0, 4, 12]
+    assert (a_minor.name, d_flat.name) == ("A minor", "Db major")
+    assert parse_chord("iim7b5", 9).pitch_classes == (11, 2, 5, 9)
+    assert parse_chord("V7b9", 9).pitch_classes == (4, 8, 11, 2, 5)
+    assert parse_chord("bVImaj7", 0).pitch_classes == (8, 0, 3, 7)
 
 
 def test_bad_chord_says_so() -> None:
