@@ -37,7 +37,7 @@ async def listen(
     ):
         first = (await anext(states)).generation
         _refuse_broken(first)
-        completed = asyncio.ensure_future(_until_completed(request.generation_id, states))
+        completed = asyncio.ensure_future(_until_completed(first, states))
         part: asyncio.Future[StreamAudioResponse | None] | None = None
         try:
             while True:
@@ -57,12 +57,14 @@ async def listen(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _until_completed(generation_id: str, states: AsyncGenerator[WatchGenerationResponse, None]) -> None:
+async def _until_completed(first: Generation, states: AsyncGenerator[WatchGenerationResponse, None]) -> None:
+    if first.state == storage_pb2.GENERATION_STATE_COMPLETED:
+        return
     async for state in states:
         _refuse_broken(state.generation)
         if state.generation.state == storage_pb2.GENERATION_STATE_COMPLETED:
             return
-    raise NotFound("generation", generation_id, "it was deleted")
+    raise NotFound("generation", first.id, "it was deleted")
 
 
 def _refuse_broken(generation: Generation) -> None:

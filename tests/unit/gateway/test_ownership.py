@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -120,13 +123,13 @@ def test_who_comes_while_a_server_ends_waits_outside(tmp_path: Path) -> None:
 
 
 def test_a_killed_owner_leaves_nothing_stale(tmp_path: Path) -> None:
-    pid = os.fork()
-    if pid == 0:
-        owner = owner_of(tmp_path)
-        with listening(owner.socket_path):
-            owner.let_in(lasting=True)
-            os._exit(0)  # As by kill -9: nothing is put away.
-    os.waitpid(pid, 0)
+    program = (
+        "import os, socket, sys; from pathlib import Path; from gateway.ownership import enter\n"
+        "owner = enter(Path(sys.argv[1])); server = socket.socket(socket.AF_UNIX)\n"
+        "server.bind(str(owner.socket_path)); owner.let_in(lasting=True); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "run" / "gateway.sock").exists()
     with owner_of(tmp_path) as owner, listening(owner.socket_path):
         owner.let_in(lasting=False)
