@@ -148,7 +148,7 @@ def _cast(brief: Brief, style: Style, random: np.random.Generator) -> dict[str, 
         _leave_alone(parts, taken, style)
     elif chords and "chords" in taken and style.chords.sound in PADS and chords.sound not in PADS:
         # The named instrument plays above the bed of pads that the genre lives on.
-        parts["chords"] = replace(chords, rhythms=_ABOVE_PADS, send=0.35)
+        parts["chords"] = replace(chords, gain=0.7 * chords.gain, rhythms=_ABOVE_PADS, send=0.35)
         if "pad" not in taken:
             parts["pad"] = replace(style.chords, gain=0.7 * style.chords.gain)
     for role, part in parts.items():
