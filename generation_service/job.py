@@ -17,13 +17,12 @@ from generation_service.engine import Engine
 from generation_service.handle import GenerationHandle
 from generation_service.lease import CALL_SECONDS, REFUSALS, Lease, Loss
 from generation_service.request import parameters
+from generation_service.upload import Upload
 from service_runtime.errors import InvalidArgument, ServiceError
 from service_runtime.pcm import PcmWriter
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)
-
-Upload = grpc.aio.StreamUnaryCall[export_pb2.ExportRequest, export_pb2.ExportResponse]
 
 RETRYABLE = frozenset({"ABORTED", "CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 """Names of the status codes after which another attempt may succeed."""
@@ -99,7 +98,7 @@ class Job:
         self._handle = handle = self._submit()
         try:
             await handle.started()
-            upload = self._export.Export(timeout=self._longest_seconds)
+            upload = Upload(self._export, self._longest_seconds)
             try:
                 return await self._send(handle, upload)
             finally:
@@ -121,17 +120,12 @@ class Job:
 
     async def _send(self, handle: GenerationHandle, upload: Upload) -> export_pb2.ExportResponse:
         writer = PcmWriter(handle.info.channels)
-        try:
-            await upload.write(export_pb2.ExportRequest(header=convert.export_header(self._generation, handle)))
-            async for block in handle:
-                for chunk in writer.chunks(convert.pcm(block)):
-                    await upload.write(export_pb2.ExportRequest(chunk=chunk))
-            self._is_sent = True
-            await upload.write(export_pb2.ExportRequest(end=writer.end()))
-            await upload.done_writing()
-        except asyncio.InvalidStateError:
-            pass  # Export has ended the call before all was sent: its status says why.
-        return await upload
+        await upload.header(convert.export_header(self._generation, handle))
+        async for block in handle:
+            for chunk in writer.chunks(convert.pcm(block)):
+                await upload.chunk(chunk)
+        self._is_sent = True
+        return await upload.finish(writer.end())
 
     async def _settle(self, made: export_pb2.ExportResponse | BaseException, lost: Loss | BaseException) -> str:
         if isinstance(made, export_pb2.ExportResponse):
@@ -155,10 +149,9 @@ class Job:
                     await self._delete_file()
                     return Loss.CANCELLED.value
                 return Loss.STALE.value
-            log.error("not completed", code=error.code().name, error=error.details())
-            return await self._fail(
-                f"storage did not take the completion: {error.details()}", error.code() in TRANSIENT
-            )
+            if error.code() in TRANSIENT:
+                return Loss.EXPIRED.value
+            return await self._fail(f"storage did not take the completion: {error.details()}", is_retryable=False)
         return "completed"
 
     async def _fail(self, message: str, is_retryable: bool) -> str:
