@@ -81,7 +81,7 @@ def make_plan(brief: Brief, random: np.random.Generator) -> Plan:
     if drums == () and "drums" in brief.instruments and "drums" not in brief.excluded:
         # A borrowed kit stays behind music that was not written for one.
         borrowed = STYLES[DEFAULT_GENRE].drums
-        drums = tuple(replace(drum, gain=0.42 * drum.gain) for drum in borrowed)
+        drums = tuple(replace(drum, gain=0.32 * drum.gain) for drum in borrowed)
 
     heard = dict.fromkeys(part.sound for part in parts.values() if part is not None)
     return Plan(
@@ -148,9 +148,9 @@ def _cast(brief: Brief, style: Style, random: np.random.Generator) -> dict[str, 
         _leave_alone(parts, taken, style)
     elif chords and "chords" in taken and style.chords.sound in PADS and chords.sound not in PADS:
         # The named instrument plays above the bed of pads that the genre lives on.
-        parts["chords"] = replace(chords, gain=0.7 * chords.gain, rhythms=_ABOVE_PADS, send=0.35)
+        parts["chords"] = replace(chords, rhythms=_ABOVE_PADS, send=0.35)
         if "pad" not in taken:
-            parts["pad"] = replace(style.chords, gain=0.7 * style.chords.gain)
+            parts["pad"] = replace(style.chords, gain=0.9 * style.chords.gain)
     for role, part in parts.items():
         if part is not None and (role in brief.excluded or _is_excluded(part.sound, brief)):
             fallback = getattr(style, role) if role != "bass" and role not in brief.excluded else None

@@ -105,7 +105,7 @@ def test_level(genre: str) -> None:
         true_peak = 20.0 * np.log10(np.max(np.abs(resample_poly(audio, 8, 1, axis=0))))
         loudness = meter.integrated_loudness(audio)
         assert -18.5 < loudness < -12.0
-        assert true_peak - loudness <= 14.9
+        assert true_peak - loudness <= 14.5
 
 
 @pytest.mark.parametrize("genre", STYLES)
