@@ -151,6 +151,7 @@ class Job:
                 return Loss.STALE.value
             if error.code() in TRANSIENT:
                 return Loss.EXPIRED.value
+            await self._delete_file()  # No row will name it.
             return await self._fail(f"storage did not take the completion: {error.details()}", is_retryable=False)
         return "completed"
 
@@ -162,7 +163,9 @@ class Job:
         try:
             await self._insist(self._storage.FailGeneration, request)
         except grpc.aio.AioRpcError as error:
-            # Either it is not ours any more, or the lease ends and storage gives it to another worker.
+            if error.code() in REFUSALS:
+                return Loss.STALE.value
+            # The lease ends by itself, and storage gives the generation to another worker.
             log.warning("failure not told", code=error.code().name, error=error.details())
         return "failed"
 
@@ -194,7 +197,7 @@ class Job:
             await self._export.DeleteFile(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
-                log.warning("file of a cancelled generation left", code=error.code().name, error=error.details())
+                log.warning("file left that no row names", code=error.code().name, error=error.details())
 
 
 def _reason(error: BaseException) -> tuple[str, bool]:

@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -213,21 +214,52 @@ async def test_cancel_stops_the_engine_and_leaves_no_file(full_house):
     assert len(full_house.files()) == 1
 
 
-async def test_a_file_that_landed_after_the_cancel_is_deleted(house):
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["cancelled", "cancelled and deleted"])
+async def test_a_file_that_landed_after_the_cancel_is_deleted(house, is_deleted):
     await house.open("storage", "export")
     await house.open("generation", renew_interval_seconds=10)  # Learns of it only from the refused completion.
     gate = house.model.at["a", 5] = Gate()
     generation_id = await house.create(seconds=0.5)
     await gate.reached()
     await house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=10)
+    if is_deleted:
+        await house.storage.DeleteGeneration(pb.DeleteGenerationRequest(id=generation_id), timeout=10)
     gate.open()
-    await house.model.release_of("a")
-    await house.close("generation")  # Drains: the job is over.
+    await house.jobs_ended()
     with pytest.raises(grpc.aio.AioRpcError) as gone:
         await house.export.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=10)
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND
     assert house.files() == []
-    assert (await house.get(generation_id)).state == pb.GENERATION_STATE_CANCELLED
+
+
+async def test_a_failure_after_the_cancel_changes_nothing(house):
+    await house.open("storage", "export")
+    await house.open("generation", renew_interval_seconds=10)
+    gate = house.model.at["a", 3] = Gate()
+    house.model.at["a", 4] = fail_with(ValueError())
+    generation_id = await house.create(seconds=0.5)
+    await gate.reached()
+    await house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=10)
+    gate.open()
+    await house.jobs_ended()
+    cancelled = await house.get(generation_id)
+    assert (cancelled.state, cancelled.error_message) == (pb.GENERATION_STATE_CANCELLED, "")
+
+
+async def test_a_completion_that_storage_refuses_fails_the_job_and_leaves_no_file(house):
+    house.model.info = replace(house.model.info, version="v" * 1000)
+    await house.open("storage", "export", "generation")
+    failed = await house.end(await house.create())
+    assert failed.state == pb.GENERATION_STATE_FAILED
+    assert failed.error_message.startswith("storage did not take the completion: model_version: ")
+    assert house.files() == []
+
+
+async def test_an_unforeseen_error_fails_the_job(full_house, monkeypatch):
+    monkeypatch.setattr("generation_service.job.PcmWriter", None)
+    failed = await full_house.end(await full_house.create())
+    assert (failed.state, failed.attempt) == (pb.GENERATION_STATE_FAILED, 1)
+    assert failed.error_message == "an unforeseen error: TypeError"
 
 
 async def test_a_cancel_while_the_file_is_landing_leaves_none(full_house, monkeypatch):
