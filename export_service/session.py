@@ -21,7 +21,7 @@ from export_service.recording import Recording
 from export_service.spool import BYTES_PER_SAMPLE
 from export_service.tags import Tags, info_tags
 from export_service.wav import Encoding, write_wav
-from service_runtime.errors import Aborted, DataLoss, InvalidArgument
+from service_runtime.errors import Aborted, DataLoss, InvalidArgument, ServiceError
 
 T = TypeVar("T")
 
@@ -156,8 +156,12 @@ class Session:
         self._storing.add_done_callback(self._stored)
 
     def _stored(self, storing: asyncio.Future[None]) -> None:
-        # An error stays in `_storing`, for the next call to raise.
-        if not storing.cancelled() and storing.exception() is None and self._pending:
+        if storing.cancelled():
+            return
+        error = storing.exception()  # Also stays in `_storing`, for the next call to raise.
+        if isinstance(error, ServiceError):
+            self._recording.break_off(error)  # Told at once, even if no more samples come.
+        elif error is None and self._pending:
             self._store_pending()
 
     async def _work(self, function: Callable[[], T]) -> T:
