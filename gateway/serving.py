@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.config import GatewaySettings
 from gateway.failures import CommandError
@@ -14,6 +15,9 @@ from gateway.needs import ServiceName
 from gateway.ownership import Guest, Owner, enter
 from service_runtime.server import serve_until_signalled, stop_signal
 from service_runtime.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 
 def serve(name: ServiceName | None, data_dir: Path | None) -> None:
@@ -86,20 +90,20 @@ def database_shown(data_dir: Path | None) -> str:
 
 
 @contextmanager
-def _database(data_dir: Path | None) -> Iterator[str]:
+def _database(data_dir: Path | None) -> Iterator[str | URL]:
     """The database's URL, while no server of this data directory is up."""
     configure_logging("warning", "console")
     with _owned(_settings(data_dir).data_dir):
         yield _url(data_dir)
 
 
-def _url(data_dir: Path | None) -> str:
+def _url(data_dir: Path | None) -> str | URL:
     from storage_service.config import StorageSettings
 
     return StorageSettings(data_dir=_settings(data_dir).data_dir).resolved_database_url()
 
 
-def _shown(url: str) -> str:
+def _shown(url: str | URL) -> str:
     from sqlalchemy.engine import make_url
 
     return make_url(url).render_as_string(hide_password=True)

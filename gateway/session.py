@@ -4,6 +4,7 @@ directory, or one in this process. And what Ctrl-C does to it."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -19,7 +20,6 @@ from dgx_music.client import connect
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from gateway.config import GatewaySettings
 from gateway.failures import CommandError, Interrupted
-from gateway.house import house
 from gateway.needs import ALL, Needs
 from gateway.ownership import Guest, Owner, enter
 from service_runtime.status import status_of
@@ -70,6 +70,8 @@ def run(
     settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
     folder = settings.data_dir.expanduser().absolute()
     configure_logging("info" if debug else "error", "console")
+    # It calls every caller that goes away in the middle of a stream an error; what is one is logged by our interceptor.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     if settings.gateway_address is not None:
         return asyncio.run(_run_at(settings.gateway_address, job, folder, notice))
     with enter(folder) as place:
@@ -93,6 +95,8 @@ async def _run_joined(guest: Guest, job: Job, data_dir: Path, notice: Callable[[
 
 
 async def _run_own(owner: Owner, job: Job, data_dir: Path, notice: Callable[[str], None], needs: Needs) -> int:
+    from gateway.house import house  # A mere client does without what servers need.
+
     async with interrupts() as interrupt, house(owner, data_dir, names=needs):
         if needs == ALL:
             owner.let_in(lasting=False)
