@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from service_runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 
 class StorageSettings(Settings):
@@ -19,6 +24,11 @@ class StorageSettings(Settings):
     max_attempts: int = Field(default=3, ge=1, le=20)
     """Attempts after which a generation fails for good."""
 
-    def resolved_database_url(self) -> str:
+    def resolved_database_url(self) -> str | URL:
         """The database's URL, the default included."""
-        return self.database_url or f"sqlite:///{self.data_dir.expanduser().absolute() / 'dgx_music.db'}"
+        if self.database_url is not None:
+            return self.database_url
+        from sqlalchemy import URL  # Who wants other settings only does not pay for it.
+
+        # A path with a question mark in it can't be written as text.
+        return URL.create("sqlite", database=str(self.data_dir.expanduser().absolute() / "dgx_music.db"))

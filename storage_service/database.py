@@ -50,7 +50,7 @@ def journal_mode(sqlite_version: tuple[int, ...]) -> str:
     return "WAL" if sqlite_version >= _WAL_SAFE else "TRUNCATE"
 
 
-def parse_url(url: str) -> URL:
+def parse_url(url: str | URL) -> URL:
     """SQLAlchemy's form of a database URL, with the driver that is used. FailedPrecondition if it is not one."""
     try:
         parsed = make_url(url)
@@ -71,7 +71,7 @@ def parse_url(url: str) -> URL:
 class Database:
     """Connections to one database. Open one per process; `dispose` closes its connections."""
 
-    def __init__(self, url: str, *, busy_timeout_seconds: float = 5.0, connections: int = 5) -> None:
+    def __init__(self, url: str | URL, *, busy_timeout_seconds: float = 5.0, connections: int = 5) -> None:
         self.url = parse_url(url)
         self.busy_timeout_seconds = busy_timeout_seconds
         self.is_sqlite = self.url.drivername == "sqlite"
@@ -104,7 +104,7 @@ class Database:
     def _sqlite_engine(self) -> Engine:
         in_memory = self.url.database in (None, "", ":memory:")
         if not in_memory:
-            Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(str(self.url.database)).parent)
         options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
         engine = create_engine(
             self.url, connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds}, **options
@@ -130,6 +130,17 @@ class Database:
             raise FailedPrecondition(
                 "a Postgres database needs psycopg: pip install 'dgx-music[postgres]'", reason="POSTGRES_DRIVER_MISSING"
             ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"the database's folder {folder} can't be made ({error.strerror}); "
+            "set DGX_MUSIC_DATA_DIR or DGX_MUSIC_DATABASE_URL to where it can",
+            reason="DATABASE_FOLDER",
+        ) from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

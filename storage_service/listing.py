@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -22,7 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from service_runtime.errors import InvalidArgument
 from storage_service.models import Generation, Prompt
 from storage_service.states import GenerationStatus
-from storage_service.validation import MAX_PROMPT_CHARACTERS, check_name, check_text
+from storage_service.validation import MAX_PROMPT_CHARACTERS, check_name, check_text, check_uuid
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
@@ -78,7 +78,7 @@ def list_generations(session: Session, chosen: GenerationFilter, page: Page) -> 
         where.append(Generation.created_at < chosen.created_before)
     bound_to = _hash("generations", sorted(chosen.statuses), *(str(value) for value in list(vars(chosen).values())[1:]))
     if page.token:
-        created_at, last_id = _position(page.token, bound_to, datetime.fromisoformat, str)
+        created_at, last_id = _position(page.token, bound_to, _read_moment, _read_id)
         where.append(tuple_(Generation.created_at, Generation.id) < (created_at, last_id))
     newest_first = select(Generation).where(*where).order_by(Generation.created_at.desc(), Generation.id.desc())
     rows = list(session.scalars(newest_first.limit(page.limit + 1)))
@@ -95,9 +95,8 @@ def list_prompts(session: Session, order: PromptOrder, text_contains: str, page:
     by_use = order is PromptOrder.MOST_USED
     key: InstrumentedAttribute[Any] = Prompt.used_count if by_use else Prompt.last_used_at
     if page.token:
-        where.append(
-            tuple_(key, Prompt.id) < _position(page.token, bound_to, int if by_use else datetime.fromisoformat, int)
-        )
+        read_key = _read_number if by_use else _read_moment
+        where.append(tuple_(key, Prompt.id) < _position(page.token, bound_to, read_key, _read_number))
     ordered = select(Prompt).where(*where).order_by(key.desc(), Prompt.id.desc())
     rows = list(session.scalars(ordered.limit(page.limit + 1)))
     return _cut(
@@ -116,7 +115,7 @@ def _hash(*filters: object) -> str:
     return hashlib.sha256(json.dumps(filters).encode()).hexdigest()[:16]
 
 
-def _cut(rows: list[Any], limit: int, bound_to: str, position_of: Any) -> tuple[list[Any], str]:
+def _cut(rows: list[Any], limit: int, bound_to: str, position_of: Callable[[Any], list[Any]]) -> tuple[list[Any], str]:
     """The page's rows, and the token of the next where one more row was found."""
     if len(rows) <= limit:
         return rows, ""
@@ -124,11 +123,28 @@ def _cut(rows: list[Any], limit: int, bound_to: str, position_of: Any) -> tuple[
     return rows[:limit], base64.urlsafe_b64encode(token.encode()).decode()
 
 
-def _position(token: str, bound_to: str, *types: Any) -> tuple[Any, ...]:
+def _read_moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("no zone")
+    return moment
+
+
+def _read_id(text: str) -> str:
+    return check_uuid("page_token", text)
+
+
+def _read_number(number: int) -> int:
+    if not (isinstance(number, int) and 0 <= number < 2**63):
+        raise ValueError("no count or key")
+    return number
+
+
+def _position(token: str, bound_to: str, *readers: Callable[[Any], Any]) -> tuple[Any, ...]:
     """Where the page before ended."""
     try:
         token_bound_to, *position = json.loads(base64.urlsafe_b64decode(token))
-        values = tuple(read(value) for read, value in zip(types, position, strict=True))
+        values = tuple(read(value) for read, value in zip(readers, position, strict=True))
     except (ValueError, TypeError, binascii.Error) as error:
         raise InvalidArgument(
             "page_token", "is not one that this list gave; leave it empty for the first page"

@@ -215,7 +215,8 @@ class Prompt(Base):
         {"sqlite_autoincrement": True},
     )
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    # Only an INTEGER key counts up by itself on SQLite, where it has 64 bits anyway.
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     text: Mapped[str] = mapped_column(Text)
     text_sha256: Mapped[str] = mapped_column(Text, unique=True)
     used_count: Mapped[int] = mapped_column(BigInteger, default=1)

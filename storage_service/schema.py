@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import URL, Connection, inspect, text
 
 from service_runtime.errors import FailedPrecondition
 from storage_service.database import Database
@@ -24,25 +24,25 @@ _VERSION_TABLE = "alembic_version"
 _MIGRATION_LOCK = 0x6467_786D  # "dgxm": the advisory lock that migrations on Postgres take
 
 
-def upgrade(url: str) -> None:
+def upgrade(url: str | URL) -> None:
     """Brings the schema up to date, from any earlier revision or from nothing. Data stays; all or nothing."""
     with _opened(url) as database:
         upgrade_database(database)
 
 
-def current(url: str) -> str | None:
+def current(url: str | URL) -> str | None:
     """The revision that the database is at; None if it has no schema yet."""
     with _opened(url) as database:
         return current_revision(database)
 
 
-def check(url: str) -> None:
+def check(url: str | URL) -> None:
     """Raises FailedPrecondition, saying what to run, unless the schema is the one that this version knows."""
     with _opened(url) as database:
         _check_revision(current_revision(database))
 
 
-def reset(url: str) -> None:
+def reset(url: str | URL) -> None:
     """Removes our tables with all that is in them, and makes them anew."""
     with _opened(url) as database:
         reset_database(database)
@@ -140,7 +140,7 @@ def _run_migrations(connection: Connection) -> None:
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[Database]:
+def _opened(url: str | URL) -> Iterator[Database]:
     database = Database(url)
     try:
         yield database

@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("model_name", sa.Text, nullable=False),
         sa.Column("model_version", sa.Text),
         sa.Column("status", sa.String(16), nullable=False),
-        sa.Column("duration_seconds", sa.Float, nullable=False),
+        sa.Column("duration_seconds", sa.Double, nullable=False),
         sa.Column("sample_rate", sa.Integer, nullable=False),
         sa.Column("channels", sa.Integer, nullable=False),
         sa.Column("seed", sa.BigInteger, nullable=False),
@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True)),
         sa.Column("completed_at", sa.DateTime(timezone=True)),
-        sa.Column("generation_time_seconds", sa.Float),
+        sa.Column("generation_time_seconds", sa.Double),
         sa.Column("error_message", sa.Text),
         sa.Column("metadata", sa.JSON, nullable=False),
         sa.Column("request_id", sa.Text),
@@ -41,7 +41,7 @@ def upgrade() -> None:
         sa.Column("lease_expires_at", sa.DateTime(timezone=True)),
         sa.Column("worker_id", sa.Text),
         sa.Column("stage", sa.Text),
-        sa.Column("progress", sa.Float, nullable=False),
+        sa.Column("progress", sa.Double, nullable=False),
         sa.CheckConstraint("status IN ('pending', 'processing', 'completed', 'failed', 'cancelled')", name="status"),
         sa.UniqueConstraint("request_id"),
     )
@@ -51,7 +51,8 @@ def upgrade() -> None:
     op.create_index("ix_generations_completed_at", "generations", ["completed_at"])
     op.create_table(
         "prompts",
-        sa.Column("id", sa.Integer, primary_key=True),
+        # Only an INTEGER key counts up by itself on SQLite, where it has 64 bits anyway.
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("text_sha256", sa.Text, nullable=False),
         sa.Column("used_count", sa.BigInteger, nullable=False),

