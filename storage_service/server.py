@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import grpc.aio
 from sqlalchemy import text
 
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
+from service_runtime.errors import Unavailable
 from service_runtime.service import Service
 from storage_service.config import StorageSettings
 from storage_service.service import StorageServicer
@@ -36,7 +36,8 @@ class StorageServer:
 
     async def check(self) -> None:
         if self._sweeper is not None and self._sweeper.done():
-            await self._sweeper  # Raises what ended it: without it expired leases would stay.
+            # Without it the jobs of workers that died would stay theirs.
+            raise Unavailable("the sweep of expired leases has ended; restart the server", reason="SWEEP_ENDED")
         await self._store.read(lambda session: session.execute(text("SELECT 1")))
 
     async def drain(self) -> None:
@@ -45,8 +46,7 @@ class StorageServer:
     async def stop(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeper
+            await asyncio.gather(self._sweeper, return_exceptions=True)
         await self._store.close()
 
 

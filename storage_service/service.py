@@ -130,7 +130,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         check_prompt("text", request.text)
         prompt = await self._store.read(lambda s: prompts.find(s, request.text))
         if prompt is None:
-            raise NotFound("prompt", request.text)
+            raise NotFound("prompt", request.text if len(request.text) <= 60 else f"{request.text[:60]}…")
         return storage_pb2.GetPromptResponse(prompt=convert.prompt_message(prompt))
 
     async def ListPrompts(

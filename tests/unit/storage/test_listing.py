@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_filters_all_hold(database: Database, new: New) -> None:
     assert len(ids(created_after=drums.created_at + timedelta(microseconds=1))) == 1
 
 
-def test_sqlite_finds_text_whatever_its_case_beyond_ascii(tmp_path: object, new: New) -> None:
+def test_sqlite_finds_text_whatever_its_case_beyond_ascii(tmp_path: Path, new: New) -> None:
     from storage_service import schema
 
     database = Database(f"sqlite:///{tmp_path}/own.db")
