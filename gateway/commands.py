@@ -102,6 +102,13 @@ def _run(job: Job, screen: Screen, needs: Needs = DATABASE) -> NoReturn:
     raise typer.Exit(status)
 
 
+def _refuse_existing(outputs: list[Path], force: bool) -> None:
+    from gateway.files import refuse_existing
+
+    if not force:
+        refuse_existing(outputs)
+
+
 def _screen(as_json: bool = False) -> Screen:
     from gateway.screen import Screen
 
@@ -130,8 +137,12 @@ def generate(
 
     if detach and output is not None:
         raise typer.BadParameter("--detach does not wait for the file that --output would save")
+    if seed is not None and seed + count - 1 > MAX_SEED:
+        raise typer.BadParameter(f"--seed: with --count {count} at most {MAX_SEED - count + 1}")
+    outputs = making.output_names(output, count)
+    _refuse_existing(outputs, force)
     screen = _screen(as_json)
-    wish = making.Wish(prompt, duration, seed, model, count, making.output_names(output, count), force, detach)
+    wish = making.Wish(prompt, duration, seed, model, count, outputs, detach)
     _run(lambda session: making.generate(session, screen, wish), screen, ALL)
 
 
@@ -208,6 +219,8 @@ def download(generation_id: Id, output: Output = None, force: Force = False) -> 
     """Save a finished generation's WAV, under its own name in this folder without -o."""
     from gateway import looking
 
+    if output is not None:
+        _refuse_existing([output], force)
     screen = _screen()
     _run(lambda session: looking.save(session, screen, generation_id, output, overwrite=force), screen, LIBRARY)
 

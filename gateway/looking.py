@@ -19,7 +19,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     Prompt,
 )
 from gateway.facts import facts_of, standing_of
-from gateway.files import download, refuse_existing
+from gateway.files import download
 from gateway.screen import Screen, escaped, local_time, styled_standing
 from gateway.session import CALL_SECONDS, Session
 
@@ -95,8 +95,6 @@ async def delete(session: Session, screen: Screen, generation_id: str) -> int:
 
 async def save(session: Session, screen: Screen, generation_id: str, output: Path | None, *, overwrite: bool) -> int:
     """Downloads a finished generation's file."""
-    if output is not None and not overwrite:
-        refuse_existing([output])
     path = await download(session, generation_id, output, overwrite=overwrite)
     screen.out.print(str(path), markup=False)
     return 0

@@ -25,7 +25,7 @@ from dgx_music.storage.v1.storage_pb2 import (
 )
 from gateway.facts import facts_of
 from gateway.failures import BAD_INPUT, FAILURE, CommandError
-from gateway.files import download, refuse_existing
+from gateway.files import download
 from gateway.screen import Screen
 from gateway.session import CALL_SECONDS, STREAM_SECONDS, Session
 from gateway.waveform import POINTS_PER_CHARACTER, draw
@@ -34,7 +34,6 @@ WAVEFORM_ROWS = 4
 WIDEST_WAVEFORM = 120
 """Characters."""
 FINISHED = (GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED)
-MAX_SEED = 2**63 - 1
 DETACH_NEEDS_SERVER = (
     "--detach needs a server that goes on when this command has ended: "
     "start `dgx-music serve`, or set DGX_MUSIC_GATEWAY_ADDRESS to one; nothing was queued"
@@ -52,7 +51,6 @@ class Wish:
     count: int
     outputs: Sequence[Path]
     """A file for each, or none."""
-    overwrite: bool
     detach: bool
 
 
@@ -69,10 +67,6 @@ async def generate(session: Session, screen: Screen, wish: Wish) -> int:
     """Makes as many as wished for, all at once, and shows what came of them."""
     if wish.detach and not session.lasting:
         raise CommandError(DETACH_NEEDS_SERVER, BAD_INPUT)
-    if not wish.overwrite:
-        refuse_existing(wish.outputs)
-    if wish.seed is not None and wish.seed + wish.count - 1 > MAX_SEED:
-        raise CommandError(f"--seed: with --count {wish.count} at most {MAX_SEED - wish.count + 1}", BAD_INPUT)
     creations = [asyncio.create_task(_create(session, wish, number)) for number in range(wish.count)]
     try:
         generations = await asyncio.shield(asyncio.gather(*creations))
