@@ -91,15 +91,16 @@ class Session:
         self._pending.append(pcm)
         self._pending_bytes += len(pcm)
         if self._storing is None or self._storing.done():
-            self._store_pending()
-        while self._pending_bytes > PENDING_BYTES:
-            await self._settle()
+            if self._storing is not None:
+                self._storing.result()
+            self._storing = asyncio.ensure_future(self._store_pending())
+        if self._pending_bytes > PENDING_BYTES:
+            await asyncio.shield(self._storing)
 
     async def finish(self) -> Landed:
         """Makes the file of all samples written, and lands it. Raises as `write` does."""
-        while self._pending or not (self._storing is None or self._storing.done()):
-            await self._settle()
-        await self._settle()
+        if self._storing is not None:
+            await asyncio.shield(self._storing)
         recording, take = self._recording, self._recording.take
         if not recording.frames:
             raise InvalidArgument("chunk", "the stream has no samples; send at least one frame")
@@ -127,6 +128,8 @@ class Session:
     async def close(self) -> None:
         """Ends the session; unless the file has landed, nothing is left of it."""
         recording = self._recording
+        if self._storing is not None:
+            await asyncio.gather(self._storing, return_exceptions=True)
         recording.break_off(
             Aborted(
                 f"the making of generation {recording.take.generation_id}, attempt {recording.take.attempt}, broke off",
@@ -143,26 +146,16 @@ class Session:
         while self._recording.broke_off is None:
             await self._recording.changed()
 
-    async def _settle(self) -> None:
-        """Waits for the samples that the worker has, and raises what went wrong with them."""
-        if self._storing is not None:
-            await asyncio.shield(self._storing)
-
-    def _store_pending(self) -> None:
-        pcm = b"".join(self._pending)
-        self._pending.clear()
-        self._pending_bytes = 0
-        self._storing = self._loop.run_in_executor(self._worker, self._store, pcm)
-        self._storing.add_done_callback(self._stored)
-
-    def _stored(self, storing: asyncio.Future[None]) -> None:
-        if storing.cancelled():
-            return
-        error = storing.exception()  # Also stays in `_storing`, for the next call to raise.
-        if isinstance(error, ServiceError):
+    async def _store_pending(self) -> None:
+        try:
+            while self._pending:
+                pcm = b"".join(self._pending)
+                self._pending.clear()
+                self._pending_bytes = 0
+                await self._loop.run_in_executor(self._worker, self._store, pcm)
+        except ServiceError as error:
             self._recording.break_off(error)  # Told at once, even if no more samples come.
-        elif error is None and self._pending:
-            self._store_pending()
+            raise
 
     async def _work(self, function: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._worker, function)
