@@ -18,7 +18,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from service_runtime.errors import Aborted, InvalidArgument, ServiceError
 from storage_service.clock import later, now
-from storage_service.lifecycle import FREE_OF_LEASE, get, move
+from storage_service.lifecycle import FREE_OF_LEASE, MAX_BACKOFF_DOUBLINGS, get, move
 from storage_service.models import RETURNED_ROW_WINS, Generation
 from storage_service.notifier import Change, note
 from storage_service.states import (
@@ -45,9 +45,6 @@ from storage_service.validation import (
 
 LEASE_SECONDS = (1.0, 3600.0)
 """The shortest and the longest lease."""
-
-MAX_ATTEMPTS = 20
-"""Bounds the wait between attempts, which doubles with each."""
 
 _LEASE_EXPIRED = "the worker's lease ended without a word from it"
 
@@ -160,7 +157,7 @@ def complete(session: Session, generation_id: str, lease_token: str, completion:
 
 
 def fail(session: Session, generation_id: str, lease_token: str, error_message: str, *, retryable: bool) -> Generation:
-    """PROCESSING → PENDING, not before 1 s·2^(attempt-1) from now, where a retry may help and attempts are left;
+    """PROCESSING → PENDING, not before 1 s·2^(attempt-1), at most 64 s, from now, where a retry may help and attempts are left;
     else PROCESSING → FAILED. By the holder of the lease."""
     if not error_message.strip():
         raise InvalidArgument("error_message", "is empty; say why, for the person who asked")
@@ -169,7 +166,10 @@ def fail(session: Session, generation_id: str, lease_token: str, error_message: 
     held = _held(generation_id, lease_token)
     failed = None
     if retryable:
-        backoff = literal(1).bitwise_lshift(Generation.attempt - 1)
+        doublings = case(
+            (Generation.attempt > MAX_BACKOFF_DOUBLINGS, MAX_BACKOFF_DOUBLINGS), else_=Generation.attempt - 1
+        )
+        backoff = literal(1).bitwise_lshift(doublings)
         failed = move(
             session,
             [*held, Generation.attempt < Generation.max_attempts],

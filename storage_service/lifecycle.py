@@ -20,6 +20,9 @@ from storage_service.notifier import Change, note
 from storage_service.states import CANCEL, DELETABLE, RETRY, GenerationStatus, Transition, illegal_transition
 from storage_service.validation import check_uuid
 
+MAX_BACKOFF_DOUBLINGS = 6
+"""A failed attempt is followed by 1 s of waiting, the next by 2 s, then 4 s … and no more than 64 s."""
+
 FREE_OF_LEASE = {"lease_token": None, "lease_expires_at": None, "stage": None, "progress": 0.0}
 """What a row that waits has."""
 
@@ -37,14 +40,14 @@ def cancel(session: Session, generation_id: str) -> Generation:
     return _ask(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, completed_at=now(), stage=None)
 
 
-def retry(session: Session, generation_id: str) -> Generation:
-    """FAILED → PENDING, with its attempts counted anew."""
+def retry(session: Session, generation_id: str, more_attempts: int = 3) -> Generation:
+    """FAILED → PENDING, with so many more attempts. They go on counting: who holds an earlier one stays superseded."""
     return _ask(
         session,
         generation_id,
         RETRY,
         status=GenerationStatus.PENDING,
-        attempt=0,
+        max_attempts=Generation.attempt + more_attempts,
         started_at=None,
         completed_at=None,
         not_before=None,
@@ -74,7 +77,7 @@ def move(
     moved = session.scalars(statement, execution_options=RETURNED_ROW_WINS).one_or_none()
     if moved is not None:
         if moved.not_before is not None:
-            due_seconds = 2.0 ** (moved.attempt - 1)
+            due_seconds = 2.0 ** min(moved.attempt - 1, MAX_BACKOFF_DOUBLINGS)
         claimable = moved.is_pending and moved.not_before is None
         note(session, Change(moved.id, moved.model_name, claimable=claimable, due_seconds=due_seconds))
     return moved

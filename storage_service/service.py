@@ -108,7 +108,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def RetryGeneration(
         self, request: storage_pb2.RetryGenerationRequest, context: Context
     ) -> storage_pb2.RetryGenerationResponse:
-        row = await self._store.write(lambda s: lifecycle.retry(s, request.id))
+        row = await self._store.write(lambda s: lifecycle.retry(s, request.id, self._max_attempts))
         log.info("retried", generation_id=row.id)
         return storage_pb2.RetryGenerationResponse(generation=convert.generation_message(row))
 

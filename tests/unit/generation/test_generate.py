@@ -218,7 +218,7 @@ async def test_a_needed_service_that_is_not_serving_counts_as_away(tmp_path):
     await sick.start()
     service = build(settings)
     await service.start()
-    with pytest.raises(Unavailable, match="is not serving"):
+    with pytest.raises(Unavailable, match="is NOT_SERVING"):
         await service.check()
     await service.drain()
     with pytest.raises(Unavailable, match="claims no more work"):
