@@ -1,9 +1,9 @@
 """A client for other tools: a channel to a running DGX Music, with retries and keepalive set as its servers want them.
 
-    async with connect() as music:
-        created = await music.CreateGeneration(CreateGenerationRequest(prompt="techno at 130 BPM", duration_seconds=16))
-        async for change in music.WatchGeneration(WatchGenerationRequest(id=created.generation.id)):
-            print(change.generation.progress)
+async with connect() as music:
+    created = await music.CreateGeneration(CreateGenerationRequest(prompt="techno at 130 BPM", duration_seconds=16))
+    async for change in music.WatchGeneration(WatchGenerationRequest(id=created.generation.id)):
+        print(change.generation.progress)
 """
 
 from __future__ import annotations

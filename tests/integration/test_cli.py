@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -20,6 +21,11 @@ from google.protobuf import json_format
 
 from dgx_music.generation.v1.generation_pb2 import Model
 from dgx_music.storage.v1 import storage_pb2 as storage
+from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
+from gateway.house import house
+from gateway.needs import LIBRARY
+from gateway.ownership import Owner, enter
+from service_runtime import channel
 
 DGX_MUSIC = Path(sys.executable).with_name("dgx-music")
 SECONDS = 60.0
@@ -240,6 +246,35 @@ def test_global_options_may_stand_anywhere_and_debug_shows_where(shell: Shell, t
     assert not shell.data_dir.exists()
     done = shell.run("show", "not-an-id", "--debug", "--data-dir", str(other), status=2)
     assert "Traceback" in done.stderr
+
+
+async def fail_one(data_dir: Path) -> str:
+    """A generation that failed, as a worker would leave it."""
+    with enter(data_dir) as owner:
+        assert isinstance(owner, Owner)
+        async with house(owner, data_dir, names=LIBRARY), channel.connect(owner.address) as behind:
+            stub = StorageServiceStub(behind)
+            request = storage.CreateGenerationRequest(
+                prompt="polka", model_name="sketch", duration_seconds=0.5, sample_rate_hz=32_000, channels=2
+            )
+            created = await stub.CreateGeneration(request, timeout=SECONDS)
+            claimed = await stub.ClaimGeneration(
+                storage.ClaimGenerationRequest(worker_id="test", model_names=["sketch"], lease_seconds=30),
+                timeout=SECONDS,
+            )
+            failed = storage.FailGenerationRequest(
+                id=created.generation.id, lease_token=claimed.lease_token, error_message="out of tune"
+            )
+            await stub.FailGeneration(failed, timeout=SECONDS)
+    return created.generation.id
+
+
+async def test_what_failed_says_why_and_can_be_tried_again(shell: Shell) -> None:
+    generation_id = await fail_one(shell.data_dir)
+    done = await asyncio.to_thread(shell.run, "watch", generation_id, status=1)
+    assert f"failed: out of tune; to try it again: dgx-music retry {generation_id}" in done.stderr
+    assert "dgx-music serve" in await asyncio.to_thread(shell.error, "retry", generation_id, "--detach", status=2)
+    assert "LUFS" in (await asyncio.to_thread(shell.run, "retry", generation_id)).stdout
 
 
 def test_delete_asks_first(shell: Shell) -> None:
