@@ -157,8 +157,8 @@ def complete(session: Session, generation_id: str, lease_token: str, completion:
 
 
 def fail(session: Session, generation_id: str, lease_token: str, error_message: str, *, retryable: bool) -> Generation:
-    """PROCESSING → PENDING, not before 1 s·2^(attempt-1), at most 64 s, from now, where a retry may help and attempts are left;
-    else PROCESSING → FAILED. By the holder of the lease."""
+    """PROCESSING → PENDING, not before 1 s·2^(attempt-1), at most 64 s, from now, where a retry may help and attempts
+    are left; else PROCESSING → FAILED. By the holder of the lease."""
     if not error_message.strip():
         raise InvalidArgument("error_message", "is empty; say why, for the person who asked")
     # Postgres can't hold NUL, and an error report is not to be lost for it.
