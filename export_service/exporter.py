@@ -16,6 +16,9 @@ from export_service.session import Finish, Session
 from export_service.spool import BYTES_PER_SAMPLE, SpoolFolder
 from export_service.threads import on_thread
 from service_runtime.errors import Aborted, FailedPrecondition, NotFound, Unavailable
+from service_runtime.telemetry import get_logger
+
+log = get_logger(__name__)
 
 SPOOL = "spool"
 
@@ -67,7 +70,7 @@ class Exporter:
         session = Session(recording, finish, self.library)
         try:
             if former is not None and former.landed:
-                await on_thread(former.spool.remove)
+                await self._discard(former)
             await session.open()
             self._announce(take.generation_id)
             yield session
@@ -178,7 +181,7 @@ class Exporter:
         elif current:
             self._forget(recording)
         elif recording.landed:
-            await on_thread(recording.spool.remove)
+            await self._discard(recording)
         recording.closed.set()
 
     def _keep(self, recording: Recording, seconds: float) -> None:
@@ -188,7 +191,13 @@ class Exporter:
 
     def _expire(self, recording: Recording) -> None:
         self._forget(recording)
-        self._task(on_thread(recording.spool.remove))
+        self._task(self._discard(recording))
+
+    async def _discard(self, recording: Recording) -> None:
+        try:
+            await on_thread(recording.spool.remove)
+        except OSError as error:
+            log.warning("left behind until the next start", error=str(error))
 
     def _forget(self, recording: Recording) -> None:
         del self._recordings[recording.take.generation_id]
@@ -200,6 +209,7 @@ class Exporter:
         recording = self._recordings.get(generation_id)
         if (
             recording is not None
+            and recording.opened
             and recording.broke_off is None
             and (level is Level.LIVE or (level is Level.ANY and not recording.landed))
         ):

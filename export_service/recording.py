@@ -29,6 +29,8 @@ class Recording:
         self.spool = spool
         self.frames = 0
         """In the spool so far."""
+        self.opened = False
+        """The spool is there to be read."""
         self.whole = False
         """All samples have arrived and add up."""
         self.landed = False
@@ -44,7 +46,7 @@ class Recording:
         """One that an earlier process finished; `take.expected_frames` are in its spool."""
         recording = cls(take, spool)
         recording.frames = take.expected_frames
-        recording.whole = recording.landed = True
+        recording.opened = recording.whole = recording.landed = True
         recording.closed.set()
         return recording
 

@@ -22,6 +22,9 @@ from export_service.spool import BYTES_PER_SAMPLE
 from export_service.tags import Tags, info_tags
 from export_service.wav import Encoding, write_wav
 from service_runtime.errors import Aborted, DataLoss, InvalidArgument, ServiceError
+from service_runtime.telemetry import get_logger
+
+log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -77,6 +80,7 @@ class Session:
     async def open(self) -> None:
         """Opens the spool; listeners can come."""
         await self._work(self._open)
+        self._recording.opened = True
 
     async def write(self, pcm: bytes) -> None:
         """Takes in whole frames of little-endian float32; waits while the worker is behind.
@@ -136,7 +140,11 @@ class Session:
                 reason="ATTEMPT_BROKE_OFF",
             )
         )
-        await self._work(self._clean_up)
+        try:
+            await self._work(self._clean_up)
+        except OSError as error:
+            # What broke it off is what the caller has to hear; the next start sweeps what a failing disk kept.
+            log.warning("left behind until the next start", error=str(error))
         self._worker.shutdown(wait=False)
         if self._made is not None:
             # Landed, although whoever asked for it went away before it was told.

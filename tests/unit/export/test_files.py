@@ -121,7 +121,9 @@ def test_attempt_and_format_stand_in_the_file(tmp_path):
     assert len(sha256_of(path)) == 64
 
 
-@pytest.mark.parametrize(("code", "error"), [("ENOSPC", ResourceExhausted), ("EROFS", Unavailable), ("EIO", Unavailable)])
+@pytest.mark.parametrize(
+    ("code", "error"), [("ENOSPC", ResourceExhausted), ("EROFS", Unavailable), ("EIO", Unavailable)]
+)
 def test_what_a_disks_refusal_means(code, error):
     number = getattr(disk.errno, code)
     with pytest.raises(error) as raised, disk.disk_errors("writing the file"):
