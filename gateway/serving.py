@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gateway.config import GatewaySettings
 from gateway.failures import CommandError
@@ -15,9 +14,7 @@ from gateway.needs import ServiceName
 from gateway.ownership import Guest, Owner, enter
 from service_runtime.server import serve_until_signalled, stop_signal
 from service_runtime.telemetry import configure_logging
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL
+from storage_service.config import StorageSettings
 
 
 def serve(name: ServiceName | None, data_dir: Path | None) -> None:
@@ -57,56 +54,53 @@ def init_database(data_dir: Path | None) -> str:
     """Creates the database if there is none; says what is there now."""
     from storage_service import schema
 
-    with _database(data_dir) as url:
+    with _database(data_dir) as database:
+        url, shown = database.resolved_database_url(), database.shown_database_url()
         found = schema.current(url)
         if found is not None:
-            return f"there is a database already, at revision {found}: {_shown(url)}"
+            return f"there is a database already, at revision {found}: {shown}"
         schema.upgrade(url)
-        return f"created the database, at revision {schema.current(url)}: {_shown(url)}"
+        return f"created the database, at revision {schema.current(url)}: {shown}"
 
 
 def migrate_database(data_dir: Path | None) -> str:
     """Brings the database to this version's schema; says what is there now."""
     from storage_service import schema
 
-    with _database(data_dir) as url:
+    with _database(data_dir) as database:
+        url = database.resolved_database_url()
         before = schema.current(url)
         schema.upgrade(url)
-        return f"the database is at revision {schema.current(url)}, from {before or 'none'}: {_shown(url)}"
+        after, shown = schema.current(url), database.shown_database_url()
+        return f"the database is at revision {after}, from {before or 'none'}: {shown}"
 
 
 def reset_database(data_dir: Path | None) -> str:
     """Deletes all rows; says what is there now."""
     from storage_service import schema
 
-    with _database(data_dir) as url:
+    with _database(data_dir) as database:
+        url = database.resolved_database_url()
         schema.reset(url)
-        return f"the database is empty, at revision {schema.current(url)}: {_shown(url)}"
+        return f"the database is empty, at revision {schema.current(url)}: {database.shown_database_url()}"
 
 
 def database_shown(data_dir: Path | None) -> str:
     """Which database the commands above work on, without its password."""
-    return _shown(_url(data_dir))
+    return _storage_settings(data_dir).shown_database_url()
 
 
 @contextmanager
-def _database(data_dir: Path | None) -> Iterator[str | URL]:
-    """The database's URL, while no server of this data directory is up."""
+def _database(data_dir: Path | None) -> Iterator[StorageSettings]:
+    """Where the database is, while no server of this data directory is up."""
     configure_logging("warning", "console")
-    with _owned(_settings(data_dir).data_dir):
-        yield _url(data_dir)
+    settings = _storage_settings(data_dir)
+    with _owned(settings.data_dir):
+        yield settings
 
 
-def _url(data_dir: Path | None) -> str | URL:
-    from storage_service.config import StorageSettings
-
-    return StorageSettings(data_dir=_settings(data_dir).data_dir).resolved_database_url()
-
-
-def _shown(url: str | URL) -> str:
-    from sqlalchemy.engine import make_url
-
-    return make_url(url).render_as_string(hide_password=True)
+def _storage_settings(data_dir: Path | None) -> StorageSettings:
+    return StorageSettings(data_dir=_settings(data_dir).data_dir)
 
 
 def _settings(data_dir: Path | None) -> GatewaySettings:

@@ -4,7 +4,6 @@ directory, or one in this process. And what Ctrl-C does to it."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -70,8 +69,6 @@ def run(
     settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
     folder = settings.data_dir.expanduser().absolute()
     configure_logging("info" if debug else "error", "console")
-    # It calls every caller that goes away in the middle of a stream an error; what is one is logged by our interceptor.
-    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     if settings.gateway_address is not None:
         return asyncio.run(_run_at(settings.gateway_address, job, folder, notice))
     with enter(folder) as place:

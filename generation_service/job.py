@@ -134,7 +134,7 @@ class Job:
             if lost is Loss.CANCELLED and self._is_sent:
                 await self._delete_file()
             return lost.value
-        return await self._fail(*_reason(made))
+        return await self._fail(_failure(made))
 
     async def _complete(self, exported: export_pb2.ExportResponse) -> str:
         assert self._handle is not None
@@ -152,22 +152,21 @@ class Job:
             if error.code() in TRANSIENT:
                 return Loss.EXPIRED.value
             await self._delete_file()  # No row will name it.
-            return await self._fail(f"storage did not take the completion: {error.details()}", is_retryable=False)
+            refusal = f"storage did not take the completion: {error.details()}"
+            return await self._fail(storage_pb2.FailGenerationRequest(error_message=refusal))
         return "completed"
 
-    async def _fail(self, message: str, is_retryable: bool) -> str:
-        log.warning("attempt failed", error=message, retryable=is_retryable)
-        request = storage_pb2.FailGenerationRequest(
-            id=self._generation.id, lease_token=self._lease.token, error_message=message, retryable=is_retryable
-        )
+    async def _fail(self, failure: storage_pb2.FailGenerationRequest) -> str:
+        log.warning("attempt ended", error=failure.error_message, retryable=failure.retryable or failure.handed_back)
+        failure.id, failure.lease_token = self._generation.id, self._lease.token
         try:
-            await self._insist(self._storage.FailGeneration, request)
+            await self._insist(self._storage.FailGeneration, failure)
         except grpc.aio.AioRpcError as error:
             if error.code() in REFUSALS:
                 return Loss.STALE.value
             # The lease ends by itself, and storage gives the generation to another worker.
             log.warning("failure not told", code=error.code().name, error=error.details())
-        return "failed"
+        return "handed back" if failure.handed_back else "failed"
 
     async def _insist(self, method: Any, request: Any) -> None:
         """Calls storage until it answers or the lease ends. Raises AioRpcError."""
@@ -200,16 +199,17 @@ class Job:
                 log.warning("file left that no row names", code=error.code().name, error=error.details())
 
 
-def _reason(error: BaseException) -> tuple[str, bool]:
+def _failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
     """What to tell the person who asked, in one line, and whether another attempt may succeed."""
     match error:
         case asyncio.CancelledError():
-            return "the server is shutting down", True
+            return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
         case ServiceError():
-            return error.message, error.code in RETRYABLE
+            message, is_retryable = error.message, error.code in RETRYABLE
         case grpc.aio.AioRpcError():
             details = " ".join((error.details() or "no answer").split())
-            return f"export: {details} ({error.code().name})", error.code().name in RETRYABLE
+            message, is_retryable = f"export: {details} ({error.code().name})", error.code().name in RETRYABLE
         case _:
             log.error("unforeseen error", exc_info=error)
-            return f"an unforeseen error: {type(error).__name__}", False
+            message, is_retryable = f"an unforeseen error: {type(error).__name__}", False
+    return storage_pb2.FailGenerationRequest(error_message=message, retryable=is_retryable)

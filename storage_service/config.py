@@ -32,3 +32,9 @@ class StorageSettings(Settings):
 
         # A path with a question mark in it can't be written as text.
         return URL.create("sqlite", database=str(self.data_dir.expanduser().absolute() / "dgx_music.db"))
+
+    def shown_database_url(self) -> str:
+        """The database's URL without its password."""
+        from sqlalchemy.engine import make_url
+
+        return make_url(self.resolved_database_url()).render_as_string(hide_password=True)

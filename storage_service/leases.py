@@ -159,10 +159,7 @@ def complete(session: Session, generation_id: str, lease_token: str, completion:
 def fail(session: Session, generation_id: str, lease_token: str, error_message: str, *, retryable: bool) -> Generation:
     """PROCESSING → PENDING, not before 1 s·2^(attempt-1), at most 64 s, from now, where a retry may help and attempts
     are left; else PROCESSING → FAILED. By the holder of the lease."""
-    if not error_message.strip():
-        raise InvalidArgument("error_message", "is empty; say why, for the person who asked")
-    # Postgres can't hold NUL, and an error report is not to be lost for it.
-    message = error_message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MAX_ERROR_CHARACTERS]
+    message = _report(error_message)
     held = _held(generation_id, lease_token)
     failed = None
     if retryable:
@@ -185,6 +182,22 @@ def fail(session: Session, generation_id: str, lease_token: str, error_message: 
     if failed is None:
         raise _refusal(get(session, generation_id), lease_token, FAIL)
     return failed
+
+
+def hand_back(session: Session, generation_id: str, lease_token: str, reason: str) -> Generation:
+    """PROCESSING → PENDING, to be claimed at once and with as many attempts left as before this one. By the holder of
+    the lease: a worker that ends before its work."""
+    handed_back = move(
+        session,
+        _held(generation_id, lease_token),
+        status=GenerationStatus.PENDING,
+        max_attempts=Generation.max_attempts + 1,
+        error_message=_report(reason),
+        **FREE_OF_LEASE,
+    )
+    if handed_back is None:
+        raise _refusal(get(session, generation_id), lease_token, FAIL)
+    return handed_back
 
 
 def expire_leases(session: Session) -> list[Generation]:
@@ -245,6 +258,13 @@ def _held(generation_id: str, lease_token: str) -> list[ColumnElement[bool]]:
         Generation.lease_token == lease_token,
         Generation.lease_expires_at > now(),
     ]
+
+
+def _report(error_message: str) -> str:
+    if not error_message.strip():
+        raise InvalidArgument("error_message", "is empty; say why, for the person who asked")
+    # Postgres can't hold NUL, and an error report is not to be lost for it.
+    return error_message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MAX_ERROR_CHARACTERS]
 
 
 def _refusal(current: Generation, lease_token: str, transition: Transition) -> ServiceError:

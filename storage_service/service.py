@@ -90,12 +90,13 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def FailGeneration(
         self, request: storage_pb2.FailGenerationRequest, context: Context
     ) -> storage_pb2.FailGenerationResponse:
-        row = await self._store.write(
-            lambda s: leases.fail(
-                s, request.id, request.lease_token, request.error_message, retryable=request.retryable
-            )
-        )
-        log.warning("attempt failed", generation_id=row.id, state=row.status.value, error=row.error_message)
+        ended = request.id, request.lease_token, request.error_message
+        if request.handed_back:
+            row = await self._store.write(lambda s: leases.hand_back(s, *ended))
+            log.info("handed back", generation_id=row.id, reason=row.error_message)
+        else:
+            row = await self._store.write(lambda s: leases.fail(s, *ended, retryable=request.retryable))
+            log.warning("attempt failed", generation_id=row.id, state=row.status.value, error=row.error_message)
         return storage_pb2.FailGenerationResponse(generation=convert.generation_message(row))
 
     async def CancelGeneration(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,18 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import free_ports
+
 BIN = Path(sys.executable).parent
 SECONDS = 60.0
 SERVICES = ("storage", "export", "generation", "gateway")
 MUSIC = "dgx_music.gateway.v1.MusicService"
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextmanager

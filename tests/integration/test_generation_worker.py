@@ -425,7 +425,7 @@ async def test_what_is_left_at_the_end_of_the_grace_is_handed_back_at_once(full_
     await closing
     await full_house.open("generation")
     done = await full_house.end(generation_id)
-    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
+    assert (done.state, done.attempt, done.max_attempts) == (pb.GENERATION_STATE_COMPLETED, 2, 4)
 
 
 async def test_a_job_that_ends_within_the_grace_is_completed(house):

@@ -49,6 +49,10 @@ def fail_retryable(session: Session, row: Generation, token: str = TOKEN) -> Any
     return leases.fail(session, row.id, token, "it broke", retryable=True)
 
 
+def hand_back(session: Session, row: Generation, token: str = TOKEN) -> Any:
+    return leases.hand_back(session, row.id, token, "shutting down")
+
+
 def cancel(session: Session, row: Generation) -> Any:
     return lifecycle.cancel(session, row.id)
 
@@ -61,7 +65,7 @@ def remove(session: Session, row: Generation) -> Any:
     return lifecycle.remove(session, row.id)
 
 
-WORKERS = [renew, complete, fail, fail_retryable]
+WORKERS = [renew, complete, fail, fail_retryable, hand_back]
 
 # What each method makes of each state. "stale": ABORTED; "illegal": FAILED_PRECONDITION; "none": nothing happens.
 EXPECTED: dict[Any, dict[GenerationStatus, Any]] = {
@@ -76,6 +80,7 @@ EXPECTED: dict[Any, dict[GenerationStatus, Any]] = {
         FAILED: "illegal",
         CANCELLED: "illegal",
     },
+    hand_back: {PENDING: "stale", PROCESSING: PENDING, COMPLETED: "illegal", FAILED: "illegal", CANCELLED: "illegal"},
     cancel: {
         PENDING: CANCELLED,
         PROCESSING: CANCELLED,
@@ -91,6 +96,7 @@ ALLOWED = {
     complete: "PROCESSING",
     fail: "PROCESSING",
     fail_retryable: "PROCESSING",
+    hand_back: "PROCESSING",
     cancel: "PENDING, PROCESSING",
     retry: "FAILED",
     remove: "PENDING, COMPLETED, FAILED, CANCELLED",
@@ -247,6 +253,24 @@ def test_a_retryable_failure_waits_twice_as_long_each_time_and_then_is_final(dat
         again = lifecycle.retry(session, row.id)
     assert (again.attempt, again.max_attempts) == (3, 6)  # A file of attempt 3 may lie there: the next one is newer.
     assert (again.error_message, again.completed_at, again.started_at) == (None, None, None)
+
+
+def test_what_is_handed_back_is_claimed_at_once_and_has_lost_no_attempt(database: Database, row_in: Row) -> None:
+    row = row_in(PENDING, max_attempts=1)
+    for attempt in (1, 2, 3):
+        with database.write() as session:
+            claimed = leases.claim(session, "w", ["sketch"], 30.0)
+            assert claimed is not None
+            assert claimed.attempt == attempt
+            assert claimed.lease_token
+            handed_back = leases.hand_back(session, row.id, claimed.lease_token, "shutting down")
+            assert handed_back.is_pending
+            assert handed_back.not_before is None
+    with database.write() as session:
+        claimed = leases.claim(session, "w", ["sketch"], 30.0)
+        assert claimed is not None
+        assert claimed.lease_token
+        assert leases.fail(session, row.id, claimed.lease_token, "it broke", retryable=True).is_failed
 
 
 def test_no_wait_for_another_attempt_is_longer_than_about_a_minute(database: Database, row_in: Row) -> None:

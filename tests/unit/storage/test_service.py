@@ -124,7 +124,7 @@ async def test_failing_retrying_cancelling_and_deleting(stub: Any) -> None:
     failed = (await stub.FailGeneration(failure, timeout=10)).generation
     assert (failed.state, failed.error_message) == (pb.GENERATION_STATE_FAILED, "it broke")
     retried = (await stub.RetryGeneration(pb.RetryGenerationRequest(id=made.id), timeout=10)).generation
-    assert (retried.state, retried.attempt) == (pb.GENERATION_STATE_PENDING, 0)
+    assert (retried.state, retried.attempt, retried.max_attempts) == (pb.GENERATION_STATE_PENDING, 1, 4)
     claimed = await claim(stub)
     failure = pb.FailGenerationRequest(
         id=made.id, lease_token=claimed.lease_token, error_message="it broke", retryable=True
@@ -133,7 +133,7 @@ async def test_failing_retrying_cancelling_and_deleting(stub: Any) -> None:
     assert failed.state == pb.GENERATION_STATE_PENDING
     assert failed.HasField("not_before")
     claimed = await claim(stub, wait_seconds=10)
-    assert claimed.generation.attempt == 2
+    assert claimed.generation.attempt == 3
     cancelled = (await stub.CancelGeneration(pb.CancelGenerationRequest(id=made.id), timeout=10)).generation
     assert cancelled.state == pb.GENERATION_STATE_CANCELLED
     renewal = pb.RenewLeaseRequest(id=made.id, lease_token=claimed.lease_token, lease_seconds=30)
