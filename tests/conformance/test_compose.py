@@ -59,21 +59,21 @@ async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
             check = services[name]["healthcheck"]["test"]
             assert check[2:4] == ["-m", "service_runtime.probe"]
             assert check[4].rpartition(":")[2] == services[name]["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]
+        for port in ports.values():
+            await healthy(port)
+            assert await probe(f"127.0.0.1:{port}") is None
         async with connect(f"127.0.0.1:{ports['gateway']}") as channel:
             music = gateway_pb2_grpc.MusicServiceStub(channel)
             request = storage_pb2.CreateGenerationRequest(
                 request_id=str(uuid.uuid4()), prompt="techno at 130 BPM", duration_seconds=2
             )
-            created = (await music.CreateGeneration(request, wait_for_ready=True, timeout=30)).generation
+            created = (await music.CreateGeneration(request, timeout=30)).generation
             states = [
                 answer.generation
                 async for answer in music.WatchGeneration(storage_pb2.WatchGenerationRequest(id=created.id), timeout=60)
             ]
             assert states[-1].state == storage_pb2.GENERATION_STATE_COMPLETED, states[-1].error_message
             assert (tmp_path / "export" / states[-1].file_path).stat().st_size == states[-1].file_size_bytes
-            for port in ports.values():
-                await healthy(port)
-                assert await probe(f"127.0.0.1:{port}") is None
     finally:
         for process in processes.values():
             if process.returncode is None:
