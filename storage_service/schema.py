@@ -6,6 +6,7 @@ to date starts without it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +133,8 @@ def _run_migrations(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
+    # What it found to work with is of no use to whoever reads a server's log.
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
