@@ -80,6 +80,10 @@ verify: quality ## Check everything: style, types, contracts against BASE, tests
 	@buf breaking --against '.git#ref=$(BASE)'
 	@$(MAKE) --no-print-directory test-coverage
 
+.PHONY: bench
+bench: install ## Measure the main job, as a user sees it
+	@python benchmarks/main_job.py
+
 .PHONY: clean
 clean: ## Remove .venv, the stubs and caches (not the data)
 	@rm -rf $(VENV) dgx_music/*/ .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest, StreamAudioResponse
-from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub
-from dgx_music.storage.v1 import storage_pb2
+from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from dgx_music.storage.v1.storage_pb2 import Generation, WatchGenerationRequest, WatchGenerationResponse
-from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceAsyncStub
 from gateway.upstream import Upstream
 from service_runtime.errors import FailedPrecondition, NotFound
 
@@ -19,7 +18,9 @@ LONGEST_WAIT_SECONDS = 3600.0
 
 
 async def listen(
-    storage: Upstream[StorageServiceAsyncStub], export: Upstream[ExportServiceAsyncStub], request: StreamAudioRequest
+    storage: Upstream[storage_pb2_grpc.StorageServiceAsyncStub],
+    export: Upstream[export_pb2_grpc.ExportServiceAsyncStub],
+    request: StreamAudioRequest,
 ) -> AsyncGenerator[StreamAudioResponse, None]:
     """The audio as export serves it, and beside it an eye on the generation at storage: without that, a listener to
     one that fails or is cancelled before its first frame would wait in vain.
@@ -36,7 +37,7 @@ async def listen(
     ):
         first = (await anext(states)).generation
         _refuse_broken(first)
-        completed = asyncio.ensure_future(_until_completed(request.generation_id, states))
+        completed = asyncio.ensure_future(_until_completed(first, states))
         part: asyncio.Future[StreamAudioResponse | None] | None = None
         try:
             while True:
@@ -56,12 +57,14 @@ async def listen(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _until_completed(generation_id: str, states: AsyncGenerator[WatchGenerationResponse, None]) -> None:
+async def _until_completed(first: Generation, states: AsyncGenerator[WatchGenerationResponse, None]) -> None:
+    if first.state == storage_pb2.GENERATION_STATE_COMPLETED:
+        return
     async for state in states:
         _refuse_broken(state.generation)
         if state.generation.state == storage_pb2.GENERATION_STATE_COMPLETED:
             return
-    raise NotFound("generation", generation_id, "it was deleted")
+    raise NotFound("generation", first.id, "it was deleted")
 
 
 def _refuse_broken(generation: Generation) -> None:

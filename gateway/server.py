@@ -7,6 +7,7 @@ import asyncio
 import grpc.aio
 
 from dgx_music.export.v1.export_pb2_grpc import ExportServiceStub
+from dgx_music.gateway.v1 import gateway_pb2
 from dgx_music.gateway.v1.gateway_pb2_grpc import add_MusicServiceServicer_to_server
 from dgx_music.generation.v1.generation_pb2_grpc import GenerationServiceStub
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
@@ -19,7 +20,8 @@ from service_runtime.service import Service
 class MusicService:
     """Holds no state: any number of gateways may stand before the same services."""
 
-    full_name = "dgx_music.gateway.v1.MusicService"
+    # Its descriptor must be loaded for reflection to find it, which the stubs alone do not do: it has no own messages.
+    full_name = gateway_pb2.DESCRIPTOR.services_by_name["MusicService"].full_name
 
     def __init__(self, settings: GatewaySettings) -> None:
         storage = Upstream("dgx_music.storage.v1.StorageService", settings.storage_address, StorageServiceStub)

@@ -10,12 +10,12 @@ import grpc
 import grpc.aio
 
 from dgx_music.export.v1 import export_pb2 as export
-from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub
+from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceServicer
 from dgx_music.generation.v1 import generation_pb2 as generation
-from dgx_music.generation.v1.generation_pb2_grpc import GenerationServiceAsyncStub
+from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2 as storage
-from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceAsyncStub
+from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.listening import listen
 from gateway.upstream import Upstream
 from service_runtime.errors import FailedPrecondition, InvalidArgument
@@ -29,9 +29,9 @@ class MusicServicer(MusicServiceServicer):
 
     def __init__(
         self,
-        storage_upstream: Upstream[StorageServiceAsyncStub],
-        export_upstream: Upstream[ExportServiceAsyncStub],
-        generation_upstream: Upstream[GenerationServiceAsyncStub],
+        storage_upstream: Upstream[storage_pb2_grpc.StorageServiceAsyncStub],
+        export_upstream: Upstream[export_pb2_grpc.ExportServiceAsyncStub],
+        generation_upstream: Upstream[generation_pb2_grpc.GenerationServiceAsyncStub],
     ) -> None:
         self._storage, self._export, self._generation = storage_upstream, export_upstream, generation_upstream
 

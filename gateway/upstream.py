@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service_runtime.channel import connect
 from service_runtime.deadlines import time_left
 from service_runtime.errors import Unavailable
+from service_runtime.health import require_serving
 from service_runtime.status import status_of
 
 UNARY_SECONDS = 30.0
 """Longest that a call with one answer may take."""
 STREAM_SECONDS = 24 * 3600.0
 """Longest that a stream may take: more than the longest audio takes to be waited for and heard."""
-CHECK_SECONDS = 1.5
-"""Longest that a service may take to say that it is well."""
 
 Stub = TypeVar("Stub")
 Request = TypeVar("Request")
@@ -38,7 +36,6 @@ class Upstream(Generic[Stub]):
         """Makes the channel, on the running event loop; it connects at the first call."""
         self._channel = connect(self._address)
         self.stub = self._build_stub(self._channel)
-        self._health: Any = health_pb2_grpc.HealthStub(self._channel)  # It comes without types.
 
     async def close(self) -> None:
         await self._channel.close()
@@ -66,25 +63,14 @@ class Upstream(Generic[Stub]):
 
     async def check(self) -> None:
         """Raises Unavailable where the service does not answer, or says that it is not SERVING."""
-        request = health_pb2.HealthCheckRequest(service=self._full_name)
-        try:
-            response = await self._health.Check(request, timeout=CHECK_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            raise self._unavailable(error.details() or error.code().name) from error
-        if response.status != health_pb2.HealthCheckResponse.SERVING:
-            raise self._unavailable(
-                f"its health is {health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)}"
-            )
+        await require_serving(self._channel, self._address, self._full_name)
 
     def _explain(self, error: grpc.aio.AioRpcError) -> Exception:
         if error.code() is grpc.StatusCode.UNAVAILABLE and status_of(error) is None:
-            return self._unavailable(error.details() or "no connection")
+            return Unavailable(
+                f"{self._full_name} does not answer at {self._address}: {error.details() or 'no connection'}",
+                reason="SERVICE_UNAVAILABLE",
+                metadata={"service": self._full_name, "address": self._address},
+                retry_after_seconds=1.0,
+            )
         return error
-
-    def _unavailable(self, problem: str) -> Unavailable:
-        return Unavailable(
-            f"{self._full_name} does not answer at {self._address}: {problem}",
-            reason="SERVICE_UNAVAILABLE",
-            metadata={"service": self._full_name, "address": self._address},
-            retry_after_seconds=1.0,
-        )

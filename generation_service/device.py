@@ -45,7 +45,8 @@ class Device:
         self._scheduler = scheduler
         self._throughput = throughput
         self._changed = changed
-        self._post = post
+        self._post_to_loop = post
+        self._outbox: list[tuple[Callable[..., None], Any]] = []
         self._models: dict[str, Model[Any]] = {}
         self._stopping = False
         self.fatal: BaseException | None = None
@@ -77,15 +78,27 @@ class Device:
         """Whether the model is in memory."""
         return name in self._models
 
+    def _post(self, call: Callable[..., None], argument: Any) -> None:
+        """Has the event loop call this after the next `_flush`."""
+        self._outbox.append((call, argument))
+
+    def _flush(self) -> None:
+        # One hand-over for all rows of a step: waking the event loop costs more than a row's bookkeeping.
+        if self._outbox:
+            self._post_to_loop(_call_all, self._outbox)
+            self._outbox = []
+
     def _run(self) -> None:
         left = Unavailable("the server is shutting down", reason="SHUTTING_DOWN", retry_after_seconds=1.0)
         try:
             while self._wait_for_work():
                 self._admit()
+                self._flush()
                 with self._changed:
                     batches = self._scheduler.batches()
                 for batch in batches:
                     self._step(batch)
+                    self._flush()
         except BaseException as error:
             self.fatal = error
             left = Unavailable(f"the engine stopped: {_describe(error)}", reason="ENGINE_STOPPED")
@@ -97,6 +110,7 @@ class Device:
             for sequence in everyone:
                 self._release(sequence)
                 self._post(sequence.sink.on_finished, left)
+            self._flush()
 
     def _wait_for_work(self) -> bool:
         """Frees the places of cancelled sequences, and sleeps while there is nothing to do. False at the end."""
@@ -219,6 +233,11 @@ class Device:
             self._models[sequence.info.name].release(state)
         except Exception as error:  # The others go on; what is lost is memory, and the log says so.
             log.error("state not released", model=sequence.info.name, exc_info=error)
+
+
+def _call_all(calls: list[tuple[Callable[..., None], Any]]) -> None:
+    for call, argument in calls:
+        call(argument)
 
 
 def _model_error(sequence: Sequence, when: str, error: Exception) -> ServiceError:

@@ -17,13 +17,12 @@ from generation_service.engine import Engine
 from generation_service.handle import GenerationHandle
 from generation_service.lease import CALL_SECONDS, REFUSALS, Lease, Loss
 from generation_service.request import parameters
+from generation_service.upload import Upload
 from service_runtime.errors import InvalidArgument, ServiceError
 from service_runtime.pcm import PcmWriter
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)
-
-Upload = grpc.aio.StreamUnaryCall[export_pb2.ExportRequest, export_pb2.ExportResponse]
 
 RETRYABLE = frozenset({"ABORTED", "CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 """Names of the status codes after which another attempt may succeed."""
@@ -99,7 +98,7 @@ class Job:
         self._handle = handle = self._submit()
         try:
             await handle.started()
-            upload = self._export.Export(timeout=self._longest_seconds)
+            upload = Upload(self._export, self._longest_seconds)
             try:
                 return await self._send(handle, upload)
             finally:
@@ -121,17 +120,12 @@ class Job:
 
     async def _send(self, handle: GenerationHandle, upload: Upload) -> export_pb2.ExportResponse:
         writer = PcmWriter(handle.info.channels)
-        try:
-            await upload.write(export_pb2.ExportRequest(header=convert.export_header(self._generation, handle)))
-            async for block in handle:
-                for chunk in writer.chunks(convert.pcm(block)):
-                    await upload.write(export_pb2.ExportRequest(chunk=chunk))
-            self._is_sent = True
-            await upload.write(export_pb2.ExportRequest(end=writer.end()))
-            await upload.done_writing()
-        except asyncio.InvalidStateError:
-            pass  # Export has ended the call before all was sent: its status says why.
-        return await upload
+        await upload.header(convert.export_header(self._generation, handle))
+        async for block in handle:
+            for chunk in writer.chunks(convert.pcm(block)):
+                await upload.chunk(chunk)
+        self._is_sent = True
+        return await upload.finish(writer.end())
 
     async def _settle(self, made: export_pb2.ExportResponse | BaseException, lost: Loss | BaseException) -> str:
         if isinstance(made, export_pb2.ExportResponse):
@@ -140,7 +134,7 @@ class Job:
             if lost is Loss.CANCELLED and self._is_sent:
                 await self._delete_file()
             return lost.value
-        return await self._fail(*_reason(made))
+        return await self._fail(_failure(made))
 
     async def _complete(self, exported: export_pb2.ExportResponse) -> str:
         assert self._handle is not None
@@ -155,23 +149,24 @@ class Job:
                     await self._delete_file()
                     return Loss.CANCELLED.value
                 return Loss.STALE.value
-            log.error("not completed", code=error.code().name, error=error.details())
-            return await self._fail(
-                f"storage did not take the completion: {error.details()}", error.code() in TRANSIENT
-            )
+            if error.code() in TRANSIENT:
+                return Loss.EXPIRED.value
+            await self._delete_file()  # No row will name it.
+            refusal = f"storage did not take the completion: {error.details()}"
+            return await self._fail(storage_pb2.FailGenerationRequest(error_message=refusal))
         return "completed"
 
-    async def _fail(self, message: str, is_retryable: bool) -> str:
-        log.warning("attempt failed", error=message, retryable=is_retryable)
-        request = storage_pb2.FailGenerationRequest(
-            id=self._generation.id, lease_token=self._lease.token, error_message=message, retryable=is_retryable
-        )
+    async def _fail(self, failure: storage_pb2.FailGenerationRequest) -> str:
+        log.warning("attempt ended", error=failure.error_message, retryable=failure.retryable or failure.handed_back)
+        failure.id, failure.lease_token = self._generation.id, self._lease.token
         try:
-            await self._insist(self._storage.FailGeneration, request)
+            await self._insist(self._storage.FailGeneration, failure)
         except grpc.aio.AioRpcError as error:
-            # Either it is not ours any more, or the lease ends and storage gives it to another worker.
+            if error.code() in REFUSALS:
+                return Loss.STALE.value
+            # The lease ends by itself, and storage gives the generation to another worker.
             log.warning("failure not told", code=error.code().name, error=error.details())
-        return "failed"
+        return "handed back" if failure.handed_back else "failed"
 
     async def _insist(self, method: Any, request: Any) -> None:
         """Calls storage until it answers or the lease ends. Raises AioRpcError."""
@@ -201,19 +196,20 @@ class Job:
             await self._export.DeleteFile(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
-                log.warning("file of a cancelled generation left", code=error.code().name, error=error.details())
+                log.warning("file left that no row names", code=error.code().name, error=error.details())
 
 
-def _reason(error: BaseException) -> tuple[str, bool]:
+def _failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
     """What to tell the person who asked, in one line, and whether another attempt may succeed."""
     match error:
         case asyncio.CancelledError():
-            return "the server is shutting down", True
+            return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
         case ServiceError():
-            return error.message, error.code in RETRYABLE
+            message, is_retryable = error.message, error.code in RETRYABLE
         case grpc.aio.AioRpcError():
             details = " ".join((error.details() or "no answer").split())
-            return f"export: {details} ({error.code().name})", error.code().name in RETRYABLE
+            message, is_retryable = f"export: {details} ({error.code().name})", error.code().name in RETRYABLE
         case _:
             log.error("unforeseen error", exc_info=error)
-            return f"an unforeseen error: {type(error).__name__}", False
+            message, is_retryable = f"an unforeseen error: {type(error).__name__}", False
+    return storage_pb2.FailGenerationRequest(error_message=message, retryable=is_retryable)

@@ -27,8 +27,8 @@ class Loss(Enum):
 
     CANCELLED = "cancelled"
     """Somebody cancelled the generation."""
-    STALE = "superseded"
-    """Another attempt has it, or may have it."""
+    STALE = "no longer ours"
+    """Another attempt has it, or somebody cancelled or deleted it in the meantime."""
     EXPIRED = "lease expired"
     """Storage could not be reached until the lease was over by our own clock."""
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2_grpc
@@ -17,14 +15,12 @@ from generation_service.registry import ModelCatalog, installed_models
 from generation_service.service import GenerationServicer
 from generation_service.worker import Worker
 from service_runtime.channel import connect
-from service_runtime.errors import Unavailable
+from service_runtime.health import require_serving
 from service_runtime.server import serve_until_signalled
 from service_runtime.telemetry import configure_logging
 
 STORAGE = "dgx_music.storage.v1.StorageService"
 EXPORT = "dgx_music.export.v1.ExportService"
-CHECK_SECONDS = 1.5
-"""How long a service that is needed may take to say that it is well."""
 
 
 class GenerationService:
@@ -41,7 +37,6 @@ class GenerationService:
             buffer_seconds=settings.buffer_seconds,
             stall_seconds=settings.stall_seconds,
         )
-        self._channels: dict[str, grpc.aio.Channel] = {}
         self._worker: Worker | None = None
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -49,12 +44,10 @@ class GenerationService:
 
     async def start(self) -> None:
         await self.engine.start()
-        self._channels = {
-            STORAGE: connect(self._settings.storage_address),
-            EXPORT: connect(self._settings.export_address),
-        }
-        storage = storage_pb2_grpc.StorageServiceStub(self._channels[STORAGE])
-        export = export_pb2_grpc.ExportServiceStub(self._channels[EXPORT])
+        self._to_storage = connect(self._settings.storage_address)
+        self._to_export = connect(self._settings.export_address)
+        storage = storage_pb2_grpc.StorageServiceStub(self._to_storage)
+        export = export_pb2_grpc.ExportServiceStub(self._to_export)
         self._worker = Worker(self.engine, storage, export, self._settings)
         self._worker.start()
 
@@ -62,7 +55,10 @@ class GenerationService:
         self.engine.check()
         if self._worker is not None:
             self._worker.check()
-        await asyncio.gather(*(_is_serving(name, channel) for name, channel in self._channels.items()))
+        await asyncio.gather(
+            require_serving(self._to_storage, self._settings.storage_address, STORAGE),
+            require_serving(self._to_export, self._settings.export_address, EXPORT),
+        )
 
     async def drain(self) -> None:
         if self._worker is not None:
@@ -70,7 +66,8 @@ class GenerationService:
 
     async def stop(self) -> None:
         await self.engine.stop()
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        if self._worker is not None:
+            await asyncio.gather(self._to_storage.close(), self._to_export.close())
 
 
 def build(settings: GenerationSettings, *, catalog: ModelCatalog | None = None) -> GenerationService:
@@ -79,17 +76,6 @@ def build(settings: GenerationSettings, *, catalog: ModelCatalog | None = None) 
     Raises InvalidArgument where the default model that is set is not one of them.
     """
     return GenerationService(settings, catalog or installed_models(settings.default_model))
-
-
-async def _is_serving(name: str, channel: grpc.aio.Channel) -> None:
-    request = health_pb2.HealthCheckRequest(service=name)
-    stub: Any = health_pb2_grpc.HealthStub(channel)  # Its stubs know no aio.
-    try:
-        answer = await stub.Check(request, timeout=CHECK_SECONDS)
-    except grpc.aio.AioRpcError as error:
-        raise Unavailable(f"{name} does not answer: {error.details()}", reason="DEPENDENCY_AWAY") from error
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        raise Unavailable(f"{name} is not serving", reason="DEPENDENCY_NOT_SERVING")
 
 
 def main() -> None:

@@ -104,7 +104,10 @@ class Worker:
             lease_seconds=self._settings.lease_seconds,
             wait_seconds=CLAIM_WAIT_SECONDS,
         )
-        return await self._storage.ClaimGeneration(request, timeout=CLAIM_WAIT_SECONDS + CLAIM_SPARE_SECONDS)
+        # Storage that is just being started is waited for: a refused connection would cost the first job a pause.
+        return await self._storage.ClaimGeneration(
+            request, timeout=CLAIM_WAIT_SECONDS + CLAIM_SPARE_SECONDS, wait_for_ready=True
+        )
 
     def _begin(self, claim: storage_pb2.ClaimGenerationResponse) -> None:
         with bound_contextvars(generation_id=claim.generation.id, attempt=claim.generation.attempt):

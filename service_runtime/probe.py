@@ -7,26 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any
-
-import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service_runtime.channel import connect
-
-TIMEOUT_SECONDS = 3.0
+from service_runtime.errors import Unavailable
+from service_runtime.health import require_serving
 
 
 async def probe(address: str) -> str | None:
     """What is wrong with the server at `address`; None if all of its services are SERVING."""
     async with connect(address) as channel:
         try:
-            health: Any = health_pb2_grpc.HealthStub(channel)  # It comes without types.
-            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            return f"{address} does not answer: {error.details()}"
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        return f"{address} is {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
+            await require_serving(channel, address)
+        except Unavailable as error:
+            return error.message
     return None
 
 

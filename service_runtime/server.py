@@ -25,6 +25,8 @@ log = get_logger(__name__)
 
 HEALTH_PERIOD_SECONDS = 2.0
 """How often each service is checked; also how long a check may take."""
+RECOVERY_PERIOD_SECONDS = 0.25
+"""How often while one is not well: servers that are started together should not wait for each other's next turn."""
 
 UNIX_PREFIX = "unix:"
 
@@ -199,7 +201,7 @@ async def _monitor(
     services: Sequence[Service], health_servicer: health.aio.HealthServicer, healthy: dict[str, bool]
 ) -> None:
     while True:
-        await asyncio.sleep(HEALTH_PERIOD_SECONDS)
+        await asyncio.sleep(HEALTH_PERIOD_SECONDS if all(healthy.values()) else RECOVERY_PERIOD_SECONDS)
         for service in services:
             await _check(service, health_servicer, healthy)
 

@@ -49,6 +49,8 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # It logs an error with a traceback for every caller that leaves a stream early.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

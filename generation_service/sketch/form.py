@@ -101,8 +101,9 @@ def _sections(bars: int, drive: float) -> tuple[Section, ...]:
 
 
 def _long_form(bars: int) -> list[tuple[str, int]]:
-    plan = [("intro", 4)]
-    left = bars - 8
+    frame = 4 if bars >= 32 else 2  # Bars of intro and of outro.
+    plan = [("intro", frame)]
+    left = bars - 2 * frame
     turn = 0
     while left > 0:
         name, length = _ROUND[turn % len(_ROUND)]
@@ -112,4 +113,4 @@ def _long_form(bars: int) -> list[tuple[str, int]]:
             break
         plan.append((name, length))
         left -= length
-    return [*plan, ("outro", 4)]
+    return [*plan, ("outro", frame)]

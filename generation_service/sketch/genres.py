@@ -48,7 +48,7 @@ _TRAP = Style(
     lead_alternates=("bells", "piano", "flute", "pluck"), chord_alternates=("pad", "choir", "strings"),
 )
 _LOFI = Style(
-    name="lo-fi", gain=1.75, bpm=(70, 86), minor_share=0.5,
+    name="lo-fi", gain=2.0, bpm=(70, 86), minor_share=0.5,
     minor_loops=(("i9", "iv9", "bVII9", "bIIImaj7"), ("i9", "iv9", "bVImaj7", "V7"), ("iim7b5", "V7", "i9",
         "i9")),
     major_loops=(("IVmaj7", "iii7", "ii9", "Imaj9"), ("ii9", "V13", "Imaj9", "vi7"), ("Imaj9", "vi9", "ii9", "V9")),
@@ -148,7 +148,7 @@ _ROCK = Style(
     intro=frozenset({"chords", "hat"}), reverb_seconds=0.9, lead_energy=0.75, echo_beats=0.5,
 )
 _POP = Style(
-    name="pop", gain=1.35, bpm=(98, 118), minor_share=0.35,
+    name="pop", gain=1.5, bpm=(98, 118), minor_share=0.35,
     minor_loops=(("i", "bVI", "bVII", "i"), ("i", "iv", "bVI", "bVII"), ("i", "bVI", "bIII", "V")),
     major_loops=(("I", "V", "vi", "IV"), ("I", "vi", "IV", "V"), ("I", "iii", "IV", "V")),
     chords=Part("piano", 0.64, 55, ("X...x...x...x...", "X..x..x.X..x..x.", "X.......x..x...."), 0.18, -0.1, 0.9),

@@ -34,6 +34,8 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
 _HELD: Final = ("X...............",)
 _ABOVE_PADS: Final = ("X.....x.....x...", "X.........x.....", "X...x.....x.....")
 _DEFAULT_PAD: Final = Part("pad", 0.15, 55, send=0.25)
+_LEAD_REGISTERS: Final = {"flute": 67, "bells": 69, "harp": 60, "brass": 57, "synth": 60, "piano": 62}
+"""The lowest pitch that a melody on this instrument is written for."""
 _CHORD_FIT: Final = {"synth": "stab"}
 """An instrument's sound where it plays chords, if another than where it leads."""
 
@@ -63,6 +65,8 @@ class Plan:
     """-1 dark … 1 bright: shifts the lead's register."""
     drive: float
     """-1 calm … 1 energetic: shifts every section's energy."""
+    space: float
+    """Factor on the reverb."""
 
 
 def make_plan(brief: Brief, random: np.random.Generator) -> Plan:
@@ -77,7 +81,7 @@ def make_plan(brief: Brief, random: np.random.Generator) -> Plan:
     if drums == () and "drums" in brief.instruments and "drums" not in brief.excluded:
         # A borrowed kit stays behind music that was not written for one.
         borrowed = STYLES[DEFAULT_GENRE].drums
-        drums = tuple(replace(drum, gain=0.5 * drum.gain) for drum in borrowed)
+        drums = tuple(replace(drum, gain=0.32 * drum.gain) for drum in borrowed)
 
     heard = dict.fromkeys(part.sound for part in parts.values() if part is not None)
     return Plan(
@@ -93,6 +97,7 @@ def make_plan(brief: Brief, random: np.random.Generator) -> Plan:
         instruments=(("drums",) if drums else ()) + tuple(heard),
         brightness=_balance(brief, {"happy", "dreamy"}, {"dark", "sad"}),
         drive=_balance(brief, {"energetic", "epic"}, {"chill", "dreamy", "sad"}),
+        space=1.5 if brief.moods & {"dreamy", "epic"} else 1.0,
     )
 
 
@@ -145,7 +150,7 @@ def _cast(brief: Brief, style: Style, random: np.random.Generator) -> dict[str, 
         # The named instrument plays above the bed of pads that the genre lives on.
         parts["chords"] = replace(chords, rhythms=_ABOVE_PADS, send=0.35)
         if "pad" not in taken:
-            parts["pad"] = replace(style.chords, gain=0.7 * style.chords.gain)
+            parts["pad"] = replace(style.chords, gain=0.9 * style.chords.gain)
     for role, part in parts.items():
         if part is not None and (role in brief.excluded or _is_excluded(part.sound, brief)):
             fallback = getattr(style, role) if role != "bass" and role not in brief.excluded else None
@@ -182,6 +187,8 @@ def _recast(role: str, name: str, style: Style) -> Part:
         return part  # Rock's guitars are the distorted ones.
     # A named instrument is there to be heard.
     named = _with_sound(part, name)
+    if role == "lead":
+        named = replace(named, low=max(named.low, _LEAD_REGISTERS.get(name, 0)))
     if role == "chords" and (name in PADS or name == "organ") and part.sound not in PADS:
         named = replace(named, rhythms=_HELD, gate=1.0)
     return replace(named, gain=named.gain * 1.15, energy=0.0)

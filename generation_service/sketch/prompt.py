@@ -114,7 +114,7 @@ def parse_prompt(prompt: str) -> Brief:
     text = prompt.lower()
     tonic, spelling, minor = _parse_key(prompt)
     genre, rest = _parse_genre(text)
-    instruments, excluded, alone = _parse_instruments(rest)
+    instruments, excluded, alone = _parse_instruments(rest, genre)
     moods = frozenset(name for name, words in _MOODS if _word(words).search(text))
     if minor is None:
         minor = _mode_of_moods(moods)
@@ -183,7 +183,7 @@ def _parse_genre(text: str) -> tuple[str | None, str]:
     return found, text
 
 
-def _parse_instruments(text: str) -> tuple[tuple[str, ...], frozenset[str], bool]:
+def _parse_instruments(text: str, genre: str | None) -> tuple[tuple[str, ...], frozenset[str], bool]:
     names = "|".join(words for _, words in _INSTRUMENTS)
     negated = re.compile(rf"\b{_NEGATION}((?:{names})(?:\s*(?:,|and|or|nor|/)\s*(?:{names}))*)(?!\w)")
     excluded = {name for span in negated.findall(text) for name, _ in _find_instruments(span)}
@@ -191,8 +191,10 @@ def _parse_instruments(text: str) -> tuple[tuple[str, ...], frozenset[str], bool
         excluded.add("drums")
     kept = negated.sub(" ", text)
     wanted = _find_instruments(kept)
-    alone = any(re.search(_ALONE, kept[:at]) for _, at in wanted) or bool(
-        re.search(rf"(?:{names})\s+(?:only|solo|alone)\b|\bunaccompanied\b", kept)
+    # "Piano solo" is a piece for piano alone; in a rock song it is eight bars for the guitarist.
+    after = "only|alone|solo" if genre in (None, "classical", "ambient") else "only|alone"
+    alone = any(re.search(_ALONE, kept[max(0, at - 40) : at]) for _, at in wanted) or bool(
+        re.search(rf"(?:{names})\s+(?:{after})\b|\bunaccompanied\b", kept)
     )
     ordered = dict.fromkeys(name for name, _ in sorted(wanted, key=lambda item: item[1]))
     return tuple(ordered), frozenset(excluded) - ordered.keys(), alone and bool(ordered)

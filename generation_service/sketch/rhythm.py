@@ -27,6 +27,8 @@ class Hit:
 
 def drum_bar(plan: Plan, form: Form, section: Section, bar: int, variants: np.random.Generator) -> Iterator[Hit]:
     """The hits of one bar. ``variants`` is the same for all bars of sections of one name."""
+    if not plan.drums:
+        return
     in_section = bar - section.first_bar
     is_last = in_section == section.bars - 1
     following = None if bar + 1 >= form.bars else form.section_of(bar + 1)
@@ -48,7 +50,7 @@ def drum_bar(plan: Plan, form: Form, section: Section, bar: int, variants: np.ra
             else:
                 yield Hit(step, drum, VELOCITIES[symbol])
     yield from _fill(plan, fill_from)
-    if section.name == "break" and plan.drums and plan.style.fill != "none":
+    if section.name == "break" and plan.style.fill != "none":
         yield from _build(plan, section, in_section)
 
 
@@ -62,7 +64,7 @@ def _plays(plan: Plan, section: Section, drum: Drum) -> bool:
 
 def _fill_start(plan: Plan, section: Section, is_last: bool, following: Section | None) -> int:
     """The sixteenth from which a fill replaces the groove; 16: there is none."""
-    if not (is_last and plan.drums and plan.style.fill != "none" and following):
+    if not (is_last and plan.style.fill != "none" and following):
         return STEPS_PER_BAR
     if following.name == "outro" or section.name == "break":
         return STEPS_PER_BAR

@@ -67,7 +67,7 @@ class Sketch:
             duck=style.duck,
             duck_seconds=min(_MAX_DUCK_SECONDS, 0.85 * 60.0 / plan.bpm),
             reverb_seconds=style.reverb_seconds,
-            reverb_gain=style.reverb_gain,
+            reverb_gain=style.reverb_gain * plan.space,
             gain=style.gain,
             seed=parameters.seed,
             tonic=plan.key.tonic,

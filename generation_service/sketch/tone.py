@@ -97,7 +97,7 @@ def render_tone(timbre: Timbre, pitches: tuple[float, ...], gate: int) -> FloatA
     return out
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=24)
 def render_pad(
     pitches: tuple[float, ...], tilt: float, brightness_hz: float, width_cents: float, seed: int
 ) -> FloatArray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2
 from service_runtime.channel import connect
 from service_runtime.probe import probe
+from tests.processes import free_ports, until_serving
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -54,24 +55,25 @@ async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
                 stderr=asyncio.subprocess.PIPE,
             )
         for name, process in processes.items():
-            await serving(process)
+            await until_serving(process)
             check = services[name]["healthcheck"]["test"]
             assert check[2:4] == ["-m", "service_runtime.probe"]
             assert check[4].rpartition(":")[2] == services[name]["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]
+        for port in ports.values():
+            await healthy(port)
+            assert await probe(f"127.0.0.1:{port}") is None
         async with connect(f"127.0.0.1:{ports['gateway']}") as channel:
             music = gateway_pb2_grpc.MusicServiceStub(channel)
             request = storage_pb2.CreateGenerationRequest(
                 request_id=str(uuid.uuid4()), prompt="techno at 130 BPM", duration_seconds=2
             )
-            created = (await music.CreateGeneration(request, wait_for_ready=True, timeout=30)).generation
+            created = (await music.CreateGeneration(request, timeout=30)).generation
             states = [
                 answer.generation
                 async for answer in music.WatchGeneration(storage_pb2.WatchGenerationRequest(id=created.id), timeout=60)
             ]
             assert states[-1].state == storage_pb2.GENERATION_STATE_COMPLETED, states[-1].error_message
             assert (tmp_path / "export" / states[-1].file_path).stat().st_size == states[-1].file_size_bytes
-            for port in ports.values():
-                assert await probe(f"127.0.0.1:{port}") is None
     finally:
         for process in processes.values():
             if process.returncode is None:
@@ -85,14 +87,6 @@ async def test_the_probe_says_what_is_wrong() -> None:
     assert "does not answer" in str(await probe(f"127.0.0.1:{port}"))
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [taken.getsockname()[1] for taken in sockets]
-    for taken in sockets:
-        taken.close()
-    return ports
-
-
 def here(value: str, ports: dict[str, str]) -> str:
     """A container's setting, for a process on this machine."""
     host, _, port = value.rpartition(":")
@@ -102,14 +96,14 @@ def here(value: str, ports: dict[str, str]) -> str:
     return "" if value.startswith("${") else value
 
 
-async def serving(process: asyncio.subprocess.Process) -> None:
-    assert process.stderr is not None
-    seen = b""
-    while line := await asyncio.wait_for(process.stderr.readline(), 60):
-        seen += line
-        if b'"serving"' in line:
-            return
-    raise AssertionError(seen.decode())
+async def healthy(port: str) -> None:
+    """Returns once all services at the port are SERVING."""
+    async with connect(f"127.0.0.1:{port}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        async for answer in health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+    raise AssertionError(f"the server at {port} ended")
 
 
 async def drained(process: asyncio.subprocess.Process) -> int | None:

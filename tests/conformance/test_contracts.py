@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from export_service.service import ExportServicer
 from google.protobuf.descriptor import ServiceDescriptor
-from storage_service.service import StorageServicer
 
 from dgx_music.export.v1 import export_pb2
 from dgx_music.gateway.v1 import gateway_pb2
 from dgx_music.generation.v1 import generation_pb2
 from dgx_music.storage.v1 import storage_pb2
+from export_service.service import ExportServicer
 from gateway.service import MusicServicer
 from generation_service.service import GenerationServicer
+from storage_service.service import StorageServicer
 
 ROOT = Path(__file__).parents[2]
 BUF = Path(sys.executable).with_name("buf")

@@ -22,7 +22,7 @@ from service_runtime.errors import (
     ServiceError,
     Unavailable,
 )
-from tests.unit.generation.conftest import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with, tone
+from tests.unit.generation.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with, tone
 
 
 async def read(handle: GenerationHandle) -> FloatArray:
@@ -139,6 +139,37 @@ async def test_cancel_during_prefill_releases_the_state(start_engine, model):
     await idle(engine)
     assert model.released == ["a", "last"]
     assert model.batches == [["last"]]
+
+
+async def test_cancel_during_the_last_step_is_the_end_of_it(start_engine, model):
+    engine = await start_engine(model)
+    gate = model.at["a", 2] = Gate()
+    a = engine.submit("", ask("a", 2))
+    await gate.reached()
+    a.cancel()
+    gate.open()
+    await idle(engine)
+    with pytest.raises(Aborted):
+        await anext(a)
+    assert engine.status().running == 0
+
+
+async def test_cancel_holds_for_a_batch_later_in_the_same_round(start_engine):
+    one, two = ToneModel("one"), ToneModel("two")
+    engine = await start_engine(one, two)
+    first, gate = Gate(), Gate()
+    one.at["a", 1], one.at["a", 3] = first, gate
+    a = engine.submit("one", ask("a", 4))
+    await first.reached()
+    b = engine.submit("two", ask("b", 50))
+    first.open()
+    await gate.reached()  # Both are in this round, and "one" comes first.
+    steps = len(two.batches)
+    b.cancel()
+    gate.open()
+    await read(a)
+    assert steps == 1
+    assert len(two.batches) == steps
 
 
 async def test_cancel_after_the_end_drops_what_was_not_read(start_engine, model):

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.generation.v1 import generation_pb2 as pb
@@ -27,7 +27,7 @@ from service_runtime.errors import Unavailable
 from service_runtime.pcm import PcmReader
 from service_runtime.server import running
 from service_runtime.status import read_failure
-from tests.unit.generation.conftest import Gate, ToneModel, ask, fail_with, tone
+from tests.unit.generation.tone_model import Gate, ToneModel, ask, fail_with, tone
 
 
 @dataclass
@@ -198,12 +198,33 @@ async def test_models_are_listed_the_default_first(tmp_path):
 
 
 async def test_health_tells_that_storage_and_export_are_away(server):
-    health = health_pb2_grpc.HealthStub(server.channel)
+    stub = health_pb2_grpc.HealthStub(server.channel)
     name = "dgx_music.generation.v1.GenerationService"
-    answer = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
     with pytest.raises(Unavailable, match=r"dgx_music\.\w+\.v1\.\w+ does not answer"):
         await server.service.check()
+
+
+async def test_a_needed_service_that_is_not_serving_counts_as_away(tmp_path):
+    settings = GenerationSettings(storage_address=f"unix:{tmp_path}/sick", export_address=f"unix:{tmp_path}/sick")
+    sick = grpc.aio.server()
+    servicer = health.aio.HealthServicer()
+    for name in ("storage", "export"):
+        full_name = f"dgx_music.{name}.v1.{name.capitalize()}Service"
+        await servicer.set(full_name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, sick)
+    sick.add_insecure_port(settings.storage_address)
+    await sick.start()
+    service = build(settings)
+    await service.start()
+    with pytest.raises(Unavailable, match="is NOT_SERVING"):
+        await service.check()
+    await service.drain()
+    with pytest.raises(Unavailable, match="claims no more work"):
+        await service.check()
+    await service.stop()
+    await sick.stop(0)
 
 
 async def test_a_service_that_could_not_start_can_be_stopped(tmp_path):

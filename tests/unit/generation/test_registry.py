@@ -6,7 +6,7 @@ import pytest
 
 from generation_service.registry import ModelCatalog, installed_models
 from service_runtime.errors import InvalidArgument
-from tests.unit.generation.conftest import ToneModel
+from tests.unit.generation.tone_model import ToneModel
 
 
 def test_the_first_is_the_default_and_stands_first():

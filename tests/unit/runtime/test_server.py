@@ -26,6 +26,7 @@ from service_runtime.errors import FailedPrecondition, Unavailable
 from service_runtime.server import is_local, running, stop_signal
 from service_runtime.settings import Settings
 from service_runtime.telemetry import metrics_endpoint
+from tests.processes import free_ports, until_serving
 
 LOOPBACK = "127.0.0.1:0"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -204,9 +205,7 @@ async def test_more_calls_than_allowed_are_refused_at_once(probe: Any, settings:
 async def test_metrics_count_calls_by_method_and_code(probe: Any, settings: Settings, tmp_path: Path) -> None:
     with metrics_endpoint(None) as nobody:
         assert nobody is None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     measured = settings.model_copy(update={"metrics_port": port})
     async with running([probe], [LOOPBACK], measured) as bound, connect(bound[0]) as channel:
         stub = rpc.GenerationServiceStub(channel)
@@ -267,11 +266,8 @@ async def _server_process(data_dir: Path, *arguments: str) -> asyncio.subprocess
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    assert process.stderr is not None
-    while line := await asyncio.wait_for(process.stderr.readline(), 30):
-        if b'"serving"' in line:
-            return process
-    raise AssertionError("the server ended before it served")
+    await until_serving(process)
+    return process
 
 
 async def test_sigterm_drains_and_exits_0(tmp_path: Path) -> None:

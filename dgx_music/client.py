@@ -1,0 +1,22 @@
+"""A client for other tools: a channel to a running DGX Music, with retries and keepalive set as its servers want them.
+
+async with connect() as music:
+    created = await music.CreateGeneration(CreateGenerationRequest(prompt="techno at 130 BPM", duration_seconds=16))
+    async for change in music.WatchGeneration(WatchGenerationRequest(id=created.generation.id)):
+        print(change.generation.progress)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from dgx_music.gateway.v1 import gateway_pb2_grpc
+from service_runtime import channel
+
+
+@asynccontextmanager
+async def connect(address: str = "127.0.0.1:50050") -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
+    """The gateway's calls, by their names in `gateway.proto`. `address`: `host:port` or `unix:/path`."""
+    async with channel.connect(address) as connected:
+        yield gateway_pb2_grpc.MusicServiceStub(connected)

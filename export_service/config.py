@@ -1,0 +1,18 @@
+"""Settings of the export service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from service_runtime.settings import Settings
+
+
+class ExportSettings(Settings):
+    """What every service needs, and how files are finished."""
+
+    target_lufs: float = Field(default=-16.0, ge=-70, le=0)
+    """Integrated loudness that files are brought to."""
+    ceiling_dbtp: float = Field(default=-1.0, ge=-20, le=0)
+    """True peak that no file passes."""
+    spool_keep_seconds: float = Field(default=600.0, ge=0)
+    """How long after completion the samples as generated can still be listened to."""

@@ -1,0 +1,180 @@
+"""Proto ↔ domain."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping
+from typing import TypeVar
+
+from dgx_music.audio.v1 import audio_pb2
+from dgx_music.export.v1 import export_pb2
+from export_service.listening import FinalAudio, Level, LiveAudio
+from export_service.measurement import Measured
+from export_service.normalization import Normalization, NormalizationMode
+from export_service.recording import Take
+from export_service.session import Landed
+from export_service.tags import Tags, clean_tags
+from export_service.wav import Encoding
+from export_service.waveform import Waveform
+from service_runtime.errors import InvalidArgument
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MAX_WAIT_SECONDS = 3600.0
+MAX_POINTS, DEFAULT_POINTS = 10_000, 800
+
+ENCODINGS = {
+    audio_pb2.FILE_ENCODING_UNSPECIFIED: Encoding.PCM_24,
+    audio_pb2.FILE_ENCODING_PCM_24: Encoding.PCM_24,
+    audio_pb2.FILE_ENCODING_PCM_16: Encoding.PCM_16,
+    audio_pb2.FILE_ENCODING_FLOAT: Encoding.FLOAT,
+}
+FILE_ENCODINGS = {
+    Encoding.PCM_24: audio_pb2.FILE_ENCODING_PCM_24,
+    Encoding.PCM_16: audio_pb2.FILE_ENCODING_PCM_16,
+    Encoding.FLOAT: audio_pb2.FILE_ENCODING_FLOAT,
+}
+LEVELS = {
+    audio_pb2.AUDIO_LEVEL_UNSPECIFIED: Level.ANY,
+    audio_pb2.AUDIO_LEVEL_LIVE: Level.LIVE,
+    audio_pb2.AUDIO_LEVEL_FINAL: Level.FINAL,
+}
+AUDIO_LEVELS = {Level.LIVE: audio_pb2.AUDIO_LEVEL_LIVE, Level.FINAL: audio_pb2.AUDIO_LEVEL_FINAL}
+MODES = {
+    NormalizationMode.NONE: export_pb2.NORMALIZATION_MODE_NONE,
+    NormalizationMode.LINEAR: export_pb2.NORMALIZATION_MODE_LINEAR,
+}
+
+
+def to_generation_id(text: str, field: str = "generation_id") -> str:
+    """A UUID in its canonical form, which alone ever becomes part of a path."""
+    try:
+        if str(uuid.UUID(text)) == text:
+            return text
+    except ValueError:
+        pass
+    raise InvalidArgument(field, f"must be a UUID like 123e4567-e89b-12d3-a456-426614174000, not {text[:50]!r}")
+
+
+def to_take(header: audio_pb2.AudioHeader, field: str) -> Take:
+    """For a header whose format is checked already (PcmReader)."""
+    if header.attempt < 1:
+        raise InvalidArgument(f"{field}.attempt", f"must be at least 1, not {header.attempt}")
+    if header.level != audio_pb2.AUDIO_LEVEL_LIVE:
+        raise InvalidArgument(f"{field}.level", "must be AUDIO_LEVEL_LIVE: samples as the model made them")
+    return Take(
+        generation_id=to_generation_id(header.generation_id, f"{field}.generation_id"),
+        attempt=header.attempt,
+        sample_rate_hz=header.sample_rate_hz,
+        channels=header.channels,
+        expected_frames=header.expected_frames,
+    )
+
+
+def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
+    return clean_tags(
+        Tags(tags.model_name, tags.model_version, tags.genre, tags.bpm, tags.key, tags.license),
+        field,
+    )
+
+
+def to_encoding(encoding: audio_pb2.FileEncoding, field: str) -> Encoding:
+    return _known(ENCODINGS, encoding, field)
+
+
+def to_level(level: audio_pb2.AudioLevel, field: str) -> Level:
+    return _known(LEVELS, level, field)
+
+
+def to_start(start: int, field: str) -> int:
+    if start < 0:
+        raise InvalidArgument(field, f"must not be negative, not {start}")
+    return start
+
+
+def to_wait_seconds(seconds: float) -> float:
+    if not (math.isfinite(seconds) and 0 <= seconds <= MAX_WAIT_SECONDS):
+        raise InvalidArgument("wait_seconds", f"must be 0 to {MAX_WAIT_SECONDS:.0f}, not {seconds}")
+    return seconds
+
+
+def to_points(points: int) -> int:
+    if not 0 <= points <= MAX_POINTS:
+        raise InvalidArgument("points", f"must be 0 to {MAX_POINTS}, not {points}")
+    return points or DEFAULT_POINTS
+
+
+def from_landed(
+    landed: Landed, take: Take, encoding: Encoding, file_path: str, pcm_sha256: str
+) -> export_pb2.ExportResponse:
+    return export_pb2.ExportResponse(
+        file_path=file_path,
+        file_size_bytes=landed.file_size_bytes,
+        file_sha256=landed.file_sha256,
+        pcm_sha256=pcm_sha256,
+        frames=landed.frames,
+        duration_seconds=landed.frames / take.sample_rate_hz,
+        sample_rate_hz=take.sample_rate_hz,
+        channels=take.channels,
+        file_encoding=FILE_ENCODINGS[encoding],
+        source=_loudness(landed.source, 0.0),
+        file=_loudness(landed.source, landed.normalization.gain_db),
+        normalization=_normalization(landed.normalization),
+    )
+
+
+def from_audio(audio: LiveAudio | FinalAudio) -> audio_pb2.AudioHeader:
+    return audio_pb2.AudioHeader(
+        generation_id=audio.take.generation_id,
+        attempt=audio.take.attempt,
+        level=AUDIO_LEVELS[audio.level],
+        sample_rate_hz=audio.take.sample_rate_hz,
+        channels=audio.take.channels,
+        encoding=audio_pb2.PCM_ENCODING_FLOAT32_LE,
+        expected_frames=audio.frames,
+    )
+
+
+def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
+    return export_pb2.GetWaveformResponse(
+        version=2,
+        channels=1,
+        sample_rate=waveform.sample_rate_hz,
+        samples_per_pixel=waveform.samples_per_pixel,
+        bits=8,
+        length=len(waveform.data) // 2,
+        data=waveform.data,
+    )
+
+
+def _loudness(measured: Measured, gain_db: float) -> export_pb2.Loudness:
+    def moved(figure: float | None) -> float | None:
+        return None if figure is None else figure + gain_db
+
+    return export_pb2.Loudness(
+        integrated_lufs=moved(measured.loudness.integrated_lufs),
+        max_momentary_lufs=moved(measured.loudness.max_momentary_lufs),
+        max_short_term_lufs=moved(measured.loudness.max_short_term_lufs),
+        range_lu=measured.loudness.range_lu,
+        true_peak_dbtp=moved(measured.true_peak_dbtp),
+    )
+
+
+def _normalization(normalization: Normalization) -> export_pb2.Normalization:
+    return export_pb2.Normalization(
+        mode=MODES[normalization.mode],
+        target_lufs=normalization.aim.target_lufs,
+        ceiling_dbtp=normalization.aim.ceiling_dbtp,
+        gain_db=normalization.gain_db,
+        shortfall_lu=normalization.shortfall_lu,
+        reason=normalization.reason,
+    )
+
+
+def _known(meanings: Mapping[K, V], value: K, field: str) -> V:
+    meaning = meanings.get(value)
+    if meaning is None:
+        raise InvalidArgument(field, f"{value} is no value of this enum that the server knows")
+    return meaning

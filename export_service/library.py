@@ -1,0 +1,173 @@
+"""The library: finished files under `outputs/YYYY/MM/DD/<generation id>.wav`, by the UTC day they landed.
+
+Names come from ids that were checked to be UUIDs; nothing else of a request reaches a path. What is being written lies
+in `outputs/.landing`, on the same file system as what it becomes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from export_service.disk import disk_errors, make_folder, sync_folder
+from export_service.tags import COMMENT
+from service_runtime.errors import NotFound, Unavailable
+
+OUTPUTS = "outputs"
+LANDING = ".landing"
+DAYS = "[0-9]*/[0-9]*/[0-9]*"
+REMEMBERED_PATHS = 10_000
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """What a finished file holds."""
+
+    sample_rate_hz: int
+    channels: int
+    frames: int
+
+
+class Library:
+    """The files under one data directory, which one export process owns. Methods block: call them on a thread."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._outputs = data_dir / OUTPUTS
+        self._landing = self._outputs / LANDING
+        self._landing_lock = threading.Lock()
+        self._paths: dict[str, Path] = {}
+        self._paths_lock = threading.Lock()
+
+    def open(self) -> None:
+        """Makes the folders and removes what an earlier process did not land."""
+        make_folder(self._landing)
+        for part in self._landing.glob("*.part"):
+            part.unlink()
+
+    def check(self) -> None:
+        """Raises OSError where files can't be written."""
+        if not os.access(self._outputs, os.W_OK | os.X_OK):
+            raise OSError(f"{self._outputs} can't be written to")
+
+    def part(self, generation_id: str, attempt: int) -> Path:
+        """Where an attempt's file is written before it lands."""
+        return self._landing / f"{generation_id}.{attempt}.wav.part"
+
+    def land(self, part: Path, generation_id: str, permit: Callable[[], None]) -> Path:
+        """Puts the complete file in place, durably, over an earlier one of the same generation.
+
+        `permit` is asked right before the name is given, and raises to refuse. Of two attempts the newer one, which
+        made the older one's permit void before it began, has the last word.
+        """
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        with self._landing_lock:
+            path = self.find(generation_id) or self._today(generation_id)
+            make_folder(path.parent)
+            permit()
+            os.replace(part, path)
+        sync_folder(path.parent)
+        self._remember(generation_id, path)
+        return path
+
+    def relative(self, path: Path) -> str:
+        """As told to others: from the data directory, with forward slashes."""
+        return path.relative_to(self._data_dir).as_posix()
+
+    def find(self, generation_id: str) -> Path | None:
+        """Where the generation's file is."""
+        known = self._paths.get(generation_id)
+        if known is not None and known.is_file():
+            return known
+        self._forget(generation_id)
+        for day in sorted(self._outputs.glob(DAYS), reverse=True):  # What is asked for is mostly recent.
+            path = day / f"{generation_id}.wav"
+            if path.is_file():
+                self._remember(generation_id, path)
+                return path
+        return None
+
+    def get(self, generation_id: str) -> Path:
+        """Where the generation's file is; raises NotFound."""
+        path = self.find(generation_id)
+        if path is None:
+            raise NotFound("file", generation_id, "it was not exported, or it was deleted")
+        return path
+
+    def attempt(self, generation_id: str) -> int:
+        """Which attempt made the generation's file, as the file itself says; 0 without one."""
+        path = self.find(generation_id)
+        return 0 if path is None else attempt_of(path)
+
+    def delete(self, generation_id: str) -> bool:
+        """Removes the generation's file, durably; whether there was one."""
+        path = self.find(generation_id)
+        if path is None:
+            return False
+        path.unlink()
+        sync_folder(path.parent)
+        self._forget(generation_id)
+        return True
+
+    def _today(self, generation_id: str) -> Path:
+        return self._outputs / datetime.now(UTC).strftime("%Y/%m/%d") / f"{generation_id}.wav"
+
+    def _remember(self, generation_id: str, path: Path) -> None:
+        with self._paths_lock:
+            while len(self._paths) >= REMEMBERED_PATHS:
+                del self._paths[next(iter(self._paths))]
+            self._paths[generation_id] = path
+
+    def _forget(self, generation_id: str) -> None:
+        with self._paths_lock:
+            self._paths.pop(generation_id, None)
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Raises NotFound where the file is gone by now, Unavailable where it can't be read as audio."""
+    import soundfile
+
+    try:
+        with disk_errors("reading the file"):
+            yield
+    except soundfile.LibsndfileError as error:
+        if not path.exists():
+            raise NotFound("file", path.stem, "it was deleted") from error
+        raise Unavailable(
+            f"the file of generation {path.stem} can't be read: {error.error_string} It was damaged after it landed",
+            reason="FILE_DAMAGED",
+        ) from error
+
+
+def format_of(path: Path) -> FileFormat:
+    """What the file at `path` holds."""
+    import soundfile
+
+    info = soundfile.info(path)
+    return FileFormat(info.samplerate, info.channels, info.frames)
+
+
+def attempt_of(path: Path) -> int:
+    """Which attempt made the file at `path`; 0 where it does not say, or is no audio any more."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            found = COMMENT.match(file.comment)
+    except soundfile.LibsndfileError:
+        return 0
+    return int(found[2]) if found else 0
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of the file at `path`, lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

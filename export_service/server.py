@@ -1,0 +1,69 @@
+"""The wiring of the export service."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+
+import grpc.aio
+
+from dgx_music.export.v1 import export_pb2_grpc
+from export_service.config import ExportSettings
+from export_service.exporter import Exporter
+from export_service.loudness import warm_up
+from export_service.normalization import Aim
+from export_service.service import ExportServicer
+from service_runtime.server import serve_until_signalled
+from service_runtime.service import Service
+from service_runtime.telemetry import configure_logging
+
+
+class ExportServer:
+    """The export service, as `service_runtime.server` runs it."""
+
+    full_name = "dgx_music.export.v1.ExportService"
+
+    def __init__(self, settings: ExportSettings) -> None:
+        self._exporter = Exporter(settings.data_dir, settings.spool_keep_seconds)
+        self._servicer = ExportServicer(
+            self._exporter,
+            Aim(settings.target_lufs, settings.ceiling_dbtp),
+            generator=f"dgx-music {version('dgx-music')}",
+        )
+        self._warming: asyncio.Task[None] | None = None
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """See `service_runtime.service.Service`; so are the others."""
+        export_pb2_grpc.add_ExportServiceServicer_to_server(self._servicer, server)
+
+    async def start(self) -> None:
+        await self._exporter.start()
+        # The filters take half a second to import: neither the start nor the first export waits for that alone.
+        self._warming = asyncio.create_task(asyncio.to_thread(warm_up))
+
+    async def check(self) -> None:
+        await self._exporter.check()
+
+    async def drain(self) -> None:
+        self._exporter.drain()
+
+    async def stop(self) -> None:
+        if self._warming is not None:
+            await self._warming
+        await self._exporter.stop()
+
+
+def build(settings: ExportSettings) -> Service:
+    """The export service, ready to be run."""
+    return ExportServer(settings)
+
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    settings = ExportSettings()
+    configure_logging(settings.log_level, settings.log_format)
+    asyncio.run(serve_until_signalled([build(settings)], settings.listen or settings.export_address, settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The servicer: proto in, domain call, proto out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc.aio
+import structlog
+
+from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from export_service import convert
+from export_service.download import download
+from export_service.exporter import Exporter
+from export_service.normalization import Aim
+from export_service.session import Finish, Landed, Session
+from export_service.threads import on_thread
+from export_service.upload import Upload
+from export_service.waveform import waveform
+from service_runtime.pcm import PcmWriter
+from service_runtime.telemetry import get_logger
+
+log = get_logger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ExportServicer(export_pb2_grpc.ExportServiceServicer):
+    """dgx_music.export.v1.ExportService."""
+
+    def __init__(self, exporter: Exporter, aim: Aim, generator: str) -> None:
+        self._exporter, self._aim, self._generator = exporter, aim, generator
+
+    async def Export(
+        self, request_iterator: AsyncIterator[export_pb2.ExportRequest], context: Context
+    ) -> export_pb2.ExportResponse:
+        upload = Upload(request_iterator)
+        header = await upload.header()
+        take = convert.to_take(header.audio, "header.audio")
+        encoding = convert.to_encoding(header.file_encoding, "header.file_encoding")
+        finish = Finish(encoding, convert.to_tags(header.tags, "header.tags"), self._aim, self._generator)
+        with structlog.contextvars.bound_contextvars(generation_id=take.generation_id, attempt=take.attempt):
+            async with self._exporter.session(take, finish) as session:
+                landed = await session.unless_broken_off(_receive(upload, session))
+            path = self._exporter.library.relative(landed.path)
+            log.info("exported", file_path=path, frames=landed.frames, gain_db=landed.normalization.gain_db)
+            return convert.from_landed(landed, take, encoding, path, upload.sha256)
+
+    async def StreamAudio(
+        self, request: export_pb2.StreamAudioRequest, context: Context
+    ) -> AsyncIterator[export_pb2.StreamAudioResponse]:
+        start_frame = convert.to_start(request.start_frame, "start_frame")
+        audio = await self._exporter.audio(
+            convert.to_generation_id(request.generation_id),
+            convert.to_level(request.level, "level"),
+            convert.to_wait_seconds(request.wait_seconds),
+        )
+        audio.require_start(start_frame)
+        yield export_pb2.StreamAudioResponse(header=convert.from_audio(audio))
+        writer = PcmWriter(audio.take.channels, start_frame)
+        async with aclosing(audio.blocks(start_frame)) as blocks:
+            async for pcm in blocks:
+                for chunk in writer.chunks(pcm):
+                    yield export_pb2.StreamAudioResponse(chunk=chunk)
+        yield export_pb2.StreamAudioResponse(end=writer.end())
+
+    async def Download(
+        self, request: export_pb2.DownloadRequest, context: Context
+    ) -> AsyncIterator[export_pb2.DownloadResponse]:
+        start_byte = convert.to_start(request.start_byte, "start_byte")
+        byte_count = convert.to_start(request.byte_count, "byte_count")
+        path = await self._exporter.path(convert.to_generation_id(request.generation_id))
+        async with download(path, start_byte, byte_count) as file, aclosing(file.messages()) as messages:
+            response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.file_size_bytes)
+            async for response.data in messages:
+                yield response
+                response = export_pb2.DownloadResponse()
+
+    async def GetWaveform(
+        self, request: export_pb2.GetWaveformRequest, context: Context
+    ) -> export_pb2.GetWaveformResponse:
+        points = convert.to_points(request.points)
+        path = await self._exporter.path(convert.to_generation_id(request.generation_id))
+        return convert.from_waveform(await on_thread(waveform, path, points))
+
+    async def DeleteFile(
+        self, request: export_pb2.DeleteFileRequest, context: Context
+    ) -> export_pb2.DeleteFileResponse:
+        generation_id = convert.to_generation_id(request.generation_id)
+        await self._exporter.delete(generation_id)
+        log.info("deleted", generation_id=generation_id)
+        return export_pb2.DeleteFileResponse()
+
+
+async def _receive(upload: Upload, session: Session) -> Landed:
+    async with aclosing(upload.pcm()) as samples:
+        async for pcm in samples:
+            await session.write(pcm)
+    return await session.finish()

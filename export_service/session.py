@@ -1,0 +1,230 @@
+"""One export: samples in, a finished file in the library."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from export_service.disk import disk_errors
+from export_service.library import Library, sha256_of
+from export_service.loudness import Samples
+from export_service.measurement import Measured, Measurement
+from export_service.normalization import Aim, Normalization, normalization
+from export_service.recording import Recording
+from export_service.spool import BYTES_PER_SAMPLE
+from export_service.tags import Tags, info_tags
+from export_service.wav import Encoding, write_wav
+from service_runtime.errors import Aborted, DataLoss, InvalidArgument, ServiceError
+from service_runtime.telemetry import get_logger
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+PENDING_BYTES = 1 << 19
+"""Samples that may wait for the worker: 2 s of 32 kHz stereo."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is to become of the samples."""
+
+    encoding: Encoding
+    tags: Tags
+    """Cleaned."""
+    aim: Aim
+    generator: str
+    """Our own name and version."""
+
+
+@dataclass(frozen=True)
+class Landed:
+    """The finished file."""
+
+    path: Path
+    file_size_bytes: int
+    file_sha256: str
+    frames: int
+    source: Measured
+    normalization: Normalization
+
+
+class Session:
+    """Takes in the samples of one attempt.
+
+    All that blocks runs in order on a thread of its own, so that samples reach listeners at once however busy other
+    exports are, and nothing is cleaned up while it is in use.
+    """
+
+    def __init__(self, recording: Recording, finish: Finish, library: Library) -> None:
+        self._recording, self._finish, self._library = recording, finish, library
+        take = recording.take
+        self._part = library.part(take.generation_id, take.attempt)
+        self._measurement = Measurement(take.sample_rate_hz, take.channels)
+        self._loop = asyncio.get_running_loop()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="export")
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._storing: asyncio.Future[None] | None = None
+        self._received_frames = 0
+        self._stored_frames = 0
+        self._made: Landed | None = None
+
+    async def open(self) -> None:
+        """Opens the spool; listeners can come."""
+        await self._work(self._open)
+        self._recording.opened = True
+
+    async def write(self, pcm: bytes) -> None:
+        """Takes in whole frames of little-endian float32; waits while the worker is behind.
+
+        Raises InvalidArgument for a sample that is no number, DataLoss for more frames than were announced, and what
+        the disk or a newer attempt has to say. What is wrong may show at a later call.
+        """
+        take = self._recording.take
+        self._received_frames += len(pcm) // (take.channels * BYTES_PER_SAMPLE)
+        if 0 < take.expected_frames < self._received_frames:
+            raise _unexpected(take.expected_frames, "more came")
+        self._pending.append(pcm)
+        self._pending_bytes += len(pcm)
+        if self._storing is None or self._storing.done():
+            if self._storing is not None:
+                self._storing.result()
+            self._storing = asyncio.ensure_future(self._store_pending())
+        if self._pending_bytes > PENDING_BYTES:
+            await asyncio.shield(self._storing)
+
+    async def finish(self) -> Landed:
+        """Makes the file of all samples written, and lands it. Raises as `write` does."""
+        if self._storing is not None:
+            await asyncio.shield(self._storing)
+        recording, take = self._recording, self._recording.take
+        if not recording.frames:
+            raise InvalidArgument("chunk", "the stream has no samples; send at least one frame")
+        if take.expected_frames and recording.frames != take.expected_frames:
+            raise _unexpected(take.expected_frames, f"{recording.frames} came")
+        recording.complete()
+        landed = await self._work(self._land)
+        recording.landed = True
+        return landed
+
+    async def unless_broken_off(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which is cancelled as soon as the recording breaks off."""
+        task = asyncio.ensure_future(work)
+        watch = asyncio.ensure_future(self._broken_off())
+        try:
+            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self._recording.require_unbroken()
+            return task.result()
+        finally:
+            task.cancel()
+            watch.cancel()
+            await asyncio.gather(task, watch, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Ends the session; unless the file has landed, nothing is left of it."""
+        recording = self._recording
+        if self._storing is not None:
+            await asyncio.gather(self._storing, return_exceptions=True)
+        recording.break_off(
+            Aborted(
+                f"the making of generation {recording.take.generation_id}, attempt {recording.take.attempt}, broke off",
+                reason="ATTEMPT_BROKE_OFF",
+            )
+        )
+        try:
+            await self._work(self._clean_up)
+        except OSError as error:
+            # What broke it off is what the caller has to hear; the next start sweeps what a failing disk kept.
+            log.warning("left behind until the next start", error=str(error))
+        self._worker.shutdown(wait=False)
+        if self._made is not None:
+            # Landed, although whoever asked for it went away before it was told.
+            recording.landed, recording.broke_off = True, None
+
+    async def _broken_off(self) -> None:
+        while self._recording.broke_off is None:
+            await self._recording.changed()
+
+    async def _store_pending(self) -> None:
+        try:
+            while self._pending:
+                pcm = b"".join(self._pending)
+                self._pending.clear()
+                self._pending_bytes = 0
+                await self._loop.run_in_executor(self._worker, self._store, pcm)
+        except ServiceError as error:
+            self._recording.break_off(error)  # Told at once, even if no more samples come.
+            raise
+
+    async def _work(self, function: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._worker, function)
+
+    # What follows runs on the worker.
+
+    def _open(self) -> None:
+        with disk_errors("opening the spool"):
+            self._recording.spool.create()
+
+    def _store(self, pcm: bytes) -> None:
+        samples = np.frombuffer(pcm, dtype="<f4").reshape(-1, self._recording.take.channels)
+        finite = np.isfinite(samples)
+        if not finite.all():
+            frame, channel = np.argwhere(~finite)[0].tolist()
+            raise InvalidArgument(
+                "chunk.pcm", f"frame {self._stored_frames + frame}, channel {channel} is {samples[frame, channel]}"
+            )
+        with disk_errors("writing the spool"):
+            self._recording.spool.append(pcm)
+        # Listeners first: measuring can wait.
+        self._loop.call_soon_threadsafe(self._recording.grow, len(samples))
+        self._stored_frames += len(samples)
+        self._measurement.feed(samples)
+
+    def _land(self) -> Landed:
+        recording, take, finish = self._recording, self._recording.take, self._finish
+        source = self._measurement.finish()
+        decided = normalization(source, finish.aim)
+        with disk_errors("writing the file"):
+            write_wav(
+                self._part,
+                self._blocks(),
+                frames=self._stored_frames,
+                channels=take.channels,
+                sample_rate_hz=take.sample_rate_hz,
+                encoding=finish.encoding,
+                gain_db=decided.gain_db,
+                tags=info_tags(finish.tags, take.generation_id, take.attempt, finish.generator),
+                dither_seed=uuid.UUID(take.generation_id).int,
+            )
+            size, sha256 = self._part.stat().st_size, sha256_of(self._part)
+            path = self._library.land(self._part, take.generation_id, recording.require_unbroken)
+            self._made = Landed(path, size, sha256, self._stored_frames, source, decided)
+            recording.spool.finish()
+        return self._made
+
+    def _blocks(self) -> Iterator[Samples]:
+        for block in self._recording.spool.blocks(self._recording.take.channels):
+            self._recording.require_unbroken()
+            yield block
+
+    def _clean_up(self) -> None:
+        if self._made is None:
+            self._recording.spool.remove()
+            self._part.unlink(missing_ok=True)
+
+
+def _unexpected(expected_frames: int, came: str) -> DataLoss:
+    return DataLoss(
+        f"the audio stream does not add up: its header announced {expected_frames} frames, {came}",
+        reason="FRAMES_UNEXPECTED",
+        metadata={"expected_frames": str(expected_frames)},
+    )

@@ -1,0 +1,270 @@
+"""What can be typed after `dgx-music`. What a command needs is imported when it runs: --help answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from gateway.needs import ALL, DATABASE, LIBRARY, MODELS, Needs
+from gateway.options import (
+    MAX_SEED,
+    AsJson,
+    Detach,
+    Everywhere,
+    Force,
+    Id,
+    Limit,
+    Output,
+    Search,
+    ServedName,
+    State,
+    Yes,
+)
+
+if TYPE_CHECKING:
+    from gateway.screen import Screen
+    from gateway.session import Job
+
+app = typer.Typer(
+    name="dgx-music",
+    help="Text in, a finished WAV out, on your own machine.",
+    epilog="Without DGX_MUSIC_GATEWAY_ADDRESS, all runs in this process: no server is needed.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+database = typer.Typer(help="Look after the database.")
+app.add_typer(database, name="db")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"dgx-music {version('dgx-music')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            help="Where everything is kept. Default: DGX_MUSIC_DATA_DIR, else the platform's user data folder.",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Log more, and show where an error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    Everywhere.data_dir, Everywhere.debug = data_dir, debug
+
+
+def _run(job: Job, screen: Screen, needs: Needs = DATABASE) -> NoReturn:
+    from gateway.session import run
+
+    status = run(
+        job,
+        needs=needs,
+        data_dir=Everywhere.data_dir,
+        debug=Everywhere.debug,
+        notice=screen.notice,
+    )
+    raise typer.Exit(status)
+
+
+def _refuse_existing(outputs: list[Path], force: bool) -> None:
+    from gateway.files import refuse_existing
+
+    if not force:
+        refuse_existing(outputs)
+
+
+def _screen(as_json: bool = False) -> Screen:
+    from gateway.screen import Screen
+
+    return Screen(as_json=as_json)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help='What to make, e.g. "lo-fi hip hop at 84 BPM in A minor".')],
+    duration: Annotated[float, typer.Option("--duration", "-d", help="Seconds.")] = 16.0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=MAX_SEED, help="The same seed makes the same again. Default: drawn.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Default: the server's.", show_default=False)] = "",
+    output: Output = None,
+    count: Annotated[int, typer.Option(min=1, max=100, help="Takes, with seeds one after another.")] = 1,
+    force: Force = False,
+    detach: Detach = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make music from a text. Ctrl-C cancels it."""
+    from gateway import making
+
+    if detach and output is not None:
+        raise typer.BadParameter("--detach does not wait for the file that --output would save")
+    if seed is not None and seed + count - 1 > MAX_SEED:
+        raise typer.BadParameter(f"--seed: with --count {count} at most {MAX_SEED - count + 1}")
+    outputs = making.output_names(output, count)
+    _refuse_existing(outputs, force)
+    screen = _screen(as_json)
+    wish = making.Wish(prompt, duration, seed, model, count, outputs, detach)
+    _run(lambda session: making.generate(session, screen, wish), screen, ALL)
+
+
+@app.command(name="list")
+def list_(
+    limit: Limit = 20,
+    state: Annotated[list[State] | None, typer.Option("--state", help="Only these.", show_default=False)] = None,
+    model: Annotated[str, typer.Option(help="Only of this model.", show_default=False)] = "",
+    search: Search = "",
+    as_json: AsJson = False,
+) -> None:
+    """List generations, newest first."""
+    from gateway import looking
+
+    screen = _screen(as_json)
+    states = [f"GENERATION_STATE_{one.name}" for one in state or ()]
+    _run(
+        lambda session: looking.list_generations(
+            session, screen, limit=limit, states=states, model_name=model, search=search
+        ),
+        screen,
+    )
+
+
+@app.command()
+def show(generation_id: Id, as_json: AsJson = False) -> None:
+    """Show all that is known of a generation."""
+    from gateway import looking
+
+    screen = _screen(as_json)
+    _run(lambda session: looking.show(session, screen, generation_id), screen)
+
+
+@app.command()
+def watch(generation_id: Id, as_json: AsJson = False) -> None:
+    """Watch a generation until it is finished. Ctrl-C stops the watching only."""
+    from gateway import making
+
+    screen = _screen(as_json)
+    _run(lambda session: making.watch(session, screen, generation_id), screen, ALL)
+
+
+@app.command()
+def cancel(generation_id: Id, as_json: AsJson = False) -> None:
+    """Stop a generation that waits or is being made."""
+    from gateway import looking
+
+    screen = _screen(as_json)
+    _run(lambda session: looking.cancel(session, screen, generation_id), screen)
+
+
+@app.command()
+def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
+    """Try a failed generation again. Ctrl-C cancels it."""
+    from gateway import making
+
+    screen = _screen(as_json)
+    _run(lambda session: making.retry(session, screen, generation_id, detach=detach), screen, ALL)
+
+
+@app.command()
+def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Delete a generation and its file."""
+    from gateway import looking
+
+    if not yes:
+        typer.confirm(f"Delete generation {generation_id} and its file?", abort=True, err=True)
+    screen = _screen(as_json)
+    _run(lambda session: looking.delete(session, screen, generation_id), screen, LIBRARY)
+
+
+@app.command()
+def download(generation_id: Id, output: Output = None, force: Force = False) -> None:
+    """Save a finished generation's WAV, under its own name in this folder without -o."""
+    from gateway import looking
+
+    if output is not None:
+        _refuse_existing([output], force)
+    screen = _screen()
+    _run(lambda session: looking.save(session, screen, generation_id, output, overwrite=force), screen, LIBRARY)
+
+
+@app.command()
+def stats(as_json: AsJson = False) -> None:
+    """Show figures over all generations."""
+    from gateway import looking
+
+    screen = _screen(as_json)
+    _run(lambda session: looking.statistics(session, screen), screen)
+
+
+@app.command()
+def prompts(
+    limit: Limit = 20,
+    recent: Annotated[bool, typer.Option("--recent", help="Last used first, in place of most used.")] = False,
+    search: Search = "",
+    as_json: AsJson = False,
+) -> None:
+    """List prompts, most used first."""
+    from gateway import looking
+
+    screen = _screen(as_json)
+    _run(lambda session: looking.prompts(session, screen, limit=limit, recent=recent, search=search), screen)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models there are."""
+    from gateway import looking
+
+    screen = _screen(as_json)
+    _run(lambda session: looking.models(session, screen), screen, MODELS)
+
+
+@app.command()
+def serve(
+    service: Annotated[
+        ServedName | None, typer.Argument(help="One service alone; without it, all.", show_default=False)
+    ] = None,
+) -> None:
+    """Keep the services up until Ctrl-C."""
+    from gateway import serving
+
+    serving.serve(None if service is None else service.value, Everywhere.data_dir)
+
+
+@database.command()
+def init() -> None:
+    """Create the database."""
+    from gateway import serving
+
+    print(serving.init_database(Everywhere.data_dir))
+
+
+@database.command()
+def migrate() -> None:
+    """Bring the database to the current schema. Nothing is lost."""
+    from gateway import serving
+
+    print(serving.migrate_database(Everywhere.data_dir))
+
+
+@database.command()
+def reset(yes: Yes = False) -> None:
+    """Delete all rows. Audio files stay."""
+    from gateway import serving
+
+    if not yes:
+        typer.confirm(f"Delete every row of {serving.database_shown(Everywhere.data_dir)}?", abort=True, err=True)
+    print(serving.reset_database(Everywhere.data_dir))

@@ -1,0 +1,73 @@
+"""A generation in words: what is told of it, name by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dgx_music.audio.v1.audio_pb2 import FileEncoding
+from dgx_music.storage.v1.storage_pb2 import Generation
+from gateway.screen import TIMES_REAL_TIME, escaped, local_time, styled_standing
+
+CHANNELS = {1: "mono", 2: "stereo"}
+Facts = Sequence[tuple[str, str]]
+
+
+def facts_of(generation: Generation, file: str, copy: str = "") -> Facts:
+    """What is worth knowing of the music; empty is what is not known (yet). `file`, `copy`: where it is."""
+    return (
+        ("file", escaped(file)),
+        ("copy", escaped(copy)),
+        ("audio", _audio(generation)),
+        ("loudness", _loudness(generation)),
+        ("true peak", _figure(generation, "true_peak_dbtp", "{:.1f} dBTP")),
+        ("tempo", _figure(generation, "bpm", "{:g} BPM")),
+        ("key", _text(generation, "key")),
+        ("genre", _text(generation, "genre")),
+        ("seed", str(generation.seed)),
+        ("model", escaped(f"{generation.model_name} {generation.model_version}".rstrip())),
+        ("made in", _speed(generation)),
+        ("id", generation.id),
+    )
+
+
+def standing_of(generation: Generation) -> Facts:
+    """How it came to be, and where it stands."""
+    attempts = f"{generation.attempt} of {generation.max_attempts}" if generation.attempt else ""
+    times = [
+        (name, local_time(getattr(generation, name)) if generation.HasField(name) else "")
+        for name in ("created_at", "started_at", "completed_at")
+    ]
+    return (
+        ("prompt", escaped(generation.prompt)),
+        ("state", styled_standing(generation)),
+        ("error", escaped(generation.error_message)),
+        *((name.replace("_at", ""), value) for name, value in times),
+        ("attempt", attempts),
+    )
+
+
+def _audio(generation: Generation) -> str:
+    channels = CHANNELS.get(generation.channels, f"{generation.channels} channels")
+    encoding = FileEncoding.Name(generation.file_encoding).removeprefix("FILE_ENCODING_").replace("_", " ")
+    size = f", {generation.file_size_bytes / 1e6:.1f} MB" if generation.file_size_bytes else ""
+    return f"{generation.duration_seconds:g} s, {generation.sample_rate_hz / 1000:g} kHz {channels}, {encoding}{size}"
+
+
+def _loudness(generation: Generation) -> str:
+    loudness = _figure(generation, "integrated_lufs", "{:.1f} LUFS")
+    reason = _text(generation, "normalization_reason")
+    return f"{loudness} ({reason})" if loudness and reason else loudness or reason
+
+
+def _speed(generation: Generation) -> str:
+    seconds = generation.generation_time_seconds
+    return f"{seconds:.2f} s, {generation.duration_seconds / seconds:.0f}{TIMES_REAL_TIME}" if seconds else ""
+
+
+def _figure(generation: Generation, name: str, layout: str) -> str:
+    value = generation.metadata.fields[name].number_value if name in generation.metadata.fields else 0.0
+    return layout.format(value) if value else ""
+
+
+def _text(generation: Generation, name: str) -> str:
+    return escaped(generation.metadata.fields[name].string_value) if name in generation.metadata.fields else ""

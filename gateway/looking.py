@@ -1,0 +1,172 @@
+"""The commands that look at what there is, and look after it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from dgx_music.generation.v1.generation_pb2 import ListModelsRequest
+from dgx_music.storage.v1.storage_pb2 import (
+    PROMPT_ORDER_MOST_RECENT,
+    PROMPT_ORDER_MOST_USED,
+    CancelGenerationRequest,
+    DeleteGenerationRequest,
+    Generation,
+    GetGenerationRequest,
+    GetStatisticsRequest,
+    ListGenerationsRequest,
+    ListPromptsRequest,
+    Prompt,
+)
+from gateway.facts import facts_of, standing_of
+from gateway.files import download
+from gateway.screen import Screen, escaped, local_time, styled_standing
+from gateway.session import CALL_SECONDS, Session
+
+LARGEST_PAGE = 1000
+"""Rows; storage gives no more at once."""
+
+
+async def list_generations(
+    session: Session, screen: Screen, *, limit: int, states: list[str], model_name: str, search: str
+) -> int:
+    """The newest `limit` generations that fit."""
+    request = ListGenerationsRequest(states=states, model_name=model_name, prompt_contains=search)
+    found: list[Generation] = []
+    while len(found) < limit:
+        request.page_size = min(limit - len(found), LARGEST_PAGE)
+        page = await session.music.ListGenerations(request, timeout=CALL_SECONDS)
+        found += page.generations
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    if screen.as_json:
+        for generation in found:
+            screen.message(generation)
+        return 0
+    screen.rows(
+        (("id", False), ("state", False), ("length", False), ("model", False), ("created", False), ("prompt", True)),
+        (
+            (
+                generation.id,
+                styled_standing(generation),
+                f"{generation.duration_seconds:g} s",
+                escaped(generation.model_name),
+                local_time(generation.created_at),
+                escaped(generation.prompt),
+            )
+            for generation in found
+        ),
+    )
+    return 0
+
+
+async def show(session: Session, screen: Screen, generation_id: str) -> int:
+    """All that is known of one generation."""
+    response = await session.music.GetGeneration(GetGenerationRequest(id=generation_id), timeout=CALL_SECONDS)
+    generation = response.generation
+    if screen.as_json:
+        screen.message(generation)
+        return 0
+    file = session.locate(generation.file_path) if generation.file_path else ""
+    screen.facts((*standing_of(generation), *facts_of(generation, file)))
+    return 0
+
+
+async def cancel(session: Session, screen: Screen, generation_id: str) -> int:
+    """Stops a generation that waits or is being made."""
+    response = await session.music.CancelGeneration(CancelGenerationRequest(id=generation_id), timeout=CALL_SECONDS)
+    if screen.as_json:
+        screen.message(response.generation)
+    else:
+        screen.notice(f"cancelled generation {response.generation.id}")
+    return 0
+
+
+async def delete(session: Session, screen: Screen, generation_id: str) -> int:
+    """Deletes a generation and its file."""
+    response = await session.music.DeleteGeneration(DeleteGenerationRequest(id=generation_id), timeout=CALL_SECONDS)
+    if screen.as_json:
+        screen.message(response)
+    else:
+        screen.notice(f"deleted generation {generation_id} and its file")
+    return 0
+
+
+async def save(session: Session, screen: Screen, generation_id: str, output: Path | None, *, overwrite: bool) -> int:
+    """Downloads a finished generation's file."""
+    path = await download(session, generation_id, output, overwrite=overwrite)
+    screen.out.print(str(path), markup=False)
+    return 0
+
+
+async def statistics(session: Session, screen: Screen) -> int:
+    """Figures over all generations."""
+    got = await session.music.GetStatistics(GetStatisticsRequest(), timeout=CALL_SECONDS)
+    if screen.as_json:
+        screen.message(got)
+        return 0
+    screen.facts(
+        (
+            ("generations", f"{got.total_generations}"),
+            ("pending", f"{got.pending_generations}"),
+            ("processing", f"{got.processing_generations}"),
+            ("completed", f"{got.completed_generations}"),
+            ("failed", f"{got.failed_generations}"),
+            ("cancelled", f"{got.cancelled_generations}"),
+            ("prompts", f"{got.total_prompts}"),
+            ("audio", str(timedelta(seconds=round(got.completed_audio_seconds)))),
+            ("files", f"{got.completed_file_bytes / 1e6:.1f} MB"),
+            ("mean time", f"{got.mean_generation_time_seconds:.2f} s"),
+            ("longest wait", f"{got.oldest_pending_seconds:.0f} s" if got.pending_generations else ""),
+        )
+    )
+    return 0
+
+
+async def prompts(session: Session, screen: Screen, *, limit: int, recent: bool, search: str) -> int:
+    """The `limit` prompts used most, or last."""
+    request = ListPromptsRequest(
+        order=PROMPT_ORDER_MOST_RECENT if recent else PROMPT_ORDER_MOST_USED, text_contains=search
+    )
+    found: list[Prompt] = []
+    while len(found) < limit:
+        request.page_size = min(limit - len(found), LARGEST_PAGE)
+        page = await session.music.ListPrompts(request, timeout=CALL_SECONDS)
+        found += page.prompts
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    if screen.as_json:
+        for prompt in found:
+            screen.message(prompt)
+        return 0
+    screen.rows(
+        (("used", False), ("last", False), ("prompt", True)),
+        ((str(prompt.used_count), local_time(prompt.last_used_at), escaped(prompt.text)) for prompt in found),
+    )
+    return 0
+
+
+async def models(session: Session, screen: Screen) -> int:
+    """The models there are."""
+    response = await session.music.ListModels(ListModelsRequest(), timeout=CALL_SECONDS)
+    if screen.as_json:
+        for model in response.models:
+            screen.message(model)
+        return 0
+    screen.rows(
+        (("model", False), ("version", False), ("audio", False), ("longest", False), ("licence", False), ("", True)),
+        (
+            (
+                escaped(model.name) + (" (default)" if model.is_default else ""),
+                escaped(model.version),
+                f"{model.sample_rate_hz / 1000:g} kHz \u00d7 {model.channels}",
+                f"{model.max_duration_seconds:g} s",
+                escaped(model.license),
+                escaped(model.description),
+            )
+            for model in response.models
+        ),
+    )
+    return 0

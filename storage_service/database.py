@@ -1,0 +1,191 @@
+"""The database: its engine, and sessions that read or write.
+
+SQLite by default, Postgres (psycopg 3) by URL. On SQLite a commit is durable when it returns (synchronous=FULL), and
+what will write begins with BEGIN IMMEDIATE: a transaction that reads first and then writes would fail without waiting
+if another wrote in between.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
+
+from service_runtime.errors import FailedPrecondition, ServiceError, Unavailable
+from storage_service.clock import add_clock
+
+RETRY_AFTER_SECONDS = 1.0
+"""When to come back after the database did not answer."""
+
+_WAL_SAFE = (3, 51, 3)
+"""Before this version of SQLite two connections could corrupt a database in WAL mode (the WAL-reset race)."""
+
+_POSTGRES_LOCK_TIMEOUT = "55P03"
+
+_SQLITE_TRANSIENT = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+def journal_mode(sqlite_version: tuple[int, ...]) -> str:
+    """The fastest journal mode that this version of SQLite keeps safe.
+
+    TRUNCATE rather than DELETE: with synchronous=FULL it syncs the emptied journal, so that a power cut just after a
+    commit can't bring the journal back and undo it. DELETE does that only with synchronous=EXTRA.
+    """
+    return "WAL" if sqlite_version >= _WAL_SAFE else "TRUNCATE"
+
+
+def parse_url(url: str | URL) -> URL:
+    """SQLAlchemy's form of a database URL, with the driver that is used. FailedPrecondition if it is not one."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is not None and parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return parsed.set(drivername="sqlite")
+    # The URL itself stays out of the message: it may hold a password.
+    raise FailedPrecondition(
+        "database_url: must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
+        reason="DATABASE_URL_INVALID",
+        metadata={"field": "database_url"},
+    )
+
+
+class Database:
+    """Connections to one database. Open one per process; `dispose` closes its connections."""
+
+    def __init__(self, url: str | URL, *, busy_timeout_seconds: float = 5.0, connections: int = 5) -> None:
+        self.url = parse_url(url)
+        self.busy_timeout_seconds = busy_timeout_seconds
+        self.is_sqlite = self.url.drivername == "sqlite"
+        self.engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine(connections)
+        self._writing = self.engine.execution_options(writing=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for reading only; what it loads stays usable after it. Unavailable if the database is not there."""
+        with _errors_as_ours(), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that commits at the end and rolls back on an exception. Unavailable if locked for too long."""
+        with _errors_as_ours(), Session(self._writing, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    @contextmanager
+    def connect_for_writing(self) -> Iterator[Connection]:
+        """A transaction below the models, for the schema."""
+        with _errors_as_ours(), self._writing.begin() as connection:
+            yield connection
+
+    def dispose(self) -> None:
+        """Closes every connection."""
+        self.engine.dispose()
+
+    def _sqlite_engine(self) -> Engine:
+        in_memory = self.url.database in (None, "", ":memory:")
+        if not in_memory:
+            _make_folder(Path(str(self.url.database)).parent)
+        options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
+        engine = create_engine(
+            self.url, connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds}, **options
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    def _postgres_engine(self, connections: int) -> Engine:
+        try:
+            return create_engine(
+                self.url,
+                pool_size=connections,
+                max_overflow=0,
+                pool_timeout=self.busy_timeout_seconds,
+                pool_pre_ping=True,
+                connect_args={
+                    "connect_timeout": max(2, round(self.busy_timeout_seconds)),  # libpq takes 1 as 2
+                    "options": f"-c lock_timeout={round(self.busy_timeout_seconds * 1000)}",
+                },
+            )
+        except ModuleNotFoundError as error:
+            raise FailedPrecondition(
+                "a Postgres database needs psycopg: pip install 'dgx-music[postgres]'", reason="POSTGRES_DRIVER_MISSING"
+            ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"the database's folder {folder} can't be made ({error.strerror}); "
+            "set DGX_MUSIC_DATA_DIR or DGX_MUSIC_DATABASE_URL to where it can",
+            reason="DATABASE_FOLDER",
+        ) from error
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Python's sqlite3 would begin transactions by itself, and late; `_begin_sqlite` does it.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA journal_mode={journal_mode(sqlite3.sqlite_version_info)}")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    add_clock(connection)
+    connection.create_function("dgx_casefold", 1, str.casefold, deterministic=True)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writing = connection.get_execution_options().get("writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+@contextmanager
+def _errors_as_ours() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        raise _unavailable("every connection to the database is in use") from error
+    except DBAPIError as error:
+        translated = _translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(error: DBAPIError) -> ServiceError | None:
+    """What a caller should know of a driver's error; None where it is a mistake of ours."""
+    original = error.orig
+    if isinstance(original, sqlite3.Error):
+        code = getattr(original, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the low byte is the primary code
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
+        return _unavailable(f"the database can't be used: {original}") if code in _SQLITE_TRANSIENT else None
+    if getattr(original, "sqlstate", None) == _POSTGRES_LOCK_TIMEOUT:
+        return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
+    # Connections that broke or were refused, deadlocks, a full disk: what may pass.
+    if isinstance(error, OperationalError):
+        return _unavailable(f"the database can't be used: {str(original).partition(chr(10))[0]}")
+    return None
+
+
+def _unavailable(problem: str, reason: str = "DATABASE_UNAVAILABLE") -> Unavailable:
+    return Unavailable(f"{problem}; try again", reason=reason, retry_after_seconds=RETRY_AFTER_SECONDS)

@@ -1,0 +1,208 @@
+"""Storage as a library: plain functions on a session, for scripts and tools on the same machine.
+
+They obey the same state machine as the service: a move that is illegal raises FailedPrecondition and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service_runtime.errors import FailedPrecondition, InvalidArgument, NotFound
+from storage_service import creation, lifecycle, prompts, schema
+from storage_service.clock import now
+from storage_service.config import StorageSettings
+from storage_service.database import Database
+from storage_service.models import Generation, Prompt
+from storage_service.states import GenerationStatus
+from storage_service.statistics import statistics
+from storage_service.validation import check_metadata
+
+_opened: Database | None = None
+
+
+def init_db(database_url: str | None = None) -> None:
+    """Opens the database that all functions here use; a new one gets its schema. Unset: the one of the settings."""
+    global _opened
+    database = Database(database_url or StorageSettings().resolved_database_url())
+    schema.ensure(database)
+    if _opened is not None:
+        _opened.dispose()
+    _opened = database
+
+
+def reset_database() -> None:
+    """Removes all generations and prompts, for good."""
+    schema.reset_database(_database())
+
+
+@contextmanager
+def get_session() -> Iterator[Session]:
+    """A session that commits at the end of the block and rolls back on an exception."""
+    with _database().write() as session:
+        yield session
+
+
+def create_generation(
+    session: Session,
+    prompt: str,
+    model_name: str,
+    duration_seconds: float,
+    sample_rate: int,
+    channels: int,
+    file_path: str,
+    model_version: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Generation:
+    """Records a generation as PENDING and counts its prompt. InvalidArgument names the field at fault."""
+    new = creation.NewGeneration(
+        prompt=prompt,
+        model_name=model_name,
+        duration_seconds=duration_seconds,
+        sample_rate=sample_rate,
+        channels=channels,
+        metadata=metadata or {},
+    )
+    return creation.create(session, new, file_path=file_path, model_version=model_version)
+
+
+def get_generation(session: Session, generation_id: str) -> Generation | None:
+    """The generation; None if there is none of this id."""
+    return session.get(Generation, generation_id)
+
+
+def get_all_generations(
+    session: Session, limit: int = 100, offset: int = 0, status: GenerationStatus | str | None = None
+) -> list[Generation]:
+    """Generations, newest first."""
+    newest_first = select(Generation).order_by(Generation.created_at.desc(), Generation.id.desc())
+    if status is not None:
+        newest_first = newest_first.where(Generation.status == _status(status))
+    return list(session.scalars(newest_first.limit(limit).offset(offset)))
+
+
+def get_generations_by_status(session: Session, status: GenerationStatus | str, limit: int = 100) -> list[Generation]:
+    """Generations in one state, newest first."""
+    return get_all_generations(session, limit=limit, status=status)
+
+
+def get_pending_generations(session: Session, limit: int = 100) -> list[Generation]:
+    """Generations that wait, oldest first."""
+    pending = select(Generation).where(Generation.status == GenerationStatus.PENDING)
+    return list(session.scalars(pending.order_by(Generation.created_at, Generation.id).limit(limit)))
+
+
+def count_generations(session: Session, status: GenerationStatus | str | None = None) -> int:
+    """How many generations there are, in all or in one state."""
+    counted = select(func.count()).select_from(Generation)
+    if status is not None:
+        counted = counted.where(Generation.status == _status(status))
+    return session.scalar(counted) or 0
+
+
+def update_generation_status(
+    session: Session, generation_id: str, status: GenerationStatus | str, error_message: str | None = None
+) -> Generation:
+    """Moves a generation to `status`; `error_message` says why it FAILED. NotFound if there is none of this id."""
+    generation = _get(session, generation_id)
+    match _status(status):
+        case GenerationStatus.PENDING:
+            generation.mark_pending()
+        case GenerationStatus.PROCESSING:
+            generation.mark_processing()
+        case GenerationStatus.COMPLETED:
+            generation.mark_completed(_seconds_since_start(session, generation))
+        case GenerationStatus.FAILED:
+            generation.mark_failed(error_message or "no reason was given")
+        case GenerationStatus.CANCELLED:
+            generation.mark_cancelled()
+    return generation
+
+
+def complete_generation(
+    session: Session,
+    generation_id: str,
+    generation_time: float,
+    file_size_bytes: int,
+    metadata: Mapping[str, Any] | None = None,
+) -> Generation:
+    """PROCESSING → COMPLETED; `metadata` is merged key by key. NotFound if there is none of this id."""
+    generation = _get(session, generation_id)
+    check_metadata("metadata", metadata or {}, max_bytes=None)
+    generation.mark_completed(generation_time)
+    generation.file_size_bytes = file_size_bytes
+    generation.set_metadata({**generation.get_metadata(), **(metadata or {})})
+    session.flush()
+    return generation
+
+
+def delete_generation(session: Session, generation_id: str) -> bool:
+    """Removes a generation's row, in any state but PROCESSING; False if there is none of this id."""
+    if session.get(Generation, generation_id) is None:
+        return False
+    lifecycle.remove(session, generation_id)
+    return True
+
+
+def track_prompt_usage(session: Session, text: str) -> Prompt:
+    """Counts one use of a prompt, the first or one more. Creating a generation has counted its prompt already."""
+    return prompts.count_use(session, text)
+
+
+def get_prompt(session: Session, prompt_id: int) -> Prompt | None:
+    """The prompt; None if there is none of this number."""
+    return session.get(Prompt, prompt_id)
+
+
+def get_prompt_by_text(session: Session, text: str) -> Prompt | None:
+    """The prompt of exactly this text; None if it was never used."""
+    return prompts.find(session, text)
+
+
+def get_all_prompts(session: Session, limit: int = 100, offset: int = 0) -> list[Prompt]:
+    """Prompts, last used first."""
+    latest = select(Prompt).order_by(Prompt.last_used_at.desc(), Prompt.id.desc())
+    return list(session.scalars(latest.limit(limit).offset(offset)))
+
+
+def get_most_used_prompts(session: Session, limit: int = 10) -> list[Prompt]:
+    """Prompts, most used first."""
+    most_used = select(Prompt).order_by(Prompt.used_count.desc(), Prompt.id.desc())
+    return list(session.scalars(most_used.limit(limit)))
+
+
+def get_database_stats(session: Session) -> dict[str, int]:
+    """How many generations there are, in all and in each state, and how many prompts."""
+    figures = statistics(session)
+    by_status = {f"{status.value}_generations": count for status, count in figures.by_status.items()}
+    return {"total_generations": figures.total_generations, **by_status, "total_prompts": figures.total_prompts}
+
+
+def _database() -> Database:
+    if _opened is None:
+        raise FailedPrecondition("no database is open; call init_db() first", reason="DATABASE_NOT_OPEN")
+    return _opened
+
+
+def _get(session: Session, generation_id: str) -> Generation:
+    generation = session.get(Generation, generation_id)
+    if generation is None:
+        raise NotFound("generation", generation_id)
+    return generation
+
+
+def _seconds_since_start(session: Session, generation: Generation) -> float:
+    current = session.scalars(select(now())).one()
+    return (current - (generation.started_at or current)).total_seconds()
+
+
+def _status(status: GenerationStatus | str) -> GenerationStatus:
+    try:
+        return GenerationStatus(status)
+    except ValueError as error:
+        names = ", ".join(GenerationStatus)
+        raise InvalidArgument("status", f"must be one of {names}, not {status!r}") from error

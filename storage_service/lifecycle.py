@@ -1,0 +1,92 @@
+"""The moves of a generation through its states, and what anyone may ask of it.
+
+Every move is one UPDATE that names the state it comes from; its row count decides. Only where it hit no row is the row
+read, to say why. What a worker may do under its lease stands in `leases.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import CursorResult, delete, update
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
+
+from service_runtime.errors import NotFound
+from storage_service.clock import now
+from storage_service.models import RETURNED_ROW_WINS, Generation
+from storage_service.notifier import Change, note
+from storage_service.states import CANCEL, DELETABLE, RETRY, GenerationStatus, Transition, illegal_transition
+from storage_service.validation import check_uuid
+
+MAX_BACKOFF_DOUBLINGS = 6
+"""A failed attempt is followed by 1 s of waiting, the next by 2 s, then 4 s … and no more than 64 s."""
+
+FREE_OF_LEASE = {"lease_token": None, "lease_expires_at": None, "stage": None, "progress": 0.0}
+"""What a row that waits has."""
+
+
+def get(session: Session, generation_id: str) -> Generation:
+    """The generation as it stands. NotFound if there is none."""
+    generation = session.get(Generation, check_uuid("id", generation_id), populate_existing=True)
+    if generation is None:
+        raise NotFound("generation", generation_id)
+    return generation
+
+
+def cancel(session: Session, generation_id: str) -> Generation:
+    """PENDING or PROCESSING → CANCELLED. The token stays, so that its holder learns of it at the next renewal."""
+    return _ask(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, completed_at=now(), stage=None)
+
+
+def retry(session: Session, generation_id: str, more_attempts: int = 3) -> Generation:
+    """FAILED → PENDING, with so many more attempts. They go on counting: who holds an earlier one stays superseded."""
+    return _ask(
+        session,
+        generation_id,
+        RETRY,
+        status=GenerationStatus.PENDING,
+        max_attempts=Generation.attempt + more_attempts,
+        started_at=None,
+        completed_at=None,
+        not_before=None,
+        error_message=None,
+        worker_id=None,
+        **FREE_OF_LEASE,
+    )
+
+
+def remove(session: Session, generation_id: str) -> None:
+    """Removes the row, in any state but PROCESSING."""
+    generation = get(session, generation_id)
+    statement = delete(Generation).where(Generation.id == generation.id, Generation.status.in_(DELETABLE))
+    removed = session.execute(statement, execution_options={"synchronize_session": False})
+    assert isinstance(removed, CursorResult)
+    if removed.rowcount == 0:
+        raise illegal_transition(generation.id, "delete", get(session, generation_id).status, DELETABLE)
+    session.expunge(generation)
+    note(session, Change(generation.id, generation.model_name, claimable=False))
+
+
+def move(
+    session: Session, where: Sequence[ColumnElement[bool]], *, due_seconds: float | None = None, **values: Any
+) -> Generation | None:
+    """The one statement of a transition: the row after it, or None where no row was as `where` says."""
+    statement = update(Generation).where(*where).values(**values).returning(Generation)
+    moved = session.scalars(statement, execution_options=RETURNED_ROW_WINS).one_or_none()
+    if moved is not None:
+        if moved.not_before is not None:
+            due_seconds = 2.0 ** min(moved.attempt - 1, MAX_BACKOFF_DOUBLINGS)
+        claimable = moved.is_pending and moved.not_before is None
+        note(session, Change(moved.id, moved.model_name, claimable=claimable, due_seconds=due_seconds))
+    return moved
+
+
+def _ask(session: Session, generation_id: str, transition: Transition, **values: Any) -> Generation:
+    """A transition that anyone may ask for."""
+    wanted = check_uuid("id", generation_id)
+    moved = move(session, [Generation.id == wanted, Generation.status.in_(transition.sources)], **values)
+    if moved is None:
+        raise illegal_transition(wanted, transition.name, get(session, wanted).status, transition.sources)
+    return moved

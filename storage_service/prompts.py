@@ -1,0 +1,33 @@
+"""Distinct prompt texts and how often each was used."""
+
+from __future__ import annotations
+
+import hashlib
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from storage_service.clock import now
+from storage_service.models import RETURNED_ROW_WINS, Prompt
+from storage_service.upsert import insert_into
+from storage_service.validation import check_prompt
+
+
+def text_sha256(text: str) -> str:
+    """What a prompt's uniqueness hangs on: SHA-256 of its UTF-8, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def count_use(session: Session, text: str) -> Prompt:
+    """Counts one use of a prompt, the first or one more, in one statement."""
+    check_prompt("prompt", text)
+    statement = insert_into(session, Prompt).values(text=text, text_sha256=text_sha256(text))
+    counted = statement.on_conflict_do_update(
+        index_elements=[Prompt.text_sha256], set_={"used_count": Prompt.used_count + 1, "last_used_at": now()}
+    ).returning(Prompt)
+    return session.scalars(counted, execution_options=RETURNED_ROW_WINS).one()
+
+
+def find(session: Session, text: str) -> Prompt | None:
+    """The prompt of exactly this text."""
+    return session.scalar(select(Prompt).where(Prompt.text_sha256 == text_sha256(text)))

@@ -1,0 +1,147 @@
+"""The servicer: a message in, a call of the domain, a message out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
+from service_runtime.errors import NotFound
+from service_runtime.telemetry import get_logger
+from storage_service import convert, creation, leases, lifecycle, listing, prompts
+from storage_service.listing import Page
+from storage_service.statistics import statistics
+from storage_service.store import Store
+from storage_service.validation import check_prompt
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+log = get_logger(__name__)
+
+
+class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
+    """dgx_music.storage.v1.StorageService on a store."""
+
+    def __init__(self, store: Store, max_attempts: int) -> None:
+        self._store = store
+        self._max_attempts = max_attempts
+
+    async def CreateGeneration(
+        self, request: storage_pb2.CreateGenerationRequest, context: Context
+    ) -> storage_pb2.CreateGenerationResponse:
+        new = convert.new_generation(request)
+        row = await self._store.write(lambda s: creation.create(s, new, max_attempts=self._max_attempts))
+        log.info("created", generation_id=row.id, model=row.model_name, seconds=row.duration_seconds)
+        return storage_pb2.CreateGenerationResponse(generation=convert.generation_message(row))
+
+    async def GetGeneration(
+        self, request: storage_pb2.GetGenerationRequest, context: Context
+    ) -> storage_pb2.GetGenerationResponse:
+        row = await self._store.read(lambda s: lifecycle.get(s, request.id))
+        return storage_pb2.GetGenerationResponse(generation=convert.generation_message(row))
+
+    async def ListGenerations(
+        self, request: storage_pb2.ListGenerationsRequest, context: Context
+    ) -> storage_pb2.ListGenerationsResponse:
+        chosen, page = convert.generation_filter(request), Page(request.page_size, request.page_token)
+        rows, token = await self._store.read(lambda s: listing.list_generations(s, chosen, page))
+        return storage_pb2.ListGenerationsResponse(
+            generations=map(convert.generation_message, rows), next_page_token=token
+        )
+
+    async def ClaimGeneration(
+        self, request: storage_pb2.ClaimGenerationRequest, context: Context
+    ) -> storage_pb2.ClaimGenerationResponse:
+        row = await self._store.claim(
+            request.worker_id, list(request.model_names), request.lease_seconds, request.wait_seconds
+        )
+        if row is None:
+            return storage_pb2.ClaimGenerationResponse()
+        log.info("claimed", generation_id=row.id, worker_id=row.worker_id, attempt=row.attempt)
+        return storage_pb2.ClaimGenerationResponse(
+            generation=convert.generation_message(row),
+            lease_token=row.lease_token or "",
+            lease_expires_at=convert.timestamp(row.lease_expires_at),
+        )
+
+    async def RenewLease(
+        self, request: storage_pb2.RenewLeaseRequest, context: Context
+    ) -> storage_pb2.RenewLeaseResponse:
+        stage = convert.stage(request)
+        expires_at = await self._store.write(
+            lambda s: leases.renew(s, request.id, request.lease_token, request.lease_seconds, stage, request.progress)
+        )
+        return storage_pb2.RenewLeaseResponse(
+            cancelled=expires_at is None, lease_expires_at=convert.timestamp(expires_at)
+        )
+
+    async def CompleteGeneration(
+        self, request: storage_pb2.CompleteGenerationRequest, context: Context
+    ) -> storage_pb2.CompleteGenerationResponse:
+        completion = convert.completion(request)
+        row = await self._store.write(lambda s: leases.complete(s, request.id, request.lease_token, completion))
+        log.info("completed", generation_id=row.id, seconds=row.generation_time_seconds)
+        return storage_pb2.CompleteGenerationResponse(generation=convert.generation_message(row))
+
+    async def FailGeneration(
+        self, request: storage_pb2.FailGenerationRequest, context: Context
+    ) -> storage_pb2.FailGenerationResponse:
+        ended = request.id, request.lease_token, request.error_message
+        if request.handed_back:
+            row = await self._store.write(lambda s: leases.hand_back(s, *ended))
+            log.info("handed back", generation_id=row.id, reason=row.error_message)
+        else:
+            row = await self._store.write(lambda s: leases.fail(s, *ended, retryable=request.retryable))
+            log.warning("attempt failed", generation_id=row.id, state=row.status.value, error=row.error_message)
+        return storage_pb2.FailGenerationResponse(generation=convert.generation_message(row))
+
+    async def CancelGeneration(
+        self, request: storage_pb2.CancelGenerationRequest, context: Context
+    ) -> storage_pb2.CancelGenerationResponse:
+        row = await self._store.write(lambda s: lifecycle.cancel(s, request.id))
+        log.info("cancelled", generation_id=row.id)
+        return storage_pb2.CancelGenerationResponse(generation=convert.generation_message(row))
+
+    async def RetryGeneration(
+        self, request: storage_pb2.RetryGenerationRequest, context: Context
+    ) -> storage_pb2.RetryGenerationResponse:
+        row = await self._store.write(lambda s: lifecycle.retry(s, request.id, self._max_attempts))
+        log.info("retried", generation_id=row.id)
+        return storage_pb2.RetryGenerationResponse(generation=convert.generation_message(row))
+
+    async def DeleteGeneration(
+        self, request: storage_pb2.DeleteGenerationRequest, context: Context
+    ) -> storage_pb2.DeleteGenerationResponse:
+        await self._store.write(lambda s: lifecycle.remove(s, request.id))
+        log.info("deleted", generation_id=request.id)
+        return storage_pb2.DeleteGenerationResponse()
+
+    async def WatchGeneration(
+        self, request: storage_pb2.WatchGenerationRequest, context: Context
+    ) -> AsyncIterator[storage_pb2.WatchGenerationResponse]:
+        async with aclosing(self._store.watch(request.id)) as snapshots:
+            async for row in snapshots:
+                yield storage_pb2.WatchGenerationResponse(generation=convert.generation_message(row))
+
+    async def GetPrompt(self, request: storage_pb2.GetPromptRequest, context: Context) -> storage_pb2.GetPromptResponse:
+        check_prompt("text", request.text)
+        prompt = await self._store.read(lambda s: prompts.find(s, request.text))
+        if prompt is None:
+            raise NotFound("prompt", request.text if len(request.text) <= 60 else f"{request.text[:60]}…")
+        return storage_pb2.GetPromptResponse(prompt=convert.prompt_message(prompt))
+
+    async def ListPrompts(
+        self, request: storage_pb2.ListPromptsRequest, context: Context
+    ) -> storage_pb2.ListPromptsResponse:
+        order, page = convert.prompt_order(request), Page(request.page_size, request.page_token)
+        rows, token = await self._store.read(lambda s: listing.list_prompts(s, order, request.text_contains, page))
+        return storage_pb2.ListPromptsResponse(prompts=map(convert.prompt_message, rows), next_page_token=token)
+
+    async def GetStatistics(
+        self, request: storage_pb2.GetStatisticsRequest, context: Context
+    ) -> storage_pb2.GetStatisticsResponse:
+        return convert.statistics_message(await self._store.read(statistics))

@@ -1,0 +1,98 @@
+"""What a request may hold. Each check names the field by its path in the request and says what would do."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from service_runtime.errors import InvalidArgument
+
+MAX_PROMPT_CHARACTERS = 10_000
+MAX_NAME_CHARACTERS = 200
+MAX_PATH_CHARACTERS = 4096
+MAX_ERROR_CHARACTERS = 2000
+MAX_MODELS = 1000
+MAX_METADATA_BYTES = 16 * 1024
+MAX_SEED = 2**63 - 1
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters (Unicode category Cc) but tab and line feed."""
+
+
+def check_uuid(field: str, value: str) -> str:
+    """The UUID in lower case."""
+    if not _UUID.fullmatch(value):
+        raise InvalidArgument(field, f"must be a UUID such as 1b4e28ba-2fa1-41d2-883f-0016d3cca427, not {value[:60]!r}")
+    return value.lower()
+
+
+def check_prompt(field: str, text: str) -> None:
+    """1 to 10000 characters, not all blank, without control characters but tab and line feed."""
+    if not text.strip():
+        raise InvalidArgument(field, "is empty; describe the music in words")
+    check_text(field, text, MAX_PROMPT_CHARACTERS)
+
+
+def check_name(field: str, name: str) -> None:
+    """1 to 200 characters, not all blank, without control characters."""
+    if not name.strip():
+        raise InvalidArgument(field, "is empty")
+    check_text(field, name, MAX_NAME_CHARACTERS)
+
+
+def check_text(field: str, text: str, max_characters: int) -> None:
+    """At most so many characters, without control characters but tab and line feed; may be empty."""
+    if len(text) > max_characters:
+        raise InvalidArgument(field, f"has {len(text)} characters; at most {max_characters} are taken")
+    if control := _CONTROL.search(text):
+        raise InvalidArgument(
+            field,
+            f"has the control character U+{ord(control[0]):04X} at position {control.start()}; "
+            "only tab and line feed are taken",
+        )
+
+
+def check_range(field: str, value: float, low: float, high: float, unit: str = "") -> None:
+    """A number from `low` to `high`; NaN is none."""
+    if not low <= value <= high:
+        suffix = f" {unit}" if unit else ""
+        limits = f"at least {low:g}{suffix}" if math.isinf(high) else f"{low:.12g} to {high:.12g}{suffix}"
+        raise InvalidArgument(field, f"must be {limits}, not {value}")
+
+
+def check_finite(field: str, value: float) -> None:
+    """A finite number of seconds, 0 or more."""
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidArgument(field, f"must be 0 or more and finite, not {value}")
+
+
+def check_models(field: str, names: Sequence[str]) -> None:
+    """At least one model name."""
+    if not 1 <= len(names) <= MAX_MODELS:
+        raise InvalidArgument(field, f"must name 1 to {MAX_MODELS} models, not {len(names)}")
+    for index, name in enumerate(names):
+        check_name(f"{field}[{index}]", name)
+
+
+def check_file_path(field: str, path: str) -> None:
+    """A path that stays below the library's folder."""
+    if not path.strip():
+        raise InvalidArgument(field, "is empty; say where the file is, relative to the library's folder")
+    check_text(field, path, MAX_PATH_CHARACTERS)
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise InvalidArgument(field, "must stay below the library's folder: relative, and without '..'")
+
+
+def check_metadata(field: str, metadata: Mapping[str, Any], max_bytes: int | None = MAX_METADATA_BYTES) -> None:
+    """What JSON can hold, at most 16 KiB of it."""
+    try:
+        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(field, f"is not what JSON can hold: {error}") from error
+    if max_bytes is not None and size > max_bytes:
+        raise InvalidArgument(field, f"has {size} bytes as JSON; at most {max_bytes} are taken")

@@ -1,0 +1,371 @@
+"""`dgx-music` as a person runs it: real processes, a data directory of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+
+from dgx_music.generation.v1.generation_pb2 import Model
+from dgx_music.storage.v1 import storage_pb2 as storage
+from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
+from gateway.house import house
+from gateway.needs import LIBRARY
+from gateway.ownership import Owner, enter
+from service_runtime import channel
+
+DGX_MUSIC = Path(sys.executable).with_name("dgx-music")
+SECONDS = 60.0
+"""Longest that a command may take here."""
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """This process's, without settings of the person who runs the tests."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("DGX_MUSIC_")} | settings
+
+
+class Shell:
+    """Runs commands on one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+
+    def run(self, *arguments: str, status: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [DGX_MUSIC, "--data-dir", self.data_dir, *arguments],
+            env=environment(**settings),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return done
+
+    def error(self, *arguments: str, status: int, **settings: str) -> str:
+        """The one line that a command which can't be done says."""
+        done = self.run(*arguments, status=status, **settings)
+        assert done.stdout == ""
+        [line] = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    def generations(self, *arguments: str, status: int = 0, **settings: str) -> list[storage.Generation]:
+        """What a command with --json prints."""
+        done = self.run(*arguments, "--json", status=status, **settings)
+        return [json_format.Parse(line, storage.Generation()) for line in done.stdout.splitlines()]
+
+    @contextmanager
+    def running(self, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that goes on; killed at the end if it still does."""
+        with subprocess.Popen(
+            [DGX_MUSIC, "--data-dir", self.data_dir, *arguments],
+            env=environment(**settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A data directory with a server that is up, which commands join."""
+    shell = Shell(tmp_path_factory.mktemp("served"))
+    with shell.running("serve", DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:0") as server:
+        line_with('"serving"', server)
+        # Its log is read on, or it would wait for a reader one day.
+        reader = threading.Thread(target=server.stderr.read)  # type: ignore[union-attr]
+        reader.start()
+        yield shell
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(SECONDS) == 0
+        reader.join()
+
+
+def line_with(text: str, process: subprocess.Popen[str]) -> str:
+    """Reads its standard error up to the line that holds the text."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return line
+    raise AssertionError(f"it ended without saying {text!r}")
+
+
+def test_help_answers_without_the_libraries_of_the_services() -> None:
+    program = "import sys, gateway.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"grpc", "google", "numpy", "sqlalchemy", "pydantic_settings", "scipy"} & set(done.stdout.split())
+    assert "generate" in subprocess.run([DGX_MUSIC], capture_output=True, text=True, check=True).stdout
+
+
+def test_version(shell: Shell) -> None:
+    assert re.fullmatch(r"dgx-music \d+\.\d+\.\d+\n", shell.run("--version").stdout)
+
+
+def test_a_finished_wav_and_all_that_is_told_of_it(shell: Shell, tmp_path: Path) -> None:
+    copy = tmp_path / "beat.wav"
+    done = shell.run("generate", "techno at 130 BPM in A minor", "-d", "4", "--seed", "7", "-o", str(copy))
+    told = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+?) *$", done.stdout, re.MULTILINE))
+    assert told["tempo"] == "130 BPM"
+    assert told["key"] == "A minor"
+    assert told["seed"] == "7"
+    assert told["loudness"].endswith("LUFS")
+    assert told["true peak"].endswith("dBTP")
+    assert told["copy"] == str(copy)
+    assert Path(told["file"]).read_bytes() == copy.read_bytes()
+    with wave.open(str(copy)) as wav:
+        assert (wav.getnframes(), wav.getframerate(), wav.getnchannels(), wav.getsampwidth()) == (128_000, 32_000, 2, 3)
+    assert re.search("[\u2801-\u28ff]{20}", done.stdout), "no waveform"
+    assert "model: sketch" in done.stderr
+    assert not list(tmp_path.glob("*.part"))
+
+    [shown] = shell.generations("show", told["id"])
+    assert shown.metadata["bpm"] == 130
+
+    saved = tmp_path / "saved.wav"
+    assert shell.run("download", told["id"], "-o", str(saved)).stdout.strip() == str(saved)
+    assert saved.read_bytes() == copy.read_bytes()
+    assert "--force" in shell.error("download", told["id"], "-o", str(saved), status=2)
+
+    assert shell.run("delete", told["id"], "--yes", "--json").stdout == "{}\n"
+    assert not Path(told["file"]).exists()
+    assert "generation" in shell.error("show", told["id"], status=1)
+
+
+def test_the_same_seed_makes_the_same_and_takes_differ(shell: Shell, tmp_path: Path) -> None:
+    outputs = tmp_path / "take.wav"
+    first = shell.generations("generate", "house", "-d", "1", "--seed", "5", "--count", "2", "-o", str(outputs))
+    assert [one.seed for one in first] == [5, 6]
+    assert {path.name for path in tmp_path.glob("*.wav")} == {"take-1.wav", "take-2.wav"}
+    [again] = shell.generations("generate", "house", "-d", "1", "--seed", "6")
+    assert again.metadata["pcm_sha256"] == first[1].metadata["pcm_sha256"] != first[0].metadata["pcm_sha256"]
+    assert "take-1.wav" in shell.error("generate", "house", "--count", "2", "-o", str(outputs), status=2)
+
+
+def test_figures_prompts_and_models(served: Shell) -> None:
+    for prompt in ("jazz", "rock [b]", "jazz"):
+        served.run("generate", prompt, "-d", "0.5")
+    figures = json_format.Parse(served.run("stats", "--json").stdout, storage.GetStatisticsResponse())
+    assert figures.completed_generations >= 3
+    assert "completed" in served.run("stats").stdout
+    used = [json_format.Parse(line, storage.Prompt()) for line in served.run("prompts", "--json").stdout.splitlines()]
+    assert [(prompt.text, prompt.used_count) for prompt in used[:2]] == [("jazz", 2), ("rock [b]", 1)]
+    assert "rock [b]" in served.run("prompts", "--recent", "--search", "rock").stdout
+    assert len(served.generations("list", "--limit", "2")) == 2
+    [rock] = served.generations("list", "--search", "ROCK", "--state", "completed", "--model", "sketch")
+    assert rock.id in served.run("list").stdout
+    assert "completed" in served.run("show", rock.id).stdout
+    [model] = [json_format.Parse(line, Model()) for line in served.run("models", "--json").stdout.splitlines()]
+    assert model.name == "sketch"
+    assert "sketch (default)" in served.run("models").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("generate", ""), "PROMPT: "),
+        (("generate", "x" * 100_000), "PROMPT: "),
+        (("generate", b"\xff".decode(errors="surrogateescape")), "UTF-8"),
+        (("generate", "x", "--duration", "0"), "--duration: "),
+        (("generate", "x", "--duration", "-1"), "--duration: "),
+        (("generate", "x", "--duration", "1e9"), "--duration: "),
+        (("generate", "x", "--duration", "nan"), "--duration: "),
+        (("generate", "x", "--model", "musicgen-huge"), "--model: "),
+        (("generate", "x", "--seed", "-1"), "--seed"),
+        (("generate", "x", "--seed", str(2**63 - 1), "--count", "2"), "--seed: "),
+        (("generate", "x", "-o", "/nowhere/at/all.wav"), "--output: "),
+        (("generate", "x", "--detach", "-o", "x.wav"), "--detach"),
+        (("show", "not-an-id"), "ID: "),
+        (("generate",), "prompt"),
+        (("sing",), "sing"),
+        (("db",), "command"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(served: Shell, arguments: tuple[str, ...], says: str) -> None:
+    assert says in served.error(*arguments, status=2)
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "cancel", "retry", "delete", "download"])
+def test_an_unknown_id_is_one_line(served: Shell, command: str) -> None:
+    unknown = str(uuid.uuid4())
+    assert unknown in served.error(command, unknown, *(["--yes"] if command == "delete" else []), status=1)
+
+
+def test_detached_work_goes_on_and_can_be_watched_and_cancelled(served: Shell) -> None:
+    generation_id = served.run("generate", "house", "-d", "2", "--detach").stdout.strip()
+    assert "LUFS" in served.run("watch", generation_id).stdout
+    [other] = served.generations("generate", "house", "-d", "3600", "--detach")
+    assert "cancelled" in served.run("cancel", other.id).stderr
+    assert "was cancelled" in served.run("watch", other.id, status=1).stderr
+    assert "CANCELLED" in served.error("retry", other.id, status=1)
+
+
+def test_a_data_directory_in_use_is_left_alone(served: Shell) -> None:
+    for command in (["serve"], ["serve", "export"], ["db", "reset", "--yes"]):
+        assert "stop it" in served.error(*command, status=1)
+
+
+def test_detach_needs_a_server(shell: Shell) -> None:
+    assert "dgx-music serve" in shell.error("generate", "x", "--detach", status=2)
+    assert shell.generations("list") == []
+
+
+def test_bad_settings_are_one_line(shell: Shell, tmp_path: Path) -> None:
+    assert "DGX_MUSIC_LOG_LEVEL=loud" in shell.error("list", status=2, DGX_MUSIC_LOG_LEVEL="loud")
+    assert "DGX_MUSIC_GATEWAY_ADDRESS" in shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:1")
+    (tmp_path / "file").touch()
+    assert "--data-dir" in Shell(tmp_path / "file").error("list", status=1)
+
+
+def test_global_options_may_stand_anywhere_and_debug_shows_where(shell: Shell, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shell.run("list", f"--data-dir={other}")
+    assert (other / "run").is_dir()
+    assert not shell.data_dir.exists()
+    done = shell.run("show", "not-an-id", "--debug", "--data-dir", str(other), status=2)
+    assert "Traceback" in done.stderr
+
+
+async def fail_one(data_dir: Path) -> str:
+    """A generation that failed, as a worker would leave it."""
+    with enter(data_dir) as owner:
+        assert isinstance(owner, Owner)
+        async with house(owner, data_dir, names=LIBRARY), channel.connect(owner.address) as behind:
+            stub = StorageServiceStub(behind)
+            request = storage.CreateGenerationRequest(
+                prompt="polka", model_name="sketch", duration_seconds=0.5, sample_rate_hz=32_000, channels=2
+            )
+            created = await stub.CreateGeneration(request, timeout=SECONDS)
+            claimed = await stub.ClaimGeneration(
+                storage.ClaimGenerationRequest(worker_id="test", model_names=["sketch"], lease_seconds=30),
+                timeout=SECONDS,
+            )
+            failed = storage.FailGenerationRequest(
+                id=created.generation.id, lease_token=claimed.lease_token, error_message="out of tune"
+            )
+            await stub.FailGeneration(failed, timeout=SECONDS)
+    return created.generation.id
+
+
+async def test_what_failed_says_why_and_can_be_tried_again(shell: Shell) -> None:
+    generation_id = await fail_one(shell.data_dir)
+    done = await asyncio.to_thread(shell.run, "watch", generation_id, status=1)
+    assert f"failed: out of tune; to try it again: dgx-music retry {generation_id}" in done.stderr
+    assert "dgx-music serve" in await asyncio.to_thread(shell.error, "retry", generation_id, "--detach", status=2)
+    assert "LUFS" in (await asyncio.to_thread(shell.run, "retry", generation_id)).stdout
+
+
+def test_delete_asks_first(shell: Shell) -> None:
+    done = subprocess.run(
+        [DGX_MUSIC, "--data-dir", shell.data_dir, "delete", str(uuid.uuid4())],
+        env=environment(),
+        input="n\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "nothing was done" in done.stderr
+
+
+def test_the_database_commands(shell: Shell) -> None:
+    assert "created" in shell.run("db", "init").stdout
+    assert "already" in shell.run("db", "init").stdout
+    shell.run("generate", "ambient", "-d", "0.5")
+    assert "revision" in shell.run("db", "migrate").stdout
+    assert "empty" in shell.run("db", "reset", "--yes").stdout
+    assert shell.generations("list") == []
+
+
+def test_a_terminal_gets_a_bar(shell: Shell) -> None:
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [DGX_MUSIC, "--data-dir", shell.data_dir, "generate", "waltz", "-d", "60"],
+        env=environment(TERM="xterm", COLUMNS="120"),
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # What a terminal gives when nobody writes to it any more.
+            while part := os.read(ours, 4096):
+                shown += part
+        out, _ = process.communicate(timeout=SECONDS)
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"LUFS" in out
+    assert re.search(r"[\d.]+/60 s", shown.decode(errors="ignore"))
+    assert "real time" in shown.decode(errors="ignore")
+
+
+def test_ctrl_c_cancels_the_generation_and_says_so(shell: Shell) -> None:
+    with shell.running("generate", "drum and bass", "--duration", "3600") as process:
+        generation_id = line_with("generating", process).partition(":")[0]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGINT
+    assert f"cancelled generation {generation_id}" in err
+    assert out == ""
+    [left] = shell.generations("show", generation_id)
+    assert left.state == storage.GENERATION_STATE_CANCELLED
+    assert not list(shell.data_dir.glob("outputs/**/*.wav"))
+
+
+def test_two_commands_at_once_on_one_data_directory(shell: Shell) -> None:
+    arguments = ("generate", "lo-fi", "-d", "20", "--json")
+    with shell.running(*arguments) as one, shell.running(*arguments) as other:
+        for process in (one, other):
+            out, err = process.communicate(timeout=SECONDS)
+            assert process.returncode == 0, err
+            assert json.loads(out)["state"] == "GENERATION_STATE_COMPLETED"
+    assert len(shell.generations("list")) == 2
+
+
+def test_an_interrupted_owner_serves_its_guest_to_the_end(shell: Shell) -> None:
+    with shell.running("generate", "trap", "--duration", "3600") as owner:
+        line_with("generating", owner)
+        with shell.running("generate", "rock", "--duration", "300") as guest:
+            line_with("generating", guest)
+            owner.send_signal(signal.SIGINT)
+            line_with("cancelled generation", owner)
+            line_with("another dgx-music command", owner)
+            out, err = guest.communicate(timeout=SECONDS)
+            assert guest.returncode == 0, err
+            assert "LUFS" in out
+        owner.wait(SECONDS)
+        assert owner.returncode == 128 + signal.SIGINT
+    states = [generation.state for generation in shell.generations("list")]
+    assert states == [storage.GENERATION_STATE_COMPLETED, storage.GENERATION_STATE_CANCELLED]
+
+
+def test_a_killed_owner_is_succeeded_and_its_work_is_not_lost(shell: Shell) -> None:
+    with shell.running("generate", "jazz", "--duration", "300", DGX_MUSIC_LEASE_SECONDS="1") as process:
+        generation_id = line_with("generating", process).partition(":")[0]
+        process.kill()
+    assert [one.id for one in shell.generations("list")] == [generation_id]
+    *changes, last = shell.generations("watch", generation_id)
+    assert last.state == storage.GENERATION_STATE_COMPLETED
+    assert last.attempt == 2
+    assert changes

@@ -1,0 +1,785 @@
+"""The export service over real gRPC: streams in, files, listeners, downloads out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import uuid
+import wave
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pyebur128
+import pytest
+import soundfile
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from dgx_music.audio.v1 import audio_pb2
+from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from export_service.config import ExportSettings
+from export_service.server import build
+from service_runtime.channel import connect
+from service_runtime.pcm import PcmReader, PcmWriter, live_header
+from service_runtime.server import running
+
+RATE = 32_000
+TIMEOUT = 20
+TAGS = export_pb2.Tags(model_name="sketch", model_version="1", genre="house", bpm=124, key="C minor", license="CC0")
+Request = export_pb2.ExportRequest
+
+
+def music(seconds: float, channels: int = 2, seed: int = 1, level: float = 1.0) -> np.ndarray:
+    """[frames, channels]: a chord that swells, and hits."""
+    random = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    chord = sum(np.sin(2 * np.pi * f * time) for f in (110.0, 220.0, 277.2)) * 0.1 * (1.1 + np.sin(time))
+    hits = random.standard_normal((len(time), channels)) * 0.05 * np.exp(-(time % 0.5) * 25)[:, None]
+    return ((chord[:, None] + hits) * level).astype(np.float32)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def header(generation_id, samples, *, attempt=1, expected=None, encoding=0, tags=TAGS, **changes):
+    frames = len(samples) if expected is None else expected
+    audio = live_header(generation_id, attempt, RATE, samples.shape[1], frames)
+    for name, value in changes.items():
+        setattr(audio, name, value)
+    return Request(header=export_pb2.ExportHeader(audio=audio, file_encoding=encoding, tags=tags))
+
+
+def parts(generation_id, samples, **header_changes) -> list[Request]:
+    writer = PcmWriter(samples.shape[1])
+    chunks = [Request(chunk=chunk) for chunk in writer.chunks(samples.tobytes())]
+    return [header(generation_id, samples, **header_changes), *chunks, Request(end=writer.end())]
+
+
+class Client:
+    """A service under a data directory of its own, and its stub."""
+
+    def __init__(self, data_dir: Path, stub: export_pb2_grpc.ExportServiceAsyncStub) -> None:
+        self.data_dir, self.stub = data_dir, stub
+
+    async def export(self, generation_id, samples, **changes) -> export_pb2.ExportResponse:
+        return await self.send(parts(generation_id, samples, **changes))
+
+    async def send(self, requests: Sequence[Request], close: bool = True) -> export_pb2.ExportResponse:
+        """Sends what is given; `close` False where the server is to end the call by itself.
+
+        By hand and never more than is due: grpc.aio's client takes a write that the end of the call cuts off for an
+        error of its own (grpc/grpc#36066).
+        """
+        upload = self.upload()
+        await upload.send(*requests)
+        return await (upload.finish() if close else upload.call)
+
+    def files(self) -> set[str]:
+        """All files under the data directory but the socket."""
+        found = (path for path in self.data_dir.rglob("*") if path.is_file())
+        return {path.relative_to(self.data_dir).as_posix() for path in found}
+
+    def upload(self) -> Upload:
+        return Upload(self.stub)
+
+    async def listen(self, generation_id, start_frame=0, level=0, wait_seconds=0.0) -> Heard:
+        heard = Heard(self.stub, generation_id, start_frame, level, wait_seconds)
+        await heard.begin()
+        return heard
+
+    async def hear(self, generation_id, start_frame=0, level=0, wait_seconds=0.0):
+        return await (await self.listen(generation_id, start_frame, level, wait_seconds)).rest()
+
+
+class Upload:
+    """An export that is fed by hand."""
+
+    def __init__(self, stub) -> None:
+        self.call = stub.Export(timeout=TIMEOUT)
+
+    async def send(self, *requests: Request) -> None:
+        for request in requests:
+            await self.call.write(request)
+
+    async def finish(self) -> export_pb2.ExportResponse:
+        await self.call.done_writing()
+        return await self.call
+
+
+class Heard:
+    """A listener that checks what it hears as it comes."""
+
+    def __init__(self, stub, generation_id, start_frame, level, wait_seconds) -> None:
+        request = export_pb2.StreamAudioRequest(
+            generation_id=generation_id, start_frame=start_frame, level=level, wait_seconds=wait_seconds
+        )
+        self.call = stub.StreamAudio(request, timeout=TIMEOUT)
+        self.start_frame = start_frame
+        self.pcm = b""
+
+    async def begin(self) -> None:
+        self.responses = aiter(self.call)
+        first = await anext(self.responses)
+        self.header = first.header
+        self.reader = PcmReader(first.header)
+
+    async def until(self, frames: int) -> np.ndarray:
+        """Reads on until so many frames have come."""
+        async for response in self.responses:
+            assert response.chunk.start_frame == self.start_frame + self.reader.frames
+            self.pcm += self.reader.accept(response.chunk)
+            if self.reader.frames >= frames:
+                break
+        return self.samples
+
+    async def rest(self) -> np.ndarray:
+        """Reads to the end, which has to add up."""
+        ended = False
+        async for response in self.responses:
+            assert not ended
+            if response.WhichOneof("part") == "end":
+                self.reader.finish(response.end)
+                ended = True
+            else:
+                assert response.chunk.start_frame == self.start_frame + self.reader.frames
+                self.pcm += self.reader.accept(response.chunk)
+        assert ended
+        return self.samples
+
+    @property
+    def samples(self) -> np.ndarray:
+        return np.frombuffer(self.pcm, dtype="<f4").reshape(-1, self.header.channels)
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, **changes) -> AsyncIterator[Client]:
+    settings = ExportSettings(data_dir=data_dir, **{"grace_seconds": 0.2, **changes})
+    with tempfile.TemporaryDirectory() as folder:  # A socket's path has to be short.
+        address = f"unix:{folder}/export.sock"
+        async with connect(address) as channel, running([build(settings)], [address], settings):
+            yield Client(data_dir, export_pb2_grpc.ExportServiceStub(channel))
+
+
+@pytest.fixture
+async def client(tmp_path) -> AsyncIterator[Client]:
+    async with serving(tmp_path) as client:
+        yield client
+
+
+@asynccontextmanager
+async def refused(code: str, reason: str | None = None, field: str | None = None, says: str = ""):
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        yield
+    error = raised.value
+    assert error.code().name == code, error.details()
+    assert says in (error.details() or "")
+    info, violations = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in rpc_status.from_call(error).details:
+        detail.Unpack(info) or detail.Unpack(violations)
+    if reason is not None:
+        assert info.reason == reason
+    if field is not None:
+        assert [violation.field for violation in violations.field_violations] == [field]
+
+
+# Export.
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+async def test_a_finished_measured_tagged_file(client, channels):
+    generation_id, samples = new_id(), music(5, channels)
+    response = await client.export(generation_id, samples)
+    path = client.data_dir / response.file_path
+    assert path.name == f"{generation_id}.wav"
+    assert path.parent.parent.parent.parent == client.data_dir / "outputs"
+    assert response.file_size_bytes == path.stat().st_size
+    assert response.file_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert response.pcm_sha256 == hashlib.sha256(samples.tobytes()).hexdigest()
+    assert (response.frames, response.duration_seconds) == (5 * RATE, 5.0)
+    assert (response.sample_rate_hz, response.channels) == (RATE, channels)
+    assert response.file_encoding == audio_pb2.FILE_ENCODING_PCM_24
+
+    read, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    assert (rate, read.shape) == (RATE, samples.shape)
+    mode = pyebur128.MeasurementMode
+    meter = pyebur128.R128State(channels, RATE, mode.MODE_I | mode.MODE_TRUE_PEAK)
+    meter.add_frames(read.ravel(), len(read))
+    assert pyebur128.get_loudness_global(meter) == pytest.approx(-16, abs=0.05)
+    assert pyebur128.get_true_peak(meter, 0) <= 10 ** (-1 / 20)
+
+    assert response.normalization.mode == export_pb2.NORMALIZATION_MODE_LINEAR
+    gain = response.normalization.gain_db
+    assert response.file.integrated_lufs == pytest.approx(-16, abs=0.01)
+    for figure in ("integrated_lufs", "max_momentary_lufs", "max_short_term_lufs", "true_peak_dbtp"):
+        assert getattr(response.file, figure) == pytest.approx(getattr(response.source, figure) + gain)
+    assert response.file.range_lu == response.source.range_lu
+    np.testing.assert_allclose(read, samples * 10 ** (gain / 20), atol=2**-23)
+    with soundfile.SoundFile(path) as file:
+        assert generation_id in file.comment
+        assert "AI-generated" in file.comment
+        assert file.genre == "house"
+    assert client.files() == {response.file_path, f"spool/{generation_id}.1.pcm"}
+
+
+async def test_held_back_for_the_ceiling_and_says_so(client):
+    samples = music(5, level=0.2)
+    samples[1000:1003] = 0.9
+    response = await client.export(new_id(), samples)
+    assert response.file.true_peak_dbtp == pytest.approx(-1, abs=0.001)
+    assert response.file.true_peak_dbtp <= -1
+    assert response.file.integrated_lufs == pytest.approx(-16 - response.normalization.shortfall_lu, abs=0.001)
+    assert "held back" in response.normalization.reason
+
+
+async def test_too_short_for_a_loudness_is_left_alone(client):
+    samples = music(0.3)
+    response = await client.export(new_id(), samples)
+    assert response.normalization.mode == export_pb2.NORMALIZATION_MODE_NONE
+    assert "too short" in response.normalization.reason
+    assert not response.source.HasField("integrated_lufs")
+    read, _ = soundfile.read(client.data_dir / response.file_path, dtype="float32")
+    np.testing.assert_allclose(read, samples, atol=2**-23)
+
+
+async def test_digital_silence(client):
+    response = await client.export(new_id(), np.zeros((RATE, 2), dtype=np.float32))
+    assert response.normalization.mode == export_pb2.NORMALIZATION_MODE_NONE
+    assert "too quiet" in response.normalization.reason
+    assert not response.file.HasField("true_peak_dbtp")
+    assert response.frames == RATE
+
+
+async def test_one_frame(client):
+    response = await client.export(new_id(), np.full((1, 1), 0.5, dtype=np.float32))
+    assert soundfile.info(client.data_dir / response.file_path).frames == 1
+
+
+@pytest.mark.parametrize(("encoding", "subtype"), [(1, "PCM_24"), (2, "PCM_16"), (3, "FLOAT")])
+async def test_encodings(client, encoding, subtype):
+    response = await client.export(new_id(), music(1), encoding=encoding)
+    assert soundfile.info(client.data_dir / response.file_path).subtype == subtype
+    assert response.file_encoding == encoding
+    if subtype == "PCM_16":
+        with wave.open(str(client.data_dir / response.file_path)) as file:
+            assert file.getnframes() == RATE
+
+
+async def test_the_same_stream_gives_the_same_file_however_it_is_cut(client):
+    samples, generation_id = music(3), new_id()
+    one = await client.export(generation_id, samples)
+    writer, view, chunks = PcmWriter(2), samples.tobytes(), []
+    for start, end in itertools.pairwise(range(0, len(view) + 1, 8 * 96)):
+        chunks += [Request(chunk=chunk) for chunk in writer.chunks(view[start:end])]
+    chunks = [header(generation_id, samples), *chunks, Request(end=writer.end())]
+    other = await client.send(chunks)
+    assert other.file_sha256 == one.file_sha256
+
+
+async def test_absurdly_loud_samples_are_brought_down(client):
+    response = await client.export(new_id(), music(1, level=1e30))
+    assert response.file.integrated_lufs == pytest.approx(-16, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"generation_id": "../../etc/passwd"}, "header.audio.generation_id"),
+        ({"generation_id": "123E4567-E89B-12D3-A456-426614174000"}, "header.audio.generation_id"),
+        ({"generation_id": ""}, "header.audio.generation_id"),
+        ({"attempt": 0}, "header.audio.attempt"),
+        ({"level": audio_pb2.AUDIO_LEVEL_FINAL}, "header.audio.level"),
+        ({"level": 0}, "header.audio.level"),
+        ({"sample_rate_hz": 100}, "header.audio.sample_rate_hz"),
+        ({"channels": 9}, "header.audio.channels"),
+        ({"encoding": 7}, "header.file_encoding"),
+        ({"tags": export_pb2.Tags(bpm=float("nan"))}, "header.tags.bpm"),
+    ],
+)
+async def test_a_header_that_can_not_be(client, changes, field):
+    sent = header(changes.pop("generation_id", new_id()), music(0.1), **changes)
+    async with refused("INVALID_ARGUMENT", field=field):
+        await client.send([sent], close=False)
+    assert client.files() == set()
+
+
+def damaged(case: str, generation_id: str) -> tuple[list[Request], bool]:
+    """What is sent, and whether the stream is then closed."""
+    good = parts(generation_id, music(2))
+    match case:
+        case "gap":
+            return [*good[:2], good[3]], False
+        case "repeat":
+            return [*good[:3], good[2]], False
+        case "checksum":
+            good[2].chunk.crc32c ^= 1
+            return good[:3], False
+        case "half a frame":
+            good[2].chunk.pcm = good[2].chunk.pcm[:-2]
+            return good[:3], False
+        case "wrong start":
+            good[1].chunk.start_frame = 1
+            return good[:2], False
+        case "total":
+            good[-1].end.total_frames += 1
+            return good, False
+        case "hash":
+            good[-1].end.sha256 = "0" * 64
+            return good, False
+        case "no end":
+            return good[:-1], True
+        case "after end":
+            return [*good, good[1]], False
+        case "fewer than expected":
+            good[0].header.audio.expected_frames += 1
+            return good, True
+        case _:
+            good[0].header.audio.expected_frames = 8192
+            return good[:3], False
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("gap", "CHUNK_OUT_OF_ORDER"),
+        ("repeat", "CHUNK_OUT_OF_ORDER"),
+        ("checksum", "CHUNK_CHECKSUM"),
+        ("half a frame", "CHUNK_SIZE"),
+        ("wrong start", "CHUNK_OUT_OF_ORDER"),
+        ("total", "END_MISMATCH"),
+        ("hash", "END_MISMATCH"),
+        ("no end", "END_MISSING"),
+        ("after end", "PART_AFTER_END"),
+        ("fewer than expected", "FRAMES_UNEXPECTED"),
+        ("more than expected", "FRAMES_UNEXPECTED"),
+    ],
+)
+async def test_what_does_not_add_up_leaves_nothing(client, case, reason):
+    generation_id = new_id()
+    async with refused("DATA_LOSS", reason):
+        await client.send(*damaged(case, generation_id))
+    assert client.files() == set()
+    await client.export(generation_id, music(0.5))  # The same attempt may be made again.
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+async def test_what_is_no_number_is_named(client, bad):
+    samples = music(3)
+    samples[70_001, 1] = bad
+    async with refused("INVALID_ARGUMENT", field="chunk.pcm", says="frame 70001, channel 1"):
+        await client.send(parts(new_id(), samples)[: 2 + 70_001 // 8192], close=False)
+    assert client.files() == set()
+
+
+@pytest.mark.parametrize(
+    ("requests", "field", "close"),
+    [
+        (lambda good: good[1:2], "header", False),
+        (lambda good: [], "header", True),
+        (lambda good: [good[0], good[0]], "header", False),
+        (lambda good: [good[0], Request()], "part", False),
+        (lambda good: [good[0], Request(end=PcmWriter(2).end())], "chunk", True),
+    ],
+    ids=["no header", "nothing", "two headers", "an empty part", "no samples"],
+)
+async def test_parts_out_of_place(client, requests, field, close):
+    good = parts(new_id(), music(0.2), expected=0)
+    async with refused("INVALID_ARGUMENT", field=field):
+        await client.send(requests(good), close)
+    assert client.files() == set()
+
+
+async def test_a_caller_that_goes_away_leaves_nothing(client):
+    generation_id, samples = new_id(), music(2)
+    upload = client.upload()
+    good = parts(generation_id, samples)
+    await upload.send(*good[:3])
+    heard = await client.listen(generation_id, wait_seconds=5)
+    await heard.until(8192)
+    upload.call.cancel()
+    async with refused("ABORTED", "ATTEMPT_BROKE_OFF"):
+        await heard.rest()
+    await client.export(generation_id, samples)  # Comes after the cleaning up.
+    assert len(client.files()) == 2
+
+
+# Attempts.
+
+
+async def test_a_newer_attempt_supersedes_an_older_one_in_progress(client):
+    generation_id, samples = new_id(), music(3)
+    older, good = client.upload(), parts(generation_id, samples)
+    await older.send(*good[:4])
+    heard = await client.listen(generation_id, wait_seconds=5)
+    await heard.until(24_576)
+    response = await client.export(generation_id, samples, attempt=2)
+    async with refused("ABORTED", "ATTEMPT_SUPERSEDED"):
+        await older.call
+    async with refused("ABORTED", "ATTEMPT_BROKE_OFF", says=f"start_frame {heard.reader.frames}"):
+        await heard.rest()
+    resumed = await client.listen(generation_id, heard.reader.frames, audio_pb2.AUDIO_LEVEL_LIVE)
+    assert resumed.header.attempt == 2
+    np.testing.assert_array_equal(np.concatenate([heard.samples, await resumed.rest()]), samples)
+    assert client.files() == {response.file_path, f"spool/{generation_id}.2.pcm"}
+
+
+async def test_an_attempt_in_progress_is_not_made_twice(client):
+    generation_id, samples = new_id(), music(1)
+    upload, good = client.upload(), parts(generation_id, samples)
+    await upload.send(*good[:2])
+    await (await client.listen(generation_id, wait_seconds=5)).until(1)
+    async with refused("ABORTED", "ATTEMPT_IN_PROGRESS"):
+        await client.send(good[:1], close=False)
+    async with refused("FAILED_PRECONDITION", "EXPORT_IN_PROGRESS"):
+        await client.stub.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=TIMEOUT)
+    await upload.send(*good[2:])
+    assert (await upload.finish()).frames == RATE
+
+
+async def test_a_finished_one_is_replaced_by_the_same_or_a_newer_attempt_only(client):
+    generation_id = new_id()
+    await client.export(generation_id, music(1), attempt=2)
+    async with refused("ABORTED", "ATTEMPT_SUPERSEDED"):
+        await client.send([header(generation_id, music(1))], close=False)
+    again = await client.export(generation_id, music(2), attempt=2)
+    assert again.frames == 2 * RATE
+    assert client.files() == {again.file_path, f"spool/{generation_id}.2.pcm"}
+    newer = await client.export(generation_id, music(3), attempt=3)
+    assert client.files() == {newer.file_path, f"spool/{generation_id}.3.pcm"}
+    assert newer.file_path == again.file_path
+    heard = await client.listen(generation_id)
+    assert heard.header.attempt == 3
+
+
+async def test_a_stale_attempt_is_known_by_the_file_when_nothing_else_remembers(tmp_path):
+    generation_id = new_id()
+    async with serving(tmp_path, spool_keep_seconds=0) as client:
+        await client.export(generation_id, music(1), attempt=2)
+    async with serving(tmp_path, spool_keep_seconds=0) as client:
+        async with refused("ABORTED", "ATTEMPT_SUPERSEDED"):
+            await client.send([header(generation_id, music(1))], close=False)
+        heard = await client.listen(generation_id)
+        assert (heard.header.attempt, heard.header.level) == (2, audio_pb2.AUDIO_LEVEL_FINAL)
+
+
+# Listening.
+
+
+async def test_listeners_early_late_and_resumed_hear_every_sample(client):
+    generation_id, samples = new_id(), music(4)
+    good = parts(generation_id, samples)
+    early = asyncio.create_task(client.listen(generation_id, wait_seconds=10))
+    upload = client.upload()
+    await upload.send(*good[:3])
+    early = await early
+    assert early.header.level == audio_pb2.AUDIO_LEVEL_LIVE
+    assert early.header.expected_frames == len(samples)
+    first = await early.until(16_384)  # All that was sent, while the rest is not yet.
+    np.testing.assert_array_equal(first, samples[:16_384])
+    late = await client.listen(generation_id, start_frame=12_345)
+    ahead = await client.listen(generation_id, start_frame=100_000)
+    np.testing.assert_array_equal(await late.until(16_384 - 12_345), samples[12_345:16_384])
+    left = await client.listen(generation_id)
+    await left.until(8_192)
+    left.call.cancel()
+    rest = asyncio.gather(early.rest(), late.rest(), ahead.rest())
+    await upload.send(*good[3:])
+    await upload.finish()
+    for heard, start in zip(await rest, (0, 12_345, 100_000), strict=True):
+        np.testing.assert_array_equal(heard, samples[start:])
+    resumed = await client.hear(generation_id, left.reader.frames, audio_pb2.AUDIO_LEVEL_LIVE)
+    np.testing.assert_array_equal(np.concatenate([left.samples, resumed]), samples)
+
+
+async def test_a_listener_that_does_not_read_slows_nobody(client):
+    generation_id, samples = new_id(), music(60)
+    upload, good = client.upload(), parts(generation_id, samples)
+    await upload.send(*good[:2])
+    slow = await client.listen(generation_id, wait_seconds=5)
+    await upload.send(*good[2:])
+    await upload.finish()
+    np.testing.assert_array_equal(await slow.rest(), samples)
+
+
+async def test_the_finished_files_samples_from_any_frame(client):
+    generation_id = new_id()
+    response = await client.export(generation_id, music(4))
+    read, _ = soundfile.read(client.data_dir / response.file_path, dtype="float32")
+    heard = await client.listen(generation_id)
+    assert heard.header.level == audio_pb2.AUDIO_LEVEL_FINAL
+    assert heard.header.expected_frames == 4 * RATE
+    np.testing.assert_array_equal(await heard.rest(), read)
+    np.testing.assert_array_equal(await client.hear(generation_id, 99_999), read[99_999:])
+    assert len(await client.hear(generation_id, 4 * RATE)) == 0
+    for level in (audio_pb2.AUDIO_LEVEL_LIVE, audio_pb2.AUDIO_LEVEL_FINAL):
+        async with refused("OUT_OF_RANGE", "PAST_THE_END"):
+            await client.hear(generation_id, 4 * RATE + 1, level)
+
+
+async def test_past_the_end_of_what_was_not_known_beforehand(client):
+    generation_id, samples = new_id(), music(1)
+    upload, good = client.upload(), parts(generation_id, samples, expected=0)
+    await upload.send(*good[:2])
+    heard = await client.listen(generation_id, RATE + 1, wait_seconds=5)
+    assert heard.header.expected_frames == 0
+    await upload.send(*good[2:])
+    await upload.finish()
+    async with refused("OUT_OF_RANGE", "PAST_THE_END"):
+        await heard.rest()
+
+
+async def test_waiting_for_the_finished_file(client):
+    generation_id, samples = new_id(), music(1)
+    waiting = asyncio.create_task(client.listen(generation_id, level=audio_pb2.AUDIO_LEVEL_FINAL, wait_seconds=10))
+    await client.export(generation_id, samples)
+    assert len(await (await waiting).rest()) == RATE
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.05])
+async def test_nothing_to_hear(client, wait):
+    async with refused("NOT_FOUND", "AUDIO_NOT_FOUND"):
+        await client.hear(new_id(), wait_seconds=wait)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"generation_id": "x/../y"}, "generation_id"),
+        ({"start_frame": -1}, "start_frame"),
+        ({"level": 9}, "level"),
+        ({"wait_seconds": -1}, "wait_seconds"),
+        ({"wait_seconds": 3601}, "wait_seconds"),
+        ({"wait_seconds": float("nan")}, "wait_seconds"),
+    ],
+)
+async def test_listening_requests_that_can_not_be(client, request_, field):
+    async with refused("INVALID_ARGUMENT", field=field):
+        await client.hear(**{"generation_id": new_id(), **request_})
+
+
+async def test_live_samples_outlive_the_process_but_not_their_time(tmp_path):
+    generation_id, samples = new_id(), music(2)
+    async with serving(tmp_path) as client:
+        await client.export(generation_id, samples)
+    async with serving(tmp_path) as client:
+        heard = await client.listen(generation_id, 777, audio_pb2.AUDIO_LEVEL_LIVE)
+        assert heard.header.expected_frames == len(samples)
+        np.testing.assert_array_equal(await heard.rest(), samples[777:])
+        assert f"spool/{generation_id}.1.pcm" in client.files()
+    async with serving(tmp_path, spool_keep_seconds=0) as client:
+        async with refused("NOT_FOUND", says="level FINAL"):
+            await client.hear(generation_id, 0, audio_pb2.AUDIO_LEVEL_LIVE)
+        assert not [name for name in client.files() if name.startswith("spool")]
+
+
+async def test_spools_are_swept_when_their_time_is_over(tmp_path):
+    generation_id = new_id()
+    async with serving(tmp_path, spool_keep_seconds=0) as client:
+        response = await client.export(generation_id, music(0.5))
+        async with refused("NOT_FOUND", says="level FINAL"):
+            await client.hear(generation_id, 0, audio_pb2.AUDIO_LEVEL_LIVE, wait_seconds=5)
+        assert len(await client.hear(generation_id)) == RATE // 2
+    assert client.files() == {response.file_path}
+
+
+async def test_draining_ends_those_who_wait_and_lets_an_export_finish(tmp_path):
+    async with serving(tmp_path, grace_seconds=10) as client:
+        generation_id, samples = new_id(), music(1)
+        waiting = asyncio.create_task(client.hear(new_id(), wait_seconds=600))
+        upload, good = client.upload(), parts(generation_id, samples)
+        await upload.send(*good[:2])
+        heard = await client.listen(generation_id, wait_seconds=5)
+        await upload.send(*good[2:])
+        finishing = asyncio.create_task(asyncio.wait_for(upload.finish(), TIMEOUT))
+        np.testing.assert_array_equal(await heard.rest(), samples)
+    assert (await finishing).frames == RATE
+    async with refused("UNAVAILABLE", "DRAINING"):
+        await waiting
+
+
+# Files.
+
+
+async def fetched(client, generation_id, start_byte=0, byte_count=0):
+    call = client.stub.Download(
+        export_pb2.DownloadRequest(generation_id=generation_id, start_byte=start_byte, byte_count=byte_count),
+        timeout=TIMEOUT,
+    )
+    return [response async for response in call]
+
+
+async def test_download_whole_and_in_ranges(client):
+    generation_id = new_id()
+    response = await client.export(generation_id, music(2))
+    content = (client.data_dir / response.file_path).read_bytes()
+    messages = await fetched(client, generation_id)
+    assert b"".join(message.data for message in messages) == content
+    assert max(len(message.data) for message in messages) == 65_536
+    assert (messages[0].file_name, messages[0].file_size_bytes) == (f"{generation_id}.wav", len(content))
+    assert all(not message.file_name and not message.file_size_bytes for message in messages[1:])
+    for start, count in [(0, 1), (65_535, 2), (1_000, 200_000), (len(content) - 5, 0), (len(content) - 5, 50)]:
+        part = await fetched(client, generation_id, start, count)
+        assert b"".join(message.data for message in part) == content[start:][: count or None]
+    (empty,) = await fetched(client, generation_id, len(content))
+    assert (empty.data, empty.file_size_bytes) == (b"", len(content))
+    async with refused("OUT_OF_RANGE", "PAST_THE_END"):
+        await fetched(client, generation_id, len(content) + 1)
+    async with refused("INVALID_ARGUMENT", field="start_byte"):
+        await fetched(client, generation_id, -1)
+    async with refused("INVALID_ARGUMENT", field="byte_count"):
+        await fetched(client, generation_id, 0, -1)
+
+
+async def test_waveform(client):
+    generation_id = new_id()
+    await client.export(generation_id, music(2))
+    request = export_pb2.GetWaveformRequest(generation_id=generation_id)
+    response = await client.stub.GetWaveform(request, timeout=TIMEOUT)
+    assert (response.version, response.channels, response.bits, response.sample_rate) == (2, 1, 8, RATE)
+    assert (response.length, response.samples_per_pixel) == (800, 80)
+    assert len(response.data) == 1600
+    assert min(response.data) < -10
+    assert max(response.data) > 10
+    request.points = 10_001
+    async with refused("INVALID_ARGUMENT", field="points"):
+        await client.stub.GetWaveform(request, timeout=TIMEOUT)
+
+
+async def test_delete_leaves_nothing_but_lets_those_who_listen_finish(client):
+    generation_id, samples = new_id(), music(60)
+    await client.export(generation_id, samples)
+    live = await client.listen(generation_id, level=audio_pb2.AUDIO_LEVEL_LIVE)
+    final = await client.listen(generation_id)
+    await asyncio.gather(live.until(1), final.until(1))
+    request = export_pb2.DeleteFileRequest(generation_id=generation_id)
+    await client.stub.DeleteFile(request, timeout=TIMEOUT)
+    assert client.files() == set()
+    np.testing.assert_array_equal(await live.rest(), samples)
+    assert len(await final.rest()) == len(samples)
+    for call in (
+        client.stub.DeleteFile(request, timeout=TIMEOUT),
+        client.stub.GetWaveform(export_pb2.GetWaveformRequest(generation_id=generation_id), timeout=TIMEOUT),
+    ):
+        async with refused("NOT_FOUND", "FILE_NOT_FOUND"):
+            await call
+    async with refused("NOT_FOUND", "FILE_NOT_FOUND"):
+        await fetched(client, generation_id)
+    async with refused("NOT_FOUND"):
+        await client.hear(generation_id)
+    await client.export(generation_id, music(0.5))
+
+
+# The disk.
+
+
+async def test_no_room_on_the_disk(client):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    generation_id, samples = new_id(), music(10)
+    good = parts(generation_id, samples, encoding=audio_pb2.FILE_ENCODING_FLOAT)
+    # Room for less than the spool; then for the spool, but not for the file, which has a header besides.
+    for limit, sent, close in [(100_000, good[:3], False), (samples.nbytes, good, True)]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            async with refused("RESOURCE_EXHAUSTED", "DISK_FULL"):
+                await client.send(sent, close)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert client.files() == set()
+    await client.send(good)
+
+
+async def test_killed_in_the_middle_and_swept_at_the_next_start(tmp_path):
+    generation_id, samples = new_id(), music(3)
+    finished = new_id()
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"unix:{folder}/export.sock"
+        environment = os.environ | {"DGX_MUSIC_DATA_DIR": str(tmp_path), "DGX_MUSIC_EXPORT_ADDRESS": address}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "export_service.server", env=environment, stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            async with connect(address) as channel:
+                await asyncio.wait_for(channel.channel_ready(), TIMEOUT)
+                client = Client(tmp_path, export_pb2_grpc.ExportServiceStub(channel))
+                landed = await client.export(finished, music(1))
+                upload, good = client.upload(), parts(generation_id, samples)
+                await upload.send(*good[:3])
+                await (await client.listen(generation_id, wait_seconds=5)).until(8_192)
+                assert f"spool/{generation_id}.1.pcm.part" in client.files()
+                process.kill()
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await upload.call
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+    # What a crash in the middle of writing the file would leave.
+    (tmp_path / "outputs/.landing" / f"{generation_id}.1.wav.part").write_bytes(b"half a file")
+    async with serving(tmp_path) as client:
+        assert client.files() == {landed.file_path, f"spool/{finished}.1.pcm"}
+        response = await client.export(generation_id, samples, attempt=2)
+        assert response.frames == len(samples)
+
+
+async def test_sigterm_ends_the_process_in_order(tmp_path):
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"unix:{folder}/export.sock"
+        environment = os.environ | {"DGX_MUSIC_DATA_DIR": str(tmp_path), "DGX_MUSIC_EXPORT_ADDRESS": address}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "export_service.server", env=environment, stderr=asyncio.subprocess.DEVNULL
+        )
+        async with connect(address) as channel:
+            await asyncio.wait_for(channel.channel_ready(), TIMEOUT)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), TIMEOUT) == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 2 MB, and a function that makes it read-only."""
+
+    def mount(options: str) -> int:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(tmp_path)]
+        return subprocess.run(command, capture_output=True).returncode
+
+    def make_read_only() -> None:
+        assert mount("remount,ro,size=2m") == 0
+
+    if os.geteuid() != 0 or mount("size=2m") != 0:
+        pytest.skip("mounting a disk takes root")
+    yield tmp_path, make_read_only
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+async def test_a_disk_that_is_full_and_one_that_is_read_only(small_disk):
+    data_dir, make_read_only = small_disk
+    async with serving(data_dir) as client:
+        kept, big = await client.export(new_id(), music(1)), parts(new_id(), music(20))
+        # The first leaves room for 25 chunks and a bit: the 26th is refused.
+        async with refused("RESOURCE_EXHAUSTED", "DISK_FULL"):
+            await client.send(big[:27], close=False)
+        assert len(client.files()) == 2
+        make_read_only()
+        async with refused("UNAVAILABLE", "LIBRARY_UNAVAILABLE"):
+            await client.send(parts(new_id(), music(1))[:1], close=False)
+        assert (client.data_dir / kept.file_path).exists()
+
+
+async def test_health_tells_when_the_library_is_gone(tmp_path):
+    service = build(ExportSettings(data_dir=tmp_path))
+    await service.start()
+    await service.check()
+    (tmp_path / "outputs").rename(tmp_path / "elsewhere")
+    with pytest.raises(Exception, match="library's disk failed"):
+        await service.check()
+    await service.drain()
+    await service.stop()

@@ -1,0 +1,243 @@
+"""Library, spool, tags and outline, on a real disk."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import uuid
+
+import numpy as np
+import pytest
+import soundfile
+
+from export_service import disk
+from export_service.library import Library, attempt_of, format_of, sha256_of
+from export_service.spool import SpoolFolder
+from export_service.tags import Tags, clean_tags, info_tags
+from export_service.waveform import waveform
+from service_runtime.errors import Aborted, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+
+ID = "123e4567-e89b-12d3-a456-426614174000"
+PLAIN = Tags("sketch", "1", "", 0.0, "", "")
+
+
+def permitted():
+    pass
+
+
+@pytest.fixture
+def library(tmp_path):
+    library = Library(tmp_path)
+    library.open()
+    return library
+
+
+def landed(library, generation_id=ID, content=b"audio", attempt=1):
+    part = library.part(generation_id, attempt)
+    part.write_bytes(content)
+    return library.land(part, generation_id, permitted)
+
+
+def test_lands_under_the_day_in_utc(library, tmp_path):
+    before = time.strftime("%Y/%m/%d", time.gmtime())
+    path = landed(library)
+    after = time.strftime("%Y/%m/%d", time.gmtime())
+    assert library.relative(path) in {f"outputs/{day}/{ID}.wav" for day in (before, after)}
+    assert path.read_bytes() == b"audio"
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_another_process_finds_it(library, tmp_path):
+    path = landed(library)
+    assert Library(tmp_path).find(ID) == path
+    assert Library(tmp_path).find(str(uuid.uuid4())) is None
+
+
+def test_a_new_one_takes_the_old_ones_place_on_another_day(library, tmp_path):
+    old = tmp_path / "outputs/2020/01/02" / f"{ID}.wav"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    assert landed(library, content=b"new") == old
+    assert [path.read_bytes() for path in tmp_path.rglob("*.wav")] == [b"new"]
+
+
+def test_a_refused_permit_leaves_the_old_file(library):
+    path = landed(library, content=b"old")
+    part = library.part(ID, 2)
+    part.write_bytes(b"new")
+
+    def refuse():
+        raise Aborted("superseded", reason="ATTEMPT_SUPERSEDED")
+
+    with pytest.raises(Aborted):
+        library.land(part, ID, refuse)
+    assert path.read_bytes() == b"old"
+
+
+def test_sweeps_parts_at_start(library, tmp_path):
+    library.part(ID, 3).write_bytes(b"half")
+    path = landed(library)
+    Library(tmp_path).open()
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
+def test_deletes_once(library):
+    path = landed(library)
+    assert library.delete(ID)
+    assert not path.exists()
+    assert not library.delete(ID)
+    with pytest.raises(NotFound):
+        library.get(ID)
+
+
+def test_remembers_no_more_than_it_should(library, monkeypatch):
+    monkeypatch.setattr("export_service.library.REMEMBERED_PATHS", 2)
+    ids = [str(uuid.uuid4()) for _ in range(4)]
+    paths = [landed(library, one) for one in ids]
+    assert [library.get(one) for one in ids] == paths
+
+
+def test_a_damaged_file_can_be_exported_again(library):
+    path = landed(library, content=b"no audio at all")
+    assert library.attempt(ID) == 0
+    with pytest.raises(Unavailable, match="damaged"):
+        waveform(path, 10)
+    path.unlink()
+    with pytest.raises(NotFound):
+        waveform(path, 10)
+
+
+def test_attempt_and_format_stand_in_the_file(tmp_path):
+    path = tmp_path / "a.wav"
+    tags = info_tags(Tags("a; attempt=9;", "", "", 0, "", ""), ID, 4, "dgx-music 1")
+    with soundfile.SoundFile(path, "w", samplerate=32_000, channels=2, subtype="PCM_24") as file:
+        file.comment = tags["comment"]
+        file.write(np.zeros((321, 2)))
+    assert attempt_of(path) == 4
+    form = format_of(path)
+    assert (form.sample_rate_hz, form.channels, form.frames) == (32_000, 2, 321)
+    assert len(sha256_of(path)) == 64
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [("ENOSPC", ResourceExhausted), ("EROFS", Unavailable), ("EIO", Unavailable)]
+)
+def test_what_a_disks_refusal_means(code, error):
+    number = getattr(disk.errno, code)
+    with pytest.raises(error) as raised, disk.disk_errors("writing the file"):
+        raise OSError(number, os.strerror(number))
+    assert raised.value.retry_after_seconds > 0
+    assert "writing the file" in raised.value.message
+
+
+def test_spool_is_read_while_it_grows(tmp_path):
+    folder = SpoolFolder(tmp_path / "spool")
+    folder.open()
+    spool = folder.spool(ID, 1)
+    spool.create()
+    spool.append(b"12345678")
+    with spool.open() as reader:
+        assert reader.read() == b"12345678"
+        spool.append(b"9abcdefg")
+        assert reader.read() == b"9abcdefg"
+        assert [block.shape for block in spool.blocks(2)] == [(2, 2)]
+        spool.finish()
+        (kept,) = folder.kept()
+        assert (kept.generation_id, kept.attempt, kept.bytes) == (ID, 1, 16)
+        assert kept.age_seconds < 60
+        spool.remove()
+        reader.seek(0)
+        assert len(reader.read()) == 16
+    with pytest.raises(NotFound):
+        spool.open()
+
+
+def test_spool_opens_even_while_it_is_renamed(tmp_path):
+    folder = SpoolFolder(tmp_path)
+    folder.open()
+    failures = []
+
+    def read(spool, stop):
+        while not stop.is_set():
+            try:
+                spool.open().close()
+            except NotFound as error:
+                failures.append(error)
+
+    for attempt in range(1, 60):
+        spool, stop = folder.spool(ID, attempt), threading.Event()
+        spool.create()
+        reader = threading.Thread(target=read, args=(spool, stop))
+        reader.start()
+        spool.finish()
+        stop.set()
+        reader.join()
+    assert not failures
+
+
+def test_spool_folder_sweeps_what_broke_off_and_ignores_strangers(tmp_path):
+    folder = SpoolFolder(tmp_path)
+    (tmp_path / f"{ID}.1.pcm.part").write_bytes(b"half")
+    (tmp_path / "notes.pcm").write_bytes(b"whose?")
+    folder.open()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.pcm"]
+    assert list(folder.kept()) == []
+
+
+def test_tags_mark_the_file_as_made_by_an_ai():
+    written = info_tags(Tags("sketch", "1.0", "house", 124.5, "C minor", "CC0"), ID, 2, "dgx-music 0.1")
+    assert written == {
+        "title": "house, C minor, 124.5 BPM",
+        "artist": "sketch 1.0 (AI)",
+        "comment": f"AI-generated music; generation={ID}; attempt=2; generator=dgx-music 0.1; model=sketch 1.0; "
+        "bpm=124.5; key=C minor",
+        "software": "dgx-music 0.1",
+        "genre": "house",
+        "copyright": "CC0",
+    }
+    assert "copyright" not in info_tags(PLAIN, ID, 1, "x")
+
+
+def test_tags_are_cleaned_rather_than_refused():
+    cleaned = clean_tags(Tags("", "1\x00\r\n2", "\u202elo-fi\t " + "x" * 500, 90, "  C   minor ", ""), "tags")
+    assert cleaned.model_name == "unknown model"
+    assert cleaned.model_version == "1 2"
+    assert cleaned.genre.startswith("lo-fi xxx")
+    assert len(cleaned.genre) == 200
+    assert cleaned.key == "C minor"
+
+
+@pytest.mark.parametrize("bpm", [math.nan, math.inf, -1.0, 1001.0])
+def test_a_tempo_that_is_none_is_refused(bpm):
+    with pytest.raises(InvalidArgument) as raised:
+        clean_tags(Tags("a", "", "", bpm, "", ""), "header.tags")
+    assert raised.value.field == "header.tags.bpm"
+
+
+@pytest.fixture
+def ramp(tmp_path):
+    """1000 frames that rise from -1 to 1 on the left and are silent on the right."""
+    path = tmp_path / "ramp.wav"
+    samples = np.stack([np.linspace(-1, 1, 1000), np.zeros(1000)], axis=1)
+    soundfile.write(path, samples, 32_000, subtype="PCM_24")
+    return path, samples
+
+
+def test_outline_has_the_extremes_of_all_channels_as_one(ramp):
+    path, samples = ramp
+    outline = waveform(path, 10)
+    assert (outline.sample_rate_hz, outline.samples_per_pixel) == (32_000, 100)
+    mono = samples.mean(axis=1).reshape(10, 100)
+    expected = np.rint(np.stack([mono.min(axis=1), mono.max(axis=1)], axis=1) * 128).ravel()
+    np.testing.assert_allclose(outline.data, expected, atol=1)
+
+
+@pytest.mark.parametrize(("points", "length"), [(1, 1), (3, 3), (999, 500), (1000, 1000), (10_000, 1000)])
+def test_outline_has_at_most_the_points_asked_for(ramp, points, length, monkeypatch):
+    monkeypatch.setattr("export_service.waveform.FRAMES_AT_ONCE", 64)
+    outline = waveform(ramp[0], points)
+    assert len(outline.data) == 2 * length
+    assert min(outline.data) >= -128
+    assert max(outline.data) <= 127

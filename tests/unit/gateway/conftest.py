@@ -1,0 +1,56 @@
+"""The whole house in this process, on a Unix socket; and what is behind the gateway, to meddle with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from dgx_music.client import connect
+from dgx_music.export.v1.export_pb2_grpc import ExportServiceStub
+from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
+from gateway.house import house
+from gateway.needs import ALL, LIBRARY, Needs
+from gateway.ownership import Owner, enter
+from service_runtime import channel
+
+if TYPE_CHECKING:
+    from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub
+    from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceAsyncStub
+    from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceAsyncStub
+
+
+class House(NamedTuple):
+    """The gateway, and the services behind it."""
+
+    music: MusicServiceAsyncStub
+    storage: StorageServiceAsyncStub
+    export: ExportServiceAsyncStub
+    address: str
+
+
+async def _living_in(data_dir: Path, needs: Needs) -> AsyncIterator[House]:
+    with enter(data_dir) as owner:
+        assert isinstance(owner, Owner)
+        async with (
+            house(owner, data_dir, names=needs),
+            connect(owner.address) as music,
+            channel.connect(owner.address) as behind,
+        ):
+            yield House(music, StorageServiceStub(behind), ExportServiceStub(behind), owner.address)
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> AsyncIterator[House]:
+    """All services: what is created is made at once."""
+    async for one in _living_in(tmp_path, ALL):
+        yield one
+
+
+@pytest.fixture
+async def idle(tmp_path: Path) -> AsyncIterator[House]:
+    """No generation: the test itself is the worker that claims and makes."""
+    async for one in _living_in(tmp_path, LIBRARY):
+        yield one

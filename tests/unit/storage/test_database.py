@@ -1,0 +1,189 @@
+"""URLs, how SQLite is set up, and what a database that does not answer is to a caller."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from service_runtime.errors import FailedPrecondition, Unavailable
+from storage_service import creation, database, schema
+from storage_service.config import StorageSettings
+from storage_service.creation import NewGeneration
+from storage_service.database import Database, journal_mode, parse_url
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_postgres_urls_get_the_driver_that_is_used(scheme: str) -> None:
+    assert parse_url(f"{scheme}://u:secret@h/d").drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "secret", "", "postgresql+asyncpg://u:secret@h/d"])
+def test_other_urls_are_refused_without_telling_their_password(url: str) -> None:
+    with pytest.raises(FailedPrecondition, match="database_url") as raised:
+        parse_url(url)
+    assert "secret" not in raised.value.message
+
+
+def test_the_default_is_a_file_in_the_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DGX_MUSIC_DATABASE_URL", raising=False)
+    settings = StorageSettings(data_dir=tmp_path / "new folder" / "ü?%")
+    opened = Database(settings.resolved_database_url())
+    schema.ensure(opened)
+    opened.dispose()
+    assert (tmp_path / "new folder" / "ü?%" / "dgx_music.db").is_file()
+    assert StorageSettings(database_url="sqlite:///x.db").resolved_database_url() == "sqlite:///x.db"
+    assert "sqlite" not in repr(StorageSettings(database_url="sqlite:///x.db"))
+
+
+def test_wal_only_where_it_is_safe() -> None:
+    assert journal_mode((3, 51, 2)) == "TRUNCATE"
+    assert journal_mode((3, 51, 3)) == "WAL"
+    assert journal_mode((3, 52, 0)) == "WAL"
+
+
+@pytest.mark.parametrize("version", [(3, 40, 1), (3, 51, 3)])
+def test_sqlite_is_set_up_for_durable_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+    opened = Database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=1.5)
+    with opened.read() as session:
+        pragmas = {
+            name: session.scalar(text(f"PRAGMA {name}"))
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    opened.dispose()
+    expected = {"synchronous": 2, "foreign_keys": 1, "busy_timeout": 1500}
+    assert pragmas == {"journal_mode": journal_mode(version).lower(), **expected}
+
+
+def test_a_writer_takes_its_lock_before_it_reads(tmp_path: Path) -> None:
+    opened = Database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=0.05)
+    with opened.write() as session:
+        session.execute(text("SELECT 1"))
+        with pytest.raises(Unavailable) as raised, opened.write() as other:
+            other.execute(text("SELECT 1"))
+        with opened.read() as reader:
+            reader.execute(text("SELECT 1"))
+    opened.dispose()
+    assert raised.value.reason == "DATABASE_LOCKED"
+    assert raised.value.retry_after_seconds == database.RETRY_AFTER_SECONDS
+
+
+def test_a_database_in_memory_is_one_database(new: Callable[..., NewGeneration]) -> None:
+    opened = Database("sqlite://")
+    schema.ensure(opened)
+    with opened.write() as session:
+        creation.create(session, new())
+    with opened.read() as session:
+        assert session.scalar(text("SELECT count(*) FROM generations")) == 1
+    opened.dispose()
+
+
+def test_a_postgres_row_that_stays_locked_is_unavailable(url: str) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite locks the file, not a table")
+    opened = Database(url, busy_timeout_seconds=0.05)
+    with opened.write() as session:
+        session.execute(text("LOCK TABLE prompts"))
+        with pytest.raises(Unavailable) as raised, opened.write() as other:
+            other.execute(text("LOCK TABLE prompts"))
+    opened.dispose()
+    assert raised.value.reason == "DATABASE_LOCKED"
+
+
+def test_no_connection_left_is_unavailable(url: str) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("a pool of connections is for Postgres")
+    opened = Database(url, busy_timeout_seconds=0.05, connections=1)
+    with opened.read() as session:
+        session.connection()
+        with pytest.raises(Unavailable, match="in use"), opened.read() as other:
+            other.connection()
+    opened.dispose()
+
+
+def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    opened = Database(f"postgresql://postgres@/x?host={tmp_path}")
+    with pytest.raises(Unavailable) as raised, opened.read() as session:
+        session.connection()
+    assert raised.value.reason == "DATABASE_UNAVAILABLE"
+    assert "\n" not in raised.value.message
+
+
+def test_a_connection_that_the_server_ended_is_replaced(
+    url: str, request: pytest.FixtureRequest, new: Callable[..., NewGeneration]
+) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite has no server")
+    admin: psycopg.Connection[tuple[int]] = request.getfixturevalue("postgres")
+    opened = Database(url)
+    with opened.write() as session:
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+    admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    with opened.write() as session:
+        creation.create(session, new())
+    opened.dispose()
+
+
+def test_a_file_that_is_no_folder_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "a.db").mkdir()
+    opened = Database(f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(Unavailable) as raised, opened.read() as session:
+        session.connection()
+    opened.dispose()
+    assert raised.value.reason == "DATABASE_UNAVAILABLE"
+
+
+def test_a_folder_that_can_not_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FailedPrecondition, match="file/sub") as raised:
+        Database(f"sqlite:///{tmp_path}/file/sub/a.db")
+    assert raised.value.reason == "DATABASE_FOLDER"
+
+
+def test_a_mistake_in_our_sql_is_not_made_a_matter_of_waiting(url: str) -> None:
+    opened = Database(url)
+    with pytest.raises((OperationalError, ProgrammingError)), opened.read() as session:
+        session.execute(text("SELECT * FROM nothing"))
+    opened.dispose()
+
+
+def test_without_psycopg_postgres_says_what_to_install() -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['psycopg'] = None\n"
+        "from storage_service.database import Database\n"
+        "try:\n    Database('postgresql://h/d')\n"
+        "except Exception as error:\n    print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert "pip install 'dgx-music[postgres]'" in said
+
+
+def test_processes_that_write_at_once_all_succeed(url: str) -> None:
+    program = (
+        "import sys\n"
+        "from storage_service import creation\n"
+        "from storage_service.database import Database\n"
+        "database = Database(sys.argv[1])\n"
+        "new = creation.NewGeneration('p', 'm', 1.0, 32000, 2)\n"
+        "for _ in range(20):\n"
+        "    with database.write() as session:\n"
+        "        creation.create(session, new)\n"
+        "database.dispose()\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    opened = Database(url)
+    with opened.read() as session:
+        assert session.scalar(text("SELECT used_count FROM prompts")) == 60
+    opened.dispose()

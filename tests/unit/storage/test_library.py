@@ -1,0 +1,336 @@
+"""The library as its callers use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import storage_service
+from service_runtime.errors import FailedPrecondition, InvalidArgument, NotFound
+from storage_service import (
+    Generation,
+    GenerationStatus,
+    Prompt,
+    complete_generation,
+    count_generations,
+    create_generation,
+    delete_generation,
+    get_all_generations,
+    get_all_prompts,
+    get_database_stats,
+    get_generation,
+    get_generations_by_status,
+    get_most_used_prompts,
+    get_pending_generations,
+    get_prompt,
+    get_prompt_by_text,
+    get_session,
+    init_db,
+    library,
+    lifecycle,
+    reset_database,
+    track_prompt_usage,
+    update_generation_status,
+)
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = GenerationStatus
+
+
+@pytest.fixture
+def opened(url: str) -> Iterator[None]:
+    init_db(url)
+    yield
+    assert library._opened is not None
+    library._opened.dispose()
+    library._opened = None
+
+
+def create(**changes: Any) -> str:
+    request = {
+        "prompt": "hip hop beat at 140 BPM",
+        "model_name": "musicgen-small",
+        "duration_seconds": 16.0,
+        "sample_rate": 32000,
+        "channels": 2,
+        "file_path": "outputs/gen_123.wav",
+    }
+    with get_session() as session:
+        return create_generation(session, **{**request, **changes}).id
+
+
+@pytest.mark.usefixtures("opened")
+def test_the_example() -> None:
+    with get_session() as session:
+        gen = create_generation(
+            session=session,
+            prompt="hip hop beat at 140 BPM",
+            model_name="musicgen-small",
+            duration_seconds=16.0,
+            sample_rate=32000,
+            channels=2,
+            file_path="outputs/gen_123.wav",
+            metadata={"bpm": 140},
+        )
+    gen_id = gen.id
+    with get_session() as session:
+        get_generation(session, gen_id).mark_processing()  # type: ignore[union-attr]
+    with get_session() as session:
+        complete_generation(
+            session, gen_id, generation_time=18.5, file_size_bytes=5242880, metadata={"bpm": 140, "key": "Cm"}
+        )
+    with get_session() as session:
+        done = get_generation(session, gen_id)
+    assert done is not None
+    assert done.is_complete
+    assert done.is_finished
+    assert done.status == "completed"
+    assert done.get_metadata() == {"bpm": 140, "key": "Cm"}
+    assert (done.generation_time_seconds, done.file_size_bytes) == (18.5, 5242880)
+    assert done.file_path == "outputs/gen_123.wav"
+    assert done.started_at is not None
+    assert done.completed_at is not None
+    assert done.started_at <= done.completed_at
+    as_json = json.loads(json.dumps(done.to_dict()))
+    assert as_json["status"] == "completed"
+    assert as_json["metadata"] == {"bpm": 140, "key": "Cm"}
+    assert datetime.fromisoformat(as_json["completed_at"]) == done.completed_at
+    assert "lease_token" not in as_json
+
+
+MARKS = {
+    PENDING: Generation.mark_pending,
+    PROCESSING: Generation.mark_processing,
+    COMPLETED: lambda row: row.mark_completed(1.0),
+    FAILED: lambda row: row.mark_failed("no luck"),
+    CANCELLED: Generation.mark_cancelled,
+}
+LEGAL = {
+    (PENDING, PROCESSING),
+    (PENDING, CANCELLED),
+    (PROCESSING, PENDING),
+    (PROCESSING, COMPLETED),
+    (PROCESSING, FAILED),
+    (PROCESSING, CANCELLED),
+    (FAILED, PENDING),
+}
+PATHS = {
+    PENDING: [],
+    PROCESSING: [PROCESSING],
+    COMPLETED: [PROCESSING, COMPLETED],
+    FAILED: [PROCESSING, FAILED],
+    CANCELLED: [CANCELLED],
+}
+
+
+@pytest.mark.usefixtures("opened")
+@pytest.mark.parametrize("source", GenerationStatus)
+def test_every_mark_in_every_state(source: GenerationStatus) -> None:
+    for target in GenerationStatus:
+        gen_id = create()
+        for step in PATHS[source]:
+            with get_session() as session:
+                update_generation_status(session, gen_id, step.value)
+        with get_session() as session:
+            before = get_generation(session, gen_id)
+            assert before is not None
+            if (source, target) in LEGAL:
+                MARKS[target](before)
+            else:
+                snapshot = before.to_dict()
+                with pytest.raises(FailedPrecondition) as raised:
+                    MARKS[target](before)
+                assert raised.value.reason == "ILLEGAL_TRANSITION"
+                assert raised.value.metadata["current_state"] == source.name
+        with get_session() as session:
+            after = get_generation(session, gen_id)
+            assert after is not None
+            if (source, target) in LEGAL:
+                assert after.status is target
+                assert (after.completed_at is not None) == (target in {COMPLETED, FAILED, CANCELLED})
+            else:
+                assert after.to_dict() == snapshot
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_mark_on_what_somebody_else_has_moved_is_refused() -> None:
+    gen_id = create()
+    with get_session() as session:
+        mine = get_generation(session, gen_id)
+    with get_session() as session:
+        lifecycle.cancel(session, gen_id)
+    assert mine is not None
+    assert mine.is_pending
+    with pytest.raises(FailedPrecondition), get_session() as session:  # noqa: PT012
+        session.add(mine)
+        mine.mark_processing()
+    assert mine.status is CANCELLED
+
+
+def test_a_generation_on_its_own_has_id_and_status_and_obeys_too() -> None:
+    row = Generation(prompt="p", metadata={"a": 1})
+    assert len(row.id) == 36
+    assert row.status == "pending"
+    assert row.is_pending
+    assert not row.is_finished
+    with pytest.raises(FailedPrecondition):
+        row.mark_completed(1.0)
+    row.mark_processing()
+    assert row.is_processing
+    assert row.started_at is not None
+    row.mark_failed("no luck")
+    assert row.is_failed
+    assert (row.error_message, row.is_finished) == ("no luck", True)
+    assert row.completed_at is not None
+    assert row.completed_at.tzinfo is UTC
+    row.set_metadata({"b": 2})
+    assert row.get_metadata() == {"b": 2}
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_row_made_by_hand_is_filled_in() -> None:
+    with get_session() as session:
+        row = Generation(prompt="p", model_name="m", duration_seconds=1.0, sample_rate=32000, channels=1)
+        session.add(row)
+        row.mark_processing()
+        assert row.attempt == 1
+        assert row.created_at is not None
+        assert 0 <= row.seed < 2**32
+
+
+@pytest.mark.usefixtures("opened")
+def test_update_generation_status() -> None:
+    gen_id = create()
+    with get_session() as session:
+        assert update_generation_status(session, gen_id, GenerationStatus.PROCESSING).attempt == 1
+        failed = update_generation_status(session, gen_id, "failed", error_message="out of memory")
+        assert failed.error_message == "out of memory"
+        again = update_generation_status(session, gen_id, "pending")
+        assert (again.attempt, again.error_message, again.completed_at) == (0, None, None)
+        update_generation_status(session, gen_id, "processing")
+        done = update_generation_status(session, gen_id, "completed")
+        assert done.generation_time_seconds is not None
+        assert 0 <= done.generation_time_seconds < 60
+        with pytest.raises(NotFound):
+            update_generation_status(session, UNKNOWN, "processing")
+        with pytest.raises(InvalidArgument, match="status"):
+            update_generation_status(session, gen_id, "done")
+
+
+@pytest.mark.usefixtures("opened")
+def test_lists_and_counts() -> None:
+    ids = [create() for _ in range(3)]
+    with get_session() as session:
+        update_generation_status(session, ids[1], "processing")
+    with get_session() as session:
+        assert [row.id for row in get_all_generations(session)] == ids[::-1]
+        assert [row.id for row in get_all_generations(session, limit=1, offset=1)] == [ids[1]]
+        assert [row.id for row in get_all_generations(session, status="processing")] == [ids[1]]
+        assert [row.id for row in get_generations_by_status(session, GenerationStatus.PENDING)] == [ids[2], ids[0]]
+        assert [row.id for row in get_pending_generations(session)] == [ids[0], ids[2]]
+        assert (count_generations(session), count_generations(session, "pending")) == (3, 2)
+        assert get_database_stats(session) == {
+            "total_generations": 3,
+            "pending_generations": 2,
+            "processing_generations": 1,
+            "completed_generations": 0,
+            "failed_generations": 0,
+            "cancelled_generations": 0,
+            "total_prompts": 1,
+        }
+
+
+@pytest.mark.usefixtures("opened")
+def test_deleting() -> None:
+    gen_id = create()
+    with get_session() as session:
+        assert get_generation(session, UNKNOWN) is None
+        assert get_generation(session, "no uuid") is None
+        assert delete_generation(session, UNKNOWN) is False
+        update_generation_status(session, gen_id, "processing")
+        with pytest.raises(FailedPrecondition):
+            delete_generation(session, gen_id)
+        update_generation_status(session, gen_id, "cancelled")
+        assert delete_generation(session, gen_id) is True
+        assert get_generation(session, gen_id) is None
+
+
+@pytest.mark.usefixtures("opened")
+def test_prompts() -> None:
+    create(prompt="a")
+    create(prompt="b")
+    with get_session() as session:
+        tracked = track_prompt_usage(session, "a")
+        assert tracked.used_count == 2
+        tracked.increment_usage()
+        assert tracked.used_count == 3
+        assert get_prompt(session, tracked.id) is tracked
+        assert get_prompt(session, 999) is None
+        assert get_prompt_by_text(session, "b") is not None
+        assert get_prompt_by_text(session, "c") is None
+        assert [row.text for row in get_all_prompts(session)] == ["a", "b"]
+        assert [row.text for row in get_all_prompts(session, limit=1, offset=1)] == ["b"]
+        assert [row.text for row in get_most_used_prompts(session, limit=1)] == ["a"]
+        as_json = json.loads(json.dumps(tracked.to_dict()))
+        assert (as_json["text"], as_json["used_count"]) == ("a", 3)
+        with pytest.raises(InvalidArgument):
+            track_prompt_usage(session, "")
+
+
+def test_a_prompt_on_its_own_counts_too() -> None:
+    prompt = Prompt(text="a", used_count=1)
+    prompt.increment_usage()
+    assert prompt.used_count == 2
+    assert prompt.last_used_at is not None
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_session_commits_at_its_end_and_where_it_is_told_to_and_rolls_back_on_an_exception() -> None:
+    with pytest.raises(KeyError), get_session() as session:  # noqa: PT012
+        first = create_generation(session, "a", "m", 1.0, 32000, 2, "a.wav", model_version="7")
+        session.commit()
+        second = create_generation(session, "b", "m", 1.0, 32000, 2, "b.wav")
+        session.flush()
+        raise KeyError
+    with get_session() as session:
+        kept = get_generation(session, first.id)
+        assert kept is not None
+        assert kept.model_version == "7"
+        assert get_generation(session, second.id) is None
+
+
+@pytest.mark.usefixtures("opened")
+def test_reset_leaves_nothing() -> None:
+    create()
+    reset_database()
+    with get_session() as session:
+        assert get_database_stats(session)["total_generations"] == 0
+        assert get_all_prompts(session) == []
+
+
+def test_the_default_database_and_opening_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FailedPrecondition, match="init_db"), get_session():
+        pass
+    monkeypatch.setenv("DGX_MUSIC_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("DGX_MUSIC_DATABASE_URL", raising=False)
+    init_db()
+    create()
+    assert (tmp_path / "dgx_music.db").is_file()
+    init_db(f"sqlite:///{tmp_path}/other.db")
+    with get_session() as session:
+        assert count_generations(session) == 0
+    assert library._opened is not None
+    library._opened.dispose()
+    monkeypatch.setattr(library, "_opened", None)
+
+
+def test_the_package_exports_the_library_and_no_more() -> None:
+    for name in storage_service.__all__:
+        assert getattr(storage_service, name) is getattr(library, name)
+    with pytest.raises(AttributeError, match="nonsense"):
+        storage_service.nonsense  # noqa: B018

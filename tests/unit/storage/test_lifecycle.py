@@ -1,0 +1,369 @@
+"""Every state with every method, and what a lease is good for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect, update
+from sqlalchemy.orm import Session
+
+from service_runtime.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
+from storage_service import creation, leases, lifecycle
+from storage_service.clock import later
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from storage_service.leases import Completion
+from storage_service.models import Generation
+from storage_service.states import GenerationStage, GenerationStatus
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = GenerationStatus
+
+DONE = Completion("2026/01/01/a.wav", 1000, 2.5, "1", {"bpm": 90})
+
+Row = Callable[..., Generation]
+New = Callable[..., NewGeneration]
+
+
+def claim(session: Session, row: Generation) -> Any:
+    return leases.claim(session, "worker", ["sketch"], 30.0)
+
+
+def renew(session: Session, row: Generation, token: str = TOKEN) -> Any:
+    return leases.renew(session, row.id, token, 30.0, GenerationStage.GENERATING, 0.5)
+
+
+def complete(session: Session, row: Generation, token: str = TOKEN) -> Any:
+    return leases.complete(session, row.id, token, DONE)
+
+
+def fail(session: Session, row: Generation, token: str = TOKEN) -> Any:
+    return leases.fail(session, row.id, token, "it broke", retryable=False)
+
+
+def fail_retryable(session: Session, row: Generation, token: str = TOKEN) -> Any:
+    return leases.fail(session, row.id, token, "it broke", retryable=True)
+
+
+def hand_back(session: Session, row: Generation, token: str = TOKEN) -> Any:
+    return leases.hand_back(session, row.id, token, "shutting down")
+
+
+def cancel(session: Session, row: Generation) -> Any:
+    return lifecycle.cancel(session, row.id)
+
+
+def retry(session: Session, row: Generation) -> Any:
+    return lifecycle.retry(session, row.id)
+
+
+def remove(session: Session, row: Generation) -> Any:
+    return lifecycle.remove(session, row.id)
+
+
+WORKERS = [renew, complete, fail, fail_retryable, hand_back]
+
+# What each method makes of each state. "stale": ABORTED; "illegal": FAILED_PRECONDITION; "none": nothing happens.
+EXPECTED: dict[Any, dict[GenerationStatus, Any]] = {
+    claim: {PENDING: PROCESSING, PROCESSING: "none", COMPLETED: "none", FAILED: "none", CANCELLED: "none"},
+    renew: {PENDING: "stale", PROCESSING: PROCESSING, COMPLETED: "illegal", FAILED: "illegal", CANCELLED: "none"},
+    complete: {PENDING: "stale", PROCESSING: COMPLETED, COMPLETED: "none", FAILED: "illegal", CANCELLED: "illegal"},
+    fail: {PENDING: "stale", PROCESSING: FAILED, COMPLETED: "illegal", FAILED: "illegal", CANCELLED: "illegal"},
+    fail_retryable: {
+        PENDING: "stale",
+        PROCESSING: PENDING,
+        COMPLETED: "illegal",
+        FAILED: "illegal",
+        CANCELLED: "illegal",
+    },
+    hand_back: {PENDING: "stale", PROCESSING: PENDING, COMPLETED: "illegal", FAILED: "illegal", CANCELLED: "illegal"},
+    cancel: {
+        PENDING: CANCELLED,
+        PROCESSING: CANCELLED,
+        COMPLETED: "illegal",
+        FAILED: "illegal",
+        CANCELLED: "illegal",
+    },
+    retry: {PENDING: "illegal", PROCESSING: "illegal", COMPLETED: "illegal", FAILED: PENDING, CANCELLED: "illegal"},
+    remove: {PENDING: "gone", PROCESSING: "illegal", COMPLETED: "gone", FAILED: "gone", CANCELLED: "gone"},
+}
+ALLOWED = {
+    renew: "PROCESSING",
+    complete: "PROCESSING",
+    fail: "PROCESSING",
+    fail_retryable: "PROCESSING",
+    hand_back: "PROCESSING",
+    cancel: "PENDING, PROCESSING",
+    retry: "FAILED",
+    remove: "PENDING, COMPLETED, FAILED, CANCELLED",
+}
+
+
+def columns(database: Database, generation_id: str) -> dict[str, Any]:
+    with database.read() as session:
+        row = session.get_one(Generation, generation_id)
+        return {name: getattr(row, name) for name in inspect(Generation).columns.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("status", GenerationStatus)
+@pytest.mark.parametrize("method", EXPECTED)
+def test_every_method_on_every_state(database: Database, row_in: Row, method: Any, status: GenerationStatus) -> None:
+    row = row_in(status)
+    before = columns(database, row.id)
+    expected = EXPECTED[method][status]
+    if expected in ("stale", "illegal"):
+        error = Aborted if expected == "stale" else FailedPrecondition
+        with pytest.raises(error) as raised, database.write() as session:
+            method(session, row)
+        assert raised.value.reason == ("STALE_LEASE" if expected == "stale" else "ILLEGAL_TRANSITION")
+        assert raised.value.metadata["current_state"] == status.name
+        if expected == "illegal":
+            assert raised.value.metadata["allowed_states"] == ALLOWED[method]
+    else:
+        with database.write() as session:
+            method(session, row)
+    if expected == "gone":
+        with database.read() as session, pytest.raises(NotFound):
+            lifecycle.get(session, row.id)
+    elif expected in ("stale", "illegal", "none"):
+        assert columns(database, row.id) == before
+    else:
+        assert columns(database, row.id)["status"] is expected
+
+
+@pytest.mark.parametrize("status", GenerationStatus)
+@pytest.mark.parametrize("method", WORKERS)
+def test_a_token_that_is_not_the_rows_is_stale_in_every_state(
+    database: Database, row_in: Row, method: Any, status: GenerationStatus
+) -> None:
+    row = row_in(status)
+    before = columns(database, row.id)
+    with pytest.raises(Aborted) as raised, database.write() as session:
+        method(session, row, token="f" * 32)
+    assert raised.value.reason == "STALE_LEASE"
+    assert columns(database, row.id) == before
+
+
+@pytest.mark.parametrize("method", WORKERS)
+def test_a_lease_that_has_ended_is_stale_before_anybody_swept(database: Database, row_in: Row, method: Any) -> None:
+    row = row_in(PROCESSING, lease_expires_at=later(-0.5))
+    before = columns(database, row.id)
+    with pytest.raises(Aborted), database.write() as session:
+        method(session, row)
+    assert columns(database, row.id) == before
+
+
+@pytest.mark.parametrize("method", [*WORKERS, cancel, retry, remove])
+def test_unknown_ids_and_ids_that_are_none(database: Database, method: Any) -> None:
+    with pytest.raises(NotFound), database.write() as session:
+        method(session, Generation(id=UNKNOWN))
+    for bad in ("", "x", UNKNOWN + "0", "../../etc/passwd", "{" + UNKNOWN + "}", "0" * 32):
+        with pytest.raises(InvalidArgument) as raised, database.write() as session:
+            method(session, Generation(id=bad))
+        assert raised.value.field == "id"
+
+
+def test_an_id_in_upper_case_is_the_same_id(database: Database, row_in: Row) -> None:
+    row = row_in(PROCESSING)
+    with database.write() as session:
+        assert leases.renew(session, row.id.upper(), TOKEN, 30.0, None, 0.0) is not None
+        assert lifecycle.cancel(session, row.id.upper()).id == row.id
+
+
+def test_a_claim_gives_the_oldest_of_its_models_with_a_fresh_token(database: Database, new: New) -> None:
+    with database.write() as session:
+        other = creation.create(session, new(model_name="other"))
+        first = creation.create(session, new())
+        creation.create(session, new())
+    with database.write() as session:
+        claimed = leases.claim(session, "me", ["sketch", "third"], 30.0)
+    assert claimed is not None
+    assert (claimed.id, claimed.worker_id, claimed.attempt, claimed.stage) == (first.id, "me", 1, "queued")
+    assert claimed.lease_token
+    assert claimed.lease_expires_at is not None
+    assert claimed.started_at is not None
+    assert 29.9 < (claimed.lease_expires_at - claimed.started_at).total_seconds() < 30.1
+    with database.read() as session:
+        assert lifecycle.get(session, other.id).is_pending
+
+
+def test_renewing_notes_stage_and_progress_and_moves_the_end(database: Database, row_in: Row) -> None:
+    row = row_in(PROCESSING, stage="queued")
+    with database.write() as session:
+        ends = leases.renew(session, row.id, TOKEN, 600.0, GenerationStage.GENERATING, 0.25)
+        assert ends is not None
+        assert row.lease_expires_at is not None
+        assert ends > row.lease_expires_at
+        leases.renew(session, row.id, TOKEN, 600.0, None, 0.5)
+    after = columns(database, row.id)
+    assert (after["stage"], after["progress"]) == ("generating", 0.5)
+
+
+def test_completing_merges_metadata_and_says_all(database: Database, row_in: Row) -> None:
+    row = row_in(
+        PROCESSING, metadata_={"bpm": 80, "mood": "calm"}, error_message="the attempt before", stage="exporting"
+    )
+    with database.write() as session:
+        done = complete(session, row)
+    assert done.metadata_ == {"bpm": 90, "mood": "calm"}
+    assert (done.file_path, done.file_size_bytes, done.generation_time_seconds) == ("2026/01/01/a.wav", 1000, 2.5)
+    assert (done.model_version, done.progress, done.stage, done.error_message) == ("1", 1.0, None, None)
+    assert done.completed_at is not None
+    with database.write() as session:
+        other = Completion("other.wav", 1, 1.0, "2", {"bpm": 1})
+        again = leases.complete(session, row.id, TOKEN, other)
+    assert again.to_dict() == done.to_dict()
+
+
+def test_a_retryable_failure_waits_twice_as_long_each_time_and_then_is_final(database: Database, row_in: Row) -> None:
+    row = row_in(PENDING, max_attempts=3)
+    for attempt, wait_seconds in ((1, 1.0), (2, 2.0)):
+        with database.write() as session:
+            claimed = leases.claim(session, "w", ["sketch"], 30.0)
+            assert claimed is not None
+            assert claimed.attempt == attempt
+            assert claimed.lease_token
+            failed = leases.fail(session, row.id, claimed.lease_token, "it\0broke" + "x" * 3000, retryable=True)
+            assert failed.is_pending
+            assert failed.not_before is not None
+            assert claimed.started_at is not None
+            assert failed.error_message is not None
+            assert len(failed.error_message) == 2000
+            assert 0 <= (failed.not_before - claimed.started_at).total_seconds() - wait_seconds < 0.9
+            assert failed.lease_token is None
+            due_seconds = leases.seconds_until_due(session)
+            assert due_seconds is not None
+            assert 0 < due_seconds <= wait_seconds
+            assert leases.claim(session, "w", ["sketch"], 30.0) is None
+            session.execute(update(Generation).values(not_before=later(-0.001)))
+            assert leases.models_with_work(session) == ["sketch"]
+    with database.write() as session:
+        claimed = leases.claim(session, "w", ["sketch"], 30.0)
+        assert claimed is not None
+        assert claimed.not_before is None
+        assert claimed.lease_token
+        last = leases.fail(session, row.id, claimed.lease_token, "it broke", retryable=True)
+    assert last.is_failed
+    assert last.completed_at is not None
+    with database.write() as session:
+        again = lifecycle.retry(session, row.id)
+    assert (again.attempt, again.max_attempts) == (3, 6)  # A file of attempt 3 may lie there: the next one is newer.
+    assert (again.error_message, again.completed_at, again.started_at) == (None, None, None)
+
+
+def test_what_is_handed_back_is_claimed_at_once_and_has_lost_no_attempt(database: Database, row_in: Row) -> None:
+    row = row_in(PENDING, max_attempts=1)
+    for attempt in (1, 2, 3):
+        with database.write() as session:
+            claimed = leases.claim(session, "w", ["sketch"], 30.0)
+            assert claimed is not None
+            assert claimed.attempt == attempt
+            assert claimed.lease_token
+            handed_back = leases.hand_back(session, row.id, claimed.lease_token, "shutting down")
+            assert handed_back.is_pending
+            assert handed_back.not_before is None
+    with database.write() as session:
+        claimed = leases.claim(session, "w", ["sketch"], 30.0)
+        assert claimed is not None
+        assert claimed.lease_token
+        assert leases.fail(session, row.id, claimed.lease_token, "it broke", retryable=True).is_failed
+
+
+def test_no_wait_for_another_attempt_is_longer_than_about_a_minute(database: Database, row_in: Row) -> None:
+    row = row_in(PROCESSING, attempt=90, max_attempts=100)
+    with database.write() as session:
+        failed = leases.fail(session, row.id, TOKEN, "it broke", retryable=True)
+        due_seconds = leases.seconds_until_due(session)
+    assert failed.is_pending
+    assert due_seconds is not None
+    assert 60 < due_seconds <= 64
+
+
+def test_expired_leases_go_back_or_fail_at_the_next_claim(database: Database, row_in: Row) -> None:
+    last = row_in(PROCESSING, lease_expires_at=later(-0.001), attempt=3)
+    first = row_in(PROCESSING, lease_expires_at=later(-0.001), attempt=1)
+    held = row_in(PROCESSING)
+    unleased = row_in(PROCESSING, lease_expires_at=None, lease_token=None)
+    with database.write() as session:
+        claimed = leases.claim(session, "w2", ["sketch"], 30.0)
+    assert claimed is not None
+    assert (claimed.id, claimed.attempt, claimed.worker_id) == (first.id, 2, "w2")
+    assert claimed.lease_token != TOKEN
+    assert columns(database, last.id)["status"] is FAILED
+    assert columns(database, last.id)["completed_at"] is not None
+    assert "lease" in columns(database, last.id)["error_message"]
+    assert columns(database, held.id)["status"] is PROCESSING
+    assert columns(database, unleased.id)["status"] is PROCESSING
+    with pytest.raises(Aborted), database.write() as session:
+        complete(session, first)
+
+
+def test_a_worker_learns_of_a_cancel_even_after_its_lease_would_have_ended(database: Database, row_in: Row) -> None:
+    row = row_in(PROCESSING, lease_expires_at=later(-0.001))
+    with database.write() as session:
+        lifecycle.cancel(session, row.id)
+        assert renew(session, row) is None
+
+
+def test_of_many_claimers_exactly_one_wins(url: str, database: Database, row_in: Row) -> None:
+    row = row_in(PENDING)
+    start = threading.Barrier(8)
+    won: list[Generation | None] = []
+
+    def work(name: str) -> None:
+        own = Database(url)  # as another process would have
+        with own.read() as session:
+            session.connection()
+        start.wait()
+        with own.write() as session:
+            won.append(leases.claim(session, name, ["sketch"], 30.0))
+        own.dispose()
+
+    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 8
+    assert [claimed.id for claimed in won if claimed is not None] == [row.id]
+
+
+@pytest.mark.parametrize(
+    ("field", "call"),
+    [
+        ("worker_id", lambda s: leases.claim(s, "", ["sketch"], 30.0)),
+        ("worker_id", lambda s: leases.claim(s, "w" * 201, ["sketch"], 30.0)),
+        ("worker_id", lambda s: leases.claim(s, "w\0", ["sketch"], 30.0)),
+        ("model_names", lambda s: leases.claim(s, "w", [], 30.0)),
+        ("model_names", lambda s: leases.claim(s, "w", ["m"] * 1001, 30.0)),
+        ("model_names[1]", lambda s: leases.claim(s, "w", ["m", " "], 30.0)),
+        ("lease_seconds", lambda s: leases.claim(s, "w", ["m"], 0.5)),
+        ("lease_seconds", lambda s: leases.claim(s, "w", ["m"], float("nan"))),
+        ("lease_seconds", lambda s: leases.renew(s, UNKNOWN, TOKEN, 3601, None, 0.0)),
+        ("progress", lambda s: leases.renew(s, UNKNOWN, TOKEN, 30, None, 1.01)),
+        ("progress", lambda s: leases.renew(s, UNKNOWN, TOKEN, 30, None, float("nan"))),
+        ("lease_token", lambda s: leases.renew(s, UNKNOWN, "", 30, None, 0.0)),
+        ("lease_token", lambda s: leases.renew(s, UNKNOWN, "\0", 30, None, 0.0)),
+        ("error_message", lambda s: leases.fail(s, UNKNOWN, TOKEN, " ", retryable=True)),
+        ("file_path", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("", 1, 1, "", {}))),
+        ("file_path", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("/etc/x", 1, 1, "", {}))),
+        ("file_path", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a/../../x", 1, 1, "", {}))),
+        ("file_path", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a\0", 1, 1, "", {}))),
+        ("file_size_bytes", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 0, 1, "", {}))),
+        ("generation_time_seconds", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 1, -1, "", {}))),
+        (
+            "generation_time_seconds",
+            lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 1, float("inf"), "", {})),
+        ),
+        ("model_version", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 1, 1, "v" * 201, {}))),
+        ("metadata", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 1, 1, "", {"x": {1, 2}}))),
+    ],
+)
+def test_what_a_worker_may_not_say(database: Database, field: str, call: Any) -> None:
+    with pytest.raises(InvalidArgument) as raised, database.write() as session:
+        call(session)
+    assert raised.value.field == field

@@ -1,0 +1,184 @@
+"""Migrations up and down, what a server starts on, and two processes with one fresh database."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from service_runtime.errors import FailedPrecondition
+from storage_service import creation, schema
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from storage_service.models import Base, Generation
+
+
+def test_the_migrations_and_the_code_know_the_same_revisions() -> None:
+    scripts = ScriptDirectory(str(schema.migrations_folder()))
+    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == schema.REVISIONS
+
+
+def test_migrations_make_what_the_models_say(empty_url: str) -> None:
+    schema.upgrade(empty_url)
+    database = Database(empty_url)
+    with database.connect_for_writing() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+        named = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
+    database.dispose()
+    assert "ck_generations_status" in named
+
+
+def test_down_and_up_again(empty_url: str) -> None:
+    schema.upgrade(empty_url)
+    assert schema.current(empty_url) == schema.REVISIONS[-1]
+    database = Database(empty_url)
+    with database.connect_for_writing() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(schema.migrations_folder()))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    with database.connect_for_writing() as connection:
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+    database.dispose()
+    with pytest.raises(FailedPrecondition, match="dgx-music db migrate"):
+        schema.check(empty_url)
+    schema.upgrade(empty_url)
+    schema.check(empty_url)
+
+
+def test_a_second_upgrade_keeps_the_data_and_a_reset_does_not(url: str, new: Callable[..., NewGeneration]) -> None:
+    database = Database(url)
+    with database.write() as session:
+        created = creation.create(session, new())
+    schema.upgrade(url)
+    with database.read() as session:
+        assert session.get(Generation, created.id) is not None
+    schema.reset(url)
+    with database.read() as session:
+        assert session.get(Generation, created.id) is None
+    schema.check(url)
+    database.dispose()
+
+
+def test_an_empty_database_gets_its_schema_and_one_of_ours_is_left_alone(empty_url: str) -> None:
+    assert schema.current(empty_url) is None
+    with pytest.raises(FailedPrecondition, match="db migrate"):
+        schema.check(empty_url)
+    database = Database(empty_url)
+    schema.ensure(database)
+    schema.ensure(database)
+    database.dispose()
+    schema.check(empty_url)
+
+
+@pytest.mark.parametrize(
+    ("revision", "known", "reason", "says"),
+    [
+        ("9999", schema.REVISIONS, "SCHEMA_NEWER", "newer than this version knows"),
+        (schema.REVISIONS[-1], (*schema.REVISIONS, "9999"), "SCHEMA_OLDER", "run `dgx-music db migrate`"),
+    ],
+)
+def test_a_schema_of_another_version_is_refused_and_says_what_to_do(
+    url: str, monkeypatch: pytest.MonkeyPatch, revision: str, known: tuple[str, ...], reason: str, says: str
+) -> None:
+    database = Database(url)
+    with database.connect_for_writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    monkeypatch.setattr(schema, "REVISIONS", known)
+    for refuse in (lambda: schema.ensure(database), lambda: schema.check(url)):
+        with pytest.raises(FailedPrecondition, match=says) as raised:
+            refuse()
+        assert raised.value.reason == reason
+    if reason == "SCHEMA_NEWER":
+        with pytest.raises(FailedPrecondition, match=says):
+            schema.upgrade(url)
+    with database.connect_for_writing() as connection:  # as it was, for the tests that follow
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    database.dispose()
+
+
+def test_a_database_of_somebody_else_is_left_alone(empty_url: str) -> None:
+    database = Database(empty_url)
+    with database.connect_for_writing() as connection:
+        connection.execute(text("CREATE TABLE prompts (x INTEGER)"))
+    with pytest.raises(FailedPrecondition, match="prompts") as raised:
+        schema.ensure(database)
+    assert raised.value.reason == "SCHEMA_UNKNOWN"
+    database.dispose()
+
+
+def test_a_migration_that_breaks_off_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Exception):
+        pass
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise Broken
+
+    from alembic import op
+
+    with monkeypatch.context() as patched:
+        patched.setattr(op, "create_index", breaks)  # after the first table
+        with pytest.raises(Broken):
+            schema.upgrade(empty_url)
+    assert schema.current(empty_url) is None
+    schema.upgrade(empty_url)
+    schema.check(empty_url)
+
+
+def test_processes_that_start_at_once_on_a_fresh_database_all_succeed(empty_url: str) -> None:
+    program = (
+        "import sys\n"
+        "from storage_service import schema\n"
+        "from storage_service.database import Database\n"
+        "sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
+        "database = Database(sys.argv[1])\n"
+        "schema.ensure(database)\n"
+        "database.dispose()\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", program, empty_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [(process.communicate()[1], process.returncode) for process in processes] == [("", 0)] * 3
+    schema.check(empty_url)
+
+
+def test_an_up_to_date_schema_is_found_without_alembic(url: str) -> None:
+    program = (
+        "import sys\n"
+        "import storage_service.server\n"
+        "from storage_service import schema\n"
+        "from storage_service.database import Database\n"
+        "schema.ensure(Database(sys.argv[1]))\n"
+        "assert 'alembic' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program, url], check=True)
+
+
+def test_the_settings_are_read_without_sqlalchemy() -> None:
+    program = "import sys, storage_service.config\nassert 'sqlalchemy' not in sys.modules\n"
+    subprocess.run([sys.executable, "-c", program], check=True)

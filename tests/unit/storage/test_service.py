@@ -1,0 +1,283 @@
+"""The service over gRPC, on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from dgx_music.audio.v1 import audio_pb2
+from dgx_music.storage.v1 import storage_pb2 as pb
+from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
+from service_runtime.channel import connect
+from service_runtime.errors import FailedPrecondition, Unavailable
+from service_runtime.server import running
+from service_runtime.status import read_failure
+from storage_service.config import StorageSettings
+from storage_service.database import Database
+from storage_service.server import StorageServer, build
+
+Stub: TypeAlias = "StorageServiceStub[grpc.aio.Channel]"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def stub(settings: StorageSettings, tmp_path: Path) -> AsyncIterator[Any]:
+    address = f"unix:{tmp_path}/s.sock"
+    async with running([build(settings)], [address], settings), connect(address) as channel:
+        yield StorageServiceStub(channel)
+
+
+def request(**changes: Any) -> pb.CreateGenerationRequest:
+    fields = {
+        "prompt": "a calm piano",
+        "model_name": "sketch",
+        "duration_seconds": 4.0,
+        "sample_rate_hz": 32000,
+        "channels": 2,
+    }
+    return pb.CreateGenerationRequest(**{**fields, **changes})
+
+
+def struct(**values: Any) -> Struct:
+    message = Struct()
+    message.update(values)
+    return message
+
+
+async def create(stub: Any, **changes: Any) -> pb.Generation:
+    return (await stub.CreateGeneration(request(**changes), timeout=10)).generation  # type: ignore[no-any-return]
+
+
+async def claim(stub: Any, **changes: Any) -> pb.ClaimGenerationResponse:
+    fields = {"worker_id": "w", "model_names": ["sketch"], "lease_seconds": 30, "wait_seconds": 0}
+    return await stub.ClaimGeneration(  # type: ignore[no-any-return]
+        pb.ClaimGenerationRequest(**{**fields, **changes}), timeout=40
+    )
+
+
+async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
+    made = await create(stub, seed=7, metadata=struct(bpm=80.5, n=3, tags=["a"], deep={"x": None}), request_id=UNKNOWN)
+    assert made.state == pb.GENERATION_STATE_PENDING
+    assert made.file_encoding == audio_pb2.FILE_ENCODING_PCM_24
+    assert (made.seed, made.attempt, made.max_attempts, made.request_id) == (7, 0, 3, UNKNOWN)
+    assert not made.HasField("started_at")
+    assert not made.HasField("completed_at")
+    watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=30)
+    assert (await watch.read()).generation == made
+
+    claimed = await claim(stub)
+    assert claimed.generation.state == pb.GENERATION_STATE_PROCESSING
+    assert claimed.generation.stage == pb.GENERATION_STAGE_QUEUED
+    assert claimed.HasField("lease_expires_at")
+    assert (await watch.read()).generation == claimed.generation
+
+    renewed = await stub.RenewLease(
+        pb.RenewLeaseRequest(
+            id=made.id,
+            lease_token=claimed.lease_token,
+            lease_seconds=60,
+            stage=pb.GENERATION_STAGE_GENERATING,
+            progress=0.5,
+        ),
+        timeout=10,
+    )
+    assert not renewed.cancelled
+    assert renewed.lease_expires_at.ToNanoseconds() > claimed.lease_expires_at.ToNanoseconds()
+    seen = (await watch.read()).generation
+    assert (seen.stage, seen.progress) == (pb.GENERATION_STAGE_GENERATING, 0.5)
+
+    done = pb.CompleteGenerationRequest(
+        id=made.id,
+        lease_token=claimed.lease_token,
+        file_path="2026/01/01/a.wav",
+        file_size_bytes=1000,
+        generation_time_seconds=1.5,
+        model_version="1",
+        metadata=struct(bpm=81),
+    )
+    completed = (await stub.CompleteGeneration(done, timeout=10)).generation
+    assert completed.state == pb.GENERATION_STATE_COMPLETED
+    assert dict(completed.metadata)["bpm"] == 81
+    assert dict(completed.metadata)["n"] == 3
+    assert completed.metadata["deep"]["x"] is None  # type: ignore[index,call-overload]
+    assert (completed.file_path, completed.file_size_bytes, completed.model_version) == ("2026/01/01/a.wav", 1000, "1")
+    assert (await watch.read()).generation == completed
+    assert await watch.read() == grpc.aio.EOF
+    assert (await stub.CompleteGeneration(done, timeout=10)).generation == completed
+    assert (await create(stub, seed=7, metadata=made.metadata, request_id=UNKNOWN)) == completed
+    assert (await stub.GetGeneration(pb.GetGenerationRequest(id=made.id), timeout=10)).generation == completed
+
+
+async def test_failing_retrying_cancelling_and_deleting(stub: Any) -> None:
+    made = await create(stub)
+    claimed = await claim(stub)
+    failure = pb.FailGenerationRequest(id=made.id, lease_token=claimed.lease_token, error_message="it broke")
+    failed = (await stub.FailGeneration(failure, timeout=10)).generation
+    assert (failed.state, failed.error_message) == (pb.GENERATION_STATE_FAILED, "it broke")
+    retried = (await stub.RetryGeneration(pb.RetryGenerationRequest(id=made.id), timeout=10)).generation
+    assert (retried.state, retried.attempt, retried.max_attempts) == (pb.GENERATION_STATE_PENDING, 1, 4)
+    claimed = await claim(stub)
+    failure = pb.FailGenerationRequest(
+        id=made.id, lease_token=claimed.lease_token, error_message="it broke", retryable=True
+    )
+    failed = (await stub.FailGeneration(failure, timeout=10)).generation
+    assert failed.state == pb.GENERATION_STATE_PENDING
+    assert failed.HasField("not_before")
+    claimed = await claim(stub, wait_seconds=10)
+    assert claimed.generation.attempt == 3
+    cancelled = (await stub.CancelGeneration(pb.CancelGenerationRequest(id=made.id), timeout=10)).generation
+    assert cancelled.state == pb.GENERATION_STATE_CANCELLED
+    renewal = pb.RenewLeaseRequest(id=made.id, lease_token=claimed.lease_token, lease_seconds=30)
+    renewed = await stub.RenewLease(renewal, timeout=10)
+    assert renewed.cancelled
+    assert not renewed.HasField("lease_expires_at")
+    await stub.DeleteGeneration(pb.DeleteGenerationRequest(id=made.id), timeout=10)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stub.GetGeneration(pb.GetGenerationRequest(id=made.id), timeout=10)
+    assert read_failure(raised.value).reason == "GENERATION_NOT_FOUND"
+
+
+async def test_lists_prompts_and_statistics(stub: Any) -> None:
+    made = [await create(stub, prompt=text) for text in ("a", "b", "b")]
+    listed = await stub.ListGenerations(pb.ListGenerationsRequest(page_size=2), timeout=10)
+    assert list(listed.generations) == [made[2], made[1]]
+    rest = await stub.ListGenerations(
+        pb.ListGenerationsRequest(page_size=2, page_token=listed.next_page_token), timeout=10
+    )
+    assert list(rest.generations) == [made[0]]
+    assert rest.next_page_token == ""
+    narrowed = pb.ListGenerationsRequest(
+        states=[pb.GENERATION_STATE_PENDING],
+        model_name="sketch",
+        prompt_contains="B",
+        created_after=made[1].created_at,
+        created_before=made[2].created_at,
+    )
+    assert list((await stub.ListGenerations(narrowed, timeout=10)).generations) == [made[1]]
+    prompt = (await stub.GetPrompt(pb.GetPromptRequest(text="b"), timeout=10)).prompt
+    assert (prompt.text, prompt.used_count) == ("b", 2)
+    used = (await stub.ListPrompts(pb.ListPromptsRequest(), timeout=10)).prompts
+    assert [row.text for row in used] == ["b", "a"]
+    await create(stub, prompt="a")
+    recent = pb.ListPromptsRequest(order=pb.PROMPT_ORDER_MOST_RECENT, page_size=1)
+    assert [row.text for row in (await stub.ListPrompts(recent, timeout=10)).prompts] == ["a"]
+    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=10)
+    assert (figures.total_generations, figures.pending_generations, figures.total_prompts) == (4, 4, 2)
+    assert figures.oldest_pending_seconds > 0
+
+
+async def test_a_create_answers_a_claim_that_waits(stub: Any) -> None:
+    waiting = asyncio.create_task(claim(stub, wait_seconds=30))
+    made = await create(stub)
+    assert (await waiting).generation.id == made.id
+    assert not (await claim(stub)).HasField("generation")
+
+
+async def test_one_request_id_50_times_at_once(stub: Any) -> None:
+    request_id = str(uuid.uuid4())
+    made = await asyncio.gather(*(create(stub, request_id=request_id) for _ in range(50)))
+    assert len({row.id for row in made}) == 1
+    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=10)
+    assert figures.total_generations == 1
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await create(stub, request_id=request_id, seed=1)
+    assert set(read_failure(raised.value).violations) == {"request_id"}
+
+
+@pytest.mark.parametrize(
+    ("method", "message", "code", "field"),
+    [
+        ("CreateGeneration", request(prompt=""), "INVALID_ARGUMENT", "prompt"),
+        ("CreateGeneration", request(prompt="x" * 100_000), "INVALID_ARGUMENT", "prompt"),
+        ("CreateGeneration", request(prompt="\0"), "INVALID_ARGUMENT", "prompt"),
+        ("CreateGeneration", request(duration_seconds=float("nan")), "INVALID_ARGUMENT", "duration_seconds"),
+        ("CreateGeneration", request(duration_seconds=1e9), "INVALID_ARGUMENT", "duration_seconds"),
+        ("CreateGeneration", request(sample_rate_hz=0), "INVALID_ARGUMENT", "sample_rate_hz"),
+        ("CreateGeneration", request(file_encoding=99), "INVALID_ARGUMENT", "file_encoding"),
+        ("CreateGeneration", request(metadata=struct(x=float("inf"))), "INVALID_ARGUMENT", "metadata"),
+        ("GetGeneration", pb.GetGenerationRequest(id="x"), "INVALID_ARGUMENT", "id"),
+        ("GetGeneration", pb.GetGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),
+        ("CancelGeneration", pb.CancelGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),
+        ("ListGenerations", pb.ListGenerationsRequest(page_token="x"), "INVALID_ARGUMENT", "page_token"),
+        ("ListGenerations", pb.ListGenerationsRequest(page_size=-1), "INVALID_ARGUMENT", "page_size"),
+        ("ListGenerations", pb.ListGenerationsRequest(states=[1, 0]), "INVALID_ARGUMENT", "states[1]"),
+        (
+            "ListGenerations",
+            pb.ListGenerationsRequest(created_after=Timestamp(seconds=10**15)),
+            "INVALID_ARGUMENT",
+            "created_after",
+        ),
+        (
+            "RenewLease",
+            pb.RenewLeaseRequest(id=UNKNOWN, lease_token="t", lease_seconds=30, stage=99),  # type: ignore[arg-type]
+            "INVALID_ARGUMENT",
+            "stage",
+        ),
+        ("ListPrompts", pb.ListPromptsRequest(order=99), "INVALID_ARGUMENT", "order"),  # type: ignore[arg-type]
+        ("GetPrompt", pb.GetPromptRequest(text=""), "INVALID_ARGUMENT", "text"),
+        ("GetPrompt", pb.GetPromptRequest(text="ü" * 10_000), "NOT_FOUND", None),
+    ],
+)
+async def test_bad_input_over_the_wire(stub: Any, method: str, message: Any, code: str, field: str | None) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await getattr(stub, method)(message, timeout=10)
+    failure = read_failure(raised.value)
+    assert failure.code.name == code
+    assert list(failure.violations) == ([field] if field else [])
+
+
+async def test_a_drain_ends_watches_and_claims_within_the_grace(settings: StorageSettings, tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/d.sock"
+    async with connect(address) as channel:
+        stub: Any = StorageServiceStub(channel)
+        async with running([build(settings)], [address], settings):
+            made = await create(stub, model_name="other")
+            watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=30)
+            await watch.read()
+            waiting = asyncio.create_task(claim(stub, wait_seconds=30))
+            await asyncio.wait([waiting], timeout=0.2)
+            assert not waiting.done()
+        assert not (await waiting).HasField("generation")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await watch.read()
+    assert read_failure(raised.value).reason == "SHUTTING_DOWN"
+
+
+async def test_a_server_refuses_a_schema_that_is_newer(settings: StorageSettings) -> None:
+    assert settings.database_url is not None
+    database = Database(settings.database_url)
+    with database.connect_for_writing() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    server = StorageServer(settings)
+    try:
+        with pytest.raises(FailedPrecondition, match="newer"):
+            await server.start()
+        await server.drain()
+        await server.stop()
+    finally:
+        with database.connect_for_writing() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        database.dispose()
+
+
+async def test_health_fails_when_the_sweep_has_ended(settings: StorageSettings) -> None:
+    server = StorageServer(settings)
+    await server.start()
+    await server.check()
+    assert server._sweeper is not None
+    server._sweeper.cancel()
+    await asyncio.wait([server._sweeper])
+    with pytest.raises(Unavailable) as raised:
+        await server.check()
+    assert raised.value.reason == "SWEEP_ENDED"
+    await server.drain()
+    await server.stop()

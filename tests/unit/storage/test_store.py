@@ -1,0 +1,253 @@
+"""Waiting without asking the database: claims, watches, sweeps, and the end of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+
+from service_runtime.errors import InvalidArgument, NotFound, Unavailable
+from storage_service import creation, leases, lifecycle
+from storage_service.clock import later
+from storage_service.config import StorageSettings
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from storage_service.models import Generation
+from storage_service.states import GenerationStatus
+from storage_service.store import Store
+from storage_service.sweeper import sweep
+
+New = Callable[..., NewGeneration]
+Row = Callable[..., Generation]
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+class SeenStore(Store):
+    """Tells when work in the database has ended, and how often."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        super().__init__(settings)
+        self.worked = asyncio.Event()
+        self.works = 0
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        try:
+            return await super()._in_thread(work)
+        finally:
+            self.works += 1
+            self.worked.set()
+
+
+@pytest.fixture
+async def store(settings: StorageSettings) -> AsyncIterator[SeenStore]:
+    opened = SeenStore(settings)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def waiting_claim(store: SeenStore, models: list[str], wait_seconds: float = 20.0) -> asyncio.Task[Any]:
+    """A claim that has looked, found nothing and waits."""
+    store.worked.clear()
+    task = asyncio.create_task(store.claim("w", models, 30.0, wait_seconds))
+    await store.worked.wait()
+    return task
+
+
+@pytest.fixture
+async def sweeping(store: Store) -> AsyncIterator[Store]:
+    """A store whose sweeps come by what is due alone: the period is out of reach."""
+    task = asyncio.create_task(sweep(store, 3600.0))
+    yield store
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_claim_waits_and_a_create_wakes_it(store: SeenStore, new: New) -> None:
+    claim = await waiting_claim(store, ["sketch"])
+    other = await waiting_claim(store, ["other"], 0.3)
+    created = await store.write(lambda s: creation.create(s, new()))
+    claimed = await claim
+    assert claimed.id == created.id
+    assert claimed.is_processing
+    assert await other is None
+
+
+async def test_a_claim_that_waits_leaves_the_database_alone(store: SeenStore, new: New) -> None:
+    claim = await waiting_claim(store, ["sketch"], 0.3)
+    before = store.works
+    assert await claim is None
+    assert store.works == before
+
+
+async def test_a_claim_that_does_not_wait_answers_at_once(store: Store) -> None:
+    assert await store.claim("w", ["sketch"], 30.0, 0.0) is None
+    for wait in (-1.0, 31.0, float("nan")):
+        with pytest.raises(InvalidArgument) as raised:
+            await store.claim("w", ["sketch"], 30.0, wait)
+        assert raised.value.field == "wait_seconds"
+
+
+async def test_many_wait_and_each_job_goes_to_one(store: Store, new: New) -> None:
+    claims = [asyncio.create_task(store.claim(f"w{n}", ["sketch"], 30.0, 5.0)) for n in range(10)]
+    created = [await store.write(lambda s: creation.create(s, new())) for _ in range(10)]
+    claimed = await asyncio.gather(*claims)
+    assert {row.id for row in claimed if row} == {row.id for row in created}
+
+
+async def test_a_lease_that_ends_wakes_a_claim(sweeping: Store, row_in: Row) -> None:
+    row_in(GenerationStatus.PENDING)
+    held = await sweeping.claim("stopped", ["sketch"], 1.0, 0.0)
+    assert held is not None
+    assert held.lease_expires_at is not None
+    claimed = await sweeping.claim("next", ["sketch"], 30.0, 10.0)
+    assert claimed is not None
+    assert (claimed.id, claimed.attempt) == (held.id, 2)
+    assert claimed.started_at is not None
+    assert 0 <= (claimed.started_at - held.lease_expires_at).total_seconds() < 0.9
+
+
+async def test_a_wait_for_another_attempt_that_is_over_wakes_a_claim(sweeping: Store, row_in: Row) -> None:
+    row = row_in(GenerationStatus.PROCESSING)
+    failed = await sweeping.write(lambda s: leases.fail(s, row.id, TOKEN, "it broke", retryable=True))
+    claimed = await sweeping.claim("next", ["sketch"], 30.0, 10.0)
+    assert claimed is not None
+    assert claimed.started_at is not None
+    assert failed.not_before is not None
+    assert 0 <= (claimed.started_at - failed.not_before).total_seconds() < 0.9
+
+
+async def test_a_sweep_tells_watchers_of_what_failed(store: Store, row_in: Row) -> None:
+    row = row_in(GenerationStatus.PROCESSING, attempt=3, lease_expires_at=later(0.2))
+    snapshots = store.watch(row.id)
+    assert (await anext(snapshots)).is_processing
+    sweeper = asyncio.create_task(sweep(store, 3600.0))
+    assert (await anext(snapshots)).is_failed
+    with pytest.raises(StopAsyncIteration):
+        await anext(snapshots)
+    sweeper.cancel()
+
+
+async def test_a_sweep_that_fails_is_tried_again(tmp_path: Path, new: New) -> None:
+    settings = StorageSettings(database_url=f"sqlite:///{tmp_path}/a.db", database_timeout_seconds=0.05)
+    store = Store(settings)
+    await store.open()
+    other = Database(f"sqlite:///{tmp_path}/a.db")
+    with other.write() as session:
+        session.connection()
+        task = asyncio.create_task(sweep(store, 0.05))
+        with pytest.raises(Unavailable):
+            await store.write(lambda s: s.execute(text("SELECT 1")))
+        row = creation.create(session, new())
+    claimed = await store.claim("w", ["sketch"], 30.0, 20.0)  # Another process made it: the next sweep finds it.
+    assert claimed is not None
+    assert claimed.id == row.id
+    task.cancel()
+    await store.close()
+    other.dispose()
+
+
+async def test_a_watch_tells_each_state_and_ends(store: Store, new: New) -> None:
+    created = await store.write(lambda s: creation.create(s, new()))
+    snapshots = store.watch(created.id.upper())
+    assert (await anext(snapshots)).is_pending
+    claimed = await store.claim("w", ["sketch"], 30.0, 0.0)
+    assert claimed is not None
+    assert (await anext(snapshots)).is_processing
+    token = claimed.lease_token or ""
+    await store.write(lambda s: leases.renew(s, created.id, token, 30.0, None, 0.5))
+    assert (await anext(snapshots)).progress == 0.5
+    await store.write(lambda s: lifecycle.cancel(s, created.id))
+    assert [row.status async for row in snapshots] == ["cancelled"]
+    assert not store.notifier._watchers
+
+
+async def test_a_slow_watcher_gets_the_latest_state_and_holds_no_memory(store: Store, new: New) -> None:
+    created = await store.write(lambda s: creation.create(s, new()))
+    snapshots = store.watch(created.id)
+    await anext(snapshots)
+    claimed = await store.claim("w", ["sketch"], 30.0, 0.0)
+    assert claimed is not None
+    token = claimed.lease_token or ""
+    for n in range(20):
+        progress = (n + 1) / 20
+        await store.write(lambda s, p=progress: leases.renew(s, created.id, token, 30.0, None, p))  # type: ignore[misc]
+    assert (await anext(snapshots)).progress == 1.0
+    await snapshots.aclose()
+    assert not store.notifier._watchers
+
+
+async def test_a_watch_of_what_is_finished_gone_or_never_was(store: Store, row_in: Row) -> None:
+    done = row_in(GenerationStatus.COMPLETED)
+    assert [row.id async for row in store.watch(done.id)] == [done.id]
+    waits = row_in(GenerationStatus.PENDING)
+    snapshots: AsyncGenerator[Generation, None] = store.watch(waits.id)
+    await anext(snapshots)
+    await store.write(lambda s: lifecycle.remove(s, waits.id))
+    assert [row async for row in snapshots] == []
+    with pytest.raises(NotFound):
+        await anext(store.watch(waits.id))
+    with pytest.raises(InvalidArgument):
+        await anext(store.watch("x"))
+
+
+async def test_the_end_of_the_server_ends_all_waiting(store: SeenStore, row_in: Row) -> None:
+    row = row_in(GenerationStatus.PROCESSING)
+    snapshots = store.watch(row.id)
+    await anext(snapshots)
+    claim = await waiting_claim(store, ["sketch"])
+    watch = asyncio.create_task(anext(snapshots))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    store.notifier.close()
+    assert await claim is None
+    with pytest.raises(Unavailable) as raised:
+        await watch
+    assert raised.value.reason == "SHUTTING_DOWN"
+    assert await store.claim("w", ["sketch"], 30.0, 20.0) is None
+    late = store.watch(row.id)
+    await anext(late)
+    with pytest.raises(Unavailable):
+        await anext(late)
+
+
+async def test_a_write_whose_caller_has_gone_is_told_all_the_same(store: SeenStore, new: New) -> None:
+    claim = await waiting_claim(store, ["sketch"])
+    began = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def work(session: Any) -> None:
+        loop.call_soon_threadsafe(began.set)
+        creation.create(session, new())
+
+    create = asyncio.create_task(store.write(work))
+    await began.wait()
+    create.cancel()
+    assert (await claim).is_processing
+
+
+async def test_behind_a_locked_database_nobody_waits_his_time_twice(tmp_path: Path) -> None:
+    settings = StorageSettings(database_url=f"sqlite:///{tmp_path}/a.db", database_timeout_seconds=0.3)
+    store = Store(settings)
+    await store.open()
+    other = Database(f"sqlite:///{tmp_path}/a.db")
+    with other.write() as session:
+        session.connection()
+        began = time.monotonic()
+        calls = [store.write(lambda s: s.connection()) for _ in range(10)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        took = time.monotonic() - began
+    assert {type(answer) for answer in answers} == {Unavailable}
+    assert {answer.reason for answer in answers if isinstance(answer, Unavailable)} == {
+        "DATABASE_LOCKED",
+        "DATABASE_BUSY",
+    }
+    assert took < 10 * 0.3
+    await store.write(lambda s: s.execute(update(Generation).values(progress=0.0)))
+    await store.close()
+    other.dispose()
