@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dgx_music.audio.v1 import audio_pb2
+from dgx_music.generation.v1 import generation_pb2
 from dgx_music.storage.v1 import storage_pb2
 from service_runtime.errors import InvalidArgument
 from storage_service.creation import NewGeneration
@@ -65,6 +66,7 @@ def generation_message(generation: Generation) -> storage_pb2.Generation:
         worker_id=generation.worker_id or "",
         stage=STAGE_NAMES.get(generation.stage or ""),
         progress=generation.progress,
+        sampling=_sampling_message(generation.sampling),
     )
 
 
@@ -108,6 +110,7 @@ def new_generation(request: storage_pb2.CreateGenerationRequest) -> NewGeneratio
         channels=request.channels,
         seed=request.seed if request.HasField("seed") else None,
         file_encoding=ENCODING_OF[request.file_encoding],
+        sampling={field.name: value for field, value in request.sampling.ListFields()},
         metadata=_mapping("metadata", request.metadata),
         request_id=request.request_id or None,
     )
@@ -171,6 +174,10 @@ def _moment(field: str, request: storage_pb2.ListGenerationsRequest) -> datetime
     except (ValueError, OverflowError) as error:
         raise InvalidArgument(field, f"is not a moment from year 1 to 9999: {error}") from error
     return moment
+
+
+def _sampling_message(sampling: Mapping[str, Any] | None) -> generation_pb2.SamplingParameters | None:
+    return generation_pb2.SamplingParameters(**sampling) if sampling else None
 
 
 def _struct(values: Mapping[str, Any]) -> Struct:

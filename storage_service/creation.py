@@ -16,6 +16,7 @@ from service_runtime.errors import InvalidArgument
 from storage_service import prompts
 from storage_service.models import RETURNED_ROW_WINS, Generation, draw_seed
 from storage_service.notifier import Change, note
+from storage_service.sampling import Sampling, check_sampling
 from storage_service.states import FileEncoding, GenerationStatus
 from storage_service.upsert import insert_into
 from storage_service.validation import MAX_SEED, check_metadata, check_name, check_prompt, check_range, check_uuid
@@ -32,6 +33,7 @@ class NewGeneration:
     channels: int
     seed: int | None = None
     file_encoding: FileEncoding = FileEncoding.PCM_24
+    sampling: Sampling = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     request_id: str | None = None
 
@@ -46,11 +48,14 @@ class NewGeneration:
         check_range("channels", self.channels, 1, 2)
         if self.seed is not None:
             check_range("seed", self.seed, 0, MAX_SEED)
+        check_sampling("sampling", self.sampling)
         check_metadata("metadata", self.metadata)
 
     def fingerprint(self) -> str:
         """The same for requests that ask for the same: SHA-256 over all but the request id."""
         body = {name: value for name, value in vars(self).items() if name != "request_id"}
+        if not self.sampling:
+            del body["sampling"]  # As before there was any: a request from before an upgrade may be repeated after it.
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=dict).encode()).hexdigest()
 
 
@@ -80,6 +85,7 @@ def create(
         "seed": draw_seed() if new.seed is None else new.seed,
         "file_encoding": new.file_encoding.value,
         "file_path": file_path,
+        "sampling": dict(new.sampling) or None,
         "metadata_": dict(new.metadata),
         "request_id": request_id,
         "request_fingerprint": new.fingerprint() if request_id else None,

@@ -73,6 +73,7 @@ def test_the_same_request_gives_the_first_answer_and_counts_once(database: Datab
         {"channels": 1},
         {"seed": 1},
         {"file_encoding": FileEncoding.FLOAT},
+        {"sampling": {"temperature": 0.5}},
         {"metadata": {"a": 1}},
     ],
 )
@@ -166,6 +167,15 @@ def test_a_transaction_that_is_rolled_back_counts_nothing(database: Database, ne
         ("channels", {"channels": 9}),
         ("seed", {"seed": -1}),
         ("seed", {"seed": 2**63}),
+        ("sampling.temperature", {"sampling": {"temperature": 0.0}}),
+        ("sampling.temperature", {"sampling": {"temperature": 10.1}}),
+        ("sampling.temperature", {"sampling": {"temperature": float("nan")}}),
+        ("sampling.top_k", {"sampling": {"top_k": -1}}),
+        ("sampling.top_k", {"sampling": {"top_k": 2049}}),
+        ("sampling.top_p", {"sampling": {"temperature": 1.0, "top_p": 1.01}}),
+        ("sampling.top_p", {"sampling": {"top_p": float("nan")}}),
+        ("sampling.guidance_scale", {"sampling": {"guidance_scale": -0.1}}),
+        ("sampling.guidance_scale", {"sampling": {"guidance_scale": float("inf")}}),
         ("metadata", {"metadata": {"a": "x" * 16384}}),
         ("metadata", {"metadata": {"a": float("nan")}}),
         ("request_id", {"request_id": "again"}),
@@ -188,6 +198,8 @@ def test_bad_input_names_its_field(database: Database, new: New, field: str, cha
         {"duration_seconds": 3600.0},
         {"seed": 0},
         {"sample_rate": 8000, "channels": 1},
+        {"sampling": {"temperature": 1e-9, "top_k": 0, "top_p": 0.0, "guidance_scale": 0.0}},
+        {"sampling": {"temperature": 10.0, "top_k": 2048, "top_p": 1.0, "guidance_scale": 20.0}},
     ],
 )
 def test_the_edges_are_taken(new: New, change: dict[str, Any]) -> None:

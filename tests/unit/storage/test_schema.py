@@ -21,6 +21,8 @@ from storage_service.creation import NewGeneration
 from storage_service.database import Database
 from storage_service.models import Base, Generation
 
+LATEST = schema.REVISIONS[-1]
+
 
 def test_the_migrations_and_the_code_know_the_same_revisions() -> None:
     scripts = ScriptDirectory(str(schema.migrations_folder()))
@@ -38,16 +40,53 @@ def test_migrations_make_what_the_models_say(empty_url: str) -> None:
     assert "ck_generations_status" in named
 
 
+def migrate(database: Database, move: Callable[[Config, str], None], revision: str) -> None:
+    """`move` is Alembic's upgrade or downgrade."""
+    config = Config()
+    config.set_main_option("script_location", str(schema.migrations_folder()))
+    config.set_main_option("path_separator", "os")
+    with database.connect_for_writing() as connection:
+        config.attributes["connection"] = connection
+        move(config, revision)
+
+
+def test_what_was_kept_before_there_was_sampling_stays(empty_url: str, new: Callable[..., NewGeneration]) -> None:
+    request = new(request_id="11111111-2222-4333-8444-55555555aaaa", seed=7, metadata={"a": 1})
+    schema.upgrade(empty_url)
+    database = Database(empty_url)
+    with database.write() as session:
+        first = creation.create(session, request)
+    migrate(database, command.downgrade, "0001")
+    with pytest.raises(FailedPrecondition, match="dgx-music db migrate"):
+        schema.check(empty_url)
+    with database.connect_for_writing() as connection:
+        assert "sampling" not in {column["name"] for column in inspect(connection).get_columns("generations")}
+        old = connection.execute(text("SELECT * FROM generations")).mappings().one()
+
+    schema.upgrade(empty_url)
+    schema.check(empty_url)
+    with database.connect_for_writing() as connection:
+        assert connection.execute(text("SELECT * FROM generations")).mappings().one() == {**old, "sampling": None}
+        compared = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(compared, Base.metadata) == []
+        constraints = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
+        assert "ck_generations_status" in constraints
+    with database.write() as session:
+        assert creation.create(session, request).id == first.id
+        hot = creation.create(session, new(sampling={"temperature": 1.5, "top_k": 0}))
+    with database.read() as session:
+        assert session.get_one(Generation, hot.id).sampling == {"temperature": 1.5, "top_k": 0}
+    migrate(database, command.downgrade, "0001")
+    with database.connect_for_writing() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM generations")) == 2
+    database.dispose()
+
+
 def test_down_and_up_again(empty_url: str) -> None:
     schema.upgrade(empty_url)
     assert schema.current(empty_url) == schema.REVISIONS[-1]
     database = Database(empty_url)
-    with database.connect_for_writing() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(schema.migrations_folder()))
-        config.set_main_option("path_separator", "os")
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+    migrate(database, command.downgrade, "base")
     with database.connect_for_writing() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     database.dispose()
@@ -104,7 +143,7 @@ def test_a_schema_of_another_version_is_refused_and_says_what_to_do(
         with pytest.raises(FailedPrecondition, match=says):
             schema.upgrade(url)
     with database.connect_for_writing() as connection:  # as it was, for the tests that follow
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": LATEST})
     database.dispose()
 
 

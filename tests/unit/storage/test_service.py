@@ -15,12 +15,14 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dgx_music.audio.v1 import audio_pb2
+from dgx_music.generation.v1.generation_pb2 import SamplingParameters
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from service_runtime.channel import connect
 from service_runtime.errors import FailedPrecondition, Unavailable
 from service_runtime.server import running
 from service_runtime.status import read_failure
+from storage_service import schema
 from storage_service.config import StorageSettings
 from storage_service.database import Database
 from storage_service.server import StorageServer, build
@@ -65,7 +67,10 @@ async def claim(stub: Any, **changes: Any) -> pb.ClaimGenerationResponse:
 
 
 async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
-    made = await create(stub, seed=7, metadata=struct(bpm=80.5, n=3, tags=["a"], deep={"x": None}), request_id=UNKNOWN)
+    asked = {"seed": 7, "sampling": SamplingParameters(temperature=0.5, top_k=0), "request_id": UNKNOWN}
+    made = await create(stub, metadata=struct(bpm=80.5, n=3, tags=["a"], deep={"x": None}), **asked)
+    assert made.sampling == asked["sampling"]
+    assert made.sampling.HasField("top_k")
     assert made.state == pb.GENERATION_STATE_PENDING
     assert made.file_encoding == audio_pb2.FILE_ENCODING_PCM_24
     assert (made.seed, made.attempt, made.max_attempts, made.request_id) == (7, 0, 3, UNKNOWN)
@@ -113,8 +118,16 @@ async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
     assert (await watch.read()).generation == completed
     assert await watch.read() == grpc.aio.EOF
     assert (await stub.CompleteGeneration(done, timeout=10)).generation == completed
-    assert (await create(stub, seed=7, metadata=made.metadata, request_id=UNKNOWN)) == completed
+    assert (await create(stub, metadata=made.metadata, **asked)) == completed
     assert (await stub.GetGeneration(pb.GetGenerationRequest(id=made.id), timeout=10)).generation == completed
+
+
+async def test_sampling_that_says_nothing_is_none(stub: Any) -> None:
+    assert not (await create(stub)).HasField("sampling")
+    assert not (await create(stub, sampling=SamplingParameters())).HasField("sampling")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await create(stub, sampling=SamplingParameters(top_p=float("nan")))
+    assert list(read_failure(raised.value).violations) == ["sampling.top_p"]
 
 
 async def test_failing_retrying_cancelling_and_deleting(stub: Any) -> None:
@@ -265,7 +278,7 @@ async def test_a_server_refuses_a_schema_that_is_newer(settings: StorageSettings
         await server.stop()
     finally:
         with database.connect_for_writing() as connection:
-            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+            connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{schema.REVISIONS[-1]}'")
         database.dispose()
 
 
