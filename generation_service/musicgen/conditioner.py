@@ -47,11 +47,15 @@ def _load_t5(name: str) -> tuple[Any, Any]:
     """Tokenizer and encoder, from local files only."""
     try:
         from transformers import T5EncoderModel, T5Tokenizer
+        from transformers.utils import logging
     except ImportError as error:
         raise FailedPrecondition(
             f"MusicGen reads prompts by transformers, which is not installed ({error}); pip install transformers",
             reason="TRANSFORMERS_MISSING",
         ) from error
+    quiet: Any = logging  # Otherwise it draws progress bars into the server's log.
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
     try:
         tokenizer = T5Tokenizer.from_pretrained(name, local_files_only=True)
         encoder: Any = T5EncoderModel.from_pretrained(name, local_files_only=True, dtype=torch.float32)

@@ -23,7 +23,6 @@ class KvCache:
     """
 
     def __init__(self, config: LmConfig, capacity: int) -> None:
-        self.capacity = capacity
         self.position = 0
         """Positions written; where the next step writes."""
         shape = (config.num_layers, 2, ROWS, config.num_heads, capacity, config.head_dim)
@@ -39,16 +38,22 @@ class KvMemory:
     def __init__(self, config: LmConfig, limit_bytes: int) -> None:
         self._config = config
         self.limit_bytes = limit_bytes
-        self.reserved_bytes = 0
+        self._sizes: dict[KvCache, int] = {}
         self._lock = threading.Lock()
 
-    def size_bytes(self, capacity: int) -> int:
-        """What a cache of so many positions takes."""
-        return self._config.num_layers * 2 * ROWS * self._config.dim * capacity * torch.float32.itemsize
+    @property
+    def reserved_bytes(self) -> int:
+        """By all caches that were reserved and not released."""
+        return sum(tuple(self._sizes.values()))
 
-    def reserve(self, capacity: int) -> KvCache:
+    def size_bytes(self, capacity: int, tokens: int) -> int:
+        """What a cache of so many positions takes, with a prompt of so many tokens."""
+        vectors = ROWS * capacity + tokens
+        return self._config.num_layers * 2 * vectors * self._config.dim * torch.float32.itemsize
+
+    def reserve(self, capacity: int, tokens: int = 0) -> KvCache:
         """Raises ResourceExhausted where it does not fit beside the others."""
-        size = self.size_bytes(capacity)
+        size = self.size_bytes(capacity, tokens)
         with self._lock:
             if self.reserved_bytes + size > self.limit_bytes:
                 raise ResourceExhausted(
@@ -57,11 +62,15 @@ class KvMemory:
                     reason="KV_MEMORY",
                     retry_after_seconds=_RETRY_SECONDS,
                 )
-            self.reserved_bytes += size
-        return KvCache(self._config, capacity)
+            try:
+                cache = KvCache(self._config, capacity)
+            except RuntimeError as error:  # What torch raises where the system has no memory left.
+                raise MemoryError(f"no {size >> 20} MiB for a KV cache") from error
+            self._sizes[cache] = size
+        return cache
 
     def release(self, cache: KvCache) -> None:
         """Gives the memory back; the cache is not used again."""
         with self._lock:
-            self.reserved_bytes -= self.size_bytes(cache.capacity)
+            del self._sizes[cache]
         cache.layers, cache.cross = [], None

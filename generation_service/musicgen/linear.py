@@ -56,9 +56,7 @@ class Int8Linear:
         self._weight = torch.ops.onednn.qlinear_prepack((weight / self._scale[:, None]).round_().to(torch.int8), None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        step = (
-            torch.linalg.vector_norm(x, float("inf"), dim=1, keepdim=True).clamp_min_(_SMALLEST).div_(127)
-        )  # [rows, 1]
+        step = x.abs().amax(1, keepdim=True).clamp_min_(_SMALLEST).div_(127)  # [rows, 1]
         # Unsigned with a zero point: what VNNI multiplies. The half makes the cast round.
         quantized = (x / step).add_(_ZERO_POINT + 0.5).to(torch.uint8)
         y: Tensor = torch.ops.onednn.qlinear_pointwise(

@@ -67,9 +67,10 @@ class MusicGen:
         config = self._lm.config
         count = math.ceil(parameters.frames / self._codec.config.hop_frames)
         codes = DelayedCodes(config.delays, count, config.card)
-        cache = self.memory.reserve(codes.steps)
+        text = self._conditioner.encode(parameters.prompt)
+        cache = self.memory.reserve(codes.steps, 0 if text is None else len(text))
         try:
-            self._lm.condition(cache, self._conditioner.encode(parameters.prompt))
+            self._lm.condition(cache, text)
             return MusicGenState(
                 frames=parameters.frames,
                 cache=cache,

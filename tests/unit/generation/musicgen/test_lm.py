@@ -157,4 +157,6 @@ def test_kv_memory_is_refused_before_it_is_taken_and_comes_back(lm: LanguageMode
     assert refused.value.retry_after_seconds
     memory.release(cache)
     assert memory.reserved_bytes == 0
-    memory.reserve(100)
+    memory.release(memory.reserve(100))
+    with pytest.raises(ResourceExhausted):
+        memory.reserve(100, tokens=1)

@@ -26,7 +26,7 @@ def model(request: pytest.FixtureRequest, t5: None) -> MusicGen:
 
 @pytest.fixture(scope="module")
 def small_memory(mono: Path, t5: None) -> MusicGen:
-    return load_musicgen(find_musicgen(mono), kv_bytes=3 * 4 * 2 * 2 * 64 * 100)
+    return load_musicgen(find_musicgen(mono), kv_bytes=3 * 4 * 2 * 2 * 64 * 110)
 
 
 def parameters(prompt: str = "calm piano", frames: int = 20 * HOP, seed: int = 1) -> GenerationParameters:
@@ -115,11 +115,11 @@ def test_what_does_not_fit_is_refused_before_it_starts_and_others_go_on(small_me
 
 
 def test_a_prompt_that_fails_gives_its_memory_back(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(prompt: str) -> None:
-        raise RuntimeError(prompt)
+    def broken(cache: object, text: object) -> None:
+        raise RuntimeError("no such shape")
 
-    monkeypatch.setattr(small_memory._conditioner, "encode", broken)
-    with pytest.raises(RuntimeError, match="calm"):
+    monkeypatch.setattr(small_memory._lm, "condition", broken)
+    with pytest.raises(RuntimeError, match="no such shape"):
         small_memory.prefill(parameters())
     assert small_memory.memory.reserved_bytes == 0
 
