@@ -21,7 +21,7 @@ from dgx_music.client import connect
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest
 from dgx_music.storage.v1.storage_pb2 import CreateGenerationRequest, WatchGenerationRequest
 from generation_service.model import GenerationParameters
-from generation_service.registry import installed_models
+from generation_service.sketch import Sketch
 
 COMMAND = Path(sys.executable).with_name("dgx-music")
 PROMPT = "house at 124 BPM in F minor with piano"
@@ -45,7 +45,7 @@ def command_seconds(*arguments: str) -> float:
 
 def sketch_times_real_time() -> float:
     """Seconds of audio that `sketch` makes a second, on one thread."""
-    model = installed_models("sketch").get("sketch").load()
+    model = Sketch()
     frames = round(LISTENED_SECONDS * model.info.sample_rate_hz)
     began = time.perf_counter()
     state = model.prefill(GenerationParameters(prompt=PROMPT, frames=frames, seed=1))

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import os
+from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from generation_service.accelerator import DeviceChoice, PrecisionChoice
 from service_runtime.settings import Settings
 
 
@@ -11,7 +17,14 @@ class GenerationSettings(Settings):
     """Settings of the generation service."""
 
     default_model: str | None = None
-    """The model taken where a request names none. Unset: the first of those preferred that is there."""
+    """The model taken where a request names none. Unset: the smallest MusicGen that is there, else the sketch."""
+    model_folders: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders of MusicGen checkpoints besides those under `data_dir`/models and in the Hugging Face cache; in the
+    environment separated as in PATH. Each is a model by its folder's name, preferred to one of the same name there."""
+    device: DeviceChoice = "auto"
+    """What MusicGen runs on. "auto": a CUDA GPU where there is one, else the CPU."""
+    precision: PrecisionChoice = "auto"
+    """How its weights are kept. "auto": bf16 on CUDA, fp32 on the CPU, where int8 is faster and a little less exact."""
     max_batch_size: int = Field(default=8, ge=1, le=256)
     """Requests in the batch at once."""
     max_waiting: int = Field(default=100, ge=0)
@@ -28,3 +41,8 @@ class GenerationSettings(Settings):
     """How often stage and progress are told, and how soon a cancelled job stops."""
     job_seconds: float = Field(default=6 * 3600.0, gt=0)
     """Longest that one job may take from its first audio to its file."""
+
+    @field_validator("model_folders", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return [path for path in value.split(os.pathsep) if path] if isinstance(value, str) else value

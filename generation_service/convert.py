@@ -61,6 +61,16 @@ def model(info: ModelInfo, *, is_default: bool, is_loaded: bool) -> generation_p
     )
 
 
+def unusable_model(name: str, problem: str, *, is_default: bool) -> generation_pb2.Model:
+    """A model that is there but can't be used."""
+    return generation_pb2.Model(name=name, problem=problem, is_default=is_default)
+
+
+def sampling(message: generation_pb2.SamplingParameters) -> dict[str, float]:
+    """The fields that are set, by name."""
+    return {field.name: value for field, value in message.ListFields()}
+
+
 def engine_status(status: EngineStatus) -> generation_pb2.GetEngineStatusResponse:
     """What the engine is doing."""
     return generation_pb2.GetEngineStatusResponse(
@@ -71,6 +81,8 @@ def engine_status(status: EngineStatus) -> generation_pb2.GetEngineStatusRespons
         steps_per_second=status.steps_per_second,
         audio_seconds_per_second=status.audio_seconds_per_second,
         device=status.device,
+        kv_reserved_bytes=status.kv_reserved_bytes,
+        kv_limit_bytes=status.kv_limit_bytes,
     )
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from generation_service.model import FloatArray, Model
-from generation_service.registry import ModelCatalog
+from generation_service.chores import Chore
+from generation_service.faults import describe, is_fatal, model_error, wrong_output
+from generation_service.loaded import LoadedModels
+from generation_service.model import FloatArray, ModelInfo
 from generation_service.scheduler import Scheduler
 from generation_service.sequence import Sequence, Stage
 from generation_service.throughput import Throughput
-from service_runtime.errors import ResourceExhausted, ServiceError, Unavailable
+from service_runtime.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -35,19 +38,19 @@ class Device:
 
     def __init__(
         self,
-        catalog: ModelCatalog,
+        models: LoadedModels,
         scheduler: Scheduler,
         throughput: Throughput,
         changed: threading.Condition,
         post: Post,
     ) -> None:
-        self._catalog = catalog
+        self._models = models
         self._scheduler = scheduler
         self._throughput = throughput
         self._changed = changed
         self._post_to_loop = post
         self._outbox: list[tuple[Callable[..., None], Any]] = []
-        self._models: dict[str, Model[Any]] = {}
+        self._chores: deque[Chore] = deque()
         self._stopping = False
         self.fatal: BaseException | None = None
         """What ended the thread, if it was not `stop`."""
@@ -74,9 +77,19 @@ class Device:
         """Whether a request that is added under the lock now will be looked at."""
         return not self._stopping and self._thread.is_alive()
 
-    def is_loaded(self, name: str) -> bool:
-        """Whether the model is in memory."""
-        return name in self._models
+    def load(self, info: ModelInfo) -> Chore:
+        """Has the model brought into memory between two steps."""
+        return self._add(Chore(lambda: self._load(info)))
+
+    def unload(self, name: str) -> Chore:
+        """Has the model taken out of memory between two steps; FailedPrecondition where a request runs on it."""
+        return self._add(Chore(lambda: self._unload(name)))
+
+    def _add(self, chore: Chore) -> Chore:
+        with self._changed:
+            self._chores.append(chore)
+            self._changed.notify()
+        return chore
 
     def _post(self, call: Callable[..., None], argument: Any) -> None:
         """Has the event loop call this after the next `_flush`."""
@@ -101,28 +114,35 @@ class Device:
                     self._flush()
         except BaseException as error:
             self.fatal = error
-            left = Unavailable(f"the engine stopped: {_describe(error)}", reason="ENGINE_STOPPED")
+            left = Unavailable(f"the engine stopped: {describe(error)}", reason="ENGINE_STOPPED")
             log.critical("engine stopped", exc_info=error)
         finally:
             with self._changed:
                 self._stopping = True
                 everyone = self._scheduler.clear()
+                chores = tuple(self._chores)
+            for chore in chores:
+                chore.refuse(left)
             for sequence in everyone:
                 self._release(sequence)
                 self._post(sequence.sink.on_finished, left)
             self._flush()
 
     def _wait_for_work(self) -> bool:
-        """Frees the places of cancelled sequences, and sleeps while there is nothing to do. False at the end."""
+        """Does the chores, frees the places of cancelled sequences, and sleeps while there is nothing to do. False at
+        the end."""
         while True:
             with self._changed:
                 cancelled = self._scheduler.reap()
-                if not cancelled:
+                chore = self._chores.popleft() if self._chores and not self._stopping else None
+                if not cancelled and chore is None:
                     if self._stopping or self._scheduler.has_work:
                         return not self._stopping
                     self._changed.wait()
             for sequence in cancelled:
                 self._release(sequence)
+            if chore is not None and (error := chore.run()) and is_fatal(error):
+                raise error
 
     def _admit(self) -> None:
         with self._changed:
@@ -130,27 +150,49 @@ class Device:
         if sequence is None:
             return
         try:
-            if sequence.info.name not in self._models:
+            if sequence.info not in self._models:
                 sequence.stage = Stage.LOADING_MODEL
-                self._load(sequence.info.name)
+                self._load(sequence.info)
             sequence.stage = Stage.ENCODING_PROMPT
             self._prefill(sequence)
             metadata = dict(sequence.state.metadata)
+        except ResourceExhausted as error:
+            with self._changed:
+                if waits := len(self._scheduler.running) > 1:
+                    sequence.stage = Stage.QUEUED
+                    self._scheduler.put_back(sequence)
+            if not waits:
+                self._fail(sequence, error)
+            return
         except Exception as error:
-            self._fail(sequence, _model_error(sequence, "before the first step", error))
+            self._blame(sequence, "before the first step", error)
             return
         sequence.stage = Stage.GENERATING
         self._post(sequence.sink.on_started, metadata)
 
-    def _load(self, name: str) -> None:
-        began = time.monotonic()
-        self._models[name] = self._catalog.get(name).load()
-        log.info("model loaded", model=name, seconds=round(time.monotonic() - began, 3))
+    def _load(self, info: ModelInfo) -> None:
+        try:
+            self._models.get(info)
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            raise model_error(info.name, "while loading", error) from error
+
+    def _unload(self, name: str) -> None:
+        with self._changed:
+            users = sum(sequence.info.name == name for sequence in self._scheduler.running)
+        if users:
+            raise FailedPrecondition(
+                f"{users} generations run on model {name!r}: wait for their end, or cancel them",
+                reason="MODEL_IN_USE",
+                metadata={"model": name},
+            )
+        self._models.forget(name)
 
     def _prefill(self, sequence: Sequence) -> None:
         self.calling_since = time.monotonic()
         try:
-            sequence.state = self._models[sequence.info.name].prefill(sequence.parameters)
+            sequence.state = self._models.get(sequence.info).prefill(sequence.parameters)
         finally:
             self.calling_since = None
 
@@ -159,7 +201,7 @@ class Device:
             batch = [sequence for sequence in batch if not sequence.cancelled]
         if not batch:
             return
-        model = self._models[batch[0].info.name]
+        model = self._models.get(batch[0].info)
         delivered = sum(sequence.delivered for sequence in batch)
         self.calling_since = time.monotonic()
         try:
@@ -176,13 +218,15 @@ class Device:
             self._throughput.record(new_frames / model.info.sample_rate_hz)
 
     def _step_failed(self, batch: list[Sequence], error: Exception) -> None:
+        if is_fatal(error):
+            raise error
         if len(batch) == 1:
             sequence = batch[0]
-            self._fail(sequence, _model_error(sequence, f"at step {sequence.steps + 1}", error))
+            self._blame(sequence, f"at step {sequence.steps + 1}", error)
             return
         # Nobody knows whose fault it was, nor how far the states got. A state's samples do not depend on its company,
         # so each starts over in a batch of its own, and what was delivered already is made again and dropped.
-        log.warning("batch failed", model=batch[0].info.name, rows=len(batch), error=_describe(error))
+        log.warning("batch failed", model=batch[0].info.name, rows=len(batch), error=describe(error))
         for sequence in batch:
             self._release(sequence)
         for sequence in batch:
@@ -191,20 +235,20 @@ class Device:
             try:
                 self._prefill(sequence)
             except Exception as again:
-                self._fail(sequence, _model_error(sequence, "while starting over", again))
+                self._blame(sequence, "while starting over", again)
 
     def _take(self, sequence: Sequence, block: FloatArray) -> None:
         """Passes on what a step made, and retires the sequence that is done."""
         frames, channels = sequence.parameters.frames, sequence.info.channels
         sequence.steps += 1
         if block.ndim != 2 or block.shape[1] != channels or block.dtype != np.float32:
-            self._fail(sequence, _wrong_output(sequence, f"{block.dtype} {list(block.shape)}, not [n, {channels}]"))
+            self._fail(sequence, wrong_output(sequence, f"{block.dtype} {list(block.shape)}, not [n, {channels}]"))
             return
         seen = max(0, sequence.delivered - sequence.made)  # Frames of this block that a replay makes again.
         sequence.made += len(block)
         sequence.empty_steps = 0 if len(block) else sequence.empty_steps + 1
         if sequence.made > frames or sequence.empty_steps > MAX_EMPTY_STEPS:
-            self._fail(sequence, _wrong_output(sequence, f"{sequence.made} frames of {frames}"))
+            self._fail(sequence, wrong_output(sequence, f"{sequence.made} frames of {frames}"))
             return
         new = block[seen:]
         if len(new):
@@ -214,6 +258,12 @@ class Device:
             self._post(sequence.sink.on_block, new)
         if sequence.made == frames:
             self._retire(sequence, None)
+
+    def _blame(self, sequence: Sequence, when: str, error: Exception) -> None:
+        """Fails the request that the error came of; raises the error where the device is lost with it."""
+        if is_fatal(error):
+            raise error
+        self._fail(sequence, model_error(sequence.info.name, when, error))
 
     def _fail(self, sequence: Sequence, error: ServiceError) -> None:
         log.warning("generation failed", model=sequence.info.name, error=error.message, exc_info=error.__cause__)
@@ -230,7 +280,7 @@ class Device:
         if state is None:
             return
         try:
-            self._models[sequence.info.name].release(state)
+            self._models.get(sequence.info).release(state)
         except Exception as error:  # The others go on; what is lost is memory, and the log says so.
             log.error("state not released", model=sequence.info.name, exc_info=error)
 
@@ -238,30 +288,3 @@ class Device:
 def _call_all(calls: list[tuple[Callable[..., None], Any]]) -> None:
     for call, argument in calls:
         call(argument)
-
-
-def _model_error(sequence: Sequence, when: str, error: Exception) -> ServiceError:
-    if isinstance(error, ServiceError):
-        return error
-    name = sequence.info.name
-    failed: ServiceError
-    if isinstance(error, MemoryError):
-        failed = ResourceExhausted(
-            f"model {name!r} ran out of memory {when}; ask for less at once, or a shorter duration",
-            reason="MODEL_OUT_OF_MEMORY",
-            retry_after_seconds=10.0,
-        )
-    else:
-        failed = ServiceError(f"model {name!r} failed {when}: {_describe(error)}", reason="MODEL_FAILED")
-    failed.__cause__ = error
-    return failed
-
-
-def _wrong_output(sequence: Sequence, what: str) -> ServiceError:
-    return ServiceError(
-        f"model {sequence.info.name!r} broke its word at step {sequence.steps}: it made {what}", reason="MODEL_OUTPUT"
-    )
-
-
-def _describe(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:500]

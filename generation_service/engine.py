@@ -7,14 +7,17 @@ import threading
 import time
 from dataclasses import dataclass
 
+from generation_service.accelerator import device_in_use
 from generation_service.device import Device
+from generation_service.faults import describe
 from generation_service.handle import GenerationHandle
-from generation_service.model import GenerationParameters
+from generation_service.loaded import LoadedModels
+from generation_service.model import GenerationParameters, ModelInfo
 from generation_service.registry import ModelCatalog
 from generation_service.scheduler import Scheduler
 from generation_service.sequence import Sequence
 from generation_service.throughput import Throughput
-from service_runtime.errors import ResourceExhausted, Unavailable
+from service_runtime.errors import Lost, ResourceExhausted, Unavailable
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -36,6 +39,8 @@ class EngineStatus:
     steps_per_second: float
     audio_seconds_per_second: float
     device: str
+    kv_reserved_bytes: int
+    kv_limit_bytes: int
 
 
 class Engine:
@@ -61,12 +66,13 @@ class Engine:
         self._scheduler = Scheduler(max_batch_size, max_waiting)
         self._throughput = Throughput()
         self._changed = threading.Condition()
+        self._models = LoadedModels(catalog)
         self._device: Device | None = None
 
     async def start(self) -> None:
         """Starts the device thread. Models are loaded when they are first asked for."""
         post = asyncio.get_running_loop().call_soon_threadsafe
-        self._device = Device(self.catalog, self._scheduler, self._throughput, self._changed, post)
+        self._device = Device(self._models, self._scheduler, self._throughput, self._changed, post)
         self._device.start()
 
     async def stop(self) -> None:
@@ -78,23 +84,19 @@ class Engine:
             log.error("the device thread hangs in a model call; it ends with the process")
 
     def check(self) -> None:
-        """Raises Unavailable where the device thread has ended or hangs in a model call."""
-        if self._device is None or not self._device.accepts:
-            raise _stopped(self._device)
-        since = self._device.calling_since
+        """Raises Lost where the device thread has failed, Unavailable where it was stopped or hangs in a model call."""
+        since = self._running_device().calling_since
         if since is not None and time.monotonic() - since > STEP_LIMIT_SECONDS:
             raise Unavailable(f"a model call takes over {STEP_LIMIT_SECONDS:g} s", reason="ENGINE_HANGS")
 
-    def submit(self, model_name: str, parameters: GenerationParameters) -> GenerationHandle:
-        """Queues a request. Raises NotFound for an unknown model, ResourceExhausted where the queue is full, and
+    def submit(self, info: ModelInfo, parameters: GenerationParameters) -> GenerationHandle:
+        """Queues a request for a model as the catalog describes it. Raises ResourceExhausted where the queue is full,
         Unavailable where the engine is not running."""
-        info = self.catalog.get(model_name).info
         handle = GenerationHandle(
             info, parameters, self, buffer_seconds=self._buffer_seconds, stall_seconds=self._stall_seconds
         )
         with self._changed:
-            if self._device is None or not self._device.accepts:
-                raise _stopped(self._device)
+            self._running_device()
             if self._scheduler.is_full:
                 raise ResourceExhausted(
                     f"{len(self._scheduler.running)} generations run and {len(self._scheduler.waiting)} wait; "
@@ -108,6 +110,7 @@ class Engine:
 
     def status(self) -> EngineStatus:
         """What it is doing now."""
+        kv_reserved_bytes, kv_limit_bytes = self._models.cache_bytes()
         with self._changed:
             steps_per_second, audio_seconds_per_second = self._throughput.rates()
             return EngineStatus(
@@ -117,12 +120,26 @@ class Engine:
                 max_waiting=self._scheduler.max_waiting,
                 steps_per_second=steps_per_second,
                 audio_seconds_per_second=audio_seconds_per_second,
-                device="cpu",
+                device=device_in_use(),
+                kv_reserved_bytes=kv_reserved_bytes,
+                kv_limit_bytes=kv_limit_bytes,
             )
 
-    def is_loaded(self, model_name: str) -> bool:
+    def is_loaded(self, info: ModelInfo) -> bool:
         """Whether the model is in memory."""
-        return self._device is not None and self._device.is_loaded(model_name)
+        return info in self._models
+
+    async def load(self, info: ModelInfo) -> None:
+        """Brings a model into memory between two steps. Raises what its loading raises."""
+        with self._changed:
+            chore = self._running_device().load(info)
+        await asyncio.wrap_future(chore.done)
+
+    async def unload(self, name: str) -> None:
+        """Takes a model out of memory. Raises FailedPrecondition while requests run on it."""
+        with self._changed:
+            chore = self._running_device().unload(name)
+        await asyncio.wrap_future(chore.done)
 
     def taken(self, sequence: Sequence, frames: int) -> None:
         """A handle's reader took so many frames: there is room to make more."""
@@ -147,7 +164,9 @@ class Engine:
         shortest = min(sequence.seconds_left for sequence in running)
         return min(60.0, max(1.0, shortest * len(running) / audio_seconds_per_second))
 
-
-def _stopped(device: Device | None) -> Unavailable:
-    fatal = f": {type(device.fatal).__name__}: {device.fatal}" if device and device.fatal else ""
-    return Unavailable(f"the engine is not running{fatal}", reason="ENGINE_STOPPED")
+    def _running_device(self) -> Device:
+        if self._device is not None and self._device.accepts:
+            return self._device
+        if self._device is not None and self._device.fatal is not None:
+            raise Lost(f"the engine is not running: {describe(self._device.fatal)}", reason="ENGINE_STOPPED")
+        raise Unavailable("the engine is not running", reason="ENGINE_STOPPED")

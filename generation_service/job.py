@@ -95,7 +95,7 @@ class Job:
         return convert.STAGES[self._handle.stage], self._handle.progress
 
     async def _make(self) -> export_pb2.ExportResponse:
-        self._handle = handle = self._submit()
+        self._handle = handle = await self._submit()
         try:
             await handle.started()
             upload = Upload(self._export, self._longest_seconds)
@@ -106,17 +106,23 @@ class Job:
         finally:
             handle.cancel()
 
-    def _submit(self) -> GenerationHandle:
+    async def _submit(self) -> GenerationHandle:
         generation = self._generation
-        info = self._engine.catalog.get(generation.model_name).info
+        info = await self._engine.catalog.describe(generation.model_name)
         for field, asked, made in (
             ("sample_rate_hz", generation.sample_rate_hz, info.sample_rate_hz),
             ("channels", generation.channels, info.channels),
         ):
             if asked != made:
                 raise InvalidArgument(field, f"must be {made} for model {info.name!r}, not {asked}")
-        asked_for = parameters(info, generation.prompt, generation.duration_seconds, generation.seed)
-        return self._engine.submit(info.name, asked_for)
+        asked_for = parameters(
+            info,
+            generation.prompt,
+            generation.duration_seconds,
+            generation.seed,
+            convert.sampling(generation.sampling),
+        )
+        return self._engine.submit(info, asked_for)
 
     async def _send(self, handle: GenerationHandle, upload: Upload) -> export_pb2.ExportResponse:
         writer = PcmWriter(handle.info.channels)

@@ -87,7 +87,9 @@ class Model(Protocol[StateT]):
     def prefill(self, parameters: GenerationParameters) -> StateT:
         """Do the work that a request needs once, and reserve what its steps will need.
 
-        Raises an exception if this one request can't be served; other states stay valid.
+        Raises an exception if this one request can't be served; other states stay valid. ResourceExhausted means that
+        others hold what it needs: it is asked again when one of them has been released. For what would not fit into
+        an idle model either, raise another error.
         """
         ...
 

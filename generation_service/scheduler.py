@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from generation_service.model import ModelInfo
 from generation_service.sequence import Sequence
 
 
@@ -19,6 +20,8 @@ class Scheduler:
         self.max_waiting = max_waiting
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self._is_blocked = False
+        """Whether the next one waits for somebody's memory."""
 
     @property
     def running(self) -> tuple[Sequence, ...]:
@@ -42,7 +45,7 @@ class Scheduler:
 
     @property
     def _can_admit(self) -> bool:
-        return bool(self._waiting) and len(self._running) < self.max_batch_size
+        return bool(self._waiting) and len(self._running) < self.max_batch_size and not self._is_blocked
 
     def add(self, sequence: Sequence) -> None:
         """Puts a request at the end of the queue; the caller has looked at `is_full`."""
@@ -59,9 +62,16 @@ class Scheduler:
         self._running.append(sequence)
         return sequence
 
+    def put_back(self, sequence: Sequence) -> None:
+        """Back to the head of the queue, until somebody leaves the batch: nobody overtakes it."""
+        self._running.remove(sequence)
+        if not sequence.cancelled:
+            self._waiting.appendleft(sequence)
+            self._is_blocked = True
+
     def batches(self) -> list[list[Sequence]]:
         """The next round: who is stepped together, all of one model."""
-        shared: dict[str, list[Sequence]] = {}
+        shared: dict[ModelInfo, list[Sequence]] = {}
         alone: list[list[Sequence]] = []
         for sequence in self._running:
             if not sequence.is_ready:
@@ -69,24 +79,28 @@ class Scheduler:
             if sequence.alone:
                 alone.append([sequence])
             else:
-                shared.setdefault(sequence.info.name, []).append(sequence)
+                shared.setdefault(sequence.info, []).append(sequence)
         return [*shared.values(), *alone]
 
     def cancel(self, sequence: Sequence) -> None:
         """Takes a waiting request out at once, and marks a running one for `reap`."""
         if sequence in self._waiting:
             self._waiting.remove(sequence)
+            self._is_blocked = False
         sequence.cancelled = True
 
     def reap(self) -> list[Sequence]:
         """Takes the cancelled ones out of the batch; their states are the caller's to release."""
         cancelled = [sequence for sequence in self._running if sequence.cancelled]
-        self._running = [sequence for sequence in self._running if not sequence.cancelled]
+        if cancelled:
+            self._running = [sequence for sequence in self._running if not sequence.cancelled]
+            self._is_blocked = False
         return cancelled
 
     def retire(self, sequence: Sequence) -> None:
         """Takes one that is done or failed out of the batch."""
         self._running.remove(sequence)
+        self._is_blocked = False
 
     def clear(self) -> list[Sequence]:
         """Takes everyone out, running and waiting."""

@@ -11,7 +11,8 @@ from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2_grpc
 from generation_service.config import GenerationSettings
 from generation_service.engine import Engine
-from generation_service.registry import ModelCatalog, installed_models
+from generation_service.installed import installed_models
+from generation_service.registry import ModelCatalog
 from generation_service.service import GenerationServicer
 from generation_service.worker import Worker
 from service_runtime.channel import connect
@@ -73,9 +74,9 @@ class GenerationService:
 def build(settings: GenerationSettings, *, catalog: ModelCatalog | None = None) -> GenerationService:
     """The service as the settings have it; with the models of this installation unless a catalog is given.
 
-    Raises InvalidArgument where the default model that is set is not one of them.
+    Raises FailedPrecondition or InvalidArgument where the default model that is set is not one of them.
     """
-    return GenerationService(settings, catalog or installed_models(settings.default_model))
+    return GenerationService(settings, catalog or installed_models(settings))
 
 
 def main() -> None:

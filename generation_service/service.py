@@ -11,7 +11,9 @@ import grpc.aio
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
 from generation_service import convert
 from generation_service.engine import Engine
+from generation_service.model import ModelInfo
 from generation_service.request import parameters
+from service_runtime.errors import ServiceError
 from service_runtime.pcm import PcmWriter
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -26,10 +28,10 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def Generate(
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
-        info = self._engine.catalog.choose(request.model_name).info
+        info = await self._engine.catalog.describe(request.model_name, field="model_name")
         seed = request.seed if request.HasField("seed") else None
-        asked = parameters(info, request.prompt, request.duration_seconds, seed)
-        handle = self._engine.submit(info.name, asked)
+        asked = parameters(info, request.prompt, request.duration_seconds, seed, convert.sampling(request.sampling))
+        handle = self._engine.submit(info, asked)
         writer = PcmWriter(info.channels)
         try:
             header = convert.audio_header(str(uuid.uuid4()), 1, handle)
@@ -47,23 +49,44 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def ListModels(
         self, request: generation_pb2.ListModelsRequest, context: Context
     ) -> generation_pb2.ListModelsResponse:
-        models = [self._model(name) for name in self._engine.catalog.names]
+        models = [await self._listed(name) for name in await self._engine.catalog.refreshed_names()]
         return generation_pb2.ListModelsResponse(models=models)
 
     async def GetModel(
         self, request: generation_pb2.GetModelRequest, context: Context
     ) -> generation_pb2.GetModelResponse:
-        return generation_pb2.GetModelResponse(model=self._model(request.name))
+        info = await self._engine.catalog.describe(request.name)
+        return generation_pb2.GetModelResponse(model=self._model(info))
+
+    async def LoadModel(
+        self, request: generation_pb2.LoadModelRequest, context: Context
+    ) -> generation_pb2.LoadModelResponse:
+        info = await self._engine.catalog.describe(request.name)
+        await self._engine.load(info)
+        return generation_pb2.LoadModelResponse(model=self._model(info))
+
+    async def UnloadModel(
+        self, request: generation_pb2.UnloadModelRequest, context: Context
+    ) -> generation_pb2.UnloadModelResponse:
+        info = await self._engine.catalog.describe(request.name)
+        await self._engine.unload(info.name)
+        return generation_pb2.UnloadModelResponse(model=self._model(info))
 
     async def GetEngineStatus(
         self, request: generation_pb2.GetEngineStatusRequest, context: Context
     ) -> generation_pb2.GetEngineStatusResponse:
         return convert.engine_status(self._engine.status())
 
-    def _model(self, name: str) -> generation_pb2.Model:
-        info = self._engine.catalog.get(name).info
+    async def _listed(self, name: str) -> generation_pb2.Model:
+        try:
+            return self._model(await self._engine.catalog.describe(name))
+        except ServiceError as error:
+            is_default = name == self._engine.catalog.default_name
+            return convert.unusable_model(name, error.message, is_default=is_default)
+
+    def _model(self, info: ModelInfo) -> generation_pb2.Model:
         return convert.model(
             info,
             is_default=info.name == self._engine.catalog.default_name,
-            is_loaded=self._engine.is_loaded(info.name),
+            is_loaded=self._engine.is_loaded(info),
         )

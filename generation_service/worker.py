@@ -100,7 +100,7 @@ class Worker:
     async def _claim(self) -> storage_pb2.ClaimGenerationResponse:
         request = storage_pb2.ClaimGenerationRequest(
             worker_id=self.id,
-            model_names=self._engine.catalog.names,
+            model_names=await self._engine.catalog.refreshed_names(),
             lease_seconds=self._settings.lease_seconds,
             wait_seconds=CLAIM_WAIT_SECONDS,
         )

@@ -8,6 +8,7 @@
     ├── OutOfRange           past the end of what there is
     ├── ResourceExhausted    full for now; says when to come back
     ├── Unavailable          something needed does not answer; says when to come back
+    │   └── Lost             … and never will while this process lives
     └── DataLoss             a stream of audio that does not add up
 
 Domain code raises these and knows nothing of gRPC; `service_runtime.interceptors` turns each into a
@@ -101,6 +102,10 @@ class Unavailable(ServiceError):
     """Something that is needed does not answer; `retry_after_seconds` says when to come back."""
 
     code = "UNAVAILABLE"
+
+
+class Lost(Unavailable):
+    """What is needed never answers again in this process: one that serves ends with it, to be started anew."""
 
 
 class DataLoss(ServiceError):

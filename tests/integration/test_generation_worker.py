@@ -24,9 +24,10 @@ from export_service.config import ExportSettings
 from export_service.server import build as build_export
 from generation_service.config import GenerationSettings
 from generation_service.lease import Lease, Loss
-from generation_service.registry import ModelCatalog, installed_models
+from generation_service.registry import KnownModel, ModelCatalog
 from generation_service.server import GenerationService
 from generation_service.server import build as build_generation
+from generation_service.sketch import Sketch
 from service_runtime.channel import connect
 from service_runtime.errors import ResourceExhausted
 from service_runtime.server import running
@@ -50,6 +51,9 @@ class House:
         self.storage = storage_pb2_grpc.StorageServiceStub(self._channels["storage"])
         self.export = export_pb2_grpc.ExportServiceStub(self._channels["export"])
 
+    def models(self) -> list[KnownModel]:
+        return [self.model.entry, KnownModel(Sketch().info, Sketch)]
+
     def common(self) -> dict[str, object]:
         return {
             "data_dir": self.folder,
@@ -71,8 +75,7 @@ class House:
                 service = build_export(settings)
             else:
                 settings = GenerationSettings(**{**self.common(), "renew_interval_seconds": 0.05, **given})
-                models = [self.model.entry, installed_models().get("sketch")]
-                service = self.generation = build_generation(settings, catalog=ModelCatalog(models))
+                service = self.generation = build_generation(settings, catalog=ModelCatalog(self.models))
             stack = AsyncExitStack()
             await stack.enter_async_context(running([service], [self.addresses[name]], settings))
             self._running[name] = stack
@@ -157,7 +160,7 @@ async def test_a_job_ends_as_a_measured_file_and_a_completed_row(full_house):
     assert known["integrated_lufs"] == pytest.approx(-16 - known["shortfall_lu"], abs=0.1)
     assert known["true_peak_dbtp"] <= -1.0 + 1e-6
     assert {"key", "pcm_sha256", "gain_db"} <= set(known)
-    assert (done.model_version, done.attempt) == (installed_models().get("sketch").info.version, 1)
+    assert (done.model_version, done.attempt) == (Sketch().info.version, 1)
     assert 0 < done.generation_time_seconds < 20
 
 
@@ -471,14 +474,15 @@ async def test_the_server_runs_as_a_process_of_its_own_and_ends_on_a_signal(hous
 
 async def test_another_worker_completes_what_a_killed_one_left(house):
     await house.open("storage", "export")
-    script = ROOT / "tests/unit/generation/held_server.py"
     environment = {
         **os.environ,
         **{f"DGX_MUSIC_{name.upper()}": str(value) for name, value in house.common().items()},
         "DGX_MUSIC_LEASE_SECONDS": "1",
         "DGX_MUSIC_RENEW_INTERVAL_SECONDS": "0.1",
     }
-    process = await asyncio.create_subprocess_exec(sys.executable, str(script), env=environment, cwd=ROOT)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.unit.generation.held_server", env=environment, cwd=ROOT
+    )
     try:
         generation_id = await house.create(seconds=0.5)
         begun = await house.until(generation_id, lambda generation: generation.progress > 0)

@@ -26,7 +26,7 @@ async def start_engine() -> AsyncIterator[StartEngine]:
     async with AsyncExitStack() as stack:
 
         async def start(*models: ToneModel, **settings: float) -> Engine:
-            engine = Engine(ModelCatalog([model.entry for model in models]), **settings)  # type: ignore[arg-type]
+            engine = Engine(ModelCatalog(lambda: [model.entry for model in models]), **settings)  # type: ignore[arg-type]
             await engine.start()
             stack.push_async_callback(engine.stop)
             return engine

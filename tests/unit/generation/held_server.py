@@ -16,7 +16,7 @@ def main() -> None:
     settings = GenerationSettings()
     model = ToneModel()
     model.at["a", 3] = lambda: threading.Event().wait()
-    service = build(settings, catalog=ModelCatalog([model.entry]))
+    service = build(settings, catalog=ModelCatalog(lambda: [model.entry]))
     asyncio.run(serve_until_signalled([service], settings.generation_address, settings))
 
 

@@ -44,7 +44,7 @@ async def serve(tmp_path: Path, *models: ToneModel, **given: object) -> AsyncIte
     settings = GenerationSettings(
         storage_address=f"unix:{tmp_path}/none", export_address=f"unix:{tmp_path}/none", grace_seconds=0.2, **given
     )
-    service = build(settings, catalog=ModelCatalog([model.entry for model in models]))
+    service = build(settings, catalog=ModelCatalog(lambda: [model.entry for model in models]))
     address = f"unix:{tmp_path}/generation.sock"
     async with running([service], [address], settings), connect(address) as channel:
         yield Server(rpc.GenerationServiceStub(channel), channel, service.engine, service)

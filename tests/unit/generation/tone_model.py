@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from generation_service.model import FloatArray, GenerationParameters, ModelInfo
-from generation_service.registry import ModelEntry
+from generation_service.registry import KnownModel
 
 RATE_HZ = 8000
 BLOCK_FRAMES = 800
@@ -72,8 +72,8 @@ class ToneModel:
         return self
 
     @property
-    def entry(self) -> ModelEntry:
-        return ModelEntry(self.info, self.load)
+    def entry(self) -> KnownModel:
+        return KnownModel(self.info, self.load)
 
     def prefill(self, parameters: GenerationParameters) -> ToneState:
         self.prefilled.append(parameters.prompt)
