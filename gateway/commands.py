@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from gateway.needs import ALL, DATABASE, LIBRARY, MODELS, Needs
+from gateway import database_commands, model_commands
+from gateway.needs import ALL, LIBRARY
 from gateway.options import (
     MAX_SEED,
     AsJson,
     Detach,
     Everywhere,
     Force,
+    Guidance,
     Id,
     Limit,
     Output,
     Search,
     ServedName,
     State,
+    Temperature,
+    TopK,
+    TopP,
     Yes,
+    refuse_existing,
+    run,
+    screen_of,
 )
-
-if TYPE_CHECKING:
-    from gateway.screen import Screen
-    from gateway.session import Job
 
 app = typer.Typer(
     name="dgx-music",
@@ -34,8 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-database = typer.Typer(help="Look after the database.")
-app.add_typer(database, name="db")
+app.add_typer(model_commands.app, name="models")
+app.add_typer(database_commands.app, name="db")
 
 
 def _print_version(asked: bool) -> None:
@@ -64,32 +68,6 @@ def _everywhere(
     Everywhere.data_dir, Everywhere.debug = data_dir, debug
 
 
-def _run(job: Job, screen: Screen, needs: Needs = DATABASE) -> NoReturn:
-    from gateway.session import run
-
-    status = run(
-        job,
-        needs=needs,
-        data_dir=Everywhere.data_dir,
-        debug=Everywhere.debug,
-        notice=screen.notice,
-    )
-    raise typer.Exit(status)
-
-
-def _refuse_existing(outputs: list[Path], force: bool) -> None:
-    from gateway.files import refuse_existing
-
-    if not force:
-        refuse_existing(outputs)
-
-
-def _screen(as_json: bool = False) -> Screen:
-    from gateway.screen import Screen
-
-    return Screen(as_json=as_json)
-
-
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help='What to make, e.g. "lo-fi hip hop at 84 BPM in A minor".')],
@@ -100,7 +78,16 @@ def generate(
             min=0, max=MAX_SEED, help="The same seed makes the same again. Default: drawn.", show_default=False
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Default: the server's.", show_default=False)] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FOLDER", help="A model's name or folder. Default: the server's.", show_default=False
+        ),
+    ] = "",
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    guidance: Guidance = None,
     output: Output = None,
     count: Annotated[int, typer.Option(min=1, max=100, help="Takes, with seeds one after another.")] = 1,
     force: Force = False,
@@ -115,10 +102,12 @@ def generate(
     if seed is not None and seed + count - 1 > MAX_SEED:
         raise typer.BadParameter(f"--seed: with --count {count} at most {MAX_SEED - count + 1}")
     outputs = making.output_names(output, count)
-    _refuse_existing(outputs, force)
-    screen = _screen(as_json)
-    wish = making.Wish(prompt, duration, seed, model, count, outputs, detach)
-    _run(lambda session: making.generate(session, screen, wish), screen, ALL)
+    refuse_existing(outputs, force)
+    screen = screen_of(as_json)
+    name, folder = making.which_model(model)
+    sampling = making.sampling_of(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance)
+    wish = making.Wish(prompt, duration, seed, name, folder, sampling, count, outputs, detach)
+    run(lambda session: making.generate(session, screen, wish), screen, ALL, model_folder=folder)
 
 
 @app.command(name="list")
@@ -132,9 +121,9 @@ def list_(
     """List generations, newest first."""
     from gateway import looking
 
-    screen = _screen(as_json)
+    screen = screen_of(as_json)
     states = [f"GENERATION_STATE_{one.name}" for one in state or ()]
-    _run(
+    run(
         lambda session: looking.list_generations(
             session, screen, limit=limit, states=states, model_name=model, search=search
         ),
@@ -147,8 +136,8 @@ def show(generation_id: Id, as_json: AsJson = False) -> None:
     """Show all that is known of a generation."""
     from gateway import looking
 
-    screen = _screen(as_json)
-    _run(lambda session: looking.show(session, screen, generation_id), screen)
+    screen = screen_of(as_json)
+    run(lambda session: looking.show(session, screen, generation_id), screen)
 
 
 @app.command()
@@ -156,8 +145,8 @@ def watch(generation_id: Id, as_json: AsJson = False) -> None:
     """Watch a generation until it is finished. Ctrl-C stops the watching only."""
     from gateway import making
 
-    screen = _screen(as_json)
-    _run(lambda session: making.watch(session, screen, generation_id), screen, ALL)
+    screen = screen_of(as_json)
+    run(lambda session: making.watch(session, screen, generation_id), screen, ALL)
 
 
 @app.command()
@@ -165,8 +154,8 @@ def cancel(generation_id: Id, as_json: AsJson = False) -> None:
     """Stop a generation that waits or is being made."""
     from gateway import looking
 
-    screen = _screen(as_json)
-    _run(lambda session: looking.cancel(session, screen, generation_id), screen)
+    screen = screen_of(as_json)
+    run(lambda session: looking.cancel(session, screen, generation_id), screen)
 
 
 @app.command()
@@ -174,8 +163,8 @@ def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) ->
     """Try a failed generation again. Ctrl-C cancels it."""
     from gateway import making
 
-    screen = _screen(as_json)
-    _run(lambda session: making.retry(session, screen, generation_id, detach=detach), screen, ALL)
+    screen = screen_of(as_json)
+    run(lambda session: making.retry(session, screen, generation_id, detach=detach), screen, ALL)
 
 
 @app.command()
@@ -185,8 +174,8 @@ def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None
 
     if not yes:
         typer.confirm(f"Delete generation {generation_id} and its file?", abort=True, err=True)
-    screen = _screen(as_json)
-    _run(lambda session: looking.delete(session, screen, generation_id), screen, LIBRARY)
+    screen = screen_of(as_json)
+    run(lambda session: looking.delete(session, screen, generation_id), screen, LIBRARY)
 
 
 @app.command()
@@ -195,9 +184,9 @@ def download(generation_id: Id, output: Output = None, force: Force = False) -> 
     from gateway import looking
 
     if output is not None:
-        _refuse_existing([output], force)
-    screen = _screen()
-    _run(lambda session: looking.save(session, screen, generation_id, output, overwrite=force), screen, LIBRARY)
+        refuse_existing([output], force)
+    screen = screen_of()
+    run(lambda session: looking.save(session, screen, generation_id, output, overwrite=force), screen, LIBRARY)
 
 
 @app.command()
@@ -205,8 +194,8 @@ def stats(as_json: AsJson = False) -> None:
     """Show figures over all generations."""
     from gateway import looking
 
-    screen = _screen(as_json)
-    _run(lambda session: looking.statistics(session, screen), screen)
+    screen = screen_of(as_json)
+    run(lambda session: looking.statistics(session, screen), screen)
 
 
 @app.command()
@@ -219,17 +208,16 @@ def prompts(
     """List prompts, most used first."""
     from gateway import looking
 
-    screen = _screen(as_json)
-    _run(lambda session: looking.prompts(session, screen, limit=limit, recent=recent, search=search), screen)
+    screen = screen_of(as_json)
+    run(lambda session: looking.prompts(session, screen, limit=limit, recent=recent, search=search), screen)
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
-    """List the models there are."""
-    from gateway import looking
+def doctor(as_json: AsJson = False) -> None:
+    """Look at what there is to make music with, and say what to do where something is missing."""
+    from gateway import doctor as examination
 
-    screen = _screen(as_json)
-    _run(lambda session: looking.models(session, screen), screen, MODELS)
+    raise typer.Exit(examination.doctor(Everywhere.data_dir, screen_of(as_json)))
 
 
 @app.command()
@@ -242,29 +230,3 @@ def serve(
     from gateway import serving
 
     serving.serve(None if service is None else service.value, Everywhere.data_dir)
-
-
-@database.command()
-def init() -> None:
-    """Create the database."""
-    from gateway import serving
-
-    print(serving.init_database(Everywhere.data_dir))
-
-
-@database.command()
-def migrate() -> None:
-    """Bring the database to the current schema. Nothing is lost."""
-    from gateway import serving
-
-    print(serving.migrate_database(Everywhere.data_dir))
-
-
-@database.command()
-def reset(yes: Yes = False) -> None:
-    """Delete all rows. Audio files stay."""
-    from gateway import serving
-
-    if not yes:
-        typer.confirm(f"Delete every row of {serving.database_shown(Everywhere.data_dir)}?", abort=True, err=True)
-    print(serving.reset_database(Everywhere.data_dir))

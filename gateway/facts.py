@@ -24,10 +24,21 @@ def facts_of(generation: Generation, file: str, copy: str = "") -> Facts:
         ("key", _text(generation, "key")),
         ("genre", _text(generation, "genre")),
         ("seed", str(generation.seed)),
+        ("sampling", _sampling(generation)),
         ("model", escaped(f"{generation.model_name} {generation.model_version}".rstrip())),
         ("made in", _speed(generation)),
         ("id", generation.id),
     )
+
+
+def licence_of(generation: Generation) -> Facts:
+    """The licence of the model's weights and of what they make."""
+    return (("licence", _text(generation, "license")),)
+
+
+def is_synthesised(generation: Generation) -> bool:
+    """Whether it was made by rule, without weights that somebody licenses."""
+    return generation.metadata.fields["is_synthesiser"].bool_value
 
 
 def standing_of(generation: Generation) -> Facts:
@@ -44,6 +55,10 @@ def standing_of(generation: Generation) -> Facts:
         *((name.replace("_at", ""), value) for name, value in times),
         ("attempt", attempts),
     )
+
+
+def _sampling(generation: Generation) -> str:
+    return ", ".join(f"{field.name.replace('_', ' ')} {value:g}" for field, value in generation.sampling.ListFields())
 
 
 def _audio(generation: Generation) -> str:

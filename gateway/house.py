@@ -16,11 +16,12 @@ from service_runtime.service import Service
 
 @asynccontextmanager
 async def house(
-    owner: Owner, data_dir: Path, *, names: Needs = ALL, face: str | None = None
+    owner: Owner, data_dir: Path, *, names: Needs = ALL, face: str | None = None, model_folder: Path | None = None
 ) -> AsyncIterator[list[str]]:
     """Runs the services while the block runs; with `face`, the gateway alone at that address too.
 
-    Gives the addresses bound. Raises ServiceError where a service can't run.
+    `model_folder` is one more model, besides those that the settings have. Gives the addresses bound. Raises
+    ServiceError where a service can't run.
     """
     settings = {
         "data_dir": data_dir,
@@ -29,6 +30,10 @@ async def house(
     if face is None:
         # The services' own ports are for `serve`: a command beside it, or a second one, must not ask for them.
         settings |= {"metrics_port": None}
+    if model_folder is not None:
+        from generation_service.config import GenerationSettings
+
+        settings |= {"model_folders": [model_folder, *GenerationSettings().model_folders]}
     services = [build(name, settings) for name in names]
     faces = {} if face is None else {face: services[-1]}
     async with running(services, [owner.address], GatewaySettings.model_validate(settings), faces=faces) as bound:

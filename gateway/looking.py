@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from dgx_music.generation.v1.generation_pb2 import ListModelsRequest
+from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
     PROMPT_ORDER_MOST_RECENT,
     PROMPT_ORDER_MOST_USED,
@@ -18,10 +18,11 @@ from dgx_music.storage.v1.storage_pb2 import (
     ListPromptsRequest,
     Prompt,
 )
-from gateway.facts import facts_of, standing_of
+from gateway.facts import facts_of, licence_of, standing_of
 from gateway.files import download
 from gateway.screen import Screen, escaped, local_time, styled_standing
 from gateway.session import CALL_SECONDS, Session
+from generation_service.installed import PUBLISHED
 
 LARGEST_PAGE = 1000
 """Rows; storage gives no more at once."""
@@ -69,7 +70,7 @@ async def show(session: Session, screen: Screen, generation_id: str) -> int:
         screen.message(generation)
         return 0
     file = session.locate(generation.file_path) if generation.file_path else ""
-    screen.facts((*standing_of(generation), *facts_of(generation, file)))
+    screen.facts((*standing_of(generation), *facts_of(generation, file), *licence_of(generation)))
     return 0
 
 
@@ -149,24 +150,39 @@ async def prompts(session: Session, screen: Screen, *, limit: int, recent: bool,
 
 
 async def models(session: Session, screen: Screen) -> int:
-    """The models there are."""
+    """The models there are, and on standard error those that can be had."""
     response = await session.music.ListModels(ListModelsRequest(), timeout=CALL_SECONDS)
     if screen.as_json:
         for model in response.models:
             screen.message(model)
         return 0
     screen.rows(
-        (("model", False), ("version", False), ("audio", False), ("longest", False), ("licence", False), ("", True)),
         (
-            (
-                escaped(model.name) + (" (default)" if model.is_default else ""),
-                escaped(model.version),
-                f"{model.sample_rate_hz / 1000:g} kHz \u00d7 {model.channels}",
-                f"{model.max_duration_seconds:g} s",
-                escaped(model.license),
-                escaped(model.description),
-            )
-            for model in response.models
+            ("model", False),
+            ("audio", False),
+            ("longest", False),
+            ("licence", False),
+            ("loaded", False),
+            ("version", False),
+            ("", True),
         ),
+        map(_model_row, response.models),
     )
+    if others := sorted(set(PUBLISHED) - {model.name for model in response.models}):
+        screen.notice(f"to be had by `dgx-music models pull NAME`, licence CC-BY-NC-4.0: {', '.join(others)}")
     return 0
+
+
+def _model_row(model: Model) -> tuple[str, ...]:
+    name = escaped(model.name) + (" (default)" if model.is_default else "")
+    if model.problem:
+        return name, "", "", "", "", "", escaped(model.problem)
+    return (
+        name,
+        f"{model.sample_rate_hz / 1000:g} kHz \u00d7 {model.channels}",
+        f"{model.max_duration_seconds:g} s",
+        escaped(model.license),
+        "yes" if model.is_loaded else "no",
+        escaped(model.version),
+        escaped(model.description),
+    )

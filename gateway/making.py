@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest
-from dgx_music.generation.v1.generation_pb2 import ListModelsRequest
+from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model, SamplingParameters
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_CANCELLED,
     GENERATION_STATE_COMPLETED,
@@ -23,7 +25,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     RetryGenerationRequest,
     WatchGenerationRequest,
 )
-from gateway.facts import facts_of
+from gateway.facts import facts_of, is_synthesised, licence_of
 from gateway.failures import BAD_INPUT, FAILURE, CommandError
 from gateway.files import download
 from gateway.screen import Screen
@@ -33,6 +35,8 @@ from gateway.waveform import POINTS_PER_CHARACTER, draw
 WAVEFORM_ROWS = 4
 WIDEST_WAVEFORM = 120
 """Characters."""
+SKETCH = "sketch"
+"""The model that is always there."""
 FINISHED = (GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED)
 DETACH_NEEDS_SERVER = (
     "--detach needs a server that goes on when this command has ended: "
@@ -48,10 +52,31 @@ class Wish:
     duration_seconds: float
     seed: int | None
     model_name: str
+    """Empty: the server's default."""
+    model_folder: Path | None
+    """Where that model is, if it was named so."""
+    sampling: SamplingParameters | None
     count: int
     outputs: Sequence[Path]
     """A file for each, or none."""
     detach: bool
+
+
+def which_model(model: str) -> tuple[str, Path | None]:
+    """What --model says: a name; or a folder, and the name that it has as a model. Raises CommandError where there is
+    no such folder."""
+    folder = Path(model).expanduser()
+    if os.sep not in model and not (folder / "state_dict.bin").is_file():
+        return model, None
+    if not folder.is_dir():
+        raise CommandError(f"--model: there is no folder {folder}", BAD_INPUT)
+    return folder.resolve().name, folder.resolve()
+
+
+def sampling_of(**parameters: Any) -> SamplingParameters | None:
+    """What was given of it; None where nothing was."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return SamplingParameters(**given) if given else None
 
 
 def output_names(output: Path | None, count: int) -> list[Path]:
@@ -67,6 +92,8 @@ async def generate(session: Session, screen: Screen, wish: Wish) -> int:
     """Makes as many as wished for, all at once, and shows what came of them."""
     if wish.detach and not session.lasting:
         raise CommandError(DETACH_NEEDS_SERVER, BAD_INPUT)
+    if wish.model_folder is not None and not session.is_own:
+        screen.notice(await _known_elsewhere(session, wish.model_name, wish.model_folder))
     creations = [asyncio.create_task(_create(session, wish, number)) for number in range(wish.count)]
     try:
         generations = await asyncio.shield(asyncio.gather(*creations))
@@ -107,17 +134,34 @@ async def _create(session: Session, wish: Wish, number: int) -> Generation:
         model_name=wish.model_name,
         duration_seconds=wish.duration_seconds,
         seed=None if wish.seed is None else wish.seed + number,
+        sampling=wish.sampling,
     )
     response = await session.music.CreateGeneration(request, timeout=CALL_SECONDS)
     return response.generation
 
 
 async def _which_model(session: Session, name: str) -> str:
+    found = await _find_model(session, name)
+    what = "" if found is None else f" ({found.description.rstrip('.')})"
+    more = "`dgx-music models pull musicgen-small` gets MusicGen" if name == SKETCH else "`models` lists them"
+    return f"model: {name}{what}; --model takes another, {more}"
+
+
+async def _known_elsewhere(session: Session, name: str, folder: Path) -> str:
+    """What the server has under the name of the folder, which it may not be able to see."""
+    found = await _find_model(session, name)
+    if found is None:
+        raise CommandError(
+            f"--model: the server that is up has no model {name!r}: copy or link {folder} into the folder `models` of "
+            f"its data directory, here {session.data_dir / 'models'}",
+            BAD_INPUT,
+        )
+    return f"model: {name} {found.version}, as the server that is up has it"
+
+
+async def _find_model(session: Session, name: str) -> Model | None:
     response = await session.music.ListModels(ListModelsRequest(), timeout=CALL_SECONDS)
-    found = next((model.description for model in response.models if model.name == name), "")
-    return (
-        f"model: {name}" + (f" ({found.rstrip('.')})" if found else "") + "; --model takes another, `models` lists them"
-    )
+    return next((model for model in response.models if model.name == name), None)
 
 
 def _queued(screen: Screen, generations: Sequence[Generation]) -> int:
@@ -174,7 +218,8 @@ async def _tell(session: Session, screen: Screen, generation: Generation, output
 
 
 async def _show_made(session: Session, screen: Screen, generation: Generation, copy: Path | None) -> None:
-    screen.facts(facts_of(generation, session.locate(generation.file_path), "" if copy is None else str(copy)))
+    facts = facts_of(generation, session.locate(generation.file_path), "" if copy is None else str(copy))
+    screen.facts(facts if is_synthesised(generation) else (*facts, *licence_of(generation)))
     width = min(screen.width, WIDEST_WAVEFORM)
     outline = await session.music.GetWaveform(
         GetWaveformRequest(generation_id=generation.id, points=width * POINTS_PER_CHARACTER), timeout=CALL_SECONDS

@@ -1,12 +1,18 @@
-"""What commands of `dgx-music` have in common: options, and the values that they take."""
+"""What commands of `dgx-music` have in common: options, the values that they take, and how they are run."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from gateway.needs import DATABASE, Needs
+
+if TYPE_CHECKING:
+    from gateway.screen import Screen
+    from gateway.session import Job
 
 MAX_SEED = 2**63 - 1
 
@@ -45,3 +51,55 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Save the WAV here too.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file given by -o.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Print the id and do not wait; needs a running server.")]
+
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="Evenness of the odds: below 1 safer, above 1 wilder. Default: the model's.", show_default=False),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=2048,
+        help="Draw from so many of the likeliest tokens, 0: all. Default: the model's.",
+        show_default=False,
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(help="Draw from the likeliest tokens of this probability together, 0: off.", show_default=False),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="How much the prompt counts, 1: as it comes. Default: the model's.", show_default=False),
+]
+
+
+def refuse_existing(outputs: list[Path], force: bool) -> None:
+    """Raises CommandError where a file is there that may not be overwritten."""
+    from gateway.files import refuse_existing as refuse
+
+    if not force:
+        refuse(outputs)
+
+
+def run(job: Job, screen: Screen, needs: Needs = DATABASE, model_folder: Path | None = None) -> NoReturn:
+    """Does the command's job where the services are, and ends it with the job's status."""
+    from gateway.session import run as run_job
+
+    status = run_job(
+        job,
+        needs=needs,
+        data_dir=Everywhere.data_dir,
+        debug=Everywhere.debug,
+        notice=screen.notice,
+        model_folder=model_folder,
+    )
+    raise typer.Exit(status)
+
+
+def screen_of(as_json: bool = False) -> Screen:
+    """Where the command shows what it did."""
+    from gateway.screen import Screen
+
+    return Screen(as_json=as_json)

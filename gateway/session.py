@@ -42,6 +42,8 @@ class Session:
     """Whether the server goes on when this command has ended."""
     notice: Callable[[str], None]
     """Tells the person something, on standard error."""
+    is_own: bool = False
+    """Whether the services run in this process, with the model's folder that the command was given."""
 
     def locate(self, file_path: str) -> str:
         """Where a finished file is: its whole path, if it is on this machine."""
@@ -60,11 +62,12 @@ def run(
     data_dir: Path | None,
     debug: bool,
     notice: Callable[[str], None],
+    model_folder: Path | None = None,
 ) -> int:
     """Runs the job and gives its exit status. Raises what `failures.explain` explains, or Interrupted.
 
     Where no server is up, those services that it `needs` run in this process. If that is all of them, other commands
-    may join them; if not, they wait: such a job is soon done.
+    may join them; if not, they wait: such a job is soon done. `model_folder` is a model for services in this process.
     """
     settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
     folder = settings.data_dir.expanduser().absolute()
@@ -74,7 +77,7 @@ def run(
     with enter(folder) as place:
         match place:
             case Owner():
-                return asyncio.run(_run_own(place, job, folder, notice, needs))
+                return asyncio.run(_run_own(place, job, folder, notice, needs, model_folder))
             case Guest():
                 return asyncio.run(_run_joined(place, job, folder, notice))
 
@@ -91,15 +94,22 @@ async def _run_joined(guest: Guest, job: Job, data_dir: Path, notice: Callable[[
         return await interrupt.run(_explained(job(Session(music, data_dir, guest.lasting, notice)), gone))
 
 
-async def _run_own(owner: Owner, job: Job, data_dir: Path, notice: Callable[[str], None], needs: Needs) -> int:
+async def _run_own(
+    owner: Owner,
+    job: Job,
+    data_dir: Path,
+    notice: Callable[[str], None],
+    needs: Needs,
+    model_folder: Path | None,
+) -> int:
     from gateway.house import house  # A mere client does without what servers need.
 
-    async with interrupts() as interrupt, house(owner, data_dir, names=needs):
+    async with interrupts() as interrupt, house(owner, data_dir, names=needs, model_folder=model_folder):
         if needs == ALL:
             owner.let_in(lasting=False)
         try:
             async with connect(owner.address) as music:
-                return await interrupt.run(job(Session(music, data_dir, False, notice)))
+                return await interrupt.run(job(Session(music, data_dir, False, notice, is_own=True)))
         finally:
             if needs == ALL and not owner.alone():
                 notice("another dgx-music command uses this one's services: waiting for it (Ctrl-C ends both)")
