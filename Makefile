@@ -29,6 +29,11 @@ run: install ## Serve: the gateway on 127.0.0.1:50050, until Ctrl-C
 .PHONY: install
 install: $(VENV)/.installed ## Install DGX Music into .venv
 
+.PHONY: setup-musicgen
+setup-musicgen: install ## Install what MusicGen needs into .venv: 1 GB with a torch for the CPU, more with CUDA
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable '.[musicgen]'
+
 .PHONY: db-init db-migrate db-reset
 db-init db-migrate db-reset: install
 db-init: ## Create the database
