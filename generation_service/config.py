@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from generation_service.accelerator import DeviceChoice, PrecisionChoice
 from service_runtime.settings import Settings
+
+EngineName = Literal["native", "audiocraft"]
 
 
 class GenerationSettings(Settings):
@@ -21,6 +23,9 @@ class GenerationSettings(Settings):
     model_folders: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders of MusicGen checkpoints besides those under `data_dir`/models and in the Hugging Face cache; in the
     environment separated as in PATH. Each is a model by its folder's name, preferred to one of the same name there."""
+    engine: EngineName = "native"
+    """What runs MusicGen's checkpoints: our own decode loop, or audiocraft itself, the reference: much slower, without
+    sound before the end, installed by `make setup-audiocraft`."""
     device: DeviceChoice = "auto"
     """What MusicGen runs on. "auto": a CUDA GPU where there is one, else the CPU."""
     precision: PrecisionChoice = "auto"

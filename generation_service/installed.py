@@ -6,18 +6,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from generation_service.accelerator import DeviceChoice, PrecisionChoice, choose
-from generation_service.config import GenerationSettings
-from generation_service.model import ModelInfo
+from generation_service.accelerator import DeviceChoice, DeviceName, PrecisionChoice, choose
+from generation_service.config import EngineName, GenerationSettings
+from generation_service.model import Model, ModelInfo
 from generation_service.registry import KnownModel, ModelCatalog, ModelEntry
 from generation_service.sketch import Sketch
 from service_runtime.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from generation_service.musicgen.loading import FoundModel
-    from generation_service.musicgen.musicgen import MusicGen
 
 PUBLISHED = (
     "musicgen-small",
@@ -39,14 +38,25 @@ class MusicGenFolder:
     folder: Path
     stamp: int
     """When the weights were written, in ns; 0 where there are none."""
+    engine: EngineName
     device: DeviceChoice
     precision: PrecisionChoice
 
     def describe(self) -> ModelInfo:
         """Reads the files' heads; imports torch, which takes seconds the first time."""
-        return self._found().info
+        if self.engine == "native":
+            return self._found().info
+        try:
+            from generation_service.audiocraft_engine import find_audiocraft
+        except ImportError as error:
+            raise _torch_missing(error) from error
+        return find_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
 
-    def load(self) -> MusicGen:
+    def load(self) -> Model[Any]:
+        if self.engine == "audiocraft":
+            from generation_service.audiocraft_engine import load_audiocraft
+
+            return load_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
         from generation_service.musicgen.loading import load_musicgen
 
         return load_musicgen(self._found())
@@ -55,12 +65,18 @@ class MusicGenFolder:
         try:
             from generation_service.musicgen.loading import find_musicgen
         except ImportError as error:
-            raise FailedPrecondition(
-                f"MusicGen needs torch, which can't be imported here ({error}); pip install 'dgx-music[musicgen]'",
-                reason="TORCH_MISSING",
-            ) from error
+            raise _torch_missing(error) from error
         _, precision = choose(self.device, self.precision)
         return find_musicgen(self.folder, name=self.name, precision=precision)
+
+    def _audiocraft_device(self) -> DeviceName:
+        if self.precision != "auto":
+            raise FailedPrecondition(
+                f"DGX_MUSIC_PRECISION is {self.precision}; audiocraft chooses its own: set it to auto, or "
+                "DGX_MUSIC_ENGINE to native",
+                reason="PRECISION_UNSUPPORTED",
+            )
+        return choose(self.device, "auto")[0]
 
 
 def installed_models(settings: GenerationSettings | None = None) -> ModelCatalog:
@@ -74,7 +90,7 @@ def installed_models(settings: GenerationSettings | None = None) -> ModelCatalog
 
 def _find(settings: GenerationSettings) -> Iterator[ModelEntry]:
     def entry(name: str, folder: Path) -> MusicGenFolder:
-        return MusicGenFolder(name, folder, _written_at(folder), settings.device, settings.precision)
+        return MusicGenFolder(name, folder, _written_at(folder), settings.engine, settings.device, settings.precision)
 
     for folder in settings.model_folders:
         yield entry(folder.resolve().name, folder)  # Those who name one want to hear what is wrong with it.
@@ -125,3 +141,10 @@ def _written_at(folder: Path) -> int:
         return (folder / _LM_FILE).stat().st_mtime_ns
     except OSError:
         return 0
+
+
+def _torch_missing(error: ImportError) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"MusicGen needs torch, which can't be imported here ({error}); pip install 'dgx-music[musicgen]'",
+        reason="TORCH_MISSING",
+    )
