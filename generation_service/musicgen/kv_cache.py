@@ -31,6 +31,10 @@ class KvCache:
         self.cross: list[Tensor] | None = None
         """[2 (key, value), 1, H, T, D] for each layer, of the row that has the prompt. None: there is no prompt."""
 
+    def rewind(self) -> None:
+        """Begin anew at position 0, in the same memory and with the same prompt."""
+        self.position = 0
+
 
 class KvMemory:
     """Bounds what all requests' caches may take together, in bytes. Reserving comes before allocating."""

@@ -48,6 +48,9 @@ class _Layer:
 class LanguageModel:
     """Weights are fixed at loading. A `KvCache` holds all there is of a request."""
 
+    prefill_positions = 64
+    """One `prefill` is given at most so many, since others wait for it as long as for a few steps."""
+
     def __init__(self, checkpoint: Checkpoint, config: LmConfig, precision: Precision) -> None:
         """Raises FailedPrecondition where weights are missing or of another shape than the configuration says."""
         self.config = config
@@ -91,6 +94,39 @@ class LanguageModel:
         for cache in caches:
             cache.position += 1
         return self._heads(self._out_norm(x)).view(batch, ROWS, self.config.n_q, self.config.card)
+
+    @torch.inference_mode()
+    def prefill(self, codes: Tensor, cache: KvCache) -> None:
+        """Read codes that are known, int64 [K, n], in one pass; the cache grows by the n positions.
+
+        It writes what n steps would, but for rounding: 1e-5 in fp32; in int8 a value may fall on the step next to its
+        own. It makes no logits: the newest codes are for `step`.
+        """
+        count, start = codes.shape[1], cache.position
+        end = start + count
+        self._reach(end)
+        x = F.embedding_bag(codes.t() + self._offsets, self._embedding, mode="sum")  # [n, dim]
+        x = (x + self._positions[start:end]).repeat(ROWS, 1)  # [2 n, dim]: all that have the prompt, then the others
+        mask = torch.ones(count, end, dtype=torch.bool).tril(start)
+        for index, layer in enumerate(self._layers):
+            qkv = layer.qkv(layer.norm_self(x))
+            kept = cache.layers[index][:, :, :, :end]
+            queries, *new = qkv.view(ROWS, count, 3, self.config.num_heads, -1).permute(2, 0, 3, 1, 4)  # [2, H, n, D]
+            kept[:, :, :, start:] = torch.stack(new)
+            if index == self.config.num_layers - 1:
+                break  # What would follow is for logits only.
+            attended = F.scaled_dot_product_attention(queries, kept[0], kept[1], mask)  # [2, H, n, D]
+            x = x + layer.out(attended.transpose(1, 2).reshape(-1, self.config.dim))
+            if cache.cross is not None:
+                x[:count] += self._cross(x[:count], layer, cache.cross[index])
+            x = x + layer.down(F.gelu(layer.up(layer.norm_ff(x))))
+        cache.position = end
+
+    def _cross(self, rows: Tensor, layer: _Layer, cross: Tensor) -> Tensor:
+        """rows: [n, dim], all of one request, with the prompt → what it adds to them, [n, dim]."""
+        queries = layer.cross_q(layer.norm_cross(rows)).view(1, len(rows), self.config.num_heads, -1).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(queries, cross[0], cross[1])  # [1, H, n, D]
+        return layer.cross_out(attended.transpose(1, 2).reshape(-1, self.config.dim))
 
     def _attend(self, qkv: Tensor, index: int, caches: Sequence[KvCache]) -> Tensor:
         """qkv: [2 B, 3 dim] → [2 B, dim]."""

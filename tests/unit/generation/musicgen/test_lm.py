@@ -160,3 +160,38 @@ def test_kv_memory_is_refused_before_it_is_taken_and_comes_back(lm: LanguageMode
     memory.release(memory.reserve(100))
     with pytest.raises(ResourceExhausted):
         memory.reserve(100, tokens=1)
+
+
+@pytest.mark.parametrize("prompted", [True, False])
+@pytest.mark.parametrize("channels", ["mono", "stereo"])
+def test_reading_codes_in_passes_is_as_reading_them_in_steps(
+    channels: str, prompted: bool, request: pytest.FixtureRequest
+) -> None:
+    checkpoint = read_checkpoint(request.getfixturevalue(channels) / "state_dict.bin")
+    lm = LanguageModel(checkpoint, lm_config(checkpoint), "fp32")
+    codes = torch.randint(lm.config.card + 1, (lm.config.n_q, 61), generator=torch.Generator().manual_seed(1))
+    text = torch.randn(5, lm.config.dim, generator=torch.Generator().manual_seed(2)) if prompted else None
+    steps, passes = KvCache(lm.config, 61), KvCache(lm.config, 61)
+    for cache in (steps, passes):
+        lm.condition(cache, text)
+    for n in range(60):
+        lm.step(codes[None, :, n], [steps])
+    for first, end in ((0, 1), (1, 33), (33, 60)):
+        lm.prefill(codes[:, first:end], passes)
+    assert passes.position == steps.position == 60
+    for one, other in zip(steps.layers, passes.layers, strict=True):
+        torch.testing.assert_close(one[..., :60, :], other[..., :60, :], atol=1e-5, rtol=0)
+    expected, found = lm.step(codes[None, :, 60], [steps]), lm.step(codes[None, :, 60], [passes])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_a_rewound_cache_is_as_a_new_one(lm: LanguageModel) -> None:
+    codes = torch.randint(lm.config.card, (lm.config.n_q, 20), generator=torch.Generator().manual_seed(1))
+    new, used = KvCache(lm.config, 20), KvCache(lm.config, 20)
+    for cache in (new, used):
+        lm.condition(cache, torch.randn(5, lm.config.dim, generator=torch.Generator().manual_seed(2)))
+    lm.prefill(codes.flip(1), used)
+    used.rewind()
+    for cache in (new, used):
+        lm.prefill(codes[:, :19], cache)
+    assert torch.equal(lm.step(codes[None, :, 19], [new]), lm.step(codes[None, :, 19], [used]))
