@@ -18,7 +18,7 @@ from generation_service.handle import GenerationHandle
 from generation_service.lease import CALL_SECONDS, REFUSALS, Lease, Loss
 from generation_service.request import parameters
 from generation_service.upload import Upload
-from service_runtime.errors import InvalidArgument, ServiceError
+from service_runtime.errors import InvalidArgument, Lost, ServiceError
 from service_runtime.pcm import PcmWriter
 from service_runtime.telemetry import get_logger
 
@@ -210,6 +210,9 @@ def _failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
     match error:
         case asyncio.CancelledError():
             return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
+        case Lost():
+            # It came when there was no engine any more: not an attempt.
+            return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
         case ServiceError():
             message, is_retryable = error.message, error.code in RETRYABLE
         case grpc.aio.AioRpcError():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import grpc.aio
 
@@ -18,7 +19,7 @@ from generation_service.worker import Worker
 from service_runtime.channel import connect
 from service_runtime.health import require_serving
 from service_runtime.server import serve_until_signalled
-from service_runtime.telemetry import configure_logging
+from service_runtime.telemetry import Gauge, configure_logging
 
 STORAGE = "dgx_music.storage.v1.StorageService"
 EXPORT = "dgx_music.export.v1.ExportService"
@@ -60,6 +61,15 @@ class GenerationService:
             require_serving(self._to_storage, self._settings.storage_address, STORAGE),
             require_serving(self._to_export, self._settings.export_address, EXPORT),
         )
+
+    def measure(self) -> Iterator[Gauge]:
+        status = self.engine.status()
+        yield Gauge("engine_running", "Requests in the batch.", status.running)
+        yield Gauge("engine_waiting", "Requests that wait for a place in it.", status.waiting)
+        yield Gauge("engine_steps_per_second", "Decode steps, over ten seconds.", status.steps_per_second)
+        yield Gauge("engine_audio_rate", "Audio seconds a second, over ten seconds.", status.audio_seconds_per_second)
+        yield Gauge("engine_kv_reserved_bytes", "Memory that keys and values have reserved.", status.kv_reserved_bytes)
+        yield Gauge("engine_kv_limit_bytes", "Memory that they may reserve.", status.kv_limit_bytes)
 
     async def drain(self) -> None:
         if self._worker is not None:

@@ -17,7 +17,7 @@ from generation_service.config import GenerationSettings
 from generation_service.engine import Engine
 from generation_service.job import Job
 from generation_service.lease import CALL_SECONDS
-from service_runtime.errors import Unavailable
+from service_runtime.errors import Lost, Unavailable
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -79,11 +79,15 @@ class Worker:
         while True:
             await self._slots.acquire()
             try:
+                self._engine.check()
                 claim = await self._claim()
-            except grpc.aio.AioRpcError as error:
+            except Lost:
+                return  # What others can still make should not be tried here.
+            except (Unavailable, grpc.aio.AioRpcError) as error:
                 self._slots.release()
                 if not failures:
-                    log.warning("no claim", worker=self.id, code=error.code().name, error=error.details())
+                    problem = error.details() if isinstance(error, grpc.aio.AioRpcError) else error.message
+                    log.warning("no claim", worker=self.id, error=problem)
                 pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**failures)
                 failures += 1
                 # Workers that lost the same storage should not all come back at the same moment.

@@ -9,15 +9,16 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service_runtime.channel import KEEPALIVE_SECONDS
-from service_runtime.errors import FailedPrecondition
+from service_runtime.errors import FailedPrecondition, Lost
 from service_runtime.interceptors import CallInterceptor
-from service_runtime.service import Service
+from service_runtime.service import Measured, Service
 from service_runtime.settings import Settings
 from service_runtime.telemetry import Observer, get_logger, metrics_endpoint
 
@@ -41,6 +42,17 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     # Clients ping a silent connection (channel.py); twice as often as they do is not yet abuse.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
 )
+
+
+class _Stop(asyncio.Event):
+    """Set when the process is to end."""
+
+    reason: Lost | None = None
+    """What it ends of; None: it was told to."""
+
+
+_stop: ContextVar[_Stop | None] = ContextVar("_stop", default=None)
+"""Of the `stop_signal` that the servers started inside it belong to."""
 
 
 @asynccontextmanager
@@ -76,6 +88,8 @@ async def running(
             for service in services:
                 started.append(service)
                 await service.start()
+                if observer is not None and isinstance(service, Measured):
+                    observer.watch(service.measure)
             for server in servers:
                 await server.start()
             healthy: dict[str, bool] = {}
@@ -98,7 +112,10 @@ async def running(
 async def serve_until_signalled(
     services: Sequence[Service], address: str, settings: Settings, *, faces: Mapping[str, Service] | None = None
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once."""
+    """Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once.
+
+    Raises Lost, after the drain, where a service has lost what it needs for good: a supervisor starts the process anew.
+    """
     async with stop_signal() as stop, running(services, [address], settings, faces=faces):
         await stop.wait()
         log.info("draining", grace_seconds=settings.grace_seconds)
@@ -106,8 +123,11 @@ async def serve_until_signalled(
 
 @asynccontextmanager
 async def stop_signal() -> AsyncIterator[asyncio.Event]:
-    """An event that the first SIGTERM or SIGINT sets; the second ends the process at once, with 128 + its number."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    """An event that the first SIGTERM or SIGINT sets; the second ends the process at once, with 128 + its number.
+
+    A service started inside that is Lost sets it as well; the error is raised at the end.
+    """
+    loop, stop = asyncio.get_running_loop(), _Stop()
 
     def on_signal(number: int) -> None:
         if stop.is_set():
@@ -116,11 +136,15 @@ async def stop_signal() -> AsyncIterator[asyncio.Event]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    before = _stop.set(stop)
     try:
         yield stop
     finally:
+        _stop.reset(before)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+    if stop.reason is not None:
+        raise stop.reason
 
 
 def is_local(address: str) -> bool:
@@ -213,6 +237,9 @@ async def _check(service: Service, health_servicer: health.aio.HealthServicer, h
         now = True
     except Exception as error:  # Whatever keeps it from answering is what NOT_SERVING means.
         now = False
+        if isinstance(error, Lost) and (stop := _stop.get()) is not None:
+            stop.reason = error
+            stop.set()
         if healthy.get(service.full_name) is not False:
             log.warning("not serving", service=service.full_name, error=str(error) or type(error).__name__)
     if now and healthy.get(service.full_name) is False:

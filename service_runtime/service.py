@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 import grpc.aio
+
+from service_runtime.telemetry import Gauge
 
 
 class Service(Protocol):
@@ -28,3 +31,12 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """Gives back what it holds; no call runs any more."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A service that has figures of its own for Prometheus."""
+
+    def measure(self) -> Iterable[Gauge]:
+        """As they are now; called in a thread of the metrics' own."""
+        ...

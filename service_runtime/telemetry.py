@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
 import structlog
 
 LOOPBACK = "127.0.0.1"
 
 
+class Gauge(NamedTuple):
+    """Something measured now, for Prometheus."""
+
+    name: str
+    """Without the "dgx_music_" that all begin with; with the unit, e.g. "kv_reserved_bytes"."""
+    help: str
+    value: float
+
+
 class Observer(Protocol):
-    """Is told of every call that a server has served."""
+    """Is told of every call that a server has served, and asks services for figures of their own."""
 
     def call_ended(self, method: str, code: str, seconds: float) -> None:
         """`method` is the full name with slashes, `code` the status code's name."""
+
+    def watch(self, measure: Callable[[], Iterable[Gauge]]) -> None:
+        """Calls `measure` whenever somebody asks for the metrics, in a thread of its own."""
 
 
 def configure_logging(level: str, log_format: str, stream: TextIO | None = None) -> None:
@@ -69,10 +81,13 @@ def metrics_endpoint(port: int | None) -> Iterator[Observer | None]:
         Counter,
         GCCollector,
         Histogram,
+        Metric,
         PlatformCollector,
         ProcessCollector,
         start_http_server,
     )
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.registry import Collector
 
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -84,6 +99,17 @@ def metrics_endpoint(port: int | None) -> Iterator[Observer | None]:
         def call_ended(self, method: str, code: str, duration: float) -> None:
             calls.labels(method, code).inc()
             seconds.labels(method).observe(duration)
+
+        def watch(self, measure: Callable[[], Iterable[Gauge]]) -> None:
+            registry.register(Gauges(measure))
+
+    class Gauges(Collector):
+        def __init__(self, measure: Callable[[], Iterable[Gauge]]) -> None:
+            self._measure = measure
+
+        def collect(self) -> Iterator[Metric]:
+            for gauge in self._measure():
+                yield GaugeMetricFamily(f"dgx_music_{gauge.name}", gauge.help, value=gauge.value)
 
     server, thread = start_http_server(port, LOOPBACK, registry=registry)
     get_logger(__name__).info("metrics", address=f"http://{LOOPBACK}:{server.server_port}/metrics")

@@ -314,7 +314,7 @@ async def test_a_stale_completion_leaves_the_file_to_the_other_attempt(house):
         database.execute("UPDATE generations SET lease_token = 'of another worker'")
     database.close()
     gate.open()
-    await house.model.release_of("a")
+    await house.jobs_ended()
     await house.close("generation")
     assert (await house.get(generation_id)).state == pb.GENERATION_STATE_PROCESSING
     assert [path.stem for path in house.files()] == [generation_id]
@@ -481,7 +481,7 @@ async def test_another_worker_completes_what_a_killed_one_left(house):
         "DGX_MUSIC_RENEW_INTERVAL_SECONDS": "0.1",
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.unit.generation.held_server", env=environment, cwd=ROOT
+        sys.executable, "-m", "tests.unit.generation.held_server", "hold", env=environment, cwd=ROOT
     )
     try:
         generation_id = await house.create(seconds=0.5)
@@ -496,3 +496,24 @@ async def test_another_worker_completes_what_a_killed_one_left(house):
     assert done.worker_id != begun.worker_id
     (path,) = house.files()
     assert soundfile.info(path).frames == 4000
+
+
+async def test_a_server_whose_device_is_lost_ends_for_its_supervisor_to_start_anew(house):
+    await house.open("storage", "export")
+    environment = {**os.environ, **{f"DGX_MUSIC_{name.upper()}": str(value) for name, value in house.common().items()}}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.unit.generation.held_server", "lose"), env=environment, cwd=ROOT
+    )
+    try:
+        generation_id = await house.create(seconds=0.5)
+        waiting = await house.until(generation_id, is_pending_after(1))
+        assert waiting.error_message.startswith("the engine stopped: RuntimeError: CUDA error: an illegal memory")
+        assert await asyncio.wait_for(process.wait(), 20) == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    await house.open("generation")
+    done = await house.end(generation_id)
+    assert done.state == pb.GENERATION_STATE_COMPLETED
+    assert done.max_attempts - done.attempt == 1, "handed back, not tried, by the server that was about to end"

@@ -1,21 +1,29 @@
-"""A generation server whose model stops for good at its third step: run by a test that kills it there."""
+"""A generation server whose model's third step never ends, or loses the device: run by tests of what comes after.
+
+python -m tests.unit.generation.held_server hold|lose
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 
 from generation_service.config import GenerationSettings
 from generation_service.registry import ModelCatalog
 from generation_service.server import build
 from service_runtime.server import serve_until_signalled
-from tests.unit.generation.tone_model import ToneModel
+from tests.unit.generation.tone_model import ToneModel, fail_with
 
 
 def main() -> None:
     settings = GenerationSettings()
     model = ToneModel()
-    model.at["a", 3] = lambda: threading.Event().wait()
+    endings = {
+        "hold": lambda: threading.Event().wait(),
+        "lose": fail_with(RuntimeError("CUDA error: an illegal memory access was encountered")),
+    }
+    model.at["a", 3] = endings[sys.argv[1]]
     service = build(settings, catalog=ModelCatalog(lambda: [model.entry]))
     asyncio.run(serve_until_signalled([service], settings.generation_address, settings))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,11 +20,13 @@ from generation_service.sequence import Stage
 from service_runtime.errors import (
     Aborted,
     FailedPrecondition,
+    InvalidArgument,
+    Lost,
     ResourceExhausted,
     ServiceError,
     Unavailable,
 )
-from tests.unit.generation.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with, tone
+from tests.unit.generation.tone_model import BLOCK_FRAMES, RATE_HZ, Gate, ToneModel, ToneState, ask, fail_with, tone
 
 
 async def read(handle: GenerationHandle) -> FloatArray:
@@ -306,12 +311,49 @@ async def test_other_models_go_on_when_one_fails(start_engine):
     assert isinstance(failure, ServiceError)
 
 
-async def test_running_out_of_memory_is_worth_another_try(start_engine, model):
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.81 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["host", "GPU", "driver", "cuBLAS", "torch on the host"],
+)
+async def test_running_out_of_memory_is_worth_another_try(start_engine, model, error):
     engine = await start_engine(model)
-    model.at["a", 0] = fail_with(MemoryError())
+    model.at["a", 0] = fail_with(error)
     with pytest.raises(ResourceExhausted, match="ran out of memory before the first step") as failed:
         await submit(engine, "", ask("a")).started()
     assert failed.value.retry_after_seconds == 10.0
+    assert len(await read(submit(engine, "", ask("b")))) == 4 * BLOCK_FRAMES
+
+
+@pytest.mark.parametrize("step", [0, 2], ids=["in prefill", "in a step"])
+async def test_an_error_that_no_cuda_call_survives_ends_the_engine(start_engine, model, step):
+    engine = await start_engine(model)
+    gate = model.at["good", 1] = Gate()
+    good = submit(engine, "", ask("good", 50))
+    await gate.reached()
+    model.at["bad", step] = fail_with(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    bad = submit(engine, "", ask("bad"))
+    gate.open()
+    for handle in (good, bad):
+        with pytest.raises(Unavailable, match="the engine stopped: RuntimeError: CUDA error: an illegal"):
+            await read(handle)
+    with pytest.raises(Lost, match="an illegal memory access"):
+        engine.check()
+
+
+async def test_such_an_error_while_loading_ends_it_too(start_engine, model):
+    engine = await start_engine(model)
+    model.at["load", 1] = fail_with(RuntimeError("CUDA error: device-side assert triggered"))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        await engine.load(model.info)
+    with pytest.raises(Unavailable, match="device-side assert"):
+        await read(submit(engine, "", ask("a")))
 
 
 async def test_a_model_is_loaded_once_and_when_it_is_first_asked_for(start_engine, model):
@@ -369,6 +411,251 @@ async def test_a_state_that_cannot_be_released_harms_nobody(start_engine, model)
     model.released.append("a")
     await idle(engine)
     engine.check()
+
+
+class Memory:
+    """What a model with a bounded cache tells of it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.reserved_bytes = 0
+
+
+class BoundedModel(ToneModel):
+    """Keeps a byte for each frame to be made, of so many."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__()
+        self.memory = Memory(limit_bytes)
+        self.refused: list[str] = []
+
+    def prefill(self, parameters: GenerationParameters) -> ToneState:
+        if parameters.frames > self.memory.limit_bytes:
+            raise InvalidArgument("duration_seconds", f"at most {self.memory.limit_bytes / RATE_HZ:g} s fit")
+        if self.memory.reserved_bytes + parameters.frames > self.memory.limit_bytes:
+            self.refused.append(parameters.prompt)
+            raise ResourceExhausted("no room", reason="KV_MEMORY", retry_after_seconds=1.0)
+        state = super().prefill(parameters)
+        self.memory.reserved_bytes += parameters.frames
+        return state
+
+    def release(self, state: ToneState) -> None:
+        self.memory.reserved_bytes -= state.parameters.frames
+        super().release(state)
+
+
+async def test_what_does_not_fit_beside_the_others_waits_and_nobody_overtakes_it(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    gate = model.at["a", 1] = Gate()
+    a = submit(engine, "", ask("a", 2))
+    await gate.reached()
+    b, large, small = [submit(engine, "", ask(*asked)) for asked in [("b", 3), ("large", 5), ("small", 1)]]
+    gate.open()
+    samples = await asyncio.gather(*map(read, (a, b, large, small)))
+    assert [len(each) for each in samples] == [1600, 2400, 4000, 800]
+    assert model.prefilled == ["a", "b", "large", "small"]
+    assert model.refused == ["large", "small"], "asked once for each that left, not at each step"
+    assert large.stage is Stage.GENERATING
+    await idle(engine)
+    assert model.memory.reserved_bytes == 0
+
+
+async def test_status_tells_the_memory_reserved(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    assert (engine.status().kv_reserved_bytes, engine.status().kv_limit_bytes) == (0, 0)
+    gate = model.at["a", 1] = Gate()
+    a = submit(engine, "", ask("a", 2))
+    await gate.reached()
+    assert (engine.status().kv_reserved_bytes, engine.status().kv_limit_bytes) == (1600, 4000)
+    gate.open()
+    await read(a)
+
+
+async def test_what_would_never_fit_fails_before_it_starts_and_holds_nobody_up(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    gate = model.at["a", 1] = Gate()
+    a = submit(engine, "", ask("a", 5))
+    await gate.reached()
+    large = submit(engine, "", ask("large", 6))
+    gate.open()
+    with pytest.raises(InvalidArgument, match=r"duration_seconds: at most 0\.5 s fit"):
+        await large.started()
+    assert len(await read(a)) == 4000
+
+
+async def test_what_does_not_fit_while_nobody_else_runs_fails(start_engine, model):
+    engine = await start_engine(model)
+    model.at["a", 0] = fail_with(ResourceExhausted("another program has it", reason="KV_MEMORY"))
+    with pytest.raises(ResourceExhausted, match="another program"):
+        await read(submit(engine, "", ask("a")))
+
+
+async def test_a_request_that_waits_for_memory_can_be_cancelled(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    first, second = Gate(), Gate()
+    model.at["a", 1], model.at["a", 3] = first, second
+    a = submit(engine, "", ask("a", 4))
+    await first.reached()
+    b, c = submit(engine, "", ask("b", 2)), submit(engine, "", ask("c", 1))
+    first.open()
+    await second.reached()
+    assert (model.refused, engine.status().waiting) == (["b"], 2)
+    b.cancel()
+    second.open()
+    assert len(await read(c)) == 800
+    assert len(await read(a)) == 3200
+    assert "b" not in model.prefilled
+
+
+async def test_a_cancel_of_one_that_runs_makes_room(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    first, second = Gate(), Gate()
+    model.at["a", 1], model.at["a", 3] = first, second
+    a = submit(engine, "", ask("a", 5))
+    await first.reached()
+    b = submit(engine, "", ask("b", 2))
+    first.open()
+    await second.reached()
+    assert model.refused == ["b"]
+    a.cancel()
+    second.open()
+    assert len(await read(b)) == 1600
+
+
+async def test_a_cancel_while_its_memory_is_asked_for_is_the_end_of_it(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    first = model.at["a", 1] = Gate()
+    a = submit(engine, "", ask("a", 4))
+    await first.reached()
+    asked = Gate()
+
+    def refuse() -> None:
+        asked()
+        raise ResourceExhausted("no room", reason="KV_MEMORY")
+
+    model.at["b", 0] = refuse
+    b = submit(engine, "", ask("b", 1))
+    first.open()
+    await asked.reached()
+    b.cancel()
+    asked.open()
+    assert len(await read(a)) == 3200
+    await idle(engine)
+    assert model.prefilled.count("b") == 1
+    assert (engine.status().running, engine.status().waiting) == (0, 0)
+
+
+async def test_a_hundred_requests_are_served_in_order_and_leave_nothing_behind(start_engine):
+    model = BoundedModel(12 * BLOCK_FRAMES)
+    engine = await start_engine(model, max_batch_size=4, max_waiting=100)
+
+    async def serve(names: range) -> int:
+        handles = [submit(engine, "", ask(f"{name:03}", 4)) for name in names]
+        samples = await asyncio.gather(*map(read, handles))
+        assert all(len(each) == 4 * BLOCK_FRAMES for each in samples)
+        del handles, samples
+        await idle(engine)
+        assert model.prefilled == [*(f"{name:03}" for name in names), "last"]
+        for record in (model.batches, model.prefilled, model.released, model.refused):
+            record.clear()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        after_ten = await serve(range(10))
+        after_all = await serve(range(10, 110))
+    finally:
+        tracemalloc.stop()
+    assert model.memory.reserved_bytes == 0
+    audio_bytes = 4 * BLOCK_FRAMES * 2 * 4  # Of one request. asyncio's set of tasks keeps 11 kB of its largest size.
+    assert after_all - after_ten < audio_bytes, f"{after_all - after_ten} bytes"
+
+
+async def test_models_can_be_loaded_and_unloaded_while_others_run(start_engine):
+    one, two = ToneModel("one"), ToneModel("two")
+    engine = await start_engine(one, two)
+    gate = one.at["a", 1] = Gate()
+    a = submit(engine, "one", ask("a", 2))
+    await gate.reached()
+    loading = asyncio.create_task(engine.load(two.info))
+    unloading = asyncio.create_task(engine.unload("one"))
+    await asyncio.sleep(0)  # Both have asked.
+    gate.open()
+    await loading
+    with pytest.raises(FailedPrecondition, match="1 generations run on model 'one': wait for their end"):
+        await unloading
+    assert engine.is_loaded(two.info)
+    assert two.loads == 1
+    await engine.load(two.info)
+    assert two.loads == 1
+    await engine.unload("two")
+    assert not engine.is_loaded(two.info)
+    assert len(await read(a)) == 2 * BLOCK_FRAMES
+    await idle(engine)
+    await engine.unload("one")
+    await engine.unload("one")
+    assert len(await read(submit(engine, "one", ask("a", 2)))) == 2 * BLOCK_FRAMES
+    assert one.loads == 2
+
+
+async def test_a_load_that_fails_tells_who_asked_for_it(start_engine, model):
+    engine = await start_engine(model)
+    model.at["load", 1] = fail_with(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    with pytest.raises(ResourceExhausted, match="model 'tone' ran out of memory while loading"):
+        await engine.load(model.info)
+    model.at["load", 2] = fail_with(ValueError("no such tone"))
+    with pytest.raises(ServiceError, match="model 'tone' failed while loading: ValueError: no such tone"):
+        await engine.load(model.info)
+    await engine.load(model.info)
+
+
+async def test_a_load_that_nobody_waits_for_any_more_is_not_begun(start_engine, model):
+    engine = await start_engine(model)
+    gate = model.at["load", 1] = Gate()
+    first = asyncio.create_task(engine.load(model.info))
+    await gate.reached()
+    second = asyncio.create_task(engine.unload("tone"))
+    await asyncio.sleep(0)  # It has asked.
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    gate.open()
+    await first
+    await idle(engine)
+    assert engine.is_loaded(model.info)
+
+
+async def test_what_is_still_asked_for_at_the_end_is_refused(start_engine, model):
+    engine = await start_engine(model)
+    gate = model.at["load", 1] = Gate()
+    first = asyncio.create_task(engine.load(model.info))
+    await gate.reached()
+    second = asyncio.create_task(engine.unload("tone"))
+    stopping = asyncio.create_task(engine.stop())
+    await asyncio.sleep(0)  # Both have told the device thread.
+    gate.open()
+    await stopping
+    await first
+    with pytest.raises(Unavailable, match="shutting down"):
+        await second
+    with pytest.raises(Unavailable, match="not running"):
+        await engine.load(model.info)
+
+
+async def test_files_that_changed_make_another_model(start_engine, model):
+    engine = await start_engine(model)
+    await read(submit(engine, "", ask("a", 1)))
+    model.info = replace(model.info, version="8")
+    engine.catalog.refresh()
+    assert not engine.is_loaded(model.info)
+    await read(submit(engine, "", ask("a", 1)))
+    assert model.loads == 2
 
 
 async def test_rates_cover_the_last_ten_seconds(start_engine, model):

@@ -22,10 +22,10 @@ from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from service_runtime import server as server_module
 from service_runtime.channel import connect
-from service_runtime.errors import FailedPrecondition, Unavailable
-from service_runtime.server import is_local, running, stop_signal
+from service_runtime.errors import FailedPrecondition, Lost, Unavailable
+from service_runtime.server import is_local, running, serve_until_signalled, stop_signal
 from service_runtime.settings import Settings
-from service_runtime.telemetry import metrics_endpoint
+from service_runtime.telemetry import Gauge, metrics_endpoint
 from tests.processes import free_ports, until_serving
 
 LOOPBACK = "127.0.0.1:0"
@@ -287,3 +287,29 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 128 + signal.SIGTERM
+
+
+async def test_a_service_that_is_lost_ends_the_process_that_serves_with_its_reason(
+    probe: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "HEALTH_PERIOD_SECONDS", 0.05)
+    probe.problem = Lost("the GPU fell off the bus", reason="GPU_LOST")
+    with pytest.raises(Lost, match="fell off the bus"):
+        await asyncio.wait_for(serve_until_signalled([probe], LOOPBACK, settings), 20)
+    assert probe.events == ["start", "drain", "stop"]
+
+
+async def test_a_service_that_is_lost_leaves_other_processes_alone(probe: Any, settings: Settings) -> None:
+    probe.problem = Lost("the GPU fell off the bus", reason="GPU_LOST")
+    async with running([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert answer.status == NOT_SERVING
+
+
+async def test_metrics_show_what_services_measure(probe: Any, settings: Settings) -> None:
+    probe.measure = lambda: [Gauge("probe_depth_meters", "How deep.", 1.5)]
+    (port,) = free_ports(1)
+    async with running([probe], [LOOPBACK], settings.model_copy(update={"metrics_port": port})):
+        page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
+    assert "# HELP dgx_music_probe_depth_meters How deep." in page
+    assert "dgx_music_probe_depth_meters 1.5" in page
