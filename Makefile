@@ -35,7 +35,7 @@ setup-musicgen: install ## Install what MusicGen needs into .venv: 1 GB with a t
 	@$(PIP) --editable '.[musicgen]'
 
 .PHONY: setup-audiocraft
-setup-audiocraft: setup-musicgen ## Install audiocraft, the reference for MusicGen, into .venv: another 1 GB
+setup-audiocraft: setup-musicgen ## Install audiocraft, the reference for MusicGen, into .venv: another 600 MB
 	@$(PIP) --requirement deploy/audiocraft/requirements.txt
 	@$(PIP) --no-deps audiocraft==1.3.0 torchaudio==2.11.0 ./deploy/audiocraft/xformers
 # Linked to CUDA's libraries, so that torchaudio does not import beside a torch without them; it does without this file.
