@@ -562,7 +562,7 @@ async def test_a_hundred_requests_are_served_in_order_and_leave_nothing_behind(s
         del handles, samples
         await idle(engine)
         assert model.prefilled == [*(f"{name:03}" for name in names), "last"]
-        for record in (model.batches, model.prefilled, model.released, model.refused):
+        for record in (model.batches, model.prefilled, model.asked, model.released, model.refused):
             record.clear()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]

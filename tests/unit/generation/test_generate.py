@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from service_runtime.errors import Unavailable
 from service_runtime.pcm import PcmReader
 from service_runtime.server import running
 from service_runtime.status import read_failure
+from tests.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel, ask, fail_with, tone
 
 
@@ -118,6 +120,8 @@ async def test_a_long_block_is_cut_into_chunks(tmp_path, model):
         ({"seconds": 1e9}, "duration_seconds"),
         ({"seed": -1}, "seed"),
         ({"model_name": "musicgen"}, "model_name"),
+        ({"sampling": pb.SamplingParameters(temperature=0)}, "sampling.temperature"),
+        ({"sampling": pb.SamplingParameters(top_k=-1)}, "sampling.top_k"),
     ],
 )
 async def test_bad_input_is_refused_by_the_name_of_its_field(server, fields, field):
@@ -195,6 +199,74 @@ async def test_models_are_listed_the_default_first(tmp_path):
     failure = read_failure(refused.value)
     assert failure.code is grpc.StatusCode.NOT_FOUND
     assert "there are: harp, lute" in failure.message
+
+
+async def test_sampling_reaches_the_model_as_far_as_it_is_set(server, model):
+    sampling = pb.SamplingParameters(temperature=0.5, top_k=0, guidance_scale=0.0)
+    await listen(server.stub.Generate(request(sampling=sampling), timeout=10))
+    await listen(server.stub.Generate(request("b"), timeout=10))
+    drawn = [(each.temperature, each.top_k, each.top_p, each.guidance_scale) for each in model.asked]
+    assert drawn == [(0.5, 0, 0.0, 0.0), (1.0, 250, 0.0, 3.0)]
+
+
+async def test_models_are_loaded_and_unloaded(server, model):
+    stub = server.stub
+    assert (await stub.LoadModel(pb.LoadModelRequest(), timeout=10)).model.is_loaded
+    call = stub.Generate(request(seconds=3600), timeout=10)
+    while (await call.read()).WhichOneof("part") != "chunk":
+        pass
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.UnloadModel(pb.UnloadModelRequest(name="tone"), timeout=10)
+    failure = read_failure(refused.value)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_IN_USE")
+    call.cancel()
+    await model.release_of("a")
+    assert not (await stub.UnloadModel(pb.UnloadModelRequest(name="tone"), timeout=10)).model.is_loaded
+    for method, asked in ((stub.LoadModel, pb.LoadModelRequest), (stub.UnloadModel, pb.UnloadModelRequest)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await method(asked(name="oud"), timeout=10)
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_model_that_cannot_be_used_is_listed_with_what_is_wrong(tmp_path):
+    folder = tmp_path / "data" / "models" / "own"
+    folder.mkdir(parents=True)
+    (folder / "state_dict.bin").write_bytes(b"no weights")
+    settings = GenerationSettings(
+        data_dir=tmp_path / "data", storage_address=f"unix:{tmp_path}/none", export_address=f"unix:{tmp_path}/none"
+    )
+    address = f"unix:{tmp_path}/generation.sock"
+    async with running([build(settings)], [address], settings), connect(address) as channel:
+        stub = rpc.GenerationServiceStub(channel)
+        own, sketch = (await stub.ListModels(pb.ListModelsRequest(), timeout=60)).models
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetModel(pb.GetModelRequest(name="own"), timeout=60)
+        with pytest.raises(grpc.aio.AioRpcError) as missing:
+            await stub.GetModel(pb.GetModelRequest(name="musicgen-small"), timeout=60)
+    assert (own.name, own.is_default, own.is_loaded, own.sample_rate_hz) == ("own", True, False, 0)
+    failure = read_failure(refused.value)
+    assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert own.problem == failure.message
+    assert (sketch.name, sketch.problem) == ("sketch", "")
+    failure = read_failure(missing.value)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_NOT_INSTALLED")
+
+
+async def test_metrics_show_the_engine(tmp_path, model):
+    (port,) = free_ports(1)
+    async with serve(tmp_path, model, metrics_port=port) as server:
+        gate = model.at["a", 1] = Gate()
+        call = server.stub.Generate(request(), timeout=10)
+        await gate.reached()
+        url = f"http://127.0.0.1:{port}/metrics"
+        page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
+        gate.open()
+        await listen(call)
+    shown = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("dgx_music_engine"))
+    assert shown["dgx_music_engine_running"] == "1.0"
+    assert {name.removeprefix("dgx_music_engine_") for name in shown} == {
+        *("running", "waiting", "steps_per_second", "audio_rate", "kv_reserved_bytes", "kv_limit_bytes")
+    }
 
 
 async def test_health_tells_that_storage_and_export_are_away(server):

@@ -62,6 +62,7 @@ class ToneModel:
         self.batches: list[list[str]] = []
         """The prompts of each step."""
         self.prefilled: list[str] = []
+        self.asked: list[GenerationParameters] = []
         self.released: list[str] = []
         self._has_released = threading.Condition()
         self.loads = 0
@@ -77,6 +78,7 @@ class ToneModel:
 
     def prefill(self, parameters: GenerationParameters) -> ToneState:
         self.prefilled.append(parameters.prompt)
+        self.asked.append(parameters)
         self.at.get((parameters.prompt, 0), lambda: None)()
         return ToneState(parameters)
 
