@@ -12,7 +12,8 @@ from service_runtime.errors import ResourceExhausted
 
 ROWS = 2
 """Of a request: with the prompt, and without it for classifier-free guidance."""
-_RETRY_SECONDS = 10.0
+RETRY_SECONDS = 10.0
+"""After which a request that found no memory is worth asking again."""
 
 
 class KvCache:
@@ -64,7 +65,7 @@ class KvMemory:
                     f"its KV cache of {size >> 20} MiB does not fit: {self.reserved_bytes >> 20} of "
                     f"{self.limit_bytes >> 20} MiB are taken; ask for less, or when another generation has ended",
                     reason="KV_MEMORY",
-                    retry_after_seconds=_RETRY_SECONDS,
+                    retry_after_seconds=RETRY_SECONDS,
                 )
             try:
                 cache = KvCache(self._config, capacity)

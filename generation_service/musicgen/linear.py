@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "int8", "bf16"]
 
 _ZERO_POINT = 128
 _SMALLEST = 1e-30
@@ -81,17 +81,19 @@ class PlainLinear:
     """Wherever oneDNN is not: rows come out the same only among batches of the same size."""
 
     def __init__(self, weight: Tensor) -> None:
-        """weight: [out, in]."""
+        """weight: [out, in], in the precision to multiply in."""
         self._weight = weight.contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._weight)
+        return F.linear(x.to(self._weight.dtype), self._weight)
 
 
 def make_linear(weight: Tensor, precision: Precision) -> Linear:
     """The best there is for this device. weight: [out, in]."""
     if precision == "int8":
         return Int8Linear(weight)
+    if precision == "bf16":
+        return PlainLinear(weight.bfloat16())
     if weight.device.type == "cpu" and torch._C._has_mkldnn:
         return PackedLinear(weight)
     return PlainLinear(weight.float())

@@ -51,19 +51,22 @@ class LanguageModel:
     prefill_positions = 64
     """One `prefill` is given at most so many, since others wait for it as long as for a few steps."""
 
-    def __init__(self, checkpoint: Checkpoint, config: LmConfig, precision: Precision) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, config: LmConfig, precision: Precision, device: torch.device | str = "cpu"
+    ) -> None:
         """Raises FailedPrecondition where weights are missing or of another shape than the configuration says."""
         self.config = config
-        take = _Weights(checkpoint)
+        self.device = torch.device(device)
+        take = _Weights(checkpoint, self.device)
         dim, card = config.dim, config.card
         # [K (card + 1), dim]: one table for all codebooks.
         self._embedding = torch.cat([take(f"emb.{k}.weight", card + 1, dim) for k in range(config.n_q)])
-        self._offsets = torch.arange(config.n_q) * (card + 1)
+        self._offsets = torch.arange(config.n_q, device=self.device) * (card + 1)
         self._layers = [_layer(take, f"transformer.layers.{i}.", config, precision) for i in range(config.num_layers)]
         self._out_norm = take.norm("out_norm", dim)
         heads = torch.cat([take(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])
         self._heads = make_linear(heads, precision)
-        self._positions = _sinusoids(0, config)
+        self._positions = _sinusoids(0, config).to(self.device)
 
     @torch.inference_mode()
     def condition(self, cache: KvCache, text: Tensor | None) -> None:
@@ -107,7 +110,7 @@ class LanguageModel:
         self._reach(end)
         x = F.embedding_bag(codes.t() + self._offsets, self._embedding, mode="sum")  # [n, dim]
         x = (x + self._positions[start:end]).repeat(ROWS, 1)  # [2 n, dim]: all that have the prompt, then the others
-        mask = torch.ones(count, end, dtype=torch.bool).tril(start)
+        mask = torch.ones(count, end, dtype=torch.bool, device=self.device).tril(start)
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm_self(x))
             kept = cache.layers[index][:, :, :, :end]
@@ -161,14 +164,15 @@ class LanguageModel:
 
     def _reach(self, position: int) -> None:
         if position >= len(self._positions):
-            self._positions = _sinusoids(max(position + 1, 2 * len(self._positions)), self.config)
+            self._positions = _sinusoids(max(position + 1, 2 * len(self._positions)), self.config).to(self.device)
 
 
 class _Weights:
     """Takes tensors out of a checkpoint by name, in fp32, and refuses what is not there or has another shape."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._checkpoint = checkpoint
+        self._device = device
 
     def __call__(self, name: str, *shape: int) -> Tensor:
         tensor = self._checkpoint.state.get(name)
@@ -176,7 +180,7 @@ class _Weights:
             raise refuse(self._checkpoint.path, f"best_state has no {name}; expected a MusicGen language model")
         if tuple(tensor.shape) != shape:
             raise refuse(self._checkpoint.path, f"{name} is {list(tensor.shape)}; xp.cfg expects {list(shape)}")
-        return tensor.float()
+        return tensor.to(self._device, torch.float32)
 
     def norm(self, name: str, dim: int) -> _Norm:
         return _Norm(self(f"{name}.weight", dim), self(f"{name}.bias", dim))
