@@ -63,20 +63,22 @@ def _data_dir(folder: Path) -> Finding:
 
 
 def _database(settings: StorageSettings) -> Finding:
+    """Looks only: a database that is not there yet is left so."""
     from storage_service import schema
-    from storage_service.database import journal_mode
+    from storage_service.database import journal_mode, parse_url
 
-    url = settings.shown_database_url()
-    sqlite = f"SQLite {sqlite3.sqlite_version}, journal mode {journal_mode(sqlite3.sqlite_version_info)}"
-    kind = sqlite if url.startswith("sqlite") else "Postgres"
-    file = settings.data_dir.expanduser() / "dgx_music.db"
-    if settings.database_url is None and not file.exists():
-        return Finding("database", "ok", f"{url}, made at first use; {kind}")
+    found = "DGX_MUSIC_DATABASE_URL"
     try:
-        schema.check(settings.resolved_database_url())
+        url = parse_url(settings.resolved_database_url())
+        found = url.render_as_string(hide_password=True)
+        if url.drivername == "sqlite":
+            found += f", SQLite {sqlite3.sqlite_version}, journal mode {journal_mode(sqlite3.sqlite_version_info)}"
+            if not Path(str(url.database)).exists():
+                return Finding("database", "ok", f"{found}, made at first use")
+        schema.check(url)
     except ServiceError as error:
-        return Finding("database", "broken", f"{url}; {kind}: {error.message}", "dgx-music db migrate")
-    return Finding("database", "ok", f"{url}, revision {schema.REVISIONS[-1]}; {kind}")
+        return Finding("database", "broken", found, error.message)
+    return Finding("database", "ok", f"{found}, revision {schema.REVISIONS[-1]}")
 
 
 async def _addresses(settings: GatewaySettings) -> list[Finding]:

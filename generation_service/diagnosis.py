@@ -100,7 +100,7 @@ def _models(settings: GenerationSettings) -> Iterator[Finding]:
     try:
         catalog = installed_models(settings)
     except ServiceError as error:
-        yield Finding("models", "broken", error.message, "unset DGX_MUSIC_DEFAULT_MODEL, or get that model")
+        yield Finding("models", "broken", f"DGX_MUSIC_DEFAULT_MODEL is {settings.default_model}", error.message)
         return
     has_musicgen = len(catalog.names) > 1  # The sketch is always there.
     if not has_musicgen:
@@ -111,7 +111,7 @@ def _models(settings: GenerationSettings) -> Iterator[Finding]:
         try:
             info = catalog.get(name).describe()
         except ServiceError as error:
-            yield Finding("model", "broken", f"{name}{default}: {error.message}", f"dgx-music models pull {name}")
+            yield Finding("model", "broken", f"{name}{default} can't be used", error.message)
         else:
             yield Finding("model", "ok", f"{name}{default}: {info.description.rstrip('.')}, {info.licence}")
 

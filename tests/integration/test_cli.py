@@ -1,4 +1,4 @@
-"""`dgx-music` as a person runs it: real processes, a data directory of their own."""
+"""Making music, looking at it and looking after it from the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import threading
 import uuid
 import wave
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,62 +26,7 @@ from gateway.house import house
 from gateway.needs import LIBRARY
 from gateway.ownership import Owner, enter
 from service_runtime import channel
-
-DGX_MUSIC = Path(sys.executable).with_name("dgx-music")
-SECONDS = 60.0
-"""Longest that a command may take here."""
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """This process's, without settings of the person who runs the tests."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("DGX_MUSIC_")} | settings
-
-
-class Shell:
-    """Runs commands on one data directory."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-
-    def run(self, *arguments: str, status: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [DGX_MUSIC, "--data-dir", self.data_dir, *arguments],
-            env=environment(**settings),
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert done.returncode == status, done.stderr
-        return done
-
-    def error(self, *arguments: str, status: int, **settings: str) -> str:
-        """The one line that a command which can't be done says."""
-        done = self.run(*arguments, status=status, **settings)
-        assert done.stdout == ""
-        [line] = done.stderr.splitlines()
-        assert line.startswith("error: ")
-        return line
-
-    def generations(self, *arguments: str, status: int = 0, **settings: str) -> list[storage.Generation]:
-        """What a command with --json prints."""
-        done = self.run(*arguments, "--json", status=status, **settings)
-        return [json_format.Parse(line, storage.Generation()) for line in done.stdout.splitlines()]
-
-    @contextmanager
-    def running(self, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that goes on; killed at the end if it still does."""
-        with subprocess.Popen(
-            [DGX_MUSIC, "--data-dir", self.data_dir, *arguments],
-            env=environment(**settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+from tests.command_line import DGX_MUSIC, SECONDS, Shell, environment, line_with
 
 
 @pytest.fixture
@@ -102,15 +47,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         server.send_signal(signal.SIGTERM)
         assert server.wait(SECONDS) == 0
         reader.join()
-
-
-def line_with(text: str, process: subprocess.Popen[str]) -> str:
-    """Reads its standard error up to the line that holds the text."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if text in line:
-            return line
-    raise AssertionError(f"it ended without saying {text!r}")
 
 
 def test_help_answers_without_the_libraries_of_the_services() -> None:
@@ -193,6 +129,11 @@ def test_figures_prompts_and_models(served: Shell) -> None:
         (("generate", "x", "--duration", "1e9"), "--duration: "),
         (("generate", "x", "--duration", "nan"), "--duration: "),
         (("generate", "x", "--model", "musicgen-huge"), "--model: "),
+        (("generate", "x", "--model", "./musicgen-huge"), "--model: "),
+        (("generate", "x", "--temperature", "0"), "--temperature: "),
+        (("generate", "x", "--top-k", "2049"), "--top-k"),
+        (("generate", "x", "--top-p", "nan"), "--top-p: "),
+        (("generate", "x", "--guidance", "21"), "--guidance: "),
         (("generate", "x", "--seed", "-1"), "--seed"),
         (("generate", "x", "--seed", str(2**63 - 1), "--count", "2"), "--seed: "),
         (("generate", "x", "-o", "/nowhere/at/all.wav"), "--output: "),

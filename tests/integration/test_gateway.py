@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import environment as settings
 from tests.processes import free_ports
 
 BIN = Path(sys.executable).parent
@@ -51,10 +51,10 @@ def serving(environment: dict[str, str], *service: str) -> Iterator[subprocess.P
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Where the servers are, for them and their clients."""
     ports = free_ports(len(SERVICES))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DGX_MUSIC_")} | {
+    addresses = {
         f"DGX_MUSIC_{name.upper()}_ADDRESS": f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=True)
     }
-    environment["DGX_MUSIC_DATA_DIR"] = str(tmp_path)
+    environment = settings(DGX_MUSIC_DATA_DIR=str(tmp_path), **addresses)
     with ExitStack() as stack:
         for service in [()] if request.param == "one process" else [(name,) for name in SERVICES]:
             stack.enter_context(serving(environment, *service))
@@ -113,7 +113,7 @@ def test_a_stranger_s_client_finds_its_way_by_reflection(environment: dict[str, 
 
 def test_a_second_server_on_an_address_is_refused(tmp_path: Path) -> None:
     [port] = free_ports(1)
-    environment = os.environ | {"DGX_MUSIC_GATEWAY_ADDRESS": f"127.0.0.1:{port}"}
+    environment = settings() | {"DGX_MUSIC_GATEWAY_ADDRESS": f"127.0.0.1:{port}"}
     with serving(environment | {"DGX_MUSIC_DATA_DIR": str(tmp_path / "one")}):
         done = subprocess.run(
             [BIN / "dgx-music", "serve"],
@@ -129,10 +129,7 @@ def test_a_second_server_on_an_address_is_refused(tmp_path: Path) -> None:
 
 def test_export_served_alone_keeps_commands_from_its_files(tmp_path: Path) -> None:
     [port] = free_ports(1)
-    environment = os.environ | {
-        "DGX_MUSIC_EXPORT_ADDRESS": f"127.0.0.1:{port}",
-        "DGX_MUSIC_DATA_DIR": str(tmp_path),
-    }
+    environment = settings(DGX_MUSIC_EXPORT_ADDRESS=f"127.0.0.1:{port}", DGX_MUSIC_DATA_DIR=str(tmp_path))
     with serving(environment, "export"):
         done = subprocess.run(
             [BIN / "dgx-music", "list"], env=environment, capture_output=True, text=True, timeout=SECONDS, check=False

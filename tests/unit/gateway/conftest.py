@@ -42,6 +42,12 @@ async def _living_in(data_dir: Path, needs: Needs) -> AsyncIterator[House]:
             yield House(music, StorageServiceStub(behind), ExportServiceStub(behind), owner.address)
 
 
+@pytest.fixture(autouse=True)
+def nobodys_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those in the cache of whoever runs the tests."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+
+
 @pytest.fixture
 async def whole(tmp_path: Path) -> AsyncIterator[House]:
     """All services: what is created is made at once."""

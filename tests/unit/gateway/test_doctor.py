@@ -1,0 +1,63 @@
+"""What the doctor finds where something is missing, and what `models pull` says then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway import pulling
+from gateway.doctor import doctor
+from gateway.failures import FAILURE, CommandError
+from gateway.screen import Screen
+
+INSTALL = "pip install 'dgx-music[musicgen]'"
+
+
+def examined(data_dir: Path, capsys: pytest.CaptureFixture[str], *, status: int = 0) -> dict[str, dict[str, str]]:
+    """Findings by name."""
+    assert doctor(data_dir, Screen(as_json=True)) == status
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert report["ok"] == (status == 0)
+    return {finding["name"]: finding for finding in report["findings"]}
+
+
+def test_without_torch_there_is_the_sketch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = examined(tmp_path, capsys)
+    assert found["torch"]["state"] == "missing"
+    assert found["torch"]["advice"] == INSTALL
+    assert found["model"]["found"].startswith("sketch (default)")
+    assert "musicgen-small" in found["musicgen"]["advice"]
+    assert "made at first use" in found["database"]["found"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_can_not_be_used_and_a_full_disk_are_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    found = examined(tmp_path / "file", capsys, status=FAILURE)
+    assert "--data-dir" in found["data directory"]["advice"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
+    found = examined(tmp_path, capsys, status=FAILURE)
+    assert "0.10 GB free" in found["data directory"]["found"]
+
+
+def test_a_pull_without_the_hubs_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(CommandError) as caught:
+        pulling.pull("musicgen-small", Screen())
+    assert INSTALL in str(caught.value)
+
+
+def test_a_pull_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="make room"):
+        pulling._require_space(tmp_path / "not" / "there", 10**18)
