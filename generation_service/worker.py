@@ -22,8 +22,8 @@ from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)
 
-CLAIM_WAIT_SECONDS = 30.0
-"""How long one claim waits for work; storage allows no more."""
+CLAIM_WAIT_SECONDS = 5.0
+"""How long one claim waits for work: and so, at most, the first job of a model that was installed meanwhile."""
 CLAIM_SPARE_SECONDS = 5.0
 """What the call may take beyond that."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 10.0

@@ -228,7 +228,8 @@ async def test_models_are_loaded_and_unloaded(server, model):
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_model_that_cannot_be_used_is_listed_with_what_is_wrong(tmp_path):
+async def test_a_model_that_cannot_be_used_is_listed_with_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))  # Not the models of who runs this.
     folder = tmp_path / "data" / "models" / "own"
     folder.mkdir(parents=True)
     (folder / "state_dict.bin").write_bytes(b"no weights")
