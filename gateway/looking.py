@@ -22,7 +22,6 @@ from gateway.facts import facts_of, licence_of, standing_of
 from gateway.files import download
 from gateway.screen import Screen, escaped, local_time, styled_standing
 from gateway.session import CALL_SECONDS, Session
-from generation_service.installed import PUBLISHED
 
 LARGEST_PAGE = 1000
 """Rows; storage gives no more at once."""
@@ -168,6 +167,8 @@ async def models(session: Session, screen: Screen) -> int:
         ),
         map(_model_row, response.models),
     )
+    from generation_service.installed import PUBLISHED  # Other commands do without what comes along with it.
+
     if others := sorted(set(PUBLISHED) - {model.name for model in response.models}):
         screen.notice(f"to be had by `dgx-music models pull NAME`, licence CC-BY-NC-4.0: {', '.join(others)}")
     return 0

@@ -66,7 +66,7 @@ def which_model(model: str) -> tuple[str, Path | None]:
     """What --model says: a name; or a folder, and the name that it has as a model. Raises CommandError where there is
     no such folder."""
     folder = Path(model).expanduser()
-    if os.sep not in model and not (folder / "state_dict.bin").is_file():
+    if not model or (os.sep not in model and not (folder / "state_dict.bin").is_file()):
         return model, None
     if not folder.is_dir():
         raise CommandError(f"--model: there is no folder {folder}", BAD_INPUT)

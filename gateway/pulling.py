@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gateway.failures import BAD_INPUT, CommandError
 from gateway.screen import Screen, escaped
+from generation_service.diagnosis import INSTALL
 from generation_service.installed import PUBLISHED
 
 OWNER = "facebook"
@@ -26,7 +27,6 @@ TEXT_ENCODER = "t5-base"
 TEXT_ENCODER_FILES = ("config.json", "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json")
 CODEC_FILES = ("config.json", "model.safetensors")
 LICENCE = "CC-BY-NC-4.0 (no commercial use of weights and music)"
-INSTALL = "pip install 'dgx-music[musicgen]'"
 NOTE = "pulled-by-dgx-music.json"
 CODEC_NAME = re.compile(rb"[\w.-]+/encodec[\w.-]*")
 """What a checkpoint without weights of its own says: where its codec's are."""
