@@ -16,3 +16,7 @@ class ExportSettings(Settings):
     """True peak that no file passes."""
     spool_keep_seconds: float = Field(default=600.0, ge=0)
     """How long after completion the samples as generated can still be listened to."""
+    max_clip_bytes: int = Field(default=256 << 20, ge=1, le=2**31 - 2**16)
+    """Largest file that is taken in as a clip. WAV's own bound is what programs write for "not known"."""
+    max_clip_seconds: float = Field(default=600.0, ge=0.1, le=3600)
+    """Longest clip."""

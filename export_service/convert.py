@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
+from export_service.clip import Clip
+from export_service.conversion import Conversion, ConvertedAudio
 from export_service.listening import FinalAudio, Level, LiveAudio
 from export_service.measurement import Measured
 from export_service.normalization import Normalization, NormalizationMode
@@ -18,6 +20,7 @@ from export_service.tags import Tags, clean_tags
 from export_service.wav import Encoding
 from export_service.waveform import Waveform
 from service_runtime.errors import InvalidArgument
+from service_runtime.pcm import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -100,6 +103,21 @@ def to_wait_seconds(seconds: float) -> float:
     return seconds
 
 
+def to_conversion(request: export_pb2.StreamAudioRequest) -> Conversion:
+    rate, channels, last_seconds = request.sample_rate_hz, request.channels, request.last_seconds
+    if rate and not MIN_SAMPLE_RATE_HZ <= rate <= MAX_SAMPLE_RATE_HZ:
+        raise InvalidArgument(
+            "sample_rate_hz", f"must be {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ}, or 0 as it is, not {rate}"
+        )
+    if not 0 <= channels <= MAX_CHANNELS:
+        raise InvalidArgument("channels", f"must be 1 or 2, or 0 as it is, not {channels}")
+    if not (math.isfinite(last_seconds) and last_seconds >= 0):
+        raise InvalidArgument("last_seconds", f"must be a number of seconds, or 0 for all, not {last_seconds}")
+    if last_seconds and request.start_frame:
+        raise InvalidArgument("last_seconds", "goes without start_frame only: each says where to begin")
+    return Conversion(rate, channels, last_seconds)
+
+
 def to_points(points: int) -> int:
     if not 0 <= points <= MAX_POINTS:
         raise InvalidArgument("points", f"must be 0 to {MAX_POINTS}, not {points}")
@@ -125,7 +143,7 @@ def from_landed(
     )
 
 
-def from_audio(audio: LiveAudio | FinalAudio) -> audio_pb2.AudioHeader:
+def from_audio(audio: LiveAudio | FinalAudio | ConvertedAudio) -> audio_pb2.AudioHeader:
     return audio_pb2.AudioHeader(
         generation_id=audio.take.generation_id,
         attempt=audio.take.attempt,
@@ -134,6 +152,17 @@ def from_audio(audio: LiveAudio | FinalAudio) -> audio_pb2.AudioHeader:
         channels=audio.take.channels,
         encoding=audio_pb2.PCM_ENCODING_FLOAT32_LE,
         expected_frames=audio.frames,
+    )
+
+
+def from_clip(clip: Clip) -> export_pb2.ImportClipResponse:
+    return export_pb2.ImportClipResponse(
+        clip_id=clip.clip_id,
+        duration_seconds=clip.frames / clip.sample_rate_hz,
+        frames=clip.frames,
+        sample_rate_hz=clip.sample_rate_hz,
+        channels=clip.channels,
+        pcm_sha256=clip.pcm_sha256,
     )
 
 

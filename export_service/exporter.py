@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from export_service.clip import Clip, ClipImport, ClipLimits
 from export_service.disk import disk_errors
-from export_service.library import Library, format_of
+from export_service.library import CLIPS, Library, format_of
 from export_service.listening import FinalAudio, Level, LiveAudio
 from export_service.recording import Recording, Take, superseded
 from export_service.session import Finish, Session
@@ -26,8 +27,10 @@ SPOOL = "spool"
 class Exporter:
     """Lives on the event loop. The newest attempt at a generation is the one that counts."""
 
-    def __init__(self, data_dir: Path, spool_keep_seconds: float) -> None:
+    def __init__(self, data_dir: Path, spool_keep_seconds: float, clip_limits: ClipLimits) -> None:
         self.library = Library(data_dir)
+        self._clips = Library(data_dir, CLIPS)
+        self._clip_limits = clip_limits
         self._spools = SpoolFolder(data_dir / SPOOL)
         self._keep_seconds = spool_keep_seconds
         self._recordings: dict[str, Recording] = {}
@@ -46,6 +49,7 @@ class Exporter:
         """Raises where files can't be written."""
         with disk_errors("checking the library"):
             await on_thread(self.library.check)
+            await on_thread(self._clips.check)
 
     def drain(self) -> None:
         """Ends the calls that wait for audio to begin."""
@@ -106,13 +110,32 @@ class Exporter:
             if not self._arrivals[generation_id]:
                 del self._arrivals[generation_id]
 
+    async def import_clip(self, data: AsyncIterator[bytes]) -> Clip:
+        """Makes a clip of the bytes of a WAV or FLAC file.
+
+        Raises InvalidArgument where they are none that is taken; unless it returns, nothing is left.
+        """
+        clip = ClipImport(self._clips, self._clip_limits)
+        try:
+            async for piece in data:
+                await clip.write(piece)
+            return await clip.land()
+        finally:
+            await asyncio.shield(self._task(clip.close()))
+
     async def path(self, generation_id: str) -> Path:
-        """Where the finished file is; raises NotFound."""
+        """Where the finished file, or the clip, is; raises NotFound."""
         with disk_errors("looking into the library"):
-            return await on_thread(self.library.get, generation_id)
+            path = await on_thread(self._find, generation_id)
+        if path is None:
+            raise _no_file(generation_id)
+        return path
 
     async def delete(self, generation_id: str) -> None:
-        """Deletes the file and what is kept of its making. Raises FailedPrecondition while it is being made."""
+        """Deletes the file and what is kept of its making, or the clip.
+
+        Raises FailedPrecondition while it is being made, NotFound where there is nothing.
+        """
         recording = self._recordings.get(generation_id)
         if recording is not None and recording.in_progress:
             raise FailedPrecondition(
@@ -125,13 +148,18 @@ class Exporter:
                 self._forget(recording)
                 await on_thread(recording.spool.remove)
             deleted = await on_thread(self.library.delete, generation_id)
+            deleted = deleted or await on_thread(self._clips.delete, generation_id)
         if not (deleted or kept):
-            raise NotFound("file", generation_id, "it was not exported, or it was deleted")
+            raise _no_file(generation_id)
+
+    def _find(self, generation_id: str) -> Path | None:
+        return self.library.find(generation_id) or self._clips.find(generation_id)
 
     def _open(self) -> list[tuple[Recording, float]]:
         """On a thread: the recordings that can still be listened to, with their age."""
         with disk_errors("opening the library"):
             self.library.open()
+            self._clips.open()
             self._spools.open()
             newest: dict[str, tuple[Recording, float]] = {}
             for kept in sorted(self._spools.kept(), key=lambda kept: kept.attempt, reverse=True):
@@ -215,7 +243,7 @@ class Exporter:
         ):
             return LiveAudio(recording)
         with disk_errors("looking into the library"):
-            path = await on_thread(self.library.find, generation_id)
+            path = await on_thread(self._find, generation_id)
         if path is None:
             return None
         if level is Level.LIVE:
@@ -231,6 +259,10 @@ class Exporter:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _no_file(generation_id: str) -> NotFound:
+    return NotFound("file", generation_id, "it was not exported, or it was deleted")
 
 
 def _no_audio(generation_id: str, hint: str) -> NotFound:

@@ -1,7 +1,8 @@
-"""The library: finished files under `outputs/YYYY/MM/DD/<generation id>.wav`, by the UTC day they landed.
+"""The library: finished files under `outputs/YYYY/MM/DD/<generation id>.wav`, by the UTC day they landed, and clips
+that were uploaded in the same way under `clips/`.
 
 Names come from ids that were checked to be UUIDs; nothing else of a request reaches a path. What is being written lies
-in `outputs/.landing`, on the same file system as what it becomes.
+in `.landing` beside them, on the same file system as what it becomes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from export_service.disk import disk_errors, make_folder, sync_folder
 from export_service.tags import COMMENT
 from service_runtime.errors import NotFound, Unavailable
 
-OUTPUTS = "outputs"
+OUTPUTS, CLIPS = "outputs", "clips"
 LANDING = ".landing"
 DAYS = "[0-9]*/[0-9]*/[0-9]*"
 REMEMBERED_PATHS = 10_000
@@ -35,11 +36,13 @@ class FileFormat:
 
 
 class Library:
-    """The files under one data directory, which one export process owns. Methods block: call them on a thread."""
+    """The files in one folder of a data directory, which one export process owns; for a clip, read "clip" wherever it
+    says "generation". Methods block: call them on a thread.
+    """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, folder: str = OUTPUTS) -> None:
         self._data_dir = data_dir
-        self._outputs = data_dir / OUTPUTS
+        self._outputs = data_dir / folder
         self._landing = self._outputs / LANDING
         self._landing_lock = threading.Lock()
         self._paths: dict[str, Path] = {}
@@ -93,13 +96,6 @@ class Library:
                 self._remember(generation_id, path)
                 return path
         return None
-
-    def get(self, generation_id: str) -> Path:
-        """Where the generation's file is; raises NotFound."""
-        path = self.find(generation_id)
-        if path is None:
-            raise NotFound("file", generation_id, "it was not exported, or it was deleted")
-        return path
 
     def attempt(self, generation_id: str) -> int:
         """Which attempt made the generation's file, as the file itself says; 0 without one."""

@@ -8,6 +8,7 @@ from importlib.metadata import version
 import grpc.aio
 
 from dgx_music.export.v1 import export_pb2_grpc
+from export_service.clip import ClipLimits
 from export_service.config import ExportSettings
 from export_service.exporter import Exporter
 from export_service.loudness import warm_up
@@ -24,7 +25,11 @@ class ExportServer:
     full_name = "dgx_music.export.v1.ExportService"
 
     def __init__(self, settings: ExportSettings) -> None:
-        self._exporter = Exporter(settings.data_dir, settings.spool_keep_seconds)
+        self._exporter = Exporter(
+            settings.data_dir,
+            settings.spool_keep_seconds,
+            ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
+        )
         self._servicer = ExportServicer(
             self._exporter,
             Aim(settings.target_lufs, settings.ceiling_dbtp),

@@ -11,12 +11,13 @@ import structlog
 
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from export_service import convert
+from export_service.conversion import converted
 from export_service.download import download
 from export_service.exporter import Exporter
 from export_service.normalization import Aim
 from export_service.session import Finish, Landed, Session
 from export_service.threads import on_thread
-from export_service.upload import Upload
+from export_service.upload import Upload, file_data
 from export_service.waveform import waveform
 from service_runtime.pcm import PcmWriter
 from service_runtime.telemetry import get_logger
@@ -47,15 +48,25 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
             log.info("exported", file_path=path, frames=landed.frames, gain_db=landed.normalization.gain_db)
             return convert.from_landed(landed, take, encoding, path, upload.sha256)
 
+    async def ImportClip(
+        self, request_iterator: AsyncIterator[export_pb2.ImportClipRequest], context: Context
+    ) -> export_pb2.ImportClipResponse:
+        async with aclosing(file_data(request_iterator)) as data:
+            clip = await self._exporter.import_clip(data)
+        log.info("imported", clip_id=clip.clip_id, frames=clip.frames, sample_rate_hz=clip.sample_rate_hz)
+        return convert.from_clip(clip)
+
     async def StreamAudio(
         self, request: export_pb2.StreamAudioRequest, context: Context
     ) -> AsyncIterator[export_pb2.StreamAudioResponse]:
         start_frame = convert.to_start(request.start_frame, "start_frame")
-        audio = await self._exporter.audio(
+        conversion = convert.to_conversion(request)
+        found = await self._exporter.audio(
             convert.to_generation_id(request.generation_id),
             convert.to_level(request.level, "level"),
             convert.to_wait_seconds(request.wait_seconds),
         )
+        audio = converted(found, conversion)
         audio.require_start(start_frame)
         yield export_pb2.StreamAudioResponse(header=convert.from_audio(audio))
         writer = PcmWriter(audio.take.channels, start_frame)

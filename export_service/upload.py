@@ -1,4 +1,4 @@
-"""The stream that an export comes in by: header, chunks, end, in that order and adding up."""
+"""The streams that audio comes in by: an export's header, chunks, end, in that order and adding up; a clip's bytes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dgx_music.export.v1 import export_pb2
 from service_runtime.errors import DataLoss, InvalidArgument
 from service_runtime.pcm import PcmReader
+
+MAX_DATA_BYTES = 65_536
+"""In one message of an uploaded file."""
 
 
 class Upload:
@@ -54,6 +57,14 @@ class Upload:
     def _the_reader(self) -> PcmReader:
         assert self._reader is not None, "the header comes first"
         return self._reader
+
+
+async def file_data(requests: AsyncIterator[export_pb2.ImportClipRequest]) -> AsyncGenerator[bytes, None]:
+    """The bytes of an uploaded file. Raises InvalidArgument for a message that has none, or too many."""
+    async for request in requests:
+        if not 1 <= len(request.data) <= MAX_DATA_BYTES:
+            raise InvalidArgument("data", f"must be 1 to {MAX_DATA_BYTES} bytes a message, not {len(request.data)}")
+        yield request.data
 
 
 def _loss(message: str, reason: str) -> DataLoss:

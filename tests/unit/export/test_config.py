@@ -23,3 +23,8 @@ def test_what_can_not_be_is_refused(monkeypatch, name, value):
     monkeypatch.setenv(f"DGX_MUSIC_{name}", value)
     with pytest.raises(ValidationError):
         ExportSettings()
+
+
+def test_clips_are_bounded():
+    settings = ExportSettings()
+    assert (settings.max_clip_bytes, settings.max_clip_seconds) == (256 * 2**20, 600.0)
