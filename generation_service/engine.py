@@ -129,6 +129,10 @@ class Engine:
         """Whether the model is in memory."""
         return info in self._models
 
+    def holds(self, name: str) -> bool:
+        """Whether a model of that name is in memory, also one whose files are gone or others by now."""
+        return name in self._models.names
+
     async def load(self, info: ModelInfo) -> None:
         """Brings a model into memory between two steps. Raises what its loading raises."""
         with self._changed:

@@ -34,7 +34,8 @@ class KeepsCache(Protocol):
 class LoadedModels:
     """Loads and forgets models on the device thread; what is here can be asked from any thread.
 
-    They go by all that is known of them: files that changed under a model's name make another model.
+    They go by all that is known of them: files that changed under a model's name make another model, beside the one
+    that is loaded until that is forgotten.
     """
 
     def __init__(self, catalog: ModelCatalog) -> None:
@@ -43,6 +44,11 @@ class LoadedModels:
 
     def __contains__(self, info: ModelInfo) -> bool:
         return info in self._models
+
+    @property
+    def names(self) -> set[str]:
+        """Of those in memory."""
+        return {info.name for info in tuple(self._models)}
 
     def get(self, info: ModelInfo) -> Model[Any]:
         """The model, brought into memory if it is not. Raises what loading raises."""

@@ -68,9 +68,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def UnloadModel(
         self, request: generation_pb2.UnloadModelRequest, context: Context
     ) -> generation_pb2.UnloadModelResponse:
-        info = await self._engine.catalog.describe(request.name)
-        await self._engine.unload(info.name)
-        return generation_pb2.UnloadModelResponse(model=self._model(info))
+        name = request.name or self._engine.catalog.default_name
+        if self._engine.holds(name):
+            await self._engine.unload(name)
+        else:
+            await self._engine.catalog.describe(name)  # Says what is wrong with the name.
+        return generation_pb2.UnloadModelResponse(model=await self._listed(name))
 
     async def GetEngineStatus(
         self, request: generation_pb2.GetEngineStatusRequest, context: Context

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from generation_service.musicgen.config import LmConfig
-from service_runtime.errors import ResourceExhausted
+from service_runtime.errors import InvalidArgument, ResourceExhausted
 
 ROWS = 2
 """Of a request: with the prompt, and without it for classifier-free guidance."""
@@ -57,8 +57,15 @@ class KvMemory:
         return self._config.num_layers * 2 * vectors * self._config.dim * torch.float32.itemsize
 
     def reserve(self, capacity: int, tokens: int = 0) -> KvCache:
-        """Raises ResourceExhausted where it does not fit beside the others."""
+        """Raises ResourceExhausted where it does not fit beside the others, InvalidArgument where it never would."""
         size = self.size_bytes(capacity, tokens)
+        if size > self.limit_bytes:
+            raise InvalidArgument(
+                "duration_seconds",
+                f"its KV cache would take {size >> 20} MiB, and there are {self.limit_bytes >> 20}; "
+                f"at most {100 * self.limit_bytes // size} % of that duration fits",
+                reason="KV_MEMORY",
+            )
         with self._lock:
             if self.reserved_bytes + size > self.limit_bytes:
                 raise ResourceExhausted(

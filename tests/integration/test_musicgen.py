@@ -222,3 +222,10 @@ async def test_a_model_that_is_installed_while_the_server_runs_can_be_used(house
     assert filed.state == storage_pb2.GENERATION_STATE_COMPLETED, filed.error_message
     assert dict(filed.metadata)["pcm_sha256"] == streamed != await house.sha256()
     shutil.rmtree(house.folder / "models" / "new")
+    models = (await house.generation.ListModels(pb.ListModelsRequest(), timeout=SECONDS)).models
+    assert "new" not in [model.name for model in models]
+    left = (await house.generation.UnloadModel(pb.UnloadModelRequest(name="new"), timeout=SECONDS)).model
+    assert (left.is_loaded, left.problem.partition(";")[0]) == (False, "there is no model 'new'")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await house.generation.UnloadModel(pb.UnloadModelRequest(name="new"), timeout=SECONDS)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
