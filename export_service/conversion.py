@@ -30,8 +30,8 @@ class Conversion:
 class ConvertedAudio:
     """The samples of a finished file, converted.
 
-    A frame's samples do not depend on where one begins to listen: a file is always resampled from its beginning, which
-    takes less than a thousandth of the time that it lasts.
+    A frame's samples do not depend on where one begins to listen: a file is always resampled from its beginning,
+    which takes about a second for ten minutes.
     """
 
     level = Level.FINAL
