@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="devices are torch's")
+pytest.importorskip("torch", reason="devices are torch's")
+
+import torch
 
 from generation_service.accelerator import choose, device_in_use
 from service_runtime.errors import FailedPrecondition
