@@ -38,6 +38,8 @@ class ModelInfo:
     max_duration_seconds: float
     is_synthesiser: bool
     """True for a rule-based synthesiser without a neural network; shown to users wherever a model is."""
+    can_continue: bool = False
+    """It takes `GenerationParameters.prompt_audio`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class GenerationParameters:
     """0 turns nucleus sampling off and leaves ``top_k`` in charge."""
     guidance_scale: float = 3.0
     """Classifier-free guidance: 1 is none."""
+    prompt_audio: FloatArray | None = None
+    """What the music goes on from, [n, channels] at the model's rate and of its channels; not part of the output."""
 
 
 class SequenceState(Protocol):

@@ -26,6 +26,8 @@ from service_runtime.errors import FailedPrecondition
 
 LICENCE = "CC-BY-NC-4.0"
 """Of the weights that Meta published."""
+LONGEST_SECONDS = 600.0
+"""Of a piece, which takes as many windows as it needs."""
 _HUB_OWNER = "facebook"
 _CHANNELS = {1: "mono", 2: "stereo"}
 
@@ -81,8 +83,9 @@ def find_musicgen(folder: Path, *, name: str | None = None, precision: Precision
         licence=LICENCE,
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
-        max_duration_seconds=config.max_duration_seconds,
+        max_duration_seconds=LONGEST_SECONDS,
         is_synthesiser=False,
+        can_continue=True,
     )
     return FoundModel(info, folder, precision, checkpoint, config)
 

@@ -12,11 +12,12 @@ import torch
 
 from generation_service.model import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 from generation_service.musicgen.conditioner import TextConditioner
-from generation_service.musicgen.delay import DelayedCodes
+from generation_service.musicgen.device_sampling import draw_all
 from generation_service.musicgen.encodec import Encodec, StreamingDecoder
 from generation_service.musicgen.kv_cache import KvCache, KvMemory
 from generation_service.musicgen.lm import LanguageModel
 from generation_service.musicgen.sampling import Sampler
+from generation_service.musicgen.window import WindowedCodes, stride_of
 from service_runtime.errors import InvalidArgument
 
 CHUNK_FRAMES: Final = (5, 10, 25, 50)
@@ -30,14 +31,24 @@ class MusicGenState:
     frames: int
     """Of audio, to be delivered in all."""
     cache: KvCache
-    codes: DelayedCodes
+    codes: WindowedCodes
     sampler: Sampler
     decoder: StreamingDecoder
+    given: int = 0
+    """Frames of codes of the clip that is continued. They are decoded, as what follows depends on them, and dropped."""
+    to_drop: int = 0
+    """Frames of audio."""
     delivered: int = 0
     decoded: int = 0
     """Frames of codes."""
     chunks: int = 0
+    """Decoded of what is new."""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+    @property
+    def is_behind(self) -> bool:
+        """The model has yet to read codes that are known, before it can make the next."""
+        return self.cache.position < self.codes.step
 
 
 class MusicGen:
@@ -50,6 +61,7 @@ class MusicGen:
         self._lm = lm
         self._conditioner = conditioner
         self._codec = codec
+        self._window = int(lm.config.max_duration_seconds * codec.config.frame_rate_hz)  # As audiocraft rounds it.
         self.memory = memory
 
     @property
@@ -59,51 +71,82 @@ class MusicGen:
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
         """Encode the prompt and reserve KV memory for all steps.
 
-        Raises InvalidArgument for more frames than a window has, ResourceExhausted where the memory is taken.
+        Raises InvalidArgument for more frames than the model makes or a clip too short to be continued,
+        ResourceExhausted where the memory is taken.
         """
         limit = round(self._info.max_duration_seconds * self._info.sample_rate_hz)
         if parameters.frames > limit:
             raise InvalidArgument("duration_seconds", f"{parameters.frames} frames; this model makes at most {limit}")
-        config = self._lm.config
-        count = math.ceil(parameters.frames / self._codec.config.hop_frames)
-        codes = DelayedCodes(config.delays, count, config.card)
+        config, hop = self._lm.config, self._codec.config.hop_frames
+        new = math.ceil(parameters.frames / hop)
+        clip = parameters.prompt_audio
+        given = 0 if clip is None else self._count_given(len(clip), new)
         text = self._conditioner.encode(parameters.prompt)
-        cache = self.memory.reserve(codes.steps, 0 if text is None else len(text))
+        positions = min(given + new, self._window) + config.max_delay
+        cache = self.memory.reserve(positions, 0 if text is None else len(text))
         try:
             self._lm.condition(cache, text)
+            prompt = None if clip is None else self._codec.encode(clip[-given * hop :].copy())  # Writable, for torch.
             return MusicGenState(
                 frames=parameters.frames,
                 cache=cache,
-                codes=codes,
+                codes=WindowedCodes(config.delays, given + new, config.card, self._window, prompt),
                 sampler=Sampler(parameters),
                 decoder=StreamingDecoder(self._codec, self._info.channels),
+                given=given,
+                to_drop=given * hop,
             )
         except BaseException:
             self.memory.release(cache)
             raise
 
     def step(self, states: Sequence[MusicGenState]) -> list[FloatArray]:
-        """One more code of every codebook for each; audio, [n, channels], whenever a chunk of frames is ready."""
+        """One more code of every codebook for each; audio, [n, channels], whenever a chunk of frames is ready.
+
+        Of those that have a clip or the end of their last window to read, the first reads a piece of it.
+        """
         going = [state for state in states if not state.codes.is_done]
+        behind = next((state for state in going if state.is_behind), None)
+        if behind is not None:
+            first = behind.cache.position
+            end = min(first + self._lm.prefill_positions, behind.codes.step)
+            self._lm.prefill(behind.codes.inputs(first, end), behind.cache)
+        going = [state for state in going if not state.is_behind]
         if going:
             logits = self._lm.step(torch.stack([state.codes.last for state in going]), [state.cache for state in going])
-            for state, own in zip(going, logits, strict=True):
-                state.codes.add(state.sampler.draw(own))
+            drawn = draw_all(logits, [state.sampler for state in going])
+            for state, codes in zip(going, drawn, strict=True):
+                if state.codes.add(codes):
+                    state.cache.rewind()
         return [self._decode(state) for state in states]
 
     def release(self, state: MusicGenState) -> None:
         """Free the KV memory."""
         self.memory.release(state.cache)
 
+    def _count_given(self, frames: int, new: int) -> int:
+        """Frames of codes, at the end of a clip of so many frames of audio, that are read before `new` ones are made.
+
+        As many as leave room for these in one window; but where that is little, as many as one window gives the next.
+        """
+        hop = self._codec.config.hop_frames
+        if frames < hop:
+            raise InvalidArgument("continue_from", f"{frames} frames of audio; at least {hop} are needed")
+        return min(frames // hop, self._window - min(new, stride_of(self._window)))
+
     def _decode(self, state: MusicGenState) -> FloatArray:
-        ready = state.codes.frames_ready
-        is_last = state.codes.is_done
-        chunk = CHUNK_FRAMES[min(state.chunks, len(CHUNK_FRAMES) - 1)]
-        if state.delivered == state.frames or (ready - state.decoded < chunk and not is_last):
+        """Pieces end at the same frames in any company, so that they round to the same samples."""
+        if state.decoded < state.given:
+            end = min(state.decoded + CHUNK_FRAMES[-1], state.given)
+        else:
+            end = min(state.decoded + CHUNK_FRAMES[min(state.chunks, len(CHUNK_FRAMES) - 1)], state.codes.count)
+        if state.decoded == end or state.codes.frames_ready < end:
             return np.zeros((0, self._info.channels), np.float32)
-        block = state.decoder.push(state.codes.frames(state.decoded, ready), is_last=is_last)
-        state.decoded = ready
-        state.chunks += 1
-        block = block[: state.frames - state.delivered]
+        block = state.decoder.push(state.codes.frames(state.decoded, end), is_last=end == state.codes.count)
+        state.chunks += state.decoded >= state.given
+        state.decoded = end
+        dropped = min(len(block), state.to_drop)
+        state.to_drop -= dropped
+        block = block[dropped : dropped + state.frames - state.delivered]
         state.delivered += len(block)
         return block

@@ -1,0 +1,97 @@
+"""Going on from a clip: codes as audiocraft makes them, and of the sound only what is new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("transformers", reason="the text encoder is transformers'")
+
+import torch
+
+from generation_service.model import FloatArray, GenerationParameters
+from generation_service.musicgen.musicgen import MusicGen
+from service_runtime.errors import InvalidArgument
+from tests.unit.generation.musicgen.short_windows import HOP, STRIDE, WINDOW, Reference, greedy, load, run
+
+OVERLAP = WINDOW - STRIDE
+REQUESTS = [
+    # clip, new, of the clip read (frames of codes), joins at step
+    (10, 20, 10, 0),
+    (1, 1, 1, 0),
+    (40, 20, 40, 3),
+    (90, 20, 40, 11),
+    (90, 50, OVERLAP, 25),
+    (30, 130, OVERLAP, 40),
+    (5, WINDOW, 5, 70),
+]
+
+
+@pytest.fixture(scope="module", params=["mono", "stereo"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, t5: None) -> MusicGen:
+    return load(folder)
+
+
+def clip(model: MusicGen, frames: int) -> FloatArray:
+    """Chords with noise: [frames, channels]."""
+    random = np.random.default_rng(1)
+    seconds = np.arange(frames)[:, None, None] / model.info.sample_rate_hz
+    pitches = np.array([[110.0, 277.2, 415.3], [164.8, 220.0, 554.4]])[: model.info.channels]
+    tones = np.sin(2 * np.pi * pitches * seconds).sum(-1) / 6
+    return np.asarray(tones + random.normal(0, 0.02, tones.shape), np.float32)
+
+
+def test_greedy_codes_equal_those_of_audiocraft(model: MusicGen, folder: Path) -> None:
+    reference = Reference(folder)
+    clips = [clip(model, frames * HOP) for frames, *_ in REQUESTS]
+    plans = [(greedy("calm piano", new, own), joins) for own, (_, new, _, joins) in zip(clips, REQUESTS, strict=True)]
+    for own, (_, new, read, _), (state, samples) in zip(clips, REQUESTS, run(model, plans), strict=True):
+        codes = state.codes.frames(0, state.codes.count)
+        assert torch.equal(codes, reference.codes("calm piano", read + new, own[-read * HOP :]))
+        assert samples.shape == (new * HOP, model.info.channels)
+        whole = model._codec.decode(codes, model.info.channels)
+        np.testing.assert_allclose(samples, whole[read * HOP :], atol=1e-4)
+
+
+def test_what_comes_before_the_clips_end_does_not_matter_but_its_last_sample_does(model: MusicGen) -> None:
+    """The clip's last sample is the last of a frame of codes: nothing is padded between it and the music."""
+    samples = clip(model, 10 * HOP + 123)
+    (state, whole), (_, cut) = run(model, [(greedy("lofi", 30, part), 0) for part in (samples, samples[123:])])
+    assert np.array_equal(whole, cut)
+    assert torch.equal(state.codes.frames(0, 10), model._codec.encode(samples[123:]))
+
+
+def test_the_clip_matters_to_what_follows(model: MusicGen) -> None:
+    samples = clip(model, 20 * HOP)
+    asked = [GenerationParameters("lofi", 30 * HOP, 1, prompt_audio=own) for own in (samples, samples[::-1], None)]
+    (_, one), (_, two), (_, none) = run(model, [(own, 0) for own in asked])
+    assert not np.array_equal(one, two)
+    assert not np.array_equal(one, none)
+
+
+def test_it_sounds_the_same_alone_and_in_company(model: MusicGen) -> None:
+    plans = [
+        (GenerationParameters("lofi", new * HOP - 7, seed, prompt_audio=clip(model, frames * HOP + seed)), joins)
+        for seed, (frames, new, _, joins) in enumerate(REQUESTS)
+    ]
+    for (asked, _), (_, samples) in zip(plans, run(model, plans), strict=True):
+        ((_, expected),) = run(model, [(asked, 0)])
+        assert len(samples) == asked.frames
+        assert np.array_equal(samples, expected)
+
+
+def test_a_clip_too_short_to_be_continued_is_refused(model: MusicGen) -> None:
+    assert model.info.can_continue
+    with pytest.raises(InvalidArgument, match="639 frames") as refused:
+        model.prefill(greedy("lofi", 10, clip(model, HOP - 1)))
+    assert refused.value.field == "continue_from"
+    assert model.memory.reserved_bytes == 0
