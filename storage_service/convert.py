@@ -14,6 +14,7 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.generation.v1 import generation_pb2
 from dgx_music.storage.v1 import storage_pb2
 from service_runtime.errors import InvalidArgument
+from storage_service.continuation import Continuation
 from storage_service.creation import NewGeneration
 from storage_service.leases import Completion
 from storage_service.listing import GenerationFilter, PromptOrder
@@ -67,6 +68,7 @@ def generation_message(generation: Generation) -> storage_pb2.Generation:
         stage=STAGE_NAMES.get(generation.stage or ""),
         progress=generation.progress,
         sampling=_sampling_message(generation.sampling),
+        continuation=_continuation_message(generation.continuation),
     )
 
 
@@ -111,6 +113,7 @@ def new_generation(request: storage_pb2.CreateGenerationRequest) -> NewGeneratio
         seed=request.seed if request.HasField("seed") else None,
         file_encoding=ENCODING_OF[request.file_encoding],
         sampling={field.name: value for field, value in request.sampling.ListFields()},
+        continuation=_continuation(request),
         metadata=_mapping("metadata", request.metadata),
         request_id=request.request_id or None,
     )
@@ -178,6 +181,16 @@ def _moment(field: str, request: storage_pb2.ListGenerationsRequest) -> datetime
 
 def _sampling_message(sampling: Mapping[str, Any] | None) -> generation_pb2.SamplingParameters | None:
     return generation_pb2.SamplingParameters(**sampling) if sampling else None
+
+
+def _continuation_message(kept: Mapping[str, Any] | None) -> generation_pb2.Continuation | None:
+    return generation_pb2.Continuation(**kept) if kept else None
+
+
+def _continuation(request: storage_pb2.CreateGenerationRequest) -> Continuation | None:
+    if not request.HasField("continuation"):
+        return None
+    return Continuation(request.continuation.source_id, request.continuation.seconds)
 
 
 def _struct(values: Mapping[str, Any]) -> Struct:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from service_runtime.errors import InvalidArgument
 from storage_service import prompts
+from storage_service.continuation import Continuation
 from storage_service.models import RETURNED_ROW_WINS, Generation, draw_seed
 from storage_service.notifier import Change, note
 from storage_service.sampling import Sampling, check_sampling
@@ -34,6 +35,7 @@ class NewGeneration:
     seed: int | None = None
     file_encoding: FileEncoding = FileEncoding.PCM_24
     sampling: Sampling = field(default_factory=dict)
+    continuation: Continuation | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     request_id: str | None = None
 
@@ -49,13 +51,17 @@ class NewGeneration:
         if self.seed is not None:
             check_range("seed", self.seed, 0, MAX_SEED)
         check_sampling("sampling", self.sampling)
+        if self.continuation is not None:
+            self.continuation.check("continuation")
         check_metadata("metadata", self.metadata)
 
     def fingerprint(self) -> str:
         """The same for requests that ask for the same: SHA-256 over all but the request id."""
         body = {name: value for name, value in vars(self).items() if name != "request_id"}
-        if not self.sampling:
-            del body["sampling"]  # As before there was any: a request from before an upgrade may be repeated after it.
+        body["continuation"] = self.continuation and self.continuation.as_kept()
+        for name in ("sampling", "continuation"):
+            if not body[name]:
+                del body[name]  # As before there was any: a request from before an upgrade may be repeated after it.
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=dict).encode()).hexdigest()
 
 
@@ -86,6 +92,7 @@ def create(
         "file_encoding": new.file_encoding.value,
         "file_path": file_path,
         "sampling": dict(new.sampling) or None,
+        "continuation": new.continuation and new.continuation.as_kept(),
         "metadata_": dict(new.metadata),
         "request_id": request_id,
         "request_fingerprint": new.fingerprint() if request_id else None,

@@ -94,6 +94,8 @@ class Generation(Base):
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, default=dict)
     sampling: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
     """What was asked for of temperature, top_k, top_p and guidance_scale."""
+    continuation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What it goes on from: source_id and seconds."""
     request_id: Mapped[str | None] = mapped_column(Text, unique=True)
     request_fingerprint: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(default=0)

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from service_runtime.errors import InvalidArgument
 from storage_service import creation, prompts
+from storage_service.continuation import Continuation
 from storage_service.creation import NewGeneration
 from storage_service.database import Database
 from storage_service.models import Generation, Prompt
@@ -74,6 +75,7 @@ def test_the_same_request_gives_the_first_answer_and_counts_once(database: Datab
         {"seed": 1},
         {"file_encoding": FileEncoding.FLOAT},
         {"sampling": {"temperature": 0.5}},
+        {"continuation": Continuation(REQUEST_ID)},
         {"metadata": {"a": 1}},
     ],
 )
@@ -176,6 +178,11 @@ def test_a_transaction_that_is_rolled_back_counts_nothing(database: Database, ne
         ("sampling.top_p", {"sampling": {"top_p": float("nan")}}),
         ("sampling.guidance_scale", {"sampling": {"guidance_scale": -0.1}}),
         ("sampling.guidance_scale", {"sampling": {"guidance_scale": float("inf")}}),
+        ("continuation.source_id", {"continuation": Continuation("")}),
+        ("continuation.source_id", {"continuation": Continuation("../a.wav")}),
+        ("continuation.seconds", {"continuation": Continuation(REQUEST_ID, 0.4)}),
+        ("continuation.seconds", {"continuation": Continuation(REQUEST_ID, 25.1)}),
+        ("continuation.seconds", {"continuation": Continuation(REQUEST_ID, float("nan"))}),
         ("metadata", {"metadata": {"a": "x" * 16384}}),
         ("metadata", {"metadata": {"a": float("nan")}}),
         ("request_id", {"request_id": "again"}),
@@ -200,7 +207,20 @@ def test_bad_input_names_its_field(database: Database, new: New, field: str, cha
         {"sample_rate": 8000, "channels": 1},
         {"sampling": {"temperature": 1e-9, "top_k": 0, "top_p": 0.0, "guidance_scale": 0.0}},
         {"sampling": {"temperature": 10.0, "top_k": 2048, "top_p": 1.0, "guidance_scale": 20.0}},
+        {"continuation": Continuation(REQUEST_ID, 0.5)},
+        {"continuation": Continuation(REQUEST_ID, 25.0)},
     ],
 )
 def test_the_edges_are_taken(new: New, change: dict[str, Any]) -> None:
     new(**change).check()
+
+
+def test_what_is_gone_on_from_is_kept_as_it_is_meant(database: Database, new: New) -> None:
+    named, meant = Continuation(REQUEST_ID.upper()), Continuation(REQUEST_ID, 10.0)
+    with database.write() as session:
+        made = creation.create(session, new(request_id=REQUEST_ID, seed=1, continuation=named))
+        assert creation.create(session, new(request_id=REQUEST_ID, seed=1, continuation=meant)).id == made.id
+    with database.read() as session:
+        kept = session.get_one(Generation, made.id)
+        assert kept.continuation == {"source_id": REQUEST_ID, "seconds": 10.0}
+        assert kept.to_dict()["continuation"] == kept.continuation

@@ -50,7 +50,9 @@ def migrate(database: Database, move: Callable[[Config, str], None], revision: s
         move(config, revision)
 
 
-def test_what_was_kept_before_there_was_sampling_stays(empty_url: str, new: Callable[..., NewGeneration]) -> None:
+def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
+    empty_url: str, new: Callable[..., NewGeneration]
+) -> None:
     request = new(request_id="11111111-2222-4333-8444-55555555aaaa", seed=7, metadata={"a": 1})
     schema.upgrade(empty_url)
     database = Database(empty_url)
@@ -60,13 +62,15 @@ def test_what_was_kept_before_there_was_sampling_stays(empty_url: str, new: Call
     with pytest.raises(FailedPrecondition, match="dgx-music db migrate"):
         schema.check(empty_url)
     with database.connect_for_writing() as connection:
-        assert "sampling" not in {column["name"] for column in inspect(connection).get_columns("generations")}
+        columns = {column["name"] for column in inspect(connection).get_columns("generations")}
+        assert columns.isdisjoint({"sampling", "continuation"})
         old = connection.execute(text("SELECT * FROM generations")).mappings().one()
 
     schema.upgrade(empty_url)
     schema.check(empty_url)
     with database.connect_for_writing() as connection:
-        assert connection.execute(text("SELECT * FROM generations")).mappings().one() == {**old, "sampling": None}
+        [row] = connection.execute(text("SELECT * FROM generations")).mappings()
+        assert row == {**old, "sampling": None, "continuation": None}
         compared = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(compared, Base.metadata) == []
         constraints = {c["name"] for c in inspect(connection).get_check_constraints("generations")}

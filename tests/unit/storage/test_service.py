@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dgx_music.audio.v1 import audio_pb2
-from dgx_music.generation.v1.generation_pb2 import SamplingParameters
+from dgx_music.generation.v1.generation_pb2 import Continuation, SamplingParameters
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from service_runtime.channel import connect
@@ -128,6 +128,16 @@ async def test_sampling_that_says_nothing_is_none(stub: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await create(stub, sampling=SamplingParameters(top_p=float("nan")))
     assert list(read_failure(raised.value).violations) == ["sampling.top_p"]
+
+
+async def test_what_a_generation_goes_on_from_is_told_to_its_worker(stub: Any) -> None:
+    assert not (await create(stub)).HasField("continuation")
+    made = await create(stub, model_name="next", continuation=Continuation(source_id=UNKNOWN))
+    assert made.continuation == Continuation(source_id=UNKNOWN, seconds=10.0)
+    assert (await claim(stub, model_names=["next"])).generation.continuation == made.continuation
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await create(stub, continuation=Continuation())
+    assert list(read_failure(raised.value).violations) == ["continuation.source_id"]
 
 
 async def test_failing_retrying_cancelling_and_deleting(stub: Any) -> None:

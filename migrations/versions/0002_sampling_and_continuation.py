@@ -1,4 +1,4 @@
-"""How a generation's tokens are drawn."""
+"""How a generation's tokens are drawn, and what it goes on from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("generations", sa.Column("sampling", sa.JSON))
+    op.add_column("generations", sa.Column("continuation", sa.JSON))
 
 
 def downgrade() -> None:
+    op.drop_column("generations", "continuation")
     op.drop_column("generations", "sampling")
