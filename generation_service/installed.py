@@ -41,6 +41,7 @@ class MusicGenFolder:
     engine: EngineName
     device: DeviceChoice
     precision: PrecisionChoice
+    max_requests: int
 
     def describe(self) -> ModelInfo:
         """Reads the files' heads; imports torch, which takes seconds the first time."""
@@ -59,15 +60,14 @@ class MusicGenFolder:
             return load_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
         from generation_service.musicgen.loading import load_musicgen
 
-        return load_musicgen(self._found())
+        return load_musicgen(self._found(), max_requests=self.max_requests)
 
     def _found(self) -> FoundModel:
         try:
             from generation_service.musicgen.loading import find_musicgen
         except ImportError as error:
             raise _torch_missing(error) from error
-        _, precision = choose(self.device, self.precision)
-        return find_musicgen(self.folder, name=self.name, precision=precision)
+        return find_musicgen(self.folder, name=self.name, device=self.device, precision=self.precision)
 
     def _audiocraft_device(self) -> DeviceName:
         if self.precision != "auto":
@@ -90,7 +90,15 @@ def installed_models(settings: GenerationSettings | None = None) -> ModelCatalog
 
 def _find(settings: GenerationSettings) -> Iterator[ModelEntry]:
     def entry(name: str, folder: Path) -> MusicGenFolder:
-        return MusicGenFolder(name, folder, _written_at(folder), settings.engine, settings.device, settings.precision)
+        return MusicGenFolder(
+            name=name,
+            folder=folder,
+            stamp=_written_at(folder),
+            engine=settings.engine,
+            device=settings.device,
+            precision=settings.precision,
+            max_requests=settings.max_batch_size,
+        )
 
     for folder in settings.model_folders:
         yield entry(folder.resolve().name, folder)  # Those who name one want to hear what is wrong with it.

@@ -18,17 +18,18 @@ from service_runtime.errors import FailedPrecondition
 
 
 class TextConditioner:
-    """Encodes prompts on the CPU or wherever its weights are."""
+    """Encodes prompts on the device that its weights are on."""
 
-    def __init__(self, checkpoint: Checkpoint, config: LmConfig) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: LmConfig, device: str = "cpu") -> None:
         """Finds T5 in the Hugging Face cache; raises FailedPrecondition where it is not, or does not fit."""
         prefix = f"condition_provider.conditioners.{config.condition}.output_proj."
         try:
-            self._weight = checkpoint.state[f"{prefix}weight"].float()  # [dim, d_model]
-            self._bias = checkpoint.state[f"{prefix}bias"].float()  # [dim]
+            self._weight = checkpoint.state[f"{prefix}weight"].to(device, torch.float32)  # [dim, d_model]
+            self._bias = checkpoint.state[f"{prefix}bias"].to(device, torch.float32)  # [dim]
         except KeyError as error:
             raise refuse(checkpoint.path, f"best_state has no {error.args[0]}; expected a MusicGen model") from error
         self._tokenizer, self._encoder = _load_t5(config.t5_name)
+        self._encoder.to(device)
         expected = (config.dim, self._encoder.config.d_model)
         if tuple(self._weight.shape) != expected:
             raise refuse(checkpoint.path, f"{prefix}weight is {list(self._weight.shape)}; expected {list(expected)}")
@@ -38,7 +39,7 @@ class TextConditioner:
         """[T, dim]; None where the prompt is empty, which conditions nothing."""
         if not prompt:
             return None
-        tokens = self._tokenizer([prompt], return_tensors="pt")
+        tokens = self._tokenizer([prompt], return_tensors="pt").to(self._weight.device)
         hidden = self._encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
         return F.linear(hidden[0], self._weight, self._bias)
 

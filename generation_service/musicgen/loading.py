@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from generation_service.accelerator import DeviceChoice, DeviceName, PrecisionChoice, choose
 from generation_service.model import ModelInfo
 from generation_service.musicgen.checkpoint import (
     COMPRESSION_FILE,
@@ -22,12 +25,16 @@ from generation_service.musicgen.kv_cache import KvMemory
 from generation_service.musicgen.linear import Precision
 from generation_service.musicgen.lm import LanguageModel
 from generation_service.musicgen.musicgen import MusicGen
+from generation_service.musicgen.static_kv import StaticKv, slot_bytes
+from generation_service.musicgen.static_lm import Runner, StaticLanguageModel
 from service_runtime.errors import FailedPrecondition
 
 LICENCE = "CC-BY-NC-4.0"
 """Of the weights that Meta published."""
 LONGEST_SECONDS = 600.0
 """Of a piece, which takes as many windows as it needs."""
+MAX_REQUESTS = 8
+"""At once on a GPU, where all KV caches are allocated with the model. On the CPU only memory bounds them."""
 _HUB_OWNER = "facebook"
 _CHANNELS = {1: "mono", 2: "stereo"}
 
@@ -38,6 +45,7 @@ class FoundModel:
 
     info: ModelInfo
     folder: Path
+    device: DeviceName
     precision: Precision
     checkpoint: Checkpoint
     config: LmConfig
@@ -68,17 +76,21 @@ def hub_folder(name: str, revision: str = "main") -> Path:
     return Path(str(found[0])).parent
 
 
-def find_musicgen(folder: Path, *, name: str | None = None, precision: Precision = "fp32") -> FoundModel:
+def find_musicgen(
+    folder: Path, *, name: str | None = None, device: DeviceChoice = "cpu", precision: PrecisionChoice = "auto"
+) -> FoundModel:
     """Reads what the folder says of itself, not the weights. The folder's name is the model's unless `name` is given.
 
-    Raises FailedPrecondition for files that are missing, truncated or of another kind of model.
+    Raises FailedPrecondition for files that are missing, truncated or of another kind of model, and for a device that
+    is not here or has no such precision.
     """
+    chosen, how = choose(device, precision)
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = lm_config(checkpoint)
     codec_digest = file_digest(folder / COMPRESSION_FILE)
     info = ModelInfo(
         name=name or folder.resolve().name,
-        version=f"{checkpoint.digest}-{codec_digest}-{precision}",
+        version=f"{checkpoint.digest}-{codec_digest}-{how}" + ("-cuda" if chosen == "cuda" else ""),
         description=f"MusicGen, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
         licence=LICENCE,
         sample_rate_hz=config.sample_rate_hz,
@@ -87,11 +99,11 @@ def find_musicgen(folder: Path, *, name: str | None = None, precision: Precision
         is_synthesiser=False,
         can_continue=True,
     )
-    return FoundModel(info, folder, precision, checkpoint, config)
+    return FoundModel(info, folder, chosen, how, checkpoint, config)
 
 
-def load_musicgen(found: FoundModel, *, kv_bytes: int | None = None) -> MusicGen:
-    """Brings it into memory, on the CPU. `kv_bytes` bounds all requests' KV caches; half of what is free unless given.
+def load_musicgen(found: FoundModel, *, kv_bytes: int | None = None, max_requests: int = MAX_REQUESTS) -> MusicGen:
+    """Brings it into memory. `kv_bytes` bounds all requests' KV caches; half of what is free unless given.
 
     Raises FailedPrecondition where weights, codec or text encoder are missing or do not fit.
     """
@@ -106,11 +118,42 @@ def load_musicgen(found: FoundModel, *, kv_bytes: int | None = None) -> MusicGen
                 *has, *expected
             ),
         )
-    conditioner = TextConditioner(found.checkpoint, config)
-    lm = LanguageModel(found.checkpoint, config, found.precision)
-    memory = KvMemory(config, _half_of_free_memory() if kv_bytes is None else kv_bytes)
-    return MusicGen(found.info, lm, conditioner, codec, memory)
+    conditioner = TextConditioner(found.checkpoint, config, found.device)
+    if found.device == "cpu":
+        lm = LanguageModel(found.checkpoint, config, found.precision)
+        memory = KvMemory(config, _free_memory() // 2 if kv_bytes is None else kv_bytes)
+        return MusicGen(found.info, lm, conditioner, codec, memory)
+    from generation_service.musicgen.cuda_graph import CudaGraphs
+
+    torch.backends.cudnn.allow_tf32 = False  # cuDNN's default, which would leave the codec's sums 10 bits.
+    codec.to(found.device)
+    # The other half is for the weights and for what steps and the codec need while they run.
+    kv_bytes = torch.cuda.mem_get_info()[0] // 2 if kv_bytes is None else kv_bytes
+    positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
+    static_lm, static_kv = load_static(found, positions, kv_bytes, max_requests, CudaGraphs())
+    return MusicGen(found.info, static_lm, conditioner, codec, static_kv)
 
 
-def _half_of_free_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+def load_static(
+    found: FoundModel, positions: int, kv_bytes: int, max_requests: int, runner: Runner
+) -> tuple[StaticLanguageModel, StaticKv]:
+    """The language model for an accelerator, with KV caches of so many positions for as many requests as fit.
+
+    Raises FailedPrecondition where not one does.
+    """
+    dtype = torch.bfloat16 if found.precision == "bf16" else torch.float32
+    size = slot_bytes(found.config, positions, dtype)
+    requests = min(max_requests, kv_bytes // size)
+    if not requests:
+        raise FailedPrecondition(
+            f"{found.info.name} needs {size >> 20} MiB for one request's KV cache and may take {kv_bytes >> 20}; "
+            "free memory of the GPU, take a smaller model, or set DGX_MUSIC_DEVICE to cpu",
+            reason="GPU_MEMORY",
+        )
+    memory = StaticKv(found.config, requests, positions, dtype=dtype, device=torch.device(found.device))
+    return StaticLanguageModel(found.checkpoint, found.config, found.precision, memory, runner), memory
+
+
+def _free_memory() -> int:
+    """Of the host, in bytes."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -35,7 +35,7 @@ class StaticKv(KvMemory):
         self, config: LmConfig, requests: int, capacity: int, *, dtype: torch.dtype, device: torch.device
     ) -> None:
         """`capacity` in positions of one request."""
-        self.capacity = -(-capacity // _ALIGNMENT) * _ALIGNMENT
+        self.capacity = _aligned(capacity)
         self.dtype = dtype
         super().__init__(config, requests * slot_bytes(config, self.capacity, dtype))
         heads, head_dim = config.num_heads, config.head_dim
@@ -98,4 +98,9 @@ class StaticKv(KvMemory):
 
 def slot_bytes(config: LmConfig, capacity: int, dtype: torch.dtype) -> int:
     """What one request's slot takes, for so many positions."""
-    return config.num_layers * 2 * (ROWS * capacity + TOKEN_CAPACITY) * config.dim * dtype.itemsize
+    vectors = ROWS * _aligned(capacity) + TOKEN_CAPACITY
+    return config.num_layers * 2 * vectors * config.dim * dtype.itemsize
+
+
+def _aligned(capacity: int) -> int:
+    return -(-capacity // _ALIGNMENT) * _ALIGNMENT
