@@ -58,6 +58,7 @@ def model(info: ModelInfo, *, is_default: bool, is_loaded: bool) -> generation_p
         max_duration_seconds=info.max_duration_seconds,
         is_default=is_default,
         is_loaded=is_loaded,
+        can_continue=info.can_continue,
     )
 
 
@@ -118,11 +119,13 @@ def completion(
         file_size_bytes=exported.file_size_bytes,
         generation_time_seconds=generation_time_seconds,
         model_version=handle.info.version,
-        metadata=_struct(_metadata(handle, exported)),
+        metadata=_struct(_metadata(generation, handle, exported)),
     )
 
 
-def _metadata(handle: GenerationHandle, exported: export_pb2.ExportResponse) -> dict[str, MetadataValue]:
+def _metadata(
+    generation: storage_pb2.Generation, handle: GenerationHandle, exported: export_pb2.ExportResponse
+) -> dict[str, MetadataValue]:
     normalization, loudness = exported.normalization, exported.file
     known: dict[str, MetadataValue] = {
         **handle.metadata,
@@ -137,6 +140,9 @@ def _metadata(handle: GenerationHandle, exported: export_pb2.ExportResponse) -> 
     }
     if normalization.reason:
         known["normalization_reason"] = normalization.reason
+    if handle.parameters.prompt_audio is not None:
+        known["continued_from"] = generation.continuation.source_id
+        known["continued_seconds"] = len(handle.parameters.prompt_audio) / handle.info.sample_rate_hz
     # A figure that the audio is too short or too quiet for is left out.
     if loudness.HasField("integrated_lufs"):
         known["integrated_lufs"] = loudness.integrated_lufs

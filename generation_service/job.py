@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from generation_service.engine import Engine
 from generation_service.handle import GenerationHandle
 from generation_service.lease import CALL_SECONDS, REFUSALS, Lease, Loss
 from generation_service.request import parameters
+from generation_service.source import prompt_audio
 from generation_service.upload import Upload
 from service_runtime.errors import InvalidArgument, Lost, ServiceError
 from service_runtime.pcm import PcmWriter
@@ -122,6 +124,9 @@ class Job:
             generation.seed,
             convert.sampling(generation.sampling),
         )
+        if generation.HasField("continuation"):
+            heard = await prompt_audio(generation.continuation, info, self._engine.catalog, self._export)
+            asked_for = replace(asked_for, prompt_audio=heard)
         return self._engine.submit(info, asked_for)
 
     async def _send(self, handle: GenerationHandle, upload: Upload) -> export_pb2.ExportResponse:

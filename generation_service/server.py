@@ -39,17 +39,18 @@ class GenerationService:
             buffer_seconds=settings.buffer_seconds,
             stall_seconds=settings.stall_seconds,
         )
+        self._servicer = GenerationServicer(self.engine)
         self._worker: Worker | None = None
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationServicer(self.engine), server)
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
         await self.engine.start()
         self._to_storage = connect(self._settings.storage_address)
         self._to_export = connect(self._settings.export_address)
         storage = storage_pb2_grpc.StorageServiceStub(self._to_storage)
-        export = export_pb2_grpc.ExportServiceStub(self._to_export)
+        self._servicer.export = export = export_pb2_grpc.ExportServiceStub(self._to_export)
         self._worker = Worker(self.engine, storage, export, self._settings)
         self._worker.start()
 

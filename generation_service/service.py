@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
 
+from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
 from generation_service import convert
 from generation_service.engine import Engine
 from generation_service.model import ModelInfo
 from generation_service.request import parameters
+from generation_service.source import prompt_audio
 from service_runtime.errors import ServiceError
 from service_runtime.pcm import PcmWriter
 
@@ -21,6 +24,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     """Answers from the engine. Errors are raised as ServiceError; the server maps them."""
+
+    export: export_pb2_grpc.ExportServiceAsyncStub
+    """Set before the first call comes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -31,6 +37,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         info = await self._engine.catalog.describe(request.model_name, field="model_name")
         seed = request.seed if request.HasField("seed") else None
         asked = parameters(info, request.prompt, request.duration_seconds, seed, convert.sampling(request.sampling))
+        if request.HasField("continuation"):
+            heard = await prompt_audio(request.continuation, info, self._engine.catalog, self.export)
+            asked = replace(asked, prompt_audio=heard)
         handle = self._engine.submit(info, asked)
         writer = PcmWriter(info.channels)
         try:

@@ -131,7 +131,7 @@ class MusicGen:
         """
         hop = self._codec.config.hop_frames
         if frames < hop:
-            raise InvalidArgument("continue_from", f"{frames} frames of audio; at least {hop} are needed")
+            raise InvalidArgument("continuation.source_id", f"{frames} frames of audio; at least {hop} are needed")
         return min(frames // hop, self._window - min(new, stride_of(self._window)))
 
     def _decode(self, state: MusicGenState) -> FloatArray:

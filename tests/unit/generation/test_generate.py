@@ -122,6 +122,9 @@ async def test_a_long_block_is_cut_into_chunks(tmp_path, model):
         ({"model_name": "musicgen"}, "model_name"),
         ({"sampling": pb.SamplingParameters(temperature=0)}, "sampling.temperature"),
         ({"sampling": pb.SamplingParameters(top_k=-1)}, "sampling.top_k"),
+        ({"continuation": pb.Continuation()}, "continuation.source_id"),
+        ({"continuation": pb.Continuation(source_id=str(uuid.UUID(int=1)), seconds=0.4)}, "continuation.seconds"),
+        ({"continuation": pb.Continuation(source_id=str(uuid.UUID(int=1)), seconds=25.1)}, "continuation.seconds"),
     ],
 )
 async def test_bad_input_is_refused_by_the_name_of_its_field(server, fields, field):

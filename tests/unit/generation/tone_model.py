@@ -54,7 +54,7 @@ class ToneModel:
     """A sine whose pitch is the seed in Hz. What happens at a step of a prompt's sequence is up to the test."""
 
     def __init__(self, name: str = "tone") -> None:
-        self.info = ModelInfo(name, "7", "A sine.", "CC0-1.0", RATE_HZ, 2, 3600.0, True)
+        self.info = ModelInfo(name, "7", "A sine.", "CC0-1.0", RATE_HZ, 2, 3600.0, True, can_continue=True)
         self.at: dict[tuple[str, int], Callable[[], None]] = {}
         """(prompt, step from 1; 0 is prefill) → what is called there."""
         self.shapes: dict[str, Callable[[FloatArray], FloatArray]] = {}
