@@ -62,8 +62,8 @@ class KvMemory:
         if size > self.limit_bytes:
             raise InvalidArgument(
                 "duration_seconds",
-                f"its KV cache would take {size >> 20} MiB, and there are {self.limit_bytes >> 20}; "
-                f"at most {100 * self.limit_bytes // size} % of that duration fits",
+                f"its KV cache of {capacity} steps would take {size >> 20} MiB; "
+                f"{self.limit_bytes >> 20} MiB are room for {self.limit_bytes * capacity // size}",
                 reason="KV_MEMORY",
             )
         with self._lock:
