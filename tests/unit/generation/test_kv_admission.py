@@ -52,5 +52,5 @@ def test_what_fits_once_others_have_gone_is_asked_to_come_back(memory: KvMemory)
 
 def test_what_never_fits_is_told_how_much_would(memory: KvMemory) -> None:
     memory.reserve(60)
-    with pytest.raises(InvalidArgument, match=r"duration_seconds: .* at most 80 % of that duration fits"):
+    with pytest.raises(InvalidArgument, match=r"duration_seconds: .* of 125 steps .* room for 100"):
         memory.reserve(125)

@@ -158,7 +158,7 @@ def test_kv_memory_is_refused_before_it_is_taken_and_comes_back(lm: LanguageMode
     memory.release(cache)
     assert memory.reserved_bytes == 0
     memory.release(memory.reserve(100))
-    with pytest.raises(InvalidArgument, match="of 100 steps .* room for 99"):
+    with pytest.raises(InvalidArgument, match=r"of 100 steps .* room for 99"):
         memory.reserve(100, tokens=1)
 
 
