@@ -128,6 +128,7 @@ def load_musicgen(found: FoundModel, *, kv_bytes: int | None = None, max_request
     torch.backends.cudnn.allow_tf32 = False  # cuDNN's default, which would leave the codec's sums 10 bits.
     codec.to(found.device)
     # The other half is for the weights and for what steps and the codec need while they run.
+    torch.cuda.empty_cache()  # What a model before this one has left to torch is free, too.
     kv_bytes = torch.cuda.mem_get_info()[0] // 2 if kv_bytes is None else kv_bytes
     positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
     static_lm, static_kv = load_static(found, positions, kv_bytes, max_requests, CudaGraphs())

@@ -109,8 +109,9 @@ class StaticLanguageModel(LanguageModel):
         slots, length, tokens = shape
         rows = slots * ROWS
         x = F.embedding(self._codes + self._offsets, self._embedding).sum(1)  # [all slots, dim]
-        x = (x + self._positions[self._positions_now]).repeat_interleave(ROWS, 0)  # [all rows, dim]
-        positions = self._positions_now.repeat_interleave(ROWS)[:rows]
+        slot_of_row = self._rows // ROWS
+        x = (x + self._positions[self._positions_now])[slot_of_row]  # [all rows, dim]
+        positions = self._positions_now[slot_of_row[:rows]]
         mask = self._mask(positions + 1, length)
         text_mask = self._mask(self._memory.tokens[:slots], tokens)
         with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
