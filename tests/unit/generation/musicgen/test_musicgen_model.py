@@ -34,7 +34,7 @@ def parameters(prompt: str = "calm piano", frames: int = 20 * HOP, seed: int = 1
 
 
 def run(model: MusicGen, state: MusicGenState) -> list[FloatArray]:
-    blocks = []
+    blocks: list[FloatArray] = []
     while sum(map(len, blocks)) < state.frames:
         assert len(blocks) < 2000
         blocks += model.step([state])
