@@ -12,6 +12,8 @@ from gateway.needs import ALL, LIBRARY
 from gateway.options import (
     MAX_SEED,
     AsJson,
+    Continue,
+    ContinueSeconds,
     Detach,
     Everywhere,
     Force,
@@ -88,6 +90,8 @@ def generate(
     top_k: TopK = None,
     top_p: TopP = None,
     guidance: Guidance = None,
+    continue_: Continue = "",
+    continue_seconds: ContinueSeconds = None,
     output: Output = None,
     count: Annotated[int, typer.Option(min=1, max=100, help="Takes, with seeds one after another.")] = 1,
     force: Force = False,
@@ -95,7 +99,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Make music from a text. Ctrl-C cancels it."""
-    from gateway import making
+    from gateway import continuing, making
 
     if detach and output is not None:
         raise typer.BadParameter("--detach does not wait for the file that --output would save")
@@ -106,7 +110,8 @@ def generate(
     screen = screen_of(as_json)
     name, folder = making.which_model(model)
     sampling = making.sampling_of(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance)
-    wish = making.Wish(prompt, duration, seed, name, folder, sampling, count, outputs, detach)
+    source = continuing.which_source(continue_, continue_seconds)
+    wish = making.Wish(prompt, duration, seed, name, folder, sampling, source, count, outputs, detach)
     run(lambda session: making.generate(session, screen, wish), screen, ALL, model_folder=folder)
 
 

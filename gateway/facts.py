@@ -25,6 +25,7 @@ def facts_of(generation: Generation, file: str, copy: str = "") -> Facts:
         ("genre", _text(generation, "genre")),
         ("seed", str(generation.seed)),
         ("sampling", _sampling(generation)),
+        ("continues", _continuation(generation)),
         ("model", escaped(f"{generation.model_name} {generation.model_version}".rstrip())),
         ("made in", _speed(generation)),
         ("id", generation.id),
@@ -59,6 +60,11 @@ def standing_of(generation: Generation) -> Facts:
 
 def _sampling(generation: Generation) -> str:
     return ", ".join(f"{field.name.replace('_', ' ')} {value:g}" for field, value in generation.sampling.ListFields())
+
+
+def _continuation(generation: Generation) -> str:
+    source = generation.continuation
+    return f"the last {source.seconds:g} s of {source.source_id}" if generation.HasField("continuation") else ""
 
 
 def _audio(generation: Generation) -> str:

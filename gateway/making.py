@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest
-from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model, SamplingParameters
+from dgx_music.generation.v1.generation_pb2 import Continuation, ListModelsRequest, Model, SamplingParameters
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_CANCELLED,
     GENERATION_STATE_COMPLETED,
@@ -25,6 +25,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     RetryGenerationRequest,
     WatchGenerationRequest,
 )
+from gateway.continuing import Source, continuation_of
 from gateway.facts import facts_of, is_synthesised, licence_of
 from gateway.failures import BAD_INPUT, FAILURE, CommandError
 from gateway.files import download
@@ -56,6 +57,8 @@ class Wish:
     model_folder: Path | None
     """Where that model is, if it was named so."""
     sampling: SamplingParameters | None
+    source: Source | None
+    """What to go on from."""
     count: int
     outputs: Sequence[Path]
     """A file for each, or none."""
@@ -94,7 +97,8 @@ async def generate(session: Session, screen: Screen, wish: Wish) -> int:
         raise CommandError(DETACH_NEEDS_SERVER, BAD_INPUT)
     if wish.model_folder is not None and not session.is_own:
         screen.notice(await _known_elsewhere(session, wish.model_name, wish.model_folder))
-    creations = [asyncio.create_task(_create(session, wish, number)) for number in range(wish.count)]
+    going_on = None if wish.source is None else await continuation_of(session, screen, wish.source, wish.model_name)
+    creations = [asyncio.create_task(_create(session, wish, going_on, number)) for number in range(wish.count)]
     try:
         generations = await asyncio.shield(asyncio.gather(*creations))
     except BaseException:
@@ -127,7 +131,7 @@ async def watch(session: Session, screen: Screen, generation_id: str) -> int:
     return await _tell(session, screen, generation, None)
 
 
-async def _create(session: Session, wish: Wish, number: int) -> Generation:
+async def _create(session: Session, wish: Wish, going_on: Continuation | None, number: int) -> Generation:
     request = CreateGenerationRequest(
         request_id=str(uuid.uuid4()),
         prompt=wish.prompt,
@@ -135,6 +139,7 @@ async def _create(session: Session, wish: Wish, number: int) -> Generation:
         duration_seconds=wish.duration_seconds,
         seed=None if wish.seed is None else wish.seed + number,
         sampling=wish.sampling,
+        continuation=going_on,
     )
     response = await session.music.CreateGeneration(request, timeout=CALL_SECONDS)
     return response.generation

@@ -74,6 +74,20 @@ Guidance = Annotated[
     typer.Option(help="How much the prompt counts, 1: as it comes. Default: the model's.", show_default=False),
 ]
 
+Continue = Annotated[
+    str,
+    typer.Option(
+        "--continue",
+        metavar="ID|FILE",
+        help="Go on from the end of a generation, or of a WAV or FLAC file.",
+        show_default=False,
+    ),
+]
+ContinueSeconds = Annotated[
+    float | None,
+    typer.Option(help="How much of that end to go on from, 0.5 to 25. Default: 10.", show_default=False),
+]
+
 
 def refuse_existing(outputs: list[Path], force: bool) -> None:
     """Raises CommandError where a file is there that may not be overwritten."""

@@ -16,6 +16,7 @@ from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
+from gateway.ability import require_able
 from gateway.listening import listen
 from gateway.upstream import Upstream
 from service_runtime.errors import FailedPrecondition, InvalidArgument
@@ -48,6 +49,8 @@ class MusicServicer(MusicServiceServicer):
                 "duration_seconds",
                 f"model {model.name} makes at most {model.max_duration_seconds:g} s, not {request.duration_seconds:g}",
             )
+        if request.HasField("continuation"):
+            await self._check_continuation(model, request.continuation.source_id)
         request.model_name, request.sample_rate_hz, request.channels = model.name, model.sample_rate_hz, model.channels
         return await self._storage.ask(self._storage.stub.CreateGeneration, request)
 
@@ -59,6 +62,32 @@ class MusicServicer(MusicServiceServicer):
                 raise
             raise InvalidArgument("model_name", read_failure(error).message, reason="UNKNOWN_MODEL") from error
         return found.model
+
+    async def _check_continuation(self, model: generation.Model, source_id: str) -> None:
+        if not model.can_continue:
+            listed = await self._generation.ask(self._generation.stub.ListModels, generation.ListModelsRequest())
+            require_able(model.name, listed.models)
+        try:
+            found = await self._storage.ask(
+                self._storage.stub.GetGeneration, storage.GetGenerationRequest(id=source_id)
+            )
+        except grpc.aio.AioRpcError as error:
+            # A clip's id: storage does not know it, export will. For what is no id, storage names the field.
+            if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+                raise
+            return
+        if found.generation.state != storage.GENERATION_STATE_COMPLETED:
+            state = storage.GenerationState.Name(found.generation.state).removeprefix("GENERATION_STATE_")
+            raise FailedPrecondition(
+                f"generation {source_id} is {state}: one that is to be continued must be COMPLETED",
+                reason="SOURCE_NOT_COMPLETED",
+                metadata={"id": source_id, "state": state},
+            )
+
+    async def ImportClip(
+        self, request_iterator: AsyncIterator[export.ImportClipRequest], context: Context
+    ) -> export.ImportClipResponse:
+        return await self._export.send(self._export.stub.ImportClip, request_iterator)
 
     async def GetGeneration(
         self, request: storage.GetGenerationRequest, context: Context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Generic, TypeVar
 
 import grpc
@@ -12,6 +12,7 @@ from service_runtime.channel import connect
 from service_runtime.deadlines import time_left
 from service_runtime.errors import Unavailable
 from service_runtime.health import require_serving
+from service_runtime.sending import Sending
 from service_runtime.status import status_of
 
 UNARY_SECONDS = 30.0
@@ -60,6 +61,21 @@ class Upstream(Generic[Stub]):
             raise self._explain(error) from error
         finally:
             call.cancel()
+
+    async def send(
+        self, method: grpc.aio.StreamUnaryMultiCallable[Request, Response], requests: AsyncIterator[Request]
+    ) -> Response:
+        """A stream of requests, one answer. Takes a request when the one before is on its way, and never ahead; ended
+        early, it cancels the call. Raises as `ask` does."""
+        sending = Sending(method, time_left(STREAM_SECONDS))
+        try:
+            async for request in requests:
+                await sending.write(request)
+            return await sending.finish()
+        except grpc.aio.AioRpcError as error:
+            raise self._explain(error) from error
+        finally:
+            sending.cancel()
 
     async def check(self) -> None:
         """Raises Unavailable where the service does not answer, or says that it is not SERVING."""

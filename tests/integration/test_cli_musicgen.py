@@ -14,6 +14,7 @@ import pytest
 from google.protobuf import json_format
 
 from dgx_music.generation.v1.generation_pb2 import Model
+from dgx_music.storage.v1.storage_pb2 import Generation
 from tests.command_line import SECONDS, Shell, line_with
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
@@ -65,6 +66,39 @@ def test_from_a_folder_to_a_wav(shell: Shell, tiny: Path, hf_home: str, tmp_path
     assert again.metadata["pcm_sha256"] == kept.metadata["pcm_sha256"]
     [other] = shell.generations(*wish, "--temperature", "2", HF_HOME=hf_home)
     assert other.metadata["pcm_sha256"] != kept.metadata["pcm_sha256"]
+
+
+def test_it_goes_on_from_an_earlier_one_and_from_a_file(shell: Shell, tiny: Path, hf_home: str, tmp_path: Path) -> None:
+    wish = ("generate", "calm piano", "--model", str(tiny), "-d", "1", "--seed", "7")
+    [first] = shell.generations(*wish, HF_HOME=hf_home)
+    [second] = shell.generations(*wish, "--continue", first.id, "--continue-seconds", "0.5", HF_HOME=hf_home)
+    assert (second.metadata["continued_from"], second.metadata["continued_seconds"]) == (first.id, 0.5)
+    assert second.metadata["frames"] == first.metadata["frames"]
+    assert second.metadata["pcm_sha256"] != first.metadata["pcm_sha256"]
+    assert f"continues  the last 0.5 s of {first.id}" in shell.run("show", second.id).stdout
+
+    file = tmp_path / "x.wav"
+    with wave.open(str(file), "wb") as wav:
+        wav.setparams((2, 2, 44_100, 0, "NONE", ""))
+        wav.writeframes(bytes(range(256)) * 1000)
+    done = shell.run(*wish, "--json", "--continue", str(file), HF_HOME=hf_home)
+    third = json_format.Parse(done.stdout, Generation())
+    assert f"clip {third.continuation.source_id}: {file}, " in done.stderr
+    assert third.metadata["continued_from"] == third.continuation.source_id
+    assert third.metadata["continued_seconds"] == pytest.approx(64_000 / 44_100, abs=1e-4)
+
+
+def test_what_can_not_be_continued_is_one_line(shell: Shell, tiny: Path, hf_home: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.wav"
+    file.write_text("no music")
+    wish = ("generate", "x", "-d", "1")
+    assert "neither an id nor a file" in shell.error(*wish, "--continue", str(tmp_path / "none"), status=2)
+    line = shell.error(*wish, "--model", str(tiny), "--continue", str(file), status=2, HF_HOME=hf_home)
+    assert line.startswith("error: --continue: ")
+    for source in (str(file), "11111111-2222-4333-8444-555555555555"):
+        line = shell.error(*wish, "--model", "sketch", "--continue", source, status=2)
+        assert line == "error: --continue: model 'sketch' can't continue audio; no model here can, MusicGen's could"
+    assert [path for path in (shell.data_dir / "clips").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("name", ["state_dict.bin", "compression_state_dict.bin"])

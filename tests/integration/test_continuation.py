@@ -12,12 +12,17 @@ import pytest
 import soundfile
 
 from dgx_music.export.v1 import export_pb2
+from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
 from dgx_music.generation.v1.generation_pb2 import Continuation
 from dgx_music.storage.v1 import storage_pb2 as pb
+from gateway.config import GatewaySettings
+from gateway.server import build as build_gateway
 from service_runtime.channel import connect
+from service_runtime.server import running
 from service_runtime.status import read_failure
 from tests.integration.test_generation_worker import House
+from tests.unit.generation.tone_model import Gate
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
 TONE_RATE = 8000
@@ -37,6 +42,14 @@ async def house(tmp_path) -> AsyncIterator[House]:
 async def generation(house) -> AsyncIterator[generation_pb2_grpc.GenerationServiceAsyncStub]:
     async with connect(house.addresses["generation"]) as channel:
         yield generation_pb2_grpc.GenerationServiceStub(channel)
+
+
+@pytest.fixture
+async def music(house) -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
+    settings = GatewaySettings(**house.common())
+    address = f"unix:{house.folder}/gateway.sock"
+    async with running([build_gateway(settings)], [address], settings), connect(address) as channel:
+        yield gateway_pb2_grpc.MusicServiceStub(channel)
 
 
 async def clip(house: House, seconds: float, rate: int, hertz: float) -> str:
@@ -139,3 +152,46 @@ async def test_a_direct_call_that_cannot_go_on_is_refused(house, generation, mod
 async def test_models_say_whether_they_can_continue(house, generation):
     models = (await generation.ListModels(generation_pb2.ListModelsRequest(), timeout=10)).models
     assert {model.name: model.can_continue for model in models} == {"tone": True, "sketch": False}
+
+
+def continued(source_id: str, **fields: object) -> pb.CreateGenerationRequest:
+    """Asks the gateway for half a second after that source."""
+    asked = {"prompt": "b", "model_name": "tone", "duration_seconds": 0.5, **fields}
+    return pb.CreateGenerationRequest(continuation=Continuation(source_id=source_id), **asked)
+
+
+async def test_the_gateway_takes_generations_and_clips(house, music):
+    source = await house.end(await house.create())
+    for source_id in (source.id, await clip(house, 1.0, 22_050, 440)):
+        created = (await music.CreateGeneration(continued(source_id), timeout=10)).generation
+        assert created.continuation == Continuation(source_id=source_id, seconds=10.0)
+        done = await house.end(created.id)
+        assert done.state == pb.GENERATION_STATE_COMPLETED, done.error_message
+        assert dict(done.metadata)["continued_from"] == source_id
+
+
+async def test_the_gateway_refuses_a_source_that_is_not_completed(house, music):
+    gate = house.model.at["a", 3] = Gate()
+    source_id = await house.create()
+    await gate.reached()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await music.CreateGeneration(continued(source_id), timeout=10)
+    gate.open()
+    failure = read_failure(refused.value)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SOURCE_NOT_COMPLETED")
+    assert f"{source_id} is PROCESSING" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("source_id", "fields", "field", "says"),
+    [
+        ("x.wav", {}, "continuation.source_id", "must be a UUID"),
+        (UNKNOWN, {"model_name": "sketch"}, "continuation", "models that can: tone"),
+    ],
+)
+async def test_the_gateway_refuses_what_can_not_be_continued(music, source_id, fields, field, says):
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await music.CreateGeneration(continued(source_id, **fields), timeout=10)
+    failure = read_failure(refused.value)
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert says in failure.violations[field]
