@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dgx_music.generation.v1.generation_pb2 import Model
 from service_runtime.errors import InvalidArgument
 
+NOBODY = "no model here can; `dgx-music models pull musicgen-small` gets one"
+
 
 def require_able(model_name: str, models: Iterable[Model]) -> None:
     """Raises InvalidArgument that says which can, where this model (the default one if empty) can't continue audio.
@@ -18,5 +20,5 @@ def require_able(model_name: str, models: Iterable[Model]) -> None:
     for model in named:
         if not model.can_continue and not model.problem:
             able = ", ".join(one.name for one in listed if one.can_continue)
-            who = f"models that can: {able}" if able else "no model here can, MusicGen's could"
+            who = f"models that can: {able}" if able else NOBODY
             raise InvalidArgument("continuation", f"model {model.name!r} can't continue audio; {who}")

@@ -104,4 +104,6 @@ async def _who_can(catalog: ModelCatalog) -> str:
             continue  # It can't be used for anything now.
         if info.can_continue:
             able.append(name)
-    return f"models that can: {', '.join(able)}" if able else "no model here can, MusicGen's could"
+    if not able:
+        return "no model here can; `dgx-music models pull musicgen-small` gets one"
+    return f"models that can: {', '.join(able)}"
