@@ -1,9 +1,17 @@
-"""What holds for all tests."""
+"""What holds for all tests. It is set before any library is imported, as they read it then, and handed down to the
+processes that tests start."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Tiny models gain nothing by a second thread, and on a busy machine lose much: threads that spin for each other.
-# Set before NumPy and torch are imported, and handed down to the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The models of whoever runs the tests are neither seen nor touched, and nothing is downloaded.
+HF_HOME = tempfile.mkdtemp(prefix="dgx-music-hf-")
+atexit.register(shutil.rmtree, HF_HOME, ignore_errors=True)
+os.environ |= {"HF_HOME": HF_HOME, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}

@@ -177,8 +177,12 @@ async def serving(data_dir: Path, **changes) -> AsyncIterator[Client]:
     settings = ExportSettings(data_dir=data_dir, **{"grace_seconds": 0.2, **changes})
     with tempfile.TemporaryDirectory() as folder:  # A socket's path has to be short.
         address = f"unix:{folder}/export.sock"
-        async with connect(address) as channel, running([build(settings)], [address], settings):
-            yield Client(data_dir, export_pb2_grpc.ExportServiceStub(channel))
+        channel = connect(address)
+        try:
+            async with running([build(settings)], [address], settings):
+                yield Client(data_dir, export_pb2_grpc.ExportServiceStub(channel))
+        finally:
+            await channel.close(TIMEOUT)  # An answer that is on its way still arrives.
 
 
 @pytest.fixture

@@ -1,23 +1,11 @@
-"""A Hugging Face cache with a tiny T5, and tiny checkpoints, written once a session.
-
-Libraries read HF_HOME when they are first imported, so it is set before any test module is.
-"""
+"""A tiny T5 in the tests' Hugging Face cache, and tiny checkpoints, written once a session."""
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
-
-HF_HOME = Path(tempfile.mkdtemp(prefix="dgx-music-hf-"))
-atexit.register(shutil.rmtree, HF_HOME, ignore_errors=True)
-os.environ["HF_HOME"] = str(HF_HOME)
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +14,7 @@ def t5() -> None:
     pytest.importorskip("transformers", reason="the text encoder is transformers'")
     from tests.checkpoints import write_t5
 
-    write_t5(HF_HOME)
+    write_t5(Path(os.environ["HF_HOME"]))
 
 
 @pytest.fixture(scope="session")
