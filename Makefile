@@ -96,6 +96,10 @@ verify: quality ## Check everything: style, types, contracts against BASE, tests
 bench: install ## Measure the main job, as a user sees it
 	@python benchmarks/main_job.py
 
+.PHONY: bench-engine
+bench-engine: setup-musicgen ## Measure the native engine, against audiocraft where it is installed: up to 10 minutes
+	@python -m benchmarks.engine
+
 .PHONY: clean
 clean: ## Remove .venv, the stubs and caches (not the data)
 	@rm -rf $(VENV) dgx_music/*/ .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

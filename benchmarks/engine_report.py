@@ -1,0 +1,192 @@
+"""What `benchmarks.engine` measures and prints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.engine_runners import AUDIOCRAFT, Audiocraft, Runner, native_runners
+from generation_service.model import GenerationParameters, ModelInfo
+from generation_service.musicgen.checkpoint import read_checkpoint
+from generation_service.musicgen.conditioner import TextConditioner
+from generation_service.musicgen.config import LmConfig, lm_config
+from generation_service.musicgen.encodec_checkpoint import load_encodec
+from generation_service.musicgen.loading import find_musicgen, load_musicgen
+from generation_service.musicgen.musicgen import MusicGen
+
+FRAME_RATE_HZ = 50
+PROMPT = "a calm piano"
+STEPS_A_TURN = 5
+CHECKED_FRAMES = 24
+FIRST_SECONDS = 0.1
+
+Times = dict[str, list[float]]
+"""By runner: seconds a step, the median of each turn. The turns of a round stand at the same place."""
+
+
+def measure(runners: Sequence[Runner], batch: int, position: int, rounds: int) -> Times:
+    times: Times = {runner.name: [] for runner in runners}
+    for _ in range(rounds):
+        for runner in runners:
+            step = runner.start(batch, position)
+            step()
+            _wait()
+            turn = []
+            for _ in range(STEPS_A_TURN):
+                began = time.perf_counter()
+                step()
+                _wait()
+                turn.append(time.perf_counter() - began)
+            runner.stop()
+            times[runner.name].append(statistics.median(turn))
+    return times
+
+
+def report(title: str, columns: list[int], results: list[Times], scale: Callable[[int, float], float]) -> None:
+    """Medians. Ratios first, of the two turns of a round, so that what else the machine does hits both."""
+    names = list(results[0])
+    base = AUDIOCRAFT if AUDIOCRAFT in names else names[0]
+    print(f"\n| {title} | {' | '.join(map(str, columns))} |\n| --- |{' --- |' * len(columns)}")
+    for name in names:
+        if name != base:
+            pairs = [zip(times[base], times[name], strict=True) for times in results]
+            ratios = [statistics.median(theirs / ours for theirs, ours in pair) for pair in pairs]
+            print(f"| {name} / {base} | {' | '.join(f'**{ratio:.2f}×**' for ratio in ratios)} |")
+    for name in names:
+        figures = [
+            scale(column, statistics.median(times[name])) for column, times in zip(columns, results, strict=True)
+        ]
+        print(f"| {name} | {' | '.join(f'{figure:.2f}' for figure in figures)} |")
+    print(flush=True)
+
+
+def first_audio(models: dict[str, MusicGen], rounds: int) -> None:
+    """From a prompt to the first samples, and to 100 ms of them: text encoder, steps, decoder; nothing else running."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
+    for turn in range(rounds + 1):
+        for name, model in models.items():
+            began = time.perf_counter()
+            state = model.prefill(GenerationParameters(PROMPT, 10 * model.info.sample_rate_hz, seed=turn))
+            marks = []
+            for goal in (1, round(FIRST_SECONDS * model.info.sample_rate_hz)):
+                while state.delivered < goal:
+                    model.step([state])
+                marks.append(time.perf_counter() - began)
+            model.release(state)
+            if turn:  # The first warms up.
+                times[name].append((marks[0], marks[1]))
+    print("\n| time to first audio, s | first samples | 100 ms of them |\n| --- | --- | --- |")
+    for name, marks_of in times.items():
+        print(
+            f"| {name} | {' | '.join(f'{statistics.median(column):.2f}' for column in zip(*marks_of, strict=True))} |"
+        )
+    print(flush=True)
+
+
+def peak_memory(engine: str, folder: Path, device: str) -> None:
+    """Of this process, which loads a model and makes a second of audio: prints MiB, of the GPU where there is one."""
+    model: Any
+    if engine == AUDIOCRAFT:
+        from generation_service.audiocraft_engine import load_audiocraft
+
+        model = load_audiocraft(folder, name=folder.name, device="cuda" if device == "cuda" else "cpu")
+    else:
+        precision: Any = engine.split()[1]
+        model = load_musicgen(find_musicgen(folder, device="cuda" if device == "cuda" else "cpu", precision=precision))
+    rate = model.info.sample_rate_hz
+    state, made = model.prefill(GenerationParameters(PROMPT, rate, seed=1)), 0
+    while made < rate:
+        made += len(model.step([state])[0])
+    status = Path("/proc/self/status").read_text()
+    host = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) >> 10
+    print(torch.cuda.max_memory_allocated() >> 20 if device == "cuda" else host)
+
+
+def read_bandwidth(device: str) -> float:
+    """Bytes a second of reading 1 GB, the best of ten."""
+    data = torch.ones(250_000_000, device=device)
+    best = float("inf")
+    for _ in range(10):
+        began = time.perf_counter()
+        data.sum()
+        _wait()
+        best = min(best, time.perf_counter() - began)
+    return data.nbytes / best
+
+
+def weights_a_step(config: LmConfig) -> int:
+    """Weights that a step multiplies by: not the embeddings, nor the cross keys and values of the native engine."""
+    dim, hidden = config.dim, config.hidden_dim
+    return config.num_layers * (4 * dim * dim + 2 * dim * dim + 2 * dim * hidden) + config.n_q * config.card * dim
+
+
+def run(
+    folder: Path, device: str, *, positions: list[int], batches: list[int], batch_position: int, rounds: int
+) -> None:
+    """Everything, printed as it is measured."""
+    torch.manual_seed(0)
+    checkpoint = read_checkpoint(folder / "state_dict.bin")
+    config = lm_config(checkpoint)
+    natives = native_runners(checkpoint, config, device, max(batches))
+    runners: list[Runner] = [*natives]
+    conditioner = TextConditioner(checkpoint, config, device)
+    gpu = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if device == "cuda" else "no GPU used"
+    print(f"{_cpu_name()}, {torch.get_num_threads()} threads, {gpu}, torch {torch.__version__}; ", end="")
+    print(f"load average {os.getloadavg()[0]:.1f} at the start; {rounds} rounds of turns, medians")
+    try:
+        reference = Audiocraft(folder, config, device)
+    except ImportError as error:
+        print(f"audiocraft is not installed ({error}): no ratios to it")
+    else:
+        runners.insert(0, reference)
+        text = conditioner.encode(PROMPT)
+        assert text is not None
+        same = reference.greedy(PROMPT, CHECKED_FRAMES).cpu() == natives[0].greedy(text, CHECKED_FRAMES)
+        print(f"greedy codes of {natives[0].name} equal to audiocraft's: {int(same.sum())} of {same.numel()}")
+
+    # What the machine lends varies with what else runs on it and beside it: probed before, between and after.
+    bandwidths, at_positions = [read_bandwidth(device)], []
+    for position in positions:
+        at_positions.append(measure(runners, 1, position, rounds))
+        bandwidths.append(read_bandwidth(device))
+    report("steps/s, batch 1, at position", positions, at_positions, lambda _, seconds: 1 / seconds)
+    of_batches = [measure(runners, batch, batch_position, rounds) for batch in batches]
+    title = f"audio-s/s from position {batch_position}, batch"
+    report(title, batches, of_batches, lambda batch, seconds: batch / seconds / FRAME_RATE_HZ)
+    info = ModelInfo("small", "", "", "", config.sample_rate_hz, 1, 30.0, is_synthesiser=False)
+    codec = load_encodec(folder).to(device)
+    first_audio({one.name: MusicGen(info, one.lm, conditioner, codec, one.memory) for one in natives}, rounds)
+    print("| peak memory of a process that makes 1 s | MiB |\n| --- | --- |")
+    for name in [one.name for one in runners if "no graphs" not in one.name]:
+        command = [sys.executable, "-m", "benchmarks.engine", "--folder", str(folder), "--device", device]
+        engine = name.split(",")[0]
+        result = subprocess.run([*command, "--memory-of", engine], check=True, capture_output=True, text=True)
+        print(f"| {engine} | {result.stdout.split()[-1]} |")
+    bandwidth = max(bandwidths)
+    print(f"\nMemory bandwidth {min(bandwidths) / 1e9:.1f} to {bandwidth / 1e9:.1f} GB/s; by the highest:", end="")
+    for one in natives:
+        bound = bandwidth / (weights_a_step(config) * one.bytes_a_weight)
+        reached = 1 / statistics.median(at_positions[0][one.name]) / bound
+        print(f" {one.name} at most {bound:.1f} steps/s, at position {positions[0]} reached {reached:.0%};", end="")
+    print(f" Load average {os.getloadavg()[0]:.1f} at the end.")
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.processor() or platform.machine()

@@ -1,0 +1,138 @@
+"""The engines that `benchmarks.engine` compares, each set to a position and then stepped."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from generation_service.model import GenerationParameters
+from generation_service.musicgen.checkpoint import Checkpoint
+from generation_service.musicgen.config import LmConfig
+from generation_service.musicgen.cuda_graph import CudaGraphs
+from generation_service.musicgen.delay import DelayedCodes
+from generation_service.musicgen.device_sampling import draw_all
+from generation_service.musicgen.kv_cache import KvCache, KvMemory
+from generation_service.musicgen.linear import Precision
+from generation_service.musicgen.lm import LanguageModel
+from generation_service.musicgen.sampling import Sampler
+from generation_service.musicgen.static_kv import StaticKv
+from generation_service.musicgen.static_lm import StaticLanguageModel, run_eagerly
+
+PROMPT_TOKENS = 12
+MAX_STEPS = 8
+"""After a start."""
+AUDIOCRAFT = "audiocraft"
+
+
+class Runner(Protocol):
+    """Something that can be set to a position and then steps."""
+
+    name: str
+
+    def start(self, batch: int, position: int) -> Callable[[], object]:
+        """Set up; what is returned makes one step."""
+        ...
+
+    def stop(self) -> None:
+        """Gives back what the last start took."""
+        ...
+
+
+class Native:
+    def __init__(self, name: str, lm: LanguageModel, memory: KvMemory, bytes_a_weight: int) -> None:
+        self.name, self.lm, self.memory, self.bytes_a_weight = name, lm, memory, bytes_a_weight
+        self.caches: list[KvCache] = []
+
+    def start(self, batch: int, position: int) -> Callable[[], object]:
+        config, device = self.lm.config, self.lm.device
+        self.caches = [self.memory.reserve(position + MAX_STEPS, PROMPT_TOKENS) for _ in range(batch)]
+        past = torch.randn(*self.caches[0].layers[0][..., :position, :].shape, device=device)
+        for cache in self.caches:
+            for layer in cache.layers:
+                layer[..., :position, :] = past
+            cache.position = position
+            self.lm.condition(cache, torch.randn(PROMPT_TOKENS, config.dim))
+        samplers = [Sampler(GenerationParameters("", 1, seed)) for seed in range(batch)]
+        codes = torch.zeros(batch, config.n_q, dtype=torch.int64)
+        return lambda: draw_all(self.lm.step(codes, self.caches), samplers)
+
+    def stop(self) -> None:
+        for cache in self.caches:
+            self.memory.release(cache)
+        self.caches = []
+
+    def greedy(self, text: torch.Tensor, frames: int) -> torch.Tensor:
+        codes = DelayedCodes(self.lm.config.delays, frames, self.lm.config.card)
+        cache = self.memory.reserve(codes.steps, len(text))
+        self.lm.condition(cache, text)
+        sampler = Sampler(GenerationParameters("", 1, 0, temperature=0))
+        while not codes.is_done:
+            codes.add(draw_all(self.lm.step(codes.last[None], [cache]), [sampler])[0])
+        self.memory.release(cache)
+        return codes.frames(0, frames)
+
+
+class Audiocraft:
+    name = AUDIOCRAFT
+
+    def __init__(self, folder: Path, config: LmConfig, device: str) -> None:
+        from audiocraft.models.loaders import load_lm_model
+
+        self.config, self.device = config, device
+        self.lm: Any = load_lm_model(str(folder), device=device)
+        # audiocraft's own choice: fp16 on CUDA, under autocast.
+        half = contextlib.nullcontext() if device == "cpu" else torch.autocast(device, torch.float16)
+        self.precision: contextlib.AbstractContextManager[object] = half
+
+    def start(self, batch: int, position: int) -> Callable[[], object]:
+        config, lm, device = self.config, self.lm, self.device
+        text = torch.randn(2 * batch, PROMPT_TOKENS, config.dim, device=device)
+        text[batch:] = 0
+        conditions = {"description": (text, torch.ones(2 * batch, PROMPT_TOKENS, device=device))}
+        codes = torch.zeros(batch, config.n_q, 1, dtype=torch.int64, device=device)
+        lm.reset_streaming()
+        lm._set_streaming(True)
+
+        def step() -> object:
+            with torch.no_grad(), self.precision:
+                return lm._sample_next_token(codes, conditions, {}, True, 1.0, 250, 0.0, cfg_coef=3.0)
+
+        step()
+        if position:
+            like = lm.transformer.layers[0].self_attn._streaming_state["past_keys"]
+            past = torch.randn(*like.shape[:2], position, like.shape[3], device=device).to(like.dtype)
+            for layer in lm.transformer.layers:
+                layer.self_attn._streaming_state.update(past_keys=past.clone(), past_values=past.clone())
+            lm.transformer._streaming_state["offsets"] = torch.full((2 * batch,), position, device=device)
+        return step
+
+    def stop(self) -> None:
+        self.lm.reset_streaming()
+
+    def greedy(self, prompt: str, frames: int) -> torch.Tensor:
+        from audiocraft.modules.conditioners import ConditioningAttributes
+
+        self.lm._set_streaming(False)
+        self.lm.reset_streaming()
+        conditions = [ConditioningAttributes(text={"description": prompt})]
+        codes: torch.Tensor = self.lm.generate(conditions=conditions, max_gen_len=frames, use_sampling=False)
+        return codes[0]
+
+
+def native_runners(checkpoint: Checkpoint, config: LmConfig, device: str, slots: int) -> list[Native]:
+    if device == "cpu":
+        widths: dict[Precision, int] = {"fp32": 4, "int8": 1}
+        return [
+            Native(f"native {name}", LanguageModel(checkpoint, config, name), KvMemory(config, 1 << 40), width)
+            for name, width in widths.items()
+        ]
+    kv = StaticKv(config, slots, 1503, dtype=torch.bfloat16, device=torch.device(device))
+    runners = {"native bf16, graphs": CudaGraphs(), "native bf16, no graphs": run_eagerly}
+    return [
+        Native(name, StaticLanguageModel(checkpoint, config, "bf16", kv, runner), kv, 2)
+        for name, runner in runners.items()
+    ]
