@@ -22,6 +22,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ class _Note(TypedDict):
     lasting: bool
 
 
-class _Place:
+class _Place(ABC):
     def __enter__(self) -> Self:
         return self
 
@@ -89,8 +90,9 @@ class _Place:
     ) -> None:
         self.leave()
 
+    @abstractmethod
     def leave(self) -> None:
-        raise NotImplementedError
+        """Gives the data directory up."""
 
 
 @dataclass(slots=True)
