@@ -1,59 +1,25 @@
-"""Tiny models whose window is 60 frames of codes instead of 1500, and audiocraft with the same."""
+"""Tiny models whose window is 60 frames of codes instead of 1500."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
 
-import torch
-from torch import Tensor
-
 from generation_service.model import FloatArray, GenerationParameters
 from generation_service.musicgen.loading import find_musicgen, load_musicgen
 from generation_service.musicgen.musicgen import MusicGen, MusicGenState
-
-HOP = 640
-RATE = 50
-"""Frames of codes a second."""
-WINDOW = 60
-STRIDE = 36
+from tests.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
 
 
 def load(folder: Path) -> MusicGen:
     found = find_musicgen(folder)
-    return load_musicgen(replace(found, config=replace(found.config, max_duration_seconds=WINDOW / RATE)))
-
-
-class Reference:
-    """audiocraft's MusicGen, greedy."""
-
-    def __init__(self, folder: Path) -> None:
-        pytest.importorskip("audiocraft", reason="the reference is audiocraft; make setup-audiocraft")
-        from audiocraft.models import MusicGen as Reference
-        from audiocraft.models import loaders
-
-        with pytest.warns(FutureWarning, match="weight_norm"):
-            codec = loaders.load_compression_model(str(folder))
-        self._musicgen: Any = Reference("tiny", codec, loaders.load_lm_model(str(folder)))
-        self._musicgen.max_duration = WINDOW / RATE  # To be given only after its default stride has been checked.
-
-    def codes(self, prompt: str, frames: int, clip: FloatArray | None = None) -> Tensor:
-        """[K, frames], the clip's first. clip: [n, channels]."""
-        seconds = (frames + 0.5) / RATE  # It rounds down.
-        self._musicgen.set_generation_params(use_sampling=False, duration=seconds, extend_stride=STRIDE / RATE)
-        if clip is None:
-            codes: Tensor = self._musicgen.generate([prompt], return_tokens=True)[1]
-        else:
-            audio = torch.from_numpy(clip.T.copy())[None]
-            codes = self._musicgen.generate_continuation(audio, 32_000, [prompt], return_tokens=True)[1]
-        return codes[0]
+    return load_musicgen(replace(found, config=replace(found.config, max_duration_seconds=WINDOW / FRAME_RATE_HZ)))
 
 
 def greedy(prompt: str, new: int, clip: FloatArray | None = None) -> GenerationParameters:

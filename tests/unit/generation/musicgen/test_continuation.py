@@ -15,19 +15,9 @@ import torch
 from generation_service.model import FloatArray, GenerationParameters
 from generation_service.musicgen.musicgen import MusicGen
 from service_runtime.errors import InvalidArgument
-from tests.unit.generation.musicgen.short_windows import HOP, STRIDE, WINDOW, Reference, greedy, load, run
-
-OVERLAP = WINDOW - STRIDE
-REQUESTS = [
-    # clip, new, of the clip read (frames of codes), joins at step
-    (10, 20, 10, 0),
-    (1, 1, 1, 0),
-    (40, 20, 40, 3),
-    (90, 20, 40, 11),
-    (90, 50, OVERLAP, 25),
-    (30, 130, OVERLAP, 40),
-    (5, WINDOW, 5, 70),
-]
+from tests.golden_codes import CONTINUATIONS, CONTINUED_PROMPT, HOP, golden, weights_in
+from tests.golden_codes import clip as golden_clip
+from tests.unit.generation.musicgen.short_windows import greedy, load, run
 
 
 @pytest.fixture(scope="module", params=["mono", "stereo"])
@@ -42,21 +32,19 @@ def model(folder: Path, t5: None) -> MusicGen:
 
 
 def clip(model: MusicGen, frames: int) -> FloatArray:
-    """Chords with noise: [frames, channels]."""
-    random = np.random.default_rng(1)
-    seconds = np.arange(frames)[:, None, None] / model.info.sample_rate_hz
-    pitches = np.array([[110.0, 277.2, 415.3], [164.8, 220.0, 554.4]])[: model.info.channels]
-    tones = np.sin(2 * np.pi * pitches * seconds).sum(-1) / 6
-    return np.asarray(tones + random.normal(0, 0.02, tones.shape), np.float32)
+    return golden_clip(model.info.channels, frames)
 
 
 def test_greedy_codes_equal_those_of_audiocraft(model: MusicGen, folder: Path) -> None:
-    reference = Reference(folder)
-    clips = [clip(model, frames * HOP) for frames, *_ in REQUESTS]
-    plans = [(greedy("calm piano", new, own), joins) for own, (_, new, _, joins) in zip(clips, REQUESTS, strict=True)]
-    for own, (_, new, read, _), (state, samples) in zip(clips, REQUESTS, run(model, plans), strict=True):
+    expected = golden(f"{folder.name}/continuations", weights_in(folder))
+    clips = [clip(model, frames * HOP) for frames, *_ in CONTINUATIONS]
+    plans = [
+        (greedy(CONTINUED_PROMPT, new, own), joins)
+        for own, (_, new, _, joins) in zip(clips, CONTINUATIONS, strict=True)
+    ]
+    for want, (_, new, read, _), (state, samples) in zip(expected, CONTINUATIONS, run(model, plans), strict=True):
         codes = state.codes.frames(0, state.codes.count)
-        assert torch.equal(codes, reference.codes("calm piano", read + new, own[-read * HOP :]))
+        assert torch.equal(codes, want)
         assert samples.shape == (new * HOP, model.info.channels)
         whole = model._codec.decode(codes, model.info.channels)
         np.testing.assert_allclose(samples, whole[read * HOP :], atol=1e-4)
@@ -81,7 +69,7 @@ def test_the_clip_matters_to_what_follows(model: MusicGen) -> None:
 def test_it_sounds_the_same_alone_and_in_company(model: MusicGen) -> None:
     plans = [
         (GenerationParameters("lofi", new * HOP - 7, seed, prompt_audio=clip(model, frames * HOP + seed)), joins)
-        for seed, (frames, new, _, joins) in enumerate(REQUESTS)
+        for seed, (frames, new, _, joins) in enumerate(CONTINUATIONS)
     ]
     for (asked, _), (_, samples) in zip(plans, run(model, plans), strict=True):
         ((_, expected),) = run(model, [(asked, 0)])

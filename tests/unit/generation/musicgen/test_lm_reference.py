@@ -1,79 +1,38 @@
-"""Greedy codes against audiocraft itself, every request by itself there and in changing company here."""
+# ruff: noqa: E402
+"""Greedy codes against those that audiocraft made, every request by itself there and in changing company here."""
 
 from __future__ import annotations
 
-import functools
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
-from torch import Tensor  # noqa: E402
+from torch import Tensor
 
-from generation_service.model import GenerationParameters  # noqa: E402
-from generation_service.musicgen.checkpoint import read_checkpoint  # noqa: E402
-from generation_service.musicgen.config import lm_config  # noqa: E402
-from generation_service.musicgen.delay import DelayedCodes  # noqa: E402
-from generation_service.musicgen.kv_cache import KvCache  # noqa: E402
-from generation_service.musicgen.lm import LanguageModel  # noqa: E402
-from generation_service.musicgen.sampling import Sampler  # noqa: E402
-
-pytestmark = pytest.mark.filterwarnings("default")
-
-REQUESTS = [
-    # prompt, frames, joins at step
-    ("calm piano", 40, 0),
-    ("an energetic drum and bass track at 174 bpm, with a deep sub and chopped breaks", 70, 0),
-    ("lofi", 12, 5),
-    ("", 20, 6),
-    ("a string quartet, slow, in a large hall", 33, 6),
-    ("80s synthwave", 50, 13),
-    ("x", 1, 20),
-    ("solo cello with long notes and much vibrato; close and warm", 25, 30),
-]
+from generation_service.model import GenerationParameters
+from generation_service.musicgen.checkpoint import Checkpoint, parse_config, read_checkpoint
+from generation_service.musicgen.conditioner import TextConditioner
+from generation_service.musicgen.config import lm_config
+from generation_service.musicgen.delay import DelayedCodes
+from generation_service.musicgen.kv_cache import KvCache
+from generation_service.musicgen.lm import LanguageModel
+from generation_service.musicgen.sampling import Sampler
+from tests.checkpoints import SMALL, lm_config_dump, lm_weights
+from tests.golden_codes import PROMPTS, SMALL_PROMPTS, golden, total, total_of_t5, weights_in
 
 
-@pytest.fixture(scope="module")
-def audiocraft() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pytest.importorskip("audiocraft", reason="the reference is audiocraft; make setup-audiocraft")
-        from audiocraft.models import loaders
-    return loaders
-
-
-@functools.cache
-def expected(loaders: Any, folder: Path) -> list[Tensor]:
-    from audiocraft.modules.conditioners import ConditioningAttributes
-
-    lm = loaders.load_lm_model(str(folder))
-    return [
-        lm.generate(
-            conditions=[ConditioningAttributes(text={"description": prompt or None})],
-            max_gen_len=frames,
-            use_sampling=False,
-        )[0]
-        for prompt, frames, _ in REQUESTS
-    ]
-
-
-@pytest.mark.parametrize("channels", ["mono", "stereo"])
-@pytest.mark.parametrize("count", [1, 2, 8])
-def test_greedy_codes_equal_those_of_audiocraft(
-    channels: str, count: int, request: pytest.FixtureRequest, audiocraft: Any, t5: None
-) -> None:
-    from generation_service.musicgen.conditioner import TextConditioner
-
-    folder = request.getfixturevalue(channels)
-    checkpoint = read_checkpoint(folder / "state_dict.bin")
+def run(checkpoint: Checkpoint, prompts: Sequence[tuple[str, int, int]]) -> list[Tensor]:
+    """Greedy codes of each, [K, frames], all in one batch that they join and leave."""
     config = lm_config(checkpoint)
     lm, conditioner = LanguageModel(checkpoint, config, "fp32"), TextConditioner(checkpoint, config)
     sampler = Sampler(GenerationParameters("", 1, 0, temperature=0))
     runs = []
-    for prompt, frames, joins in REQUESTS[:count]:
+    for prompt, frames, joins in prompts:
         codes = DelayedCodes(config.delays, frames, config.card)
         cache = KvCache(config, codes.steps)
         lm.condition(cache, conditioner.encode(prompt))
@@ -85,8 +44,27 @@ def test_greedy_codes_equal_those_of_audiocraft(
         logits = lm.step(torch.stack([codes.last for codes, _ in going]), [cache for _, cache in going])
         for (codes, _), own in zip(going, logits, strict=True):
             codes.add(sampler.draw(own))
+    return [codes.frames(0, frames) for (_, frames, _), (_, codes, _) in zip(prompts, runs, strict=True)]
 
-    reference = expected(audiocraft, folder)[:count]
-    assert len({tuple(codes[:, 0].tolist()) for codes in reference}) > count // 2, "prompts matter in the reference"
-    for (prompt, frames, _), (_, codes, _), want in zip(REQUESTS, runs, reference, strict=False):
-        assert torch.equal(codes.frames(0, frames), want), prompt
+
+@pytest.mark.parametrize("channels", ["mono", "stereo"])
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_greedy_codes_equal_those_of_audiocraft(
+    channels: str, count: int, request: pytest.FixtureRequest, t5: None
+) -> None:
+    folder: Path = request.getfixturevalue(channels)
+    expected = golden(f"{channels}/prompts", weights_in(folder))[:count]
+    assert len({tuple(codes[:, 0].tolist()) for codes in expected}) > count // 2, "prompts matter in the reference"
+    made = run(read_checkpoint(folder / "state_dict.bin"), PROMPTS[:count])
+    for (prompt, _, _), codes, want in zip(PROMPTS, made, expected, strict=False):
+        assert torch.equal(codes, want), prompt
+
+
+@pytest.mark.parametrize("channels", ["mono", "stereo"])
+def test_so_do_those_of_a_model_of_musicgen_smalls_shape(channels: str, t5: None) -> None:
+    name, is_stereo = f"small-{channels}", channels == "stereo"
+    config = parse_config(yaml.safe_dump(lm_config_dump(SMALL, stereo=is_stereo)), Path(name))
+    checkpoint = Checkpoint(Path(name), lm_weights(SMALL, 8 if is_stereo else 4, seed=0), config, digest="")
+    expected = golden(f"{name}/prompts", {f"{name}/lm": total(checkpoint.state), "t5": total_of_t5()})
+    for (prompt, _, _), codes, want in zip(SMALL_PROMPTS, run(checkpoint, SMALL_PROMPTS), expected, strict=True):
+        assert torch.equal(codes, want), prompt

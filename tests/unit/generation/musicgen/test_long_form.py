@@ -18,16 +18,8 @@ from generation_service.musicgen.musicgen import MusicGen
 from generation_service.musicgen.window import WindowedCodes
 from service_runtime.errors import InvalidArgument
 from tests.compression_checkpoints import TINY_CODEC, write_compression_checkpoint
-from tests.unit.generation.musicgen.short_windows import HOP, STRIDE, WINDOW, Reference, greedy, load, run
-
-REQUESTS = [
-    # prompt, frames, joins at step
-    ("calm piano", 205, 0),
-    ("an energetic drum and bass track at 174 bpm, with a deep sub and chopped breaks", WINDOW, 0),
-    ("lofi", WINDOW + 1, 7),
-    ("", WINDOW + STRIDE, 20),
-    ("80s synthwave", WINDOW + STRIDE + 1, 90),
-]
+from tests.golden_codes import HOP, STRIDE, WINDOW, WINDOWS, golden, weights_in
+from tests.unit.generation.musicgen.short_windows import greedy, load, run
 
 
 @pytest.fixture(scope="module", params=["mono", "stereo"])
@@ -42,10 +34,10 @@ def model(folder: Path, t5: None) -> MusicGen:
 
 
 def test_greedy_codes_equal_those_of_audiocraft_in_company_of_other_ages(model: MusicGen, folder: Path) -> None:
-    reference = Reference(folder)
-    made = run(model, [(greedy(prompt, frames), joins) for prompt, frames, joins in REQUESTS])
-    for (prompt, frames, _), (state, samples) in zip(REQUESTS, made, strict=True):
-        assert torch.equal(state.codes.frames(0, frames), reference.codes(prompt, frames)), prompt
+    expected = golden(f"{folder.name}/windows", weights_in(folder))
+    made = run(model, [(greedy(prompt, frames), joins) for prompt, frames, joins in WINDOWS])
+    for (prompt, frames, _), codes, (state, samples) in zip(WINDOWS, expected, made, strict=True):
+        assert torch.equal(state.codes.frames(0, frames), codes), prompt
         assert samples.shape == (frames * HOP, model.info.channels)
 
 
@@ -53,7 +45,7 @@ def test_sampled_pieces_are_the_same_alone_and_in_company(model: MusicGen, monke
     monkeypatch.setattr(model._lm, "prefill_positions", 7)
     plans = [
         (GenerationParameters(prompt, frames * HOP - 99 * (frames % 7), seed), joins)
-        for seed, (prompt, frames, joins) in enumerate(REQUESTS)
+        for seed, (prompt, frames, joins) in enumerate(WINDOWS)
     ]
     for (asked, _), (state, samples) in zip(plans, run(model, plans), strict=True):
         ((alone, expected),) = run(model, [(asked, 0)])
