@@ -13,7 +13,7 @@ import numpy as np
 from generation_service.chores import Chore
 from generation_service.faults import describe, is_fatal, model_error, wrong_output
 from generation_service.loaded import LoadedModels
-from generation_service.model import FloatArray, ModelInfo
+from generation_service.model import FloatArray, ModelInfo, TooLarge
 from generation_service.scheduler import Scheduler
 from generation_service.sequence import Sequence, Stage
 from generation_service.throughput import Throughput
@@ -156,6 +156,9 @@ class Device:
             sequence.stage = Stage.ENCODING_PROMPT
             self._prefill(sequence)
             metadata = dict(sequence.state.metadata)
+        except TooLarge as error:
+            self._fail(sequence, error)
+            return
         except ResourceExhausted as error:
             with self._changed:
                 if waits := len(self._scheduler.running) > 1:

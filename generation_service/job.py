@@ -17,6 +17,7 @@ from generation_service.config import GenerationSettings
 from generation_service.engine import Engine
 from generation_service.handle import GenerationHandle
 from generation_service.lease import CALL_SECONDS, REFUSALS, Lease, Loss
+from generation_service.model import TooLarge
 from generation_service.request import parameters
 from generation_service.source import prompt_audio
 from generation_service.upload import Upload
@@ -218,6 +219,9 @@ def _failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
         case Lost():
             # It came when there was no engine any more: not an attempt.
             return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
+        case TooLarge():
+            # It would be too large at the next attempt as well; a person may retry it where there is more memory.
+            message, is_retryable = error.message, False
         case ServiceError():
             message, is_retryable = error.message, error.code in RETRYABLE
         case grpc.aio.AioRpcError():

@@ -18,9 +18,15 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from service_runtime.errors import ResourceExhausted
+
 FloatArray = npt.NDArray[np.float32]
 
 MetadataValue = str | float | int
+
+TOO_LARGE_RETRY_SECONDS = 60.0
+"""How much memory there is for requests is found out when a model is loaded: only a server that was started anew, or
+another one, takes what was too large for this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,19 @@ class GenerationParameters:
     """What the music goes on from, [n, channels] at the model's rate and of its channels; not part of the output."""
 
 
+class TooLarge(ResourceExhausted):
+    """A request needs more memory than this server has for all of them. `field` is what asks for it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(
+            f"{field}: {problem}",
+            reason="KV_MEMORY",
+            metadata={"field": field},
+            field=field,
+            retry_after_seconds=TOO_LARGE_RETRY_SECONDS,
+        )
+
+
 class SequenceState(Protocol):
     """One request's state inside a model: KV rows, decoder tails, a position. Opaque to the engine."""
 
@@ -92,8 +111,8 @@ class Model(Protocol[StateT]):
         """Do the work that a request needs once, and reserve what its steps will need.
 
         Raises an exception if this one request can't be served; other states stay valid. ResourceExhausted means that
-        others hold what it needs: it is asked again when one of them has been released. For what would not fit into
-        an idle model either, raise another error.
+        others hold what it needs: it is asked again when one of them has been released. TooLarge means that it would
+        not fit into an idle model either.
         """
         ...
 

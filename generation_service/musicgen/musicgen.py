@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from generation_service.model import FloatArray, GenerationParameters, MetadataValue, ModelInfo
+from generation_service.model import FloatArray, GenerationParameters, MetadataValue, ModelInfo, TooLarge
 from generation_service.musicgen.conditioner import TextConditioner
 from generation_service.musicgen.device_sampling import draw_all
 from generation_service.musicgen.encodec import Encodec, StreamingDecoder
@@ -71,8 +72,8 @@ class MusicGen:
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
         """Encode the prompt and reserve KV memory for all steps.
 
-        Raises InvalidArgument for more frames than the model makes or a clip too short to be continued,
-        ResourceExhausted where the memory is taken.
+        Raises InvalidArgument for more frames than the model makes or a clip too short to be continued, TooLarge where
+        there is less memory than it needs, ResourceExhausted where it is taken.
         """
         limit = round(self._info.max_duration_seconds * self._info.sample_rate_hz)
         if parameters.frames > limit:
@@ -82,8 +83,10 @@ class MusicGen:
         clip = parameters.prompt_audio
         given = 0 if clip is None else self._count_given(len(clip), new)
         text = self._conditioner.encode(parameters.prompt)
-        positions = min(given + new, self._window) + config.max_delay
-        cache = self.memory.reserve(positions, 0 if text is None else len(text))
+        positions, tokens = min(given + new, self._window) + config.max_delay, 0 if text is None else len(text)
+        if self.memory.size_bytes(positions, tokens) > self.memory.limit_bytes:
+            raise self._too_large(positions, tokens, given)
+        cache = self.memory.reserve(positions, tokens)
         try:
             self._lm.condition(cache, text)
             prompt = None if clip is None else self._codec.encode(clip[-given * hop :].copy())  # Writable, for torch.
@@ -123,6 +126,18 @@ class MusicGen:
     def release(self, state: MusicGenState) -> None:
         """Free the KV memory."""
         self.memory.release(state.cache)
+
+    def _too_large(self, positions: int, tokens: int, given: int) -> TooLarge:
+        size, limit = self.memory.size_bytes(positions, tokens), self.memory.limit_bytes
+        fitting = bisect_right(range(positions), limit, key=lambda count: self.memory.size_bytes(count, tokens)) - 1
+        frames = fitting - self._lm.config.max_delay - given  # Of codes, that could be made.
+        seconds = frames * self._codec.config.hop_frames / self._info.sample_rate_hz
+        return TooLarge(
+            "duration_seconds",
+            f"its keys and values take {size / 2**20:.1f} MiB, and there are {limit / 2**20:.1f} MiB for all requests: "
+            + (f"ask for at most {math.floor(seconds * 10) / 10:g} s, or " if seconds >= 0.1 else "")
+            + "start the server where more memory is free",
+        )
 
     def _count_given(self, frames: int, new: int) -> int:
         """Frames of codes, at the end of a clip of so many frames of audio, that are read before `new` ones are made.

@@ -24,6 +24,7 @@ from export_service.config import ExportSettings
 from export_service.server import build as build_export
 from generation_service.config import GenerationSettings
 from generation_service.lease import Lease, Loss
+from generation_service.model import TooLarge
 from generation_service.registry import KnownModel, ModelCatalog
 from generation_service.server import GenerationService
 from generation_service.server import build as build_generation
@@ -403,6 +404,13 @@ async def test_running_out_of_memory_is_tried_again(full_house):
     full_house.model.at["a", 2] = once
     done = await full_house.end(await full_house.create())
     assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
+
+
+async def test_what_this_server_has_no_memory_for_is_not_tried_again(full_house):
+    full_house.model.at["a", 0] = fail_with(TooLarge("duration_seconds", "ask for at most 12 s"))
+    failed = await full_house.end(await full_house.create())
+    assert (failed.state, failed.attempt) == (pb.GENERATION_STATE_FAILED, 1)
+    assert failed.error_message == "duration_seconds: ask for at most 12 s"
 
 
 @pytest.mark.parametrize(

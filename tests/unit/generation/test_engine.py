@@ -14,13 +14,12 @@ import pytest
 from generation_service import engine as engine_module
 from generation_service.engine import Engine
 from generation_service.handle import GenerationHandle
-from generation_service.model import FloatArray, GenerationParameters
+from generation_service.model import FloatArray, GenerationParameters, TooLarge
 from generation_service.registry import ModelCatalog
 from generation_service.sequence import Stage
 from service_runtime.errors import (
     Aborted,
     FailedPrecondition,
-    InvalidArgument,
     Lost,
     ResourceExhausted,
     ServiceError,
@@ -431,7 +430,7 @@ class BoundedModel(ToneModel):
 
     def prefill(self, parameters: GenerationParameters) -> ToneState:
         if parameters.frames > self.memory.limit_bytes:
-            raise InvalidArgument("duration_seconds", f"at most {self.memory.limit_bytes / RATE_HZ:g} s fit")
+            raise TooLarge("duration_seconds", f"at most {self.memory.limit_bytes / RATE_HZ:g} s fit")
         if self.memory.reserved_bytes + parameters.frames > self.memory.limit_bytes:
             self.refused.append(parameters.prompt)
             raise ResourceExhausted("no room", reason="KV_MEMORY", retry_after_seconds=1.0)
@@ -476,13 +475,17 @@ async def test_status_tells_the_memory_reserved(start_engine):
 async def test_what_would_never_fit_fails_before_it_starts_and_holds_nobody_up(start_engine):
     model = BoundedModel(5 * BLOCK_FRAMES)
     engine = await start_engine(model)
-    gate = model.at["a", 1] = Gate()
+    first, second = Gate(), Gate()
+    model.at["a", 1], model.at["a", 3] = first, second
     a = submit(engine, "", ask("a", 5))
-    await gate.reached()
+    await first.reached()
     large = submit(engine, "", ask("large", 6))
-    gate.open()
-    with pytest.raises(InvalidArgument, match=r"duration_seconds: at most 0\.5 s fit"):
+    first.open()
+    await second.reached()
+    with pytest.raises(TooLarge, match=r"duration_seconds: at most 0\.5 s fit") as refused:
         await large.started()
+    assert (refused.value.field, refused.value.retry_after_seconds) == ("duration_seconds", 60)
+    second.open()
     assert len(await read(a)) == 4000
 
 

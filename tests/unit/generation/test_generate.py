@@ -21,6 +21,7 @@ from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from generation_service.config import GenerationSettings
 from generation_service.engine import Engine
+from generation_service.model import TooLarge
 from generation_service.registry import ModelCatalog
 from generation_service.server import build
 from service_runtime.channel import connect
@@ -176,6 +177,15 @@ async def test_a_full_queue_is_resource_exhausted_with_a_time_to_come_back(serve
     _, samples, _ = await listen(runs)
     assert len(samples) == 3200
     assert [part.WhichOneof("part") async for part in waits][-1] == "end"
+
+
+async def test_what_this_server_has_no_memory_for_is_resource_exhausted_before_any_audio(server, model):
+    model.at["a", 0] = fail_with(TooLarge("duration_seconds", "ask for at most 12 s"))
+    failure = await refusal(server.stub.Generate(request(), timeout=10))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KV_MEMORY")
+    assert failure.violations == {"duration_seconds": "ask for at most 12 s"}
+    assert failure.retry_after_seconds == 60
+    assert model.batches == []
 
 
 async def test_a_model_that_fails_ends_the_stream_with_the_reason(server, model):

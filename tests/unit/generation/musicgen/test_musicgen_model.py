@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
-from generation_service.model import FloatArray, GenerationParameters
+from generation_service.model import FloatArray, GenerationParameters, TooLarge
 from generation_service.musicgen.loading import find_musicgen, load_musicgen
 from generation_service.musicgen.musicgen import MusicGen, MusicGenState
 from service_runtime.errors import ResourceExhausted
@@ -106,6 +108,25 @@ def test_what_does_not_fit_is_refused_before_it_starts_and_others_go_on(small_me
         small_memory.prefill(parameters(frames=60 * HOP))
     run(small_memory, state)
     small_memory.release(small_memory.prefill(parameters(frames=60 * HOP)))
+
+
+@pytest.mark.parametrize("clip_frames", [0, 7])
+def test_what_never_fits_is_told_how_long_it_may_be(small_memory: MusicGen, clip_frames: int) -> None:
+    clip = np.zeros((clip_frames * HOP, 1), np.float32) if clip_frames else None
+    with pytest.raises(
+        TooLarge, match=r"^duration_seconds: its keys and values take .* more memory is free"
+    ) as refused:
+        small_memory.prefill(replace(parameters(frames=500 * HOP), prompt_audio=clip))
+    found = re.search(r"there are (.+) MiB for all requests: ask for at most (.+) s, or", refused.value.message)
+    assert found is not None
+    assert float(found[1]) == round(small_memory.memory.limit_bytes / 2**20, 1)
+    longest = round(float(found[2]) * 32_000)
+    small_memory.release(small_memory.prefill(replace(parameters(frames=longest), prompt_audio=clip)))
+    with pytest.raises(TooLarge):
+        small_memory.prefill(replace(parameters(frames=longest + 5 * HOP), prompt_audio=clip))
+    with pytest.raises(TooLarge, match=r"for all requests: start the server where more memory is free$"):
+        small_memory.prefill(parameters("a very long prompt, " * 40))
+    assert small_memory.memory.reserved_bytes == 0
 
 
 def test_a_prompt_that_fails_gives_its_memory_back(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
