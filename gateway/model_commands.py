@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gateway.needs import MODELS
-from gateway.options import AsJson, Yes, run, screen_of
+from gateway.options import AsJson, Everywhere, Yes, run, screen_of
 
 app = typer.Typer(help="List the models there are, get more, remove them.", invoke_without_command=True)
 
@@ -39,11 +39,12 @@ def pull(name: Name) -> None:
 
 @app.command()
 def remove(name: Name, yes: Yes = False) -> None:
-    """Delete what `pull` downloaded of a model."""
-    from gateway import pulling
+    """Delete what `pull` downloaded of a model; a server that is up lets go of it first."""
+    from gateway import pulling, unloading
 
     pulled = pulling.pulled(name)
     if not yes:
         typer.confirm(f"Delete {name}, {pulled.size_bytes / 1e9:.2f} GB in {pulled.repository}?", abort=True, err=True)
+    unloading.unload(name, Everywhere.data_dir)
     pulled.remove()
     screen_of().notice(f"deleted {name}; its text encoder stays in the Hugging Face cache, where others may use it")

@@ -48,3 +48,10 @@ def device_in_use() -> str:
     if torch is None or not torch.cuda.is_initialized():
         return "cpu"
     return str(torch.cuda.get_device_name())
+
+
+def give_back_memory() -> None:
+    """Gives what was freed of the GPU's memory, and torch keeps for later, to whoever wants it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -42,14 +42,27 @@ def diagnose(settings: GenerationSettings) -> Iterator[Finding]:
     for library in LIBRARIES:
         version = _version(library)
         yield Finding(library, "ok" if version else "missing", version or "not installed", "" if version else INSTALL)
+    yield from _engine(settings)
+    yield from _models(settings)
+
+
+def _engine(settings: GenerationSettings) -> Iterator[Finding]:
     version = _version("audiocraft")
+    is_needed = settings.engine == "audiocraft"
     yield Finding(
         "audiocraft",
-        "ok" if version else "missing",
-        version or "not installed; only the reference engine needs it",
-        "" if version else "make setup-audiocraft",
+        "ok" if version else "broken" if is_needed else "missing",
+        version or f"not installed; {'' if is_needed else 'only '}DGX_MUSIC_ENGINE=audiocraft needs it",
+        "" if version else "make setup-audiocraft" + (", or DGX_MUSIC_ENGINE=native" if is_needed else ""),
     )
-    yield from _models(settings)
+    if not is_needed:
+        yield Finding("engine", "ok", "native: needs torch, transformers and a model; streams while it generates")
+    elif settings.precision != "auto":
+        found = f"audiocraft, with DGX_MUSIC_PRECISION={settings.precision}, but it chooses its own"
+        yield Finding("engine", "broken", found, "unset DGX_MUSIC_PRECISION, or DGX_MUSIC_ENGINE=native")
+    else:
+        found = "audiocraft, the reference: one request at a time, sound at the end only, 30 s at most"
+        yield Finding("engine", "ok", found)
 
 
 def _torch(settings: GenerationSettings) -> Iterator[Finding]:

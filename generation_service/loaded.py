@@ -6,6 +6,7 @@ import gc
 import time
 from typing import Any, Protocol, runtime_checkable
 
+from generation_service.accelerator import give_back_memory
 from generation_service.model import Model, ModelInfo
 from generation_service.registry import ModelCatalog
 from service_runtime.telemetry import get_logger
@@ -62,6 +63,7 @@ class LoadedModels:
         """Gives back the memory of all models of that name."""
         self._models = {info: model for info, model in self._models.items() if info.name != name}
         gc.collect()  # A network may refer to itself, and its gigabytes should not wait for the next collection.
+        give_back_memory()
         log.info("model unloaded", model=name)
 
     def cache_bytes(self) -> tuple[int, int]:

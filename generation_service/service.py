@@ -81,7 +81,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         if self._engine.holds(name):
             await self._engine.unload(name)
         else:
-            await self._engine.catalog.describe(name)  # Says what is wrong with the name.
+            await self._engine.catalog.refreshed_names()
+            self._engine.catalog.get(name)  # Says what is wrong with the name.
         return generation_pb2.UnloadModelResponse(model=await self._listed(name))
 
     async def GetEngineStatus(

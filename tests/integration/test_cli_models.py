@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import Shell
+from tests.command_line import Shell, line_with
 from tests.hub import COMMIT, serving_hub
 from tests.processes import free_ports
 
@@ -55,24 +55,27 @@ def test_what_was_pulled_makes_music_until_it_is_removed(shell: Shell, tmp_path:
     write_checkpoint(root / "facebook" / "musicgen-small")
     write_t5(tmp_path / "t5")
     shutil.copytree(tmp_path / "t5" / "hub" / "models--t5-base" / "snapshots" / T5_REVISION, root / "t5-base")
-    with serving_hub(root) as endpoint:
-        pulled = shell.run("models", "pull", "musicgen-small", HF_HOME=str(home), HF_ENDPOINT=endpoint)
-    assert "licence CC-BY-NC-4.0" in pulled.stderr.splitlines()[0]
-    assert re.search(r"facebook/musicgen-small: downloading \d+\.\d+ GB", pulled.stderr)
-    assert COMMIT in pulled.stdout
+    settings = {"HF_HOME": str(home)}
+    with shell.running("serve", DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:0", **settings) as server:
+        line_with('"serving"', server)
+        with serving_hub(root) as endpoint:
+            pulled = shell.run("models", "pull", "musicgen-small", HF_ENDPOINT=endpoint, **settings)
+        assert "licence CC-BY-NC-4.0" in pulled.stderr.splitlines()[0]
+        assert re.search(r"facebook/musicgen-small: downloading \d+\.\d+ GB", pulled.stderr)
+        assert COMMIT in pulled.stdout
 
-    listed = shell.run("models", HF_HOME=str(home))
-    assert re.search(r"musicgen-small \(default\) +32 kHz × 1 +\d+ s +CC-BY-NC-4.0", listed.stdout)
-    assert "musicgen-small" not in listed.stderr
-    assert "musicgen-large" in listed.stderr
-    [made] = shell.generations("generate", "calm piano", "-d", "0.5", HF_HOME=str(home))
-    assert made.model_name == "musicgen-small"
-    assert made.metadata["license"] == "CC-BY-NC-4.0"
+        listed = shell.run("models")
+        assert re.search(r"musicgen-small \(default\) +32 kHz × 1 +\d+ s +CC-BY-NC-4.0", listed.stdout)
+        assert "musicgen-small" not in listed.stderr
+        assert "musicgen-large" in listed.stderr
+        [made] = shell.generations("generate", "calm piano", "-d", "0.5")
+        assert made.model_name == "musicgen-small"
+        assert made.metadata["license"] == "CC-BY-NC-4.0"
 
-    shell.run("models", "remove", "musicgen-small", "--yes", HF_HOME=str(home))
-    assert "dgx-music models pull" in shell.error(
-        "generate", "x", "--model", "musicgen-small", status=1, HF_HOME=str(home)
-    )
+        shell.run("models", "remove", "musicgen-small", "--yes", **settings)
+        assert "musicgen-small" in line_with('"model unloaded"', server)
+        again = shell.run("generate", "x", "--model", "musicgen-small", status=1)
+        assert "musicgen-small' is not installed; dgx-music models pull musicgen-small" in again.stderr
 
 
 def test_only_what_is_needed_is_pulled_and_only_what_was_pulled_is_removed(

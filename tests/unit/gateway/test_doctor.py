@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,30 @@ def test_a_folder_that_can_not_be_used_and_a_full_disk_are_broken(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     found = examined(tmp_path, capsys, status=FAILURE)
     assert "0.10 GB free" in found["data directory"]["found"]
+
+
+@pytest.mark.parametrize("engine", ["native", "audiocraft"])
+def test_the_engine_that_is_set_and_what_it_needs_are_told(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def version(name: str) -> str:
+        if name == "audiocraft":
+            raise metadata.PackageNotFoundError
+        return "1"
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setenv("DGX_MUSIC_ENGINE", engine)
+    is_set = engine == "audiocraft"
+    found = examined(tmp_path, capsys, status=FAILURE if is_set else 0)
+    assert found["engine"]["found"].startswith(engine)
+    assert found["audiocraft"]["state"] == ("broken" if is_set else "missing")
+    assert "make setup-audiocraft" in found["audiocraft"]["advice"]
+    monkeypatch.setattr(metadata, "version", lambda name: "1")
+    monkeypatch.setenv("DGX_MUSIC_PRECISION", "int8")
+    found = examined(tmp_path, capsys, status=FAILURE if is_set else 0)
+    assert found["audiocraft"]["state"] == "ok"
+    assert found["engine"]["state"] == ("broken" if is_set else "ok")
+    assert ("DGX_MUSIC_PRECISION" in found["engine"]["advice"]) == is_set
 
 
 def test_a_pull_without_the_hubs_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,12 +255,14 @@ async def test_a_model_that_cannot_be_used_is_listed_with_what_is_wrong(tmp_path
         own, sketch = (await stub.ListModels(pb.ListModelsRequest(), timeout=60)).models
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.GetModel(pb.GetModelRequest(name="own"), timeout=60)
+        unloaded = (await stub.UnloadModel(pb.UnloadModelRequest(name="own"), timeout=60)).model
         with pytest.raises(grpc.aio.AioRpcError) as missing:
             await stub.GetModel(pb.GetModelRequest(name="musicgen-small"), timeout=60)
     assert (own.name, own.is_default, own.is_loaded, own.sample_rate_hz) == ("own", True, False, 0)
     failure = read_failure(refused.value)
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
     assert own.problem == failure.message
+    assert unloaded == own
     assert (sketch.name, sketch.problem) == ("sketch", "")
     failure = read_failure(missing.value)
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_NOT_INSTALLED")
