@@ -47,4 +47,5 @@ def remove(name: Name, yes: Yes = False) -> None:
         typer.confirm(f"Delete {name}, {pulled.size_bytes / 1e9:.2f} GB in {pulled.repository}?", abort=True, err=True)
     unloading.unload(name, Everywhere.data_dir)
     pulled.remove()
+    unloading.unload(name, Everywhere.data_dir)  # What was asked for in between; and the server sees that it is gone.
     screen_of().notice(f"deleted {name}; its text encoder stays in the Hugging Face cache, where others may use it")

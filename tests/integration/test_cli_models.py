@@ -74,8 +74,7 @@ def test_what_was_pulled_makes_music_until_it_is_removed(shell: Shell, tmp_path:
 
         shell.run("models", "remove", "musicgen-small", "--yes", **settings)
         assert "musicgen-small" in line_with('"model unloaded"', server)
-        again = shell.run("generate", "x", "--model", "musicgen-small", status=1)
-        assert "musicgen-small' is not installed; dgx-music models pull musicgen-small" in again.stderr
+        assert "dgx-music models pull" in shell.error("generate", "x", "--model", "musicgen-small", status=1)
 
 
 def test_only_what_is_needed_is_pulled_and_only_what_was_pulled_is_removed(
