@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,11 +13,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2
+from generation_service.config import GenerationSettings
+from generation_service.installed import installed_models
 from service_runtime.channel import connect
 from service_runtime.probe import probe
 from tests.processes import free_ports, until_serving
@@ -39,6 +44,27 @@ def test_every_copied_path_of_the_image_exists() -> None:
     assert [path for path in copied if not (ROOT / path).exists()] == []
 
 
+def test_generation_alone_has_the_image_with_torch() -> None:
+    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    stages = stages_of((ROOT / "deploy/Dockerfile").read_text())
+    installed = {name: installed_in(service["build"]["target"], stages) for name, service in services.items()}
+    assert installed.pop("generation") == ["torch==2.13.0", "/src[musicgen]"]
+    assert set(map(tuple, installed.values())) == {("/src[postgres]",)}
+    images = {service["image"]: service["build"]["target"] for service in services.values()}
+    assert images == {"dgx-music": "services", "dgx-music-generation": "generation"}
+
+
+def test_generation_finds_models_in_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    assert services["generation"]["volumes"] == ["models:/data"]
+    for name, value in in_image(str(tmp_path)).items():
+        monkeypatch.setenv(name, value)
+    for folder in ("huggingface/hub/models--facebook--musicgen-small/snapshots/commit", "models/own"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "state_dict.bin").touch()
+    assert set(installed_models(GenerationSettings()).names) == {"musicgen-small", "own", "sketch"}
+
+
 async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     ports = {name: str(port) for name, port in zip(services, free_ports(len(services)), strict=True)}
@@ -48,10 +74,11 @@ async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
             settings = {key: here(value, ports) for key, value in service["environment"].items()}
             volume = tmp_path / name  # Each container has a folder of its own.
             volume.mkdir()
+            settings |= in_image(str(volume))
             processes[name] = await asyncio.create_subprocess_exec(
                 BIN / "dgx-music",
                 *service["command"],
-                env={**os.environ, **settings, "DGX_MUSIC_DATA_DIR": str(volume)},
+                env={**os.environ, **settings},
                 stderr=asyncio.subprocess.PIPE,
             )
         for name, process in processes.items():
@@ -85,6 +112,39 @@ async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
 async def test_the_probe_says_what_is_wrong() -> None:
     (port,) = free_ports(1)
     assert "does not answer" in str(await probe(f"127.0.0.1:{port}"))
+
+
+def stages_of(dockerfile: str) -> dict[str, list[str]]:
+    """Lines of each stage, its FROM first, by name."""
+    stages: dict[str, list[str]] = {}
+    for line in dockerfile.splitlines():
+        if line.startswith("FROM "):
+            lines = stages[line.split()[-1]] = []
+        if line and not line.startswith("#"):
+            lines.append(line)
+    return stages
+
+
+def installed_in(stage: str, stages: dict[str, list[str]]) -> list[str]:
+    """What pip was asked for, in a stage and in those that it is made of."""
+    if stage not in stages:
+        return []
+    first, *lines = stages[stage]
+    installed = installed_in(first.split()[1], stages)
+    for line in lines:
+        if found := re.fullmatch(r"COPY --from=(\S+) /opt/dgx-music /opt/dgx-music", line):
+            installed += installed_in(found[1], stages)
+        elif found := re.fullmatch(r"RUN /opt/dgx-music/bin/pip install (.+)", line):
+            installed += shlex.split(found[1])
+    return installed
+
+
+def in_image(volume: str) -> dict[str, str]:
+    """The images' own settings, for a process whose volume is there."""
+    (line,) = [line for line in stages_of((ROOT / "deploy/Dockerfile").read_text())["base"] if line.startswith("ENV ")]
+    settings = dict(setting.split("=", 1) for setting in line.split()[1:])
+    del settings["PATH"]
+    return {name: value.replace("/data", volume) for name, value in settings.items()}
 
 
 def here(value: str, ports: dict[str, str]) -> str:
