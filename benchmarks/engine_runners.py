@@ -15,7 +15,7 @@ from generation_service.musicgen.config import LmConfig
 from generation_service.musicgen.cuda_graph import CudaGraphs
 from generation_service.musicgen.delay import DelayedCodes
 from generation_service.musicgen.device_sampling import draw_all
-from generation_service.musicgen.kv_cache import KvCache, KvMemory
+from generation_service.musicgen.kv_cache import ROWS, KvCache, KvMemory
 from generation_service.musicgen.linear import Precision
 from generation_service.musicgen.lm import LanguageModel
 from generation_service.musicgen.sampling import Sampler
@@ -50,10 +50,10 @@ class Native:
     def start(self, batch: int, position: int) -> Callable[[], object]:
         config, device = self.lm.config, self.lm.device
         self.caches = [self.memory.reserve(position + MAX_STEPS, PROMPT_TOKENS) for _ in range(batch)]
-        past = torch.randn(*self.caches[0].layers[0][..., :position, :].shape, device=device)
+        past = torch.randn(2, ROWS, config.num_heads, position, config.head_dim, device=device)
         for cache in self.caches:
-            for layer in cache.layers:
-                layer[..., :position, :] = past
+            for index in range(config.num_layers if position else 0):
+                cache.put(index, *past)
             cache.position = position
             self.lm.condition(cache, torch.randn(PROMPT_TOKENS, config.dim))
         samplers = [Sampler(GenerationParameters("", 1, seed)) for seed in range(batch)]

@@ -1,8 +1,17 @@
-"""Keys and values of one request: what its next step attends to."""
+"""Keys and values of one request: what its next step attends to.
+
+At long positions a step's time goes into reading them, so they lie as they are read: for every head the values with a
+line for each position, the keys in blocks of a few positions with a line for each channel. A query's products with the
+keys are then a sum of the keys' lines, weighted by the query, as what attention gives is a sum of the values' lines,
+weighted by the softmax. `torch.embedding_bag` sums lines by weights, as fast as memory can be read; a matrix product of
+one row, on which attention is built, takes twice as long.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +19,8 @@ from torch import Tensor
 from generation_service.musicgen.config import LmConfig
 from service_runtime.errors import InvalidArgument, ResourceExhausted
 
+BLOCK = 32
+"""Positions. Fewer make shorter lines, with a number and a weight each; more are read and left out at the start."""
 ROWS = 2
 """Of a request: with the prompt, and without it for classifier-free guidance."""
 RETRY_SECONDS = 10.0
@@ -23,18 +34,109 @@ class KvCache:
     attention has the same shapes, and gives the same bits, in any company.
     """
 
+    cross: list[Tensor] | None
+    """[2 (key, value), 1, H, T, D] for each layer, of the row that has the prompt. None: there is no prompt."""
+
     def __init__(self, config: LmConfig, capacity: int) -> None:
         self.position = 0
         """Positions written; where the next step writes."""
-        shape = (config.num_layers, 2, ROWS, config.num_heads, capacity, config.head_dim)
-        self.layers = list(torch.empty(shape).unbind(0))
-        """[2 (key, value), 2 (rows), H, capacity, D] for each layer."""
-        self.cross: list[Tensor] | None = None
-        """[2 (key, value), 1, H, T, D] for each layer, of the row that has the prompt. None: there is no prompt."""
+        self.cross = None
+        shape = (config.num_layers, ROWS, config.num_heads, -(-capacity // BLOCK))
+        self._keys = torch.empty(*shape, config.head_dim, BLOCK)
+        """[layers, 2 (rows), H, blocks, D, BLOCK]."""
+        self._values = torch.empty(*shape, BLOCK, config.head_dim)
+        """[layers, 2 (rows), H, blocks, BLOCK, D]."""
+        key_lines, value_lines = self._keys.view(len(self._keys), -1, BLOCK), self._values.flatten(1, -2)
+        self._lines = list(zip(key_lines.unbind(0), value_lines.unbind(0), strict=True))
+        """Of keys, [2 H blocks D, BLOCK], and of values, [2 H blocks BLOCK, D], for each layer."""
+        self._step: _Step | None = None
 
     def rewind(self) -> None:
         """Begin anew at position 0, in the same memory and with the same prompt."""
         self.position = 0
+
+    def drop(self) -> None:
+        """Let the memory go; the cache is not used again."""
+        self._keys = self._values = torch.empty(0)
+        self._lines, self._step, self.cross = [], None, None
+
+    def put(self, index: int, keys: Tensor, values: Tensor) -> None:
+        """Write a layer's next positions, each [2 (rows), H, n, D]. `position` stays: there are more layers."""
+        end = self.position + keys.shape[2]
+        if (end - 1) // BLOCK * BLOCK >= self.position:
+            self._values[index, :, :, (end - 1) // BLOCK] = 0  # As in `begin_step`.
+        at = torch.arange(self.position, end)
+        self._keys[index][:, :, at // BLOCK, :, at % BLOCK] = keys.permute(2, 0, 1, 3)
+        self._values[index].flatten(2, 3)[:, :, self.position : end] = values
+
+    def kept(self, index: int, end: int) -> Tensor:
+        """A layer's positions before `end`: [2 (key, value), 2 (rows), H, end, D]."""
+        return torch.stack([self._keys[index].transpose(-1, -2), self._values[index]]).flatten(3, 4)[..., :end, :]
+
+    def begin_step(self) -> None:
+        """What all layers' `attend` at this position needs."""
+        block, within = divmod(self.position, BLOCK)
+        if not within:
+            # Values that are yet to come have a weight of 0, which makes nothing of a NaN that lies there.
+            self._values[:, :, :, block] = 0
+        if self._step is None or len(self._step.scale) != block + 1:
+            self._step = _Step.of(self._keys.shape, block + 1)
+        self._new_keys = self._keys[:, :, :, block, :, within].unbind(0)
+        self._new_values = self._values[:, :, :, block, within].unbind(0)
+
+    def attend(self, index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Write a layer's next position, and attend to all up to and with it. Each [2 (rows), H, D] → [2 H, D]."""
+        self._new_keys[index].copy_(key)
+        self._new_values[index].copy_(value)
+        step = self._step
+        assert step is not None
+        keys, values = self._lines[index]
+        weights = (query.unsqueeze(2) * step.scale).view(-1)
+        scores = _sum_lines(keys, step.key_lines, step.key_bags, weights)  # [2 H blocks, BLOCK]
+        scores = scores.view(len(step.value_bags), -1)  # [2 H, blocks BLOCK]
+        scores[:, self.position + 1 :] = -torch.inf
+        return _sum_lines(values, step.value_lines, step.value_bags, scores.softmax(-1).view(-1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a step reads, which is the same for all steps within a block."""
+
+    scale: Tensor
+    """[blocks, 1], of a query, for each block that it meets."""
+    key_lines: Tensor
+    """[2 H blocks D], by number, of the first so many blocks of every head."""
+    key_bags: Tensor
+    """[2 H blocks], where the lines of each block begin among them."""
+    value_lines: Tensor
+    """[2 H blocks BLOCK], likewise,"""
+    value_bags: Tensor
+    """and [2 H], where those of each head begin."""
+
+    @classmethod
+    def of(cls, shape: Sequence[int], blocks: int) -> _Step:
+        """`shape` of a cache's keys."""
+        _, rows, heads, capacity, size, _ = shape
+
+        def numbers(end: int, step: int) -> Tensor:
+            return torch.arange(0, end, step, dtype=torch.int32)
+
+        def lines(of_block: int) -> Tensor:
+            every = numbers(rows * heads * capacity * of_block, capacity * of_block)
+            return (every[:, None] + numbers(blocks * of_block, 1)).view(-1)
+
+        return cls(
+            scale=torch.full((blocks, 1), size**-0.5),
+            key_lines=lines(size),
+            key_bags=numbers(rows * heads * blocks * size, size),
+            value_lines=lines(BLOCK),
+            value_bags=numbers(rows * heads * blocks * BLOCK, blocks * BLOCK),
+        )
+
+
+def _sum_lines(table: Tensor, lines: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
+    """table: [lines, D]; numbers of lines, and their weights: [n], bags of them begin at [m] → sums [m, D]."""
+    return torch.embedding_bag(table, lines, bags, False, 0, False, weights)[0]
 
 
 class KvMemory:
@@ -52,18 +154,19 @@ class KvMemory:
         return sum(tuple(self._sizes.values()))
 
     def size_bytes(self, capacity: int, tokens: int) -> int:
-        """What a cache of so many positions takes, with a prompt of so many tokens."""
-        vectors = ROWS * capacity + tokens
+        """What a cache of so many positions takes, in whole blocks, with a prompt of so many tokens."""
+        vectors = ROWS * -(-capacity // BLOCK) * BLOCK + tokens
         return self._config.num_layers * 2 * vectors * self._config.dim * torch.float32.itemsize
 
     def reserve(self, capacity: int, tokens: int = 0) -> KvCache:
         """Raises ResourceExhausted where it does not fit beside the others, InvalidArgument where it never would."""
         size = self.size_bytes(capacity, tokens)
         if size > self.limit_bytes:
+            room = (self.limit_bytes - self.size_bytes(0, tokens)) // self.size_bytes(BLOCK, 0) * BLOCK
             raise InvalidArgument(
                 "duration_seconds",
                 f"its KV cache of {capacity} steps would take {size >> 20} MiB; "
-                f"{self.limit_bytes >> 20} MiB are room for {self.limit_bytes * capacity // size}",
+                f"{self.limit_bytes >> 20} MiB are room for {max(room, 0)}",
                 reason="KV_MEMORY",
             )
         with self._lock:
@@ -85,4 +188,4 @@ class KvMemory:
         """Gives the memory back; the cache is not used again."""
         with self._lock:
             del self._sizes[cache]
-        cache.layers, cache.cross = [], None
+        cache.drop()

@@ -22,9 +22,19 @@ _PACKED_ROWS = 8
 
 
 class Linear(Protocol):
-    """y = x Wᵀ. x: [rows, in] → [rows, out]."""
+    """A product with fixed weights, W: [out, in], and what follows it at once. x: [rows, in] → [rows, out]."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor) -> Tensor:
+        """x Wᵀ."""
+        ...
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """gelu(x Wᵀ)."""
+        ...
+
+    def add(self, x: Tensor, to: Tensor) -> Tensor:
+        """to + x Wᵀ. to: [rows, out]."""
+        ...
 
 
 class PackedLinear:
@@ -35,9 +45,21 @@ class PackedLinear:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.float().contiguous(), _PACKED_ROWS)
 
     def __call__(self, x: Tensor) -> Tensor:
+        return self._product(x, "none", "")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return self._product(x, "gelu", "none")
+
+    def add(self, x: Tensor, to: Tensor) -> Tensor:
+        if len(x) == 1:
+            return to + self(x)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, to, self._weight, None, "add")
+        return y
+
+    def _product(self, x: Tensor, then: str, how: str) -> Tensor:
         # One row would take a vector kernel, which sums in another order.
         rows = x.expand(2, -1).contiguous() if len(x) == 1 else x
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, None, "none", [], "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, self._weight, None, then, [], how)
         return y[: len(x)]
 
 
@@ -56,10 +78,21 @@ class Int8Linear:
         self._weight = torch.ops.onednn.qlinear_prepack((weight / self._scale[:, None]).round_().to(torch.int8), None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        step = x.abs().amax(1, keepdim=True).clamp_min_(_SMALLEST).div_(127)  # [rows, 1]
+        y, step = self._product(x)
+        return y.mul_(step)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return F.gelu(self(x))
+
+    def add(self, x: Tensor, to: Tensor) -> Tensor:
+        return torch.addcmul(to, *self._product(x))
+
+    def _product(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[rows, out], to be multiplied by [rows, 1]."""
+        step = x.abs().amax(1, keepdim=True).clamp_min_(_SMALLEST).div_(127)
         # Unsigned with a zero point: what VNNI multiplies. The half makes the cast round.
         quantized = (x / step).add_(_ZERO_POINT + 0.5).to(torch.uint8)
-        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+        y: Tensor = torch.ops.onednn.qlinear_pointwise.default(
             quantized,
             1.0,
             _ZERO_POINT,
@@ -74,7 +107,7 @@ class Int8Linear:
             [],
             "",
         )
-        return y.mul_(step)
+        return y, step
 
 
 class PlainLinear:
@@ -86,6 +119,12 @@ class PlainLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self._weight.dtype), self._weight)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return F.gelu(self(x))
+
+    def add(self, x: Tensor, to: Tensor) -> Tensor:
+        return to + self(x)
 
 
 def make_linear(weight: Tensor, precision: Precision) -> Linear:

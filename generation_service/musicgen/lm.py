@@ -90,10 +90,12 @@ class LanguageModel:
         x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
         x = x + self._positions[positions]
         x = x.repeat_interleave(ROWS, 0)  # [2 B, dim]: a request's rows side by side
+        for cache in caches:
+            cache.begin_step()
         for index, layer in enumerate(self._layers):
-            x = x + layer.out(self._attend(layer.qkv(layer.norm_self(x)), index, caches))
+            x = layer.out.add(self._attend(layer.qkv(layer.norm_self(x)), index, caches), x)
             self._add_cross(x, layer, index, caches)
-            x = x + layer.down(F.gelu(layer.up(layer.norm_ff(x))))
+            x = layer.down.add(layer.up.gelu(layer.norm_ff(x)), x)
         for cache in caches:
             cache.position += 1
         return self._heads(self._out_norm(x)).view(batch, ROWS, self.config.n_q, self.config.card)
@@ -113,16 +115,16 @@ class LanguageModel:
         mask = torch.ones(count, end, dtype=torch.bool, device=self.device).tril(start)
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm_self(x))
-            kept = cache.layers[index][:, :, :, :end]
             queries, *new = qkv.view(ROWS, count, 3, self.config.num_heads, -1).permute(2, 0, 3, 1, 4)  # [2, H, n, D]
-            kept[:, :, :, start:] = torch.stack(new)
+            cache.put(index, *new)
             if index == self.config.num_layers - 1:
                 break  # What would follow is for logits only.
+            kept = cache.kept(index, end)
             attended = F.scaled_dot_product_attention(queries, kept[0], kept[1], mask)  # [2, H, n, D]
-            x = x + layer.out(attended.transpose(1, 2).reshape(-1, self.config.dim))
+            x = layer.out.add(attended.transpose(1, 2).reshape(-1, self.config.dim), x)
             if cache.cross is not None:
                 x[:count] += self._cross(x[:count], layer, cache.cross[index])
-            x = x + layer.down(F.gelu(layer.up(layer.norm_ff(x))))
+            x = layer.down.add(layer.up.gelu(layer.norm_ff(x)), x)
         cache.position = end
 
     def _cross(self, rows: Tensor, layer: _Layer, cross: Tensor) -> Tensor:
@@ -134,13 +136,9 @@ class LanguageModel:
     def _attend(self, qkv: Tensor, index: int, caches: Sequence[KvCache]) -> Tensor:
         """qkv: [2 B, 3 dim] → [2 B, dim]."""
         config = self.config
-        parts = qkv.view(len(caches), ROWS, 3, config.num_heads, 1, config.head_dim).transpose(1, 2)
-        results = []
-        for part, cache in zip(parts, caches, strict=True):  # part: [3, 2, H, 1, D]
-            end = cache.position + 1
-            layer = cache.layers[index][:, :, :, :end]
-            layer[:, :, :, -1:] = part[1:]
-            results.append(F.scaled_dot_product_attention(part[0], layer[0], layer[1]))  # [2, H, 1, D]
+        parts = qkv.view(len(caches), ROWS, 3, config.num_heads, config.head_dim).unbind(2)  # each [B, 2, H, D]
+        own = zip(*(part.unbind(0) for part in parts), strict=True)
+        results = [cache.attend(index, *part) for cache, part in zip(caches, own, strict=True)]  # each [2 H, D]
         return torch.cat(results).view(-1, config.dim)
 
     def _add_cross(self, x: Tensor, layer: _Layer, index: int, caches: Sequence[KvCache]) -> None:
@@ -156,7 +154,7 @@ class LanguageModel:
             cross = caches[i].cross
             assert cross is not None
             results.append(F.scaled_dot_product_attention(query, cross[index][0], cross[index][1]))  # [1, H, 1, D]
-        rows = rows + layer.cross_out(torch.cat(results).view(-1, config.dim))
+        rows = layer.cross_out.add(torch.cat(results).view(-1, config.dim), rows)
         if len(prompted) == len(caches):
             x[0::ROWS] = rows
         else:

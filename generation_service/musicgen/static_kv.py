@@ -24,8 +24,15 @@ class SlotCache(KvCache):
     def __init__(self, slot: int, layers: list[Tensor]) -> None:
         self.position = 0
         self.slot = slot
-        self.layers = layers
+        self._layers = layers
+        """[2 (key, value), 2 (rows), H, capacity, D] for each layer, plain, as a GPU's attention reads them."""
         self.cross = None
+
+    def put(self, index: int, keys: Tensor, values: Tensor) -> None:
+        self._layers[index][:, :, :, self.position : self.position + keys.shape[2]] = torch.stack([keys, values])
+
+    def kept(self, index: int, end: int) -> Tensor:
+        return self._layers[index][:, :, :, :end]
 
 
 class StaticKv(KvMemory):

@@ -30,8 +30,8 @@ SHAPE = LmConfig(
 
 @pytest.fixture
 def memory() -> KvMemory:
-    """Room for 100 positions."""
-    return KvMemory(SHAPE, KvMemory(SHAPE, 0).size_bytes(100, 0))
+    """Room for 128 positions: 4 blocks of 32, of which a request takes whole ones."""
+    return KvMemory(SHAPE, KvMemory(SHAPE, 0).size_bytes(128, 0))
 
 
 def test_all_of_it_can_be_reserved_again_and_again(memory: KvMemory) -> None:
@@ -45,12 +45,12 @@ def test_all_of_it_can_be_reserved_again_and_again(memory: KvMemory) -> None:
 def test_what_fits_once_others_have_gone_is_asked_to_come_back(memory: KvMemory) -> None:
     memory.reserve(60)
     with pytest.raises(ResourceExhausted) as refused:
-        memory.reserve(41)
+        memory.reserve(65)
     assert refused.value.retry_after_seconds
-    memory.reserve(40)
+    memory.reserve(64)
 
 
 def test_what_never_fits_is_told_how_much_would(memory: KvMemory) -> None:
     memory.reserve(60)
-    with pytest.raises(InvalidArgument, match=r"duration_seconds: .* of 125 steps .* room for 100"):
-        memory.reserve(125)
+    with pytest.raises(InvalidArgument, match=r"duration_seconds: .* of 129 steps .* room for 128"):
+        memory.reserve(129)
