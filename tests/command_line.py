@@ -19,9 +19,9 @@ SECONDS = 60.0
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's, without settings of the person who runs the tests, and without that person's models."""
+    """This process's, without settings of the person who runs the tests, and without that person's models and GPU."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DGX_MUSIC_", "HF_"))}
-    return kept | {"HF_HOME": "/nonexistent"} | settings
+    return kept | {"HF_HOME": "/nonexistent", "DGX_MUSIC_DEVICE": "cpu"} | settings
 
 
 class Shell:

@@ -33,7 +33,8 @@ class Encodec(nn.Module):
 
     @torch.inference_mode()
     def encode(self, samples: FloatArray) -> Tensor:
-        """samples: [frames, channels] at the codec's rate, 1 or 2 channels, at least one frame → codes: [K, n].
+        """samples: [frames, channels] at the codec's rate, 1 or 2 channels, at least one frame → codes: [K, n], on
+        the CPU.
 
         n is frames / hop, rounded up; K is the codec's codebooks, twice as many for stereo.
         """
@@ -41,7 +42,7 @@ class Encodec(nn.Module):
         memory = Memory()
         memory.is_last = True
         codes = self.quantizer.encode(advance_all(self.encoder, audio, memory))  # [channels, K, n]
-        return codes.transpose(0, 1).reshape(-1, codes.shape[-1])
+        return codes.transpose(0, 1).reshape(-1, codes.shape[-1]).cpu()
 
     def decode(self, codes: Tensor, channels: int) -> FloatArray:
         """codes: [K, n] (2 K for stereo) → samples: [n hop, channels], all at once."""

@@ -48,6 +48,9 @@ def run_eagerly(shape: Shape, compute: Callable[[], Tensor]) -> Tensor:
 class StaticLanguageModel(LanguageModel):
     """Its caches are those that `memory` hands out. On the device of `memory`."""
 
+    prefill_positions = 1024
+    """A pass takes the time that launching its kernels takes, as much for one position as for a window's overlap."""
+
     def __init__(
         self,
         checkpoint: Checkpoint,

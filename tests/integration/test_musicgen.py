@@ -103,7 +103,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     common = {"data_dir": folder, "storage_address": files, "export_address": files, "generation_address": address}
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DGX_MUSIC_", "HF_"))}
     environment |= {f"DGX_MUSIC_{name.upper()}": str(value) for name, value in common.items()}
-    environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
+    environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "DGX_MUSIC_DEVICE": "cpu"}
     services = [build_storage(StorageSettings(**common)), build_export(ExportSettings(**common))]
     async with running(services, [files], StorageSettings(**common)), connect(files) as channel:
         process = await asyncio.create_subprocess_exec(

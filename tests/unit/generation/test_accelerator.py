@@ -32,6 +32,7 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused() -> None:
         choose("cuda", "auto")
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not has_cuda, reason="needs a GPU")
 def test_with_a_gpu_auto_is_cuda_in_bf16() -> None:
     assert choose("auto", "auto") == choose("cuda", "auto") == ("cuda", "bf16")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,10 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from torch import Tensor
 
+from generation_service.config import GenerationSettings
 from generation_service.faults import is_fatal, is_out_of_memory
+from generation_service.installed import installed_models
+from generation_service.loaded import LoadedModels
 from generation_service.model import FloatArray, GenerationParameters
 from generation_service.musicgen.checkpoint import read_checkpoint
 from generation_service.musicgen.config import lm_config
@@ -26,6 +30,7 @@ from generation_service.musicgen.loading import find_musicgen, load_musicgen
 from generation_service.musicgen.musicgen import MusicGen, MusicGenState
 from generation_service.musicgen.static_kv import StaticKv
 from generation_service.musicgen.static_lm import StaticLanguageModel
+from tests.golden_codes import clip as golden_clip
 
 pytestmark = [
     pytest.mark.cuda,
@@ -138,6 +143,31 @@ def test_the_codec_streams_what_it_decodes_at_once_and_what_the_cpu_decodes(mono
     pieces = [decoder.push(piece) for piece in codes.split(25, dim=1)]
     np.testing.assert_allclose(np.concatenate([*pieces, decoder.finish()]), whole, atol=1e-3)
     np.testing.assert_allclose(whole, on_cpu.decode(codes, 1), atol=1e-3)
+
+
+def test_an_unloaded_model_gives_its_memory_back(mono: Path, t5: None) -> None:
+    catalog = installed_models(GenerationSettings(model_folders=(mono,), device="cuda"))
+    models = LoadedModels(catalog)
+    loaded = models.get(catalog.get("mono").describe())
+    state = loaded.prefill(GenerationParameters("calm piano", 20 * HOP, seed=1))
+    run(loaded, [state])
+    loaded.release(state)
+    kept, reserved = loaded.memory.limit_bytes, torch.cuda.memory_reserved()
+    gone = weakref.ref(loaded)
+    del loaded, state
+    models.forget("mono")
+    assert gone() is None
+    assert torch.cuda.memory_reserved() <= reserved - kept
+
+
+def test_a_clip_is_continued_as_the_cpu_would_read_it(model: MusicGen, mono: Path) -> None:
+    clip = golden_clip(1, 40 * HOP)
+    state = model.prefill(GenerationParameters("calm piano", 20 * HOP, seed=1, prompt_audio=clip))
+    exact = load_encodec(mono).encode(clip)
+    agree = (state.codes.frames(0, 40) == exact).float().mean()
+    assert agree > 0.95, "a tie may break otherwise"
+    assert len(run(model, [state])[0]) == 20 * HOP
+    model.release(state)
 
 
 def test_memory_that_runs_out_fails_the_request_that_wanted_it(
