@@ -35,7 +35,6 @@ LONGEST_SECONDS = 600.0
 """Of a piece, which takes as many windows as it needs."""
 MAX_REQUESTS = 8
 """At once on a GPU, where all KV caches are allocated with the model. On the CPU only memory bounds them."""
-_HUB_OWNER = "facebook"
 _CHANNELS = {1: "mono", 2: "stereo"}
 
 
@@ -49,31 +48,6 @@ class FoundModel:
     precision: Precision
     checkpoint: Checkpoint
     config: LmConfig
-
-
-def hub_folder(name: str, revision: str = "main") -> Path:
-    """Where the Hugging Face cache has a model, e.g. "musicgen-small" of facebook/. Nothing is downloaded.
-
-    The folder's own name is the commit. Raises FailedPrecondition that says how to get what is missing.
-    """
-    repository = f"{_HUB_OWNER}/{name}"
-    command = f"hf download {repository} {LM_FILE} {COMPRESSION_FILE} --revision {revision}"
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError as error:
-        raise FailedPrecondition(
-            f"{name} would be in the Hugging Face cache, but huggingface_hub is not installed; pip install "
-            "huggingface_hub, or name a folder",
-            reason="HUGGINGFACE_HUB_MISSING",
-        ) from error
-    found = [try_to_load_from_cache(repository, file, revision=revision) for file in (LM_FILE, COMPRESSION_FILE)]
-    if not all(isinstance(file, str) for file in found):
-        raise FailedPrecondition(
-            f"{repository} at {revision} is not in the Hugging Face cache; {command}",
-            reason="MODEL_NOT_PULLED",
-            metadata={"model": name},
-        )
-    return Path(str(found[0])).parent
 
 
 def find_musicgen(

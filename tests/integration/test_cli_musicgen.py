@@ -133,6 +133,14 @@ def test_a_missing_text_encoder_fails_the_generation_and_says_how_to_get_it(shel
     assert (states["model"], states["hub cache"]) == ("ok", "broken")
 
 
+def test_missing_audiocraft_is_one_line(shell: Shell, tiny: Path, hf_home: str, tmp_path: Path) -> None:
+    (tmp_path / "audiocraft.py").write_text("raise ImportError('not here')")
+    settings = {"DGX_MUSIC_ENGINE": "audiocraft", "PYTHONPATH": str(tmp_path), "HF_HOME": hf_home}
+    done = shell.run("generate", "x", "-d", "1", "--model", str(tiny), status=1, **settings)
+    *_, line = done.stderr.splitlines()
+    assert "audiocraft can't be imported (not here); make setup-audiocraft, or take the native engine" in line
+
+
 def test_a_server_takes_the_model_from_its_data_directory(shell: Shell, tiny: Path, hf_home: str) -> None:
     with shell.running("serve", DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:0", HF_HOME=hf_home) as server:
         line_with('"serving"', server)

@@ -232,6 +232,7 @@ def test_streams_pushed_together_get_what_each_gets_alone(codec: Encodec, shape:
         np.testing.assert_allclose(np.concatenate(pieces[index]), whole, atol=1e-5)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("sizes", [[1], [5], [25]], ids=str)
 def test_cuda_gives_the_same(
