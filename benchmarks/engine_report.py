@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.engine_runners import AUDIOCRAFT, Audiocraft, Runner, native_runners
+from benchmarks.engine_transformers import TRANSFORMERS, Transformers
 from generation_service.model import GenerationParameters, ModelInfo
 from generation_service.musicgen.checkpoint import read_checkpoint
 from generation_service.musicgen.conditioner import TextConditioner
@@ -28,15 +29,41 @@ PROMPT = "a calm piano"
 STEPS_A_TURN = 5
 CHECKED_FRAMES = 24
 FIRST_SECONDS = 0.1
+BANDWIDTH = "bandwidth"
 
 Times = dict[str, list[float]]
 """By runner: seconds a step, the median of each turn. The turns of a round stand at the same place."""
 
 
-def measure(runners: Sequence[Runner], batch: int, position: int, rounds: int) -> Times:
+class Bandwidth:
+    """How fast memory is read: by summing 1 GB, which no cache holds, with the threads that the engines have."""
+
+    def __init__(self, device: str) -> None:
+        self._data = torch.ones(250_000_000, device=device)
+
+    def __call__(self, reads: int = 2) -> float:
+        """Bytes a second, the best of so many reads."""
+        best = float("inf")
+        for _ in range(reads):
+            began = time.perf_counter()
+            self._data.sum()
+            _wait()
+            best = min(best, time.perf_counter() - began)
+        return self._data.nbytes / best
+
+
+def measure(
+    runners: Sequence[Runner], batch: int, position: int, rounds: int, bandwidth: Bandwidth | None = None
+) -> Times:
+    """With `bandwidth`, it has a turn before every runner's; what is kept is each round's best, under BANDWIDTH."""
     times: Times = {runner.name: [] for runner in runners}
+    read: list[float] = []
     for _ in range(rounds):
+        if bandwidth:
+            read.append(bandwidth())
         for runner in runners:
+            if bandwidth:
+                read[-1] = max(read[-1], bandwidth())
             step = runner.start(batch, position)
             step()
             _wait()
@@ -48,16 +75,16 @@ def measure(runners: Sequence[Runner], batch: int, position: int, rounds: int) -
                 turn.append(time.perf_counter() - began)
             runner.stop()
             times[runner.name].append(statistics.median(turn))
-    return times
+    return times | ({BANDWIDTH: read} if bandwidth else {})
 
 
 def report(title: str, columns: list[int], results: list[Times], scale: Callable[[int, float], float]) -> None:
     """Medians. Ratios first, of the two turns of a round, so that what else the machine does hits both."""
-    names = list(results[0])
-    base = AUDIOCRAFT if AUDIOCRAFT in names else names[0]
+    bases = [base for base in (AUDIOCRAFT, TRANSFORMERS) if base in results[0]]
+    names = [name for name in results[0] if name != BANDWIDTH]
     print(f"\n| {title} | {' | '.join(map(str, columns))} |\n| --- |{' --- |' * len(columns)}")
-    for name in names:
-        if name != base:
+    for base in bases or names[:1]:
+        for name in names[names.index(base) + 1 :]:
             pairs = [zip(times[base], times[name], strict=True) for times in results]
             ratios = [statistics.median(theirs / ours for theirs, ours in pair) for pair in pairs]
             print(f"| {name} / {base} | {' | '.join(f'**{ratio:.2f}×**' for ratio in ratios)} |")
@@ -95,6 +122,10 @@ def first_audio(models: dict[str, MusicGen], rounds: int) -> None:
 def peak_memory(engine: str, folder: Path, device: str) -> None:
     """Of this process, which loads a model and makes a second of audio: prints MiB, of the GPU where there is one."""
     model: Any
+    if engine == TRANSFORMERS:
+        _transformers_second(folder, device)
+        _print_peak(device)
+        return
     if engine == AUDIOCRAFT:
         from generation_service.audiocraft_engine import load_audiocraft
 
@@ -106,21 +137,22 @@ def peak_memory(engine: str, folder: Path, device: str) -> None:
     state, made = model.prefill(GenerationParameters(PROMPT, rate, seed=1)), 0
     while made < rate:
         made += len(model.step([state])[0])
+    _print_peak(device)
+
+
+def _transformers_second(folder: Path, device: str) -> None:
+    """As many steps as a second takes. Its decoder is not measured, so it is not loaded either."""
+    checkpoint = read_checkpoint(folder / "state_dict.bin")
+    config = lm_config(checkpoint)
+    text = TextConditioner(checkpoint, config, device).encode(PROMPT)
+    assert text is not None
+    Transformers(checkpoint, config, device).greedy(text, FRAME_RATE_HZ)
+
+
+def _print_peak(device: str) -> None:
     status = Path("/proc/self/status").read_text()
     host = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) >> 10
     print(torch.cuda.max_memory_allocated() >> 20 if device == "cuda" else host)
-
-
-def read_bandwidth(device: str) -> float:
-    """Bytes a second of reading 1 GB, the best of ten."""
-    data = torch.ones(250_000_000, device=device)
-    best = float("inf")
-    for _ in range(10):
-        began = time.perf_counter()
-        data.sum()
-        _wait()
-        best = min(best, time.perf_counter() - began)
-    return data.nbytes / best
 
 
 def weights_a_step(config: LmConfig) -> int:
@@ -142,22 +174,28 @@ def run(
     gpu = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if device == "cuda" else "no GPU used"
     print(f"{_cpu_name()}, {torch.get_num_threads()} threads, {gpu}, torch {torch.__version__}; ", end="")
     print(f"load average {os.getloadavg()[0]:.1f} at the start; {rounds} rounds of turns, medians")
-    try:
-        reference = Audiocraft(folder, config, device)
-    except ImportError as error:
-        print(f"audiocraft is not installed ({error}): no ratios to it")
-    else:
-        runners.insert(0, reference)
-        text = conditioner.encode(PROMPT)
-        assert text is not None
-        same = reference.greedy(PROMPT, CHECKED_FRAMES).cpu() == natives[0].greedy(text, CHECKED_FRAMES)
-        print(f"greedy codes of {natives[0].name} equal to audiocraft's: {int(same.sum())} of {same.numel()}")
+    text = conditioner.encode(PROMPT)
+    assert text is not None
+    codes = natives[0].greedy(text, CHECKED_FRAMES)
+    others: list[Runner] = []
+    for name in (AUDIOCRAFT, TRANSFORMERS):
+        try:
+            other = (
+                Audiocraft(folder, config, device) if name == AUDIOCRAFT else Transformers(checkpoint, config, device)
+            )
+        except (ImportError, ValueError, RuntimeError) as error:
+            print(f"{name} is left out, as it can't be loaded here ({error}): no ratios to it")
+            continue
+        others.append(other)
+        greedy = other.greedy(PROMPT, CHECKED_FRAMES) if name == AUDIOCRAFT else other.greedy(text, CHECKED_FRAMES)
+        same = greedy.cpu() == codes
+        print(f"greedy codes of {natives[0].name} equal to those of {name}: {int(same.sum())} of {same.numel()}")
+    runners[:0] = others
 
-    # What the machine lends varies with what else runs on it and beside it: probed before, between and after.
-    bandwidths, at_positions = [read_bandwidth(device)], []
-    for position in positions:
-        at_positions.append(measure(runners, 1, position, rounds))
-        bandwidths.append(read_bandwidth(device))
+    bandwidth = Bandwidth(device)
+    at_positions = [measure(runners, 1, position, rounds, bandwidth) for position in positions]
+    bandwidths = [read for times in at_positions for read in times[BANDWIDTH]]
+    del bandwidth
     report("steps/s, batch 1, at position", positions, at_positions, lambda _, seconds: 1 / seconds)
     of_batches = [measure(runners, batch, batch_position, rounds) for batch in batches]
     title = f"audio-s/s from position {batch_position}, batch"
@@ -170,13 +208,21 @@ def run(
         command = [sys.executable, "-m", "benchmarks.engine", "--folder", str(folder), "--device", device]
         engine = name.split(",")[0]
         result = subprocess.run([*command, "--memory-of", engine], check=True, capture_output=True, text=True)
-        print(f"| {engine} | {result.stdout.split()[-1]} |")
-    bandwidth = max(bandwidths)
-    print(f"\nMemory bandwidth {min(bandwidths) / 1e9:.1f} to {bandwidth / 1e9:.1f} GB/s; by the highest:", end="")
+        what = f"{engine}, without a decoder" if engine == TRANSFORMERS else engine
+        print(f"| {what} | {result.stdout.split()[-1]} |")
+    print(
+        f"\nMemory bandwidth {min(bandwidths) / 1e9:.1f} to {max(bandwidths) / 1e9:.1f} GB/s in single rounds.", end=""
+    )
+    start = at_positions[0]
     for one in natives:
-        bound = bandwidth / (weights_a_step(config) * one.bytes_a_weight)
-        reached = 1 / statistics.median(at_positions[0][one.name]) / bound
-        print(f" {one.name} at most {bound:.1f} steps/s, at position {positions[0]} reached {reached:.0%};", end="")
+        size = weights_a_step(config) * one.bytes_a_weight
+        bound = statistics.median(read / size for read in start[BANDWIDTH])
+        reached = [size / read / seconds for read, seconds in zip(start[BANDWIDTH], start[one.name], strict=True)]
+        print(
+            f" {one.name} could make {bound:.1f} steps/s, and at position {positions[0]} reached "
+            f"{statistics.median(reached):.0%} of what its round allowed ({min(reached):.0%} to {max(reached):.0%}).",
+            end="",
+        )
     print(f" Load average {os.getloadavg()[0]:.1f} at the end.")
 
 

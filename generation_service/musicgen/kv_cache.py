@@ -50,6 +50,9 @@ class KvCache:
         self._lines = list(zip(key_lines.unbind(0), value_lines.unbind(0), strict=True))
         """Of keys, [2 H blocks D, BLOCK], and of values, [2 H blocks BLOCK, D], for each layer."""
         self._step: _Step | None = None
+        self._new_keys: Sequence[Tensor] = ()
+        """Where the step's go, [2 (rows), H, D] for each layer."""
+        self._new_values: Sequence[Tensor] = ()
 
     def rewind(self) -> None:
         """Begin anew at position 0, in the same memory and with the same prompt."""
@@ -59,6 +62,7 @@ class KvCache:
         """Let the memory go; the cache is not used again."""
         self._keys = self._values = torch.empty(0)
         self._lines, self._step, self.cross = [], None, None
+        self._new_keys = self._new_values = ()
 
     def put(self, index: int, keys: Tensor, values: Tensor) -> None:
         """Write a layer's next positions, each [2 (rows), H, n, D]. `position` stays: there are more layers."""
