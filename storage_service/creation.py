@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from service_runtime.errors import InvalidArgument
 from storage_service import prompts
+from storage_service.change import Change, note
 from storage_service.continuation import Continuation
 from storage_service.models import RETURNED_ROW_WINS, Generation, draw_seed
-from storage_service.notifier import Change, note
 from storage_service.sampling import Sampling, check_sampling
 from storage_service.states import FileEncoding, GenerationStatus
 from storage_service.upsert import insert_into

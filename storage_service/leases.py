@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from service_runtime.errors import Aborted, InvalidArgument, ServiceError
+from storage_service.change import Change, note
 from storage_service.clock import later, now
 from storage_service.lifecycle import FREE_OF_LEASE, MAX_BACKOFF_DOUBLINGS, get, move
 from storage_service.models import RETURNED_ROW_WINS, Generation
-from storage_service.notifier import Change, note
 from storage_service.states import (
     COMPLETE,
     FAIL,

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from service_runtime.errors import NotFound
+from storage_service.change import Change, note
 from storage_service.clock import now
 from storage_service.models import RETURNED_ROW_WINS, Generation
-from storage_service.notifier import Change, note
 from storage_service.states import CANCEL, DELETABLE, RETRY, GenerationStatus, Transition, illegal_transition
 from storage_service.validation import check_uuid
 

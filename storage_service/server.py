@@ -24,7 +24,7 @@ class StorageServer:
     def __init__(self, settings: StorageSettings) -> None:
         self._settings = settings
         self._store = Store(settings)
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def add_to(self, server: grpc.aio.Server) -> None:
         servicer = StorageServicer(self._store, self._settings.max_attempts)
@@ -32,21 +32,23 @@ class StorageServer:
 
     async def start(self) -> None:
         await self._store.open()
-        self._sweeper = asyncio.create_task(sweep(self._store, self._settings.lease_sweep_seconds))
+        self._tasks = [asyncio.create_task(sweep(self._store, self._settings.lease_sweep_seconds))]
+        if self._store.is_shared:
+            self._tasks.append(asyncio.create_task(self._store.listen()))
 
     async def check(self) -> None:
-        if self._sweeper is not None and self._sweeper.done():
-            # Without it the jobs of workers that died would stay theirs.
-            raise Unavailable("the sweep of expired leases has ended; restart the server", reason="SWEEP_ENDED")
+        if any(task.done() for task in self._tasks):
+            # Without them the jobs of workers that died would stay theirs, and other servers' changes go unheard.
+            raise Unavailable("the sweep or the listening has ended; restart the server", reason="BACKGROUND_ENDED")
         await self._store.read(lambda session: session.execute(text("SELECT 1")))
 
     async def drain(self) -> None:
         self._store.notifier.close()
 
     async def stop(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._store.close()
 
 

@@ -296,11 +296,10 @@ async def test_health_fails_when_the_sweep_has_ended(settings: StorageSettings) 
     server = StorageServer(settings)
     await server.start()
     await server.check()
-    assert server._sweeper is not None
-    server._sweeper.cancel()
-    await asyncio.wait([server._sweeper])
+    server._tasks[0].cancel()
+    await asyncio.wait([server._tasks[0]])
     with pytest.raises(Unavailable) as raised:
         await server.check()
-    assert raised.value.reason == "SWEEP_ENDED"
+    assert raised.value.reason == "BACKGROUND_ENDED"
     await server.drain()
     await server.stop()
