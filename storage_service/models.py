@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ColumnElement, Enum, Index, Integer, MetaData, Text, inspect, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, object_session
 
+from storage_service.change import Change, note
 from storage_service.clock import UtcDateTime, now
 from storage_service.states import (
     FINISHED,
@@ -204,6 +205,7 @@ class Generation(Base):
         if session.scalars(statement, execution_options=RETURNED_ROW_WINS).one_or_none() is None:
             session.refresh(self)
             raise illegal_transition(self.id, f"mark {target}", self.status, allowed)
+        note(session, Change(self.id, self.model_name, claimable=self.is_pending))
 
 
 class Prompt(Base):
