@@ -14,8 +14,8 @@ from storage_service.validation import check_prompt
 
 
 def text_sha256(text: str) -> str:
-    """What a prompt's uniqueness hangs on: SHA-256 of its UTF-8, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """What a prompt's uniqueness hangs on: the first 128 bits of SHA-256 of its UTF-8, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def count_use(session: Session, text: str) -> Prompt:

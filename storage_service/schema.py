@@ -17,7 +17,7 @@ from service_runtime.errors import FailedPrecondition
 from storage_service.database import Database
 from storage_service.models import Base
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """The revisions that this version knows, oldest first."""
 
 _VERSION_TABLE = "alembic_version"
@@ -40,7 +40,7 @@ def current(url: str | URL) -> str | None:
 def check(url: str | URL) -> None:
     """Raises FailedPrecondition, saying what to run, unless the schema is the one that this version knows."""
     with _opened(url) as database:
-        _check_revision(current_revision(database))
+        check_database(database)
 
 
 def reset(url: str | URL) -> None:
@@ -67,6 +67,11 @@ def upgrade_database(database: Database) -> None:
             _check_revision(revision)
         if revision != REVISIONS[-1]:
             _run_migrations(connection)
+
+
+def check_database(database: Database) -> None:
+    """As `check`, on a database that is open."""
+    _check_revision(current_revision(database))
 
 
 def reset_database(database: Database) -> None:
