@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import URL, Connection, inspect, text
 
@@ -25,10 +26,18 @@ _VERSION_TABLE = "alembic_version"
 _MIGRATION_LOCK = 0x6467_786D  # "dgxm": the advisory lock that migrations on Postgres take
 
 
-def upgrade(url: str | URL) -> None:
+def upgrade(url: str | URL, revision: str = REVISIONS[-1]) -> None:
     """Brings the schema up to date, from any earlier revision or from nothing. Data stays; all or nothing."""
     with _opened(url) as database:
-        upgrade_database(database)
+        upgrade_database(database, revision)
+
+
+def downgrade(url: str | URL, revision: str) -> None:
+    """Takes the schema back to an earlier revision, or all of it away ("base"), and the data with it that the earlier
+    one has no place for; all or nothing."""
+    with _opened(url) as database, database.connect_for_writing() as connection:
+        _lock(connection)
+        _run_migrations(connection, "downgrade", revision)
 
 
 def current(url: str | URL) -> str | None:
@@ -58,15 +67,15 @@ def ensure(database: Database) -> None:
         _check_revision(revision)
 
 
-def upgrade_database(database: Database) -> None:
+def upgrade_database(database: Database, revision: str = REVISIONS[-1]) -> None:
     """As `upgrade`, on a database that is open."""
     with database.connect_for_writing() as connection:
         _lock(connection)
-        revision = _revision_of(connection)
-        if revision is not None and revision not in REVISIONS:
-            _check_revision(revision)
-        if revision != REVISIONS[-1]:
-            _run_migrations(connection)
+        found = _revision_of(connection)
+        if found is not None and found not in REVISIONS:
+            _check_revision(found)
+        if found != revision:
+            _run_migrations(connection, "upgrade", revision)
 
 
 def check_database(database: Database) -> None:
@@ -80,7 +89,7 @@ def reset_database(database: Database) -> None:
         _lock(connection)
         Base.metadata.drop_all(connection)
         connection.execute(text(f"DROP TABLE IF EXISTS {_VERSION_TABLE}"))
-        _run_migrations(connection)
+        _run_migrations(connection, "upgrade", REVISIONS[-1])
 
 
 def current_revision(database: Database) -> str | None:
@@ -134,7 +143,7 @@ def _lock(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
 
 
-def _run_migrations(connection: Connection) -> None:
+def _run_migrations(connection: Connection, direction: Literal["upgrade", "downgrade"], revision: str) -> None:
     from alembic import command
     from alembic.config import Config
 
@@ -144,7 +153,8 @@ def _run_migrations(connection: Connection) -> None:
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    move = command.upgrade if direction == "upgrade" else command.downgrade
+    move(config, revision)
 
 
 @contextmanager

@@ -19,14 +19,7 @@ from storage_service.database import Database
 from storage_service.models import Generation
 from storage_service.states import GenerationStatus
 from storage_service.store import Store
-from tests.postgres import postgres_server, url_of
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a server of this test run."""
-    with postgres_server() as connection:
-        yield connection
+from tests.postgres import url_of
 
 
 @pytest.fixture(scope="session")
