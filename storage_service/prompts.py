@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,14 +20,20 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def count_use(session: Session, text: str) -> Prompt:
-    """Counts one use of a prompt, the first or one more, in one statement."""
+def count_use(session: Session, text: str, uses: int = 1) -> Prompt:
+    """Counts a use of a prompt, or several, the first or more, in one statement."""
     check_prompt("prompt", text)
-    statement = insert_into(session, Prompt).values(text=text, text_sha256=text_sha256(text))
+    statement = insert_into(session, Prompt).values(text=text, text_sha256=text_sha256(text), used_count=uses)
     counted = statement.on_conflict_do_update(
-        index_elements=[Prompt.text_sha256], set_={"used_count": Prompt.used_count + 1, "last_used_at": now()}
+        index_elements=[Prompt.text_sha256], set_={"used_count": Prompt.used_count + uses, "last_used_at": now()}
     ).returning(Prompt)
     return session.scalars(counted, execution_options=RETURNED_ROW_WINS).one()
+
+
+def count_uses(session: Session, texts: Iterable[str]) -> None:
+    """Counts one use for each text. In one order for all transactions: those that share prompts would deadlock else."""
+    for text, uses in sorted(Counter(texts).items()):
+        count_use(session, text, uses)
 
 
 def find(session: Session, text: str) -> Prompt | None:
