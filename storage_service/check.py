@@ -14,6 +14,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from storage_service import prompts, schema
+from storage_service.counts import differences
 from storage_service.database import Database
 from storage_service.models import Generation, Prompt
 from storage_service.states import FINISHED, GenerationStage, GenerationStatus
@@ -57,6 +58,7 @@ def walk(database: Database) -> Iterator[Finding]:
             yield from _generations(database)
             yield from _prompts(database)
             yield from _uses(database)
+            yield from _counts(database)
     except DatabaseError as error:  # A damaged file may not even bear to be looked at.
         yield Finding("database", f"can't be read: {str(error.orig).partition(chr(10))[0]}")
 
@@ -184,6 +186,15 @@ def _uses(database: Database) -> Iterator[Finding]:
     for prompt, made, counted in miscounted:
         shown = prompt[:_SHOWN_CHARACTERS].replace("\n", " ")
         yield Finding(f"prompt {shown!r}", f"is counted {counted} times, and {made} generations were made from it")
+
+
+def _counts(database: Database) -> Iterator[Finding]:
+    with database.read() as session:
+        if not database.is_sqlite:  # Where every statement would see what was committed before it.
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        found = differences(session)
+    for difference in found:
+        yield Finding("counts", difference)
 
 
 def _ranges(database: Database, key: InstrumentedAttribute[Key]) -> Iterator[ColumnElement[bool]]:
