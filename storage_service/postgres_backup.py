@@ -19,7 +19,7 @@ from storage_service.base import Base
 from storage_service.database import Database
 
 _DEBIAN = Path("/usr/lib/postgresql")
-"""Where Debian keeps the tools of each version, besides the one on PATH."""
+"""Where Debian keeps the tools of each version; one of them is on PATH."""
 
 _REVISION = re.compile(r"^COPY \S+alembic_version \(version_num\) FROM stdin;\n(\w+)\n", re.MULTILINE)
 
@@ -72,7 +72,8 @@ def _tool(name: str, database: Database) -> str:
     with database.read() as session:
         major = int(session.scalar(text("SHOW server_version_num")) or 0) // 10000
     seen = []
-    for path in (shutil.which(name), shutil.which(name, path=_DEBIAN / str(major) / "bin")):
+    for folder in (*os.get_exec_path(), _DEBIAN / str(major) / "bin"):
+        path = shutil.which(name, path=folder)
         if path is None:
             continue
         version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
@@ -82,7 +83,7 @@ def _tool(name: str, database: Database) -> str:
     raise FailedPrecondition(
         f"this takes the {name} of PostgreSQL {major}, as the server is of that version"
         f"{''.join(f'; {one}' for one in seen)}: "
-        f"install PostgreSQL {major}'s client (Debian: postgresql-client-{major}), or put its bin folder first in PATH",
+        f"install PostgreSQL {major}'s client (Debian: postgresql-client-{major}), or put its bin folder on PATH",
         reason="POSTGRES_TOOL_MISSING",
         metadata={"tool": name, "version": str(major)},
     )
