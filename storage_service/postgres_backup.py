@@ -72,7 +72,7 @@ def _tool(name: str, database: Database) -> str:
     with database.read() as session:
         major = int(session.scalar(text("SHOW server_version_num")) or 0) // 10000
     seen = []
-    for folder in (*os.get_exec_path(), _DEBIAN / str(major) / "bin"):
+    for folder in (*os.get_exec_path(), str(_DEBIAN / str(major) / "bin")):
         path = shutil.which(name, path=folder)
         if path is None:
             continue
