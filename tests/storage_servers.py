@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from dgx_music.storage.v1 import storage_pb2 as pb
@@ -38,7 +38,7 @@ async def storage_server(url: str, address: str, **settings: str) -> AsyncIterat
             await StorageServiceStub(channel).GetStatistics(pb.GetStatisticsRequest(), timeout=30, wait_for_ready=True)
         yield process
     finally:
-        if process.returncode is None:
+        with suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
 
