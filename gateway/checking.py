@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from export_service.library import DAYS, OUTPUTS, sha256_of
+from storage_service.backup import still
 from storage_service.check import CompletedFile, Finding, completed_files, is_completed, known_ids, walk
 from storage_service.database import Database
 
@@ -18,17 +19,19 @@ def findings(database: Database, data_dir: Path, *, read_files: bool) -> Iterato
 
     `read_files`: each file is read whole, and held against the SHA-256 that was noted when it landed.
     """
-    damaged = False
-    for finding in walk(database):
-        damaged |= finding.where == "database"
-        yield finding
-    if not damaged and (data_dir / OUTPUTS).is_dir():
-        yield from _files(database, data_dir, read_files)
-        yield from _strays(database, data_dir)
+    with still(database) as moment:
+        damaged = False
+        for finding in walk(moment):
+            damaged |= finding.where == "database"
+            yield finding
+        if damaged or not (data_dir / OUTPUTS).is_dir():
+            return
+        yield from _files(moment, database, data_dir, read_files)
+    yield from _strays(database, data_dir)
 
 
-def _files(database: Database, data_dir: Path, read_files: bool) -> Iterator[Finding]:
-    for file in completed_files(database):
+def _files(moment: Database, database: Database, data_dir: Path, read_files: bool) -> Iterator[Finding]:
+    for file in completed_files(moment):
         problem = _problem(file, data_dir, read_files)
         if problem is not None and is_completed(database, file):
             yield Finding(f"generation {file.generation_id}", problem)

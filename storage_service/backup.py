@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+
+from sqlalchemy import URL
 
 from service_runtime.errors import FailedPrecondition, Unavailable
 from service_runtime.failpoints import failpoint
@@ -41,10 +44,8 @@ def back_up(database: Database, path: Path) -> None:
         with _file_errors(path):
             os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # Prompts may be nobody else's matter.
         if database.is_sqlite:
-            with _sqlite_errors(path), _sqlite(database) as source, closing(sqlite3.connect(part)) as target:
-                _copy(source, target, database.busy_timeout_seconds)
-                target.execute("PRAGMA journal_mode=DELETE")  # In WAL mode, it would not be one file.
-                _check_integrity(target, path)
+            with _sqlite_errors(path), _copied(database, part) as copy:
+                _check_integrity(copy, path)
         else:
             postgres_backup.dump(database, part)
         with _file_errors(path):
@@ -54,6 +55,25 @@ def back_up(database: Database, path: Path) -> None:
             _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def still(database: Database) -> Iterator[Database]:
+    """The database as of one moment, for long statements, while the block runs. A reader of SQLite keeps writers
+    waiting: there it is a copy, beside the file. On Postgres, where it does not, it is the database itself."""
+    if not database.is_sqlite:
+        yield database
+        return
+    file = _file_of(database)
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+        path = Path(folder, "still.db")
+        with _sqlite_errors(file), _copied(database, path):
+            pass
+        copy = Database(URL.create("sqlite", database=str(path)))
+        try:
+            yield copy
+        finally:
+            copy.dispose()
 
 
 def revision_in(database: Database, path: Path) -> str:
@@ -89,6 +109,16 @@ def restore(database: Database, path: Path) -> str:
     with _sqlite_errors(path), _read_only(path) as source, _sqlite(database) as target:
         _copy(source, target, database.busy_timeout_seconds)
     return revision
+
+
+@contextmanager
+def _copied(database: Database, path: Path) -> Iterator[sqlite3.Connection]:
+    """A copy of SQLite at `path`, not yet synced."""
+    with _sqlite(database) as source, closing(sqlite3.connect(path)) as target:
+        target.execute("PRAGMA synchronous=OFF")
+        _copy(source, target, database.busy_timeout_seconds)
+        target.execute("PRAGMA journal_mode=DELETE")  # In WAL mode, it would not be one file.
+        yield target
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, patience_seconds: float) -> None:

@@ -1,6 +1,6 @@
 """Whether a database holds only what the state machine can have written: `walk` gives what is wrong, row by row.
 
-Rows are read in short statements, a range of ids each, so that a server that runs meanwhile is not kept waiting.
+It takes statements that are long where there are many rows: while a server runs, let it walk `backup.still`.
 """
 
 from __future__ import annotations

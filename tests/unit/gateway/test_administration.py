@@ -99,6 +99,22 @@ def test_a_file_that_can_not_be_read_is_told(db: Command, data_dir: Path) -> Non
     assert f"generation {made}: its file outputs/{'a' * 300} can't be read" in db("check")[1]
 
 
+def test_a_damaged_database_is_told(db: Command, data_dir: Path) -> None:
+    db("init")
+    file = data_dir / "dgx_music.db"
+    content = bytearray(file.read_bytes())
+    content[4096:12288] = b"\xff" * 8192
+    file.write_bytes(content)
+    status, out, _ = db("check")
+    assert status == 1
+    assert all(line.startswith("database: ") for line in out.splitlines())
+    file.write_bytes(b"not a database " * 1000)
+    status, out, err = db("check")
+    assert (status, out) == (1, "")
+    assert "not a database" in err
+    assert [path.name for path in data_dir.iterdir() if path.name.startswith(".")] == []
+
+
 def test_without_a_database_there_is_nothing_to_check_or_back_up(db: Command, data_dir: Path) -> None:
     for command in ("check", "backup"):
         status, out, err = db(command)
