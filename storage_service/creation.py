@@ -7,9 +7,10 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Executable, Integer, bindparam, select
 from sqlalchemy.orm import Session
 
 from service_runtime.errors import InvalidArgument
@@ -19,7 +20,7 @@ from storage_service.continuation import Continuation
 from storage_service.models import RETURNED_ROW_WINS, Generation, draw_seed
 from storage_service.sampling import Sampling, check_sampling
 from storage_service.states import FileEncoding, GenerationStatus
-from storage_service.upsert import insert_into
+from storage_service.upsert import dialect_of, insert_into
 from storage_service.validation import MAX_SEED, check_metadata, check_name, check_prompt, check_range, check_uuid
 
 MAX_ATTEMPTS = (1, 20)
@@ -136,20 +137,28 @@ def _insert(
         "file_path": file_path,
         "sampling": dict(new.sampling) or None,
         "continuation": new.continuation and new.continuation.as_kept(),
-        "metadata_": dict(new.metadata),
+        "metadata": dict(new.metadata),
         "request_id": request_id,
         "request_fingerprint": new.fingerprint() if request_id else None,
         "priority": new.priority,
-        "ranked_at": queue.rank(new.priority),
+        "priority_of_rank": new.priority,
         "max_attempts": new.max_attempts or max_attempts,
     }
-    statement = insert_into(session, Generation).values(row)
-    once = statement.on_conflict_do_nothing(index_elements=[Generation.request_id]).returning(Generation)
-    created = session.scalars(once, execution_options=RETURNED_ROW_WINS).one_or_none()
+    insertion = _insertion(dialect_of(session))
+    created: Generation | None = session.scalars(insertion, row, execution_options=RETURNED_ROW_WINS).one_or_none()
     if created is None:
         return _created_before(session, new), False
     note(session, Change(created.id, created.model_name, claimable=True))
     return created, True
+
+
+@cache
+def _insertion(dialect: str) -> Executable:
+    """Built once: building it takes longer than running it."""
+    rank = queue.rank(bindparam("priority_of_rank", type_=Integer))
+    statement = insert_into(dialect, Generation).values(ranked_at=rank)
+    once = statement.on_conflict_do_nothing(index_elements=[Generation.request_id]).returning(Generation)
+    return select(Generation).from_statement(once)
 
 
 def _created_before(session: Session, new: NewGeneration) -> Generation:

@@ -28,7 +28,7 @@ RANK_STEP_SECONDS = 600.0
 """By how much a level of priority brings a generation forward."""
 
 
-def rank(priority: int) -> ColumnElement[datetime]:
+def rank(priority: ColumnElement[int]) -> ColumnElement[datetime]:
     """The rank of what is created now, in SQL."""
     return later(-RANK_STEP_SECONDS * priority)
 
