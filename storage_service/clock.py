@@ -75,7 +75,8 @@ def later(seconds: float | ColumnElement[int]) -> ColumnElement[datetime]:
 
 @compiles(_Later, "sqlite")
 def _sqlite_later(element: _Later, compiler: SQLCompiler, **options: Any) -> str:
-    return f"dgx_now({compiler.process(element.clauses, **options)})"
+    # As a subquery it is asked once a statement and not once a row, and an index can be searched by it.
+    return f"(SELECT dgx_now({compiler.process(element.clauses, **options)}))"
 
 
 @compiles(_Later, "postgresql")
