@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy.orm import Session
 
 from service_runtime.errors import FailedPrecondition
 from storage_service.database import Database
@@ -80,7 +81,13 @@ def upgrade_database(database: Database, revision: str = REVISIONS[-1]) -> None:
 
 def check_database(database: Database) -> None:
     """As `check`, on a database that is open."""
-    _check_revision(current_revision(database))
+    with database.read() as session:
+        check_session(session)
+
+
+def check_session(session: Session) -> None:
+    """As `check`, in a session."""
+    _check_revision(_revision_of(session.connection()))
 
 
 def reset_database(database: Database) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import grpc.aio
-from sqlalchemy import text
 
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
-from service_runtime.errors import Unavailable
+from service_runtime.errors import FailedPrecondition, Lost, Unavailable
 from service_runtime.service import Service
+from storage_service import schema
 from storage_service.config import StorageSettings
 from storage_service.service import StorageServicer
 from storage_service.store import Store
@@ -40,7 +40,11 @@ class StorageServer:
         if any(task.done() for task in self._tasks):
             # Without them the jobs of workers that died would stay theirs, and other servers' changes go unheard.
             raise Unavailable("the sweep or the listening has ended; restart the server", reason="BACKGROUND_ENDED")
-        await self._store.read(lambda session: session.execute(text("SELECT 1")))
+        try:
+            await self._store.read(schema.check_session)
+        except FailedPrecondition as error:
+            # Migrated under us: what this version would go on writing, the new schema may not mean.
+            raise Lost(error.message, reason=error.reason, metadata=error.metadata) from error
 
     async def drain(self) -> None:
         self._store.notifier.close()

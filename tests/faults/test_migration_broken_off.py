@@ -1,4 +1,5 @@
-"""Fault 19: a migration is killed in the middle. What was there before is there, and the next one gets to the end."""
+"""Fault 19: a migration is killed in the middle. What was there before is there, and the next one gets to the end. And
+one that goes through while a server of another version is up: that server ends."""
 
 from __future__ import annotations
 
@@ -7,10 +8,13 @@ import signal
 import subprocess
 import sys
 
+from sqlalchemy import text
+
 from storage_service import schema
 from storage_service.check import walk
 from storage_service.database import Database
 from tests.old_rows import insert_old_rows, rows_of
+from tests.storage_servers import storage_server
 
 PROGRAM = "import sys\nfrom storage_service import schema\nschema.upgrade(sys.argv[1])\n"
 
@@ -37,3 +41,10 @@ def test_a_migration_killed_half_way_leaves_what_was(empty_url: str) -> None:
         assert [row["id"] for row in after[table]] == [row["id"] for row in rows]
     assert list(walk(database)) == []
     database.dispose()
+
+
+async def test_a_server_ends_when_the_schema_is_migrated_under_it(url: str, address: str, database: Database) -> None:
+    async with storage_server(url, address) as server:
+        with database.write() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        assert await server.wait() == 1

@@ -3,7 +3,6 @@ whole or not there at all, and whoever asks again gets what was asked for once."
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import uuid
 from collections.abc import Callable
@@ -86,7 +85,7 @@ async def test_storage_killed_at_a_commit(
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await worker.work()
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert await asyncio.to_thread(server.wait) == -signal.SIGKILL
+        assert await server.wait() == -signal.SIGKILL
     assert worker.acknowledged == list(CHANGES[: number - 1])
     kept = CHANGES[:number] if when == "after" else CHANGES[: number - 1]
     assert [row.status for row in rows(database)] == [STATUS_AFTER[one] for one in kept[-1:]]
@@ -102,7 +101,7 @@ async def test_what_was_not_acknowledged_can_be_asked_for_again(
     async with storage_server(url, address, DGX_MUSIC_FAILPOINT=lives[0]) as server, connect(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
             await StorageServiceStub(channel).CreateGeneration(CREATE, timeout=20)
-        await asyncio.to_thread(server.wait)
+        await server.wait()
     async with storage_server(url, address, DGX_MUSIC_FAILPOINT=lives[1]) as server, connect(address) as channel:
         stub = StorageServiceStub(channel)
         made.add((await stub.CreateGeneration(CREATE, timeout=20)).generation.id)
@@ -111,7 +110,7 @@ async def test_what_was_not_acknowledged_can_be_asked_for_again(
         made.add(worker.job.generation.id)
         with pytest.raises(grpc.aio.AioRpcError):
             await worker.complete(stub)
-        await asyncio.to_thread(server.wait)
+        await server.wait()
     async with storage_server(url, address), connect(address) as channel:
         done = await worker.complete(StorageServiceStub(channel))
     assert made == {done.generation.id} == {row.id for row in rows(database)}
