@@ -19,8 +19,8 @@ APPLICATION_NAME = "dgx-music listener"
 _RECONNECT_SECONDS = 0.5
 """Between two attempts to listen again."""
 
-_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-"""A listener only ever reads: without these, a peer that is gone without a word would be waited for, for good."""
+_PATIENCE = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""In seconds. A listener only ever reads: a server gone without a word would be waited for, for good."""
 
 
 async def listen(engine: Engine, own: str, notifier: Notifier) -> None:
@@ -32,16 +32,21 @@ async def listen(engine: Engine, own: str, notifier: Notifier) -> None:
     import psycopg  # Only here and in SQLAlchemy: who uses SQLite need not have it.
 
     _, to_database = engine.dialect.create_connect_args(engine.url)
-    arguments = {**_KEEPALIVES, **to_database, "autocommit": True, "application_name": APPLICATION_NAME}
+    arguments = {**_PATIENCE, **to_database, "autocommit": True, "application_name": APPLICATION_NAME}
+    lost = False
     while True:
         try:
-            connection = await psycopg.AsyncConnection.connect(**arguments)
-            async with connection:
+            async with await psycopg.AsyncConnection.connect(**arguments) as connection:
                 await connection.execute(f"LISTEN {CHANNEL}")
+                if lost:
+                    log.info("listening to other servers again")
+                lost = False
                 notifier.wake_all()
                 await _hear(connection, own, notifier)
-        except psycopg.OperationalError as error:
-            log.warning("not listening to other servers", error=str(error).partition("\n")[0])
+        except psycopg.Error as error:
+            if not lost:  # Once, however long it lasts.
+                log.warning("not listening to other servers", error=str(error).partition("\n")[0])
+            lost = True
         await asyncio.sleep(_RECONNECT_SECONDS)
 
 
