@@ -38,7 +38,8 @@ def get(session: Session, generation_id: str) -> Generation:
 
 def cancel(session: Session, generation_id: str) -> Generation:
     """PENDING or PROCESSING → CANCELLED. The token stays, so that its holder learns of it at the next renewal."""
-    return _ask(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, completed_at=now(), stage=None)
+    ended = {"completed_at": now(), "stage": None, "not_before": None}
+    return _ask(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, **ended)
 
 
 def retry(session: Session, generation_id: str, more_attempts: int = 3) -> Generation:

@@ -55,7 +55,7 @@ class Generation(Base):
         Index(None, "model_name", "created_at"),
         Index(None, "completed_at"),
         partial_index("generations_queue", "status = 'pending'", "model_name", "ranked_at", "id"),
-        partial_index("generations_waiting", "status = 'pending' AND not_before IS NOT NULL", "not_before"),
+        partial_index("generations_waiting", "not_before IS NOT NULL", "not_before"),
         partial_index("generations_leases", "status = 'processing'", "lease_expires_at"),
     )
 
@@ -154,7 +154,7 @@ class Generation(Base):
 
     def mark_cancelled(self) -> None:
         """PENDING or PROCESSING → CANCELLED."""
-        self._move(GenerationStatus.CANCELLED, {"completed_at": now(), "stage": None})
+        self._move(GenerationStatus.CANCELLED, {"completed_at": now(), "stage": None, "not_before": None})
 
     def mark_pending(self) -> None:
         """PROCESSING or FAILED → PENDING. Out of FAILED, attempts are counted anew."""

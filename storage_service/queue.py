@@ -38,11 +38,6 @@ def in_status(status: GenerationStatus) -> ColumnElement[bool]:
     return Generation.status == literal(status, Generation.status.type, literal_execute=True)
 
 
-def by_index(statement: Select[T], name: str) -> Select[T]:
-    """Lets SQLite take this partial index: it would take any other index that begins with the status."""
-    return statement.with_hint(Generation, f"INDEXED BY ix_generations_{name}", "sqlite")
-
-
 def next_of(model_name: str) -> Select[str]:
     """The id of the model's generation that is to be claimed next."""
     return _first(Generation.id, model_name)
@@ -72,10 +67,8 @@ def models_with_work(session: Session) -> list[str]:
 def seconds_until_due(session: Session) -> float | None:
     """When the next lease ends or the next wait for another attempt; None if there is neither."""
     leases = select(func.min(Generation.lease_expires_at)).where(in_status(GenerationStatus.PROCESSING))
-    waits = select(func.min(Generation.not_before)).where(
-        in_status(GenerationStatus.PENDING), Generation.not_before.is_not(None), Generation.not_before > now()
-    )
-    leases, waits = by_index(leases, "leases"), by_index(waits, "waiting")
+    # Only what is PENDING has a not_before. With the status said, SQLite would go through all that is.
+    waits = select(func.min(Generation.not_before)).where(Generation.not_before > now())
     *due, current = session.execute(select(leases.scalar_subquery(), waits.scalar_subquery(), now())).one()
     moments = [moment for moment in due if moment is not None]
     return max(0.0, (min(moments) - current).total_seconds()) if moments else None
@@ -84,4 +77,4 @@ def seconds_until_due(session: Session) -> float | None:
 def _first(column: InstrumentedAttribute[T], model_name: str) -> Select[T]:
     may_start = Generation.not_before.is_(None) | (Generation.not_before <= now())
     waiting = select(column).where(in_status(GenerationStatus.PENDING), Generation.model_name == model_name, may_start)
-    return by_index(waiting.order_by(Generation.ranked_at, Generation.id).limit(1), "queue")
+    return waiting.order_by(Generation.ranked_at, Generation.id).limit(1)

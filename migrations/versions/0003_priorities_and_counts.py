@@ -58,6 +58,7 @@ def upgrade() -> None:
     op.execute(
         "UPDATE generations SET ranked_at = created_at WHERE status IN ('pending', 'processing', 'failed')"
     )  # What may be claimed yet.
+    op.execute("UPDATE generations SET not_before = NULL WHERE status <> 'pending' AND not_before IS NOT NULL")
     op.execute("UPDATE prompts SET text_sha256 = substr(text_sha256, 1, 32)")
     for table, columns in (
         ("generations", ["created_at"]),
@@ -69,7 +70,7 @@ def upgrade() -> None:
         op.drop_index(f"{name}_id", table)
         op.create_index(name, table, columns)
     _partial_index("queue", "status = 'pending'", ["model_name", "ranked_at", "id"])
-    _partial_index("waiting", "status = 'pending' AND not_before IS NOT NULL", ["not_before"])
+    _partial_index("waiting", "not_before IS NOT NULL", ["not_before"])
     _partial_index("leases", "status = 'processing'", ["lease_expires_at"])
     _create_counts()
     if op.get_bind().dialect.name == "sqlite":
