@@ -145,9 +145,14 @@ def _check_revision(revision: str | None) -> None:
 
 
 def _lock(connection: Connection) -> None:
-    """Lets one process at a time change the schema. On SQLite, BEGIN IMMEDIATE has done so."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    """Lets one process at a time change the schema, and nobody a row. On SQLite, BEGIN IMMEDIATE has done so."""
+    if connection.dialect.name != "postgresql":
+        return
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    # Who writes is out before the first step: of two who each hold what the other waits for, Postgres ends one. Reads
+    # go on up to the first step that alters a table.
+    if ours := sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables)):
+        connection.execute(text(f"LOCK TABLE {', '.join(ours)} IN EXCLUSIVE MODE"))
 
 
 def _run_migrations(connection: Connection, direction: Literal["upgrade", "downgrade"], revision: str) -> None:

@@ -31,6 +31,7 @@ _ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("failed", {"started_at": 2, "completed_at": 3, "attempt": 3, "error_message": "no luck"}),
     ("cancelled", {"completed_at": 3}),
 )
+KINDS = len(_ROWS)
 _TIMES = "started_at", "completed_at", "not_before", "lease_expires_at"
 
 

@@ -160,6 +160,28 @@ def sqlite_database(tmp_path: Path, migrated_file: Path) -> Iterator[Database]:
     opened.dispose()
 
 
+def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
+    sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, steps = Database(sqlite_database.url), 0
+
+    def write_in_between(point: str) -> None:
+        nonlocal steps
+        if point == "storage.during_copy":
+            steps += 1
+            create(other, new)
+
+    monkeypatch.setattr(backup, "STEP_PAGES", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(backup, "failpoint", write_in_between)
+        backup.back_up(sqlite_database, tmp_path / "backup")
+    other.dispose()
+    assert steps == len(ids(sqlite_database)) == backup.MOST_RESTARTS + 3  # The first step, the restarts, the one step.
+    backup.restore(sqlite_database, tmp_path / "backup")
+    assert len(ids(sqlite_database)) == steps - 1
+    assert list(walk(sqlite_database)) == []
+
+
 def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(sqlite_database: Database, tmp_path: Path) -> None:
     backup.back_up(sqlite_database, tmp_path / "backup")
     with closing(sqlite3.connect(tmp_path / "test.db")) as other:
