@@ -162,6 +162,22 @@ def test_a_restored_older_schema_is_said_to_want_migrating(db: Command, data_dir
     assert db("check")[0] == 0
 
 
+@pytest.mark.parametrize(("revision", "advice"), [("0001", "dgx-music db migrate"), ("9999", "install the version")])
+def test_a_schema_of_another_version_is_refused_in_one_line(
+    db: Command, data_dir: Path, capfd: pytest.CaptureFixture[str], revision: str, advice: str
+) -> None:
+    db("init")
+    database = Database(StorageSettings(data_dir=data_dir).resolved_database_url())
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    database.dispose()
+    for command in (["list"], ["db", "check"]):
+        assert run(["--data-dir", str(data_dir), *command]) == 1
+        [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert revision in line
+        assert advice in line
+
+
 def test_what_changes_the_whole_database_waits_for_no_server(db: Command, data_dir: Path, tmp_path: Path) -> None:
     db("init")
     copy = str(tmp_path / "copy.db")
