@@ -56,7 +56,8 @@ class Generation(Base):
         Index(None, "completed_at"),
         partial_index("generations_queue", "status = 'pending'", "model_name", "ranked_at", "id"),
         partial_index("generations_waiting", "not_before IS NOT NULL", "not_before"),
-        partial_index("generations_leases", "status = 'processing'", "lease_expires_at"),
+        # With the status, which all of them share: SQLite would rather take the index above that begins with it.
+        partial_index("generations_leases", "status = 'processing'", "status", "lease_expires_at"),
     )
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)

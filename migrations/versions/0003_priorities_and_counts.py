@@ -71,7 +71,7 @@ def upgrade() -> None:
         op.create_index(name, table, columns)
     _partial_index("queue", "status = 'pending'", ["model_name", "ranked_at", "id"])
     _partial_index("waiting", "not_before IS NOT NULL", ["not_before"])
-    _partial_index("leases", "status = 'processing'", ["lease_expires_at"])
+    _partial_index("leases", "status = 'processing'", ["status", "lease_expires_at"])
     _create_counts()
     if op.get_bind().dialect.name == "sqlite":
         _fill_counts(SQLITE_CELL.format(sign=1, row="generations"))
