@@ -100,6 +100,10 @@ bench: install ## Measure the main job, as a user sees it
 bench-engine: setup-musicgen ## Measure the native engine, against audiocraft where it is installed: up to 10 minutes
 	@python -m benchmarks.engine
 
+.PHONY: bench-storage
+bench-storage: develop ## Measure storage at 1,000 to 1,000,000 generations, on SQLite and Postgres: up to 10 minutes
+	@python -m benchmarks.storage
+
 .PHONY: clean
 clean: ## Remove .venv, the stubs and caches (not the data)
 	@rm -rf $(VENV) dgx_music/*/ .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,6 +21,7 @@ from gateway.options import (
     Id,
     Limit,
     Output,
+    Priority,
     Search,
     ServedName,
     State,
@@ -94,6 +95,7 @@ def generate(
     continue_seconds: ContinueSeconds = None,
     output: Output = None,
     count: Annotated[int, typer.Option(min=1, max=100, help="Takes, with seeds one after another.")] = 1,
+    priority: Priority = 0,
     force: Force = False,
     detach: Detach = False,
     as_json: AsJson = False,
@@ -111,7 +113,7 @@ def generate(
     name, folder = making.which_model(model)
     sampling = making.sampling_of(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance)
     source = continuing.which_source(continue_, continue_seconds)
-    wish = making.Wish(prompt, duration, seed, name, folder, sampling, source, count, outputs, detach)
+    wish = making.Wish(prompt, duration, seed, name, folder, sampling, source, count, priority, outputs, detach)
     run(lambda session: making.generate(session, screen, wish), screen, ALL, model_folder=folder)
 
 
@@ -195,12 +197,14 @@ def download(generation_id: Id, output: Output = None, force: Force = False) -> 
 
 
 @app.command()
-def stats(as_json: AsJson = False) -> None:
-    """Show figures over all generations."""
-    from gateway import looking
+def stats(
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days to show one by one.")] = 7, as_json: AsJson = False
+) -> None:
+    """Show figures over all generations, by model and by day."""
+    from gateway import figures
 
     screen = screen_of(as_json)
-    run(lambda session: looking.statistics(session, screen), screen)
+    run(lambda session: figures.statistics(session, screen, days), screen)
 
 
 @app.command()

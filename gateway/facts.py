@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+
+from google.protobuf.json_format import MessageToDict
 
 from dgx_music.audio.v1.audio_pb2 import FileEncoding
 from dgx_music.storage.v1.storage_pb2 import Generation
 from gateway.screen import TIMES_REAL_TIME, escaped, local_time, styled_standing
 
 CHANNELS = {1: "mono", 2: "stereo"}
+TOLD = {"bpm", "key", "genre", "license", "integrated_lufs", "true_peak_dbtp", "normalization_reason", "is_synthesiser"}
+"""Metadata that other facts are made of."""
 Facts = Sequence[tuple[str, str]]
 
 
@@ -37,6 +42,12 @@ def licence_of(generation: Generation) -> Facts:
     return (("licence", _text(generation, "license")),)
 
 
+def metadata_of(generation: Generation) -> Facts:
+    """What else is kept with it, as JSON."""
+    others = {name: value for name, value in MessageToDict(generation.metadata).items() if name not in TOLD}
+    return (("metadata", escaped(json.dumps(others, ensure_ascii=False)) if others else ""),)
+
+
 def is_synthesised(generation: Generation) -> bool:
     """Whether it was made by rule, without weights that somebody licenses."""
     return generation.metadata.fields["is_synthesiser"].bool_value
@@ -55,6 +66,7 @@ def standing_of(generation: Generation) -> Facts:
         ("error", escaped(generation.error_message)),
         *((name.replace("_at", ""), value) for name, value in times),
         ("attempt", attempts),
+        ("priority", f"{generation.priority:+d}" if generation.priority else ""),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
@@ -13,12 +12,11 @@ from dgx_music.storage.v1.storage_pb2 import (
     DeleteGenerationRequest,
     Generation,
     GetGenerationRequest,
-    GetStatisticsRequest,
     ListGenerationsRequest,
     ListPromptsRequest,
     Prompt,
 )
-from gateway.facts import facts_of, licence_of, standing_of
+from gateway.facts import facts_of, licence_of, metadata_of, standing_of
 from gateway.files import download
 from gateway.screen import Screen, escaped, local_time, styled_standing
 from gateway.session import CALL_SECONDS, Session
@@ -69,7 +67,9 @@ async def show(session: Session, screen: Screen, generation_id: str) -> int:
         screen.message(generation)
         return 0
     file = session.locate(generation.file_path) if generation.file_path else ""
-    screen.facts((*standing_of(generation), *facts_of(generation, file), *licence_of(generation)))
+    screen.facts(
+        (*standing_of(generation), *facts_of(generation, file), *licence_of(generation), *metadata_of(generation))
+    )
     return 0
 
 
@@ -97,30 +97,6 @@ async def save(session: Session, screen: Screen, generation_id: str, output: Pat
     """Downloads a finished generation's file."""
     path = await download(session, generation_id, output, overwrite=overwrite)
     screen.out.print(str(path), markup=False)
-    return 0
-
-
-async def statistics(session: Session, screen: Screen) -> int:
-    """Figures over all generations."""
-    got = await session.music.GetStatistics(GetStatisticsRequest(), timeout=CALL_SECONDS)
-    if screen.as_json:
-        screen.message(got)
-        return 0
-    screen.facts(
-        (
-            ("generations", f"{got.total_generations}"),
-            ("pending", f"{got.pending_generations}"),
-            ("processing", f"{got.processing_generations}"),
-            ("completed", f"{got.completed_generations}"),
-            ("failed", f"{got.failed_generations}"),
-            ("cancelled", f"{got.cancelled_generations}"),
-            ("prompts", f"{got.total_prompts}"),
-            ("audio", str(timedelta(seconds=round(got.completed_audio_seconds)))),
-            ("files", f"{got.completed_file_bytes / 1e6:.1f} MB"),
-            ("mean time", f"{got.mean_generation_time_seconds:.2f} s"),
-            ("longest wait", f"{got.oldest_pending_seconds:.0f} s" if got.pending_generations else ""),
-        )
-    )
     return 0
 
 

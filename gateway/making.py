@@ -60,6 +60,7 @@ class Wish:
     source: Source | None
     """What to go on from."""
     count: int
+    priority: int
     outputs: Sequence[Path]
     """A file for each, or none."""
     detach: bool
@@ -140,6 +141,7 @@ async def _create(session: Session, wish: Wish, going_on: Continuation | None, n
         seed=None if wish.seed is None else wish.seed + number,
         sampling=wish.sampling,
         continuation=going_on,
+        priority=wish.priority,
     )
     response = await session.music.CreateGeneration(request, timeout=CALL_SECONDS)
     return response.generation

@@ -74,6 +74,10 @@ Guidance = Annotated[
     typer.Option(help="How much the prompt counts, 1: as it comes. Default: the model's.", show_default=False),
 ]
 
+Priority = Annotated[
+    int, typer.Option(min=-10, max=10, help="Higher is made first; a level counts like ten minutes of waiting.")
+]
+
 Continue = Annotated[
     str,
     typer.Option(

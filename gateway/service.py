@@ -22,6 +22,9 @@ from gateway.upstream import Upstream
 from service_runtime.errors import FailedPrecondition, InvalidArgument
 from service_runtime.status import read_failure
 
+MAX_BATCH = 100
+"""Most generations in one call, as the contract says."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -39,6 +42,21 @@ class MusicServicer(MusicServiceServicer):
     async def CreateGeneration(
         self, request: storage.CreateGenerationRequest, context: Context
     ) -> storage.CreateGenerationResponse:
+        await self._complete_request(request)
+        return await self._storage.ask(self._storage.stub.CreateGeneration, request)
+
+    async def BatchCreateGenerations(
+        self, request: storage.BatchCreateGenerationsRequest, context: Context
+    ) -> storage.BatchCreateGenerationsResponse:
+        for index, one in enumerate(request.requests[:MAX_BATCH]):  # Of more, storage says that they are too many.
+            try:
+                await self._complete_request(one)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"requests[{index}].{error.field}", error.problem, reason=error.reason) from error
+        return await self._storage.ask(self._storage.stub.BatchCreateGenerations, request)
+
+    async def _complete_request(self, request: storage.CreateGenerationRequest) -> None:
+        """Fills in what the model decides. InvalidArgument where it can't do what is asked for."""
         model = await self._model(request.model_name)
         for field, own in (("sample_rate_hz", model.sample_rate_hz), ("channels", model.channels)):
             asked = getattr(request, field)
@@ -52,7 +70,6 @@ class MusicServicer(MusicServiceServicer):
         if request.HasField("continuation"):
             await self._check_continuation(model, request.continuation.source_id)
         request.model_name, request.sample_rate_hz, request.channels = model.name, model.sample_rate_hz, model.channels
-        return await self._storage.ask(self._storage.stub.CreateGeneration, request)
 
     async def _model(self, name: str) -> generation.Model:
         try:

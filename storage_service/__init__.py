@@ -2,6 +2,65 @@
 
 The names below are the library's (`storage_service.library`), loaded when first used: who only wants the settings does
 not pay for SQLAlchemy.
+
+>>> from storage_service import *
+>>> init_db("sqlite:///music.db")  # or postgresql://USER@HOST/DATABASE; without a URL, the database of the settings
+
+All work is done in sessions. One commits at the end of its block and rolls back on an exception; `session.commit()`
+inside the block is allowed. What was loaded stays usable after it.
+
+>>> with get_session() as session:
+...     gen = create_generation(session=session, prompt="hip hop beat at 140 BPM", model_name="musicgen-small",
+...                             duration_seconds=16.0, sample_rate=32000, channels=2,
+...                             file_path="outputs/gen_123.wav", metadata={"bpm": 140})
+>>> gen.status, gen.is_pending, gen.get_metadata()
+(<GenerationStatus.PENDING: 'pending'>, True, {'bpm': 140})
+
+A status equals its string, and moves as the service moves it: PENDING, PROCESSING, COMPLETED; any other move raises
+`service_runtime.errors.FailedPrecondition` and changes nothing.
+
+>>> gen.status == "pending"
+True
+>>> with get_session() as session:
+...     get_generation(session, gen.id).mark_completed(generation_time=18.5)
+Traceback (most recent call last):
+service_runtime.errors.FailedPrecondition: cannot mark completed generation …
+>>> with get_session() as session:
+...     get_generation(session, gen.id).mark_processing()
+>>> with get_session() as session:
+...     done = complete_generation(session, gen.id, generation_time=18.5, file_size_bytes=5242880,
+...                                metadata={"bpm": 140, "key": "Cm"})
+>>> done.is_complete, done.is_finished, done.get_metadata()
+(True, True, {'bpm': 140, 'key': 'Cm'})
+
+A generation that could not be made says why, and may be tried again.
+
+>>> with get_session() as session:
+...     other = create_generation(session, "a calm piano", "musicgen-small", 8.0, 32000, 2, "outputs/gen_124.wav")
+...     other.mark_processing()
+...     other.mark_failed("out of memory")
+...     failed = get_generations_by_status(session, "failed")
+...     again = update_generation_status(session, other.id, "pending")
+>>> [generation.prompt for generation in failed], again.is_pending
+(['a calm piano'], True)
+
+Lists are newest first. Prompts are counted as generations are created.
+
+>>> with get_session() as session:
+...     print([generation.prompt for generation in get_all_generations(session, limit=10)])
+...     print(count_generations(session), count_generations(session, status="completed"))
+...     print([(prompt.text, prompt.used_count) for prompt in get_most_used_prompts(session, limit=1)])
+...     print(track_prompt_usage(session, "a calm piano").used_count)
+...     print(get_database_stats(session)["pending_generations"])
+...     print(get_generation(session, "unknown"), delete_generation(session, "unknown"))
+['a calm piano', 'hip hop beat at 140 BPM']
+2 1
+[('a calm piano', 1)]
+2
+1
+None False
+>>> done.to_dict()["status"], done.to_dict()["file_path"]
+('completed', 'outputs/gen_123.wav')
 """
 
 from __future__ import annotations

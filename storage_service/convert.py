@@ -20,7 +20,7 @@ from storage_service.leases import Completion
 from storage_service.listing import GenerationFilter, PromptOrder
 from storage_service.models import Generation, Prompt
 from storage_service.states import FileEncoding, GenerationStage, GenerationStatus
-from storage_service.statistics import Statistics
+from storage_service.statistics import Figures, Statistics
 
 STATE_NAMES = {status: f"GENERATION_STATE_{status.name}" for status in GenerationStatus}
 STATUS_OF = {storage_pb2.GenerationState.Value(name): status for status, name in STATE_NAMES.items()}
@@ -69,6 +69,7 @@ def generation_message(generation: Generation) -> storage_pb2.Generation:
         progress=generation.progress,
         sampling=_sampling_message(generation.sampling),
         continuation=_continuation_message(generation.continuation),
+        priority=generation.priority,
     )
 
 
@@ -83,20 +84,25 @@ def prompt_message(prompt: Prompt) -> storage_pb2.Prompt:
     )
 
 
-def statistics_message(figures: Statistics) -> storage_pb2.GetStatisticsResponse:
-    """The figures, field by field."""
+def statistics_message(got: Statistics) -> storage_pb2.GetStatisticsResponse:
+    """The figures of all, of each model and of each day."""
     return storage_pb2.GetStatisticsResponse(
-        total_generations=figures.total_generations,
-        pending_generations=figures.by_status[GenerationStatus.PENDING],
-        processing_generations=figures.by_status[GenerationStatus.PROCESSING],
-        completed_generations=figures.by_status[GenerationStatus.COMPLETED],
-        failed_generations=figures.by_status[GenerationStatus.FAILED],
-        cancelled_generations=figures.by_status[GenerationStatus.CANCELLED],
-        total_prompts=figures.total_prompts,
-        completed_audio_seconds=figures.completed_audio_seconds,
-        completed_file_bytes=figures.completed_file_bytes,
-        mean_generation_time_seconds=figures.mean_generation_time_seconds,
-        oldest_pending_seconds=figures.oldest_pending_seconds,
+        total_generations=got.overall.total_generations,
+        total_prompts=got.total_prompts,
+        oldest_pending_seconds=got.oldest_pending_seconds,
+        models=[
+            storage_pb2.ModelStatistics(model_name=name, **_figures(figures)) for name, figures in got.by_model.items()
+        ],
+        days=[
+            storage_pb2.DayStatistics(
+                date=day.date.isoformat(),
+                **{f"{status.value}_generations": count for status, count in day.finished.items()},
+                completed_audio_seconds=day.audio_seconds,
+                completed_file_bytes=day.file_bytes,
+            )
+            for day in got.days
+        ],
+        **_figures(got.overall),
     )
 
 
@@ -114,9 +120,22 @@ def new_generation(request: storage_pb2.CreateGenerationRequest) -> NewGeneratio
         file_encoding=ENCODING_OF[request.file_encoding],
         sampling={field.name: value for field, value in request.sampling.ListFields()},
         continuation=_continuation(request),
-        metadata=_mapping("metadata", request.metadata),
+        metadata=mapping("metadata", request.metadata),
+        priority=request.priority,
+        max_attempts=request.max_attempts or None,
         request_id=request.request_id or None,
     )
+
+
+def new_generations(request: storage_pb2.BatchCreateGenerationsRequest) -> list[NewGeneration]:
+    """What is asked for one by one; errors name the request."""
+    news = []
+    for index, one in enumerate(request.requests):
+        try:
+            news.append(new_generation(one))
+        except InvalidArgument as error:
+            raise InvalidArgument(f"requests[{index}].{error.field}", error.problem) from error
+    return news
 
 
 def completion(request: storage_pb2.CompleteGenerationRequest) -> Completion:
@@ -126,7 +145,7 @@ def completion(request: storage_pb2.CompleteGenerationRequest) -> Completion:
         file_size_bytes=request.file_size_bytes,
         generation_time_seconds=request.generation_time_seconds,
         model_version=request.model_version,
-        metadata=_mapping("metadata", request.metadata),
+        metadata=mapping("metadata", request.metadata),
     )
 
 
@@ -162,6 +181,14 @@ def prompt_order(request: storage_pb2.ListPromptsRequest) -> PromptOrder:
     return ORDER_OF[request.order]
 
 
+def mapping(field: str, message: Struct) -> dict[str, Any]:
+    """What JSON has in the message's place."""
+    try:
+        return json_format.MessageToDict(message)
+    except (ValueError, json_format.Error) as error:
+        raise InvalidArgument(field, f"is not what JSON can hold: {error}") from error
+
+
 def timestamp(moment: datetime | None) -> Timestamp | None:
     """A moment as protobuf has it."""
     if moment is None:
@@ -177,6 +204,20 @@ def _moment(field: str, request: storage_pb2.ListGenerationsRequest) -> datetime
     except (ValueError, OverflowError) as error:
         raise InvalidArgument(field, f"is not a moment from year 1 to 9999: {error}") from error
     return moment
+
+
+def _figures(figures: Figures) -> dict[str, Any]:
+    """The fields that the figures of all and those of one model have in common."""
+    p50, p90, p99 = figures.percentiles
+    return {
+        **{f"{status.value}_generations": count for status, count in figures.by_status.items()},
+        "completed_audio_seconds": figures.completed_audio_seconds,
+        "completed_file_bytes": figures.completed_file_bytes,
+        "mean_generation_time_seconds": figures.mean_generation_time_seconds,
+        "generation_time_percentiles": storage_pb2.GenerationTimePercentiles(
+            p50_seconds=p50, p90_seconds=p90, p99_seconds=p99
+        ),
+    }
 
 
 def _sampling_message(sampling: Mapping[str, Any] | None) -> generation_pb2.SamplingParameters | None:
@@ -197,10 +238,3 @@ def _struct(values: Mapping[str, Any]) -> Struct:
     message = Struct()
     json_format.ParseDict(dict(values), message)
     return message
-
-
-def _mapping(field: str, message: Struct) -> dict[str, Any]:
-    try:
-        return json_format.MessageToDict(message)
-    except (ValueError, json_format.Error) as error:
-        raise InvalidArgument(field, f"is not what JSON can hold: {error}") from error

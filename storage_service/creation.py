@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Executable, Integer, bindparam, select
 from sqlalchemy.orm import Session
 
 from service_runtime.errors import InvalidArgument
-from storage_service import prompts
+from storage_service import prompts, queue
+from storage_service.change import Change, note
 from storage_service.continuation import Continuation
 from storage_service.models import RETURNED_ROW_WINS, Generation, draw_seed
-from storage_service.notifier import Change, note
 from storage_service.sampling import Sampling, check_sampling
 from storage_service.states import FileEncoding, GenerationStatus
-from storage_service.upsert import insert_into
+from storage_service.upsert import dialect_of, insert_into
 from storage_service.validation import MAX_SEED, check_metadata, check_name, check_prompt, check_range, check_uuid
+
+MAX_ATTEMPTS = (1, 20)
+"""The fewest and the most attempts that may be asked for."""
+MAX_BATCH = 100
+"""Most generations in one call."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,9 @@ class NewGeneration:
     sampling: Sampling = field(default_factory=dict)
     continuation: Continuation | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    max_attempts: int | None = None
+    """None: the server's."""
     request_id: str | None = None
 
     def check(self) -> None:
@@ -54,15 +63,18 @@ class NewGeneration:
         if self.continuation is not None:
             self.continuation.check("continuation")
         check_metadata("metadata", self.metadata)
+        check_range("priority", self.priority, *queue.PRIORITIES)
+        if self.max_attempts is not None:
+            check_range("max_attempts", self.max_attempts, *MAX_ATTEMPTS)
 
     def fingerprint(self) -> str:
-        """The same for requests that ask for the same: SHA-256 over all but the request id."""
+        """The same for requests that ask for the same: 128 bits of SHA-256, in hex, over all but the request id."""
         body = {name: value for name, value in vars(self).items() if name != "request_id"}
         body["continuation"] = self.continuation and self.continuation.as_kept()
-        for name in ("sampling", "continuation"):
+        for name in ("sampling", "continuation", "priority", "max_attempts"):
             if not body[name]:
                 del body[name]  # As before there was any: a request from before an upgrade may be repeated after it.
-        return hashlib.sha256(json.dumps(body, sort_keys=True, default=dict).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(body, sort_keys=True, default=dict).encode()).hexdigest()[:32]
 
 
 def create(
@@ -78,6 +90,38 @@ def create(
     InvalidArgument names the field at fault, or `request_id` where it was used for another request.
     """
     new.check()
+    row, is_new = _insert(session, new, max_attempts, file_path=file_path, model_version=model_version)
+    if is_new:
+        prompts.count_use(session, new.prompt)
+    return row
+
+
+def create_all(session: Session, news: Sequence[NewGeneration], *, max_attempts: int = 3) -> list[Generation]:
+    """As `create` for each, in their order. InvalidArgument names the first field at fault, as "requests[2].prompt"."""
+    if not 1 <= len(news) <= MAX_BATCH:
+        raise InvalidArgument("requests", f"must be 1 to {MAX_BATCH} requests, not {len(news)}")
+    rows, texts = [], []
+    for index, new in enumerate(news):
+        try:
+            new.check()
+            row, is_new = _insert(session, new, max_attempts)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"requests[{index}].{error.field}", error.problem, reason=error.reason) from error
+        rows.append(row)
+        texts += [new.prompt] * is_new
+    prompts.count_uses(session, texts)
+    return rows
+
+
+def _insert(
+    session: Session,
+    new: NewGeneration,
+    max_attempts: int,
+    *,
+    file_path: str | None = None,
+    model_version: str | None = None,
+) -> tuple[Generation, bool]:
+    """The row, and whether it is a new one."""
     request_id = new.request_id and new.request_id.lower()
     row = {
         "id": str(uuid.uuid4()),
@@ -93,24 +137,34 @@ def create(
         "file_path": file_path,
         "sampling": dict(new.sampling) or None,
         "continuation": new.continuation and new.continuation.as_kept(),
-        "metadata_": dict(new.metadata),
+        "metadata": dict(new.metadata),
         "request_id": request_id,
         "request_fingerprint": new.fingerprint() if request_id else None,
-        "max_attempts": max_attempts,
+        "priority": new.priority,
+        "priority_of_rank": new.priority,
+        "max_attempts": new.max_attempts or max_attempts,
     }
-    statement = insert_into(session, Generation).values(row)
-    once = statement.on_conflict_do_nothing(index_elements=[Generation.request_id]).returning(Generation)
-    created = session.scalars(once, execution_options=RETURNED_ROW_WINS).one_or_none()
+    insertion = _insertion(dialect_of(session))
+    created: Generation | None = session.scalars(insertion, row, execution_options=RETURNED_ROW_WINS).one_or_none()
     if created is None:
-        return _created_before(session, new)
-    prompts.count_use(session, new.prompt)
+        return _created_before(session, new), False
     note(session, Change(created.id, created.model_name, claimable=True))
-    return created
+    return created, True
+
+
+@cache
+def _insertion(dialect: str) -> Executable:
+    """Built once: building it takes longer than running it."""
+    rank = queue.rank(bindparam("priority_of_rank", type_=Integer))
+    statement = insert_into(dialect, Generation).values(ranked_at=rank)
+    once = statement.on_conflict_do_nothing(index_elements=[Generation.request_id]).returning(Generation)
+    return select(Generation).from_statement(once)
 
 
 def _created_before(session: Session, new: NewGeneration) -> Generation:
     earlier = session.scalars(select(Generation).where(Generation.request_id == str(new.request_id).lower())).one()
-    if earlier.request_fingerprint != new.fingerprint():
+    # Rows from before the schema's revision 0003 have all 256 bits.
+    if (earlier.request_fingerprint or "")[:32] != new.fingerprint():
         raise InvalidArgument(
             "request_id",
             f"was used for another request, which made generation {earlier.id}; use a new UUID for a new request",

@@ -21,6 +21,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from service_runtime.errors import FailedPrecondition, ServiceError, Unavailable
+from service_runtime.failpoints import failpoint
+from storage_service.change import changes_of
 from storage_service.clock import add_clock
 
 RETRY_AFTER_SECONDS = 1.0
@@ -89,12 +91,23 @@ class Database:
         """A session that commits at the end and rolls back on an exception. Unavailable if locked for too long."""
         with _errors_as_ours(), Session(self._writing, expire_on_commit=False) as session:
             yield session
+            if changed := bool(changes_of(session)):
+                failpoint("storage.before_commit")
             session.commit()
+        if changed:
+            failpoint("storage.after_commit")
 
     @contextmanager
     def connect_for_writing(self) -> Iterator[Connection]:
         """A transaction below the models, for the schema."""
         with _errors_as_ours(), self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def outside_transactions(self) -> Iterator[Connection]:
+        """A connection for statements that can't be part of a transaction."""
+        options: dict[str, Any] = {"begins": False} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        with _errors_as_ours(), self.engine.execution_options(**options).connect() as connection:
             yield connection
 
     def dispose(self) -> None:
@@ -154,8 +167,9 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writing = connection.get_execution_options().get("writing", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("begins", True):
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writing", False) else "BEGIN")
 
 
 @contextmanager

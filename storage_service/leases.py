@@ -6,21 +6,22 @@ its lease can't write, whether or not somebody has noticed yet.
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, func, literal, select, update
+from sqlalchemy import case, literal, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from service_runtime.errors import Aborted, InvalidArgument, ServiceError
+from storage_service import queue
+from storage_service.change import Change, note
 from storage_service.clock import later, now
 from storage_service.lifecycle import FREE_OF_LEASE, MAX_BACKOFF_DOUBLINGS, get, move
 from storage_service.models import RETURNED_ROW_WINS, Generation
-from storage_service.notifier import Change, note
 from storage_service.states import (
     COMPLETE,
     FAIL,
@@ -76,32 +77,28 @@ def check_claim(worker_id: str, model_names: Sequence[str], lease_seconds: float
 
 
 def claim(session: Session, worker_id: str, model_names: Sequence[str], lease_seconds: float) -> Generation | None:
-    """PENDING → PROCESSING for the oldest generation of the models that may be claimed now, with a fresh token."""
+    """PENDING → PROCESSING for the generation of the models whose turn it is (`queue.py`), with a fresh token."""
     check_claim(worker_id, model_names, lease_seconds)
     expire_leases(session)
-    oldest = (
-        select(Generation.id)
-        .where(_claimable(), Generation.model_name.in_(model_names))
-        .order_by(Generation.created_at, Generation.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .correlate(None)
-        .scalar_subquery()
-    )
-    return move(
-        session,
-        [Generation.id == oldest, Generation.status == GenerationStatus.PENDING],
-        due_seconds=lease_seconds,
-        status=GenerationStatus.PROCESSING,
-        lease_token=uuid.uuid4().hex,
-        lease_expires_at=later(lease_seconds),
-        attempt=Generation.attempt + 1,
-        worker_id=worker_id,
-        started_at=now(),
-        not_before=None,
-        stage=GenerationStage.QUEUED.value,
-        progress=0.0,
-    )
+    for model_name in queue.models_in_turn(session, model_names):
+        first = queue.next_of(model_name).with_for_update(skip_locked=True).correlate(None).scalar_subquery()
+        claimed = move(
+            session,
+            [Generation.id == first, Generation.status == GenerationStatus.PENDING],
+            due_seconds=lease_seconds,
+            status=GenerationStatus.PROCESSING,
+            lease_token=secrets.token_urlsafe(16),
+            lease_expires_at=later(lease_seconds),
+            attempt=Generation.attempt + 1,
+            worker_id=worker_id,
+            started_at=now(),
+            not_before=None,
+            stage=GenerationStage.QUEUED.value,
+            progress=0.0,
+        )
+        if claimed is not None:
+            return claimed
+    return None
 
 
 def renew(
@@ -204,14 +201,16 @@ def expire_leases(session: Session) -> list[Generation]:
     """PROCESSING → PENDING, or FAILED when the attempts are used up, where the lease has ended. Gives those moved."""
     ended = (
         select(Generation.id)
-        .where(Generation.status == GenerationStatus.PROCESSING, Generation.lease_expires_at <= now())
+        .where(queue.in_status(GenerationStatus.PROCESSING), Generation.lease_expires_at <= now())
         .with_for_update(skip_locked=True)  # Another server that sweeps at the same moment has the rest.
-        .correlate(None)
     )
+    ids = session.scalars(ended).all()
+    if not ids:  # Nearly always; and an UPDATE costs its triggers even where it finds nothing.
+        return []
     used_up = Generation.attempt >= Generation.max_attempts
     statement = (
         update(Generation)
-        .where(Generation.id.in_(ended), Generation.status == GenerationStatus.PROCESSING)
+        .where(Generation.id.in_(ids), Generation.status == GenerationStatus.PROCESSING)
         .values(
             status=case((used_up, GenerationStatus.FAILED), else_=GenerationStatus.PENDING),
             completed_at=case((used_up, now()), else_=None),
@@ -224,27 +223,6 @@ def expire_leases(session: Session) -> list[Generation]:
     for generation in expired:
         note(session, Change(generation.id, generation.model_name, claimable=generation.is_pending))
     return expired
-
-
-def models_with_work(session: Session) -> list[str]:
-    """Models of which a generation may be claimed now."""
-    return list(session.scalars(select(Generation.model_name).where(_claimable()).distinct()))
-
-
-def seconds_until_due(session: Session) -> float | None:
-    """When the next lease ends or the next wait for another attempt; None if there is neither."""
-    due = case(
-        (Generation.status == GenerationStatus.PROCESSING, Generation.lease_expires_at),
-        (Generation.not_before > now(), Generation.not_before),
-    )
-    waiting = Generation.status.in_([GenerationStatus.PROCESSING, GenerationStatus.PENDING])
-    earliest, current = session.execute(select(func.min(due), now()).where(waiting)).one()
-    return None if earliest is None else max(0.0, (earliest - current).total_seconds())
-
-
-def _claimable() -> ColumnElement[bool]:
-    may_start = Generation.not_before.is_(None) | (Generation.not_before <= now())
-    return (Generation.status == GenerationStatus.PENDING) & may_start
 
 
 def _held(generation_id: str, lease_token: str) -> list[ColumnElement[bool]]:

@@ -16,6 +16,7 @@ from service_runtime.errors import FailedPrecondition, InvalidArgument, NotFound
 from storage_service import creation, lifecycle, prompts, schema
 from storage_service.clock import now
 from storage_service.config import StorageSettings
+from storage_service.counts import GenerationCount
 from storage_service.database import Database
 from storage_service.models import Generation, Prompt
 from storage_service.states import GenerationStatus
@@ -98,10 +99,10 @@ def get_pending_generations(session: Session, limit: int = 100) -> list[Generati
 
 def count_generations(session: Session, status: GenerationStatus | str | None = None) -> int:
     """How many generations there are, in all or in one state."""
-    counted = select(func.count()).select_from(Generation)
+    counted = select(func.sum(GenerationCount.generations))
     if status is not None:
-        counted = counted.where(Generation.status == _status(status))
-    return session.scalar(counted) or 0
+        counted = counted.where(GenerationCount.status == _status(status).value)
+    return int(session.scalar(counted) or 0)
 
 
 def update_generation_status(
@@ -178,8 +179,8 @@ def get_most_used_prompts(session: Session, limit: int = 10) -> list[Prompt]:
 def get_database_stats(session: Session) -> dict[str, int]:
     """How many generations there are, in all and in each state, and how many prompts."""
     figures = statistics(session)
-    by_status = {f"{status.value}_generations": count for status, count in figures.by_status.items()}
-    return {"total_generations": figures.total_generations, **by_status, "total_prompts": figures.total_prompts}
+    by_status = {f"{status.value}_generations": count for status, count in figures.overall.by_status.items()}
+    return {"total_generations": figures.overall.total_generations, **by_status, "total_prompts": figures.total_prompts}
 
 
 def _database() -> Database:

@@ -6,19 +6,20 @@ read, to say why. What a worker may do under its lease stands in `leases.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, update
+from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from service_runtime.errors import NotFound
+from storage_service.change import Change, note
 from storage_service.clock import now
+from storage_service.merge_patch import merge_patch
 from storage_service.models import RETURNED_ROW_WINS, Generation
-from storage_service.notifier import Change, note
 from storage_service.states import CANCEL, DELETABLE, RETRY, GenerationStatus, Transition, illegal_transition
-from storage_service.validation import check_uuid
+from storage_service.validation import MAX_MERGED_METADATA_BYTES, check_metadata, check_uuid
 
 MAX_BACKOFF_DOUBLINGS = 6
 """A failed attempt is followed by 1 s of waiting, the next by 2 s, then 4 s … and no more than 64 s."""
@@ -37,7 +38,8 @@ def get(session: Session, generation_id: str) -> Generation:
 
 def cancel(session: Session, generation_id: str) -> Generation:
     """PENDING or PROCESSING → CANCELLED. The token stays, so that its holder learns of it at the next renewal."""
-    return _ask(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, completed_at=now(), stage=None)
+    ended = {"completed_at": now(), "stage": None, "not_before": None}
+    return _ask(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, **ended)
 
 
 def retry(session: Session, generation_id: str, more_attempts: int = 3) -> Generation:
@@ -55,6 +57,20 @@ def retry(session: Session, generation_id: str, more_attempts: int = 3) -> Gener
         worker_id=None,
         **FREE_OF_LEASE,
     )
+
+
+def update_metadata(session: Session, generation_id: str, patch: Mapping[str, Any]) -> Generation:
+    """Merges a patch (RFC 7386) into what is known of the music, in any state; nothing else changes."""
+    check_metadata("metadata", patch)
+    wanted = check_uuid("id", generation_id)
+    # Locked, so that what is merged here is still what stands there when it is written.
+    kept = session.scalar(select(Generation.metadata_).where(Generation.id == wanted).with_for_update())
+    merged = merge_patch(kept or {}, patch)
+    check_metadata("metadata", merged, max_bytes=MAX_MERGED_METADATA_BYTES)
+    updated = move(session, [Generation.id == wanted], metadata_=merged)
+    if updated is None:
+        raise NotFound("generation", wanted)
+    return updated
 
 
 def remove(session: Session, generation_id: str) -> None:

@@ -16,7 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service_runtime.errors import InvalidArgument
@@ -64,8 +64,6 @@ class GenerationFilter:
 def list_generations(session: Session, chosen: GenerationFilter, page: Page) -> tuple[list[Generation], str]:
     """Generations, newest first, and the token of the next page, empty on the last."""
     where: list[ColumnElement[bool]] = []
-    if chosen.statuses:
-        where.append(Generation.status.in_(chosen.statuses))
     if chosen.model_name:
         check_name("model_name", chosen.model_name)
         where.append(Generation.model_name == chosen.model_name)
@@ -80,9 +78,30 @@ def list_generations(session: Session, chosen: GenerationFilter, page: Page) -> 
     if page.token:
         created_at, last_id = _position(page.token, bound_to, _read_moment, _read_id)
         where.append(tuple_(Generation.created_at, Generation.id) < (created_at, last_id))
-    newest_first = select(Generation).where(*where).order_by(Generation.created_at.desc(), Generation.id.desc())
-    rows = list(session.scalars(newest_first.limit(page.limit + 1)))
+    rows = list(session.scalars(_newest(set(chosen.statuses), where, page.limit + 1)))
     return _cut(rows, page.limit, bound_to, lambda row: [row.created_at.isoformat(), row.id])
+
+
+def _newest(
+    statuses: set[GenerationStatus], where: Sequence[ColumnElement[bool]], limit: int
+) -> Select[Generation]:
+    """The newest generations of the states, or of all where none is named.
+
+    Each state has its own run in the index; of several, the newest of each are found first and then those of all.
+    """
+    newest_first = Generation.created_at.desc(), Generation.id.desc()
+    if len(statuses) in (0, len(GenerationStatus)):
+        found = select(Generation).where(*where)
+    elif len(statuses) == 1:
+        found = select(Generation).where(Generation.status == next(iter(statuses)), *where)
+    else:
+        runs = [
+            select(Generation.id).where(Generation.status == status, *where).order_by(*newest_first).limit(limit)
+            for status in sorted(statuses)
+        ]
+        ids = union_all(*(select(run.subquery().c.id) for run in runs))
+        found = select(Generation).where(Generation.id.in_(ids))
+    return found.order_by(*newest_first).limit(limit)
 
 
 def list_prompts(session: Session, order: PromptOrder, text_contains: str, page: Page) -> tuple[list[Prompt], str]:

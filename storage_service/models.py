@@ -1,4 +1,4 @@
-"""The two tables, as SQLAlchemy models."""
+"""Generations and prompts, as SQLAlchemy models."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ColumnElement, Enum, Index, Integer, MetaData, Text, inspect, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, object_session
+from sqlalchemy import JSON, BigInteger, ColumnElement, Enum, Index, Integer, SmallInteger, Text, inspect, text, update
+from sqlalchemy.orm import Mapped, mapped_column, object_session
 
+from storage_service.base import Base as Base
+from storage_service.base import partial_index
+from storage_service.change import Change, note
 from storage_service.clock import UtcDateTime, now
+from storage_service.counts import GenerationCount as GenerationCount  # Base.metadata is to know these tables too.
 from storage_service.states import (
     FINISHED,
     FileEncoding,
@@ -32,19 +36,6 @@ def draw_seed() -> int:
     return secrets.randbelow(_SEEDS)
 
 
-class Base(DeclarativeBase):
-    """Names every constraint, so that migrations can speak of them on both databases."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-
-
 def _texts_of(enum: type[GenerationStatus]) -> list[str]:
     return [member.value for member in enum]
 
@@ -57,11 +48,16 @@ class Generation(Base):
     """
 
     __tablename__ = "generations"
+    # Lists go by (created_at, id); rows of one microsecond are so few that the id need not be in each index.
     __table_args__ = (
-        Index(None, "created_at", "id"),
-        Index(None, "status", "created_at", "id"),
-        Index(None, "model_name", "created_at", "id"),
+        Index(None, "created_at"),
+        Index(None, "status", "created_at"),
+        Index(None, "model_name", "created_at"),
         Index(None, "completed_at"),
+        partial_index("generations_queue", "status = 'pending'", "model_name", "ranked_at", "id"),
+        partial_index("generations_waiting", "not_before IS NOT NULL", "not_before"),
+        # With the status, which all of them share: SQLite would rather take the index above that begins with it.
+        partial_index("generations_leases", "status = 'processing'", "status", "lease_expires_at"),
     )
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -98,6 +94,11 @@ class Generation(Base):
     """What it goes on from: source_id and seconds."""
     request_id: Mapped[str | None] = mapped_column(Text, unique=True)
     request_fingerprint: Mapped[str | None] = mapped_column(Text)
+    priority: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
+    """Higher first: -10 to 10."""
+    ranked_at: Mapped[datetime | None] = mapped_column(UtcDateTime, insert_default=now())
+    """created_at, brought forward for each level of priority: the order of claims. None where it finished before there
+    were priorities."""
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=3)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -154,7 +155,7 @@ class Generation(Base):
 
     def mark_cancelled(self) -> None:
         """PENDING or PROCESSING → CANCELLED."""
-        self._move(GenerationStatus.CANCELLED, {"completed_at": now(), "stage": None})
+        self._move(GenerationStatus.CANCELLED, {"completed_at": now(), "stage": None, "not_before": None})
 
     def mark_pending(self) -> None:
         """PROCESSING or FAILED → PENDING. Out of FAILED, attempts are counted anew."""
@@ -204,18 +205,20 @@ class Generation(Base):
         if session.scalars(statement, execution_options=RETURNED_ROW_WINS).one_or_none() is None:
             session.refresh(self)
             raise illegal_transition(self.id, f"mark {target}", self.status, allowed)
+        note(session, Change(self.id, self.model_name, claimable=self.is_pending))
 
 
 class Prompt(Base):
     """A distinct prompt text and its use.
 
-    Uniqueness hangs on the text's hash: an index entry in Postgres holds 2704 bytes, a prompt up to 40000.
+    Uniqueness hangs on the text's hash: an index entry in Postgres holds 2704 bytes, a prompt up to 40000. The hash is
+    the first 128 bits of SHA-256, in hex.
     """
 
     __tablename__ = "prompts"
     __table_args__ = (
         Index(None, "used_count", "id"),
-        Index(None, "last_used_at", "id"),
+        Index(None, "last_used_at"),
         {"sqlite_autoincrement": True},
     )
 

@@ -1,7 +1,8 @@
 """Tells waiting calls of this process that something changed, so that they need not ask the database.
 
 A change says which generation it was, not what became of it: whoever waits reads the row when it gets there, and so a
-slow watcher sees several changes as one and holds no memory for those it missed.
+slow watcher sees several changes as one and holds no memory for those it missed. What other processes change comes by
+way of `broadcast.py`.
 """
 
 from __future__ import annotations
@@ -10,35 +11,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
-
-@dataclass(frozen=True)
-class Change:
-    """One committed change of a generation."""
-
-    generation_id: str
-    model_name: str
-    claimable: bool
-    """It waits for a worker now."""
-    due_seconds: float | None = None
-    """In how many seconds a sweep has something to do for it: its lease ends, or its wait for another attempt."""
-
-
-_CHANGES = "changes"
-
-
-def note(session: Session, change: Change) -> None:
-    """Notes a change for `changes_of`, which is asked after the commit."""
-    session.info.setdefault(_CHANGES, []).append(change)
-
-
-def changes_of(session: Session) -> list[Change]:
-    """What was noted in the session."""
-    changes: list[Change] = session.info.get(_CHANGES, [])
-    return changes
+from storage_service.change import Change
 
 
 class Notifier:
@@ -91,6 +65,15 @@ class Notifier:
             if accepted & names:
                 event.set()
 
+    def wake_all(self) -> None:
+        """Lets everybody look, where changes may have been missed."""
+        for events in self._watchers.values():
+            for event in events:
+                event.set()
+        for event in self._claimers:
+            event.set()
+        self._sweep_earlier.set()
+
     async def until_sweep(self, seconds: float) -> None:
         """Returns after so many seconds, or as soon as something is due earlier."""
         self._sweep_at = asyncio.get_running_loop().time() + seconds
@@ -105,8 +88,4 @@ class Notifier:
     def close(self) -> None:
         """Ends all waiting: `closed` is true from here on."""
         self.closed = True
-        for events in self._watchers.values():
-            for event in events:
-                event.set()
-        for event in self._claimers:
-            event.set()
+        self.wake_all()

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
 
-from sqlalchemy import select
+from sqlalchemy import Executable, select
 from sqlalchemy.orm import Session
 
 from storage_service.clock import now
 from storage_service.models import RETURNED_ROW_WINS, Prompt
-from storage_service.upsert import insert_into
+from storage_service.upsert import dialect_of, insert_into
 from storage_service.validation import check_prompt
 
 
 def text_sha256(text: str) -> str:
-    """What a prompt's uniqueness hangs on: SHA-256 of its UTF-8, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """What a prompt's uniqueness hangs on: the first 128 bits of SHA-256 of its UTF-8, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def count_use(session: Session, text: str) -> Prompt:
-    """Counts one use of a prompt, the first or one more, in one statement."""
+def count_use(session: Session, text: str, uses: int = 1) -> Prompt:
+    """Counts a use of a prompt, or several, the first or more, in one statement."""
     check_prompt("prompt", text)
-    statement = insert_into(session, Prompt).values(text=text, text_sha256=text_sha256(text))
-    counted = statement.on_conflict_do_update(
-        index_elements=[Prompt.text_sha256], set_={"used_count": Prompt.used_count + 1, "last_used_at": now()}
-    ).returning(Prompt)
-    return session.scalars(counted, execution_options=RETURNED_ROW_WINS).one()
+    use = {"text": text, "text_sha256": text_sha256(text), "used_count": uses}
+    counting = _counting(dialect_of(session))
+    prompt: Prompt = session.scalars(counting, use, execution_options=RETURNED_ROW_WINS).one()
+    return prompt
+
+
+@cache
+def _counting(dialect: str) -> Executable:
+    """Built once: building it takes longer than running it."""
+    statement = insert_into(dialect, Prompt)
+    more = {"used_count": Prompt.used_count + statement.excluded.used_count, "last_used_at": now()}
+    counted = statement.on_conflict_do_update(index_elements=[Prompt.text_sha256], set_=more).returning(Prompt)
+    return select(Prompt).from_statement(counted)
+
+
+def count_uses(session: Session, texts: Iterable[str]) -> None:
+    """Counts one use for each text. In one order for all transactions: those that share prompts would deadlock else."""
+    for text, uses in sorted(Counter(texts).items()):
+        count_use(session, text, uses)
 
 
 def find(session: Session, text: str) -> Prompt | None:

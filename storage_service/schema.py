@@ -10,14 +10,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import URL, Connection, inspect, text
+from sqlalchemy.orm import Session
 
 from service_runtime.errors import FailedPrecondition
 from storage_service.database import Database
 from storage_service.models import Base
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """The revisions that this version knows, oldest first."""
 
 _VERSION_TABLE = "alembic_version"
@@ -25,10 +27,18 @@ _VERSION_TABLE = "alembic_version"
 _MIGRATION_LOCK = 0x6467_786D  # "dgxm": the advisory lock that migrations on Postgres take
 
 
-def upgrade(url: str | URL) -> None:
+def upgrade(url: str | URL, revision: str = REVISIONS[-1]) -> None:
     """Brings the schema up to date, from any earlier revision or from nothing. Data stays; all or nothing."""
     with _opened(url) as database:
-        upgrade_database(database)
+        upgrade_database(database, revision)
+
+
+def downgrade(url: str | URL, revision: str) -> None:
+    """Takes the schema back to an earlier revision, or all of it away ("base"), and the data with it that the earlier
+    one has no place for; all or nothing."""
+    with _opened(url) as database, database.connect_for_writing() as connection:
+        _lock(connection)
+        _run_migrations(connection, "downgrade", revision)
 
 
 def current(url: str | URL) -> str | None:
@@ -40,7 +50,7 @@ def current(url: str | URL) -> str | None:
 def check(url: str | URL) -> None:
     """Raises FailedPrecondition, saying what to run, unless the schema is the one that this version knows."""
     with _opened(url) as database:
-        _check_revision(current_revision(database))
+        check_database(database)
 
 
 def reset(url: str | URL) -> None:
@@ -58,15 +68,26 @@ def ensure(database: Database) -> None:
         _check_revision(revision)
 
 
-def upgrade_database(database: Database) -> None:
+def upgrade_database(database: Database, revision: str = REVISIONS[-1]) -> None:
     """As `upgrade`, on a database that is open."""
     with database.connect_for_writing() as connection:
         _lock(connection)
-        revision = _revision_of(connection)
-        if revision is not None and revision not in REVISIONS:
-            _check_revision(revision)
-        if revision != REVISIONS[-1]:
-            _run_migrations(connection)
+        found = _revision_of(connection)
+        if found is not None and found not in REVISIONS:
+            _check_revision(found)
+        if found != revision:
+            _run_migrations(connection, "upgrade", revision)
+
+
+def check_database(database: Database) -> None:
+    """As `check`, on a database that is open."""
+    with database.read() as session:
+        check_session(session)
+
+
+def check_session(session: Session) -> None:
+    """As `check`, in a session."""
+    _check_revision(_revision_of(session.connection()))
 
 
 def reset_database(database: Database) -> None:
@@ -75,7 +96,7 @@ def reset_database(database: Database) -> None:
         _lock(connection)
         Base.metadata.drop_all(connection)
         connection.execute(text(f"DROP TABLE IF EXISTS {_VERSION_TABLE}"))
-        _run_migrations(connection)
+        _run_migrations(connection, "upgrade", REVISIONS[-1])
 
 
 def current_revision(database: Database) -> str | None:
@@ -124,12 +145,17 @@ def _check_revision(revision: str | None) -> None:
 
 
 def _lock(connection: Connection) -> None:
-    """Lets one process at a time change the schema. On SQLite, BEGIN IMMEDIATE has done so."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    """Lets one process at a time change the schema, and nobody a row. On SQLite, BEGIN IMMEDIATE has done so."""
+    if connection.dialect.name != "postgresql":
+        return
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    # Who writes is out before the first step: of two who each hold what the other waits for, Postgres ends one. Reads
+    # go on up to the first step that alters a table.
+    if ours := sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables)):
+        connection.execute(text(f"LOCK TABLE {', '.join(ours)} IN EXCLUSIVE MODE"))
 
 
-def _run_migrations(connection: Connection) -> None:
+def _run_migrations(connection: Connection, direction: Literal["upgrade", "downgrade"], revision: str) -> None:
     from alembic import command
     from alembic.config import Config
 
@@ -139,7 +165,8 @@ def _run_migrations(connection: Connection) -> None:
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    move = command.upgrade if direction == "upgrade" else command.downgrade
+    move(config, revision)
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import grpc.aio
-from sqlalchemy import text
 
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
-from service_runtime.errors import Unavailable
+from service_runtime.errors import FailedPrecondition, Lost, Unavailable
 from service_runtime.service import Service
+from storage_service import schema
 from storage_service.config import StorageSettings
 from storage_service.service import StorageServicer
 from storage_service.store import Store
@@ -24,7 +24,7 @@ class StorageServer:
     def __init__(self, settings: StorageSettings) -> None:
         self._settings = settings
         self._store = Store(settings)
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def add_to(self, server: grpc.aio.Server) -> None:
         servicer = StorageServicer(self._store, self._settings.max_attempts)
@@ -32,21 +32,27 @@ class StorageServer:
 
     async def start(self) -> None:
         await self._store.open()
-        self._sweeper = asyncio.create_task(sweep(self._store, self._settings.lease_sweep_seconds))
+        self._tasks = [asyncio.create_task(sweep(self._store, self._settings.lease_sweep_seconds))]
+        if self._store.is_shared:
+            self._tasks.append(asyncio.create_task(self._store.listen()))
 
     async def check(self) -> None:
-        if self._sweeper is not None and self._sweeper.done():
-            # Without it the jobs of workers that died would stay theirs.
-            raise Unavailable("the sweep of expired leases has ended; restart the server", reason="SWEEP_ENDED")
-        await self._store.read(lambda session: session.execute(text("SELECT 1")))
+        if any(task.done() for task in self._tasks):
+            # Without them the jobs of workers that died would stay theirs, and other servers' changes go unheard.
+            raise Unavailable("the sweep or the listening has ended; restart the server", reason="BACKGROUND_ENDED")
+        try:
+            await self._store.read(schema.check_session)
+        except FailedPrecondition as error:
+            # Migrated under us: what this version would go on writing, the new schema may not mean.
+            raise Lost(error.message, reason=error.reason, metadata=error.metadata) from error
 
     async def drain(self) -> None:
         self._store.notifier.close()
 
     async def stop(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._store.close()
 
 

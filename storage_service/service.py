@@ -38,6 +38,14 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         log.info("created", generation_id=row.id, model=row.model_name, seconds=row.duration_seconds)
         return storage_pb2.CreateGenerationResponse(generation=convert.generation_message(row))
 
+    async def BatchCreateGenerations(
+        self, request: storage_pb2.BatchCreateGenerationsRequest, context: Context
+    ) -> storage_pb2.BatchCreateGenerationsResponse:
+        news = convert.new_generations(request)
+        rows = await self._store.write(lambda s: creation.create_all(s, news, max_attempts=self._max_attempts))
+        log.info("created", generations=len(rows))
+        return storage_pb2.BatchCreateGenerationsResponse(generations=map(convert.generation_message, rows))
+
     async def GetGeneration(
         self, request: storage_pb2.GetGenerationRequest, context: Context
     ) -> storage_pb2.GetGenerationResponse:
@@ -120,6 +128,13 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         log.info("deleted", generation_id=request.id)
         return storage_pb2.DeleteGenerationResponse()
 
+    async def UpdateMetadata(
+        self, request: storage_pb2.UpdateMetadataRequest, context: Context
+    ) -> storage_pb2.UpdateMetadataResponse:
+        patch = convert.mapping("metadata", request.metadata)
+        row = await self._store.write(lambda s: lifecycle.update_metadata(s, request.id, patch))
+        return storage_pb2.UpdateMetadataResponse(generation=convert.generation_message(row))
+
     async def WatchGeneration(
         self, request: storage_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[storage_pb2.WatchGenerationResponse]:
@@ -144,4 +159,4 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def GetStatistics(
         self, request: storage_pb2.GetStatisticsRequest, context: Context
     ) -> storage_pb2.GetStatisticsResponse:
-        return convert.statistics_message(await self._store.read(statistics))
+        return convert.statistics_message(await self._store.read(lambda s: statistics(s, request.days)))

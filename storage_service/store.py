@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -12,10 +13,12 @@ from sqlalchemy.orm import Session
 
 from service_runtime.errors import NotFound, Unavailable
 from storage_service import leases, lifecycle, schema
+from storage_service.broadcast import listen
+from storage_service.change import changes_of, send_as
 from storage_service.config import StorageSettings
 from storage_service.database import RETRY_AFTER_SECONDS, Database
 from storage_service.models import Generation
-from storage_service.notifier import Notifier, changes_of
+from storage_service.notifier import Notifier
 from storage_service.validation import check_range, check_uuid
 
 T = TypeVar("T")
@@ -42,10 +45,20 @@ class Store:
         threads = SQLITE_THREADS if self._database.is_sqlite else POSTGRES_THREADS
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
         self.notifier = Notifier()
+        self._sender = uuid.uuid4().hex
 
     async def open(self) -> None:
         """Gives a new database its schema. FailedPrecondition where the schema is not this version's."""
         await self._in_thread(lambda: schema.ensure(self._database))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers may work on the same database, and tell of it: on Postgres."""
+        return not self._database.is_sqlite
+
+    async def listen(self) -> None:
+        """Tells those who wait here of what other servers change, for good; until it is cancelled."""
+        await listen(self._database.engine, self._sender, self.notifier)
 
     async def close(self) -> None:
         """Waits for the work that runs and closes every connection."""
@@ -68,6 +81,7 @@ class Store:
 
         def writing() -> T:
             with self._database.write() as session:
+                send_as(session, self._sender)
                 result = work(session)
             if changes := changes_of(session):
                 loop.call_soon_threadsafe(self.notifier.publish, changes)

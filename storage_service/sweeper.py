@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from service_runtime.errors import ServiceError
 from service_runtime.telemetry import get_logger
-from storage_service import leases
+from storage_service import leases, queue
 from storage_service.models import Generation
 from storage_service.store import Store
 
@@ -34,4 +34,4 @@ async def sweep(store: Store, period_seconds: float) -> None:
 
 
 def _sweep_once(session: Session) -> tuple[list[Generation], list[str], float | None]:
-    return leases.expire_leases(session), leases.models_with_work(session), leases.seconds_until_due(session)
+    return leases.expire_leases(session), queue.models_with_work(session), queue.seconds_until_due(session)

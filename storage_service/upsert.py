@@ -8,8 +8,12 @@ from sqlalchemy.orm import Session
 from storage_service.models import Base
 
 
-def insert_into(session: Session, model: type[Base]) -> postgresql.Insert:
+def insert_into(dialect: str, model: type[Base]) -> postgresql.Insert:
     """The dialect's INSERT; both have the same `on_conflict_do_…` methods."""
-    if session.get_bind().dialect.name == "sqlite":
-        return sqlite.insert(model)  # type: ignore[return-value]
-    return postgresql.insert(model)
+    table = Base.metadata.tables[model.__tablename__]
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)  # type: ignore[return-value]
+
+
+def dialect_of(session: Session) -> str:
+    """What the statements that are built once for each database are known by."""
+    return session.get_bind().dialect.name

@@ -17,6 +17,8 @@ MAX_PATH_CHARACTERS = 4096
 MAX_ERROR_CHARACTERS = 2000
 MAX_MODELS = 1000
 MAX_METADATA_BYTES = 16 * 1024
+MAX_MERGED_METADATA_BYTES = 64 * 1024
+"""Of what updates may come to; there has to be room beside what a caller and a worker left."""
 MAX_SEED = 2**63 - 1
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -89,7 +91,7 @@ def check_file_path(field: str, path: str) -> None:
 
 
 def check_metadata(field: str, metadata: Mapping[str, Any], max_bytes: int | None = MAX_METADATA_BYTES) -> None:
-    """What JSON can hold, at most 16 KiB of it."""
+    """What JSON can hold, at most 16 KiB of it, or what is said; None: any."""
     try:
         size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError) as error:

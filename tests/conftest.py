@@ -7,6 +7,13 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import psycopg
 
 # Tiny models gain nothing by a second thread, and on a busy machine lose much: threads that spin for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,3 +22,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 HF_HOME = tempfile.mkdtemp(prefix="dgx-music-hf-")
 atexit.register(shutil.rmtree, HF_HOME, ignore_errors=True)
 os.environ |= {"HF_HOME": HF_HOME, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[psycopg.Connection[Any]]:
+    """A connection to a Postgres server of this test run."""
+    from tests.postgres import postgres_server
+
+    with postgres_server() as connection:
+        yield connection

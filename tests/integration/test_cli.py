@@ -105,7 +105,11 @@ def test_figures_prompts_and_models(served: Shell) -> None:
         served.run("generate", prompt, "-d", "0.5")
     figures = json_format.Parse(served.run("stats", "--json").stdout, storage.GetStatisticsResponse())
     assert figures.completed_generations >= 3
-    assert "completed" in served.run("stats").stdout
+    assert figures.models[0].model_name == "sketch"
+    shown = served.run("stats", "--days", "2").stdout
+    assert "completed" in shown
+    assert figures.days[0].date in shown
+    assert figures.days[2].date not in shown
     used = [json_format.Parse(line, storage.Prompt()) for line in served.run("prompts", "--json").stdout.splitlines()]
     assert [(prompt.text, prompt.used_count) for prompt in used[:2]] == [("jazz", 2), ("rock [b]", 1)]
     assert "rock [b]" in served.run("prompts", "--recent", "--search", "rock").stdout
@@ -116,6 +120,10 @@ def test_figures_prompts_and_models(served: Shell) -> None:
     [model] = [json_format.Parse(line, Model()) for line in served.run("models", "--json").stdout.splitlines()]
     assert model.name == "sketch"
     assert "sketch (default)" in served.run("models").stdout
+    [first] = served.generations("generate", "first", "-d", "0.5", "--priority", "3", "--json")
+    assert first.priority == 3
+    assert "+3" in served.run("show", first.id).stdout
+    assert "file_sha256" in served.run("show", first.id).stdout
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -112,6 +112,35 @@ async def test_bad_input_names_its_field(whole: House, fields: dict[str, object]
     error = await refused(whole.music.CreateGeneration(request, timeout=SECONDS))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert list(read_failure(error).violations) == [field]
+
+
+async def test_a_batch_is_made_or_refused_as_one(whole: House) -> None:
+    def request(**fields: Any) -> storage.CreateGenerationRequest:
+        return storage.CreateGenerationRequest(**{"prompt": "a calm piano", "duration_seconds": 0.5, **fields})
+
+    batch = storage.BatchCreateGenerationsRequest(requests=[request(seed=1), request(model_name="sketch", priority=3)])
+    made = (await whole.music.BatchCreateGenerations(batch, timeout=SECONDS)).generations
+    assert [(row.model_name, row.sample_rate_hz, row.priority) for row in made] == [
+        ("sketch", RATE, 0),
+        ("sketch", RATE, 3),
+    ]
+    for row in made:
+        assert (await finished(whole, row.id)).state == storage.GENERATION_STATE_COMPLETED
+    for requests, field in (
+        ([request(), request(model_name="none")], "requests[1].model_name"),
+        ([request(duration_seconds=1e6)], "requests[0].duration_seconds"),
+        ([request(), request(prompt="")], "requests[1].prompt"),
+        ([request()] * 101, "requests"),
+        ([], "requests"),
+    ):
+        error = await refused(
+            whole.music.BatchCreateGenerations(
+                storage.BatchCreateGenerationsRequest(requests=requests), timeout=SECONDS
+            )
+        )
+        assert list(read_failure(error).violations) == [field]
+    figures = await whole.music.GetStatistics(storage.GetStatisticsRequest(), timeout=SECONDS)
+    assert figures.total_generations == 2
 
 
 async def test_an_unknown_model_names_those_there_are(whole: House) -> None:

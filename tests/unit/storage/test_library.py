@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -327,6 +328,19 @@ def test_the_default_database_and_opening_another(tmp_path: Path, monkeypatch: p
     assert library._opened is not None
     library._opened.dispose()
     monkeypatch.setattr(library, "_opened", None)
+
+
+def test_the_examples_of_the_documentation(url: str) -> None:
+    documentation = (storage_service.__doc__ or "").replace("sqlite:///music.db", url)
+    examples = doctest.DocTestParser().get_doctest(documentation, {}, "storage_service", None, None)
+    told: list[str] = []
+    flags = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+    results = doctest.DocTestRunner(optionflags=flags).run(examples, out=told.append)
+    assert library._opened is not None
+    library._opened.dispose()
+    library._opened = None
+    assert results.attempted > 10
+    assert results.failed == 0, "".join(told)
 
 
 def test_the_package_exports_the_library_and_no_more() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import inspect, update
 from sqlalchemy.orm import Session
 
 from service_runtime.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
-from storage_service import creation, leases, lifecycle
+from storage_service import creation, leases, lifecycle, queue
 from storage_service.clock import later
 from storage_service.creation import NewGeneration
 from storage_service.database import Database
@@ -235,12 +235,12 @@ def test_a_retryable_failure_waits_twice_as_long_each_time_and_then_is_final(dat
             assert len(failed.error_message) == 2000
             assert 0 <= (failed.not_before - claimed.started_at).total_seconds() - wait_seconds < 0.9
             assert failed.lease_token is None
-            due_seconds = leases.seconds_until_due(session)
+            due_seconds = queue.seconds_until_due(session)
             assert due_seconds is not None
             assert 0 < due_seconds <= wait_seconds
             assert leases.claim(session, "w", ["sketch"], 30.0) is None
             session.execute(update(Generation).values(not_before=later(-0.001)))
-            assert leases.models_with_work(session) == ["sketch"]
+            assert queue.models_with_work(session) == ["sketch"]
     with database.write() as session:
         claimed = leases.claim(session, "w", ["sketch"], 30.0)
         assert claimed is not None
@@ -277,7 +277,7 @@ def test_no_wait_for_another_attempt_is_longer_than_about_a_minute(database: Dat
     row = row_in(PROCESSING, attempt=90, max_attempts=100)
     with database.write() as session:
         failed = leases.fail(session, row.id, TOKEN, "it broke", retryable=True)
-        due_seconds = leases.seconds_until_due(session)
+        due_seconds = queue.seconds_until_due(session)
     assert failed.is_pending
     assert due_seconds is not None
     assert 60 < due_seconds <= 64

@@ -70,7 +70,7 @@ def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
     schema.check(empty_url)
     with database.connect_for_writing() as connection:
         [row] = connection.execute(text("SELECT * FROM generations")).mappings()
-        assert row == {**old, "sampling": None, "continuation": None}
+        assert row == {**old, "sampling": None, "continuation": None, "priority": 0, "ranked_at": old["created_at"]}
         compared = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(compared, Base.metadata) == []
         constraints = {c["name"] for c in inspect(connection).get_check_constraints("generations")}

@@ -196,6 +196,68 @@ async def test_lists_prompts_and_statistics(stub: Any) -> None:
     figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=10)
     assert (figures.total_generations, figures.pending_generations, figures.total_prompts) == (4, 4, 2)
     assert figures.oldest_pending_seconds > 0
+    assert [(model.model_name, model.pending_generations) for model in figures.models] == [("sketch", 4)]
+    assert len(figures.days) == 7
+    assert len((await stub.GetStatistics(pb.GetStatisticsRequest(days=2), timeout=10)).days) == 2
+
+
+async def test_what_completed_is_told_by_model_and_by_day(stub: Any) -> None:
+    for seconds in (1.0, 2.0, 4.0):
+        made = await create(stub, model_name="tune")
+        claimed = await claim(stub, model_names=["tune"])
+        done = pb.CompleteGenerationRequest(
+            id=made.id,
+            lease_token=claimed.lease_token,
+            file_path="a.wav",
+            file_size_bytes=10,
+            generation_time_seconds=seconds,
+        )
+        await stub.CompleteGeneration(done, timeout=10)
+    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=10)
+    percentiles = pb.GenerationTimePercentiles(p50_seconds=2, p90_seconds=4, p99_seconds=4)
+    assert figures.generation_time_percentiles == percentiles
+    [model] = figures.models
+    assert model == pb.ModelStatistics(
+        model_name="tune",
+        completed_generations=3,
+        completed_audio_seconds=12,
+        completed_file_bytes=30,
+        mean_generation_time_seconds=7 / 3,
+        generation_time_percentiles=percentiles,
+    )
+    assert figures.days[0] == pb.DayStatistics(
+        date=figures.days[0].date, completed_generations=3, completed_audio_seconds=12, completed_file_bytes=30
+    )
+    assert figures.days[0].date > figures.days[1].date
+
+
+async def test_a_batch_is_claimed_by_priority(stub: Any) -> None:
+    requests = [request(prompt=f"{priority}", priority=priority, max_attempts=2) for priority in (-1, 5, 0)]
+    batch = pb.BatchCreateGenerationsRequest(requests=requests)
+    made = (await stub.BatchCreateGenerations(batch, timeout=10)).generations
+    assert [(row.prompt, row.priority, row.max_attempts) for row in made] == [("-1", -1, 2), ("5", 5, 2), ("0", 0, 2)]
+    assert [(await claim(stub)).generation.prompt for _ in range(3)] == ["5", "0", "-1"]
+
+
+async def test_one_batch_50_times_at_once(stub: Any) -> None:
+    requests = [request(prompt=f"{n}", request_id=str(uuid.uuid4())) for n in range(4)]
+    batch = pb.BatchCreateGenerationsRequest(requests=requests)
+    answers = await asyncio.gather(*(stub.BatchCreateGenerations(batch, timeout=30) for _ in range(50)))
+    assert len({tuple(row.id for row in answer.generations) for answer in answers}) == 1
+    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=10)
+    assert (figures.total_generations, figures.total_prompts) == (4, 4)
+
+
+async def test_metadata_is_patched_and_watchers_see_it(stub: Any) -> None:
+    made = await create(stub, metadata=struct(a=1, deep={"b": 2, "c": 3}))
+    watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=30)
+    await watch.read()
+    patch = pb.UpdateMetadataRequest(id=made.id, metadata=struct(a=None, deep={"b": None}, d=[1]))
+    updated = (await stub.UpdateMetadata(patch, timeout=10)).generation
+    made.metadata.Clear()
+    made.metadata.update({"deep": {"c": 3}, "d": [1]})
+    assert updated == made
+    assert (await watch.read()).generation == made
 
 
 async def test_a_create_answers_a_claim_that_waits(stub: Any) -> None:
@@ -227,6 +289,24 @@ async def test_one_request_id_50_times_at_once(stub: Any) -> None:
         ("CreateGeneration", request(sample_rate_hz=0), "INVALID_ARGUMENT", "sample_rate_hz"),
         ("CreateGeneration", request(file_encoding=99), "INVALID_ARGUMENT", "file_encoding"),
         ("CreateGeneration", request(metadata=struct(x=float("inf"))), "INVALID_ARGUMENT", "metadata"),
+        ("CreateGeneration", request(priority=11), "INVALID_ARGUMENT", "priority"),
+        ("CreateGeneration", request(max_attempts=-1), "INVALID_ARGUMENT", "max_attempts"),
+        ("BatchCreateGenerations", pb.BatchCreateGenerationsRequest(), "INVALID_ARGUMENT", "requests"),
+        (
+            "BatchCreateGenerations",
+            pb.BatchCreateGenerationsRequest(requests=[request(), request(prompt="")]),
+            "INVALID_ARGUMENT",
+            "requests[1].prompt",
+        ),
+        (
+            "BatchCreateGenerations",
+            pb.BatchCreateGenerationsRequest(requests=[request(file_encoding=99)]),
+            "INVALID_ARGUMENT",
+            "requests[0].file_encoding",
+        ),
+        ("UpdateMetadata", pb.UpdateMetadataRequest(id=UNKNOWN), "NOT_FOUND", None),
+        ("UpdateMetadata", pb.UpdateMetadataRequest(id="x"), "INVALID_ARGUMENT", "id"),
+        ("GetStatistics", pb.GetStatisticsRequest(days=367), "INVALID_ARGUMENT", "days"),
         ("GetGeneration", pb.GetGenerationRequest(id="x"), "INVALID_ARGUMENT", "id"),
         ("GetGeneration", pb.GetGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),
         ("CancelGeneration", pb.CancelGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),
@@ -296,11 +376,10 @@ async def test_health_fails_when_the_sweep_has_ended(settings: StorageSettings) 
     server = StorageServer(settings)
     await server.start()
     await server.check()
-    assert server._sweeper is not None
-    server._sweeper.cancel()
-    await asyncio.wait([server._sweeper])
+    server._tasks[0].cancel()
+    await asyncio.wait([server._tasks[0]])
     with pytest.raises(Unavailable) as raised:
         await server.check()
-    assert raised.value.reason == "SWEEP_ENDED"
+    assert raised.value.reason == "BACKGROUND_ENDED"
     await server.drain()
     await server.stop()

@@ -1,0 +1,223 @@
+"""What storage costs at a thousand, a hundred thousand and a million generations: `make bench-storage`.
+
+    python -m benchmarks.storage [--rows 1000,100000,1000000] [--databases sqlite,postgres] [--jobs 2000]
+
+Each figure is the median of many calls, one after the other: through the library, then by gRPC from a server's process.
+The databases of each size take turns, call by call, so that a busy machine slows all alike and their ratio holds. Every
+write is a transaction of its own and durable when it returns. Databases lie in TMPDIR; Postgres is a real server,
+started here. Then 32 workers claim and complete so many jobs through one server or two. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import text
+
+from benchmarks.storage_clients import Client, Library, Rpc
+from benchmarks.storage_rows import MODELS, Rows, load
+from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
+from service_runtime.channel import connect
+from storage_service import schema
+from storage_service.database import Database, journal_mode
+from tests.postgres import postgres_server, url_of
+from tests.storage_servers import storage_server, work_off
+
+WRITES = 200
+GETS = 500
+PAGES = 50
+WORKERS = 32
+
+T = TypeVar("T")
+
+LIMITS = {
+    "insert": "≤ 1 ms at 1,000",
+    "get": "≤ 0.5 ms at 1,000; ≤ 2×",
+    "list one state, 1,000 rows": "≤ 10 ms at 1,000",
+    "list one state, page of 50": "≤ 2×",
+    "claim": "≤ 2×",
+    "complete": "≤ 2×",
+    "statistics": "≤ 5 ms at 1,000; ≤ 100 ms at 1,000,000",
+}
+"""What is measured, and what it may take through the library."""
+
+
+Times = dict[tuple[str, int], list[float]]
+"""Seconds of each call, by operation and size."""
+
+
+async def measure(clients: dict[int, Client], ids: dict[int, list[str]]) -> Times:
+    """Every operation on every size, in turns."""
+    times: Times = defaultdict(list)
+
+    async def timed(operation: str, size: int, call: Awaitable[T]) -> T:
+        began = time.perf_counter()
+        result = await call
+        times[operation, size].append(time.perf_counter() - began)
+        return result
+
+    for number in range(WRITES):
+        for size, client in clients.items():
+            await timed("insert", size, client.insert(number))
+    for number in range(GETS):
+        for size, client in clients.items():
+            await timed("get", size, client.get(ids[size][number]))
+    for number in range(PAGES):
+        for size, client in clients.items():
+            await timed("list one state, page of 50", size, client.list_completed(50))
+            await timed("statistics", size, client.statistics())
+            if number % 5 == 0:
+                await timed("list one state, 1,000 rows", size, client.list_completed(1000))
+    for _ in range(WRITES):
+        for size, client in clients.items():
+            lease = await timed("claim", size, client.claim())
+            await timed("complete", size, client.complete(lease))
+    return times
+
+
+async def measure_rpcs(urls: dict[int, str], ids: dict[int, list[str]]) -> Times:
+    """The same through servers, one a size."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        clients: dict[int, Client] = {}
+        for size, url in urls.items():
+            address = f"unix:{folder}/{size}.sock"
+            await stack.enter_async_context(storage_server(url, address))
+            clients[size] = Rpc(StorageServiceStub(await stack.enter_async_context(connect(address))))
+        return await measure(clients, ids)
+
+
+def bytes_of(database: Database) -> int:
+    """What the database takes: its file, or its tables with their indexes."""
+    with database.read() as session:
+        if database.is_sqlite:
+            return (session.scalar(text("PRAGMA page_count")) or 0) * (session.scalar(text("PRAGMA page_size")) or 0)
+        relations = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = "
+        return int(session.scalar(text(f"{relations} 'public'::regnamespace")) or 0)
+
+
+def filled(url: str, size: int) -> tuple[Database, list[str], float]:
+    """A database with so many generations; the ids of some; and its bytes a row."""
+    database, rows = Database(url), Rows(size)
+    schema.ensure(database)
+    load(database, rows, size)
+    if not database.is_sqlite:
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))  # As autovacuum will, in its time.
+    return database, rows.sample(GETS), bytes_of(database) / size
+
+
+async def claims_a_second(url: str, servers: int, jobs: int) -> float:
+    """How many jobs so many servers and 32 workers get through a second, each claimed and completed."""
+    database = Database(url)
+    schema.ensure(database)
+    library = Library(database)
+    for number in range(jobs):
+        await library.insert(number)
+    database.dispose()
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        addresses = [f"unix:{folder}/{number}.sock" for number in range(servers)]
+        for address in addresses:
+            await stack.enter_async_context(storage_server(url, address))
+        worked = await work_off(addresses, WORKERS, MODELS)
+    assert sorted(worked.completed) == sorted(set(worked.claimed))
+    assert len(worked.claimed) == jobs
+    return worked.claims_per_second
+
+
+@contextmanager
+def databases(kinds: list[str], folder: Path) -> Iterator[Callable[[str, str], str]]:
+    """Makes an empty database of a kind and gives its URL; gone with the block."""
+    with ExitStack() as stack:
+        server = stack.enter_context(postgres_server(durable=True)) if "postgres" in kinds else None
+
+        def make(kind: str, name: str) -> str:
+            if kind == "sqlite" or server is None:
+                return f"sqlite:///{folder}/{name}.db"
+            server.execute(f"CREATE DATABASE {name}")
+            return url_of(server, name)
+
+        yield make
+
+
+def report_growth(kind: str, urls: dict[int, str]) -> None:
+    """Measures one kind of database at each size, and prints it."""
+    opened = {size: filled(url, size) for size, url in urls.items()}
+    ids = {size: some for size, (_, some, _) in opened.items()}
+    libraries: dict[int, Client] = {size: Library(database) for size, (database, _, _) in opened.items()}
+    by_way = {"library": asyncio.run(measure(libraries, ids))}
+    for database, _, _ in opened.values():
+        database.dispose()
+    by_way["gRPC"] = asyncio.run(measure_rpcs(urls, ids))
+    sizes = sorted(urls)
+    head = f"{' | '.join(f'{size:,}' for size in sizes)} | {sizes[-1]:,} / {sizes[0]:,}"
+    for way, times in by_way.items():
+        print(f"\n| {kind}, {way}: ms | {head} | Limit |\n| --- {'| --- ' * len(sizes)}| --- | --- |")
+        for operation, limit in LIMITS.items():
+            medians = [statistics.median(times[operation, size]) * 1000 for size in sizes]
+            cells = " | ".join(f"{milliseconds:.2f}" for milliseconds in medians)
+            print(f"| {operation} | {cells} | {medians[-1] / medians[0]:.2f}× | {limit if way == 'library' else ''} |")
+    cells = " | ".join(f"{opened[size][2]:.0f}" for size in sizes)
+    print(f"| bytes a generation, prompts and indexes included | {cells} | | ≤ 1,024 at 1,000 |")
+
+
+def print_machine(folder: Path, kinds: list[str]) -> None:
+    """Hardware and what makes a commit durable."""
+    processor = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    syncs = []
+    with (folder / "probe").open("wb", buffering=0) as probe:
+        for _ in range(100):
+            probe.write(bytes(4096))
+            began = time.perf_counter()
+            os.fdatasync(probe.fileno())
+            syncs.append(time.perf_counter() - began)
+    print(
+        f"{os.cpu_count()} cores ({processor.partition(':')[2].strip()}), {platform.machine()}, Python "
+        f"{platform.python_version()}, load average {os.getloadavg()[0]:.1f}; fdatasync of 4 KiB appended: "
+        f"{statistics.median(syncs) * 1000:.2f} ms."
+    )
+    if "sqlite" in kinds:
+        mode = journal_mode(sqlite3.sqlite_version_info)
+        print(f"SQLite {sqlite3.sqlite_version}: journal_mode={mode}, synchronous=FULL, a durable commit a write.")
+    if "postgres" in kinds:
+        print("Postgres: fsync=on, synchronous_commit=on, its defaults otherwise, by a Unix socket.")
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="1000,100000,1000000")
+    parser.add_argument("--databases", default="sqlite,postgres")
+    parser.add_argument("--jobs", type=int, default=2000, help="for the 32 workers; 0: leave them out")
+    arguments = parser.parse_args()
+    kinds, sizes = arguments.databases.split(","), sorted(int(size) for size in arguments.rows.split(","))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        print_machine(folder, kinds)
+        with databases(kinds, folder) as make:
+            for kind in kinds:
+                report_growth(kind, {size: make(kind, f"rows_{size}") for size in sizes})
+            if not arguments.jobs:
+                return
+            print(f"\n| {WORKERS} workers, {arguments.jobs:,} jobs | Claims, each completed, a second |\n| --- | --- |")
+            for kind, servers in (("postgres", 2), ("postgres", 1), ("sqlite", 1)):
+                if kind in kinds:
+                    rate = asyncio.run(claims_a_second(make(kind, f"jobs_{servers}"), servers, arguments.jobs))
+                    print(f"| {kind}, {servers} storage server{'s' * (servers > 1)} | {rate:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Rows as a year of use leaves them, put into a database by the thousand, past the library.
+
+Three of four generations use a prompt again; nine of ten are completed, with the metadata that the sketch model and the
+export leave; the rest failed, were cancelled, wait or are worked on.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from sqlalchemy import JSON, Table
+
+from storage_service.database import Database
+from storage_service.models import Generation, Prompt
+from storage_service.prompts import text_sha256
+
+MODELS = ("sketch", "musicgen-small", "musicgen-medium", "musicgen-large", "musicgen-stereo-small")
+STATUSES = ("completed", "failed", "cancelled", "pending", "processing")
+SHARES = (90.0, 3.0, 3.0, 3.9, 0.1)
+PROMPTS_SHARE = 0.25
+"""Distinct prompts to generations."""
+
+GENRES = ("lo-fi hip hop", "house", "ambient", "drum and bass", "jazz", "synthwave", "orchestral", "techno", "folk")
+INSTRUMENTS = ("a warm piano", "soft strings", "analogue bass", "brushed drums", "a clean guitar", "bells", "a flute")
+MOODS = ("calm", "driving", "melancholic", "bright", "dark", "hopeful", "dreamy", "tense")
+KEYS = tuple(f"{note} {mode}" for note in ("C", "D", "E", "F", "G", "A", "B") for mode in ("major", "minor"))
+
+YEAR_SECONDS = 365 * 86400.0
+
+
+class Rows:
+    """The rows of one database, made in turn: the same for the same seed."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self._random = random.Random(seed)
+        self._ids: list[str] = []
+        self._prompts: list[str] = []
+        self._uses: dict[str, int] = {}
+        self._until = datetime.now(UTC) - timedelta(minutes=1)
+
+    def generations(self, count: int) -> Iterator[dict[str, Any]]:
+        """So many more, oldest first."""
+        ages = sorted((self._random.uniform(0, YEAR_SECONDS) for _ in range(count)), reverse=True)
+        for age in ages:
+            yield self._generation(self._until - timedelta(seconds=age))
+
+    def prompts(self) -> Iterator[dict[str, Any]]:
+        """Those that were used since the last call and not before, with their uses."""
+        for text, uses in self._uses.items():
+            yield {
+                "text": text,
+                "text_sha256": text_sha256(text),
+                "used_count": uses,
+                "first_used_at": self._until - timedelta(seconds=self._random.uniform(0, YEAR_SECONDS)),
+                "last_used_at": self._until - timedelta(seconds=self._random.uniform(0, YEAR_SECONDS)),
+            }
+        self._uses = {}
+        self._prompts = []
+
+    def sample(self, count: int) -> list[str]:
+        """Ids of any generations made so far."""
+        return random.Random(0).choices(self._ids, k=count)
+
+    def _prompt(self) -> str:
+        draw = self._random
+        if self._prompts and draw.random() > PROMPTS_SHARE:
+            text = draw.choice(self._prompts)
+        else:
+            text = (
+                f"{draw.choice(MOODS)} {draw.choice(GENRES)} at {draw.randrange(60, 180)} BPM in {draw.choice(KEYS)} "
+                f"with {draw.choice(INSTRUMENTS)} and {draw.choice(INSTRUMENTS)}, take {draw.getrandbits(40)}"
+            )
+            self._prompts.append(text)
+        self._uses[text] = self._uses.get(text, 0) + 1
+        return text
+
+    def _generation(self, created_at: datetime) -> dict[str, Any]:
+        draw = self._random
+        generation_id = str(uuid.UUID(int=draw.getrandbits(128), version=4))
+        self._ids.append(generation_id)
+        (status,) = draw.choices(STATUSES, SHARES)
+        seconds = draw.choice((8.0, 16.0, 30.0, 60.0))
+        row: dict[str, Any] = {
+            "id": generation_id,
+            "prompt": self._prompt(),
+            "model_name": draw.choice(MODELS),
+            "status": status,
+            "duration_seconds": seconds,
+            "sample_rate": 32000,
+            "channels": 2,
+            "seed": draw.getrandbits(32),
+            "file_encoding": "pcm_24",
+            "created_at": created_at,
+            "metadata": {},
+            "request_id": str(uuid.UUID(int=draw.getrandbits(128), version=4)),
+            "request_fingerprint": f"{draw.getrandbits(128):032x}",
+            "priority": 0,
+            "ranked_at": created_at,
+            "attempt": 0 if status == "pending" else 1,
+            "max_attempts": 3,
+            "progress": 0.0,
+        }
+        if status in ("pending", "cancelled"):
+            return row | ({"completed_at": created_at} if status == "cancelled" else {})
+        started_at = created_at + timedelta(seconds=1)
+        row |= {"started_at": started_at, "worker_id": "dgx-1-0123abcd", "lease_token": f"{draw.getrandbits(128):x}"}
+        if status == "processing":
+            return row | {"lease_expires_at": self._until + timedelta(days=1), "stage": "generating"}
+        work_seconds = seconds * draw.uniform(0.1, 2)
+        row |= {"lease_expires_at": started_at, "completed_at": started_at + timedelta(seconds=work_seconds)}
+        if status == "failed":
+            return row | {"error_message": "the model ran out of memory at step 311; ask for less at once"}
+        return row | {
+            "model_version": "1",
+            "file_path": f"outputs/{created_at:%Y/%m/%d}/{generation_id}.wav",
+            "file_size_bytes": round(seconds * 32000 * 6),
+            "generation_time_seconds": work_seconds,
+            "progress": 1.0,
+            "metadata": {
+                "bpm": float(draw.randrange(60, 180)),
+                "key": draw.choice(KEYS),
+                "genre": draw.choice(GENRES),
+                "time_signature": "4/4",
+                "instruments": "drums, piano, soft bass, bells",
+                "license": "Apache-2.0",
+                "is_synthesiser": True,
+                "frames": seconds * 32000,
+                "pcm_sha256": f"{draw.getrandbits(256):064x}",
+                "file_sha256": f"{draw.getrandbits(256):064x}",
+                "normalization_mode": "LINEAR",
+                "gain_db": round(draw.uniform(-6, 6), 4),
+                "shortfall_lu": 0.0,
+                "integrated_lufs": draw.uniform(-16.1, -15.9),
+                "true_peak_dbtp": draw.uniform(-6, -1),
+                "loudness_range_lu": draw.uniform(1, 9),
+            },
+        }
+
+
+def load(database: Database, rows: Rows, count: int) -> None:
+    """Puts so many more generations and their prompts into the database, in one transaction."""
+    for table, values in ((Generation.__table__, rows.generations(count)), (Prompt.__table__, rows.prompts())):
+        assert isinstance(table, Table)
+        with database.connect_for_writing() as connection:
+            driver = connection.connection.driver_connection
+            if database.is_sqlite:
+                _insert(driver, table, values)
+            else:
+                _copy(driver, table, values)
+
+
+def _columns(table: Table) -> list[str]:
+    return [column.name for column in table.columns if (table.name, column.name) != ("prompts", "id")]
+
+
+def _insert(connection: Any, table: Table, rows: Iterator[dict[str, Any]]) -> None:
+    columns = _columns(table)
+    slots = ", ".join("?" for _ in columns)
+    statement = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({slots})"
+
+    def written(value: Any) -> Any:
+        if isinstance(value, dict):
+            return json.dumps(value)
+        return f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value
+
+    connection.executemany(statement, (tuple(written(row.get(name)) for name in columns) for row in rows))
+
+
+def _copy(connection: psycopg.Connection[Any], table: Table, rows: Iterator[dict[str, Any]]) -> None:
+    columns = _columns(table)
+    is_json = [isinstance(table.columns[name].type, JSON) for name in columns]
+    with connection.cursor() as cursor, cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy:
+        for row in rows:
+            values = [row.get(name) for name in columns]
+            copy.write_row(
+                [
+                    json.dumps(value) if json_ and value is not None else value
+                    for value, json_ in zip(values, is_json, strict=True)
+                ]
+            )

@@ -1,0 +1,50 @@
+"""Fault 19: a migration is killed in the middle. What was there before is there, and the next one gets to the end. And
+one that goes through while a server of another version is up: that server ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from sqlalchemy import text
+
+from storage_service import schema
+from storage_service.check import walk
+from storage_service.database import Database
+from tests.old_rows import insert_old_rows, rows_of
+from tests.storage_servers import storage_server
+
+PROGRAM = "import sys\nfrom storage_service import schema\nschema.upgrade(sys.argv[1])\n"
+
+
+def migrate(url: str, failpoint: str) -> int:
+    environment = {**os.environ, "DGX_MUSIC_FAILPOINT": failpoint}
+    return subprocess.run([sys.executable, "-c", PROGRAM, url], env=environment, check=False).returncode
+
+
+def test_a_migration_killed_half_way_leaves_what_was(empty_url: str) -> None:
+    steps = len(schema.REVISIONS) // 2
+    schema.upgrade(empty_url, schema.REVISIONS[0])
+    insert_old_rows(empty_url)
+    database = Database(empty_url)
+    before = rows_of(database)
+    assert migrate(empty_url, f"storage.after_migration_step:kill@{steps}") == -signal.SIGKILL
+    assert schema.current(empty_url) == schema.REVISIONS[0]
+    assert rows_of(database) == before
+    database.dispose()
+    assert migrate(empty_url, "") == 0
+    schema.check(empty_url)
+    after = rows_of(database)
+    for table, rows in before.items():
+        assert [row["id"] for row in after[table]] == [row["id"] for row in rows]
+    assert list(walk(database)) == []
+    database.dispose()
+
+
+async def test_a_server_ends_when_the_schema_is_migrated_under_it(url: str, address: str, database: Database) -> None:
+    async with storage_server(url, address) as server:
+        with database.write() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        assert await server.wait() == 1

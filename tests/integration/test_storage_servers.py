@@ -1,0 +1,133 @@
+"""Several storage servers on one Postgres, and one on SQLite: processes of their own, called through gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import psycopg
+import pytest
+
+from dgx_music.storage.v1 import storage_pb2 as pb
+from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
+from service_runtime.channel import connect
+from storage_service import creation, schema
+from storage_service.broadcast import APPLICATION_NAME
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from tests.postgres import postgres_server, url_of
+from tests.processes import free_ports
+from tests.storage_servers import storage_server, work_off
+
+WORKERS = 32
+JOBS = 2000
+NEW = pb.CreateGenerationRequest(
+    prompt="a calm piano", model_name="sketch", duration_seconds=1, sample_rate_hz=32000, channels=2
+)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[psycopg.Connection[Any]]:
+    with postgres_server() as connection:
+        yield connection
+
+
+@pytest.fixture
+def shared(postgres: psycopg.Connection[Any]) -> str:
+    """A database of its own for the test."""
+    name = f"db_{uuid.uuid4().hex}"
+    postgres.execute(f"CREATE DATABASE {name}")
+    return url_of(postgres, name)
+
+
+def jobs_in(url: str, jobs: int) -> list[str]:
+    """Fills the database with work; gives the ids."""
+    database = Database(url)
+    schema.ensure(database)
+    asked = NewGeneration("a calm piano", "sketch", duration_seconds=1.0, sample_rate=32000, channels=2)
+    with database.write() as session:
+        ids = [creation.create(session, asked).id for _ in range(jobs)]
+    database.dispose()
+    return ids
+
+
+@pytest.fixture
+def quick_folder(tmp_path: Path) -> Iterator[Path]:
+    """In memory where there is such a place: that a commit outlives a power cut is not what is tested."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="dgx-") as folder:
+        yield Path(folder)
+
+
+async def work_off_all(url: str, addresses: list[str]) -> None:
+    ids = await asyncio.to_thread(jobs_in, url, JOBS)
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(storage_server(url, address)) for address in addresses]
+        worked = await work_off(addresses, WORKERS, ["sketch"])
+        async with connect(addresses[-1]) as channel:
+            statistics = await StorageServiceStub(channel).GetStatistics(pb.GetStatisticsRequest(), timeout=20)
+    print(f"{worked.claims_per_second:.0f} claims, each completed, a second")
+    assert sorted(worked.claimed) == sorted(worked.completed) == sorted(ids)
+    assert statistics.completed_generations == statistics.total_generations == JOBS
+    assert [server.returncode for server in servers] == [0] * len(servers)
+
+
+async def test_many_workers_at_two_servers_do_each_job_once(shared: str, tmp_path: Path) -> None:
+    await work_off_all(shared, [f"unix:{tmp_path}/{name}.sock" for name in "ab"])
+
+
+async def test_many_workers_at_one_server_on_sqlite_do_each_job_once(quick_folder: Path) -> None:
+    await work_off_all(f"sqlite:///{quick_folder}/a.db", [f"unix:{quick_folder}/a.sock"])
+
+
+async def test_a_watcher_sees_what_another_server_does_and_goes_on_there_when_its_own_is_killed(
+    shared: str, postgres: psycopg.Connection[Any]
+) -> None:
+    first, second = (f"127.0.0.1:{port}" for port in free_ports(2))
+    never = {"DGX_MUSIC_LEASE_SWEEP_SECONDS": "3600"}  # Nobody is to learn anything by a sweep.
+    async with (
+        storage_server(shared, second, **never),
+        storage_server(shared, first, **never) as killed,
+        connect(f"ipv4:{first},{second}") as either,  # gRPC dials the first that answers.
+        connect(second) as other,
+    ):
+        watcher, worker = StorageServiceStub(either), StorageServiceStub(other)
+        claim = pb.ClaimGenerationRequest(worker_id="w", model_names=["sketch"], lease_seconds=60, wait_seconds=30)
+        waiting = asyncio.ensure_future(watcher.ClaimGeneration(claim, timeout=40))
+        created = (await worker.CreateGeneration(NEW, timeout=20)).generation
+        claimed = await waiting
+        assert claimed.generation.id == created.id
+        watch = watcher.WatchGeneration(pb.WatchGenerationRequest(id=created.id), timeout=60)
+        assert (await watch.read()).generation.state == pb.GENERATION_STATE_PROCESSING
+        renew = pb.RenewLeaseRequest(id=created.id, lease_token=claimed.lease_token, lease_seconds=60, progress=0.25)
+        await worker.RenewLease(renew, timeout=20)
+        assert (await watch.read()).generation.progress == 0.25
+        # The listening connections are lost: both servers find it out, and look for what they may have missed.
+        postgres.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", [APPLICATION_NAME]
+        )
+        renew.progress = 0.5
+        await worker.RenewLease(renew, timeout=20)
+        assert (await watch.read()).generation.progress == 0.5
+        killed.kill()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await watch.read()
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        watch = watcher.WatchGeneration(pb.WatchGenerationRequest(id=created.id), timeout=60, wait_for_ready=True)
+        assert (await watch.read()).generation.progress == 0.5
+        completion = pb.CompleteGenerationRequest(
+            id=created.id, lease_token=claimed.lease_token, file_path="a.wav", file_size_bytes=1
+        )
+        await worker.CompleteGeneration(completion, timeout=20)
+        assert (await watch.read()).generation.state == pb.GENERATION_STATE_COMPLETED
+        assert await watch.read() is grpc.aio.EOF

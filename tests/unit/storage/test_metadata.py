@@ -1,0 +1,95 @@
+"""What is known of the music, patched in any state."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service_runtime.errors import InvalidArgument, NotFound
+from storage_service import lifecycle
+from storage_service.database import Database
+from storage_service.merge_patch import merge_patch
+from storage_service.models import Generation
+from storage_service.states import GenerationStatus
+from storage_service.validation import MAX_MERGED_METADATA_BYTES
+
+Row = Callable[..., Generation]
+
+
+@pytest.mark.parametrize(
+    ("original", "patch", "result"),
+    [  # RFC 7386, appendix A.
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        (["a", "b"], ["c", "d"], ["c", "d"]),
+        ({"a": "b"}, ["c"], ["c"]),
+        ({"a": "foo"}, None, None),
+        ({"a": "foo"}, "bar", "bar"),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_the_examples_of_the_standard(original: Any, patch: Any, result: Any) -> None:
+    assert merge_patch(original, patch) == result
+
+
+@pytest.mark.parametrize("status", GenerationStatus)
+def test_a_patch_in_every_state_changes_the_metadata_alone(
+    database: Database, row_in: Row, status: GenerationStatus
+) -> None:
+    row = row_in(status, metadata_={"bpm": 80, "key": "C", "deep": {"a": 1, "b": 2}})
+    before = row.to_dict()
+    with database.write() as session:
+        updated = lifecycle.update_metadata(session, row.id.upper(), {"bpm": 81, "key": None, "deep": {"b": None}})
+        assert updated.metadata_ == {"bpm": 81, "deep": {"a": 1}}
+    with database.read() as session:
+        assert lifecycle.get(session, row.id).to_dict() == {**before, "metadata": {"bpm": 81, "deep": {"a": 1}}}
+
+
+def test_what_is_refused(database: Database, row_in: Row) -> None:
+    row = row_in(GenerationStatus.COMPLETED)
+    with database.write() as session:
+        with pytest.raises(NotFound):
+            lifecycle.update_metadata(session, "00000000-0000-4000-8000-000000000000", {})
+        for generation_id, patch, field in (
+            ("x", {}, "id"),
+            (row.id, {"a": "x" * 16384}, "metadata"),
+            (row.id, {"a": float("nan")}, "metadata"),
+        ):
+            with pytest.raises(InvalidArgument) as raised:
+                lifecycle.update_metadata(session, generation_id, patch)
+            assert raised.value.field == field
+    with database.write() as session:
+        for n in range(6):
+            lifecycle.update_metadata(session, row.id, {f"piece {n}": "x" * 10000})
+        with pytest.raises(InvalidArgument, match=str(MAX_MERGED_METADATA_BYTES)):
+            lifecycle.update_metadata(session, row.id, {"piece 6": "x" * 10000})
+    with database.write() as session:  # What is full can be emptied.
+        assert len(lifecycle.update_metadata(session, row.id, {"piece 0": None}).metadata_) == 5
+
+
+def test_patches_at_once_are_all_there(database: Database, row_in: Row) -> None:
+    row = row_in(GenerationStatus.PENDING)
+
+    def work(worker: int) -> None:
+        for n in range(5):
+            with database.write() as session:
+                lifecycle.update_metadata(session, row.id, {f"{worker}.{n}": n})
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as session:
+        assert len(lifecycle.get(session, row.id).metadata_) == 15

@@ -1,0 +1,103 @@
+"""Whose turn it is: priorities, ranks and several models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import update
+
+from service_runtime.errors import InvalidArgument
+from storage_service import creation, leases, queue
+from storage_service.clock import later
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from storage_service.models import Generation
+from storage_service.states import GenerationStatus
+
+New = Callable[..., NewGeneration]
+Row = Callable[..., Generation]
+
+
+def claims(database: Database, *models: str) -> list[str]:
+    """The prompts of all that can be claimed, in the order of the claims."""
+    claimed = []
+    while True:
+        with database.write() as session:
+            row = leases.claim(session, "w", models or ["sketch"], 30.0)
+        if row is None:
+            return claimed
+        claimed.append(row.prompt)
+
+
+def test_higher_priorities_first_and_of_one_priority_first_come(database: Database, new: New) -> None:
+    with database.write() as session:
+        for priority in (0, 10, -10, 3, 10, 0):
+            count = creation.create(session, new(prompt=f"{priority}", priority=priority))
+            assert count.priority == priority
+    assert claims(database) == ["10", "10", "3", "0", "0", "-10"]
+
+
+def test_an_old_one_is_not_overtaken_for_ever(database: Database, new: New) -> None:
+    step = queue.RANK_STEP_SECONDS
+    with database.write() as session:
+        for prompt, age_seconds, priority in (("young", 0.0, 1), ("old", step + 1.0, 0), ("middle", step - 1.0, 0)):
+            row = creation.create(session, new(prompt=prompt, priority=priority))
+            rank = later(-age_seconds - step * priority)
+            session.execute(update(Generation).where(Generation.id == row.id).values(ranked_at=rank))
+    assert claims(database) == ["old", "young", "middle"]
+
+
+def test_of_several_models_the_smallest_rank_goes_first(database: Database, new: New) -> None:
+    with database.write() as session:
+        for prompt, model, priority in (("1", "a", 0), ("2", "b", 0), ("3", "a", 1), ("4", "c", 9), ("5", "b", 0)):
+            creation.create(session, new(prompt=prompt, model_name=model, priority=priority))
+    assert claims(database, "a", "b", "none") == ["3", "1", "2", "5"]
+    assert claims(database, "a", "b") == []
+    with database.read() as session:
+        assert queue.models_with_work(session) == ["c"]
+    assert claims(database, "c") == ["4"]
+
+
+def test_one_that_waits_for_another_attempt_is_passed_over(database: Database, new: New) -> None:
+    with database.write() as session:
+        first = creation.create(session, new(prompt="1"))
+        creation.create(session, new(prompt="2"))
+        session.execute(update(Generation).where(Generation.id == first.id).values(not_before=later(60.0)))
+    assert claims(database) == ["2"]
+    assert claims(database, "sketch", "other") == []
+
+
+@pytest.mark.parametrize("priority", [-11, 11])
+def test_a_priority_out_of_range(database: Database, new: New, priority: int) -> None:
+    with pytest.raises(InvalidArgument) as raised, database.write() as session:
+        creation.create(session, new(priority=priority))
+    assert raised.value.field == "priority"
+
+
+def test_a_locked_head_is_left_to_who_has_it(url: str, new: New) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer")
+    database = Database(url)
+    with database.write() as session:
+        for prompt in ("1", "2"):
+            creation.create(session, new(prompt=prompt))
+    with database.write() as session:
+        assert leases.claim(session, "w", ["sketch"], 30.0) is not None
+        assert claims(database) == ["2"]
+    database.dispose()
+
+
+def test_a_row_made_by_hand_has_its_turn(database: Database, new: New) -> None:
+    with database.write() as session:
+        creation.create(session, new(prompt="1"))
+        session.add(Generation(prompt="2", model_name="sketch", duration_seconds=1.0, sample_rate=32000, channels=1))
+    with database.write() as session:
+        creation.create(session, new(prompt="3"))
+    assert claims(database) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("status", GenerationStatus)
+def test_a_state_is_written_out_for_partial_indexes(database: Database, status: GenerationStatus) -> None:
+    condition = queue.in_status(status).compile(database.engine, compile_kwargs={"render_postcompile": True})
+    assert str(condition) == f"generations.status = '{status}'"
