@@ -48,6 +48,7 @@ AUDIO_LEVELS = {Level.LIVE: audio_pb2.AUDIO_LEVEL_LIVE, Level.FINAL: audio_pb2.A
 MODES = {
     NormalizationMode.NONE: export_pb2.NORMALIZATION_MODE_NONE,
     NormalizationMode.LINEAR: export_pb2.NORMALIZATION_MODE_LINEAR,
+    NormalizationMode.LIMITED: export_pb2.NORMALIZATION_MODE_LIMITED,
 }
 
 
@@ -194,11 +195,13 @@ def _loudness(measured: Measured, gain_db: float) -> export_pb2.Loudness:
 def _normalization(normalization: Normalization) -> export_pb2.Normalization:
     return export_pb2.Normalization(
         mode=MODES[normalization.mode],
-        target_lufs=normalization.aim.target_lufs,
-        ceiling_dbtp=normalization.aim.ceiling_dbtp,
+        target_lufs=normalization.aim.target_lufs or 0.0,
+        ceiling_dbtp=normalization.aim.ceiling_dbtp or 0.0,
         gain_db=normalization.gain_db,
         shortfall_lu=normalization.shortfall_lu,
         reason=normalization.reason,
+        largest_reduction_db=normalization.largest_reduction_db,
+        limited_share=normalization.limited_share,
     )
 
 

@@ -31,7 +31,7 @@ def test_held_back_under_the_ceiling_and_says_so():
     assert decided.gain_db <= 2.0
     assert decided.shortfall_lu == pytest.approx(2.0, abs=1e-3)
     assert "held back 2.00 LU" in decided.reason
-    assert "+1.00 dBTP" in decided.reason
+    assert "2.00 dB over the ceiling" in decided.reason
 
 
 def test_too_short_is_left_alone():
