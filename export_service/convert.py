@@ -11,15 +11,15 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
 from export_service.clip import Clip
 from export_service.conversion import Conversion, ConvertedAudio
+from export_service.finishing import Finished
 from export_service.listening import FinalAudio, Level, LiveAudio
 from export_service.measurement import Measured
 from export_service.normalization import Normalization, NormalizationMode
 from export_service.recording import Take
-from export_service.session import Landed
 from export_service.tags import Tags, clean_tags
-from export_service.wav import Encoding
 from export_service.waveform import Waveform
 from service_runtime.errors import InvalidArgument
+from service_runtime.output_messages import FORMAT_NAMES
 from service_runtime.pcm import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 
 K = TypeVar("K")
@@ -28,17 +28,6 @@ V = TypeVar("V")
 MAX_WAIT_SECONDS = 3600.0
 MAX_POINTS, DEFAULT_POINTS = 10_000, 800
 
-ENCODINGS = {
-    audio_pb2.FILE_ENCODING_UNSPECIFIED: Encoding.PCM_24,
-    audio_pb2.FILE_ENCODING_PCM_24: Encoding.PCM_24,
-    audio_pb2.FILE_ENCODING_PCM_16: Encoding.PCM_16,
-    audio_pb2.FILE_ENCODING_FLOAT: Encoding.FLOAT,
-}
-FILE_ENCODINGS = {
-    Encoding.PCM_24: audio_pb2.FILE_ENCODING_PCM_24,
-    Encoding.PCM_16: audio_pb2.FILE_ENCODING_PCM_16,
-    Encoding.FLOAT: audio_pb2.FILE_ENCODING_FLOAT,
-}
 LEVELS = {
     audio_pb2.AUDIO_LEVEL_UNSPECIFIED: Level.ANY,
     audio_pb2.AUDIO_LEVEL_LIVE: Level.LIVE,
@@ -84,12 +73,15 @@ def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
     )
 
 
-def to_encoding(encoding: audio_pb2.FileEncoding, field: str) -> Encoding:
-    return _known(ENCODINGS, encoding, field)
-
-
 def to_level(level: audio_pb2.AudioLevel, field: str) -> Level:
     return _known(LEVELS, level, field)
+
+
+def to_render_id(text: str, level: Level = Level.FINAL) -> str:
+    """A render's id, or empty where none is asked for."""
+    if text and level is Level.LIVE:
+        raise InvalidArgument("render_id", "goes with level FINAL only: what is LIVE is not rendered")
+    return to_generation_id(text, "render_id") if text else ""
 
 
 def to_start(start: int, field: str) -> int:
@@ -125,22 +117,20 @@ def to_points(points: int) -> int:
     return points or DEFAULT_POINTS
 
 
-def from_landed(
-    landed: Landed, take: Take, encoding: Encoding, file_path: str, pcm_sha256: str
-) -> export_pb2.ExportResponse:
+def from_finished(finished: Finished, file_path: str, pcm_sha256: str = "") -> export_pb2.ExportResponse:
     return export_pb2.ExportResponse(
         file_path=file_path,
-        file_size_bytes=landed.file_size_bytes,
-        file_sha256=landed.file_sha256,
+        file_size_bytes=finished.file_size_bytes,
+        file_sha256=finished.file_sha256,
         pcm_sha256=pcm_sha256,
-        frames=landed.frames,
-        duration_seconds=landed.frames / take.sample_rate_hz,
-        sample_rate_hz=take.sample_rate_hz,
-        channels=take.channels,
-        file_encoding=FILE_ENCODINGS[encoding],
-        source=_loudness(landed.source, 0.0),
-        file=_loudness(landed.source, landed.normalization.gain_db),
-        normalization=_normalization(landed.normalization),
+        frames=finished.frames,
+        duration_seconds=finished.frames / finished.sample_rate_hz,
+        sample_rate_hz=finished.sample_rate_hz,
+        channels=finished.channels,
+        format=FORMAT_NAMES[finished.format],
+        source=_loudness(finished.source),
+        file=_loudness(finished.file),
+        normalization=_normalization(finished.normalization),
     )
 
 
@@ -179,16 +169,13 @@ def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
     )
 
 
-def _loudness(measured: Measured, gain_db: float) -> export_pb2.Loudness:
-    def moved(figure: float | None) -> float | None:
-        return None if figure is None else figure + gain_db
-
+def _loudness(measured: Measured) -> export_pb2.Loudness:
     return export_pb2.Loudness(
-        integrated_lufs=moved(measured.loudness.integrated_lufs),
-        max_momentary_lufs=moved(measured.loudness.max_momentary_lufs),
-        max_short_term_lufs=moved(measured.loudness.max_short_term_lufs),
+        integrated_lufs=measured.loudness.integrated_lufs,
+        max_momentary_lufs=measured.loudness.max_momentary_lufs,
+        max_short_term_lufs=measured.loudness.max_short_term_lufs,
         range_lu=measured.loudness.range_lu,
-        true_peak_dbtp=moved(measured.true_peak_dbtp),
+        true_peak_dbtp=measured.true_peak_dbtp,
     )
 
 

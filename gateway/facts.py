@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dgx_music.audio.v1.audio_pb2 import FileEncoding
+from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_WAV_PCM_24, FileFormat
 from dgx_music.storage.v1.storage_pb2 import Generation
 from gateway.screen import TIMES_REAL_TIME, escaped, local_time, styled_standing
 
@@ -67,11 +67,24 @@ def _continuation(generation: Generation) -> str:
     return f"the last {source.seconds:g} s of {source.source_id}" if generation.HasField("continuation") else ""
 
 
+def audio_in_words(seconds: float, sample_rate_hz: int, channels: int, file_format: str, size_bytes: int) -> str:
+    """E.g. "16 s, 32 kHz stereo, WAV PCM 24, 3.1 MB"; without the size where that is 0."""
+    size = f", {size_bytes / 1e6:.1f} MB" if size_bytes else ""
+    words = f"{sample_rate_hz / 1000:g} kHz {CHANNELS[channels]}, {file_format.replace('_', ' ')}"
+    return f"{seconds:g} s, {words}{size}"
+
+
 def _audio(generation: Generation) -> str:
-    channels = CHANNELS.get(generation.channels, f"{generation.channels} channels")
-    encoding = FileEncoding.Name(generation.file_encoding).removeprefix("FILE_ENCODING_").replace("_", " ")
-    size = f", {generation.file_size_bytes / 1e6:.1f} MB" if generation.file_size_bytes else ""
-    return f"{generation.duration_seconds:g} s, {generation.sample_rate_hz / 1000:g} kHz {channels}, {encoding}{size}"
+    """Of the file, as it is once it is there and as it was asked for before."""
+    asked = generation.output
+    file_format = asked.format or FILE_FORMAT_WAV_PCM_24
+    return audio_in_words(
+        generation.duration_seconds,
+        _number(generation, "file_sample_rate_hz") or asked.sample_rate_hz or generation.sample_rate_hz,
+        _number(generation, "file_channels") or asked.channels or generation.channels,
+        FileFormat.Name(file_format).removeprefix("FILE_FORMAT_"),
+        generation.file_size_bytes,
+    )
 
 
 def _loudness(generation: Generation) -> str:
@@ -88,6 +101,10 @@ def _speed(generation: Generation) -> str:
 def _figure(generation: Generation, name: str, layout: str) -> str:
     value = generation.metadata.fields[name].number_value if name in generation.metadata.fields else 0.0
     return layout.format(value) if value else ""
+
+
+def _number(generation: Generation, name: str) -> int:
+    return int(generation.metadata.fields[name].number_value) if name in generation.metadata.fields else 0
 
 
 def _text(generation: Generation, name: str) -> str:

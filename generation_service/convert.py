@@ -92,7 +92,7 @@ def export_header(generation: storage_pb2.Generation, handle: GenerationHandle) 
     known = handle.metadata
     return export_pb2.ExportHeader(
         audio=audio_header(generation.id, generation.attempt, handle),
-        file_encoding=generation.file_encoding,
+        output=generation.output if generation.HasField("output") else None,
         tags=export_pb2.Tags(
             model_name=handle.info.name,
             model_version=handle.info.version,
@@ -132,6 +132,9 @@ def _metadata(
         "license": handle.info.licence,
         "is_synthesiser": handle.info.is_synthesiser,
         "frames": exported.frames,
+        "file_format": audio_pb2.FileFormat.Name(exported.format).removeprefix("FILE_FORMAT_"),
+        "file_sample_rate_hz": exported.sample_rate_hz,
+        "file_channels": exported.channels,
         "pcm_sha256": exported.pcm_sha256,
         "file_sha256": exported.file_sha256,
         "normalization_mode": export_pb2.NormalizationMode.Name(normalization.mode).removeprefix("NORMALIZATION_MODE_"),

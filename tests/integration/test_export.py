@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import uuid
-import wave
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,12 +52,12 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def header(generation_id, samples, *, attempt=1, expected=None, encoding=0, tags=TAGS, **changes):
+def header(generation_id, samples, *, attempt=1, expected=None, output=None, tags=TAGS, **changes):
     frames = len(samples) if expected is None else expected
     audio = live_header(generation_id, attempt, RATE, samples.shape[1], frames)
     for name, value in changes.items():
         setattr(audio, name, value)
-    return Request(header=export_pb2.ExportHeader(audio=audio, file_encoding=encoding, tags=tags))
+    return Request(header=export_pb2.ExportHeader(audio=audio, output=output, tags=tags))
 
 
 def parts(generation_id, samples, **header_changes) -> list[Request]:
@@ -222,7 +221,7 @@ async def test_a_finished_measured_tagged_file(client, channels):
     assert response.pcm_sha256 == hashlib.sha256(samples.tobytes()).hexdigest()
     assert (response.frames, response.duration_seconds) == (5 * RATE, 5.0)
     assert (response.sample_rate_hz, response.channels) == (RATE, channels)
-    assert response.file_encoding == audio_pb2.FILE_ENCODING_PCM_24
+    assert response.format == audio_pb2.FILE_FORMAT_WAV_PCM_24
 
     read, rate = soundfile.read(path, dtype="float32", always_2d=True)
     assert (rate, read.shape) == (RATE, samples.shape)
@@ -279,16 +278,6 @@ async def test_one_frame(client):
     assert soundfile.info(client.data_dir / response.file_path).frames == 1
 
 
-@pytest.mark.parametrize(("encoding", "subtype"), [(1, "PCM_24"), (2, "PCM_16"), (3, "FLOAT")])
-async def test_encodings(client, encoding, subtype):
-    response = await client.export(new_id(), music(1), encoding=encoding)
-    assert soundfile.info(client.data_dir / response.file_path).subtype == subtype
-    assert response.file_encoding == encoding
-    if subtype == "PCM_16":
-        with wave.open(str(client.data_dir / response.file_path)) as file:
-            assert file.getnframes() == RATE
-
-
 async def test_the_same_stream_gives_the_same_file_however_it_is_cut(client):
     samples, generation_id = music(3), new_id()
     one = await client.export(generation_id, samples)
@@ -316,7 +305,6 @@ async def test_absurdly_loud_samples_are_brought_down(client):
         ({"level": 0}, "header.audio.level"),
         ({"sample_rate_hz": 100}, "header.audio.sample_rate_hz"),
         ({"channels": 9}, "header.audio.channels"),
-        ({"encoding": 7}, "header.file_encoding"),
         ({"tags": export_pb2.Tags(bpm=float("nan"))}, "header.tags.bpm"),
     ],
 )
@@ -866,7 +854,7 @@ async def test_an_import_that_is_killed_is_swept_at_the_next_start_and_clips_sta
                 process.kill()
             await process.wait()
     # What a crash in the middle of writing the clip would leave.
-    (tmp_path / "clips/.landing" / f"{new_id()}.0.wav.part").write_bytes(b"half a clip")
+    (tmp_path / "clips/.landing" / f"{new_id()}.0.part").write_bytes(b"half a clip")
     async with serving(tmp_path) as client:
         assert client.files() == kept
         assert len(await client.hear(clip.clip_id)) == RATE
@@ -917,7 +905,7 @@ async def test_a_clip_has_limits(tmp_path):
 async def test_no_room_on_the_disk(client):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     generation_id, samples = new_id(), music(10)
-    good = parts(generation_id, samples, encoding=audio_pb2.FILE_ENCODING_FLOAT)
+    good = parts(generation_id, samples, output=audio_pb2.OutputOptions(format=audio_pb2.FILE_FORMAT_WAV_FLOAT))
     # Room for less than the spool; then for the spool, but not for the file, which has a header besides.
     for limit, sent, close in [(100_000, good[:3], False), (samples.nbytes, good, True)]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
@@ -956,7 +944,7 @@ async def test_killed_in_the_middle_and_swept_at_the_next_start(tmp_path):
                 process.kill()
             await process.wait()
     # What a crash in the middle of writing the file would leave.
-    (tmp_path / "outputs/.landing" / f"{generation_id}.1.wav.part").write_bytes(b"half a file")
+    (tmp_path / "outputs/.landing" / f"{generation_id}.1.part").write_bytes(b"half a file")
     async with serving(tmp_path) as client:
         assert client.files() == {landed.file_path, f"spool/{finished}.1.pcm"}
         response = await client.export(generation_id, samples, attempt=2)
