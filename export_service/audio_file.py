@@ -51,8 +51,8 @@ class AudioFile:
     def write(self, part: Path, blocks: Iterable[Samples], gain_db: float) -> None:
         """Writes `blocks` ([frames, channels] each) times the gain to the new file `part`.
 
-        Byte for byte the same for the same arguments and the same libsndfile. Raises OSError where the disk refuses;
-        the part is then left for the caller to remove.
+        Byte for byte the same for the same arguments and the same libsndfile, however the blocks are cut but in Vorbis.
+        Raises OSError where the disk refuses; the part is then left for the caller to remove.
         """
         import soundfile
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export_service.audio_file import AudioFile
+from export_service.decoding import in_sequence
 from export_service.disk import sha256_of
-from export_service.loudness import Loudness, Samples
+from export_service.envelope import Blocks
+from export_service.levelling import level
 from export_service.measurement import Measured, Measurement
-from export_service.normalization import PROFILES, Aim, Normalization, Profile, normalization
+from export_service.normalization import PROFILES, Aim, Normalization, Profile
 from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
 
 FRAMES_AT_ONCE = 65_536
@@ -50,19 +51,17 @@ def aim_for(options: OutputOptions, default: Aim) -> Aim:
     return Aim(target, ceiling if options.ceiling_dbtp is None else options.ceiling_dbtp)
 
 
-def finish(
-    part: Path, audio: AudioFile, source: Measured, aim: Aim, blocks: Callable[[], Iterable[Samples]]
-) -> Finished:
-    """Writes `part` of the samples that `blocks` gives, from their beginning each time it is called.
+def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blocks: Blocks) -> Finished:
+    """Writes `part` of the samples that `blocks` gives, which have all been measured, with an envelope.
 
     An encoder of a lossy format moves peaks. So its file is decoded and measured, and where it passes the ceiling
     written again under a ceiling so much lower. Raises OSError; the part is then left for the caller to remove.
     """
-    inside = aim
+    source, inside = measurement.finish(), aim
     for encodings_left in reversed(range(ENCODINGS_AT_MOST)):
-        decided = normalization(source, inside)
-        audio.write(part, blocks(), decided.gain_db)
-        measured = _measured(part) if audio.form.lossy else _moved(source, decided.gain_db)
+        levelled = level(measurement, source, blocks, inside)
+        audio.write(part, levelled.blocks(), levelled.gain_db)
+        measured = _measured(part) if audio.form.lossy else levelled.measured
         over = _over(measured, aim)
         if not audio.form.lossy or over <= 0 or not encodings_left:
             break
@@ -77,7 +76,7 @@ def finish(
         file_sha256=sha256_of(part),
         source=source,
         file=measured,
-        normalization=replace(decided, aim=aim),
+        normalization=replace(levelled.normalization, aim=aim),
     )
 
 
@@ -89,29 +88,8 @@ def _over(measured: Measured, aim: Aim) -> float:
 
 
 def _measured(path: Path) -> Measured:
-    import soundfile
-
-    with soundfile.SoundFile(path) as file:
+    with in_sequence(path) as file:
         measurement = Measurement(file.samplerate, file.channels)
         while len(block := file.read(FRAMES_AT_ONCE, dtype="float32", always_2d=True)):
             measurement.feed(block)
     return measurement.finish()
-
-
-def _moved(source: Measured, gain_db: float) -> Measured:
-    """The figures after a gain."""
-
-    def moved(figure: float | None) -> float | None:
-        return None if figure is None else figure + gain_db
-
-    loudness = source.loudness
-    return Measured(
-        loudness=Loudness(
-            integrated_lufs=moved(loudness.integrated_lufs),
-            max_momentary_lufs=moved(loudness.max_momentary_lufs),
-            max_short_term_lufs=moved(loudness.max_short_term_lufs),
-            range_lu=loudness.range_lu,
-        ),
-        true_peak_dbtp=moved(source.true_peak_dbtp),
-        seconds=source.seconds,
-    )

@@ -7,12 +7,14 @@ import os
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from export_service.audio_file import AudioFile
 from export_service.conversion import Converter
+from export_service.decoding import in_sequence
 from export_service.disk import disk_errors
 from export_service.finishing import Finished, aim_for, finish
 from export_service.formats import FORMS
@@ -109,10 +111,18 @@ class Renderer:
         return Render(render_id, landed, finished)
 
     def _write(self, part: Path, render_id: str, options: RenderOptions, source: BinaryIO) -> Finished:
-        measurement = Measurement(options.sample_rate_hz, options.channels)
+        with disk_errors("writing the render"):
+            measurement = Measurement(options.sample_rate_hz, options.channels, part.parent)
+        with closing(measurement):
+            return self._finish(part, render_id, options, source, measurement)
+
+    def _finish(
+        self, part: Path, render_id: str, options: RenderOptions, source: BinaryIO, measurement: Measurement
+    ) -> Finished:
         frames = 0
         for block in self._blocks(source, options):
-            measurement.feed(block)
+            with disk_errors("writing the render"):
+                measurement.feed(block)
             frames += len(block)
         with _opened(source) as file:
             tags = info_of(file)
@@ -125,7 +135,7 @@ class Renderer:
             seed=uuid.UUID(render_id).int,
         )
         with disk_errors("writing the render"):
-            return finish(part, audio, measurement.finish(), options.aim, lambda: self._blocks(source, options))
+            return finish(part, audio, measurement, options.aim, lambda: self._blocks(source, options))
 
     def _blocks(self, source: BinaryIO, options: RenderOptions) -> Iterator[Samples]:
         """All samples of the finished file, at the render's sample rate and channel count."""
@@ -140,7 +150,5 @@ class Renderer:
 
 def _opened(source: BinaryIO) -> Any:
     """The file as it was found, whatever has its name by now."""
-    import soundfile
-
     os.lseek(source.fileno(), 0, os.SEEK_SET)
-    return soundfile.SoundFile(source.fileno(), closefd=False)
+    return in_sequence(source.fileno())
