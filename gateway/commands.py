@@ -117,7 +117,7 @@ def generate(
     name, folder = making.which_model(model)
     sampling = making.sampling_of(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance)
     source = continuing.which_source(continue_, continue_seconds)
-    options = finishing.options_of(format_, sample_rate, channels, loudness, ceiling)
+    options = finishing.options_of(format_, sample_rate, channels, loudness, ceiling, output)
     wish = making.Wish(prompt, duration, seed, name, folder, sampling, source, options, count, outputs, detach)
     run(lambda session: making.generate(session, screen, wish), screen, ALL, model_folder=folder)
 
@@ -219,7 +219,7 @@ def render(
     if output is not None:
         refuse_existing([output], force)
     screen = screen_of(as_json)
-    options = finishing.options_of(format_, sample_rate, channels, loudness, ceiling)
+    options = finishing.options_of(format_, sample_rate, channels, loudness, ceiling, output)
     run(lambda session: finishing.render(session, screen, generation_id, options, output), screen, LIBRARY)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions
-from dgx_music.export.v1.export_pb2 import ExportResponse, RenderRequest
+from dgx_music.export.v1.export_pb2 import NORMALIZATION_MODE_NONE, ExportResponse, RenderRequest
 from gateway.facts import audio_in_words
 from gateway.failures import BAD_INPUT, CommandError
 from gateway.files import download
@@ -15,11 +15,28 @@ from gateway.session import STREAM_SECONDS, Session
 
 PROFILES = [name.removeprefix("LOUDNESS_PROFILE_").lower() for name in LoudnessProfile.keys()[1:]]
 
+BY_EXTENSION = {
+    ".flac": Format.FLAC_24,
+    ".mp3": Format.MP3,
+    ".ogg": Format.OGG_VORBIS,
+    ".opus": Format.OGG_OPUS,
+}
+
 
 def options_of(
-    format_: Format | None, sample_rate_hz: int, channels: int, loudness: str, ceiling_dbtp: float | None
+    format_: Format | None,
+    sample_rate_hz: int,
+    channels: int,
+    loudness: str,
+    ceiling_dbtp: float | None,
+    output: Path | None = None,
 ) -> OutputOptions | None:
-    """None where nothing was typed. Raises CommandError for a loudness that is neither a profile nor a number."""
+    """None where nothing was typed. The format that was not typed is the one of `output`'s extension.
+
+    Raises CommandError for a loudness that is neither a profile nor a number.
+    """
+    if format_ is None and output is not None:
+        format_ = BY_EXTENSION.get(output.suffix.lower())
     options = OutputOptions(
         format=None if format_ is None else f"FILE_FORMAT_{format_.name}",
         sample_rate_hz=sample_rate_hz,
@@ -75,7 +92,8 @@ def _audio(file: ExportResponse) -> str:
 
 def _loudness(file: ExportResponse) -> str:
     loudness = f"{file.file.integrated_lufs:.1f} LUFS" if file.file.HasField("integrated_lufs") else ""
-    reason = file.normalization.reason
+    as_asked = file.normalization.mode == NORMALIZATION_MODE_NONE
+    reason = "" if as_asked and loudness else file.normalization.reason
     return f"{loudness} ({reason})" if loudness and reason else loudness or reason
 
 

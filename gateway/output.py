@@ -25,7 +25,7 @@ FormatOption = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="WAV with 24 or 16 bits or float, FLAC, MP3 (V0), Ogg Vorbis, Opus. Default: wav.",
+        help="WAV with 24 or 16 bits or float, FLAC, MP3 (V0), Ogg Vorbis, Opus. Default: by -o's extension, else wav.",
         show_default=False,
     ),
 ]
