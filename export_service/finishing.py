@@ -11,11 +11,11 @@ from export_service.disk import sha256_of
 from export_service.envelope import Blocks
 from export_service.levelling import level
 from export_service.measurement import Measured, Measurement
-from export_service.normalization import PROFILES, Aim, Normalization, Profile
+from export_service.normalization import PROFILES, Aim, Normalization, NormalizationMode, Profile
 from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
 
 FRAMES_AT_ONCE = 65_536
-ENCODINGS_AT_MOST = 3
+ENCODINGS_AT_MOST = 4
 """Of a lossy file: the first, and those that make room for what the encoder put on the peaks."""
 ROOM_DB = 0.05
 """More than what the last encoding was over by: the next one's peaks are not quite the same."""
@@ -55,18 +55,23 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
     """Writes `part` of the samples that `blocks` gives, which have all been measured, with an envelope.
 
     An encoder of a lossy format moves peaks. So its file is decoded and measured, and where it passes the ceiling
-    written again under a ceiling so much lower. Raises OSError; the part is then left for the caller to remove.
+    written again: first limited to so much less, which costs no loudness, then turned down by what is still over.
+    Raises OSError; the part is then left for the caller to remove.
     """
-    source, inside = measurement.finish(), aim
-    for encodings_left in reversed(range(ENCODINGS_AT_MOST)):
-        levelled = level(measurement, source, blocks, inside)
-        audio.write(part, levelled.blocks(), levelled.gain_db)
+    source = measurement.finish()
+    levelled, turned_down_db = level(measurement, source, blocks, aim), 0.0
+    for encoding in range(1, ENCODINGS_AT_MOST + 1):
+        audio.write(part, levelled.blocks(), levelled.gain_db - turned_down_db)
         measured = _measured(part) if audio.form.lossy else levelled.measured
-        over = _over(measured, aim)
-        if not audio.form.lossy or over <= 0 or not encodings_left:
+        over_db = _over(measured, aim)
+        if not audio.form.lossy or over_db <= 0 or encoding == ENCODINGS_AT_MOST:
             break
-        inside = replace(aim, ceiling_dbtp=(inside.ceiling_dbtp or 0.0) - over - ROOM_DB)
         part.unlink()
+        if encoding == 1:
+            lower = replace(aim, ceiling_dbtp=(aim.ceiling_dbtp or 0.0) - over_db - ROOM_DB)
+            levelled = level(measurement, source, blocks, lower)
+        else:
+            turned_down_db += over_db + ROOM_DB
     return Finished(
         format=audio.format,
         sample_rate_hz=audio.sample_rate_hz,
@@ -76,7 +81,22 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
         file_sha256=sha256_of(part),
         source=source,
         file=measured,
-        normalization=replace(levelled.normalization, aim=aim),
+        normalization=_told(levelled.normalization, aim, turned_down_db),
+    )
+
+
+def _told(normalization: Normalization, aim: Aim, turned_down_db: float) -> Normalization:
+    """What was done, with what was done for the encoder's sake."""
+    if not turned_down_db:
+        return replace(normalization, aim=aim)
+    why = f"turned down by {turned_down_db:.2f} dB, because the encoder raises the peaks"
+    return replace(
+        normalization,
+        mode=NormalizationMode.LINEAR if normalization.mode is NormalizationMode.NONE else normalization.mode,
+        aim=aim,
+        gain_db=normalization.gain_db - turned_down_db,
+        shortfall_lu=0.0 if aim.target_lufs is None else normalization.shortfall_lu + turned_down_db,
+        reason="; ".join(filter(None, [normalization.reason, why])),
     )
 
 
