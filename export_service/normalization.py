@@ -65,29 +65,22 @@ GAIN_DIGITS = 4
 
 
 def normalization(measured: Measured, aim: Aim) -> Normalization:
-    """Decides the gain: to the target, held back where the true peak would pass the ceiling.
+    """What is to be done: one gain to the target, and a limiter where the true peak would pass the ceiling.
 
-    What is too short or too quiet to have an integrated loudness, or has no target, keeps its level, unless it passes
-    the ceiling: a PCM file would clip.
+    What the limiter makes of it remains to be seen. What is too short or too quiet to have an integrated loudness, or
+    has no target, keeps its level, unless it passes the ceiling: a PCM file would clip.
     """
-    integrated, peak = measured.loudness.integrated_lufs, measured.true_peak_dbtp
+    integrated, peak = measured.loudness.integrated_lufs, measured.peak_db
     headroom = math.inf if peak is None or aim.ceiling_dbtp is None else aim.ceiling_dbtp - peak
     if integrated is None or aim.target_lufs is None:
         why = "asked to leave the level alone" if aim.target_lufs is None else _unmeasurable(measured)
         if headroom >= 0:
             return Normalization(NormalizationMode.NONE, aim, 0.0, 0.0, why)
-        reason = f"{why}; turned down only to keep its true peak of {peak:.2f} dBTP under the ceiling"
+        reason = f"{why}; turned down only to keep its peak of {peak:.2f} dBTP under the ceiling"
         return Normalization(NormalizationMode.LINEAR, aim, _down(headroom), 0.0, reason)
     wanted = aim.target_lufs - integrated
-    if wanted <= headroom:
-        return Normalization(NormalizationMode.LINEAR, aim, round(wanted, GAIN_DIGITS), 0.0, "")
-    gain = _down(headroom)
-    shortfall = round(wanted - gain, GAIN_DIGITS)
-    reason = (
-        f"held back {shortfall:.2f} LU below the target: a gain of {wanted:+.2f} dB would bring the true peak "
-        f"{wanted - headroom:.2f} dB over the ceiling"
-    )
-    return Normalization(NormalizationMode.LINEAR, aim, gain, shortfall, reason)
+    mode = NormalizationMode.LINEAR if wanted <= headroom else NormalizationMode.LIMITED
+    return Normalization(mode, aim, round(wanted, GAIN_DIGITS), 0.0, "")
 
 
 def _unmeasurable(measured: Measured) -> str:

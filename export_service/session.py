@@ -68,8 +68,7 @@ class Session:
         take = recording.take
         self._part = library.part(take.generation_id, take.attempt)
         self._rate, self._channels = finish.options.for_source(take.sample_rate_hz, take.channels)
-        # At the file's rate: other samples of the same waveform, and other figures by some hundredths of a dB.
-        self._measurement = Measurement(self._rate, self._channels)
+        self._measurement: Measurement | None = None
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="export")
         self._pending: list[bytes] = []
@@ -176,6 +175,8 @@ class Session:
         self._converter = self._new_converter()
         with disk_errors("opening the spool"):
             self._recording.spool.create()
+            # At the file's rate: other samples of the same waveform, and other figures by some hundredths of a dB.
+            self._measurement = Measurement(self._rate, self._channels, self._part.parent)
 
     def _store(self, pcm: bytes) -> None:
         samples = np.frombuffer(pcm, dtype="<f4").reshape(-1, self._recording.take.channels)
@@ -190,11 +191,17 @@ class Session:
         # Listeners first: measuring can wait.
         self._loop.call_soon_threadsafe(self._recording.grow, len(samples))
         self._stored_frames += len(samples)
-        self._measurement.feed(self._converter.feed(samples))
+        self._measure(self._converter.feed(samples))
+
+    def _measure(self, samples: Samples) -> None:
+        assert self._measurement is not None
+        with disk_errors("writing the envelope"):
+            self._measurement.feed(samples)
 
     def _land(self) -> Landed:
         recording, take, options = self._recording, self._recording.take, self._finish.options
-        self._measurement.feed(self._converter.finish())
+        self._measure(self._converter.finish())
+        assert self._measurement is not None
         audio = AudioFile(
             format=options.format,
             sample_rate_hz=self._rate,
@@ -207,7 +214,7 @@ class Session:
             finished = finish(
                 self._part,
                 audio,
-                self._measurement.finish(),
+                self._measurement,
                 aim_for(options, self._finish.default_aim),
                 self._blocks,
             )
@@ -228,6 +235,8 @@ class Session:
         return Converter(take.sample_rate_hz, take.channels, self._rate, self._channels)
 
     def _clean_up(self) -> None:
+        if self._measurement is not None:
+            self._measurement.close()
         if self._made is None:
             self._recording.spool.remove()
             self._part.unlink(missing_ok=True)
