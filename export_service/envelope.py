@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from export_service.true_peak import (
     ROW,
     ROWS_AT_ONCE,
     interpolator,
+    magnitudes,
     oversampling,
     row_windows,
     within_reach,
@@ -78,7 +78,7 @@ class Envelope:
         else:
             segment_rows = segment.reshape(rows, -1)
         energies = power.reshape(rows, ROW).sum(axis=1)
-        self._put(self.segments, np.stack([np.abs(segment_rows).max(axis=1).astype(np.float64), energies]))
+        self._put(self.segments, np.stack([magnitudes(segment_rows).astype(np.float64), energies]))
         self.frames += len(segment)
 
     def segment(self, index: int) -> Series:
@@ -100,16 +100,16 @@ class Envelope:
         for index, signal in enumerate(_with_surroundings(in_segments(blocks))):
             table = self.segment(index)
             rows, is_last = table.shape[1], index + 1 == self.segments
-            for channel, between in product(signal, interpolators):
+            for channel in signal:
                 # From row -1 to the row after the last: beyond both of its ends a signal's waveform rings on.
-                bounds = within_reach(np.abs(channel).reshape(-1, ROW).max(axis=1)) * between.largest_gain
-                hot = np.flatnonzero(bounds > threshold)
-                hot = hot[((hot > 0) | (index == 0)) & ((hot <= rows) | is_last)]
-                windows = row_windows(channel)
-                for first in range(0, len(hot), ROWS_AT_ONCE):
-                    some = hot[first : first + ROWS_AT_ONCE]
-                    peaks = between.peaks(windows[some], threshold)
-                    np.maximum.at(table[0], np.clip(some - 1, 0, rows - 1), peaks)
+                bounds, windows = within_reach(magnitudes(channel.reshape(-1, ROW))), row_windows(channel)
+                for between in interpolators:
+                    hot = np.flatnonzero(bounds * between.largest_gain > threshold)
+                    hot = hot[((hot > 0) | (index == 0)) & ((hot <= rows) | is_last)]
+                    for first in range(0, len(hot), ROWS_AT_ONCE):
+                        some = hot[first : first + ROWS_AT_ONCE]
+                        peaks = between.peaks(windows[some], threshold)
+                        np.maximum.at(table[0], np.clip(some - 1, 0, rows - 1), peaks)
             self._put(index, table)
             largest = max(largest, float(table[0].max()))
         return largest

@@ -20,7 +20,7 @@ from export_service.true_peak import ROW
 LOOK_AHEAD_SECONDS = 0.005
 RELEASE_DB_PER_SECOND = 200.0
 MAX_REDUCTION_DB = 6.0
-REFINED_BEYOND_DB = 1.0
+REFINED_BEYOND_DB = 2.0
 """So much more gain than asked for the envelope is made fit for: the loudness that limiting costs is made up for."""
 AUDIBLE_DB = 0.01
 """A frame turned down by less counts as left alone."""
@@ -140,11 +140,20 @@ class _Curve:
         if not (needs.any() or ahead.any() or self._released.any()):
             return None
         # An edge needs what the rows within reach on its two sides do.
-        windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([needs, ahead]), self.ahead + 1)
-        held = np.concatenate([self._released[-1:], windows.min(axis=1)])
+        held = np.concatenate([self._released[-1:], _smallest(np.concatenate([needs, ahead]), self.ahead + 1)])
         # Each edge at most one step above the one before: the smallest of all before, each raised by its distance.
         steps = np.arange(len(held)) * self._release_db
         released = np.minimum.accumulate(held - steps) + steps
         around = np.concatenate([self._released, released[1:]])
         self._released = around[-len(self._released) :]
         return np.convolve(around, self._window, mode="valid")
+
+
+def _smallest(values: Series, width: int) -> Series:
+    """Of each run of so many values: [len(values) - width + 1]."""
+    covered = 1
+    while covered < width:
+        step = min(covered, width - covered)
+        values = np.minimum(values[:-step], values[step:])
+        covered += step
+    return values

@@ -63,13 +63,13 @@ class Interpolator:
         padded = np.zeros((-(-len(windows) // ROWS_A_PRODUCT), ROWS_A_PRODUCT, WINDOW), dtype=np.float32)
         np.divide(windows, np.float32(scale), out=padded.reshape(-1, WINDOW)[: len(windows)])
         doubled = (padded @ self.first).reshape(-1, self.first.shape[1])[: len(windows)]
-        peaks = np.abs(doubled).max(axis=1)  # With the margins, which belong to the rows beside it.
+        peaks = magnitudes(doubled)  # With the margins, which belong to the rows beside it.
         further = np.flatnonzero(peaks * (self.second_gain * scale) > beyond)
         if self.second.size and len(further):
             size = TILE + SECOND_TAPS - 1
             tiles = np.lib.stride_tricks.sliding_window_view(doubled[further, 1:], size, axis=1)[:, ::TILE]
             between = np.ascontiguousarray(tiles) @ self.second
-            peaks[further] = np.maximum(peaks[further], np.abs(between).reshape(len(further), -1).max(axis=1))
+            peaks[further] = np.maximum(peaks[further], magnitudes(between.reshape(len(further), -1)))
         return np.asarray(peaks.astype(np.float64) * scale)
 
 
@@ -103,18 +103,25 @@ class TruePeakMeter:
         return _decibels(self._sample_peak)
 
     def _interpolate(self, signal: Samples) -> None:
-        row_peaks = np.abs(signal).reshape(-1, ROW).max(axis=1)
+        row_peaks = magnitudes(signal.reshape(-1, ROW))
         self._sample_peak = max(self._sample_peak, float(row_peaks.max()))
         # No interpolated sample can pass the samples' peak times the filter's gain: loudest first, most rows are out.
         bounds = within_reach(row_peaks) * self._interpolator.largest_gain
         windows = row_windows(signal)
-        loudest = np.argsort(-bounds, kind="stable")
+        loudest = np.flatnonzero(bounds > self._peak)
+        loudest = loudest[np.argsort(-bounds[loudest], kind="stable")]
         for first in range(0, len(loudest), ROWS_AT_ONCE):
             some = loudest[first : first + ROWS_AT_ONCE]
             if bounds[some[0]] <= self._peak:
                 break
             some = some[bounds[some] > self._peak]
             self._peak = max(self._peak, float(self._interpolator.peaks(windows[some], self._peak).max()))
+
+
+def magnitudes(rows: Samples) -> Samples:
+    """The largest magnitude of each row."""
+    # Twice as fast as max(axis=1).
+    return np.asarray(np.maximum.reduceat(np.abs(rows).ravel(), np.arange(0, rows.size, rows.shape[1])))
 
 
 def row_windows(signal: Samples) -> Windows:
@@ -126,7 +133,10 @@ def row_windows(signal: Samples) -> Windows:
 
 def within_reach(row_peaks: Samples) -> Samples:
     """The largest of the rows that each row's window touches, but for REACH_ROWS at both ends."""
-    return np.asarray(np.lib.stride_tricks.sliding_window_view(row_peaks, 2 * REACH_ROWS + 1).max(axis=1))
+    largest = row_peaks[: len(row_peaks) - 2 * REACH_ROWS]
+    for shift in range(1, 2 * REACH_ROWS + 1):
+        largest = np.maximum(largest, row_peaks[shift : shift + len(largest)])
+    return largest
 
 
 def _decibels(amplitude: float) -> float | None:

@@ -85,14 +85,35 @@ async def test_a_finished_measured_tagged_file(client, channels):
     assert client.files() == {response.file_path, f"spool/{generation_id}.1.pcm"}
 
 
-async def test_held_back_for_the_ceiling_and_says_so(client):
+async def test_limited_to_meet_target_and_ceiling_together(client):
+    samples = music(5, level=0.6)
+    samples[1000:1003] = 0.9
+    response = await client.export(new_id(), samples)
+    said = response.normalization
+    assert said.mode == export_pb2.NORMALIZATION_MODE_LIMITED
+    assert (said.shortfall_lu, said.reason) == (0, "")
+    assert 0 < said.limited_share < 0.1
+    assert 0 < said.largest_reduction_db <= 6
+    assert response.file.true_peak_dbtp <= -1.1
+    read, _ = soundfile.read(client.data_dir / response.file_path, dtype="float32", always_2d=True)
+    mode = pyebur128.MeasurementMode
+    meter = pyebur128.R128State(2, RATE, mode.MODE_I | mode.MODE_TRUE_PEAK)
+    meter.add_frames(read.ravel(), len(read))
+    assert pyebur128.get_loudness_global(meter) == pytest.approx(-16, abs=0.1)
+    assert response.file.integrated_lufs == pytest.approx(pyebur128.get_loudness_global(meter), abs=0.01)
+    assert pyebur128.get_true_peak(meter, 0) <= 10 ** (-1 / 20)
+
+
+async def test_beyond_6_db_of_limiting_it_stops_and_says_so(client):
     samples = music(5, level=0.2)
     samples[1000:1003] = 0.9
     response = await client.export(new_id(), samples)
-    assert response.file.true_peak_dbtp == pytest.approx(-1, abs=0.001)
+    said = response.normalization
+    assert said.mode == export_pb2.NORMALIZATION_MODE_LIMITED
+    assert said.largest_reduction_db == pytest.approx(6, abs=0.01)
     assert response.file.true_peak_dbtp <= -1
-    assert response.file.integrated_lufs == pytest.approx(-16 - response.normalization.shortfall_lu, abs=0.001)
-    assert "held back" in response.normalization.reason
+    assert response.file.integrated_lufs == pytest.approx(-16 - said.shortfall_lu, abs=0.001)
+    assert "held back" in said.reason
 
 
 async def test_too_short_for_a_loudness_is_left_alone(client):
