@@ -104,6 +104,15 @@ async def test_every_format_is_what_it_is_said_to_be_and_can_be_heard(client, fo
     assert client.files() == {response.file_path, f"spool/{generation_id}.1.pcm"}
 
 
+@pytest.mark.parametrize("format_", ["FLAC_24", "MP3", "OGG_VORBIS", "OGG_OPUS"])
+async def test_which_attempt_made_a_file_is_known_from_the_file(tmp_path, format_):
+    generation_id = new_id()
+    async with serving(tmp_path) as client:
+        await client.export(generation_id, music(1), attempt=2, output=output(format_))
+    async with serving(tmp_path, spool_keep_seconds=0) as client, refused("ABORTED", "ATTEMPT_SUPERSEDED"):
+        await client.send([header(generation_id, music(1), attempt=1)], close=False)
+
+
 @pytest.mark.parametrize(
     ("rate", "channels", "out_rate", "out_channels"),
     [(32_000, 2, 44_100, 0), (32_000, 1, 48_000, 2), (48_000, 2, 44_100, 1), (44_100, 2, 32_000, 2), (96_000, 1, 0, 2)],

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
+import shutil
 import struct
+import subprocess
 import wave
 from dataclasses import replace
 
@@ -166,6 +169,29 @@ def test_pythons_own_reader_opens_it(tmp_path, signals, format_, width):
     with wave.open(str(path)) as file:
         found = (file.getnframes(), file.getframerate(), file.getnchannels(), file.getsampwidth())
     assert found == (len(samples), 44_100, 2, width)
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
+@pytest.mark.parametrize("format_", FileFormat)
+def test_ffprobe_reads_it_without_a_word_of_warning(tmp_path, signals, format_):
+    path = written(tmp_path / f"a{FORMS[format_].extension}", signals.music(48_000, 1), format_, rate=48_000)
+    shown = "stream=sample_rate,channels,duration:format_tags=title:stream_tags=title"
+    command = ["ffprobe", "-v", "warning", "-show_entries", shown, "-of", "json", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    [stream] = found["streams"]
+    assert (stream["sample_rate"], stream["channels"]) == ("48000", 2)
+    assert float(stream["duration"]) == pytest.approx(1.0, abs=0.05), "MP3 is told with its padding"
+    assert TAGS["title"] in (*found["format"].get("tags", {}).values(), *map(str, stream.get("tags", {}).values()))
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(shutil.which("soxi") is None, reason="sox is not installed")
+@pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.WAV_PCM_16, FileFormat.WAV_FLOAT])
+def test_sox_counts_the_same_samples(tmp_path, signals, format_):
+    path = written(tmp_path / "a.wav", signals.music(48_000, 1), format_, rate=48_000)
+    counted = subprocess.run(["soxi", "-s", path], capture_output=True, text=True, check=True).stdout
+    assert int(counted) == 48_000
 
 
 @pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.WAV_PCM_16, FileFormat.WAV_FLOAT])
