@@ -20,8 +20,11 @@ class Analysis:
     key: Key | None
 
 
+NOT_ANALYSED = Analysis(None, None)
+
+
 def analyse(features: Features, tempo_hint_bpm: float = 0.0) -> Analysis:
     """`tempo_hint_bpm` is the tempo that was asked for, 0 if none was: it decides between those that fit alike."""
     if features.seconds < LEAST_SECONDS:
-        return Analysis(None, None)
+        return NOT_ANALYSED
     return Analysis(tempo(features.onsets, features.onset_rate_hz, tempo_hint_bpm), key(features.chroma))

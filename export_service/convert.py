@@ -9,14 +9,17 @@ from typing import TypeVar
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
+from export_service.analysis import NOT_ANALYSED, Analysis
 from export_service.clip import Clip
 from export_service.conversion import Conversion, ConvertedAudio
 from export_service.finishing import Finished
+from export_service.key import Key
 from export_service.listening import FinalAudio, Level, LiveAudio
 from export_service.measurement import Measured
 from export_service.normalization import Normalization, NormalizationMode
 from export_service.recording import Take
-from export_service.tags import Tags, clean_tags
+from export_service.tags import MAX_BPM, Tags, clean_tags
+from export_service.tempo import Tempo
 from export_service.waveform import Waveform
 from service_runtime.errors import InvalidArgument
 from service_runtime.output_messages import FORMAT_NAMES
@@ -73,6 +76,12 @@ def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
     )
 
 
+def to_tempo_hint(bpm: float, field: str) -> float:
+    if not (math.isfinite(bpm) and 0 <= bpm <= MAX_BPM):
+        raise InvalidArgument(field, f"must be 0 to {MAX_BPM:.0f} beats a minute, not {bpm}")
+    return bpm
+
+
 def to_level(level: audio_pb2.AudioLevel, field: str) -> Level:
     return _known(LEVELS, level, field)
 
@@ -117,7 +126,9 @@ def to_points(points: int) -> int:
     return points or DEFAULT_POINTS
 
 
-def from_finished(finished: Finished, file_path: str, pcm_sha256: str = "") -> export_pb2.ExportResponse:
+def from_finished(
+    finished: Finished, file_path: str, pcm_sha256: str = "", analysis: Analysis = NOT_ANALYSED
+) -> export_pb2.ExportResponse:
     return export_pb2.ExportResponse(
         file_path=file_path,
         file_size_bytes=finished.file_size_bytes,
@@ -131,6 +142,8 @@ def from_finished(finished: Finished, file_path: str, pcm_sha256: str = "") -> e
         source=_loudness(finished.source),
         file=_loudness(finished.file),
         normalization=_normalization(finished.normalization),
+        tempo=_tempo(analysis.tempo),
+        key=_key(analysis.key),
     )
 
 
@@ -176,7 +189,19 @@ def _loudness(measured: Measured) -> export_pb2.Loudness:
         max_short_term_lufs=measured.loudness.max_short_term_lufs,
         range_lu=measured.loudness.range_lu,
         true_peak_dbtp=measured.true_peak_dbtp,
+        rms_dbfs=measured.rms_dbfs,
+        peak_to_loudness_lu=measured.peak_to_loudness_lu,
     )
+
+
+def _tempo(tempo: Tempo | None) -> export_pb2.Tempo | None:
+    if tempo is None:
+        return None
+    return export_pb2.Tempo(bpm=tempo.bpm, confidence=tempo.confidence, alternative_bpm=tempo.alternative_bpm)
+
+
+def _key(key: Key | None) -> export_pb2.Key | None:
+    return None if key is None else export_pb2.Key(name=key.name, confidence=key.confidence)
 
 
 def _normalization(normalization: Normalization) -> export_pb2.Normalization:

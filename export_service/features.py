@@ -33,7 +33,8 @@ NARROW_BANDS, WIDE_BANDS = 12, 24
 """Bands of one spectral line each, and above them bands of a constant ratio."""
 FLOOR_POWER = 1e-7
 """Added to a band's power, of full scale 1: what lies 70 dB below full scale makes no onsets."""
-CHROMA_RANGE_HZ = (60.0, 2000.0)
+CHROMA_RANGE_HZ = (40.0, 1000.0)
+"""Where the tones themselves lie; above there are more and more overtones, which belong to other keys."""
 BINS_PER_SEMITONE = 3
 """So that an instrument that is out of tune by up to half a semitone is still heard right."""
 CHROMA_BINS = 12 * BINS_PER_SEMITONE
@@ -143,12 +144,9 @@ def _decimator(factor: int) -> Samples:
 
 def _power(signal: Samples, frame: int, hop: int, lines: int) -> Samples:
     """Of each frame's lowest spectral lines, a full-scale sine being 1: [frames, lines]."""
-    from scipy.fft import rfft  # Slow to import: kept out of the server's start.
-
     frames = np.lib.stride_tricks.sliding_window_view(signal, frame)[::hop]
-    spectrum = rfft(frames * _window(frame), axis=1)[:, :lines]
-    power: Samples = spectrum.real**2 + spectrum.imag**2
-    return power
+    spectrum = np.fft.rfft(frames * _window(frame), axis=1)[:, :lines]
+    return np.asarray(spectrum.real**2 + spectrum.imag**2, dtype=np.float32)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ class Measured:
     """None for digital silence."""
     sample_peak_dbfs: float | None
     """None for digital silence. Can lie above the true peak, which is that of the band that is heard."""
+    rms_dbfs: float | None
+    """Root mean square of all samples, a full-scale sine being -3.01; None for digital silence."""
     seconds: float
 
     @property
@@ -29,6 +32,13 @@ class Measured:
         if self.true_peak_dbtp is None or self.sample_peak_dbfs is None:
             return None
         return max(self.true_peak_dbtp, self.sample_peak_dbfs)
+
+    @property
+    def peak_to_loudness_lu(self) -> float | None:
+        """Dynamic range as peak-to-loudness ratio (PLR, AES TD1004)."""
+        if self.true_peak_dbtp is None or self.loudness.integrated_lufs is None:
+            return None
+        return self.true_peak_dbtp - self.loudness.integrated_lufs
 
     def moved(self, gain_db: float) -> Measured:
         """After a gain."""
@@ -45,6 +55,7 @@ class Measured:
             ),
             moved(self.true_peak_dbtp),
             moved(self.sample_peak_dbfs),
+            moved(self.rms_dbfs),
             self.seconds,
         )
 
@@ -65,6 +76,7 @@ class Measurement:
         self._segment = np.empty((SEGMENT_FRAMES, channels), dtype=np.float32)
         self._filled = 0
         self._frames = 0
+        self._energy = 0.0
 
     def feed(self, samples: Samples) -> None:
         """Takes in the next frames: [frames, channels], finite. Raises OSError where the disk refuses the envelope."""
@@ -81,8 +93,13 @@ class Measurement:
         """The figures of all that was taken in; nothing may be fed after."""
         self._measure_segment()
         true_peak = self._true_peak.peak_dbtp()
+        rms_dbfs = 10.0 * math.log10(self._energy / (self._frames * self.channels)) if self._energy else None
         return Measured(
-            self.loudness.measure(), true_peak, self._true_peak.sample_peak_dbfs(), self._frames / self.sample_rate_hz
+            self.loudness.measure(),
+            true_peak,
+            self._true_peak.sample_peak_dbfs(),
+            rms_dbfs,
+            self._frames / self.sample_rate_hz,
         )
 
     def close(self) -> None:
@@ -94,6 +111,7 @@ class Measurement:
         segment = self._segment[: self._filled]
         power = self.loudness.feed(segment)
         self._true_peak.feed(segment)
+        self._energy += float(np.einsum("nc,nc->", segment, segment, dtype=np.float64))
         if self.envelope is not None:
             self.envelope.append(segment, power)
         self._filled = 0

@@ -43,14 +43,16 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         header = await upload.header()
         take = convert.to_take(header.audio, "header.audio")
         options = options_of(header.output, "header.output")
-        finish = Finish(options, convert.to_tags(header.tags, "header.tags"), self._aim, self._generator)
+        tags = convert.to_tags(header.tags, "header.tags")
+        tempo_hint_bpm = convert.to_tempo_hint(header.tempo_hint_bpm, "header.tempo_hint_bpm")
+        finish = Finish(options, tags, self._aim, self._generator, tempo_hint_bpm)
         with structlog.contextvars.bound_contextvars(generation_id=take.generation_id, attempt=take.attempt):
             async with self._exporter.session(take, finish) as session:
                 landed = await session.unless_broken_off(_receive(upload, session))
             path = self._exporter.library.relative(landed.path)
             finished = landed.finished
             log.info("exported", file_path=path, frames=finished.frames, gain_db=finished.normalization.gain_db)
-            return convert.from_finished(finished, path, upload.sha256)
+            return convert.from_finished(finished, path, upload.sha256, landed.analysis)
 
     async def Render(self, request: export_pb2.RenderRequest, context: Context) -> export_pb2.RenderResponse:
         generation_id = convert.to_generation_id(request.generation_id)

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from export_service.analysis import Analysis, analyse
 from export_service.audio_file import AudioFile
 from export_service.conversion import Converter
 from export_service.disk import disk_errors
+from export_service.features import FeatureExtractor
 from export_service.finishing import Finished, aim_for, finish
 from export_service.library import Library
 from export_service.loudness import Samples
@@ -46,6 +48,8 @@ class Finish:
     """Where the options do not say how loud."""
     generator: str
     """Our own name and version."""
+    tempo_hint_bpm: float = 0.0
+    """The tempo that was asked for; 0 if none was."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Landed:
 
     path: Path
     finished: Finished
+    analysis: Analysis
 
 
 class Session:
@@ -69,6 +74,7 @@ class Session:
         self._part = library.part(take.generation_id, take.attempt)
         self._rate, self._channels = finish.options.for_source(take.sample_rate_hz, take.channels)
         self._measurement: Measurement | None = None
+        self._features = FeatureExtractor(take.sample_rate_hz)
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="export")
         self._pending: list[bytes] = []
@@ -191,6 +197,7 @@ class Session:
         # Listeners first: measuring can wait.
         self._loop.call_soon_threadsafe(self._recording.grow, len(samples))
         self._stored_frames += len(samples)
+        self._features.feed(samples)
         self._measure(self._converter.feed(samples))
 
     def _measure(self, samples: Samples) -> None:
@@ -202,6 +209,7 @@ class Session:
         recording, take, options = self._recording, self._recording.take, self._finish.options
         self._measure(self._converter.finish())
         assert self._measurement is not None
+        analysis = analyse(self._features.finish(), self._finish.tempo_hint_bpm)
         audio = AudioFile(
             format=options.format,
             sample_rate_hz=self._rate,
@@ -219,7 +227,7 @@ class Session:
                 self._blocks,
             )
             path = self._library.land(self._part, take.generation_id, audio.form.extension, recording.require_unbroken)
-            self._made = Landed(path, finished)
+            self._made = Landed(path, finished, analysis)
             recording.spool.finish()
         return self._made
 

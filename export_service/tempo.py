@@ -26,8 +26,9 @@ BLUR_SECONDS = 0.03
 """Standard deviation of a hand's inaccuracy, which does not make a beat less of one."""
 FINER = 4
 """The autocorrelation is read at this many points an onset frame."""
+LONGEST_SECONDS = 8 * 60.0 / LOWEST_BPM
 LONGEST_SHARE = 0.75
-"""Of the signal's length: beyond this lag too little of it overlaps itself."""
+"""The longest lag that is looked at, and as a share of the signal: beyond this too little of it overlaps itself."""
 LEAST_CONFIDENCE = 0.1
 """Noise reaches about half of it."""
 
@@ -45,9 +46,10 @@ class Tempo:
 
 def tempo(onsets: Samples, rate_hz: float, hint_bpm: float = 0.0) -> Tempo | None:
     """Of an onset envelope [n]; None where nothing repeats. `hint_bpm` is what was asked for, 0 if nothing was."""
-    similarity, longest_seconds = _self_similarity(onsets, rate_hz)
-    if longest_seconds <= 60.0 / HIGHEST_BPM:
+    longest_seconds = min(LONGEST_SHARE * len(onsets) / rate_hz, LONGEST_SECONDS)
+    if longest_seconds <= 60.0 / HIGHEST_BPM or not onsets.any():
         return None
+    similarity = _self_similarity(onsets, rate_hz)
     bpm = np.geomspace(LOWEST_BPM, HIGHEST_BPM, CANDIDATES)
     likeness = _likeness(similarity, rate_hz * FINER, longest_seconds, bpm)
     score = likeness * _prior(bpm, hint_bpm)
@@ -66,33 +68,30 @@ def tempo(onsets: Samples, rate_hz: float, hint_bpm: float = 0.0) -> Tempo | Non
     return Tempo(found, confidence, alternative)
 
 
-def _self_similarity(onsets: Samples, rate_hz: float) -> tuple[Series, float]:
-    """Autocorrelation, FINER lags an onset frame, 1 at lag 0; and the seconds up to which it means something."""
-    from scipy.fft import irfft, next_fast_len, rfft
-
+def _self_similarity(onsets: Samples, rate_hz: float) -> Series:
+    """Autocorrelation up to LONGEST_SECONDS, FINER lags an onset frame, 1 at lag 0."""
     count = len(onsets)
-    if count < 2:
-        return np.zeros(1), 0.0
-    sharp = _standing_out(onsets.astype(np.float64), rate_hz)
-    if not sharp.any():
-        return np.zeros(1), 0.0
+    sharp = _standing_out(onsets, rate_hz)
     sharp -= sharp.mean()
-    size = next_fast_len(2 * count, real=True)
-    spectrum = rfft(sharp, size)
-    # Padding the spectrum reads the autocorrelation between its points.
-    power = spectrum.real**2 + spectrum.imag**2
-    lags = irfft(power, size * FINER)[: count * FINER]
-    lags /= lags[0] * (1.0 - np.arange(len(lags)) / len(lags))
-    longest = min(LONGEST_SHARE * count / rate_hz, 8 * 60.0 / LOWEST_BPM)
-    return lags[: int(longest * rate_hz * FINER) + 2], longest
+    size = 1 << (2 * count).bit_length()
+    spectrum = np.fft.rfft(sharp, size)
+    lags = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[: min(count, int(LONGEST_SECONDS * rate_hz) + 2)]
+    lags /= lags[0] * (1.0 - np.arange(len(lags)) / count)
+    # The lags on both sides of 0 as one period, whose spectrum is padded: that reads between them.
+    period = np.concatenate([lags, lags[:0:-1]])
+    finer = np.fft.irfft(np.fft.rfft(period), FINER * len(period)) * FINER
+    return np.asarray(finer[: FINER * (len(lags) - 1) + 1])
 
 
-def _standing_out(onsets: Series, rate_hz: float) -> Series:
+def _standing_out(onsets: Samples, rate_hz: float) -> Samples:
     """What exceeds the mean around it, blurred."""
-    from scipy.ndimage import gaussian_filter1d, uniform_filter1d
-
-    excess = np.maximum(0.0, onsets - uniform_filter1d(onsets, round(LOCAL_SECONDS * rate_hz) | 1, mode="constant"))
-    return np.asarray(gaussian_filter1d(excess, BLUR_SECONDS * rate_hz, mode="constant"))
+    reach = round(LOCAL_SECONDS / 2 * rate_hz)
+    sums = np.cumsum(np.pad(onsets, (reach + 1, reach)), dtype=np.float64)
+    excess = np.maximum(0.0, onsets - (sums[2 * reach + 1 :] - sums[: -2 * reach - 1]) / (2 * reach + 1))
+    deviation = BLUR_SECONDS * rate_hz
+    at = np.arange(-round(4 * deviation), round(4 * deviation) + 1)
+    blur = np.exp(-0.5 * (at / deviation) ** 2)
+    return np.convolve(excess, blur, mode="full")[len(at) // 2 :][: len(onsets)].astype(np.float32)
 
 
 def _likeness(similarity: Series, lags_per_second: float, longest_seconds: float, bpm: Series) -> Series:

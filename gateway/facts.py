@@ -22,6 +22,8 @@ def facts_of(generation: Generation, file: str, copy: str = "") -> Facts:
         ("true peak", _figure(generation, "true_peak_dbtp", "{:.1f} dBTP")),
         ("tempo", _figure(generation, "bpm", "{:g} BPM")),
         ("key", _text(generation, "key")),
+        ("measured", _measured(generation)),
+        ("dynamics", _dynamics(generation)),
         ("genre", _text(generation, "genre")),
         ("seed", str(generation.seed)),
         ("sampling", _sampling(generation)),
@@ -91,6 +93,23 @@ def _loudness(generation: Generation) -> str:
     loudness = _figure(generation, "integrated_lufs", "{:.1f} LUFS")
     reason = _text(generation, "normalization_reason")
     return f"{loudness} ({reason})" if loudness and reason else loudness or reason
+
+
+def _measured(generation: Generation) -> str:
+    """Tempo and key as heard, each with its confidence."""
+    alternative = _figure(generation, "measured_bpm_alternative", " (or {:.1f})")
+    tempo = _figure(generation, "measured_bpm", f"{{:.1f}} BPM{alternative}")
+    key = _text(generation, "measured_key")
+    return "; ".join(
+        f"{what}, confidence {_figure(generation, confidence, '{:.2f}')}"
+        for what, confidence in ((tempo, "measured_bpm_confidence"), (key, "measured_key_confidence"))
+        if what
+    )
+
+
+def _dynamics(generation: Generation) -> str:
+    ratio = _figure(generation, "peak_to_loudness_lu", "peak {:.1f} LU above loudness")
+    return ", ".join(filter(None, [ratio, _figure(generation, "rms_dbfs", "{:.1f} dBFS RMS")]))
 
 
 def _speed(generation: Generation) -> str:

@@ -15,6 +15,7 @@ from generation_service.engine import EngineStatus
 from generation_service.handle import GenerationHandle
 from generation_service.model import FloatArray, MetadataValue, ModelInfo
 from generation_service.sequence import Stage
+from generation_service.sketch.prompt import parse_prompt
 from service_runtime.pcm import live_header
 
 STAGES = {
@@ -101,6 +102,7 @@ def export_header(generation: storage_pb2.Generation, handle: GenerationHandle) 
             key=str(known.get("key", "")),
             license=handle.info.licence,
         ),
+        tempo_hint_bpm=float(known.get("bpm", parse_prompt(generation.prompt).bpm or 0.0)),
     )
 
 
@@ -153,6 +155,18 @@ def _metadata(
         known["true_peak_dbtp"] = loudness.true_peak_dbtp
     if loudness.HasField("range_lu"):
         known["loudness_range_lu"] = loudness.range_lu
+    if loudness.HasField("rms_dbfs"):
+        known["rms_dbfs"] = loudness.rms_dbfs
+    if loudness.HasField("peak_to_loudness_lu"):
+        known["peak_to_loudness_lu"] = loudness.peak_to_loudness_lu
+    # Beside what the model itself knows, which is not measured.
+    if exported.HasField("tempo"):
+        known["measured_bpm"] = exported.tempo.bpm
+        known["measured_bpm_confidence"] = exported.tempo.confidence
+        known["measured_bpm_alternative"] = exported.tempo.alternative_bpm
+    if exported.HasField("key"):
+        known["measured_key"] = exported.key.name
+        known["measured_key_confidence"] = exported.key.confidence
     return known
 
 

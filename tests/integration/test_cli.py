@@ -70,6 +70,7 @@ def test_a_finished_wav_and_all_that_is_told_of_it(shell: Shell, tmp_path: Path)
     assert told["seed"] == "7"
     assert told["loudness"].endswith("LUFS")
     assert told["true peak"].endswith("dBTP")
+    assert told["dynamics"].endswith("dBFS RMS")
     assert told["copy"] == str(copy)
     assert Path(told["file"]).read_bytes() == copy.read_bytes()
     with wave.open(str(copy)) as wav:

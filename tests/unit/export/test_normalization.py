@@ -12,7 +12,7 @@ AIM = Aim(target_lufs=-16.0, ceiling_dbtp=-1.0)
 
 
 def measured(integrated, peak, seconds=10.0, momentary=-20.0):
-    return Measured(Loudness(integrated, momentary, None, None), peak, peak, seconds)
+    return Measured(Loudness(integrated, momentary, None, None), peak, peak, None, seconds)
 
 
 @pytest.mark.parametrize(("integrated", "peak", "gain"), [(-20.0, -10.0, 4.0), (-10.0, 0.5, -6.0), (-18.0, -3.0, 2.0)])
@@ -29,7 +29,7 @@ def test_a_limiter_where_the_true_peak_would_pass_the_ceiling():
 
 
 def test_a_sample_that_would_pass_the_ceiling_is_limited_too():
-    figures = Measured(Loudness(-20.0, -19.0, None, None), -5.2, -4.9, 10.0)
+    figures = Measured(Loudness(-20.0, -19.0, None, None), -5.2, -4.9, None, 10.0)
     assert normalization(figures, AIM).mode is NormalizationMode.LIMITED
 
 
