@@ -60,7 +60,7 @@ class Envelope:
 
     def __init__(self, folder: Path, sample_rate_hz: int) -> None:
         self._rate = sample_rate_hz
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by `close`)
+        self._file = tempfile.TemporaryFile(suffix=".part", dir=folder, buffering=0)  # noqa: SIM115
         self.frames = 0
 
     @property
