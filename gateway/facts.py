@@ -109,7 +109,8 @@ def _measured(generation: Generation) -> str:
 
 def _dynamics(generation: Generation) -> str:
     ratio = _figure(generation, "peak_to_loudness_lu", "peak {:.1f} LU above loudness")
-    return ", ".join(filter(None, [ratio, _figure(generation, "rms_dbfs", "{:.1f} dBFS RMS")]))
+    limited = _figure(generation, "largest_reduction_db", "limited by up to {:.1f} dB")
+    return ", ".join(filter(None, [ratio, _figure(generation, "rms_dbfs", "{:.1f} dBFS RMS"), limited]))
 
 
 def _speed(generation: Generation) -> str:

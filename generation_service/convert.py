@@ -142,6 +142,8 @@ def _metadata(
         "normalization_mode": export_pb2.NormalizationMode.Name(normalization.mode).removeprefix("NORMALIZATION_MODE_"),
         "gain_db": normalization.gain_db,
         "shortfall_lu": normalization.shortfall_lu,
+        "largest_reduction_db": normalization.largest_reduction_db,
+        "limited_share": normalization.limited_share,
     }
     if normalization.reason:
         known["normalization_reason"] = normalization.reason

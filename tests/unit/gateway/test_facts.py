@@ -39,4 +39,5 @@ def test_what_was_not_heard_is_not_told() -> None:
 def test_dynamics() -> None:
     assert told(rms_dbfs=-18.24, peak_to_loudness_lu=12.31)["dynamics"] == "peak 12.3 LU above loudness, -18.2 dBFS RMS"
     assert told(rms_dbfs=-80.0)["dynamics"] == "-80.0 dBFS RMS"
+    assert told(rms_dbfs=-18.0, largest_reduction_db=2.34)["dynamics"] == "-18.0 dBFS RMS, limited by up to 2.3 dB"
     assert told()["dynamics"] == ""
