@@ -43,14 +43,12 @@ def key(chroma: Series) -> Key | None:
     strength /= np.linalg.norm(strength)
     uneven = strength - strength.mean()
     contrast = float(np.linalg.norm(uneven))
-    if not contrast:  # Every pitch class alike.
-        return None
     fit, name = max(
-        (float(uneven @ np.roll(profile, tonic)) / contrast, f"{names[tonic]} {mode}")
+        (float(uneven @ np.roll(profile, tonic)), f"{names[tonic]} {mode}")
         for profile, names, mode in ((MAJOR, MAJOR_NAMES, "major"), (MINOR, MINOR_NAMES, "minor"))
         for tonic in range(12)
     )
-    confidence = fit * min(1.0, contrast / FULL_CONTRAST)
+    confidence = fit / max(contrast, FULL_CONTRAST)
     return Key(name, confidence) if confidence >= LEAST_CONFIDENCE else None
 
 

@@ -143,3 +143,7 @@ def test_clicks_at_random_are_hardly_believed():
     random = np.random.default_rng(6)
     found = measure(struck(np.sort(random.uniform(0, 59, 180)), click(), seconds=60))
     assert found is None or found.confidence < 0.15
+
+
+def test_a_single_onset_in_half_a_second_is_no_beat():
+    assert tempo(np.eye(1, 25, dtype=np.float32)[0], 50.0) is None
