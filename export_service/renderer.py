@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +30,9 @@ from service_runtime.output import OutputOptions
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)
+
+Source = Callable[[], AbstractContextManager[Any]]
+"""Opens the finished file to be read from its beginning."""
 
 FRAMES_AT_ONCE = 65_536
 AT_ONCE = 2
@@ -100,7 +103,7 @@ class Renderer:
         path, part = self._find(generation_id), self._library.renders.part(render_id)
         try:
             with file_errors(path), path.open("rb") as source:
-                finished = self._write(part, render_id, options, source)
+                finished = self._write(part, render_id, options, partial(_opened, path, source))
                 with disk_errors("writing the render"), self._library.unchanged(generation_id, source):
                     landed = self._library.renders.land(
                         part, generation_id, render_id, FORMS[options.format].extension, finished
@@ -110,21 +113,21 @@ class Renderer:
         log.info("rendered", generation_id=generation_id, render_id=render_id, format=options.format.value)
         return Render(render_id, landed, finished)
 
-    def _write(self, part: Path, render_id: str, options: RenderOptions, source: BinaryIO) -> Finished:
+    def _write(self, part: Path, render_id: str, options: RenderOptions, source: Source) -> Finished:
         with disk_errors("writing the render"):
             measurement = Measurement(options.sample_rate_hz, options.channels, part.parent)
         with closing(measurement):
             return self._finish(part, render_id, options, source, measurement)
 
     def _finish(
-        self, part: Path, render_id: str, options: RenderOptions, source: BinaryIO, measurement: Measurement
+        self, part: Path, render_id: str, options: RenderOptions, source: Source, measurement: Measurement
     ) -> Finished:
         frames = 0
         for block in self._blocks(source, options):
             with disk_errors("writing the render"):
                 measurement.feed(block)
             frames += len(block)
-        with _opened(source) as file:
+        with source() as file:
             tags = info_of(file)
         audio = AudioFile(
             format=options.format,
@@ -137,9 +140,9 @@ class Renderer:
         with disk_errors("writing the render"):
             return finish(part, audio, measurement, options.aim, lambda: self._blocks(source, options))
 
-    def _blocks(self, source: BinaryIO, options: RenderOptions) -> Iterator[Samples]:
+    def _blocks(self, source: Source, options: RenderOptions) -> Iterator[Samples]:
         """All samples of the finished file, at the render's sample rate and channel count."""
-        with _opened(source) as file:
+        with source() as file:
             converter = Converter(file.samplerate, file.channels, options.sample_rate_hz, options.channels)
             while len(block := file.read(FRAMES_AT_ONCE, dtype="float32", always_2d=True)):
                 if self._draining:
@@ -148,7 +151,22 @@ class Renderer:
             yield converter.finish()
 
 
-def _opened(source: BinaryIO) -> Any:
-    """The file as it was found, whatever has its name by now."""
-    os.lseek(source.fileno(), 0, os.SEEK_SET)
-    return in_sequence(source.fileno())
+@contextmanager
+def _opened(path: Path, source: BinaryIO) -> Iterator[Any]:
+    """The file anew, from its beginning: more than one reader may be under way at a time.
+
+    Raises NotFound where the path has another file by now.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise _gone(path) from None
+    with file:
+        if not os.path.sameopenfile(file.fileno(), source.fileno()):
+            raise _gone(path)
+        with in_sequence(file.fileno()) as decoder:
+            yield decoder
+
+
+def _gone(path: Path) -> NotFound:
+    return NotFound("file", path.stem, "it was deleted or made anew meanwhile")
