@@ -24,6 +24,8 @@ LOCAL_SECONDS = 0.4
 """Over this an onset has to stand out."""
 BLUR_SECONDS = 0.03
 """Standard deviation of a hand's inaccuracy, which does not make a beat less of one."""
+SECTION = 16_384
+"""Onset frames that are correlated at once: about five minutes."""
 FINER = 4
 """The autocorrelation is read at this many points an onset frame."""
 LONGEST_SECONDS = 8 * 60.0 / LOWEST_BPM
@@ -73,14 +75,22 @@ def _self_similarity(onsets: Samples, rate_hz: float) -> Series:
     count = len(onsets)
     sharp = _standing_out(onsets, rate_hz)
     sharp -= sharp.mean()
-    size = 1 << (2 * count).bit_length()
-    spectrum = np.fft.rfft(sharp, size)
-    lags = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[: min(count, int(LONGEST_SECONDS * rate_hz) + 2)]
+    lags = _autocorrelation(sharp, min(count, int(LONGEST_SECONDS * rate_hz) + 2))
     lags /= lags[0] * (1.0 - np.arange(len(lags)) / count)
     # The lags on both sides of 0 as one period, whose spectrum is padded: that reads between them.
     period = np.concatenate([lags, lags[:0:-1]])
     finer = np.fft.irfft(np.fft.rfft(period), FINER * len(period)) * FINER
     return np.asarray(finer[: FINER * (len(lags) - 1) + 1])
+
+
+def _autocorrelation(signal: Samples, lags: int) -> Series:
+    """Summed over sections, so that an hour takes no more memory than a few minutes: [lags]."""
+    total = np.zeros(lags)
+    for start in range(0, len(signal), SECTION):
+        section, reached = signal[start : start + SECTION], signal[start : start + SECTION + lags]
+        size = 1 << (len(section) + len(reached)).bit_length()
+        total += np.fft.irfft(np.fft.rfft(section, size).conj() * np.fft.rfft(reached, size), size)[:lags]
+    return total
 
 
 def _standing_out(onsets: Samples, rate_hz: float) -> Samples:
