@@ -31,6 +31,8 @@ BLOCK = 6 * CHROMA_HOP
 HIGHEST_ONSET_HZ = 5000.0
 NARROW_BANDS, WIDE_BANDS = 12, 24
 """Bands of one spectral line each, and above them bands of a constant ratio."""
+LOUDEST = 1e6
+"""Of full scale: float32 overflows in the power of what is absurdly loud."""
 FLOOR_POWER = 1e-7
 """Added to a band's power, of full scale 1: what lies 70 dB below full scale makes no onsets."""
 CHROMA_RANGE_HZ = (40.0, 1000.0)
@@ -85,6 +87,7 @@ class FeatureExtractor:
             for channel in range(1, taken.shape[1]):
                 mono += taken[:, channel]
             mono /= taken.shape[1]
+            np.clip(mono, -LOUDEST, LOUDEST, out=mono)
             self._filled += len(taken)
             samples = samples[len(taken) :]
             if self._filled == len(self._mono):
