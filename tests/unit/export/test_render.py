@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from export_service import finishing
 from export_service.audio_file import AudioFile
 from export_service.library import Library
 from export_service.normalization import Aim
@@ -65,6 +66,22 @@ async def test_a_file_that_is_made_anew_while_it_is_rendered(library, renderer, 
     with pytest.raises(NotFound, match="deleted or made anew meanwhile"):
         await renderer.render(ID, FLAC, AS_IT_IS)
     assert files(tmp_path) == {"outputs"}
+
+
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_file_that_is_gone_when_it_is_read_once_more(library, renderer, signals, tmp_path, monkeypatch, anew):
+    land(library, signals.music(32_000, 1))
+
+    def between(*arguments):
+        library.delete(ID)
+        if anew:
+            land(library, signals.music(32_000, 1, seed=2))
+        return finishing.finish(*arguments)
+
+    monkeypatch.setattr("export_service.renderer.finish", between)
+    with pytest.raises(NotFound, match="deleted or made anew meanwhile"):
+        await renderer.render(ID, FLAC, AS_IT_IS)
+    assert files(tmp_path) == ({"outputs"} if anew else set())
 
 
 async def test_a_render_goes_on_for_others_when_who_asked_first_goes_away(library, renderer, signals):
