@@ -14,9 +14,11 @@ INSIDE_DB = 0.2
 TOLERANCE_LU = 0.02
 TOLERANCE_DB = 0.05
 MOST_PASSES = 5
+"""Over the whole signal; nearly always one is enough."""
 MOST_ESTIMATES = 12
 ESTIMATED_WITHIN_LU = 0.005
 LEAST_SLOPE = 0.2
+"""LU a dB: below this a gain would be carried too far by one estimate."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from export_service.true_peak import ROW
 
 LOOK_AHEAD_SECONDS = 0.005
 RELEASE_DB_PER_SECOND = 200.0
+"""All of 6 dB in 30 ms: the shorter, the less loudness a peak costs."""
 MAX_REDUCTION_DB = 6.0
+"""More would be heard as pumping."""
 REFINED_BEYOND_DB = 2.0
 """So much more gain than asked for the envelope is made fit for: the loudness that limiting costs is made up for."""
 AUDIBLE_DB = 0.01

@@ -139,9 +139,13 @@ async def test_one_frame(client):
     assert soundfile.info(client.data_dir / response.file_path).frames == 1
 
 
-async def test_the_same_stream_gives_the_same_file_however_it_is_cut(client):
-    samples, generation_id = music(3), new_id()
+@pytest.mark.parametrize("mode", [export_pb2.NORMALIZATION_MODE_LINEAR, export_pb2.NORMALIZATION_MODE_LIMITED])
+async def test_the_same_stream_gives_the_same_file_however_it_is_cut(client, mode):
+    samples, generation_id = music(3, level=0.6), new_id()
+    if mode == export_pb2.NORMALIZATION_MODE_LIMITED:
+        samples[1000:1003] = 0.9
     one = await client.export(generation_id, samples)
+    assert one.normalization.mode == mode
     writer, view, chunks = PcmWriter(2), samples.tobytes(), []
     for start, end in itertools.pairwise(range(0, len(view) + 1, 8 * 96)):
         chunks += [Request(chunk=chunk) for chunk in writer.chunks(view[start:end])]
