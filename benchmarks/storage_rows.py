@@ -95,7 +95,6 @@ class Rows:
             "sample_rate": 32000,
             "channels": 2,
             "seed": draw.getrandbits(32),
-            "file_encoding": "pcm_24",
             "created_at": created_at,
             "metadata": {},
             "request_id": str(uuid.UUID(int=draw.getrandbits(128), version=4)),

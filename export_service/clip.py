@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from export_service.audio_file import AudioFile
 from export_service.disk import disk_errors
 from export_service.library import Library
 from export_service.loudness import Samples
 from export_service.source_file import EXPECTED, SourceFile, source_file
-from export_service.wav import Encoding, write_wav
 from service_runtime.errors import Aborted, InvalidArgument
+from service_runtime.output import FileFormat
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -101,18 +102,11 @@ class ClipImport:
         sha256 = hashlib.sha256()
         with disk_errors("writing the clip"):
             with source_file(self._upload, self._limits.seconds) as source:
-                write_wav(
-                    self._part,
-                    self._blocks(source, sha256.update),
-                    frames=source.frames,
-                    channels=source.channels,
-                    sample_rate_hz=source.sample_rate_hz,
-                    encoding=Encoding.FLOAT,
-                    gain_db=0.0,
-                    tags={},
-                    dither_seed=0,
+                audio = AudioFile(
+                    FileFormat.WAV_FLOAT, source.sample_rate_hz, source.channels, source.frames, tags={}, seed=0
                 )
-            self._library.land(self._part, self._clip_id, self._require_open)
+                audio.write(self._part, self._blocks(source, sha256.update), gain_db=0.0)
+            self._library.land(self._part, self._clip_id, audio.form.extension, self._require_open)
         self._landed = True
         return Clip(self._clip_id, source.sample_rate_hz, source.channels, source.frames, sha256.hexdigest())
 

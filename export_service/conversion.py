@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -80,18 +81,14 @@ class Converter:
     """Samples in at one rate and channel count, out at another, in pieces of any size."""
 
     def __init__(self, in_hz: int, in_channels: int, out_hz: int, out_channels: int) -> None:
-        import soxr
-
         self._in_hz, self._out_hz = in_hz, out_hz
         self._out_channels = out_channels
         self._channels = min(in_channels, out_channels)
         """Between the two: no channel is resampled that is not heard, nor one twice."""
-        self._resampler = (
-            None
-            if in_hz == out_hz
-            else soxr.ResampleStream(in_hz, out_hz, self._channels, dtype="float32", quality=QUALITY)
-        )
-        self._in_frames = self._out_frames = 0
+        self._resampler = None if in_hz == out_hz else _resampler(in_hz, out_hz, self._channels)
+        self._in_frames = 0
+        self.out_frames = 0
+        """Given out so far."""
 
     def feed(self, samples: Samples) -> Samples:
         """Takes in the next frames, [frames, channels]; gives those that are ready."""
@@ -101,15 +98,21 @@ class Converter:
 
     def finish(self) -> Samples:
         """The last frames: in all as many as `converted_frames` says. Nothing may be fed after."""
-        due = converted_frames(self._in_frames, self._in_hz, self._out_hz) - self._out_frames
+        due = converted_frames(self._in_frames, self._in_hz, self._out_hz) - self.out_frames
         silence = np.zeros((-(-self._in_hz // self._out_hz) + 1, self._channels), dtype=np.float32)
         # Left alone, soxr may end a frame earlier: it rounds in floating point. Silence is what it ends with anyway.
         rest = silence if self._resampler is None else self._resampler.resample_chunk(silence, last=True)
         return self._out(rest[:due])
 
     def _out(self, samples: Samples) -> Samples:
-        self._out_frames += len(samples)
+        self.out_frames += len(samples)
         return with_channels(samples, self._out_channels)
+
+
+def _resampler(in_hz: int, out_hz: int, channels: int) -> Any:
+    import soxr
+
+    return soxr.ResampleStream(in_hz, out_hz, channels, dtype="float32", quality=QUALITY)
 
 
 def converted_frames(frames: int, in_hz: int, out_hz: int) -> int:

@@ -9,17 +9,20 @@ from typing import TypeVar
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
+from export_service.analysis import NOT_ANALYSED, Analysis
 from export_service.clip import Clip
 from export_service.conversion import Conversion, ConvertedAudio
+from export_service.finishing import Finished
+from export_service.key import Key
 from export_service.listening import FinalAudio, Level, LiveAudio
 from export_service.measurement import Measured
 from export_service.normalization import Normalization, NormalizationMode
 from export_service.recording import Take
-from export_service.session import Landed
-from export_service.tags import Tags, clean_tags
-from export_service.wav import Encoding
+from export_service.tags import MAX_BPM, Tags, clean_tags
+from export_service.tempo import Tempo
 from export_service.waveform import Waveform
 from service_runtime.errors import InvalidArgument
+from service_runtime.output_messages import FORMAT_NAMES
 from service_runtime.pcm import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 
 K = TypeVar("K")
@@ -28,17 +31,6 @@ V = TypeVar("V")
 MAX_WAIT_SECONDS = 3600.0
 MAX_POINTS, DEFAULT_POINTS = 10_000, 800
 
-ENCODINGS = {
-    audio_pb2.FILE_ENCODING_UNSPECIFIED: Encoding.PCM_24,
-    audio_pb2.FILE_ENCODING_PCM_24: Encoding.PCM_24,
-    audio_pb2.FILE_ENCODING_PCM_16: Encoding.PCM_16,
-    audio_pb2.FILE_ENCODING_FLOAT: Encoding.FLOAT,
-}
-FILE_ENCODINGS = {
-    Encoding.PCM_24: audio_pb2.FILE_ENCODING_PCM_24,
-    Encoding.PCM_16: audio_pb2.FILE_ENCODING_PCM_16,
-    Encoding.FLOAT: audio_pb2.FILE_ENCODING_FLOAT,
-}
 LEVELS = {
     audio_pb2.AUDIO_LEVEL_UNSPECIFIED: Level.ANY,
     audio_pb2.AUDIO_LEVEL_LIVE: Level.LIVE,
@@ -48,6 +40,7 @@ AUDIO_LEVELS = {Level.LIVE: audio_pb2.AUDIO_LEVEL_LIVE, Level.FINAL: audio_pb2.A
 MODES = {
     NormalizationMode.NONE: export_pb2.NORMALIZATION_MODE_NONE,
     NormalizationMode.LINEAR: export_pb2.NORMALIZATION_MODE_LINEAR,
+    NormalizationMode.LIMITED: export_pb2.NORMALIZATION_MODE_LIMITED,
 }
 
 
@@ -83,12 +76,21 @@ def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
     )
 
 
-def to_encoding(encoding: audio_pb2.FileEncoding, field: str) -> Encoding:
-    return _known(ENCODINGS, encoding, field)
+def to_tempo_hint(bpm: float, field: str) -> float:
+    if not (math.isfinite(bpm) and 0 <= bpm <= MAX_BPM):
+        raise InvalidArgument(field, f"must be 0 to {MAX_BPM:.0f} beats a minute, not {bpm}")
+    return bpm
 
 
 def to_level(level: audio_pb2.AudioLevel, field: str) -> Level:
     return _known(LEVELS, level, field)
+
+
+def to_render_id(text: str, level: Level = Level.FINAL) -> str:
+    """A render's id, or empty where none is asked for."""
+    if text and level is Level.LIVE:
+        raise InvalidArgument("render_id", "goes with level FINAL only: what is LIVE is not rendered")
+    return to_generation_id(text, "render_id") if text else ""
 
 
 def to_start(start: int, field: str) -> int:
@@ -124,22 +126,24 @@ def to_points(points: int) -> int:
     return points or DEFAULT_POINTS
 
 
-def from_landed(
-    landed: Landed, take: Take, encoding: Encoding, file_path: str, pcm_sha256: str
+def from_finished(
+    finished: Finished, file_path: str, pcm_sha256: str = "", analysis: Analysis = NOT_ANALYSED
 ) -> export_pb2.ExportResponse:
     return export_pb2.ExportResponse(
         file_path=file_path,
-        file_size_bytes=landed.file_size_bytes,
-        file_sha256=landed.file_sha256,
+        file_size_bytes=finished.file_size_bytes,
+        file_sha256=finished.file_sha256,
         pcm_sha256=pcm_sha256,
-        frames=landed.frames,
-        duration_seconds=landed.frames / take.sample_rate_hz,
-        sample_rate_hz=take.sample_rate_hz,
-        channels=take.channels,
-        file_encoding=FILE_ENCODINGS[encoding],
-        source=_loudness(landed.source, 0.0),
-        file=_loudness(landed.source, landed.normalization.gain_db),
-        normalization=_normalization(landed.normalization),
+        frames=finished.frames,
+        duration_seconds=finished.frames / finished.sample_rate_hz,
+        sample_rate_hz=finished.sample_rate_hz,
+        channels=finished.channels,
+        format=FORMAT_NAMES[finished.format],
+        source=_loudness(finished.source),
+        file=_loudness(finished.file),
+        normalization=_normalization(finished.normalization),
+        tempo=_tempo(analysis.tempo),
+        key=_key(analysis.key),
     )
 
 
@@ -178,27 +182,38 @@ def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
     )
 
 
-def _loudness(measured: Measured, gain_db: float) -> export_pb2.Loudness:
-    def moved(figure: float | None) -> float | None:
-        return None if figure is None else figure + gain_db
-
+def _loudness(measured: Measured) -> export_pb2.Loudness:
     return export_pb2.Loudness(
-        integrated_lufs=moved(measured.loudness.integrated_lufs),
-        max_momentary_lufs=moved(measured.loudness.max_momentary_lufs),
-        max_short_term_lufs=moved(measured.loudness.max_short_term_lufs),
+        integrated_lufs=measured.loudness.integrated_lufs,
+        max_momentary_lufs=measured.loudness.max_momentary_lufs,
+        max_short_term_lufs=measured.loudness.max_short_term_lufs,
         range_lu=measured.loudness.range_lu,
-        true_peak_dbtp=moved(measured.true_peak_dbtp),
+        true_peak_dbtp=measured.true_peak_dbtp,
+        rms_dbfs=measured.rms_dbfs,
+        peak_to_loudness_lu=measured.peak_to_loudness_lu,
     )
+
+
+def _tempo(tempo: Tempo | None) -> export_pb2.Tempo | None:
+    if tempo is None:
+        return None
+    return export_pb2.Tempo(bpm=tempo.bpm, confidence=tempo.confidence, alternative_bpm=tempo.alternative_bpm)
+
+
+def _key(key: Key | None) -> export_pb2.Key | None:
+    return None if key is None else export_pb2.Key(name=key.name, confidence=key.confidence)
 
 
 def _normalization(normalization: Normalization) -> export_pb2.Normalization:
     return export_pb2.Normalization(
         mode=MODES[normalization.mode],
-        target_lufs=normalization.aim.target_lufs,
-        ceiling_dbtp=normalization.aim.ceiling_dbtp,
+        target_lufs=normalization.aim.target_lufs or 0.0,
+        ceiling_dbtp=normalization.aim.ceiling_dbtp or 0.0,
         gain_db=normalization.gain_db,
         shortfall_lu=normalization.shortfall_lu,
         reason=normalization.reason,
+        largest_reduction_db=normalization.largest_reduction_db,
+        limited_share=normalization.limited_share,
     )
 
 

@@ -110,6 +110,10 @@ class Exporter:
             if not self._arrivals[generation_id]:
                 del self._arrivals[generation_id]
 
+    async def render_audio(self, generation_id: str, render_id: str) -> FinalAudio:
+        """A render to listen to; raises NotFound."""
+        return await FinalAudio.open(generation_id, await self.path(generation_id, render_id))
+
     async def import_clip(self, data: AsyncIterator[bytes]) -> Clip:
         """Makes a clip of the bytes of a WAV or FLAC file.
 
@@ -123,9 +127,11 @@ class Exporter:
         finally:
             await asyncio.shield(self._task(clip.close()))
 
-    async def path(self, generation_id: str) -> Path:
-        """Where the finished file, or the clip, is; raises NotFound."""
+    async def path(self, generation_id: str, render_id: str = "") -> Path:
+        """Where the finished file, a render of it, or the clip, is; raises NotFound."""
         with disk_errors("looking into the library"):
+            if render_id:
+                return await on_thread(self.library.renders.find, generation_id, render_id)
             path = await on_thread(self._find, generation_id)
         if path is None:
             raise _no_file(generation_id)

@@ -1,5 +1,5 @@
-"""The library: finished files under `outputs/YYYY/MM/DD/<generation id>.wav`, by the UTC day they landed, and clips
-that were uploaded in the same way under `clips/`.
+"""The library: finished files under `outputs/YYYY/MM/DD/<generation id>.<extension>`, by the UTC day they landed, and
+clips that were uploaded in the same way under `clips/`.
 
 Names come from ids that were checked to be UUIDs; nothing else of a request reaches a path. What is being written lies
 in `.landing` beside them, on the same file system as what it becomes.
@@ -7,7 +7,6 @@ in `.landing` beside them, on the same file system as what it becomes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,8 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from export_service.disk import disk_errors, make_folder, sync_folder
+from export_service.formats import EXTENSIONS
+from export_service.render import RenderFolder
 from export_service.tags import COMMENT
 from service_runtime.errors import NotFound, Unavailable
 
@@ -45,6 +47,7 @@ class Library:
         self._outputs = data_dir / folder
         self._landing = self._outputs / LANDING
         self._landing_lock = threading.Lock()
+        self.renders = RenderFolder(data_dir)
         self._paths: dict[str, Path] = {}
         self._paths_lock = threading.Lock()
 
@@ -53,6 +56,7 @@ class Library:
         make_folder(self._landing)
         for part in self._landing.glob("*.part"):
             part.unlink()
+        self.renders.open()
 
     def check(self) -> None:
         """Raises OSError where files can't be written."""
@@ -61,10 +65,10 @@ class Library:
 
     def part(self, generation_id: str, attempt: int) -> Path:
         """Where an attempt's file is written before it lands."""
-        return self._landing / f"{generation_id}.{attempt}.wav.part"
+        return self._landing / f"{generation_id}.{attempt}.part"
 
-    def land(self, part: Path, generation_id: str, permit: Callable[[], None]) -> Path:
-        """Puts the complete file in place, durably, over an earlier one of the same generation.
+    def land(self, part: Path, generation_id: str, extension: str, permit: Callable[[], None]) -> Path:
+        """Puts the complete file in place, durably, over an earlier one of the same generation and its renders.
 
         `permit` is asked right before the name is given, and raises to refuse. Of two attempts the newer one, which
         made the older one's permit void before it began, has the last word.
@@ -72,13 +76,27 @@ class Library:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         with self._landing_lock:
-            path = self.find(generation_id) or self._today(generation_id)
+            former = self.find(generation_id)
+            path = (former or self._today(generation_id)).with_suffix(extension)
             make_folder(path.parent)
             permit()
             os.replace(part, path)
-        sync_folder(path.parent)
-        self._remember(generation_id, path)
+            if former is not None:
+                if former != path:
+                    former.unlink()
+                self.renders.delete(generation_id)
+            sync_folder(path.parent)
+            self._remember(generation_id, path)
         return path
+
+    @contextmanager
+    def unchanged(self, generation_id: str, source: BinaryIO) -> Iterator[None]:
+        """Nothing lands or is deleted meanwhile. Raises NotFound where `source` is the generation's file no more."""
+        with self._landing_lock:
+            path = self.find(generation_id)
+            if path is None or not os.path.samestat(path.stat(), os.fstat(source.fileno())):
+                raise NotFound("file", generation_id, "it was deleted or made anew meanwhile")
+            yield
 
     def relative(self, path: Path) -> str:
         """As told to others: from the data directory, with forward slashes."""
@@ -91,10 +109,12 @@ class Library:
             return known
         self._forget(generation_id)
         for day in sorted(self._outputs.glob(DAYS), reverse=True):  # What is asked for is mostly recent.
-            path = day / f"{generation_id}.wav"
-            if path.is_file():
-                self._remember(generation_id, path)
-                return path
+            paths = [path for extension in EXTENSIONS if (path := day / f"{generation_id}{extension}").is_file()]
+            if paths:
+                # More than one where a process ended before it had removed the former one.
+                newest = max(paths, key=lambda path: path.stat().st_mtime_ns)
+                self._remember(generation_id, newest)
+                return newest
         return None
 
     def attempt(self, generation_id: str) -> int:
@@ -103,17 +123,20 @@ class Library:
         return 0 if path is None else attempt_of(path)
 
     def delete(self, generation_id: str) -> bool:
-        """Removes the generation's file, durably; whether there was one."""
-        path = self.find(generation_id)
-        if path is None:
-            return False
-        path.unlink()
-        sync_folder(path.parent)
-        self._forget(generation_id)
+        """Removes the generation's file and its renders, durably; whether there was one."""
+        with self._landing_lock:
+            path = self.find(generation_id)
+            if path is None:
+                return False
+            self.renders.delete(generation_id)
+            for extension in EXTENSIONS:
+                path.with_suffix(extension).unlink(missing_ok=True)
+            sync_folder(path.parent)
+            self._forget(generation_id)
         return True
 
     def _today(self, generation_id: str) -> Path:
-        return self._outputs / datetime.now(UTC).strftime("%Y/%m/%d") / f"{generation_id}.wav"
+        return self._outputs / datetime.now(UTC).strftime("%Y/%m/%d") / generation_id
 
     def _remember(self, generation_id: str, path: Path) -> None:
         with self._paths_lock:
@@ -161,9 +184,3 @@ def attempt_of(path: Path) -> int:
     except soundfile.LibsndfileError:
         return 0
     return int(found[2]) if found else 0
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of the file at `path`, lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

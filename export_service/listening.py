@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from export_service.decoding import in_sequence
 from export_service.disk import disk_errors
 from export_service.library import FileFormat, attempt_of, file_errors, format_of
 from export_service.recording import Recording, Take
@@ -17,6 +18,9 @@ from service_runtime.errors import Aborted, NotFound, OutOfRange
 
 READ_BYTES = 1 << 18
 """What a listener holds at most: a second of 32 kHz stereo."""
+READ_FRAMES = 1 << 16
+DECODED_FROM_THE_BEGINNING = {"OGG", "MP3"}
+"""A lossy decoder's samples depend on those before: see `in_sequence`."""
 
 
 class Level(Enum):
@@ -156,11 +160,13 @@ def _inspect(path: Path) -> tuple[FileFormat, int]:
 
 
 def _open_at(path: Path, frame: int) -> Any:
-    import soundfile
-
     with file_errors(path):
-        file = soundfile.SoundFile(path)
-        file.seek(frame)
+        file = in_sequence(path)
+        if file.format not in DECODED_FROM_THE_BEGINNING:
+            file.seek(frame)
+            return file
+        while frame:
+            frame -= len(file.read(min(frame, READ_FRAMES), dtype="float32"))
         return file
 
 

@@ -52,10 +52,10 @@ class LoudnessMeter:
         self._energies = array("d")  # of the hops that are complete
         self._open_energy = 0.0  # of the hop that is not
 
-    def feed(self, samples: Samples) -> None:
-        """Takes in the next frames."""
+    def feed(self, samples: Samples) -> Series:
+        """Takes in the next frames; returns their K-weighted power, summed over the channels: [frames]."""
         if not len(samples):
-            return
+            return np.empty(0)
         from scipy.signal import sosfilt  # Half a second to import: kept out of the server's start.
 
         signal = np.ascontiguousarray(samples.T, dtype=np.float64)  # [channels, frames]
@@ -72,23 +72,36 @@ class LoudnessMeter:
                 self._energies.append(self._open_energy)
                 self._open_energy = 0.0
         self._frames = end
+        return np.asarray(power)
 
     def momentary(self) -> Series:
         """Loudness of each complete 400 ms in LUFS, one every 100 ms; -inf for digital silence."""
-        return _lufs(self._mean_squares(MOMENTARY_HOPS))
+        return _lufs(self._mean_squares(self._complete(), MOMENTARY_HOPS))
 
     def short_term(self) -> Series:
         """Loudness of each complete 3 s in LUFS, one every 100 ms; -inf for digital silence."""
-        return _lufs(self._mean_squares(SHORT_TERM_HOPS))
+        return _lufs(self._mean_squares(self._complete(), SHORT_TERM_HOPS))
 
     def measure(self) -> Loudness:
         """The figures of all that was taken in. A last block that is not complete does not count."""
         return Loudness(
-            integrated_lufs=_integrated(self._mean_squares(MOMENTARY_HOPS)),
+            integrated_lufs=_integrated(self._mean_squares(self._complete(), MOMENTARY_HOPS)),
             max_momentary_lufs=_largest(self.momentary()),
             max_short_term_lufs=_largest(self.short_term()),
             range_lu=_range(self.short_term()),
         )
+
+    def integrated_without(self, energies: Series, gain_db: float) -> float | None:
+        """The integrated loudness in LUFS if so much were taken off the K-weighted energy of each 100 ms, and a gain
+        applied to the rest.
+        """
+        complete = self._complete()
+        left = np.maximum(complete - energies[: len(complete)], 0.0) * 10.0 ** (gain_db / 10.0)
+        return _integrated(self._mean_squares(left, MOMENTARY_HOPS))
+
+    def _complete(self) -> Series:
+        """The energies of the hops that are complete."""
+        return np.frombuffer(self._energies, dtype=np.float64) if self._energies else np.empty(0)
 
     def _hop_start(self, hop: int) -> int:
         # Rounded from the exact time: the grid does not drift where 100 ms is not a whole number of frames.
@@ -98,9 +111,8 @@ class LoudnessMeter:
         hop = frame * HOPS_PER_SECOND // self._rate
         return hop + 1 if self._hop_start(hop + 1) <= frame else hop
 
-    def _mean_squares(self, hops: int) -> Series:
-        """Of each run of so many complete hops."""
-        energies = np.frombuffer(self._energies, dtype=np.float64) if self._energies else np.empty(0)
+    def _mean_squares(self, energies: Series, hops: int) -> Series:
+        """Of each run of so many hops."""
         if len(energies) < hops:
             return np.empty(0)
         starts = np.arange(len(energies) + 1) * self._rate // HOPS_PER_SECOND

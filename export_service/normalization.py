@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,27 +14,50 @@ class NormalizationMode(Enum):
 
     NONE = "none"
     LINEAR = "linear"
+    LIMITED = "limited"
 
 
 @dataclass(frozen=True)
 class Aim:
     """Where levels are brought to."""
 
-    target_lufs: float
-    ceiling_dbtp: float
+    target_lufs: float | None
+    """None: the level is left alone, but for what passes the ceiling."""
+    ceiling_dbtp: float | None
+    """None: peaks may go where they go, in an integer file up to full scale."""
+
+
+class Profile(Enum):
+    """Aims by the name of what the file is for."""
+
+    STREAMING = "streaming"
+    DEFAULT = "default"
+    BROADCAST = "broadcast"
+
+
+PROFILES = {
+    Profile.STREAMING: Aim(-14.0, -1.0),  # What most music services play at.
+    Profile.DEFAULT: Aim(-16.0, -1.0),  # AES TD1008, and Apple's Sound Check.
+    Profile.BROADCAST: Aim(-23.0, -1.0),  # EBU R 128.
+}
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """One gain for the whole file, and why it is what it is."""
+    """What was done to the level, and why."""
 
     mode: NormalizationMode
     aim: Aim
     gain_db: float
+    """Applied to every sample; the limiter's reduction comes on top."""
     shortfall_lu: float
-    """How far below the target the gain was held back."""
+    """How far below the target the file stays."""
     reason: str
     """Why the level was left alone or held back; empty otherwise."""
+    largest_reduction_db: float = 0.0
+    """By the limiter, 0 to 6 dB."""
+    limited_share: float = 0.0
+    """Of all frames, those that the limiter turned down: 0 to 1."""
 
 
 GAIN_DIGITS = 4
@@ -41,29 +65,22 @@ GAIN_DIGITS = 4
 
 
 def normalization(measured: Measured, aim: Aim) -> Normalization:
-    """Decides the gain: to the target, held back where the true peak would pass the ceiling.
+    """What is to be done: one gain to the target, and a limiter where the true peak would pass the ceiling.
 
-    What is too short or too quiet to have an integrated loudness keeps its level, unless it passes the ceiling: a PCM
-    file would clip.
+    What the limiter makes of it remains to be seen. What is too short or too quiet to have an integrated loudness, or
+    has no target, keeps its level, unless it passes the ceiling: a PCM file would clip.
     """
-    integrated, peak = measured.loudness.integrated_lufs, measured.true_peak_dbtp
-    headroom = None if peak is None else aim.ceiling_dbtp - peak
-    if integrated is None:
-        why = _unmeasurable(measured)
-        if headroom is None or headroom >= 0:
+    integrated, peak = measured.loudness.integrated_lufs, measured.peak_db
+    headroom = math.inf if peak is None or aim.ceiling_dbtp is None else aim.ceiling_dbtp - peak
+    if integrated is None or aim.target_lufs is None:
+        why = "asked to leave the level alone" if aim.target_lufs is None else _unmeasurable(measured)
+        if headroom >= 0:
             return Normalization(NormalizationMode.NONE, aim, 0.0, 0.0, why)
-        reason = f"{why}; turned down only to keep its true peak of {peak:.2f} dBTP under the ceiling"
+        reason = f"{why}; turned down only to keep its peak of {peak:.2f} dBTP under the ceiling"
         return Normalization(NormalizationMode.LINEAR, aim, _down(headroom), 0.0, reason)
     wanted = aim.target_lufs - integrated
-    if headroom is None or wanted <= headroom:
-        return Normalization(NormalizationMode.LINEAR, aim, round(wanted, GAIN_DIGITS), 0.0, "")
-    gain = _down(headroom)
-    shortfall = round(wanted - gain, GAIN_DIGITS)
-    reason = (
-        f"held back {shortfall:.2f} LU below the target: a gain of {wanted:+.2f} dB would bring the true peak "
-        f"to {wanted - headroom + aim.ceiling_dbtp:+.2f} dBTP"
-    )
-    return Normalization(NormalizationMode.LINEAR, aim, gain, shortfall, reason)
+    mode = NormalizationMode.LINEAR if wanted <= headroom else NormalizationMode.LIMITED
+    return Normalization(mode, aim, round(wanted, GAIN_DIGITS), 0.0, "")
 
 
 def _unmeasurable(measured: Measured) -> str:

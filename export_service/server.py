@@ -13,6 +13,7 @@ from export_service.config import ExportSettings
 from export_service.exporter import Exporter
 from export_service.loudness import warm_up
 from export_service.normalization import Aim
+from export_service.renderer import Renderer
 from export_service.service import ExportServicer
 from service_runtime.server import serve_until_signalled
 from service_runtime.service import Service
@@ -30,8 +31,10 @@ class ExportServer:
             settings.spool_keep_seconds,
             ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
         )
+        self._renderer = Renderer(self._exporter.library)
         self._servicer = ExportServicer(
             self._exporter,
+            self._renderer,
             Aim(settings.target_lufs, settings.ceiling_dbtp),
             generator=f"dgx-music {version('dgx-music')}",
         )
@@ -51,10 +54,12 @@ class ExportServer:
 
     async def drain(self) -> None:
         self._exporter.drain()
+        self._renderer.drain()
 
     async def stop(self) -> None:
         if self._warming is not None:
             await self._warming
+        await self._renderer.stop()
         await self._exporter.stop()
 
 

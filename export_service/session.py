@@ -12,16 +12,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from export_service.analysis import Analysis, analyse
+from export_service.audio_file import AudioFile
+from export_service.conversion import Converter
 from export_service.disk import disk_errors
-from export_service.library import Library, sha256_of
+from export_service.features import FeatureExtractor
+from export_service.finishing import Finished, aim_for, finish
+from export_service.library import Library
 from export_service.loudness import Samples
-from export_service.measurement import Measured, Measurement
-from export_service.normalization import Aim, Normalization, normalization
+from export_service.measurement import Measurement
+from export_service.normalization import Aim
 from export_service.recording import Recording
 from export_service.spool import BYTES_PER_SAMPLE
 from export_service.tags import Tags, info_tags
-from export_service.wav import Encoding, write_wav
 from service_runtime.errors import Aborted, DataLoss, InvalidArgument, ServiceError
+from service_runtime.output import OutputOptions
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -36,12 +41,15 @@ PENDING_BYTES = 1 << 19
 class Finish:
     """What is to become of the samples."""
 
-    encoding: Encoding
+    options: OutputOptions
     tags: Tags
     """Cleaned."""
-    aim: Aim
+    default_aim: Aim
+    """Where the options do not say how loud."""
     generator: str
     """Our own name and version."""
+    tempo_hint_bpm: float = 0.0
+    """The tempo that was asked for; 0 if none was."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,8 @@ class Landed:
     """The finished file."""
 
     path: Path
-    file_size_bytes: int
-    file_sha256: str
-    frames: int
-    source: Measured
-    normalization: Normalization
+    finished: Finished
+    analysis: Analysis
 
 
 class Session:
@@ -67,7 +72,9 @@ class Session:
         self._recording, self._finish, self._library = recording, finish, library
         take = recording.take
         self._part = library.part(take.generation_id, take.attempt)
-        self._measurement = Measurement(take.sample_rate_hz, take.channels)
+        self._rate, self._channels = finish.options.for_source(take.sample_rate_hz, take.channels)
+        self._measurement: Measurement | None = None
+        self._features = FeatureExtractor(take.sample_rate_hz)
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="export")
         self._pending: list[bytes] = []
@@ -171,8 +178,11 @@ class Session:
     # What follows runs on the worker.
 
     def _open(self) -> None:
+        self._converter = self._new_converter()
         with disk_errors("opening the spool"):
             self._recording.spool.create()
+            # At the file's rate: other samples of the same waveform, and other figures by some hundredths of a dB.
+            self._measurement = Measurement(self._rate, self._channels, self._part.parent)
 
     def _store(self, pcm: bytes) -> None:
         samples = np.frombuffer(pcm, dtype="<f4").reshape(-1, self._recording.take.channels)
@@ -187,36 +197,54 @@ class Session:
         # Listeners first: measuring can wait.
         self._loop.call_soon_threadsafe(self._recording.grow, len(samples))
         self._stored_frames += len(samples)
-        self._measurement.feed(samples)
+        self._features.feed(samples)
+        self._measure(self._converter.feed(samples))
+
+    def _measure(self, samples: Samples) -> None:
+        assert self._measurement is not None
+        with disk_errors("writing the envelope"):
+            self._measurement.feed(samples)
 
     def _land(self) -> Landed:
-        recording, take, finish = self._recording, self._recording.take, self._finish
-        source = self._measurement.finish()
-        decided = normalization(source, finish.aim)
+        recording, take, options = self._recording, self._recording.take, self._finish.options
+        self._measure(self._converter.finish())
+        assert self._measurement is not None
+        analysis = analyse(self._features.finish(), self._finish.tempo_hint_bpm)
+        audio = AudioFile(
+            format=options.format,
+            sample_rate_hz=self._rate,
+            channels=self._channels,
+            frames=self._converter.out_frames,
+            tags=info_tags(self._finish.tags, take.generation_id, take.attempt, self._finish.generator),
+            seed=uuid.UUID(take.generation_id).int,
+        )
         with disk_errors("writing the file"):
-            write_wav(
+            finished = finish(
                 self._part,
-                self._blocks(),
-                frames=self._stored_frames,
-                channels=take.channels,
-                sample_rate_hz=take.sample_rate_hz,
-                encoding=finish.encoding,
-                gain_db=decided.gain_db,
-                tags=info_tags(finish.tags, take.generation_id, take.attempt, finish.generator),
-                dither_seed=uuid.UUID(take.generation_id).int,
+                audio,
+                self._measurement,
+                aim_for(options, self._finish.default_aim),
+                self._blocks,
             )
-            size, sha256 = self._part.stat().st_size, sha256_of(self._part)
-            path = self._library.land(self._part, take.generation_id, recording.require_unbroken)
-            self._made = Landed(path, size, sha256, self._stored_frames, source, decided)
+            path = self._library.land(self._part, take.generation_id, audio.form.extension, recording.require_unbroken)
+            self._made = Landed(path, finished, analysis)
             recording.spool.finish()
         return self._made
 
     def _blocks(self) -> Iterator[Samples]:
+        converter = self._new_converter()
         for block in self._recording.spool.blocks(self._recording.take.channels):
             self._recording.require_unbroken()
-            yield block
+            yield converter.feed(block)
+        yield converter.finish()
+
+    def _new_converter(self) -> Converter:
+        take = self._recording.take
+        return Converter(take.sample_rate_hz, take.channels, self._rate, self._channels)
 
     def _clean_up(self) -> None:
+        if self._measurement is not None:
+            self._measurement.close()
         if self._made is None:
             self._recording.spool.remove()
             self._part.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 from service_runtime.errors import InvalidArgument
 
@@ -13,6 +14,9 @@ MAX_TAG_CHARACTERS = 200
 MAX_BPM = 1000.0
 COMMENT = re.compile(r"AI-generated music; generation=([0-9a-f-]{36}); attempt=(\d{1,10});")
 """How every comment begins; the library reads the attempt from it."""
+
+INFO_NAMES = "title", "artist", "comment", "software", "genre", "copyright"
+"""soundfile's names of the tags that we write."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ def info_tags(tags: Tags, generation_id: str, attempt: int, generator: str) -> d
         "copyright": tags.license,
     }
     return {name: value for name, value in written.items() if value}
+
+
+def info_of(file: Any) -> dict[str, str]:
+    """The tags of an open soundfile.SoundFile that `info_tags` gave it."""
+    return {name: value for name in INFO_NAMES if (value := getattr(file, name))}
 
 
 def _clean(text: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export_service.decoding import in_sequence
 from export_service.library import file_errors
 
 FULL_SCALE = 128
@@ -28,9 +29,7 @@ def waveform(path: Path, points: int) -> Waveform:
 
     Raises NotFound where the file is gone. Blocks: call it on a thread.
     """
-    import soundfile
-
-    with file_errors(path), soundfile.SoundFile(path) as file:
+    with file_errors(path), in_sequence(path) as file:
         frames_a_point = max(1, -(-file.frames // points))
         points_at_once = max(1, FRAMES_AT_ONCE // frames_a_point)
         data: list[int] = []

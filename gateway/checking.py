@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from export_service.library import DAYS, OUTPUTS, sha256_of
+from export_service.disk import sha256_of
+from export_service.formats import EXTENSIONS
+from export_service.library import DAYS, OUTPUTS
 from storage_service.backup import still
 from storage_service.check import CompletedFile, Finding, completed_files, is_completed, known_ids, walk
 from storage_service.database import Database
@@ -58,7 +60,7 @@ def _problem(file: CompletedFile, data_dir: Path, read_files: bool) -> str | Non
 
 def _strays(database: Database, data_dir: Path) -> Iterator[Finding]:
     """Files without a row."""
-    files = iter((data_dir / OUTPUTS).glob(f"{DAYS}/*.wav"))
+    files = (file for file in (data_dir / OUTPUTS).glob(f"{DAYS}/*") if file.suffix in EXTENSIONS)
     while some := list(islice(files, FILES_AT_ONCE)):
         known = known_ids(database, [file.stem for file in some])
         for file in some:

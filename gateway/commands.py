@@ -33,6 +33,7 @@ from gateway.options import (
     run,
     screen_of,
 )
+from gateway.output import Ceiling, Channels, FormatOption, Loudness, SampleRate
 
 app = typer.Typer(
     name="dgx-music",
@@ -93,6 +94,11 @@ def generate(
     guidance: Guidance = None,
     continue_: Continue = "",
     continue_seconds: ContinueSeconds = None,
+    format_: FormatOption = None,
+    sample_rate: SampleRate = 0,
+    channels: Channels = 0,
+    loudness: Loudness = "",
+    ceiling: Ceiling = None,
     output: Output = None,
     count: Annotated[int, typer.Option(min=1, max=100, help="Takes, with seeds one after another.")] = 1,
     priority: Priority = 0,
@@ -101,7 +107,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Make music from a text. Ctrl-C cancels it."""
-    from gateway import continuing, making
+    from gateway import continuing, finishing, making
 
     if detach and output is not None:
         raise typer.BadParameter("--detach does not wait for the file that --output would save")
@@ -113,7 +119,10 @@ def generate(
     name, folder = making.which_model(model)
     sampling = making.sampling_of(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance)
     source = continuing.which_source(continue_, continue_seconds)
-    wish = making.Wish(prompt, duration, seed, name, folder, sampling, source, count, priority, outputs, detach)
+    options = finishing.options_of(format_, sample_rate, channels, loudness, ceiling, output)
+    wish = making.Wish(
+        prompt, duration, seed, name, folder, sampling, source, options, count, priority, outputs, detach
+    )
     run(lambda session: making.generate(session, screen, wish), screen, ALL, model_folder=folder)
 
 
@@ -187,13 +196,35 @@ def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None
 
 @app.command()
 def download(generation_id: Id, output: Output = None, force: Force = False) -> None:
-    """Save a finished generation's WAV, under its own name in this folder without -o."""
+    """Save a finished generation's file, under its own name in this folder without -o."""
     from gateway import looking
 
     if output is not None:
         refuse_existing([output], force)
     screen = screen_of()
     run(lambda session: looking.save(session, screen, generation_id, output, overwrite=force), screen, LIBRARY)
+
+
+@app.command()
+def render(
+    generation_id: Id,
+    format_: FormatOption = None,
+    sample_rate: SampleRate = 0,
+    channels: Channels = 0,
+    loudness: Loudness = "",
+    ceiling: Ceiling = None,
+    output: Output = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a finished generation's file once more in another form. Without --loudness it is as loud as the first."""
+    from gateway import finishing
+
+    if output is not None:
+        refuse_existing([output], force)
+    screen = screen_of(as_json)
+    options = finishing.options_of(format_, sample_rate, channels, loudness, ceiling, output)
+    run(lambda session: finishing.render(session, screen, generation_id, options, output), screen, LIBRARY)
 
 
 @app.command()

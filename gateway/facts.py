@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from google.protobuf.json_format import MessageToDict
 
-from dgx_music.audio.v1.audio_pb2 import FileEncoding
+from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_WAV_PCM_24, FileFormat
 from dgx_music.storage.v1.storage_pb2 import Generation
 from gateway.screen import TIMES_REAL_TIME, escaped, local_time, styled_standing
 
@@ -27,6 +27,8 @@ def facts_of(generation: Generation, file: str, copy: str = "") -> Facts:
         ("true peak", _figure(generation, "true_peak_dbtp", "{:.1f} dBTP")),
         ("tempo", _figure(generation, "bpm", "{:g} BPM")),
         ("key", _text(generation, "key")),
+        ("measured", _measured(generation)),
+        ("dynamics", _dynamics(generation)),
         ("genre", _text(generation, "genre")),
         ("seed", str(generation.seed)),
         ("sampling", _sampling(generation)),
@@ -79,17 +81,48 @@ def _continuation(generation: Generation) -> str:
     return f"the last {source.seconds:g} s of {source.source_id}" if generation.HasField("continuation") else ""
 
 
+def audio_in_words(seconds: float, sample_rate_hz: int, channels: int, file_format: str, size_bytes: int) -> str:
+    """E.g. "16 s, 32 kHz stereo, WAV PCM 24, 3.1 MB"; without the size where that is 0."""
+    size = f", {size_bytes / 1e6:.1f} MB" if size_bytes else ""
+    words = f"{sample_rate_hz / 1000:g} kHz {CHANNELS[channels]}, {file_format.replace('_', ' ')}"
+    return f"{seconds:g} s, {words}{size}"
+
+
 def _audio(generation: Generation) -> str:
-    channels = CHANNELS.get(generation.channels, f"{generation.channels} channels")
-    encoding = FileEncoding.Name(generation.file_encoding).removeprefix("FILE_ENCODING_").replace("_", " ")
-    size = f", {generation.file_size_bytes / 1e6:.1f} MB" if generation.file_size_bytes else ""
-    return f"{generation.duration_seconds:g} s, {generation.sample_rate_hz / 1000:g} kHz {channels}, {encoding}{size}"
+    """Of the file, as it is once it is there and as it was asked for before."""
+    asked = generation.output
+    file_format = asked.format or FILE_FORMAT_WAV_PCM_24
+    return audio_in_words(
+        generation.duration_seconds,
+        _number(generation, "file_sample_rate_hz") or asked.sample_rate_hz or generation.sample_rate_hz,
+        _number(generation, "file_channels") or asked.channels or generation.channels,
+        FileFormat.Name(file_format).removeprefix("FILE_FORMAT_"),
+        generation.file_size_bytes,
+    )
 
 
 def _loudness(generation: Generation) -> str:
     loudness = _figure(generation, "integrated_lufs", "{:.1f} LUFS")
     reason = _text(generation, "normalization_reason")
     return f"{loudness} ({reason})" if loudness and reason else loudness or reason
+
+
+def _measured(generation: Generation) -> str:
+    """Tempo and key as heard, each with its confidence."""
+    alternative = _figure(generation, "measured_bpm_alternative", " (or {:.1f})")
+    tempo = _figure(generation, "measured_bpm", f"{{:.1f}} BPM{alternative}")
+    key = _text(generation, "measured_key")
+    return "; ".join(
+        f"{what}, confidence {_figure(generation, confidence, '{:.2f}')}"
+        for what, confidence in ((tempo, "measured_bpm_confidence"), (key, "measured_key_confidence"))
+        if what
+    )
+
+
+def _dynamics(generation: Generation) -> str:
+    ratio = _figure(generation, "peak_to_loudness_lu", "peak {:.1f} LU above loudness")
+    limited = _figure(generation, "largest_reduction_db", "limited by up to {:.1f} dB")
+    return ", ".join(filter(None, [ratio, _figure(generation, "rms_dbfs", "{:.1f} dBFS RMS"), limited]))
 
 
 def _speed(generation: Generation) -> str:
@@ -100,6 +133,10 @@ def _speed(generation: Generation) -> str:
 def _figure(generation: Generation, name: str, layout: str) -> str:
     value = generation.metadata.fields[name].number_value if name in generation.metadata.fields else 0.0
     return layout.format(value) if value else ""
+
+
+def _number(generation: Generation, name: str) -> int:
+    return int(generation.metadata.fields[name].number_value) if name in generation.metadata.fields else 0
 
 
 def _text(generation: Generation, name: str) -> str:

@@ -21,12 +21,16 @@ def refuse_existing(paths: Iterable[Path]) -> None:
             raise CommandError(f"--output: {path} is there already; --force overwrites it", BAD_INPUT)
 
 
-async def download(session: Session, generation_id: str, path: Path | None, *, overwrite: bool = True) -> Path:
-    """Saves a generation's file at `path`, or under its own name in the current folder; gives where.
+async def download(
+    session: Session, generation_id: str, path: Path | None, *, render_id: str = "", overwrite: bool = True
+) -> Path:
+    """Saves a generation's file, or a render of it, at `path`, or under its own name in the current folder; gives
+    where.
 
     Raises CommandError where it can't be written or did not come whole.
     """
-    call = session.music.Download(DownloadRequest(generation_id=generation_id), timeout=STREAM_SECONDS)
+    request = DownloadRequest(generation_id=generation_id, render_id=render_id)
+    call = session.music.Download(request, timeout=STREAM_SECONDS)
     part: Path | None = None
     try:
         first = await anext(aiter(call))

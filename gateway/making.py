@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest
 from dgx_music.generation.v1.generation_pb2 import Continuation, ListModelsRequest, Model, SamplingParameters
 from dgx_music.storage.v1.storage_pb2 import (
@@ -59,6 +60,8 @@ class Wish:
     sampling: SamplingParameters | None
     source: Source | None
     """What to go on from."""
+    output: OutputOptions | None
+    """What the file is to be."""
     count: int
     priority: int
     outputs: Sequence[Path]
@@ -141,6 +144,7 @@ async def _create(session: Session, wish: Wish, going_on: Continuation | None, n
         seed=None if wish.seed is None else wish.seed + number,
         sampling=wish.sampling,
         continuation=going_on,
+        output=wish.output,
         priority=wish.priority,
     )
     response = await session.music.CreateGeneration(request, timeout=CALL_SECONDS)

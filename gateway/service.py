@@ -18,7 +18,7 @@ from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.ability import require_able
 from gateway.listening import listen
-from gateway.upstream import Upstream
+from gateway.upstream import RENDER_SECONDS, Upstream
 from service_runtime.errors import FailedPrecondition, InvalidArgument
 from service_runtime.status import read_failure
 
@@ -139,6 +139,9 @@ class MusicServicer(MusicServiceServicer):
 
     async def GetWaveform(self, request: export.GetWaveformRequest, context: Context) -> export.GetWaveformResponse:
         return await self._export.ask(self._export.stub.GetWaveform, request)
+
+    async def Render(self, request: export.RenderRequest, context: Context) -> export.RenderResponse:
+        return await self._export.ask(self._export.stub.Render, request, RENDER_SECONDS)
 
     async def CancelGeneration(
         self, request: storage.CancelGenerationRequest, context: Context

@@ -17,6 +17,8 @@ from service_runtime.status import status_of
 
 UNARY_SECONDS = 30.0
 """Longest that a call with one answer may take."""
+RENDER_SECONDS = 3600.0
+"""Longest that a render may take: an hour's audio as MP3 takes minutes, and others may have to be made before."""
 STREAM_SECONDS = 24 * 3600.0
 """Longest that a stream may take: more than the longest audio takes to be waited for and heard."""
 
@@ -41,10 +43,15 @@ class Upstream(Generic[Stub]):
     async def close(self) -> None:
         await self._channel.close()
 
-    async def ask(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
-        """One request, one answer. Raises Unavailable where nobody answers, else AioRpcError."""
+    async def ask(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        seconds: float = UNARY_SECONDS,
+    ) -> Response:
+        """One request, one answer in so many seconds. Raises Unavailable where nobody answers, else AioRpcError."""
         try:
-            return await method(request, timeout=time_left(UNARY_SECONDS))
+            return await method(request, timeout=time_left(seconds))
         except grpc.aio.AioRpcError as error:
             raise self._explain(error) from error
 

@@ -15,6 +15,7 @@ from generation_service.engine import EngineStatus
 from generation_service.handle import GenerationHandle
 from generation_service.model import FloatArray, MetadataValue, ModelInfo
 from generation_service.sequence import Stage
+from generation_service.sketch.prompt import parse_prompt
 from service_runtime.pcm import live_header
 
 STAGES = {
@@ -92,7 +93,7 @@ def export_header(generation: storage_pb2.Generation, handle: GenerationHandle) 
     known = handle.metadata
     return export_pb2.ExportHeader(
         audio=audio_header(generation.id, generation.attempt, handle),
-        file_encoding=generation.file_encoding,
+        output=generation.output if generation.HasField("output") else None,
         tags=export_pb2.Tags(
             model_name=handle.info.name,
             model_version=handle.info.version,
@@ -101,6 +102,7 @@ def export_header(generation: storage_pb2.Generation, handle: GenerationHandle) 
             key=str(known.get("key", "")),
             license=handle.info.licence,
         ),
+        tempo_hint_bpm=float(known.get("bpm", parse_prompt(generation.prompt).bpm or 0.0)),
     )
 
 
@@ -132,11 +134,16 @@ def _metadata(
         "license": handle.info.licence,
         "is_synthesiser": handle.info.is_synthesiser,
         "frames": exported.frames,
+        "file_format": audio_pb2.FileFormat.Name(exported.format).removeprefix("FILE_FORMAT_"),
+        "file_sample_rate_hz": exported.sample_rate_hz,
+        "file_channels": exported.channels,
         "pcm_sha256": exported.pcm_sha256,
         "file_sha256": exported.file_sha256,
         "normalization_mode": export_pb2.NormalizationMode.Name(normalization.mode).removeprefix("NORMALIZATION_MODE_"),
         "gain_db": normalization.gain_db,
         "shortfall_lu": normalization.shortfall_lu,
+        "largest_reduction_db": normalization.largest_reduction_db,
+        "limited_share": normalization.limited_share,
     }
     if normalization.reason:
         known["normalization_reason"] = normalization.reason
@@ -150,6 +157,18 @@ def _metadata(
         known["true_peak_dbtp"] = loudness.true_peak_dbtp
     if loudness.HasField("range_lu"):
         known["loudness_range_lu"] = loudness.range_lu
+    if loudness.HasField("rms_dbfs"):
+        known["rms_dbfs"] = loudness.rms_dbfs
+    if loudness.HasField("peak_to_loudness_lu"):
+        known["peak_to_loudness_lu"] = loudness.peak_to_loudness_lu
+    # Beside what the model itself knows, which is not measured.
+    if exported.HasField("tempo"):
+        known["measured_bpm"] = exported.tempo.bpm
+        known["measured_bpm_confidence"] = exported.tempo.confidence
+        known["measured_bpm_alternative"] = exported.tempo.alternative_bpm
+    if exported.HasField("key"):
+        known["measured_key"] = exported.key.name
+        known["measured_key_confidence"] = exported.key.confidence
     return known
 
 

@@ -14,12 +14,14 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.generation.v1 import generation_pb2
 from dgx_music.storage.v1 import storage_pb2
 from service_runtime.errors import InvalidArgument
+from service_runtime.output import OutputOptions
+from service_runtime.output_messages import message_of, options_of
 from storage_service.continuation import Continuation
 from storage_service.creation import NewGeneration
 from storage_service.leases import Completion
 from storage_service.listing import GenerationFilter, PromptOrder
 from storage_service.models import Generation, Prompt
-from storage_service.states import FileEncoding, GenerationStage, GenerationStatus
+from storage_service.states import GenerationStage, GenerationStatus
 from storage_service.statistics import Figures, Statistics
 
 STATE_NAMES = {status: f"GENERATION_STATE_{status.name}" for status in GenerationStatus}
@@ -27,10 +29,6 @@ STATUS_OF = {storage_pb2.GenerationState.Value(name): status for status, name in
 
 STAGE_NAMES = {stage.value: f"GENERATION_STAGE_{stage.name}" for stage in GenerationStage}
 STAGE_OF = {storage_pb2.GenerationStage.Value(name): GenerationStage(stage) for stage, name in STAGE_NAMES.items()}
-
-ENCODING_NAMES = {encoding.value: f"FILE_ENCODING_{encoding.name}" for encoding in FileEncoding}
-ENCODING_OF = {audio_pb2.FileEncoding.Value(name): FileEncoding(text) for text, name in ENCODING_NAMES.items()}
-ENCODING_OF[audio_pb2.FILE_ENCODING_UNSPECIFIED] = FileEncoding.PCM_24
 
 ORDER_OF = {
     storage_pb2.PROMPT_ORDER_UNSPECIFIED: PromptOrder.MOST_USED,
@@ -51,7 +49,7 @@ def generation_message(generation: Generation) -> storage_pb2.Generation:
         sample_rate_hz=generation.sample_rate,
         channels=generation.channels,
         seed=generation.seed,
-        file_encoding=ENCODING_NAMES[generation.file_encoding],
+        output=_output_message(generation.output),
         file_path=generation.file_path or "",
         file_size_bytes=generation.file_size_bytes or 0,
         created_at=timestamp(generation.created_at),
@@ -108,8 +106,6 @@ def statistics_message(got: Statistics) -> storage_pb2.GetStatisticsResponse:
 
 def new_generation(request: storage_pb2.CreateGenerationRequest) -> NewGeneration:
     """What is asked for; its ranges are the domain's to check."""
-    if request.file_encoding not in ENCODING_OF:
-        raise InvalidArgument("file_encoding", f"is {request.file_encoding}, which is no encoding of a file")
     return NewGeneration(
         prompt=request.prompt,
         model_name=request.model_name,
@@ -117,7 +113,7 @@ def new_generation(request: storage_pb2.CreateGenerationRequest) -> NewGeneratio
         sample_rate=request.sample_rate_hz,
         channels=request.channels,
         seed=request.seed if request.HasField("seed") else None,
-        file_encoding=ENCODING_OF[request.file_encoding],
+        output=options_of(request.output, "output"),
         sampling={field.name: value for field, value in request.sampling.ListFields()},
         continuation=_continuation(request),
         metadata=mapping("metadata", request.metadata),
@@ -218,6 +214,10 @@ def _figures(figures: Figures) -> dict[str, Any]:
             p50_seconds=p50, p90_seconds=p90, p99_seconds=p99
         ),
     }
+
+
+def _output_message(kept: Mapping[str, Any] | None) -> audio_pb2.OutputOptions | None:
+    return message_of(OutputOptions.from_kept(dict(kept))) if kept else None
 
 
 def _sampling_message(sampling: Mapping[str, Any] | None) -> generation_pb2.SamplingParameters | None:

@@ -14,12 +14,13 @@ from sqlalchemy import Executable, Integer, bindparam, select
 from sqlalchemy.orm import Session
 
 from service_runtime.errors import InvalidArgument
+from service_runtime.output import OutputOptions
 from storage_service import prompts, queue
 from storage_service.change import Change, note
 from storage_service.continuation import Continuation
 from storage_service.models import RETURNED_ROW_WINS, Generation, draw_seed
 from storage_service.sampling import Sampling, check_sampling
-from storage_service.states import FileEncoding, GenerationStatus
+from storage_service.states import GenerationStatus
 from storage_service.upsert import dialect_of, insert_into
 from storage_service.validation import MAX_SEED, check_metadata, check_name, check_prompt, check_range, check_uuid
 
@@ -39,7 +40,7 @@ class NewGeneration:
     sample_rate: int
     channels: int
     seed: int | None = None
-    file_encoding: FileEncoding = FileEncoding.PCM_24
+    output: OutputOptions = field(default_factory=OutputOptions)
     sampling: Sampling = field(default_factory=dict)
     continuation: Continuation | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class NewGeneration:
         check_range("channels", self.channels, 1, 2)
         if self.seed is not None:
             check_range("seed", self.seed, 0, MAX_SEED)
+        self.output.check("output")
         check_sampling("sampling", self.sampling)
         if self.continuation is not None:
             self.continuation.check("continuation")
@@ -71,7 +73,8 @@ class NewGeneration:
         """The same for requests that ask for the same: 128 bits of SHA-256, in hex, over all but the request id."""
         body = {name: value for name, value in vars(self).items() if name != "request_id"}
         body["continuation"] = self.continuation and self.continuation.as_kept()
-        for name in ("sampling", "continuation", "priority", "max_attempts"):
+        body["output"] = self.output.as_kept()
+        for name in ("sampling", "continuation", "output", "priority", "max_attempts"):
             if not body[name]:
                 del body[name]  # As before there was any: a request from before an upgrade may be repeated after it.
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=dict).encode()).hexdigest()[:32]
@@ -133,7 +136,7 @@ def _insert(
         "sample_rate": new.sample_rate,
         "channels": new.channels,
         "seed": draw_seed() if new.seed is None else new.seed,
-        "file_encoding": new.file_encoding.value,
+        "output": new.output.as_kept() or None,
         "file_path": file_path,
         "sampling": dict(new.sampling) or None,
         "continuation": new.continuation and new.continuation.as_kept(),

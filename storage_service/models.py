@@ -18,7 +18,6 @@ from storage_service.clock import UtcDateTime, now
 from storage_service.counts import GenerationCount as GenerationCount  # Base.metadata is to know these tables too.
 from storage_service.states import (
     FINISHED,
-    FileEncoding,
     GenerationStage,
     GenerationStatus,
     illegal_transition,
@@ -78,7 +77,6 @@ class Generation(Base):
     sample_rate: Mapped[int]
     channels: Mapped[int]
     seed: Mapped[int] = mapped_column(BigInteger, default=draw_seed)
-    file_encoding: Mapped[str] = mapped_column(Text, default=FileEncoding.PCM_24.value)
     file_path: Mapped[str | None] = mapped_column(Text)
     file_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, insert_default=now())
@@ -92,6 +90,8 @@ class Generation(Base):
     """What was asked for of temperature, top_k, top_p and guidance_scale."""
     continuation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What it goes on from: source_id and seconds."""
+    output: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What the file is to be, where it differs from the default: format, sample_rate_hz, channels, loudness."""
     request_id: Mapped[str | None] = mapped_column(Text, unique=True)
     request_fingerprint: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))

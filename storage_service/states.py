@@ -28,14 +28,6 @@ class GenerationStage(StrEnum):
     EXPORTING = "exporting"
 
 
-class FileEncoding(StrEnum):
-    """How the samples of the finished file are written."""
-
-    PCM_24 = "pcm_24"
-    PCM_16 = "pcm_16"
-    FLOAT = "float"
-
-
 FINISHED = frozenset({GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED})
 """States in which nobody works on a generation and nobody is about to."""
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import soundfile
 from google.protobuf import json_format
 
 from dgx_music.generation.v1.generation_pb2 import Model
@@ -69,6 +70,7 @@ def test_a_finished_wav_and_all_that_is_told_of_it(shell: Shell, tmp_path: Path)
     assert told["seed"] == "7"
     assert told["loudness"].endswith("LUFS")
     assert told["true peak"].endswith("dBTP")
+    assert told["dynamics"].endswith("dBFS RMS")
     assert told["copy"] == str(copy)
     assert Path(told["file"]).read_bytes() == copy.read_bytes()
     with wave.open(str(copy)) as wav:
@@ -88,6 +90,43 @@ def test_a_finished_wav_and_all_that_is_told_of_it(shell: Shell, tmp_path: Path)
     assert shell.run("delete", told["id"], "--yes", "--json").stdout == "{}\n"
     assert not Path(told["file"]).exists()
     assert "generation" in shell.error("show", told["id"], status=1)
+
+
+def test_a_file_as_asked_for_and_once_more_in_another_form(shell: Shell, tmp_path: Path) -> None:
+    first, second = tmp_path / "beat.flac", tmp_path / "beat.mp3"
+    done = shell.run(
+        "generate",
+        "techno",
+        "-d",
+        "2",
+        "--sample-rate",
+        "44100",
+        "--channels",
+        "1",
+        "--loudness",
+        "-20",
+        "-o",
+        str(first),
+    )
+    told = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+?) *$", done.stdout, re.MULTILINE))
+    assert told["audio"].startswith("2 s, 44.1 kHz mono, FLAC 24")
+    assert told["loudness"] == "-20.0 LUFS"
+    assert soundfile.info(first).subtype == "PCM_24"
+
+    again = shell.run("render", told["id"], "--loudness", "streaming", "--ceiling", "-2", "-o", str(second))
+    told_again = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+?) *$", again.stdout, re.MULTILINE))
+    assert told_again["audio"].startswith("2 s, 44.1 kHz mono, MP3")
+    assert told_again["id"] == told["id"]
+    assert Path(told_again["file"]).read_bytes() == second.read_bytes()
+    assert soundfile.info(second).format == "MP3"
+    answer = json.loads(shell.run("render", told["id"], "--format", "mp3", "--json").stdout)
+    assert answer["file"]["format"] == "FILE_FORMAT_MP3"
+
+    assert "output.sample_rate_hz: OGG_OPUS can't have 44100 Hz" in shell.error(
+        "render", told["id"], "--format", "opus", "--sample-rate", "44100", status=2
+    )
+    assert "--loudness: 'loud'" in shell.error("generate", "techno", "--loudness", "loud", status=2)
+    assert "--force" in shell.error("render", told["id"], "-o", str(second), status=2)
 
 
 def test_the_same_seed_makes_the_same_and_takes_differ(shell: Shell, tmp_path: Path) -> None:

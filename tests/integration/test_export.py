@@ -12,199 +12,38 @@ import resource
 import subprocess
 import sys
 import tempfile
-import uuid
-import wave
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import grpc
 import numpy as np
 import pyebur128
 import pytest
 import soundfile
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.server import build
 from service_runtime.channel import connect
-from service_runtime.pcm import PcmReader, PcmWriter, live_header
-from service_runtime.server import running
-
-RATE = 32_000
-TIMEOUT = 20
-TAGS = export_pb2.Tags(model_name="sketch", model_version="1", genre="house", bpm=124, key="C minor", license="CC0")
-Request = export_pb2.ExportRequest
-
-
-def music(seconds: float, channels: int = 2, seed: int = 1, level: float = 1.0) -> np.ndarray:
-    """[frames, channels]: a chord that swells, and hits."""
-    random = np.random.default_rng(seed)
-    time = np.arange(round(seconds * RATE)) / RATE
-    chord = sum(np.sin(2 * np.pi * f * time) for f in (110.0, 220.0, 277.2)) * 0.1 * (1.1 + np.sin(time))
-    hits = random.standard_normal((len(time), channels)) * 0.05 * np.exp(-(time % 0.5) * 25)[:, None]
-    return ((chord[:, None] + hits) * level).astype(np.float32)
-
-
-def new_id() -> str:
-    return str(uuid.uuid4())
-
-
-def header(generation_id, samples, *, attempt=1, expected=None, encoding=0, tags=TAGS, **changes):
-    frames = len(samples) if expected is None else expected
-    audio = live_header(generation_id, attempt, RATE, samples.shape[1], frames)
-    for name, value in changes.items():
-        setattr(audio, name, value)
-    return Request(header=export_pb2.ExportHeader(audio=audio, file_encoding=encoding, tags=tags))
-
-
-def parts(generation_id, samples, **header_changes) -> list[Request]:
-    writer = PcmWriter(samples.shape[1])
-    chunks = [Request(chunk=chunk) for chunk in writer.chunks(samples.tobytes())]
-    return [header(generation_id, samples, **header_changes), *chunks, Request(end=writer.end())]
-
-
-class Client:
-    """A service under a data directory of its own, and its stub."""
-
-    def __init__(self, data_dir: Path, stub: export_pb2_grpc.ExportServiceAsyncStub) -> None:
-        self.data_dir, self.stub = data_dir, stub
-
-    async def export(self, generation_id, samples, **changes) -> export_pb2.ExportResponse:
-        return await self.send(parts(generation_id, samples, **changes))
-
-    async def send(self, requests: Sequence[Request], close: bool = True) -> export_pb2.ExportResponse:
-        """Sends what is given; `close` False where the server is to end the call by itself.
-
-        By hand and never more than is due: grpc.aio's client takes a write that the end of the call cuts off for an
-        error of its own (grpc/grpc#36066).
-        """
-        upload = self.upload()
-        await upload.send(*requests)
-        return await (upload.finish() if close else upload.call)
-
-    def files(self) -> set[str]:
-        """All files under the data directory but the socket."""
-        found = (path for path in self.data_dir.rglob("*") if path.is_file())
-        return {path.relative_to(self.data_dir).as_posix() for path in found}
-
-    def upload(self) -> Upload:
-        return Upload(self.stub)
-
-    async def listen(self, generation_id, start_frame=0, level=0, wait_seconds=0.0, **conversion) -> Heard:
-        heard = Heard(self.stub, generation_id, start_frame, level, wait_seconds, **conversion)
-        await heard.begin()
-        return heard
-
-    async def hear(self, generation_id, start_frame=0, level=0, wait_seconds=0.0, **conversion):
-        return await (await self.listen(generation_id, start_frame, level, wait_seconds, **conversion)).rest()
-
-    async def import_clip(self, content: bytes, close: bool = True) -> export_pb2.ImportClipResponse:
-        """Sends a file; `close` False where the server is to end the call by itself, at the last message sent."""
-        call = self.stub.ImportClip(timeout=TIMEOUT)
-        for start in range(0, len(content), 65_536):
-            await call.write(export_pb2.ImportClipRequest(data=content[start : start + 65_536]))
-        if close:
-            await call.done_writing()
-        return await call
-
-
-class Upload:
-    """An export that is fed by hand."""
-
-    def __init__(self, stub) -> None:
-        self.call = stub.Export(timeout=TIMEOUT)
-
-    async def send(self, *requests: Request) -> None:
-        for request in requests:
-            await self.call.write(request)
-
-    async def finish(self) -> export_pb2.ExportResponse:
-        await self.call.done_writing()
-        return await self.call
-
-
-class Heard:
-    """A listener that checks what it hears as it comes."""
-
-    def __init__(self, stub, generation_id, start_frame, level, wait_seconds, **conversion) -> None:
-        request = export_pb2.StreamAudioRequest(
-            generation_id=generation_id, start_frame=start_frame, level=level, wait_seconds=wait_seconds, **conversion
-        )
-        self.call = stub.StreamAudio(request, timeout=TIMEOUT)
-        self.start_frame = start_frame
-        self.pcm = b""
-
-    async def begin(self) -> None:
-        self.responses = aiter(self.call)
-        first = await anext(self.responses)
-        self.header = first.header
-        self.reader = PcmReader(first.header)
-
-    async def until(self, frames: int) -> np.ndarray:
-        """Reads on until so many frames have come."""
-        async for response in self.responses:
-            assert response.chunk.start_frame == self.start_frame + self.reader.frames
-            self.pcm += self.reader.accept(response.chunk)
-            if self.reader.frames >= frames:
-                break
-        return self.samples
-
-    async def rest(self) -> np.ndarray:
-        """Reads to the end, which has to add up."""
-        ended = False
-        async for response in self.responses:
-            assert not ended
-            if response.WhichOneof("part") == "end":
-                self.reader.finish(response.end)
-                ended = True
-            else:
-                assert response.chunk.start_frame == self.start_frame + self.reader.frames
-                self.pcm += self.reader.accept(response.chunk)
-        assert ended
-        return self.samples
-
-    @property
-    def samples(self) -> np.ndarray:
-        return np.frombuffer(self.pcm, dtype="<f4").reshape(-1, self.header.channels)
-
-
-@asynccontextmanager
-async def serving(data_dir: Path, **changes) -> AsyncIterator[Client]:
-    settings = ExportSettings(data_dir=data_dir, **{"grace_seconds": 0.2, **changes})
-    with tempfile.TemporaryDirectory() as folder:  # A socket's path has to be short.
-        address = f"unix:{folder}/export.sock"
-        channel = connect(address)
-        try:
-            async with running([build(settings)], [address], settings):
-                yield Client(data_dir, export_pb2_grpc.ExportServiceStub(channel))
-        finally:
-            await channel.close(TIMEOUT)  # An answer that is on its way still arrives.
+from service_runtime.pcm import PcmWriter
+from tests.export_client import (
+    RATE,
+    TIMEOUT,
+    Client,
+    Request,
+    header,
+    music,
+    new_id,
+    parts,
+    refused,
+    serving,
+)
 
 
 @pytest.fixture
 async def client(tmp_path) -> AsyncIterator[Client]:
     async with serving(tmp_path) as client:
         yield client
-
-
-@asynccontextmanager
-async def refused(code: str, reason: str | None = None, field: str | None = None, says: str = ""):
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        yield
-    error = raised.value
-    assert error.code().name == code, error.details()
-    assert says in (error.details() or "")
-    info, violations = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    for detail in rpc_status.from_call(error).details:
-        detail.Unpack(info) or detail.Unpack(violations)
-    if reason is not None:
-        assert info.reason == reason
-    if field is not None:
-        assert [violation.field for violation in violations.field_violations] == [field]
 
 
 # Export.
@@ -222,7 +61,7 @@ async def test_a_finished_measured_tagged_file(client, channels):
     assert response.pcm_sha256 == hashlib.sha256(samples.tobytes()).hexdigest()
     assert (response.frames, response.duration_seconds) == (5 * RATE, 5.0)
     assert (response.sample_rate_hz, response.channels) == (RATE, channels)
-    assert response.file_encoding == audio_pb2.FILE_ENCODING_PCM_24
+    assert response.format == audio_pb2.FILE_FORMAT_WAV_PCM_24
 
     read, rate = soundfile.read(path, dtype="float32", always_2d=True)
     assert (rate, read.shape) == (RATE, samples.shape)
@@ -246,14 +85,35 @@ async def test_a_finished_measured_tagged_file(client, channels):
     assert client.files() == {response.file_path, f"spool/{generation_id}.1.pcm"}
 
 
-async def test_held_back_for_the_ceiling_and_says_so(client):
+async def test_limited_to_meet_target_and_ceiling_together(client):
+    samples = music(5, level=0.6)
+    samples[1000:1003] = 0.9
+    response = await client.export(new_id(), samples)
+    said = response.normalization
+    assert said.mode == export_pb2.NORMALIZATION_MODE_LIMITED
+    assert (said.shortfall_lu, said.reason) == (0, "")
+    assert 0 < said.limited_share < 0.1
+    assert 0 < said.largest_reduction_db <= 6
+    assert response.file.true_peak_dbtp <= -1.1
+    read, _ = soundfile.read(client.data_dir / response.file_path, dtype="float32", always_2d=True)
+    mode = pyebur128.MeasurementMode
+    meter = pyebur128.R128State(2, RATE, mode.MODE_I | mode.MODE_TRUE_PEAK)
+    meter.add_frames(read.ravel(), len(read))
+    assert pyebur128.get_loudness_global(meter) == pytest.approx(-16, abs=0.1)
+    assert response.file.integrated_lufs == pytest.approx(pyebur128.get_loudness_global(meter), abs=0.01)
+    assert pyebur128.get_true_peak(meter, 0) <= 10 ** (-1 / 20)
+
+
+async def test_beyond_6_db_of_limiting_it_stops_and_says_so(client):
     samples = music(5, level=0.2)
     samples[1000:1003] = 0.9
     response = await client.export(new_id(), samples)
-    assert response.file.true_peak_dbtp == pytest.approx(-1, abs=0.001)
+    said = response.normalization
+    assert said.mode == export_pb2.NORMALIZATION_MODE_LIMITED
+    assert said.largest_reduction_db == pytest.approx(6, abs=0.01)
     assert response.file.true_peak_dbtp <= -1
-    assert response.file.integrated_lufs == pytest.approx(-16 - response.normalization.shortfall_lu, abs=0.001)
-    assert "held back" in response.normalization.reason
+    assert response.file.integrated_lufs == pytest.approx(-16 - said.shortfall_lu, abs=0.001)
+    assert "held back" in said.reason
 
 
 async def test_too_short_for_a_loudness_is_left_alone(client):
@@ -279,19 +139,13 @@ async def test_one_frame(client):
     assert soundfile.info(client.data_dir / response.file_path).frames == 1
 
 
-@pytest.mark.parametrize(("encoding", "subtype"), [(1, "PCM_24"), (2, "PCM_16"), (3, "FLOAT")])
-async def test_encodings(client, encoding, subtype):
-    response = await client.export(new_id(), music(1), encoding=encoding)
-    assert soundfile.info(client.data_dir / response.file_path).subtype == subtype
-    assert response.file_encoding == encoding
-    if subtype == "PCM_16":
-        with wave.open(str(client.data_dir / response.file_path)) as file:
-            assert file.getnframes() == RATE
-
-
-async def test_the_same_stream_gives_the_same_file_however_it_is_cut(client):
-    samples, generation_id = music(3), new_id()
+@pytest.mark.parametrize("mode", [export_pb2.NORMALIZATION_MODE_LINEAR, export_pb2.NORMALIZATION_MODE_LIMITED])
+async def test_the_same_stream_gives_the_same_file_however_it_is_cut(client, mode):
+    samples, generation_id = music(3, level=0.6), new_id()
+    if mode == export_pb2.NORMALIZATION_MODE_LIMITED:
+        samples[1000:1003] = 0.9
     one = await client.export(generation_id, samples)
+    assert one.normalization.mode == mode
     writer, view, chunks = PcmWriter(2), samples.tobytes(), []
     for start, end in itertools.pairwise(range(0, len(view) + 1, 8 * 96)):
         chunks += [Request(chunk=chunk) for chunk in writer.chunks(view[start:end])]
@@ -316,7 +170,6 @@ async def test_absurdly_loud_samples_are_brought_down(client):
         ({"level": 0}, "header.audio.level"),
         ({"sample_rate_hz": 100}, "header.audio.sample_rate_hz"),
         ({"channels": 9}, "header.audio.channels"),
-        ({"encoding": 7}, "header.file_encoding"),
         ({"tags": export_pb2.Tags(bpm=float("nan"))}, "header.tags.bpm"),
     ],
 )
@@ -866,7 +719,7 @@ async def test_an_import_that_is_killed_is_swept_at_the_next_start_and_clips_sta
                 process.kill()
             await process.wait()
     # What a crash in the middle of writing the clip would leave.
-    (tmp_path / "clips/.landing" / f"{new_id()}.0.wav.part").write_bytes(b"half a clip")
+    (tmp_path / "clips/.landing" / f"{new_id()}.0.part").write_bytes(b"half a clip")
     async with serving(tmp_path) as client:
         assert client.files() == kept
         assert len(await client.hear(clip.clip_id)) == RATE
@@ -917,7 +770,7 @@ async def test_a_clip_has_limits(tmp_path):
 async def test_no_room_on_the_disk(client):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     generation_id, samples = new_id(), music(10)
-    good = parts(generation_id, samples, encoding=audio_pb2.FILE_ENCODING_FLOAT)
+    good = parts(generation_id, samples, output=audio_pb2.OutputOptions(format=audio_pb2.FILE_FORMAT_WAV_FLOAT))
     # Room for less than the spool; then for the spool, but not for the file, which has a header besides.
     for limit, sent, close in [(100_000, good[:3], False), (samples.nbytes, good, True)]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
@@ -956,7 +809,7 @@ async def test_killed_in_the_middle_and_swept_at_the_next_start(tmp_path):
                 process.kill()
             await process.wait()
     # What a crash in the middle of writing the file would leave.
-    (tmp_path / "outputs/.landing" / f"{generation_id}.1.wav.part").write_bytes(b"half a file")
+    (tmp_path / "outputs/.landing" / f"{generation_id}.1.part").write_bytes(b"half a file")
     async with serving(tmp_path) as client:
         assert client.files() == {landed.file_path, f"spool/{finished}.1.pcm"}
         response = await client.export(generation_id, samples, attempt=2)

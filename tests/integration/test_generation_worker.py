@@ -157,12 +157,24 @@ async def test_a_job_ends_as_a_measured_file_and_a_completed_row(full_house):
     assert (known["bpm"], known["genre"]) == (124, "house")
     assert known["frames"] == 96_000
     assert known["license"] == "Apache-2.0"
-    assert known["normalization_mode"] == "LINEAR"
+    assert (known["normalization_mode"], known["largest_reduction_db"], known["limited_share"]) == ("LINEAR", 0, 0)
     assert known["integrated_lufs"] == pytest.approx(-16 - known["shortfall_lu"], abs=0.1)
     assert known["true_peak_dbtp"] <= -1.0 + 1e-6
     assert {"key", "pcm_sha256", "gain_db"} <= set(known)
     assert (done.model_version, done.attempt) == (Sketch().info.version, 1)
     assert 0 < done.generation_time_seconds < 20
+
+
+async def test_what_is_heard_is_stored_beside_what_is_known(full_house):
+    done = await full_house.end(await full_house.sketch(seconds=8.0))
+    known = dict(done.metadata)
+    assert known["measured_bpm"] == pytest.approx(known["bpm"], rel=0.01)
+    assert known["measured_bpm_alternative"] == pytest.approx(known["bpm"] / 2, rel=0.01)
+    assert 0.1 < known["measured_bpm_confidence"] <= 1
+    assert known["measured_key"].split()[1] in ("major", "minor")
+    assert 0.65 < known["measured_key_confidence"] <= 1
+    assert -40 < known["rms_dbfs"] < known["true_peak_dbtp"]
+    assert known["peak_to_loudness_lu"] == pytest.approx(known["true_peak_dbtp"] - known["integrated_lufs"])
 
 
 async def test_the_same_prompt_and_seed_give_the_same_samples(full_house):

@@ -21,10 +21,10 @@ class HeldLibrary(Library):
         self._moment = moment
         self.reached, self.go_on = threading.Event(), threading.Event()
 
-    def land(self, part, generation_id, permit):
+    def land(self, part, generation_id, extension, permit):
         if self._moment == "before":
             self._hold()
-        path = super().land(part, generation_id, permit)
+        path = super().land(part, generation_id, extension, permit)
         if self._moment == "after":
             self._hold()
         return path

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from export_service import disk
-from export_service.library import Library, attempt_of, format_of, sha256_of
+from export_service.disk import sha256_of
+from export_service.library import Library, attempt_of, format_of
 from export_service.spool import SpoolFolder
 from export_service.tags import Tags, clean_tags, info_tags
 from export_service.waveform import waveform
@@ -34,10 +35,10 @@ def library(tmp_path):
     return library
 
 
-def landed(library, generation_id=ID, content=b"audio", attempt=1):
+def landed(library, generation_id=ID, content=b"audio", attempt=1, extension=".wav"):
     part = library.part(generation_id, attempt)
     part.write_bytes(content)
-    return library.land(part, generation_id, permitted)
+    return library.land(part, generation_id, extension, permitted)
 
 
 def test_lands_under_the_day_in_utc(library, tmp_path):
@@ -72,7 +73,7 @@ def test_a_refused_permit_leaves_the_old_file(library):
         raise Aborted("superseded", reason="ATTEMPT_SUPERSEDED")
 
     with pytest.raises(Aborted):
-        library.land(part, ID, refuse)
+        library.land(part, ID, ".wav", refuse)
     assert path.read_bytes() == b"old"
 
 

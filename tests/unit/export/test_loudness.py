@@ -65,12 +65,13 @@ def test_tech_3342_range(rate, levels, expected, signals):
     assert meter.measure().range_lu == pytest.approx(expected, abs=1)
 
 
-@pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_agrees_with_libebur128(rate, channels, signals, libebur128):
-    samples = signals.music(rate, 12, channels)
+@pytest.mark.parametrize("kind", ["music", "spiky", "noise"])
+def test_agrees_with_libebur128(kind, rate, channels, signals, libebur128):
+    samples = getattr(signals, kind)(rate, 6, channels)
     expected = libebur128(samples, rate)
-    figures = measured(samples, rate).measure()
+    figures = measured(samples, rate, [rate // 7, 1, rate // 3], signals).measure()
     assert figures.integrated_lufs == pytest.approx(expected.integrated_lufs, abs=0.01)
     assert figures.range_lu == pytest.approx(expected.range_lu, abs=1)
 
@@ -123,6 +124,16 @@ def test_below_the_gate_there_is_a_momentary_loudness_but_no_integrated(signals)
     figures = measured(signals.tones(32_000, [(5, -75)]), 32_000).measure()
     assert figures.integrated_lufs is None
     assert figures.max_momentary_lufs == pytest.approx(-75, abs=0.1)
+
+
+def test_the_loudness_that_is_left_of_a_signal_turned_down_in_part(signals):
+    samples = signals.music(32_000, 6)
+    meter = LoudnessMeter(32_000, 2)
+    power = meter.feed(samples)
+    gains = np.where(np.arange(len(samples)) < 3 * 32_000, 0.5, 1.0)
+    taken = (power * (1 - gains**2)).reshape(-1, 3_200).sum(axis=1)
+    turned_down = measured((samples * gains[:, None] * 10 ** (2 / 20)).astype(np.float32), 32_000).measure()
+    assert meter.integrated_without(taken, 2.0) == pytest.approx(turned_down.integrated_lufs, abs=0.01)
 
 
 def test_no_frames_are_taken_as_none():

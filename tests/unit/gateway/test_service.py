@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.storage.v1 import storage_pb2 as storage
@@ -317,3 +319,40 @@ async def test_a_watcher_that_goes_frees_its_place_upstream(idle: House) -> None
     assert (await anext(aiter(call))).generation.id == made.id
     call.cancel()
     assert await call.code() is grpc.StatusCode.CANCELLED
+
+
+async def test_a_file_as_asked_for_and_a_render_of_it(whole: House) -> None:
+    asked = OutputOptions(format="FILE_FORMAT_FLAC_24", sample_rate_hz=44_100, channels=1, target_lufs=-20)
+    made = await finished(whole, (await create(whole, output=asked)).id)
+    assert made.output == asked
+    assert made.file_path.endswith(f"{made.id}.flac")
+    known = made.metadata
+    assert (known["file_format"], known["file_sample_rate_hz"], known["file_channels"]) == ("FLAC_24", 44_100, 1)
+    assert known["frames"] == 44_100
+    assert known["integrated_lufs"] == pytest.approx(-20, abs=0.05)
+
+    request = export.RenderRequest(generation_id=made.id, output=OutputOptions(format="FILE_FORMAT_OGG_OPUS"))
+    render = await whole.music.Render(request, timeout=SECONDS)
+    assert await whole.music.Render(request, timeout=SECONDS) == render
+    assert (render.file.sample_rate_hz, render.file.channels) == (48_000, 1)
+    data = b""
+    download = export.DownloadRequest(generation_id=made.id, render_id=render.render_id)
+    async for part in whole.music.Download(download, timeout=SECONDS):
+        data += part.data
+    assert hashlib.sha256(data).hexdigest() == render.file.file_sha256
+    listen = export.StreamAudioRequest(generation_id=made.id, render_id=render.render_id)
+    parts = [part async for part in whole.music.StreamAudio(listen, timeout=SECONDS)]
+    assert parts[0].header.sample_rate_hz == 48_000
+    assert parts[-1].end.total_frames == 48_000
+
+    await whole.music.DeleteGeneration(storage.DeleteGenerationRequest(id=made.id), timeout=SECONDS)
+    error = await refused(whole.music.Download(download, timeout=SECONDS))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_file_that_can_not_be_is_refused_before_it_is_made(whole: House) -> None:
+    request = storage.CreateGenerationRequest(
+        prompt="techno", duration_seconds=1.0, output=OutputOptions(format="FILE_FORMAT_MP3", sample_rate_hz=96_000)
+    )
+    error = await refused(whole.music.CreateGeneration(request, timeout=SECONDS))
+    assert list(read_failure(error).violations) == ["output.sample_rate_hz"]

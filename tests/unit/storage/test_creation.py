@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import func, select
 
 from service_runtime.errors import InvalidArgument
+from service_runtime.output import FileFormat, OutputOptions
 from storage_service import creation, prompts
 from storage_service.continuation import Continuation
 from storage_service.creation import NewGeneration
 from storage_service.database import Database
 from storage_service.models import Generation, Prompt
-from storage_service.states import FileEncoding, GenerationStatus
+from storage_service.states import GenerationStatus
 
 New = Callable[..., NewGeneration]
 REQUEST_ID = "11111111-2222-4333-8444-55555555aaaa"
@@ -28,7 +29,7 @@ def test_a_new_generation_is_pending_and_its_prompt_counted(database: Database, 
         )
         drawn = creation.create(session, new())
     assert row.status is GenerationStatus.PENDING
-    assert (row.seed, row.max_attempts, row.attempt, row.file_encoding) == (2**63 - 1, 5, 0, "pcm_24")
+    assert (row.seed, row.max_attempts, row.attempt, row.output) == (2**63 - 1, 5, 0, None)
     assert 0 <= drawn.seed < 2**32
     with database.read() as session:
         read = session.get_one(Generation, row.id)
@@ -73,7 +74,8 @@ def test_the_same_request_gives_the_first_answer_and_counts_once(database: Datab
         {"sample_rate": 44100},
         {"channels": 1},
         {"seed": 1},
-        {"file_encoding": FileEncoding.FLOAT},
+        {"output": OutputOptions(FileFormat.WAV_FLOAT)},
+        {"output": OutputOptions(ceiling_dbtp=-2.0)},
         {"sampling": {"temperature": 0.5}},
         {"continuation": Continuation(REQUEST_ID)},
         {"metadata": {"a": 1}},

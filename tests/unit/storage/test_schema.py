@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from service_runtime.errors import FailedPrecondition
+from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
 from storage_service import creation, schema
 from storage_service.creation import NewGeneration
 from storage_service.database import Database
@@ -64,13 +65,15 @@ def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
     with database.connect_for_writing() as connection:
         columns = {column["name"] for column in inspect(connection).get_columns("generations")}
         assert columns.isdisjoint({"sampling", "continuation"})
-        old = connection.execute(text("SELECT * FROM generations")).mappings().one()
+        old = dict(connection.execute(text("SELECT * FROM generations")).mappings().one())
+        assert old.pop("file_encoding") == "pcm_24"
 
     schema.upgrade(empty_url)
     schema.check(empty_url)
     with database.connect_for_writing() as connection:
         [row] = connection.execute(text("SELECT * FROM generations")).mappings()
-        assert row == {**old, "sampling": None, "continuation": None, "priority": 0, "ranked_at": old["created_at"]}
+        rank = {"priority": 0, "ranked_at": old["created_at"]}
+        assert row == {**old, "sampling": None, "continuation": None, "output": None, **rank}
         compared = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(compared, Base.metadata) == []
         constraints = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
@@ -83,6 +86,30 @@ def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
     migrate(database, command.downgrade, "0001")
     with database.connect_for_writing() as connection:
         assert connection.scalar(text("SELECT count(*) FROM generations")) == 2
+    database.dispose()
+
+
+def test_how_samples_were_to_be_written_becomes_the_format_and_back(
+    empty_url: str, new: Callable[..., NewGeneration]
+) -> None:
+    asked = {"pcm_24": FileFormat.WAV_PCM_24, "pcm_16": FileFormat.WAV_PCM_16, "float": FileFormat.WAV_FLOAT}
+    schema.upgrade(empty_url)
+    database = Database(empty_url)
+    with database.write() as session:
+        ids = {name: creation.create(session, new(output=OutputOptions(one))).id for name, one in asked.items()}
+        mp3 = OutputOptions(FileFormat.MP3, 44_100, 1, LoudnessProfile.STREAMING, None, -2.0)
+        ids["lost"] = creation.create(session, new(output=mp3)).id
+    migrate(database, command.downgrade, "0002")
+    with database.connect_for_writing() as connection:
+        rows = connection.execute(text("SELECT id, file_encoding FROM generations")).all()
+    assert {row.id: row.file_encoding for row in rows} == {
+        **{ids[name]: name for name in asked},
+        ids["lost"]: "pcm_24",
+    }
+    schema.upgrade(empty_url)
+    with database.read() as session:
+        kept = {name: session.get_one(Generation, generation_id).output for name, generation_id in ids.items()}
+    assert kept == {"pcm_24": None, "pcm_16": {"format": "wav_pcm_16"}, "float": {"format": "wav_float"}, "lost": None}
     database.dispose()
 
 

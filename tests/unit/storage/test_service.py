@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from dgx_music.audio.v1 import audio_pb2
+from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.generation.v1.generation_pb2 import Continuation, SamplingParameters
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
@@ -72,7 +73,7 @@ async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
     assert made.sampling == asked["sampling"]
     assert made.sampling.HasField("top_k")
     assert made.state == pb.GENERATION_STATE_PENDING
-    assert made.file_encoding == audio_pb2.FILE_ENCODING_PCM_24
+    assert not made.HasField("output")
     assert (made.seed, made.attempt, made.max_attempts, made.request_id) == (7, 0, 3, UNKNOWN)
     assert not made.HasField("started_at")
     assert not made.HasField("completed_at")
@@ -120,6 +121,20 @@ async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
     assert (await stub.CompleteGeneration(done, timeout=10)).generation == completed
     assert (await create(stub, metadata=made.metadata, **asked)) == completed
     assert (await stub.GetGeneration(pb.GetGenerationRequest(id=made.id), timeout=10)).generation == completed
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"format": "FILE_FORMAT_MP3", "sample_rate_hz": 44_100, "channels": 1, "profile": "LOUDNESS_PROFILE_STREAMING"},
+        {"format": "FILE_FORMAT_WAV_PCM_24", "target_lufs": -20.5, "ceiling_dbtp": -2.0},
+        {"format": "FILE_FORMAT_WAV_PCM_24", "profile": "LOUDNESS_PROFILE_NONE"},
+    ],
+)
+async def test_what_the_file_is_to_be_reaches_the_worker(stub: Any, output: dict[str, Any]) -> None:
+    asked = OutputOptions(**output)
+    assert (await create(stub, output=asked)).output == asked
+    assert (await claim(stub)).generation.output == asked
 
 
 async def test_sampling_that_says_nothing_is_none(stub: Any) -> None:
@@ -287,7 +302,22 @@ async def test_one_request_id_50_times_at_once(stub: Any) -> None:
         ("CreateGeneration", request(duration_seconds=float("nan")), "INVALID_ARGUMENT", "duration_seconds"),
         ("CreateGeneration", request(duration_seconds=1e9), "INVALID_ARGUMENT", "duration_seconds"),
         ("CreateGeneration", request(sample_rate_hz=0), "INVALID_ARGUMENT", "sample_rate_hz"),
-        ("CreateGeneration", request(file_encoding=99), "INVALID_ARGUMENT", "file_encoding"),
+        *(
+            ("CreateGeneration", request(output=output), "INVALID_ARGUMENT", f"output.{field}")
+            for field, output in (
+                ("sample_rate_hz", {"sample_rate_hz": 7_999}),
+                ("sample_rate_hz", {"format": "FILE_FORMAT_OGG_OPUS", "sample_rate_hz": 44_100}),
+                ("sample_rate_hz", {"format": "FILE_FORMAT_MP3", "sample_rate_hz": 96_000}),
+                ("channels", {"channels": 9}),
+                ("channels", {"channels": -1}),
+                ("profile", {"profile": 9}),
+                ("target_lufs", {"target_lufs": 1.0}),
+                ("target_lufs", {"target_lufs": math.nan}),
+                ("ceiling_dbtp", {"ceiling_dbtp": 0.1}),
+                ("ceiling_dbtp", {"ceiling_dbtp": -21.0}),
+            )
+        ),
+        ("CreateGeneration", request(output={"format": 99}), "INVALID_ARGUMENT", "output.format"),
         ("CreateGeneration", request(metadata=struct(x=float("inf"))), "INVALID_ARGUMENT", "metadata"),
         ("CreateGeneration", request(priority=11), "INVALID_ARGUMENT", "priority"),
         ("CreateGeneration", request(max_attempts=-1), "INVALID_ARGUMENT", "max_attempts"),
@@ -300,9 +330,9 @@ async def test_one_request_id_50_times_at_once(stub: Any) -> None:
         ),
         (
             "BatchCreateGenerations",
-            pb.BatchCreateGenerationsRequest(requests=[request(file_encoding=99)]),
+            pb.BatchCreateGenerationsRequest(requests=[request(output={"format": 99})]),
             "INVALID_ARGUMENT",
-            "requests[0].file_encoding",
+            "requests[0].output.format",
         ),
         ("UpdateMetadata", pb.UpdateMetadataRequest(id=UNKNOWN), "NOT_FOUND", None),
         ("UpdateMetadata", pb.UpdateMetadataRequest(id="x"), "INVALID_ARGUMENT", "id"),

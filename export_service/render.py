@@ -1,0 +1,107 @@
+"""Renders: a finished file once more, in another form, under `renders/<generation id>/<render id>.<extension>`.
+
+Beside each lies `<render id>.json` with its figures, so that who asks again is told the same.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from export_service.disk import make_folder, sync_folder
+from export_service.finishing import Finished
+from export_service.formats import EXTENSIONS
+from export_service.normalization import Aim
+from service_runtime.errors import NotFound
+from service_runtime.output import FileFormat
+
+RENDERS = "renders"
+LANDING = ".landing"
+FIGURES = TypeAdapter(Finished)
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """What a render is, nothing left open."""
+
+    format: FileFormat
+    sample_rate_hz: int
+    channels: int
+    aim: Aim
+
+    def render_id(self, generation_id: str) -> str:
+        """UUID (RFC 9562, version 5): the same for the same options."""
+        named = (self.format, self.sample_rate_hz, self.channels, self.aim.target_lufs, self.aim.ceiling_dbtp)
+        return str(uuid.uuid5(uuid.UUID(generation_id), " ".join(map(str, named))))
+
+
+@dataclass(frozen=True)
+class Render:
+    """A render in the library."""
+
+    render_id: str
+    path: Path
+    finished: Finished
+
+
+class RenderFolder:
+    """The renders of one data directory. Methods block: call them on a thread."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir / RENDERS
+        self._landing = self._folder / LANDING
+
+    def open(self) -> None:
+        """Makes the folder and removes what an earlier process did not land."""
+        make_folder(self._landing)
+        for part in self._landing.glob("*.part"):
+            part.unlink()
+
+    def part(self, render_id: str) -> Path:
+        """Where a render is written before it lands."""
+        return self._landing / f"{render_id}.part"
+
+    def find(self, generation_id: str, render_id: str) -> Path:
+        """Where the render is; raises NotFound."""
+        for extension in EXTENSIONS:
+            path = self._folder / generation_id / f"{render_id}{extension}"
+            if path.is_file():
+                return path
+        raise NotFound("render", render_id, f"generation {generation_id} has none of this id: ask for it by Render")
+
+    def made_before(self, generation_id: str, render_id: str) -> Render | None:
+        """The render with its figures; None where it is not there, or its figures are another version's."""
+        try:
+            path = self.find(generation_id, render_id)
+            return Render(render_id, path, FIGURES.validate_json(path.with_suffix(".json").read_bytes()))
+        except (NotFound, FileNotFoundError, ValueError):
+            return None
+
+    def land(self, part: Path, generation_id: str, render_id: str, extension: str, finished: Finished) -> Path:
+        """Puts the complete render in place, durably; its figures first, so that none is without."""
+        path = self._folder / generation_id / f"{render_id}{extension}"
+        figures = part.with_suffix(".json.part")
+        try:
+            figures.write_bytes(FIGURES.dump_json(finished))
+            for written in (figures, part):
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
+            make_folder(path.parent)
+            os.replace(figures, path.with_suffix(".json"))
+            os.replace(part, path)
+            sync_folder(path.parent)
+        finally:
+            figures.unlink(missing_ok=True)
+        return path
+
+    def delete(self, generation_id: str) -> None:
+        """Removes all renders of the generation."""
+        folder = self._folder / generation_id
+        if folder.is_dir():
+            shutil.rmtree(folder)
+            sync_folder(self._folder)

@@ -1,0 +1,43 @@
+"""A generation in words."""
+
+from __future__ import annotations
+
+from google.protobuf.struct_pb2 import Struct
+
+from dgx_music.storage.v1.storage_pb2 import Generation
+from gateway.facts import facts_of
+
+MEASURED = {
+    "measured_bpm": 127.96,
+    "measured_bpm_confidence": 0.714,
+    "measured_bpm_alternative": 63.98,
+    "measured_key": "A minor",
+    "measured_key_confidence": 0.88,
+}
+
+
+def told(**metadata: str | float) -> dict[str, str]:
+    struct = Struct()
+    struct.update(metadata)
+    return dict(facts_of(Generation(metadata=struct, sample_rate_hz=32_000, channels=2), ""))
+
+
+def test_what_was_heard_stands_beside_what_is_known() -> None:
+    facts = told(bpm=128, key="C major", **MEASURED)
+    assert (facts["tempo"], facts["key"]) == ("128 BPM", "C major")
+    assert facts["measured"] == "128.0 BPM (or 64.0), confidence 0.71; A minor, confidence 0.88"
+
+
+def test_what_was_not_heard_is_not_told() -> None:
+    assert told()["measured"] == ""
+    key_only = {name: value for name, value in MEASURED.items() if "key" in name}
+    assert told(**key_only)["measured"] == "A minor, confidence 0.88"
+    tempo_only = {name: value for name, value in MEASURED.items() if "bpm" in name}
+    assert told(**tempo_only)["measured"] == "128.0 BPM (or 64.0), confidence 0.71"
+
+
+def test_dynamics() -> None:
+    assert told(rms_dbfs=-18.24, peak_to_loudness_lu=12.31)["dynamics"] == "peak 12.3 LU above loudness, -18.2 dBFS RMS"
+    assert told(rms_dbfs=-80.0)["dynamics"] == "-80.0 dBFS RMS"
+    assert told(rms_dbfs=-18.0, largest_reduction_db=2.34)["dynamics"] == "-18.0 dBFS RMS, limited by up to 2.3 dB"
+    assert told()["dynamics"] == ""

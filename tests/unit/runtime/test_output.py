@@ -1,0 +1,45 @@
+"""What a file is to be: what audio becomes by it, and what of it is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from dgx_music.audio.v1 import audio_pb2
+from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
+from service_runtime.output_messages import message_of, options_of
+
+
+@pytest.mark.parametrize(
+    ("options", "source", "becomes"),
+    [
+        (OutputOptions(), (32_000, 2), (32_000, 2)),
+        (OutputOptions(sample_rate_hz=44_100, channels=1), (32_000, 2), (44_100, 1)),
+        (OutputOptions(FileFormat.OGG_OPUS), (32_000, 1), (48_000, 1)),
+        (OutputOptions(FileFormat.OGG_OPUS), (16_000, 1), (16_000, 1)),
+        (OutputOptions(FileFormat.OGG_OPUS), (96_000, 1), (48_000, 1)),
+        (OutputOptions(FileFormat.MP3), (32_000, 2), (32_000, 2)),
+        (OutputOptions(FileFormat.MP3), (12_345, 2), (16_000, 2)),
+        (OutputOptions(FileFormat.FLAC_24), (192_000, 2), (192_000, 2)),
+    ],
+)
+def test_what_audio_becomes(options: OutputOptions, source: tuple[int, int], becomes: tuple[int, int]) -> None:
+    assert options.for_source(*source) == becomes
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        OutputOptions(),
+        OutputOptions(FileFormat.MP3, 44_100, 1, LoudnessProfile.NONE, None, 0.0),
+        OutputOptions(FileFormat.WAV_FLOAT, 0, 2, None, -70.0, None),
+    ],
+)
+def test_there_and_back_again(options: OutputOptions) -> None:
+    assert OutputOptions.from_kept(options.as_kept()) == options
+    assert options_of(message_of(options), "output") == options
+
+
+def test_unset_is_the_default_and_nothing_is_kept_of_it() -> None:
+    assert options_of(audio_pb2.OutputOptions(), "output") == OutputOptions()
+    assert options_of(audio_pb2.OutputOptions(profile=0), "output") == OutputOptions()  # type: ignore[arg-type]
+    assert OutputOptions().as_kept() == {}
