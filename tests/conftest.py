@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import psycopg
@@ -22,6 +23,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 HF_HOME = tempfile.mkdtemp(prefix="dgx-music-hf-")
 atexit.register(shutil.rmtree, HF_HOME, ignore_errors=True)
 os.environ |= {"HF_HOME": HF_HOME, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+# The same examples each time, so that a test that fails does so for whoever looks after it. `long` draws new ones, and
+# remembers in .hypothesis those that failed.
+settings.register_profile("ci", max_examples=1000, deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile("long", max_examples=50_000, deadline=None)
+settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,110 @@
+"""Real databases whose clock a test sets, so that leases end and waits are over without anybody sleeping.
+
+Storage's statements and code are the ones that run anywhere. On SQLite the clock is the function `dgx_now`
+(storage_service/clock.py), which is defined anew on the connection; on Postgres it is `statement_timestamp`, of which
+the search path finds another one before Postgres's own.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from sqlalchemy import event
+
+from storage_service import schema
+from storage_service.database import Database
+from tests.postgres import url_of
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+TABLES = "generations", "prompts", "generation_counts", "generation_times", "prompt_counts"
+
+_CLOCK = """
+    CREATE SCHEMA clock;
+    CREATE TABLE clock.moment (at TIMESTAMPTZ NOT NULL);
+    INSERT INTO clock.moment VALUES (now());
+    CREATE FUNCTION clock.statement_timestamp() RETURNS TIMESTAMPTZ LANGUAGE sql STABLE
+        AS 'SELECT at FROM clock.moment';
+"""
+
+
+class ClockedDatabase:
+    """A migrated database with nothing in it, at START."""
+
+    database: Database
+
+    def rows(self, query: str) -> Sequence[Sequence[Any]]:
+        """What was committed, read without storage's code."""
+        raise NotImplementedError
+
+    def set_clock(self, moment: datetime) -> None:
+        """From now on it is this moment."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """As it was in the beginning."""
+        for table in TABLES:
+            self.rows(f"DELETE FROM {table}")
+        self.set_clock(START)
+
+
+class ClockedSqlite(ClockedDatabase):
+    """In memory: a disk would be most of the time that a thousand examples take."""
+
+    def __init__(self) -> None:
+        self.database = Database("sqlite://")
+        event.listen(self.database.engine, "connect", self._prepare)
+        schema.upgrade_database(self.database)
+        self.clear()
+
+    def rows(self, query: str) -> Sequence[Sequence[Any]]:
+        return list(self._connection.execute(query))
+
+    def set_clock(self, moment: datetime) -> None:
+        self._moment = moment
+
+    def _prepare(self, connection: Any, _record: object) -> None:
+        self._connection = connection
+        self._moment = START
+        connection.create_function("dgx_now", 1, self._now)
+
+    def _now(self, seconds: float) -> str:
+        return f"{self._moment + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S.%f}"
+
+
+class ClockedPostgres(ClockedDatabase):
+    """On a server of this test run."""
+
+    def __init__(self, url: str, observer: psycopg.Connection[Any], connections: int) -> None:
+        self.url = url
+        self._observer = observer
+        self.database = Database(url, connections=connections)
+        schema.upgrade_database(self.database)
+        self.clear()
+
+    def rows(self, query: str) -> Sequence[Sequence[Any]]:
+        cursor = self._observer.execute(query)
+        return cursor.fetchall() if cursor.description else []
+
+    def set_clock(self, moment: datetime) -> None:
+        self._observer.execute("UPDATE clock.moment SET at = %s", [moment])
+
+
+@contextmanager
+def clocked_postgres(server: psycopg.Connection[Any], connections: int = 5) -> Iterator[ClockedPostgres]:
+    """A database of its own on the server."""
+    name = f"clocked_{uuid.uuid4().hex}"
+    server.execute(f"CREATE DATABASE {name}")
+    server.execute(f"ALTER DATABASE {name} SET search_path = public, clock, pg_catalog")
+    url = url_of(server, name)
+    with psycopg.connect(url, autocommit=True) as observer:
+        observer.execute(_CLOCK)
+        opened = ClockedPostgres(url, observer, connections)
+        yield opened
+        opened.database.dispose()
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")

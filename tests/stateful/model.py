@@ -1,0 +1,267 @@
+"""What storage should do, written a second time: from the design's state machine, in plain Python, without storage's
+own code or its table of transitions. A call that storage answered is put to the model with the answer; what storage is
+free to choose (ids, tokens) is taken from it, all else has to agree."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+DEFAULT_ATTEMPTS = 3
+MORE_ATTEMPTS = 3
+PRIORITY_IS_WORTH = timedelta(minutes=10)
+LONGEST_WAIT_SECONDS = 64
+LEASE_EXPIRED = "the worker's lease ended without a word from it"
+
+STATES = "pending", "processing", "completed", "failed", "cancelled"
+
+ABORTED, ILLEGAL, UNKNOWN, INVALID = "Aborted", "FailedPrecondition", "NotFound", "InvalidArgument"
+REFUSALS = ABORTED, ILLEGAL, UNKNOWN, INVALID
+
+Answer = Any
+"""A refusal by its name, or what the call gives (see each method of `Model`)."""
+
+
+class Differs(AssertionError):
+    """Storage did what the state machine does not."""
+
+
+class Refused(Exception):
+    """The call has to be refused, and changes nothing."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a create asks for."""
+
+    prompt: str = "a calm piano"
+    model_name: str = "small"
+    duration_seconds: float = 1.5
+    priority: int = 0
+    max_attempts: int | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of storage: a method of `Model` by its name, and what it is called with."""
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass
+class Job:
+    """A generation, as it should stand."""
+
+    id: str
+    request: Request
+    created_at: datetime
+    state: str = "pending"
+    attempt: int = 0
+    max_attempts: int = DEFAULT_ATTEMPTS
+    not_before: datetime | None = None
+    token: str | None = None
+    lease_ends: datetime | None = None
+    worker: str | None = None
+    stage: str | None = None
+    progress: float = 0.0
+    error: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    path: str | None = None
+    size: int | None = None
+    seconds: float | None = None
+
+    @property
+    def rank(self) -> datetime:
+        """The smallest goes first: a level of priority is worth ten minutes of waiting."""
+        return self.created_at - self.request.priority * PRIORITY_IS_WORTH
+
+    def wait(self) -> None:
+        """Back to those that wait, free of any lease."""
+        self.state, self.token, self.lease_ends, self.stage, self.progress = "pending", None, None, None, 0.0
+
+    def finish(self, state: str, now: datetime) -> None:
+        self.state, self.finished_at, self.stage = state, now, None
+
+
+class Model:
+    """All generations and prompts. A method takes what storage answered first, and gives what it should have."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.jobs: dict[str, Job] = {}
+        self.uses: Counter[str] = Counter()
+        self.tokens: set[str] = set()
+
+    def copy(self) -> Model:
+        """One that can go its own way."""
+        other = copy.copy(self)
+        other.jobs = {key: copy.copy(job) for key, job in self.jobs.items()}
+        other.uses, other.tokens = Counter(self.uses), set(self.tokens)
+        return other
+
+    def apply(self, call: Call, answer: Answer) -> None:
+        """Makes the call here too. Differs where the answer is not this model's."""
+        try:
+            expected = getattr(self, call.name)(answer, *call.arguments)
+        except Refused as refusal:
+            expected = str(refusal)
+        if answer != expected:
+            raise Differs(f"{call} was answered {answer!r}; it should have been {expected!r}")
+
+    def create(self, answer: Answer, requests: Sequence[Request]) -> Answer:
+        """The ids, in the order of the requests: all or none."""
+        known: dict[str | None, str] = {job.request.request_id: job.id for job in self.jobs.values()}
+        known.pop(None, None)
+        asked = {job.request.request_id: job.request for job in self.jobs.values()}
+        for request in requests:
+            if not request.prompt:
+                raise Refused(INVALID)
+            if request.request_id and asked.setdefault(request.request_id, request) != request:
+                raise Refused(INVALID)
+        if answer in REFUSALS or len(answer) != len(requests):
+            return "the ids of all"
+        for request, told in zip(requests, answer, strict=True):
+            if request.request_id in known:
+                if known[request.request_id] != told:
+                    return f"{known[request.request_id]} for {request}, which asks again"
+                continue
+            if told in self.jobs:
+                return f"a new id for {request}"
+            attempts = request.max_attempts or DEFAULT_ATTEMPTS
+            self.jobs[told] = Job(told, request, self.now, max_attempts=attempts)
+            self.uses[request.prompt] += 1
+            if request.request_id:
+                known[request.request_id] = told
+        return answer
+
+    def claim(self, answer: Answer, worker: str, models: Sequence[str], seconds: float) -> Answer:
+        """The id, the token and the number of the attempt; None where nothing waits."""
+        self.sweep()
+        waiting = [job for job in self.jobs.values() if self.is_due(job) and job.request.model_name in models]
+        if not waiting:
+            return None
+        if not isinstance(answer, tuple):
+            return f"one of {[job.id for job in waiting]}"
+        told, token, _ = answer
+        # Two of one rank are of one age: either may go first.
+        first = min(job.rank for job in waiting)
+        if told not in {job.id for job in waiting if job.rank == first}:
+            return f"one of {[job.id for job in waiting if job.rank == first]}"
+        if not token or token in self.tokens:
+            return "a token that nobody ever had"
+        job = self.jobs[told]
+        job.state, job.token, job.worker, job.stage, job.progress = "processing", token, worker, "queued", 0.0
+        job.lease_ends = self.now + timedelta(seconds=seconds)
+        job.attempt += 1
+        job.started_at, job.not_before = self.now, None
+        self.tokens.add(token)
+        return told, token, job.attempt
+
+    def is_due(self, job: Job) -> bool:
+        """Whether a claim may have it."""
+        return job.state == "pending" and (job.not_before is None or job.not_before <= self.now)
+
+    def renew(self, _: Answer, key: str, token: str, seconds: float, stage: str | None, progress: float) -> Answer:
+        """When the lease ends; "cancelled" for its holder to stop."""
+        job = self._job(key)
+        if job.state == "cancelled" and job.token == token:
+            return "cancelled"
+        self._require_lease(job, token)
+        job.lease_ends = self.now + timedelta(seconds=seconds)
+        job.stage, job.progress = stage or job.stage, progress
+        return job.lease_ends
+
+    def complete(self, _: Answer, key: str, token: str, path: str, size: int, seconds: float) -> Answer:
+        """The state; also to who says so again."""
+        job = self._job(key)
+        if job.state == "completed" and job.token == token:
+            return job.state
+        self._require_lease(job, token)
+        job.finish("completed", self.now)
+        job.path, job.size, job.seconds, job.progress, job.error = path, size, seconds, 1.0, None
+        job.metadata = {**job.metadata, "bpm": size}
+        return job.state
+
+    def fail(self, _: Answer, key: str, token: str, retryable: bool) -> Answer:
+        """The state."""
+        job = self._job(key)
+        self._require_lease(job, token)
+        job.error = "it broke"
+        if retryable and job.attempt < job.max_attempts:
+            job.wait()
+            seconds = min(2 ** (job.attempt - 1), LONGEST_WAIT_SECONDS)
+            job.not_before = self.now + timedelta(seconds=seconds)
+        else:
+            job.finish("failed", self.now)
+        return job.state
+
+    def hand_back(self, _: Answer, key: str, token: str) -> Answer:
+        """The state; the attempt doesn't count."""
+        job = self._job(key)
+        self._require_lease(job, token)
+        job.wait()
+        job.max_attempts, job.error = job.max_attempts + 1, "shutting down"
+        return job.state
+
+    def cancel(self, _: Answer, key: str) -> Answer:
+        """The state. The token stays, so that its holder hears of it."""
+        job = self._job(key, "pending", "processing")
+        job.finish("cancelled", self.now)
+        job.not_before = None
+        return job.state
+
+    def retry(self, _: Answer, key: str) -> Answer:
+        """The state."""
+        job = self._job(key, "failed")
+        job.wait()
+        job.max_attempts = job.attempt + MORE_ATTEMPTS
+        job.error = job.worker = job.started_at = job.finished_at = None
+        return job.state
+
+    def delete(self, _: Answer, key: str) -> Answer:
+        """ "gone". Its prompt stays counted."""
+        self._job(key, "pending", "completed", "failed", "cancelled")
+        del self.jobs[key]
+        return "gone"
+
+    def update_metadata(self, _: Answer, key: str, patch: Mapping[str, Any]) -> Answer:
+        """The metadata; one level deep, which is all that is asked of it here."""
+        job = self._job(key)
+        job.metadata = {name: value for name, value in {**job.metadata, **patch}.items() if value is not None}
+        return job.metadata
+
+    def sweep(self, _: Answer = None, among: Callable[[Job], bool] = lambda job: True) -> Answer:
+        """The ids of those whose lease ended; nobody has them now."""
+        ended = [job for job in self.jobs.values() if self.has_ended(job) and among(job)]
+        for job in ended:
+            job.wait()
+            job.error = LEASE_EXPIRED
+            if job.attempt >= job.max_attempts:
+                job.finish("failed", self.now)
+        return {job.id for job in ended}
+
+    def has_ended(self, job: Job) -> bool:
+        """Whether its lease has."""
+        return job.state == "processing" and job.lease_ends is not None and job.lease_ends <= self.now
+
+    def _job(self, key: str, *states: str) -> Job:
+        job = self.jobs.get(key)
+        if job is None:
+            raise Refused(UNKNOWN)
+        if states and job.state not in states:
+            raise Refused(ILLEGAL)
+        return job
+
+    def _require_lease(self, job: Job, token: str) -> None:
+        if job.token != token or self.has_ended(job):
+            raise Refused(ABORTED)
+        if job.state != "processing":
+            raise Refused(ILLEGAL)

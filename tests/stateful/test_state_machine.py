@@ -1,0 +1,197 @@
+"""Random interleavings of what creators, workers and administrators do, with leases that end, tokens that are used too
+late and processes that die in the middle, against the model: after every step the whole database is as the model."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from storage_service.check import walk
+from tests.stateful.calls import compare, make
+from tests.stateful.clocked import START, ClockedDatabase, ClockedSqlite, clocked_postgres
+from tests.stateful.model import REFUSALS, STATES, Answer, Call, Model, Request
+
+T = TypeVar("T")
+
+MODELS = "small", "large"
+REQUEST_IDS = [str(uuid.UUID(int=number, version=4)) for number in range(2)]
+MICROSECOND = timedelta(microseconds=1)
+
+requests = st.builds(
+    Request,
+    prompt=st.sampled_from(["a calm piano", "drums"]),
+    model_name=st.sampled_from(MODELS),
+    duration_seconds=st.sampled_from([1.5, 30.0]),
+    priority=st.sampled_from([0, 1, -1, 10]),
+    max_attempts=st.sampled_from([None, 1, 2]),
+    request_id=st.sampled_from([None, None, None, *REQUEST_IDS]),
+)
+refused_requests = st.just(Request(prompt=""))
+lease_seconds = st.sampled_from([30.0, 1.0, 600.0])
+picks = st.integers(0, 7)
+"""One of those that the call is meant for, where there are any; from 6 on, of all that ever were."""
+
+
+class Storage(RuleBasedStateMachine):
+    """One example: some calls of storage, each made on the model too."""
+
+    def __init__(self, stored: ClockedDatabase) -> None:
+        super().__init__()
+        self.stored = stored
+        self.model = Model(START)
+        self.keys: list[str] = []
+        self.leases: list[tuple[str, str]] = []
+        self.dies_next = False
+        stored.clear()
+
+    def call(self, name: str, *arguments: Any) -> Answer:
+        """Storage's answer, once the model has agreed to it."""
+        call = Call(name, arguments)
+        answer = make(self.stored.database, call, killed=self.dies_next)
+        note(f"{call} → {answer}{', and was killed' * self.dies_next}")
+        if not self.dies_next:
+            self.model.apply(call, answer)
+        self.dies_next = False
+        compare(self.stored, self.model)
+        return answer
+
+    def key(self, pick: int, *states: str) -> str:
+        """A generation's id: of one in these states."""
+        meant = [job.id for job in self.model.jobs.values() if job.state in states]
+        return _chosen(pick, meant, self.keys)
+
+    def lease(self, pick: int) -> tuple[str, str]:
+        """An id and a token: of a lease that has not ended."""
+        jobs = self.model.jobs.values()
+        held = [
+            (job.id, job.token)
+            for job in jobs
+            if job.token and job.state == "processing" and not self.model.has_ended(job)
+        ]
+        return _chosen(pick, held, self.leases)
+
+    @initialize(asked=st.lists(requests, min_size=1, max_size=3))
+    def begin(self, asked: list[Request]) -> None:
+        self.keys += self.call("create", [replace(request, request_id=None) for request in asked])
+        self.claim("w0", MODELS, 30.0)
+
+    @rule(asked=st.lists(requests, min_size=1, max_size=2))
+    def create(self, asked: list[Request]) -> None:
+        answer = self.call("create", asked)
+        if answer not in REFUSALS:
+            self.keys += answer
+
+    @rule(sound=requests, refused=refused_requests)
+    def create_none_of_two(self, sound: Request, refused: Request) -> None:
+        assert self.call("create", [sound, refused]) in REFUSALS
+
+    @rule(worker=st.sampled_from(["w1", "w2"]), models=st.sampled_from([MODELS, ("small",)]), seconds=lease_seconds)
+    def claim(self, worker: str, models: tuple[str, ...], seconds: float) -> None:
+        answer = self.call("claim", worker, models, seconds)
+        if answer is not None:
+            self.keys.append(answer[0])
+            self.leases.append(answer[:2])
+
+    @rule(
+        pick=picks,
+        seconds=lease_seconds,
+        stage=st.sampled_from([None, "generating"]),
+        progress=st.sampled_from([0.0, 0.25, 1.0]),
+    )
+    def renew(self, pick: int, seconds: float, stage: str | None, progress: float) -> None:
+        self.call("renew", *self.lease(pick), seconds, stage, progress)
+
+    @rule(pick=picks, size=st.sampled_from([1, 5_000_000]), seconds=st.sampled_from([0.0, 12.34]))
+    def complete(self, pick: int, size: int, seconds: float) -> None:
+        key, token = self.lease(pick)
+        self.call("complete", key, token, f"{token}.wav", size, seconds)
+
+    @rule(pick=picks, retryable=st.booleans())
+    def fail(self, pick: int, retryable: bool) -> None:
+        self.call("fail", *self.lease(pick), retryable)
+
+    @rule(pick=picks)
+    def hand_back(self, pick: int) -> None:
+        self.call("hand_back", *self.lease(pick))
+
+    @rule(pick=picks)
+    def cancel(self, pick: int) -> None:
+        self.call("cancel", self.key(pick, "pending", "processing"))
+
+    @rule(pick=picks)
+    def retry(self, pick: int) -> None:
+        self.call("retry", self.key(pick, "failed"))
+
+    @rule(pick=picks)
+    def delete(self, pick: int) -> None:
+        self.call("delete", self.key(pick, "completed", "failed", "cancelled"))
+
+    @rule(pick=picks, patch=st.sampled_from([{"bpm": 1}, {"bpm": None, "mood": "calm"}, {}]))
+    def update_metadata(self, pick: int, patch: dict[str, Any]) -> None:
+        self.call("update_metadata", self.key(pick, *STATES), patch)
+
+    @rule()
+    def sweep(self) -> None:
+        self.call("sweep")
+
+    @rule(over=st.sampled_from([timedelta(), -MICROSECOND, timedelta(days=1)]))
+    def time_passes(self, over: timedelta) -> None:
+        """To when the next lease ends or the next wait is over, just before it, or a day beyond."""
+        jobs = self.model.jobs.values()
+        moments = [moment for job in jobs if job.state == "processing" and (moment := job.lease_ends)]
+        moments += [moment for job in jobs if (moment := job.not_before)]
+        ahead = [moment for moment in moments if moment > self.model.now]
+        self._set_clock(max(self.model.now, min(ahead, default=self.model.now) + over))
+
+    @rule(seconds=st.sampled_from([599, 1, 601]))
+    def waiting_ages(self, seconds: int) -> None:
+        """By about what a level of priority is worth."""
+        self._set_clock(self.model.now + timedelta(seconds=seconds))
+
+    @rule()
+    def next_process_dies(self) -> None:
+        """Whose call comes next ends before its commit. What it would have been answered, it may still use."""
+        self.dies_next = True
+
+    def _set_clock(self, moment: datetime) -> None:
+        self.model.now = moment
+        self.stored.set_clock(moment)
+
+
+def _chosen(pick: int, meant: list[T], all_ever: list[T]) -> T:
+    among = meant if meant and pick < 6 else all_ever
+    return among[-1 - pick % len(among)]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def stored(request: pytest.FixtureRequest) -> Iterator[ClockedDatabase]:
+    if request.param == "sqlite":
+        opened = ClockedSqlite()
+        yield opened
+        opened.database.dispose()
+        return
+    server: psycopg.Connection[Any] = request.getfixturevalue("postgres")
+    with clocked_postgres(server) as clocked:
+        yield clocked
+
+
+def test_interleavings(stored: ClockedDatabase) -> None:
+    share = 1 if stored.database.is_sqlite else 10
+    run_state_machine_as_test(
+        lambda: Storage(stored),
+        settings=settings(
+            max_examples=settings().max_examples // share,
+            stateful_step_count=16,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
+    assert list(walk(stored.database)) == []
