@@ -27,15 +27,23 @@ class Waveform:
 def waveform(path: Path, points: int) -> Waveform:
     """At most `points` points over the whole of the file, all channels averaged into one, as audiowaveform does.
 
-    Raises NotFound where the file is gone. Blocks: call it on a thread.
+    Raises NotFound where the file is gone. Blocks: call it on a thread. Memory does not grow with the file.
     """
     with file_errors(path), in_sequence(path) as file:
         frames_a_point = max(1, -(-file.frames // points))
-        points_at_once = max(1, FRAMES_AT_ONCE // frames_a_point)
-        data: list[int] = []
-        while (samples := file.read(points_at_once * frames_a_point, dtype="float32", always_2d=True)).size:
-            mono = samples.mean(axis=1)
-            starts = np.arange(0, len(mono), frames_a_point)
-            ends = np.stack([np.minimum.reduceat(mono, starts), np.maximum.reduceat(mono, starts)], axis=1)
-            data += np.clip(np.rint(ends * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(int).ravel().tolist()
-        return Waveform(file.samplerate, frames_a_point, data)
+        extremes = np.full((-(-file.frames // frames_a_point), 2), [np.inf, -np.inf], dtype=np.float32)
+        mean = np.full(file.channels, 1.0 / file.channels, dtype=np.float32)
+        block = np.empty((FRAMES_AT_ONCE, file.channels), dtype=np.float32)
+        position = 0
+        while len(samples := file.read(out=block)):
+            mono = samples @ mean  # Ten times as fast as mean(axis=1).
+            first = position // frames_a_point
+            starts = np.arange(first * frames_a_point, position + len(mono), frames_a_point) - position
+            starts[0] = 0  # The point that the block before left open.
+            found = extremes[first : first + len(starts)]
+            np.minimum(found[:, 0], np.minimum.reduceat(mono, starts), out=found[:, 0])
+            np.maximum(found[:, 1], np.maximum.reduceat(mono, starts), out=found[:, 1])
+            position += len(mono)
+        extremes = extremes[: -(-position // frames_a_point)]
+        data = np.clip(np.rint(extremes * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(int)
+        return Waveform(file.samplerate, frames_a_point, data.ravel().tolist())

@@ -166,3 +166,12 @@ def test_no_ceiling_no_limiter(leveller, signals):
     levelled, loud = leveller(signals.spiky(RATE, 4), aim=Aim(-6.0, None))
     assert levelled.normalization.mode is NormalizationMode.LINEAR
     assert np.abs(loud).max() > 1
+
+
+def test_what_the_envelope_misjudges_is_corrected_by_measuring(leveller, signals, libebur128):
+    # Limiting a loud infrasound, which the loudness does not count, makes overtones that it does count.
+    infrasound = 0.3 * np.sin(2 * np.pi * 8 * np.arange(6 * RATE) / RATE)
+    samples = signals.music(RATE, 6) * np.float32(0.15) + infrasound[:, None].astype(np.float32)
+    levelled, limited = leveller(samples, aim=Aim(-22.0, -1.0))
+    assert levelled.normalization.mode is NormalizationMode.LIMITED
+    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-22, abs=0.02)
