@@ -112,7 +112,7 @@ class Transformers:
 
 def _renamed(checkpoint: Checkpoint) -> dict[str, Tensor]:
     weights = {}
-    for name, tensor in checkpoint.state.items():
+    for name, tensor in checkpoint.state().items():
         if name.startswith("condition_provider."):
             continue  # Of the text encoder.
         for ours, theirs in _NAMES.items():

@@ -91,7 +91,7 @@ def total(state: Mapping[str, Tensor]) -> float:
 
 def weights_in(folder: Path) -> dict[str, float]:
     """Of the model in the folder, by the folder's name, and of the text encoder."""
-    lm, codec = (read_checkpoint(folder / file).state for file in (LM_FILE, COMPRESSION_FILE))
+    lm, codec = (read_checkpoint(folder / file).state() for file in (LM_FILE, COMPRESSION_FILE))
     return {f"{folder.name}/lm": total(lm), f"{folder.name}/codec": total(codec), "t5": total_of_t5()}
 
 
@@ -189,7 +189,7 @@ def main() -> None:
     for name in ("small-mono", "small-stereo"):
         folder = home / name
         path = write_lm(folder, SMALL, stereo=name == "small-stereo")
-        weights[f"{name}/lm"] = total(read_checkpoint(path).state)
+        weights[f"{name}/lm"] = total(read_checkpoint(path).state())
         codes[f"{name}/prompts"] = Audiocraft(folder).prompts(SMALL_PROMPTS)
         path.unlink()
     versions = {name: metadata.version(name) for name in ("audiocraft", "torch", "transformers")}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,12 @@ _MAX_REFERENCES = 16
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a file holds. The tensors are mapped from the file, not read, until they are used."""
+    """What a file holds, but for its tensors, which stay in the file."""
 
     path: Path
-    state: Mapping[str, Tensor]
+    state: Callable[[], Mapping[str, Tensor]]
+    """Maps the tensors anew. What is read of them stays in memory while one of them is held, so a model is loaded part
+    by part, each from a mapping of its own. Raises FailedPrecondition where the file is another by now."""
     config: Mapping[str, Any]
     """`xp.cfg`, references resolved."""
     digest: str
@@ -47,6 +49,19 @@ def refuse(path: Path, problem: str) -> FailedPrecondition:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Raises FailedPrecondition for a file that is missing, truncated or no checkpoint of audiocraft's."""
+    package, digest = _map(path), file_digest(path)
+
+    def state() -> Mapping[str, Tensor]:
+        tensors: Mapping[str, Tensor] = _map(path)["best_state"]
+        if file_digest(path) != digest:
+            raise refuse(path, "has been written anew while the model was loaded from it; load it again")
+        return tensors
+
+    return Checkpoint(path, state, parse_config(str(package["xp.cfg"]), path), digest)
+
+
+def _map(path: Path) -> dict[str, Any]:
+    """What was saved; tensors are read when they are used."""
     check_archive(path)
     try:
         package = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -59,7 +74,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state = package["best_state"]
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise refuse(path, "best_state is no mapping of tensors")
-    return Checkpoint(path, state, parse_config(str(package["xp.cfg"]), path), file_digest(path))
+    return package
 
 
 def check_archive(path: Path) -> None:

@@ -23,9 +23,10 @@ class TextConditioner:
     def __init__(self, checkpoint: Checkpoint, config: LmConfig, device: str = "cpu") -> None:
         """Finds T5 in the Hugging Face cache; raises FailedPrecondition where it is not, or does not fit."""
         prefix = f"condition_provider.conditioners.{config.condition}.output_proj."
+        state = checkpoint.state()
         try:
-            self._weight = checkpoint.state[f"{prefix}weight"].to(device, torch.float32)  # [dim, d_model]
-            self._bias = checkpoint.state[f"{prefix}bias"].to(device, torch.float32)  # [dim]
+            self._weight = state[f"{prefix}weight"].to(device, torch.float32, copy=True)  # [dim, d_model]
+            self._bias = state[f"{prefix}bias"].to(device, torch.float32, copy=True)  # [dim]
         except KeyError as error:
             raise refuse(checkpoint.path, f"best_state has no {error.args[0]}; expected a MusicGen model") from error
         self._tokenizer, self._encoder = _load_t5(config.t5_name)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from generation_service.musicgen.config import LmConfig
-from service_runtime.errors import InvalidArgument, ResourceExhausted
+from service_runtime.errors import ResourceExhausted
 
 BLOCK = 32
 """Positions. Fewer make shorter lines, with a number and a weight each; more are read and left out at the start."""
@@ -163,16 +163,8 @@ class KvMemory:
         return self._config.num_layers * 2 * vectors * self._config.dim * torch.float32.itemsize
 
     def reserve(self, capacity: int, tokens: int = 0) -> KvCache:
-        """Raises ResourceExhausted where it does not fit beside the others, InvalidArgument where it never would."""
+        """Raises ResourceExhausted where it does not fit beside the others."""
         size = self.size_bytes(capacity, tokens)
-        if size > self.limit_bytes:
-            room = (self.limit_bytes - self.size_bytes(0, tokens)) // self.size_bytes(BLOCK, 0) * BLOCK
-            raise InvalidArgument(
-                "duration_seconds",
-                f"its KV cache of {capacity} steps would take {size >> 20} MiB; "
-                f"{self.limit_bytes >> 20} MiB are room for {max(room, 0)}",
-                reason="KV_MEMORY",
-            )
         with self._lock:
             if self.reserved_bytes + size > self.limit_bytes:
                 raise ResourceExhausted(

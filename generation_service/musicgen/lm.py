@@ -57,12 +57,15 @@ class LanguageModel:
         """Raises FailedPrecondition where weights are missing or of another shape than the configuration says."""
         self.config = config
         self.device = torch.device(device)
+        self._layers = [
+            _layer(_Weights(checkpoint, self.device), f"transformer.layers.{i}.", config, precision)
+            for i in range(config.num_layers)
+        ]
         take = _Weights(checkpoint, self.device)
         dim, card = config.dim, config.card
         # [K (card + 1), dim]: one table for all codebooks.
         self._embedding = torch.cat([take(f"emb.{k}.weight", card + 1, dim) for k in range(config.n_q)])
         self._offsets = torch.arange(config.n_q, device=self.device) * (card + 1)
-        self._layers = [_layer(take, f"transformer.layers.{i}.", config, precision) for i in range(config.num_layers)]
         self._out_norm = take.norm("out_norm", dim)
         heads = torch.cat([take(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])
         self._heads = make_linear(heads, precision)
@@ -166,22 +169,26 @@ class LanguageModel:
 
 
 class _Weights:
-    """Takes tensors out of a checkpoint by name, in fp32, and refuses what is not there or has another shape."""
+    """Takes tensors out of a checkpoint by name, in fp32, and refuses what is not there or has another shape.
+
+    They may be mapped from the file. Of a mapping that is used for one layer, and not held, nothing stays in memory.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        self._checkpoint = checkpoint
+        self._path = checkpoint.path
+        self._state = checkpoint.state()
         self._device = device
 
     def __call__(self, name: str, *shape: int) -> Tensor:
-        tensor = self._checkpoint.state.get(name)
+        tensor = self._state.get(name)
         if tensor is None:
-            raise refuse(self._checkpoint.path, f"best_state has no {name}; expected a MusicGen language model")
+            raise refuse(self._path, f"best_state has no {name}; expected a MusicGen language model")
         if tuple(tensor.shape) != shape:
-            raise refuse(self._checkpoint.path, f"{name} is {list(tensor.shape)}; xp.cfg expects {list(shape)}")
+            raise refuse(self._path, f"{name} is {list(tensor.shape)}; xp.cfg expects {list(shape)}")
         return tensor.to(self._device, torch.float32)
 
     def norm(self, name: str, dim: int) -> _Norm:
-        return _Norm(self(f"{name}.weight", dim), self(f"{name}.bias", dim))
+        return _Norm(self(f"{name}.weight", dim).clone(), self(f"{name}.bias", dim).clone())
 
 
 def _layer(take: _Weights, prefix: str, config: LmConfig, precision: Precision) -> _Layer:

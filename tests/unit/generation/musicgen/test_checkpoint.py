@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ import pytest
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 import yaml  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from generation_service.musicgen.checkpoint import LM_FILE, parse_config, read_checkpoint  # noqa: E402
+from generation_service.musicgen.conditioner import TextConditioner  # noqa: E402
 from generation_service.musicgen.config import lm_config  # noqa: E402
+from generation_service.musicgen.linear import Precision  # noqa: E402
 from generation_service.musicgen.lm import LanguageModel  # noqa: E402
 from generation_service.musicgen.loading import find_musicgen, load_musicgen  # noqa: E402
 from service_runtime.errors import FailedPrecondition  # noqa: E402
 from tests.checkpoints import TINY, lm_config_dump, lm_weights, write_checkpoint, write_lm  # noqa: E402
+
+MAPS = Path("/proc/self/maps")
 
 
 def saved(folder: Path, package: Any) -> Path:
@@ -45,7 +51,7 @@ def test_the_shape_comes_from_the_configuration(tmp_path: Path, stereo: bool) ->
 
 def test_half_precision_files_as_meta_publishes_them_load(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(write_lm(tmp_path, TINY, dtype=torch.float16))
-    assert checkpoint.state["emb.0.weight"].dtype == torch.float16
+    assert checkpoint.state()["emb.0.weight"].dtype == torch.float16
     assert LanguageModel(checkpoint, lm_config(checkpoint), "fp32")._embedding.dtype == torch.float32
 
 
@@ -158,3 +164,33 @@ def test_a_missing_text_encoder_says_how_to_get_it(tmp_path: Path) -> None:
     saved(tmp_path, {"best_state": lm_weights(TINY, 4, 0), "xp.cfg": yaml.safe_dump(config)})
     with pytest.raises(FailedPrecondition, match="'t5-large' is not in the Hugging Face cache; hf download t5-large"):
         load_musicgen(find_musicgen(tmp_path))
+
+
+def test_a_file_that_is_written_anew_while_a_model_is_loaded_is_refused(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(write_lm(tmp_path, TINY))
+    other = write_lm(tmp_path / "other", TINY, seed=1)
+    other.replace(checkpoint.path)
+    with pytest.raises(FailedPrecondition, match="written anew while the model was loaded from it; load it again"):
+        LanguageModel(checkpoint, lm_config(checkpoint), "fp32")
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="the system does not tell what a process has mapped")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_of_the_file_no_more_than_a_layer_is_in_memory(precision: Precision, mono: Path, t5: None) -> None:
+    """What is mapped, and read, counts as the process's memory: it is let go before the next layer is read."""
+    checkpoint = read_checkpoint(mono / LM_FILE)
+    mapped_before = []
+
+    def is_mapped() -> bool:
+        return str(checkpoint.path) in MAPS.read_text()
+
+    def state() -> Mapping[str, Tensor]:
+        mapped_before.append(is_mapped())
+        tensors = checkpoint.state()
+        assert is_mapped()
+        return tensors
+
+    watched, config = replace(checkpoint, state=state), lm_config(checkpoint)
+    model = LanguageModel(watched, config, precision), TextConditioner(watched, config)
+    assert mapped_before == [False] * (config.num_layers + 2)
+    assert not is_mapped(), model

@@ -18,7 +18,7 @@ from generation_service.musicgen.kv_cache import KvCache, KvMemory  # noqa: E402
 from generation_service.musicgen.linear import Int8Linear, Precision, make_linear  # noqa: E402
 from generation_service.musicgen.lm import LanguageModel  # noqa: E402
 from generation_service.musicgen.sampling import Sampler  # noqa: E402
-from service_runtime.errors import InvalidArgument, ResourceExhausted  # noqa: E402
+from service_runtime.errors import ResourceExhausted  # noqa: E402
 
 
 class Run:
@@ -159,8 +159,6 @@ def test_kv_memory_is_refused_before_it_is_taken_and_comes_back(lm: LanguageMode
     memory.release(cache)
     assert memory.reserved_bytes == 0
     memory.release(memory.reserve(128))
-    with pytest.raises(InvalidArgument, match=r"of 100 steps .* room for 96"):
-        memory.reserve(100, tokens=1)
 
 
 @pytest.mark.parametrize("prompted", [True, False])

@@ -1,0 +1,89 @@
+"""Cancelling one of as many requests as the engine runs at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("transformers", reason="the text encoder is transformers'")
+
+import torch
+
+from generation_service.handle import GenerationHandle
+from generation_service.model import FloatArray, GenerationParameters
+from generation_service.musicgen.loading import find_musicgen, load_musicgen
+from generation_service.musicgen.musicgen import MusicGenState
+from generation_service.registry import KnownModel
+from service_runtime.errors import Aborted
+from tests.golden_codes import HOP
+from tests.unit.generation.musicgen.short_windows import run
+from tests.unit.generation.tone_model import Gate
+
+RUNNING = 8
+CANCELLED = 3
+PLANS = [GenerationParameters(f"piece {seed}" * (seed % 3), (40 + 3 * seed) * HOP, seed) for seed in range(RUNNING + 1)]
+
+
+async def read(handle: GenerationHandle) -> FloatArray:
+    return np.concatenate([block async for block in handle])
+
+
+@pytest.mark.parametrize("channels", ["mono", "stereo"])
+async def test_it_frees_its_row_within_one_step_and_changes_nothing_in_the_others(
+    channels: str, request: pytest.FixtureRequest, t5: None, start_engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder: Path = request.getfixturevalue(channels)
+    model = load_musicgen(find_musicgen(folder))
+    alone = [run(model, [(asked, 0)])[0] for asked in PLANS]
+
+    states: dict[int, MusicGenState] = {}
+    sizes: dict[int, int] = {}
+    batches: list[list[int]] = []
+    reserved: list[int] = []
+    gate, prefill, step = Gate(), model.prefill, model.step
+
+    def watched_prefill(asked: GenerationParameters) -> MusicGenState:
+        before = model.memory.reserved_bytes
+        states[asked.seed] = prefill(asked)
+        sizes[asked.seed] = model.memory.reserved_bytes - before
+        return states[asked.seed]
+
+    def watched_step(batch: Sequence[MusicGenState]) -> list[FloatArray]:
+        seeds = [next(seed for seed, state in states.items() if state is each) for each in batch]
+        batches.append(seeds)
+        reserved.append(model.memory.reserved_bytes)
+        blocks = step(batch)
+        if len(seeds) == RUNNING and CANCELLED in seeds and states[CANCELLED].cache.position == 20:
+            gate()
+        return blocks
+
+    monkeypatch.setattr(model, "prefill", watched_prefill)
+    monkeypatch.setattr(model, "step", watched_step)
+    engine = await start_engine(SimpleNamespace(entry=KnownModel(model.info, lambda: model)), max_batch_size=RUNNING)
+    handles = [engine.submit(model.info, asked) for asked in PLANS]
+    readers = {seed: asyncio.create_task(read(handle)) for seed, handle in enumerate(handles)}
+    await gate.reached()
+    assert (engine.status().running, engine.status().waiting) == (RUNNING, 1)
+    last = len(batches)
+    handles[CANCELLED].cancel()
+    gate.open()
+    with pytest.raises(Aborted, match="cancelled"):
+        await readers.pop(CANCELLED)
+    samples = {seed: await reader for seed, reader in readers.items()}
+
+    assert batches[last - 1] == list(range(RUNNING))
+    assert batches[last] == [seed for seed in range(RUNNING + 1) if seed != CANCELLED], "who waited has the row"
+    assert reserved[last] == sum(sizes[seed] for seed in batches[last]), "and the memory has come back"
+    for seed, found in samples.items():
+        state, expected = alone[seed]
+        count = state.codes.count
+        assert torch.equal(states[seed].codes.frames(0, count), state.codes.frames(0, count)), seed
+        assert np.array_equal(found, expected), seed
+    await engine.stop()
+    assert model.memory.reserved_bytes == 0
