@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -99,6 +99,8 @@ class Model:
         self.jobs: dict[str, Job] = {}
         self.uses: Counter[str] = Counter()
         self.tokens: set[str] = set()
+        self.locked: frozenset[str] = frozenset()
+        """Ids that somebody else's transaction has at the moment: a claim and a sweep pass them over."""
 
     def copy(self) -> Model:
         """One that can go its own way."""
@@ -167,7 +169,9 @@ class Model:
 
     def is_due(self, job: Job) -> bool:
         """Whether a claim may have it."""
-        return job.state == "pending" and (job.not_before is None or job.not_before <= self.now)
+        if job.state != "pending" or job.id in self.locked:
+            return False
+        return job.not_before is None or job.not_before <= self.now
 
     def renew(self, _: Answer, key: str, token: str, seconds: float, stage: str | None, progress: float) -> Answer:
         """When the lease ends; "cancelled" for its holder to stop."""
@@ -238,9 +242,9 @@ class Model:
         job.metadata = {name: value for name, value in {**job.metadata, **patch}.items() if value is not None}
         return job.metadata
 
-    def sweep(self, _: Answer = None, among: Callable[[Job], bool] = lambda job: True) -> Answer:
+    def sweep(self, _: Answer = None) -> Answer:
         """The ids of those whose lease ended; nobody has them now."""
-        ended = [job for job in self.jobs.values() if self.has_ended(job) and among(job)]
+        ended = [job for job in self.jobs.values() if self.has_ended(job) and job.id not in self.locked]
         for job in ended:
             job.wait()
             job.error = LEASE_EXPIRED

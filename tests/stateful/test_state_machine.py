@@ -38,7 +38,7 @@ requests = st.builds(
 refused_requests = st.just(Request(prompt=""))
 lease_seconds = st.sampled_from([30.0, 1.0, 600.0])
 picks = st.integers(0, 7)
-"""One of those that the call is meant for, where there are any; from 6 on, of all that ever were."""
+"""Up to 5: one of those that the call is meant for, where there are any; else one of all that ever were."""
 
 
 class Storage(RuleBasedStateMachine):
@@ -70,14 +70,13 @@ class Storage(RuleBasedStateMachine):
         return _chosen(pick, meant, self.keys)
 
     def lease(self, pick: int) -> tuple[str, str]:
-        """An id and a token: of a lease that has not ended."""
-        jobs = self.model.jobs.values()
-        held = [
-            (job.id, job.token)
-            for job in jobs
-            if job.token and job.state == "processing" and not self.model.has_ended(job)
-        ]
-        return _chosen(pick, held, self.leases)
+        """An id and a token: of a lease that has not ended, or for 4 and 5 of one that another has superseded."""
+        worked_on = {job.id: job for job in self.model.jobs.values() if job.state == "processing"}
+        if pick in (4, 5):
+            meant = [lease for lease in self.leases if lease[0] in worked_on and worked_on[lease[0]].token != lease[1]]
+        else:
+            meant = [(job.id, job.token) for job in worked_on.values() if job.token and not self.model.has_ended(job)]
+        return _chosen(pick, meant, self.leases)
 
     @initialize(asked=st.lists(requests, min_size=1, max_size=3))
     def begin(self, asked: list[Request]) -> None:
@@ -151,6 +150,14 @@ class Storage(RuleBasedStateMachine):
         moments += [moment for job in jobs if (moment := job.not_before)]
         ahead = [moment for moment in moments if moment > self.model.now]
         self._set_clock(max(self.model.now, min(ahead, default=self.model.now) + over))
+
+    @rule(pick=picks)
+    def another_takes_over(self, pick: int) -> None:
+        """When a lease has ended; who had it may not know."""
+        job = self.model.jobs.get(self.lease(pick % 4)[0])
+        if job and job.lease_ends:
+            self._set_clock(max(self.model.now, job.lease_ends))
+            self.claim("w2", (job.request.model_name,), 30.0)
 
     @rule(seconds=st.sampled_from([599, 1, 601]))
     def waiting_ages(self, seconds: int) -> None:
