@@ -44,6 +44,7 @@ class Request:
     priority: int = 0
     max_attempts: int | None = None
     request_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=lambda: {"mood": "as asked"})
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Model:
             if told in self.jobs:
                 return f"a new id for {request}"
             attempts = request.max_attempts or DEFAULT_ATTEMPTS
-            self.jobs[told] = Job(told, request, self.now, max_attempts=attempts)
+            self.jobs[told] = Job(told, request, self.now, max_attempts=attempts, metadata=request.metadata)
             self.uses[request.prompt] += 1
             if request.request_id:
                 known[request.request_id] = told

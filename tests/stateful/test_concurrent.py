@@ -87,8 +87,9 @@ class Situation:
         }
         if word in whole:
             return Call(name, whole[word])
-        patch: tuple[Any, ...] = ({"mood": "calm"},) if name == "update_metadata" else ()
-        return Call(name, (getattr(self, about), *patch))
+        if name == "update_metadata":
+            return Call(name, (self.held, {about: "new"}))
+        return Call(name, (getattr(self, about),))
 
     def _call(self, name: str, *arguments: Any) -> Answer:
         call = Call(name, arguments)
@@ -107,8 +108,7 @@ WORDS = [
     *["claim", "claim", "sweep", "create once", "create two", "create before"],
     *[f"{name} {about}" for name in ("renew", "complete", "fail", "hand_back") for about in ("held", "late", "own")],
     *[f"{name} {about}" for name in ("cancel", "retry", "delete") for about in ("held", "late", "waiting", "failed")],
-    *[f"update_metadata {about}" for about in ("held", "waiting")],
-    "delete asked",
+    *["update_metadata mood", "update_metadata key", "delete asked"],
 ]
 few_words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4)
 """Those of one example, so that its workers meet."""

@@ -134,7 +134,7 @@ class Storage(RuleBasedStateMachine):
     def delete(self, pick: int) -> None:
         self.call("delete", self.key(pick, "completed", "failed", "cancelled"))
 
-    @rule(pick=picks, patch=st.sampled_from([{"bpm": 1}, {"bpm": None, "mood": "calm"}, {}]))
+    @rule(pick=picks, patch=st.sampled_from([{"mood": "calm"}, {"bpm": None, "mood": None}, {"key": "Cm"}]))
     def update_metadata(self, pick: int, patch: dict[str, Any]) -> None:
         self.call("update_metadata", self.key(pick, *STATES), patch)
 
