@@ -20,6 +20,14 @@ LEASE_EXPIRED = "the worker's lease ended without a word from it"
 STATES = "pending", "processing", "completed", "failed", "cancelled"
 
 ABORTED, ILLEGAL, UNKNOWN, INVALID = "Aborted", "FailedPrecondition", "NotFound", "InvalidArgument"
+MARKED_FROM = {
+    "pending": ("processing", "failed"),
+    "processing": ("pending",),
+    "completed": ("processing",),
+    "failed": ("processing",),
+    "cancelled": ("pending", "processing"),
+}
+
 REFUSALS = ABORTED, ILLEGAL, UNKNOWN, INVALID
 
 Answer = Any
@@ -145,6 +153,15 @@ class Model:
                 known[request.request_id] = told
         return answer
 
+    def create_by_library(self, answer: Answer, prompt: str, model_name: str, path: str) -> Answer:
+        """The id."""
+        if answer in REFUSALS or answer in self.jobs:
+            return "a new id"
+        request = Request(prompt, model_name, metadata={})
+        self.jobs[answer] = Job(answer, request, self.now, path=path)
+        self.uses[prompt] += 1
+        return answer
+
     def claim(self, answer: Answer, worker: str, models: Sequence[str], seconds: float) -> Answer:
         """The id, the token and the number of the attempt; None where nothing waits."""
         self.sweep()
@@ -242,6 +259,27 @@ class Model:
         job = self._job(key)
         job.metadata = {name: value for name, value in {**job.metadata, **patch}.items() if value is not None}
         return job.metadata
+
+    def mark(self, _: Answer, key: str, state: str) -> Answer:
+        """The state: as a script sets it through the library, which needs no lease and gives none."""
+        job = self._job(key, *MARKED_FROM[state])
+        if state == "processing":
+            job.state, job.stage, job.started_at, job.not_before = state, "queued", self.now, None
+            job.attempt += 1
+        elif state == "pending":
+            if job.state == "failed":
+                job.attempt, job.started_at, job.error = 0, None, None
+            job.wait()
+            job.finished_at = None
+        else:
+            job.finish(state, self.now)
+            job.not_before = None
+        if state == "completed":
+            assert job.started_at is not None
+            job.seconds, job.progress, job.error = (self.now - job.started_at).total_seconds(), 1.0, None
+        if state == "failed":
+            job.error = "it broke"
+        return state
 
     def sweep(self, _: Answer = None) -> Answer:
         """The ids of those whose lease ended; nobody has them now."""
