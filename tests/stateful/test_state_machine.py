@@ -212,13 +212,14 @@ def stored(request: pytest.FixtureRequest) -> Iterator[ClockedDatabase]:
         yield clocked
 
 
+@pytest.mark.timeout(400)  # A thousand of them are seconds, but on a machine that is busy otherwise.
 def test_interleavings(stored: ClockedDatabase) -> None:
-    share = 1 if stored.database.is_sqlite else 10
+    share = 1 if stored.database.is_sqlite else 20
     run_state_machine_as_test(
         lambda: Storage(stored),
         settings=settings(
             max_examples=settings().max_examples // share,
-            stateful_step_count=16,
+            stateful_step_count=14,
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )
