@@ -148,11 +148,14 @@ def _insert(
         "max_attempts": new.max_attempts or max_attempts,
     }
     insertion = _insertion(dialect_of(session))
-    created: Generation | None = session.scalars(insertion, row, execution_options=RETURNED_ROW_WINS).one_or_none()
-    if created is None:
-        return _created_before(session, new), False
-    note(session, Change(created.id, created.model_name, claimable=True))
-    return created, True
+    while True:
+        created: Generation | None = session.scalars(insertion, row, execution_options=RETURNED_ROW_WINS).one_or_none()
+        if created is not None:
+            note(session, Change(created.id, created.model_name, claimable=True))
+            return created, True
+        earlier = _created_before(session, new)
+        if earlier is not None:  # Else somebody deleted it since: it is to be made after all.
+            return earlier, False
 
 
 @cache
@@ -164,8 +167,11 @@ def _insertion(dialect: str) -> Executable:
     return select(Generation).from_statement(once)
 
 
-def _created_before(session: Session, new: NewGeneration) -> Generation:
-    earlier = session.scalars(select(Generation).where(Generation.request_id == str(new.request_id).lower())).one()
+def _created_before(session: Session, new: NewGeneration) -> Generation | None:
+    wanted = select(Generation).where(Generation.request_id == str(new.request_id).lower())
+    earlier = session.scalars(wanted).one_or_none()
+    if earlier is None:
+        return None
     # Rows from before the schema's revision 0003 have all 256 bits.
     if (earlier.request_fingerprint or "")[:32] != new.fingerprint():
         raise InvalidArgument(

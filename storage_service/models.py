@@ -141,7 +141,7 @@ class Generation(Base):
     def mark_processing(self) -> None:
         """PENDING → PROCESSING, without a lease: it stays so until it is marked otherwise."""
         values = {"started_at": now(), "stage": GenerationStage.QUEUED.value, "attempt": (self.attempt or 0) + 1}
-        self._move(GenerationStatus.PROCESSING, values)
+        self._move(GenerationStatus.PROCESSING, values | {"not_before": None})
 
     def mark_completed(self, generation_time: float) -> None:
         """PROCESSING → COMPLETED, after `generation_time` seconds of work."""

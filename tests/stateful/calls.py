@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service_runtime.errors import ServiceError
-from storage_service import creation, leases, lifecycle
+from storage_service import creation, leases, library, lifecycle
 from storage_service.creation import NewGeneration
 from storage_service.database import Database
 from storage_service.leases import Completion
@@ -85,6 +85,14 @@ def _update_metadata(session: Session, key: str, patch: Mapping[str, Any]) -> An
     return lifecycle.update_metadata(session, key, patch).get_metadata()
 
 
+def _create_by_library(session: Session, prompt: str, model_name: str, path: str) -> Answer:
+    return library.create_generation(session, prompt, model_name, 1.5, 32000, 2, path).id
+
+
+def _mark(session: Session, key: str, state: str) -> Answer:
+    return library.update_generation_status(session, key, state, "it broke").status.value
+
+
 def _sweep(session: Session) -> Answer:
     return {row.id for row in leases.expire_leases(session)}
 
@@ -100,6 +108,8 @@ _CALLS: dict[str, Callable[..., Answer]] = {
     "retry": _retry,
     "delete": _delete,
     "update_metadata": _update_metadata,
+    "create_by_library": _create_by_library,
+    "mark": _mark,
     "sweep": _sweep,
 }
 
@@ -108,6 +118,7 @@ _OTHERS = (
     "id, prompt, model_name, duration_seconds, priority, request_id, status, attempt, max_attempts, lease_token, "
     "worker_id, stage, progress, error_message, metadata, file_path, file_size_bytes, generation_time_seconds"
 )
+_RANK, _LEASE_ENDS, _STATE = 1, 5, 6
 _GENERATIONS = f"SELECT {', '.join(_TIMES)}, {_OTHERS} FROM generations"
 _COUNTS = (
     "SELECT status, model_name, finished_on, sum(generations), sum(audio_ms), sum(file_bytes), sum(work_ms) "
@@ -135,9 +146,16 @@ def _agree(what: str, found: Any, expected: Any) -> None:
 
 
 def _plain(row: Sequence[Any]) -> list[Any]:
-    """SQLite's text as what it stands for."""
+    """SQLite's text as what it stands for. What a finished one has of a place in the queue and an end of its lease
+    nobody looks at again."""
     times = [datetime.fromisoformat(f"{cell}+00:00") if isinstance(cell, str) else cell for cell in row[: len(_TIMES)]]
-    return times + [json.loads(cell) if isinstance(cell, str) and cell[:1] == "{" else cell for cell in row[6:]]
+    others = [json.loads(cell) if isinstance(cell, str) and cell[:1] == "{" else cell for cell in row[len(_TIMES) :]]
+    state = others[_STATE]
+    if state in ("completed", "cancelled"):
+        times[_RANK] = None
+    if state != "processing":
+        times[_LEASE_ENDS] = None
+    return times + others
 
 
 def _columns(model: Model) -> dict[str, list[Any]]:
@@ -146,7 +164,9 @@ def _columns(model: Model) -> dict[str, list[Any]]:
 
 def _row(job: Job) -> list[Any]:
     asked = job.request
-    times = [job.created_at, job.rank, job.started_at, job.finished_at, job.not_before, job.lease_ends]
+    rank = job.rank if job.state in ("pending", "processing", "failed") else None
+    lease_ends = job.lease_ends if job.state == "processing" else None
+    times = [job.created_at, rank, job.started_at, job.finished_at, job.not_before, lease_ends]
     request = [job.id, asked.prompt, asked.model_name, asked.duration_seconds, asked.priority, asked.request_id]
     lease = [job.state, job.attempt, job.max_attempts, job.token, job.worker, job.stage, job.progress]
     return [*times, *request, *lease, job.error, job.metadata, job.path, job.size, job.seconds]

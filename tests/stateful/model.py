@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,14 @@ LEASE_EXPIRED = "the worker's lease ended without a word from it"
 STATES = "pending", "processing", "completed", "failed", "cancelled"
 
 ABORTED, ILLEGAL, UNKNOWN, INVALID = "Aborted", "FailedPrecondition", "NotFound", "InvalidArgument"
+MARKED_FROM = {
+    "pending": ("processing", "failed"),
+    "processing": ("pending",),
+    "completed": ("processing",),
+    "failed": ("processing",),
+    "cancelled": ("pending", "processing"),
+}
+
 REFUSALS = ABORTED, ILLEGAL, UNKNOWN, INVALID
 
 Answer = Any
@@ -44,6 +52,7 @@ class Request:
     priority: int = 0
     max_attempts: int | None = None
     request_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=lambda: {"mood": "as asked"})
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,8 @@ class Model:
         self.jobs: dict[str, Job] = {}
         self.uses: Counter[str] = Counter()
         self.tokens: set[str] = set()
+        self.locked: frozenset[str] = frozenset()
+        """Ids that somebody else's transaction has at the moment: a claim and a sweep pass them over."""
 
     def copy(self) -> Model:
         """One that can go its own way."""
@@ -136,10 +147,19 @@ class Model:
             if told in self.jobs:
                 return f"a new id for {request}"
             attempts = request.max_attempts or DEFAULT_ATTEMPTS
-            self.jobs[told] = Job(told, request, self.now, max_attempts=attempts)
+            self.jobs[told] = Job(told, request, self.now, max_attempts=attempts, metadata=request.metadata)
             self.uses[request.prompt] += 1
             if request.request_id:
                 known[request.request_id] = told
+        return answer
+
+    def create_by_library(self, answer: Answer, prompt: str, model_name: str, path: str) -> Answer:
+        """The id."""
+        if answer in REFUSALS or answer in self.jobs:
+            return "a new id"
+        request = Request(prompt, model_name, metadata={})
+        self.jobs[answer] = Job(answer, request, self.now, path=path)
+        self.uses[prompt] += 1
         return answer
 
     def claim(self, answer: Answer, worker: str, models: Sequence[str], seconds: float) -> Answer:
@@ -167,7 +187,9 @@ class Model:
 
     def is_due(self, job: Job) -> bool:
         """Whether a claim may have it."""
-        return job.state == "pending" and (job.not_before is None or job.not_before <= self.now)
+        if job.state != "pending" or job.id in self.locked:
+            return False
+        return job.not_before is None or job.not_before <= self.now
 
     def renew(self, _: Answer, key: str, token: str, seconds: float, stage: str | None, progress: float) -> Answer:
         """When the lease ends; "cancelled" for its holder to stop."""
@@ -238,9 +260,30 @@ class Model:
         job.metadata = {name: value for name, value in {**job.metadata, **patch}.items() if value is not None}
         return job.metadata
 
-    def sweep(self, _: Answer = None, among: Callable[[Job], bool] = lambda job: True) -> Answer:
+    def mark(self, _: Answer, key: str, state: str) -> Answer:
+        """The state: as a script sets it through the library, which needs no lease and gives none."""
+        job = self._job(key, *MARKED_FROM[state])
+        if state == "processing":
+            job.state, job.stage, job.started_at, job.not_before = state, "queued", self.now, None
+            job.attempt += 1
+        elif state == "pending":
+            if job.state == "failed":
+                job.attempt, job.started_at, job.error = 0, None, None
+            job.wait()
+            job.finished_at = None
+        else:
+            job.finish(state, self.now)
+            job.not_before = None
+        if state == "completed":
+            assert job.started_at is not None
+            job.seconds, job.progress, job.error = (self.now - job.started_at).total_seconds(), 1.0, None
+        if state == "failed":
+            job.error = "it broke"
+        return state
+
+    def sweep(self, _: Answer = None) -> Answer:
         """The ids of those whose lease ended; nobody has them now."""
-        ended = [job for job in self.jobs.values() if self.has_ended(job) and among(job)]
+        ended = [job for job in self.jobs.values() if self.has_ended(job) and job.id not in self.locked]
         for job in ended:
             job.wait()
             job.error = LEASE_EXPIRED

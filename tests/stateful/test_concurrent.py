@@ -1,0 +1,244 @@
+"""Calls that really run at once, on Postgres: whatever they were answered and whatever stands there in the end has to
+be what the model gives for the same calls one after another, in some order (linearizability: Herlihy and Wing, 1990).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain, combinations
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+
+from tests.stateful.calls import compare, make
+from tests.stateful.clocked import START, ClockedPostgres, clocked_postgres
+from tests.stateful.model import Answer, Call, Differs, Model, Request
+
+WORKERS = 3
+ROUNDS = 8
+"""Of a race: in most of them the calls meet."""
+REQUEST_ID = str(uuid.UUID(int=1, version=4))
+ONCE = Request("asked for once", request_id=REQUEST_ID)
+ONCE_BEFORE = Request("asked for before", request_id=str(uuid.UUID(int=2, version=4)))
+OWN = "the lease that this worker claimed last"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A call that was made, what it was answered, and when: seconds of this process's clock."""
+
+    call: Call
+    answer: Answer
+    began: float
+    ended: float
+
+    def overlaps(self, other: Made) -> bool:
+        return self.began < other.ended and other.began < self.ended
+
+    def locks(self, ended_leases: frozenset[str]) -> frozenset[str]:
+        """The ids of the rows that it may have had for itself."""
+        if self.call.name in ("claim", "sweep"):
+            claimed = {self.answer[0]} if isinstance(self.answer, tuple) else set()
+            return ended_leases | claimed
+        return frozenset() if self.call.name == "create" else frozenset({self.call.arguments[0]})
+
+
+class Situation:
+    """What the calls find: one generation of each kind, by name, and two leases of which one has ended."""
+
+    def __init__(self, stored: ClockedPostgres) -> None:
+        self.stored, self.model = stored, Model(START)
+        stored.clear()
+        self.failed, token = self._claimed(60.0)
+        self._call("fail", self.failed, token, False)
+        self.held, self.held_token = self._claimed(60.0)
+        self.late, self.late_token = self._claimed(1.0)
+        self.asked, self.waiting, _ = self._call("create", [ONCE_BEFORE, Request(priority=1), Request()])
+        self.model.now += timedelta(seconds=2)
+        stored.set_clock(self.model.now)
+
+    def call_of(self, word: str, own: tuple[str, str] | None) -> Call | None:
+        """A call by its name and what it is about; None for one about a lease that there is not."""
+        name, _, about = word.partition(" ")
+        leases = {"held": (self.held, self.held_token), "late": (self.late, self.late_token), "own": own}
+        rest: dict[str, tuple[Any, ...]] = {
+            "renew": (30.0, None, 0.5),
+            "complete": ("a.wav", 1000, 1.0),
+            "fail": (True,),
+            "hand_back": (),
+        }
+        if name in rest:
+            lease = leases[about]
+            return lease and Call(name, (*lease, *rest[name]))
+        whole: dict[str, tuple[Any, ...]] = {
+            "claim": ("w", ["small"], 60.0),
+            "sweep": (),
+            "create once": ([ONCE],),
+            "create two": ([ONCE, Request()],),
+            "create before": ([ONCE_BEFORE],),
+        }
+        if word in whole:
+            return Call(name, whole[word])
+        if name == "update_metadata":
+            return Call(name, (self.held, {about: "new"}))
+        return Call(name, (getattr(self, about),))
+
+    def _call(self, name: str, *arguments: Any) -> Answer:
+        call = Call(name, arguments)
+        answer = make(self.stored.database, call)
+        self.model.apply(call, answer)
+        return answer
+
+    def _claimed(self, seconds: float) -> tuple[str, str]:
+        """A new one's id and lease."""
+        self._call("create", [Request()])
+        key, token, _ = self._call("claim", "w", ["small"], seconds)
+        return key, token
+
+
+OF_A_LEASE = "renew", "complete", "fail", "hand_back"
+OF_ANYBODY = "cancel", "delete", "retry"
+WORDS = {
+    "held": [*(f"{name} held" for name in (*OF_A_LEASE, *OF_ANYBODY)), "update_metadata mood", "update_metadata key"],
+    "late": ["claim", "sweep", *(f"{name} late" for name in (*OF_A_LEASE, *OF_ANYBODY)), "complete own"],
+    "waiting": ["claim", *(f"{name} waiting" for name in OF_ANYBODY), *(f"{name} own" for name in OF_A_LEASE)],
+    "failed": ["claim", *(f"{name} failed" for name in OF_ANYBODY), "complete own"],
+    "asked": ["create once", "create two", "create before", "delete asked", "cancel asked", "claim"],
+}
+"""What calls there are about each of the situation's generations, so that those of one example meet."""
+
+scripts = st.sampled_from([*WORDS.values(), sorted(set(chain.from_iterable(WORDS.values())))]).flatmap(
+    lambda words: st.lists(st.lists(st.sampled_from(words), min_size=1, max_size=3), min_size=2, max_size=WORKERS)
+)
+
+
+def play(situation: Situation, script: Sequence[Sequence[str]], pool: ThreadPoolExecutor) -> list[list[Made]]:
+    """Each worker's calls as they went, all workers at once."""
+    together = threading.Barrier(len(script))
+
+    def work(words: Sequence[str]) -> list[Made]:
+        made: list[Made] = []
+        own: tuple[str, str] | None = None
+        together.wait(20)
+        for word in words:
+            call = situation.call_of(word, own)
+            if call is not None:
+                began = time.perf_counter()
+                answer = make(situation.stored.database, call)
+                made.append(Made(call, answer, began, time.perf_counter()))
+                if call.name == "claim" and isinstance(answer, tuple):
+                    own = answer[:2]
+        return made
+
+    return list(pool.map(work, script))
+
+
+def has_an_order(situation: Situation, made: list[list[Made]]) -> bool:
+    """Whether the model gives all these answers and what is stored now, in an order that each worker's calls had, and
+    any two of which one began when the other had ended."""
+    all_made = list(chain.from_iterable(made))
+    late = frozenset({situation.late})
+
+    def follow(model: Model, left: list[list[Made]]) -> bool:
+        heads = [calls[0] for calls in left if calls]
+        if not heads:
+            try:
+                compare(situation.stored, model)
+            except Differs:
+                return False
+            return True
+        for index, calls in enumerate(left):
+            if not calls or any(other.ended < calls[0].began for other in heads):
+                continue
+            rest = [calls[1:] if index == at else others for at, others in enumerate(left)]
+            if any(follow(after, rest) for after in _after(model, calls[0], all_made, late)):
+                return True
+        return False
+
+    return follow(situation.model, made)
+
+
+def _after(model: Model, made: Made, all_made: list[Made], ended_leases: frozenset[str]) -> Iterator[Model]:
+    """The model after the call, for each set of rows that it may have passed over."""
+    others = [other.locks(ended_leases) for other in all_made if other is not made and made.overlaps(other)]
+    lockable = sorted(frozenset().union(*others)) if made.call.name in ("claim", "sweep") else []
+    for locked in chain.from_iterable(combinations(lockable, size) for size in range(len(lockable) + 1)):
+        after = model.copy()
+        after.locked = frozenset(locked)
+        try:
+            after.apply(made.call, made.answer)
+        except Differs:
+            continue
+        after.locked = frozenset()
+        yield after
+
+
+@pytest.fixture
+def stored(postgres: psycopg.Connection[Any]) -> Iterator[ClockedPostgres]:
+    with clocked_postgres(postgres) as clocked:
+        yield clocked
+
+
+def check(stored: ClockedPostgres, script: Sequence[Sequence[str]], pool: ThreadPoolExecutor) -> None:
+    situation = Situation(stored)
+    made = play(situation, script, pool)
+    answers = [(one.call, one.answer) for one in chain.from_iterable(made)]
+    assert all(answer != "Unavailable" for _, answer in answers), answers
+    assert has_an_order(situation, made), "\n".join(map(str, answers))
+
+
+def test_calls_at_once_are_as_in_some_order(stored: ClockedPostgres) -> None:
+    with ThreadPoolExecutor(WORKERS) as pool:
+
+        @settings(max_examples=settings().max_examples // 20, suppress_health_check=[HealthCheck.too_slow])
+        @given(scripts)
+        def play_any(script: list[list[str]]) -> None:
+            check(stored, script, pool)
+
+        play_any()
+
+
+RACES = [
+    ["claim", "claim", "claim"],
+    ["create once", "create once", "create two"],
+    ["create before", "create before", "delete asked"],
+    ["sweep", "renew late", "claim"],
+    ["retry failed", "delete failed", "cancel failed"],
+    ["complete held", "hand_back held", "cancel held"],
+    ["update_metadata mood", "update_metadata key", "complete held"],
+]
+
+
+def test_the_closest_races(stored: ClockedPostgres) -> None:
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for race in RACES:
+            for _ in range(ROUNDS):
+                check(stored, [[word] for word in race], pool)
+
+
+def test_a_create_whose_earlier_one_is_deleted_meanwhile_makes_a_new_one(stored: ClockedPostgres) -> None:
+    database = stored.database
+    (first,) = make(database, Call("create", ([ONCE],)))
+
+    deleted = []
+
+    def delete(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO generations") and not deleted:
+            deleted.append(make(database, Call("delete", (first,))))
+
+    event.listen(database.engine, "after_cursor_execute", delete)
+    (second,) = make(database, Call("create", ([ONCE],)))
+    assert deleted == ["gone"]
+    assert second != first
+    assert stored.rows("SELECT id FROM generations") == [(second,)]
+    assert stored.rows("SELECT used_count FROM prompts") == [(2,)]
