@@ -19,6 +19,7 @@ from export_service.exporter import Exporter
 from export_service.inventory import Page, contents
 from export_service.listening import FinalAudio, LiveAudio
 from export_service.normalization import Aim
+from export_service.provenance import Signer
 from export_service.renderer import Renderer
 from export_service.session import Finish, Landed, Session
 from export_service.statistics import statistics
@@ -38,9 +39,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     """dgx_music.export.v1.ExportService."""
 
-    def __init__(self, exporter: Exporter, renderer: Renderer, aim: Aim, generator: str) -> None:
+    def __init__(self, exporter: Exporter, renderer: Renderer, aim: Aim, generator: str, signer: Signer | None) -> None:
         self._exporter, self._renderer, self._cleanup = exporter, renderer, Cleanup(exporter)
-        self._aim, self._generator = aim, generator
+        self._aim, self._generator, self._signer = aim, generator, signer
 
     async def Export(
         self, request_iterator: AsyncIterator[export_pb2.ExportRequest], context: Context
@@ -51,7 +52,7 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         options = options_of(header.output, "header.output")
         tags = convert.to_tags(header.tags, "header.tags")
         tempo_hint_bpm = convert.to_tempo_hint(header.tempo_hint_bpm, "header.tempo_hint_bpm")
-        finish = Finish(options, tags, self._aim, self._generator, tempo_hint_bpm)
+        finish = Finish(options, tags, self._aim, self._generator, tempo_hint_bpm, self._signer)
         with structlog.contextvars.bound_contextvars(generation_id=take.generation_id, attempt=take.attempt):
             async with self._exporter.session(take, finish) as session:
                 landed = await session.unless_broken_off(_receive(upload, session))
