@@ -18,7 +18,7 @@ INSTALL = "pip install 'dgx-music[c2pa]'"
 CERTIFICATE, KEY = "DGX_MUSIC_C2PA_CERTIFICATE", "DGX_MUSIC_C2PA_PRIVATE_KEY"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 MEDIA_TYPES = {"WAV": "audio/wav", "FLAC": "audio/flac", "MP3": "audio/mpeg"}
-"""Of the containers that can be signed: the C2PA specification has none for Ogg, its library none for RF64."""
+"""Of the containers that can be signed: the C2PA library takes neither Ogg nor RF64."""
 CURVES = {"secp256r1": b"es256", "secp384r1": b"es384", "secp521r1": b"es512"}
 GENERATOR = "dgx-music 0"
 """Of the sample that is signed at the start."""
@@ -62,7 +62,8 @@ class Signer:
     def sign(self, part: Path, container: str, tags: FileTags) -> None:
         """Puts a signed file in the place of `part`; its samples stay as they are.
 
-        Raises OSError; the part is then as it was, and nothing else is left.
+        Raises OSError, and FailedPrecondition where the certificate is not valid any more; the part is then as it was,
+        and nothing else is left. c2pa holds up to three times the file's size in memory meanwhile.
         """
         signed = part.with_suffix(".signed.part")
         try:
@@ -70,9 +71,10 @@ class Signer:
                 sink = Sink(file)
                 try:
                     self._sign(source, sink, container, tags)
-                except self._c2pa.C2paError:
+                except self._c2pa.C2paError as error:
                     if sink.refusal is None:
-                        raise
+                        why = f"the file can't be signed: {error}; see {CERTIFICATE} on the export server"
+                        raise _refused(why, "C2PA_SIGNING_FAILED") from error
                 if sink.refusal is not None:
                     raise sink.refusal
             os.replace(signed, part)

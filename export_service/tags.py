@@ -18,6 +18,7 @@ MAX_BPM = 1000.0
 BPM_DIGITS = 2
 """Of a measured tempo: more would only look exact."""
 UNKNOWN_MODEL = "unknown model"
+TITLE_BPM_DIGITS = 1
 MARKING = "AI-generated music"
 COMMENT = re.compile(rf"{MARKING}; generation=([0-9a-f-]{{36}}); attempt=(\d{{1,10}});")
 """How every comment begins; the library reads the attempt from it."""
@@ -61,7 +62,7 @@ class FileTags:
     @property
     def title(self) -> str:
         """What music players show."""
-        tempo = f"{self.bpm:g} BPM" if self.bpm else ""
+        tempo = f"{round(self.bpm, TITLE_BPM_DIGITS):g} BPM" if self.bpm else ""
         return ", ".join(filter(None, [self.genre, self.key, tempo])) or "Generated music"
 
     @property

@@ -195,5 +195,16 @@ def test_a_disk_that_is_full_while_signing_is_told_as_such(tmp_path, credentials
     assert sorted(path for path in os.listdir(tmp_path) if "part" in path) == ["a.part"]
 
 
+def test_a_file_that_can_not_be_signed_is_told_as_such(tmp_path, credentials):
+    made = credentials()
+    part = tmp_path / "a.part"
+    part.write_bytes(b"no audio at all")
+    with refused("the file can't be signed: .*DGX_MUSIC_C2PA_CERTIFICATE") as raised:
+        Signer(made.certificate, made.private_key).sign(part, "WAV", TAGS)
+    assert raised.value.reason == "C2PA_SIGNING_FAILED"
+    assert part.read_bytes() == b"no audio at all"
+    assert [path.name for path in tmp_path.glob("*.part")] == ["a.part"]
+
+
 def refused(match):
     return pytest.raises(FailedPrecondition, match=match)

@@ -54,6 +54,7 @@ def test_tempo_and_key_that_the_model_does_not_know_are_those_heard():
     unknown = replace(ALL, bpm=0.0, key="")
     tags = file_tags(unknown, ID, 1, "x", HEARD)
     assert (tags.bpm, tags.key) == (119.99, "Bb minor")
+    assert tags.title == "house, Bb minor, 120 BPM"
     tags = file_tags(unknown, ID, 1, "x", Analysis(None, None))
     assert (tags.bpm, tags.key) == (0.0, "")
     assert tags.title == "house"
