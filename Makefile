@@ -100,6 +100,11 @@ bench: install ## Measure the main job, as a user sees it
 bench-engine: setup-musicgen ## Measure the native engine, against audiocraft where it is installed: up to 10 minutes
 	@python -m benchmarks.engine
 
+.PHONY: bench-export
+bench-export: develop ## Measure export against pyloudnorm, libebur128 and ffmpeg, and analysis against librosa: 5 minutes
+	@python -m benchmarks.export
+	@python -m benchmarks.analysis
+
 .PHONY: clean
 clean: ## Remove .venv, the stubs and caches (not the data)
 	@rm -rf $(VENV) dgx_music/*/ .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
