@@ -103,6 +103,9 @@ class RenderFolder:
             os.replace(part, path)
             failpoint("export.after_render_rename")
             sync_folder(path.parent)
+        except OSError:
+            path.with_suffix(".json").unlink(missing_ok=True)
+            raise
         finally:
             figures.unlink(missing_ok=True)
         return path

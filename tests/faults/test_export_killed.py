@@ -123,7 +123,6 @@ async def test_attempts_at_once_and_a_kill(tmp_path: Path) -> None:
         landed = await asyncio.gather(*(attempt(client, number) for number in attempts))
         (name,) = (name for name in client.files() if name.startswith("outputs/"))
         assert sha256(tmp_path / name) == landed[-1]
-        assert set(landed[:-1]) & {"ATTEMPT_SUPERSEDED"}
         assert all(outcome == "ATTEMPT_SUPERSEDED" or len(outcome) == len(landed[-1]) for outcome in landed)
         process.kill()
     async with serving(tmp_path) as client:
