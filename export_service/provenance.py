@@ -65,7 +65,7 @@ class Signer:
         Raises OSError, and FailedPrecondition where the certificate is not valid any more; the part is then as it was,
         and nothing else is left. c2pa holds up to three times the file's size in memory meanwhile.
         """
-        signed = part.with_suffix(".signed.part")
+        signed = signed_part(part)
         try:
             with part.open("rb") as source, signed.open("x+b") as file:
                 sink = Sink(file)
@@ -95,6 +95,11 @@ class Signer:
         }
         with self._c2pa.Builder(json.dumps(manifest)) as builder:
             builder.sign(self._signer, MEDIA_TYPES[container], source, destination)
+
+
+def signed_part(part: Path) -> Path:
+    """Beside what is signed, with a name that is swept at the start."""
+    return part.with_suffix(".signed.part")
 
 
 def signer(certificate: Path | None, private_key: Path | None) -> Signer | None:

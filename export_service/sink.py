@@ -23,7 +23,7 @@ class Sink:
     def write(self, data: bytes) -> int:
         return self._unless_refused(self._file.write, data, otherwise=0)
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:  # Which c2pa wants to see, but has no need of.
         return self._unless_refused(self._file.read, size, otherwise=b"")
 
     def readinto(self, buffer: memoryview) -> int:

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from export_service import audio_file
 from export_service.audio_file import AudioFile
 from export_service.formats import FORMS
-from export_service.provenance import MEDIA_TYPES, Mark, Signer, signer
+from export_service.library import Library
+from export_service.provenance import MEDIA_TYPES, Mark, Signer, signed_part, signer
 from export_service.tags import FileTags
 from service_runtime.errors import FailedPrecondition
 from service_runtime.output import FileFormat
@@ -193,6 +194,15 @@ def test_a_disk_that_is_full_while_signing_is_told_as_such(tmp_path, credentials
     assert raised.value.errno == errno.EFBIG
     assert (tmp_path / "a.part").read_bytes() == content
     assert sorted(path for path in os.listdir(tmp_path) if "part" in path) == ["a.part"]
+
+
+def test_what_a_killed_process_was_signing_is_swept(tmp_path):
+    library = Library(tmp_path)
+    library.open()
+    for part in (library.part(TAGS.generation_id, 1), library.renders.part(TAGS.generation_id)):
+        signed_part(part).write_bytes(b"half")
+    library.open()
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_file_that_can_not_be_signed_is_told_as_such(tmp_path, credentials):

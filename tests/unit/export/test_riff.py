@@ -144,6 +144,7 @@ def test_a_clip_is_not_ours_to_mark(tmp_path):
     path = written(tmp_path / "a.wav", tags=None, measured=None)
     _, found, _ = walk(path)
     assert set(found) == {b"fmt ", b"data"}
+    assert AudioFile(FileFormat.WAV_PCM_24, RATE, 2, RATE, None, 7).marks == ()
 
 
 @pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.WAV_PCM_16])
