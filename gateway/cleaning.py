@@ -12,13 +12,16 @@ import grpc.aio
 
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.export.v1.export_pb2 import (
+    CLEANUP_REASON_MISSING,
     CLEANUP_REASON_ORPHAN,
+    FILE_CONDITION_MISSING,
     FILE_KIND_OUTPUT,
     CleanupRequest,
     CleanupResponse,
     DeleteFileRequest,
     LibraryFile,
     ListFilesRequest,
+    VerifyFilesRequest,
 )
 from dgx_music.storage.v1 import storage_pb2_grpc
 from dgx_music.storage.v1.storage_pb2 import (
@@ -29,6 +32,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     GetGenerationRequest,
 )
 from gateway.upstream import Upstream
+from gateway.verifying import verify
 
 PAGE = 500
 AT_ONCE = 8
@@ -55,8 +59,11 @@ class Cleaner:
             async with aclosing(self._orphans()) as orphans:
                 async for file in orphans:
                     told.add(file.generation_id)
-                    response = CleanupResponse(file=file, reason=CLEANUP_REASON_ORPHAN)
-                    yield await self._done(response)
+                    yield await self._done(CleanupResponse(file=file, reason=CLEANUP_REASON_ORPHAN))
+        if self._request.missing:
+            async with aclosing(self._missing()) as missing:
+                async for file in missing:
+                    yield await self._done(CleanupResponse(file=file, reason=CLEANUP_REASON_MISSING))
         chosen = CleanupRequest()
         chosen.CopyFrom(self._request)
         chosen.dry_run = True
@@ -107,6 +114,14 @@ class Cleaner:
             pages.page_token = page.next_page_token
             if not pages.page_token:
                 return
+
+    async def _missing(self) -> AsyncGenerator[LibraryFile, None]:
+        """The files that are not there of generations that are COMPLETED."""
+        looking = VerifyFilesRequest(presence_only=True)
+        async with aclosing(verify(self._storage, self._export, looking)) as responses:
+            async for response in responses:
+                if response.condition == FILE_CONDITION_MISSING and not response.render_id:
+                    yield LibraryFile(kind=FILE_KIND_OUTPUT, generation_id=response.generation_id)
 
     async def _row(self, generation_id: str) -> Generation | None:
         with _ignored(grpc.StatusCode.NOT_FOUND):
