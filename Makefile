@@ -104,6 +104,11 @@ bench-engine: setup-musicgen ## Measure the native engine, against audiocraft wh
 bench-storage: develop ## Measure storage at 1,000 to 1,000,000 generations, on SQLite and Postgres: up to 10 minutes
 	@python -m benchmarks.storage
 
+.PHONY: bench-export
+bench-export: develop ## Measure export against pyloudnorm, libebur128 and ffmpeg, and analysis against librosa: 5 minutes
+	@python -m benchmarks.export
+	@python -m benchmarks.analysis
+
 .PHONY: clean
 clean: ## Remove .venv, the stubs and caches (not the data)
 	@rm -rf $(VENV) dgx_music/*/ .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

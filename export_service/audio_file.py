@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from export_service import id3, ogg, riff, vorbis_comment
 from export_service.formats import FORMS, Form
 from export_service.loudness import Samples
-from export_service.ogg import set_serial
+from export_service.measurement import Measured
+from export_service.provenance import Mark, Signer
+from export_service.sink import Sink
+from export_service.tags import FileTags
 from service_runtime.output import FileFormat
 
 LARGEST_WAV_BYTES = 2**32 - 2**20
@@ -22,6 +24,15 @@ LARGEST_WAV_BYTES = 2**32 - 2**20
 SINK_BYTES = 1 << 20
 """libsndfile writes 8 KiB at a time; the disk gets this much."""
 FLOAT_BYTES = 4
+FILLER = "~"
+MARKS = {
+    "WAV": (Mark.INFO, Mark.BEXT),
+    "FLAC": (Mark.VORBIS_COMMENT,),
+    "OGG": (Mark.VORBIS_COMMENT,),
+    "MP3": (Mark.ID3,),
+}
+"""What says in a container that an AI made it."""
+CHANNEL_MODES = {1: "mono", 2: "stereo"}
 
 
 @dataclass(frozen=True)
@@ -32,9 +43,11 @@ class AudioFile:
     sample_rate_hz: int
     channels: int
     frames: int
-    tags: Mapping[str, str]
+    tags: FileTags | None
+    """None for what is not ours to mark: a clip."""
     seed: int
     """Of what is random in it, the dither and an Ogg stream's serial number: 0 or more."""
+    signer: Signer | None = None
 
     @property
     def form(self) -> Form:
@@ -48,8 +61,22 @@ class AudioFile:
         too_large = self.form.container == "WAV" and size > LARGEST_WAV_BYTES
         return "RF64" if too_large else self.form.container
 
-    def write(self, part: Path, blocks: Iterable[Samples], gain_db: float) -> None:
-        """Writes `blocks` ([frames, channels] each) times the gain to the new file `part`.
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """Where it says that an AI made it."""
+        if self.tags is None:
+            return ()
+        signed = self.signer is not None and self.signer.can_sign(self.container)
+        return (*MARKS[self.form.container], *([Mark.C2PA] if signed else []))
+
+    def sign(self, part: Path) -> None:
+        """Signs what was written, where it is to be; nothing may change it after that. Raises OSError."""
+        if self.signer is not None and self.tags is not None and self.signer.can_sign(self.container):
+            self.signer.sign(part, self.container, self.tags)
+
+    def write(self, part: Path, blocks: Iterable[Samples], gain_db: float, measured: Measured | None = None) -> None:
+        """Writes `blocks` ([frames, channels] each) times the gain to the new file `part`. `measured`: what it will
+        measure, which only a WAV file's tags tell.
 
         Byte for byte the same for the same arguments and the same libsndfile, however the blocks are cut but in Vorbis.
         Raises OSError where the disk refuses; the part is then left for the caller to remove.
@@ -57,8 +84,9 @@ class AudioFile:
         import soundfile
 
         quantise = quantiser(self.form.bits, gain_db, self.seed)
+        content = self._tags(measured)
         with part.open("x+b", buffering=SINK_BYTES) as raw:
-            sink = _Sink(raw)
+            sink = Sink(raw)
             try:
                 with soundfile.SoundFile(
                     sink,
@@ -69,8 +97,9 @@ class AudioFile:
                     format=self.container,
                     **self.form.quality,
                 ) as file:
-                    for name, value in self.tags.items():
-                        setattr(file, name, value)
+                    if content:
+                        # libsndfile can write few tags, but make room for all.
+                        file.title = FILLER * len(content)
                     for block in blocks:
                         file.write(quantise(block))
             except (soundfile.SoundFileError, AssertionError):
@@ -80,8 +109,34 @@ class AudioFile:
                 raise sink.refusal
         if self.form.container == "WAV" and not self.form.bits:
             _clear_peak_time(part)
-        if self.form.container == "OGG":
-            set_serial(part, self.seed % 2**32)
+        self._put(part, content)
+
+    def _tags(self, measured: Measured | None) -> bytes:
+        """All tags, in the form that the container has them in; empty where there are none."""
+        if self.tags is None:
+            return b""
+        match self.form.container:
+            case "WAV":
+                width = f"W={self.form.bits or FLOAT_BYTES * 8},M={CHANNEL_MODES[self.channels]}"
+                history = f"A=PCM,F={self.sample_rate_hz},{width},T={self.tags.generator}\r\n"
+                seconds = self.frames / self.sample_rate_hz
+                broadcast = riff.bext(self.tags, measured, history)
+                return broadcast + riff.acid(self.tags, seconds) + riff.info(self.tags)
+            case "MP3":
+                return id3.frames(self.tags)
+        return vorbis_comment.comments(self.tags)
+
+    def _put(self, part: Path, content: bytes) -> None:
+        """Puts the tags where libsndfile made room for them."""
+        match self.form.container:
+            case "OGG":
+                ogg.mend(part, self.seed % 2**32, content)
+            case "WAV" if content:
+                riff.replace_info(part, content)
+            case "FLAC" if content:
+                vorbis_comment.replace_in_flac(part, content)
+            case "MP3" if self.tags:
+                id3.replace(part, content, self.tags)
 
 
 def quantiser(bits: int, gain_db: float, dither_seed: int) -> Callable[[Samples], npt.NDArray[Any]]:
@@ -110,43 +165,10 @@ def quantiser(bits: int, gain_db: float, dither_seed: int) -> Callable[[Samples]
 
 
 def _clear_peak_time(path: Path) -> None:
-    """libsndfile puts the time of writing into the PEAK chunk of a float file."""
+    """libsndfile puts the time of writing into the PEAK chunk of a float file, which RF64 has none of."""
     with path.open("r+b") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", head)
+        for name, start, _ in riff.chunks(file):
             if name == b"PEAK":
-                file.seek(4, os.SEEK_CUR)  # Its version.
+                file.seek(start + 4)  # After its version.
                 file.write(bytes(4))
                 return
-            file.seek(size + size % 2, os.SEEK_CUR)
-
-
-class _Sink:
-    """A file that libsndfile writes through, and that keeps the disk's own word for why it refused.
-
-    libsndfile would say no more than "System error" for a full disk, and no exception passes through its callbacks.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.refusal: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        return self._unless_refused(self._file.write, data)
-
-    def readinto(self, buffer: memoryview) -> int:
-        return self._unless_refused(self._file.readinto, buffer)  # type: ignore[attr-defined]
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._unless_refused(self._file.seek, offset, whence)
-
-    def tell(self) -> int:
-        return self._unless_refused(self._file.tell)
-
-    def _unless_refused(self, operation: Callable[..., int], *arguments: object) -> int:
-        try:
-            return 0 if self.refusal else operation(*arguments)
-        except OSError as error:
-            self.refusal = error
-            return 0

@@ -103,7 +103,7 @@ class ClipImport:
         with disk_errors("writing the clip"):
             with source_file(self._upload, self._limits.seconds) as source:
                 audio = AudioFile(
-                    FileFormat.WAV_FLOAT, source.sample_rate_hz, source.channels, source.frames, tags={}, seed=0
+                    FileFormat.WAV_FLOAT, source.sample_rate_hz, source.channels, source.frames, tags=None, seed=0
                 )
                 audio.write(self._part, self._blocks(source, sha256.update), gain_db=0.0)
             self._library.land(self._part, self._clip_id, audio.form.extension, self._require_open)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from service_runtime.settings import Settings
@@ -20,3 +22,8 @@ class ExportSettings(Settings):
     """Largest file that is taken in as a clip. WAV's own bound is what programs write for "not known"."""
     max_clip_seconds: float = Field(default=600.0, ge=0.1, le=3600)
     """Longest clip."""
+    c2pa_certificate: Path | None = None
+    """Sign every file that can be (C2PA) with this PEM chain: the signer's certificate first, then those that vouch
+    for it, without the root. Needs the extra `c2pa`, and while it signs three times the file's size in memory."""
+    c2pa_private_key: Path | None = None
+    """The certificate's key, PEM without a password: ECDSA, RSA or Ed25519."""

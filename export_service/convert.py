@@ -17,6 +17,7 @@ from export_service.key import Key
 from export_service.listening import FinalAudio, Level, LiveAudio
 from export_service.measurement import Measured
 from export_service.normalization import Normalization, NormalizationMode
+from export_service.provenance import Mark
 from export_service.recording import Take
 from export_service.tags import MAX_BPM, Tags, clean_tags
 from export_service.tempo import Tempo
@@ -41,6 +42,13 @@ MODES = {
     NormalizationMode.NONE: export_pb2.NORMALIZATION_MODE_NONE,
     NormalizationMode.LINEAR: export_pb2.NORMALIZATION_MODE_LINEAR,
     NormalizationMode.LIMITED: export_pb2.NORMALIZATION_MODE_LIMITED,
+}
+MARKS = {
+    Mark.INFO: export_pb2.PROVENANCE_MARK_INFO,
+    Mark.BEXT: export_pb2.PROVENANCE_MARK_BEXT,
+    Mark.ID3: export_pb2.PROVENANCE_MARK_ID3,
+    Mark.VORBIS_COMMENT: export_pb2.PROVENANCE_MARK_VORBIS_COMMENT,
+    Mark.C2PA: export_pb2.PROVENANCE_MARK_C2PA,
 }
 
 
@@ -71,7 +79,7 @@ def to_take(header: audio_pb2.AudioHeader, field: str) -> Take:
 
 def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
     return clean_tags(
-        Tags(tags.model_name, tags.model_version, tags.genre, tags.bpm, tags.key, tags.license),
+        Tags(tags.model_name, tags.model_version, tags.genre, tags.bpm, tags.key, tags.license, tags.prompt),
         field,
     )
 
@@ -144,6 +152,7 @@ def from_finished(
         normalization=_normalization(finished.normalization),
         tempo=_tempo(analysis.tempo),
         key=_key(analysis.key),
+        marks=[MARKS[mark] for mark in finished.marks],
     )
 
 

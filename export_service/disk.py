@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from service_runtime.errors import ResourceExhausted, Unavailable
@@ -44,6 +44,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Removes the folder unless something is in it."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        sync_folder(folder.parent)
+
+
+def mark_used(path: Path) -> None:
+    """Has the file's time of modification say that it is used now; that of access says when anybody looked at it."""
+    with suppress(OSError):  # Of no weight beside the use.
+        os.utime(path)
 
 
 def sha256_of(path: Path) -> str:

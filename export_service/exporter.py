@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from export_service.clip import Clip, ClipImport, ClipLimits
-from export_service.disk import disk_errors
+from export_service.disk import disk_errors, mark_used
+from export_service.inventory import Inventory
 from export_service.library import CLIPS, Library, format_of
 from export_service.listening import FinalAudio, Level, LiveAudio
 from export_service.recording import Recording, Take, superseded
 from export_service.session import Finish, Session
 from export_service.spool import BYTES_PER_SAMPLE, SpoolFolder
 from export_service.threads import on_thread
+from export_service.usage import Usage
 from service_runtime.errors import Aborted, FailedPrecondition, NotFound, Unavailable
 from service_runtime.telemetry import get_logger
 
@@ -29,6 +31,7 @@ class Exporter:
 
     def __init__(self, data_dir: Path, spool_keep_seconds: float, clip_limits: ClipLimits) -> None:
         self.library = Library(data_dir)
+        self.inventory, self.usage = Inventory(data_dir), Usage()
         self._clips = Library(data_dir, CLIPS)
         self._clip_limits = clip_limits
         self._spools = SpoolFolder(data_dir / SPOOL)
@@ -130,24 +133,31 @@ class Exporter:
     async def path(self, generation_id: str, render_id: str = "") -> Path:
         """Where the finished file, a render of it, or the clip, is; raises NotFound."""
         with disk_errors("looking into the library"):
-            if render_id:
-                return await on_thread(self.library.renders.find, generation_id, render_id)
-            path = await on_thread(self._find, generation_id)
+            path = await on_thread(self._find, generation_id, render_id)
         if path is None:
             raise _no_file(generation_id)
         return path
 
-    async def delete(self, generation_id: str) -> None:
-        """Deletes the file and what is kept of its making, or the clip.
-
-        Raises FailedPrecondition while it is being made, NotFound where there is nothing.
-        """
+    def require_made(self, generation_id: str) -> None:
+        """Raises FailedPrecondition while the generation is being exported."""
         recording = self._recordings.get(generation_id)
         if recording is not None and recording.in_progress:
             raise FailedPrecondition(
                 f"generation {generation_id} is being exported; cancel it, or wait until it is finished",
                 reason="EXPORT_IN_PROGRESS",
             )
+
+    async def delete(self, generation_id: str, render_id: str = "") -> None:
+        """Deletes a render; without one the file, its renders and what is kept of its making, or the clip.
+
+        Raises FailedPrecondition while it is being made, NotFound where there is nothing.
+        """
+        if render_id:
+            with disk_errors("deleting the render"):
+                await on_thread(self.library.delete_render, generation_id, render_id)
+            return
+        self.require_made(generation_id)
+        recording = self._recordings.get(generation_id)
         kept = recording is not None and recording.landed
         with disk_errors("deleting the file"):
             if recording is not None and recording.landed:
@@ -158,8 +168,19 @@ class Exporter:
         if not (deleted or kept):
             raise _no_file(generation_id)
 
-    def _find(self, generation_id: str) -> Path | None:
-        return self.library.find(generation_id) or self._clips.find(generation_id)
+    def remove_empty_folders(self) -> None:
+        """Days on which nothing is left; blocks."""
+        self.library.remove_empty_folders()
+        self._clips.remove_empty_folders()
+
+    def _find(self, generation_id: str, render_id: str = "") -> Path | None:
+        """On a thread: the file that is going to be read."""
+        if not render_id and (output := self.library.find(generation_id)) is not None:
+            return output
+        path = self.library.renders.find(generation_id, render_id) if render_id else self._clips.find(generation_id)
+        if path is not None:
+            mark_used(path)
+        return path
 
     def _open(self) -> list[tuple[Recording, float]]:
         """On a thread: the recordings that can still be listened to, with their age."""

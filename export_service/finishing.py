@@ -12,6 +12,7 @@ from export_service.envelope import Blocks
 from export_service.levelling import level
 from export_service.measurement import Measured, Measurement
 from export_service.normalization import PROFILES, Aim, Normalization, NormalizationMode, Profile
+from export_service.provenance import Mark
 from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
 
 FRAMES_AT_ONCE = 65_536
@@ -36,6 +37,8 @@ class Finished:
     file: Measured
     """Of the file; a lossy one's as decoded."""
     normalization: Normalization
+    marks: tuple[Mark, ...]
+    """Where it says that an AI made it."""
 
 
 def aim_for(options: OutputOptions, default: Aim) -> Aim:
@@ -61,7 +64,7 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
     source = measurement.finish()
     levelled, turned_down_db = level(measurement, source, blocks, aim), 0.0
     for encoding in range(1, ENCODINGS_AT_MOST + 1):
-        audio.write(part, levelled.blocks(), levelled.gain_db - turned_down_db)
+        audio.write(part, levelled.blocks(), levelled.gain_db - turned_down_db, levelled.measured)
         measured = _measured(part) if audio.form.lossy else levelled.measured
         over_db = _over(measured, aim)
         if not audio.form.lossy or over_db <= 0 or encoding == ENCODINGS_AT_MOST:
@@ -72,6 +75,7 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
             levelled = level(measurement, source, blocks, lower)
         else:
             turned_down_db += over_db + ROOM_DB
+    audio.sign(part)
     return Finished(
         format=audio.format,
         sample_rate_hz=audio.sample_rate_hz,
@@ -82,6 +86,7 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
         source=source,
         file=measured,
         normalization=_told(levelled.normalization, aim, turned_down_db),
+        marks=audio.marks,
     )
 
 

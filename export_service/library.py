@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from export_service.disk import disk_errors, make_folder, sync_folder
+from export_service.disk import disk_errors, make_folder, remove_if_empty, sync_folder
 from export_service.formats import EXTENSIONS
 from export_service.render import RenderFolder
 from export_service.tags import COMMENT
 from service_runtime.errors import NotFound, Unavailable
+from service_runtime.failpoints import failpoint
 
 OUTPUTS, CLIPS = "outputs", "clips"
 LANDING = ".landing"
@@ -73,18 +74,24 @@ class Library:
         `permit` is asked right before the name is given, and raises to refuse. Of two attempts the newer one, which
         made the older one's permit void before it began, has the last word.
         """
+        failpoint("export.before_fsync")
         with part.open("rb") as file:
             os.fsync(file.fileno())
+        failpoint("export.after_fsync")
         with self._landing_lock:
             former = self.find(generation_id)
             path = (former or self._today(generation_id)).with_suffix(extension)
             make_folder(path.parent)
             permit()
-            os.replace(part, path)
             if former is not None:
-                if former != path:
-                    former.unlink()
-                self.renders.delete(generation_id)
+                self.renders.delete(generation_id)  # Before: what is broken off here leaves none of another file.
+            failpoint("export.before_rename")
+            os.replace(part, path)
+            failpoint("export.after_rename")
+            if former is not None:
+                for other in EXTENSIONS:  # All: one that was broken off here may have left another one.
+                    if other != extension:
+                        path.with_suffix(other).unlink(missing_ok=True)
             sync_folder(path.parent)
             self._remember(generation_id, path)
         return path
@@ -134,6 +141,18 @@ class Library:
             sync_folder(path.parent)
             self._forget(generation_id)
         return True
+
+    def delete_render(self, generation_id: str, render_id: str) -> None:
+        """Removes one render, durably; raises NotFound."""
+        with self._landing_lock:
+            self.renders.delete_one(generation_id, render_id)
+
+    def remove_empty_folders(self) -> None:
+        """Removes days, months and years that have no file any more."""
+        with self._landing_lock:
+            for depth in (DAYS, DAYS.rpartition("/")[0], DAYS.partition("/")[0]):
+                for folder in self._outputs.glob(depth):
+                    remove_if_empty(folder)
 
     def _today(self, generation_id: str) -> Path:
         return self._outputs / datetime.now(UTC).strftime("%Y/%m/%d") / generation_id

@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from export_service.disk import make_folder, sync_folder
+from export_service.disk import make_folder, remove_if_empty, sync_folder
 from export_service.finishing import Finished
 from export_service.formats import EXTENSIONS
 from export_service.normalization import Aim
 from service_runtime.errors import NotFound
+from service_runtime.failpoints import failpoint
 from service_runtime.output import FileFormat
 
 RENDERS = "renders"
@@ -60,6 +62,8 @@ class RenderFolder:
         """Makes the folder and removes what an earlier process did not land."""
         make_folder(self._landing)
         for part in self._landing.glob("*.part"):
+            for figures in self._folder.glob(f"*/{part.stem}.json"):  # They were put in place first.
+                figures.unlink()
             part.unlink()
 
     def part(self, render_id: str) -> Path:
@@ -88,16 +92,38 @@ class RenderFolder:
         figures = part.with_suffix(".json.part")
         try:
             figures.write_bytes(FIGURES.dump_json(finished))
+            failpoint("export.before_render_fsync")
             for written in (figures, part):
                 with written.open("rb") as file:
                     os.fsync(file.fileno())
+            failpoint("export.after_render_fsync")
             make_folder(path.parent)
             os.replace(figures, path.with_suffix(".json"))
+            failpoint("export.before_render_rename")
             os.replace(part, path)
+            failpoint("export.after_render_rename")
             sync_folder(path.parent)
+        except OSError:
+            path.with_suffix(".json").unlink(missing_ok=True)
+            raise
         finally:
             figures.unlink(missing_ok=True)
         return path
+
+    def of(self, generation_id: str) -> Iterator[tuple[str, Path, str]]:
+        """The generation's renders: id, file, and its SHA-256 when it landed; empty where no figures tell that."""
+        for path in sorted((self._folder / generation_id).glob("*")):
+            if path.suffix in EXTENSIONS:
+                render = self.made_before(generation_id, path.stem)
+                yield path.stem, path, "" if render is None else render.finished.file_sha256
+
+    def delete_one(self, generation_id: str, render_id: str) -> None:
+        """Removes the render and its figures; raises NotFound."""
+        path = self.find(generation_id, render_id)
+        path.unlink()
+        path.with_suffix(".json").unlink(missing_ok=True)
+        sync_folder(path.parent)
+        remove_if_empty(path.parent)
 
     def delete(self, generation_id: str) -> None:
         """Removes all renders of the generation."""

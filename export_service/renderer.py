@@ -22,8 +22,9 @@ from export_service.library import Library, file_errors, format_of
 from export_service.loudness import Samples
 from export_service.measurement import Measurement
 from export_service.normalization import Aim
+from export_service.provenance import Signer
 from export_service.render import Render, RenderOptions
-from export_service.tags import info_of
+from export_service.tags import FileTags
 from export_service.threads import on_thread
 from service_runtime.errors import NotFound, Unavailable
 from service_runtime.output import OutputOptions
@@ -42,8 +43,8 @@ AT_ONCE = 2
 class Renderer:
     """Lives on the event loop; the work is done on threads of its own, so that listeners need not wait for it."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, library: Library, signer: Signer | None = None) -> None:
+        self._library, self._signer = library, signer
         self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="render")
         self._under_way: dict[str, asyncio.Task[Render]] = {}
         self._draining = False
@@ -103,7 +104,10 @@ class Renderer:
         path, part = self._find(generation_id), self._library.renders.part(render_id)
         try:
             with file_errors(path), path.open("rb") as source:
-                finished = self._write(part, render_id, options, partial(_opened, path, source))
+                opened = partial(_opened, path, source)
+                with opened() as file:
+                    tags = FileTags.of_comment(file.comment, generation_id)
+                finished = self._write(part, render_id, options, opened, tags)
                 with disk_errors("writing the render"), self._library.unchanged(generation_id, source):
                     landed = self._library.renders.land(
                         part, generation_id, render_id, FORMS[options.format].extension, finished
@@ -113,22 +117,26 @@ class Renderer:
         log.info("rendered", generation_id=generation_id, render_id=render_id, format=options.format.value)
         return Render(render_id, landed, finished)
 
-    def _write(self, part: Path, render_id: str, options: RenderOptions, source: Source) -> Finished:
+    def _write(self, part: Path, render_id: str, options: RenderOptions, source: Source, tags: FileTags) -> Finished:
         with disk_errors("writing the render"):
             measurement = Measurement(options.sample_rate_hz, options.channels, part.parent)
         with closing(measurement):
-            return self._finish(part, render_id, options, source, measurement)
+            return self._finish(part, render_id, options, source, tags, measurement)
 
     def _finish(
-        self, part: Path, render_id: str, options: RenderOptions, source: Source, measurement: Measurement
+        self,
+        part: Path,
+        render_id: str,
+        options: RenderOptions,
+        source: Source,
+        tags: FileTags,
+        measurement: Measurement,
     ) -> Finished:
         frames = 0
         for block in self._blocks(source, options):
             with disk_errors("writing the render"):
                 measurement.feed(block)
             frames += len(block)
-        with source() as file:
-            tags = info_of(file)
         audio = AudioFile(
             format=options.format,
             sample_rate_hz=options.sample_rate_hz,
@@ -136,6 +144,7 @@ class Renderer:
             frames=frames,
             tags=tags,
             seed=uuid.UUID(render_id).int,
+            signer=self._signer,
         )
         with disk_errors("writing the render"):
             return finish(part, audio, measurement, options.aim, lambda: self._blocks(source, options))

@@ -13,6 +13,7 @@ from export_service.config import ExportSettings
 from export_service.exporter import Exporter
 from export_service.loudness import warm_up
 from export_service.normalization import Aim
+from export_service.provenance import signer
 from export_service.renderer import Renderer
 from export_service.service import ExportServicer
 from service_runtime.server import serve_until_signalled
@@ -31,12 +32,14 @@ class ExportServer:
             settings.spool_keep_seconds,
             ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
         )
-        self._renderer = Renderer(self._exporter.library)
+        self._signer = signer(settings.c2pa_certificate, settings.c2pa_private_key)
+        self._renderer = Renderer(self._exporter.library, self._signer)
         self._servicer = ExportServicer(
             self._exporter,
             self._renderer,
             Aim(settings.target_lufs, settings.ceiling_dbtp),
             generator=f"dgx-music {version('dgx-music')}",
+            signer=self._signer,
         )
         self._warming: asyncio.Task[None] | None = None
 

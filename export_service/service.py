@@ -10,16 +10,22 @@ import grpc.aio
 import structlog
 
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
-from export_service import convert
+from export_service import convert, convert_library
+from export_service.cleanup import Cleanup
 from export_service.conversion import converted
+from export_service.disk import disk_errors
 from export_service.download import download
 from export_service.exporter import Exporter
+from export_service.inventory import Page, contents
 from export_service.listening import FinalAudio, LiveAudio
 from export_service.normalization import Aim
+from export_service.provenance import Signer
 from export_service.renderer import Renderer
 from export_service.session import Finish, Landed, Session
+from export_service.statistics import statistics
 from export_service.threads import on_thread
 from export_service.upload import Upload, file_data
+from export_service.verification import verify
 from export_service.waveform import waveform
 from service_runtime.output_messages import options_of
 from service_runtime.pcm import PcmWriter
@@ -33,8 +39,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     """dgx_music.export.v1.ExportService."""
 
-    def __init__(self, exporter: Exporter, renderer: Renderer, aim: Aim, generator: str) -> None:
-        self._exporter, self._renderer, self._aim, self._generator = exporter, renderer, aim, generator
+    def __init__(self, exporter: Exporter, renderer: Renderer, aim: Aim, generator: str, signer: Signer | None) -> None:
+        self._exporter, self._renderer, self._cleanup = exporter, renderer, Cleanup(exporter)
+        self._aim, self._generator, self._signer = aim, generator, signer
 
     async def Export(
         self, request_iterator: AsyncIterator[export_pb2.ExportRequest], context: Context
@@ -45,7 +52,7 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         options = options_of(header.output, "header.output")
         tags = convert.to_tags(header.tags, "header.tags")
         tempo_hint_bpm = convert.to_tempo_hint(header.tempo_hint_bpm, "header.tempo_hint_bpm")
-        finish = Finish(options, tags, self._aim, self._generator, tempo_hint_bpm)
+        finish = Finish(options, tags, self._aim, self._generator, tempo_hint_bpm, self._signer)
         with structlog.contextvars.bound_contextvars(generation_id=take.generation_id, attempt=take.attempt):
             async with self._exporter.session(take, finish) as session:
                 landed = await session.unless_broken_off(_receive(upload, session))
@@ -58,7 +65,8 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         generation_id = convert.to_generation_id(request.generation_id)
         options = options_of(request.output, "output")
         as_it_is = Aim(None, self._aim.ceiling_dbtp)
-        render = await self._renderer.render(generation_id, options, as_it_is)
+        with self._exporter.usage.reading(generation_id):
+            render = await self._renderer.render(generation_id, options, as_it_is)
         path = self._exporter.library.relative(render.path)
         return export_pb2.RenderResponse(render_id=render.render_id, file=convert.from_finished(render.finished, path))
 
@@ -78,51 +86,91 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         generation_id = convert.to_generation_id(request.generation_id)
         level = convert.to_level(request.level, "level")
         wait_seconds = convert.to_wait_seconds(request.wait_seconds)
+        render_id = convert.to_render_id(request.render_id, level)
         found: LiveAudio | FinalAudio
-        if render_id := convert.to_render_id(request.render_id, level):
-            found = await self._exporter.render_audio(generation_id, render_id)
-        else:
-            found = await self._exporter.audio(generation_id, level, wait_seconds)
-        audio = converted(found, conversion)
-        audio.require_start(start_frame)
-        yield export_pb2.StreamAudioResponse(header=convert.from_audio(audio))
-        writer = PcmWriter(audio.take.channels, start_frame)
-        async with aclosing(audio.blocks(start_frame)) as blocks:
-            async for pcm in blocks:
-                for chunk in writer.chunks(pcm):
-                    yield export_pb2.StreamAudioResponse(chunk=chunk)
-        yield export_pb2.StreamAudioResponse(end=writer.end())
+        with self._exporter.usage.reading(generation_id, render_id):
+            if render_id:
+                found = await self._exporter.render_audio(generation_id, render_id)
+            else:
+                found = await self._exporter.audio(generation_id, level, wait_seconds)
+            audio = converted(found, conversion)
+            audio.require_start(start_frame)
+            yield export_pb2.StreamAudioResponse(header=convert.from_audio(audio))
+            writer = PcmWriter(audio.take.channels, start_frame)
+            async with aclosing(audio.blocks(start_frame)) as blocks:
+                async for pcm in blocks:
+                    for chunk in writer.chunks(pcm):
+                        yield export_pb2.StreamAudioResponse(chunk=chunk)
+            yield export_pb2.StreamAudioResponse(end=writer.end())
 
     async def Download(
         self, request: export_pb2.DownloadRequest, context: Context
     ) -> AsyncIterator[export_pb2.DownloadResponse]:
         start_byte = convert.to_start(request.start_byte, "start_byte")
         byte_count = convert.to_start(request.byte_count, "byte_count")
-        path = await self._exporter.path(
-            convert.to_generation_id(request.generation_id), convert.to_render_id(request.render_id)
-        )
-        async with download(path, start_byte, byte_count) as file, aclosing(file.messages()) as messages:
-            response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.file_size_bytes)
-            async for response.data in messages:
-                yield response
-                response = export_pb2.DownloadResponse()
+        which = convert.to_generation_id(request.generation_id), convert.to_render_id(request.render_id)
+        with self._exporter.usage.reading(*which):
+            path = await self._exporter.path(*which)
+            async with download(path, start_byte, byte_count) as file, aclosing(file.messages()) as messages:
+                response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.file_size_bytes)
+                async for response.data in messages:
+                    yield response
+                    response = export_pb2.DownloadResponse()
 
     async def GetWaveform(
         self, request: export_pb2.GetWaveformRequest, context: Context
     ) -> export_pb2.GetWaveformResponse:
         points = convert.to_points(request.points)
-        path = await self._exporter.path(
-            convert.to_generation_id(request.generation_id), convert.to_render_id(request.render_id)
-        )
-        return convert.from_waveform(await on_thread(waveform, path, points))
+        which = convert.to_generation_id(request.generation_id), convert.to_render_id(request.render_id)
+        with self._exporter.usage.reading(*which):
+            path = await self._exporter.path(*which)
+            return convert.from_waveform(await on_thread(waveform, path, points))
 
     async def DeleteFile(
         self, request: export_pb2.DeleteFileRequest, context: Context
     ) -> export_pb2.DeleteFileResponse:
         generation_id = convert.to_generation_id(request.generation_id)
-        await self._exporter.delete(generation_id)
-        log.info("deleted", generation_id=generation_id)
+        render_id = convert.to_render_id(request.render_id)
+        await self._cleanup.delete(generation_id, render_id, only_if_unused=request.only_if_unused)
+        log.info("deleted", generation_id=generation_id, render_id=render_id)
         return export_pb2.DeleteFileResponse()
+
+    async def ListFiles(self, request: export_pb2.ListFilesRequest, context: Context) -> export_pb2.ListFilesResponse:
+        kinds, page = convert_library.to_kinds(request.kinds), Page(request.page_size, request.page_token)
+        relative = self._exporter.library.relative
+
+        def look() -> export_pb2.ListFilesResponse:
+            with disk_errors("listing the library"):
+                found, token = self._exporter.inventory.page(kinds, page)
+                files = [convert_library.from_file(file, relative, contents(file.path)) for file in found]
+                return export_pb2.ListFilesResponse(files=files, next_page_token=token)
+
+        return await on_thread(look)
+
+    async def GetLibraryStatistics(
+        self, request: export_pb2.GetLibraryStatisticsRequest, context: Context
+    ) -> export_pb2.GetLibraryStatisticsResponse:
+        with disk_errors("looking through the library"):
+            return convert_library.from_statistics(await on_thread(statistics, self._exporter.inventory))
+
+    async def VerifyFiles(
+        self, request: export_pb2.VerifyFilesRequest, context: Context
+    ) -> AsyncIterator[export_pb2.VerifyFilesResponse]:
+        library = self._exporter.library
+        for generation_id, sha256 in convert_library.to_expected(request.files):
+            found = verify(library, generation_id, sha256, presence_only=request.presence_only)
+            while (verified := await on_thread(next, found, None)) is not None:
+                yield convert_library.from_verified(verified, library.relative)
+
+    async def Cleanup(
+        self, request: export_pb2.CleanupRequest, context: Context
+    ) -> AsyncIterator[export_pb2.CleanupResponse]:
+        policy = convert_library.to_policy(request)
+        async with aclosing(self._cleanup.run(policy, dry_run=request.dry_run)) as cleaned:
+            async for one in cleaned:
+                if not request.dry_run and not one.kept_because:
+                    log.info("cleaned up", file_path=str(one.file.path), reason=one.reason.value)
+                yield convert_library.from_cleaned(one, self._exporter.library.relative)
 
 
 async def _receive(upload: Upload, session: Session) -> Landed:

@@ -22,9 +22,10 @@ from export_service.library import Library
 from export_service.loudness import Samples
 from export_service.measurement import Measurement
 from export_service.normalization import Aim
+from export_service.provenance import Signer
 from export_service.recording import Recording
 from export_service.spool import BYTES_PER_SAMPLE
-from export_service.tags import Tags, info_tags
+from export_service.tags import Tags, file_tags
 from service_runtime.errors import Aborted, DataLoss, InvalidArgument, ServiceError
 from service_runtime.output import OutputOptions
 from service_runtime.telemetry import get_logger
@@ -50,6 +51,7 @@ class Finish:
     """Our own name and version."""
     tempo_hint_bpm: float = 0.0
     """The tempo that was asked for; 0 if none was."""
+    signer: Signer | None = None
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,9 @@ class Session:
             sample_rate_hz=self._rate,
             channels=self._channels,
             frames=self._converter.out_frames,
-            tags=info_tags(self._finish.tags, take.generation_id, take.attempt, self._finish.generator),
+            tags=file_tags(self._finish.tags, take.generation_id, take.attempt, self._finish.generator, analysis),
             seed=uuid.UUID(take.generation_id).int,
+            signer=self._finish.signer,
         )
         with disk_errors("writing the file"):
             finished = finish(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway import database_commands, model_commands
+from gateway import database_commands, library_commands, model_commands
 from gateway.needs import ALL, LIBRARY
 from gateway.options import (
     MAX_SEED,
@@ -43,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(model_commands.app, name="models")
+app.add_typer(library_commands.app, name="files")
 app.add_typer(database_commands.app, name="db")
 
 

@@ -35,6 +35,7 @@ def facts_of(generation: Generation, file: str, copy: str = "") -> Facts:
         ("continues", _continuation(generation)),
         ("model", escaped(f"{generation.model_name} {generation.model_version}".rstrip())),
         ("made in", _speed(generation)),
+        ("marked", _marked(generation)),
         ("id", generation.id),
     )
 
@@ -123,6 +124,12 @@ def _dynamics(generation: Generation) -> str:
     ratio = _figure(generation, "peak_to_loudness_lu", "peak {:.1f} LU above loudness")
     limited = _figure(generation, "largest_reduction_db", "limited by up to {:.1f} dB")
     return ", ".join(filter(None, [ratio, _figure(generation, "rms_dbfs", "{:.1f} dBFS RMS"), limited]))
+
+
+def _marked(generation: Generation) -> str:
+    """Where the file says that an AI made it."""
+    marks = _text(generation, "provenance")
+    return f"AI-generated, in {marks.replace('_', ' ')}" if marks else ""
 
 
 def _speed(generation: Generation) -> str:

@@ -17,8 +17,10 @@ from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.ability import require_able
+from gateway.cleaning import Cleaner
 from gateway.listening import listen
 from gateway.upstream import RENDER_SECONDS, Upstream
+from gateway.verifying import verify
 from service_runtime.errors import FailedPrecondition, InvalidArgument
 from service_runtime.status import read_failure
 
@@ -142,6 +144,45 @@ class MusicServicer(MusicServiceServicer):
 
     async def Render(self, request: export.RenderRequest, context: Context) -> export.RenderResponse:
         return await self._export.ask(self._export.stub.Render, request, RENDER_SECONDS)
+
+    async def DeleteFile(self, request: export.DeleteFileRequest, context: Context) -> export.DeleteFileResponse:
+        if not request.render_id and await self._is_generation(request.generation_id):
+            raise FailedPrecondition(
+                f"{request.generation_id} is a generation, whose file goes with it: delete the generation",
+                reason="NOT_A_CLIP",
+                metadata={"id": request.generation_id},
+            )
+        return await self._export.ask(self._export.stub.DeleteFile, request)
+
+    async def _is_generation(self, generation_id: str) -> bool:
+        try:
+            await self._storage.ask(self._storage.stub.GetGeneration, storage.GetGenerationRequest(id=generation_id))
+        except grpc.aio.AioRpcError as error:
+            # What is no id, export refuses by the name that its field has here.
+            if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+                raise
+            return False
+        return True
+
+    async def ListFiles(self, request: export.ListFilesRequest, context: Context) -> export.ListFilesResponse:
+        return await self._export.ask(self._export.stub.ListFiles, request)
+
+    async def GetLibraryStatistics(
+        self, request: export.GetLibraryStatisticsRequest, context: Context
+    ) -> export.GetLibraryStatisticsResponse:
+        return await self._export.ask(self._export.stub.GetLibraryStatistics, request)
+
+    async def VerifyFiles(
+        self, request: export.VerifyFilesRequest, context: Context
+    ) -> AsyncIterator[export.VerifyFilesResponse]:
+        async with aclosing(verify(self._storage, self._export, request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def Cleanup(self, request: export.CleanupRequest, context: Context) -> AsyncIterator[export.CleanupResponse]:
+        async with aclosing(Cleaner(self._storage, self._export, request).run()) as responses:
+            async for response in responses:
+                yield response
 
     async def CancelGeneration(
         self, request: storage.CancelGenerationRequest, context: Context

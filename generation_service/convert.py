@@ -101,6 +101,7 @@ def export_header(generation: storage_pb2.Generation, handle: GenerationHandle) 
             bpm=float(known.get("bpm", 0.0)),
             key=str(known.get("key", "")),
             license=handle.info.licence,
+            prompt=generation.prompt if generation.output.tag_prompt else "",
         ),
         tempo_hint_bpm=float(known.get("bpm", parse_prompt(generation.prompt).bpm or 0.0)),
     )
@@ -145,6 +146,9 @@ def _metadata(
         "largest_reduction_db": normalization.largest_reduction_db,
         "limited_share": normalization.limited_share,
     }
+    known["provenance"] = ", ".join(
+        export_pb2.ProvenanceMark.Name(mark).removeprefix("PROVENANCE_MARK_") for mark in exported.marks
+    )
     if normalization.reason:
         known["normalization_reason"] = normalization.reason
     if handle.parameters.prompt_audio is not None:

@@ -55,6 +55,8 @@ class OutputOptions:
     """Not beside `target_lufs`."""
     target_lufs: float | None = None
     ceiling_dbtp: float | None = None
+    tag_prompt: bool = False
+    """Write the prompt into the file's tags."""
 
     def check(self, field: str) -> None:
         """Raises InvalidArgument for the first option, named under `field`, that can't be."""

@@ -28,6 +28,7 @@ def options_of(message: audio_pb2.OutputOptions, field: str) -> OutputOptions:
         profile=PROFILE_OF.get(message.profile),
         target_lufs=message.target_lufs if asked == "target_lufs" else None,
         ceiling_dbtp=message.ceiling_dbtp if message.HasField("ceiling_dbtp") else None,
+        tag_prompt=message.tag_prompt,
     )
     options.check(field)
     return options
@@ -43,4 +44,5 @@ def message_of(options: OutputOptions) -> audio_pb2.OutputOptions:
         profile=None if profile is None else f"LOUDNESS_PROFILE_{profile.name}",
         target_lufs=options.target_lufs,
         ceiling_dbtp=options.ceiling_dbtp,
+        tag_prompt=options.tag_prompt,
     )

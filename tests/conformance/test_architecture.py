@@ -33,7 +33,18 @@ ONLY_IN = {
 WIRE = {"grpc", "google", "grpc_status", "grpc_health", "dgx_music"}
 """What the domain knows nothing of."""
 
-AT_THE_WIRE = {"server", "service", "convert", "worker", "job", "lease", "source", "upload", "__init__"}
+AT_THE_WIRE = {
+    "server",
+    "service",
+    "convert",
+    "convert_library",
+    "worker",
+    "job",
+    "lease",
+    "source",
+    "upload",
+    "__init__",
+}
 """Modules of a service that are not its domain."""
 
 

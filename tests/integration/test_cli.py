@@ -81,6 +81,7 @@ def test_a_finished_wav_and_all_that_is_told_of_it(shell: Shell, tmp_path: Path)
 
     [shown] = shell.generations("show", told["id"])
     assert shown.metadata["bpm"] == 130
+    assert re.search("marked +AI-generated, in INFO, BEXT", shell.run("show", told["id"]).stdout)
 
     saved = tmp_path / "saved.wav"
     assert shell.run("download", told["id"], "-o", str(saved)).stdout.strip() == str(saved)

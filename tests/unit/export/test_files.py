@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -16,12 +15,11 @@ from export_service import disk
 from export_service.disk import sha256_of
 from export_service.library import Library, attempt_of, format_of
 from export_service.spool import SpoolFolder
-from export_service.tags import Tags, clean_tags, info_tags
+from export_service.tags import FileTags
 from export_service.waveform import waveform
-from service_runtime.errors import Aborted, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from service_runtime.errors import Aborted, NotFound, ResourceExhausted, Unavailable
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
-PLAIN = Tags("sketch", "1", "", 0.0, "", "")
 
 
 def permitted():
@@ -111,9 +109,9 @@ def test_a_damaged_file_can_be_exported_again(library):
 
 def test_attempt_and_format_stand_in_the_file(tmp_path):
     path = tmp_path / "a.wav"
-    tags = info_tags(Tags("a; attempt=9;", "", "", 0, "", ""), ID, 4, "dgx-music 1")
+    tags = FileTags(ID, 4, "dgx-music 1", "a")
     with soundfile.SoundFile(path, "w", samplerate=32_000, channels=2, subtype="PCM_24") as file:
-        file.comment = tags["comment"]
+        file.comment = tags.comment
         file.write(np.zeros((321, 2)))
     assert attempt_of(path) == 4
     form = format_of(path)
@@ -184,36 +182,6 @@ def test_spool_folder_sweeps_what_broke_off_and_ignores_strangers(tmp_path):
     folder.open()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.pcm"]
     assert list(folder.kept()) == []
-
-
-def test_tags_mark_the_file_as_made_by_an_ai():
-    written = info_tags(Tags("sketch", "1.0", "house", 124.5, "C minor", "CC0"), ID, 2, "dgx-music 0.1")
-    assert written == {
-        "title": "house, C minor, 124.5 BPM",
-        "artist": "sketch 1.0 (AI)",
-        "comment": f"AI-generated music; generation={ID}; attempt=2; generator=dgx-music 0.1; model=sketch 1.0; "
-        "bpm=124.5; key=C minor",
-        "software": "dgx-music 0.1",
-        "genre": "house",
-        "copyright": "CC0",
-    }
-    assert "copyright" not in info_tags(PLAIN, ID, 1, "x")
-
-
-def test_tags_are_cleaned_rather_than_refused():
-    cleaned = clean_tags(Tags("", "1\x00\r\n2", "\u202elo-fi\t " + "x" * 500, 90, "  C   minor ", ""), "tags")
-    assert cleaned.model_name == "unknown model"
-    assert cleaned.model_version == "1 2"
-    assert cleaned.genre.startswith("lo-fi xxx")
-    assert len(cleaned.genre) == 200
-    assert cleaned.key == "C minor"
-
-
-@pytest.mark.parametrize("bpm", [math.nan, math.inf, -1.0, 1001.0])
-def test_a_tempo_that_is_none_is_refused(bpm):
-    with pytest.raises(InvalidArgument) as raised:
-        clean_tags(Tags("a", "", "", bpm, "", ""), "header.tags")
-    assert raised.value.field == "header.tags.bpm"
 
 
 @pytest.fixture

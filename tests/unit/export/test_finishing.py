@@ -21,7 +21,7 @@ def finished(path, samples, format_, aim):
     measurement = Measurement(RATE, 2, path.parent)
     measurement.feed(samples)
     try:
-        audio = AudioFile(format_, RATE, 2, len(samples), {}, 1)
+        audio = AudioFile(format_, RATE, 2, len(samples), None, 1)
         return finish(path, audio, measurement, aim, lambda: iter([samples]))
     finally:
         measurement.close()

@@ -21,7 +21,7 @@ FLAC = OutputOptions(FileFormat.FLAC_24)
 
 def land(library, samples, attempt=1):
     part = library.part(ID, attempt)
-    AudioFile(FileFormat.WAV_PCM_24, 32_000, 2, len(samples), {}, 0).write(part, [samples], 0.0)
+    AudioFile(FileFormat.WAV_PCM_24, 32_000, 2, len(samples), None, 0).write(part, [samples], 0.0)
     return library.land(part, ID, ".wav", lambda: None)
 
 

@@ -41,3 +41,9 @@ def test_dynamics() -> None:
     assert told(rms_dbfs=-80.0)["dynamics"] == "-80.0 dBFS RMS"
     assert told(rms_dbfs=-18.0, largest_reduction_db=2.34)["dynamics"] == "-18.0 dBFS RMS, limited by up to 2.3 dB"
     assert told()["dynamics"] == ""
+
+
+def test_where_the_file_is_marked() -> None:
+    assert told(provenance="INFO, BEXT, C2PA")["marked"] == "AI-generated, in INFO, BEXT, C2PA"
+    assert told(provenance="VORBIS_COMMENT")["marked"] == "AI-generated, in VORBIS COMMENT"
+    assert told()["marked"] == ""

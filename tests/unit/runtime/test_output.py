@@ -31,7 +31,7 @@ def test_what_audio_becomes(options: OutputOptions, source: tuple[int, int], bec
     [
         OutputOptions(),
         OutputOptions(FileFormat.MP3, 44_100, 1, LoudnessProfile.NONE, None, 0.0),
-        OutputOptions(FileFormat.WAV_FLOAT, 0, 2, None, -70.0, None),
+        OutputOptions(FileFormat.WAV_FLOAT, 0, 2, None, -70.0, None, tag_prompt=True),
     ],
 )
 def test_there_and_back_again(options: OutputOptions) -> None:

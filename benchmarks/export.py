@@ -1,0 +1,139 @@
+"""Export against what else brings a file to a level: `make bench-export`. Prints Markdown, ratios first.
+
+    python -m benchmarks.export [--seconds 30,300,3600] [--rounds 3] [--paths linear,limited] [--only-ours]
+
+Ours is the whole of it: a stream over gRPC to a server in a process of its own, up to the answer that the file has
+landed, with true peak, tempo, key, spool, fsync, SHA-256. The others get a file and leave one: pyloudnorm + soundfile
+load it, measure, apply a gain and write, without a look at the peaks; ffmpeg's loudnorm takes two passes (left out
+of the longest, and where it is not installed). Sides take turns; figures are medians of the rounds, of the longest
+one round. Memory is a process's peak above what it had when it was ready, or for ffmpeg all of it. Where other work
+runs on the machine, time on the processor says more than the clock: "a CPU second" is the server's, in all its threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+
+from benchmarks.export_runners import (
+    PATHS,
+    RATE_HZ,
+    Figures,
+    export_server,
+    ffmpeg,
+    meter_speeds,
+    ours,
+    pyloudnorm,
+    write_input,
+)
+
+WARM_UP_SECONDS = 5
+ONE_ROUND_FROM_SECONDS = 1800
+FFMPEG_AT_MOST_SECONDS = 300
+METERED_SECONDS = 300
+TARGETS = {"linear": "≥ 400×", "limited": "≥ 120×"}
+
+Table = dict[tuple[str, str, int], Figures]
+"""By path, side and length."""
+
+
+async def measure(folder: Path, paths: Sequence[str], lengths: Sequence[int], rounds: int, *, others: bool) -> Table:
+    """Medians of all."""
+    table: Table = {}
+    async with export_server(folder / "data") as server:
+        for path in paths:
+            await ours(server, path, WARM_UP_SECONDS)
+            for seconds in lengths:
+                runs = defaultdict(list)
+                file = folder / f"{path}.wav"
+                if others:
+                    write_input(file, path, seconds)
+                for _ in range(1 if seconds >= ONE_ROUND_FROM_SECONDS else rounds):
+                    runs["ours"].append(await ours(server, path, seconds))
+                    if others:
+                        runs["pyloudnorm"].append(pyloudnorm(file))
+                    if others and which("ffmpeg") and seconds <= FFMPEG_AT_MOST_SECONDS:
+                        runs["ffmpeg"].append(ffmpeg(file))
+                file.unlink(missing_ok=True)
+                for side, figures in runs.items():
+                    table[path, side, seconds] = Figures(*map(statistics.median, zip(*figures, strict=True)))
+    return table
+
+
+def report(table: Table, paths: Sequence[str], lengths: Sequence[int]) -> None:
+    """Prints a table a path."""
+    titles = {"ours": "ours", "pyloudnorm": "pyloudnorm + soundfile", "ffmpeg": "ffmpeg loudnorm, two passes"}
+    for path in paths:
+        print(f"\n| {path} | {' | '.join(_length(seconds) for seconds in lengths)} |")
+        print(f"| --- |{' ---: |' * len(lengths)}")
+
+        def row(title: str, cells: Sequence[str]) -> None:
+            if any(cells):
+                print(f"| {title} | {' | '.join(cells)} |")
+
+        sides = [side for side in titles if any((path, side, seconds) in table for seconds in lengths)]
+        for side in sides[1:]:
+            pairs = [(table[path, "ours", seconds], table.get((path, side, seconds))) for seconds in lengths]
+            row(
+                f"ours / {titles[side]}, speed",
+                [f"**{other.wall_seconds / own.wall_seconds:.2f}×**" if other else "" for own, other in pairs],
+            )
+            row(
+                f"{titles[side]} / ours, memory",
+                [f"**{other.peak_mb / own.peak_mb:.1f}×**" if other else "" for own, other in pairs],
+            )
+        for side in sides:
+            found = [table.get((path, side, seconds)) for seconds in lengths]
+            pairs = list(zip(lengths, found, strict=True))
+            target = f" (target {TARGETS[path]})" if side == "ours" else ""
+            row(
+                f"{titles[side]}, × real time{target}",
+                [f"{seconds / one.wall_seconds:.0f}×" if one else "" for seconds, one in pairs],
+            )
+            row(
+                f"{titles[side]}, s of audio a CPU second",
+                [f"{seconds / one.cpu_seconds:.0f}" if one else "" for seconds, one in pairs],
+            )
+            row(f"{titles[side]}, memory", [f"{one.peak_mb:.1f} MB" if one else "" for one in found])
+
+
+def _length(seconds: int) -> str:
+    return f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", default="30,300,3600")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--paths", default=",".join(PATHS))
+    parser.add_argument("--only-ours", action="store_true")
+    arguments = parser.parse_args()
+    lengths, paths = [int(seconds) for seconds in arguments.seconds.split(",")], arguments.paths.split(",")
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        others = not arguments.only_ours
+        table = asyncio.run(measure(Path(folder), paths, lengths, arguments.rounds, others=others))
+    print(
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; {RATE_HZ} Hz stereo, "
+        f"PCM_24; load average {load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end."
+    )
+    report(table, paths, lengths)
+    if others and find_spec("pyebur128"):
+        own, libebur128 = meter_speeds(METERED_SECONDS, arguments.rounds)
+        print(
+            f"\nMeasuring only (loudness of all kinds, true peak), {_length(METERED_SECONDS)}, one thread: ours "
+            f"**{own / libebur128:.2f}×** libebur128's speed ({own:.0f} against {libebur128:.0f}× real time)."
+        )
+
+
+if __name__ == "__main__":
+    main()
