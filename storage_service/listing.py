@@ -82,9 +82,7 @@ def list_generations(session: Session, chosen: GenerationFilter, page: Page) -> 
     return _cut(rows, page.limit, bound_to, lambda row: [row.created_at.isoformat(), row.id])
 
 
-def _newest(
-    statuses: set[GenerationStatus], where: Sequence[ColumnElement[bool]], limit: int
-) -> Select[Generation]:
+def _newest(statuses: set[GenerationStatus], where: Sequence[ColumnElement[bool]], limit: int) -> Select[Generation]:
     """The newest generations of the states, or of all where none is named.
 
     Each state has its own run in the index; of several, the newest of each are found first and then those of all.
