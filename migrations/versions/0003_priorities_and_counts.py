@@ -73,15 +73,15 @@ def upgrade() -> None:
     _create_counts()
     _fill_counts(SQLITE_CELL.format(sign=1, row="generations") if is_sqlite else POSTGRES_CELL.format(sign=1))
 
+    for table, columns in LEAN:
+        op.drop_index(f"ix_{table}_{'_'.join(columns)}_id", table)
+    op.drop_index("ix_generations_completed_at", "generations")
     op.add_column("generations", sa.Column("priority", sa.SmallInteger, nullable=False, server_default=sa.text("0")))
     op.add_column("generations", sa.Column("ranked_at", sa.DateTime(timezone=True)))
     op.execute(
         "UPDATE generations SET ranked_at = created_at WHERE status IN ('pending', 'processing', 'failed')"
     )  # What may be claimed yet.
     _partial_index("queue", "status = 'pending'", ["model_name", "ranked_at", "id"])
-    for table, columns in LEAN:
-        op.drop_index(f"ix_{table}_{'_'.join(columns)}_id", table)
-    op.drop_index("ix_generations_completed_at", "generations")
     if is_sqlite:
         _create_sqlite_triggers()
     else:
