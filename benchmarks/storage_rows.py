@@ -6,7 +6,7 @@ export leave; the rest failed, were cancelled, wait or are worked on.
 
 from __future__ import annotations
 
-import json
+import base64
 import random
 import uuid
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ import psycopg
 from sqlalchemy import JSON, Table
 
 from storage_service.database import Database
+from storage_service.json_object import encode
 from storage_service.models import Generation, Prompt
 from storage_service.prompts import text_sha256
 
@@ -98,9 +99,9 @@ class Rows:
             "created_at": created_at,
             "metadata": {},
             "request_id": str(uuid.UUID(int=draw.getrandbits(128), version=4)),
-            "request_fingerprint": f"{draw.getrandbits(128):032x}",
+            "request_fingerprint": f"{draw.getrandbits(64):016x}",
             "priority": 0,
-            "ranked_at": created_at,
+            "ranked_at": None if status in ("completed", "cancelled") else created_at,
             "attempt": 0 if status == "pending" else 1,
             "max_attempts": 3,
             "progress": 0.0,
@@ -108,11 +109,15 @@ class Rows:
         if status in ("pending", "cancelled"):
             return row | ({"completed_at": created_at} if status == "cancelled" else {})
         started_at = created_at + timedelta(seconds=1)
-        row |= {"started_at": started_at, "worker_id": "dgx-1-0123abcd", "lease_token": f"{draw.getrandbits(128):x}"}
+        row |= {
+            "started_at": started_at,
+            "worker_id": "dgx-1-0123abcd",
+            "lease_token": base64.urlsafe_b64encode(draw.randbytes(16)).decode().rstrip("="),
+        }
         if status == "processing":
             return row | {"lease_expires_at": self._until + timedelta(days=1), "stage": "generating"}
         work_seconds = seconds * draw.uniform(0.1, 2)
-        row |= {"lease_expires_at": started_at, "completed_at": started_at + timedelta(seconds=work_seconds)}
+        row |= {"completed_at": started_at + timedelta(seconds=work_seconds)}
         if status == "failed":
             return row | {"error_message": "the model ran out of memory at step 311; ask for less at once"}
         return row | {
@@ -133,11 +138,11 @@ class Rows:
                 "pcm_sha256": f"{draw.getrandbits(256):064x}",
                 "file_sha256": f"{draw.getrandbits(256):064x}",
                 "normalization_mode": "LINEAR",
-                "gain_db": round(draw.uniform(-6, 6), 4),
+                "gain_db": round(draw.uniform(-6, 6), 2),
                 "shortfall_lu": 0.0,
-                "integrated_lufs": draw.uniform(-16.1, -15.9),
-                "true_peak_dbtp": draw.uniform(-6, -1),
-                "loudness_range_lu": draw.uniform(1, 9),
+                "integrated_lufs": round(draw.uniform(-16.1, -15.9), 2),
+                "true_peak_dbtp": round(draw.uniform(-6, -1), 2),
+                "loudness_range_lu": round(draw.uniform(1, 9), 2),
             },
         }
 
@@ -165,7 +170,7 @@ def _insert(connection: Any, table: Table, rows: Iterator[dict[str, Any]]) -> No
 
     def written(value: Any) -> Any:
         if isinstance(value, dict):
-            return json.dumps(value)
+            return encode(value)
         return f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value
 
     connection.executemany(statement, (tuple(written(row.get(name)) for name in columns) for row in rows))
@@ -179,7 +184,7 @@ def _copy(connection: psycopg.Connection[Any], table: Table, rows: Iterator[dict
             values = [row.get(name) for name in columns]
             copy.write_row(
                 [
-                    json.dumps(value) if json_ and value is not None else value
+                    encode(value) if json_ and value is not None else value
                     for value, json_ in zip(values, is_json, strict=True)
                 ]
             )

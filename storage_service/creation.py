@@ -70,14 +70,14 @@ class NewGeneration:
             check_range("max_attempts", self.max_attempts, *MAX_ATTEMPTS)
 
     def fingerprint(self) -> str:
-        """The same for requests that ask for the same: 128 bits of SHA-256, in hex, over all but the request id."""
+        """The same for requests that ask for the same: 64 bits of SHA-256, in hex, over all but the request id."""
         body = {name: value for name, value in vars(self).items() if name != "request_id"}
         body["continuation"] = self.continuation and self.continuation.as_kept()
         body["output"] = self.output.as_kept()
         for name in ("sampling", "continuation", "output", "priority", "max_attempts"):
             if not body[name]:
                 del body[name]  # As before there was any: a request from before an upgrade may be repeated after it.
-        return hashlib.sha256(json.dumps(body, sort_keys=True, default=dict).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(body, sort_keys=True, default=dict).encode()).hexdigest()[:16]
 
 
 def create(
@@ -95,7 +95,7 @@ def create(
     new.check()
     row, is_new = _insert(session, new, max_attempts, file_path=file_path, model_version=model_version)
     if is_new:
-        prompts.count_use(session, new.prompt)
+        prompts.count_uses(session, [new.prompt])
     return row
 
 
@@ -173,7 +173,7 @@ def _created_before(session: Session, new: NewGeneration) -> Generation | None:
     if earlier is None:
         return None
     # Rows from before the schema's revision 0003 have all 256 bits.
-    if (earlier.request_fingerprint or "")[:32] != new.fingerprint():
+    if (earlier.request_fingerprint or "")[:16] != new.fingerprint():
         raise InvalidArgument(
             "request_id",
             f"was used for another request, which made generation {earlier.id}; use a new UUID for a new request",

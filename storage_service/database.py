@@ -24,12 +24,21 @@ from service_runtime.errors import FailedPrecondition, ServiceError, Unavailable
 from service_runtime.failpoints import failpoint
 from storage_service.change import changes_of
 from storage_service.clock import add_clock
+from storage_service.json_object import JsonObject, encode
+
+_JSON: dict[str, Any] = {"json_serializer": encode, "json_deserializer": JsonObject}
 
 RETRY_AFTER_SECONDS = 1.0
 """When to come back after the database did not answer."""
 
 _WAL_SAFE = (3, 51, 3)
 """Before this version of SQLite two connections could corrupt a database in WAL mode (the WAL-reset race)."""
+
+_PAGE_BYTES = 8192
+"""In SQLite's own 4096 there is room for three generations, and a quarter of each page stays empty."""
+
+_JOURNAL_BYTES = 1 << 20
+"""What is left of SQLite's journal after a transaction that wrote more."""
 
 _POSTGRES_LOCK_TIMEOUT = "55P03"
 
@@ -46,10 +55,11 @@ _SQLITE_TRANSIENT = {
 def journal_mode(sqlite_version: tuple[int, ...]) -> str:
     """The fastest journal mode that this version of SQLite keeps safe.
 
-    TRUNCATE rather than DELETE: with synchronous=FULL it syncs the emptied journal, so that a power cut just after a
-    commit can't bring the journal back and undo it. DELETE does that only with synchronous=EXTRA.
+    PERSIST rather than DELETE: with synchronous=FULL it syncs the journal whose header it has overwritten, so that a
+    power cut just after a commit can't bring the journal back and undo it. DELETE does that only with
+    synchronous=EXTRA. TRUNCATE does it too, and takes a fifth longer a commit: the file system notes the new length.
     """
-    return "WAL" if sqlite_version >= _WAL_SAFE else "TRUNCATE"
+    return "WAL" if sqlite_version >= _WAL_SAFE else "PERSIST"
 
 
 def parse_url(url: str | URL) -> URL:
@@ -120,7 +130,10 @@ class Database:
             _make_folder(Path(str(self.url.database)).parent)
         options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
         engine = create_engine(
-            self.url, connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds}, **options
+            self.url,
+            connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds},
+            **_JSON,
+            **options,
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -134,6 +147,7 @@ class Database:
                 max_overflow=0,
                 pool_timeout=self.busy_timeout_seconds,
                 pool_pre_ping=True,
+                **_JSON,
                 connect_args={
                     "connect_timeout": max(2, round(self.busy_timeout_seconds)),  # libpq takes 1 as 2
                     "options": f"-c lock_timeout={round(self.busy_timeout_seconds * 1000)}",
@@ -159,7 +173,9 @@ def _make_folder(folder: Path) -> None:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Python's sqlite3 would begin transactions by itself, and late; `_begin_sqlite` does it.
     connection.isolation_level = None
+    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # Of a new database.
     connection.execute(f"PRAGMA journal_mode={journal_mode(sqlite3.sqlite_version_info)}")
+    connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     add_clock(connection)

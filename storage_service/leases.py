@@ -21,7 +21,7 @@ from storage_service import queue
 from storage_service.change import Change, note
 from storage_service.clock import later, now
 from storage_service.lifecycle import FREE_OF_LEASE, MAX_BACKOFF_DOUBLINGS, get, move
-from storage_service.models import RETURNED_ROW_WINS, Generation
+from storage_service.models import ENDED, FINAL, RETURNED_ROW_WINS, Generation
 from storage_service.states import (
     COMPLETE,
     FAIL,
@@ -142,8 +142,8 @@ def complete(session: Session, generation_id: str, lease_token: str, completion:
         metadata_={**(metadata or {}), **completion.metadata},
         completed_at=now(),
         error_message=None,
-        stage=None,
         progress=1.0,
+        **FINAL,
     )
     if completed is not None:
         return completed
@@ -173,9 +173,7 @@ def fail(session: Session, generation_id: str, lease_token: str, error_message: 
             **FREE_OF_LEASE,
         )
     if failed is None:
-        failed = move(
-            session, held, status=GenerationStatus.FAILED, error_message=message, completed_at=now(), stage=None
-        )
+        failed = move(session, held, status=GenerationStatus.FAILED, error_message=message, completed_at=now(), **ENDED)
     if failed is None:
         raise _refusal(get(session, generation_id), lease_token, FAIL)
     return failed

@@ -17,7 +17,7 @@ from service_runtime.errors import NotFound
 from storage_service.change import Change, note
 from storage_service.clock import now
 from storage_service.merge_patch import merge_patch
-from storage_service.models import RETURNED_ROW_WINS, Generation
+from storage_service.models import FINAL, RETURNED_ROW_WINS, Generation
 from storage_service.states import CANCEL, DELETABLE, RETRY, GenerationStatus, Transition, illegal_transition
 from storage_service.validation import MAX_MERGED_METADATA_BYTES, check_metadata, check_uuid
 
@@ -38,7 +38,7 @@ def get(session: Session, generation_id: str) -> Generation:
 
 def cancel(session: Session, generation_id: str) -> Generation:
     """PENDING or PROCESSING → CANCELLED. The token stays, so that its holder learns of it at the next renewal."""
-    ended = {"completed_at": now(), "stage": None, "not_before": None}
+    ended = {"completed_at": now(), "not_before": None, **FINAL}
     return _ask(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, **ended)
 
 

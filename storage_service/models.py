@@ -27,6 +27,11 @@ from storage_service.states import (
 RETURNED_ROW_WINS = {"populate_existing": True, "synchronize_session": False}
 """Execution options of an UPDATE … RETURNING: objects of the session take the row as it is now."""
 
+ENDED = {"stage": None, "lease_expires_at": None}
+"""What a row has that nobody works on any more. The token stays, for its holder to be answered by."""
+FINAL: dict[str, Any] = {**ENDED, "ranked_at": None}
+"""What a row has that nobody can have tried again: its turn is no matter now."""
+
 _SEEDS = 2**32
 
 
@@ -52,7 +57,6 @@ class Generation(Base):
         Index(None, "created_at"),
         Index(None, "status", "created_at"),
         Index(None, "model_name", "created_at"),
-        Index(None, "completed_at"),
         partial_index("generations_queue", "status = 'pending'", "model_name", "ranked_at", "id"),
         partial_index("generations_waiting", "not_before IS NOT NULL", "not_before"),
         # With the status, which all of them share: SQLite would rather take the index above that begins with it.
@@ -85,10 +89,10 @@ class Generation(Base):
     generation_time_seconds: Mapped[float | None]
     error_message: Mapped[str | None] = mapped_column(Text)
     # A declarative class keeps `metadata` for its own use.
-    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, default=dict)
-    sampling: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
+    metadata_: Mapped[Mapping[str, Any]] = mapped_column("metadata", JSON, default=dict)
+    sampling: Mapped[Mapping[str, float] | None] = mapped_column(JSON(none_as_null=True))
     """What was asked for of temperature, top_k, top_p and guidance_scale."""
-    continuation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    continuation: Mapped[Mapping[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What it goes on from: source_id and seconds."""
     output: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What the file is to be, where it differs from the default: format, sample_rate_hz, channels, loudness."""
@@ -97,8 +101,8 @@ class Generation(Base):
     priority: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
     """Higher first: -10 to 10."""
     ranked_at: Mapped[datetime | None] = mapped_column(UtcDateTime, insert_default=now())
-    """created_at, brought forward for each level of priority: the order of claims. None where it finished before there
-    were priorities."""
+    """created_at, brought forward for each level of priority: the order of claims. None where it is COMPLETED or
+    CANCELLED, and is not claimed again."""
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=3)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -145,17 +149,17 @@ class Generation(Base):
 
     def mark_completed(self, generation_time: float) -> None:
         """PROCESSING → COMPLETED, after `generation_time` seconds of work."""
-        values = {"completed_at": now(), "generation_time_seconds": generation_time, "progress": 1.0, "stage": None}
+        values = {"completed_at": now(), "generation_time_seconds": generation_time, "progress": 1.0, **FINAL}
         self._move(GenerationStatus.COMPLETED, values | {"error_message": None})
 
     def mark_failed(self, error_message: str) -> None:
         """PROCESSING → FAILED."""
-        values = {"completed_at": now(), "error_message": error_message, "stage": None}
+        values = {"completed_at": now(), "error_message": error_message, **ENDED}
         self._move(GenerationStatus.FAILED, values)
 
     def mark_cancelled(self) -> None:
         """PENDING or PROCESSING → CANCELLED."""
-        self._move(GenerationStatus.CANCELLED, {"completed_at": now(), "stage": None, "not_before": None})
+        self._move(GenerationStatus.CANCELLED, {"completed_at": now(), "not_before": None, **FINAL})
 
     def mark_pending(self) -> None:
         """PROCESSING or FAILED → PENDING. Out of FAILED, attempts are counted anew."""

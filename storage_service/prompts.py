@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 
-from sqlalchemy import Executable, select
+from sqlalchemy import Executable, Insert, select
 from sqlalchemy.orm import Session
 
 from storage_service.clock import now
@@ -21,28 +21,35 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def count_use(session: Session, text: str, uses: int = 1) -> Prompt:
-    """Counts a use of a prompt, or several, the first or more, in one statement."""
+def count_use(session: Session, text: str) -> Prompt:
+    """Counts a use of a prompt, the first or one more, in one statement."""
     check_prompt("prompt", text)
-    use = {"text": text, "text_sha256": text_sha256(text), "used_count": uses}
-    counting = _counting(dialect_of(session))
-    prompt: Prompt = session.scalars(counting, use, execution_options=RETURNED_ROW_WINS).one()
+    counting = _counting_and_telling(dialect_of(session))
+    prompt: Prompt = session.scalars(counting, _use(text), execution_options=RETURNED_ROW_WINS).one()
     return prompt
-
-
-@cache
-def _counting(dialect: str) -> Executable:
-    """Built once: building it takes longer than running it."""
-    statement = insert_into(dialect, Prompt)
-    more = {"used_count": Prompt.used_count + statement.excluded.used_count, "last_used_at": now()}
-    counted = statement.on_conflict_do_update(index_elements=[Prompt.text_sha256], set_=more).returning(Prompt)
-    return select(Prompt).from_statement(counted)
 
 
 def count_uses(session: Session, texts: Iterable[str]) -> None:
     """Counts one use for each text. In one order for all transactions: those that share prompts would deadlock else."""
     for text, uses in sorted(Counter(texts).items()):
-        count_use(session, text, uses)
+        session.execute(_counting(dialect_of(session)), _use(text, uses))
+
+
+def _use(text: str, uses: int = 1) -> dict[str, object]:
+    return {"text": text, "text_sha256": text_sha256(text), "used_count": uses}
+
+
+# Built once: building a statement takes longer than running it.
+@cache
+def _counting(dialect: str) -> Insert:
+    statement = insert_into(dialect, Prompt)
+    more = {"used_count": Prompt.used_count + statement.excluded.used_count, "last_used_at": now()}
+    return statement.on_conflict_do_update(index_elements=[Prompt.text_sha256], set_=more)
+
+
+@cache
+def _counting_and_telling(dialect: str) -> Executable:
+    return select(Prompt).from_statement(_counting(dialect).returning(Prompt))
 
 
 def find(session: Session, text: str) -> Prompt | None:

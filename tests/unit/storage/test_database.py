@@ -44,7 +44,7 @@ def test_the_default_is_a_file_in_the_data_directory(tmp_path: Path, monkeypatch
 
 
 def test_wal_only_where_it_is_safe() -> None:
-    assert journal_mode((3, 51, 2)) == "TRUNCATE"
+    assert journal_mode((3, 51, 2)) == "PERSIST"
     assert journal_mode((3, 51, 3)) == "WAL"
     assert journal_mode((3, 52, 0)) == "WAL"
 
