@@ -226,7 +226,7 @@ def test_interleavings(stored: ClockedDatabase) -> None:
     assert list(walk(stored.database)) == []
 
 
-def test_a_script_that_begins_what_waits_for_another_attempt_ends_its_wait(stored: ClockedDatabase) -> None:
+def test_a_wait_for_another_attempt_ends_at_its_moment_or_when_a_script_begins(stored: ClockedDatabase) -> None:
     stored.clear()
     model = Model(START)
 
@@ -239,5 +239,9 @@ def test_a_script_that_begins_what_waits_for_another_attempt_ends_its_wait(store
     call("create", [Request()])
     key, token, _ = call("claim", "w", MODELS, 30.0)
     call("fail", key, token, True)
+    for model.now in (START + timedelta(seconds=1) - MICROSECOND, START + timedelta(seconds=1)):
+        stored.set_clock(model.now)
+        claimed = call("claim", "w", MODELS, 30.0)
+    call("fail", *claimed[:2], True)
     for state in ("processing", "failed", "pending"):
         call("mark", key, state)
