@@ -13,7 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -110,7 +110,8 @@ async def export_server(data_dir: Path) -> AsyncIterator[Server]:
                 await asyncio.wait_for(channel.channel_ready(), 30)
                 yield Server(process.pid, export_pb2_grpc.ExportServiceStub(channel))
         finally:
-            process.terminate()
+            with suppress(ProcessLookupError):
+                process.terminate()
             await process.wait()
 
 

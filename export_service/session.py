@@ -81,6 +81,8 @@ class Session:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="export")
         self._pending: list[bytes] = []
         self._pending_bytes = 0
+        self._room = asyncio.Event()
+        """The worker has taken what was pending."""
         self._storing: asyncio.Future[None] | None = None
         self._received_frames = 0
         self._stored_frames = 0
@@ -108,7 +110,8 @@ class Session:
                 self._storing.result()
             self._storing = asyncio.ensure_future(self._store_pending())
         if self._pending_bytes > PENDING_BYTES:
-            await asyncio.shield(self._storing)
+            self._room.clear()
+            await self._room.wait()
 
     async def finish(self) -> Landed:
         """Makes the file of all samples written, and lands it. Raises as `write` does."""
@@ -169,10 +172,13 @@ class Session:
                 pcm = b"".join(self._pending)
                 self._pending.clear()
                 self._pending_bytes = 0
+                self._room.set()  # What comes while it works is its next piece.
                 await self._loop.run_in_executor(self._worker, self._store, pcm)
         except ServiceError as error:
             self._recording.break_off(error)  # Told at once, even if no more samples come.
             raise
+        finally:
+            self._room.set()
 
     async def _work(self, function: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._worker, function)

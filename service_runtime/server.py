@@ -39,6 +39,8 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.so_reuseport", 0),
     # With bandwidth probing a server runs megabytes ahead of a reader that has stopped; without, 128 kB.
     ("grpc.http2.bdp_probe", 0),
+    # The least window is one message of audio: both sides would wait for each other at every one.
+    ("grpc.http2.lookahead_bytes", 1 << 18),
     # Clients ping a silent connection (channel.py); twice as often as they do is not yet abuse.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
 )
