@@ -74,7 +74,8 @@ async def _finished(session: Session, before: datetime) -> AsyncIterator[list[Ge
 async def _delete(session: Session, generation: Generation) -> bool:
     """Whether it went; not, where somebody else deleted it, or has it tried again."""
     try:
-        await session.music.DeleteGeneration(DeleteGenerationRequest(id=generation.id), timeout=CALL_SECONDS)
+        request = DeleteGenerationRequest(id=generation.id, state=generation.state)
+        await session.music.DeleteGeneration(request, timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError as error:
         if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
             raise
