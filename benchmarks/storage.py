@@ -26,18 +26,19 @@ from typing import TypeVar
 
 from sqlalchemy import text
 
-from benchmarks.storage_clients import Client, Library, Rpc
+from benchmarks.storage_clients import PROMPT, Client, Library, Rpc
 from benchmarks.storage_rows import MODELS, Rows, load
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from service_runtime.channel import connect
 from storage_service import schema
+from storage_service.creation import MAX_BATCH, NewGeneration, create_all
 from storage_service.database import Database, journal_mode
 from tests.postgres import postgres_server, url_of
 from tests.storage_servers import storage_server, work_off
 
-WRITES = 200
-GETS = 500
-PAGES = 50
+WRITES = 100
+GETS = 200
+PAGES = 25
 WORKERS = 32
 
 T = TypeVar("T")
@@ -119,13 +120,18 @@ def filled(url: str, size: int) -> tuple[Database, list[str], float]:
     return database, rows.sample(GETS), bytes_of(database) / size
 
 
+def job(number: int) -> NewGeneration:
+    """One of those that the workers find."""
+    return NewGeneration(f"{PROMPT}, {number % 50}", MODELS[number % len(MODELS)], 16.0, 32000, 2)
+
+
 async def claims_a_second(url: str, servers: int, jobs: int) -> float:
     """How many jobs so many servers and 32 workers get through a second, each claimed and completed."""
     database = Database(url)
     schema.ensure(database)
-    library = Library(database)
-    for number in range(jobs):
-        await library.insert(number)
+    for start in range(0, jobs, MAX_BATCH):
+        with database.write() as session:
+            create_all(session, [job(number) for number in range(start, min(start + MAX_BATCH, jobs))])
     database.dispose()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())

@@ -105,7 +105,8 @@ def prune(
     Without --yes, only says how many there are.
     """
     from gateway import pruning
+    from gateway.quantities import age_of
 
-    age = pruning.age_of(older_than)
+    age = age_of(older_than, "--older-than")
     screen = screen_of()
     run(lambda session: pruning.prune(session, screen, age, really=really), screen, LIBRARY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +17,6 @@ from dgx_music.storage.v1.storage_pb2 import (
     Generation,
     ListGenerationsRequest,
 )
-from gateway.failures import BAD_INPUT, CommandError
 from gateway.screen import Screen
 from gateway.session import CALL_SECONDS, Session
 
@@ -26,17 +24,6 @@ PAGE = 200
 """Looked at, then deleted, before the next are looked for."""
 AT_ONCE = 4
 """Deletions on their way: the server's other callers find it free in between."""
-
-_AGE = re.compile(r"(?P<number>[0-9]{1,5})(?P<unit>[hdw])")
-_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-
-
-def age_of(text: str) -> timedelta:
-    """What --older-than says. CommandError where it is no age."""
-    form = _AGE.fullmatch(text)
-    if form is None:
-        raise CommandError(f"--older-than: {text!r} is no age; write e.g. 30d, 12h or 2w", BAD_INPUT)
-    return int(form["number"]) * _UNITS[form["unit"]]
 
 
 async def prune(session: Session, screen: Screen, age: timedelta, *, really: bool) -> int:
@@ -74,7 +61,8 @@ async def _finished(session: Session, before: datetime) -> AsyncIterator[list[Ge
 async def _delete(session: Session, generation: Generation) -> bool:
     """Whether it went; not, where somebody else deleted it, or has it tried again."""
     try:
-        await session.music.DeleteGeneration(DeleteGenerationRequest(id=generation.id), timeout=CALL_SECONDS)
+        request = DeleteGenerationRequest(id=generation.id, state=generation.state)
+        await session.music.DeleteGeneration(request, timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError as error:
         if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
             raise

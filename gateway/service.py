@@ -198,7 +198,11 @@ class MusicServicer(MusicServiceServicer):
         self, request: storage.DeleteGenerationRequest, context: Context
     ) -> storage.DeleteGenerationResponse:
         got = await self._storage.ask(self._storage.stub.GetGeneration, storage.GetGenerationRequest(id=request.id))
-        match got.generation.state:
+        state = got.generation.state
+        match state:
+            # Storage says so, before a file is touched.
+            case _ if request.state not in (storage.GENERATION_STATE_UNSPECIFIED, state):
+                response = await self._storage.ask(self._storage.stub.DeleteGeneration, request)
             case storage.GENERATION_STATE_PROCESSING:
                 raise FailedPrecondition(
                     f"generation {request.id} is being made: cancel it first, then delete it",

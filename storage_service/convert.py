@@ -21,7 +21,7 @@ from storage_service.creation import NewGeneration
 from storage_service.leases import Completion
 from storage_service.listing import GenerationFilter, PromptOrder
 from storage_service.models import Generation, Prompt
-from storage_service.states import GenerationStage, GenerationStatus
+from storage_service.states import DELETABLE, GenerationStage, GenerationStatus
 from storage_service.statistics import Figures, Statistics
 
 STATE_NAMES = {status: f"GENERATION_STATE_{status.name}" for status in GenerationStatus}
@@ -159,6 +159,16 @@ def generation_filter(request: storage_pb2.ListGenerationsRequest) -> Generation
         created_after=_moment("created_after", request) if request.HasField("created_after") else None,
         created_before=_moment("created_before", request) if request.HasField("created_before") else None,
     )
+
+
+def deletable(request: storage_pb2.DeleteGenerationRequest) -> frozenset[GenerationStatus]:
+    """The states in which it is to be deleted. InvalidArgument where that is none."""
+    if request.state == storage_pb2.GENERATION_STATE_UNSPECIFIED:
+        return DELETABLE
+    status = STATUS_OF.get(request.state)
+    if status not in DELETABLE:
+        raise InvalidArgument("state", f"is {request.state}, which is no state that a generation can be deleted in")
+    return frozenset({status})
 
 
 def stage(request: storage_pb2.RenewLeaseRequest) -> GenerationStage | None:

@@ -73,14 +73,14 @@ def update_metadata(session: Session, generation_id: str, patch: Mapping[str, An
     return updated
 
 
-def remove(session: Session, generation_id: str) -> None:
-    """Removes the row, in any state but PROCESSING."""
+def remove(session: Session, generation_id: str, states: frozenset[GenerationStatus] = DELETABLE) -> None:
+    """Removes the row if it is in one of the states, of those in which a row may be removed."""
     generation = get(session, generation_id)
-    statement = delete(Generation).where(Generation.id == generation.id, Generation.status.in_(DELETABLE))
+    statement = delete(Generation).where(Generation.id == generation.id, Generation.status.in_(states))
     removed = session.execute(statement, execution_options={"synchronize_session": False})
     assert isinstance(removed, CursorResult)
     if removed.rowcount == 0:
-        raise illegal_transition(generation.id, "delete", get(session, generation_id).status, DELETABLE)
+        raise illegal_transition(generation.id, "delete", get(session, generation_id).status, states)
     session.expunge(generation)
     note(session, Change(generation.id, generation.model_name, claimable=False))
 

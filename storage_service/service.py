@@ -124,7 +124,8 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def DeleteGeneration(
         self, request: storage_pb2.DeleteGenerationRequest, context: Context
     ) -> storage_pb2.DeleteGenerationResponse:
-        await self._store.write(lambda s: lifecycle.remove(s, request.id))
+        states = convert.deletable(request)
+        await self._store.write(lambda s: lifecycle.remove(s, request.id, states))
         log.info("deleted", generation_id=request.id)
         return storage_pb2.DeleteGenerationResponse()
 

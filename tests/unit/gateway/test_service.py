@@ -296,6 +296,16 @@ async def test_delete_of_what_is_being_made_says_to_cancel_it(idle: House) -> No
     await idle.music.DeleteGeneration(request, timeout=SECONDS)
 
 
+async def test_delete_of_what_is_not_in_the_state_asked_for_any_more_deletes_nothing(whole: House) -> None:
+    made = await finished(whole, (await create(whole)).id)
+    failed = storage.DeleteGenerationRequest(id=made.id, state=storage.GENERATION_STATE_FAILED)
+    error = await refused(whole.music.DeleteGeneration(failed, timeout=SECONDS))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "it is COMPLETED, and would have to be FAILED" in (error.details() or "")
+    completed = storage.DeleteGenerationRequest(id=made.id, state=storage.GENERATION_STATE_COMPLETED)
+    await whole.music.DeleteGeneration(completed, timeout=SECONDS)  # File and row are both there yet.
+
+
 async def test_delete_of_what_waits(idle: House) -> None:
     made = await create_idle(idle)
     await idle.music.DeleteGeneration(storage.DeleteGenerationRequest(id=made.id), timeout=SECONDS)

@@ -296,6 +296,12 @@ async def test_one_request_id_50_times_at_once(stub: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "message", "code", "field"),
     [
+        (
+            "DeleteGeneration",
+            pb.DeleteGenerationRequest(id=UNKNOWN, state=pb.GENERATION_STATE_PROCESSING),
+            "INVALID_ARGUMENT",
+            "state",
+        ),
         ("CreateGeneration", request(prompt=""), "INVALID_ARGUMENT", "prompt"),
         ("CreateGeneration", request(prompt="x" * 100_000), "INVALID_ARGUMENT", "prompt"),
         ("CreateGeneration", request(prompt="\0"), "INVALID_ARGUMENT", "prompt"),
