@@ -120,8 +120,8 @@ class RenderFolder:
     def delete_one(self, generation_id: str, render_id: str) -> None:
         """Removes the render and its figures; raises NotFound."""
         path = self.find(generation_id, render_id)
+        path.with_suffix(".json").unlink(missing_ok=True)  # First: without its render nobody would find it.
         path.unlink()
-        path.with_suffix(".json").unlink(missing_ok=True)
         sync_folder(path.parent)
         remove_if_empty(path.parent)
 

@@ -149,12 +149,28 @@ def list_(
 
 
 @app.command()
-def show(generation_id: Id, as_json: AsJson = False) -> None:
-    """Show all that is known of a generation."""
+def show(
+    generation_id: Id,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a picture here: waveform, short-term loudness, spectrogram. Needs matplotlib.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file given by --png.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known of a generation, and its waveform."""
     from gateway import looking
 
+    if png is not None:
+        from gateway import pictures
+
+        pictures.require_drawable(png, overwrite=force)
     screen = screen_of(as_json)
-    run(lambda session: looking.show(session, screen, generation_id), screen)
+    run(lambda session: looking.show(session, screen, generation_id, png=png), screen, LIBRARY)
 
 
 @app.command()

@@ -12,13 +12,13 @@ from gateway.failures import BAD_INPUT, CommandError
 from gateway.session import STREAM_SECONDS, Session
 
 
-def refuse_existing(paths: Iterable[Path]) -> None:
+def refuse_existing(paths: Iterable[Path], option: str = "--output") -> None:
     """Raises CommandError where one can't be written without overwriting."""
     for path in paths:
         if not path.parent.is_dir():
-            raise CommandError(f"--output: there is no folder {path.parent}", BAD_INPUT)
+            raise CommandError(f"{option}: there is no folder {path.parent}", BAD_INPUT)
         if path.exists():
-            raise CommandError(f"--output: {path} is there already; --force overwrites it", BAD_INPUT)
+            raise CommandError(f"{option}: {path} is there already; --force overwrites it", BAD_INPUT)
 
 
 async def download(

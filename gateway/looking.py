@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grpc.aio
+
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
+    GENERATION_STATE_COMPLETED,
     PROMPT_ORDER_MOST_RECENT,
     PROMPT_ORDER_MOST_USED,
     CancelGenerationRequest,
@@ -17,8 +20,10 @@ from dgx_music.storage.v1.storage_pb2 import (
     Prompt,
 )
 from gateway.facts import facts_of, licence_of, metadata_of, standing_of
+from gateway.failures import CommandError
 from gateway.files import download
-from gateway.screen import Screen, escaped, local_time, styled_standing
+from gateway.outline import show_outline
+from gateway.screen import Screen, escaped, local_time, standing, styled_standing
 from gateway.session import CALL_SECONDS, Session
 
 LARGEST_PAGE = 1000
@@ -59,17 +64,31 @@ async def list_generations(
     return 0
 
 
-async def show(session: Session, screen: Screen, generation_id: str) -> int:
-    """All that is known of one generation."""
+async def show(session: Session, screen: Screen, generation_id: str, *, png: Path | None) -> int:
+    """All that is known of one generation; with `png`, a picture of it is written there."""
     response = await session.music.GetGeneration(GetGenerationRequest(id=generation_id), timeout=CALL_SECONDS)
     generation = response.generation
+    is_completed = generation.state == GENERATION_STATE_COMPLETED
+    picture = ""
+    if png is not None:
+        if not is_completed:
+            raise CommandError(
+                f"--png: generation {generation.id} is {standing(generation)}: there is no audio to draw"
+            )
+        from gateway import pictures  # Other commands do without NumPy.
+
+        picture = str(await pictures.draw(session, generation, png))
     if screen.as_json:
         screen.message(generation)
         return 0
     file = session.locate(generation.file_path) if generation.file_path else ""
-    screen.facts(
-        (*standing_of(generation), *facts_of(generation, file), *licence_of(generation), *metadata_of(generation))
-    )
+    facts = (*standing_of(generation), *facts_of(generation, file), *licence_of(generation), *metadata_of(generation))
+    screen.facts((*facts, ("picture", escaped(picture))))
+    if is_completed:
+        try:
+            await show_outline(session, screen, generation.id)
+        except grpc.aio.AioRpcError as error:
+            screen.notice(f"the waveform can't be drawn: {error.details()}")
     return 0
 
 

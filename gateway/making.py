@@ -14,7 +14,6 @@ import grpc
 import grpc.aio
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
-from dgx_music.export.v1.export_pb2 import GetWaveformRequest
 from dgx_music.generation.v1.generation_pb2 import Continuation, ListModelsRequest, Model, SamplingParameters
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_CANCELLED,
@@ -30,13 +29,10 @@ from gateway.continuing import Source, continuation_of
 from gateway.facts import facts_of, is_synthesised, licence_of
 from gateway.failures import BAD_INPUT, FAILURE, CommandError
 from gateway.files import download
+from gateway.outline import show_outline
 from gateway.screen import Screen
 from gateway.session import CALL_SECONDS, STREAM_SECONDS, Session
-from gateway.waveform import POINTS_PER_CHARACTER, draw
 
-WAVEFORM_ROWS = 4
-WIDEST_WAVEFORM = 120
-"""Characters."""
 SKETCH = "sketch"
 """The model that is always there."""
 FINISHED = (GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED)
@@ -231,12 +227,7 @@ async def _tell(session: Session, screen: Screen, generation: Generation, output
 async def _show_made(session: Session, screen: Screen, generation: Generation, copy: Path | None) -> None:
     facts = facts_of(generation, session.locate(generation.file_path), "" if copy is None else str(copy))
     screen.facts(facts if is_synthesised(generation) else (*facts, *licence_of(generation)))
-    width = min(screen.width, WIDEST_WAVEFORM)
-    outline = await session.music.GetWaveform(
-        GetWaveformRequest(generation_id=generation.id, points=width * POINTS_PER_CHARACTER), timeout=CALL_SECONDS
-    )
-    for line in draw(outline.data, WAVEFORM_ROWS):
-        screen.out.print(line, style="cyan")
+    await show_outline(session, screen, generation.id)
 
 
 async def _cancel(session: Session, screen: Screen, generations: Sequence[Generation]) -> None:

@@ -304,13 +304,15 @@ async def test_an_attempt_in_progress_is_not_made_twice(client):
     generation_id, samples = new_id(), music(1)
     upload, good = client.upload(), parts(generation_id, samples)
     await upload.send(*good[:2])
-    await (await client.listen(generation_id, wait_seconds=5)).until(1)
+    heard = await client.listen(generation_id, wait_seconds=5)
+    await heard.until(1)
     async with refused("ABORTED", "ATTEMPT_IN_PROGRESS"):
         await client.send(good[:1], close=False)
     async with refused("FAILED_PRECONDITION", "EXPORT_IN_PROGRESS"):
         await client.stub.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=TIMEOUT)
     await upload.send(*good[2:])
     assert (await upload.finish()).frames == RATE
+    await heard.rest()
 
 
 async def test_a_finished_one_is_replaced_by_the_same_or_a_newer_attempt_only(client):
@@ -326,6 +328,7 @@ async def test_a_finished_one_is_replaced_by_the_same_or_a_newer_attempt_only(cl
     assert newer.file_path == again.file_path
     heard = await client.listen(generation_id)
     assert heard.header.attempt == 3
+    await heard.rest()
 
 
 async def test_a_stale_attempt_is_known_by_the_file_when_nothing_else_remembers(tmp_path):
@@ -337,6 +340,7 @@ async def test_a_stale_attempt_is_known_by_the_file_when_nothing_else_remembers(
             await client.send([header(generation_id, music(1))], close=False)
         heard = await client.listen(generation_id)
         assert (heard.header.attempt, heard.header.level) == (2, audio_pb2.AUDIO_LEVEL_FINAL)
+        await heard.rest()
 
 
 # Listening.

@@ -1,0 +1,94 @@
+"""Fault 15: audio that has no loudness, or absurdly much of it, or is none. Every kind has its answer, from one server
+that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from dgx_music.export.v1 import export_pb2
+from tests.export_client import RATE, Client, header, music, new_id, parts, refused
+from tests.export_servers import export_server
+
+Samples = npt.NDArray[np.float32]
+Check = Callable[[export_pb2.ExportResponse, Samples, Samples], None]
+"""Looks at the answer, what was sent, and what the file holds."""
+STEP = 2**-23
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    async with export_server(tmp_path) as (_, client):
+        yield client
+
+
+def is_left_alone(why: str) -> Check:
+    def check(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+        assert response.normalization.mode == export_pb2.NORMALIZATION_MODE_NONE
+        assert why in response.normalization.reason
+        assert not response.source.HasField("integrated_lufs")
+        np.testing.assert_allclose(file, sent, atol=STEP)
+
+    return check
+
+
+def is_turned_down(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+    assert response.normalization.gain_db < 0
+    assert response.file.integrated_lufs == pytest.approx(-16, abs=0.1)
+    assert np.abs(file).max() <= 10 ** (-1 / 20)
+
+
+def is_under_the_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+    """Too short for a loudness, but it would clip."""
+    assert "too short" in response.normalization.reason
+    assert response.file.true_peak_dbtp == pytest.approx(-1, abs=0.01)
+    assert np.abs(file).max() <= 10 ** (-1 / 20)
+
+
+def is_finite_under_the_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+    """K-weighting takes DC for next to nothing: its beginning alone is heard, and a gain would have no end."""
+    assert np.isfinite(file).all()
+    assert response.file.true_peak_dbtp <= -1
+    assert np.abs(file).max() <= 10 ** (-1 / 20)
+    assert response.normalization.largest_reduction_db <= 6
+
+
+def constant(seconds: float, level: float) -> Samples:
+    return np.full((round(seconds * RATE), 2), level, dtype=np.float32)
+
+
+async def test_odd_audio_has_its_answers(client: Client) -> None:
+    cases: dict[str, tuple[Samples, Check]] = {
+        "digital silence": (constant(2, 0.0), is_left_alone("too quiet")),
+        "next to silence": (music(2, level=1e-6), is_left_alone("too quiet")),
+        "100 ms": (music(0.1), is_left_alone("too short")),
+        "100 ms over full scale": (music(0.1, level=20), is_under_the_ceiling),
+        "over full scale": (music(2, level=20), is_turned_down),
+        "absurdly loud": (music(2, level=1e30), is_turned_down),
+        "DC": (constant(2, 0.5), is_finite_under_the_ceiling),
+        "DC over full scale": (constant(2, 1.5), is_finite_under_the_ceiling),
+        "one frame": (constant(1 / RATE, 0.5), is_left_alone("too short")),
+    }
+    for case, (sent, check) in cases.items():
+        response = await client.export(new_id(), sent)
+        file, rate = soundfile.read(client.data_dir / response.file_path, dtype="float32", always_2d=True)
+        assert (rate, file.shape, response.frames) == (RATE, sent.shape, len(sent)), case
+        check(response, sent, file)
+
+
+async def test_what_is_no_audio_is_refused_and_the_server_goes_on(client: Client) -> None:
+    samples = music(1)
+    samples[777, 1] = np.nan
+    async with refused("INVALID_ARGUMENT", field="chunk.pcm", says="frame 777, channel 1 is nan"):
+        await client.send(parts(new_id(), samples)[:2], close=False)
+    async with refused("INVALID_ARGUMENT", field="header.audio.channels", says="1 or 2, not 9"):
+        await client.send([header(new_id(), samples, channels=9)], close=False)
+    async with refused("INVALID_ARGUMENT", field="chunk", says="no samples"):
+        await client.send(parts(new_id(), samples[:0]))
+    assert client.files() == set()
+    await client.export(new_id(), music(1))

@@ -1,0 +1,88 @@
+"""Which files go by a policy, and who may not be disturbed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from export_service.cleanup import Policy, Reason, choose
+from export_service.inventory import Kind, LibraryFile
+from export_service.library import Library
+from export_service.usage import Usage
+from export_service.verification import Condition, verify
+from service_runtime.errors import FailedPrecondition, NotFound
+
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+ID, RENDER = "123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174001"
+
+
+def file(days: float, size_bytes: int = 10, kind: Kind = Kind.OUTPUT) -> LibraryFile:
+    return LibraryFile(kind, Path(f"{kind}-{days}.wav"), size_bytes, NOW - timedelta(days=days))
+
+
+def chosen(files: list[LibraryFile], policy: Policy, orphans: tuple[LibraryFile, ...] = ()) -> dict[str, Reason]:
+    return {one.path.name: reason for one, reason in choose(files, policy, orphans, NOW)}
+
+
+def test_nothing_goes_without_a_policy():
+    assert chosen([file(1), file(1000)], Policy(), orphans=(file(1),)) == {}
+
+
+def test_the_oldest_goes_first_and_what_is_just_as_old_as_said_stays():
+    found = chosen([file(31), file(30), file(99), file(1)], Policy(older_than=timedelta(days=30)))
+    assert list(found.items()) == [("outputs-99.wav", Reason.AGE), ("outputs-31.wav", Reason.AGE)]
+
+
+def test_what_is_older_than_the_first_that_does_not_fit_goes_however_small():
+    files = [file(1, 50), file(2, 60), file(3, 1)]
+    assert list(chosen(files, Policy(keep_newest_bytes=100))) == ["outputs-3.wav", "outputs-2.wav"]
+    assert chosen(files, Policy(keep_newest_bytes=111)) == {}
+    assert list(chosen(files, Policy(keep_newest_bytes=110))) == ["outputs-3.wav"]
+
+
+def test_what_goes_anyway_takes_no_room():
+    orphan = file(0, 1000, Kind.RENDER)
+    policy = Policy(older_than=timedelta(days=30), keep_newest_bytes=100, orphans=True)
+    found = chosen([file(40, 5), file(1, 100), orphan], policy, orphans=(orphan,))
+    assert found == {"outputs-40.wav": Reason.AGE, "renders-0.wav": Reason.ORPHAN}
+
+
+def test_who_reads_is_not_disturbed():
+    usage = Usage()
+    with usage.reading(ID, RENDER), usage.reading(ID, RENDER):
+        for render_id in (RENDER, ""):
+            with pytest.raises(FailedPrecondition, match="is being read"), usage.taking_away(ID, render_id):
+                pass
+        with usage.taking_away(ID, "another"), usage.taking_away("another", ""):
+            pass
+    with usage.taking_away(ID, RENDER):
+        pass
+    with usage.reading(ID), usage.taking_away(ID, RENDER):
+        pass
+
+
+def test_who_comes_while_it_is_taken_away_finds_nothing():
+    usage = Usage()
+    with usage.taking_away(ID):
+        for render_id in ("", RENDER):
+            with pytest.raises(NotFound, match="is being deleted"), usage.reading(ID, render_id):
+                pass
+    with usage.taking_away(ID, RENDER):
+        with usage.reading(ID):
+            pass
+        with pytest.raises(NotFound), usage.reading(ID, RENDER):
+            pass
+    with usage.reading(ID, RENDER):
+        pass
+
+
+def test_what_the_disk_refuses_to_read_is_told_in_its_words(tmp_path):
+    library = Library(tmp_path)
+    library.open()
+    (tmp_path / "renders" / ID / f"{RENDER}.mp3").mkdir(parents=True)
+    missing, refused = verify(library, ID, "", presence_only=False)
+    assert missing.condition is Condition.MISSING
+    assert (refused.render_id, refused.condition) == (RENDER, Condition.UNREADABLE)
+    assert refused.problem == "Is a directory"
