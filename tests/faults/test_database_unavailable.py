@@ -23,7 +23,7 @@ from storage_service.models import Generation
 from tests.storage_servers import storage_server
 
 PATIENCE = {"DGX_MUSIC_DATABASE_TIMEOUT_SECONDS": "0.3"}
-ROOM_BYTES = 200_000
+ROOM_BYTES = 512 << 10
 MOST_ROWS = 100
 """Of 10 kB each: more than fit."""
 
