@@ -45,7 +45,16 @@ PROMPTS = (
     ("x", 1, 20),
     ("solo cello with long notes and much vibrato; close and warm", 25, 30),
 )
-SMALL_PROMPTS = (("calm piano", 12, 0), ("80s synthwave, fast", 9, 2), ("", 6, 5))
+SMALL_PROMPTS = (
+    ("calm piano", 12, 0),
+    ("80s synthwave, fast", 9, 2),
+    ("", 6, 5),
+    ("lofi", 1, 5),
+    ("a string quartet, slow, in a large hall", 8, 6),
+    ("an energetic drum and bass track at 174 bpm, with a deep sub and chopped breaks", 10, 6),
+    ("x", 3, 7),
+    ("solo cello with long notes and much vibrato; close and warm", 7, 8),
+)
 """Likewise, for the model of musicgen-small's shape."""
 WINDOWS = (
     # prompt, frames, joins at step
