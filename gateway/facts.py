@@ -109,14 +109,17 @@ def _loudness(generation: Generation) -> str:
 
 
 def _measured(generation: Generation) -> str:
-    """Tempo and key as heard, each with its confidence."""
+    """Tempo and key as heard, each with its confidence, where the model does not know them."""
     alternative = _figure(generation, "measured_bpm_alternative", " (or {:.1f})")
     tempo = _figure(generation, "measured_bpm", f"{{:.1f}} BPM{alternative}")
     key = _text(generation, "measured_key")
     return "; ".join(
         f"{what}, confidence {_figure(generation, confidence, '{:.2f}')}"
-        for what, confidence in ((tempo, "measured_bpm_confidence"), (key, "measured_key_confidence"))
-        if what
+        for what, confidence, known in (
+            (tempo, "measured_bpm_confidence", "bpm"),
+            (key, "measured_key_confidence", "key"),
+        )
+        if what and known not in generation.metadata
     )
 
 

@@ -22,10 +22,12 @@ def told(**metadata: str | float) -> dict[str, str]:
     return dict(facts_of(Generation(metadata=struct, sample_rate_hz=32_000, channels=2), ""))
 
 
-def test_what_was_heard_stands_beside_what_is_known() -> None:
+def test_what_was_heard_is_told_where_the_model_does_not_know_it() -> None:
     facts = told(bpm=128, key="C major", **MEASURED)
-    assert (facts["tempo"], facts["key"]) == ("128 BPM", "C major")
-    assert facts["measured"] == "128.0 BPM (or 64.0), confidence 0.71; A minor, confidence 0.88"
+    assert (facts["tempo"], facts["key"], facts["measured"]) == ("128 BPM", "C major", "")
+    assert told(bpm=128, **MEASURED)["measured"] == "A minor, confidence 0.88"
+    assert told(key="C major", **MEASURED)["measured"] == "128.0 BPM (or 64.0), confidence 0.71"
+    assert told(**MEASURED)["measured"] == "128.0 BPM (or 64.0), confidence 0.71; A minor, confidence 0.88"
 
 
 def test_what_was_not_heard_is_not_told() -> None:
