@@ -46,9 +46,9 @@ def licence_of(generation: Generation) -> Facts:
 
 
 def metadata_of(generation: Generation) -> Facts:
-    """What else is kept with it, as JSON."""
-    others = {name: value for name, value in MessageToDict(generation.metadata).items() if name not in TOLD}
-    return (("metadata", escaped(json.dumps(others, ensure_ascii=False)) if others else ""),)
+    """What else is kept with it, by its own names."""
+    others = sorted((name, value) for name, value in MessageToDict(generation.metadata).items() if name not in TOLD)
+    return tuple((escaped(name), escaped(_plain(value))) for name, value in others)
 
 
 def is_synthesised(generation: Generation) -> bool:
@@ -106,6 +106,14 @@ def _loudness(generation: Generation) -> str:
     loudness = _figure(generation, "integrated_lufs", "{:.1f} LUFS")
     reason = _text(generation, "normalization_reason")
     return f"{loudness} ({reason})" if loudness and reason else loudness or reason
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _measured(generation: Generation) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.struct_pb2 import Struct
 
 from dgx_music.storage.v1.storage_pb2 import Generation
-from gateway.facts import facts_of
+from gateway.facts import facts_of, metadata_of
 
 MEASURED = {
     "measured_bpm": 127.96,
@@ -49,3 +49,15 @@ def test_where_the_file_is_marked() -> None:
     assert told(provenance="INFO, BEXT, C2PA")["marked"] == "AI-generated, in INFO, BEXT, C2PA"
     assert told(provenance="VORBIS_COMMENT")["marked"] == "AI-generated, in VORBIS COMMENT"
     assert told()["marked"] == ""
+
+
+def test_metadata_has_a_line_each_by_its_own_name() -> None:
+    generation = Generation()
+    generation.metadata.update({"take": 3, "share": 0.25, "mood": "[dark]", "tags": ["a", 1], "final": True, "bpm": 84})
+    assert metadata_of(generation) == (
+        ("final", "true"),
+        ("mood", "\\[dark]"),
+        ("share", "0.25"),
+        ("tags", '["a", 1.0]'),
+        ("take", "3"),
+    )
