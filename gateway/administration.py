@@ -114,13 +114,10 @@ def _existing(data_dir: Path | None) -> Iterator[tuple[Database, Path]]:
 @contextmanager
 def _opened(settings: StorageSettings) -> Iterator[Database]:
     configure_logging("warning", "console")
-    database = Database(
+    with Database(
         settings.resolved_database_url(), busy_timeout_seconds=settings.database_timeout_seconds, connections=1
-    )
-    try:
+    ) as database:
         yield database
-    finally:
-        database.dispose()
 
 
 def _is_absent(database: Database) -> bool:

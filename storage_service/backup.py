@@ -69,11 +69,8 @@ def still(database: Database) -> Iterator[Database]:
         path = Path(folder, "still.db")
         with _sqlite_errors(file), _copied(database, path):
             pass
-        copy = Database(URL.create("sqlite", database=str(path)))
-        try:
+        with Database(URL.create("sqlite", database=str(path))) as copy:
             yield copy
-        finally:
-            copy.dispose()
 
 
 def revision_in(database: Database, path: Path) -> str:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -81,7 +81,7 @@ def parse_url(url: str | URL) -> URL:
 
 
 class Database:
-    """Connections to one database. Open one per process; `dispose` closes its connections."""
+    """Connections to one database. Open one per process; `dispose`, or the end of a `with` block, closes them."""
 
     def __init__(self, url: str | URL, *, busy_timeout_seconds: float = 5.0, connections: int = 5) -> None:
         self.url = parse_url(url)
@@ -89,6 +89,12 @@ class Database:
         self.is_sqlite = self.url.drivername == "sqlite"
         self.engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine(connections)
         self._writing = self.engine.execution_options(writing=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dispose()
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -30,7 +30,11 @@ def init_db(database_url: str | None = None) -> None:
     """Opens the database that all functions here use; a new one gets its schema. Unset: the one of the settings."""
     global _opened
     database = Database(database_url or StorageSettings().resolved_database_url())
-    schema.ensure(database)
+    try:
+        schema.ensure(database)
+    except BaseException:
+        database.dispose()
+        raise
     if _opened is not None:
         _opened.dispose()
     _opened = database

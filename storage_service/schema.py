@@ -7,8 +7,6 @@ to date starts without it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -29,33 +27,33 @@ _MIGRATION_LOCK = 0x6467_786D  # "dgxm": the advisory lock that migrations on Po
 
 def upgrade(url: str | URL, revision: str = REVISIONS[-1]) -> None:
     """Brings the schema up to date, from any earlier revision or from nothing. Data stays; all or nothing."""
-    with _opened(url) as database:
+    with Database(url) as database:
         upgrade_database(database, revision)
 
 
 def downgrade(url: str | URL, revision: str) -> None:
     """Takes the schema back to an earlier revision, or all of it away ("base"), and the data with it that the earlier
     one has no place for; all or nothing."""
-    with _opened(url) as database, database.connect_for_writing() as connection:
+    with Database(url) as database, database.connect_for_writing() as connection:
         _lock(connection)
         _run_migrations(connection, "downgrade", revision)
 
 
 def current(url: str | URL) -> str | None:
     """The revision that the database is at; None if it has no schema yet."""
-    with _opened(url) as database:
+    with Database(url) as database:
         return current_revision(database)
 
 
 def check(url: str | URL) -> None:
     """Raises FailedPrecondition, saying what to run, unless the schema is the one that this version knows."""
-    with _opened(url) as database:
+    with Database(url) as database:
         check_database(database)
 
 
 def reset(url: str | URL) -> None:
     """Removes our tables with all that is in them, and makes them anew."""
-    with _opened(url) as database:
+    with Database(url) as database:
         reset_database(database)
 
 
@@ -167,12 +165,3 @@ def _run_migrations(connection: Connection, direction: Literal["upgrade", "downg
     config.attributes["connection"] = connection
     move = command.upgrade if direction == "upgrade" else command.downgrade
     move(config, revision)
-
-
-@contextmanager
-def _opened(url: str | URL) -> Iterator[Database]:
-    database = Database(url)
-    try:
-        yield database
-    finally:
-        database.dispose()
