@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from sqlalchemy import text
@@ -22,6 +23,11 @@ _DEBIAN = Path("/usr/lib/postgresql")
 """Where Debian keeps the tools of each version; one of them is on PATH."""
 
 _REVISION = re.compile(r"^COPY \S+alembic_version \(version_num\) FROM stdin;\n(\w+)\n", re.MULTILINE)
+
+_LEAVING_SECONDS = 5.0
+"""How long others may take to go: the server's end of a connection lives on for a moment after it was closed."""
+
+_LOOK_AGAIN_SECONDS = 0.1
 
 _OF_ANYBODY = ("--no-owner", "--no-privileges")
 """Who restores it owns it."""
@@ -47,13 +53,9 @@ def revision_in(database: Database, path: Path) -> str:
 
 def restore(database: Database, path: Path) -> None:
     """Replaces our tables by those in the dump, in one transaction. Unavailable where others are connected."""
-    with database.read() as session:
-        others = session.scalar(
-            text(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            )
-        )
+    give_up_at = time.monotonic() + _LEAVING_SECONDS
+    while (others := _other_connections(database)) and time.monotonic() < give_up_at:
+        time.sleep(_LOOK_AGAIN_SECONDS)
     database.dispose()
     if others:
         raise Unavailable(
@@ -66,6 +68,17 @@ def restore(database: Database, path: Path) -> None:
         drop = f"--command=SET client_min_messages = warning; DROP TABLE IF EXISTS {tables}"
         once = ["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"]
         _run(database, [running, *once, drop, f"--file={script.name}", f"--dbname={_address(database)}"])
+
+
+def _other_connections(database: Database) -> int:
+    with database.read() as session:
+        count = session.scalar(
+            text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        )
+    return int(count or 0)
 
 
 def _tool(name: str, database: Database) -> str:
