@@ -64,8 +64,7 @@ def insert_old_rows(url: str, *, copies: int = 1) -> int:
         }
         for number in range(len(_ROWS))
     ]
-    database = Database(url)
-    with database.connect_for_writing() as connection:
+    with Database(url) as database, database.connect_for_writing() as connection:
         names = ", ".join(rows[0])
         values = ", ".join(f":{name}" for name in rows[0])
         connection.execute(
@@ -83,7 +82,6 @@ def insert_old_rows(url: str, *, copies: int = 1) -> int:
             ),
             prompts,
         )
-    database.dispose()
     return len(rows)
 
 

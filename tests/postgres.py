@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,17 @@ def postgres_server(*, durable: bool = False) -> Iterator[psycopg.Connection[Any
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_database(connection: psycopg.Connection[Any]) -> Iterator[str]:
+    """The URL of a new and empty database on the server, gone with the block."""
+    name = f"test_{uuid.uuid4().hex}"
+    connection.execute(f"CREATE DATABASE {name}")
+    try:
+        yield url_of(connection, name)
+    finally:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def url_of(connection: psycopg.Connection[Any], database: str) -> str:

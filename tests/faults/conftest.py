@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,6 @@ import pytest
 from storage_service import schema
 from storage_service.check import walk
 from storage_service.database import Database
-from tests.postgres import url_of
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/test.db"
-        return
-    connection = request.getfixturevalue("postgres")
-    name = f"fault_{uuid.uuid4().hex}"
-    connection.execute(f"CREATE DATABASE {name}")
-    yield url_of(connection, name)
-    connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -38,10 +24,8 @@ def address(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    opened = Database(url)
-    yield opened
-    opened.dispose()
+def database(url: str, open_database: Callable[..., Database]) -> Database:
+    return open_database(url)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,11 @@ def count(database: Database) -> int:
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> tuple[Database, Path]:
+def two(tmp_path: Path, open_database: Callable[..., Database]) -> tuple[Database, Path]:
     """A database with five generations, and a backup of when it had two."""
     url = f"sqlite:///{tmp_path}/test.db"
     schema.upgrade(url)
-    database, copy = Database(url), tmp_path / "backup"
+    database, copy = open_database(url), tmp_path / "backup"
     create(database, 2)
     backup.back_up(database, copy)
     create(database, 3)
@@ -67,7 +68,6 @@ def test_a_backup_that_is_killed_leaves_the_earlier_one(two: tuple[Database, Pat
     backup.restore(database, copy)
     assert count(database) == 2
     assert list(walk(database)) == []
-    database.dispose()
 
 
 def test_a_restore_that_is_killed_leaves_the_earlier_database(two: tuple[Database, Path]) -> None:
@@ -80,4 +80,3 @@ def test_a_restore_that_is_killed_leaves_the_earlier_database(two: tuple[Databas
     assert copy.read_bytes() == copy.with_suffix(".kept").read_bytes()
     assert backup.restore(database, copy) == schema.REVISIONS[-1]
     assert count(database) == 2
-    database.dispose()

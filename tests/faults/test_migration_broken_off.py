@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 from sqlalchemy import text
 
@@ -24,11 +25,11 @@ def migrate(url: str, failpoint: str) -> int:
     return subprocess.run([sys.executable, "-c", PROGRAM, url], env=environment, check=False).returncode
 
 
-def test_a_migration_killed_half_way_leaves_what_was(empty_url: str) -> None:
+def test_a_migration_killed_half_way_leaves_what_was(empty_url: str, open_database: Callable[..., Database]) -> None:
     steps = len(schema.REVISIONS) // 2
     schema.upgrade(empty_url, schema.REVISIONS[0])
     insert_old_rows(empty_url)
-    database = Database(empty_url)
+    database = open_database(empty_url)
     before = rows_of(database)
     assert migrate(empty_url, f"storage.after_migration_step:kill@{steps}") == -signal.SIGKILL
     assert schema.current(empty_url) == schema.REVISIONS[0]
@@ -40,7 +41,6 @@ def test_a_migration_killed_half_way_leaves_what_was(empty_url: str) -> None:
     for table, rows in before.items():
         assert [row["id"] for row in after[table]] == [row["id"] for row in rows]
     assert list(walk(database)) == []
-    database.dispose()
 
 
 async def test_a_server_ends_when_the_schema_is_migrated_under_it(url: str, address: str, database: Database) -> None:

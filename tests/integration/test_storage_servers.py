@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,7 +21,7 @@ from storage_service import creation, schema
 from storage_service.broadcast import APPLICATION_NAME
 from storage_service.creation import NewGeneration
 from storage_service.database import Database
-from tests.postgres import postgres_server, url_of
+from tests.postgres import postgres_server, scratch_database
 from tests.processes import free_ports
 from tests.storage_servers import storage_server, work_off
 
@@ -40,22 +39,19 @@ def postgres() -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
-def shared(postgres: psycopg.Connection[Any]) -> str:
+def shared(postgres: psycopg.Connection[Any]) -> Iterator[str]:
     """A database of its own for the test."""
-    name = f"db_{uuid.uuid4().hex}"
-    postgres.execute(f"CREATE DATABASE {name}")
-    return url_of(postgres, name)
+    with scratch_database(postgres) as url:
+        yield url
 
 
 def jobs_in(url: str, jobs: int) -> list[str]:
     """Fills the database with work; gives the ids."""
-    database = Database(url)
-    schema.ensure(database)
     asked = NewGeneration("a calm piano", "sketch", duration_seconds=1.0, sample_rate=32000, channels=2)
-    with database.write() as session:
-        ids = [creation.create(session, asked).id for _ in range(jobs)]
-    database.dispose()
-    return ids
+    with Database(url) as database:
+        schema.ensure(database)
+        with database.write() as session:
+            return [creation.create(session, asked).id for _ in range(jobs)]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ the search path finds another one before Postgres's own.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,11 +17,14 @@ from sqlalchemy import event
 
 from storage_service import schema
 from storage_service.database import Database
-from tests.postgres import url_of
+from tests.postgres import scratch_database
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 TABLES = "generations", "prompts", "generation_counts", "generation_times", "prompt_counts"
+
+LOCK_PATIENCE_SECONDS = 60.0
+"""For a lock: nobody holds one for long, but the machine may be busy."""
 
 _CLOCK = """
     CREATE SCHEMA clock;
@@ -56,8 +58,8 @@ class ClockedDatabase:
 class ClockedSqlite(ClockedDatabase):
     """In memory: a disk would be most of the time that a thousand examples take."""
 
-    def __init__(self) -> None:
-        self.database = Database("sqlite://")
+    def __init__(self, database: Database) -> None:
+        self.database = database
         event.listen(self.database.engine, "connect", self._prepare)
         schema.upgrade_database(self.database)
         self.clear()
@@ -80,10 +82,9 @@ class ClockedSqlite(ClockedDatabase):
 class ClockedPostgres(ClockedDatabase):
     """On a server of this test run."""
 
-    def __init__(self, url: str, observer: psycopg.Connection[Any], connections: int) -> None:
-        self.url = url
+    def __init__(self, database: Database, observer: psycopg.Connection[Any]) -> None:
+        self.database = database
         self._observer = observer
-        self.database = Database(url, connections=connections)
         schema.upgrade_database(self.database)
         self.clear()
 
@@ -98,13 +99,8 @@ class ClockedPostgres(ClockedDatabase):
 @contextmanager
 def clocked_postgres(server: psycopg.Connection[Any], connections: int = 5) -> Iterator[ClockedPostgres]:
     """A database of its own on the server."""
-    name = f"clocked_{uuid.uuid4().hex}"
-    server.execute(f"CREATE DATABASE {name}")
-    server.execute(f"ALTER DATABASE {name} SET search_path = public, clock, pg_catalog")
-    url = url_of(server, name)
-    with psycopg.connect(url, autocommit=True) as observer:
+    with scratch_database(server) as url, psycopg.connect(url, autocommit=True) as observer:
+        server.execute(f"ALTER DATABASE {observer.info.dbname} SET search_path = public, clock, pg_catalog")
         observer.execute(_CLOCK)
-        opened = ClockedPostgres(url, observer, connections)
-        yield opened
-        opened.database.dispose()
-    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        with Database(url, busy_timeout_seconds=LOCK_PATIENCE_SECONDS, connections=connections) as database:
+            yield ClockedPostgres(database, observer)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from storage_service.check import walk
+from storage_service.database import Database
 from tests.stateful.calls import compare, make
 from tests.stateful.clocked import START, ClockedDatabase, ClockedSqlite, clocked_postgres
 from tests.stateful.model import MARKED_FROM, REFUSALS, STATES, Answer, Call, Model, Request
@@ -203,9 +204,8 @@ def _chosen(pick: int, meant: list[T], all_ever: list[T]) -> T:
 @pytest.fixture(params=["sqlite", "postgres"])
 def stored(request: pytest.FixtureRequest) -> Iterator[ClockedDatabase]:
     if request.param == "sqlite":
-        opened = ClockedSqlite()
-        yield opened
-        opened.database.dispose()
+        with Database("sqlite://") as database:
+            yield ClockedSqlite(database)
         return
     server: psycopg.Connection[Any] = request.getfixturevalue("postgres")
     with clocked_postgres(server) as clocked:

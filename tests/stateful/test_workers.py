@@ -9,9 +9,8 @@ import random
 import signal
 import sys
 import threading
-import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -28,7 +27,6 @@ from storage_service.clock import later
 from storage_service.database import Database
 from storage_service.models import Generation, Prompt
 from storage_service.states import GenerationStatus
-from tests.postgres import url_of
 from tests.stateful.calls import make
 from tests.stateful.clocked import START, ClockedPostgres, clocked_postgres
 from tests.stateful.model import REFUSALS, Answer, Call, Request
@@ -41,10 +39,9 @@ ROWS = "SELECT id, status, attempt, max_attempts, file_path, error_message FROM 
 class Crew:
     """Workers at once. Whoever finds nothing to claim lets time pass, so that the leases of the others end too."""
 
-    def __init__(self, stored: ClockedPostgres) -> None:
+    def __init__(self, stored: ClockedPostgres, second: Database) -> None:
         self.stored = stored
-        # Two pools of connections, as two servers have.
-        self.databases = [stored.database, Database(stored.url, connections=WORKERS)]
+        self.databases = [stored.database, second]
         self.now = START
         self.clock = threading.Lock()
         self.answered: list[tuple[Call, Answer]] = []
@@ -106,13 +103,16 @@ def stored(postgres: psycopg.Connection[Any]) -> Iterator[ClockedPostgres]:
         yield clocked
 
 
-def test_many_workers_finish_each_generation_once(stored: ClockedPostgres) -> None:
-    crew = Crew(stored)
+def test_many_workers_finish_each_generation_once(
+    stored: ClockedPostgres, open_database: Callable[..., Database]
+) -> None:
+    # Two pools of connections, as two servers have.
+    second = open_database(stored.database.url, connections=WORKERS)
+    crew = Crew(stored, second)
     asked = [Request(model_name=model) for model in ("small", "large")] * (JOBS // 2)
     keys = crew.call(0, "create", asked)
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(crew.work, range(WORKERS)))
-    crew.databases[1].dispose()
 
     told: dict[str, dict[str, list[Any]]] = {key: defaultdict(list) for key in keys}
     for call, answer in crew.answered:
@@ -136,18 +136,6 @@ def test_many_workers_finish_each_generation_once(stored: ClockedPostgres) -> No
     assert {status for status, *_ in rows.values()} >= {"completed", "cancelled"}
     assert any(answer == "Aborted" for _, answer in crew.answered), "nobody came too late"
     assert list(walk(stored.database)) == []
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/test.db"
-        return
-    connection = request.getfixturevalue("postgres")
-    name = f"dying_{uuid.uuid4().hex}"
-    connection.execute(f"CREATE DATABASE {name}")
-    yield url_of(connection, name)
-    connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def let_workers_die(url: str, after: list[int]) -> list[tuple[Call, Answer]]:
@@ -178,12 +166,14 @@ async def let_workers_die(url: str, after: list[int]) -> list[tuple[Call, Answer
     return answered
 
 
-async def test_killed_workers_lose_nothing_and_the_next_one_finishes(url: str) -> None:
-    schema.upgrade(url)
+async def test_killed_workers_lose_nothing_and_the_next_one_finishes(
+    empty_url: str, open_database: Callable[..., Database]
+) -> None:
+    schema.upgrade(empty_url)
     after = [5, 11, 17, 23]
-    answered = await let_workers_die(url, after)
+    answered = await let_workers_die(empty_url, after)
 
-    database = Database(url)
+    database = open_database(empty_url)
     assert list(walk(database)) == []
     rows = {row.id: row for row in _rows(database)}
     created = {answer[0] for call, answer in answered if call.name == "create"}
@@ -223,7 +213,6 @@ async def test_killed_workers_lose_nothing_and_the_next_one_finishes(url: str) -
     with database.read() as session:
         assert session.scalars(select(Prompt.used_count)).all() == [len(finished)]
     assert list(walk(database)) == []
-    database.dispose()
 
 
 def _rows(database: Database) -> list[Generation]:

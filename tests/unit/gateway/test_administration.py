@@ -41,8 +41,7 @@ def db(data_dir: Path, capfd: pytest.CaptureFixture[str]) -> Command:
 
 def completed(data_dir: Path, *, path: str | None = None, audio: bytes = b"RIFF", days_ago: int = 0) -> str:
     """A generation that is COMPLETED, with its file; gives its id."""
-    database = Database(StorageSettings(data_dir=data_dir).resolved_database_url())
-    with database.write() as session:
+    with Database(StorageSettings(data_dir=data_dir).resolved_database_url()) as database, database.write() as session:
         made = creation.create(session, NewGeneration("a calm piano", "sketch", 1.0, 32000, 2)).id
         file = path or f"outputs/2026/01/01/{made}.wav"
         session.execute(
@@ -60,7 +59,6 @@ def completed(data_dir: Path, *, path: str | None = None, audio: bytes = b"RIFF"
                 "ago": f"-{days_ago} days",
             },
         )
-    database.dispose()
     if path is None:
         (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
         (data_dir / file).write_bytes(audio)
@@ -167,10 +165,8 @@ def test_a_schema_of_another_version_is_refused_in_one_line(
     db: Command, data_dir: Path, capfd: pytest.CaptureFixture[str], revision: str, advice: str
 ) -> None:
     db("init")
-    database = Database(StorageSettings(data_dir=data_dir).resolved_database_url())
-    with database.write() as session:
+    with Database(StorageSettings(data_dir=data_dir).resolved_database_url()) as database, database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
-    database.dispose()
     for command in (["list"], ["db", "check"]):
         assert run(["--data-dir", str(data_dir), *command]) == 1
         [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]

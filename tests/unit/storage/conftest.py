@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import update
 
-from storage_service import creation, schema
+from storage_service import creation, library, schema
 from storage_service.config import StorageSettings
 from storage_service.creation import NewGeneration
 from storage_service.database import Database
@@ -38,19 +37,6 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database of its own for the test, without a schema."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/test.db"
-        return
-    connection = request.getfixturevalue("postgres")
-    name = f"test_{uuid.uuid4().hex}"
-    connection.execute(f"CREATE DATABASE {name}")
-    yield url_of(connection, name)
-    connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A migrated database with nothing in it: a file of its own, or the one on Postgres, emptied after each test."""
     if request.param == "sqlite":
@@ -59,15 +45,13 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     with psycopg.connect(request.getfixturevalue("migrated_postgres"), autocommit=True) as connection:
         yield request.getfixturevalue("migrated_postgres")
-        connection.execute("SET lock_timeout = '5s'")  # A test that left a transaction open is to fail, not to hang.
+        connection.execute("SET lock_timeout = '60s'")  # A test that left a transaction open is to fail, not to hang.
         connection.execute("TRUNCATE generations, prompts RESTART IDENTITY")
 
 
 @pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    opened = Database(url)
-    yield opened
-    opened.dispose()
+def database(url: str, open_database: Callable[..., Database]) -> Database:
+    return open_database(url)
 
 
 @pytest.fixture
@@ -78,9 +62,20 @@ def settings(url: str, tmp_path: Path) -> StorageSettings:
 @pytest.fixture
 async def store(settings: StorageSettings) -> AsyncIterator[Store]:
     opened = Store(settings)
-    await opened.open()
-    yield opened
-    await opened.close()
+    try:
+        await opened.open()
+        yield opened
+    finally:
+        await opened.close()
+
+
+@pytest.fixture
+def library_closed() -> Iterator[None]:
+    """What a test opens by `init_db` is closed at its end."""
+    yield
+    if library._opened is not None:
+        library._opened.dispose()
+        library._opened = None
 
 
 @pytest.fixture

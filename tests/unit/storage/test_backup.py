@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,10 +61,12 @@ def test_a_backup_brings_back_what_was(database: Database, new: Callable[..., Ne
     assert copy.stat().st_mode & 0o077 == 0
 
 
-def test_a_backup_of_an_earlier_schema_can_be_restored_and_migrated(empty_url: str, tmp_path: Path) -> None:
+def test_a_backup_of_an_earlier_schema_can_be_restored_and_migrated(
+    empty_url: str, tmp_path: Path, open_database: Callable[..., Database]
+) -> None:
     copy = tmp_path / "backup"
     schema.upgrade(empty_url, schema.REVISIONS[0])
-    database = Database(empty_url)
+    database = open_database(empty_url)
     backup.back_up(database, copy)
     schema.upgrade_database(database)
     assert backup.restore(database, copy) == schema.REVISIONS[0]
@@ -72,7 +74,6 @@ def test_a_backup_of_an_earlier_schema_can_be_restored_and_migrated(empty_url: s
         schema.check_database(database)
     schema.upgrade_database(database)
     assert list(walk(database)) == []
-    database.dispose()
 
 
 def test_a_backup_of_a_newer_schema_is_refused(
@@ -124,11 +125,15 @@ def test_a_backup_that_can_not_be_written_is_said(database: Database, tmp_path: 
 
 
 def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
-    database: Database, new: Callable[..., NewGeneration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    new: Callable[..., NewGeneration],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    open_database: Callable[..., Database],
 ) -> None:
     """A prompt's uses and its generations are written together: a copy that had the one without the other shows."""
     monkeypatch.setattr(backup, "STEP_PAGES", 1)
-    stop, other = threading.Event(), Database(database.url)
+    stop, other = threading.Event(), open_database(database.url)
 
     def write() -> None:
         while not stop.is_set():
@@ -144,7 +149,7 @@ def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
     finally:
         stop.set()
         writer.join()
-        other.dispose()
+        other.dispose()  # No connection but the database's own may be there when it is restored.
     written = len(ids(database))
     for number in range(3):
         backup.restore(database, tmp_path / str(number))
@@ -153,17 +158,19 @@ def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
 
 
 @pytest.fixture
-def sqlite_database(tmp_path: Path, migrated_file: Path) -> Iterator[Database]:
+def sqlite_database(tmp_path: Path, migrated_file: Path, open_database: Callable[..., Database]) -> Database:
     shutil.copy(migrated_file, tmp_path / "test.db")
-    opened = Database(f"sqlite:///{tmp_path}/test.db", busy_timeout_seconds=0.2)
-    yield opened
-    opened.dispose()
+    return open_database(f"sqlite:///{tmp_path}/test.db", busy_timeout_seconds=0.2)
 
 
 def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
-    sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_database: Database,
+    new: Callable[..., NewGeneration],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    open_database: Callable[..., Database],
 ) -> None:
-    other, steps = Database(sqlite_database.url), 0
+    other, steps = open_database(sqlite_database.url), 0
 
     def write_in_between(point: str) -> None:
         nonlocal steps
@@ -175,7 +182,6 @@ def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
     with monkeypatch.context() as patched:
         patched.setattr(backup, "failpoint", write_in_between)
         backup.back_up(sqlite_database, tmp_path / "backup")
-    other.dispose()
     assert steps == len(ids(sqlite_database)) == backup.MOST_RESTARTS + 3  # The first step, the restarts, the one step.
     backup.restore(sqlite_database, tmp_path / "backup")
     assert len(ids(sqlite_database)) == steps - 1
@@ -210,14 +216,16 @@ def test_what_is_no_database_any_more_is_moved_aside(
 
 
 @pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
-def test_a_postgres_that_is_in_use_is_not_replaced(database: Database, tmp_path: Path) -> None:
+def test_a_postgres_that_is_in_use_is_not_replaced(
+    database: Database, tmp_path: Path, open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_backup, "_LEAVING_SECONDS", 0.2)
     backup.back_up(database, tmp_path / "backup")
-    other = Database(database.url)
+    other = open_database(database.url)
     with other.read() as session:
         session.execute(text("SELECT 1"))
         with pytest.raises(Unavailable, match="stop the servers") as raised:
             backup.restore(database, tmp_path / "backup")
-    other.dispose()
     assert raised.value.reason == "DATABASE_IN_USE"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select
@@ -86,20 +86,12 @@ def test_a_repeat_gives_what_there_is_and_makes_what_is_missing(database: Databa
 
 def test_batches_with_prompts_in_common_do_not_block_one_another_for_good(database: Database, new: New) -> None:
     texts = [f"p{n}" for n in range(8)]
-    errors: list[BaseException] = []
 
     def work(order: list[str]) -> None:
-        try:
-            for _ in range(5):
-                with database.write() as session:
-                    creation.create_all(session, [new(prompt=text) for text in order])
-        except BaseException as error:
-            errors.append(error)
+        for _ in range(5):
+            with database.write() as session:
+                creation.create_all(session, [new(prompt=text) for text in order])
 
-    threads = [threading.Thread(target=work, args=(order,)) for order in (texts, texts[::-1], texts)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, (texts, texts[::-1], texts)))
     assert count(database) == 3 * 5 * len(texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -25,6 +25,11 @@ pytestmark = pytest.mark.parametrize("url", ["postgres"], indirect=True)
 
 New = Callable[..., NewGeneration]
 LISTENERS = f"SELECT pid FROM pg_stat_activity WHERE application_name = '{APPLICATION_NAME}'"
+
+
+async def soon(awaitable: Any) -> Any:
+    """What comes without a sweep: nobody sweeps in these tests."""
+    return await asyncio.wait_for(awaitable, 60)
 
 
 class SeenNotifier(Notifier):
@@ -49,7 +54,7 @@ class SeenNotifier(Notifier):
     async def until_told_of(self, *ids: str) -> None:
         while set(ids) - {change.generation_id for change in self.published}:
             self.told.clear()
-            await asyncio.wait_for(self.told.wait(), 20)
+            await soon(self.told.wait())
 
 
 @asynccontextmanager
@@ -57,15 +62,16 @@ async def opened(settings: StorageSettings) -> AsyncIterator[tuple[Store, SeenNo
     """A store that listens."""
     store = Store(settings)
     store.notifier = notifier = SeenNotifier()
-    await store.open()
-    listening = asyncio.create_task(store.listen())
-    await asyncio.wait_for(notifier.woken.wait(), 20)
     try:
-        yield store, notifier
+        await store.open()
+        listening = asyncio.create_task(store.listen())
+        try:
+            await soon(notifier.woken.wait())
+            yield store, notifier
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
     finally:
-        listening.cancel()
-        with suppress(asyncio.CancelledError):
-            await listening
         await store.close()
 
 
@@ -79,11 +85,6 @@ async def one(settings: StorageSettings) -> AsyncIterator[Store]:
 async def other(settings: StorageSettings) -> AsyncIterator[Store]:
     async with opened(settings) as (store, _):
         yield store
-
-
-async def soon(awaitable: Any) -> Any:
-    """What comes without a sweep: nobody sweeps in these tests."""
-    return await asyncio.wait_for(awaitable, 20)
 
 
 async def test_a_watcher_sees_what_was_done_through_another_server(one: Store, other: Store, new: New) -> None:
@@ -104,13 +105,14 @@ async def test_a_watcher_sees_what_was_done_through_another_server(one: Store, o
 
 
 async def test_a_create_wakes_a_claim_that_waits_at_another_server(one: Store, other: Store, new: New) -> None:
-    claim = asyncio.create_task(one.claim("w", ["sketch"], 30.0, 25.0))
+    claim = asyncio.create_task(one.claim("w", ["sketch"], 30.0, 30.0))
     created = await other.write(lambda s: creation.create(s, new()))
     assert (await soon(claim)).id == created.id
 
 
+@pytest.mark.usefixtures("library_closed")
 async def test_the_librarys_changes_are_heard(one: Store, url: str) -> None:
-    claim = asyncio.create_task(one.claim("w", ["m"], 30.0, 25.0))
+    claim = asyncio.create_task(one.claim("w", ["m"], 30.0, 30.0))
     await asyncio.to_thread(library.init_db, url)
 
     def make() -> str:
@@ -143,7 +145,7 @@ async def test_nobody_hears_of_what_was_rolled_back_nor_twice_of_his_own(setting
         with pytest.raises(LookupError):
             await one.write(make_in_vain)
         created = [await store.write(lambda s: creation.create(s, new())) for store in (one, other)]
-        await soon(one.claim("w", ["sketch"], 30.0, 20.0))
+        await soon(one.claim("w", ["sketch"], 30.0, 30.0))
         last = [await store.write(lambda s: creation.create(s, new(model_name="last"))) for store in (one, other)]
         for notifier in (heard_by_one, heard_by_other):
             await notifier.until_told_of(*(row.id for row in last))
@@ -181,6 +183,6 @@ async def test_a_batch_is_announced_whole(one: Store, settings: StorageSettings,
 
 async def test_what_is_announced_fits_whatever_the_model_is_called(one: Store, other: Store, new: New) -> None:
     name = "\N{MUSICAL SYMBOL G CLEF}" * MAX_NAME_CHARACTERS
-    claim = asyncio.create_task(one.claim("w", [name], 30.0, 25.0))
+    claim = asyncio.create_task(one.claim("w", [name], 30.0, 30.0))
     created = await other.write(lambda s: creation.create(s, new(model_name=name)))
     assert (await soon(claim)).id == created.id

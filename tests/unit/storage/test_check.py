@@ -157,23 +157,23 @@ def test_a_prompt_that_was_never_used_is_found(database: Database, new: Callable
     assert finding.problem == "is counted 0 times"
 
 
-def test_a_damaged_file_is_told_and_not_walked(migrated_file: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_told_and_not_walked(
+    migrated_file: Path, tmp_path: Path, open_database: Callable[..., Database]
+) -> None:
     content = bytearray(migrated_file.read_bytes())
     content[4096:12288] = b"\xff" * 8192
     (tmp_path / "damaged.db").write_bytes(content)
-    database = Database(f"sqlite:///{tmp_path}/damaged.db")
+    database = open_database(f"sqlite:///{tmp_path}/damaged.db")
     found = list(walk(database))
-    database.dispose()
     assert found
     assert {finding.where for finding in found} == {"database"}
 
 
-def test_another_schema_is_not_walked(empty_url: str) -> None:
+def test_another_schema_is_not_walked(empty_url: str, open_database: Callable[..., Database]) -> None:
     schema.upgrade(empty_url, schema.REVISIONS[0])
-    database = Database(empty_url)
+    database = open_database(empty_url)
     with pytest.raises(FailedPrecondition, match="db migrate"):
         list(walk(database))
-    database.dispose()
 
 
 def test_what_is_known_of_files(database: Database, new: Callable[..., NewGeneration], monkeypatch: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -93,22 +94,18 @@ def test_the_same_request_id_with_another_body_is_refused(database: Database, ne
 
 
 def test_one_request_id_50_times_at_once_makes_one_row(database: Database, new: New) -> None:
-    ids: list[str] = []
     start = threading.Barrier(10)
 
-    def work() -> None:
-        start.wait()
-        for _ in range(5):
+    def work(times: int) -> set[str]:
+        start.wait(60)
+        ids = set()
+        for _ in range(times):
             with database.write() as session:
-                ids.append(creation.create(session, new(request_id=REQUEST_ID)).id)
+                ids.add(creation.create(session, new(request_id=REQUEST_ID)).id)
+        return ids
 
-    threads = [threading.Thread(target=work) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(ids) == 50
-    assert len(set(ids)) == 1
+    with ThreadPoolExecutor(10) as pool:
+        assert len(set().union(*pool.map(work, [5] * 10))) == 1
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(Generation)) == 1
         counted = prompts.find(session, "a calm piano")
@@ -117,16 +114,13 @@ def test_one_request_id_50_times_at_once_makes_one_row(database: Database, new: 
 
 
 def test_a_prompt_used_by_many_at_once_is_counted_each_time(database: Database, new: New) -> None:
-    def work() -> None:
-        for _ in range(5):
+    def work(times: int) -> None:
+        for _ in range(times):
             with database.write() as session:
                 creation.create(session, new())
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [5] * 4))
     with database.read() as session:
         counted = prompts.find(session, "a calm piano")
         assert counted is not None

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -32,12 +33,13 @@ def test_other_urls_are_refused_without_telling_their_password(url: str) -> None
     assert "secret" not in raised.value.message
 
 
-def test_the_default_is_a_file_in_the_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_is_a_file_in_the_data_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_database: Callable[..., Database]
+) -> None:
     monkeypatch.delenv("DGX_MUSIC_DATABASE_URL", raising=False)
     settings = StorageSettings(data_dir=tmp_path / "new folder" / "ü?%")
-    opened = Database(settings.resolved_database_url())
+    opened = open_database(settings.resolved_database_url())
     schema.ensure(opened)
-    opened.dispose()
     assert (tmp_path / "new folder" / "ü?%" / "dgx_music.db").is_file()
     assert StorageSettings(database_url="sqlite:///x.db").resolved_database_url() == "sqlite:///x.db"
     assert "sqlite" not in repr(StorageSettings(database_url="sqlite:///x.db"))
@@ -51,64 +53,61 @@ def test_wal_only_where_it_is_safe() -> None:
 
 @pytest.mark.parametrize("version", [(3, 40, 1), (3, 51, 3)])
 def test_sqlite_is_set_up_for_durable_commits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], open_database: Callable[..., Database]
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-    opened = Database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=1.5)
+    opened = open_database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=1.5)
     with opened.read() as session:
         pragmas = {
             name: session.scalar(text(f"PRAGMA {name}"))
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
-    opened.dispose()
     expected = {"synchronous": 2, "foreign_keys": 1, "busy_timeout": 1500}
     assert pragmas == {"journal_mode": journal_mode(version).lower(), **expected}
 
 
-def test_a_writer_takes_its_lock_before_it_reads(tmp_path: Path) -> None:
-    opened = Database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=0.05)
+def test_a_writer_takes_its_lock_before_it_reads(tmp_path: Path, open_database: Callable[..., Database]) -> None:
+    opened = open_database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=0.05)
     with opened.write() as session:
         session.execute(text("SELECT 1"))
         with pytest.raises(Unavailable) as raised, opened.write() as other:
             other.execute(text("SELECT 1"))
         with opened.read() as reader:
             reader.execute(text("SELECT 1"))
-    opened.dispose()
     assert raised.value.reason == "DATABASE_LOCKED"
     assert raised.value.retry_after_seconds == database.RETRY_AFTER_SECONDS
 
 
-def test_a_database_in_memory_is_one_database(new: Callable[..., NewGeneration]) -> None:
-    opened = Database("sqlite://")
+def test_a_database_in_memory_is_one_database(
+    new: Callable[..., NewGeneration], open_database: Callable[..., Database]
+) -> None:
+    opened = open_database("sqlite://")
     schema.ensure(opened)
     with opened.write() as session:
         creation.create(session, new())
     with opened.read() as session:
         assert session.scalar(text("SELECT count(*) FROM generations")) == 1
-    opened.dispose()
 
 
-def test_a_postgres_row_that_stays_locked_is_unavailable(url: str) -> None:
+def test_a_postgres_row_that_stays_locked_is_unavailable(url: str, open_database: Callable[..., Database]) -> None:
     if url.startswith("sqlite"):
         pytest.skip("SQLite locks the file, not a table")
-    opened = Database(url, busy_timeout_seconds=0.05)
+    opened = open_database(url, busy_timeout_seconds=0.05)
     with opened.write() as session:
         session.execute(text("LOCK TABLE prompts"))
         with pytest.raises(Unavailable) as raised, opened.write() as other:
             other.execute(text("LOCK TABLE prompts"))
-    opened.dispose()
     assert raised.value.reason == "DATABASE_LOCKED"
 
 
-def test_no_connection_left_is_unavailable(url: str) -> None:
+def test_no_connection_left_is_unavailable(url: str, open_database: Callable[..., Database]) -> None:
     if url.startswith("sqlite"):
         pytest.skip("a pool of connections is for Postgres")
-    opened = Database(url, busy_timeout_seconds=0.05, connections=1)
+    opened = open_database(url, busy_timeout_seconds=0.05, connections=1)
     with opened.read() as session:
         session.connection()
         with pytest.raises(Unavailable, match="in use"), opened.read() as other:
             other.connection()
-    opened.dispose()
 
 
 def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
@@ -120,26 +119,24 @@ def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_the_server_ended_is_replaced(
-    url: str, request: pytest.FixtureRequest, new: Callable[..., NewGeneration]
+    url: str, request: pytest.FixtureRequest, new: Callable[..., NewGeneration], open_database: Callable[..., Database]
 ) -> None:
     if url.startswith("sqlite"):
         pytest.skip("SQLite has no server")
     admin: psycopg.Connection[tuple[int]] = request.getfixturevalue("postgres")
-    opened = Database(url)
+    opened = open_database(url)
     with opened.write() as session:
         pid = session.scalar(text("SELECT pg_backend_pid()"))
     admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
     with opened.write() as session:
         creation.create(session, new())
-    opened.dispose()
 
 
-def test_a_file_that_is_no_folder_is_unavailable(tmp_path: Path) -> None:
+def test_a_file_that_is_no_folder_is_unavailable(tmp_path: Path, open_database: Callable[..., Database]) -> None:
     (tmp_path / "a.db").mkdir()
-    opened = Database(f"sqlite:///{tmp_path}/a.db")
+    opened = open_database(f"sqlite:///{tmp_path}/a.db")
     with pytest.raises(Unavailable) as raised, opened.read() as session:
         session.connection()
-    opened.dispose()
     assert raised.value.reason == "DATABASE_UNAVAILABLE"
 
 
@@ -150,11 +147,10 @@ def test_a_folder_that_can_not_be_made_is_said(tmp_path: Path) -> None:
     assert raised.value.reason == "DATABASE_FOLDER"
 
 
-def test_a_mistake_in_our_sql_is_not_made_a_matter_of_waiting(url: str) -> None:
-    opened = Database(url)
+def test_a_mistake_in_our_sql_is_not_made_a_matter_of_waiting(url: str, open_database: Callable[..., Database]) -> None:
+    opened = open_database(url)
     with pytest.raises((OperationalError, ProgrammingError)), opened.read() as session:
         session.execute(text("SELECT * FROM nothing"))
-    opened.dispose()
 
 
 def test_without_psycopg_postgres_says_what_to_install() -> None:
@@ -169,21 +165,21 @@ def test_without_psycopg_postgres_says_what_to_install() -> None:
     assert "pip install 'dgx-music[postgres]'" in said
 
 
-def test_processes_that_write_at_once_all_succeed(url: str) -> None:
+def test_processes_that_write_at_once_all_succeed(url: str, open_database: Callable[..., Database]) -> None:
     program = (
         "import sys\n"
         "from storage_service import creation\n"
         "from storage_service.database import Database\n"
-        "database = Database(sys.argv[1])\n"
+        "database = Database(sys.argv[1], busy_timeout_seconds=60)\n"
         "new = creation.NewGeneration('p', 'm', 1.0, 32000, 2)\n"
         "for _ in range(20):\n"
         "    with database.write() as session:\n"
         "        creation.create(session, new)\n"
         "database.dispose()\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
-    opened = Database(url)
+    with ThreadPoolExecutor(3) as pool:
+        ended = list(pool.map(subprocess.run, [[sys.executable, "-c", program, url]] * 3))
+    assert [process.returncode for process in ended] == [0, 0, 0]
+    opened = open_database(url)
     with opened.read() as session:
         assert session.scalar(text("SELECT used_count FROM prompts")) == 60
-    opened.dispose()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import doctest
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 import storage_service
 from service_runtime.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -38,18 +39,18 @@ from storage_service import (
     track_prompt_usage,
     update_generation_status,
 )
+from storage_service.database import Database
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = GenerationStatus
 
 
+pytestmark = pytest.mark.usefixtures("library_closed")
+
+
 @pytest.fixture
-def opened(url: str) -> Iterator[None]:
+def opened(url: str, library_closed: None) -> None:
     init_db(url)
-    yield
-    assert library._opened is not None
-    library._opened.dispose()
-    library._opened = None
 
 
 def create(**changes: Any) -> str:
@@ -325,9 +326,15 @@ def test_the_default_database_and_opening_another(tmp_path: Path, monkeypatch: p
     init_db(f"sqlite:///{tmp_path}/other.db")
     with get_session() as session:
         assert count_generations(session) == 0
-    assert library._opened is not None
-    library._opened.dispose()
-    monkeypatch.setattr(library, "_opened", None)
+
+
+def test_a_database_that_is_refused_is_closed(empty_url: str, open_database: Callable[..., Database]) -> None:
+    with open_database(empty_url).write() as session:
+        session.execute(text("CREATE TABLE prompts (x INTEGER)"))
+    with pytest.raises(FailedPrecondition, match="prompts") as raised:
+        init_db(empty_url)
+    [refused] = [entry.locals["database"] for entry in raised.traceback if entry.name == "init_db"]
+    assert refused.engine.pool.checkedin() == 0
 
 
 def test_the_examples_of_the_documentation(url: str) -> None:
@@ -336,9 +343,6 @@ def test_the_examples_of_the_documentation(url: str) -> None:
     told: list[str] = []
     flags = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
     results = doctest.DocTestRunner(optionflags=flags).run(examples, out=told.append)
-    assert library._opened is not None
-    library._opened.dispose()
-    library._opened = None
     assert results.attempted > 10
     assert results.failed == 0, "".join(told)
 

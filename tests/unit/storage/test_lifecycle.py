@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -312,23 +313,17 @@ def test_a_worker_learns_of_a_cancel_even_after_its_lease_would_have_ended(datab
 def test_of_many_claimers_exactly_one_wins(url: str, database: Database, row_in: Row) -> None:
     row = row_in(PENDING)
     start = threading.Barrier(8)
-    won: list[Generation | None] = []
 
-    def work(name: str) -> None:
-        own = Database(url)  # as another process would have
-        with own.read() as session:
-            session.connection()
-        start.wait()
-        with own.write() as session:
-            won.append(leases.claim(session, name, ["sketch"], 30.0))
-        own.dispose()
+    def work(name: str) -> Generation | None:
+        with Database(url, busy_timeout_seconds=60.0) as own:  # as another process would have
+            with own.read() as session:
+                session.connection()
+            start.wait(60)
+            with own.write() as session:
+                return leases.claim(session, name, ["sketch"], 30.0)
 
-    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 8
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(work, (f"w{n}" for n in range(8))))
     assert [claimed.id for claimed in won if claimed is not None] == [row.id]
 
 

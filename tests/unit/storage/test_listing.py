@@ -81,17 +81,18 @@ def test_filters_all_hold(database: Database, new: New) -> None:
     assert len(ids(created_after=drums.created_at + timedelta(microseconds=1))) == 1
 
 
-def test_sqlite_finds_text_whatever_its_case_beyond_ascii(tmp_path: Path, new: New) -> None:
+def test_sqlite_finds_text_whatever_its_case_beyond_ascii(
+    tmp_path: Path, new: New, open_database: Callable[..., Database]
+) -> None:
     from storage_service import schema
 
-    database = Database(f"sqlite:///{tmp_path}/own.db")
+    database = open_database(f"sqlite:///{tmp_path}/own.db")
     schema.ensure(database)
     with database.write() as session:
         creation.create(session, new(prompt="STRAßENMUSIK ÉTÉ"))
         creation.create(session, new(prompt="STRASSENMUSIK"))
         for text, found in (("strassenmusik été", 1), ("Straßenmusik", 2), ("strassen", 2), ("ÉTÉ", 1), ("été?", 0)):
             assert len(list_generations(session, GenerationFilter(prompt_contains=text), Page())[0]) == found
-    database.dispose()
 
 
 @pytest.mark.parametrize("token", ["x", "%%%", "e30=", "bnVsbA==", base64.urlsafe_b64encode(b'["a", 1, 2]').decode()])

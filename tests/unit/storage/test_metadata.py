@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -86,10 +86,7 @@ def test_patches_at_once_are_all_there(database: Database, row_in: Row) -> None:
             with database.write() as session:
                 lifecycle.update_metadata(session, row.id, {f"{worker}.{n}": n})
 
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
     with database.read() as session:
         assert len(lifecycle.get(session, row.id).metadata_) == 15

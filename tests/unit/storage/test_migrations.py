@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,11 +38,13 @@ def tables_of(database: Database) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("first", range(len(REVISIONS)), ids=REVISIONS)
-def test_up_from_a_revision_and_back_to_it_keeps_every_row(empty_url: str, first: int) -> None:
+def test_up_from_a_revision_and_back_to_it_keeps_every_row(
+    empty_url: str, first: int, open_database: Callable[..., Database]
+) -> None:
     schema.upgrade(empty_url, REVISIONS[0])
     insert_old_rows(empty_url)
     schema.upgrade(empty_url, REVISIONS[first])
-    database = Database(empty_url)
+    database = open_database(empty_url)
     rows, tables = rows_of(database), tables_of(database)
 
     schema.upgrade(empty_url)
@@ -55,17 +58,17 @@ def test_up_from_a_revision_and_back_to_it_keeps_every_row(empty_url: str, first
     assert schema.current(empty_url) == REVISIONS[first]
     assert tables_of(database) == tables
     assert rows_of(database) == rows
-    database.dispose()
 
 
-def test_a_schema_that_is_taken_away_and_made_again_is_whole(empty_url: str) -> None:
+def test_a_schema_that_is_taken_away_and_made_again_is_whole(
+    empty_url: str, open_database: Callable[..., Database]
+) -> None:
     schema.upgrade(empty_url, REVISIONS[0])
     insert_old_rows(empty_url)
     schema.upgrade(empty_url)
     schema.downgrade(empty_url, "base")
-    database = Database(empty_url)
+    database = open_database(empty_url)
     with database.connect_for_writing() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     schema.upgrade(empty_url)
     assert list(walk(database)) == []
-    database.dispose()

@@ -75,17 +75,16 @@ def test_a_priority_out_of_range(database: Database, new: New, priority: int) ->
     assert raised.value.field == "priority"
 
 
-def test_a_locked_head_is_left_to_who_has_it(url: str, new: New) -> None:
+def test_a_locked_head_is_left_to_who_has_it(url: str, new: New, open_database: Callable[..., Database]) -> None:
     if url.startswith("sqlite"):
         pytest.skip("SQLite has one writer")
-    database = Database(url)
+    database = open_database(url)
     with database.write() as session:
         for prompt in ("1", "2"):
             creation.create(session, new(prompt=prompt))
     with database.write() as session:
         assert leases.claim(session, "w", ["sketch"], 30.0) is not None
         assert claims(database) == ["2"]
-    database.dispose()
 
 
 def test_a_row_made_by_hand_has_its_turn(database: Database, new: New) -> None:

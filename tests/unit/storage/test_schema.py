@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -30,14 +31,13 @@ def test_the_migrations_and_the_code_know_the_same_revisions() -> None:
     assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == schema.REVISIONS
 
 
-def test_migrations_make_what_the_models_say(empty_url: str) -> None:
+def test_migrations_make_what_the_models_say(empty_url: str, open_database: Callable[..., Database]) -> None:
     schema.upgrade(empty_url)
-    database = Database(empty_url)
+    database = open_database(empty_url)
     with database.connect_for_writing() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
         named = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
-    database.dispose()
     assert "ck_generations_status" in named
 
 
@@ -52,11 +52,11 @@ def migrate(database: Database, move: Callable[[Config, str], None], revision: s
 
 
 def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
-    empty_url: str, new: Callable[..., NewGeneration]
+    empty_url: str, new: Callable[..., NewGeneration], open_database: Callable[..., Database]
 ) -> None:
     request = new(request_id="11111111-2222-4333-8444-55555555aaaa", seed=7, metadata={"a": 1})
     schema.upgrade(empty_url)
-    database = Database(empty_url)
+    database = open_database(empty_url)
     with database.write() as session:
         first = creation.create(session, request)
     migrate(database, command.downgrade, "0001")
@@ -86,15 +86,14 @@ def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
     migrate(database, command.downgrade, "0001")
     with database.connect_for_writing() as connection:
         assert connection.scalar(text("SELECT count(*) FROM generations")) == 2
-    database.dispose()
 
 
 def test_how_samples_were_to_be_written_becomes_the_format_and_back(
-    empty_url: str, new: Callable[..., NewGeneration]
+    empty_url: str, new: Callable[..., NewGeneration], open_database: Callable[..., Database]
 ) -> None:
     asked = {"pcm_24": FileFormat.WAV_PCM_24, "pcm_16": FileFormat.WAV_PCM_16, "float": FileFormat.WAV_FLOAT}
     schema.upgrade(empty_url)
-    database = Database(empty_url)
+    database = open_database(empty_url)
     with database.write() as session:
         ids = {name: creation.create(session, new(output=OutputOptions(one))).id for name, one in asked.items()}
         mp3 = OutputOptions(FileFormat.MP3, 44_100, 1, LoudnessProfile.STREAMING, None, -2.0)
@@ -110,25 +109,25 @@ def test_how_samples_were_to_be_written_becomes_the_format_and_back(
     with database.read() as session:
         kept = {name: session.get_one(Generation, generation_id).output for name, generation_id in ids.items()}
     assert kept == {"pcm_24": None, "pcm_16": {"format": "wav_pcm_16"}, "float": {"format": "wav_float"}, "lost": None}
-    database.dispose()
 
 
-def test_down_and_up_again(empty_url: str) -> None:
+def test_down_and_up_again(empty_url: str, open_database: Callable[..., Database]) -> None:
     schema.upgrade(empty_url)
     assert schema.current(empty_url) == schema.REVISIONS[-1]
-    database = Database(empty_url)
+    database = open_database(empty_url)
     migrate(database, command.downgrade, "base")
     with database.connect_for_writing() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
-    database.dispose()
     with pytest.raises(FailedPrecondition, match="dgx-music db migrate"):
         schema.check(empty_url)
     schema.upgrade(empty_url)
     schema.check(empty_url)
 
 
-def test_a_second_upgrade_keeps_the_data_and_a_reset_does_not(url: str, new: Callable[..., NewGeneration]) -> None:
-    database = Database(url)
+def test_a_second_upgrade_keeps_the_data_and_a_reset_does_not(
+    url: str, new: Callable[..., NewGeneration], open_database: Callable[..., Database]
+) -> None:
+    database = open_database(url)
     with database.write() as session:
         created = creation.create(session, new())
     schema.upgrade(url)
@@ -138,17 +137,17 @@ def test_a_second_upgrade_keeps_the_data_and_a_reset_does_not(url: str, new: Cal
     with database.read() as session:
         assert session.get(Generation, created.id) is None
     schema.check(url)
-    database.dispose()
 
 
-def test_an_empty_database_gets_its_schema_and_one_of_ours_is_left_alone(empty_url: str) -> None:
+def test_an_empty_database_gets_its_schema_and_one_of_ours_is_left_alone(
+    empty_url: str, open_database: Callable[..., Database]
+) -> None:
     assert schema.current(empty_url) is None
     with pytest.raises(FailedPrecondition, match="db migrate"):
         schema.check(empty_url)
-    database = Database(empty_url)
+    database = open_database(empty_url)
     schema.ensure(database)
     schema.ensure(database)
-    database.dispose()
     schema.check(empty_url)
 
 
@@ -160,9 +159,15 @@ def test_an_empty_database_gets_its_schema_and_one_of_ours_is_left_alone(empty_u
     ],
 )
 def test_a_schema_of_another_version_is_refused_and_says_what_to_do(
-    url: str, monkeypatch: pytest.MonkeyPatch, revision: str, known: tuple[str, ...], reason: str, says: str
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    revision: str,
+    known: tuple[str, ...],
+    reason: str,
+    says: str,
+    open_database: Callable[..., Database],
 ) -> None:
-    database = Database(url)
+    database = open_database(url)
     with database.connect_for_writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
     monkeypatch.setattr(schema, "REVISIONS", known)
@@ -175,17 +180,15 @@ def test_a_schema_of_another_version_is_refused_and_says_what_to_do(
             schema.upgrade(url)
     with database.connect_for_writing() as connection:  # as it was, for the tests that follow
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": LATEST})
-    database.dispose()
 
 
-def test_a_database_of_somebody_else_is_left_alone(empty_url: str) -> None:
-    database = Database(empty_url)
+def test_a_database_of_somebody_else_is_left_alone(empty_url: str, open_database: Callable[..., Database]) -> None:
+    database = open_database(empty_url)
     with database.connect_for_writing() as connection:
         connection.execute(text("CREATE TABLE prompts (x INTEGER)"))
     with pytest.raises(FailedPrecondition, match="prompts") as raised:
         schema.ensure(database)
     assert raised.value.reason == "SCHEMA_UNKNOWN"
-    database.dispose()
 
 
 def test_a_migration_that_breaks_off_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,28 +215,22 @@ def test_processes_that_start_at_once_on_a_fresh_database_all_succeed(empty_url:
         "from storage_service import schema\n"
         "from storage_service.database import Database\n"
         "sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
-        "database = Database(sys.argv[1])\n"
+        "database = Database(sys.argv[1], busy_timeout_seconds=60)\n"
         "schema.ensure(database)\n"
         "database.dispose()\n"
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", program, empty_url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    assert [(process.communicate()[1], process.returncode) for process in processes] == [("", 0)] * 3
+    command = [sys.executable, "-W", "error", "-c", program, empty_url]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with ExitStack() as stack:
+        processes = [stack.enter_context(subprocess.Popen(command, text=True, **pipes)) for _ in range(3)]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [(process.communicate()[1], process.returncode) for process in processes] == [("", 0)] * 3
     schema.check(empty_url)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+import psycopg
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import Connection, event
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.generation.v1.generation_pb2 import Continuation, SamplingParameters
@@ -374,26 +377,69 @@ async def test_bad_input_over_the_wire(stub: Any, method: str, message: Any, cod
     assert list(failure.violations) == ([field] if field else [])
 
 
-async def test_a_drain_ends_watches_and_claims_within_the_grace(settings: StorageSettings, tmp_path: Path) -> None:
-    address = f"unix:{tmp_path}/d.sock"
+async def test_a_drain_ends_watches_and_claims_within_the_grace(
+    settings: StorageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, server, waits = f"unix:{tmp_path}/d.sock", StorageServer(settings), asyncio.Event()
+    claiming = server._store.notifier.claiming
+
+    def seen(model_names: Sequence[str]) -> AbstractContextManager[asyncio.Event]:
+        waits.set()
+        return claiming(model_names)
+
+    monkeypatch.setattr(server._store.notifier, "claiming", seen)
     async with connect(address) as channel:
         stub: Any = StorageServiceStub(channel)
-        async with running([build(settings)], [address], settings):
+        async with running([server], [address], settings):
             made = await create(stub, model_name="other")
             watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=30)
             await watch.read()
             waiting = asyncio.create_task(claim(stub, wait_seconds=30))
-            await asyncio.wait([waiting], timeout=0.2)
-            assert not waiting.done()
+            await waits.wait()
         assert not (await waiting).HasField("generation")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await watch.read()
     assert read_failure(raised.value).reason == "SHUTTING_DOWN"
 
 
-async def test_a_server_refuses_a_schema_that_is_newer(settings: StorageSettings) -> None:
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+async def test_a_server_stopped_while_calls_are_blocked_leaves_no_connection_open(
+    settings: StorageSettings, tmp_path: Path, url: str
+) -> None:
+    address, stop, blocked = f"unix:{tmp_path}/b.sock", asyncio.Event(), asyncio.Queue[psycopg.Connection[Any]]()
+    server, loop = StorageServer(settings), asyncio.get_running_loop()
+
+    def see(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM generations" in statement:
+            loop.call_soon_threadsafe(blocked.put_nowait, connection.connection.dbapi_connection)
+
+    async def serve() -> None:
+        async with running([server], [address], settings.model_copy(update={"grace_seconds": 0.0})):
+            await stop.wait()
+
+    async with asyncio.TaskGroup() as tasks, connect(address) as channel:
+        stub: Any = StorageServiceStub(channel)
+        with psycopg.connect(url) as holder:
+            serving = tasks.create_task(serve())
+            await stub.ListGenerations(pb.ListGenerationsRequest(), timeout=60, wait_for_ready=True)
+            holder.execute("LOCK TABLE generations IN ACCESS EXCLUSIVE MODE")
+            event.listen(server._store._database.engine, "before_cursor_execute", see)
+            calls = [stub.ListGenerations(pb.ListGenerationsRequest(), timeout=60) for _ in range(3)]
+            used = [await blocked.get() for _ in calls]
+            stop.set()
+            for call in calls:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await call
+            assert not any(connection.closed for connection in used)
+            assert not serving.done()
+    assert all(connection.closed for connection in used)
+
+
+async def test_a_server_refuses_a_schema_that_is_newer(
+    settings: StorageSettings, open_database: Callable[..., Database]
+) -> None:
     assert settings.database_url is not None
-    database = Database(settings.database_url)
+    database = open_database(settings.database_url)
     with database.connect_for_writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     server = StorageServer(settings)
@@ -405,7 +451,6 @@ async def test_a_server_refuses_a_schema_that_is_newer(settings: StorageSettings
     finally:
         with database.connect_for_writing() as connection:
             connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{schema.REVISIONS[-1]}'")
-        database.dispose()
 
 
 async def test_health_fails_when_the_sweep_has_ended(settings: StorageSettings) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -161,27 +161,19 @@ def test_what_is_rolled_back_counts_nothing(database: Database, new: New) -> Non
 def test_workers_at_once_neither_wait_for_the_counts_nor_miscount(database: Database, new: New) -> None:
     with database.write() as session:
         creation.create_all(session, [new() for _ in range(40)])
-    errors: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            while True:
-                with database.write() as session:
-                    claimed = leases.claim(session, "w", ["sketch"], 30.0)
-                if claimed is None:
-                    return
-                with database.write() as session:
-                    prompts.count_use(session, f"another {claimed.id}")
-                    leases.complete(session, claimed.id, claimed.lease_token or "", Completion("a", 1, 2.0, "1", {}))
-        except BaseException as error:
-            errors.append(error)
+    def work(worker: str) -> None:
+        while True:
+            with database.write() as session:
+                claimed = leases.claim(session, worker, ["sketch"], 300.0)
+            if claimed is None:
+                return
+            with database.write() as session:
+                prompts.count_use(session, f"another {claimed.id}")
+                leases.complete(session, claimed.id, claimed.lease_token or "", Completion("a", 1, 2.0, "1", {}))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, "abcd"))
     with database.read() as session:
         figures = statistics(session)
         assert figures.overall.by_status == dict.fromkeys(GenerationStatus, 0) | {COMPLETED: 40}
@@ -189,10 +181,12 @@ def test_workers_at_once_neither_wait_for_the_counts_nor_miscount(database: Data
         assert counts.differences(session) == []
 
 
-def test_a_transaction_left_open_keeps_nobody_from_counting(url: str, new: New) -> None:
+def test_a_transaction_left_open_keeps_nobody_from_counting(
+    url: str, new: New, open_database: Callable[..., Database]
+) -> None:
     if url.startswith("sqlite"):
         pytest.skip("SQLite has one writer")
-    first, second = Database(url, busy_timeout_seconds=1.0), Database(url, busy_timeout_seconds=1.0)
+    first, second = open_database(url), open_database(url)
     with first.write() as open_session:
         creation.create(open_session, new(prompt="a"))
         with second.write() as session:
@@ -205,5 +199,3 @@ def test_a_transaction_left_open_keeps_nobody_from_counting(url: str, new: New) 
         assert statistics(session).overall.total_generations == 4
         assert counts.differences(session) == []
         assert session.scalar(select(func.count(GenerationCount.shard.distinct()))) == 2
-    first.dispose()
-    second.dispose()

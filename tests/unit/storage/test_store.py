@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,33 @@ class SeenStore(Store):
             self.worked.set()
 
 
+@asynccontextmanager
+async def open_store(settings: StorageSettings) -> AsyncIterator[SeenStore]:
+    opened = SeenStore(settings)
+    try:
+        await opened.open()
+        yield opened
+    finally:
+        await opened.close()
+
+
 @pytest.fixture
 async def store(settings: StorageSettings) -> AsyncIterator[SeenStore]:
-    opened = SeenStore(settings)
-    await opened.open()
-    yield opened
-    await opened.close()
+    async with open_store(settings) as opened:
+        yield opened
 
 
-async def waiting_claim(store: SeenStore, models: list[str], wait_seconds: float = 20.0) -> asyncio.Task[Any]:
+@asynccontextmanager
+async def sweeps(store: Store, period_seconds: float) -> AsyncIterator[None]:
+    task = asyncio.create_task(sweep(store, period_seconds))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def waiting_claim(store: SeenStore, models: list[str], wait_seconds: float = 30.0) -> asyncio.Task[Any]:
     """A claim that has looked, found nothing and waits."""
     store.worked.clear()
     task = asyncio.create_task(store.claim("w", models, 30.0, wait_seconds))
@@ -62,11 +80,8 @@ async def waiting_claim(store: SeenStore, models: list[str], wait_seconds: float
 @pytest.fixture
 async def sweeping(store: Store) -> AsyncIterator[Store]:
     """A store whose sweeps come by what is due alone: the period is out of reach."""
-    task = asyncio.create_task(sweep(store, 3600.0))
-    yield store
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    async with sweeps(store, 3600.0):
+        yield store
 
 
 async def test_a_claim_waits_and_a_create_wakes_it(store: SeenStore, new: New) -> None:
@@ -95,7 +110,7 @@ async def test_a_claim_that_does_not_wait_answers_at_once(store: Store) -> None:
 
 
 async def test_many_wait_and_each_job_goes_to_one(store: Store, new: New) -> None:
-    claims = [asyncio.create_task(store.claim(f"w{n}", ["sketch"], 30.0, 5.0)) for n in range(10)]
+    claims = [asyncio.create_task(store.claim(f"w{n}", ["sketch"], 30.0, 30.0)) for n in range(10)]
     created = [await store.write(lambda s: creation.create(s, new())) for _ in range(10)]
     claimed = await asyncio.gather(*claims)
     assert {row.id for row in claimed if row} == {row.id for row in created}
@@ -106,51 +121,47 @@ async def test_a_lease_that_ends_wakes_a_claim(sweeping: Store, row_in: Row) -> 
     held = await sweeping.claim("stopped", ["sketch"], 1.0, 0.0)
     assert held is not None
     assert held.lease_expires_at is not None
-    claimed = await sweeping.claim("next", ["sketch"], 30.0, 10.0)
+    claimed = await sweeping.claim("next", ["sketch"], 30.0, 30.0)
     assert claimed is not None
     assert (claimed.id, claimed.attempt) == (held.id, 2)
     assert claimed.started_at is not None
-    assert 0 <= (claimed.started_at - held.lease_expires_at).total_seconds() < 0.9
+    assert claimed.started_at >= held.lease_expires_at
 
 
 async def test_a_wait_for_another_attempt_that_is_over_wakes_a_claim(sweeping: Store, row_in: Row) -> None:
     row = row_in(GenerationStatus.PROCESSING)
     failed = await sweeping.write(lambda s: leases.fail(s, row.id, TOKEN, "it broke", retryable=True))
-    claimed = await sweeping.claim("next", ["sketch"], 30.0, 10.0)
+    claimed = await sweeping.claim("next", ["sketch"], 30.0, 30.0)
     assert claimed is not None
     assert claimed.started_at is not None
     assert failed.not_before is not None
-    assert 0 <= (claimed.started_at - failed.not_before).total_seconds() < 0.9
+    assert claimed.started_at >= failed.not_before
 
 
 async def test_a_sweep_tells_watchers_of_what_failed(store: Store, row_in: Row) -> None:
     row = row_in(GenerationStatus.PROCESSING, attempt=3, lease_expires_at=later(0.2))
     snapshots = store.watch(row.id)
     assert (await anext(snapshots)).is_processing
-    sweeper = asyncio.create_task(sweep(store, 3600.0))
-    assert (await anext(snapshots)).is_failed
-    with pytest.raises(StopAsyncIteration):
-        await anext(snapshots)
-    sweeper.cancel()
+    async with sweeps(store, 3600.0):
+        assert (await anext(snapshots)).is_failed
+        with pytest.raises(StopAsyncIteration):
+            await anext(snapshots)
 
 
-async def test_a_sweep_that_fails_is_tried_again(tmp_path: Path, new: New) -> None:
-    settings = StorageSettings(database_url=f"sqlite:///{tmp_path}/a.db", database_timeout_seconds=0.05)
-    store = Store(settings)
-    await store.open()
-    other = Database(f"sqlite:///{tmp_path}/a.db")
-    with other.write() as session:
-        session.connection()
-        task = asyncio.create_task(sweep(store, 0.05))
-        with pytest.raises(Unavailable):
-            await store.write(lambda s: s.execute(text("SELECT 1")))
-        row = creation.create(session, new())
-    claimed = await store.claim("w", ["sketch"], 30.0, 20.0)  # Another process made it: the next sweep finds it.
-    assert claimed is not None
-    assert claimed.id == row.id
-    task.cancel()
-    await store.close()
-    other.dispose()
+async def test_a_sweep_that_fails_is_tried_again(
+    tmp_path: Path, new: New, open_database: Callable[..., Database]
+) -> None:
+    settings = StorageSettings(database_url=f"sqlite:///{tmp_path}/a.db", database_timeout_seconds=1.0)
+    async with open_store(settings) as store, AsyncExitStack() as sweeping:
+        with open_database(settings.database_url).write() as session:
+            session.connection()
+            await sweeping.enter_async_context(sweeps(store, 0.05))
+            with pytest.raises(Unavailable):
+                await store.write(lambda s: s.execute(text("SELECT 1")))
+            row = creation.create(session, new())
+        claimed = await store.claim("w", ["sketch"], 30.0, 30.0)  # Another process made it: the next sweep finds it.
+        assert claimed is not None
+        assert claimed.id == row.id
 
 
 async def test_a_watch_tells_each_state_and_ends(store: Store, new: New) -> None:
@@ -209,7 +220,7 @@ async def test_the_end_of_the_server_ends_all_waiting(store: SeenStore, row_in: 
     with pytest.raises(Unavailable) as raised:
         await watch
     assert raised.value.reason == "SHUTTING_DOWN"
-    assert await store.claim("w", ["sketch"], 30.0, 20.0) is None
+    assert await store.claim("w", ["sketch"], 30.0, 30.0) is None
     late = store.watch(row.id)
     await anext(late)
     with pytest.raises(Unavailable):
@@ -231,23 +242,17 @@ async def test_a_write_whose_caller_has_gone_is_told_all_the_same(store: SeenSto
     assert (await claim).is_processing
 
 
-async def test_behind_a_locked_database_nobody_waits_his_time_twice(tmp_path: Path) -> None:
-    settings = StorageSettings(database_url=f"sqlite:///{tmp_path}/a.db", database_timeout_seconds=0.3)
-    store = Store(settings)
-    await store.open()
-    other = Database(f"sqlite:///{tmp_path}/a.db")
-    with other.write() as session:
-        session.connection()
-        began = time.monotonic()
-        calls = [store.write(lambda s: s.connection()) for _ in range(10)]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        took = time.monotonic() - began
-    assert {type(answer) for answer in answers} == {Unavailable}
-    assert {answer.reason for answer in answers if isinstance(answer, Unavailable)} == {
-        "DATABASE_LOCKED",
-        "DATABASE_BUSY",
-    }
-    assert took < 10 * 0.3
-    await store.write(lambda s: s.execute(update(Generation).values(progress=0.0)))
-    await store.close()
-    other.dispose()
+async def test_behind_a_locked_database_nobody_waits_his_time_twice(
+    tmp_path: Path, open_database: Callable[..., Database]
+) -> None:
+    settings = StorageSettings(database_url=f"sqlite:///{tmp_path}/a.db", database_timeout_seconds=1.0)
+    async with open_store(settings) as store:
+        with open_database(settings.database_url).write() as session:
+            session.connection()
+            calls = [store.write(lambda s: s.connection()) for _ in range(10)]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+        await store.write(lambda s: s.execute(update(Generation).values(progress=0.0)))
+    reasons = [answer.reason for answer in answers if isinstance(answer, Unavailable)]
+    # The first waits at the lock, and the second what is left of its time.
+    assert 1 <= reasons.count("DATABASE_LOCKED") <= 2
+    assert reasons.count("DATABASE_BUSY") == 10 - reasons.count("DATABASE_LOCKED")
