@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from dgx_music.storage.v1 import storage_pb2 as storage
 
 DGX_MUSIC = Path(sys.executable).with_name("dgx-music")
-SECONDS = 60.0
+SECONDS = 120.0
 """Longest that a command may take here."""
 
 

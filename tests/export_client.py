@@ -22,7 +22,7 @@ from service_runtime.pcm import PcmReader, PcmWriter, live_header
 from service_runtime.server import running
 
 RATE = 32_000
-TIMEOUT = 20
+TIMEOUT = 60.0
 TAGS = export_pb2.Tags(model_name="sketch", model_version="1", genre="house", bpm=124, key="C minor", license="CC0")
 Request = export_pb2.ExportRequest
 

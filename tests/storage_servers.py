@@ -35,7 +35,7 @@ async def storage_server(url: str, address: str, **settings: str) -> AsyncIterat
     )
     try:
         async with connect(address) as channel:
-            await StorageServiceStub(channel).GetStatistics(pb.GetStatisticsRequest(), timeout=30, wait_for_ready=True)
+            await StorageServiceStub(channel).GetStatistics(pb.GetStatisticsRequest(), timeout=60, wait_for_ready=True)
         yield process
     finally:
         with suppress(ProcessLookupError):

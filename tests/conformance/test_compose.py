@@ -94,7 +94,7 @@ async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
             request = storage_pb2.CreateGenerationRequest(
                 request_id=str(uuid.uuid4()), prompt="techno at 130 BPM", duration_seconds=2
             )
-            created = (await music.CreateGeneration(request, timeout=30)).generation
+            created = (await music.CreateGeneration(request, timeout=60)).generation
             states = [
                 answer.generation
                 async for answer in music.WatchGeneration(storage_pb2.WatchGenerationRequest(id=created.id), timeout=60)
@@ -167,5 +167,5 @@ async def healthy(port: str) -> None:
 
 
 async def drained(process: asyncio.subprocess.Process) -> int | None:
-    await asyncio.wait_for(process.communicate(), 30)
+    await asyncio.wait_for(process.communicate(), 60)
     return process.returncode

@@ -33,7 +33,7 @@ async def create(stub: StorageServiceStub, number: int) -> str:
         pb.CreateGenerationRequest(
             prompt=f"{number} " * 2000, model_name="sketch", duration_seconds=1, sample_rate_hz=32000, channels=2
         ),
-        timeout=20,
+        timeout=60,
     )
     return made.generation.id
 
@@ -79,7 +79,7 @@ async def test_a_locked_database_says_when_to_come_back(url: str, address: str, 
                 assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_LOCKED")
                 assert failure.retry_after_seconds is not None
         claim = pb.ClaimGenerationRequest(worker_id="w", model_names=["sketch"], lease_seconds=60)
-        assert (await stub.ClaimGeneration(claim, timeout=20)).generation.id == generation_id
+        assert (await stub.ClaimGeneration(claim, timeout=60)).generation.id == generation_id
     assert is_clean()
 
 
@@ -96,7 +96,7 @@ async def test_a_disk_that_is_full_loses_nothing_and_recovers(
         assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
         assert failure.retry_after_seconds is not None
         assert acknowledged
-        listed = await stub.ListGenerations(pb.ListGenerationsRequest(page_size=1000), timeout=20)
+        listed = await stub.ListGenerations(pb.ListGenerationsRequest(page_size=1000), timeout=60)
         assert {row.id for row in listed.generations} == set(acknowledged)
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (soft, hard))
         acknowledged.append(await create(stub, MOST_ROWS))

@@ -45,9 +45,9 @@ class Worker:
         self.job = pb.ClaimGenerationResponse()
 
     async def work(self) -> None:
-        await self._stub.CreateGeneration(CREATE, timeout=20)
+        await self._stub.CreateGeneration(CREATE, timeout=60)
         self.acknowledged.append("create")
-        self.job = await self._stub.ClaimGeneration(CLAIM, timeout=20)
+        self.job = await self._stub.ClaimGeneration(CLAIM, timeout=60)
         self.acknowledged.append("claim")
         await self.complete(self._stub)
         self.acknowledged.append("complete")
@@ -62,7 +62,7 @@ class Worker:
                 generation_time_seconds=1.0,
                 model_version="1",
             ),
-            timeout=20,
+            timeout=60,
         )
 
 
@@ -100,13 +100,13 @@ async def test_what_was_not_acknowledged_can_be_asked_for_again(
     made = set()
     async with storage_server(url, address, DGX_MUSIC_FAILPOINT=lives[0]) as server, connect(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
-            await StorageServiceStub(channel).CreateGeneration(CREATE, timeout=20)
+            await StorageServiceStub(channel).CreateGeneration(CREATE, timeout=60)
         await server.wait()
     async with storage_server(url, address, DGX_MUSIC_FAILPOINT=lives[1]) as server, connect(address) as channel:
         stub = StorageServiceStub(channel)
-        made.add((await stub.CreateGeneration(CREATE, timeout=20)).generation.id)
+        made.add((await stub.CreateGeneration(CREATE, timeout=60)).generation.id)
         worker = Worker(stub)
-        worker.job = await stub.ClaimGeneration(CLAIM, timeout=20)
+        worker.job = await stub.ClaimGeneration(CLAIM, timeout=60)
         made.add(worker.job.generation.id)
         with pytest.raises(grpc.aio.AioRpcError):
             await worker.complete(stub)

@@ -59,7 +59,7 @@ async def clip(house: House, seconds: float, rate: int, hertz: float) -> str:
     soundfile.write(file, wave, rate, format="FLAC", subtype="PCM_24")
     data = file.getvalue()
     pieces = [export_pb2.ImportClipRequest(data=data[at : at + 65536]) for at in range(0, len(data), 65536)]
-    return (await house.export.ImportClip(iter(pieces), timeout=10)).clip_id
+    return (await house.export.ImportClip(iter(pieces), timeout=60)).clip_id
 
 
 async def test_a_job_goes_on_from_the_end_of_an_earlier_one(house):
@@ -129,7 +129,7 @@ async def test_a_direct_call_goes_on_too(house, generation):
     request = generation_pb2.GenerateRequest(
         prompt="a", duration_seconds=0.5, continuation=Continuation(source_id=clip_id.upper(), seconds=0.5)
     )
-    parts = [part async for part in generation.Generate(request, timeout=10)]
+    parts = [part async for part in generation.Generate(request, timeout=60)]
     assert parts[-1].end.total_frames == TONE_RATE // 2
     assert house.model.asked[-1].prompt_audio.shape == (TONE_RATE // 2, 2)
 
@@ -143,14 +143,14 @@ async def test_a_direct_call_that_cannot_go_on_is_refused(house, generation, mod
         prompt="a", model_name=model, duration_seconds=0.5, continuation=Continuation(source_id=UNKNOWN)
     )
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await generation.Generate(request, timeout=10).read()
+        await generation.Generate(request, timeout=60).read()
     failure = read_failure(refused.value)
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert says in failure.violations[field]
 
 
 async def test_models_say_whether_they_can_continue(house, generation):
-    models = (await generation.ListModels(generation_pb2.ListModelsRequest(), timeout=10)).models
+    models = (await generation.ListModels(generation_pb2.ListModelsRequest(), timeout=60)).models
     assert {model.name: model.can_continue for model in models} == {"tone": True, "sketch": False}
 
 
@@ -163,7 +163,7 @@ def continued(source_id: str, **fields: object) -> pb.CreateGenerationRequest:
 async def test_the_gateway_takes_generations_and_clips(house, music):
     source = await house.end(await house.create())
     for source_id in (source.id, await clip(house, 1.0, 22_050, 440)):
-        created = (await music.CreateGeneration(continued(source_id), timeout=10)).generation
+        created = (await music.CreateGeneration(continued(source_id), timeout=60)).generation
         assert created.continuation == Continuation(source_id=source_id, seconds=10.0)
         done = await house.end(created.id)
         assert done.state == pb.GENERATION_STATE_COMPLETED, done.error_message
@@ -175,7 +175,7 @@ async def test_the_gateway_refuses_a_source_that_is_not_completed(house, music):
     source_id = await house.create()
     await gate.reached()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await music.CreateGeneration(continued(source_id), timeout=10)
+        await music.CreateGeneration(continued(source_id), timeout=60)
     gate.open()
     failure = read_failure(refused.value)
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SOURCE_NOT_COMPLETED")
@@ -191,7 +191,7 @@ async def test_the_gateway_refuses_a_source_that_is_not_completed(house, music):
 )
 async def test_the_gateway_refuses_what_can_not_be_continued(music, source_id, fields, field, says):
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await music.CreateGeneration(continued(source_id, **fields), timeout=10)
+        await music.CreateGeneration(continued(source_id, **fields), timeout=60)
     failure = read_failure(refused.value)
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert says in failure.violations[field]

@@ -17,7 +17,7 @@ from tests.command_line import environment as settings
 from tests.processes import free_ports
 
 BIN = Path(sys.executable).parent
-SECONDS = 60.0
+SECONDS = 120.0
 SERVICES = ("storage", "export", "generation", "gateway")
 MUSIC = "dgx_music.gateway.v1.MusicService"
 

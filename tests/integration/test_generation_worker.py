@@ -94,7 +94,7 @@ class House:
     async def create(self, prompt: str = "a", seconds: float = 0.5, **fields: object) -> str:
         asked = {"model_name": "tone", "sample_rate_hz": 8000, "channels": 2, "seed": 440, **fields}
         request = pb.CreateGenerationRequest(prompt=prompt, duration_seconds=seconds, **asked)
-        return (await self.storage.CreateGeneration(request, timeout=10, wait_for_ready=True)).generation.id
+        return (await self.storage.CreateGeneration(request, timeout=60, wait_for_ready=True)).generation.id
 
     async def sketch(self, seconds: float = 2.0, seed: int = 7) -> str:
         return await self.create("house at 124 BPM", seconds, model_name="sketch", sample_rate_hz=32000, seed=seed)
@@ -102,7 +102,7 @@ class House:
     async def until(self, generation_id: str, holds: Callable[[pb.Generation], bool]) -> pb.Generation:
         """The first state of the generation that `holds`, as storage tells it."""
         watch = self.storage.WatchGeneration(
-            pb.WatchGenerationRequest(id=generation_id), timeout=20, wait_for_ready=True
+            pb.WatchGenerationRequest(id=generation_id), timeout=60, wait_for_ready=True
         )
         async for change in watch:
             if holds(change.generation):
@@ -116,7 +116,7 @@ class House:
         return await self.until(generation_id, lambda generation: generation.state in finals)
 
     async def get(self, generation_id: str) -> pb.Generation:
-        return (await self.storage.GetGeneration(pb.GetGenerationRequest(id=generation_id), timeout=10)).generation
+        return (await self.storage.GetGeneration(pb.GetGenerationRequest(id=generation_id), timeout=60)).generation
 
     async def jobs_ended(self) -> None:
         """Returns when the worker has no job left of those it has now."""
@@ -208,7 +208,7 @@ async def test_audio_is_heard_while_it_is_made(full_house):
     gate = full_house.model.at["a", 3] = Gate()
     generation_id = await full_house.create(seconds=0.5)
     request = export_pb2.StreamAudioRequest(generation_id=generation_id, wait_seconds=10)
-    parts = aiter(full_house.export.StreamAudio(request, timeout=20))
+    parts = aiter(full_house.export.StreamAudio(request, timeout=60))
     header = (await anext(parts)).header
     assert (header.attempt, header.expected_frames) == (1, 4000)
     await gate.reached()
@@ -221,7 +221,7 @@ async def test_cancel_stops_the_engine_and_leaves_no_file(full_house):
     gate = full_house.model.at["a", 3] = Gate()
     generation_id = await full_house.create(seconds=3600)
     await gate.reached()
-    await full_house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=10)
+    await full_house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
     gate.open()
     await full_house.model.release_of("a")
     assert (await full_house.end(generation_id)).state == pb.GENERATION_STATE_CANCELLED
@@ -237,13 +237,13 @@ async def test_a_file_that_landed_after_the_cancel_is_deleted(house, is_deleted)
     gate = house.model.at["a", 5] = Gate()
     generation_id = await house.create(seconds=0.5)
     await gate.reached()
-    await house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=10)
+    await house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
     if is_deleted:
-        await house.storage.DeleteGeneration(pb.DeleteGenerationRequest(id=generation_id), timeout=10)
+        await house.storage.DeleteGeneration(pb.DeleteGenerationRequest(id=generation_id), timeout=60)
     gate.open()
     await house.jobs_ended()
     with pytest.raises(grpc.aio.AioRpcError) as gone:
-        await house.export.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=10)
+        await house.export.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=60)
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND
     assert house.files() == []
 
@@ -255,7 +255,7 @@ async def test_a_failure_after_the_cancel_changes_nothing(house):
     house.model.at["a", 4] = fail_with(ValueError())
     generation_id = await house.create(seconds=0.5)
     await gate.reached()
-    await house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=10)
+    await house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
     gate.open()
     await house.jobs_ended()
     cancelled = await house.get(generation_id)
@@ -295,7 +295,7 @@ async def test_a_cancel_while_the_file_is_landing_leaves_none(full_house, monkey
     monkeypatch.setattr(os, "fsync", held_fsync)
     generation_id = await full_house.create(seconds=0.5)
     await gate.reached()
-    await full_house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=10)
+    await full_house.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
     await learnt.wait()
     jobs = asyncio.create_task(full_house.jobs_ended())
     gate.open()
@@ -335,7 +335,7 @@ async def test_a_stale_completion_leaves_the_file_to_the_other_attempt(house):
 
 async def test_a_lease_that_ran_out_unreachably_stops_the_engine(house):
     await house.open("storage", "export")
-    await house.open("generation", lease_seconds=1)
+    await house.open("generation", lease_seconds=2)
     gate = house.model.at["a", 3] = Gate()
     await house.create(seconds=3600)
     await gate.reached()
@@ -382,7 +382,7 @@ async def test_storage_that_is_away_at_the_end_is_told_when_it_is_back(full_hous
 
 async def test_a_completion_that_cannot_be_told_within_the_lease_costs_an_attempt(house):
     await house.open("storage", "export")
-    await house.open("generation", lease_seconds=1)
+    await house.open("generation", lease_seconds=2)
     gate = house.model.at["a", 5] = Gate()
     generation_id = await house.create(seconds=0.5)
     await gate.reached()
@@ -473,7 +473,7 @@ async def test_storage_that_is_away_does_not_keep_the_server_from_ending(full_ho
     await full_house.close("storage")
     closing = asyncio.create_task(full_house.close("generation"))
     gate.open()
-    await asyncio.wait_for(closing, 10)
+    await asyncio.wait_for(closing, 60)
 
 
 async def test_the_server_runs_as_a_process_of_its_own_and_ends_on_a_signal(house):
@@ -485,7 +485,7 @@ async def test_the_server_runs_as_a_process_of_its_own_and_ends_on_a_signal(hous
     try:
         assert (await house.end(await house.sketch())).state == pb.GENERATION_STATE_COMPLETED
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()
@@ -497,7 +497,7 @@ async def test_another_worker_completes_what_a_killed_one_left(house):
     environment = {
         **os.environ,
         **{f"DGX_MUSIC_{name.upper()}": str(value) for name, value in house.common().items()},
-        "DGX_MUSIC_LEASE_SECONDS": "1",
+        "DGX_MUSIC_LEASE_SECONDS": "2",
         "DGX_MUSIC_RENEW_INTERVAL_SECONDS": "0.1",
     }
     process = await asyncio.create_subprocess_exec(
@@ -528,7 +528,7 @@ async def test_a_server_whose_device_is_lost_ends_for_its_supervisor_to_start_an
         generation_id = await house.create(seconds=0.5)
         waiting = await house.until(generation_id, is_pending_after(1))
         assert waiting.error_message.startswith("the engine stopped: RuntimeError: CUDA error: an illegal memory")
-        assert await asyncio.wait_for(process.wait(), 20) == 1
+        assert await asyncio.wait_for(process.wait(), 60) == 1
     finally:
         if process.returncode is None:
             process.kill()

@@ -40,22 +40,22 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, monkeypatch
     try:
         async with connect(address) as channel:
             stub = StorageServiceStub(channel)
-            made = [(await stub.CreateGeneration(new, timeout=20, wait_for_ready=True)).generation.id for _ in range(3)]
-            first = await stub.ClaimGeneration(claim, timeout=20)
+            made = [(await stub.CreateGeneration(new, timeout=60, wait_for_ready=True)).generation.id for _ in range(3)]
+            first = await stub.ClaimGeneration(claim, timeout=60)
             server.kill()
             server.wait()
         server = start(tmp_path, address)
         async with connect(address) as channel:
             stub = StorageServiceStub(channel)
-            listed = await stub.ListGenerations(pb.ListGenerationsRequest(), timeout=20, wait_for_ready=True)
+            listed = await stub.ListGenerations(pb.ListGenerationsRequest(), timeout=60, wait_for_ready=True)
             assert [row.id for row in listed.generations] == made[::-1]
-            claimed = [await stub.ClaimGeneration(claim, timeout=20) for _ in range(3)]
+            claimed = [await stub.ClaimGeneration(claim, timeout=60) for _ in range(3)]
             assert {row.generation.id for row in claimed} == set(made)
             again = next(row for row in claimed if row.generation.id == first.generation.id)
             assert again.generation.attempt == 2
             stale = pb.RenewLeaseRequest(id=made[0], lease_token=first.lease_token, lease_seconds=30)
             with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await stub.RenewLease(stale, timeout=20)
+                await stub.RenewLease(stale, timeout=60)
             assert read_failure(raised.value).reason == "STALE_LEASE"
         server.terminate()
         assert server.wait() == 0

@@ -71,7 +71,7 @@ async def work_off_all(url: str, addresses: list[str]) -> None:
         servers = [await stack.enter_async_context(storage_server(url, address)) for address in addresses]
         worked = await work_off(addresses, WORKERS, ["sketch"])
         async with connect(addresses[-1]) as channel:
-            statistics = await StorageServiceStub(channel).GetStatistics(pb.GetStatisticsRequest(), timeout=20)
+            statistics = await StorageServiceStub(channel).GetStatistics(pb.GetStatisticsRequest(), timeout=60)
     print(f"{worked.claims_per_second:.0f} claims, each completed, a second")
     assert sorted(worked.claimed) == sorted(worked.completed) == sorted(ids)
     assert statistics.completed_generations == statistics.total_generations == JOBS
@@ -99,21 +99,21 @@ async def test_a_watcher_sees_what_another_server_does_and_goes_on_there_when_it
     ):
         watcher, worker = StorageServiceStub(either), StorageServiceStub(other)
         claim = pb.ClaimGenerationRequest(worker_id="w", model_names=["sketch"], lease_seconds=60, wait_seconds=30)
-        waiting = asyncio.ensure_future(watcher.ClaimGeneration(claim, timeout=40))
-        created = (await worker.CreateGeneration(NEW, timeout=20)).generation
+        waiting = asyncio.ensure_future(watcher.ClaimGeneration(claim, timeout=60))
+        created = (await worker.CreateGeneration(NEW, timeout=60)).generation
         claimed = await waiting
         assert claimed.generation.id == created.id
         watch = watcher.WatchGeneration(pb.WatchGenerationRequest(id=created.id), timeout=60)
         assert (await watch.read()).generation.state == pb.GENERATION_STATE_PROCESSING
         renew = pb.RenewLeaseRequest(id=created.id, lease_token=claimed.lease_token, lease_seconds=60, progress=0.25)
-        await worker.RenewLease(renew, timeout=20)
+        await worker.RenewLease(renew, timeout=60)
         assert (await watch.read()).generation.progress == 0.25
         # The listening connections are lost: both servers find it out, and look for what they may have missed.
         postgres.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", [APPLICATION_NAME]
         )
         renew.progress = 0.5
-        await worker.RenewLease(renew, timeout=20)
+        await worker.RenewLease(renew, timeout=60)
         assert (await watch.read()).generation.progress == 0.5
         killed.kill()
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -124,6 +124,6 @@ async def test_a_watcher_sees_what_another_server_does_and_goes_on_there_when_it
         completion = pb.CompleteGenerationRequest(
             id=created.id, lease_token=claimed.lease_token, file_path="a.wav", file_size_bytes=1
         )
-        await worker.CompleteGeneration(completion, timeout=20)
+        await worker.CompleteGeneration(completion, timeout=60)
         assert (await watch.read()).generation.state == pb.GENERATION_STATE_COMPLETED
         assert await watch.read() is grpc.aio.EOF

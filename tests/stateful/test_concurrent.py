@@ -129,7 +129,7 @@ def play(situation: Situation, script: Sequence[Sequence[str]], pool: ThreadPool
     def work(words: Sequence[str]) -> list[Made]:
         made: list[Made] = []
         own: tuple[str, str] | None = None
-        together.wait(20)
+        together.wait(60)
         for word in words:
             call = situation.call_of(word, own)
             if call is not None:

@@ -31,7 +31,7 @@ class HeldLibrary(Library):
 
     def _hold(self):
         self.reached.set()
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(60)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -43,7 +43,7 @@ async def test_nobody_heard_its_id_so_nothing_is_left(tmp_path, moment):
     clip = ClipImport(library, ClipLimits(1 << 20, 10.0))
     await clip.write(source.read_bytes())
     landing = asyncio.create_task(clip.land())
-    assert await asyncio.to_thread(library.reached.wait, 20)
+    assert await asyncio.to_thread(library.reached.wait, 60)
     landing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await landing

@@ -169,9 +169,11 @@ def test_spool_opens_even_while_it_is_renamed(tmp_path):
         spool.create()
         reader = threading.Thread(target=read, args=(spool, stop))
         reader.start()
-        spool.finish()
-        stop.set()
-        reader.join()
+        try:
+            spool.finish()
+        finally:
+            stop.set()
+            reader.join()
     assert not failures
 
 

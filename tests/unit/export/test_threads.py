@@ -21,14 +21,14 @@ class Held:
 
     def open(self, path: Path) -> BinaryIO:
         self.begun.set()
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(60)
         self.file = path.open("rb")
         return self.file
 
 
 async def cancelled_meanwhile(held: Held, path: Path) -> None:
     task = asyncio.create_task(on_thread(held.open, path))
-    assert await asyncio.to_thread(held.begun.wait, 20)
+    assert await asyncio.to_thread(held.begun.wait, 60)
     task.cancel()
     await asyncio.sleep(0)  # It has been told.
     assert not task.done(), "it waits for the end of the work"

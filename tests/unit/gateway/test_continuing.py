@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .conftest import House
 
-SECONDS = 20.0
+SECONDS = 60.0
 RATE = 16_000
 
 

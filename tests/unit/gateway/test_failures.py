@@ -70,23 +70,32 @@ def test_bad_settings_are_told_by_the_variable() -> None:
     assert status == BAD_INPUT
 
 
+async def endless(began: asyncio.Event) -> None:
+    began.set()
+    await asyncio.Event().wait()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_the_work_and_lets_what_follows_run(number: int) -> None:
+    async def put_away() -> str:
+        return "put away"
+
     async with interrupts() as interrupt:
-        working = asyncio.create_task(interrupt.run(asyncio.sleep(60)))
-        await asyncio.sleep(0)
+        began = asyncio.Event()
+        working = asyncio.create_task(interrupt.run(endless(began)))
+        await began.wait()
         os.kill(os.getpid(), number)
         with pytest.raises(Interrupted) as caught:
             await working
         assert caught.value.exit_status == 128 + number
-        assert await interrupt.run(asyncio.sleep(0, "put away")) == "put away"
+        assert await interrupt.run(put_away()) == "put away"
 
 
 async def test_a_signal_before_the_work_keeps_it_from_running() -> None:
     async with interrupts() as interrupt:
         interrupt.on_signal(signal.SIGINT)
         with pytest.raises(Interrupted):
-            await interrupt.run(asyncio.sleep(60))
+            await interrupt.run(endless(asyncio.Event()))
 
 
 async def test_work_that_is_cancelled_by_itself_is_no_interrupt() -> None:

@@ -27,7 +27,7 @@ from service_runtime.status import read_failure
 if TYPE_CHECKING:
     from .conftest import House
 
-SECONDS = 20.0
+SECONDS = 60.0
 RATE, CHANNELS = 32_000, 2
 HOUR = 3600.0
 

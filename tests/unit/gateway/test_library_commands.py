@@ -110,7 +110,7 @@ async def test_cleanup_says_first_and_does_then(idle: House, tmp_path: Path, cap
 
 async def test_cleanup_says_what_it_keeps(idle: House, tmp_path: Path, capsys: Captured) -> None:
     made = await completed(idle, seconds=20)
-    call = idle.music.StreamAudio(StreamAudioRequest(generation_id=made.id), timeout=20)
+    call = idle.music.StreamAudio(StreamAudioRequest(generation_id=made.id), timeout=60)
     responses = aiter(call)
     await anext(responses)
     await cleanup(idle, tmp_path, keep="0GB", really=True)

@@ -69,7 +69,7 @@ def test_a_guest_waits_for_an_owner_that_starts(tmp_path: Path) -> None:
             waiting.result(timeout=0.2)
         with listening(owner.socket_path):
             owner.let_in(lasting=False)
-            guest = waiting.result(timeout=5)
+            guest = waiting.result(timeout=60)
             assert isinstance(guest, Guest)
             assert not guest.lasting
             guest.leave()
@@ -80,7 +80,7 @@ def test_who_waits_for_an_owner_that_lets_nobody_in_becomes_the_next(tmp_path: P
         waiting = entered(tmp_path)
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.2)
-    place = waiting.result(timeout=5)
+    place = waiting.result(timeout=60)
     assert isinstance(place, Owner)
     place.leave()
 
@@ -94,9 +94,9 @@ async def test_an_owner_waits_for_its_guests(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         assert not gone.done()
         guest.leave()
-        await asyncio.wait_for(gone, 5)
+        await asyncio.wait_for(gone, 60)
         newcomer = entered(tmp_path)  # Waits: the owner is about to end.
-    place = newcomer.result(timeout=5)
+    place = newcomer.result(timeout=60)
     assert isinstance(place, Owner)
     place.leave()
 
@@ -117,7 +117,7 @@ def test_who_comes_while_a_server_ends_waits_outside(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             newcomer.result(timeout=0.2)
     guest.leave()
-    place = newcomer.result(timeout=5)
+    place = newcomer.result(timeout=60)
     assert isinstance(place, Owner)
     place.leave()
 

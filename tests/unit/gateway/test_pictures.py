@@ -114,7 +114,7 @@ async def test_only_what_is_completed_is_drawn(idle: House, tmp_path: Path) -> N
     create = storage.CreateGenerationRequest(
         prompt="techno", model_name="sketch", duration_seconds=1.0, sample_rate_hz=RATE, channels=2
     )
-    waiting = (await idle.storage.CreateGeneration(create, timeout=20)).generation
+    waiting = (await idle.storage.CreateGeneration(create, timeout=60)).generation
     with pytest.raises(CommandError, match="is pending: there is no audio"):
         await looking.show(session(idle, tmp_path), Screen(), waiting.id, png=tmp_path / "x.png")
 

@@ -70,7 +70,7 @@ async def test_it_stays_while_music_is_made_on_it(
     gate = model.at["a", 1] = Gate()
     async with connect(address) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
-        call = stub.Generate(pb.GenerateRequest(prompt="a", duration_seconds=3600), timeout=10)
+        call = stub.Generate(pb.GenerateRequest(prompt="a", duration_seconds=3600), timeout=60)
         await gate.reached()
         asked = asyncio.create_task(asyncio.to_thread(unload, "tone", None))
         gate.open()

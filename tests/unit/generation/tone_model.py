@@ -14,7 +14,7 @@ from generation_service.registry import KnownModel
 
 RATE_HZ = 8000
 BLOCK_FRAMES = 800
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 
 
 class Gate:

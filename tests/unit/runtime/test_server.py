@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import urllib.request
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ async def test_a_taken_socket_is_refused_and_a_dead_one_is_taken_over(
     with socket.socket(socket.AF_UNIX) as killed:  # Leaves its file behind, as a killed server does.
         killed.bind(f"{tmp_path}/s")
     async with running([probe], [address], settings) as bound, connect(bound[0]) as channel:
-        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ async def test_an_open_address_needs_a_word_for_it(probe: Any, settings: Setting
     async with running([probe], ["0.0.0.0:0"], open_settings) as bound:
         port = bound[0].rpartition(":")[2]
         async with connect(f"127.0.0.1:{port}") as channel:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
             assert answer.status == SERVING
             with pytest.raises(grpc.aio.AioRpcError) as caught:  # Reflection is off where a network can reach it.
                 await _reflected(channel)
@@ -88,7 +89,7 @@ async def test_an_open_address_needs_a_word_for_it(probe: Any, settings: Setting
 
 
 async def _reflected(channel: grpc.aio.Channel) -> list[str]:
-    call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=5)
+    call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=60)
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     answer = await call.read()
     await call.done_writing()
@@ -113,7 +114,7 @@ async def test_health_says_when_a_need_fails_and_when_it_is_back(
     async with running([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
         for name in (probe.full_name, ""):
             probe.problem = None
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=name), timeout=30)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=name), timeout=60)
             assert (await _next_status(watch, SERVING)) == SERVING
             probe.problem = Unavailable("the database is away", reason="AWAY")
             assert (await _next_status(watch, NOT_SERVING)) == NOT_SERVING
@@ -139,7 +140,7 @@ async def test_a_check_that_hangs_is_not_serving(
 
     probe.check = hang
     async with running([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
-        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert answer.status == NOT_SERVING
 
 
@@ -158,12 +159,12 @@ async def test_drain_lets_a_running_call_end_and_takes_no_new_one(probe: Any, se
     async with AsyncExitStack() as channels:
         async with running([probe], [LOOPBACK], settings) as bound:
             stub = rpc.GenerationServiceStub(await channels.enter_async_context(connect(bound[0])))
-            running_call = asyncio.create_task(_await(stub.ListModels(pb.ListModelsRequest(), timeout=10)))
+            running_call = asyncio.create_task(_await(stub.ListModels(pb.ListModelsRequest(), timeout=60)))
             await entered.wait()
         await running_call
         assert probe.events == ["start", "drain", "stop"]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.GetModel(pb.GetModelRequest(), timeout=5)
+            await stub.GetModel(pb.GetModelRequest(), timeout=60)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -193,10 +194,10 @@ async def test_more_calls_than_allowed_are_refused_at_once(probe: Any, settings:
     few = settings.model_copy(update={"max_concurrent_rpcs": 1})
     async with running([probe], [LOOPBACK], few) as bound, connect(bound[0]) as channel:
         stub = rpc.GenerationServiceStub(channel)
-        first = asyncio.create_task(_await(stub.ListModels(pb.ListModelsRequest(), timeout=10)))
+        first = asyncio.create_task(_await(stub.ListModels(pb.ListModelsRequest(), timeout=60)))
         await entered.wait()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.GetEngineStatus(pb.GetEngineStatusRequest(), timeout=5)
+            await stub.GetEngineStatus(pb.GetEngineStatusRequest(), timeout=60)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         release.set()
         await first
@@ -209,14 +210,14 @@ async def test_metrics_count_calls_by_method_and_code(probe: Any, settings: Sett
     measured = settings.model_copy(update={"metrics_port": port})
     async with running([probe], [LOOPBACK], measured) as bound, connect(bound[0]) as channel:
         stub = rpc.GenerationServiceStub(channel)
-        await stub.ListModels(pb.ListModelsRequest(), timeout=5)
+        await stub.ListModels(pb.ListModelsRequest(), timeout=60)
 
         def fail(context: Any) -> None:
             raise Unavailable("away", reason="AWAY")
 
         probe.behaviour = fail
         with pytest.raises(grpc.aio.AioRpcError):
-            async for _ in stub.Generate(pb.GenerateRequest(), timeout=5):
+            async for _ in stub.Generate(pb.GenerateRequest(), timeout=60):
                 pass
         page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
     service = "/dgx_music.generation.v1.GenerationService"
@@ -226,14 +227,14 @@ async def test_metrics_count_calls_by_method_and_code(probe: Any, settings: Sett
 
 
 def _read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return bytes(answer.read()).decode()
 
 
 async def test_the_first_signal_asks_to_stop() -> None:
     async with stop_signal() as stop:
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.wait_for(stop.wait(), 5)
+        await asyncio.wait_for(stop.wait(), 60)
 
 
 SERVER_PROCESS = """
@@ -256,7 +257,8 @@ asyncio.run(main())
 """
 
 
-async def _server_process(data_dir: Path, *arguments: str) -> asyncio.subprocess.Process:
+@asynccontextmanager
+async def _server_process(data_dir: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -266,26 +268,31 @@ async def _server_process(data_dir: Path, *arguments: str) -> asyncio.subprocess
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    await until_serving(process)
-    return process
+    try:
+        await until_serving(process)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def test_sigterm_drains_and_exits_0(tmp_path: Path) -> None:
-    process = await _server_process(tmp_path)
-    process.send_signal(signal.SIGTERM)
-    _, logged = await asyncio.wait_for(process.communicate(), 30)
+    async with _server_process(tmp_path) as process:
+        process.send_signal(signal.SIGTERM)
+        _, logged = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
     assert b'"draining"' in logged
     assert b'"stopped"' in logged
 
 
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    process = await _server_process(tmp_path, "hang")
-    assert process.stdout is not None
-    process.send_signal(signal.SIGTERM)
-    await asyncio.wait_for(process.stdout.readline(), 30)
-    process.send_signal(signal.SIGTERM)
-    await asyncio.wait_for(process.communicate(), 30)
+    async with _server_process(tmp_path, "hang") as process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.stdout.readline(), 60)
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 128 + signal.SIGTERM
 
 
@@ -295,14 +302,14 @@ async def test_a_service_that_is_lost_ends_the_process_that_serves_with_its_reas
     monkeypatch.setattr(server_module, "HEALTH_PERIOD_SECONDS", 0.05)
     probe.problem = Lost("the GPU fell off the bus", reason="GPU_LOST")
     with pytest.raises(Lost, match="fell off the bus"):
-        await asyncio.wait_for(serve_until_signalled([probe], LOOPBACK, settings), 20)
+        await asyncio.wait_for(serve_until_signalled([probe], LOOPBACK, settings), 60)
     assert probe.events == ["start", "drain", "stop"]
 
 
 async def test_a_service_that_is_lost_leaves_other_processes_alone(probe: Any, settings: Settings) -> None:
     probe.problem = Lost("the GPU fell off the bus", reason="GPU_LOST")
     async with running([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
-        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert answer.status == NOT_SERVING
 
 

@@ -60,7 +60,7 @@ def struct(**values: Any) -> Struct:
 
 
 async def create(stub: Any, **changes: Any) -> pb.Generation:
-    return (await stub.CreateGeneration(request(**changes), timeout=10)).generation  # type: ignore[no-any-return]
+    return (await stub.CreateGeneration(request(**changes), timeout=60)).generation  # type: ignore[no-any-return]
 
 
 async def claim(stub: Any, **changes: Any) -> pb.ClaimGenerationResponse:
@@ -80,7 +80,7 @@ async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
     assert (made.seed, made.attempt, made.max_attempts, made.request_id) == (7, 0, 3, UNKNOWN)
     assert not made.HasField("started_at")
     assert not made.HasField("completed_at")
-    watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=30)
+    watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=60)
     assert (await watch.read()).generation == made
 
     claimed = await claim(stub)
@@ -97,7 +97,7 @@ async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
             stage=pb.GENERATION_STAGE_GENERATING,
             progress=0.5,
         ),
-        timeout=10,
+        timeout=60,
     )
     assert not renewed.cancelled
     assert renewed.lease_expires_at.ToNanoseconds() > claimed.lease_expires_at.ToNanoseconds()
@@ -113,7 +113,7 @@ async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
         model_version="1",
         metadata=struct(bpm=81),
     )
-    completed = (await stub.CompleteGeneration(done, timeout=10)).generation
+    completed = (await stub.CompleteGeneration(done, timeout=60)).generation
     assert completed.state == pb.GENERATION_STATE_COMPLETED
     assert dict(completed.metadata)["bpm"] == 81
     assert dict(completed.metadata)["n"] == 3
@@ -121,9 +121,9 @@ async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
     assert (completed.file_path, completed.file_size_bytes, completed.model_version) == ("2026/01/01/a.wav", 1000, "1")
     assert (await watch.read()).generation == completed
     assert await watch.read() == grpc.aio.EOF
-    assert (await stub.CompleteGeneration(done, timeout=10)).generation == completed
+    assert (await stub.CompleteGeneration(done, timeout=60)).generation == completed
     assert (await create(stub, metadata=made.metadata, **asked)) == completed
-    assert (await stub.GetGeneration(pb.GetGenerationRequest(id=made.id), timeout=10)).generation == completed
+    assert (await stub.GetGeneration(pb.GetGenerationRequest(id=made.id), timeout=60)).generation == completed
 
 
 @pytest.mark.parametrize(
@@ -162,34 +162,34 @@ async def test_failing_retrying_cancelling_and_deleting(stub: Any) -> None:
     made = await create(stub)
     claimed = await claim(stub)
     failure = pb.FailGenerationRequest(id=made.id, lease_token=claimed.lease_token, error_message="it broke")
-    failed = (await stub.FailGeneration(failure, timeout=10)).generation
+    failed = (await stub.FailGeneration(failure, timeout=60)).generation
     assert (failed.state, failed.error_message) == (pb.GENERATION_STATE_FAILED, "it broke")
-    retried = (await stub.RetryGeneration(pb.RetryGenerationRequest(id=made.id), timeout=10)).generation
+    retried = (await stub.RetryGeneration(pb.RetryGenerationRequest(id=made.id), timeout=60)).generation
     assert (retried.state, retried.attempt, retried.max_attempts) == (pb.GENERATION_STATE_PENDING, 1, 4)
     claimed = await claim(stub)
     failure = pb.FailGenerationRequest(
         id=made.id, lease_token=claimed.lease_token, error_message="it broke", retryable=True
     )
-    failed = (await stub.FailGeneration(failure, timeout=10)).generation
+    failed = (await stub.FailGeneration(failure, timeout=60)).generation
     assert failed.state == pb.GENERATION_STATE_PENDING
     assert failed.HasField("not_before")
     claimed = await claim(stub, wait_seconds=10)
     assert claimed.generation.attempt == 3
-    cancelled = (await stub.CancelGeneration(pb.CancelGenerationRequest(id=made.id), timeout=10)).generation
+    cancelled = (await stub.CancelGeneration(pb.CancelGenerationRequest(id=made.id), timeout=60)).generation
     assert cancelled.state == pb.GENERATION_STATE_CANCELLED
     renewal = pb.RenewLeaseRequest(id=made.id, lease_token=claimed.lease_token, lease_seconds=30)
-    renewed = await stub.RenewLease(renewal, timeout=10)
+    renewed = await stub.RenewLease(renewal, timeout=60)
     assert renewed.cancelled
     assert not renewed.HasField("lease_expires_at")
-    await stub.DeleteGeneration(pb.DeleteGenerationRequest(id=made.id), timeout=10)
+    await stub.DeleteGeneration(pb.DeleteGenerationRequest(id=made.id), timeout=60)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await stub.GetGeneration(pb.GetGenerationRequest(id=made.id), timeout=10)
+        await stub.GetGeneration(pb.GetGenerationRequest(id=made.id), timeout=60)
     assert read_failure(raised.value).reason == "GENERATION_NOT_FOUND"
 
 
 async def test_lists_prompts_and_statistics(stub: Any) -> None:
     made = [await create(stub, prompt=text) for text in ("a", "b", "b")]
-    listed = await stub.ListGenerations(pb.ListGenerationsRequest(page_size=2), timeout=10)
+    listed = await stub.ListGenerations(pb.ListGenerationsRequest(page_size=2), timeout=60)
     assert list(listed.generations) == [made[2], made[1]]
     rest = await stub.ListGenerations(
         pb.ListGenerationsRequest(page_size=2, page_token=listed.next_page_token), timeout=10
@@ -203,20 +203,20 @@ async def test_lists_prompts_and_statistics(stub: Any) -> None:
         created_after=made[1].created_at,
         created_before=made[2].created_at,
     )
-    assert list((await stub.ListGenerations(narrowed, timeout=10)).generations) == [made[1]]
-    prompt = (await stub.GetPrompt(pb.GetPromptRequest(text="b"), timeout=10)).prompt
+    assert list((await stub.ListGenerations(narrowed, timeout=60)).generations) == [made[1]]
+    prompt = (await stub.GetPrompt(pb.GetPromptRequest(text="b"), timeout=60)).prompt
     assert (prompt.text, prompt.used_count) == ("b", 2)
-    used = (await stub.ListPrompts(pb.ListPromptsRequest(), timeout=10)).prompts
+    used = (await stub.ListPrompts(pb.ListPromptsRequest(), timeout=60)).prompts
     assert [row.text for row in used] == ["b", "a"]
     await create(stub, prompt="a")
     recent = pb.ListPromptsRequest(order=pb.PROMPT_ORDER_MOST_RECENT, page_size=1)
-    assert [row.text for row in (await stub.ListPrompts(recent, timeout=10)).prompts] == ["a"]
-    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=10)
+    assert [row.text for row in (await stub.ListPrompts(recent, timeout=60)).prompts] == ["a"]
+    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=60)
     assert (figures.total_generations, figures.pending_generations, figures.total_prompts) == (4, 4, 2)
     assert figures.oldest_pending_seconds > 0
     assert [(model.model_name, model.pending_generations) for model in figures.models] == [("sketch", 4)]
     assert len(figures.days) == 7
-    assert len((await stub.GetStatistics(pb.GetStatisticsRequest(days=2), timeout=10)).days) == 2
+    assert len((await stub.GetStatistics(pb.GetStatisticsRequest(days=2), timeout=60)).days) == 2
 
 
 async def test_what_completed_is_told_by_model_and_by_day(stub: Any) -> None:
@@ -230,8 +230,8 @@ async def test_what_completed_is_told_by_model_and_by_day(stub: Any) -> None:
             file_size_bytes=10,
             generation_time_seconds=seconds,
         )
-        await stub.CompleteGeneration(done, timeout=10)
-    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=10)
+        await stub.CompleteGeneration(done, timeout=60)
+    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=60)
     percentiles = pb.GenerationTimePercentiles(p50_seconds=2, p90_seconds=4, p99_seconds=4)
     assert figures.generation_time_percentiles == percentiles
     [model] = figures.models
@@ -252,7 +252,7 @@ async def test_what_completed_is_told_by_model_and_by_day(stub: Any) -> None:
 async def test_a_batch_is_claimed_by_priority(stub: Any) -> None:
     requests = [request(prompt=f"{priority}", priority=priority, max_attempts=2) for priority in (-1, 5, 0)]
     batch = pb.BatchCreateGenerationsRequest(requests=requests)
-    made = (await stub.BatchCreateGenerations(batch, timeout=10)).generations
+    made = (await stub.BatchCreateGenerations(batch, timeout=60)).generations
     assert [(row.prompt, row.priority, row.max_attempts) for row in made] == [("-1", -1, 2), ("5", 5, 2), ("0", 0, 2)]
     assert [(await claim(stub)).generation.prompt for _ in range(3)] == ["5", "0", "-1"]
 
@@ -260,18 +260,18 @@ async def test_a_batch_is_claimed_by_priority(stub: Any) -> None:
 async def test_one_batch_50_times_at_once(stub: Any) -> None:
     requests = [request(prompt=f"{n}", request_id=str(uuid.uuid4())) for n in range(4)]
     batch = pb.BatchCreateGenerationsRequest(requests=requests)
-    answers = await asyncio.gather(*(stub.BatchCreateGenerations(batch, timeout=30) for _ in range(50)))
+    answers = await asyncio.gather(*(stub.BatchCreateGenerations(batch, timeout=60) for _ in range(50)))
     assert len({tuple(row.id for row in answer.generations) for answer in answers}) == 1
-    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=10)
+    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=60)
     assert (figures.total_generations, figures.total_prompts) == (4, 4)
 
 
 async def test_metadata_is_patched_and_watchers_see_it(stub: Any) -> None:
     made = await create(stub, metadata=struct(a=1, deep={"b": 2, "c": 3}))
-    watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=30)
+    watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=60)
     await watch.read()
     patch = pb.UpdateMetadataRequest(id=made.id, metadata=struct(a=None, deep={"b": None}, d=[1]))
-    updated = (await stub.UpdateMetadata(patch, timeout=10)).generation
+    updated = (await stub.UpdateMetadata(patch, timeout=60)).generation
     made.metadata.Clear()
     made.metadata.update({"deep": {"c": 3}, "d": [1]})
     assert updated == made
@@ -289,7 +289,7 @@ async def test_one_request_id_50_times_at_once(stub: Any) -> None:
     request_id = str(uuid.uuid4())
     made = await asyncio.gather(*(create(stub, request_id=request_id) for _ in range(50)))
     assert len({row.id for row in made}) == 1
-    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=10)
+    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=60)
     assert figures.total_generations == 1
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await create(stub, request_id=request_id, seed=1)
@@ -371,7 +371,7 @@ async def test_one_request_id_50_times_at_once(stub: Any) -> None:
 )
 async def test_bad_input_over_the_wire(stub: Any, method: str, message: Any, code: str, field: str | None) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await getattr(stub, method)(message, timeout=10)
+        await getattr(stub, method)(message, timeout=60)
     failure = read_failure(raised.value)
     assert failure.code.name == code
     assert list(failure.violations) == ([field] if field else [])
@@ -392,7 +392,7 @@ async def test_a_drain_ends_watches_and_claims_within_the_grace(
         stub: Any = StorageServiceStub(channel)
         async with running([server], [address], settings):
             made = await create(stub, model_name="other")
-            watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=30)
+            watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=60)
             await watch.read()
             waiting = asyncio.create_task(claim(stub, wait_seconds=30))
             await waits.wait()
@@ -446,21 +446,23 @@ async def test_a_server_refuses_a_schema_that_is_newer(
     try:
         with pytest.raises(FailedPrecondition, match="newer"):
             await server.start()
+    finally:
         await server.drain()
         await server.stop()
-    finally:
         with database.connect_for_writing() as connection:
             connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{schema.REVISIONS[-1]}'")
 
 
 async def test_health_fails_when_the_sweep_has_ended(settings: StorageSettings) -> None:
     server = StorageServer(settings)
-    await server.start()
-    await server.check()
-    server._tasks[0].cancel()
-    await asyncio.wait([server._tasks[0]])
-    with pytest.raises(Unavailable) as raised:
+    try:
+        await server.start()
         await server.check()
+        server._tasks[0].cancel()
+        await asyncio.wait([server._tasks[0]])
+        with pytest.raises(Unavailable) as raised:
+            await server.check()
+    finally:
+        await server.drain()
+        await server.stop()
     assert raised.value.reason == "BACKGROUND_ENDED"
-    await server.drain()
-    await server.stop()
