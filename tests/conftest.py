@@ -4,6 +4,7 @@ processes that tests start."""
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -67,3 +68,17 @@ def open_database() -> Iterator[Callable[..., Database]]:
 
     with ExitStack() as stack:
         yield lambda url, **options: stack.enter_context(Database(url, **{**PATIENT, **options}))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays, and need not be looked through each time that garbage is collected."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _told_where_it_was_left_open() -> Iterator[None]:
+    """What a module's tests leave open is an error at its last one. Found only at the end of the run, it would be the
+    last that is told, after the tests that failed."""
+    yield
+    gc.collect()
