@@ -14,6 +14,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.server import build
@@ -157,6 +158,10 @@ class Heard:
     @property
     def samples(self) -> np.ndarray:
         return np.frombuffer(self.pcm, dtype="<f4").reshape(-1, self.header.channels)
+
+
+def output(format_="WAV_PCM_24", **options) -> OutputOptions:
+    return OutputOptions(format=f"FILE_FORMAT_{format_}", **options)
 
 
 @asynccontextmanager

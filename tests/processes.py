@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 
 def free_ports(count: int) -> list[int]:
@@ -12,6 +15,18 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [taken.getsockname()[1] for taken in sockets]
+
+
+@asynccontextmanager
+async def process(*command: str | Path, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process; killed with the block, if it has not ended by then."""
+    started = await asyncio.create_subprocess_exec(*command, **options)
+    try:
+        yield started
+    finally:
+        with suppress(ProcessLookupError):
+            started.kill()
+        await started.wait()
 
 
 async def until_serving(process: asyncio.subprocess.Process) -> None:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from service_runtime.errors import ResourceExhausted
 from service_runtime.server import running
 from storage_service.config import StorageSettings
 from storage_service.server import build as build_storage
+from tests.processes import process
 from tests.unit.generation.tone_model import Gate, ToneModel, fail_with
 
 ROOT = Path(__file__).parents[2]
@@ -476,40 +477,29 @@ async def test_storage_that_is_away_does_not_keep_the_server_from_ending(full_ho
     await asyncio.wait_for(closing, 60)
 
 
+def server_process(
+    house: House, module: str, *arguments: str, **given: float
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    """A generation server beside the house's others."""
+    settings = {f"DGX_MUSIC_{name.upper()}": str(value) for name, value in {**house.common(), **given}.items()}
+    return process(sys.executable, "-m", module, *arguments, env={**os.environ, **settings}, cwd=ROOT)
+
+
 async def test_the_server_runs_as_a_process_of_its_own_and_ends_on_a_signal(house):
     await house.open("storage", "export")
-    environment = {**os.environ, **{f"DGX_MUSIC_{name.upper()}": str(value) for name, value in house.common().items()}}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "generation_service.server", env=environment, cwd=ROOT
-    )
-    try:
+    async with server_process(house, "generation_service.server") as server:
         assert (await house.end(await house.sketch())).state == pb.GENERATION_STATE_COMPLETED
-        process.terminate()
-        assert await asyncio.wait_for(process.wait(), 60) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        server.terminate()
+        assert await asyncio.wait_for(server.wait(), 60) == 0
 
 
 async def test_another_worker_completes_what_a_killed_one_left(house):
     await house.open("storage", "export")
-    environment = {
-        **os.environ,
-        **{f"DGX_MUSIC_{name.upper()}": str(value) for name, value in house.common().items()},
-        "DGX_MUSIC_LEASE_SECONDS": "2",
-        "DGX_MUSIC_RENEW_INTERVAL_SECONDS": "0.1",
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.unit.generation.held_server", "hold", env=environment, cwd=ROOT
-    )
-    try:
+    lease = {"lease_seconds": 2, "renew_interval_seconds": 0.1}
+    async with server_process(house, "tests.unit.generation.held_server", "hold", **lease):
         generation_id = await house.create(seconds=0.5)
         begun = await house.until(generation_id, lambda generation: generation.progress > 0)
         assert (begun.attempt, begun.progress) == (1, 0.4)
-    finally:
-        process.kill()
-        await process.wait()
     await house.open("generation")
     done = await house.end(generation_id)
     assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
@@ -520,19 +510,11 @@ async def test_another_worker_completes_what_a_killed_one_left(house):
 
 async def test_a_server_whose_device_is_lost_ends_for_its_supervisor_to_start_anew(house):
     await house.open("storage", "export")
-    environment = {**os.environ, **{f"DGX_MUSIC_{name.upper()}": str(value) for name, value in house.common().items()}}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.unit.generation.held_server", "lose"), env=environment, cwd=ROOT
-    )
-    try:
+    async with server_process(house, "tests.unit.generation.held_server", "lose") as server:
         generation_id = await house.create(seconds=0.5)
         waiting = await house.until(generation_id, is_pending_after(1))
         assert waiting.error_message.startswith("the engine stopped: RuntimeError: CUDA error: an illegal memory")
-        assert await asyncio.wait_for(process.wait(), 60) == 1
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        assert await asyncio.wait_for(server.wait(), 60) == 1
     await house.open("generation")
     done = await house.end(generation_id)
     assert done.state == pb.GENERATION_STATE_COMPLETED

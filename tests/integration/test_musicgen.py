@@ -33,6 +33,7 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from tests.checkpoints import write_checkpoint, write_t5
+from tests.processes import process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -106,10 +107,8 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "DGX_MUSIC_DEVICE": "cpu"}
     services = [build_storage(StorageSettings(**common)), build_export(ExportSettings(**common))]
     async with running(services, [files], StorageSettings(**common)), connect(files) as channel:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "generation_service.server", env=environment, cwd=Path(__file__).parents[2]
-        )
-        try:
+        command = (sys.executable, "-m", "generation_service.server")
+        async with process(*command, env=environment, cwd=Path(__file__).parents[2]) as server:
             async with connect(address) as to_generation:
                 await asyncio.wait_for(to_generation.channel_ready(), SECONDS)
                 yield House(
@@ -117,12 +116,8 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
                     generation_pb2_grpc.GenerationServiceStub(to_generation),
                     storage_pb2_grpc.StorageServiceStub(channel),
                 )
-            process.terminate()
-            assert await asyncio.wait_for(process.wait(), 60) == 0
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            server.terminate()
+            assert await asyncio.wait_for(server.wait(), SECONDS) == 0
 
 
 @pytest.mark.parametrize(("model", "channels"), [("tiny", 1), ("tiny-stereo", 2)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import AsyncIterator
 
 import c2pa
 import mutagen
@@ -20,7 +19,7 @@ from export_service.server import build
 from export_service.tags import FileTags
 from service_runtime.errors import FailedPrecondition
 from tests.certificates import make_credentials
-from tests.export_client import TIMEOUT, Client, music, new_id, serving
+from tests.export_client import TIMEOUT, Client, music, new_id, output, serving
 from tests.sketch_clips import RATE_HZ, clips
 
 MARKS = {
@@ -30,16 +29,6 @@ MARKS = {
     "OGG_VORBIS": ["VORBIS_COMMENT"],
     "OGG_OPUS": ["VORBIS_COMMENT"],
 }
-
-
-@pytest.fixture
-async def client(tmp_path) -> AsyncIterator[Client]:
-    async with serving(tmp_path) as client:
-        yield client
-
-
-def output(format_="WAV_PCM_24", **options) -> OutputOptions:
-    return OutputOptions(format=f"FILE_FORMAT_{format_}", **options)
 
 
 async def render(client: Client, generation_id: str, options: OutputOptions) -> export_pb2.ExportResponse:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import resource
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pyebur128
 import pytest
 import soundfile
+from structlog.testing import capture_logs
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, TIMEOUT, Client, header, music, new_id, refused, serving
+from tests.export_client import RATE, TIMEOUT, Client, header, music, new_id, output, refused, serving
 
 FORMATS = {
     "WAV_PCM_24": (".wav", "PCM_24"),
@@ -27,16 +27,6 @@ FORMATS = {
     "OGG_VORBIS": (".ogg", "VORBIS"),
     "OGG_OPUS": (".opus", "OPUS"),
 }
-
-
-@pytest.fixture
-async def client(tmp_path) -> AsyncIterator[Client]:
-    async with serving(tmp_path) as client:
-        yield client
-
-
-def output(format_="WAV_PCM_24", **options) -> OutputOptions:
-    return OutputOptions(format=f"FILE_FORMAT_{format_}", **options)
 
 
 async def render(client: Client, generation_id: str, options: OutputOptions | None = None) -> export_pb2.RenderResponse:
@@ -203,13 +193,14 @@ async def test_a_render_beside_the_finished_file(client, format_):
     assert (client.data_dir / made.file_path).exists()
 
 
-async def test_the_same_options_give_the_same_render_made_once(client, capsys):
+async def test_the_same_options_give_the_same_render_made_once(client):
     generation_id = new_id()
     await client.export(generation_id, music(5))
     asked = [output("MP3"), output("MP3", sample_rate_hz=RATE), output("MP3", channels=2)] * 4
-    answers = await asyncio.gather(*(render(client, generation_id, options) for options in asked))
+    with capture_logs() as told:
+        answers = await asyncio.gather(*(render(client, generation_id, options) for options in asked))
     assert all(answer == answers[0] for answer in answers)
-    assert capsys.readouterr().out.count("rendered") == 1
+    assert [one["event"] for one in told].count("rendered") == 1
     assert (await render(client, generation_id, output("MP3", channels=1))).render_id != answers[0].render_id
     async with serving(client.data_dir) as restarted:
         assert await render(restarted, generation_id, asked[0]) == answers[0]

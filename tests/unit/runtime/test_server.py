@@ -9,7 +9,7 @@ import socket
 import sys
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from service_runtime.errors import FailedPrecondition, Lost, Unavailable
 from service_runtime.server import is_local, running, serve_until_signalled, stop_signal
 from service_runtime.settings import Settings
 from service_runtime.telemetry import Gauge, metrics_endpoint
-from tests.processes import free_ports, until_serving
+from tests.processes import free_ports, process, until_serving
 
 LOOPBACK = "127.0.0.1:0"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -259,41 +259,30 @@ asyncio.run(main())
 
 @asynccontextmanager
 async def _server_process(data_dir: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        SERVER_PROCESS,
-        *arguments,
-        env={**os.environ, "DGX_MUSIC_DATA_DIR": str(data_dir)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        await until_serving(process)
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+    environment = {**os.environ, "DGX_MUSIC_DATA_DIR": str(data_dir)}
+    pipes = dict.fromkeys(("stdout", "stderr"), asyncio.subprocess.PIPE)
+    async with process(sys.executable, "-c", SERVER_PROCESS, *arguments, env=environment, **pipes) as server:
+        await until_serving(server)
+        yield server
 
 
 async def test_sigterm_drains_and_exits_0(tmp_path: Path) -> None:
-    async with _server_process(tmp_path) as process:
-        process.send_signal(signal.SIGTERM)
-        _, logged = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 0
+    async with _server_process(tmp_path) as server:
+        server.send_signal(signal.SIGTERM)
+        _, logged = await asyncio.wait_for(server.communicate(), 60)
+    assert server.returncode == 0
     assert b'"draining"' in logged
     assert b'"stopped"' in logged
 
 
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    async with _server_process(tmp_path, "hang") as process:
-        assert process.stdout is not None
-        process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.stdout.readline(), 60)
-        process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 128 + signal.SIGTERM
+    async with _server_process(tmp_path, "hang") as server:
+        assert server.stdout is not None
+        server.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(server.stdout.readline(), 60)
+        server.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(server.communicate(), 60)
+    assert server.returncode == 128 + signal.SIGTERM
 
 
 async def test_a_service_that_is_lost_ends_the_process_that_serves_with_its_reason(

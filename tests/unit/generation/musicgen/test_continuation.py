@@ -17,18 +17,7 @@ from generation_service.musicgen.musicgen import MusicGen
 from service_runtime.errors import InvalidArgument
 from tests.golden_codes import CONTINUATIONS, CONTINUED_PROMPT, HOP, golden, weights_in
 from tests.golden_codes import clip as golden_clip
-from tests.unit.generation.musicgen.short_windows import greedy, load, run
-
-
-@pytest.fixture(scope="module", params=["mono", "stereo"])
-def folder(request: pytest.FixtureRequest) -> Path:
-    path: Path = request.getfixturevalue(request.param)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path, t5: None) -> MusicGen:
-    return load(folder)
+from tests.unit.generation.musicgen.short_windows import greedy, run
 
 
 def clip(model: MusicGen, frames: int) -> FloatArray:

@@ -22,17 +22,6 @@ from tests.golden_codes import HOP, STRIDE, WINDOW, WINDOWS, golden, weights_in
 from tests.unit.generation.musicgen.short_windows import greedy, load, run
 
 
-@pytest.fixture(scope="module", params=["mono", "stereo"])
-def folder(request: pytest.FixtureRequest) -> Path:
-    path: Path = request.getfixturevalue(request.param)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path, t5: None) -> MusicGen:
-    return load(folder)
-
-
 def test_greedy_codes_equal_those_of_audiocraft_in_company_of_other_ages(model: MusicGen, folder: Path) -> None:
     expected = golden(f"{folder.name}/windows", weights_in(folder))
     made = run(model, [(greedy(prompt, frames), joins) for prompt, frames, joins in WINDOWS])
