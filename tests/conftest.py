@@ -70,15 +70,10 @@ def open_database() -> Iterator[Callable[..., Database]]:
         yield lambda url, **options: stack.enter_context(Database(url, **{**PATIENT, **options}))
 
 
-def pytest_collection_finish() -> None:
-    """What has been imported stays, and need not be looked through each time that garbage is collected."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _told_where_it_was_left_open() -> Iterator[None]:
     """What a module's tests leave open is an error at its last one. Found only at the end of the run, it would be the
     last that is told, after the tests that failed."""
     yield
     gc.collect()
+    gc.freeze()  # What is left, imports for the most part, stays: the next time it need not be looked through.
