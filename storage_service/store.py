@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -111,18 +111,20 @@ class Store:
 
     async def watch(self, generation_id: str) -> AsyncGenerator[Generation, None]:
         """The generation now and after each change, until it is finished or gone. Unavailable when the server ends."""
-        seen = False
+        told: dict[str, Any] | None = None
         with self.notifier.watching(check_uuid("id", generation_id)) as changed:
             while True:
                 changed.clear()
                 try:
                     generation = await self.read(lambda s: lifecycle.get(s, generation_id))
                 except NotFound:
-                    if seen:
+                    if told is not None:
                         return
                     raise
-                seen = True
-                yield generation
+                # Woken is not changed: where changes may have been missed, all are woken.
+                if (state := generation.to_dict()) != told:
+                    told = state
+                    yield generation
                 if generation.is_finished:
                     return
                 if not self.notifier.closed:

@@ -179,6 +179,18 @@ async def test_a_watch_tells_each_state_and_ends(store: Store, new: New) -> None
     assert not store.notifier._watchers
 
 
+async def test_a_watch_that_is_woken_for_nothing_tells_nothing(store: SeenStore, new: New) -> None:
+    created = await store.write(lambda s: creation.create(s, new()))
+    snapshots = store.watch(created.id)
+    assert (await anext(snapshots)).is_pending
+    following = asyncio.create_task(anext(snapshots))  # type: ignore[arg-type]
+    store.worked.clear()
+    store.notifier.wake_all()
+    await store.worked.wait()
+    assert await store.claim("w", ["sketch"], 30.0, 0.0) is not None
+    assert (await following).is_processing
+
+
 async def test_a_slow_watcher_gets_the_latest_state_and_holds_no_memory(store: Store, new: New) -> None:
     created = await store.write(lambda s: creation.create(s, new()))
     snapshots = store.watch(created.id)
