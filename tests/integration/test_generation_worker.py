@@ -163,7 +163,7 @@ async def test_a_job_ends_as_a_measured_file_and_a_completed_row(full_house):
     assert known["true_peak_dbtp"] <= -1.0 + 1e-6
     assert {"key", "pcm_sha256", "gain_db"} <= set(known)
     assert (done.model_version, done.attempt) == (Sketch().info.version, 1)
-    assert 0 < done.generation_time_seconds < 20
+    assert 0 < done.generation_time_seconds < 300
 
 
 async def test_what_is_heard_is_stored_beside_what_is_known(full_house):
