@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from storage_service.creation import NewGeneration
 from storage_service.database import Database
 from storage_service.models import Generation
 from storage_service.states import GenerationStatus
-from storage_service.store import Store
 from tests.postgres import url_of
 
 
@@ -57,16 +56,6 @@ def database(url: str, open_database: Callable[..., Database]) -> Database:
 @pytest.fixture
 def settings(url: str, tmp_path: Path) -> StorageSettings:
     return StorageSettings(database_url=url, data_dir=tmp_path)
-
-
-@pytest.fixture
-async def store(settings: StorageSettings) -> AsyncIterator[Store]:
-    opened = Store(settings)
-    try:
-        await opened.open()
-        yield opened
-    finally:
-        await opened.close()
 
 
 @pytest.fixture
