@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_PORTS = range(12_000, 32_000)
+"""Below those that systems give to clients: what is free here stays free until the test's server takes it."""
+
 
 def free_ports(count: int) -> list[int]:
     """Loopback ports that nobody listens on."""
+    free: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [taken.getsockname()[1] for taken in sockets]
+        while len(free) < count:
+            port = random.choice(_PORTS)
+            with suppress(OSError):  # Somebody listens on it.
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                free.append(port)
+    return free
 
 
 @asynccontextmanager
