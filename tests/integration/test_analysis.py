@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import numpy as np
 import pytest
 
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, TIMEOUT, Client, new_id, parts, refused, serving
+from tests.export_client import RATE, TIMEOUT, Client, new_id, parts, refused
 from tests.sketch_clips import Clip
 
 DRUM_AND_BASS = Clip("drum and bass at 174 BPM in F minor", "drum and bass", 174.0, "F minor", 3)
-
-
-@pytest.fixture
-async def client(tmp_path) -> AsyncIterator[Client]:
-    async with serving(tmp_path) as client:
-        yield client
 
 
 async def export(client: Client, samples: np.ndarray, tempo_hint_bpm: float = 0.0) -> export_pb2.ExportResponse:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -15,15 +14,9 @@ import soundfile
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, TIMEOUT, Client, header, music, new_id, parts, refused, serving
+from tests.export_client import RATE, TIMEOUT, Client, header, music, new_id, parts, refused
 
 DAY = 86_400.0
-
-
-@pytest.fixture
-async def client(tmp_path) -> AsyncIterator[Client]:
-    async with serving(tmp_path) as client:
-        yield client
 
 
 async def clip(client: Client, seconds: float = 0.5) -> export_pb2.ImportClipResponse:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import AsyncIterator
 
 import c2pa
 import mutagen
@@ -30,12 +29,6 @@ MARKS = {
     "OGG_VORBIS": ["VORBIS_COMMENT"],
     "OGG_OPUS": ["VORBIS_COMMENT"],
 }
-
-
-@pytest.fixture
-async def client(tmp_path) -> AsyncIterator[Client]:
-    async with serving(tmp_path) as client:
-        yield client
 
 
 def output(format_="WAV_PCM_24", **options) -> OutputOptions:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import resource
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pyebur128
@@ -27,12 +26,6 @@ FORMATS = {
     "OGG_VORBIS": (".ogg", "VORBIS"),
     "OGG_OPUS": (".opus", "OPUS"),
 }
-
-
-@pytest.fixture
-async def client(tmp_path) -> AsyncIterator[Client]:
-    async with serving(tmp_path) as client:
-        yield client
 
 
 def output(format_="WAV_PCM_24", **options) -> OutputOptions:
