@@ -7,7 +7,7 @@ from pathlib import Path
 
 from export_service.audio_file import AudioFile
 from export_service.decoding import in_sequence
-from export_service.disk import sha256_of
+from export_service.disk import synced_sha256
 from export_service.envelope import Blocks
 from export_service.levelling import level
 from export_service.measurement import Measured, Measurement
@@ -82,7 +82,7 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
         channels=audio.channels,
         frames=audio.frames,
         file_size_bytes=part.stat().st_size,
-        file_sha256=sha256_of(part),
+        file_sha256=synced_sha256(part),
         source=source,
         file=measured,
         normalization=_told(levelled.normalization, aim, turned_down_db),
