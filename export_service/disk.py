@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -63,6 +64,15 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of the file at `path`, lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def synced_sha256(path: Path) -> str:
+    """The same, and the disk has the file for good, which it takes in while that is read. Raises OSError."""
+    with ThreadPoolExecutor(1, thread_name_prefix="sync") as beside, path.open("rb") as file:
+        syncing = beside.submit(os.fsync, file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        syncing.result()
+    return digest
 
 
 def make_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from export_service.audio_file import AudioFile
 from export_service.decoding import in_sequence
-from export_service.disk import sha256_of
+from export_service.disk import synced_sha256
 from export_service.envelope import Blocks
 from export_service.levelling import level
 from export_service.measurement import Measured, Measurement
@@ -16,10 +16,11 @@ from export_service.provenance import Mark
 from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
 
 FRAMES_AT_ONCE = 65_536
-ENCODINGS_AT_MOST = 4
+ENCODINGS_AT_MOST = 6
 """Of a lossy file: the first, and those that make room for what the encoder put on the peaks."""
 ROOM_DB = 0.05
-"""More than what the last encoding was over by: the next one's peaks are not quite the same."""
+"""More than what the first encoding was over by, and twice as much each time after: an encoder's next peaks are not
+quite the same."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
             lower = replace(aim, ceiling_dbtp=(aim.ceiling_dbtp or 0.0) - over_db - ROOM_DB)
             levelled = level(measurement, source, blocks, lower)
         else:
-            turned_down_db += over_db + ROOM_DB
+            turned_down_db += over_db + ROOM_DB * 2 ** (encoding - 1)
     audio.sign(part)
     return Finished(
         format=audio.format,
@@ -82,7 +83,7 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
         channels=audio.channels,
         frames=audio.frames,
         file_size_bytes=part.stat().st_size,
-        file_sha256=sha256_of(part),
+        file_sha256=synced_sha256(part),
         source=source,
         file=measured,
         normalization=_told(levelled.normalization, aim, turned_down_db),

@@ -109,9 +109,10 @@ class Measurement:
 
     def _measure_segment(self) -> None:
         segment = self._segment[: self._filled]
-        power = self.loudness.feed(segment)
+        exact = segment.astype(np.float64)
+        power = self.loudness.feed(exact)
         self._true_peak.feed(segment)
-        self._energy += float(np.einsum("nc,nc->", segment, segment, dtype=np.float64))
+        self._energy += float(np.einsum("nc,nc->", exact, exact))
         if self.envelope is not None:
             self.envelope.append(segment, power)
         self._filled = 0

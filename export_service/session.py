@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-PENDING_BYTES = 1 << 19
-"""Samples that may wait for the worker: 2 s of 32 kHz stereo."""
+PENDING_BYTES = 1 << 20
+"""Samples that may wait for the worker: 4 s of 32 kHz stereo."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,12 @@ class Session:
         self._features = FeatureExtractor(take.sample_rate_hz)
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="export")
-        self._pending: list[bytes] = []
+        self._pending: deque[bytes] = deque()
+        """What the worker has not taken yet."""
         self._pending_bytes = 0
+        """What it has not stored yet."""
         self._room = asyncio.Event()
-        """The worker has taken what was pending."""
+        """It has stored some, or ended."""
         self._storing: asyncio.Future[None] | None = None
         self._received_frames = 0
         self._stored_frames = 0
@@ -109,7 +112,7 @@ class Session:
             if self._storing is not None:
                 self._storing.result()
             self._storing = asyncio.ensure_future(self._store_pending())
-        if self._pending_bytes > PENDING_BYTES:
+        while self._pending_bytes > PENDING_BYTES and not self._storing.done():
             self._room.clear()
             await self._room.wait()
 
@@ -169,16 +172,17 @@ class Session:
     async def _store_pending(self) -> None:
         try:
             while self._pending:
-                pcm = b"".join(self._pending)
-                self._pending.clear()
-                self._pending_bytes = 0
-                self._room.set()  # What comes while it works is its next piece.
-                await self._loop.run_in_executor(self._worker, self._store, pcm)
+                await self._work(self._store_all)
         except ServiceError as error:
             self._recording.break_off(error)  # Told at once, even if no more samples come.
             raise
         finally:
             self._room.set()
+
+    def _stored(self, frames: int, size: int) -> None:
+        self._pending_bytes -= size
+        self._room.set()
+        self._recording.grow(frames)
 
     async def _work(self, function: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._worker, function)
@@ -192,6 +196,10 @@ class Session:
             # At the file's rate: other samples of the same waveform, and other figures by some hundredths of a dB.
             self._measurement = Measurement(self._rate, self._channels, self._part.parent)
 
+    def _store_all(self) -> None:
+        while self._pending:  # What came while it worked is its next piece: it waits for nobody in between.
+            self._store(b"".join(self._pending.popleft() for _ in range(len(self._pending))))
+
     def _store(self, pcm: bytes) -> None:
         samples = np.frombuffer(pcm, dtype="<f4").reshape(-1, self._recording.take.channels)
         finite = np.isfinite(samples)
@@ -203,7 +211,7 @@ class Session:
         with disk_errors("writing the spool"):
             self._recording.spool.append(pcm)
         # Listeners first: measuring can wait.
-        self._loop.call_soon_threadsafe(self._recording.grow, len(samples))
+        self._loop.call_soon_threadsafe(self._stored, len(samples), len(pcm))
         self._stored_frames += len(samples)
         self._features.feed(samples)
         self._measure(self._converter.feed(samples))

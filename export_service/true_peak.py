@@ -56,6 +56,8 @@ class Interpolator:
     """By which a peak can pass the samples in its window."""
     second_gain: float
     """By which it can pass the samples at twice the rate."""
+    bend_gain: float
+    """So many of the largest second difference in its window a peak can lie above the samples there."""
 
     def peaks(self, windows: Windows, beyond: float) -> npt.NDArray[np.float64]:
         """The peak of each row's waveform, or less where it does not pass `beyond`: [rows]."""
@@ -109,6 +111,11 @@ class TruePeakMeter:
         bounds = within_reach(row_peaks) * self._interpolator.largest_gain
         windows = row_windows(signal)
         loudest = np.flatnonzero(bounds > self._peak)
+        if len(loudest) > ROWS_AT_ONCE:
+            # Nor can it pass them by more than they bend, which is little where the loudest is bass.
+            over = within_reach(_bends(signal)) * self._interpolator.bend_gain
+            bounds = np.fmin(bounds, within_reach(row_peaks) + over)
+            loudest = loudest[bounds[loudest] > self._peak]
         loudest = loudest[np.argsort(-bounds[loudest], kind="stable")]
         for first in range(0, len(loudest), ROWS_AT_ONCE):
             some = loudest[first : first + ROWS_AT_ONCE]
@@ -122,6 +129,13 @@ def magnitudes(rows: Samples) -> Samples:
     """The largest magnitude of each row."""
     # Twice as fast as max(axis=1).
     return np.asarray(np.maximum.reduceat(np.abs(rows).ravel(), np.arange(0, rows.size, rows.shape[1])))
+
+
+def _bends(signal: Samples) -> Samples:
+    """The largest second difference of each row, by magnitude."""
+    bends = np.zeros_like(signal)  # Its two ends lie inside no window.
+    bends[1:-1] = np.diff(signal, 2)
+    return magnitudes(bends.reshape(-1, ROW))
 
 
 def row_windows(signal: Samples) -> Windows:
@@ -154,11 +168,28 @@ def interpolator(factor: int, cutoff: float = CUTOFF) -> Interpolator:
     """The filters for so many times the rate: a power of two from 2."""
     first = _matrix(TAPS, KAISER_BETA, cutoff, range(2), 2, ROW + 2 * MARGIN)
     second = _matrix(SECOND_TAPS, SECOND_KAISER_BETA, 1.0, range(1, factor // 2), factor // 2, TILE)
-    gain = float(np.abs(first).sum(axis=0).max())
-    for begin in range(1, 2 * ROW, TILE) if second.size else ():
-        gain = max(gain, float(np.abs(first[:, begin : begin + len(second)] @ second).sum(axis=0).max()))
-    second_gain = float(np.abs(second).sum(axis=0).max(initial=1.0))
-    return Interpolator(first.astype(np.float32), second.astype(np.float32), gain, second_gain)
+    tiles = range(1, 2 * ROW, TILE) if second.size else ()
+    responses = np.hstack([first, *(first[:, begin : begin + len(second)] @ second for begin in tiles)])
+    return Interpolator(
+        first.astype(np.float32),
+        second.astype(np.float32),
+        largest_gain=float(np.abs(responses).sum(axis=0).max()),
+        second_gain=float(np.abs(second).sum(axis=0).max(initial=1.0)),
+        bend_gain=_bend_gain(responses),
+    )
+
+
+def _bend_gain(responses: npt.NDArray[np.float64]) -> float:
+    """Of filters [WINDOW, outputs] that pass constants: by parts twice, an output is a point on the line between two
+    samples next to each other, which passes neither, and a sum of second differences.
+    """
+    outputs = np.arange(responses.shape[1])
+    delays = np.arange(len(responses)) @ responses
+    before = np.floor(delays).astype(np.intp)
+    rest = responses.copy()
+    rest[before, outputs] -= 1.0 - (delays - before)
+    rest[before + 1, outputs] -= delays - before
+    return float(np.abs(rest.cumsum(axis=0).cumsum(axis=0)).sum(axis=0).max())
 
 
 def _matrix(taps: int, beta: float, cutoff: float, phases: range, factor: int, samples: int) -> npt.NDArray[np.float64]:

@@ -16,6 +16,7 @@ from dgx_music.export.v1.export_pb2 import (
     CLEANUP_REASON_ORPHAN,
     FILE_CONDITION_MISSING,
     FILE_KIND_OUTPUT,
+    FILE_KIND_RENDER,
     CleanupRequest,
     CleanupResponse,
     DeleteFileRequest,
@@ -30,6 +31,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     DeleteGenerationRequest,
     Generation,
     GetGenerationRequest,
+    ListGenerationsRequest,
 )
 from gateway.upstream import Upstream
 from gateway.verifying import verify
@@ -51,9 +53,12 @@ class Cleaner:
         request: CleanupRequest,
     ) -> None:
         self._storage, self._export, self._request = storage, export, request
+        self._sources: set[str] = set()
+        """What generations that are not made yet go on from."""
 
     async def run(self) -> AsyncGenerator[CleanupResponse, None]:
         """An answer for each file that goes, or would."""
+        self._sources = await self._find_sources()
         told = set()
         if self._request.orphans and (not self._request.kinds or FILE_KIND_OUTPUT in self._request.kinds):
             async with aclosing(self._orphans()) as orphans:
@@ -79,6 +84,8 @@ class Cleaner:
     async def _done(self, response: CleanupResponse) -> CleanupResponse:
         """What became of the file, where it was not found to be in use already."""
         file = response.file
+        if file.kind != FILE_KIND_RENDER and file.generation_id in self._sources:
+            response.kept_because = response.kept_because or "a generation that is not made yet goes on from it"
         row = await self._row(file.generation_id) if file.kind == FILE_KIND_OUTPUT else None
         if row is not None and row.state in (GENERATION_STATE_PENDING, GENERATION_STATE_PROCESSING):
             response.kept_because = response.kept_because or "its generation is being made"
@@ -97,6 +104,17 @@ class Cleaner:
             with _ignored(grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):  # Deleted, or tried again.
                 await self._storage.ask(self._storage.stub.DeleteGeneration, DeleteGenerationRequest(id=row.id))
         return response
+
+    async def _find_sources(self) -> set[str]:
+        """Only storage knows the queue, and export the files: so what has to stay is named here."""
+        sources = set()
+        pages = ListGenerationsRequest(states=[GENERATION_STATE_PENDING, GENERATION_STATE_PROCESSING], page_size=PAGE)
+        while True:
+            page = await self._storage.ask(self._storage.stub.ListGenerations, pages)
+            sources |= {one.continuation.source_id for one in page.generations if one.HasField("continuation")}
+            pages.page_token = page.next_page_token
+            if not pages.page_token:
+                return sources
 
     async def _orphans(self) -> AsyncGenerator[LibraryFile, None]:
         """Outputs of no generation that storage knows."""

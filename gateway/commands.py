@@ -33,7 +33,7 @@ from gateway.options import (
     run,
     screen_of,
 )
-from gateway.output import Ceiling, Channels, FormatOption, Loudness, SampleRate
+from gateway.output import Ceiling, Channels, FormatOption, Loudness, SampleRate, TagPrompt
 
 app = typer.Typer(
     name="dgx-music",
@@ -100,6 +100,7 @@ def generate(
     channels: Channels = 0,
     loudness: Loudness = "",
     ceiling: Ceiling = None,
+    tag_prompt: TagPrompt = False,
     output: Output = None,
     count: Annotated[int, typer.Option(min=1, max=100, help="Takes, with seeds one after another.")] = 1,
     priority: Priority = 0,
@@ -120,7 +121,7 @@ def generate(
     name, folder = making.which_model(model)
     sampling = making.sampling_of(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance)
     source = continuing.which_source(continue_, continue_seconds)
-    options = finishing.options_of(format_, sample_rate, channels, loudness, ceiling, output)
+    options = finishing.options_of(format_, sample_rate, channels, loudness, ceiling, output, tag_prompt=tag_prompt)
     wish = making.Wish(
         prompt, duration, seed, name, folder, sampling, source, options, count, priority, outputs, detach
     )

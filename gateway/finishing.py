@@ -30,6 +30,8 @@ def options_of(
     loudness: str,
     ceiling_dbtp: float | None,
     output: Path | None = None,
+    *,
+    tag_prompt: bool = False,
 ) -> OutputOptions | None:
     """None where nothing was typed. The format that was not typed is the one of `output`'s extension.
 
@@ -43,6 +45,7 @@ def options_of(
         channels=channels,
         profile=f"LOUDNESS_PROFILE_{loudness.upper()}" if loudness in PROFILES else None,
         ceiling_dbtp=ceiling_dbtp,
+        tag_prompt=tag_prompt,
     )
     if loudness and loudness not in PROFILES:
         try:

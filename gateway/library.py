@@ -26,11 +26,11 @@ from dgx_music.export.v1.export_pb2 import (
     VerifyFilesResponse,
 )
 from gateway.failures import FAILURE
+from gateway.paging import first
 from gateway.quantities import age_of, bytes_of, in_words
 from gateway.screen import Screen, escaped, local_time
 from gateway.session import CALL_SECONDS, STREAM_SECONDS, Session
 
-LARGEST_PAGE = 1000
 DAYS_SHOWN = 14
 KINDS = {"output": FILE_KIND_OUTPUT, "clip": FILE_KIND_CLIP, "render": FILE_KIND_RENDER}
 
@@ -43,14 +43,7 @@ def kinds_of(kinds: Sequence[str] | None) -> list[FileKind]:
 async def list_files(session: Session, screen: Screen, *, limit: int, kinds: Sequence[FileKind]) -> int:
     """The first `limit` files."""
     request = ListFilesRequest(kinds=kinds)
-    found: list[LibraryFile] = []
-    while len(found) < limit:
-        request.page_size = min(limit - len(found), LARGEST_PAGE)
-        page = await session.music.ListFiles(request, timeout=CALL_SECONDS)
-        found += page.files
-        request.page_token = page.next_page_token
-        if not page.next_page_token:
-            break
+    found = await first(session.music.ListFiles, request, lambda page: page.files, limit)
     if screen.as_json:
         for file in found:
             screen.message(file)

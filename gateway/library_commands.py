@@ -83,7 +83,7 @@ def cleanup(
 ) -> None:
     """Delete what is too old, too much or nobody's. With a finished file its generation goes.
 
-    What is being made or listened to stays. Without --yes, only says what would go.
+    What is being made, listened to or waited for to go on from stays. Without --yes, only says what would go.
     """
     from gateway import library
 

@@ -13,21 +13,17 @@ from dgx_music.storage.v1.storage_pb2 import (
     PROMPT_ORDER_MOST_USED,
     CancelGenerationRequest,
     DeleteGenerationRequest,
-    Generation,
     GetGenerationRequest,
     ListGenerationsRequest,
     ListPromptsRequest,
-    Prompt,
 )
 from gateway.facts import facts_of, licence_of, metadata_of, standing_of
 from gateway.failures import CommandError
 from gateway.files import download
 from gateway.outline import show_outline
+from gateway.paging import first
 from gateway.screen import Screen, escaped, local_time, standing, styled_standing
 from gateway.session import CALL_SECONDS, Session
-
-LARGEST_PAGE = 1000
-"""Rows; storage gives no more at once."""
 
 
 async def list_generations(
@@ -35,14 +31,7 @@ async def list_generations(
 ) -> int:
     """The newest `limit` generations that fit."""
     request = ListGenerationsRequest(states=states, model_name=model_name, prompt_contains=search)
-    found: list[Generation] = []
-    while len(found) < limit:
-        request.page_size = min(limit - len(found), LARGEST_PAGE)
-        page = await session.music.ListGenerations(request, timeout=CALL_SECONDS)
-        found += page.generations
-        request.page_token = page.next_page_token
-        if not page.next_page_token:
-            break
+    found = await first(session.music.ListGenerations, request, lambda page: page.generations, limit)
     if screen.as_json:
         for generation in found:
             screen.message(generation)
@@ -124,14 +113,7 @@ async def prompts(session: Session, screen: Screen, *, limit: int, recent: bool,
     request = ListPromptsRequest(
         order=PROMPT_ORDER_MOST_RECENT if recent else PROMPT_ORDER_MOST_USED, text_contains=search
     )
-    found: list[Prompt] = []
-    while len(found) < limit:
-        request.page_size = min(limit - len(found), LARGEST_PAGE)
-        page = await session.music.ListPrompts(request, timeout=CALL_SECONDS)
-        found += page.prompts
-        request.page_token = page.next_page_token
-        if not page.next_page_token:
-            break
+    found = await first(session.music.ListPrompts, request, lambda page: page.prompts, limit)
     if screen.as_json:
         for prompt in found:
             screen.message(prompt)

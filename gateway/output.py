@@ -1,4 +1,4 @@
-"""What a file is to be, as typed: --format, --sample-rate, --channels, --loudness, --ceiling."""
+"""What a file is to be, as typed: --format, --sample-rate, --channels, --loudness, --ceiling, --tag-prompt."""
 
 from __future__ import annotations
 
@@ -48,3 +48,4 @@ Ceiling = Annotated[
     float | None,
     typer.Option(metavar="DBTP", help="True peak that is not passed, -20 to 0. Default: -1.", show_default=False),
 ]
+TagPrompt = Annotated[bool, typer.Option("--tag-prompt", help="Write the prompt into the file's tags.")]

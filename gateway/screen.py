@@ -49,8 +49,10 @@ class Screen:
         self.err.print(text, markup=False)
 
     def message(self, message: Message) -> None:
-        """The message in protobuf's JSON mapping, on one line of standard output."""
-        sys.stdout.write(MessageToJson(message, indent=None) + "\n")
+        """The message in protobuf's JSON mapping, its fields named as the contract names them, on one line of standard
+        output.
+        """
+        sys.stdout.write(MessageToJson(message, indent=None, preserving_proto_field_name=True) + "\n")
         sys.stdout.flush()
 
     def rows(self, columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:

@@ -90,6 +90,11 @@ class Client:
     async def hear(self, generation_id, start_frame=0, level=0, wait_seconds=0.0, **conversion):
         return await (await self.listen(generation_id, start_frame, level, wait_seconds, **conversion)).rest()
 
+    async def fetched(self, generation_id, start_byte=0, byte_count=0) -> list[export_pb2.DownloadResponse]:
+        """The messages of a download."""
+        request = export_pb2.DownloadRequest(generation_id=generation_id, start_byte=start_byte, byte_count=byte_count)
+        return [response async for response in self.stub.Download(request, timeout=TIMEOUT)]
+
     async def import_clip(self, content: bytes, close: bool = True) -> export_pb2.ImportClipResponse:
         """Sends a file; `close` False where the server is to end the call by itself, at the last message sent."""
         call = self.stub.ImportClip(timeout=TIMEOUT)

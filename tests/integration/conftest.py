@@ -1,4 +1,4 @@
-"""An export server in this process, and its client."""
+"""What tests of whole services have in common."""
 
 from __future__ import annotations
 
@@ -12,5 +12,6 @@ from tests.export_client import Client, serving
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    """An export service on a data directory of its own, and its client."""
     async with serving(tmp_path) as client:
         yield client

@@ -106,13 +106,16 @@ def test_a_file_as_asked_for_and_once_more_in_another_form(shell: Shell, tmp_pat
         "1",
         "--loudness",
         "-20",
+        "--tag-prompt",
         "-o",
         str(first),
     )
     told = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+?) *$", done.stdout, re.MULTILINE))
     assert told["audio"].startswith("2 s, 44.1 kHz mono, FLAC 24")
     assert told["loudness"] == "-20.0 LUFS"
-    assert soundfile.info(first).subtype == "PCM_24"
+    with soundfile.SoundFile(first) as file:
+        assert file.subtype == "PCM_24"
+        assert file.comment.endswith("; prompt=techno")
 
     again = shell.run("render", told["id"], "--loudness", "streaming", "--ceiling", "-2", "-o", str(second))
     told_again = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+?) *$", again.stdout, re.MULTILINE))

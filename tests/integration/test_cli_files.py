@@ -13,7 +13,7 @@ def test_a_file_is_listed_verified_and_cleaned_up(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     [made] = shell.generations("generate", "techno", "-d", "1", "--seed", "7")
     [listed] = [json.loads(line) for line in shell.run("files", "list", "--json").stdout.splitlines()]
-    assert (listed["generationId"], listed["filePath"], listed["frames"]) == (made.id, made.file_path, "32000")
+    assert (listed["generation_id"], listed["file_path"], listed["frames"]) == (made.id, made.file_path, "32000")
     path = tmp_path / made.file_path
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert shell.run("files", "verify", status=1).stdout == f"changed: generation {made.id} ({made.file_path})\n"

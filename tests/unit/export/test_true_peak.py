@@ -63,6 +63,15 @@ def test_skipping_quiet_blocks_changes_nothing(signals):
     assert peak(samples, 32_000) <= max(of_each_part) + 1e-4
 
 
+@pytest.mark.parametrize("hz", [40, 330, 2_600, 9_000])
+def test_skipping_what_bends_too_little_changes_nothing(hz, signals, monkeypatch):
+    tone = np.sin(2 * np.pi * hz * np.arange(3 * 32_000) / 32_000)[:, None]
+    samples = (0.5 * tone + 0.02 * signals.noise(32_000, 3, 1)).astype(np.float32)
+    skipping = peak(samples, 32_000)
+    monkeypatch.setattr("export_service.true_peak.ROWS_AT_ONCE", 10**6)
+    assert skipping == pytest.approx(peak(samples, 32_000), abs=1e-5)
+
+
 def test_the_largest_sample_is_known_too(signals):
     samples = signals.noise(32_000, 1)
     meter = TruePeakMeter(32_000, 2)

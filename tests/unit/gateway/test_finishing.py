@@ -36,6 +36,10 @@ def test_loudness_is_a_profile_or_a_number(loudness: str, expected: OutputOption
     assert options_of(None, 0, 0, loudness, 0.0) == expected
 
 
+def test_the_prompt_goes_into_the_tags_only_where_asked() -> None:
+    assert options_of(None, 0, 0, "", None, tag_prompt=True) == OutputOptions(tag_prompt=True)
+
+
 def test_a_loudness_that_is_neither() -> None:
     with pytest.raises(CommandError, match="streaming, default, broadcast, none nor a number"):
         options_of(None, 0, 0, "loud", None)

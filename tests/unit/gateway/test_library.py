@@ -223,6 +223,26 @@ async def test_what_is_listened_to_keeps_its_row_too(idle: House) -> None:
     assert await verified(idle) == {made.id: "INTACT"}
 
 
+async def test_what_a_generation_in_the_queue_goes_on_from_is_kept(idle: House) -> None:
+    source, other, taken = await completed(idle), await completed(idle), await clip(idle)
+    render = await idle.music.Render(export.RenderRequest(generation_id=source.id), timeout=SECONDS)
+    create = storage.CreateGenerationRequest(
+        prompt="techno", model_name="sketch", duration_seconds=1.0, sample_rate_hz=RATE, channels=CHANNELS
+    )
+    waiting = []
+    for source_id in (source.id, taken):
+        create.continuation.source_id = source_id
+        waiting.append((await idle.storage.CreateGeneration(create, timeout=SECONDS)).generation.id)
+    for dry_run in (True, False):
+        found = await cleaned(idle, keep_newest_bytes=0, dry_run=dry_run)
+        kept = {one for one, response in found.items() if "goes on from it" in response.kept_because}
+        assert (kept, set(found) - kept) == ({source.id, taken}, {other.id, render.render_id})
+    assert await listed(idle) == {source.id, taken}
+    await idle.music.CancelGeneration(storage.CancelGenerationRequest(id=waiting[1]), timeout=SECONDS)
+    assert not (await cleaned(idle, keep_newest_bytes=0))[taken].kept_because
+    assert await listed(idle) == {source.id}
+
+
 async def test_a_clip_and_a_render_can_be_deleted_and_a_generation_only_whole(idle: House) -> None:
     made, taken = await completed(idle), await clip(idle)
     render = await idle.music.Render(export.RenderRequest(generation_id=made.id), timeout=SECONDS)

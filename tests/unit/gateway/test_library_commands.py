@@ -52,9 +52,9 @@ async def test_files_and_figures(idle: House, tmp_path: Path, capsys: Captured) 
     assert len(re.findall(r"output +WAV PCM 24 +0\.2 s +0\.0 MB .* outputs/\S+\.wav", shown)) == 2
     assert re.search(rf"{taken} +clip +WAV FLOAT +1\.0 s +0\.1 MB .* clips/\S+\.wav", shown)
     await library.list_files(here, Screen(as_json=True), limit=9, kinds=kinds)
-    assert json.loads(printed(capsys))["generationId"] == taken
+    assert json.loads(printed(capsys))["generation_id"] == taken
     await library.list_files(here, Screen(as_json=True), limit=2, kinds=[])
-    listed = [json.loads(line)["generationId"] for line in printed(capsys).splitlines()]
+    listed = [json.loads(line)["generation_id"] for line in printed(capsys).splitlines()]
     assert set(listed) == {one.id for one in made}
 
     assert await library.statistics(here, Screen()) == 0
@@ -63,7 +63,7 @@ async def test_files_and_figures(idle: House, tmp_path: Path, capsys: Captured) 
     assert (told["outputs"], told["clips"]) == ("2, 0.1 MB", "1, 0.1 MB")
     assert re.fullmatch(r"[0-9.]+ GB of [0-9.]+ GB", told["free"])
     await library.statistics(here, Screen(as_json=True))
-    assert json.loads(printed(capsys))["totalFiles"] == "3"
+    assert json.loads(printed(capsys))["total_files"] == "3"
 
     assert await library.delete_clip(here, Screen(), taken) == 0
     assert f"deleted clip {taken}" in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""The stream of an export: what does not add up is refused, and leaves nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dgx_music.audio.v1 import audio_pb2
+from dgx_music.export.v1 import export_pb2
+from service_runtime.pcm import PcmWriter
+from tests.export_client import Request, header, music, new_id, parts, refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"generation_id": "../../etc/passwd"}, "header.audio.generation_id"),
+        ({"generation_id": "123E4567-E89B-12D3-A456-426614174000"}, "header.audio.generation_id"),
+        ({"generation_id": ""}, "header.audio.generation_id"),
+        ({"attempt": 0}, "header.audio.attempt"),
+        ({"level": audio_pb2.AUDIO_LEVEL_FINAL}, "header.audio.level"),
+        ({"level": 0}, "header.audio.level"),
+        ({"sample_rate_hz": 100}, "header.audio.sample_rate_hz"),
+        ({"channels": 9}, "header.audio.channels"),
+        ({"tags": export_pb2.Tags(bpm=float("nan"))}, "header.tags.bpm"),
+    ],
+)
+async def test_a_header_that_can_not_be(client, changes, field):
+    sent = header(changes.pop("generation_id", new_id()), music(0.1), **changes)
+    async with refused("INVALID_ARGUMENT", field=field):
+        await client.send([sent], close=False)
+    assert client.files() == set()
+
+
+def damaged(case: str, generation_id: str) -> tuple[list[Request], bool]:
+    """What is sent, and whether the stream is then closed."""
+    good = parts(generation_id, music(2))
+    match case:
+        case "gap":
+            return [*good[:2], good[3]], False
+        case "repeat":
+            return [*good[:3], good[2]], False
+        case "checksum":
+            good[2].chunk.crc32c ^= 1
+            return good[:3], False
+        case "half a frame":
+            good[2].chunk.pcm = good[2].chunk.pcm[:-2]
+            return good[:3], False
+        case "wrong start":
+            good[1].chunk.start_frame = 1
+            return good[:2], False
+        case "total":
+            good[-1].end.total_frames += 1
+            return good, False
+        case "hash":
+            good[-1].end.sha256 = "0" * 64
+            return good, False
+        case "no end":
+            return good[:-1], True
+        case "after end":
+            return [*good, good[1]], False
+        case "fewer than expected":
+            good[0].header.audio.expected_frames += 1
+            return good, True
+        case _:
+            good[0].header.audio.expected_frames = 8192
+            return good[:3], False
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("gap", "CHUNK_OUT_OF_ORDER"),
+        ("repeat", "CHUNK_OUT_OF_ORDER"),
+        ("checksum", "CHUNK_CHECKSUM"),
+        ("half a frame", "CHUNK_SIZE"),
+        ("wrong start", "CHUNK_OUT_OF_ORDER"),
+        ("total", "END_MISMATCH"),
+        ("hash", "END_MISMATCH"),
+        ("no end", "END_MISSING"),
+        ("after end", "PART_AFTER_END"),
+        ("fewer than expected", "FRAMES_UNEXPECTED"),
+        ("more than expected", "FRAMES_UNEXPECTED"),
+    ],
+)
+async def test_what_does_not_add_up_leaves_nothing(client, case, reason):
+    generation_id = new_id()
+    async with refused("DATA_LOSS", reason):
+        await client.send(*damaged(case, generation_id))
+    assert client.files() == set()
+    await client.export(generation_id, music(0.5))  # The same attempt may be made again.
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+async def test_what_is_no_number_is_named(client, bad):
+    samples = music(3)
+    samples[70_001, 1] = bad
+    async with refused("INVALID_ARGUMENT", field="chunk.pcm", says="frame 70001, channel 1"):
+        await client.send(parts(new_id(), samples)[: 2 + 70_001 // 8192], close=False)
+    assert client.files() == set()
+
+
+@pytest.mark.parametrize(
+    ("requests", "field", "close"),
+    [
+        (lambda good: good[1:2], "header", False),
+        (lambda good: [], "header", True),
+        (lambda good: [good[0], good[0]], "header", False),
+        (lambda good: [good[0], Request()], "part", False),
+        (lambda good: [good[0], Request(end=PcmWriter(2).end())], "chunk", True),
+    ],
+    ids=["no header", "nothing", "two headers", "an empty part", "no samples"],
+)
+async def test_parts_out_of_place(client, requests, field, close):
+    good = parts(new_id(), music(0.2), expected=0)
+    async with refused("INVALID_ARGUMENT", field=field):
+        await client.send(requests(good), close)
+    assert client.files() == set()
+
+
+async def test_a_caller_that_goes_away_leaves_nothing(client):
+    generation_id, samples = new_id(), music(2)
+    upload = client.upload()
+    good = parts(generation_id, samples)
+    await upload.send(*good[:3])
+    heard = await client.listen(generation_id, wait_seconds=5)
+    await heard.until(8192)
+    upload.call.cancel()
+    async with refused("ABORTED", "ATTEMPT_BROKE_OFF"):
+        await heard.rest()
+    await client.export(generation_id, samples)  # Comes after the cleaning up.
+    assert len(client.files()) == 2
+
+
+# Attempts.
