@@ -44,6 +44,11 @@ class PackedLinear:
         """weight: [out, in]."""
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.float().contiguous(), _PACKED_ROWS)
 
+    @property
+    def weight(self) -> Tensor:
+        """As it was given, laid out anew: [out, in]."""
+        return self._weight.to_dense()
+
     def __call__(self, x: Tensor) -> Tensor:
         return self._product(x, "none", "")
 
