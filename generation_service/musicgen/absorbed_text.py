@@ -43,7 +43,7 @@ class AbsorbedText:
 
     @classmethod
     def of(cls, cross: Tensor, query_weight: Tensor, out_weight: Tensor) -> AbsorbedText:
-        """cross: the text's [2 (key, value), 1, H, T, D]; weights: [dim, dim], as they are multiplied by from the left."""
+        """cross: the text's [2 (key, value), 1, H, T, D]; Wq and Wo as checkpoints have them, [dim (out), dim (in)]."""
         keys, values = cross[:, 0]
         heads, tokens, size = keys.shape
         dim = heads * size

@@ -30,7 +30,7 @@ class _Norm:
     bias: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, _NORM_EPSILON)
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, _NORM_EPSILON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class LanguageModel:
         parts = qkv.view(len(caches), ROWS, 3, config.num_heads, config.head_dim).unbind(2)  # each [B, 2, H, D]
         own = zip(*(part.unbind(0) for part in parts), strict=True)
         results = [cache.attend(index, *part) for cache, part in zip(caches, own, strict=True)]  # each [2 H, D]
-        return torch.cat(results).view(-1, config.dim)
+        return (torch.cat(results) if len(results) > 1 else results[0]).view(-1, config.dim)
 
     def _add_cross(self, rows: Tensor, layer: _Layer, index: int, caches: Sequence[KvCache]) -> None:
         """Add the cross-attention to the rows, [B, dim], that have a prompt. In place."""
