@@ -7,7 +7,8 @@ Markdown, ratios first. The engines take turns. A step is all that one more code
 model with guidance, and sampling. The decoder is not in it. Positions are set up with random keys and values; how fast
 a step is does not depend on them. transformers' step is the forward pass of its `MusicgenForCausalLM` in fp32, with the
 checkpoint's weights, and guidance and sampling as its `generate` has them. What is not installed is left out. Memory's
-bandwidth is read between the turns, as on a shared host it varies from second to second.
+bandwidth is read right before and right after each turn, as on a shared host it varies from second to second; a turn's
+bound is the model's weights at the mean of the two.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from generation_service.musicgen.checkpoint import read_checkpoint
 from generation_service.musicgen.conditioner import TextConditioner
 from generation_service.musicgen.config import LmConfig, lm_config
 from generation_service.musicgen.encodec_checkpoint import load_encodec
+from generation_service.musicgen.huge_pages import collapse
 from generation_service.musicgen.loading import find_musicgen, load_musicgen
 from generation_service.musicgen.musicgen import MusicGen
 
@@ -29,19 +30,20 @@ PROMPT = "a calm piano"
 STEPS_A_TURN = 5
 CHECKED_FRAMES = 24
 FIRST_SECONDS = 0.1
-BANDWIDTH = "bandwidth"
 
-Times = dict[str, list[float]]
-"""By runner: seconds a step, the median of each turn. The turns of a round stand at the same place."""
+Turns = dict[str, list[float]]
+"""By runner: a figure of each of its turns. The turns of a round stand at the same place."""
 
 
 class Bandwidth:
-    """How fast memory is read: by summing 1 GB, which no cache holds, with the threads that the engines have."""
+    """How fast memory is read: by summing 1 GB, which no cache holds, with the engines' threads and pages."""
 
     def __init__(self, device: str) -> None:
         self._data = torch.ones(250_000_000, device=device)
+        if device == "cpu":
+            collapse(self._data.data_ptr(), self._data.nbytes)
 
-    def __call__(self, reads: int = 2) -> float:
+    def __call__(self, reads: int = 3) -> float:
         """Bytes a second, the best of so many reads."""
         best = float("inf")
         for _ in range(reads):
@@ -54,34 +56,35 @@ class Bandwidth:
 
 def measure(
     runners: Sequence[Runner], batch: int, position: int, rounds: int, bandwidth: Bandwidth | None = None
-) -> Times:
-    """With `bandwidth`, it has a turn before every runner's; what is kept is each round's best, under BANDWIDTH."""
-    times: Times = {runner.name: [] for runner in runners}
-    read: list[float] = []
+) -> tuple[Turns, Turns]:
+    """Seconds a step, the median of each turn; and with `bandwidth` the bytes a second that the host lent it: the mean
+    of what was read right before its steps and right after them.
+    """
+    times: Turns = {runner.name: [] for runner in runners}
+    lent: Turns = {runner.name: [] for runner in runners}
     for _ in range(rounds):
-        if bandwidth:
-            read.append(bandwidth())
         for runner in runners:
-            if bandwidth:
-                read[-1] = max(read[-1], bandwidth())
             step = runner.start(batch, position)
             step()
             _wait()
+            before = bandwidth() if bandwidth else 0.0
             turn = []
             for _ in range(STEPS_A_TURN):
                 began = time.perf_counter()
                 step()
                 _wait()
                 turn.append(time.perf_counter() - began)
-            runner.stop()
             times[runner.name].append(statistics.median(turn))
-    return times | ({BANDWIDTH: read} if bandwidth else {})
+            if bandwidth:
+                lent[runner.name].append((before + bandwidth()) / 2)
+            runner.stop()
+    return times, lent
 
 
-def report(title: str, columns: list[int], results: list[Times], scale: Callable[[int, float], float]) -> None:
+def report(title: str, columns: list[int], results: list[Turns], scale: Callable[[int, float], float]) -> None:
     """Medians. Ratios first, of the two turns of a round, so that what else the machine does hits both."""
     bases = [base for base in (AUDIOCRAFT, TRANSFORMERS) if base in results[0]]
-    names = [name for name in results[0] if name != BANDWIDTH]
+    names = list(results[0])
     print(f"\n| {title} | {' | '.join(map(str, columns))} |\n| --- |{' --- |' * len(columns)}")
     for base in bases or names[:1]:
         for name in names[names.index(base) + 1 :]:
@@ -156,7 +159,11 @@ def _print_peak(device: str) -> None:
 
 
 def weights_a_step(config: LmConfig) -> int:
-    """Weights that a step multiplies by: not the embeddings, nor the cross keys and values of the native engine."""
+    """Weights of the model that a step multiplies by, which is what its bound is of: not the embeddings, nor Wk and Wv
+    of the text, which are needed once a request.
+
+    After a short prompt the native engine reads 2 dim² a layer fewer of them, and what it made of them instead.
+    """
     dim, hidden = config.dim, config.hidden_dim
     return config.num_layers * (4 * dim * dim + 2 * dim * dim + 2 * dim * hidden) + config.n_q * config.card * dim
 
@@ -193,11 +200,11 @@ def run(
     runners[:0] = others
 
     bandwidth = Bandwidth(device)
-    at_positions = [measure(runners, 1, position, rounds, bandwidth) for position in positions]
-    bandwidths = [read for times in at_positions for read in times[BANDWIDTH]]
+    at_positions, lent = zip(*(measure(runners, 1, position, rounds, bandwidth) for position in positions), strict=True)
+    bandwidths = [read for turns in lent for reads in turns.values() for read in reads]
     del bandwidth
-    report("steps/s, batch 1, at position", positions, at_positions, lambda _, seconds: 1 / seconds)
-    of_batches = [measure(runners, batch, batch_position, rounds) for batch in batches]
+    report("steps/s, batch 1, at position", positions, list(at_positions), lambda _, seconds: 1 / seconds)
+    of_batches = [measure(runners, batch, batch_position, rounds)[0] for batch in batches]
     title = f"audio-s/s from position {batch_position}, batch"
     report(title, batches, of_batches, lambda batch, seconds: batch / seconds / FRAME_RATE_HZ)
     info = ModelInfo("small", "", "", "", config.sample_rate_hz, 1, 30.0, is_synthesiser=False)
@@ -211,16 +218,17 @@ def run(
         what = f"{engine}, without a decoder" if engine == TRANSFORMERS else engine
         print(f"| {what} | {result.stdout.split()[-1]} |")
     print(
-        f"\nMemory bandwidth {min(bandwidths) / 1e9:.1f} to {max(bandwidths) / 1e9:.1f} GB/s in single rounds.", end=""
+        f"\nMemory bandwidth {min(bandwidths) / 1e9:.1f} to {max(bandwidths) / 1e9:.1f} GB/s around single turns.",
+        end="",
     )
-    start = at_positions[0]
     for one in natives:
         size = weights_a_step(config) * one.bytes_a_weight
-        bound = statistics.median(read / size for read in start[BANDWIDTH])
-        reached = [size / read / seconds for read, seconds in zip(start[BANDWIDTH], start[one.name], strict=True)]
+        reads, steps = lent[0][one.name], at_positions[0][one.name]
+        bound = statistics.median(read / size for read in reads)
+        reached = [size / read / seconds for read, seconds in zip(reads, steps, strict=True)]
         print(
             f" {one.name} could make {bound:.1f} steps/s, and at position {positions[0]} reached "
-            f"{statistics.median(reached):.0%} of what its round allowed ({min(reached):.0%} to {max(reached):.0%}).",
+            f"{statistics.median(reached):.0%} of what its turns allowed ({min(reached):.0%} to {max(reached):.0%}).",
             end="",
         )
     print(f" Load average {os.getloadavg()[0]:.1f} at the end.")

@@ -3,8 +3,7 @@
 At long positions a step's time goes into reading them, so they lie as they are read: for every head the values with a
 line for each position, the keys in blocks of a few positions with a line for each channel. A query's products with the
 keys are then a sum of the keys' lines, weighted by the query, as what attention gives is a sum of the values' lines,
-weighted by the softmax. `torch.embedding_bag` sums lines by weights, as fast as memory can be read; a matrix product of
-one row, on which attention is built, takes twice as long.
+weighted by the softmax.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from generation_service.musicgen.absorbed_text import AbsorbedText
 from generation_service.musicgen.config import LmConfig
+from generation_service.musicgen.weighted_lines import sum_lines
 from service_runtime.errors import ResourceExhausted
 
 BLOCK = 32
@@ -35,12 +36,15 @@ class KvCache:
     """
 
     cross: list[Tensor] | None
-    """[2 (key, value), 1, H, T, D] for each layer, of the row that has the prompt. None: there is no prompt."""
+    """[2 (key, value), 1, H, T, D] for each layer, of the row that has the prompt. None: there is no prompt, or it is
+    absorbed."""
+    absorbed: list[AbsorbedText] | None
+    """The same of a short prompt, for each layer."""
 
     def __init__(self, config: LmConfig, capacity: int) -> None:
         self.position = 0
         """Positions written; where the next step writes."""
-        self.cross = None
+        self.cross = self.absorbed = None
         shape = (config.num_layers, ROWS, config.num_heads, -(-capacity // BLOCK))
         self._keys = torch.empty(*shape, config.head_dim, BLOCK)
         """[layers, 2 (rows), H, blocks, D, BLOCK]."""
@@ -61,7 +65,7 @@ class KvCache:
     def drop(self) -> None:
         """Let the memory go; the cache is not used again."""
         self._keys = self._values = torch.empty(0)
-        self._lines, self._step, self.cross = [], None, None
+        self._lines, self._step, self.cross, self.absorbed = [], None, None, None
         self._new_keys = self._new_values = ()
 
     def put(self, index: int, keys: Tensor, values: Tensor) -> None:
@@ -96,10 +100,10 @@ class KvCache:
         assert step is not None
         keys, values = self._lines[index]
         weights = (query.unsqueeze(2) * step.scale).view(-1)
-        scores = _sum_lines(keys, step.key_lines, step.key_bags, weights)  # [2 H blocks, BLOCK]
+        scores = sum_lines(keys, step.key_lines, step.key_bags, weights)  # [2 H blocks, BLOCK]
         scores = scores.view(len(step.value_bags), -1)  # [2 H, blocks BLOCK]
-        scores[:, self.position + 1 :] = -torch.inf
-        return _sum_lines(values, step.value_lines, step.value_bags, scores.softmax(-1).view(-1))
+        scores.narrow(1, self.position + 1, scores.shape[1] - self.position - 1).fill_(-torch.inf)
+        return sum_lines(values, step.value_lines, step.value_bags, scores.softmax(-1).view(-1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +142,13 @@ class _Step:
         )
 
 
-def _sum_lines(table: Tensor, lines: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
-    """table: [lines, D]; numbers of lines, and their weights: [n], bags of them begin at [m] → sums [m, D]."""
-    return torch.embedding_bag(table, lines, bags, False, 0, False, weights)[0]
-
-
 class KvMemory:
     """Bounds what all requests' caches may take together, in bytes. Reserving comes before allocating."""
 
-    def __init__(self, config: LmConfig, limit_bytes: int) -> None:
+    def __init__(self, config: LmConfig, limit_bytes: int, absorbed_tokens: int = 0) -> None:
+        """`absorbed_tokens` of the language model whose caches they are."""
         self._config = config
+        self._absorbed_tokens = absorbed_tokens
         self.limit_bytes = limit_bytes
         self._sizes: dict[KvCache, int] = {}
         self._lock = threading.Lock()
@@ -159,7 +160,8 @@ class KvMemory:
 
     def size_bytes(self, capacity: int, tokens: int) -> int:
         """What a cache of so many positions takes, in whole blocks, with a prompt of so many tokens."""
-        vectors = ROWS * -(-capacity // BLOCK) * BLOCK + tokens
+        prompt = tokens * self._config.num_heads if tokens <= self._absorbed_tokens else tokens
+        vectors = ROWS * -(-capacity // BLOCK) * BLOCK + prompt
         return self._config.num_layers * 2 * vectors * self._config.dim * torch.float32.itemsize
 
     def reserve(self, capacity: int, tokens: int = 0) -> KvCache:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generation_service.musicgen.huge_pages import collapse
+
 Precision = Literal["fp32", "int8", "bf16"]
 
 _ZERO_POINT = 128
@@ -43,6 +45,13 @@ class PackedLinear:
     def __init__(self, weight: Tensor) -> None:
         """weight: [out, in]."""
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.float().contiguous(), _PACKED_ROWS)
+        collapse(torch.ops.mkldnn.data_ptr(self._weight), torch.ops.mkldnn._nbytes(self._weight))
+
+    @property
+    def weight(self) -> Tensor:
+        """As it was given, laid out anew: [out, in]."""
+        weight: Tensor = self._weight.to_dense()
+        return weight
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._product(x, "none", "")
@@ -60,7 +69,7 @@ class PackedLinear:
         # One row would take a vector kernel, which sums in another order.
         rows = x.expand(2, -1).contiguous() if len(x) == 1 else x
         y: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, self._weight, None, then, [], how)
-        return y[: len(x)]
+        return y if rows is x else y[:1]
 
 
 class Int8Linear:

@@ -1,8 +1,9 @@
 """MusicGen's language model: a decoder-only transformer over K codebooks, one step at a time for many requests.
 
 Source: audiocraft 1.3.0, `models/lm.py` and `modules/transformer.py` (Copet et al. 2023). Differences are of speed
-only: the keys and values of the text are projected once a request instead of at every step, and the row without a
-prompt, whose cross-attention is exactly zero (no bias, all-zero condition), skips it.
+only: the keys and values of the text are projected once a request instead of at every step, in fp32 on the CPU those
+of a short text absorb the projections around them, and the row without a prompt, whose cross-attention is exactly zero
+(no bias, all-zero condition), skips it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generation_service.musicgen.absorbed_text import AbsorbedText, absorbed_tokens
 from generation_service.musicgen.checkpoint import Checkpoint, refuse
 from generation_service.musicgen.config import LmConfig
 from generation_service.musicgen.kv_cache import ROWS, KvCache
-from generation_service.musicgen.linear import Linear, Precision, make_linear
+from generation_service.musicgen.linear import Linear, PackedLinear, Precision, make_linear
 
 _NORM_EPSILON = 1e-5
 
@@ -28,7 +30,7 @@ class _Norm:
     bias: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, _NORM_EPSILON)
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, _NORM_EPSILON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +72,21 @@ class LanguageModel:
         heads = torch.cat([take(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])
         self._heads = make_linear(heads, precision)
         self._positions = _sinusoids(0, config).to(self.device)
+        # Of int8, Wq and Wo take no more to read than what would stand for them.
+        self.absorbed_tokens = absorbed_tokens(config) if isinstance(self._layers[0].cross_q, PackedLinear) else 0
+        """A text of so many tokens at most is absorbed."""
 
     @torch.inference_mode()
     def condition(self, cache: KvCache, text: Tensor | None) -> None:
-        """Project the prompt's keys and values for all layers. text: [T, dim]; None for no prompt."""
+        """Project the prompt's keys and values for all layers, or absorb them. text: [T, dim]; None for no prompt."""
         if text is None:
             return
         shape = (len(text), 2, self.config.num_heads, self.config.head_dim)
-        cache.cross = [
-            layer.cross_kv(text).view(shape).permute(1, 2, 0, 3).unsqueeze(1).contiguous() for layer in self._layers
-        ]
+        projected = (layer.cross_kv(text).view(shape).permute(1, 2, 0, 3).unsqueeze(1) for layer in self._layers)
+        if len(text) <= self.absorbed_tokens:
+            cache.absorbed = [_absorb(cross, layer) for cross, layer in zip(projected, self._layers, strict=True)]
+        else:
+            cache.cross = [cross.contiguous() for cross in projected]
 
     @torch.inference_mode()
     def step(self, codes: Tensor, caches: Sequence[KvCache]) -> Tensor:
@@ -97,7 +104,7 @@ class LanguageModel:
             cache.begin_step()
         for index, layer in enumerate(self._layers):
             x = layer.out.add(self._attend(layer.qkv(layer.norm_self(x)), index, caches), x)
-            self._add_cross(x, layer, index, caches)
+            self._add_cross(x[0::ROWS], layer, index, caches)
             x = layer.down.add(layer.up.gelu(layer.norm_ff(x)), x)
         for cache in caches:
             cache.position += 1
@@ -125,7 +132,9 @@ class LanguageModel:
             kept = cache.kept(index, end)
             attended = F.scaled_dot_product_attention(queries, kept[0], kept[1], mask)  # [2, H, n, D]
             x = layer.out.add(attended.transpose(1, 2).reshape(-1, self.config.dim), x)
-            if cache.cross is not None:
+            if cache.absorbed is not None:
+                x[:count] += cache.absorbed[index].attend_all(layer.norm_cross(x[:count]))
+            elif cache.cross is not None:
                 x[:count] += self._cross(x[:count], layer, cache.cross[index])
             x = layer.down.add(layer.up.gelu(layer.norm_ff(x)), x)
         cache.position = end
@@ -142,26 +151,27 @@ class LanguageModel:
         parts = qkv.view(len(caches), ROWS, 3, config.num_heads, config.head_dim).unbind(2)  # each [B, 2, H, D]
         own = zip(*(part.unbind(0) for part in parts), strict=True)
         results = [cache.attend(index, *part) for cache, part in zip(caches, own, strict=True)]  # each [2 H, D]
-        return torch.cat(results).view(-1, config.dim)
+        return (torch.cat(results) if len(results) > 1 else results[0]).view(-1, config.dim)
 
-    def _add_cross(self, x: Tensor, layer: _Layer, index: int, caches: Sequence[KvCache]) -> None:
-        """Add the cross-attention to the rows of x, [2 B, dim], that have a prompt. In place."""
+    def _add_cross(self, rows: Tensor, layer: _Layer, index: int, caches: Sequence[KvCache]) -> None:
+        """Add the cross-attention to the rows, [B, dim], that have a prompt. In place."""
         config = self.config
-        prompted = [i for i, cache in enumerate(caches) if cache.cross is not None]
-        if not prompted:
+        normed = layer.norm_cross(rows)
+        projected = []
+        for i, cache in enumerate(caches):
+            if cache.absorbed is not None:
+                rows[i].add_(cache.absorbed[index].attend(normed[i]))
+            elif cache.cross is not None:
+                projected.append((i, cache.cross[index]))
+        if not projected:
             return
-        rows = x[0::ROWS] if len(prompted) == len(caches) else x[torch.tensor(prompted) * ROWS]  # [P, dim]
-        queries = layer.cross_q(layer.norm_cross(rows)).view(-1, 1, config.num_heads, 1, config.head_dim)
-        results = []
-        for query, i in zip(queries, prompted, strict=True):
-            cross = caches[i].cross
-            assert cross is not None
-            results.append(F.scaled_dot_product_attention(query, cross[index][0], cross[index][1]))  # [1, H, 1, D]
-        rows = layer.cross_out.add(torch.cat(results).view(-1, config.dim), rows)
-        if len(prompted) == len(caches):
-            x[0::ROWS] = rows
-        else:
-            x[torch.tensor(prompted) * ROWS] = rows
+        which = slice(None) if len(projected) == len(caches) else torch.tensor([i for i, _ in projected])
+        queries = layer.cross_q(normed[which]).view(-1, 1, config.num_heads, 1, config.head_dim)
+        results = [
+            F.scaled_dot_product_attention(query, *cross)  # [1, H, 1, D]
+            for query, (_, cross) in zip(queries, projected, strict=True)
+        ]
+        rows[which] = layer.cross_out.add(torch.cat(results).view(-1, config.dim), rows[which])
 
     def _reach(self, position: int) -> None:
         if position >= len(self._positions):
@@ -210,6 +220,12 @@ def _layer(take: _Weights, prefix: str, config: LmConfig, precision: Precision) 
         up=linear("linear1.weight", hidden, dim),
         down=linear("linear2.weight", dim, hidden),
     )
+
+
+def _absorb(cross: Tensor, layer: _Layer) -> AbsorbedText:
+    assert isinstance(layer.cross_q, PackedLinear)
+    assert isinstance(layer.cross_out, PackedLinear)
+    return AbsorbedText.of(cross, layer.cross_q.weight, layer.cross_out.weight)
 
 
 def _sinusoids(count: int, config: LmConfig) -> Tensor:

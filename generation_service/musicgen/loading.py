@@ -95,7 +95,7 @@ def load_musicgen(found: FoundModel, *, kv_bytes: int | None = None, max_request
     conditioner = TextConditioner(found.checkpoint, config, found.device)
     if found.device == "cpu":
         lm = LanguageModel(found.checkpoint, config, found.precision)
-        memory = KvMemory(config, _free_memory() // 2 if kv_bytes is None else kv_bytes)
+        memory = KvMemory(config, _free_memory() // 2 if kv_bytes is None else kv_bytes, lm.absorbed_tokens)
         return MusicGen(found.info, lm, conditioner, codec, memory)
     from generation_service.musicgen.cuda_graph import CudaGraphs
 

@@ -26,7 +26,7 @@ class SlotCache(KvCache):
         self.slot = slot
         self._layers = layers
         """[2 (key, value), 2 (rows), H, capacity, D] for each layer, plain, as a GPU's attention reads them."""
-        self.cross = None
+        self.cross = self.absorbed = None
 
     def put(self, index: int, keys: Tensor, values: Tensor) -> None:
         self._layers[index][:, :, :, self.position : self.position + keys.shape[2]] = torch.stack([keys, values])

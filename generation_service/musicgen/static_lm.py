@@ -62,6 +62,7 @@ class StaticLanguageModel(LanguageModel):
         """Raises FailedPrecondition where weights are missing or of another shape than the configuration says."""
         device = memory.tokens.device
         super().__init__(checkpoint, config, precision, device)
+        self.absorbed_tokens = 0  # All prompts lie alike in `memory`.
         self._reach(memory.capacity)  # Graphs read the table where it is: it may not grow later.
         self._memory = memory
         self._run = runner
