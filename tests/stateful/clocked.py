@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from psycopg.types.string import TextLoader
 from sqlalchemy import event
 
 from storage_service import schema
@@ -103,6 +104,7 @@ def clocked_postgres(server: psycopg.Connection[Any], connections: int = 5) -> I
     server.execute(f"ALTER DATABASE {name} SET search_path = public, clock, pg_catalog")
     url = url_of(server, name)
     with psycopg.connect(url, autocommit=True) as observer:
+        observer.adapters.register_loader("uuid", TextLoader)  # An id is the text that calls have.
         observer.execute(_CLOCK)
         opened = ClockedPostgres(url, observer, connections)
         yield opened

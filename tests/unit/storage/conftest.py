@@ -71,6 +71,14 @@ def database(url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
+def empty_database(empty_url: str) -> Iterator[Database]:
+    """One without a schema, until the test gives it one."""
+    opened = Database(empty_url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
 def settings(url: str, tmp_path: Path) -> StorageSettings:
     return StorageSettings(database_url=url, data_dir=tmp_path)
 
