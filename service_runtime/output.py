@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
@@ -85,8 +85,8 @@ class OutputOptions:
 
     def as_kept(self) -> dict[str, Any]:
         """The options that differ from the default, as JSON's types."""
-        default = asdict(OutputOptions())
-        return {name: value for name, value in asdict(self).items() if value != default[name]}
+        default = vars(OutputOptions())
+        return {name: value for name, value in vars(self).items() if value != default[name]}
 
     @classmethod
     def from_kept(cls, kept: dict[str, Any]) -> Self:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import astuple, dataclass
 
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 CHANNEL = "dgx_music"
@@ -33,7 +33,7 @@ _CHANGES = "changes"
 _ANNOUNCED = "announced"
 
 # One round trip, however many changes.
-_ANNOUNCE = text(f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest(CAST(:payloads AS TEXT[])) AS payload")
+_ANNOUNCE = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest(CAST(%s AS TEXT[])) AS payload"
 
 
 def send_as(session: Session, sender: str) -> None:
@@ -71,5 +71,5 @@ def _announce(session: Session) -> None:
     if not changes:
         return
     sender = session.info.get(_SENDER, "")
-    session.connection().execute(_ANNOUNCE, {"payloads": [payload(sender, change) for change in changes]})
+    session.connection().exec_driver_sql(_ANNOUNCE, ([payload(sender, change) for change in changes],))
     session.info[_ANNOUNCED] = len(changes_of(session))

@@ -102,10 +102,14 @@ def _generations(database: Database) -> Iterator[Finding]:
     for rows in _ranges(database, Generation.id):
         with database.read() as session:
             broken = session.execute(select(Generation.id, *rules.values()).where(rows, or_(*rules.values()))).all()
+            known = session.execute(select(Generation.id, Generation.metadata_).where(rows)).all()
         for generation_id, *verdicts in broken:
             for problem, is_broken in zip(rules, verdicts, strict=True):
                 if is_broken:
                     yield Finding(f"generation {generation_id}", problem)
+        for generation_id, metadata in known:
+            if not metadata.is_object:
+                yield Finding(f"generation {generation_id}", "metadata is no JSON object")
 
 
 def _rules(database: Database) -> dict[str, ColumnElement[bool]]:
@@ -147,7 +151,7 @@ def _rules(database: Database) -> dict[str, ColumnElement[bool]]:
         "has a request id without a fingerprint, or the reverse": row.request_id.is_(None)
         != row.request_fingerprint.is_(None),
     }
-    for column in (row.metadata_, row.sampling, row.continuation):
+    for column in (row.sampling, row.continuation):
         rules[f"{column.expression.name} is no JSON object"] = _is_no_object(column, database)
     return rules
 
@@ -203,8 +207,8 @@ def _ranges(database: Database, key: InstrumentedAttribute[Key]) -> Iterator[Col
     while True:
         beyond: ColumnElement[bool] = key.is_not(None) if last is None else key > last
         batch = select(key.label("key")).where(beyond).order_by(key).limit(BATCH_ROWS).subquery()
-        with database.read() as session:
-            end = session.scalar(select(func.max(batch.c.key)))
+        with database.read() as session:  # Postgres has a max() of UUIDs from 18 on.
+            end = session.scalar(select(batch.c.key).order_by(batch.c.key.desc()).limit(1))
         if end is None:
             return
         yield and_(beyond, key <= end)

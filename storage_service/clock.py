@@ -20,16 +20,17 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-_SQLITE_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
-"""As SQLAlchemy writes a DateTime into SQLite: text that sorts by time."""
-_LENGTH = len("2026-12-31 23:59:59.999999")
+
+def _as_text(moment: datetime) -> str:
+    """As SQLAlchemy writes a DateTime into SQLite, 2026-12-31 23:59:59.999999: text that sorts by time."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 class _SqliteMoment(sqlite.DATETIME):
     """Text in and out by one call each: a list of generations reads five of them a row."""
 
     def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:
-        return lambda value: None if value is None else value.astimezone(UTC).strftime(_SQLITE_FORMAT).zfill(_LENGTH)
+        return lambda value: None if value is None else _as_text(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], datetime | None]:
         return lambda value: None if value is None else datetime.fromisoformat(value + "+00:00")
@@ -86,7 +87,7 @@ def _postgres_later(element: _Later, compiler: SQLCompiler, **options: Any) -> s
 
 
 def _sqlite_now(seconds: float) -> str:
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime(_SQLITE_FORMAT)
+    return _as_text(datetime.now(UTC) + timedelta(seconds=seconds))
 
 
 def add_clock(connection: sqlite3.Connection) -> None:

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Executable, Integer, bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Executable, Integer, bindparam, inspect, select
+from sqlalchemy.orm import Session, make_transient_to_detached
 
 from service_runtime.errors import InvalidArgument
 from service_runtime.output import OutputOptions
 from storage_service import prompts, queue
 from storage_service.change import Change, note
+from storage_service.clock import now
 from storage_service.continuation import Continuation
-from storage_service.models import RETURNED_ROW_WINS, Generation, draw_seed
+from storage_service.models import Generation, draw_seed
 from storage_service.sampling import Sampling, check_sampling
 from storage_service.states import GenerationStatus
 from storage_service.upsert import dialect_of, insert_into
@@ -28,6 +29,10 @@ MAX_ATTEMPTS = (1, 20)
 """The fewest and the most attempts that may be asked for."""
 MAX_BATCH = 100
 """Most generations in one call."""
+
+
+_NOTHING: dict[str, Any] = dict.fromkeys(attribute.key for attribute in inspect(Generation).column_attrs)
+"""What a row has of which nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -140,17 +145,19 @@ def _insert(
         "file_path": file_path,
         "sampling": dict(new.sampling) or None,
         "continuation": new.continuation and new.continuation.as_kept(),
-        "metadata": dict(new.metadata),
+        "metadata_": dict(new.metadata),
         "request_id": request_id,
         "request_fingerprint": new.fingerprint() if request_id else None,
         "priority": new.priority,
-        "priority_of_rank": new.priority,
+        "attempt": 0,
         "max_attempts": new.max_attempts or max_attempts,
+        "progress": 0.0,
     }
-    insertion = _insertion(dialect_of(session))
+    insertion, connection = _insertion(dialect_of(session)), session.connection()
     while True:
-        created: Generation | None = session.scalars(insertion, row, execution_options=RETURNED_ROW_WINS).one_or_none()
-        if created is not None:
+        times = connection.execute(insertion, {**row, "priority_of_rank": new.priority}).one_or_none()
+        if times is not None:
+            created = _loaded(session, {**row, **times._mapping})
             note(session, Change(created.id, created.model_name, claimable=True))
             return created, True
         earlier = _created_before(session, new)
@@ -158,13 +165,26 @@ def _insert(
             return earlier, False
 
 
+def _loaded(session: Session, row: Mapping[str, Any]) -> Generation:
+    """The object that loading the new row would give, in a fifth of the time."""
+    generation: Generation = inspect(Generation).class_manager.new_instance()
+    vars(generation).update({**_NOTHING, **row})
+    make_transient_to_detached(generation)
+    session.add(generation)
+    return generation
+
+
 @cache
 def _insertion(dialect: str) -> Executable:
     """Built once: building it takes longer than running it."""
-    rank = queue.rank(bindparam("priority_of_rank", type_=Integer))
-    statement = insert_into(dialect, Generation).values(ranked_at=rank)
-    once = statement.on_conflict_do_nothing(index_elements=[Generation.request_id]).returning(Generation)
-    return select(Generation).from_statement(once)
+    columns = Generation.__table__.c
+    statement = insert_into(dialect, Generation).values(
+        created_at=now(),
+        ranked_at=queue.rank(bindparam("priority_of_rank", type_=Integer)),
+        metadata=bindparam("metadata_", type_=columns.metadata.type),
+    )
+    once = statement.on_conflict_do_nothing(index_elements=[columns.request_id])
+    return once.returning(columns.created_at, columns.ranked_at)
 
 
 def _created_before(session: Session, new: NewGeneration) -> Generation | None:

@@ -35,6 +35,6 @@ class JsonObject(Mapping[str, Any]):
         return self._members
 
 
-def encode(value: Any) -> str:
+def encode(value: Any, *, sort_keys: bool = False) -> str:
     """As JSON, in as few bytes as it takes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys, default=dict)

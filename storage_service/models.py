@@ -16,6 +16,8 @@ from storage_service.base import partial_index
 from storage_service.change import Change, note
 from storage_service.clock import UtcDateTime, now
 from storage_service.counts import GenerationCount as GenerationCount  # Base.metadata is to know these tables too.
+from storage_service.identifier import UuidText
+from storage_service.packed_json import PackedJson
 from storage_service.states import (
     FINISHED,
     GenerationStage,
@@ -63,7 +65,7 @@ class Generation(Base):
         partial_index("generations_leases", "status = 'processing'", "status", "lease_expires_at"),
     )
 
-    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    id: Mapped[str] = mapped_column(UuidText, primary_key=True)
     prompt: Mapped[str] = mapped_column(Text)
     model_name: Mapped[str] = mapped_column(Text)
     model_version: Mapped[str | None] = mapped_column(Text)
@@ -89,14 +91,14 @@ class Generation(Base):
     generation_time_seconds: Mapped[float | None]
     error_message: Mapped[str | None] = mapped_column(Text)
     # A declarative class keeps `metadata` for its own use.
-    metadata_: Mapped[Mapping[str, Any]] = mapped_column("metadata", JSON, default=dict)
+    metadata_: Mapped[Mapping[str, Any]] = mapped_column("metadata", PackedJson, default=dict)
     sampling: Mapped[Mapping[str, float] | None] = mapped_column(JSON(none_as_null=True))
     """What was asked for of temperature, top_k, top_p and guidance_scale."""
     continuation: Mapped[Mapping[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What it goes on from: source_id and seconds."""
     output: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What the file is to be, where it differs from the default: format, sample_rate_hz, channels, loudness."""
-    request_id: Mapped[str | None] = mapped_column(Text, unique=True)
+    request_id: Mapped[str | None] = mapped_column(UuidText, unique=True)
     request_fingerprint: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
     """Higher first: -10 to 10."""

@@ -31,8 +31,9 @@ def count_use(session: Session, text: str) -> Prompt:
 
 def count_uses(session: Session, texts: Iterable[str]) -> None:
     """Counts one use for each text. In one order for all transactions: those that share prompts would deadlock else."""
+    counting, connection = _counting(dialect_of(session)), session.connection()
     for text, uses in sorted(Counter(texts).items()):
-        session.execute(_counting(dialect_of(session)), _use(text, uses))
+        connection.execute(counting, _use(text, uses))
 
 
 def _use(text: str, uses: int = 1) -> dict[str, object]:

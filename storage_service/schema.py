@@ -17,7 +17,7 @@ from service_runtime.errors import FailedPrecondition
 from storage_service.database import Database
 from storage_service.models import Base
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """The revisions that this version knows, oldest first."""
 
 _VERSION_TABLE = "alembic_version"

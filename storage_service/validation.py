@@ -26,9 +26,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters (Unicode category Cc) but tab and line feed."""
 
 
+def is_uuid(value: str) -> bool:
+    """Whether this is a UUID, in either case."""
+    return _UUID.fullmatch(value) is not None
+
+
 def check_uuid(field: str, value: str) -> str:
     """The UUID in lower case."""
-    if not _UUID.fullmatch(value):
+    if not is_uuid(value):
         raise InvalidArgument(field, f"must be a UUID such as 1b4e28ba-2fa1-41d2-883f-0016d3cca427, not {value[:60]!r}")
     return value.lower()
 

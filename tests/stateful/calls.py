@@ -149,7 +149,10 @@ def _plain(row: Sequence[Any]) -> list[Any]:
     """SQLite's text as what it stands for. What a finished one has of a place in the queue and an end of its lease
     nobody looks at again."""
     times = [datetime.fromisoformat(f"{cell}+00:00") if isinstance(cell, str) else cell for cell in row[: len(_TIMES)]]
-    others = [json.loads(cell) if isinstance(cell, str) and cell[:1] == "{" else cell for cell in row[len(_TIMES) :]]
+    others = [
+        json.loads(cell) if isinstance(cell, str | bytes) and cell[:1] in ("{", b"{") else cell
+        for cell in row[len(_TIMES) :]
+    ]
     state = others[_STATE]
     if state in ("completed", "cancelled"):
         times[_RANK] = None

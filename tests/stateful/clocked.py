@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from psycopg.types.string import TextLoader
 from sqlalchemy import event
 
 from storage_service import schema
@@ -101,6 +102,7 @@ def clocked_postgres(server: psycopg.Connection[Any], connections: int = 5) -> I
     """A database of its own on the server."""
     with scratch_database(server) as url, psycopg.connect(url, autocommit=True) as observer:
         server.execute(f"ALTER DATABASE {observer.info.dbname} SET search_path = public, clock, pg_catalog")
+        observer.adapters.register_loader("uuid", TextLoader)  # An id is the text that calls have.
         observer.execute(_CLOCK)
         with Database(url, busy_timeout_seconds=LOCK_PATIENCE_SECONDS, connections=connections) as database:
             yield ClockedPostgres(database, observer)

@@ -54,6 +54,12 @@ def database(url: str, open_database: Callable[..., Database]) -> Database:
 
 
 @pytest.fixture
+def empty_database(empty_url: str, open_database: Callable[..., Database]) -> Database:
+    """One without a schema, until the test gives it one."""
+    return open_database(empty_url)
+
+
+@pytest.fixture
 def settings(url: str, tmp_path: Path) -> StorageSettings:
     return StorageSettings(database_url=url, data_dir=tmp_path)
 

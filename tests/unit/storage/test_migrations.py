@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import JSON, column, inspect, select, text
 
-from storage_service import schema
+from storage_service import creation, schema
 from storage_service.base import Base
 from storage_service.check import walk
+from storage_service.creation import NewGeneration
 from storage_service.database import Database
+from storage_service.models import Generation
 from tests.old_rows import insert_old_rows, rows_of
 
 REVISIONS = schema.REVISIONS
@@ -39,36 +40,49 @@ def tables_of(database: Database) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("first", range(len(REVISIONS)), ids=REVISIONS)
 def test_up_from_a_revision_and_back_to_it_keeps_every_row(
-    empty_url: str, first: int, open_database: Callable[..., Database]
+    empty_url: str, empty_database: Database, first: int
 ) -> None:
     schema.upgrade(empty_url, REVISIONS[0])
     insert_old_rows(empty_url)
     schema.upgrade(empty_url, REVISIONS[first])
-    database = open_database(empty_url)
-    rows, tables = rows_of(database), tables_of(database)
+    rows, tables = rows_of(empty_database), tables_of(empty_database)
 
     schema.upgrade(empty_url)
     schema.check(empty_url)
-    with database.connect_for_writing() as connection:
+    with empty_database.connect_for_writing() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
-    assert list(walk(database)) == []
+    assert list(walk(empty_database)) == []
 
     schema.downgrade(empty_url, REVISIONS[first])
     assert schema.current(empty_url) == REVISIONS[first]
-    assert tables_of(database) == tables
-    assert rows_of(database) == rows
+    assert tables_of(empty_database) == tables
+    assert rows_of(empty_database) == rows
 
 
-def test_a_schema_that_is_taken_away_and_made_again_is_whole(
-    empty_url: str, open_database: Callable[..., Database]
-) -> None:
+def test_what_was_packed_is_json_again_a_revision_before(empty_url: str, empty_database: Database) -> None:
+    schema.upgrade(empty_url)
+    known = [{"bpm": 84.0, "key": "ä minor"}, {"bpm": 84.0, "pcm_sha256": "0f" * 32, "instruments": "bells, " * 40}]
+    with empty_database.write() as session:
+        for metadata in known:
+            creation.create(session, NewGeneration("piano", "sketch", 4.0, 32000, 2, metadata=metadata))
+    schema.downgrade(empty_url, "0004")
+    with empty_database.read() as session:
+        kept = session.scalars(select(column("metadata", JSON)).select_from(text("generations"))).all()
+    assert sorted(map(len, kept)) == [2, 3]
+    assert all(dict(one) in known for one in kept)
+    schema.upgrade(empty_url)
+    with empty_database.read() as session:
+        assert all(dict(one.metadata_) in known for one in session.scalars(select(Generation)))
+    assert list(walk(empty_database)) == []
+
+
+def test_a_schema_that_is_taken_away_and_made_again_is_whole(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url, REVISIONS[0])
     insert_old_rows(empty_url)
     schema.upgrade(empty_url)
     schema.downgrade(empty_url, "base")
-    database = open_database(empty_url)
-    with database.connect_for_writing() as connection:
+    with empty_database.connect_for_writing() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     schema.upgrade(empty_url)
-    assert list(walk(database)) == []
+    assert list(walk(empty_database)) == []

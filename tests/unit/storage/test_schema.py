@@ -31,10 +31,9 @@ def test_the_migrations_and_the_code_know_the_same_revisions() -> None:
     assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == schema.REVISIONS
 
 
-def test_migrations_make_what_the_models_say(empty_url: str, open_database: Callable[..., Database]) -> None:
+def test_migrations_make_what_the_models_say(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url)
-    database = open_database(empty_url)
-    with database.connect_for_writing() as connection:
+    with empty_database.connect_for_writing() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
         named = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
@@ -52,17 +51,16 @@ def migrate(database: Database, move: Callable[[Config, str], None], revision: s
 
 
 def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
-    empty_url: str, new: Callable[..., NewGeneration], open_database: Callable[..., Database]
+    empty_url: str, empty_database: Database, new: Callable[..., NewGeneration]
 ) -> None:
     request = new(request_id="11111111-2222-4333-8444-55555555aaaa", seed=7, metadata={"a": 1})
     schema.upgrade(empty_url)
-    database = open_database(empty_url)
-    with database.write() as session:
+    with empty_database.write() as session:
         first = creation.create(session, request)
-    migrate(database, command.downgrade, "0001")
+    migrate(empty_database, command.downgrade, "0001")
     with pytest.raises(FailedPrecondition, match="dgx-music db migrate"):
         schema.check(empty_url)
-    with database.connect_for_writing() as connection:
+    with empty_database.connect_for_writing() as connection:
         columns = {column["name"] for column in inspect(connection).get_columns("generations")}
         assert columns.isdisjoint({"sampling", "continuation"})
         old = dict(connection.execute(text("SELECT * FROM generations")).mappings().one())
@@ -70,53 +68,59 @@ def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
 
     schema.upgrade(empty_url)
     schema.check(empty_url)
-    with database.connect_for_writing() as connection:
+    with empty_database.connect_for_writing() as connection:
         [row] = connection.execute(text("SELECT * FROM generations")).mappings()
         rank = {"priority": 0, "ranked_at": old["created_at"]}
-        assert row == {**old, "sampling": None, "continuation": None, "output": None, **rank}
+        assert row == {
+            **old,
+            "metadata": row["metadata"],
+            "sampling": None,
+            "continuation": None,
+            "output": None,
+            **rank,
+        }
         compared = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(compared, Base.metadata) == []
         constraints = {c["name"] for c in inspect(connection).get_check_constraints("generations")}
         assert "ck_generations_status" in constraints
-    with database.write() as session:
+    with empty_database.write() as session:
         assert creation.create(session, request).id == first.id
+        assert session.get_one(Generation, first.id).metadata_ == {"a": 1}
         hot = creation.create(session, new(sampling={"temperature": 1.5, "top_k": 0}))
-    with database.read() as session:
+    with empty_database.read() as session:
         assert session.get_one(Generation, hot.id).sampling == {"temperature": 1.5, "top_k": 0}
-    migrate(database, command.downgrade, "0001")
-    with database.connect_for_writing() as connection:
+    migrate(empty_database, command.downgrade, "0001")
+    with empty_database.connect_for_writing() as connection:
         assert connection.scalar(text("SELECT count(*) FROM generations")) == 2
 
 
 def test_how_samples_were_to_be_written_becomes_the_format_and_back(
-    empty_url: str, new: Callable[..., NewGeneration], open_database: Callable[..., Database]
+    empty_url: str, empty_database: Database, new: Callable[..., NewGeneration]
 ) -> None:
     asked = {"pcm_24": FileFormat.WAV_PCM_24, "pcm_16": FileFormat.WAV_PCM_16, "float": FileFormat.WAV_FLOAT}
     schema.upgrade(empty_url)
-    database = open_database(empty_url)
-    with database.write() as session:
+    with empty_database.write() as session:
         ids = {name: creation.create(session, new(output=OutputOptions(one))).id for name, one in asked.items()}
         mp3 = OutputOptions(FileFormat.MP3, 44_100, 1, LoudnessProfile.STREAMING, None, -2.0)
         ids["lost"] = creation.create(session, new(output=mp3)).id
-    migrate(database, command.downgrade, "0002")
-    with database.connect_for_writing() as connection:
+    migrate(empty_database, command.downgrade, "0002")
+    with empty_database.connect_for_writing() as connection:
         rows = connection.execute(text("SELECT id, file_encoding FROM generations")).all()
     assert {row.id: row.file_encoding for row in rows} == {
         **{ids[name]: name for name in asked},
         ids["lost"]: "pcm_24",
     }
     schema.upgrade(empty_url)
-    with database.read() as session:
+    with empty_database.read() as session:
         kept = {name: session.get_one(Generation, generation_id).output for name, generation_id in ids.items()}
     assert kept == {"pcm_24": None, "pcm_16": {"format": "wav_pcm_16"}, "float": {"format": "wav_float"}, "lost": None}
 
 
-def test_down_and_up_again(empty_url: str, open_database: Callable[..., Database]) -> None:
+def test_down_and_up_again(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url)
     assert schema.current(empty_url) == schema.REVISIONS[-1]
-    database = open_database(empty_url)
-    migrate(database, command.downgrade, "base")
-    with database.connect_for_writing() as connection:
+    migrate(empty_database, command.downgrade, "base")
+    with empty_database.connect_for_writing() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     with pytest.raises(FailedPrecondition, match="dgx-music db migrate"):
         schema.check(empty_url)
@@ -125,9 +129,8 @@ def test_down_and_up_again(empty_url: str, open_database: Callable[..., Database
 
 
 def test_a_second_upgrade_keeps_the_data_and_a_reset_does_not(
-    url: str, new: Callable[..., NewGeneration], open_database: Callable[..., Database]
+    url: str, database: Database, new: Callable[..., NewGeneration]
 ) -> None:
-    database = open_database(url)
     with database.write() as session:
         created = creation.create(session, new())
     schema.upgrade(url)
@@ -140,14 +143,13 @@ def test_a_second_upgrade_keeps_the_data_and_a_reset_does_not(
 
 
 def test_an_empty_database_gets_its_schema_and_one_of_ours_is_left_alone(
-    empty_url: str, open_database: Callable[..., Database]
+    empty_url: str, empty_database: Database
 ) -> None:
     assert schema.current(empty_url) is None
     with pytest.raises(FailedPrecondition, match="db migrate"):
         schema.check(empty_url)
-    database = open_database(empty_url)
-    schema.ensure(database)
-    schema.ensure(database)
+    schema.ensure(empty_database)
+    schema.ensure(empty_database)
     schema.check(empty_url)
 
 
@@ -160,14 +162,13 @@ def test_an_empty_database_gets_its_schema_and_one_of_ours_is_left_alone(
 )
 def test_a_schema_of_another_version_is_refused_and_says_what_to_do(
     url: str,
+    database: Database,
     monkeypatch: pytest.MonkeyPatch,
     revision: str,
     known: tuple[str, ...],
     reason: str,
     says: str,
-    open_database: Callable[..., Database],
 ) -> None:
-    database = open_database(url)
     with database.connect_for_writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
     monkeypatch.setattr(schema, "REVISIONS", known)
@@ -182,12 +183,11 @@ def test_a_schema_of_another_version_is_refused_and_says_what_to_do(
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": LATEST})
 
 
-def test_a_database_of_somebody_else_is_left_alone(empty_url: str, open_database: Callable[..., Database]) -> None:
-    database = open_database(empty_url)
-    with database.connect_for_writing() as connection:
+def test_a_database_of_somebody_else_is_left_alone(empty_database: Database) -> None:
+    with empty_database.connect_for_writing() as connection:
         connection.execute(text("CREATE TABLE prompts (x INTEGER)"))
     with pytest.raises(FailedPrecondition, match="prompts") as raised:
-        schema.ensure(database)
+        schema.ensure(empty_database)
     assert raised.value.reason == "SCHEMA_UNKNOWN"
 
 
@@ -215,7 +215,7 @@ def test_processes_that_start_at_once_on_a_fresh_database_all_succeed(empty_url:
         "from storage_service import schema\n"
         "from storage_service.database import Database\n"
         "sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
-        "database = Database(sys.argv[1], busy_timeout_seconds=60)\n"
+        "database = Database(sys.argv[1])\n"
         "schema.ensure(database)\n"
         "database.dispose()\n"
     )

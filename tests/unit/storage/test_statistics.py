@@ -86,7 +86,12 @@ def test_percentiles_are_within_five_percent_of_the_true_ones(database: Database
         columns = {column.name: column for column in Generation.__table__.columns}
         values = dict(session.execute(select(*columns.values()).where(Generation.id == row.id)).mappings().one())
         rows = [
-            {**values, "id": f"{n}", "status": COMPLETED, "generation_time_seconds": time}
+            {
+                **values,
+                "id": f"{n:08}-0000-4000-8000-000000000000",
+                "status": COMPLETED,
+                "generation_time_seconds": time,
+            }
             for n, time in enumerate(times)
         ]
         session.execute(insert(Generation.__table__), rows)  # type: ignore[arg-type]

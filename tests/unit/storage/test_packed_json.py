@@ -1,0 +1,67 @@
+"""What is known of the music, packed where it is long."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from benchmarks.storage_rows import Rows
+from storage_service import creation, lifecycle
+from storage_service.check import walk
+from storage_service.creation import NewGeneration
+from storage_service.database import Database
+from storage_service.packed_json import LONG_BYTES, PackedObject, pack, unpack
+
+FACTS = next(row["metadata"] for row in Rows().generations(100) if row["status"] == "completed")
+
+LISTS = {"b": [1, 2.5, None, {"c": True}] * 50, "a": -1e300}
+VALUES: list[dict[str, Any]] = [{}, FACTS, {"a": "ü\0" * 100}, LISTS, {"x": FACTS}, {"n": "y" * 60000}]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_what_is_packed_is_there_again(value: dict[str, Any]) -> None:
+    packed = pack(value)
+    assert isinstance(packed, bytes) == (
+        len(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) >= LONG_BYTES
+    )
+    stored = packed.encode() if isinstance(packed, str) else packed  # As Postgres has it.
+    for one in (packed, stored):
+        assert json.loads(unpack(one)) == value
+        assert PackedObject(one) == value
+
+
+def test_a_finished_piece_takes_a_third() -> None:
+    assert len(json.dumps(FACTS)) > 800
+    assert len(pack(FACTS)) < 270
+
+
+def test_what_was_packed_by_an_earlier_version_is_read() -> None:
+    packed = bytes.fromhex("018326450b133cb1510114a81c054403a55a00")
+    assert PackedObject(packed) == {"bpm": 84.0, "license": "Apache-2.0", "x": "y" * 300}
+
+
+def test_short_is_text_and_long_is_packed_in_the_database(database: Database) -> None:
+    kept = []
+    for metadata in ({"bpm": 84}, FACTS):
+        with database.write() as session:
+            row = creation.create(session, NewGeneration("piano", "sketch", 4.0, 32000, 2, metadata=metadata))
+        with database.read() as session:
+            assert lifecycle.get(session, row.id).get_metadata() == metadata
+            kept.append(session.scalar(text("SELECT metadata FROM generations WHERE id = :id"), {"id": row.id}))
+    short, long = kept
+    assert short in ('{"bpm":84}', b'{"bpm":84}')
+    assert isinstance(long, bytes)
+    assert len(long) < 270
+
+
+@pytest.mark.parametrize("damaged", [b"\x01", b"\x01\xff\xff\xff", b"\x02{}", pack(FACTS)[:-40]])
+def test_what_is_damaged_is_found(database: Database, damaged: bytes) -> None:
+    assert not PackedObject(damaged).is_object
+    with database.write() as session:
+        row = creation.create(session, NewGeneration("piano", "sketch", 4.0, 32000, 2))
+        session.execute(text("UPDATE generations SET metadata = :damaged"), {"damaged": damaged})
+    [finding] = walk(database)
+    assert (finding.where, finding.problem) == (f"generation {row.id}", "metadata is no JSON object")
