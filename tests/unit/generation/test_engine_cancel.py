@@ -1,0 +1,100 @@
+"""An engine's requests that are cancelled: at once, and to nobody else's harm."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from generation_service.sequence import Stage
+from service_runtime.errors import (
+    Aborted,
+)
+from tests.unit.generation.engine_calls import idle, read, submit
+from tests.unit.generation.tone_model import Gate, ToneModel, ask, tone
+
+
+async def test_cancel_frees_the_place_at_the_next_step_and_spares_the_others(start_engine, model):
+    engine = await start_engine(model)
+    gate = model.at["a", 2] = Gate()
+    a, b = submit(engine, "", ask("a", 50)), submit(engine, "", ask("b", 6, seed=300))
+    await gate.reached()
+    a.cancel()
+    gate.open()
+    assert np.array_equal(await read(b), tone(ask("b", 6, seed=300)))
+    assert [batch for batch in model.batches if "a" in batch] == model.batches[:2]
+    assert model.released[0] == "a"
+    with pytest.raises(Aborted, match="cancelled"):
+        await anext(a)
+    await idle(engine)
+    assert engine.status().running == 0
+
+
+async def test_cancel_while_waiting_leaves_the_queue_at_once(start_engine, model):
+    engine = await start_engine(model, max_batch_size=1)
+    gate = model.at["a", 1] = Gate()
+    a, b = submit(engine, "", ask("a", 1)), submit(engine, "", ask("b", 1))
+    await gate.reached()
+    assert engine.status().waiting == 1
+    b.cancel()
+    b.cancel()
+    assert engine.status().waiting == 0
+    gate.open()
+    await read(a)
+    await idle(engine)
+    assert "b" not in model.prefilled
+
+
+async def test_cancel_during_prefill_releases_the_state(start_engine, model):
+    engine = await start_engine(model)
+    gate = model.at["a", 0] = Gate()
+    a = submit(engine, "", ask("a"))
+    await gate.reached()
+    assert a.stage is Stage.ENCODING_PROMPT
+    a.cancel()
+    with pytest.raises(Aborted):
+        await a.started()
+    gate.open()
+    await idle(engine)
+    assert model.released == ["a", "last"]
+    assert model.batches == [["last"]]
+
+
+async def test_cancel_during_the_last_step_is_the_end_of_it(start_engine, model):
+    engine = await start_engine(model)
+    gate = model.at["a", 2] = Gate()
+    a = submit(engine, "", ask("a", 2))
+    await gate.reached()
+    a.cancel()
+    gate.open()
+    await idle(engine)
+    with pytest.raises(Aborted):
+        await anext(a)
+    assert engine.status().running == 0
+
+
+async def test_cancel_holds_for_a_batch_later_in_the_same_round(start_engine):
+    one, two = ToneModel("one"), ToneModel("two")
+    engine = await start_engine(one, two)
+    first, gate = Gate(), Gate()
+    one.at["a", 1], one.at["a", 3] = first, gate
+    a = submit(engine, "one", ask("a", 4))
+    await first.reached()
+    b = submit(engine, "two", ask("b", 50))
+    first.open()
+    await gate.reached()  # Both are in this round, and "one" comes first.
+    steps = len(two.batches)
+    b.cancel()
+    gate.open()
+    await read(a)
+    assert steps == 1
+    assert len(two.batches) == steps
+
+
+async def test_cancel_after_the_end_drops_what_was_not_read(start_engine, model):
+    engine = await start_engine(model)
+    a = submit(engine, "", ask("a", 2))
+    await anext(a)
+    await idle(engine)
+    a.cancel()
+    with pytest.raises(StopAsyncIteration):
+        await anext(a)

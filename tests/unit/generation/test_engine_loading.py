@@ -1,0 +1,121 @@
+"""Models that an engine loads and unloads."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from generation_service.sequence import Stage
+from service_runtime.errors import (
+    FailedPrecondition,
+    ResourceExhausted,
+    ServiceError,
+    Unavailable,
+)
+from tests.unit.generation.engine_calls import idle, read, submit
+from tests.unit.generation.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with
+
+
+async def test_a_model_is_loaded_once_and_when_it_is_first_asked_for(start_engine, model):
+    engine = await start_engine(model, max_batch_size=2)
+    assert not engine.is_loaded(model.info)
+    gate = model.at["load", 1] = Gate()
+    a = submit(engine, "", ask("a", 1))
+    await gate.reached()
+    assert a.stage is Stage.LOADING_MODEL
+    gate.open()
+    await read(a)
+    await idle(engine)
+    assert engine.is_loaded(model.info)
+    assert model.loads == 1
+
+
+async def test_a_model_that_cannot_be_loaded_says_why_and_is_tried_again(start_engine, model):
+    engine = await start_engine(model)
+    pull = FailedPrecondition("no weights: dgx-music models pull tone", reason="WEIGHTS_MISSING")
+    model.at["load", 1] = fail_with(pull)
+    with pytest.raises(FailedPrecondition, match="models pull"):
+        await read(submit(engine, "", ask("a")))
+    assert len(await read(submit(engine, "", ask("a")))) == 4 * BLOCK_FRAMES
+
+
+async def test_models_can_be_loaded_and_unloaded_while_others_run(start_engine):
+    one, two = ToneModel("one"), ToneModel("two")
+    engine = await start_engine(one, two)
+    gate = one.at["a", 1] = Gate()
+    a = submit(engine, "one", ask("a", 2))
+    await gate.reached()
+    loading = asyncio.create_task(engine.load(two.info))
+    unloading = asyncio.create_task(engine.unload("one"))
+    await asyncio.sleep(0)  # Both have asked.
+    gate.open()
+    await loading
+    with pytest.raises(FailedPrecondition, match="1 generations run on model 'one': wait for their end"):
+        await unloading
+    assert engine.is_loaded(two.info)
+    assert two.loads == 1
+    await engine.load(two.info)
+    assert two.loads == 1
+    await engine.unload("two")
+    assert not engine.is_loaded(two.info)
+    assert len(await read(a)) == 2 * BLOCK_FRAMES
+    await idle(engine)
+    await engine.unload("one")
+    await engine.unload("one")
+    assert len(await read(submit(engine, "one", ask("a", 2)))) == 2 * BLOCK_FRAMES
+    assert one.loads == 2
+
+
+async def test_a_load_that_fails_tells_who_asked_for_it(start_engine, model):
+    engine = await start_engine(model)
+    model.at["load", 1] = fail_with(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    with pytest.raises(ResourceExhausted, match="model 'tone' ran out of memory while loading"):
+        await engine.load(model.info)
+    model.at["load", 2] = fail_with(ValueError("no such tone"))
+    with pytest.raises(ServiceError, match="model 'tone' failed while loading: ValueError: no such tone"):
+        await engine.load(model.info)
+    await engine.load(model.info)
+
+
+async def test_a_load_that_nobody_waits_for_any_more_is_not_begun(start_engine, model):
+    engine = await start_engine(model)
+    gate = model.at["load", 1] = Gate()
+    first = asyncio.create_task(engine.load(model.info))
+    await gate.reached()
+    second = asyncio.create_task(engine.unload("tone"))
+    await asyncio.sleep(0)  # It has asked.
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    gate.open()
+    await first
+    await idle(engine)
+    assert engine.is_loaded(model.info)
+
+
+async def test_what_is_still_asked_for_at_the_end_is_refused(start_engine, model):
+    engine = await start_engine(model)
+    gate = model.at["load", 1] = Gate()
+    first = asyncio.create_task(engine.load(model.info))
+    await gate.reached()
+    second = asyncio.create_task(engine.unload("tone"))
+    stopping = asyncio.create_task(engine.stop())
+    await asyncio.sleep(0)  # Both have told the device thread.
+    gate.open()
+    await stopping
+    await first
+    with pytest.raises(Unavailable, match="shutting down"):
+        await second
+    with pytest.raises(Unavailable, match="not running"):
+        await engine.load(model.info)
+
+
+async def test_files_that_changed_make_another_model(start_engine, model):
+    engine = await start_engine(model)
+    await read(submit(engine, "", ask("a", 1)))
+    model.info = replace(model.info, version="8")
+    engine.catalog.refresh()
+    assert not engine.is_loaded(model.info)
+    await read(submit(engine, "", ask("a", 1)))
+    assert model.loads == 2

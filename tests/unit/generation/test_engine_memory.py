@@ -1,0 +1,186 @@
+"""An engine and its models' memory: what does not fit waits, or fails before it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+
+import pytest
+
+from generation_service.model import GenerationParameters, TooLarge
+from generation_service.sequence import Stage
+from service_runtime.errors import (
+    ResourceExhausted,
+)
+from tests.unit.generation.engine_calls import idle, read, submit
+from tests.unit.generation.tone_model import BLOCK_FRAMES, RATE_HZ, Gate, ToneModel, ToneState, ask, fail_with
+
+
+class Memory:
+    """What a model with a bounded cache tells of it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.reserved_bytes = 0
+
+
+class BoundedModel(ToneModel):
+    """Keeps a byte for each frame to be made, of so many."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__()
+        self.memory = Memory(limit_bytes)
+        self.refused: list[str] = []
+
+    def prefill(self, parameters: GenerationParameters) -> ToneState:
+        if parameters.frames > self.memory.limit_bytes:
+            raise TooLarge("duration_seconds", f"at most {self.memory.limit_bytes / RATE_HZ:g} s fit")
+        if self.memory.reserved_bytes + parameters.frames > self.memory.limit_bytes:
+            self.refused.append(parameters.prompt)
+            raise ResourceExhausted("no room", reason="KV_MEMORY", retry_after_seconds=1.0)
+        state = super().prefill(parameters)
+        self.memory.reserved_bytes += parameters.frames
+        return state
+
+    def release(self, state: ToneState) -> None:
+        self.memory.reserved_bytes -= state.parameters.frames
+        super().release(state)
+
+
+async def test_what_does_not_fit_beside_the_others_waits_and_nobody_overtakes_it(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    gate = model.at["a", 1] = Gate()
+    a = submit(engine, "", ask("a", 2))
+    await gate.reached()
+    b, large, small = [submit(engine, "", ask(*asked)) for asked in [("b", 3), ("large", 5), ("small", 1)]]
+    gate.open()
+    samples = await asyncio.gather(*map(read, (a, b, large, small)))
+    assert [len(each) for each in samples] == [1600, 2400, 4000, 800]
+    assert model.prefilled == ["a", "b", "large", "small"]
+    assert model.refused == ["large", "small"], "asked once for each that left, not at each step"
+    assert large.stage is Stage.GENERATING
+    await idle(engine)
+    assert model.memory.reserved_bytes == 0
+
+
+async def test_status_tells_the_memory_reserved(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    assert (engine.status().kv_reserved_bytes, engine.status().kv_limit_bytes) == (0, 0)
+    gate = model.at["a", 1] = Gate()
+    a = submit(engine, "", ask("a", 2))
+    await gate.reached()
+    assert (engine.status().kv_reserved_bytes, engine.status().kv_limit_bytes) == (1600, 4000)
+    gate.open()
+    await read(a)
+
+
+async def test_what_would_never_fit_fails_before_it_starts_and_holds_nobody_up(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    first, second = Gate(), Gate()
+    model.at["a", 1], model.at["a", 3] = first, second
+    a = submit(engine, "", ask("a", 5))
+    await first.reached()
+    large = submit(engine, "", ask("large", 6))
+    first.open()
+    await second.reached()
+    with pytest.raises(TooLarge, match=r"duration_seconds: at most 0\.5 s fit") as refused:
+        await large.started()
+    assert (refused.value.field, refused.value.retry_after_seconds) == ("duration_seconds", 60)
+    second.open()
+    assert len(await read(a)) == 4000
+
+
+async def test_what_does_not_fit_while_nobody_else_runs_fails(start_engine, model):
+    engine = await start_engine(model)
+    model.at["a", 0] = fail_with(ResourceExhausted("another program has it", reason="KV_MEMORY"))
+    with pytest.raises(ResourceExhausted, match="another program"):
+        await read(submit(engine, "", ask("a")))
+
+
+async def test_a_request_that_waits_for_memory_can_be_cancelled(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    first, second = Gate(), Gate()
+    model.at["a", 1], model.at["a", 3] = first, second
+    a = submit(engine, "", ask("a", 4))
+    await first.reached()
+    b, c = submit(engine, "", ask("b", 2)), submit(engine, "", ask("c", 1))
+    first.open()
+    await second.reached()
+    assert (model.refused, engine.status().waiting) == (["b"], 2)
+    b.cancel()
+    second.open()
+    assert len(await read(c)) == 800
+    assert len(await read(a)) == 3200
+    assert "b" not in model.prefilled
+
+
+async def test_a_cancel_of_one_that_runs_makes_room(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    first, second = Gate(), Gate()
+    model.at["a", 1], model.at["a", 3] = first, second
+    a = submit(engine, "", ask("a", 5))
+    await first.reached()
+    b = submit(engine, "", ask("b", 2))
+    first.open()
+    await second.reached()
+    assert model.refused == ["b"]
+    a.cancel()
+    second.open()
+    assert len(await read(b)) == 1600
+
+
+async def test_a_cancel_while_its_memory_is_asked_for_is_the_end_of_it(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    first = model.at["a", 1] = Gate()
+    a = submit(engine, "", ask("a", 4))
+    await first.reached()
+    asked = Gate()
+
+    def refuse() -> None:
+        asked()
+        raise ResourceExhausted("no room", reason="KV_MEMORY")
+
+    model.at["b", 0] = refuse
+    b = submit(engine, "", ask("b", 1))
+    first.open()
+    await asked.reached()
+    b.cancel()
+    asked.open()
+    assert len(await read(a)) == 3200
+    await idle(engine)
+    assert model.prefilled.count("b") == 1
+    assert (engine.status().running, engine.status().waiting) == (0, 0)
+
+
+async def test_a_hundred_requests_are_served_in_order_and_leave_nothing_behind(start_engine):
+    model = BoundedModel(12 * BLOCK_FRAMES)
+    engine = await start_engine(model, max_batch_size=4, max_waiting=100)
+
+    async def serve(names: range) -> int:
+        handles = [submit(engine, "", ask(f"{name:03}", 4)) for name in names]
+        samples = await asyncio.gather(*map(read, handles))
+        assert all(len(each) == 4 * BLOCK_FRAMES for each in samples)
+        del handles, samples
+        await idle(engine)
+        assert model.prefilled == [*(f"{name:03}" for name in names), "last"]
+        for record in (model.batches, model.prefilled, model.asked, model.released, model.refused):
+            record.clear()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        after_ten = await serve(range(10))
+        after_all = await serve(range(10, 110))
+    finally:
+        tracemalloc.stop()
+    assert model.memory.reserved_bytes == 0
+    audio_bytes = 4 * BLOCK_FRAMES * 2 * 4  # Of one request. asyncio's set of tasks keeps 11 kB of its largest size.
+    assert after_all - after_ten < audio_bytes, f"{after_all - after_ten} bytes"
