@@ -30,7 +30,7 @@ class Change:
 
 _SENDER = "sender"
 _CHANGES = "changes"
-_ANNOUNCED = "announced"
+_UNANNOUNCED = "unannounced"
 
 # One round trip, however many changes.
 _ANNOUNCE = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest(CAST(%s AS TEXT[])) AS payload"
@@ -41,12 +41,21 @@ def send_as(session: Session, sender: str) -> None:
     session.info[_SENDER] = sender
 
 
-def note(session: Session, change: Change) -> None:
-    """Notes a change for `changes_of`, which is asked after the commit, and for who listens."""
-    changes = session.info.setdefault(_CHANGES, [])
-    if not changes and session.get_bind().dialect.name == "postgresql":
+def announcement(session: Session, change: Change) -> str:
+    """What NOTIFY is to say of a change of this session's."""
+    return payload(session.info.get(_SENDER, ""), change)
+
+
+def note(session: Session, change: Change, *, is_announced: bool = False) -> None:
+    """Notes a change for `changes_of`, which is asked after the commit, and for who listens, unless the statement that
+    made it has announced it."""
+    session.info.setdefault(_CHANGES, []).append(change)
+    if is_announced or session.get_bind().dialect.name != "postgresql":
+        return
+    unannounced = session.info.setdefault(_UNANNOUNCED, [])
+    if not unannounced:
         event.listen(session, "before_commit", _announce)
-    changes.append(change)
+    unannounced.append(announcement(session, change))
 
 
 def changes_of(session: Session) -> list[Change]:
@@ -67,9 +76,5 @@ def read_payload(announced: str) -> tuple[str, Change]:
 
 
 def _announce(session: Session) -> None:
-    changes = changes_of(session)[session.info.get(_ANNOUNCED, 0) :]
-    if not changes:
-        return
-    sender = session.info.get(_SENDER, "")
-    session.connection().exec_driver_sql(_ANNOUNCE, ([payload(sender, change) for change in changes],))
-    session.info[_ANNOUNCED] = len(changes_of(session))
+    if unannounced := session.info.pop(_UNANNOUNCED, []):
+        session.connection().exec_driver_sql(_ANNOUNCE, (unannounced,))

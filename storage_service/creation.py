@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Executable, Integer, bindparam, inspect, select
+from sqlalchemy import Executable, Integer, Text, bindparam, func, inspect, select
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from service_runtime.errors import InvalidArgument
 from service_runtime.output import OutputOptions
 from storage_service import prompts, queue
-from storage_service.change import Change, note
+from storage_service.change import CHANNEL, Change, announcement, note
 from storage_service.clock import now
 from storage_service.continuation import Continuation
 from storage_service.models import Generation, draw_seed
@@ -131,8 +131,9 @@ def _insert(
 ) -> tuple[Generation, bool]:
     """The row, and whether it is a new one."""
     request_id = new.request_id and new.request_id.lower()
+    change = Change(str(uuid.uuid4()), new.model_name, claimable=True)
     row = {
-        "id": str(uuid.uuid4()),
+        "id": change.generation_id,
         "prompt": new.prompt,
         "model_name": new.model_name,
         "model_version": model_version,
@@ -153,13 +154,15 @@ def _insert(
         "max_attempts": new.max_attempts or max_attempts,
         "progress": 0.0,
     }
-    insertion, connection = _insertion(dialect_of(session)), session.connection()
+    dialect, connection = dialect_of(session), session.connection()
+    values = {**row, "priority_of_rank": new.priority}
+    if dialect == "postgresql":
+        values["announcement"] = announcement(session, change)
     while True:
-        times = connection.execute(insertion, {**row, "priority_of_rank": new.priority}).one_or_none()
-        if times is not None:
-            created = _loaded(session, {**row, **times._mapping})
-            note(session, Change(created.id, created.model_name, claimable=True))
-            return created, True
+        made = connection.execute(_insertion(dialect), values).one_or_none()
+        if made is not None:
+            note(session, change, is_announced=True)
+            return _loaded(session, {**row, "created_at": made.created_at, "ranked_at": made.ranked_at}), True
         earlier = _created_before(session, new)
         if earlier is not None:  # Else somebody deleted it since: it is to be made after all.
             return earlier, False
@@ -184,7 +187,10 @@ def _insertion(dialect: str) -> Executable:
         metadata=bindparam("metadata_", type_=columns.metadata.type),
     )
     once = statement.on_conflict_do_nothing(index_elements=[columns.request_id])
-    return once.returning(columns.created_at, columns.ranked_at)
+    if dialect == "sqlite":
+        return once.returning(columns.created_at, columns.ranked_at)
+    told = func.pg_notify(CHANNEL, bindparam("announcement", type_=Text))  # Here it is no round trip of its own.
+    return once.returning(columns.created_at, columns.ranked_at, told)
 
 
 def _created_before(session: Session, new: NewGeneration) -> Generation | None:
