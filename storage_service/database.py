@@ -8,6 +8,7 @@ if another wrote in between.
 from __future__ import annotations
 
 import select
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +26,14 @@ from service_runtime.failpoints import failpoint
 from storage_service.change import changes_of
 from storage_service.clock import add_clock
 from storage_service.json_object import JsonObject, encode
-from storage_service.sqlite import WAL_SAFE, sqlite3
 
 _JSON: dict[str, Any] = {"json_serializer": encode, "json_deserializer": JsonObject}
 
 RETRY_AFTER_SECONDS = 1.0
 """When to come back after the database did not answer."""
+
+_WAL_SAFE = (3, 51, 3)
+"""Before this version of SQLite two connections could corrupt a database in WAL mode (the WAL-reset race)."""
 
 _PAGE_BYTES = 8192
 """In SQLite's own 4096 there is room for three generations, and a quarter of each page stays empty."""
@@ -57,7 +60,7 @@ def journal_mode(sqlite_version: tuple[int, ...]) -> str:
     power cut just after a commit can't bring the journal back and undo it. DELETE does that only with
     synchronous=EXTRA. TRUNCATE does it too, and takes a fifth longer a commit: the file system notes the new length.
     """
-    return "WAL" if sqlite_version >= WAL_SAFE else "PERSIST"
+    return "WAL" if sqlite_version >= _WAL_SAFE else "PERSIST"
 
 
 def parse_url(url: str | URL) -> URL:
@@ -135,7 +138,6 @@ class Database:
         options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
         engine = create_engine(
             self.url,
-            module=sqlite3,
             connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds},
             **_JSON,
             **options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from storage_service import creation, database, schema
 from storage_service.config import StorageSettings
 from storage_service.creation import NewGeneration
 from storage_service.database import Database, journal_mode, parse_url
-from storage_service.sqlite import sqlite3
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
