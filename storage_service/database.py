@@ -207,10 +207,10 @@ def _check_postgres(connection: Any, _record: object, _proxy: object) -> None:
     from psycopg import OperationalError as Ended
 
     arrived = select.poll()
-    arrived.register(connection.fileno(), select.POLLIN)
-    if not arrived.poll(0):
-        return
     try:
+        arrived.register(connection.fileno(), select.POLLIN)
+        if not arrived.poll(0):
+            return
         connection.execute("SELECT 1")
         connection.rollback()
     except Ended as error:

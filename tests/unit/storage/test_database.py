@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -183,3 +184,13 @@ def test_processes_that_write_at_once_all_succeed(url: str, open_database: Calla
     opened = open_database(url)
     with opened.read() as session:
         assert session.scalar(text("SELECT used_count FROM prompts")) == 60
+
+
+def test_a_connection_that_broke_in_the_pool_is_replaced(database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("a file has no connection to lose")
+    with database.engine.connect() as connection:
+        broken: Any = connection.connection.dbapi_connection
+    broken.close()
+    with database.read() as session:
+        assert session.scalar(text("SELECT 1")) == 1
