@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import os
 import platform
-import sqlite3
 import statistics
 import tempfile
 import time
@@ -35,6 +34,7 @@ from service_runtime.channel import connect
 from storage_service import schema
 from storage_service.creation import MAX_BATCH, NewGeneration, create_all
 from storage_service.database import Database, journal_mode
+from storage_service.sqlite import sqlite3
 from tests.postgres import postgres_server, url_of
 from tests.storage_servers import storage_server, work_off
 

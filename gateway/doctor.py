@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from generation_service.diagnosis import Finding, diagnose
 from service_runtime.errors import ServiceError
 from service_runtime.probe import probe
 from storage_service.config import StorageSettings
+from storage_service.sqlite import sqlite3
 
 LEAST_FREE_BYTES = 2**30
 """Less is told: a minute of music takes 12 MB in files and as much again while it is being made."""

@@ -7,7 +7,6 @@ under another name, synced, and only then given its own: what has the name is wh
 from __future__ import annotations
 
 import os
-import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from service_runtime.errors import FailedPrecondition, Unavailable
 from service_runtime.failpoints import failpoint
 from storage_service import postgres_backup, schema
 from storage_service.database import RETRY_AFTER_SECONDS, Database
+from storage_service.sqlite import sqlite3
 
 STEP_PAGES = 1024
 """Copied at once, 4 MB: between two steps, writers have their turn."""

@@ -7,7 +7,6 @@ because SQLite's own `strftime` stops at milliseconds, and rows are ordered by w
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +18,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from storage_service.sqlite import sqlite3
 
 
 def _as_text(moment: datetime) -> str:

@@ -8,7 +8,7 @@ if another wrote in between.
 from __future__ import annotations
 
 import select
-import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,14 +26,14 @@ from service_runtime.failpoints import failpoint
 from storage_service.change import changes_of
 from storage_service.clock import add_clock
 from storage_service.json_object import JsonObject, encode
+from storage_service.sqlite import WAL_SAFE, sqlite3
 
 _JSON: dict[str, Any] = {"json_serializer": encode, "json_deserializer": JsonObject}
 
 RETRY_AFTER_SECONDS = 1.0
 """When to come back after the database did not answer."""
 
-_WAL_SAFE = (3, 51, 3)
-"""Before this version of SQLite two connections could corrupt a database in WAL mode (the WAL-reset race)."""
+_SQLITE_RETRY_SECONDS = 0.01
 
 _PAGE_BYTES = 8192
 """In SQLite's own 4096 there is room for three generations, and a quarter of each page stays empty."""
@@ -60,7 +60,7 @@ def journal_mode(sqlite_version: tuple[int, ...]) -> str:
     power cut just after a commit can't bring the journal back and undo it. DELETE does that only with
     synchronous=EXTRA. TRUNCATE does it too, and takes a fifth longer a commit: the file system notes the new length.
     """
-    return "WAL" if sqlite_version >= _WAL_SAFE else "PERSIST"
+    return "WAL" if sqlite_version >= WAL_SAFE else "PERSIST"
 
 
 def parse_url(url: str | URL) -> URL:
@@ -138,6 +138,7 @@ class Database:
         options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
         engine = create_engine(
             self.url,
+            module=sqlite3,
             connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds},
             **_JSON,
             **options,
@@ -183,12 +184,27 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Python's sqlite3 would begin transactions by itself, and late; `_begin_sqlite` does it.
     connection.isolation_level = None
     connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # Of a new database.
-    connection.execute(f"PRAGMA journal_mode={journal_mode(sqlite3.sqlite_version_info)}")
+    _set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info))
     connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     add_clock(connection)
     connection.create_function("dgx_casefold", 1, str.casefold, deterministic=True)
+
+
+def _set_journal_mode(connection: sqlite3.Connection, mode: str) -> None:
+    """Waits for a lock as every other statement does; by itself, the change from one mode to another would not."""
+    (busy_timeout_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    until = time.monotonic() + busy_timeout_ms / 1000
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode={mode}")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_SQLITE_RETRY_SECONDS)
+        else:
+            return
 
 
 def _prepare_postgres(connection: Any, _record: object) -> None:

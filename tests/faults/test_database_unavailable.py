@@ -4,7 +4,6 @@ back, nothing that was acknowledged is lost, and it goes on by itself when there
 from __future__ import annotations
 
 import resource
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -20,6 +19,7 @@ from service_runtime.channel import connect
 from service_runtime.status import Failure, read_failure
 from storage_service.database import Database
 from storage_service.models import Generation
+from storage_service.sqlite import sqlite3
 from tests.storage_servers import storage_server
 
 PATIENCE = {"DGX_MUSIC_DATABASE_TIMEOUT_SECONDS": "0.3"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -34,6 +33,7 @@ from service_runtime.errors import ResourceExhausted
 from service_runtime.server import running
 from storage_service.config import StorageSettings
 from storage_service.server import build as build_storage
+from storage_service.sqlite import sqlite3
 from tests.processes import process
 from tests.unit.generation.tone_model import Gate, ToneModel, fail_with
 

@@ -16,6 +16,7 @@ from storage_service.config import StorageSettings
 from storage_service.creation import NewGeneration
 from storage_service.database import Database
 from storage_service.models import Generation
+from storage_service.sqlite import WAL_SAFE, sqlite3
 from storage_service.states import GenerationStatus
 from tests.postgres import url_of
 
@@ -35,10 +36,13 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A migrated database with nothing in it: a file of its own, or the one on Postgres, emptied after each test."""
-    if request.param == "sqlite":
+@pytest.fixture(params=["sqlite", "rollback", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A migrated database with nothing in it: a file of its own, in WAL mode or with the rollback journal of an older
+    SQLite; or the one on Postgres, emptied after each test."""
+    if request.param != "postgres":
+        version = WAL_SAFE if request.param == "sqlite" else (3, 40, 1)
+        monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
         shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
         yield f"sqlite:///{tmp_path}/test.db"
         return

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from storage_service import creation, database, schema
 from storage_service.config import StorageSettings
 from storage_service.creation import NewGeneration
 from storage_service.database import Database, journal_mode, parse_url
+from storage_service.sqlite import WAL_SAFE, sqlite3
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
@@ -65,6 +66,24 @@ def test_sqlite_is_set_up_for_durable_commits(
         }
     expected = {"synchronous": 2, "foreign_keys": 1, "busy_timeout": 1500}
     assert pragmas == {"journal_mode": journal_mode(version).lower(), **expected}
+
+
+def test_the_change_to_wal_waits_for_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_database: Callable[..., Database]
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable) as raised:
+            journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=0.05))
+        assert raised.value.reason == "DATABASE_LOCKED"
+        monkeypatch.setattr(database.time, "sleep", lambda _: other.execute("COMMIT"))
+        assert journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db")) == "wal"
+
+
+def journal_mode_of(opened: Database) -> object:
+    with opened.read() as session:
+        return session.scalar(text("PRAGMA journal_mode"))
 
 
 def test_a_writer_takes_its_lock_before_it_reads(tmp_path: Path, open_database: Callable[..., Database]) -> None:
