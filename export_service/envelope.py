@@ -15,6 +15,7 @@ from export_service.true_peak import (
     REACH_ROWS,
     ROW,
     ROWS_AT_ONCE,
+    example_interpolator,
     interpolator,
     magnitudes,
     oversampling,
@@ -94,9 +95,8 @@ class Envelope:
         """Raises peaks to those of the waveform between the samples, wherever that may pass the threshold; returns the
         largest.
         """
-        # Half the sample rate itself is nothing that reaches a loudspeaker, but simpler meters let it pass.
-        factor, largest = oversampling(self._rate), 0.0
-        interpolators = interpolator(factor), interpolator(factor, cutoff=1.0)
+        largest = 0.0
+        interpolators = interpolator(oversampling(self._rate)), example_interpolator()
         for index, signal in enumerate(_with_surroundings(in_segments(blocks))):
             table = self.segment(index)
             rows, is_last = table.shape[1], index + 1 == self.segments

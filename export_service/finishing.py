@@ -18,6 +18,8 @@ from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
 FRAMES_AT_ONCE = 65_536
 ENCODINGS_AT_MOST = 6
 """Of a lossy file: the first, and those that make room for what the encoder put on the peaks."""
+LIMITED_ENCODINGS = 4
+"""The limiter makes that room, which costs no loudness, until so many have passed the ceiling."""
 ROOM_DB = 0.05
 """More than what the first encoding was over by, and twice as much each time after: an encoder's next peaks are not
 quite the same."""
@@ -59,11 +61,12 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
     """Writes `part` of the samples that `blocks` gives, which have all been measured, with an envelope.
 
     An encoder of a lossy format moves peaks. So its file is decoded and measured, and where it passes the ceiling
-    written again: first limited to so much less, which costs no loudness, then turned down by what is still over.
+    written again: limited to so much less, then turned down by what is still over.
     Raises OSError; the part is then left for the caller to remove.
     """
     source = measurement.finish()
     levelled, turned_down_db = level(measurement, source, blocks, aim), 0.0
+    lower_dbtp = aim.ceiling_dbtp or 0.0
     for encoding in range(1, ENCODINGS_AT_MOST + 1):
         audio.write(part, levelled.blocks(), levelled.gain_db - turned_down_db, levelled.measured)
         measured = _measured(part) if audio.form.lossy else levelled.measured
@@ -71,9 +74,9 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
         if not audio.form.lossy or over_db <= 0 or encoding == ENCODINGS_AT_MOST:
             break
         part.unlink()
-        if encoding == 1:
-            lower = replace(aim, ceiling_dbtp=(aim.ceiling_dbtp or 0.0) - over_db - ROOM_DB)
-            levelled = level(measurement, source, blocks, lower)
+        if encoding < LIMITED_ENCODINGS:
+            lower_dbtp -= over_db + ROOM_DB
+            levelled = level(measurement, source, blocks, replace(aim, ceiling_dbtp=lower_dbtp))
         else:
             turned_down_db += over_db + ROOM_DB * 2 ** (encoding - 1)
     audio.sign(part)
@@ -107,10 +110,10 @@ def _told(normalization: Normalization, aim: Aim, turned_down_db: float) -> Norm
 
 
 def _over(measured: Measured, aim: Aim) -> float:
-    """dB by which the true peak passes the ceiling; negative where it does not."""
-    if measured.true_peak_dbtp is None or aim.ceiling_dbtp is None:
+    """dB by which a peak passes the ceiling; negative where none does."""
+    if measured.peak_db is None or aim.ceiling_dbtp is None:
         return -1.0
-    return measured.true_peak_dbtp - aim.ceiling_dbtp
+    return measured.peak_db - aim.ceiling_dbtp
 
 
 def _measured(path: Path) -> Measured:

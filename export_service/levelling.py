@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from export_service.envelope import Blocks
-from export_service.limiter import MAX_REDUCTION_DB, Limiter, Reduction, Setting
+from export_service.limiter import BRISK, GENTLE, MAX_REDUCTION_DB, Limiter, Reduction, Setting
 from export_service.measurement import Measured, Measurement
 from export_service.normalization import GAIN_DIGITS, Aim, Normalization, NormalizationMode, normalization
+from export_service.true_peak import TruePeakMeter, example_interpolator
 
 INSIDE_DB = 0.2
 """So far under the ceiling the limiter aims: other meters read hotter near half the sample rate."""
 TOLERANCE_LU = 0.02
 TOLERANCE_DB = 0.05
+ON_TARGET_LU = 0.1
+"""Within which EBU Tech 3341 takes two levels for the same."""
 MOST_PASSES = 5
 """Over the whole signal; nearly always one is enough."""
 MOST_ESTIMATES = 12
@@ -69,10 +72,10 @@ class _Levelling:
         gain_db, inside_dbtp, misjudged = self._decided.gain_db, self._ceiling_dbtp - INSIDE_DB, 0.0
         for _ in range(MOST_PASSES):
             setting, reduction, estimate = self._estimated(gain_db, inside_dbtp, self._target_lufs - misjudged)
-            measured = self._measured(setting)
+            measured, peak_db = self._measured(setting)
             loudness = _or(measured.loudness.integrated_lufs, estimate)
             short = self._target_lufs - loudness
-            over = _or(measured.peak_db, inside_dbtp) - (self._ceiling_dbtp - INSIDE_DB)
+            over = _or(peak_db, inside_dbtp) - (self._ceiling_dbtp - INSIDE_DB)
             is_loud = abs(short) <= TOLERANCE_LU or (
                 short > 0 and reduction.largest_db > MAX_REDUCTION_DB - TOLERANCE_DB
             )
@@ -82,17 +85,24 @@ class _Levelling:
             gain_db, inside_dbtp = setting.gain_db, inside_dbtp - max(over, 0.0)
         # Whatever a signal is like, its peaks are where they were promised to be.
         down_db = max(over - INSIDE_DB, 0.0)
-        setting = Setting(setting.gain_db - down_db, setting.ceiling_dbtp - down_db)
+        setting = replace(setting, gain_db=setting.gain_db - down_db, ceiling_dbtp=setting.ceiling_dbtp - down_db)
         return self._levelled(setting, reduction, measured.moved(-down_db), short + down_db)
 
     def _estimated(self, gain_db: float, inside_dbtp: float, target_lufs: float) -> tuple[Setting, Reduction, float]:
         """The gain that brings the limited signal to the target or to the most reduction, found from `gain_db` on; with
-        what it takes off, and the loudness that is left.
+        what it takes off, and the loudness that is left. Briskly only where that, and nothing else, reaches the target.
         """
-        most_db = self._limiter.most_gain_db(Setting(gain_db, inside_dbtp))
-        tried: list[tuple[float, float]] = []
+        gentle = self._found(Setting(gain_db, inside_dbtp, GENTLE), target_lufs)
+        if gentle[-1] >= target_lufs - TOLERANCE_LU:
+            return gentle
+        brisk = self._found(Setting(gain_db, inside_dbtp, BRISK), target_lufs)
+        return brisk if brisk[-1] >= target_lufs - ON_TARGET_LU else gentle
+
+    def _found(self, setting: Setting, target_lufs: float) -> tuple[Setting, Reduction, float]:
+        most_db = self._limiter.most_gain_db(setting)
+        gain_db, tried = setting.gain_db, list[tuple[float, float]]()
         while True:
-            setting = Setting(min(round(gain_db, GAIN_DIGITS), most_db), inside_dbtp)
+            setting = replace(setting, gain_db=min(round(gain_db, GAIN_DIGITS), most_db))
             reduction = self._limiter.reduction(setting)
             loudness = _or(
                 self._source.loudness.integrated_without(reduction.hop_energies, setting.gain_db), target_lufs
@@ -104,11 +114,16 @@ class _Levelling:
                 return setting, reduction, loudness
             gain_db = setting.gain_db + short / _slope(tried[-2:])
 
-    def _measured(self, setting: Setting) -> Measured:
+    def _measured(self, setting: Setting) -> tuple[Measured, float | None]:
+        """The limited signal's figures, and the highest peak that a meter sees in it."""
         measurement = Measurement(self._source.sample_rate_hz, self._source.channels)
+        simpler = TruePeakMeter(self._source.channels, example_interpolator())
         for block in self._limiter.blocks(setting):
             measurement.feed(block)
-        return measurement.finish()
+            simpler.feed(block)
+        measured = measurement.finish()
+        peaks = [peak for peak in (measured.peak_db, simpler.peak_dbtp()) if peak is not None]
+        return measured, max(peaks, default=None)
 
     def _levelled(self, setting: Setting, reduction: Reduction, measured: Measured, short: float) -> Levelled:
         is_short = short > TOLERANCE_LU

@@ -1,8 +1,8 @@
 """A look-ahead limiter: one gain for all channels, lowered before a peak comes and raised again after it has gone.
 
-The gain is decided for each row of the envelope, in dB. What a row needs is held over the look-ahead on both sides
-(a sliding minimum), recovers at a bounded rate, and is then smoothed by a window no wider than the hold: so nothing
-passes the ceiling, and the curve has no corners. Between the rows it is a straight line.
+The gain is decided for each row of the envelope, in dB: what a row needs is held for a while before it and after it (a
+sliding minimum), and the curve is the highest that passes none of that and falls and rises no faster than it may.
+Between the rows it is a straight line. So nothing passes the ceiling, and there are no steps.
 """
 
 from __future__ import annotations
@@ -17,15 +17,29 @@ from export_service.envelope import SEGMENT_FRAMES, Blocks, Envelope, in_segment
 from export_service.loudness import HOPS_PER_SECOND, Samples, Series
 from export_service.true_peak import ROW
 
-LOOK_AHEAD_SECONDS = 0.003
-RELEASE_DB_PER_SECOND = 400.0
-"""All of 6 dB in 15 ms: the shorter, the less loudness a peak costs."""
+ATTACK_DB_PER_SECOND = 1500.0
+"""All of 6 dB in the 4 ms before a peak, which hides it."""
 MAX_REDUCTION_DB = 6.0
 """More would be heard as pumping."""
 REFINED_BEYOND_DB = 2.0
 """So much more gain than asked for the envelope is made fit for: the loudness that limiting costs is made up for."""
 AUDIBLE_DB = 0.01
 """A frame turned down by less counts as left alone."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a limiter holds what it takes off, and how fast it lets go."""
+
+    hold_seconds: float
+    """Before a peak and after it."""
+    release_db_per_second: float
+
+
+GENTLE = Pace(0.003, 400.0)
+"""Bass keeps its shape: between two peaks of 80 Hz and above, the gain does not move."""
+BRISK = Pace(0.0, ATTACK_DB_PER_SECOND)
+"""Takes off the least loudness, and bends the peaks of bass."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class Setting:
     """Applied to every sample."""
     ceiling_dbtp: float
     """Not passed by what comes of that."""
+    pace: Pace = GENTLE
 
     @property
     def over_db(self) -> float:
@@ -101,9 +116,9 @@ class Limiter:
         """The reduction at the edges of each segment's rows in dB, up to 0: [rows + 1]; None where there is none."""
         self._refine(setting)
         over_db = setting.over_db
-        curve = _Curve(self._rate)
+        curve = _Curve(self._rate, setting.pace)
         ahead = self._needs(0, over_db)
-        curve.advance(np.zeros(curve.ahead), ahead)  # What comes before the first row.
+        curve.advance(np.zeros(1), ahead)  # What comes before the first row.
         for index in range(self._envelope.segments):
             needs, ahead = ahead, self._needs(index + 1, over_db)
             yield curve.advance(needs, ahead)
@@ -125,30 +140,33 @@ class Limiter:
 class _Curve:
     """Reductions at the edges of rows, from what the rows need."""
 
-    def __init__(self, sample_rate_hz: int) -> None:
+    def __init__(self, sample_rate_hz: int, pace: Pace) -> None:
         rows_per_second = sample_rate_hz / ROW
-        self._reach = max(2, round(LOOK_AHEAD_SECONDS * rows_per_second))
-        self.ahead = 2 * self._reach + 1
+        self._attack_db = ATTACK_DB_PER_SECOND / rows_per_second
+        self._release_db = pace.release_db_per_second / rows_per_second
+        self._hold = round(pace.hold_seconds * rows_per_second)
+        self._ahead = self._hold + math.ceil(MAX_REDUCTION_DB / self._attack_db)
         """How many rows of the next segment a segment's curve depends on."""
-        self._release_db = RELEASE_DB_PER_SECOND / rows_per_second
-        window = np.hanning(2 * self._reach + 3)[1:-1]
-        self._window = window / window.sum()
-        self._released = np.zeros(2 * self._reach + 1)  # Around the last edge: [-reach, reach]
+        self._before = np.zeros(self._hold + 1)
+        """What the rows up to the last edge needed that are near enough to matter after it."""
+        self._last_db = 0.0
+        """At the last edge."""
 
     def advance(self, needs: Series, next_needs: Series) -> Series | None:
         """The curve at the edges of the next rows, from the last edge on: [rows + 1]; None where it is 0 dB."""
-        ahead = np.zeros(self.ahead)
-        ahead[: len(next_needs)] = next_needs[: self.ahead]
-        if not (needs.any() or ahead.any() or self._released.any()):
+        after = next_needs[: self._ahead]
+        rows = np.concatenate([self._before, needs, after, np.zeros(self._ahead - len(after))])
+        if not (rows.any() or self._last_db):
             return None
-        # An edge needs what the rows within reach on its two sides do.
-        held = np.concatenate([self._released[-1:], _smallest(np.concatenate([needs, ahead]), self.ahead + 1)])
-        # Each edge at most one step above the one before: the smallest of all before, each raised by its distance.
-        steps = np.arange(len(held)) * self._release_db
-        released = np.minimum.accumulate(held - steps) + steps
-        around = np.concatenate([self._released, released[1:]])
-        self._released = around[-len(self._released) :]
-        return np.convolve(around, self._window, mode="valid")
+        # An edge needs what the rows on its two sides do, and those that are held.
+        held = _smallest(rows, 2 * self._hold + 2)
+        held[0] = self._last_db
+        falls, rises = (np.arange(len(held)) * step for step in (self._attack_db, self._release_db))
+        falling = np.minimum.accumulate((held + falls)[::-1])[::-1] - falls
+        curve: Series = (np.minimum.accumulate(falling - rises) + rises)[: len(needs) + 1]
+        self._before = rows[len(needs) : len(needs) + len(self._before)]
+        self._last_db = float(curve[-1])
+        return curve
 
 
 def _smallest(values: Series, width: int) -> Series:

@@ -10,7 +10,7 @@ import numpy as np
 
 from export_service.envelope import SEGMENT_FRAMES, Envelope
 from export_service.loudness import Loudness, LoudnessMeter, Samples
-from export_service.true_peak import TruePeakMeter
+from export_service.true_peak import TruePeakMeter, interpolator, oversampling
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Measurement:
         self.loudness = LoudnessMeter(sample_rate_hz, channels)
         self.envelope = None if folder is None else Envelope(folder, sample_rate_hz)
         """What a limiter needs, in a file in the folder given."""
-        self._true_peak = TruePeakMeter(sample_rate_hz, channels)
+        self._true_peak = TruePeakMeter(channels, interpolator(oversampling(sample_rate_hz)))
         self._segment = np.empty((SEGMENT_FRAMES, channels), dtype=np.float32)
         self._filled = 0
         self._frames = 0

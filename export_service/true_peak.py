@@ -29,6 +29,8 @@ CUTOFF = 0.957
 KAISER_BETA = 3.0
 SECOND_TAPS = 8
 SECOND_KAISER_BETA = 4.0
+EXAMPLE_TAPS, EXAMPLE_PHASES = 12, 4
+"""Of the filter that Annex 2 gives as an example."""
 TILE = 16
 """Samples at twice the rate that a row of the second product stands for."""
 MARGIN = SECOND_TAPS // 4
@@ -78,8 +80,8 @@ class Interpolator:
 class TruePeakMeter:
     """Takes in a signal in pieces of any size; memory does not grow."""
 
-    def __init__(self, sample_rate_hz: int, channels: int) -> None:
-        self._interpolator = interpolator(oversampling(sample_rate_hz))
+    def __init__(self, channels: int, through: Interpolator) -> None:
+        self._interpolator = through
         # What a row's window reaches back to, then what could not be interpolated yet: silence, at first.
         self._tail = np.zeros((channels, 2 * REACH_ROWS * ROW), dtype=np.float32)
         self._peak = self._sample_peak = 0.0
@@ -164,12 +166,31 @@ def oversampling(sample_rate_hz: int) -> int:
 
 
 @cache
-def interpolator(factor: int, cutoff: float = CUTOFF) -> Interpolator:
+def interpolator(factor: int) -> Interpolator:
     """The filters for so many times the rate: a power of two from 2."""
-    first = _matrix(TAPS, KAISER_BETA, cutoff, range(2), 2, ROW + 2 * MARGIN)
-    second = _matrix(SECOND_TAPS, SECOND_KAISER_BETA, 1.0, range(1, factor // 2), factor // 2, TILE)
+    first = _matrix(np.kaiser(TAPS * 2 + 1, KAISER_BETA), CUTOFF, range(2), 2, ROW + 2 * MARGIN)
+    window = np.kaiser(SECOND_TAPS * (factor // 2) + 1, SECOND_KAISER_BETA)
+    second = _matrix(window, 1.0, range(1, factor // 2), factor // 2, TILE)
     tiles = range(1, 2 * ROW, TILE) if second.size else ()
     responses = np.hstack([first, *(first[:, begin : begin + len(second)] @ second for begin in tiles)])
+    return _interpolator(first, second, responses)
+
+
+@cache
+def example_interpolator() -> Interpolator:
+    """The filter of simpler meters, libebur128's among them: as short as the example in Annex 2, four times the rate
+    whatever that is, and open to what lies near half of it.
+    """
+    window = np.hanning(EXAMPLE_TAPS * EXAMPLE_PHASES + 1)
+    filters = _matrix(window, 1.0, range(EXAMPLE_PHASES), EXAMPLE_PHASES, ROW)
+    before = -WINDOW_BEGIN - (EXAMPLE_TAPS // 2 - 1)
+    first = np.pad(filters, ((before, WINDOW - before - len(filters)), (0, 0)))
+    return _interpolator(first, np.empty((0, 0)), first)
+
+
+def _interpolator(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], responses: npt.NDArray[np.float64]
+) -> Interpolator:
     return Interpolator(
         first.astype(np.float32),
         second.astype(np.float32),
@@ -192,14 +213,17 @@ def _bend_gain(responses: npt.NDArray[np.float64]) -> float:
     return float(np.abs(rest.cumsum(axis=0).cumsum(axis=0)).sum(axis=0).max())
 
 
-def _matrix(taps: int, beta: float, cutoff: float, phases: range, factor: int, samples: int) -> npt.NDArray[np.float64]:
-    """A polyphase filter, a Kaiser-windowed sinc, as [taps - 1 + samples, samples * phases].
+def _matrix(
+    window: npt.NDArray[np.float64], cutoff: float, phases: range, factor: int, samples: int
+) -> npt.NDArray[np.float64]:
+    """A polyphase filter, a windowed sinc of taps * factor + 1, as [taps - 1 + samples, samples * phases].
 
     Of so many input samples it gives what follows the sample at taps // 2 - 1 and each of those after it.
     """
-    centre = taps * factor // 2
-    n = np.arange(2 * centre + 1)
-    prototype = np.sinc(cutoff * (n - centre) / factor) * np.kaiser(len(n), beta)
+    centre = len(window) // 2
+    taps = len(window) // factor
+    n = np.arange(len(window))
+    prototype = np.sinc(cutoff * (n - centre) / factor) * window
     matrix = np.zeros((taps - 1 + samples, samples, len(phases)))
     for column, phase in enumerate(phases):
         response = prototype[phase::factor][:taps]

@@ -44,12 +44,12 @@ def noise(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Sample
     return (np.random.default_rng(seed).standard_normal((round(seconds * rate), channels)) * 0.1).astype(np.float32)
 
 
-def of_plr(plr: float, rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Samples:
-    """A drum and chords, its true peak `plr` dB over its loudness as libebur128 has them."""
+def of_plr(plr: float, rate: int, seconds: float, channels: int = 2, seed: int = 1, every: float = 1.0) -> Samples:
+    """A drum `every` so many seconds and chords, the true peak `plr` dB over the loudness as libebur128 has them."""
     random = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     chord = sum(np.sin(2 * np.pi * f * time) for f in (110.0, 220.0, 277.2, 329.6)) * 0.05
-    since = (time + 0.2) % 1.0  # 60 BPM
+    since = (time + 0.2) % every
     hits = np.sin(2 * np.pi * (60 + 240 * np.exp(-since * 60)) * since) + random.standard_normal(len(time)) * 0.3
     hits *= np.exp(-since * 60)
     low, high = 1e-3, 30.0

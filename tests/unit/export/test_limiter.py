@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export_service.levelling import level
-from export_service.limiter import MAX_REDUCTION_DB
+from export_service.limiter import MAX_REDUCTION_DB, Limiter, Setting
 from export_service.measurement import Measurement
 from export_service.normalization import Aim, NormalizationMode
 
@@ -41,6 +41,13 @@ def gain_of(limited, samples):
     return np.flatnonzero(told), 20 * np.log10(after[told] / before[told])
 
 
+def steepest_db_per_ms(limited, samples, rate):
+    """Of the gain, where a step would be as steep as a frame is short."""
+    frames, gains = gain_of(limited, samples)
+    slopes = np.diff(gains) / np.diff(frames) * rate / 1000
+    return np.abs(slopes[np.diff(frames) < rate // 1000]).max()
+
+
 @pytest.mark.parametrize(
     ("plr", "rate"),
     [(8, 32_000), (12, 32_000), (16, 32_000), (17, 44_100), (18, 48_000), (19, 48_000), (20, 32_000)],
@@ -55,6 +62,32 @@ def test_target_and_ceiling_are_met_together(plr, rate, leveller, signals, libeb
     assert figures.true_peak_dbtp <= -1.0
     assert soxr_true_peak(limited, rate) <= -1.0
     assert np.abs(limited).max() <= 10 ** (-1.0 / 20)
+
+
+@pytest.mark.parametrize("rate", [32_000, 44_100])
+def test_dense_hits_are_limited_briskly(rate, leveller, signals, libebur128, soxr_true_peak):
+    # Held for 3 ms each, they would cost more loudness than 6 dB can make up for.
+    samples = signals.of_plr(20, rate, 6, every=0.5)
+    levelled, limited = leveller(samples, rate)
+    assert levelled.normalization.shortfall_lu == 0
+    figures = libebur128(limited, rate)
+    assert figures.integrated_lufs == pytest.approx(-16, abs=0.1)
+    assert max(figures.true_peak_dbtp, soxr_true_peak(limited, rate)) <= -1.0
+    assert steepest_db_per_ms(limited, samples, rate) < 1.5 + 0.01 * rate / 1000
+
+
+def test_bass_keeps_its_shape(tmp_path):
+    tone = 0.5 * np.sin(2 * np.pi * 50 * np.arange(3 * RATE) / RATE)
+    samples = np.repeat(tone[:, None], 2, axis=1).astype(np.float32)
+    measurement = Measurement(RATE, 2, tmp_path)
+    measurement.feed(samples)
+    measurement.finish()
+    limiter = Limiter(measurement.envelope, lambda: [samples], RATE)
+    limited = np.concatenate(list(limiter.blocks(Setting(gain_db=8.0, ceiling_dbtp=-1.0))))[RATE : 2 * RATE, 0]
+    measurement.close()
+    spectrum = np.abs(np.fft.rfft(limited))  # A second: the tone lies in bin 50, its overtones in others.
+    assert spectrum[np.arange(len(spectrum)) != 50].max() < spectrum[50] * 10 ** (-50 / 20)
+    assert np.abs(limited).max() == pytest.approx(10 ** (-1 / 20), rel=0.01)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -102,10 +135,7 @@ def test_the_gain_has_no_steps(rate, leveller, signals):
     samples = signals.spiky(rate, 4)
     levelled, limited = leveller(samples, rate, Aim(-12.0, -1.0))
     assert levelled.normalization.largest_reduction_db > 3
-    frames, gains = gain_of(limited, samples)
-    # At most 1.5 dB a millisecond on the way down, where a step would be as steep as a frame is short.
-    slopes = np.diff(gains) / np.diff(frames) * rate / 1000
-    assert np.abs(slopes[np.diff(frames) < rate // 1000]).max() < 1.5 + 0.01 * rate / 1000
+    assert steepest_db_per_ms(limited, samples, rate) < 1.5 + 0.01 * rate / 1000
 
 
 def test_a_peak_is_met_in_time_and_let_go_within_40_ms(leveller, signals):

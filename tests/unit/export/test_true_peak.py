@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export_service.true_peak import TruePeakMeter, oversampling
+from export_service.true_peak import TruePeakMeter, interpolator, oversampling
 
 
 def peak(samples, rate, sizes=(30_000,), signals=None):
-    meter = TruePeakMeter(rate, samples.shape[1])
+    meter = TruePeakMeter(samples.shape[1], interpolator(oversampling(rate)))
     for chunk in signals.in_chunks(samples, sizes) if signals else [samples]:
         meter.feed(chunk)
     return meter.peak_dbtp()
@@ -74,7 +74,7 @@ def test_skipping_what_bends_too_little_changes_nothing(hz, signals, monkeypatch
 
 def test_the_largest_sample_is_known_too(signals):
     samples = signals.noise(32_000, 1)
-    meter = TruePeakMeter(32_000, 2)
+    meter = TruePeakMeter(2, interpolator(oversampling(32_000)))
     for chunk in signals.in_chunks(samples, [999]):
         meter.feed(chunk)
     meter.peak_dbtp()
