@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select
 
-from service_runtime.errors import InvalidArgument
+from service_runtime.errors import InvalidArgument, Unavailable
 from storage_service import creation, prompts
 from storage_service.change import changes_of
 from storage_service.creation import MAX_BATCH, NewGeneration
-from storage_service.database import Database
+from storage_service.database import RETRY_AFTER_SECONDS, Database
 from storage_service.models import Generation, Prompt
 
 New = Callable[..., NewGeneration]
@@ -95,3 +96,31 @@ def test_batches_with_prompts_in_common_do_not_block_one_another_for_good(databa
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(work, (texts, texts[::-1], texts)))
     assert count(database) == 3 * 5 * len(texts)
+
+
+def test_batches_that_wait_for_each_other_are_not_stuck(database: Database, new: New) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    both_have_one = threading.Barrier(2)
+    refused = []
+
+    def work(order: list[str]) -> dict[str, str]:
+        while True:
+            try:
+                with database.write() as session:
+                    ids = {}
+                    for request_id in order:
+                        if ids and not refused:
+                            both_have_one.wait(60)
+                        ids[request_id] = creation.create(session, requests[request_id]).id
+                return ids
+            except Unavailable as error:
+                refused.append(error.retry_after_seconds)
+
+    ids = [REQUEST_ID, REQUEST_ID.replace("1", "2")]
+    requests = {request_id: new(request_id=request_id, seed=1, prompt=request_id) for request_id in ids}
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(work, [ids, ids[::-1]])
+    assert one == other
+    assert refused == [RETRY_AFTER_SECONDS]
+    assert count(database) == 2
