@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from export_service.envelope import Blocks
-from export_service.limiter import BRISK, GENTLE, MAX_REDUCTION_DB, Limiter, Reduction, Setting
+from export_service.limiter import BRISK, GENTLE, MAX_REDUCTION_DB, Limiter, Pace, Reduction, Setting
 from export_service.measurement import Measured, Measurement
 from export_service.normalization import GAIN_DIGITS, Aim, Normalization, NormalizationMode, normalization
 from export_service.true_peak import TruePeakMeter, example_interpolator
@@ -21,7 +21,7 @@ MOST_PASSES = 5
 MOST_ESTIMATES = 12
 ESTIMATED_WITHIN_LU = 0.005
 LEAST_SLOPE = 0.2
-"""LU a dB: below this a gain would be carried too far by one estimate."""
+"""Below this a gain would be carried too far by one estimate."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,19 @@ class _Levelling:
         self._target_lufs, self._ceiling_dbtp = target_lufs, ceiling_dbtp
 
     def settle(self) -> Levelled:
-        """Goes through the signal until it fits."""
-        gain_db, inside_dbtp, misjudged = self._decided.gain_db, self._ceiling_dbtp - INSIDE_DB, 0.0
+        """Briskly only where that, and nothing else, reaches the target."""
+        gentle = self._settled(GENTLE)
+        if gentle.normalization.shortfall_lu <= ON_TARGET_LU:
+            return gentle
+        brisk = self._settled(BRISK)
+        return brisk if brisk.normalization.shortfall_lu <= ON_TARGET_LU else gentle
+
+    def _settled(self, pace: Pace) -> Levelled:
+        """Goes through the signal until it fits, or until no more is taken off."""
+        gain_db, inside_dbtp = self._decided.gain_db, self._ceiling_dbtp - INSIDE_DB
+        aimed_lufs, tried = self._target_lufs, list[tuple[float, float]]()
         for _ in range(MOST_PASSES):
-            setting, reduction, estimate = self._estimated(gain_db, inside_dbtp, self._target_lufs - misjudged)
+            setting, reduction, estimate = self._found(Setting(gain_db, inside_dbtp, pace), aimed_lufs)
             measured, peak_db = self._measured(setting)
             loudness = _or(measured.loudness.integrated_lufs, estimate)
             short = self._target_lufs - loudness
@@ -81,24 +90,18 @@ class _Levelling:
             )
             if is_loud and over <= TOLERANCE_DB:
                 break
-            misjudged = loudness - estimate
+            tried.append((estimate, loudness))
+            aimed_lufs = estimate + short / _slope(tried[-2:])
             gain_db, inside_dbtp = setting.gain_db, inside_dbtp - max(over, 0.0)
         # Whatever a signal is like, its peaks are where they were promised to be.
         down_db = max(over - INSIDE_DB, 0.0)
         setting = replace(setting, gain_db=setting.gain_db - down_db, ceiling_dbtp=setting.ceiling_dbtp - down_db)
         return self._levelled(setting, reduction, measured.moved(-down_db), short + down_db)
 
-    def _estimated(self, gain_db: float, inside_dbtp: float, target_lufs: float) -> tuple[Setting, Reduction, float]:
-        """The gain that brings the limited signal to the target or to the most reduction, found from `gain_db` on; with
-        what it takes off, and the loudness that is left. Briskly only where that, and nothing else, reaches the target.
-        """
-        gentle = self._found(Setting(gain_db, inside_dbtp, GENTLE), target_lufs)
-        if gentle[-1] >= target_lufs - TOLERANCE_LU:
-            return gentle
-        brisk = self._found(Setting(gain_db, inside_dbtp, BRISK), target_lufs)
-        return brisk if brisk[-1] >= target_lufs - ON_TARGET_LU else gentle
-
     def _found(self, setting: Setting, target_lufs: float) -> tuple[Setting, Reduction, float]:
+        """The gain that brings the limited signal to the target or to the most reduction, found from the setting's on;
+        with what it takes off, and the loudness that is left.
+        """
         most_db = self._limiter.most_gain_db(setting)
         gain_db, tried = setting.gain_db, list[tuple[float, float]]()
         while True:
@@ -148,7 +151,7 @@ def _or(figure: float | None, otherwise: float) -> float:
 
 
 def _slope(tried: list[tuple[float, float]]) -> float:
-    """LU by which the loudness grows with each dB of gain, from the last two tries: at most 1."""
+    """By how much the second figure grows with the first, from the last two tries: at most 1."""
     if len(tried) < 2 or tried[0][0] == tried[1][0]:
         return 1.0
     return min(max((tried[1][1] - tried[0][1]) / (tried[1][0] - tried[0][0]), LEAST_SLOPE), 1.0)

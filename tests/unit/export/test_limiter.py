@@ -76,6 +76,32 @@ def test_dense_hits_are_limited_briskly(rate, leveller, signals, libebur128, sox
     assert steepest_db_per_ms(limited, samples, rate) < 1.5 + 0.01 * rate / 1000
 
 
+def sub_bass():
+    """Notes of 38 Hz, and quiet chords: what limiting makes of such bass is nothing that its loudness foretells."""
+    time = np.arange(4 * RATE) / RATE
+    notes = 0.6 * np.sin(2 * np.pi * 38 * time) * (time % 0.5 < 0.12)
+    chords = sum(0.01 * np.sin(2 * np.pi * hz * time) for hz in (110.0, 220.0, 277.2, 329.6))
+    return (notes + chords)[:, None].astype(np.float32)
+
+
+def test_sub_bass_reaches_its_target(leveller, libebur128):
+    levelled, limited = leveller(sub_bass(), aim=Aim(-16.3, -1.0))
+    assert levelled.normalization.shortfall_lu == 0
+    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-16.3, abs=0.05)
+
+
+def test_a_target_that_no_pace_reaches_is_missed_gently(leveller, libebur128):
+    samples = sub_bass()
+    levelled, limited = leveller(samples, aim=Aim(-15.5, -1.0))
+    said = levelled.normalization
+    assert said.largest_reduction_db == pytest.approx(6.0, abs=0.05)
+    assert said.shortfall_lu > 0.1
+    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-15.5 - said.shortfall_lu, abs=0.05)
+    frames, gains = gain_of(limited, samples)
+    let_go = (np.diff(gains) / np.diff(frames))[np.diff(frames) < RATE // 1000] * RATE / 1000
+    assert let_go.max() < 0.5, "dB per ms"
+
+
 def test_bass_keeps_its_shape(tmp_path):
     tone = 0.5 * np.sin(2 * np.pi * 50 * np.arange(3 * RATE) / RATE)
     samples = np.repeat(tone[:, None], 2, axis=1).astype(np.float32)
