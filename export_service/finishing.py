@@ -11,15 +11,13 @@ from export_service.disk import synced_sha256
 from export_service.envelope import Blocks
 from export_service.levelling import level
 from export_service.measurement import Measured, Measurement
-from export_service.normalization import PROFILES, Aim, Normalization, NormalizationMode, Profile
+from export_service.normalization import PROFILES, Aim, Normalization, Profile
 from export_service.provenance import Mark
 from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
 
 FRAMES_AT_ONCE = 65_536
 ENCODINGS_AT_MOST = 6
 """Of a lossy file: the first, and those that make room for what the encoder put on the peaks."""
-LIMITED_ENCODINGS = 4
-"""The limiter makes that room, which costs no loudness, until so many have passed the ceiling."""
 ROOM_DB = 0.05
 """More than what the first encoding was over by, and twice as much each time after: an encoder's next peaks are not
 quite the same."""
@@ -61,24 +59,21 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
     """Writes `part` of the samples that `blocks` gives, which have all been measured, with an envelope.
 
     An encoder of a lossy format moves peaks. So its file is decoded and measured, and where it passes the ceiling
-    written again: limited to so much less, then turned down by what is still over.
+    written again with a lower one, which costs no loudness while the limiter can take off more.
     Raises OSError; the part is then left for the caller to remove.
     """
     source = measurement.finish()
-    levelled, turned_down_db = level(measurement, source, blocks, aim), 0.0
+    levelled = level(measurement, source, blocks, aim)
     lower_dbtp = aim.ceiling_dbtp or 0.0
     for encoding in range(1, ENCODINGS_AT_MOST + 1):
-        audio.write(part, levelled.blocks(), levelled.gain_db - turned_down_db, levelled.measured)
+        audio.write(part, levelled.blocks(), levelled.gain_db, levelled.measured)
         measured = _measured(part) if audio.form.lossy else levelled.measured
         over_db = _over(measured, aim)
         if not audio.form.lossy or over_db <= 0 or encoding == ENCODINGS_AT_MOST:
             break
         part.unlink()
-        if encoding < LIMITED_ENCODINGS:
-            lower_dbtp -= over_db + ROOM_DB
-            levelled = level(measurement, source, blocks, replace(aim, ceiling_dbtp=lower_dbtp))
-        else:
-            turned_down_db += over_db + ROOM_DB * 2 ** (encoding - 1)
+        lower_dbtp -= over_db + ROOM_DB * 2 ** (encoding - 1)
+        levelled = level(measurement, source, blocks, replace(aim, ceiling_dbtp=lower_dbtp))
     audio.sign(part)
     return Finished(
         format=audio.format,
@@ -89,23 +84,8 @@ def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blo
         file_sha256=synced_sha256(part),
         source=source,
         file=measured,
-        normalization=_told(levelled.normalization, aim, turned_down_db),
+        normalization=replace(levelled.normalization, aim=aim),
         marks=audio.marks,
-    )
-
-
-def _told(normalization: Normalization, aim: Aim, turned_down_db: float) -> Normalization:
-    """What was done, with what was done for the encoder's sake."""
-    if not turned_down_db:
-        return replace(normalization, aim=aim)
-    why = f"turned down by {turned_down_db:.2f} dB, because the encoder raises the peaks"
-    return replace(
-        normalization,
-        mode=NormalizationMode.LINEAR if normalization.mode is NormalizationMode.NONE else normalization.mode,
-        aim=aim,
-        gain_db=normalization.gain_db - turned_down_db,
-        shortfall_lu=0.0 if aim.target_lufs is None else normalization.shortfall_lu + turned_down_db,
-        reason="; ".join(filter(None, [normalization.reason, why])),
     )
 
 

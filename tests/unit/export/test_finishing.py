@@ -67,6 +67,12 @@ def test_an_encoder_that_passes_the_ceiling_gets_a_lower_one(tmp_path, signals, 
     assert result.file.peak_db <= -1.0
 
 
+def test_room_for_an_encoder_costs_no_loudness_while_the_limiter_can_take_off_more(tmp_path, signals):
+    result = finished(tmp_path / "a", signals.music(RATE, 4, seed=7), FileFormat.MP3, Aim(-14.0, -1.0))
+    assert result.file.peak_db <= -1.0
+    assert result.normalization.shortfall_lu == 0 or result.normalization.largest_reduction_db > 5.9
+
+
 @pytest.mark.parametrize("format_", FileFormat)
 def test_digital_silence_in_every_format(tmp_path, format_):
     result = finished(tmp_path / "a", np.zeros((RATE, 2), np.float32), format_, DEFAULT)
