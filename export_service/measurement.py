@@ -91,7 +91,8 @@ class Measurement:
 
     def finish(self) -> Measured:
         """The figures of all that was taken in; nothing may be fed after."""
-        self._measure_segment()
+        if self._filled:
+            self._measure_segment()
         true_peak = self._true_peak.peak_dbtp()
         rms_dbfs = 10.0 * math.log10(self._energy / (self._frames * self.channels)) if self._energy else None
         return Measured(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from export_service.envelope import SEGMENT_FRAMES
 from export_service.levelling import level
 from export_service.limiter import MAX_REDUCTION_DB, Limiter, Setting
 from export_service.measurement import Measurement
@@ -193,6 +194,15 @@ def test_the_same_to_the_last_bit_however_it_is_cut(sizes, leveller, signals):
     one, other = leveller(samples), leveller(samples, sizes=sizes)
     assert one[0].normalization == other[0].normalization
     np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_a_signal_of_whole_segments(leveller, signals, libebur128):
+    samples = signals.spiky(RATE, 5)[: 4 * SEGMENT_FRAMES]
+    levelled, limited = leveller(samples, aim=Aim(-12.0, -1.0))
+    said = levelled.normalization
+    assert said.mode is NormalizationMode.LIMITED
+    assert len(limited) == len(samples)
+    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-12 - said.shortfall_lu, abs=0.05)
 
 
 def test_100_ms_over_full_scale_are_turned_down_not_limited(leveller, signals):
