@@ -17,7 +17,7 @@ TOLERANCE_DB = 0.05
 ON_TARGET_LU = 0.1
 """Within which EBU Tech 3341 takes two levels for the same."""
 MOST_PASSES = 5
-"""Over the whole signal; nearly always one is enough."""
+"""Over the whole signal, at each pace; nearly always one is enough."""
 MOST_ESTIMATES = 12
 ESTIMATED_WITHIN_LU = 0.005
 LEAST_SLOPE = 0.2
