@@ -19,8 +19,8 @@ from service_runtime.errors import FailedPrecondition, Unavailable
 from storage_service import creation, database, schema
 from storage_service.config import StorageSettings
 from storage_service.creation import NewGeneration
-from storage_service.database import Database, journal_mode, parse_url
-from storage_service.sqlite import WAL_SAFE, sqlite3
+from storage_service.database import Database, parse_url
+from storage_service.sqlite import WAL_SAFE, journal_mode, sqlite3
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
@@ -77,7 +77,7 @@ def test_the_change_to_wal_waits_for_a_lock(
         with pytest.raises(Unavailable) as raised:
             journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=0.05))
         assert raised.value.reason == "DATABASE_LOCKED"
-        monkeypatch.setattr(database.time, "sleep", lambda _: other.execute("COMMIT"))
+        monkeypatch.setattr("time.sleep", lambda _: other.execute("COMMIT"))
         assert journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db")) == "wal"
 
 
