@@ -203,7 +203,7 @@ def print_machine(folder: Path, kinds: list[str]) -> None:
         f"{statistics.median(syncs) * 1000:.2f} ms."
     )
     if "sqlite" in kinds:
-        mode = journal_mode(sqlite3.sqlite_version_info)
+        mode = journal_mode(sqlite3.sqlite_version_info, folder)
         print(f"SQLite {sqlite3.sqlite_version}: journal_mode={mode}, synchronous=FULL, a durable commit a write.")
     if "postgres" in kinds:
         print("Postgres: fsync=on, synchronous_commit=on, its defaults otherwise, by a Unix socket.")

@@ -72,8 +72,10 @@ def _database(settings: StorageSettings) -> Finding:
         url = parse_url(settings.resolved_database_url())
         found = url.render_as_string(hide_password=True)
         if url.drivername == "sqlite":
-            found += f", SQLite {sqlite3.sqlite_version}, journal mode {journal_mode(sqlite3.sqlite_version_info)}"
-            if not Path(str(url.database)).exists():
+            file = Path(str(url.database))
+            mode = journal_mode(sqlite3.sqlite_version_info, file.parent)
+            found += f", SQLite {sqlite3.sqlite_version}, journal mode {mode}"
+            if not file.exists():
                 return Finding("database", "ok", f"{found}, made at first use")
         schema.check(url)
     except ServiceError as error:

@@ -114,6 +114,7 @@ def restore(database: Database, path: Path) -> str:
 def _copied(database: Database, path: Path) -> Iterator[sqlite3.Connection]:
     """A copy of SQLite at `path`, not yet synced."""
     with _sqlite(database) as source, closing(sqlite3.connect(path)) as target:
+        target.execute("PRAGMA locking_mode=EXCLUSIVE")  # In which WAL does without memory that is shared.
         target.execute("PRAGMA synchronous=OFF")
         _copy(source, target, database.busy_timeout_seconds)
         target.execute("PRAGMA journal_mode=DELETE")  # In WAL mode, it would not be one file.

@@ -25,7 +25,7 @@ from service_runtime.failpoints import failpoint
 from storage_service.change import changes_of
 from storage_service.clock import add_clock
 from storage_service.json_object import JsonObject, encode
-from storage_service.sqlite import error_code, journal_mode, set_journal_mode, sqlite3
+from storage_service.sqlite import error_code, journal_mode, set_journal_mode, shares_memory, sqlite3
 
 _JSON: dict[str, Any] = {"json_serializer": encode, "json_deserializer": JsonObject}
 
@@ -120,6 +120,7 @@ class Database:
 
     def _sqlite_engine(self) -> Engine:
         in_memory = self.url.database in (None, "", ":memory:")
+        folder = Path(str(self.url.database)).parent
         options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
         engine = create_engine(
             self.url,
@@ -129,7 +130,8 @@ class Database:
             **options,
         )
         if not in_memory:
-            _make_folder(Path(str(self.url.database)).parent)
+            _make_folder(folder)
+            event.listen(engine, "connect", lambda connection, _: _prepare_file(connection, folder))
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -167,12 +169,18 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
+def _prepare_file(connection: sqlite3.Connection, folder: Path) -> None:
+    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # Of a new database.
+    if not shares_memory(folder):
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # Else one that comes in WAL mode could not be opened.
+    set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info, folder))
+    connection.execute("PRAGMA locking_mode=NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Python's sqlite3 would begin transactions by itself, and late; `_begin_sqlite` does it.
     connection.isolation_level = None
-    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # Of a new database.
-    set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info))
-    connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     add_clock(connection)

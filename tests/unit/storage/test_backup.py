@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import subprocess
@@ -202,7 +203,7 @@ def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(
         with pytest.raises(Unavailable) as raised:
             backup.restore(sqlite_database, tmp_path / "backup")
         assert raised.value.reason == "DATABASE_LOCKED"
-        if journal_mode(version) == "WAL":  # In which nobody waits to read.
+        if journal_mode(version, tmp_path) == "WAL":  # In which nobody waits to read.
             backup.back_up(sqlite_database, tmp_path / "second")
             return
         with pytest.raises(Unavailable) as raised:
@@ -229,6 +230,17 @@ def test_a_backup_with_pages_of_another_size_is_restored(
     backup.restore(sqlite_database, tmp_path / "backup")
     assert ids(sqlite_database) == {kept}
     assert list(walk(sqlite_database)) == []
+
+
+def test_a_backup_goes_to_where_memory_can_not_be_shared(
+    sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
+    kept = create(sqlite_database, new)
+    (tmp_path / f".backup.{os.getpid()}.part-shm").mkdir()
+    backup.back_up(sqlite_database, tmp_path / "backup")
+    backup.restore(sqlite_database, tmp_path / "backup")
+    assert ids(sqlite_database) == {kept}
 
 
 def test_a_backup_that_finds_no_room_says_so(sqlite_database: Database, tmp_path: Path) -> None:
