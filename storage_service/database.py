@@ -35,8 +35,9 @@ RETRY_AFTER_SECONDS = 1.0
 _PAGE_BYTES = 8192
 """In SQLite's own 4096 there is room for three generations, and a quarter of each page stays empty."""
 
-_JOURNAL_BYTES = 1 << 20
-"""What is left of SQLite's journal after a transaction that wrote more."""
+_JOURNAL_BYTES = 16 << 20
+"""What is left of SQLite's journal after a transaction that wrote more. Twice what a WAL grows to from one checkpoint
+to the next: commits to one that is cut, and grows anew, take a third longer."""
 
 _POSTGRES_LOCK_TIMEOUT = "55P03"
 

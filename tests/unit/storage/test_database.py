@@ -85,6 +85,23 @@ def test_the_change_to_wal_waits_for_a_lock(
         assert journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db")) == "wal"
 
 
+def test_a_wal_is_written_over_and_not_cut_at_each_checkpoint(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    new: Callable[..., NewGeneration],
+    open_database: Callable[..., Database],
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
+    opened, sizes = open_database(f"sqlite:///{tmp_path}/a.db"), []
+    schema.ensure(opened)
+    for _ in range(200):  # 20 MB in all.
+        with opened.write() as session:
+            creation.create(session, new())
+        sizes.append((tmp_path / "a.db-wal").stat().st_size)
+    assert sizes == sorted(sizes)
+    assert sizes[-1] < database._JOURNAL_BYTES
+
+
 @pytest.mark.parametrize("version", [(3, 40, 1), WAL_SAFE])
 def test_a_database_leaves_wal_where_memory_can_not_be_shared(
     tmp_path: Path,
