@@ -42,9 +42,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     """A migrated database with nothing in it: a file of its own, in WAL mode or with the rollback journal of an older
     SQLite; or the one on Postgres, emptied after each test."""
     if request.param != "postgres":
-        version = WAL_SAFE if request.param == "sqlite" else (3, 40, 1)
-        monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
         shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
+        version = WAL_SAFE if request.param == "sqlite" else (3, 40, 1)
+        monkeypatch.setattr(sqlite3, "sqlite_version_info", version)  # Of this test, not of the file that all copy.
         yield f"sqlite:///{tmp_path}/test.db"
         return
     with psycopg.connect(request.getfixturevalue("migrated_postgres"), autocommit=True) as connection:

@@ -233,6 +233,8 @@ def test_processes_that_write_at_once_all_succeed(url: str, open_database: Calla
         "import sys\n"
         "from storage_service import creation\n"
         "from storage_service.database import Database\n"
+        "from storage_service.sqlite import sqlite3\n"
+        f"sqlite3.sqlite_version_info = {sqlite3.sqlite_version_info}\n"
         "database = Database(sys.argv[1], busy_timeout_seconds=60)\n"
         "new = creation.NewGeneration('p', 'm', 1.0, 32000, 2)\n"
         "for _ in range(20):\n"
