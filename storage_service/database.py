@@ -37,7 +37,7 @@ _PAGE_BYTES = 8192
 
 _JOURNAL_BYTES = 16 << 20
 """What is left of SQLite's journal after a transaction that wrote more. Twice what a WAL grows to from one checkpoint
-to the next: commits to one that is cut, and grows anew, take a third longer."""
+to the next: commits to one that is cut, and grows anew, take up to a third longer."""
 
 _POSTGRES_LOCK_TIMEOUT = "55P03"
 
