@@ -33,8 +33,8 @@ from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from service_runtime.channel import connect
 from storage_service import schema
 from storage_service.creation import MAX_BATCH, NewGeneration, create_all
-from storage_service.database import Database, journal_mode
-from storage_service.sqlite import sqlite3
+from storage_service.database import Database
+from storage_service.sqlite import journal_mode, sqlite3
 from tests.postgres import postgres_server, url_of
 from tests.storage_servers import storage_server, work_off
 
@@ -203,7 +203,7 @@ def print_machine(folder: Path, kinds: list[str]) -> None:
         f"{statistics.median(syncs) * 1000:.2f} ms."
     )
     if "sqlite" in kinds:
-        mode = journal_mode(sqlite3.sqlite_version_info)
+        mode = journal_mode(sqlite3.sqlite_version_info, folder)
         print(f"SQLite {sqlite3.sqlite_version}: journal_mode={mode}, synchronous=FULL, a durable commit a write.")
     if "postgres" in kinds:
         print("Postgres: fsync=on, synchronous_commit=on, its defaults otherwise, by a Unix socket.")

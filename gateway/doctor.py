@@ -19,7 +19,7 @@ from generation_service.diagnosis import Finding, diagnose
 from service_runtime.errors import ServiceError
 from service_runtime.probe import probe
 from storage_service.config import StorageSettings
-from storage_service.sqlite import sqlite3
+from storage_service.sqlite import journal_mode, sqlite3
 
 LEAST_FREE_BYTES = 2**30
 """Less is told: a minute of music takes 12 MB in files and as much again while it is being made."""
@@ -65,15 +65,17 @@ def _data_dir(folder: Path) -> Finding:
 def _database(settings: StorageSettings) -> Finding:
     """Looks only: a database that is not there yet is left so."""
     from storage_service import schema
-    from storage_service.database import journal_mode, parse_url
+    from storage_service.database import parse_url
 
     found = "DGX_MUSIC_DATABASE_URL"
     try:
         url = parse_url(settings.resolved_database_url())
         found = url.render_as_string(hide_password=True)
         if url.drivername == "sqlite":
-            found += f", SQLite {sqlite3.sqlite_version}, journal mode {journal_mode(sqlite3.sqlite_version_info)}"
-            if not Path(str(url.database)).exists():
+            file = Path(str(url.database))
+            mode = journal_mode(sqlite3.sqlite_version_info, file.parent)
+            found += f", SQLite {sqlite3.sqlite_version}, journal mode {mode}"
+            if not file.exists():
                 return Finding("database", "ok", f"{found}, made at first use")
         schema.check(url)
     except ServiceError as error:

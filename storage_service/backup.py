@@ -19,7 +19,7 @@ from service_runtime.errors import FailedPrecondition, Unavailable
 from service_runtime.failpoints import failpoint
 from storage_service import postgres_backup, schema
 from storage_service.database import RETRY_AFTER_SECONDS, Database
-from storage_service.sqlite import sqlite3
+from storage_service.sqlite import error_code, set_journal_mode, sqlite3
 
 STEP_PAGES = 1024
 """Copied at once, 4 MB: between two steps, writers have their turn."""
@@ -102,8 +102,10 @@ def restore(database: Database, path: Path) -> str:
         postgres_backup.restore(database, path)
         return revision
     _move_aside_if_damaged(database)
+    database.dispose()  # As long as anybody has it open, it can't leave WAL.
     # Into the file itself, in one transaction of SQLite's: a journal keeps the old pages until all new ones are there.
     with _sqlite_errors(path), _read_only(path) as source, _sqlite(database) as target:
+        set_journal_mode(target, "TRUNCATE")  # In WAL mode, a copy with pages of another size is refused.
         _copy(source, target, database.busy_timeout_seconds)
     return revision
 
@@ -112,6 +114,7 @@ def restore(database: Database, path: Path) -> str:
 def _copied(database: Database, path: Path) -> Iterator[sqlite3.Connection]:
     """A copy of SQLite at `path`, not yet synced."""
     with _sqlite(database) as source, closing(sqlite3.connect(path)) as target:
+        target.execute("PRAGMA locking_mode=EXCLUSIVE")  # In which WAL does without memory that is shared.
         target.execute("PRAGMA synchronous=OFF")
         _copy(source, target, database.busy_timeout_seconds)
         target.execute("PRAGMA journal_mode=DELETE")  # In WAL mode, it would not be one file.
@@ -171,7 +174,7 @@ def _move_aside_if_damaged(database: Database) -> None:
         with _sqlite(database) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        if error_code(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return
         for suffix in ("", "-journal", "-wal", "-shm"):
             part = file.with_name(file.name + suffix)
@@ -201,7 +204,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise _locked() from error
         raise FailedPrecondition(f"{path} can't be used: {error}", reason="BACKUP_UNUSABLE") from error
 

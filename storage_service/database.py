@@ -8,7 +8,6 @@ if another wrote in between.
 from __future__ import annotations
 
 import select
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,20 +25,19 @@ from service_runtime.failpoints import failpoint
 from storage_service.change import changes_of
 from storage_service.clock import add_clock
 from storage_service.json_object import JsonObject, encode
-from storage_service.sqlite import WAL_SAFE, sqlite3
+from storage_service.sqlite import error_code, journal_mode, set_journal_mode, shares_memory, sqlite3
 
 _JSON: dict[str, Any] = {"json_serializer": encode, "json_deserializer": JsonObject}
 
 RETRY_AFTER_SECONDS = 1.0
 """When to come back after the database did not answer."""
 
-_SQLITE_RETRY_SECONDS = 0.01
-
 _PAGE_BYTES = 8192
 """In SQLite's own 4096 there is room for three generations, and a quarter of each page stays empty."""
 
-_JOURNAL_BYTES = 1 << 20
-"""What is left of SQLite's journal after a transaction that wrote more."""
+_JOURNAL_BYTES = 16 << 20
+"""What is left of SQLite's journal after a transaction that wrote more. Twice what a WAL grows to from one checkpoint
+to the next: commits to one that is cut, and grows anew, take up to a third longer."""
 
 _POSTGRES_LOCK_TIMEOUT = "55P03"
 
@@ -51,16 +49,6 @@ _SQLITE_TRANSIENT = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
 }
-
-
-def journal_mode(sqlite_version: tuple[int, ...]) -> str:
-    """The fastest journal mode that this version of SQLite keeps safe.
-
-    PERSIST rather than DELETE: with synchronous=FULL it syncs the journal whose header it has overwritten, so that a
-    power cut just after a commit can't bring the journal back and undo it. DELETE does that only with
-    synchronous=EXTRA. TRUNCATE does it too, and takes a fifth longer a commit: the file system notes the new length.
-    """
-    return "WAL" if sqlite_version >= WAL_SAFE else "PERSIST"
 
 
 def parse_url(url: str | URL) -> URL:
@@ -133,8 +121,7 @@ class Database:
 
     def _sqlite_engine(self) -> Engine:
         in_memory = self.url.database in (None, "", ":memory:")
-        if not in_memory:
-            _make_folder(Path(str(self.url.database)).parent)
+        folder = Path(str(self.url.database)).parent
         options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
         engine = create_engine(
             self.url,
@@ -143,6 +130,9 @@ class Database:
             **_JSON,
             **options,
         )
+        if not in_memory:
+            _make_folder(folder)
+            event.listen(engine, "connect", lambda connection, _: _prepare_file(connection, folder))
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -180,31 +170,22 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
+def _prepare_file(connection: sqlite3.Connection, folder: Path) -> None:
+    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # Of a new database.
+    if not shares_memory(folder):
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # Else one that comes in WAL mode could not be opened.
+    set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info, folder))
+    connection.execute("PRAGMA locking_mode=NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Python's sqlite3 would begin transactions by itself, and late; `_begin_sqlite` does it.
     connection.isolation_level = None
-    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # Of a new database.
-    _set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info))
-    connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     add_clock(connection)
     connection.create_function("dgx_casefold", 1, str.casefold, deterministic=True)
-
-
-def _set_journal_mode(connection: sqlite3.Connection, mode: str) -> None:
-    """Waits for a lock as every other statement does; by itself, the change from one mode to another would not."""
-    (busy_timeout_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    until = time.monotonic() + busy_timeout_ms / 1000
-    while True:
-        try:
-            connection.execute(f"PRAGMA journal_mode={mode}")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-            time.sleep(_SQLITE_RETRY_SECONDS)
-        else:
-            return
 
 
 def _prepare_postgres(connection: Any, _record: object) -> None:
@@ -256,7 +237,7 @@ def _translate(error: DBAPIError) -> ServiceError | None:
     """What a caller should know of a driver's error; None where it is a mistake of ours."""
     original = error.orig
     if isinstance(original, sqlite3.Error):
-        code = getattr(original, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the low byte is the primary code
+        code = error_code(original)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
         return _unavailable(f"the database can't be used: {original}") if code in _SQLITE_TRANSIENT else None

@@ -74,6 +74,7 @@ def test_a_restore_that_is_killed_leaves_the_earlier_database(two: tuple[Databas
     database, copy = two
     shutil.copy(copy, copy.with_suffix(".kept"))
     killed("restore", "storage.during_copy", database, copy)
+    assert copy.with_name("test.db-journal").stat().st_size > 0  # It was in the midst of writing.
     assert count(database) == 5
     assert list(walk(database)) == []
     assert copy.read_bytes() == copy.with_suffix(".kept").read_bytes()

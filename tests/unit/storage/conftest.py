@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,9 +42,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     """A migrated database with nothing in it: a file of its own, in WAL mode or with the rollback journal of an older
     SQLite; or the one on Postgres, emptied after each test."""
     if request.param != "postgres":
-        version = WAL_SAFE if request.param == "sqlite" else (3, 40, 1)
-        monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
         shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
+        version = WAL_SAFE if request.param == "sqlite" else (3, 40, 1)
+        monkeypatch.setattr(sqlite3, "sqlite_version_info", version)  # Of this test, not of the file that all copy.
         yield f"sqlite:///{tmp_path}/test.db"
         return
     with psycopg.connect(request.getfixturevalue("migrated_postgres"), autocommit=True) as connection:
@@ -92,6 +93,11 @@ def new() -> Callable[..., NewGeneration]:
         return NewGeneration(**{**request, **changes})
 
     return build
+
+
+def no_shared_memory(*_: object) -> None:
+    """Stands for mmap on a file system that has no memory to share; SQLite is denied it by a folder named …-shm."""
+    raise OSError(errno.ENODEV, "no such device")
 
 
 TOKEN = "0123456789abcdef0123456789abcdef"

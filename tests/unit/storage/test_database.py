@@ -19,8 +19,9 @@ from service_runtime.errors import FailedPrecondition, Unavailable
 from storage_service import creation, database, schema
 from storage_service.config import StorageSettings
 from storage_service.creation import NewGeneration
-from storage_service.database import Database, journal_mode, parse_url
-from storage_service.sqlite import WAL_SAFE, sqlite3
+from storage_service.database import Database, parse_url
+from storage_service.sqlite import WAL_SAFE, journal_mode, sqlite3
+from tests.unit.storage.conftest import no_shared_memory
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
@@ -47,10 +48,13 @@ def test_the_default_is_a_file_in_the_data_directory(
     assert "sqlite" not in repr(StorageSettings(database_url="sqlite:///x.db"))
 
 
-def test_wal_only_where_it_is_safe() -> None:
-    assert journal_mode((3, 51, 2)) == "PERSIST"
-    assert journal_mode((3, 51, 3)) == "WAL"
-    assert journal_mode((3, 52, 0)) == "WAL"
+def test_wal_only_where_it_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert journal_mode((3, 51, 2), tmp_path) == "PERSIST"
+    assert journal_mode((3, 51, 3), tmp_path) == "WAL"
+    assert journal_mode((3, 52, 0), tmp_path / "not there yet") == "WAL"
+    monkeypatch.setattr("mmap.mmap", no_shared_memory)
+    assert journal_mode((3, 52, 0), tmp_path) == "PERSIST"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("version", [(3, 40, 1), (3, 51, 3)])
@@ -65,7 +69,7 @@ def test_sqlite_is_set_up_for_durable_commits(
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     expected = {"synchronous": 2, "foreign_keys": 1, "busy_timeout": 1500}
-    assert pragmas == {"journal_mode": journal_mode(version).lower(), **expected}
+    assert pragmas == {"journal_mode": journal_mode(version, tmp_path).lower(), **expected}
 
 
 def test_the_change_to_wal_waits_for_a_lock(
@@ -77,8 +81,47 @@ def test_the_change_to_wal_waits_for_a_lock(
         with pytest.raises(Unavailable) as raised:
             journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=0.05))
         assert raised.value.reason == "DATABASE_LOCKED"
-        monkeypatch.setattr(database.time, "sleep", lambda _: other.execute("COMMIT"))
+        monkeypatch.setattr("time.sleep", lambda _: other.execute("COMMIT"))
         assert journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db")) == "wal"
+
+
+def test_a_wal_is_written_over_and_not_cut_at_each_checkpoint(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    new: Callable[..., NewGeneration],
+    open_database: Callable[..., Database],
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
+    opened, sizes = open_database(f"sqlite:///{tmp_path}/a.db"), []
+    schema.ensure(opened)
+    for _ in range(200):  # 20 MB in all.
+        with opened.write() as session:
+            creation.create(session, new())
+        sizes.append((tmp_path / "a.db-wal").stat().st_size)
+    assert sizes == sorted(sizes)
+    assert sizes[-1] < database._JOURNAL_BYTES
+
+
+@pytest.mark.parametrize("version", [(3, 40, 1), WAL_SAFE])
+def test_a_database_leaves_wal_where_memory_can_not_be_shared(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    new: Callable[..., NewGeneration],
+    open_database: Callable[..., Database],
+    version: tuple[int, ...],
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
+    opened = open_database(f"sqlite:///{tmp_path}/a.db")
+    schema.ensure(opened)
+    opened.dispose()
+    (tmp_path / "a.db-shm").mkdir()
+    monkeypatch.setattr("mmap.mmap", no_shared_memory)
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+    for _ in range(2):
+        opened = open_database(opened.url)
+        with opened.write() as session:
+            creation.create(session, new())
+        assert journal_mode_of(opened) == "persist"
 
 
 def journal_mode_of(opened: Database) -> object:
@@ -190,6 +233,8 @@ def test_processes_that_write_at_once_all_succeed(url: str, open_database: Calla
         "import sys\n"
         "from storage_service import creation\n"
         "from storage_service.database import Database\n"
+        "from storage_service.sqlite import sqlite3\n"
+        f"sqlite3.sqlite_version_info = {sqlite3.sqlite_version_info}\n"
         "database = Database(sys.argv[1], busy_timeout_seconds=60)\n"
         "new = creation.NewGeneration('p', 'm', 1.0, 32000, 2)\n"
         "for _ in range(20):\n"
