@@ -51,9 +51,7 @@ def test_what_comes_out_of_a_decoder_stays_under_the_ceiling(tmp_path, signals, 
     samples, _ = soundfile.read(tmp_path / "a", dtype="float32")
     reference = libebur128(samples, RATE)
     assert result.file.peak_db <= -1.0
-    assert result.file.loudness.integrated_lufs == pytest.approx(
-        -14.0, abs=0.3
-    )
+    assert result.file.loudness.integrated_lufs == pytest.approx(-14.0, abs=0.3)
     assert reference.true_peak_dbtp <= -0.9
     assert result.file.loudness.integrated_lufs == pytest.approx(reference.integrated_lufs, abs=0.02)
     assert result.normalization.aim == Aim(-14.0, -1.0)
