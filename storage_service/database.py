@@ -75,7 +75,7 @@ def parse_url(url: str | URL) -> URL:
         return parsed.set(drivername="sqlite")
     # The URL itself stays out of the message: it may hold a password.
     raise FailedPrecondition(
-        "database_url: must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
+        "the database's URL (DGX_MUSIC_DATABASE_URL) must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
         reason="DATABASE_URL_INVALID",
         metadata={"field": "database_url"},
     )

@@ -68,8 +68,12 @@ def check_range(field: str, value: float, low: float, high: float, unit: str = "
     """A number from `low` to `high`; NaN is none."""
     if not low <= value <= high:
         suffix = f" {unit}" if unit else ""
-        limits = f"at least {low:g}{suffix}" if math.isinf(high) else f"{low:.12g} to {high:.12g}{suffix}"
+        limits = f"at least {low:g}{suffix}" if math.isinf(high) else f"{_number(low)} to {_number(high)}{suffix}"
         raise InvalidArgument(field, f"must be {limits}, not {value}")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def check_finite(field: str, value: float) -> None:
