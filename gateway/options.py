@@ -93,14 +93,6 @@ ContinueSeconds = Annotated[
 ]
 
 
-def refuse_existing(outputs: list[Path], force: bool) -> None:
-    """Raises CommandError where a file is there that may not be overwritten."""
-    from gateway.files import refuse_existing as refuse
-
-    if not force:
-        refuse(outputs)
-
-
 def run(job: Job, screen: Screen, needs: Needs = DATABASE, model_folder: Path | None = None) -> NoReturn:
     """Does the command's job where the services are, and ends it with the job's status."""
     from gateway.session import run as run_job

@@ -15,7 +15,7 @@ from dgx_music.export.v1.export_pb2 import GetWaveformRequest, GetWaveformRespon
 from dgx_music.storage.v1.storage_pb2 import Generation
 from export_service.loudness import SHORT_TERM_HOPS, LoudnessMeter, Series
 from gateway.failures import CommandError
-from gateway.files import refuse_existing
+from gateway.files import require_writable
 from gateway.screen import short
 from gateway.session import CALL_SECONDS, STREAM_SECONDS, Session
 from gateway.spectrogram import ROWS, Samples, Spectrogram
@@ -48,8 +48,7 @@ def require_drawable(path: Path, *, overwrite: bool) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise CommandError(f"--png needs matplotlib, which is not installed here; {INSTALL}") from error
-    if not overwrite:
-        refuse_existing([path], "--png")
+    require_writable([path], "--png", overwrite=overwrite)
 
 
 async def draw(session: Session, generation: Generation, path: Path) -> Path:

@@ -147,6 +147,10 @@ def test_a_restore_over_rows_asks_first(
     status, _, err = db("restore", copy)
     assert status == 1
     assert "Replace all that is in" in err
+    status, _, err = db("restore", f"{copy}.lost")  # Nothing to ask about.
+    assert status == 2
+    assert f"{copy}.lost" in err
+    assert "Replace" not in err
     assert db("restore", copy, "--yes")[0] == 0
     assert db("check")[0] == 0
 
