@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from service_runtime.errors import FailedPrecondition, ServiceError, Unavailable
+from service_runtime.extras import get_extra
 from service_runtime.failpoints import failpoint
 from storage_service.change import changes_of
 from storage_service.clock import add_clock
@@ -162,7 +163,7 @@ class Database:
             )
         except ModuleNotFoundError as error:
             raise FailedPrecondition(
-                "a Postgres database needs psycopg: pip install 'dgx-music[postgres]'", reason="POSTGRES_DRIVER_MISSING"
+                f"a Postgres database needs psycopg: {get_extra('postgres')}", reason="POSTGRES_DRIVER_MISSING"
             ) from error
         event.listen(engine, "connect", _prepare_postgres)
         event.listen(engine, "checkout", _check_postgres)
