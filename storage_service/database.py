@@ -82,6 +82,10 @@ def parse_url(url: str | URL) -> URL:
     )
 
 
+class DamagedDatabase(FailedPrecondition):
+    """The file is no database, or not all of it is any more."""
+
+
 class Database:
     """Connections to one database. Open one per process; `dispose`, or the end of a `with` block, closes them."""
 
@@ -260,6 +264,9 @@ def _translate(error: DBAPIError) -> ServiceError | None:
         code = getattr(original, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the low byte is the primary code
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            problem = f"the database is damaged: {original}; put a backup in its place: dgx-music db restore FILE"
+            return DamagedDatabase(problem, reason="DATABASE_DAMAGED")
         return _unavailable(f"the database can't be used: {original}") if code in _SQLITE_TRANSIENT else None
     if getattr(original, "sqlstate", None) == _POSTGRES_LOCK_TIMEOUT:
         return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
