@@ -21,21 +21,8 @@ MAX_MERGED_METADATA_BYTES = 64 * 1024
 """Of what updates may come to; there has to be room beside what a caller and a worker left."""
 MAX_SEED = 2**63 - 1
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters (Unicode category Cc) but tab and line feed."""
-
-
-def is_uuid(value: str) -> bool:
-    """Whether this is a UUID, in either case."""
-    return _UUID.fullmatch(value) is not None
-
-
-def check_uuid(field: str, value: str) -> str:
-    """The UUID in lower case."""
-    if not is_uuid(value):
-        raise InvalidArgument(field, f"must be a UUID such as 1b4e28ba-2fa1-41d2-883f-0016d3cca427, not {value[:60]!r}")
-    return value.lower()
 
 
 def check_prompt(field: str, text: str) -> None:

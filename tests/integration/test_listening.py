@@ -89,6 +89,12 @@ async def test_what_is_there_is_heard_however_short_the_wait(client):
     assert len(heard) == RATE
 
 
+async def test_an_id_may_be_in_upper_case(client):
+    generation_id = new_id()
+    await client.export(generation_id, music(1))
+    assert len(await client.hear(generation_id.upper())) == RATE
+
+
 @pytest.mark.parametrize("wait", [0.0, 0.05])
 async def test_nothing_to_hear(client, wait):
     async with refused("NOT_FOUND", "AUDIO_NOT_FOUND"):
