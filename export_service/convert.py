@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -25,6 +24,7 @@ from export_service.waveform import Waveform
 from service_runtime.errors import InvalidArgument
 from service_runtime.output_messages import FORMAT_NAMES
 from service_runtime.pcm import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
+from service_runtime.uuids import check_uuid
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -54,12 +54,7 @@ MARKS = {
 
 def to_generation_id(text: str, field: str = "generation_id") -> str:
     """A UUID in its canonical form, which alone ever becomes part of a path."""
-    try:
-        if str(uuid.UUID(text)) == text:
-            return text
-    except ValueError:
-        pass
-    raise InvalidArgument(field, f"must be a UUID like 123e4567-e89b-12d3-a456-426614174000, not {text[:50]!r}")
+    return check_uuid(field, text)
 
 
 def to_take(header: audio_pb2.AudioHeader, field: str) -> Take:

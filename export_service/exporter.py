@@ -92,22 +92,22 @@ class Exporter:
         """
         arrival = asyncio.Event()
         self._arrivals.setdefault(generation_id, set()).add(arrival)
+        until = asyncio.get_running_loop().time() + wait_seconds
         try:
-            async with asyncio.timeout(wait_seconds or None) as waiting:
-                while True:
-                    arrival.clear()
-                    found = await self._look(generation_id, level)
-                    if found is not None:
-                        return found
-                    if not wait_seconds:
-                        raise _no_audio(generation_id, "ask for it with wait_seconds, or check the id")
-                    if self._draining:
-                        raise Unavailable("the export service is going down", reason="DRAINING", retry_after_seconds=1)
-                    await arrival.wait()
-        except TimeoutError:
-            if not waiting.expired():
-                raise
-            raise _no_audio(generation_id, f"none began within {wait_seconds:g} s") from None
+            while True:
+                arrival.clear()
+                found = await self._look(generation_id, level)
+                if found is not None:
+                    return found
+                if not wait_seconds:
+                    raise _no_audio(generation_id, "ask for it with wait_seconds, or check the id")
+                if self._draining:
+                    raise Unavailable("the export service is going down", reason="DRAINING", retry_after_seconds=1)
+                try:
+                    async with asyncio.timeout_at(until):  # Only the waiting: what is there is found however slow.
+                        await arrival.wait()
+                except TimeoutError:
+                    raise _no_audio(generation_id, f"none began within {wait_seconds:g} s") from None
         finally:
             self._arrivals[generation_id].discard(arrival)
             if not self._arrivals[generation_id]:

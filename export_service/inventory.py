@@ -21,8 +21,7 @@ from export_service.library import CLIPS, DAYS, OUTPUTS
 from export_service.render import RENDERS
 from service_runtime.errors import InvalidArgument
 from service_runtime.output import FileFormat
-
-DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
+from service_runtime.paging import Page
 
 
 class Kind(StrEnum):
@@ -66,21 +65,6 @@ class Contents:
     sample_rate_hz: int
     channels: int
     frames: int
-
-
-@dataclass(frozen=True)
-class Page:
-    """Which page of a list: how many files, and the token that the page before gave."""
-
-    size: int = 0
-    token: str = ""
-
-    @property
-    def limit(self) -> int:
-        """Files to give. InvalidArgument if the size is negative."""
-        if self.size < 0:
-            raise InvalidArgument("page_size", f"must be 0 (for {DEFAULT_PAGE_SIZE}) or more, not {self.size}")
-        return min(self.size, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE
 
 
 class Inventory:

@@ -13,8 +13,8 @@ from typing import BinaryIO
 from export_service.sink import Sink
 from export_service.tags import FileTags
 from service_runtime.errors import FailedPrecondition
+from service_runtime.extras import get_extra
 
-INSTALL = "pip install 'dgx-music[c2pa]'"
 CERTIFICATE, KEY = "DGX_MUSIC_C2PA_CERTIFICATE", "DGX_MUSIC_C2PA_PRIVATE_KEY"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 MEDIA_TYPES = {"WAV": "audio/wav", "FLAC": "audio/flac", "MP3": "audio/mpeg"}
@@ -45,7 +45,7 @@ class Signer:
         try:
             import c2pa
         except ImportError:
-            raise _refused(f"{CERTIFICATE} needs the extra c2pa: {INSTALL}", "C2PA_NOT_INSTALLED") from None
+            raise _refused(f"{CERTIFICATE} needs the extra c2pa: {get_extra('c2pa')}", "C2PA_NOT_INSTALLED") from None
         self._c2pa = c2pa
         chain, key = _read(CERTIFICATE, certificate), _read(KEY, private_key)
         try:

@@ -16,7 +16,7 @@ from export_service.conversion import converted
 from export_service.disk import disk_errors
 from export_service.download import download
 from export_service.exporter import Exporter
-from export_service.inventory import Page, contents
+from export_service.inventory import contents
 from export_service.listening import FinalAudio, LiveAudio
 from export_service.normalization import Aim
 from export_service.provenance import Signer
@@ -28,6 +28,7 @@ from export_service.upload import Upload, file_data
 from export_service.verification import verify
 from export_service.waveform import waveform
 from service_runtime.output_messages import options_of
+from service_runtime.paging import Page
 from service_runtime.pcm import PcmWriter
 from service_runtime.telemetry import get_logger
 

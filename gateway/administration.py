@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.failures import BAD_INPUT, CommandError
+from gateway.failures import CommandError
+from gateway.files import require_writable
 from gateway.serving import owned, settings_of
 from service_runtime.telemetry import configure_logging
 from storage_service import backup, maintenance, schema
@@ -50,8 +51,8 @@ def back_up(data_dir: Path | None, path: Path | None, *, overwrite: bool) -> str
             suffix = "db" if database.is_sqlite else "dump"
             path = folder / BACKUPS / f"dgx_music-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
-        elif path.exists() and not overwrite:
-            raise CommandError(f"{path} is there already; --force overwrites it", BAD_INPUT)
+        else:
+            require_writable([path], "FILE", overwrite=overwrite)
         backup.back_up(database, path)
         return f"backed up to {path.absolute()}, {path.stat().st_size / 1e6:.1f} MB"
 

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     except UnicodeEncodeError:
         return _fail("error: the arguments are not valid UTF-8", 2)
     except TyperException as error:
-        return _fail(f"error: {error.format_message()}; --help tells more", error.exit_code)
+        return _fail(f"error: {error.format_message().rstrip('.')}; --help tells more", error.exit_code)
     except typer.Abort:
         return _fail("error: nothing was done", 1)
     except Exception as error:
@@ -73,13 +73,14 @@ def _global_options_first(arguments: Sequence[str]) -> list[str]:
     others: list[str] = []
     left = iter(arguments)
     for argument in left:
-        name, _, value = argument.partition("=")
         if argument == "--":
             others += [argument, *left]
-        elif name not in EVERYWHERE:
+        elif argument.partition("=")[0] not in EVERYWHERE:
             others.append(argument)
-        elif name == "--data-dir" and not value:
+        elif argument == "--data-dir":
             first += [argument, *islice(left, 1)]
         else:
             first.append(argument)
+    if "" in first or "--data-dir=" in first:
+        raise typer.BadParameter("--data-dir: is empty; name a folder")  # As a path it would be the current one.
     return [*first, *others]

@@ -29,7 +29,6 @@ from gateway.options import (
     TopK,
     TopP,
     Yes,
-    refuse_existing,
     run,
     screen_of,
 )
@@ -109,14 +108,14 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Make music from a text. Ctrl-C cancels it."""
-    from gateway import continuing, finishing, making
+    from gateway import continuing, files, finishing, making
 
     if detach and output is not None:
         raise typer.BadParameter("--detach does not wait for the file that --output would save")
     if seed is not None and seed + count - 1 > MAX_SEED:
         raise typer.BadParameter(f"--seed: with --count {count} at most {MAX_SEED - count + 1}")
     outputs = making.output_names(output, count)
-    refuse_existing(outputs, force)
+    files.require_writable(outputs, overwrite=force)
     screen = screen_of(as_json)
     name, folder = making.which_model(model)
     sampling = making.sampling_of(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance)
@@ -215,10 +214,10 @@ def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None
 @app.command()
 def download(generation_id: Id, output: Output = None, force: Force = False) -> None:
     """Save a finished generation's file, under its own name in this folder without -o."""
-    from gateway import looking
+    from gateway import files, looking
 
     if output is not None:
-        refuse_existing([output], force)
+        files.require_writable([output], overwrite=force)
     screen = screen_of()
     run(lambda session: looking.save(session, screen, generation_id, output, overwrite=force), screen, LIBRARY)
 
@@ -236,10 +235,10 @@ def render(
     as_json: AsJson = False,
 ) -> None:
     """Make a finished generation's file once more in another form. Without --loudness it is as loud as the first."""
-    from gateway import finishing
+    from gateway import files, finishing
 
     if output is not None:
-        refuse_existing([output], force)
+        files.require_writable([output], overwrite=force)
     screen = screen_of(as_json)
     options = finishing.options_of(format_, sample_rate, channels, loudness, ceiling, output)
     run(lambda session: finishing.render(session, screen, generation_id, options, output), screen, LIBRARY)

@@ -74,7 +74,9 @@ def backup(
 
 
 @app.command()
-def restore(file: Annotated[Path, typer.Argument(help="What `db backup` made.")], yes: Yes = False) -> None:
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `db backup` made.", exists=True, dir_okay=False)], yes: Yes = False
+) -> None:
     """Put a backup in the database's place. Until it is there whole, the old one stays."""
     from gateway import administration
 

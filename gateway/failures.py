@@ -27,6 +27,12 @@ ARGUMENTS = {
     "continuation.source_id": "--continue",
     "continuation.seconds": "--continue-seconds",
     "data": "--continue",
+    "output.format": "--format",
+    "output.sample_rate_hz": "--sample-rate",
+    "output.channels": "--channels",
+    "output.target_lufs": "--loudness",
+    "output.ceiling_dbtp": "--ceiling",
+    "priority": "--priority",
     "page_size": "--limit",
     "prompt_contains": "--search",
     "text_contains": "--search",
@@ -56,7 +62,7 @@ def explain(error: Exception) -> tuple[str, int]:
         case CommandError():
             line, status = str(error), error.exit_status
         case InvalidArgument():
-            line, status = f"{ARGUMENTS.get(error.field or '', error.field)}: {error.problem}", BAD_INPUT
+            line, status = f"{_argument(error.field or '')}: {error.problem}", BAD_INPUT
         case ServiceError():
             line, status = error.message, FAILURE
         case grpc.aio.AioRpcError():
@@ -68,10 +74,15 @@ def explain(error: Exception) -> tuple[str, int]:
     return " ".join(line.split()), status
 
 
+def _argument(field: str) -> str:
+    """What sets the field on the command line, also one of a list; else the field."""
+    return ARGUMENTS.get(field.rpartition("].")[2], field)
+
+
 def _refused(error: grpc.aio.AioRpcError) -> tuple[str, int]:
     failure = read_failure(error)
     if failure.violations:
-        found = (f"{ARGUMENTS.get(field, field)}: {problem}" for field, problem in failure.violations.items())
+        found = (f"{_argument(field)}: {problem}" for field, problem in failure.violations.items())
         return "; ".join(found), BAD_INPUT
     match failure.code:
         case grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -12,12 +12,16 @@ from gateway.failures import BAD_INPUT, CommandError
 from gateway.session import STREAM_SECONDS, Session
 
 
-def refuse_existing(paths: Iterable[Path], option: str = "--output") -> None:
-    """Raises CommandError where one can't be written without overwriting."""
+def require_writable(paths: Iterable[Path], option: str = "--output", *, overwrite: bool) -> None:
+    """Raises CommandError where one can't be: there is no folder for it, it is no file, or `overwrite` would have to
+    be."""
     for path in paths:
         if not path.parent.is_dir():
             raise CommandError(f"{option}: there is no folder {path.parent}", BAD_INPUT)
-        if path.exists():
+        if path.exists() and not path.is_file():
+            # A rename would put the file in a device's place, for everybody.
+            raise CommandError(f"{option}: {path} is no file", BAD_INPUT)
+        if path.exists() and not overwrite:
             raise CommandError(f"{option}: {path} is there already; --force overwrites it", BAD_INPUT)
 
 
@@ -35,8 +39,7 @@ async def download(
     try:
         first = await anext(aiter(call))
         path = path or Path(Path(first.file_name).name)
-        if not overwrite:
-            refuse_existing([path])
+        require_writable([path], overwrite=overwrite)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.
             await asyncio.to_thread(file.write, first.data)

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import grpc
+import grpc.aio
+
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest, StreamAudioResponse
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
@@ -23,19 +26,29 @@ async def listen(
     request: StreamAudioRequest,
 ) -> AsyncGenerator[StreamAudioResponse, None]:
     """The audio as export serves it, and beside it an eye on the generation at storage: without that, a listener to
-    one that fails or is cancelled before its first frame would wait in vain.
+    one that fails or is cancelled before its first frame would wait in vain. What storage does not know, a clip, is
+    there or not.
 
     Raises NotFound for an unknown id at once, FailedPrecondition once the generation has failed or is cancelled.
     """
-    if request.wait_seconds == 0:
-        request.wait_seconds = LONGEST_WAIT_SECONDS
+    waiting = StreamAudioRequest()
+    waiting.CopyFrom(request)
+    waiting.wait_seconds = request.wait_seconds or LONGEST_WAIT_SECONDS
     async with (
         aclosing(
             storage.stream(storage.stub.WatchGeneration, WatchGenerationRequest(id=request.generation_id))
         ) as states,
-        aclosing(export.stream(export.stub.StreamAudio, request)) as audio,
+        aclosing(export.stream(export.stub.StreamAudio, waiting)) as audio,
     ):
-        first = (await anext(states)).generation
+        try:
+            first = (await anext(states)).generation
+        except grpc.aio.AioRpcError as unknown:
+            if unknown.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            async with aclosing(_clip(export, request, unknown)) as parts:
+                async for heard in parts:
+                    yield heard
+            return
         _refuse_broken(first)
         completed = asyncio.ensure_future(_until_completed(first, states))
         part: asyncio.Future[StreamAudioResponse | None] | None = None
@@ -55,6 +68,22 @@ async def listen(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _clip(
+    export: Upstream[export_pb2_grpc.ExportServiceAsyncStub], request: StreamAudioRequest, unknown: Exception
+) -> AsyncGenerator[StreamAudioResponse, None]:
+    """The audio that is there now; raises `unknown` where there is none."""
+    request.wait_seconds = 0.0
+    async with aclosing(export.stream(export.stub.StreamAudio, request)) as audio:
+        try:
+            yield await anext(audio)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise unknown from error
+            raise
+        async for response in audio:
+            yield response
 
 
 async def _until_completed(first: Generation, states: AsyncGenerator[WatchGenerationResponse, None]) -> None:

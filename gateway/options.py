@@ -48,7 +48,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the contract's messa
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows to print.")]
 Search = Annotated[str, typer.Option("--search", help="Only prompts that contain this text.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Save the file here too.", show_default=False)]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Save a copy of the file here.", show_default=False)
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file given by -o.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Print the id and do not wait; needs a running server.")]
 
@@ -91,14 +93,6 @@ ContinueSeconds = Annotated[
     float | None,
     typer.Option(help="How much of that end to go on from, 0.5 to 25. Default: 10.", show_default=False),
 ]
-
-
-def refuse_existing(outputs: list[Path], force: bool) -> None:
-    """Raises CommandError where a file is there that may not be overwritten."""
-    from gateway.files import refuse_existing as refuse
-
-    if not force:
-        refuse(outputs)
 
 
 def run(job: Job, screen: Screen, needs: Needs = DATABASE, model_folder: Path | None = None) -> NoReturn:

@@ -15,13 +15,13 @@ from dgx_music.export.v1.export_pb2 import GetWaveformRequest, GetWaveformRespon
 from dgx_music.storage.v1.storage_pb2 import Generation
 from export_service.loudness import SHORT_TERM_HOPS, LoudnessMeter, Series
 from gateway.failures import CommandError
-from gateway.files import refuse_existing
+from gateway.files import require_writable
 from gateway.screen import short
 from gateway.session import CALL_SECONDS, STREAM_SECONDS, Session
 from gateway.spectrogram import ROWS, Samples, Spectrogram
+from service_runtime.extras import get_extra
 from service_runtime.pcm import BYTES_PER_SAMPLE, PcmReader
 
-INSTALL = "pip install 'dgx-music[pictures]'"
 POINTS = 1200
 FRAMES_AT_ONCE = 65_536
 INCHES, DOTS_PER_INCH = (12.8, 9.6), 100
@@ -47,9 +47,8 @@ def require_drawable(path: Path, *, overwrite: bool) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise CommandError(f"--png needs matplotlib, which is not installed here; {INSTALL}") from error
-    if not overwrite:
-        refuse_existing([path], "--png")
+        raise CommandError(f"--png needs matplotlib, which is not installed here; {get_extra('pictures')}") from error
+    require_writable([path], "--png", overwrite=overwrite)
 
 
 async def draw(session: Session, generation: Generation, path: Path) -> Path:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from gateway.failures import BAD_INPUT, CommandError
 from gateway.screen import Screen, escaped
-from generation_service.diagnosis import INSTALL
 from generation_service.installed import PUBLISHED
+from service_runtime.extras import get_extra
 
 OWNER = "facebook"
 CHECKPOINT = ("state_dict.bin", "compression_state_dict.bin")
@@ -172,7 +172,7 @@ def _repository_folder(repository: str) -> Path:
         from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError as error:
         raise CommandError(
-            f"the Hugging Face hub needs {error.name}, which is not installed here; {INSTALL}"
+            f"the Hugging Face hub needs {error.name}, which is not installed here; {get_extra('musicgen')}"
         ) from error
     if not sys.stderr.isatty():
         disable_progress_bars()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterable
 from datetime import UTC
@@ -31,12 +32,19 @@ TIMES_REAL_TIME = "\u00d7 real time"
 STATE_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan"}
 
 
+class StandardOutput(Console):
+    """Standard output. Rich exits where nobody reads it any more, which would tear down the event loop as it runs."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "nobody reads what is printed")
+
+
 class Screen:
     """Standard output and standard error of one command. With `as_json` only messages go to standard output."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED)
+        self.out = StandardOutput(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     @property

@@ -24,6 +24,8 @@ from dgx_music.storage.v1.storage_pb2 import (
     ListGenerationsRequest,
 )
 from gateway.upstream import Upstream
+from service_runtime.errors import InvalidArgument
+from service_runtime.status import read_failure
 
 PAGE = 200
 """Generations that are asked for at a time."""
@@ -49,10 +51,9 @@ async def _expected(
     storage: Upstream[storage_pb2_grpc.StorageServiceAsyncStub], request: VerifyFilesRequest
 ) -> AsyncGenerator[list[ExpectedFile], None]:
     if request.files:
-        for file in request.files:
+        for index, file in enumerate(request.files):
             if not file.file_sha256:
-                found = await storage.ask(storage.stub.GetGeneration, GetGenerationRequest(id=file.generation_id))
-                file.file_sha256 = _sha256(found.generation)
+                file.file_sha256 = _sha256(await _generation(storage, file.generation_id, index))
         yield list(request.files)
         return
     pages = ListGenerationsRequest(states=[GENERATION_STATE_COMPLETED], page_size=PAGE)
@@ -63,6 +64,18 @@ async def _expected(
         pages.page_token = page.next_page_token
         if not pages.page_token:
             return
+
+
+async def _generation(
+    storage: Upstream[storage_pb2_grpc.StorageServiceAsyncStub], generation_id: str, index: int
+) -> Generation:
+    try:
+        found = await storage.ask(storage.stub.GetGeneration, GetGenerationRequest(id=generation_id))
+    except grpc.aio.AioRpcError as error:
+        if problem := read_failure(error).violations.get("id"):
+            raise InvalidArgument(f"files[{index}].generation_id", problem) from error
+        raise
+    return found.generation
 
 
 def _sha256(generation: Generation) -> str:

@@ -13,8 +13,9 @@ from typing import Literal
 from generation_service.config import GenerationSettings
 from generation_service.installed import PUBLISHED, installed_models
 from service_runtime.errors import ServiceError
+from service_runtime.extras import get_extra, pip_install
 
-INSTALL = "pip install 'dgx-music[musicgen]'"
+INSTALL = get_extra("musicgen")
 LIBRARIES = ("transformers", "sentencepiece", "safetensors", "huggingface_hub")
 """What MusicGen needs beside torch."""
 GET_TEXT_ENCODER = 'hf download t5-base --exclude "*.bin" "*.h5" "*.msgpack" "*.ot"'
@@ -82,7 +83,8 @@ def _torch(settings: GenerationSettings) -> Iterator[Finding]:
     cpu = f"CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {_memory_bytes() / 2**30:.1f} GiB"
     advice = ""
     if NVIDIA_DEVICE.exists() and not torch.version.cuda:
-        advice = "this torch can't use the NVIDIA GPU here: pip install --force-reinstall torch==2.13.0 from PyPI"
+        again = pip_install("--force-reinstall", "torch==2.13.0")
+        advice = f"this torch can't use the NVIDIA GPU here: {again} from PyPI"
     elif NVIDIA_DEVICE.exists():
         advice = (
             f"torch does not find the NVIDIA GPU here: its driver has to know CUDA {torch.version.cuda}, nvidia-smi"

@@ -14,6 +14,7 @@ from generation_service.model import Model, ModelInfo
 from generation_service.registry import KnownModel, ModelCatalog, ModelEntry
 from generation_service.sketch import Sketch
 from service_runtime.errors import FailedPrecondition
+from service_runtime.extras import get_extra
 
 if TYPE_CHECKING:
     from generation_service.musicgen.loading import FoundModel
@@ -153,6 +154,6 @@ def _written_at(folder: Path) -> int:
 
 def _torch_missing(error: ImportError) -> FailedPrecondition:
     return FailedPrecondition(
-        f"MusicGen needs torch, which can't be imported here ({error}); pip install 'dgx-music[musicgen]'",
+        f"MusicGen needs torch, which can't be imported here ({error}); {get_extra('musicgen')}",
         reason="TORCH_MISSING",
     )

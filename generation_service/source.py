@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import grpc
@@ -17,6 +16,7 @@ from generation_service.registry import ModelCatalog
 from service_runtime.deadlines import time_left
 from service_runtime.errors import DataLoss, InvalidArgument, ServiceError
 from service_runtime.pcm import PcmReader
+from service_runtime.uuids import check_uuid
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 25.0
 DEFAULT_SECONDS = 10.0
@@ -38,7 +38,7 @@ async def prompt_audio(
     if not info.can_continue:
         raise InvalidArgument("continuation", f"model {info.name!r} can't continue audio; {await _who_can(catalog)}")
     request = export_pb2.StreamAudioRequest(
-        generation_id=_source_id(continuation),
+        generation_id=check_uuid("continuation.source_id", continuation.source_id),
         level=audio_pb2.AUDIO_LEVEL_FINAL,
         sample_rate_hz=info.sample_rate_hz,
         channels=info.channels,
@@ -75,14 +75,6 @@ async def _received(call: grpc.aio.UnaryStreamCall[Any, export_pb2.StreamAudioRe
     if reader is None or not is_whole:
         raise DataLoss("the audio to go on from broke off", reason="SOURCE_BROKE_OFF")
     return np.frombuffer(pcm, "<f4").astype(np.float32, copy=False).reshape(-1, reader.header.channels)
-
-
-def _source_id(continuation: generation_pb2.Continuation) -> str:
-    try:
-        return str(uuid.UUID(continuation.source_id))
-    except ValueError:
-        wrong = continuation.source_id[:60]
-        raise InvalidArgument("continuation.source_id", f"must be a UUID, not {wrong!r}") from None
 
 
 def _seconds(continuation: generation_pb2.Continuation) -> float:

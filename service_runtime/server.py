@@ -202,7 +202,10 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
         raise _address_taken(address) from error
     if address.startswith(UNIX_PREFIX):
         return address
-    return f"{address.rpartition(':')[0]}:{port}"
+    host, _, asked = address.rpartition(":")
+    if asked not in ("0", str(port)):
+        raise _address_taken(address)  # gRPC takes 65537 for 1.
+    return f"{host}:{port}"
 
 
 def _answers(path: str) -> bool:

@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol, TextIO
 
 import structlog
 
+from service_runtime.errors import FailedPrecondition
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -111,7 +113,15 @@ def metrics_endpoint(port: int | None) -> Iterator[Observer | None]:
             for gauge in self._measure():
                 yield GaugeMetricFamily(f"dgx_music_{gauge.name}", gauge.help, value=gauge.value)
 
-    server, thread = start_http_server(port, LOOPBACK, registry=registry)
+    try:
+        server, thread = start_http_server(port, LOOPBACK, registry=registry)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"can't serve metrics on {LOOPBACK}:{port}: {error.strerror}; "
+            "choose another port by DGX_MUSIC_METRICS_PORT",
+            reason="ADDRESS_TAKEN",
+            metadata={"address": f"{LOOPBACK}:{port}"},
+        ) from error
     get_logger(__name__).info("metrics", address=f"http://{LOOPBACK}:{server.server_port}/metrics")
     try:
         yield Metrics()

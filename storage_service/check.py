@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from storage_service import prompts, schema
 from storage_service.counts import differences
-from storage_service.database import Database
+from storage_service.database import DamagedDatabase, Database
 from storage_service.models import Generation, Prompt
 from storage_service.states import FINISHED, GenerationStage, GenerationStatus
 
@@ -59,7 +59,9 @@ def walk(database: Database) -> Iterator[Finding]:
             yield from _prompts(database)
             yield from _uses(database)
             yield from _counts(database)
-    except DatabaseError as error:  # A damaged file may not even bear to be looked at.
+    except DamagedDatabase as error:  # It may not even bear to be looked at.
+        yield Finding("database", error.message)
+    except DatabaseError as error:
         yield Finding("database", f"can't be read: {str(error.orig).partition(chr(10))[0]}")
 
 

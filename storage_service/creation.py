@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, make_transient_to_detached
 
 from service_runtime.errors import InvalidArgument
 from service_runtime.output import OutputOptions
+from service_runtime.uuids import check_uuid
 from storage_service import prompts, queue
 from storage_service.change import CHANNEL, Change, announcement, note
 from storage_service.clock import now
@@ -23,7 +24,7 @@ from storage_service.models import Generation, draw_seed
 from storage_service.sampling import Sampling, check_sampling
 from storage_service.states import GenerationStatus
 from storage_service.upsert import dialect_of, insert_into
-from storage_service.validation import MAX_SEED, check_metadata, check_name, check_prompt, check_range, check_uuid
+from storage_service.validation import MAX_SEED, check_metadata, check_name, check_prompt, check_range
 
 MAX_ATTEMPTS = (1, 20)
 """The fewest and the most attempts that may be asked for."""

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from service_runtime.errors import FailedPrecondition, ServiceError, Unavailable
+from service_runtime.extras import get_extra
 from service_runtime.failpoints import failpoint
 from storage_service.change import changes_of
 from storage_service.clock import add_clock
@@ -63,10 +64,14 @@ def parse_url(url: str | URL) -> URL:
         return parsed.set(drivername="sqlite")
     # The URL itself stays out of the message: it may hold a password.
     raise FailedPrecondition(
-        "database_url: must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
+        "the database's URL (DGX_MUSIC_DATABASE_URL) must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
         reason="DATABASE_URL_INVALID",
         metadata={"field": "database_url"},
     )
+
+
+class DamagedDatabase(FailedPrecondition):
+    """The file is no database, or not all of it is any more."""
 
 
 class Database:
@@ -152,7 +157,7 @@ class Database:
             )
         except ModuleNotFoundError as error:
             raise FailedPrecondition(
-                "a Postgres database needs psycopg: pip install 'dgx-music[postgres]'", reason="POSTGRES_DRIVER_MISSING"
+                f"a Postgres database needs psycopg: {get_extra('postgres')}", reason="POSTGRES_DRIVER_MISSING"
             ) from error
         event.listen(engine, "connect", _prepare_postgres)
         event.listen(engine, "checkout", _check_postgres)
@@ -240,6 +245,9 @@ def _translate(error: DBAPIError) -> ServiceError | None:
         code = error_code(original)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            problem = f"the database is damaged: {original}; put a backup in its place: dgx-music db restore FILE"
+            return DamagedDatabase(problem, reason="DATABASE_DAMAGED")
         return _unavailable(f"the database can't be used: {original}") if code in _SQLITE_TRANSIENT else None
     if getattr(original, "sqlstate", None) == _POSTGRES_LOCK_TIMEOUT:
         return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")

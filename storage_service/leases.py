@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from service_runtime.errors import Aborted, InvalidArgument, ServiceError
+from service_runtime.uuids import check_uuid
 from storage_service import queue
 from storage_service.change import Change, note
 from storage_service.clock import later, now
@@ -41,7 +42,6 @@ from storage_service.validation import (
     check_name,
     check_range,
     check_text,
-    check_uuid,
 )
 
 LEASE_SECONDS = (1.0, 3600.0)

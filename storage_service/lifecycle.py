@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from service_runtime.errors import NotFound
+from service_runtime.uuids import check_uuid
 from storage_service.change import Change, note
 from storage_service.clock import now
 from storage_service.merge_patch import merge_patch
 from storage_service.models import FINAL, RETURNED_ROW_WINS, Generation
 from storage_service.states import CANCEL, DELETABLE, RETRY, GenerationStatus, Transition, illegal_transition
-from storage_service.validation import MAX_MERGED_METADATA_BYTES, check_metadata, check_uuid
+from storage_service.validation import MAX_MERGED_METADATA_BYTES, check_metadata
 
 MAX_BACKOFF_DOUBLINGS = 6
 """A failed attempt is followed by 1 s of waiting, the next by 2 s, then 4 s … and no more than 64 s."""

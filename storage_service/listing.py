@@ -20,12 +20,11 @@ from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service_runtime.errors import InvalidArgument
+from service_runtime.paging import Page
+from service_runtime.uuids import check_uuid
 from storage_service.models import Generation, Prompt
 from storage_service.states import GenerationStatus
-from storage_service.validation import MAX_PROMPT_CHARACTERS, check_name, check_text, check_uuid
-
-DEFAULT_PAGE_SIZE = 50
-MAX_PAGE_SIZE = 1000
+from storage_service.validation import MAX_PROMPT_CHARACTERS, check_name, check_text
 
 
 class PromptOrder(StrEnum):
@@ -33,21 +32,6 @@ class PromptOrder(StrEnum):
 
     MOST_USED = "most_used"
     MOST_RECENT = "most_recent"
-
-
-@dataclass(frozen=True)
-class Page:
-    """Which page of a list: how many rows, and the token that the page before gave."""
-
-    size: int = 0
-    token: str = ""
-
-    @property
-    def limit(self) -> int:
-        """Rows to give. InvalidArgument if the size is negative."""
-        if self.size < 0:
-            raise InvalidArgument("page_size", f"must be 0 (for {DEFAULT_PAGE_SIZE}) or more, not {self.size}")
-        return min(self.size, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
 from storage_service.base import Base
-from storage_service.database import Database
+from storage_service.database import DamagedDatabase, Database
 from storage_service.models import Generation, Prompt
 
 
@@ -41,5 +41,5 @@ def has_rows(database: Database) -> bool:
                 for model in (Generation, Prompt)
                 if model.__tablename__ in tables
             )
-    except DatabaseError:
+    except (DatabaseError, DamagedDatabase):
         return True

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.errors import NotFound
+from service_runtime.paging import Page
 from service_runtime.telemetry import get_logger
 from storage_service import convert, creation, leases, lifecycle, listing, prompts
-from storage_service.listing import Page
 from storage_service.statistics import statistics
 from storage_service.store import Store
 from storage_service.validation import check_prompt

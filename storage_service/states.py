@@ -68,9 +68,9 @@ def illegal_transition(
     generation_id: str, action: str, current: GenerationStatus, allowed: frozenset[GenerationStatus]
 ) -> FailedPrecondition:
     """The error of an `action` on a generation that is in state `current`, where only `allowed` would do."""
-    names = ", ".join(status.name for status in GenerationStatus if status in allowed)
+    names = [status.name for status in GenerationStatus if status in allowed]
     return FailedPrecondition(
-        f"cannot {action} generation {generation_id}: it is {current.name}, and would have to be {names}",
+        f"cannot {action} generation {generation_id}: it is {current.name}, and would have to be {' or '.join(names)}",
         reason="ILLEGAL_TRANSITION",
-        metadata={"generation_id": generation_id, "current_state": current.name, "allowed_states": names},
+        metadata={"generation_id": generation_id, "current_state": current.name, "allowed_states": ", ".join(names)},
     )

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from service_runtime.errors import NotFound, Unavailable
+from service_runtime.uuids import check_uuid
 from storage_service import leases, lifecycle, schema
 from storage_service.broadcast import listen
 from storage_service.change import changes_of, send_as
@@ -19,7 +20,7 @@ from storage_service.config import StorageSettings
 from storage_service.database import RETRY_AFTER_SECONDS, Database
 from storage_service.models import Generation
 from storage_service.notifier import Notifier
-from storage_service.validation import check_range, check_uuid
+from storage_service.validation import check_range
 
 T = TypeVar("T")
 

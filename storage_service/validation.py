@@ -21,21 +21,8 @@ MAX_MERGED_METADATA_BYTES = 64 * 1024
 """Of what updates may come to; there has to be room beside what a caller and a worker left."""
 MAX_SEED = 2**63 - 1
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters (Unicode category Cc) but tab and line feed."""
-
-
-def is_uuid(value: str) -> bool:
-    """Whether this is a UUID, in either case."""
-    return _UUID.fullmatch(value) is not None
-
-
-def check_uuid(field: str, value: str) -> str:
-    """The UUID in lower case."""
-    if not is_uuid(value):
-        raise InvalidArgument(field, f"must be a UUID such as 1b4e28ba-2fa1-41d2-883f-0016d3cca427, not {value[:60]!r}")
-    return value.lower()
 
 
 def check_prompt(field: str, text: str) -> None:
@@ -68,8 +55,12 @@ def check_range(field: str, value: float, low: float, high: float, unit: str = "
     """A number from `low` to `high`; NaN is none."""
     if not low <= value <= high:
         suffix = f" {unit}" if unit else ""
-        limits = f"at least {low:g}{suffix}" if math.isinf(high) else f"{low:.12g} to {high:.12g}{suffix}"
+        limits = f"at least {low:g}{suffix}" if math.isinf(high) else f"{_number(low)} to {_number(high)}{suffix}"
         raise InvalidArgument(field, f"must be {limits}, not {value}")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def check_finite(field: str, value: float) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from generation_service.musicgen.checkpoint import Checkpoint, refuse
 from generation_service.musicgen.config import LmConfig
 from service_runtime.errors import FailedPrecondition
+from service_runtime.extras import get_extra
 
 
 class TextConditioner:
@@ -52,7 +53,7 @@ def _load_t5(name: str) -> tuple[Any, Any]:
         from transformers.utils import logging
     except ImportError as error:
         raise FailedPrecondition(
-            f"MusicGen reads prompts by transformers, which is not installed ({error}); pip install transformers",
+            f"MusicGen reads prompts by transformers, which is not installed ({error}); {get_extra('musicgen')}",
             reason="TRANSFORMERS_MISSING",
         ) from error
     quiet: Any = logging  # Otherwise it draws progress bars into the server's log.

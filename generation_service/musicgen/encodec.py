@@ -6,8 +6,6 @@ A stereo MusicGen model uses the same mono codec twice: its codebooks are interl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -88,27 +86,6 @@ class StreamingDecoder:
     def finish(self) -> FloatArray:
         """The stream ends here: the samples held back, [frames, channels]."""
         return self.push(torch.zeros(self._channels * self._codec.config.codebooks, 0, dtype=torch.int64), is_last=True)
-
-    @staticmethod
-    def push_together(decoders: Sequence[StreamingDecoder], codes: Sequence[Tensor]) -> list[FloatArray]:
-        """Push to several streams of one codec, n frames to each, as one batch: its weights are read once for all.
-
-        The samples are those of `push`, but for rounding (1e-6). A stream that still waits for its first samples is
-        pushed by itself.
-        """
-        samples: dict[int, FloatArray] = {}
-        together = [index for index, decoder in enumerate(decoders) if decoder._memory.is_steady]
-        for index in set(range(len(decoders))) - set(together):
-            samples[index] = decoders[index].push(codes[index])
-        if together:
-            rows = [decoders[index]._to_rows(codes[index]) for index in together]  # each [channels, K, n]
-            memories, sizes = [decoders[index]._memory for index in together], [len(row) for row in rows]
-            memory = Memory.join(memories)
-            audio = decoders[together[0]]._codec.decode_rows(torch.cat(rows), memory)
-            memory.split(memories, sizes)
-            for index, part in zip(together, torch.split(audio, sizes), strict=True):
-                samples[index] = _to_samples(part)
-        return [samples[index] for index in range(len(decoders))]
 
     def _to_rows(self, codes: Tensor) -> Tensor:
         """[K channels, n] → [channels, K, n]."""

@@ -9,7 +9,7 @@ Source of what they compute: audiocraft 1.3.0, `modules/conv.py`. Weight norm is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -32,25 +32,6 @@ class Memory:
         """State of layers that have begun."""
         self.is_last = False
         """The piece being pushed ends the stream."""
-
-    @property
-    def is_steady(self) -> bool:
-        """Every layer has begun: from here on all streams keep as much, and can be joined."""
-        return bool(self.tails) and not self.pending
-
-    @staticmethod
-    def join(memories: Sequence[Memory]) -> Memory:
-        """One memory of several steady streams, their rows stacked."""
-        joined = Memory()
-        for layer in memories[0].tails:
-            joined.tails[layer] = torch.cat([memory.tails[layer] for memory in memories])
-        return joined
-
-    def split(self, memories: Sequence[Memory], rows: Sequence[int]) -> None:
-        """Give each stream its rows back."""
-        for layer, tail in self.tails.items():
-            for memory, part in zip(memories, torch.split(tail, list(rows)), strict=True):
-                memory.tails[layer] = part
 
 
 class Layer(nn.Module):

@@ -126,7 +126,7 @@ def test_a_file_as_asked_for_and_once_more_in_another_form(shell: Shell, tmp_pat
     answer = json.loads(shell.run("render", told["id"], "--format", "mp3", "--json").stdout)
     assert answer["file"]["format"] == "FILE_FORMAT_MP3"
 
-    assert "output.sample_rate_hz: OGG_OPUS can't have 44100 Hz" in shell.error(
+    assert "--sample-rate: OGG_OPUS can't have 44100 Hz" in shell.error(
         "render", told["id"], "--format", "opus", "--sample-rate", "44100", status=2
     )
     assert "--loudness: 'loud'" in shell.error("generate", "techno", "--loudness", "loud", status=2)
@@ -188,6 +188,13 @@ def test_figures_prompts_and_models(served: Shell) -> None:
         (("generate", "x", "--seed", "-1"), "--seed"),
         (("generate", "x", "--seed", str(2**63 - 1), "--count", "2"), "--seed: "),
         (("generate", "x", "-o", "/nowhere/at/all.wav"), "--output: "),
+        (("generate", "x", "-o", "/nowhere/at/all.wav", "--force"), "--output: "),
+        (("generate", "x", "--sample-rate", "7"), "--sample-rate: "),
+        (("generate", "x", "--loudness", "nan"), "--loudness: "),
+        (("generate", "x", "--ceiling", "3"), "--ceiling: "),
+        (("list", "--data-dir="), "--data-dir: "),
+        (("list", "--data-dir", ""), "--data-dir: "),
+        (("files", "verify", "not-an-id"), "ID: "),
         (("generate", "x", "--detach", "-o", "x.wav"), "--detach"),
         (("show", "not-an-id"), "ID: "),
         (("generate",), "prompt"),
@@ -197,6 +204,15 @@ def test_figures_prompts_and_models(served: Shell) -> None:
 )
 def test_bad_input_is_one_line_that_names_it(served: Shell, arguments: tuple[str, ...], says: str) -> None:
     assert says in served.error(*arguments, status=2)
+
+
+def test_only_a_file_is_overwritten(served: Shell, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"  # In the place of a device, which must not go if this fails.
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        says = f"--output: {path} is no file"
+        assert says in served.error("generate", "x", "-d", "0.5", "-o", str(path), "--force", status=2)
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("command", ["show", "watch", "cancel", "retry", "delete", "download"])
@@ -310,6 +326,24 @@ def test_a_terminal_gets_a_bar(shell: Shell) -> None:
     assert b"LUFS" in out
     assert re.search(r"[\d.]+/60 s", shown.decode(errors="ignore"))
     assert "real time" in shown.decode(errors="ignore")
+
+
+def test_a_command_whose_reader_is_gone_ends_as_any_other(shell: Shell) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as unread:
+        done = subprocess.run(
+            [DGX_MUSIC, "--data-dir", shell.data_dir, "list", "--debug"],
+            env=environment(),
+            stdout=unread,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "stopped" in done.stderr.splitlines()[-1]
 
 
 def test_ctrl_c_cancels_the_generation_and_says_so(shell: Shell) -> None:

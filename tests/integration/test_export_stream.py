@@ -15,7 +15,7 @@ from tests.export_client import Request, header, music, new_id, parts, refused
     ("changes", "field"),
     [
         ({"generation_id": "../../etc/passwd"}, "header.audio.generation_id"),
-        ({"generation_id": "123E4567-E89B-12D3-A456-426614174000"}, "header.audio.generation_id"),
+        ({"generation_id": "{123e4567-e89b-12d3-a456-426614174000}"}, "header.audio.generation_id"),
         ({"generation_id": ""}, "header.audio.generation_id"),
         ({"attempt": 0}, "header.audio.attempt"),
         ({"level": audio_pb2.AUDIO_LEVEL_FINAL}, "header.audio.level"),

@@ -82,6 +82,19 @@ async def test_waiting_for_the_finished_file(client):
     assert len(await (await waiting).rest()) == RATE
 
 
+async def test_what_is_there_is_heard_however_short_the_wait(client):
+    generation_id = new_id()
+    await client.export(generation_id, music(1))
+    heard = await client.hear(generation_id, 0, audio_pb2.AUDIO_LEVEL_FINAL, wait_seconds=1e-9)
+    assert len(heard) == RATE
+
+
+async def test_an_id_may_be_in_upper_case(client):
+    generation_id = new_id()
+    await client.export(generation_id, music(1))
+    assert len(await client.hear(generation_id.upper())) == RATE
+
+
 @pytest.mark.parametrize("wait", [0.0, 0.05])
 async def test_nothing_to_hear(client, wait):
     async with refused("NOT_FOUND", "AUDIO_NOT_FOUND"):

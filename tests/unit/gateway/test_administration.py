@@ -97,7 +97,7 @@ def test_a_file_that_can_not_be_read_is_told(db: Command, data_dir: Path) -> Non
     assert f"generation {made}: its file outputs/{'a' * 300} can't be read" in db("check")[1]
 
 
-def test_a_damaged_database_is_told(db: Command, data_dir: Path) -> None:
+def test_a_damaged_database_is_told(db: Command, data_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     db("init")
     file = data_dir / "dgx_music.db"
     content = bytearray(file.read_bytes())
@@ -107,6 +107,9 @@ def test_a_damaged_database_is_told(db: Command, data_dir: Path) -> None:
     assert status == 1
     assert all(line.startswith("database: ") for line in out.splitlines())
     file.write_bytes(b"not a database " * 1000)
+    for command in ("list", "doctor"):
+        run(["--data-dir", str(data_dir), command])
+        assert "not a database; put a backup in its place: dgx-music db restore" in "".join(capfd.readouterr())
     status, out, err = db("check")
     assert (status, out) == (1, "")
     assert "not a database" in err
@@ -147,6 +150,10 @@ def test_a_restore_over_rows_asks_first(
     status, _, err = db("restore", copy)
     assert status == 1
     assert "Replace all that is in" in err
+    status, _, err = db("restore", f"{copy}.lost")  # Nothing to ask about.
+    assert status == 2
+    assert f"{copy}.lost" in err
+    assert "Replace" not in err
     assert db("restore", copy, "--yes")[0] == 0
     assert db("check")[0] == 0
 

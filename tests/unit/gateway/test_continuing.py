@@ -68,6 +68,14 @@ async def test_a_clip_comes_in_through_the_gateway(idle: House) -> None:
     assert list(outline.data) == [0, 0]
 
 
+async def test_a_clip_is_heard_through_the_gateway(idle: House) -> None:
+    clip = await idle.music.ImportClip(pieces(wav(1.0)), timeout=SECONDS)
+    request = export.StreamAudioRequest(generation_id=clip.clip_id, wait_seconds=60)
+    parts = [part async for part in idle.music.StreamAudio(request, timeout=SECONDS)]
+    assert parts[0].header.generation_id == clip.clip_id
+    assert (parts[-1].end.total_frames, parts[-1].end.sha256) == (clip.frames, clip.pcm_sha256)
+
+
 async def test_a_foreign_file_is_refused_in_exports_words_however_much_of_it_is_on_its_way(idle: House) -> None:
     content = b"\0" * 4_000_000
     with pytest.raises(grpc.aio.AioRpcError) as theirs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from importlib import metadata
@@ -17,7 +18,8 @@ from gateway.doctor import doctor
 from gateway.failures import FAILURE, CommandError
 from gateway.screen import Screen
 
-INSTALL = "pip install 'dgx-music[musicgen]'"
+INSTALL = f"{shlex.quote(sys.executable)} -m pip install 'dgx-music[musicgen]'"
+"""Into this Python, wherever the `pip` on PATH belongs."""
 
 
 def examined(data_dir: Path, capsys: pytest.CaptureFixture[str], *, status: int = 0) -> dict[str, dict[str, str]]:

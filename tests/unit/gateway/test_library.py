@@ -141,6 +141,13 @@ async def test_what_is_deleted_while_it_is_verified_is_not_told_as_missing(
     assert await verified(idle) == {made[1]: "INTACT"}
 
 
+async def test_an_id_that_is_none_is_named_by_its_place(idle: House) -> None:
+    files = [export.ExpectedFile(generation_id=str(uuid.uuid4()), file_sha256="00"), export.ExpectedFile()]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await verified(idle, files=files)
+    assert list(read_failure(caught.value).violations) == ["files[1].generation_id"]
+
+
 async def test_a_generation_that_is_not_known_can_not_be_verified(idle: House) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await verified(idle, files=[export.ExpectedFile(generation_id=str(uuid.uuid4()))])

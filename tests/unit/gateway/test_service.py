@@ -246,7 +246,8 @@ async def test_a_listener_to_a_deleted_generation_is_told(idle: House) -> None:
 
 async def test_an_unknown_id_is_not_waited_for(idle: House) -> None:
     call = idle.music.StreamAudio(export.StreamAudioRequest(generation_id=str(uuid.uuid4())), timeout=SECONDS)
-    assert (await refused(call)).code() is grpc.StatusCode.NOT_FOUND
+    failure = read_failure(await refused(call))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND")
 
 
 async def test_a_late_listener_joins_at_its_frame(whole: House) -> None:

@@ -41,6 +41,13 @@ async def test_a_taken_port_is_refused_and_not_shared(probe: Any, settings: Sett
                 pass
 
 
+async def test_a_port_beyond_the_last_is_not_taken_for_another(probe: Any, settings: Settings) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(FailedPrecondition, match=str(port + 65_536)):
+        async with running([probe], [f"127.0.0.1:{port + 65_536}"], settings):
+            pass
+
+
 async def test_a_taken_socket_is_refused_and_a_dead_one_is_taken_over(
     probe: Any, settings: Settings, tmp_path: Path
 ) -> None:
@@ -220,6 +227,9 @@ async def test_metrics_count_calls_by_method_and_code(probe: Any, settings: Sett
             async for _ in stub.Generate(pb.GenerateRequest(), timeout=60):
                 pass
         page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
+        with pytest.raises(FailedPrecondition, match="DGX_MUSIC_METRICS_PORT"):
+            async with running([probe], [LOOPBACK], measured):
+                pass
     service = "/dgx_music.generation.v1.GenerationService"
     assert f'dgx_music_rpcs_total{{code="OK",method="{service}/ListModels"}} 1.0' in page
     assert f'dgx_music_rpcs_total{{code="UNAVAILABLE",method="{service}/Generate"}} 1.0' in page

@@ -31,7 +31,7 @@ def test_postgres_urls_get_the_driver_that_is_used(scheme: str) -> None:
 
 @pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "secret", "", "postgresql+asyncpg://u:secret@h/d"])
 def test_other_urls_are_refused_without_telling_their_password(url: str) -> None:
-    with pytest.raises(FailedPrecondition, match="database_url") as raised:
+    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DATABASE_URL") as raised:
         parse_url(url)
     assert "secret" not in raised.value.message
 

@@ -125,6 +125,7 @@ def test_every_method_on_every_state(database: Database, row_in: Row, method: An
         assert raised.value.metadata["current_state"] == status.name
         if expected == "illegal":
             assert raised.value.metadata["allowed_states"] == ALLOWED[method]
+            assert raised.value.message.endswith(f"would have to be {ALLOWED[method].replace(', ', ' or ')}")
     else:
         with database.write() as session:
             method(session, row)

@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 
 from service_runtime.errors import InvalidArgument
+from service_runtime.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page
 from storage_service import creation, lifecycle, prompts
 from storage_service.creation import NewGeneration
 from storage_service.database import Database
 from storage_service.listing import (
-    DEFAULT_PAGE_SIZE,
-    MAX_PAGE_SIZE,
     GenerationFilter,
-    Page,
     PromptOrder,
     list_generations,
     list_prompts,

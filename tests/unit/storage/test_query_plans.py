@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import event, insert, text
 from sqlalchemy.orm import Session
 
+from service_runtime.paging import Page
 from storage_service import leases, library, lifecycle, queue
 from storage_service.database import Database
-from storage_service.listing import GenerationFilter, Page, PromptOrder, list_generations, list_prompts
+from storage_service.listing import GenerationFilter, PromptOrder, list_generations, list_prompts
 from storage_service.models import Generation, Prompt
 from storage_service.prompts import text_sha256
 from storage_service.states import GenerationStatus

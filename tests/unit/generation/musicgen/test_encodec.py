@@ -210,28 +210,6 @@ def test_streams_do_not_touch_each_other(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.concatenate([*given, decoder.finish()]), codec.decode(codes, 1), atol=1e-5)
 
 
-def test_streams_pushed_together_get_what_each_gets_alone(codec: Encodec, shape: CodecShape) -> None:
-    """Three streams, one stereo, that begin at different times and take pieces together."""
-    codes = [random_codes(shape, 36, channels, seed) for seed, channels in enumerate([1, 2, 1])]
-    decoders = [StreamingDecoder(codec, channels) for channels in (1, 2, 1)]
-    pieces: list[list[FloatArray]] = [[] for _ in codes]
-    positions = [0, -6, -12]
-    for size in (1, 5, 6, 12, 3, 9):
-        active = [index for index in range(3) if positions[index] >= 0]
-        given = StreamingDecoder.push_together(
-            [decoders[index] for index in active],
-            [codes[index][:, positions[index] : positions[index] + size] for index in active],
-        )
-        for index, piece in zip(active, given, strict=True):
-            pieces[index].append(piece)
-        positions = [position + size for position in positions]
-    assert positions == [36, 30, 24]
-    for index, decoder in enumerate(decoders):
-        pieces[index].append(decoder.push(codes[index][:, positions[index] :], is_last=True))
-        whole = codec.decode(codes[index], codes[index].shape[0] // shape.codebooks)
-        np.testing.assert_allclose(np.concatenate(pieces[index]), whole, atol=1e-5)
-
-
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("sizes", [[1], [5], [25]], ids=str)

@@ -1,0 +1,16 @@
+"""The package's extras (pyproject.toml), and how to get what they bring."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+
+def pip_install(*what: str) -> str:
+    """The command that installs it beside this very Python, which the `pip` on PATH need not be."""
+    return shlex.join([sys.executable, "-m", "pip", "install", *what])
+
+
+def get_extra(name: str) -> str:
+    """The command that installs the libraries of an extra, e.g. "musicgen"."""
+    return pip_install(f"dgx-music[{name}]")
