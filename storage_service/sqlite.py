@@ -63,7 +63,7 @@ def shares_memory(folder: Path) -> bool:
     True also where no file can be made: SQLite says that better.
     """
     try:
-        file = tempfile.NamedTemporaryFile(prefix=".", dir=folder)  # noqa: SIM115  # Closed below.
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # Closed below.
     except OSError:
         return True
     with file:
