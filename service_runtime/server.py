@@ -238,7 +238,8 @@ async def _monitor(
 async def _check(service: Service, health_servicer: health.aio.HealthServicer, healthy: dict[str, bool]) -> None:
     """Asks the service whether it can work, and tells health; the server as a whole ("") works when all of them do."""
     try:
-        await asyncio.wait_for(service.check(), HEALTH_PERIOD_SECONDS)
+        async with asyncio.timeout(HEALTH_PERIOD_SECONDS):  # Python 3.11's wait_for may swallow a cancellation.
+            await service.check()
         now = True
     except Exception as error:  # Whatever keeps it from answering is what NOT_SERVING means.
         now = False

@@ -78,7 +78,8 @@ class Notifier:
         """Returns after so many seconds, or as soon as something is due earlier."""
         self._sweep_at = asyncio.get_running_loop().time() + seconds
         try:
-            await asyncio.wait_for(self._sweep_earlier.wait(), seconds)
+            async with asyncio.timeout(seconds):  # Python 3.11's wait_for may swallow a cancellation.
+                await self._sweep_earlier.wait()
         except TimeoutError:
             pass
         finally:
