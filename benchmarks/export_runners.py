@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
-from service_runtime.channel import connect
-from service_runtime.pcm import PcmWriter, live_header
+from dgx_music.pcm import PcmWriter, live_header
 
 RATE_HZ, CHANNELS = 32_000, 2
 BLOCK_SECONDS = 5

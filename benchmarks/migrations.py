@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from service_runtime.errors import Unavailable
+from dgx_music.errors import Unavailable
 from storage_service import schema
 from storage_service.database import Database
 from tests.old_rows import KINDS, insert_old_rows

@@ -29,8 +29,8 @@ from sqlalchemy import text
 
 from benchmarks.storage_clients import PROMPT, Client, Library, Rpc
 from benchmarks.storage_rows import MODELS, Rows, load
+from dgx_music.channel import connect
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from service_runtime.channel import connect
 from storage_service import schema
 from storage_service.creation import MAX_BATCH, NewGeneration, create_all
 from storage_service.database import Database

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from dgx_music import channel
 from dgx_music.gateway.v1 import gateway_pb2_grpc
-from service_runtime import channel
 
 
 @asynccontextmanager

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
+from dgx_music.errors import FailedPrecondition, NotFound
 from export_service.disk import disk_errors
 from export_service.exporter import Exporter
 from export_service.inventory import Kind, LibraryFile, file_at
 from export_service.threads import on_thread
-from service_runtime.errors import FailedPrecondition, NotFound
 
 
 class Reason(Enum):

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from dgx_music.errors import Aborted, InvalidArgument
 from export_service.audio_file import AudioFile
 from export_service.disk import disk_errors
 from export_service.library import Library
 from export_service.loudness import Samples
 from export_service.source_file import EXPECTED, SourceFile, source_file
-from service_runtime.errors import Aborted, InvalidArgument
 from service_runtime.output import FileFormat
 from service_runtime.telemetry import get_logger
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from dgx_music.errors import InvalidArgument
 from export_service.listening import FinalAudio, Level, LiveAudio, require_within
 from export_service.loudness import Samples
 from export_service.threads import on_thread
-from service_runtime.errors import InvalidArgument
 
 QUALITY = "HQ"
 """soxr's name for 20 bits of precision."""

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from dgx_music.audio.v1 import audio_pb2
+from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
+from dgx_music.pcm import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from export_service.analysis import NOT_ANALYSED, Analysis
 from export_service.clip import Clip
 from export_service.conversion import Conversion, ConvertedAudio
@@ -21,9 +23,7 @@ from export_service.recording import Take
 from export_service.tags import MAX_BPM, Tags, clean_tags
 from export_service.tempo import Tempo
 from export_service.waveform import Waveform
-from service_runtime.errors import InvalidArgument
 from service_runtime.output_messages import FORMAT_NAMES
-from service_runtime.pcm import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from service_runtime.uuids import check_uuid
 
 K = TypeVar("K")

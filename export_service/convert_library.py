@@ -9,13 +9,13 @@ from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
 from export_service.cleanup import Cleaned, Policy, Reason
 from export_service.convert import to_generation_id
 from export_service.inventory import Contents, Kind, LibraryFile
 from export_service.statistics import Figures, LibraryStatistics
 from export_service.verification import Condition, Verified
-from service_runtime.errors import InvalidArgument
 from service_runtime.output_messages import FORMAT_NAMES
 
 MAX_EXPECTED = 1000

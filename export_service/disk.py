@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from service_runtime.errors import ResourceExhausted, Unavailable
+from dgx_music.errors import ResourceExhausted, Unavailable
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 RETRY_WHEN_FULL_SECONDS = 60.0

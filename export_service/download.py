@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from dgx_music.errors import NotFound
 from export_service.disk import disk_errors
 from export_service.listening import require_within
 from export_service.threads import on_thread
-from service_runtime.errors import NotFound
 
 MESSAGE_BYTES = 65_536
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from dgx_music.errors import Aborted, FailedPrecondition, NotFound, Unavailable
 from export_service.clip import Clip, ClipImport, ClipLimits
 from export_service.disk import disk_errors, mark_used
 from export_service.inventory import Inventory
@@ -18,7 +19,6 @@ from export_service.session import Finish, Session
 from export_service.spool import BYTES_PER_SAMPLE, SpoolFolder
 from export_service.threads import on_thread
 from export_service.usage import Usage
-from service_runtime.errors import Aborted, FailedPrecondition, NotFound, Unavailable
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)

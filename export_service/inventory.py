@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from dgx_music.errors import InvalidArgument
 from export_service.formats import EXTENSIONS, FORMS
 from export_service.library import CLIPS, DAYS, OUTPUTS
 from export_service.render import RENDERS
-from service_runtime.errors import InvalidArgument
 from service_runtime.output import FileFormat
 from service_runtime.paging import Page
 

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from dgx_music.errors import NotFound, Unavailable
 from export_service.disk import disk_errors, make_folder, remove_if_empty, sync_folder
 from export_service.formats import EXTENSIONS
 from export_service.render import RenderFolder
 from export_service.tags import COMMENT
-from service_runtime.errors import NotFound, Unavailable
 from service_runtime.failpoints import failpoint
 
 OUTPUTS, CLIPS = "outputs", "clips"

@@ -8,13 +8,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dgx_music.errors import Aborted, NotFound, OutOfRange
 from export_service.decoding import in_sequence
 from export_service.disk import disk_errors
 from export_service.library import FileFormat, attempt_of, file_errors, format_of
 from export_service.recording import Recording, Take
 from export_service.spool import BYTES_PER_SAMPLE
 from export_service.threads import on_thread
-from service_runtime.errors import Aborted, NotFound, OutOfRange
 
 READ_BYTES = 1 << 18
 """What a listener holds at most: a second of 32 kHz stereo."""

@@ -10,9 +10,9 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
+from dgx_music.errors import FailedPrecondition
 from export_service.sink import Sink
 from export_service.tags import FileTags
-from service_runtime.errors import FailedPrecondition
 from service_runtime.extras import get_extra
 
 CERTIFICATE, KEY = "DGX_MUSIC_C2PA_CERTIFICATE", "DGX_MUSIC_C2PA_PRIVATE_KEY"

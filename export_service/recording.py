@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from dgx_music.errors import Aborted, ServiceError
 from export_service.spool import Spool
-from service_runtime.errors import Aborted, ServiceError
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from dgx_music.errors import NotFound
 from export_service.disk import make_folder, remove_if_empty, sync_folder
 from export_service.finishing import Finished
 from export_service.formats import EXTENSIONS
 from export_service.normalization import Aim
-from service_runtime.errors import NotFound
 from service_runtime.failpoints import failpoint
 from service_runtime.output import FileFormat
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dgx_music.errors import NotFound, Unavailable
 from export_service.audio_file import AudioFile
 from export_service.conversion import Converter
 from export_service.decoding import in_sequence
@@ -26,7 +27,6 @@ from export_service.provenance import Signer
 from export_service.render import Render, RenderOptions
 from export_service.tags import FileTags
 from export_service.threads import on_thread
-from service_runtime.errors import NotFound, Unavailable
 from service_runtime.output import OutputOptions
 from service_runtime.telemetry import get_logger
 

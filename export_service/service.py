@@ -10,6 +10,7 @@ import grpc.aio
 import structlog
 
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.pcm import PcmWriter
 from export_service import convert, convert_library
 from export_service.cleanup import Cleanup
 from export_service.conversion import converted
@@ -29,7 +30,6 @@ from export_service.verification import verify
 from export_service.waveform import waveform
 from service_runtime.output_messages import options_of
 from service_runtime.paging import Page
-from service_runtime.pcm import PcmWriter
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)

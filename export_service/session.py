@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dgx_music.errors import Aborted, DataLoss, InvalidArgument, ServiceError
 from export_service.analysis import Analysis, analyse
 from export_service.audio_file import AudioFile
 from export_service.conversion import Converter
@@ -27,7 +28,6 @@ from export_service.provenance import Signer
 from export_service.recording import Recording
 from export_service.spool import BYTES_PER_SAMPLE
 from export_service.tags import Tags, file_tags
-from service_runtime.errors import Aborted, DataLoss, InvalidArgument, ServiceError
 from service_runtime.output import OutputOptions
 from service_runtime.telemetry import get_logger
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dgx_music.errors import InvalidArgument
 from export_service.loudness import Samples
-from service_runtime.errors import InvalidArgument
 
 EXPECTED = "must be a whole WAV (PCM or float) or FLAC file"
 FORMATS = {"WAV", "WAVEX", "FLAC"}

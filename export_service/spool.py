@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dgx_music.errors import NotFound
 from export_service.disk import make_folder
 from export_service.loudness import Samples
-from service_runtime.errors import NotFound
 
 BYTES_PER_SAMPLE = 4
 """float32."""

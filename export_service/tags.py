@@ -7,8 +7,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from dgx_music.errors import InvalidArgument
 from export_service.analysis import NOT_ANALYSED, Analysis
-from service_runtime.errors import InvalidArgument
 
 MAX_TAG_CHARACTERS = 200
 MAX_PROMPT_CHARACTERS = 2000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from dgx_music.errors import DataLoss, InvalidArgument
 from dgx_music.export.v1 import export_pb2
-from service_runtime.errors import DataLoss, InvalidArgument
-from service_runtime.pcm import PcmReader
+from dgx_music.pcm import PcmReader
 
 MAX_DATA_BYTES = 65_536
 """In one message of an uploaded file."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service_runtime.errors import FailedPrecondition, NotFound
+from dgx_music.errors import FailedPrecondition, NotFound
 
 
 class Usage:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dgx_music.errors import InvalidArgument
 from dgx_music.generation.v1.generation_pb2 import Model
-from service_runtime.errors import InvalidArgument
 
 NOBODY = "no model here can; `dgx-music models pull musicgen-small` gets one"
 

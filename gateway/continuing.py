@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgx_music.export.v1.export_pb2 import ImportClipRequest, ImportClipResponse
-from dgx_music.generation.v1.generation_pb2 import Continuation, ListModelsRequest
+from dgx_music.generation.v1.generation_pb2 import ListModelsRequest
+from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.ability import require_able
 from gateway.failures import BAD_INPUT, CommandError
 from gateway.screen import Screen

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from dgx_music.errors import ServiceError
 from gateway.config import GatewaySettings
 from gateway.failures import FAILURE
 from gateway.screen import Screen, escaped
 from generation_service.config import GenerationSettings
 from generation_service.diagnosis import Finding, diagnose
-from service_runtime.errors import ServiceError
 from service_runtime.probe import probe
 from storage_service.config import StorageSettings
 from storage_service.sqlite import journal_mode, sqlite3

@@ -6,8 +6,8 @@ import grpc
 import grpc.aio
 from pydantic import ValidationError
 
-from service_runtime.errors import InvalidArgument, ServiceError
-from service_runtime.status import read_failure
+from dgx_music.errors import InvalidArgument, ServiceError
+from dgx_music.status import read_failure
 
 FAILURE, BAD_INPUT = 1, 2
 """Exit statuses. 128 + the signal's number is that of an interrupted command."""

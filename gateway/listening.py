@@ -9,12 +9,12 @@ from contextlib import aclosing
 import grpc
 import grpc.aio
 
+from dgx_music.errors import FailedPrecondition, NotFound
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest, StreamAudioResponse
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from dgx_music.storage.v1.storage_pb2 import Generation, WatchGenerationRequest, WatchGenerationResponse
 from gateway.upstream import Upstream
-from service_runtime.errors import FailedPrecondition, NotFound
 
 LONGEST_WAIT_SECONDS = 3600.0
 """How long to wait for audio where the listener does not say."""

@@ -14,15 +14,17 @@ import grpc
 import grpc.aio
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
-from dgx_music.generation.v1.generation_pb2 import Continuation, ListModelsRequest, Model, SamplingParameters
+from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_CANCELLED,
     GENERATION_STATE_COMPLETED,
     GENERATION_STATE_FAILED,
     CancelGenerationRequest,
+    Continuation,
     CreateGenerationRequest,
     Generation,
     RetryGenerationRequest,
+    SamplingParameters,
     WatchGenerationRequest,
 )
 from gateway.continuing import Source, continuation_of

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict
 
-from service_runtime.errors import FailedPrecondition, Unavailable
+from dgx_music.errors import FailedPrecondition, Unavailable
 
 PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]{1,100}")
 """What can be a Unix socket's path on every system (at most 103 bytes), and stands in a gRPC address unescaped."""

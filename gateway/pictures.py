@@ -12,6 +12,7 @@ import numpy as np
 
 from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest, GetWaveformResponse, StreamAudioRequest
+from dgx_music.pcm import BYTES_PER_SAMPLE, PcmReader
 from dgx_music.storage.v1.storage_pb2 import Generation
 from export_service.loudness import SHORT_TERM_HOPS, LoudnessMeter, Series
 from gateway.failures import CommandError
@@ -20,7 +21,6 @@ from gateway.screen import short
 from gateway.session import CALL_SECONDS, STREAM_SECONDS, Session
 from gateway.spectrogram import ROWS, Samples, Spectrogram
 from service_runtime.extras import get_extra
-from service_runtime.pcm import BYTES_PER_SAMPLE, PcmReader
 
 POINTS = 1200
 FRAMES_AT_ONCE = 65_536

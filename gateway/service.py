@@ -9,11 +9,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from dgx_music.errors import FailedPrecondition, InvalidArgument
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceServicer
 from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.generation.v1 import generation_pb2_grpc
+from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.ability import require_able
@@ -21,8 +23,6 @@ from gateway.cleaning import Cleaner
 from gateway.listening import listen
 from gateway.upstream import RENDER_SECONDS, Upstream
 from gateway.verifying import verify
-from service_runtime.errors import FailedPrecondition, InvalidArgument
-from service_runtime.status import read_failure
 
 MAX_BATCH = 100
 """Most generations in one call, as the contract says."""

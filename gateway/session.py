@@ -17,11 +17,11 @@ import grpc.aio
 
 from dgx_music.client import connect
 from dgx_music.gateway.v1 import gateway_pb2_grpc
+from dgx_music.status import status_of
 from gateway.config import GatewaySettings
 from gateway.failures import CommandError, Interrupted
 from gateway.needs import ALL, Needs
 from gateway.ownership import Guest, Owner, enter
-from service_runtime.status import status_of
 from service_runtime.telemetry import configure_logging
 
 CALL_SECONDS = 30.0

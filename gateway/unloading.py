@@ -10,13 +10,13 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from dgx_music.channel import connect
+from dgx_music.errors import FailedPrecondition
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
+from dgx_music.status import read_failure
 from gateway.config import GatewaySettings
 from gateway.ownership import Guest, enter
 from gateway.session import CALL_SECONDS
-from service_runtime.channel import connect
-from service_runtime.errors import FailedPrecondition
-from service_runtime.status import read_failure
 
 NOT_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
 """How it is told that no server is up, or that it knows no such model."""

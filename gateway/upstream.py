@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 import grpc
 import grpc.aio
 
-from service_runtime.channel import connect
+from dgx_music.channel import connect
+from dgx_music.errors import Unavailable
+from dgx_music.status import status_of
 from service_runtime.deadlines import time_left
-from service_runtime.errors import Unavailable
 from service_runtime.health import require_serving
 from service_runtime.sending import Sending
-from service_runtime.status import status_of
 
 UNARY_SECONDS = 30.0
 """Longest that a call with one answer may take."""

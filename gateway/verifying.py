@@ -8,6 +8,7 @@ from contextlib import aclosing
 import grpc
 import grpc.aio
 
+from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.export.v1.export_pb2 import (
     FILE_CONDITION_INTACT,
@@ -16,6 +17,7 @@ from dgx_music.export.v1.export_pb2 import (
     VerifyFilesRequest,
     VerifyFilesResponse,
 )
+from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2_grpc
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_COMPLETED,
@@ -24,8 +26,6 @@ from dgx_music.storage.v1.storage_pb2 import (
     ListGenerationsRequest,
 )
 from gateway.upstream import Upstream
-from service_runtime.errors import InvalidArgument
-from service_runtime.status import read_failure
 
 PAGE = 200
 """Generations that are asked for at a time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Literal
 
-from service_runtime.errors import FailedPrecondition
+from dgx_music.errors import FailedPrecondition
 
 DeviceName = Literal["cpu", "cuda"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]

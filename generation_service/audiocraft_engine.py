@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.faults import is_out_of_memory
 from generation_service.model import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 from generation_service.musicgen.checkpoint import COMPRESSION_FILE, LM_FILE, file_digest, read_checkpoint, refuse
 from generation_service.musicgen.loading import LICENCE
-from service_runtime.errors import FailedPrecondition, InvalidArgument
 
 INSTALL_COMMAND: Final = "make setup-audiocraft"
 TURN_STEPS: Final = 5

@@ -10,13 +10,13 @@ from google.protobuf import struct_pb2
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
 from dgx_music.generation.v1 import generation_pb2
+from dgx_music.pcm import live_header
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.engine import EngineStatus
 from generation_service.handle import GenerationHandle
 from generation_service.model import FloatArray, MetadataValue, ModelInfo
 from generation_service.sequence import Stage
 from generation_service.sketch.prompt import parse_prompt
-from service_runtime.pcm import live_header
 
 STAGES = {
     Stage.QUEUED: storage_pb2.GENERATION_STAGE_QUEUED,
@@ -68,7 +68,7 @@ def unusable_model(name: str, problem: str, *, is_default: bool) -> generation_p
     return generation_pb2.Model(name=name, problem=problem, is_default=is_default)
 
 
-def sampling(message: generation_pb2.SamplingParameters) -> dict[str, float]:
+def sampling(message: storage_pb2.SamplingParameters) -> dict[str, float]:
     """The fields that are set, by name."""
     return {field.name: value for field, value in message.ListFields()}
 

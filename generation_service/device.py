@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dgx_music.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from generation_service.chores import Chore
 from generation_service.faults import describe, is_fatal, model_error, wrong_output
 from generation_service.loaded import LoadedModels
@@ -17,7 +18,6 @@ from generation_service.model import FloatArray, ModelInfo, TooLarge
 from generation_service.scheduler import Scheduler
 from generation_service.sequence import Sequence, Stage
 from generation_service.throughput import Throughput
-from service_runtime.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -10,9 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from dgx_music.errors import ServiceError
 from generation_service.config import GenerationSettings
 from generation_service.installed import PUBLISHED, installed_models
-from service_runtime.errors import ServiceError
 from service_runtime.extras import get_extra, pip_install
 
 INSTALL = get_extra("musicgen")

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+from dgx_music.errors import Lost, ResourceExhausted, Unavailable
 from generation_service.accelerator import device_in_use
 from generation_service.device import Device
 from generation_service.faults import describe
@@ -17,7 +18,6 @@ from generation_service.registry import ModelCatalog
 from generation_service.scheduler import Scheduler
 from generation_service.sequence import Sequence
 from generation_service.throughput import Throughput
-from service_runtime.errors import Lost, ResourceExhausted, Unavailable
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)

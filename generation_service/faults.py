@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traceback
 
+from dgx_music.errors import ResourceExhausted, ServiceError
 from generation_service.sequence import Sequence
-from service_runtime.errors import ResourceExhausted, ServiceError
 
 RETRY_SECONDS = 10.0
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from dgx_music.errors import Aborted, ServiceError
 from generation_service.model import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 from generation_service.sequence import Sequence, Stage
-from service_runtime.errors import Aborted, ServiceError
 
 
 class Reins(Protocol):

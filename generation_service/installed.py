@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgx_music.errors import FailedPrecondition
 from generation_service.accelerator import DeviceChoice, DeviceName, PrecisionChoice, choose
 from generation_service.config import EngineName, GenerationSettings
 from generation_service.model import Model, ModelInfo
 from generation_service.registry import KnownModel, ModelCatalog, ModelEntry
 from generation_service.sketch import Sketch
-from service_runtime.errors import FailedPrecondition
 from service_runtime.extras import get_extra
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from dgx_music.errors import InvalidArgument, Lost, ServiceError
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.pcm import PcmWriter
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service import convert
 from generation_service.config import GenerationSettings
@@ -21,8 +23,6 @@ from generation_service.model import TooLarge
 from generation_service.request import parameters
 from generation_service.source import prompt_audio
 from generation_service.upload import Upload
-from service_runtime.errors import InvalidArgument, Lost, ServiceError
-from service_runtime.pcm import PcmWriter
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service_runtime.errors import ResourceExhausted
+from dgx_music.errors import ResourceExhausted
 
 FloatArray = npt.NDArray[np.float32]
 

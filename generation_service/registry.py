@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError
 from generation_service.model import Model, ModelInfo
-from service_runtime.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError
 
 
 class ModelEntry(Protocol):

@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from dgx_music.errors import InvalidArgument
 from generation_service.model import GenerationParameters, ModelInfo
-from service_runtime.errors import InvalidArgument
 
 MAX_PROMPT_CHARACTERS = 10_000
 MIN_DURATION_SECONDS = 0.1

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from dgx_music.errors import ServiceError
 from generation_service.model import FloatArray, GenerationParameters, MetadataValue, ModelInfo
-from service_runtime.errors import ServiceError
 
 
 class Stage(Enum):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import grpc.aio
 
+from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2_grpc
@@ -16,7 +17,6 @@ from generation_service.installed import installed_models
 from generation_service.registry import ModelCatalog
 from generation_service.service import GenerationServicer
 from generation_service.worker import Worker
-from service_runtime.channel import connect
 from service_runtime.health import require_serving
 from service_runtime.server import serve_until_signalled
 from service_runtime.telemetry import Gauge, configure_logging

@@ -9,15 +9,15 @@ from typing import Any
 
 import grpc.aio
 
+from dgx_music.errors import ServiceError
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
+from dgx_music.pcm import PcmWriter
 from generation_service import convert
 from generation_service.engine import Engine
 from generation_service.model import ModelInfo
 from generation_service.request import parameters
 from generation_service.source import prompt_audio
-from service_runtime.errors import ServiceError
-from service_runtime.pcm import PcmWriter
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

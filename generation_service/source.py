@@ -9,13 +9,13 @@ import grpc.aio
 import numpy as np
 
 from dgx_music.audio.v1 import audio_pb2
+from dgx_music.errors import DataLoss, InvalidArgument, ServiceError
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
-from dgx_music.generation.v1 import generation_pb2
+from dgx_music.pcm import PcmReader
+from dgx_music.storage.v1 import storage_pb2
 from generation_service.model import FloatArray, ModelInfo
 from generation_service.registry import ModelCatalog
 from service_runtime.deadlines import time_left
-from service_runtime.errors import DataLoss, InvalidArgument, ServiceError
-from service_runtime.pcm import PcmReader
 from service_runtime.uuids import check_uuid
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 25.0
@@ -25,7 +25,7 @@ FETCH_SECONDS = 60.0
 
 
 async def prompt_audio(
-    continuation: generation_pb2.Continuation,
+    continuation: storage_pb2.Continuation,
     info: ModelInfo,
     catalog: ModelCatalog,
     export: export_pb2_grpc.ExportServiceAsyncStub,
@@ -77,7 +77,7 @@ async def _received(call: grpc.aio.UnaryStreamCall[Any, export_pb2.StreamAudioRe
     return np.frombuffer(pcm, "<f4").astype(np.float32, copy=False).reshape(-1, reader.header.channels)
 
 
-def _seconds(continuation: generation_pb2.Continuation) -> float:
+def _seconds(continuation: storage_pb2.Continuation) -> float:
     seconds = continuation.seconds or DEFAULT_SECONDS
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:  # Which NaN is not, either.
         raise InvalidArgument(

@@ -11,13 +11,13 @@ import socket
 import grpc.aio
 from structlog.contextvars import bound_contextvars
 
+from dgx_music.errors import Lost, Unavailable
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
 from generation_service.engine import Engine
 from generation_service.job import Job
 from generation_service.lease import CALL_SECONDS
-from service_runtime.errors import Lost, Unavailable
 from service_runtime.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service_runtime.errors import Unavailable
+from dgx_music.errors import Unavailable
 
 CHECK_SECONDS = 1.5
 """How long a server may take to answer: less than the time that whoever asks has for its own check."""

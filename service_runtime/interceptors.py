@@ -14,9 +14,9 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
+from dgx_music.errors import ServiceError
+from dgx_music.status import status_of, to_status
 from service_runtime import deadlines
-from service_runtime.errors import ServiceError
-from service_runtime.status import status_of, to_status
 from service_runtime.telemetry import Observer, get_logger
 
 log = get_logger(__name__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
 

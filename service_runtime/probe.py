@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from service_runtime.channel import connect
-from service_runtime.errors import Unavailable
+from dgx_music.channel import connect
+from dgx_music.errors import Unavailable
 from service_runtime.health import require_serving
 
 

@@ -15,8 +15,8 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service_runtime.channel import KEEPALIVE_SECONDS
-from service_runtime.errors import FailedPrecondition, Lost
+from dgx_music.channel import KEEPALIVE_SECONDS
+from dgx_music.errors import FailedPrecondition, Lost
 from service_runtime.interceptors import CallInterceptor
 from service_runtime.service import Measured, Service
 from service_runtime.settings import Settings

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, TextIO
 
 import structlog
 
-from service_runtime.errors import FailedPrecondition
+from dgx_music.errors import FailedPrecondition
 
 LOOPBACK = "127.0.0.1"
 

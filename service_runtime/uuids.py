@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 

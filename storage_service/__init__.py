@@ -17,14 +17,14 @@ inside the block is allowed. What was loaded stays usable after it.
 (<GenerationStatus.PENDING: 'pending'>, True, {'bpm': 140})
 
 A status equals its string, and moves as the service moves it: PENDING, PROCESSING, COMPLETED; any other move raises
-`service_runtime.errors.FailedPrecondition` and changes nothing.
+`dgx_music.errors.FailedPrecondition` and changes nothing.
 
 >>> gen.status == "pending"
 True
 >>> with get_session() as session:
 ...     get_generation(session, gen.id).mark_completed(generation_time=18.5)
 Traceback (most recent call last):
-service_runtime.errors.FailedPrecondition: cannot mark completed generation …
+dgx_music.errors.FailedPrecondition: cannot mark completed generation …
 >>> with get_session() as session:
 ...     get_generation(session, gen.id).mark_processing()
 >>> with get_session() as session:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from service_runtime.errors import FailedPrecondition, Unavailable
+from dgx_music.errors import FailedPrecondition, Unavailable
 from service_runtime.failpoints import failpoint
 from storage_service import postgres_backup, schema
 from storage_service.database import RETRY_AFTER_SECONDS, Database

@@ -11,9 +11,8 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dgx_music.audio.v1 import audio_pb2
-from dgx_music.generation.v1 import generation_pb2
+from dgx_music.errors import InvalidArgument
 from dgx_music.storage.v1 import storage_pb2
-from service_runtime.errors import InvalidArgument
 from service_runtime.output import OutputOptions
 from service_runtime.output_messages import message_of, options_of
 from storage_service.continuation import Continuation
@@ -230,12 +229,12 @@ def _output_message(kept: Mapping[str, Any] | None) -> audio_pb2.OutputOptions |
     return message_of(OutputOptions.from_kept(dict(kept))) if kept else None
 
 
-def _sampling_message(sampling: Mapping[str, Any] | None) -> generation_pb2.SamplingParameters | None:
-    return generation_pb2.SamplingParameters(**sampling) if sampling else None
+def _sampling_message(sampling: Mapping[str, Any] | None) -> storage_pb2.SamplingParameters | None:
+    return storage_pb2.SamplingParameters(**sampling) if sampling else None
 
 
-def _continuation_message(kept: Mapping[str, Any] | None) -> generation_pb2.Continuation | None:
-    return generation_pb2.Continuation(**kept) if kept else None
+def _continuation_message(kept: Mapping[str, Any] | None) -> storage_pb2.Continuation | None:
+    return storage_pb2.Continuation(**kept) if kept else None
 
 
 def _continuation(request: storage_pb2.CreateGenerationRequest) -> Continuation | None:

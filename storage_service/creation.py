@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Executable, Integer, Text, bindparam, func, inspect, select
 from sqlalchemy.orm import Session, make_transient_to_detached
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 from service_runtime.output import OutputOptions
 from service_runtime.uuids import check_uuid
 from storage_service import prompts, queue

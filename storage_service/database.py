@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from service_runtime.errors import FailedPrecondition, ServiceError, Unavailable
+from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from service_runtime.extras import get_extra
 from service_runtime.failpoints import failpoint
 from storage_service.change import changes_of

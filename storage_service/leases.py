@@ -16,7 +16,7 @@ from sqlalchemy import case, literal, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from service_runtime.errors import Aborted, InvalidArgument, ServiceError
+from dgx_music.errors import Aborted, InvalidArgument, ServiceError
 from service_runtime.uuids import check_uuid
 from storage_service import queue
 from storage_service.change import Change, note

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service_runtime.errors import FailedPrecondition, InvalidArgument, NotFound
+from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
 from storage_service import creation, lifecycle, prompts, schema
 from storage_service.clock import now
 from storage_service.config import StorageSettings

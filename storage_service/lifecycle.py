@@ -13,7 +13,7 @@ from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from service_runtime.errors import NotFound
+from dgx_music.errors import NotFound
 from service_runtime.uuids import check_uuid
 from storage_service.change import Change, note
 from storage_service.clock import now

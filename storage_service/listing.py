@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 from service_runtime.paging import Page
 from service_runtime.uuids import check_uuid
 from storage_service.models import Generation, Prompt

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from service_runtime.errors import FailedPrecondition, ServiceError, Unavailable
+from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from storage_service.base import Base
 from storage_service.database import Database
 

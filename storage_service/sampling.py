@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 from storage_service.validation import check_range
 
 Sampling = Mapping[str, float]

@@ -13,7 +13,7 @@ from typing import Literal
 from sqlalchemy import URL, Connection, inspect, text
 from sqlalchemy.orm import Session
 
-from service_runtime.errors import FailedPrecondition
+from dgx_music.errors import FailedPrecondition
 from storage_service.database import Database
 from storage_service.models import Base
 

@@ -6,8 +6,8 @@ import asyncio
 
 import grpc.aio
 
+from dgx_music.errors import FailedPrecondition, Lost, Unavailable
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
-from service_runtime.errors import FailedPrecondition, Lost, Unavailable
 from service_runtime.service import Service
 from storage_service import schema
 from storage_service.config import StorageSettings

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from dgx_music.errors import NotFound
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
-from service_runtime.errors import NotFound
 from service_runtime.paging import Page
 from service_runtime.telemetry import get_logger
 from storage_service import convert, creation, leases, lifecycle, listing, prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from service_runtime.errors import FailedPrecondition
+from dgx_music.errors import FailedPrecondition
 
 
 class GenerationStatus(StrEnum):

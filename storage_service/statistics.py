@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 from storage_service.clock import now
 from storage_service.counts import NOT_FINISHED, GenerationCount, GenerationTime, PromptCount
 from storage_service.models import Generation

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from service_runtime.errors import NotFound, Unavailable
+from dgx_music.errors import NotFound, Unavailable
 from service_runtime.uuids import check_uuid
 from storage_service import leases, lifecycle, schema
 from storage_service.broadcast import listen

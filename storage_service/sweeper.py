@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service_runtime.errors import ServiceError
+from dgx_music.errors import ServiceError
 from service_runtime.telemetry import get_logger
 from storage_service import leases, queue
 from storage_service.models import Generation

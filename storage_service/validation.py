@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_NAME_CHARACTERS = 200

@@ -15,11 +15,11 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
+from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.pcm import PcmReader, PcmWriter, live_header
 from export_service.config import ExportSettings
 from export_service.server import build
-from service_runtime.channel import connect
-from service_runtime.pcm import PcmReader, PcmWriter, live_header
 from service_runtime.server import running
 
 RATE = 32_000

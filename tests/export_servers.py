@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2_grpc
-from service_runtime.channel import connect
 from tests.export_client import TIMEOUT, Client
 
 

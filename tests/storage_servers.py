@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from dgx_music.channel import connect
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from service_runtime.channel import connect
 
 PROGRAM = """
 import asyncio, sys

@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from service_runtime.errors import FailedPrecondition
+from dgx_music.errors import FailedPrecondition
 
 LM_FILE = "state_dict.bin"
 COMPRESSION_FILE = "compression_state_dict.bin"

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dgx_music.errors import FailedPrecondition
 from generation_service.musicgen.checkpoint import Checkpoint, refuse
 from generation_service.musicgen.config import LmConfig
-from service_runtime.errors import FailedPrecondition
 from service_runtime.extras import get_extra
 
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dgx_music.errors import FailedPrecondition
 from generation_service.musicgen.checkpoint import COMPRESSION_FILE, parse_config, refuse
 from generation_service.musicgen.encodec import Encodec
 from generation_service.musicgen.encodec_config import (
@@ -28,7 +29,6 @@ from generation_service.musicgen.encodec_config import (
     config_from_transformers,
 )
 from generation_service.musicgen.encodec_layers import Upsample
-from service_runtime.errors import FailedPrecondition
 
 TRANSFORMERS_CONFIG = "config.json"
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dgx_music.errors import FailedPrecondition
 from generation_service.musicgen.checkpoint import refuse
-from service_runtime.errors import FailedPrecondition
 
 PAD_MODES = ("reflect", "constant")
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dgx_music.errors import ResourceExhausted
 from generation_service.musicgen.absorbed_text import AbsorbedText
 from generation_service.musicgen.config import LmConfig
 from generation_service.musicgen.weighted_lines import sum_lines
-from service_runtime.errors import ResourceExhausted
 
 BLOCK = 32
 """Positions. Fewer make shorter lines, with a number and a weight each; more are read and left out at the start."""

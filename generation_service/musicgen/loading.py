@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from dgx_music.errors import FailedPrecondition
 from generation_service.accelerator import DeviceChoice, DeviceName, PrecisionChoice, choose
 from generation_service.model import ModelInfo
 from generation_service.musicgen.checkpoint import (
@@ -27,7 +28,6 @@ from generation_service.musicgen.lm import LanguageModel
 from generation_service.musicgen.musicgen import MusicGen
 from generation_service.musicgen.static_kv import StaticKv, slot_bytes
 from generation_service.musicgen.static_lm import Runner, StaticLanguageModel
-from service_runtime.errors import FailedPrecondition
 
 LICENCE = "CC-BY-NC-4.0"
 """Of the weights that Meta published."""

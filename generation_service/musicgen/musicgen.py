@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from dgx_music.errors import InvalidArgument
 from generation_service.model import FloatArray, GenerationParameters, MetadataValue, ModelInfo, TooLarge
 from generation_service.musicgen.conditioner import TextConditioner
 from generation_service.musicgen.device_sampling import draw_all
@@ -19,7 +20,6 @@ from generation_service.musicgen.kv_cache import KvCache, KvMemory
 from generation_service.musicgen.lm import LanguageModel
 from generation_service.musicgen.sampling import Sampler
 from generation_service.musicgen.window import WindowedCodes, stride_of
-from service_runtime.errors import InvalidArgument
 
 CHUNK_FRAMES: Final = (5, 10, 25, 50)
 """Frames of codes that are decoded at once: few at first, so that sound begins early; then many, which costs less."""

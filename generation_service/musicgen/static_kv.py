@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dgx_music.errors import InvalidArgument, ResourceExhausted
 from generation_service.musicgen.config import LmConfig
 from generation_service.musicgen.kv_cache import RETRY_SECONDS, ROWS, KvCache, KvMemory
-from service_runtime.errors import InvalidArgument, ResourceExhausted
 
 TOKEN_CAPACITY = 512
 """Tokens of a prompt at most: as many as T5 was trained on."""

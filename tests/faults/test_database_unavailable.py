@@ -13,10 +13,10 @@ import psycopg
 import pytest
 from sqlalchemy import select
 
+from dgx_music.channel import connect
+from dgx_music.status import Failure, read_failure
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from service_runtime.channel import connect
-from service_runtime.status import Failure, read_failure
 from storage_service.database import Database
 from storage_service.models import Generation
 from storage_service.sqlite import sqlite3

@@ -11,9 +11,9 @@ import grpc
 import grpc.aio
 import pytest
 
+from dgx_music.channel import connect
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from service_runtime.channel import connect
 from storage_service.database import Database
 from storage_service.models import Generation
 from storage_service.states import GenerationStatus

@@ -20,13 +20,13 @@ import pytest
 import soundfile
 from google.protobuf import json_format
 
+from dgx_music import channel
 from dgx_music.generation.v1.generation_pb2 import Model
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.house import house
 from gateway.needs import LIBRARY
 from gateway.ownership import Owner, enter
-from service_runtime import channel
 from tests.command_line import DGX_MUSIC, SECONDS, Shell, environment, line_with
 
 

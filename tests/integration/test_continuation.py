@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 
+from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
-from dgx_music.generation.v1.generation_pb2 import Continuation
+from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as pb
+from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.config import GatewaySettings
 from gateway.server import build as build_gateway
-from service_runtime.channel import connect
 from service_runtime.server import running
-from service_runtime.status import read_failure
 from tests.integration.test_generation_worker import House
 from tests.unit.generation.tone_model import Gate
 

@@ -12,7 +12,7 @@ import soundfile
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from service_runtime.pcm import PcmWriter
+from dgx_music.pcm import PcmWriter
 from tests.export_client import RATE, Request, header, music, new_id
 
 

@@ -16,6 +16,8 @@ import grpc.aio
 import pytest
 import soundfile
 
+from dgx_music.channel import connect
+from dgx_music.errors import ResourceExhausted
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1 import storage_pb2_grpc
@@ -28,8 +30,6 @@ from generation_service.registry import KnownModel, ModelCatalog
 from generation_service.server import GenerationService
 from generation_service.server import build as build_generation
 from generation_service.sketch import Sketch
-from service_runtime.channel import connect
-from service_runtime.errors import ResourceExhausted
 from service_runtime.server import running
 from storage_service.config import StorageSettings
 from storage_service.server import build as build_storage

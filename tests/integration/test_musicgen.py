@@ -17,15 +17,15 @@ import pytest
 import pytest_asyncio
 import soundfile
 
+from dgx_music.channel import connect
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc
+from dgx_music.pcm import PcmReader
+from dgx_music.status import Failure, read_failure
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.server import build as build_export
-from service_runtime.channel import connect
-from service_runtime.pcm import PcmReader
 from service_runtime.server import running
-from service_runtime.status import Failure, read_failure
 from storage_service.config import StorageSettings
 from storage_service.server import build as build_storage
 
@@ -142,11 +142,11 @@ async def test_a_seed_makes_the_same_music_again_streamed_or_filed_alone_or_in_c
 
 
 async def test_sampling_is_stored_and_changes_the_music(house: House) -> None:
-    cool = pb.SamplingParameters(temperature=0.1)
+    cool = storage_pb2.SamplingParameters(temperature=0.1)
     filed = await house.make(sampling=cool)
     assert filed.sampling == cool
     assert dict(filed.metadata)["pcm_sha256"] == await house.sha256(sampling=cool) != await house.sha256()
-    failure = await house.refusal(sampling=pb.SamplingParameters(top_p=1.5))
+    failure = await house.refusal(sampling=storage_pb2.SamplingParameters(top_p=1.5))
     assert list(failure.violations) == ["sampling.top_p"]
 
 

@@ -12,12 +12,12 @@ import pytest
 import soundfile
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
+from dgx_music.errors import FailedPrecondition
 from dgx_music.export.v1 import export_pb2
 from dgx_music.export.v1.export_pb2 import ProvenanceMark, Tags
 from export_service.config import ExportSettings
 from export_service.server import build
 from export_service.tags import FileTags
-from service_runtime.errors import FailedPrecondition
 from tests.certificates import make_credentials
 from tests.export_client import TIMEOUT, Client, music, new_id, output, serving
 from tests.sketch_clips import RATE_HZ, clips

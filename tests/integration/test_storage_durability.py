@@ -10,10 +10,10 @@ import grpc
 import grpc.aio
 import pytest
 
+from dgx_music.channel import connect
+from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from service_runtime.channel import connect
-from service_runtime.status import read_failure
 
 PROGRAM = """
 import asyncio, sys

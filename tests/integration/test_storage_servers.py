@@ -14,9 +14,9 @@ import grpc.aio
 import psycopg
 import pytest
 
+from dgx_music.channel import connect
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from service_runtime.channel import connect
 from storage_service import creation, schema
 from storage_service.broadcast import APPLICATION_NAME
 from storage_service.creation import NewGeneration

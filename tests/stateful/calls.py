@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service_runtime.errors import ServiceError
+from dgx_music.errors import ServiceError
 from storage_service import creation, leases, library, lifecycle
 from storage_service.creation import NewGeneration
 from storage_service.database import Database

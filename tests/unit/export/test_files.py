@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from dgx_music.errors import Aborted, NotFound, ResourceExhausted, Unavailable
 from export_service import disk
 from export_service.disk import sha256_of
 from export_service.library import Library, attempt_of, format_of
 from export_service.spool import SpoolFolder
 from export_service.tags import FileTags
 from export_service.waveform import waveform
-from service_runtime.errors import Aborted, NotFound, ResourceExhausted, Unavailable
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 

@@ -18,13 +18,13 @@ import soundfile
 from cryptography.hazmat.primitives.asymmetric import dsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
+from dgx_music.errors import FailedPrecondition
 from export_service import audio_file
 from export_service.audio_file import AudioFile
 from export_service.formats import FORMS
 from export_service.library import Library
 from export_service.provenance import MEDIA_TYPES, Mark, Signer, signed_part, signer
 from export_service.tags import FileTags
-from service_runtime.errors import FailedPrecondition
 from service_runtime.output import FileFormat
 from tests.certificates import KEYS, make_credentials, pem
 

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
+from dgx_music.errors import NotFound, Unavailable
 from export_service import finishing
 from export_service.audio_file import AudioFile
 from export_service.library import Library
 from export_service.normalization import Aim
 from export_service.renderer import Renderer
-from service_runtime.errors import NotFound, Unavailable
 from service_runtime.output import FileFormat, OutputOptions
 
 ID = "123e4567-e89b-12d3-a456-426614174000"

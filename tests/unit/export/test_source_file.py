@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from dgx_music.errors import InvalidArgument
 from export_service.source_file import source_file
-from service_runtime.errors import InvalidArgument
 
 RATE = 44_100
 SAMPLES = (np.sin(np.arange(RATE)[:, None] * [0.05, 0.03]) * 0.5).astype(np.float32)

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from mutagen.id3 import ID3
 
+from dgx_music.errors import InvalidArgument
 from export_service.analysis import Analysis
 from export_service.audio_file import AudioFile
 from export_service.formats import FORMS
@@ -20,7 +21,6 @@ from export_service.key import Key
 from export_service.notation import pitch_class, short_key
 from export_service.tags import COMMENT, MAX_COMMENT_BYTES, FileTags, Tags, clean_tags, file_tags
 from export_service.tempo import Tempo
-from service_runtime.errors import InvalidArgument
 from service_runtime.output import FileFormat
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"

@@ -14,12 +14,12 @@ import grpc.aio
 import pytest
 
 from dgx_music.export.v1 import export_pb2 as export
-from dgx_music.generation.v1.generation_pb2 import Continuation
+from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as storage
+from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.continuing import Source, which_source
 from gateway.failures import CommandError
 from gateway.needs import LIBRARY
-from service_runtime.status import read_failure
 
 from .conftest import _living_in
 

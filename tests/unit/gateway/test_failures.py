@@ -12,11 +12,11 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from pydantic import ValidationError
 
+from dgx_music.errors import InvalidArgument, Unavailable
+from dgx_music.status import DETAILS_KEY, to_status
 from gateway.config import GatewaySettings
 from gateway.failures import BAD_INPUT, FAILURE, CommandError, Interrupted, explain
 from gateway.session import interrupts
-from service_runtime.errors import InvalidArgument, Unavailable
-from service_runtime.status import DETAILS_KEY, to_status
 
 
 def rpc_error(code: grpc.StatusCode, details: str, status: status_pb2.Status | None = None) -> grpc.aio.AioRpcError:

@@ -17,12 +17,12 @@ import soundfile
 
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1.export_pb2 import FileCondition
+from dgx_music.pcm import PcmWriter, live_header
+from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as storage
 from gateway import verifying
 from gateway.failures import CommandError
 from gateway.quantities import age_of, bytes_of
-from service_runtime.pcm import PcmWriter, live_header
-from service_runtime.status import read_failure
 
 if TYPE_CHECKING:
     from .conftest import House

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from dgx_music.errors import FailedPrecondition, Unavailable
 from gateway.ownership import Guest, Owner, enter
-from service_runtime.errors import FailedPrecondition, Unavailable
 
 
 @contextmanager

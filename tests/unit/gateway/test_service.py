@@ -15,9 +15,9 @@ import pytest
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.generation.v1 import generation_pb2 as generation
+from dgx_music.pcm import PcmReader, PcmWriter, live_header
+from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as storage
-from service_runtime.pcm import PcmReader, PcmWriter, live_header
-from service_runtime.status import read_failure
 
 if TYPE_CHECKING:
     from .conftest import House

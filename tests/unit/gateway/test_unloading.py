@@ -11,16 +11,16 @@ import grpc
 import grpc.aio
 import pytest
 
+from dgx_music.channel import connect
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc
+from dgx_music.status import read_failure
 from gateway.ownership import Owner, enter
 from gateway.unloading import unload
 from generation_service.config import GenerationSettings
 from generation_service.registry import ModelCatalog
 from generation_service.server import GenerationService, build
-from service_runtime.channel import connect
 from service_runtime.server import running
-from service_runtime.status import read_failure
 from tests.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel
 

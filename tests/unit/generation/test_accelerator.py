@@ -8,8 +8,8 @@ pytest.importorskip("torch", reason="devices are torch's")
 
 import torch
 
+from dgx_music.errors import FailedPrecondition
 from generation_service.accelerator import choose, device_in_use
-from service_runtime.errors import FailedPrecondition
 
 has_cuda = torch.cuda.is_available()
 

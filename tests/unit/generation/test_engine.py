@@ -7,13 +7,13 @@ import asyncio
 import numpy as np
 import pytest
 
-from generation_service.engine import Engine
-from generation_service.registry import ModelCatalog
-from generation_service.sequence import Stage
-from service_runtime.errors import (
+from dgx_music.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from generation_service.engine import Engine
+from generation_service.registry import ModelCatalog
+from generation_service.sequence import Stage
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import Gate, ToneModel, ask, tone
 

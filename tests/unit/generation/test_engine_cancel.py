@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from generation_service.sequence import Stage
-from service_runtime.errors import (
+from dgx_music.errors import (
     Aborted,
 )
+from generation_service.sequence import Stage
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import Gate, ToneModel, ask, tone
 

@@ -7,13 +7,13 @@ import asyncio
 import numpy as np
 import pytest
 
-from generation_service import engine as engine_module
-from service_runtime.errors import (
+from dgx_music.errors import (
     Lost,
     ResourceExhausted,
     ServiceError,
     Unavailable,
 )
+from generation_service import engine as engine_module
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with, tone
 

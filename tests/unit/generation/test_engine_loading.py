@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from generation_service.sequence import Stage
-from service_runtime.errors import (
+from dgx_music.errors import (
     FailedPrecondition,
     ResourceExhausted,
     ServiceError,
     Unavailable,
 )
+from generation_service.sequence import Stage
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with
 

@@ -8,11 +8,11 @@ import tracemalloc
 
 import pytest
 
-from generation_service.model import GenerationParameters, TooLarge
-from generation_service.sequence import Stage
-from service_runtime.errors import (
+from dgx_music.errors import (
     ResourceExhausted,
 )
+from generation_service.model import GenerationParameters, TooLarge
+from generation_service.sequence import Stage
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import BLOCK_FRAMES, RATE_HZ, Gate, ToneModel, ToneState, ask, fail_with
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service_runtime.errors import (
+from dgx_music.errors import (
     Aborted,
 )
 from tests.unit.generation.engine_calls import idle, read, submit

@@ -17,18 +17,19 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from dgx_music.audio.v1 import audio_pb2
+from dgx_music.channel import connect
+from dgx_music.errors import Unavailable
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
+from dgx_music.pcm import PcmReader
+from dgx_music.status import read_failure
+from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from generation_service.config import GenerationSettings
 from generation_service.engine import Engine
 from generation_service.model import TooLarge
 from generation_service.registry import ModelCatalog
 from generation_service.server import build
-from service_runtime.channel import connect
-from service_runtime.errors import Unavailable
-from service_runtime.pcm import PcmReader
 from service_runtime.server import running
-from service_runtime.status import read_failure
 from tests.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel, ask, fail_with, tone
 
@@ -121,11 +122,11 @@ async def test_a_long_block_is_cut_into_chunks(tmp_path, model):
         ({"seconds": 1e9}, "duration_seconds"),
         ({"seed": -1}, "seed"),
         ({"model_name": "musicgen"}, "model_name"),
-        ({"sampling": pb.SamplingParameters(temperature=0)}, "sampling.temperature"),
-        ({"sampling": pb.SamplingParameters(top_k=-1)}, "sampling.top_k"),
-        ({"continuation": pb.Continuation()}, "continuation.source_id"),
-        ({"continuation": pb.Continuation(source_id=str(uuid.UUID(int=1)), seconds=0.4)}, "continuation.seconds"),
-        ({"continuation": pb.Continuation(source_id=str(uuid.UUID(int=1)), seconds=25.1)}, "continuation.seconds"),
+        ({"sampling": SamplingParameters(temperature=0)}, "sampling.temperature"),
+        ({"sampling": SamplingParameters(top_k=-1)}, "sampling.top_k"),
+        ({"continuation": Continuation()}, "continuation.source_id"),
+        ({"continuation": Continuation(source_id=str(uuid.UUID(int=1)), seconds=0.4)}, "continuation.seconds"),
+        ({"continuation": Continuation(source_id=str(uuid.UUID(int=1)), seconds=25.1)}, "continuation.seconds"),
     ],
 )
 async def test_bad_input_is_refused_by_the_name_of_its_field(server, fields, field):
@@ -215,7 +216,7 @@ async def test_models_are_listed_the_default_first(tmp_path):
 
 
 async def test_sampling_reaches_the_model_as_far_as_it_is_set(server, model):
-    sampling = pb.SamplingParameters(temperature=0.5, top_k=0, guidance_scale=0.0)
+    sampling = SamplingParameters(temperature=0.5, top_k=0, guidance_scale=0.0)
     await listen(server.stub.Generate(request(sampling=sampling), timeout=60))
     await listen(server.stub.Generate(request("b"), timeout=60))
     drawn = [(each.temperature, each.top_k, each.top_p, each.guidance_scale) for each in model.asked]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.config import GenerationSettings
 from generation_service.installed import MusicGenFolder, installed_models
-from service_runtime.errors import FailedPrecondition, InvalidArgument
 
 COMMIT, OTHER = "c" * 40, "d" * 40
 
@@ -172,7 +172,7 @@ def test_without_torch_the_command_that_installs_it_is_told(settings):
     script = (
         "import sys; sys.modules['torch'] = None\n"
         "from generation_service.installed import installed_models\n"
-        "from service_runtime.errors import FailedPrecondition\n"
+        "from dgx_music.errors import FailedPrecondition\n"
         "try: installed_models().get('own').describe()\n"
         "except FailedPrecondition as error: print(error.reason, error.message)"
     )

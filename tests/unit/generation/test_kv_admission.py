@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
 
+from dgx_music.errors import ResourceExhausted
 from generation_service.musicgen.config import LmConfig
 from generation_service.musicgen.kv_cache import KvMemory
-from service_runtime.errors import ResourceExhausted
 
 SHAPE = LmConfig(
     dim=64,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
 from generation_service.model import Model, ModelInfo
 from generation_service.registry import KnownModel, ModelCatalog
-from service_runtime.errors import FailedPrecondition, InvalidArgument, NotFound
 from tests.unit.generation.tone_model import ToneModel
 
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from dgx_music.errors import InvalidArgument
 from generation_service.request import parameters
-from service_runtime.errors import InvalidArgument
 
 
 def test_frames_are_the_duration_at_the_models_rate(model):

@@ -10,12 +10,12 @@ import grpc.aio
 import pytest
 
 from dgx_music.audio.v1 import audio_pb2
+from dgx_music.channel import connect
+from dgx_music.errors import ResourceExhausted
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.status import read_failure
 from generation_service.upload import Upload
-from service_runtime.channel import connect
-from service_runtime.errors import ResourceExhausted
 from service_runtime.interceptors import CallInterceptor
-from service_runtime.status import read_failure
 
 CHUNK = audio_pb2.AudioChunk(pcm=bytes(60_000))
 

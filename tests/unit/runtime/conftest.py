@@ -11,9 +11,9 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from dgx_music.channel import connect
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
-from service_runtime.channel import connect
 from service_runtime.server import running
 from service_runtime.settings import Settings
 

@@ -13,9 +13,10 @@ import grpc.aio
 import pytest
 import structlog
 
+from dgx_music import errors
 from dgx_music.generation.v1 import generation_pb2 as pb
-from service_runtime import deadlines, errors
-from service_runtime.status import Failure, read_failure
+from dgx_music.status import Failure, read_failure
+from service_runtime import deadlines
 from service_runtime.telemetry import configure_logging, get_logger
 
 ERRORS = [

@@ -19,11 +19,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from dgx_music.channel import connect
+from dgx_music.errors import FailedPrecondition, Lost, Unavailable
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from service_runtime import server as server_module
-from service_runtime.channel import connect
-from service_runtime.errors import FailedPrecondition, Lost, Unavailable
 from service_runtime.server import is_local, running, serve_until_signalled, stop_signal
 from service_runtime.settings import Settings
 from service_runtime.telemetry import Gauge, metrics_endpoint

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
-from service_runtime.errors import FailedPrecondition, Unavailable
+from dgx_music.errors import FailedPrecondition, Unavailable
 from storage_service import backup, creation, maintenance, postgres_backup, schema
 from storage_service.check import walk
 from storage_service.creation import NewGeneration

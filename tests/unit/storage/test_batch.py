@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select
 
-from service_runtime.errors import InvalidArgument, Unavailable
+from dgx_music.errors import InvalidArgument, Unavailable
 from storage_service import creation, prompts
 from storage_service.change import changes_of
 from storage_service.creation import MAX_BATCH, NewGeneration

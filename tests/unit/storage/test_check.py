@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from service_runtime.errors import FailedPrecondition
+from dgx_music.errors import FailedPrecondition
 from storage_service import creation, leases, lifecycle, schema
 from storage_service.check import completed_files, is_completed, known_ids, walk
 from storage_service.creation import NewGeneration

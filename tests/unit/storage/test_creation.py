@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 from service_runtime.output import FileFormat, OutputOptions
 from storage_service import creation, prompts
 from storage_service.continuation import Continuation

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from service_runtime.errors import FailedPrecondition, Unavailable
+from dgx_music.errors import FailedPrecondition, Unavailable
 from storage_service import creation, database, schema
 from storage_service.config import StorageSettings
 from storage_service.creation import NewGeneration

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 import storage_service
-from service_runtime.errors import FailedPrecondition, InvalidArgument, NotFound
+from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
 from storage_service import (
     Generation,
     GenerationStatus,

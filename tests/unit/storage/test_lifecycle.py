@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import inspect, select, update
 from sqlalchemy.orm import Session
 
-from service_runtime.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
+from dgx_music.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from storage_service import creation, leases, lifecycle, queue
 from storage_service.clock import later, now
 from storage_service.creation import NewGeneration

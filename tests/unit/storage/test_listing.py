@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 from service_runtime.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page
 from storage_service import creation, lifecycle, prompts
 from storage_service.creation import NewGeneration

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service_runtime.errors import InvalidArgument, NotFound
+from dgx_music.errors import InvalidArgument, NotFound
 from storage_service import lifecycle
 from storage_service.database import Database
 from storage_service.merge_patch import merge_patch

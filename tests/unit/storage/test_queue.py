@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import update
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 from storage_service import creation, leases, queue
 from storage_service.clock import later
 from storage_service.creation import NewGeneration

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from service_runtime.errors import FailedPrecondition
+from dgx_music.errors import FailedPrecondition
 from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
 from storage_service import creation, schema
 from storage_service.creation import NewGeneration

@@ -19,13 +19,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import Connection, event
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
-from dgx_music.generation.v1.generation_pb2 import Continuation, SamplingParameters
+from dgx_music.channel import connect
+from dgx_music.errors import FailedPrecondition, Unavailable
+from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as pb
+from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from service_runtime.channel import connect
-from service_runtime.errors import FailedPrecondition, Unavailable
 from service_runtime.server import running
-from service_runtime.status import read_failure
 from storage_service import schema
 from storage_service.config import StorageSettings
 from storage_service.database import Database

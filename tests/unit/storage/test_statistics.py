@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, func, insert, select, text, update
 
-from service_runtime.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument
 from storage_service import counts, creation, leases, lifecycle, prompts
 from storage_service.clock import later, now
 from storage_service.counts import GenerationCount

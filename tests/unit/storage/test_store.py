@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from service_runtime.errors import InvalidArgument, NotFound, Unavailable
+from dgx_music.errors import InvalidArgument, NotFound, Unavailable
 from storage_service import creation, leases, lifecycle
 from storage_service.clock import later
 from storage_service.config import StorageSettings

@@ -17,13 +17,13 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 
 import torch
 
+from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.audiocraft_engine import Audiocraft, AudiocraftState, find_audiocraft, load_audiocraft
 from generation_service.config import GenerationSettings
 from generation_service.device import MAX_EMPTY_STEPS
 from generation_service.installed import installed_models
 from generation_service.model import FloatArray, GenerationParameters
 from generation_service.musicgen.loading import find_musicgen
-from service_runtime.errors import FailedPrecondition, InvalidArgument
 
 HOP = 640
 CARD = 64
@@ -32,7 +32,7 @@ LOAD_ELSEWHERE = """
 import sys
 from pathlib import Path
 from generation_service.audiocraft_engine import load_audiocraft
-from service_runtime.errors import ServiceError
+from dgx_music.errors import ServiceError
 sys.modules.update({name: None for name in sys.argv[2:]})
 try:
     load_audiocraft(Path(sys.argv[1]))

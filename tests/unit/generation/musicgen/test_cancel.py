@@ -15,12 +15,12 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 import torch
 
+from dgx_music.errors import Aborted
 from generation_service.handle import GenerationHandle
 from generation_service.model import FloatArray, GenerationParameters
 from generation_service.musicgen.loading import find_musicgen, load_musicgen
 from generation_service.musicgen.musicgen import MusicGenState
 from generation_service.registry import KnownModel
-from service_runtime.errors import Aborted
 from tests.golden_codes import HOP
 from tests.unit.generation.musicgen.short_windows import run
 from tests.unit.generation.tone_model import Gate

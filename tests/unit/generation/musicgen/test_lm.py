@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from torch import Tensor  # noqa: E402
 
+from dgx_music.errors import ResourceExhausted  # noqa: E402
 from generation_service.model import GenerationParameters  # noqa: E402
 from generation_service.musicgen.checkpoint import read_checkpoint  # noqa: E402
 from generation_service.musicgen.config import lm_config  # noqa: E402
@@ -18,7 +19,6 @@ from generation_service.musicgen.kv_cache import KvCache, KvMemory  # noqa: E402
 from generation_service.musicgen.linear import Int8Linear, Precision, make_linear  # noqa: E402
 from generation_service.musicgen.lm import LanguageModel  # noqa: E402
 from generation_service.musicgen.sampling import Sampler  # noqa: E402
-from service_runtime.errors import ResourceExhausted  # noqa: E402
 
 
 class Run:

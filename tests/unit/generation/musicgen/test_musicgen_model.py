@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
+from dgx_music.errors import ResourceExhausted
 from generation_service.model import FloatArray, GenerationParameters, TooLarge
 from generation_service.musicgen.loading import find_musicgen, load_musicgen
 from generation_service.musicgen.musicgen import MusicGen, MusicGenState
-from service_runtime.errors import ResourceExhausted
 
 HOP = 640
 

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from torch import Tensor  # noqa: E402
 
+from dgx_music.errors import InvalidArgument, ResourceExhausted  # noqa: E402
 from generation_service.model import GenerationParameters  # noqa: E402
 from generation_service.musicgen.checkpoint import Checkpoint, read_checkpoint  # noqa: E402
 from generation_service.musicgen.config import LmConfig, lm_config  # noqa: E402
@@ -22,7 +23,6 @@ from generation_service.musicgen.lm import LanguageModel  # noqa: E402
 from generation_service.musicgen.sampling import Sampler  # noqa: E402
 from generation_service.musicgen.static_kv import TOKEN_CAPACITY, StaticKv  # noqa: E402
 from generation_service.musicgen.static_lm import Shape, StaticLanguageModel  # noqa: E402
-from service_runtime.errors import InvalidArgument, ResourceExhausted  # noqa: E402
 
 CPU = torch.device("cpu")
 PLANS = [

@@ -9,7 +9,7 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from service_runtime.errors import DOMAIN, ServiceError
+from dgx_music.errors import DOMAIN, ServiceError
 
 DETAILS_KEY = "grpc-status-details-bin"
 """The trailer that carries the status."""

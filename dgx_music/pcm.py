@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import google_crc32c
 
 from dgx_music.audio.v1 import audio_pb2
-from service_runtime.errors import DataLoss, InvalidArgument
+from dgx_music.errors import DataLoss, InvalidArgument
 
 BYTES_PER_SAMPLE = 4
 """float32."""

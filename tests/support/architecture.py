@@ -1,0 +1,219 @@
+"""The project's modules and their imports, read from source, and the rules of who may import whom."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of the project."""
+
+    name: str
+    """Dotted, e.g. "storage_service.domain.leases"; a package's `__init__` has the package's name."""
+    path: Path
+    is_generated: bool
+    imports: frozenset[str]
+    """Dotted names of everything it imports, wherever in it: modules, and the names taken from them."""
+    runtime_imports: frozenset[str]
+    """The same without what is imported under `if TYPE_CHECKING:`."""
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """All modules of some packages below a folder."""
+
+    root: Path
+    packages: tuple[str, ...]
+
+    @cached_property
+    def modules(self) -> Mapping[str, Module]:
+        paths = [path for package in self.packages for path in sorted((self.root / package).rglob("*.py"))]
+        modules = (self._read(path) for path in paths)
+        return {module.name: module for module in modules}
+
+    @property
+    def written(self) -> Iterator[Module]:
+        """The modules that a person wrote."""
+        return (module for module in self.modules.values() if not module.is_generated)
+
+    def resolve(self, imported: str) -> str | None:
+        """The module of this tree that an import loads; None where it is of somebody else."""
+        while imported and imported not in self.modules:
+            imported = imported.rpartition(".")[0]
+        return imported or None
+
+    def _read(self, path: Path) -> Module:
+        parts = path.relative_to(self.root).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        tree = ast.parse(path.read_text())
+        type_only = {
+            child
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            for child in ast.walk(node)
+        }
+        nodes = list(ast.walk(tree))
+        return Module(
+            name=name,
+            path=path,
+            is_generated=parts[0] == "dgx_music" and len(parts) > 2,
+            imports=frozenset(_imported(nodes)),
+            runtime_imports=frozenset(_imported(node for node in nodes if node not in type_only)),
+        )
+
+
+def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, prefix: str) -> bool:
+    """Whether `name` is the module `prefix` or lies in the package of that name."""
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def longest_prefix(name: str, prefixes: Iterable[str]) -> str | None:
+    """The most specific of the dotted prefixes that `name` lies within."""
+    return max((prefix for prefix in prefixes if within(name, prefix)), key=len, default=None)
+
+
+def forbidden_imports(
+    tree: SourceTree, importer: str, forbidden: Collection[str], allowed: Collection[str] = ()
+) -> list[str]:
+    """Imports by modules within `importer` of something within `forbidden` that is not within `allowed`."""
+    return [
+        f"{module.name} imports {imported}"
+        for module in tree.written
+        if within(module.name, importer)
+        for imported in sorted(module.imports)
+        if longest_prefix(imported, forbidden) and not longest_prefix(imported, allowed)
+    ]
+
+
+def package_violations(tree: SourceTree, may_import: Mapping[str, Collection[str]]) -> list[str]:
+    """Imports of another package of the project than those that `may_import` names for the importing package."""
+    return [
+        violation
+        for package, allowed in may_import.items()
+        for violation in forbidden_imports(tree, package, set(tree.packages) - {package, *allowed})
+    ]
+
+
+def library_violations(tree: SourceTree, only_in: Mapping[str, Collection[str]]) -> list[str]:
+    """Imports of a library outside the packages that it is confined to."""
+    return [
+        f"{module.name} imports {library}"
+        for module in tree.written
+        for library, homes in only_in.items()
+        if any(within(imported, library) for imported in module.imports) and not longest_prefix(module.name, homes)
+    ]
+
+
+def wire_violations(
+    tree: SourceTree, package: str, at_the_wire: Collection[str], wire: Collection[str], allowed: Collection[str]
+) -> list[str]:
+    """Imports of gRPC, protobuf or the stubs by modules of the package outside `at_the_wire`."""
+    return [
+        f"{module.name} imports {imported}"
+        for module in tree.written
+        if within(module.name, package) and not longest_prefix(module.name, at_the_wire)
+        for imported in sorted(module.imports)
+        if longest_prefix(imported, wire) and not longest_prefix(imported, allowed)
+    ]
+
+
+def stub_violations(tree: SourceTree, stubs_of: Mapping[str, Collection[str]]) -> list[str]:
+    """Imports of generated stubs other than those that `stubs_of` names for the importing package."""
+    generated = [module.name for module in tree.modules.values() if module.is_generated]
+    return [
+        violation
+        for package, allowed in stubs_of.items()
+        for violation in forbidden_imports(tree, package, generated, allowed)
+    ]
+
+
+def layer_violations(tree: SourceTree, layers: Sequence[Collection[str]]) -> list[str]:
+    """Imports that point up, or sideways to another prefix of the same layer. `layers`: from the top to the bottom,
+    each a few dotted prefixes; a module belongs to the most specific of them; one that belongs to none is a violation.
+    """
+    depth = {prefix: number for number, layer in enumerate(layers) for prefix in layer}
+    packages = {prefix.partition(".")[0] for prefix in depth}
+    violations = []
+    for module in tree.written:
+        if module.name.partition(".")[0] not in packages:
+            continue
+        home = longest_prefix(module.name, depth)
+        if home is None:
+            violations.append(f"{module.name} belongs to no layer")
+            continue
+        for imported in sorted(module.imports):
+            target = longest_prefix(tree.resolve(imported) or "", depth)
+            if target is not None and target != home and depth[target] <= depth[home]:
+                violations.append(f"{module.name} imports {imported}, which is not below it")
+    return violations
+
+
+def cycle(tree: SourceTree) -> list[str]:
+    """Modules that import each other in a circle, generated ones included; empty where there is none."""
+    graph = {
+        module.name: {
+            target
+            for imported in module.runtime_imports
+            if (target := tree.resolve(imported)) is not None and target != module.name
+        }
+        for module in tree.modules.values()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def crowded_folders(tree: SourceTree, limit: int) -> dict[str, int]:
+    """Folders with more modules of their own than `limit`."""
+    counts = Counter(
+        str(module.path.parent.relative_to(tree.root)) for module in tree.written if module.stem != "__init__"
+    )
+    return {folder: count for folder, count in counts.items() if count > limit}
+
+
+def shared_names(tree: SourceTree, allowed: Collection[str]) -> dict[str, list[str]]:
+    """Module names that more than one module has, besides those `allowed`."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for module in tree.written:
+        by_stem[module.stem].append(module.name)
+    return {stem: names for stem, names in by_stem.items() if len(names) > 1 and stem not in allowed}
+
+
+def long_modules(tree: SourceTree, limit: int) -> dict[str, int]:
+    """Modules of more lines than `limit`."""
+    lengths = {module.name: len(module.path.read_text().splitlines()) for module in tree.written}
+    return {name: length for name, length in lengths.items() if length > limit}
+
+
+def unmirrored_tests(tree: SourceTree, unit_tests: Path) -> list[str]:
+    """Unit tests that do not stand where the module they test stands: `<package>/<sub-package>/test_<module>.py`, or
+    `test_<module>_<aspect>.py`."""
+    strays = []
+    for path in sorted(unit_tests.rglob("test_*.py")):
+        folder = ".".join(path.parent.relative_to(unit_tests).parts)
+        subject = path.stem.removeprefix("test_")
+        modules = [module.name.removeprefix(f"{folder}.") for module in tree.written if within(module.name, folder)]
+        if not any(subject == name or subject.startswith(f"{name}_") for name in modules):
+            strays.append(str(path.relative_to(unit_tests)))
+    return strays
