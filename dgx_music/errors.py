@@ -11,7 +11,7 @@
     │   └── Lost             … and never will while this process lives
     └── DataLoss             a stream of audio that does not add up
 
-Domain code raises these and knows nothing of gRPC; `service_runtime.interceptors` turns each into a
+Domain code raises these and knows nothing of gRPC; `service_runtime.rpc.interceptors` turns each into a
 `google.rpc.Status` with `ErrorInfo`, and `BadRequest` or `RetryInfo` where they apply. Anything else that escapes a
 servicer is INTERNAL with an error id that stands in the log.
 """

@@ -17,7 +17,7 @@ from export_service.measurement import Measured
 from export_service.provenance import Mark, Signer
 from export_service.sink import Sink
 from export_service.tags import FileTags
-from service_runtime.output import FileFormat
+from service_runtime.audio.output_options import FileFormat
 
 LARGEST_WAV_BYTES = 2**32 - 2**20
 """RIFF sizes are 32 bits; a megabyte is left for headers and tags."""

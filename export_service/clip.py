@@ -17,8 +17,8 @@ from export_service.disk import disk_errors
 from export_service.library import Library
 from export_service.loudness import Samples
 from export_service.source_file import EXPECTED, SourceFile, source_file
-from service_runtime.output import FileFormat
-from service_runtime.telemetry import get_logger
+from service_runtime.audio.output_options import FileFormat
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

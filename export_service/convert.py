@@ -23,8 +23,8 @@ from export_service.recording import Take
 from export_service.tags import MAX_BPM, Tags, clean_tags
 from export_service.tempo import Tempo
 from export_service.waveform import Waveform
-from service_runtime.output_messages import FORMAT_NAMES
-from service_runtime.uuids import check_uuid
+from service_runtime.rpc.output_converters import FORMAT_NAMES
+from service_runtime.validation import check_uuid
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -16,7 +16,7 @@ from export_service.convert import to_generation_id
 from export_service.inventory import Contents, Kind, LibraryFile
 from export_service.statistics import Figures, LibraryStatistics
 from export_service.verification import Condition, Verified
-from service_runtime.output_messages import FORMAT_NAMES
+from service_runtime.rpc.output_converters import FORMAT_NAMES
 
 MAX_EXPECTED = 1000
 MAX_AGE = timedelta(days=365_000)

@@ -19,7 +19,7 @@ from export_service.session import Finish, Session
 from export_service.spool import BYTES_PER_SAMPLE, SpoolFolder
 from export_service.threads import on_thread
 from export_service.usage import Usage
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

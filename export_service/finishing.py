@@ -13,7 +13,7 @@ from export_service.levelling import level
 from export_service.measurement import Measured, Measurement
 from export_service.normalization import PROFILES, Aim, Normalization, Profile
 from export_service.provenance import Mark
-from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
+from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
 
 FRAMES_AT_ONCE = 65_536
 ENCODINGS_AT_MOST = 6

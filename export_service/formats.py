@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from service_runtime.output import FileFormat
+from service_runtime.audio.output_options import FileFormat
 
 
 @dataclass(frozen=True)

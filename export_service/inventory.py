@@ -20,8 +20,8 @@ from dgx_music.errors import InvalidArgument
 from export_service.formats import EXTENSIONS, FORMS
 from export_service.library import CLIPS, DAYS, OUTPUTS
 from export_service.render import RENDERS
-from service_runtime.output import FileFormat
-from service_runtime.paging import Page
+from service_runtime.audio.output_options import FileFormat
+from service_runtime.rpc.paging import Page
 
 
 class Kind(StrEnum):

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from dgx_music.errors import FailedPrecondition
 from export_service.sink import Sink
 from export_service.tags import FileTags
-from service_runtime.extras import get_extra
+from service_runtime.optional_deps import get_extra
 
 CERTIFICATE, KEY = "DGX_MUSIC_C2PA_CERTIFICATE", "DGX_MUSIC_C2PA_PRIVATE_KEY"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"

@@ -19,8 +19,8 @@ from export_service.disk import make_folder, remove_if_empty, sync_folder
 from export_service.finishing import Finished
 from export_service.formats import EXTENSIONS
 from export_service.normalization import Aim
+from service_runtime.audio.output_options import FileFormat
 from service_runtime.failpoints import failpoint
-from service_runtime.output import FileFormat
 
 RENDERS = "renders"
 LANDING = ".landing"

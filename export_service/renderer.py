@@ -27,8 +27,8 @@ from export_service.provenance import Signer
 from export_service.render import Render, RenderOptions
 from export_service.tags import FileTags
 from export_service.threads import on_thread
-from service_runtime.output import OutputOptions
-from service_runtime.telemetry import get_logger
+from service_runtime.audio.output_options import OutputOptions
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

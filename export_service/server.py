@@ -16,13 +16,13 @@ from export_service.normalization import Aim
 from export_service.provenance import signer
 from export_service.renderer import Renderer
 from export_service.service import ExportServicer
-from service_runtime.server import serve_until_signalled
-from service_runtime.service import Service
-from service_runtime.telemetry import configure_logging
+from service_runtime.observability.logging import configure_logging
+from service_runtime.rpc.server import serve_until_signalled
+from service_runtime.rpc.service import Service
 
 
 class ExportServer:
-    """The export service, as `service_runtime.server` runs it."""
+    """The export service, as `service_runtime.rpc.server` runs it."""
 
     full_name = "dgx_music.export.v1.ExportService"
 
@@ -44,7 +44,7 @@ class ExportServer:
         self._warming: asyncio.Task[None] | None = None
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """See `service_runtime.service.Service`; so are the others."""
+        """See `service_runtime.rpc.service.Service`; so are the others."""
         export_pb2_grpc.add_ExportServiceServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:

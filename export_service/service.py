@@ -28,9 +28,9 @@ from export_service.threads import on_thread
 from export_service.upload import Upload, file_data
 from export_service.verification import verify
 from export_service.waveform import waveform
-from service_runtime.output_messages import options_of
-from service_runtime.paging import Page
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
+from service_runtime.rpc.output_converters import options_of
+from service_runtime.rpc.paging import Page
 
 log = get_logger(__name__)
 

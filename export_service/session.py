@@ -28,8 +28,8 @@ from export_service.provenance import Signer
 from export_service.recording import Recording
 from export_service.spool import BYTES_PER_SAMPLE
 from export_service.tags import Tags, file_tags
-from service_runtime.output import OutputOptions
-from service_runtime.telemetry import get_logger
+from service_runtime.audio.output_options import OutputOptions
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.failures import CommandError
 from gateway.files import require_writable
 from gateway.serving import owned, settings_of
-from service_runtime.telemetry import configure_logging
+from service_runtime.observability.logging import configure_logging
 from storage_service import backup, maintenance, schema
 from storage_service.config import StorageSettings
 from storage_service.database import Database

@@ -14,7 +14,7 @@ from gateway.ability import require_able
 from gateway.failures import BAD_INPUT, CommandError
 from gateway.screen import Screen
 from gateway.session import CALL_SECONDS, STREAM_SECONDS, Session
-from service_runtime.sending import Sending
+from service_runtime.rpc.client_stream import Sending
 
 PIECE_BYTES = 65_536
 """Most that ImportClip takes in one message."""

@@ -17,7 +17,7 @@ from gateway.failures import FAILURE
 from gateway.screen import Screen, escaped
 from generation_service.config import GenerationSettings
 from generation_service.diagnosis import Finding, diagnose
-from service_runtime.probe import probe
+from service_runtime.rpc.probe import probe
 from storage_service.config import StorageSettings
 from storage_service.sqlite import journal_mode, sqlite3
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from gateway.config import GatewaySettings
 from gateway.needs import ALL, Needs, ServiceName
 from gateway.ownership import Owner
-from service_runtime.server import running
-from service_runtime.service import Service
+from service_runtime.rpc.server import running
+from service_runtime.rpc.service import Service
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from gateway.files import require_writable
 from gateway.screen import short
 from gateway.session import CALL_SECONDS, STREAM_SECONDS, Session
 from gateway.spectrogram import ROWS, Samples, Spectrogram
-from service_runtime.extras import get_extra
+from service_runtime.optional_deps import get_extra
 
 POINTS = 1200
 FRAMES_AT_ONCE = 65_536

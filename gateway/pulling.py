@@ -19,7 +19,7 @@ from pathlib import Path
 from gateway.failures import BAD_INPUT, CommandError
 from gateway.screen import Screen, escaped
 from generation_service.installed import PUBLISHED
-from service_runtime.extras import get_extra
+from service_runtime.optional_deps import get_extra
 
 OWNER = "facebook"
 CHECKPOINT = ("state_dict.bin", "compression_state_dict.bin")

@@ -14,7 +14,7 @@ from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.config import GatewaySettings
 from gateway.service import MusicServicer
 from gateway.upstream import Upstream
-from service_runtime.service import Service
+from service_runtime.rpc.service import Service
 
 
 class MusicService:

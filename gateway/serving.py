@@ -12,8 +12,8 @@ from gateway.failures import CommandError
 from gateway.house import build, house
 from gateway.needs import ServiceName
 from gateway.ownership import Guest, Owner, enter
-from service_runtime.server import serve_until_signalled, stop_signal
-from service_runtime.telemetry import configure_logging
+from service_runtime.observability.logging import configure_logging
+from service_runtime.rpc.server import serve_until_signalled, stop_signal
 
 
 def serve(name: ServiceName | None, data_dir: Path | None) -> None:

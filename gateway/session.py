@@ -22,7 +22,7 @@ from gateway.config import GatewaySettings
 from gateway.failures import CommandError, Interrupted
 from gateway.needs import ALL, Needs
 from gateway.ownership import Guest, Owner, enter
-from service_runtime.telemetry import configure_logging
+from service_runtime.observability.logging import configure_logging
 
 CALL_SECONDS = 30.0
 """Longest that a call with one answer may take."""

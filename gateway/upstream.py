@@ -11,9 +11,9 @@ import grpc.aio
 from dgx_music.channel import connect
 from dgx_music.errors import Unavailable
 from dgx_music.status import status_of
-from service_runtime.deadlines import time_left
-from service_runtime.health import require_serving
-from service_runtime.sending import Sending
+from service_runtime.rpc.client_stream import Sending
+from service_runtime.rpc.deadlines import time_left
+from service_runtime.rpc.health_check import require_serving
 
 UNARY_SECONDS = 30.0
 """Longest that a call with one answer may take."""

@@ -18,7 +18,7 @@ from generation_service.model import FloatArray, ModelInfo, TooLarge
 from generation_service.scheduler import Scheduler
 from generation_service.sequence import Sequence, Stage
 from generation_service.throughput import Throughput
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

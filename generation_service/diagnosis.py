@@ -13,7 +13,7 @@ from typing import Literal
 from dgx_music.errors import ServiceError
 from generation_service.config import GenerationSettings
 from generation_service.installed import PUBLISHED, installed_models
-from service_runtime.extras import get_extra, pip_install
+from service_runtime.optional_deps import get_extra, pip_install
 
 INSTALL = get_extra("musicgen")
 LIBRARIES = ("transformers", "sentencepiece", "safetensors", "huggingface_hub")

@@ -14,7 +14,7 @@ from generation_service.config import EngineName, GenerationSettings
 from generation_service.model import Model, ModelInfo
 from generation_service.registry import KnownModel, ModelCatalog, ModelEntry
 from generation_service.sketch import Sketch
-from service_runtime.extras import get_extra
+from service_runtime.optional_deps import get_extra
 
 if TYPE_CHECKING:
     from generation_service.musicgen.loading import FoundModel

@@ -23,7 +23,7 @@ from generation_service.model import TooLarge
 from generation_service.request import parameters
 from generation_service.source import prompt_audio
 from generation_service.upload import Upload
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from generation_service.accelerator import give_back_memory
 from generation_service.model import Model, ModelInfo
 from generation_service.registry import ModelCatalog
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

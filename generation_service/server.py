@@ -17,16 +17,16 @@ from generation_service.installed import installed_models
 from generation_service.registry import ModelCatalog
 from generation_service.service import GenerationServicer
 from generation_service.worker import Worker
-from service_runtime.health import require_serving
-from service_runtime.server import serve_until_signalled
-from service_runtime.telemetry import Gauge, configure_logging
+from service_runtime.observability.logging import Gauge, configure_logging
+from service_runtime.rpc.health_check import require_serving
+from service_runtime.rpc.server import serve_until_signalled
 
 STORAGE = "dgx_music.storage.v1.StorageService"
 EXPORT = "dgx_music.export.v1.ExportService"
 
 
 class GenerationService:
-    """Engine, servicer and claim worker, as `service_runtime.service.Service`."""
+    """Engine, servicer and claim worker, as `service_runtime.rpc.service.Service`."""
 
     full_name = "dgx_music.generation.v1.GenerationService"
 

@@ -15,8 +15,8 @@ from dgx_music.pcm import PcmReader
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.model import FloatArray, ModelInfo
 from generation_service.registry import ModelCatalog
-from service_runtime.deadlines import time_left
-from service_runtime.uuids import check_uuid
+from service_runtime.rpc.deadlines import time_left
+from service_runtime.validation import check_uuid
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 25.0
 DEFAULT_SECONDS = 10.0

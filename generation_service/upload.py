@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
-from service_runtime.sending import Sending
+from service_runtime.rpc.client_stream import Sending
 
 
 class Upload:

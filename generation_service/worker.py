@@ -18,7 +18,7 @@ from generation_service.config import GenerationSettings
 from generation_service.engine import Engine
 from generation_service.job import Job
 from generation_service.lease import CALL_SECONDS
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

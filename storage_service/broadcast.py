@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
 from storage_service.change import CHANNEL, read_payload
 from storage_service.notifier import Notifier
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service_runtime.uuids import check_uuid
+from service_runtime.validation import check_uuid
 from storage_service.validation import check_range
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 25.0

@@ -13,8 +13,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
 from dgx_music.storage.v1 import storage_pb2
-from service_runtime.output import OutputOptions
-from service_runtime.output_messages import message_of, options_of
+from service_runtime.audio.output_options import OutputOptions
+from service_runtime.rpc.output_converters import message_of, options_of
 from storage_service.continuation import Continuation
 from storage_service.creation import NewGeneration
 from storage_service.leases import Completion

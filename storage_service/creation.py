@@ -14,8 +14,8 @@ from sqlalchemy import Executable, Integer, Text, bindparam, func, inspect, sele
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from dgx_music.errors import InvalidArgument
-from service_runtime.output import OutputOptions
-from service_runtime.uuids import check_uuid
+from service_runtime.audio.output_options import OutputOptions
+from service_runtime.validation import check_uuid
 from storage_service import prompts, queue
 from storage_service.change import CHANNEL, Change, announcement, note
 from storage_service.clock import now

@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
-from service_runtime.extras import get_extra
 from service_runtime.failpoints import failpoint
+from service_runtime.optional_deps import get_extra
 from storage_service.change import changes_of
 from storage_service.clock import add_clock
 from storage_service.json_object import JsonObject, encode

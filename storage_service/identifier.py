@@ -8,7 +8,7 @@ from sqlalchemy import Text, Uuid
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from service_runtime.uuids import is_uuid
+from service_runtime.validation import is_uuid
 
 
 class UuidText(TypeDecorator[str]):

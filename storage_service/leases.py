@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import Aborted, InvalidArgument, ServiceError
-from service_runtime.uuids import check_uuid
+from service_runtime.validation import check_uuid
 from storage_service import queue
 from storage_service.change import Change, note
 from storage_service.clock import later, now

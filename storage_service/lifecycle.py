@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import NotFound
-from service_runtime.uuids import check_uuid
+from service_runtime.validation import check_uuid
 from storage_service.change import Change, note
 from storage_service.clock import now
 from storage_service.merge_patch import merge_patch

@@ -20,8 +20,8 @@ from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dgx_music.errors import InvalidArgument
-from service_runtime.paging import Page
-from service_runtime.uuids import check_uuid
+from service_runtime.rpc.paging import Page
+from service_runtime.validation import check_uuid
 from storage_service.models import Generation, Prompt
 from storage_service.states import GenerationStatus
 from storage_service.validation import MAX_PROMPT_CHARACTERS, check_name, check_text

@@ -8,7 +8,7 @@ import grpc.aio
 
 from dgx_music.errors import FailedPrecondition, Lost, Unavailable
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
-from service_runtime.service import Service
+from service_runtime.rpc.service import Service
 from storage_service import schema
 from storage_service.config import StorageSettings
 from storage_service.service import StorageServicer
@@ -57,5 +57,5 @@ class StorageServer:
 
 
 def build(settings: StorageSettings) -> Service:
-    """The service, ready to be run by `service_runtime.server`. FailedPrecondition where the database's URL is none."""
+    """The service, for `service_runtime.rpc.server` to run. FailedPrecondition where the database's URL is none."""
     return StorageServer(settings)

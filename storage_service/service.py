@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dgx_music.errors import NotFound
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
-from service_runtime.paging import Page
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
+from service_runtime.rpc.paging import Page
 from storage_service import convert, creation, leases, lifecycle, listing, prompts
 from storage_service.statistics import statistics
 from storage_service.store import Store

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import NotFound, Unavailable
-from service_runtime.uuids import check_uuid
+from service_runtime.validation import check_uuid
 from storage_service import leases, lifecycle, schema
 from storage_service.broadcast import listen
 from storage_service.change import changes_of, send_as

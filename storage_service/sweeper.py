@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import ServiceError
-from service_runtime.telemetry import get_logger
+from service_runtime.observability.logging import get_logger
 from storage_service import leases, queue
 from storage_service.models import Generation
 from storage_service.store import Store

@@ -15,7 +15,7 @@ from torch import Tensor
 from dgx_music.errors import FailedPrecondition
 from generation_service.musicgen.checkpoint import Checkpoint, refuse
 from generation_service.musicgen.config import LmConfig
-from service_runtime.extras import get_extra
+from service_runtime.optional_deps import get_extra
 
 
 class TextConditioner:

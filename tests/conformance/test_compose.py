@@ -22,7 +22,7 @@ from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.config import GenerationSettings
 from generation_service.installed import installed_models
-from service_runtime.probe import probe
+from service_runtime.rpc.probe import probe
 from tests.processes import free_ports, until_serving
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
         for name, process in processes.items():
             await until_serving(process)
             check = services[name]["healthcheck"]["test"]
-            assert check[2:4] == ["-m", "service_runtime.probe"]
+            assert check[2:4] == ["-m", "service_runtime.rpc.probe"]
             assert check[4].rpartition(":")[2] == services[name]["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]
         for port in ports.values():
             await healthy(port)

@@ -17,7 +17,7 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
 from dgx_music.status import read_failure
-from service_runtime.sending import Sending
+from service_runtime.rpc.client_stream import Sending
 from tests.export_client import TIMEOUT, Client, music, new_id, parts, serving
 from tests.export_servers import export_server
 

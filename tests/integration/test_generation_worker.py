@@ -30,7 +30,7 @@ from generation_service.registry import KnownModel, ModelCatalog
 from generation_service.server import GenerationService
 from generation_service.server import build as build_generation
 from generation_service.sketch import Sketch
-from service_runtime.server import running
+from service_runtime.rpc.server import running
 from storage_service.config import StorageSettings
 from storage_service.server import build as build_storage
 from storage_service.sqlite import sqlite3

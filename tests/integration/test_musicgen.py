@@ -25,7 +25,7 @@ from dgx_music.status import Failure, read_failure
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.server import build as build_export
-from service_runtime.server import running
+from service_runtime.rpc.server import running
 from storage_service.config import StorageSettings
 from storage_service.server import build as build_storage
 

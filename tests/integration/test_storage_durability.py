@@ -17,7 +17,7 @@ from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 
 PROGRAM = """
 import asyncio, sys
-from service_runtime.server import serve_until_signalled
+from service_runtime.rpc.server import serve_until_signalled
 from storage_service.config import StorageSettings
 from storage_service.server import build
 settings = StorageSettings(data_dir=sys.argv[1])

@@ -20,7 +20,7 @@ from export_service import audio_file, ogg
 from export_service.audio_file import AudioFile, quantiser
 from export_service.formats import FORMS
 from export_service.tags import FileTags
-from service_runtime.output import SAMPLE_RATES_HZ, FileFormat
+from service_runtime.audio.output_options import SAMPLE_RATES_HZ, FileFormat
 
 TAGS = FileTags("12345678-9abc-def0-1234-56789abcdef0", 1, "dgx-music 0.1", "sketch 1", "house", 124.5, "C minor")
 LOSSLESS = [FileFormat.WAV_PCM_24, FileFormat.WAV_PCM_16, FileFormat.FLAC_24, FileFormat.FLAC_16]

@@ -11,7 +11,7 @@ from export_service.audio_file import AudioFile
 from export_service.finishing import aim_for, finish
 from export_service.measurement import Measurement
 from export_service.normalization import Aim
-from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
+from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
 
 DEFAULT = Aim(-16.0, -1.0)
 RATE = 48_000

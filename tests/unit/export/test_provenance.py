@@ -25,7 +25,7 @@ from export_service.formats import FORMS
 from export_service.library import Library
 from export_service.provenance import MEDIA_TYPES, Mark, Signer, signed_part, signer
 from export_service.tags import FileTags
-from service_runtime.output import FileFormat
+from service_runtime.audio.output_options import FileFormat
 from tests.certificates import KEYS, make_credentials, pem
 
 TAGS = FileTags("12345678-9abc-def0-1234-56789abcdef0", 1, "dgx-music 0.1", "sketch 1", "house", 124.5, "C minor")

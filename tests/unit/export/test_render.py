@@ -12,7 +12,7 @@ from export_service.audio_file import AudioFile
 from export_service.library import Library
 from export_service.normalization import Aim
 from export_service.renderer import Renderer
-from service_runtime.output import FileFormat, OutputOptions
+from service_runtime.audio.output_options import FileFormat, OutputOptions
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 AS_IT_IS = Aim(None, -1.0)

@@ -18,7 +18,7 @@ from export_service.audio_file import AudioFile
 from export_service.loudness import Loudness
 from export_service.measurement import Measured
 from export_service.tags import FileTags
-from service_runtime.output import FileFormat
+from service_runtime.audio.output_options import FileFormat
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"
 TAGS = FileTags(ID, 1, "dgx-music 0.1", "sketch 1", "hôuse", 124.5, "F# minor", "CC0")

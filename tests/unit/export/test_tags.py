@@ -21,7 +21,7 @@ from export_service.key import Key
 from export_service.notation import pitch_class, short_key
 from export_service.tags import COMMENT, MAX_COMMENT_BYTES, FileTags, Tags, clean_tags, file_tags
 from export_service.tempo import Tempo
-from service_runtime.output import FileFormat
+from service_runtime.audio.output_options import FileFormat
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"
 ALL = Tags("sketch", "1.0", "house", 124.5, "C minor", "CC0", "a beat; at night")

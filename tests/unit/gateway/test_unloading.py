@@ -20,7 +20,7 @@ from gateway.unloading import unload
 from generation_service.config import GenerationSettings
 from generation_service.registry import ModelCatalog
 from generation_service.server import GenerationService, build
-from service_runtime.server import running
+from service_runtime.rpc.server import running
 from tests.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel
 

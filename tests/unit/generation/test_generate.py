@@ -29,7 +29,7 @@ from generation_service.engine import Engine
 from generation_service.model import TooLarge
 from generation_service.registry import ModelCatalog
 from generation_service.server import build
-from service_runtime.server import running
+from service_runtime.rpc.server import running
 from tests.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel, ask, fail_with, tone
 

@@ -14,7 +14,7 @@ import pytest
 from dgx_music.channel import connect
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
-from service_runtime.server import running
+from service_runtime.rpc.server import running
 from service_runtime.settings import Settings
 
 

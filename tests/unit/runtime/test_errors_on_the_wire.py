@@ -16,8 +16,8 @@ import structlog
 from dgx_music import errors
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.status import Failure, read_failure
-from service_runtime import deadlines
-from service_runtime.telemetry import configure_logging, get_logger
+from service_runtime.observability.logging import configure_logging, get_logger
+from service_runtime.rpc import deadlines
 
 ERRORS = [
     errors.FailedPrecondition("not now", reason="NOT_NOW", metadata={"state": "x"}),

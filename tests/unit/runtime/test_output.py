@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dgx_music.audio.v1 import audio_pb2
-from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
-from service_runtime.output_messages import message_of, options_of
+from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
+from service_runtime.rpc.output_converters import message_of, options_of
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ from dgx_music.channel import connect
 from dgx_music.errors import FailedPrecondition, Lost, Unavailable
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
-from service_runtime import server as server_module
-from service_runtime.server import is_local, running, serve_until_signalled, stop_signal
+from service_runtime.observability.logging import Gauge, metrics_endpoint
+from service_runtime.rpc import server as server_module
+from service_runtime.rpc.server import is_local, running, serve_until_signalled, stop_signal
 from service_runtime.settings import Settings
-from service_runtime.telemetry import Gauge, metrics_endpoint
 from tests.processes import free_ports, process, until_serving
 
 LOOPBACK = "127.0.0.1:0"
@@ -251,8 +251,8 @@ SERVER_PROCESS = """
 import asyncio, sys
 from storage_service.config import StorageSettings
 from storage_service.server import build
-from service_runtime.server import serve_until_signalled
-from service_runtime.telemetry import configure_logging
+from service_runtime.rpc.server import serve_until_signalled
+from service_runtime.observability.logging import configure_logging
 settings = StorageSettings()
 configure_logging("info", "json")
 async def main():

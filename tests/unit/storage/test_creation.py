@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from dgx_music.errors import InvalidArgument
-from service_runtime.output import FileFormat, OutputOptions
+from service_runtime.audio.output_options import FileFormat, OutputOptions
 from storage_service import creation, prompts
 from storage_service.continuation import Continuation
 from storage_service.creation import NewGeneration

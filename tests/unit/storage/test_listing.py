@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dgx_music.errors import InvalidArgument
-from service_runtime.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page
+from service_runtime.rpc.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page
 from storage_service import creation, lifecycle, prompts
 from storage_service.creation import NewGeneration
 from storage_service.database import Database

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event, insert, text
 from sqlalchemy.orm import Session
 
-from service_runtime.paging import Page
+from service_runtime.rpc.paging import Page
 from storage_service import leases, library, lifecycle, queue
 from storage_service.database import Database
 from storage_service.listing import GenerationFilter, PromptOrder, list_generations, list_prompts

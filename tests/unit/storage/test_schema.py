@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from dgx_music.errors import FailedPrecondition
-from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
+from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
 from storage_service import creation, schema
 from storage_service.creation import NewGeneration
 from storage_service.database import Database

@@ -25,7 +25,7 @@ from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from service_runtime.server import running
+from service_runtime.rpc.server import running
 from storage_service import schema
 from storage_service.config import StorageSettings
 from storage_service.database import Database

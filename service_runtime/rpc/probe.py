@@ -1,4 +1,4 @@
-"""Asks a server whether it is SERVING: `python -m service_runtime.probe 127.0.0.1:50050`, for container health checks.
+"""Asks a server whether it is SERVING, for container health checks: `python -m service_runtime.rpc.probe HOST:PORT`.
 
 Exits 0 if it is, else 1 with the reason on standard error.
 """
@@ -10,7 +10,7 @@ import sys
 
 from dgx_music.channel import connect
 from dgx_music.errors import Unavailable
-from service_runtime.health import require_serving
+from service_runtime.rpc.health_check import require_serving
 
 
 async def probe(address: str) -> str | None:

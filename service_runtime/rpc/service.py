@@ -7,11 +7,11 @@ from typing import Protocol, runtime_checkable
 
 import grpc.aio
 
-from service_runtime.telemetry import Gauge
+from service_runtime.observability.logging import Gauge
 
 
 class Service(Protocol):
-    """One of the four services. `service_runtime.server` calls these in the order they stand here."""
+    """One of the four services. `service_runtime.rpc.server` calls these in the order they stand here."""
 
     @property
     def full_name(self) -> str:

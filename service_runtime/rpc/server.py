@@ -17,10 +17,10 @@ from grpc_reflection.v1alpha import reflection
 
 from dgx_music.channel import KEEPALIVE_SECONDS
 from dgx_music.errors import FailedPrecondition, Lost
-from service_runtime.interceptors import CallInterceptor
-from service_runtime.service import Measured, Service
+from service_runtime.observability.logging import Observer, get_logger, metrics_endpoint
+from service_runtime.rpc.interceptors import CallInterceptor
+from service_runtime.rpc.service import Measured, Service
 from service_runtime.settings import Settings
-from service_runtime.telemetry import Observer, get_logger, metrics_endpoint
 
 log = get_logger(__name__)
 

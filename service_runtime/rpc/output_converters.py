@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
-from service_runtime.output import FileFormat, LoudnessProfile, OutputOptions
+from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
 
 FORMAT_OF = {audio_pb2.FileFormat.Value(f"FILE_FORMAT_{format.name}"): format for format in FileFormat}
 FORMAT_NAMES = {format: f"FILE_FORMAT_{format.name}" for format in FileFormat}

@@ -1,0 +1,1 @@
+"""What all services have to agree on about audio."""

@@ -1,0 +1,1 @@
+"""Serving and calling gRPC: the server and its health, interceptors, deadlines, streams."""
