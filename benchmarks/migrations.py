@@ -19,8 +19,8 @@ from pathlib import Path
 from sqlalchemy import text
 
 from dgx_music.errors import Unavailable
-from storage_service import schema
-from storage_service.database import Database
+from storage_service.db import schema
+from storage_service.db.database import Database
 from tests.old_rows import KINDS, insert_old_rows
 from tests.postgres import postgres_server, url_of
 

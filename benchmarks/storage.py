@@ -31,10 +31,10 @@ from benchmarks.storage_clients import PROMPT, Client, Library, Rpc
 from benchmarks.storage_rows import MODELS, Rows, load
 from dgx_music.channel import connect
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from storage_service import schema
-from storage_service.creation import MAX_BATCH, NewGeneration, create_all
-from storage_service.database import Database
-from storage_service.sqlite import journal_mode, sqlite3
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.db.sqlite import journal_mode, sqlite3
+from storage_service.domain.creation import MAX_BATCH, NewGeneration, create_all
 from tests.postgres import postgres_server, url_of
 from tests.storage_servers import storage_server, work_off
 

@@ -8,8 +8,8 @@ import storage_service as library
 from benchmarks.storage_rows import MODELS
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from storage_service import leases
-from storage_service.database import Database
+from storage_service.db.database import Database
+from storage_service.domain import leases
 
 PROMPT = "calm lo-fi hip hop at 84 BPM in A minor with a warm piano and brushed drums"
 METADATA = {"bpm": 84.0, "key": "A minor", "genre": "lo-fi hip hop", "pcm_sha256": "0" * 64, "file_sha256": "0" * 64}

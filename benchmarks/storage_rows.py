@@ -16,10 +16,10 @@ from typing import Any
 import psycopg
 from sqlalchemy import Table
 
-from storage_service.database import Database
-from storage_service.models import Generation, Prompt
-from storage_service.packed_json import pack
-from storage_service.prompts import text_sha256
+from storage_service.db.database import Database
+from storage_service.db.models import Generation, Prompt
+from storage_service.db.packed_json import pack
+from storage_service.domain.prompts import text_sha256
 
 MODELS = ("sketch", "musicgen-small", "musicgen-medium", "musicgen-large", "musicgen-stereo-small")
 STATUSES = ("completed", "failed", "cancelled", "pending", "processing")

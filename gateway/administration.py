@@ -11,9 +11,11 @@ from gateway.failures import CommandError
 from gateway.files import require_writable
 from gateway.serving import owned, settings_of
 from service_runtime.observability.logging import configure_logging
-from storage_service import backup, maintenance, schema
 from storage_service.config import StorageSettings
-from storage_service.database import Database
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.maintenance import backup
+from storage_service.maintenance import vacuum as vacuum_module
 
 BACKUPS = "backups"
 """The folder in the data directory for those that were given no name."""
@@ -69,7 +71,7 @@ def restore(data_dir: Path | None, path: Path) -> str:
 def vacuum(data_dir: Path | None) -> str:
     """Gives space of deleted rows back, and renews what the database knows of its tables to plan queries."""
     with _database(data_dir) as (database, shown):
-        before, after = maintenance.vacuum(database)
+        before, after = vacuum_module.vacuum(database)
         return f"the database takes {after / 1e6:.1f} MB, of {before / 1e6:.1f} MB before: {shown}"
 
 
@@ -91,7 +93,7 @@ def has_rows(data_dir: Path | None) -> bool:
     """Whether there is anything in the database that a person could miss; also where that can't be told."""
     settings = _settings(data_dir)
     with _opened(settings) as database:
-        return not _is_absent(database) and maintenance.has_rows(database)
+        return not _is_absent(database) and vacuum_module.has_rows(database)
 
 
 @contextmanager

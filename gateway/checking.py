@@ -9,9 +9,9 @@ from pathlib import Path
 from export_service.disk import sha256_of
 from export_service.formats import EXTENSIONS
 from export_service.library import DAYS, OUTPUTS
-from storage_service.backup import still
-from storage_service.check import CompletedFile, Finding, completed_files, is_completed, known_ids, walk
-from storage_service.database import Database
+from storage_service.db.database import Database
+from storage_service.maintenance.backup import still
+from storage_service.maintenance.integrity import CompletedFile, Finding, completed_files, is_completed, known_ids, walk
 
 FILES_AT_ONCE = 500
 

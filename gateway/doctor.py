@@ -19,7 +19,7 @@ from generation_service.config import GenerationSettings
 from generation_service.diagnosis import Finding, diagnose
 from service_runtime.rpc.probe import probe
 from storage_service.config import StorageSettings
-from storage_service.sqlite import journal_mode, sqlite3
+from storage_service.db.sqlite import journal_mode, sqlite3
 
 LEAST_FREE_BYTES = 2**30
 """Less is told: a minute of music takes 12 MB in files and as much again while it is being made."""
@@ -64,8 +64,8 @@ def _data_dir(folder: Path) -> Finding:
 
 def _database(settings: StorageSettings) -> Finding:
     """Looks only: a database that is not there yet is left so."""
-    from storage_service import schema
-    from storage_service.database import parse_url
+    from storage_service.db import schema
+    from storage_service.db.database import parse_url
 
     found = "DGX_MUSIC_DATABASE_URL"
     try:

@@ -49,7 +49,7 @@ def build(name: ServiceName, settings: dict[str, object]) -> Service:
     match name:
         case "storage":
             from storage_service.config import StorageSettings
-            from storage_service.server import build as build_storage
+            from storage_service.rpc.server import build as build_storage
 
             return build_storage(StorageSettings.model_validate(settings))
         case "export":

@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `storage_service.schema` gives, inside its transaction: all or nothing."""
+"""Runs migrations on the connection that `storage_service.db.schema` gives, inside its transaction: all or nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from alembic import context
 
 from service_runtime.failpoints import failpoint
-from storage_service.models import Base
+from storage_service.db.models import Base
 
 
 def _after_step(**_: Any) -> None:

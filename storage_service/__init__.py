@@ -1,6 +1,6 @@
 """The database: generations, their lifecycle, and the prompts they came from.
 
-The names below are the library's (`storage_service.library`), loaded when first used: who only wants the settings does
+The names below are the library's (`storage_service.api`), loaded when first used: who only wants the settings does
 not pay for SQLAlchemy.
 
 >>> from storage_service import *
@@ -69,7 +69,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from storage_service.library import (
+    from storage_service.api import (
         complete_generation,
         count_generations,
         create_generation,
@@ -89,7 +89,7 @@ if TYPE_CHECKING:
         track_prompt_usage,
         update_generation_status,
     )
-    from storage_service.models import Generation, Prompt
+    from storage_service.db.models import Generation, Prompt
     from storage_service.states import GenerationStatus
 
 __all__ = [
@@ -119,5 +119,5 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        return getattr(importlib.import_module("storage_service.library"), name)
+        return getattr(importlib.import_module("storage_service.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,9 +6,9 @@ from sqlalchemy.orm import Session
 
 from dgx_music.errors import ServiceError
 from service_runtime.observability.logging import get_logger
-from storage_service import leases, queue
-from storage_service.models import Generation
-from storage_service.store import Store
+from storage_service.async_store import Store
+from storage_service.db.models import Generation
+from storage_service.domain import leases, queue
 
 log = get_logger(__name__)
 

@@ -19,7 +19,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     import psycopg
 
-    from storage_service.database import Database
+    from storage_service.db.database import Database
 
 # Tiny models gain nothing by a second thread, and on a busy machine lose much: threads that spin for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -64,7 +64,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def open_database() -> Iterator[Callable[..., Database]]:
     """Opens a `Database`; closed at the test's end, however it ends."""
-    from storage_service.database import Database
+    from storage_service.db.database import Database
 
     with ExitStack() as stack:
         yield lambda url, **options: stack.enter_context(Database(url, **{**PATIENT, **options}))

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from storage_service.database import Database
+from storage_service.db.database import Database
 
 TABLES = "generations", "prompts"
 

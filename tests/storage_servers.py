@@ -19,7 +19,7 @@ import asyncio, sys
 from service_runtime.rpc.server import serve_until_signalled
 from service_runtime.observability.logging import configure_logging
 from storage_service.config import StorageSettings
-from storage_service.server import build
+from storage_service.rpc.server import build
 settings = StorageSettings()
 configure_logging(settings.log_level, settings.log_format)
 asyncio.run(serve_until_signalled([build(settings)], sys.argv[1], settings))

@@ -1,6 +1,6 @@
 """Priorities, lean indexes, and the counts that statistics are read from.
 
-The counts are kept by triggers: see storage_service/counts.py.
+The counts are kept by triggers: see storage_service/db/counts.py.
 """
 
 from __future__ import annotations

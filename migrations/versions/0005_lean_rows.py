@@ -42,7 +42,7 @@ def _alter(*columns: str) -> None:
 
 
 def _unpack() -> None:
-    from storage_service.packed_json import unpack  # Which reads all that was ever packed.
+    from storage_service.db.packed_json import unpack  # Which reads all that was ever packed.
 
     connection = op.get_bind()
     is_sqlite = connection.dialect.name == "sqlite"

@@ -47,7 +47,7 @@ NOT_THE_WIRE = ("dgx_music.errors",)
 """What of `dgx_music` carries no gRPC."""
 
 AT_THE_WIRE = {
-    "storage_service": ("storage_service.server", "storage_service.service", "storage_service.convert"),
+    "storage_service": ("storage_service.rpc.server", "storage_service.rpc.servicer", "storage_service.rpc.converters"),
     "export_service": (
         "export_service.server",
         "export_service.service",

@@ -16,7 +16,7 @@ from dgx_music.storage.v1 import storage_pb2
 from export_service.service import ExportServicer
 from gateway.service import MusicServicer
 from generation_service.service import GenerationServicer
-from storage_service.service import StorageServicer
+from storage_service.rpc.servicer import StorageServicer
 
 ROOT = Path(__file__).parents[2]
 BUF = Path(sys.executable).with_name("buf")

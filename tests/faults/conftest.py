@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from storage_service import schema
-from storage_service.check import walk
-from storage_service.database import Database
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.maintenance.integrity import walk
 
 
 @pytest.fixture

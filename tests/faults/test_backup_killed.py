@@ -13,18 +13,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from storage_service import backup, creation, schema
-from storage_service.check import walk
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.models import Generation
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.domain import creation
+from storage_service.domain.creation import NewGeneration
+from storage_service.maintenance import backup
+from storage_service.maintenance.integrity import walk
 
 NEW = NewGeneration("a calm piano", "sketch", 4.0, 32000, 2)
 PROGRAM = """
 import sys
 from pathlib import Path
-from storage_service import backup
-from storage_service.database import Database
+from storage_service.maintenance import backup
+from storage_service.db.database import Database
 backup.STEP_PAGES = 2
 getattr(backup, sys.argv[1])(Database(sys.argv[2]), Path(sys.argv[3]))
 """

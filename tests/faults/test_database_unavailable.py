@@ -17,9 +17,9 @@ from dgx_music.channel import connect
 from dgx_music.status import Failure, read_failure
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from storage_service.database import Database
-from storage_service.models import Generation
-from storage_service.sqlite import sqlite3
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.db.sqlite import sqlite3
 from tests.storage_servers import storage_server
 
 PATIENCE = {"DGX_MUSIC_DATABASE_TIMEOUT_SECONDS": "0.3"}

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 from sqlalchemy import text
 
-from storage_service import schema
-from storage_service.check import walk
-from storage_service.database import Database
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.maintenance.integrity import walk
 from tests.old_rows import insert_old_rows, rows_of
 from tests.storage_servers import storage_server
 
-PROGRAM = "import sys\nfrom storage_service import schema\nschema.upgrade(sys.argv[1])\n"
+PROGRAM = "import sys\nfrom storage_service.db import schema\nschema.upgrade(sys.argv[1])\n"
 
 
 def migrate(url: str, failpoint: str) -> int:

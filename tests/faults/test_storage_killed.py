@@ -14,8 +14,8 @@ import pytest
 from dgx_music.channel import connect
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from storage_service.database import Database
-from storage_service.models import Generation
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
 from storage_service.states import GenerationStatus
 from tests.storage_servers import storage_server
 

@@ -32,8 +32,8 @@ from generation_service.server import build as build_generation
 from generation_service.sketch import Sketch
 from service_runtime.rpc.server import running
 from storage_service.config import StorageSettings
-from storage_service.server import build as build_storage
-from storage_service.sqlite import sqlite3
+from storage_service.db.sqlite import sqlite3
+from storage_service.rpc.server import build as build_storage
 from tests.processes import process
 from tests.unit.generation.tone_model import Gate, ToneModel, fail_with
 

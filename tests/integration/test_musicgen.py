@@ -27,7 +27,7 @@ from export_service.config import ExportSettings
 from export_service.server import build as build_export
 from service_runtime.rpc.server import running
 from storage_service.config import StorageSettings
-from storage_service.server import build as build_storage
+from storage_service.rpc.server import build as build_storage
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")

@@ -19,7 +19,7 @@ PROGRAM = """
 import asyncio, sys
 from service_runtime.rpc.server import serve_until_signalled
 from storage_service.config import StorageSettings
-from storage_service.server import build
+from storage_service.rpc.server import build
 settings = StorageSettings(data_dir=sys.argv[1])
 asyncio.run(serve_until_signalled([build(settings)], sys.argv[2], settings))
 """

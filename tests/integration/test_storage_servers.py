@@ -17,10 +17,11 @@ import pytest
 from dgx_music.channel import connect
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from storage_service import creation, schema
-from storage_service.broadcast import APPLICATION_NAME
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.domain import creation
+from storage_service.domain.creation import NewGeneration
+from storage_service.events.postgres_listener import APPLICATION_NAME
 from tests.postgres import postgres_server, scratch_database
 from tests.processes import free_ports
 from tests.storage_servers import storage_server, work_off

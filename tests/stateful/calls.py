@@ -11,10 +11,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import ServiceError
-from storage_service import creation, leases, library, lifecycle
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.leases import Completion
+from storage_service import api
+from storage_service.db.database import Database
+from storage_service.domain import creation, leases, lifecycle
+from storage_service.domain.creation import NewGeneration
+from storage_service.domain.leases import Completion
 from storage_service.states import GenerationStage
 from tests.stateful.clocked import ClockedDatabase
 from tests.stateful.model import Answer, Call, Differs, Job, Model, Request
@@ -86,11 +87,11 @@ def _update_metadata(session: Session, key: str, patch: Mapping[str, Any]) -> An
 
 
 def _create_by_library(session: Session, prompt: str, model_name: str, path: str) -> Answer:
-    return library.create_generation(session, prompt, model_name, 1.5, 32000, 2, path).id
+    return api.create_generation(session, prompt, model_name, 1.5, 32000, 2, path).id
 
 
 def _mark(session: Session, key: str, state: str) -> Answer:
-    return library.update_generation_status(session, key, state, "it broke").status.value
+    return api.update_generation_status(session, key, state, "it broke").status.value
 
 
 def _sweep(session: Session) -> Answer:

@@ -1,8 +1,8 @@
 """Real databases whose clock a test sets, so that leases end and waits are over without anybody sleeping.
 
 Storage's statements and code are the ones that run anywhere. On SQLite the clock is the function `dgx_now`
-(storage_service/clock.py), which is defined anew on the connection; on Postgres it is `statement_timestamp`, of which
-the search path finds another one before Postgres's own.
+(storage_service/db/clock.py), which is defined anew on the connection; on Postgres it is `statement_timestamp`, of
+which the search path finds another one before Postgres's own.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import psycopg
 from psycopg.types.string import TextLoader
 from sqlalchemy import event
 
-from storage_service import schema
-from storage_service.database import Database
+from storage_service.db import schema
+from storage_service.db.database import Database
 from tests.postgres import scratch_database
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

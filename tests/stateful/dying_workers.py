@@ -11,7 +11,7 @@ import sys
 import uuid
 from dataclasses import asdict
 
-from storage_service.database import Database
+from storage_service.db.database import Database
 from tests.stateful.calls import make
 from tests.stateful.model import Answer, Call, Request
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from storage_service.check import walk
-from storage_service.database import Database
+from storage_service.db.database import Database
+from storage_service.maintenance.integrity import walk
 from tests.stateful.calls import compare, make
 from tests.stateful.clocked import START, ClockedDatabase, ClockedSqlite, clocked_postgres
 from tests.stateful.model import MARKED_FROM, REFUSALS, STATES, Answer, Call, Model, Request

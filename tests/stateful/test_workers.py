@@ -21,11 +21,11 @@ import psycopg
 import pytest
 from sqlalchemy import select, update
 
-from storage_service import schema
-from storage_service.check import walk
-from storage_service.clock import later
-from storage_service.database import Database
-from storage_service.models import Generation, Prompt
+from storage_service.db import schema
+from storage_service.db.clock import later
+from storage_service.db.database import Database
+from storage_service.db.models import Generation, Prompt
+from storage_service.maintenance.integrity import walk
 from storage_service.states import GenerationStatus
 from tests.stateful.calls import make
 from tests.stateful.clocked import START, ClockedPostgres, clocked_postgres

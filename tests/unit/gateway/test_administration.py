@@ -12,10 +12,11 @@ from sqlalchemy import text
 
 from gateway.cli import run
 from gateway.ownership import Owner, enter
-from storage_service import creation, schema
 from storage_service.config import StorageSettings
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.domain import creation
+from storage_service.domain.creation import NewGeneration
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -250,7 +250,7 @@ async def test_the_first_signal_asks_to_stop() -> None:
 SERVER_PROCESS = """
 import asyncio, sys
 from storage_service.config import StorageSettings
-from storage_service.server import build
+from storage_service.rpc.server import build
 from service_runtime.rpc.server import serve_until_signalled
 from service_runtime.observability.logging import configure_logging
 settings = StorageSettings()

@@ -12,12 +12,14 @@ import psycopg
 import pytest
 from sqlalchemy import update
 
-from storage_service import creation, library, schema
+from storage_service import api
 from storage_service.config import StorageSettings
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.models import Generation
-from storage_service.sqlite import WAL_SAFE, sqlite3
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.db.sqlite import WAL_SAFE, sqlite3
+from storage_service.domain import creation
+from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
 from tests.postgres import url_of
 
@@ -73,9 +75,9 @@ def settings(url: str, tmp_path: Path) -> StorageSettings:
 def library_closed() -> Iterator[None]:
     """What a test opens by `init_db` is closed at its end."""
     yield
-    if library._opened is not None:
-        library._opened.dispose()
-        library._opened = None
+    if api._opened is not None:
+        api._opened.dispose()
+        api._opened = None
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def row_in(database: Database, new: Callable[..., NewGeneration]) -> Callable[..
     """Puts a row into a state as if it had got there by itself; all but PENDING hold or held a lease by TOKEN."""
 
     def put(status: GenerationStatus, **values: Any) -> Generation:
-        from storage_service.clock import later, now
+        from storage_service.db.clock import later, now
 
         if status is not GenerationStatus.PENDING:
             values = {

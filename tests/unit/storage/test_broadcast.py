@@ -11,15 +11,15 @@ import psycopg
 import pytest
 
 import storage_service as library
-from storage_service import creation, leases, lifecycle
-from storage_service.broadcast import APPLICATION_NAME
-from storage_service.change import CHANNEL, Change
+from storage_service.async_store import Store
 from storage_service.config import StorageSettings
-from storage_service.creation import NewGeneration
-from storage_service.notifier import Notifier
+from storage_service.domain import creation, leases, lifecycle
+from storage_service.domain.creation import NewGeneration
+from storage_service.domain.request_validation import MAX_NAME_CHARACTERS
+from storage_service.events.changes import CHANNEL, Change
+from storage_service.events.notifier import Notifier
+from storage_service.events.postgres_listener import APPLICATION_NAME
 from storage_service.states import GenerationStatus
-from storage_service.store import Store
-from storage_service.validation import MAX_NAME_CHARACTERS
 
 pytestmark = pytest.mark.parametrize("url", ["postgres"], indirect=True)
 

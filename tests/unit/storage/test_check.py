@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import text
 
 from dgx_music.errors import FailedPrecondition
-from storage_service import creation, leases, lifecycle, schema
-from storage_service.check import completed_files, is_completed, known_ids, walk
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.leases import Completion
-from storage_service.models import Generation
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.domain import creation, leases, lifecycle
+from storage_service.domain.creation import NewGeneration
+from storage_service.domain.leases import Completion
+from storage_service.maintenance.integrity import completed_files, is_completed, known_ids, walk
 from storage_service.states import GenerationStage
 
 NEVER = "2026-01-01 00:00:00"
@@ -177,7 +178,7 @@ def test_another_schema_is_not_walked(empty_url: str, open_database: Callable[..
 
 
 def test_what_is_known_of_files(database: Database, new: Callable[..., NewGeneration], monkeypatch: Any) -> None:
-    monkeypatch.setattr("storage_service.check.BATCH_ROWS", 2)
+    monkeypatch.setattr("storage_service.maintenance.integrity.BATCH_ROWS", 2)
     rows = [put(database, new, "completed") for _ in range(5)] + [put(database, new, "failed")]
     files = list(completed_files(database))
     assert sorted(file.generation_id for file in files) == sorted(row.id for row in rows[:5])

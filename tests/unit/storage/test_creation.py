@@ -12,11 +12,11 @@ from sqlalchemy import func, select
 
 from dgx_music.errors import InvalidArgument
 from service_runtime.audio.output_options import FileFormat, OutputOptions
-from storage_service import creation, prompts
-from storage_service.continuation import Continuation
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.models import Generation, Prompt
+from storage_service.db.database import Database
+from storage_service.db.models import Generation, Prompt
+from storage_service.domain import creation, prompts
+from storage_service.domain.continuation import Continuation
+from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
 
 New = Callable[..., NewGeneration]

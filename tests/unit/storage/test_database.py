@@ -16,11 +16,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from dgx_music.errors import FailedPrecondition, Unavailable
-from storage_service import creation, database, schema
 from storage_service.config import StorageSettings
-from storage_service.creation import NewGeneration
-from storage_service.database import Database, parse_url
-from storage_service.sqlite import WAL_SAFE, journal_mode, sqlite3
+from storage_service.db import database, schema
+from storage_service.db.database import Database, parse_url
+from storage_service.db.sqlite import WAL_SAFE, journal_mode, sqlite3
+from storage_service.domain import creation
+from storage_service.domain.creation import NewGeneration
 from tests.unit.storage.conftest import no_shared_memory
 
 
@@ -220,7 +221,7 @@ def test_without_psycopg_postgres_says_what_to_install() -> None:
     program = (
         "import sys\n"
         "sys.modules['psycopg'] = None\n"
-        "from storage_service.database import Database\n"
+        "from storage_service.db.database import Database\n"
         "try:\n    Database('postgresql://h/d')\n"
         "except Exception as error:\n    print(error)\n"
     )
@@ -231,9 +232,9 @@ def test_without_psycopg_postgres_says_what_to_install() -> None:
 def test_processes_that_write_at_once_all_succeed(url: str, open_database: Callable[..., Database]) -> None:
     program = (
         "import sys\n"
-        "from storage_service import creation\n"
-        "from storage_service.database import Database\n"
-        "from storage_service.sqlite import sqlite3\n"
+        "from storage_service.domain import creation\n"
+        "from storage_service.db.database import Database\n"
+        "from storage_service.db.sqlite import sqlite3\n"
         f"sqlite3.sqlite_version_info = {sqlite3.sqlite_version_info}\n"
         "database = Database(sys.argv[1], busy_timeout_seconds=60)\n"
         "new = creation.NewGeneration('p', 'm', 1.0, 32000, 2)\n"

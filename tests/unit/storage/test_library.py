@@ -18,6 +18,7 @@ from storage_service import (
     Generation,
     GenerationStatus,
     Prompt,
+    api,
     complete_generation,
     count_generations,
     create_generation,
@@ -33,13 +34,12 @@ from storage_service import (
     get_prompt_by_text,
     get_session,
     init_db,
-    library,
-    lifecycle,
     reset_database,
     track_prompt_usage,
     update_generation_status,
 )
-from storage_service.database import Database
+from storage_service.db.database import Database
+from storage_service.domain import lifecycle
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = GenerationStatus
@@ -349,6 +349,6 @@ def test_the_examples_of_the_documentation(url: str) -> None:
 
 def test_the_package_exports_the_library_and_no_more() -> None:
     for name in storage_service.__all__:
-        assert getattr(storage_service, name) is getattr(library, name)
+        assert getattr(storage_service, name) is getattr(api, name)
     with pytest.raises(AttributeError, match="nonsense"):
         storage_service.nonsense  # noqa: B018

@@ -13,12 +13,12 @@ from sqlalchemy import inspect, select, update
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
-from storage_service import creation, leases, lifecycle, queue
-from storage_service.clock import later, now
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.leases import Completion
-from storage_service.models import Generation
+from storage_service.db.clock import later, now
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.domain import creation, leases, lifecycle, queue
+from storage_service.domain.creation import NewGeneration
+from storage_service.domain.leases import Completion
 from storage_service.states import GenerationStage, GenerationStatus
 
 TOKEN = "0123456789abcdef0123456789abcdef"

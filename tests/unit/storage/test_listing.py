@@ -12,16 +12,16 @@ import pytest
 
 from dgx_music.errors import InvalidArgument
 from service_runtime.rpc.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page
-from storage_service import creation, lifecycle, prompts
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.listing import (
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.domain import creation, lifecycle, prompts
+from storage_service.domain.creation import NewGeneration
+from storage_service.domain.listing import (
     GenerationFilter,
     PromptOrder,
     list_generations,
     list_prompts,
 )
-from storage_service.models import Generation
 from storage_service.states import GenerationStatus
 
 New = Callable[..., NewGeneration]
@@ -82,7 +82,7 @@ def test_filters_all_hold(database: Database, new: New) -> None:
 def test_sqlite_finds_text_whatever_its_case_beyond_ascii(
     tmp_path: Path, new: New, open_database: Callable[..., Database]
 ) -> None:
-    from storage_service import schema
+    from storage_service.db import schema
 
     database = open_database(f"sqlite:///{tmp_path}/own.db")
     schema.ensure(database)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from dgx_music.errors import InvalidArgument, NotFound
-from storage_service import lifecycle
-from storage_service.database import Database
-from storage_service.merge_patch import merge_patch
-from storage_service.models import Generation
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.domain import lifecycle
+from storage_service.domain.merge_patch import merge_patch
+from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES
 from storage_service.states import GenerationStatus
-from storage_service.validation import MAX_MERGED_METADATA_BYTES
 
 Row = Callable[..., Generation]
 

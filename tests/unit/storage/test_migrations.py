@@ -9,12 +9,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import JSON, column, inspect, select, text
 
-from storage_service import creation, schema
-from storage_service.base import Base
-from storage_service.check import walk
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.models import Generation
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.db.declarative_base import Base
+from storage_service.db.models import Generation
+from storage_service.domain import creation
+from storage_service.domain.creation import NewGeneration
+from storage_service.maintenance.integrity import walk
 from tests.old_rows import insert_old_rows, rows_of
 
 REVISIONS = schema.REVISIONS

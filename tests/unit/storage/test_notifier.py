@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from storage_service.notifier import Notifier
+from storage_service.events.notifier import Notifier
 
 
 @pytest.mark.parametrize("turns", range(4))

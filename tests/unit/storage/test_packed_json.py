@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks.storage_rows import Rows
-from storage_service import creation, lifecycle
-from storage_service.check import walk
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.packed_json import LONG_BYTES, PackedObject, pack, unpack
+from storage_service.db.database import Database
+from storage_service.db.packed_json import LONG_BYTES, PackedObject, pack, unpack
+from storage_service.domain import creation, lifecycle
+from storage_service.domain.creation import NewGeneration
+from storage_service.maintenance.integrity import walk
 
 FACTS = next(row["metadata"] for row in Rows().generations(100) if row["status"] == "completed")
 

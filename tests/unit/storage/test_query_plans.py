@@ -14,13 +14,14 @@ from sqlalchemy import event, insert, text
 from sqlalchemy.orm import Session
 
 from service_runtime.rpc.paging import Page
-from storage_service import leases, library, lifecycle, queue
-from storage_service.database import Database
-from storage_service.listing import GenerationFilter, PromptOrder, list_generations, list_prompts
-from storage_service.models import Generation, Prompt
-from storage_service.prompts import text_sha256
+from storage_service import api
+from storage_service.db.database import Database
+from storage_service.db.models import Generation, Prompt
+from storage_service.domain import leases, lifecycle, queue
+from storage_service.domain.listing import GenerationFilter, PromptOrder, list_generations, list_prompts
+from storage_service.domain.prompts import text_sha256
+from storage_service.domain.statistics import statistics
 from storage_service.states import GenerationStatus
-from storage_service.statistics import statistics
 
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = GenerationStatus
 ROWS = 2000
@@ -121,7 +122,7 @@ CASES: list[tuple[Callable[[Session], Any], list[str]]] = [
     (queue.seconds_until_due, [LEASES]),
     (queue.seconds_until_due, [WAITING]),
     (statistics, [f"{STATUS}|{QUEUE}"]),
-    (lambda s: library.count_generations(s, COMPLETED), []),
+    (lambda s: api.count_generations(s, COMPLETED), []),
     (queue.models_with_work, []),
 ]
 

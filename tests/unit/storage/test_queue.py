@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import update
 
 from dgx_music.errors import InvalidArgument
-from storage_service import creation, leases, queue
-from storage_service.clock import later
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.models import Generation
+from storage_service.db.clock import later
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.domain import creation, leases, queue
+from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
 
 New = Callable[..., NewGeneration]

@@ -18,10 +18,11 @@ from sqlalchemy import inspect, text
 
 from dgx_music.errors import FailedPrecondition
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
-from storage_service import creation, schema
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.models import Base, Generation
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.db.models import Base, Generation
+from storage_service.domain import creation
+from storage_service.domain.creation import NewGeneration
 
 LATEST = schema.REVISIONS[-1]
 
@@ -212,8 +213,8 @@ def test_a_migration_that_breaks_off_leaves_nothing(empty_url: str, monkeypatch:
 def test_processes_that_start_at_once_on_a_fresh_database_all_succeed(empty_url: str) -> None:
     program = (
         "import sys\n"
-        "from storage_service import schema\n"
-        "from storage_service.database import Database\n"
+        "from storage_service.db import schema\n"
+        "from storage_service.db.database import Database\n"
         "sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
         "database = Database(sys.argv[1])\n"
         "schema.ensure(database)\n"
@@ -237,9 +238,9 @@ def test_processes_that_start_at_once_on_a_fresh_database_all_succeed(empty_url:
 def test_an_up_to_date_schema_is_found_without_alembic(url: str) -> None:
     program = (
         "import sys\n"
-        "import storage_service.server\n"
-        "from storage_service import schema\n"
-        "from storage_service.database import Database\n"
+        "import storage_service.rpc.server\n"
+        "from storage_service.db import schema\n"
+        "from storage_service.db.database import Database\n"
         "schema.ensure(Database(sys.argv[1]))\n"
         "assert 'alembic' not in sys.modules\n"
     )

@@ -26,10 +26,10 @@ from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from service_runtime.rpc.server import running
-from storage_service import schema
 from storage_service.config import StorageSettings
-from storage_service.database import Database
-from storage_service.server import StorageServer, build
+from storage_service.db import schema
+from storage_service.db.database import Database
+from storage_service.rpc.server import StorageServer, build
 
 Stub: TypeAlias = "StorageServiceStub[grpc.aio.Channel]"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"

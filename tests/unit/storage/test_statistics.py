@@ -11,15 +11,16 @@ import pytest
 from sqlalchemy import delete, func, insert, select, text, update
 
 from dgx_music.errors import InvalidArgument
-from storage_service import counts, creation, leases, lifecycle, prompts
-from storage_service.clock import later, now
-from storage_service.counts import GenerationCount
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.leases import Completion
-from storage_service.models import Generation, Prompt
+from storage_service.db import counts
+from storage_service.db.clock import later, now
+from storage_service.db.counts import GenerationCount
+from storage_service.db.database import Database
+from storage_service.db.models import Generation, Prompt
+from storage_service.domain import creation, leases, lifecycle, prompts
+from storage_service.domain.creation import NewGeneration
+from storage_service.domain.leases import Completion
+from storage_service.domain.statistics import percentiles_of, statistics
 from storage_service.states import GenerationStatus
-from storage_service.statistics import percentiles_of, statistics
 
 New = Callable[..., NewGeneration]
 Row = Callable[..., Generation]

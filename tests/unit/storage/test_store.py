@@ -12,14 +12,14 @@ import pytest
 from sqlalchemy import text, update
 
 from dgx_music.errors import InvalidArgument, NotFound, Unavailable
-from storage_service import creation, leases, lifecycle
-from storage_service.clock import later
+from storage_service.async_store import Store
 from storage_service.config import StorageSettings
-from storage_service.creation import NewGeneration
-from storage_service.database import Database
-from storage_service.models import Generation
+from storage_service.db.clock import later
+from storage_service.db.database import Database
+from storage_service.db.models import Generation
+from storage_service.domain import creation, leases, lifecycle
+from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
-from storage_service.store import Store
 from storage_service.sweeper import sweep
 
 New = Callable[..., NewGeneration]

@@ -23,10 +23,10 @@ from sqlalchemy.pool import StaticPool
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from service_runtime.failpoints import failpoint
 from service_runtime.optional_deps import get_extra
-from storage_service.change import changes_of
-from storage_service.clock import add_clock
-from storage_service.json_object import JsonObject, encode
-from storage_service.sqlite import error_code, journal_mode, set_journal_mode, shares_memory, sqlite3
+from storage_service.db.clock import add_clock
+from storage_service.db.json_object import JsonObject, encode
+from storage_service.db.sqlite import error_code, journal_mode, set_journal_mode, shares_memory, sqlite3
+from storage_service.events.changes import changes_of
 
 _JSON: dict[str, Any] = {"json_serializer": encode, "json_deserializer": JsonObject}
 

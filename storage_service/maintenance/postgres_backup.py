@@ -16,8 +16,8 @@ from pathlib import Path
 from sqlalchemy import text
 
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
-from storage_service.base import Base
-from storage_service.database import Database
+from storage_service.db.database import Database
+from storage_service.db.declarative_base import Base
 
 _DEBIAN = Path("/usr/lib/postgresql")
 """Where Debian keeps the tools of each version; one of them is on PATH."""

@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ColumnElement, Enum, Index, Integer, SmallInteger, Text, inspect, text, update
 from sqlalchemy.orm import Mapped, mapped_column, object_session
 
-from storage_service.base import Base as Base
-from storage_service.base import partial_index
-from storage_service.change import Change, note
-from storage_service.clock import UtcDateTime, now
-from storage_service.counts import GenerationCount as GenerationCount  # Base.metadata is to know these tables too.
-from storage_service.identifier import UuidText
-from storage_service.packed_json import PackedJson
+from storage_service.db.clock import UtcDateTime, now
+from storage_service.db.counts import GenerationCount as GenerationCount  # Base.metadata is to know these tables too.
+from storage_service.db.declarative_base import Base as Base
+from storage_service.db.declarative_base import partial_index
+from storage_service.db.identifier import UuidText
+from storage_service.db.packed_json import PackedJson
+from storage_service.events.changes import Change, note
 from storage_service.states import (
     FINISHED,
     GenerationStage,

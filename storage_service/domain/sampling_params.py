@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dgx_music.errors import InvalidArgument
-from storage_service.validation import check_range
+from storage_service.domain.request_validation import check_range
 
 Sampling = Mapping[str, float]
 

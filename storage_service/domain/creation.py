@@ -16,15 +16,15 @@ from sqlalchemy.orm import Session, make_transient_to_detached
 from dgx_music.errors import InvalidArgument
 from service_runtime.audio.output_options import OutputOptions
 from service_runtime.validation import check_uuid
-from storage_service import prompts, queue
-from storage_service.change import CHANNEL, Change, announcement, note
-from storage_service.clock import now
-from storage_service.continuation import Continuation
-from storage_service.models import Generation, draw_seed
-from storage_service.sampling import Sampling, check_sampling
+from storage_service.db.clock import now
+from storage_service.db.models import Generation, draw_seed
+from storage_service.db.upsert import dialect_of, insert_into
+from storage_service.domain import prompts, queue
+from storage_service.domain.continuation import Continuation
+from storage_service.domain.request_validation import MAX_SEED, check_metadata, check_name, check_prompt, check_range
+from storage_service.domain.sampling_params import Sampling, check_sampling
+from storage_service.events.changes import CHANNEL, Change, announcement, note
 from storage_service.states import GenerationStatus
-from storage_service.upsert import dialect_of, insert_into
-from storage_service.validation import MAX_SEED, check_metadata, check_name, check_prompt, check_range
 
 MAX_ATTEMPTS = (1, 20)
 """The fewest and the most attempts that may be asked for."""

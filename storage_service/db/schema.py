@@ -14,8 +14,8 @@ from sqlalchemy import URL, Connection, inspect, text
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import FailedPrecondition
-from storage_service.database import Database
-from storage_service.models import Base
+from storage_service.db.database import Database
+from storage_service.db.models import Base
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """The revisions that this version knows, oldest first."""
@@ -105,8 +105,9 @@ def current_revision(database: Database) -> str | None:
 
 def migrations_folder() -> Path:
     """Where the migrations are: in the package when installed, at the top of the repository when worked on."""
-    packed = Path(__file__).parent / "migrations"
-    return packed if packed.is_dir() else Path(__file__).parent.parent / "migrations"
+    package = Path(__file__).parents[1]
+    packed = package / "migrations"
+    return packed if packed.is_dir() else package.parent / "migrations"
 
 
 def _revision_of(connection: Connection) -> str | None:

@@ -19,7 +19,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from storage_service.sqlite import sqlite3
+from storage_service.db.sqlite import sqlite3
 
 
 def _as_text(moment: datetime) -> str:

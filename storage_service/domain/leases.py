@@ -18,21 +18,11 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import Aborted, InvalidArgument, ServiceError
 from service_runtime.validation import check_uuid
-from storage_service import queue
-from storage_service.change import Change, note
-from storage_service.clock import later, now
-from storage_service.lifecycle import FREE_OF_LEASE, MAX_BACKOFF_DOUBLINGS, get, move
-from storage_service.models import ENDED, FINAL, RETURNED_ROW_WINS, Generation
-from storage_service.states import (
-    COMPLETE,
-    FAIL,
-    RENEW,
-    GenerationStage,
-    GenerationStatus,
-    Transition,
-    illegal_transition,
-)
-from storage_service.validation import (
+from storage_service.db.clock import later, now
+from storage_service.db.models import ENDED, FINAL, RETURNED_ROW_WINS, Generation
+from storage_service.domain import queue
+from storage_service.domain.lifecycle import FREE_OF_LEASE, MAX_BACKOFF_DOUBLINGS, get, move
+from storage_service.domain.request_validation import (
     MAX_ERROR_CHARACTERS,
     MAX_NAME_CHARACTERS,
     check_file_path,
@@ -42,6 +32,16 @@ from storage_service.validation import (
     check_name,
     check_range,
     check_text,
+)
+from storage_service.events.changes import Change, note
+from storage_service.states import (
+    COMPLETE,
+    FAIL,
+    RENEW,
+    GenerationStage,
+    GenerationStatus,
+    Transition,
+    illegal_transition,
 )
 
 LEASE_SECONDS = (1.0, 3600.0)

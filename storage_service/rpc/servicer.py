@@ -10,10 +10,11 @@ from dgx_music.errors import NotFound
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.paging import Page
-from storage_service import convert, creation, leases, lifecycle, listing, prompts
-from storage_service.statistics import statistics
-from storage_service.store import Store
-from storage_service.validation import check_prompt
+from storage_service.async_store import Store
+from storage_service.domain import creation, leases, lifecycle, listing, prompts
+from storage_service.domain.request_validation import check_prompt
+from storage_service.domain.statistics import statistics
+from storage_service.rpc import converters
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -33,32 +34,32 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def CreateGeneration(
         self, request: storage_pb2.CreateGenerationRequest, context: Context
     ) -> storage_pb2.CreateGenerationResponse:
-        new = convert.new_generation(request)
+        new = converters.new_generation(request)
         row = await self._store.write(lambda s: creation.create(s, new, max_attempts=self._max_attempts))
         log.info("created", generation_id=row.id, model=row.model_name, seconds=row.duration_seconds)
-        return storage_pb2.CreateGenerationResponse(generation=convert.generation_message(row))
+        return storage_pb2.CreateGenerationResponse(generation=converters.generation_message(row))
 
     async def BatchCreateGenerations(
         self, request: storage_pb2.BatchCreateGenerationsRequest, context: Context
     ) -> storage_pb2.BatchCreateGenerationsResponse:
-        news = convert.new_generations(request)
+        news = converters.new_generations(request)
         rows = await self._store.write(lambda s: creation.create_all(s, news, max_attempts=self._max_attempts))
         log.info("created", generations=len(rows))
-        return storage_pb2.BatchCreateGenerationsResponse(generations=map(convert.generation_message, rows))
+        return storage_pb2.BatchCreateGenerationsResponse(generations=map(converters.generation_message, rows))
 
     async def GetGeneration(
         self, request: storage_pb2.GetGenerationRequest, context: Context
     ) -> storage_pb2.GetGenerationResponse:
         row = await self._store.read(lambda s: lifecycle.get(s, request.id))
-        return storage_pb2.GetGenerationResponse(generation=convert.generation_message(row))
+        return storage_pb2.GetGenerationResponse(generation=converters.generation_message(row))
 
     async def ListGenerations(
         self, request: storage_pb2.ListGenerationsRequest, context: Context
     ) -> storage_pb2.ListGenerationsResponse:
-        chosen, page = convert.generation_filter(request), Page(request.page_size, request.page_token)
+        chosen, page = converters.generation_filter(request), Page(request.page_size, request.page_token)
         rows, token = await self._store.read(lambda s: listing.list_generations(s, chosen, page))
         return storage_pb2.ListGenerationsResponse(
-            generations=map(convert.generation_message, rows), next_page_token=token
+            generations=map(converters.generation_message, rows), next_page_token=token
         )
 
     async def ClaimGeneration(
@@ -71,29 +72,29 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
             return storage_pb2.ClaimGenerationResponse()
         log.info("claimed", generation_id=row.id, worker_id=row.worker_id, attempt=row.attempt)
         return storage_pb2.ClaimGenerationResponse(
-            generation=convert.generation_message(row),
+            generation=converters.generation_message(row),
             lease_token=row.lease_token or "",
-            lease_expires_at=convert.timestamp(row.lease_expires_at),
+            lease_expires_at=converters.timestamp(row.lease_expires_at),
         )
 
     async def RenewLease(
         self, request: storage_pb2.RenewLeaseRequest, context: Context
     ) -> storage_pb2.RenewLeaseResponse:
-        stage = convert.stage(request)
+        stage = converters.stage(request)
         expires_at = await self._store.write(
             lambda s: leases.renew(s, request.id, request.lease_token, request.lease_seconds, stage, request.progress)
         )
         return storage_pb2.RenewLeaseResponse(
-            cancelled=expires_at is None, lease_expires_at=convert.timestamp(expires_at)
+            cancelled=expires_at is None, lease_expires_at=converters.timestamp(expires_at)
         )
 
     async def CompleteGeneration(
         self, request: storage_pb2.CompleteGenerationRequest, context: Context
     ) -> storage_pb2.CompleteGenerationResponse:
-        completion = convert.completion(request)
+        completion = converters.completion(request)
         row = await self._store.write(lambda s: leases.complete(s, request.id, request.lease_token, completion))
         log.info("completed", generation_id=row.id, seconds=row.generation_time_seconds)
-        return storage_pb2.CompleteGenerationResponse(generation=convert.generation_message(row))
+        return storage_pb2.CompleteGenerationResponse(generation=converters.generation_message(row))
 
     async def FailGeneration(
         self, request: storage_pb2.FailGenerationRequest, context: Context
@@ -105,26 +106,26 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         else:
             row = await self._store.write(lambda s: leases.fail(s, *ended, retryable=request.retryable))
             log.warning("attempt failed", generation_id=row.id, state=row.status.value, error=row.error_message)
-        return storage_pb2.FailGenerationResponse(generation=convert.generation_message(row))
+        return storage_pb2.FailGenerationResponse(generation=converters.generation_message(row))
 
     async def CancelGeneration(
         self, request: storage_pb2.CancelGenerationRequest, context: Context
     ) -> storage_pb2.CancelGenerationResponse:
         row = await self._store.write(lambda s: lifecycle.cancel(s, request.id))
         log.info("cancelled", generation_id=row.id)
-        return storage_pb2.CancelGenerationResponse(generation=convert.generation_message(row))
+        return storage_pb2.CancelGenerationResponse(generation=converters.generation_message(row))
 
     async def RetryGeneration(
         self, request: storage_pb2.RetryGenerationRequest, context: Context
     ) -> storage_pb2.RetryGenerationResponse:
         row = await self._store.write(lambda s: lifecycle.retry(s, request.id, self._max_attempts))
         log.info("retried", generation_id=row.id)
-        return storage_pb2.RetryGenerationResponse(generation=convert.generation_message(row))
+        return storage_pb2.RetryGenerationResponse(generation=converters.generation_message(row))
 
     async def DeleteGeneration(
         self, request: storage_pb2.DeleteGenerationRequest, context: Context
     ) -> storage_pb2.DeleteGenerationResponse:
-        states = convert.deletable(request)
+        states = converters.deletable(request)
         await self._store.write(lambda s: lifecycle.remove(s, request.id, states))
         log.info("deleted", generation_id=request.id)
         return storage_pb2.DeleteGenerationResponse()
@@ -132,32 +133,32 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def UpdateMetadata(
         self, request: storage_pb2.UpdateMetadataRequest, context: Context
     ) -> storage_pb2.UpdateMetadataResponse:
-        patch = convert.mapping("metadata", request.metadata)
+        patch = converters.mapping("metadata", request.metadata)
         row = await self._store.write(lambda s: lifecycle.update_metadata(s, request.id, patch))
-        return storage_pb2.UpdateMetadataResponse(generation=convert.generation_message(row))
+        return storage_pb2.UpdateMetadataResponse(generation=converters.generation_message(row))
 
     async def WatchGeneration(
         self, request: storage_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[storage_pb2.WatchGenerationResponse]:
         async with aclosing(self._store.watch(request.id)) as snapshots:
             async for row in snapshots:
-                yield storage_pb2.WatchGenerationResponse(generation=convert.generation_message(row))
+                yield storage_pb2.WatchGenerationResponse(generation=converters.generation_message(row))
 
     async def GetPrompt(self, request: storage_pb2.GetPromptRequest, context: Context) -> storage_pb2.GetPromptResponse:
         check_prompt("text", request.text)
         prompt = await self._store.read(lambda s: prompts.find(s, request.text))
         if prompt is None:
             raise NotFound("prompt", request.text if len(request.text) <= 60 else f"{request.text[:60]}…")
-        return storage_pb2.GetPromptResponse(prompt=convert.prompt_message(prompt))
+        return storage_pb2.GetPromptResponse(prompt=converters.prompt_message(prompt))
 
     async def ListPrompts(
         self, request: storage_pb2.ListPromptsRequest, context: Context
     ) -> storage_pb2.ListPromptsResponse:
-        order, page = convert.prompt_order(request), Page(request.page_size, request.page_token)
+        order, page = converters.prompt_order(request), Page(request.page_size, request.page_token)
         rows, token = await self._store.read(lambda s: listing.list_prompts(s, order, request.text_contains, page))
-        return storage_pb2.ListPromptsResponse(prompts=map(convert.prompt_message, rows), next_page_token=token)
+        return storage_pb2.ListPromptsResponse(prompts=map(converters.prompt_message, rows), next_page_token=token)
 
     async def GetStatistics(
         self, request: storage_pb2.GetStatisticsRequest, context: Context
     ) -> storage_pb2.GetStatisticsResponse:
-        return convert.statistics_message(await self._store.read(lambda s: statistics(s, request.days)))
+        return converters.statistics_message(await self._store.read(lambda s: statistics(s, request.days)))

@@ -13,15 +13,16 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
-from storage_service import creation, lifecycle, prompts, schema
-from storage_service.clock import now
 from storage_service.config import StorageSettings
-from storage_service.counts import GenerationCount
-from storage_service.database import Database
-from storage_service.models import Generation, Prompt
+from storage_service.db import schema
+from storage_service.db.clock import now
+from storage_service.db.counts import GenerationCount
+from storage_service.db.database import Database
+from storage_service.db.models import Generation, Prompt
+from storage_service.domain import creation, lifecycle, prompts
+from storage_service.domain.request_validation import check_metadata
+from storage_service.domain.statistics import statistics
 from storage_service.states import GenerationStatus
-from storage_service.statistics import statistics
-from storage_service.validation import check_metadata
 
 _opened: Database | None = None
 

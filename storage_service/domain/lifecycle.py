@@ -15,12 +15,12 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import NotFound
 from service_runtime.validation import check_uuid
-from storage_service.change import Change, note
-from storage_service.clock import now
-from storage_service.merge_patch import merge_patch
-from storage_service.models import FINAL, RETURNED_ROW_WINS, Generation
+from storage_service.db.clock import now
+from storage_service.db.models import FINAL, RETURNED_ROW_WINS, Generation
+from storage_service.domain.merge_patch import merge_patch
+from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata
+from storage_service.events.changes import Change, note
 from storage_service.states import CANCEL, DELETABLE, RETRY, GenerationStatus, Transition, illegal_transition
-from storage_service.validation import MAX_MERGED_METADATA_BYTES, check_metadata
 
 MAX_BACKOFF_DOUBLINGS = 6
 """A failed attempt is followed by 1 s of waiting, the next by 2 s, then 4 s … and no more than 64 s."""

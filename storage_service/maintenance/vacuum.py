@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
-from storage_service.base import Base
-from storage_service.database import DamagedDatabase, Database
-from storage_service.models import Generation, Prompt
+from storage_service.db.database import DamagedDatabase, Database
+from storage_service.db.declarative_base import Base
+from storage_service.db.models import Generation, Prompt
 
 
 def vacuum(database: Database) -> tuple[int, int]:

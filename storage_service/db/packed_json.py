@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
-from storage_service.json_object import JsonObject, encode
+from storage_service.db.json_object import JsonObject, encode
 
 LONG_BYTES = 256
 """From here on an object is packed."""

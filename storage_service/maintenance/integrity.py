@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, String, and_, case, cast, func, not_, or_,
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import InstrumentedAttribute
 
-from storage_service import prompts, schema
-from storage_service.counts import differences
-from storage_service.database import DamagedDatabase, Database
-from storage_service.models import Generation, Prompt
+from storage_service.db import schema
+from storage_service.db.counts import differences
+from storage_service.db.database import DamagedDatabase, Database
+from storage_service.db.models import Generation, Prompt
+from storage_service.domain import prompts
 from storage_service.states import FINISHED, GenerationStage, GenerationStatus
 
 BATCH_ROWS = 5000

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from service_runtime.observability.logging import get_logger
-from storage_service.change import CHANNEL, read_payload
-from storage_service.notifier import Notifier
+from storage_service.events.changes import CHANNEL, read_payload
+from storage_service.events.notifier import Notifier
 
 log = get_logger(__name__)
 

@@ -17,7 +17,7 @@ from datetime import date
 from sqlalchemy import BigInteger, Date, Double, Text, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from storage_service.base import Base
+from storage_service.db.declarative_base import Base
 
 NOT_FINISHED = date(1970, 1, 1)
 """The day of generations that have not finished."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service_runtime.validation import check_uuid
-from storage_service.validation import check_range
+from storage_service.domain.request_validation import check_range
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 25.0
 DEFAULT_SECONDS = 10.0

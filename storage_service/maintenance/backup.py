@@ -17,9 +17,10 @@ from sqlalchemy import URL
 
 from dgx_music.errors import FailedPrecondition, Unavailable
 from service_runtime.failpoints import failpoint
-from storage_service import postgres_backup, schema
-from storage_service.database import RETRY_AFTER_SECONDS, Database
-from storage_service.sqlite import error_code, set_journal_mode, sqlite3
+from storage_service.db import schema
+from storage_service.db.database import RETRY_AFTER_SECONDS, Database
+from storage_service.db.sqlite import error_code, set_journal_mode, sqlite3
+from storage_service.maintenance import postgres_backup
 
 STEP_PAGES = 1024
 """Copied at once, 4 MB: between two steps, writers have their turn."""

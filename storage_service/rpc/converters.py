@@ -15,13 +15,13 @@ from dgx_music.errors import InvalidArgument
 from dgx_music.storage.v1 import storage_pb2
 from service_runtime.audio.output_options import OutputOptions
 from service_runtime.rpc.output_converters import message_of, options_of
-from storage_service.continuation import Continuation
-from storage_service.creation import NewGeneration
-from storage_service.leases import Completion
-from storage_service.listing import GenerationFilter, PromptOrder
-from storage_service.models import Generation, Prompt
+from storage_service.db.models import Generation, Prompt
+from storage_service.domain.continuation import Continuation
+from storage_service.domain.creation import NewGeneration
+from storage_service.domain.leases import Completion
+from storage_service.domain.listing import GenerationFilter, PromptOrder
+from storage_service.domain.statistics import Figures, Statistics
 from storage_service.states import DELETABLE, GenerationStage, GenerationStatus
-from storage_service.statistics import Figures, Statistics
 
 STATE_NAMES = {status: f"GENERATION_STATE_{status.name}" for status in GenerationStatus}
 STATUS_OF = {storage_pb2.GenerationState.Value(name): status for status, name in STATE_NAMES.items()}

@@ -9,10 +9,10 @@ import grpc.aio
 from dgx_music.errors import FailedPrecondition, Lost, Unavailable
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.rpc.service import Service
-from storage_service import schema
+from storage_service.async_store import Store
 from storage_service.config import StorageSettings
-from storage_service.service import StorageServicer
-from storage_service.store import Store
+from storage_service.db import schema
+from storage_service.rpc.servicer import StorageServicer
 from storage_service.sweeper import sweep
 
 

@@ -13,14 +13,15 @@ from sqlalchemy.orm import Session
 
 from dgx_music.errors import NotFound, Unavailable
 from service_runtime.validation import check_uuid
-from storage_service import leases, lifecycle, schema
-from storage_service.broadcast import listen
-from storage_service.change import changes_of, send_as
 from storage_service.config import StorageSettings
-from storage_service.database import RETRY_AFTER_SECONDS, Database
-from storage_service.models import Generation
-from storage_service.notifier import Notifier
-from storage_service.validation import check_range
+from storage_service.db import schema
+from storage_service.db.database import RETRY_AFTER_SECONDS, Database
+from storage_service.db.models import Generation
+from storage_service.domain import leases, lifecycle
+from storage_service.domain.request_validation import check_range
+from storage_service.events.changes import changes_of, send_as
+from storage_service.events.notifier import Notifier
+from storage_service.events.postgres_listener import listen
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from sqlalchemy import ScalarSelect, Select, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from storage_service.clock import later, now
-from storage_service.counts import GenerationCount
-from storage_service.models import Generation
+from storage_service.db.clock import later, now
+from storage_service.db.counts import GenerationCount
+from storage_service.db.models import Generation
 from storage_service.states import GenerationStatus
 
 T = TypeVar("T")

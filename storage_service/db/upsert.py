@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from storage_service.models import Base
+from storage_service.db.models import Base
 
 
 def insert_into(dialect: str, model: type[Base]) -> postgresql.Insert:

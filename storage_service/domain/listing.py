@@ -22,9 +22,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from dgx_music.errors import InvalidArgument
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_uuid
-from storage_service.models import Generation, Prompt
+from storage_service.db.models import Generation, Prompt
+from storage_service.domain.request_validation import MAX_PROMPT_CHARACTERS, check_name, check_text
 from storage_service.states import GenerationStatus
-from storage_service.validation import MAX_PROMPT_CHARACTERS, check_name, check_text
 
 
 class PromptOrder(StrEnum):

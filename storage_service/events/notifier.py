@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from storage_service.change import Change
+from storage_service.events.changes import Change
 
 
 class Notifier:

@@ -1,0 +1,1 @@
+"""Generations and prompts: their lifecycle, leases, the queue, lists and statistics."""

@@ -1,0 +1,1 @@
+"""The gRPC face of storage: messages in, domain calls, messages out."""
