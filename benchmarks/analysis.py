@@ -36,8 +36,8 @@ def contend(folder: Path) -> None:
     files = sorted(folder.glob("*.npy"))
     np.load(files[0])
     before_mb, began = peak_mb(), time.perf_counter()
-    from export_service.analysis import analyse
-    from export_service.features import FeatureExtractor
+    from export_service.analysis.analyzer import analyse
+    from export_service.analysis.features import FeatureExtractor
 
     def run(samples: np.ndarray[Any, Any]) -> dict[str, object]:
         extractor = FeatureExtractor(RATE_HZ)

@@ -103,7 +103,7 @@ async def export_server(data_dir: Path) -> AsyncIterator[Server]:
             "DGX_MUSIC_LOG_LEVEL": "warning",
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "export_service.server", env={**os.environ, **environment}
+            sys.executable, "-m", "export_service.rpc.server", env={**os.environ, **environment}
         )
         try:
             async with connect(address) as channel:
@@ -170,7 +170,7 @@ def meter_speeds(seconds: int, rounds: int) -> tuple[float, float]:
     """× real time of our measuring and of libebur128's, in turns."""
     import pyebur128
 
-    from export_service.measurement import Measurement
+    from export_service.dsp.measurement import Measurement
 
     flags = pyebur128.MeasurementMode
     everything = flags.MODE_I | flags.MODE_S | flags.MODE_LRA | flags.MODE_TRUE_PEAK

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from export_service.disk import sha256_of
-from export_service.formats import EXTENSIONS
-from export_service.library import DAYS, OUTPUTS
+from export_service.formats.codecs import EXTENSIONS
+from export_service.library.filesystem import sha256_of
+from export_service.library.store import DAYS, OUTPUTS
 from storage_service.db.database import Database
 from storage_service.maintenance.backup import still
 from storage_service.maintenance.integrity import CompletedFile, Finding, completed_files, is_completed, known_ids, walk

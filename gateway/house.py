@@ -54,7 +54,7 @@ def build(name: ServiceName, settings: dict[str, object]) -> Service:
             return build_storage(StorageSettings.model_validate(settings))
         case "export":
             from export_service.config import ExportSettings
-            from export_service.server import build as build_export
+            from export_service.rpc.server import build as build_export
 
             return build_export(ExportSettings.model_validate(settings))
         case "generation":

@@ -14,7 +14,7 @@ from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest, GetWaveformResponse, StreamAudioRequest
 from dgx_music.pcm import BYTES_PER_SAMPLE, PcmReader
 from dgx_music.storage.v1.storage_pb2 import Generation
-from export_service.loudness import SHORT_TERM_HOPS, LoudnessMeter, Series
+from export_service.dsp.loudness import SHORT_TERM_HOPS, LoudnessMeter, Series
 from gateway.failures import CommandError
 from gateway.files import require_writable
 from gateway.screen import short

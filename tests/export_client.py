@@ -19,7 +19,7 @@ from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmReader, PcmWriter, live_header
 from export_service.config import ExportSettings
-from export_service.server import build
+from export_service.rpc.server import build
 from service_runtime.rpc.server import running
 
 RATE = 32_000

@@ -23,7 +23,7 @@ async def export_server(data_dir: Path, **settings: str) -> AsyncIterator[tuple[
         environment = {"DGX_MUSIC_DATA_DIR": str(data_dir), "DGX_MUSIC_EXPORT_ADDRESS": address, **settings}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "export_service.server"),
+            *("-m", "export_service.rpc.server"),
             env={**os.environ, "DGX_MUSIC_LOG_LEVEL": "warning", **environment},
         )
         try:

@@ -49,11 +49,11 @@ NOT_THE_WIRE = ("dgx_music.errors",)
 AT_THE_WIRE = {
     "storage_service": ("storage_service.rpc.server", "storage_service.rpc.servicer", "storage_service.rpc.converters"),
     "export_service": (
-        "export_service.server",
-        "export_service.service",
-        "export_service.convert",
-        "export_service.convert_library",
-        "export_service.upload",
+        "export_service.rpc.server",
+        "export_service.rpc.servicer",
+        "export_service.rpc.converters",
+        "export_service.rpc.library_converters",
+        "export_service.rpc.upload_stream",
     ),
     "generation_service": (
         "generation_service.server",

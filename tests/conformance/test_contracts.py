@@ -13,7 +13,7 @@ from dgx_music.export.v1 import export_pb2
 from dgx_music.gateway.v1 import gateway_pb2
 from dgx_music.generation.v1 import generation_pb2
 from dgx_music.storage.v1 import storage_pb2
-from export_service.service import ExportServicer
+from export_service.rpc.servicer import ExportServicer
 from gateway.service import MusicServicer
 from generation_service.service import GenerationServicer
 from storage_service.rpc.servicer import StorageServicer

@@ -22,7 +22,7 @@ from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1 import storage_pb2_grpc
 from export_service.config import ExportSettings
-from export_service.server import build as build_export
+from export_service.rpc.server import build as build_export
 from generation_service.config import GenerationSettings
 from generation_service.lease import Lease, Loss
 from generation_service.model import TooLarge

@@ -24,7 +24,7 @@ from dgx_music.pcm import PcmReader
 from dgx_music.status import Failure, read_failure
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from export_service.config import ExportSettings
-from export_service.server import build as build_export
+from export_service.rpc.server import build as build_export
 from service_runtime.rpc.server import running
 from storage_service.config import StorageSettings
 from storage_service.rpc.server import build as build_storage

@@ -16,8 +16,8 @@ from dgx_music.errors import FailedPrecondition
 from dgx_music.export.v1 import export_pb2
 from dgx_music.export.v1.export_pb2 import ProvenanceMark, Tags
 from export_service.config import ExportSettings
-from export_service.server import build
-from export_service.tags import FileTags
+from export_service.formats.tags import FileTags
+from export_service.rpc.server import build
 from tests.certificates import make_credentials
 from tests.export_client import TIMEOUT, Client, music, new_id, output, serving
 from tests.sketch_clips import RATE_HZ, clips

@@ -7,8 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from export_service.analysis import LEAST_SECONDS, Analysis, analyse
-from export_service.features import FeatureExtractor
+from export_service.analysis.analyzer import LEAST_SECONDS, Analysis, analyse
+from export_service.analysis.features import FeatureExtractor
 from tests.sketch_clips import RATE_HZ, clips, is_near_key
 
 CLIPS = [clip for number, clip in enumerate(clips(draw=7)) if number % 5 == 0]

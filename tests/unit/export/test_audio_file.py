@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from export_service import audio_file, ogg
-from export_service.audio_file import AudioFile, quantiser
-from export_service.formats import FORMS
-from export_service.tags import FileTags
+from export_service.formats import ogg, writer
+from export_service.formats.codecs import FORMS
+from export_service.formats.tags import FileTags
+from export_service.formats.writer import AudioFile, quantiser
 from service_runtime.audio.output_options import SAMPLE_RATES_HZ, FileFormat
 
 TAGS = FileTags("12345678-9abc-def0-1234-56789abcdef0", 1, "dgx-music 0.1", "sketch 1", "house", 124.5, "C minor")
@@ -215,7 +215,7 @@ def test_sizes_in_the_header_are_right(tmp_path, format_, frames):
 
 @pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.WAV_FLOAT])
 def test_rf64_has_its_sizes_in_64_bits(tmp_path, signals, monkeypatch, format_):
-    monkeypatch.setattr(audio_file, "LARGEST_WAV_BYTES", 10_000)
+    monkeypatch.setattr(writer, "LARGEST_WAV_BYTES", 10_000)
     samples = signals.music(32_000, 1)
     one, other = (written(tmp_path / name, samples, format_) for name in "ab")
     assert one.read_bytes() == other.read_bytes()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from dgx_music.errors import FailedPrecondition, NotFound
-from export_service.cleanup import Policy, Reason, choose
-from export_service.inventory import Kind, LibraryFile
-from export_service.library import Library
-from export_service.usage import Usage
-from export_service.verification import Condition, verify
+from export_service.library.cleanup import Policy, Reason, choose
+from export_service.library.file_locks import Usage
+from export_service.library.inventory import Kind, LibraryFile
+from export_service.library.store import Library
+from export_service.library.verification import Condition, verify
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 ID, RENDER = "123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174001"

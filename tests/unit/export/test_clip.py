@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from export_service.clip import ClipImport, ClipLimits
-from export_service.library import CLIPS, Library
+from export_service.library.store import CLIPS, Library
+from export_service.pipeline.clip_import import ClipImport, ClipLimits
 
 
 class HeldLibrary(Library):

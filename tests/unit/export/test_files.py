@@ -12,12 +12,12 @@ import pytest
 import soundfile
 
 from dgx_music.errors import Aborted, NotFound, ResourceExhausted, Unavailable
-from export_service import disk
-from export_service.disk import sha256_of
-from export_service.library import Library, attempt_of, format_of
-from export_service.spool import SpoolFolder
-from export_service.tags import FileTags
-from export_service.waveform import waveform
+from export_service.formats.tags import FileTags
+from export_service.library import filesystem
+from export_service.library.filesystem import sha256_of
+from export_service.library.store import Library, attempt_of, format_of
+from export_service.library.waveform import waveform
+from export_service.streaming.spool import SpoolFolder
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 
@@ -91,7 +91,7 @@ def test_deletes_once(library):
 
 
 def test_remembers_no_more_than_it_should(library, monkeypatch):
-    monkeypatch.setattr("export_service.library.REMEMBERED_PATHS", 2)
+    monkeypatch.setattr("export_service.library.store.REMEMBERED_PATHS", 2)
     ids = [str(uuid.uuid4()) for _ in range(4)]
     paths = [landed(library, one) for one in ids]
     assert [library.find(one) for one in ids] == paths
@@ -123,8 +123,8 @@ def test_attempt_and_format_stand_in_the_file(tmp_path):
     ("code", "error"), [("ENOSPC", ResourceExhausted), ("EROFS", Unavailable), ("EIO", Unavailable)]
 )
 def test_what_a_disks_refusal_means(code, error):
-    number = getattr(disk.errno, code)
-    with pytest.raises(error) as raised, disk.disk_errors("writing the file"):
+    number = getattr(filesystem.errno, code)
+    with pytest.raises(error) as raised, filesystem.disk_errors("writing the file"):
         raise OSError(number, os.strerror(number))
     assert raised.value.retry_after_seconds > 0
     assert "writing the file" in raised.value.message
@@ -206,7 +206,7 @@ def test_outline_has_the_extremes_of_all_channels_as_one(ramp):
 
 @pytest.mark.parametrize(("points", "length"), [(1, 1), (3, 3), (999, 500), (1000, 1000), (10_000, 1000)])
 def test_outline_has_at_most_the_points_asked_for(ramp, points, length, monkeypatch):
-    monkeypatch.setattr("export_service.waveform.FRAMES_AT_ONCE", 64)
+    monkeypatch.setattr("export_service.library.waveform.FRAMES_AT_ONCE", 64)
     outline = waveform(ramp[0], points)
     assert len(outline.data) == 2 * length
     assert min(outline.data) >= -128

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from export_service import finishing
-from export_service.audio_file import AudioFile
-from export_service.finishing import aim_for, finish
-from export_service.measurement import Measurement
-from export_service.normalization import Aim
+from export_service.dsp.measurement import Measurement
+from export_service.dsp.normalization import Aim
+from export_service.formats.writer import AudioFile
+from export_service.pipeline import mastering
+from export_service.pipeline.mastering import aim_for, finish
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
 
 DEFAULT = Aim(-16.0, -1.0)
@@ -61,7 +61,7 @@ def test_an_encoder_that_passes_the_ceiling_gets_a_lower_one(tmp_path, signals, 
     samples = signals.music(RATE, 4)
     aim = Aim(-14.0, -1.0)
     result = finished(tmp_path / "a", samples, FileFormat.MP3, aim)
-    monkeypatch.setattr(finishing, "ENCODINGS_AT_MOST", 1)
+    monkeypatch.setattr(mastering, "ENCODINGS_AT_MOST", 1)
     once = finished(tmp_path / "b", samples, FileFormat.MP3, aim)
     assert once.file.peak_db > -1.0, "no case in point"
     assert result.file.peak_db <= -1.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export_service.features import FeatureExtractor
-from export_service.key import MAJOR_NAMES, MINOR_NAMES, key
+from export_service.analysis.features import FeatureExtractor
+from export_service.analysis.key import MAJOR_NAMES, MINOR_NAMES, key
 
 RATE = 32_000
 MAJOR_TUNE = (0, 4, 7, 12, 9, 5, 2, 7, 11, 0, 4, 7, 0)

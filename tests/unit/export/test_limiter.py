@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export_service.envelope import SEGMENT_FRAMES
-from export_service.levelling import level
-from export_service.limiter import MAX_REDUCTION_DB, Limiter, Setting
-from export_service.measurement import Measurement
-from export_service.normalization import Aim, NormalizationMode
+from export_service.dsp.envelope import SEGMENT_FRAMES
+from export_service.dsp.gain_solver import level
+from export_service.dsp.limiter import MAX_REDUCTION_DB, Limiter, Setting
+from export_service.dsp.measurement import Measurement
+from export_service.dsp.normalization import Aim, NormalizationMode
 
 AIM = Aim(target_lufs=-16.0, ceiling_dbtp=-1.0)
 RATE = 32_000

@@ -6,7 +6,7 @@ import numpy as np
 import pyloudnorm
 import pytest
 
-from export_service.loudness import LoudnessMeter
+from export_service.dsp.loudness import LoudnessMeter
 
 RATES = [32_000, 44_100, 48_000]
 

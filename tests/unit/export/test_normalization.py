@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from export_service.loudness import Loudness
-from export_service.measurement import Measured, Measurement
-from export_service.normalization import PROFILES, Aim, NormalizationMode, Profile, normalization
+from export_service.dsp.loudness import Loudness
+from export_service.dsp.measurement import Measured, Measurement
+from export_service.dsp.normalization import PROFILES, Aim, NormalizationMode, Profile, normalization
 
 AIM = Aim(target_lufs=-16.0, ceiling_dbtp=-1.0)
 

@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import dsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from dgx_music.errors import FailedPrecondition
-from export_service import audio_file
-from export_service.audio_file import AudioFile
-from export_service.formats import FORMS
-from export_service.library import Library
-from export_service.provenance import MEDIA_TYPES, Mark, Signer, signed_part, signer
-from export_service.tags import FileTags
+from export_service.formats import writer
+from export_service.formats.codecs import FORMS
+from export_service.formats.provenance import MEDIA_TYPES, Mark, Signer, signed_part, signer
+from export_service.formats.tags import FileTags
+from export_service.formats.writer import AudioFile
+from export_service.library.store import Library
 from service_runtime.audio.output_options import FileFormat
 from tests.certificates import KEYS, make_credentials, pem
 
@@ -104,7 +104,7 @@ def test_every_kind_of_key_signs(tmp_path, credentials, kind):
 
 @pytest.mark.parametrize("format_", [FileFormat.OGG_VORBIS, FileFormat.WAV_PCM_24])
 def test_what_cannot_be_signed_is_as_without_a_certificate(tmp_path, credentials, monkeypatch, format_):
-    monkeypatch.setattr(audio_file, "LARGEST_WAV_BYTES", 1000)
+    monkeypatch.setattr(writer, "LARGEST_WAV_BYTES", 1000)
     made = credentials()
     audio = written(tmp_path / "a", format_, signer(made.certificate, made.private_key))
     plain = written(tmp_path / "plain", format_)

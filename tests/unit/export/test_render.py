@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from dgx_music.errors import NotFound, Unavailable
-from export_service import finishing
-from export_service.audio_file import AudioFile
-from export_service.library import Library
-from export_service.normalization import Aim
-from export_service.renderer import Renderer
+from export_service.dsp.normalization import Aim
+from export_service.formats.writer import AudioFile
+from export_service.library.store import Library
+from export_service.pipeline import mastering
+from export_service.pipeline.renderer import Renderer
 from service_runtime.audio.output_options import FileFormat, OutputOptions
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
@@ -76,9 +76,9 @@ async def test_a_file_that_is_gone_when_it_is_read_once_more(library, renderer, 
         library.delete(ID)
         if anew:
             land(library, signals.music(32_000, 1, seed=2))
-        return finishing.finish(*arguments)
+        return mastering.finish(*arguments)
 
-    monkeypatch.setattr("export_service.renderer.finish", between)
+    monkeypatch.setattr("export_service.pipeline.renderer.finish", between)
     with pytest.raises(NotFound, match="deleted or made anew meanwhile"):
         await renderer.render(ID, FLAC, AS_IT_IS)
     assert files(tmp_path) == ({"outputs"} if anew else set())

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from export_service import audio_file
-from export_service.audio_file import AudioFile
-from export_service.loudness import Loudness
-from export_service.measurement import Measured
-from export_service.tags import FileTags
+from export_service.dsp.loudness import Loudness
+from export_service.dsp.measurement import Measured
+from export_service.formats import writer
+from export_service.formats.tags import FileTags
+from export_service.formats.writer import AudioFile
 from service_runtime.audio.output_options import FileFormat
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"
@@ -32,7 +32,7 @@ BROADCAST_INFO, LOOP_INFO = 0x10F0, 0x10E0
 @pytest.fixture(params=["RIFF", "RF64"])
 def container(request, monkeypatch):
     if request.param == "RF64":
-        monkeypatch.setattr(audio_file, "LARGEST_WAV_BYTES", 1000)
+        monkeypatch.setattr(writer, "LARGEST_WAV_BYTES", 1000)
     return request.param
 
 

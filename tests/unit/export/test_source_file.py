@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from dgx_music.errors import InvalidArgument
-from export_service.source_file import source_file
+from export_service.formats.reader import source_file
 
 RATE = 44_100
 SAMPLES = (np.sin(np.arange(RATE)[:, None] * [0.05, 0.03]) * 0.5).astype(np.float32)

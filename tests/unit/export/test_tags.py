@@ -14,13 +14,13 @@ import soundfile
 from mutagen.id3 import ID3
 
 from dgx_music.errors import InvalidArgument
-from export_service.analysis import Analysis
-from export_service.audio_file import AudioFile
-from export_service.formats import FORMS
-from export_service.key import Key
-from export_service.notation import pitch_class, short_key
-from export_service.tags import COMMENT, MAX_COMMENT_BYTES, FileTags, Tags, clean_tags, file_tags
-from export_service.tempo import Tempo
+from export_service.analysis.analyzer import Analysis
+from export_service.analysis.key import Key
+from export_service.analysis.tempo import Tempo
+from export_service.formats.codecs import FORMS
+from export_service.formats.musical_key import pitch_class, short_key
+from export_service.formats.tags import COMMENT, MAX_COMMENT_BYTES, FileTags, Tags, clean_tags, file_tags
+from export_service.formats.writer import AudioFile
 from service_runtime.audio.output_options import FileFormat
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export_service.features import FeatureExtractor
-from export_service.tempo import tempo
+from export_service.analysis.features import FeatureExtractor
+from export_service.analysis.tempo import tempo
 
 RATE = 32_000
 SECONDS = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export_service.true_peak import TruePeakMeter, interpolator, oversampling
+from export_service.dsp.true_peak import TruePeakMeter, interpolator, oversampling
 
 
 def peak(samples, rate, sizes=(30_000,), signals=None):
@@ -68,7 +68,7 @@ def test_skipping_what_bends_too_little_changes_nothing(hz, signals, monkeypatch
     tone = np.sin(2 * np.pi * hz * np.arange(3 * 32_000) / 32_000)[:, None]
     samples = (0.5 * tone + 0.02 * signals.noise(32_000, 3, 1)).astype(np.float32)
     skipping = peak(samples, 32_000)
-    monkeypatch.setattr("export_service.true_peak.ROWS_AT_ONCE", 10**6)
+    monkeypatch.setattr("export_service.dsp.true_peak.ROWS_AT_ONCE", 10**6)
     assert skipping == pytest.approx(peak(samples, 32_000), abs=1e-5)
 
 

@@ -1,0 +1,1 @@
+"""What the music is: tempo and key."""

@@ -1,0 +1,1 @@
+"""Signal processing: loudness, true peak, limiter, gain, resampling."""

@@ -1,0 +1,1 @@
+"""From received samples to a finished file: exports, renders, clip imports."""

@@ -1,0 +1,1 @@
+"""The gRPC face of export: messages in, domain calls, messages out."""
