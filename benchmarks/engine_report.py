@@ -16,14 +16,14 @@ import torch
 
 from benchmarks.engine_runners import AUDIOCRAFT, Audiocraft, Runner, native_runners
 from benchmarks.engine_transformers import TRANSFORMERS, Transformers
-from generation_service.model import GenerationParameters, ModelInfo
-from generation_service.musicgen.checkpoint import read_checkpoint
-from generation_service.musicgen.conditioner import TextConditioner
-from generation_service.musicgen.config import LmConfig, lm_config
-from generation_service.musicgen.encodec_checkpoint import load_encodec
-from generation_service.musicgen.huge_pages import collapse
-from generation_service.musicgen.loading import find_musicgen, load_musicgen
-from generation_service.musicgen.musicgen import MusicGen
+from generation_service.models.base import GenerationParameters, ModelInfo
+from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint
+from generation_service.models.musicgen.checkpoints.config import LmConfig, lm_config
+from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
+from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.lm.huge_pages import collapse
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.model import MusicGen
 
 FRAME_RATE_HZ = 50
 PROMPT = "a calm piano"
@@ -130,7 +130,7 @@ def peak_memory(engine: str, folder: Path, device: str) -> None:
         _print_peak(device)
         return
     if engine == AUDIOCRAFT:
-        from generation_service.audiocraft_engine import load_audiocraft
+        from generation_service.models.audiocraft import load_audiocraft
 
         model = load_audiocraft(folder, name=folder.name, device="cuda" if device == "cuda" else "cpu")
     else:

@@ -9,18 +9,18 @@ from typing import Any, Protocol
 
 import torch
 
-from generation_service.model import GenerationParameters
-from generation_service.musicgen.checkpoint import Checkpoint
-from generation_service.musicgen.config import LmConfig
-from generation_service.musicgen.cuda_graph import CudaGraphs
-from generation_service.musicgen.delay import DelayedCodes
-from generation_service.musicgen.device_sampling import draw_all
-from generation_service.musicgen.kv_cache import ROWS, KvCache, KvMemory
-from generation_service.musicgen.linear import Precision
-from generation_service.musicgen.lm import LanguageModel
-from generation_service.musicgen.sampling import Sampler
-from generation_service.musicgen.static_kv import StaticKv
-from generation_service.musicgen.static_lm import StaticLanguageModel, run_eagerly
+from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint
+from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.delay_pattern import DelayedCodes
+from generation_service.models.musicgen.device_sampling import draw_all
+from generation_service.models.musicgen.lm.cuda_graph import CudaGraphs
+from generation_service.models.musicgen.lm.kv_cache import ROWS, KvCache, KvMemory
+from generation_service.models.musicgen.lm.language_model import LanguageModel
+from generation_service.models.musicgen.lm.linear import Precision
+from generation_service.models.musicgen.lm.static_kv_cache import StaticKv
+from generation_service.models.musicgen.lm.static_language_model import StaticLanguageModel, run_eagerly
+from generation_service.models.musicgen.sampling import Sampler
 
 PROMPT_TOKENS = 12
 MAX_STEPS = 8

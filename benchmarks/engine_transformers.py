@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.engine_runners import PROMPT_TOKENS
-from generation_service.musicgen.checkpoint import Checkpoint
-from generation_service.musicgen.config import LmConfig
-from generation_service.musicgen.delay import DelayedCodes
+from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint
+from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.delay_pattern import DelayedCodes
 
 TRANSFORMERS = "transformers"
 _GUIDANCE, _TOP_K = 3.0, 250

@@ -20,8 +20,8 @@ from pathlib import Path
 from dgx_music.client import connect
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest
 from dgx_music.storage.v1.storage_pb2 import CreateGenerationRequest, WatchGenerationRequest
-from generation_service.model import GenerationParameters
-from generation_service.sketch import Sketch
+from generation_service.models.base import GenerationParameters
+from generation_service.models.sketch import Sketch
 
 COMMAND = Path(sys.executable).with_name("dgx-music")
 PROMPT = "house at 124 BPM in F minor with piano"

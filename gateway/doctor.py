@@ -16,7 +16,7 @@ from gateway.config import GatewaySettings
 from gateway.failures import FAILURE
 from gateway.screen import Screen, escaped
 from generation_service.config import GenerationSettings
-from generation_service.diagnosis import Finding, diagnose
+from generation_service.models.diagnostics import Finding, diagnose
 from service_runtime.rpc.probe import probe
 from storage_service.config import StorageSettings
 from storage_service.db.sqlite import journal_mode, sqlite3

@@ -59,7 +59,7 @@ def build(name: ServiceName, settings: dict[str, object]) -> Service:
             return build_export(ExportSettings.model_validate(settings))
         case "generation":
             from generation_service.config import GenerationSettings
-            from generation_service.server import build as build_generation
+            from generation_service.rpc.server import build as build_generation
 
             return build_generation(GenerationSettings.model_validate(settings))
         case "gateway":

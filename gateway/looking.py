@@ -144,7 +144,7 @@ async def models(session: Session, screen: Screen) -> int:
         ),
         map(_model_row, response.models),
     )
-    from generation_service.installed import PUBLISHED  # Other commands do without what comes along with it.
+    from generation_service.models.discovery import PUBLISHED  # Other commands do without what comes along with it.
 
     if others := sorted(set(PUBLISHED) - {model.name for model in response.models}):
         screen.notice(f"to be had by `dgx-music models pull NAME`, licence CC-BY-NC-4.0: {', '.join(others)}")

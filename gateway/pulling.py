@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gateway.failures import BAD_INPUT, CommandError
 from gateway.screen import Screen, escaped
-from generation_service.installed import PUBLISHED
+from generation_service.models.discovery import PUBLISHED
 from service_runtime.optional_deps import get_extra
 
 OWNER = "facebook"

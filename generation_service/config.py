@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from generation_service.accelerator import DeviceChoice, PrecisionChoice
+from generation_service.models.device import DeviceChoice, PrecisionChoice
 from service_runtime.settings import Settings
 
 EngineName = Literal["native", "audiocraft"]

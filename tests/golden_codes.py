@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generation_service.model import FloatArray
-from generation_service.musicgen.checkpoint import COMPRESSION_FILE, LM_FILE, read_checkpoint
+from generation_service.models.base import FloatArray
+from generation_service.models.musicgen.checkpoints.audiocraft_file import COMPRESSION_FILE, LM_FILE, read_checkpoint
 
 FILE = Path(__file__).with_suffix(".json")
 HOP = 640

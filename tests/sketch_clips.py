@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from generation_service.model import GenerationParameters
-from generation_service.sketch import Sketch
+from generation_service.models.base import GenerationParameters
+from generation_service.models.sketch import Sketch
 
 RATE_HZ = Sketch().info.sample_rate_hz
 GENRES = (

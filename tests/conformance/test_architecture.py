@@ -56,14 +56,14 @@ AT_THE_WIRE = {
         "export_service.rpc.upload_stream",
     ),
     "generation_service": (
-        "generation_service.server",
-        "generation_service.service",
-        "generation_service.convert",
-        "generation_service.worker",
-        "generation_service.job",
-        "generation_service.lease",
-        "generation_service.source",
-        "generation_service.upload",
+        "generation_service.rpc.server",
+        "generation_service.rpc.servicer",
+        "generation_service.rpc.converters",
+        "generation_service.worker.worker",
+        "generation_service.worker.job",
+        "generation_service.worker.lease",
+        "generation_service.worker.continuation_audio",
+        "generation_service.worker.export_stream",
     ),
 }
 """Service → the modules and sub-packages of it that are not its domain."""

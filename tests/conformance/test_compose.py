@@ -21,7 +21,7 @@ from dgx_music.channel import connect
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.config import GenerationSettings
-from generation_service.installed import installed_models
+from generation_service.models.discovery import installed_models
 from service_runtime.rpc.probe import probe
 from tests.processes import free_ports, until_serving
 

@@ -24,12 +24,12 @@ from dgx_music.storage.v1 import storage_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.rpc.server import build as build_export
 from generation_service.config import GenerationSettings
-from generation_service.lease import Lease, Loss
-from generation_service.model import TooLarge
-from generation_service.registry import KnownModel, ModelCatalog
-from generation_service.server import GenerationService
-from generation_service.server import build as build_generation
-from generation_service.sketch import Sketch
+from generation_service.models.base import TooLarge
+from generation_service.models.catalog import KnownModel, ModelCatalog
+from generation_service.models.sketch import Sketch
+from generation_service.rpc.server import GenerationService
+from generation_service.rpc.server import build as build_generation
+from generation_service.worker.lease import Lease, Loss
 from service_runtime.rpc.server import running
 from storage_service.config import StorageSettings
 from storage_service.db.sqlite import sqlite3
@@ -273,7 +273,7 @@ async def test_a_completion_that_storage_refuses_fails_the_job_and_leaves_no_fil
 
 
 async def test_an_unforeseen_error_fails_the_job(full_house, monkeypatch):
-    monkeypatch.setattr("generation_service.job.PcmWriter", None)
+    monkeypatch.setattr("generation_service.worker.job.PcmWriter", None)
     failed = await full_house.end(await full_house.create())
     assert (failed.state, failed.attempt) == (pb.GENERATION_STATE_FAILED, 1)
     assert failed.error_message == "an unforeseen error: TypeError"
@@ -467,7 +467,7 @@ async def test_a_job_that_ends_within_the_grace_is_completed(house):
 
 
 async def test_storage_that_is_away_does_not_keep_the_server_from_ending(full_house, monkeypatch):
-    monkeypatch.setattr("generation_service.worker.CALL_SECONDS", 0.3)
+    monkeypatch.setattr("generation_service.worker.worker.CALL_SECONDS", 0.3)
     gate = full_house.model.at["a", 3] = Gate()
     await full_house.create(seconds=0.5)
     await gate.reached()
@@ -487,7 +487,7 @@ def server_process(
 
 async def test_the_server_runs_as_a_process_of_its_own_and_ends_on_a_signal(house):
     await house.open("storage", "export")
-    async with server_process(house, "generation_service.server") as server:
+    async with server_process(house, "generation_service.rpc.server") as server:
         assert (await house.end(await house.sketch())).state == pb.GENERATION_STATE_COMPLETED
         server.terminate()
         assert await asyncio.wait_for(server.wait(), 60) == 0

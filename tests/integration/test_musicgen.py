@@ -107,7 +107,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "DGX_MUSIC_DEVICE": "cpu"}
     services = [build_storage(StorageSettings(**common)), build_export(ExportSettings(**common))]
     async with running(services, [files], StorageSettings(**common)), connect(files) as channel:
-        command = (sys.executable, "-m", "generation_service.server")
+        command = (sys.executable, "-m", "generation_service.rpc.server")
         async with process(*command, env=environment, cwd=Path(__file__).parents[2]) as server:
             async with connect(address) as to_generation:
                 await asyncio.wait_for(to_generation.channel_ready(), SECONDS)

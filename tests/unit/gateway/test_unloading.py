@@ -18,8 +18,8 @@ from dgx_music.status import read_failure
 from gateway.ownership import Owner, enter
 from gateway.unloading import unload
 from generation_service.config import GenerationSettings
-from generation_service.registry import ModelCatalog
-from generation_service.server import GenerationService, build
+from generation_service.models.catalog import ModelCatalog
+from generation_service.rpc.server import GenerationService, build
 from service_runtime.rpc.server import running
 from tests.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel

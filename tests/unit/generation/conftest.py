@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from generation_service.engine import Engine
-from generation_service.registry import ModelCatalog
+from generation_service.engine.engine import Engine
+from generation_service.models.catalog import ModelCatalog
 from tests.unit.generation.tone_model import ToneModel
 
 

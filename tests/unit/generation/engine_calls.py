@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from generation_service.engine import Engine
-from generation_service.handle import GenerationHandle
-from generation_service.model import FloatArray, GenerationParameters
+from generation_service.engine.engine import Engine
+from generation_service.engine.request_handle import GenerationHandle
+from generation_service.models.base import FloatArray, GenerationParameters
 from tests.unit.generation.tone_model import ask
 
 

@@ -10,8 +10,8 @@ import sys
 import threading
 
 from generation_service.config import GenerationSettings
-from generation_service.registry import ModelCatalog
-from generation_service.server import build
+from generation_service.models.catalog import ModelCatalog
+from generation_service.rpc.server import build
 from service_runtime.rpc.server import serve_until_signalled
 from tests.unit.generation.tone_model import ToneModel, fail_with
 

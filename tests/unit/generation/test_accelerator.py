@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="devices are torch's")
 import torch
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.accelerator import choose, device_in_use
+from generation_service.models.device import choose, device_in_use
 
 has_cuda = torch.cuda.is_available()
 

@@ -11,9 +11,9 @@ from dgx_music.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from generation_service.engine import Engine
-from generation_service.registry import ModelCatalog
-from generation_service.sequence import Stage
+from generation_service.engine.engine import Engine
+from generation_service.engine.sequence import Stage
+from generation_service.models.catalog import ModelCatalog
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import Gate, ToneModel, ask, tone
 

@@ -8,7 +8,7 @@ import pytest
 from dgx_music.errors import (
     Aborted,
 )
-from generation_service.sequence import Stage
+from generation_service.engine.sequence import Stage
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import Gate, ToneModel, ask, tone
 

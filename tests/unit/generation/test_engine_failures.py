@@ -13,7 +13,7 @@ from dgx_music.errors import (
     ServiceError,
     Unavailable,
 )
-from generation_service import engine as engine_module
+from generation_service.engine import engine as engine_module
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with, tone
 

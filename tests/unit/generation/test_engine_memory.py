@@ -11,8 +11,8 @@ import pytest
 from dgx_music.errors import (
     ResourceExhausted,
 )
-from generation_service.model import GenerationParameters, TooLarge
-from generation_service.sequence import Stage
+from generation_service.engine.sequence import Stage
+from generation_service.models.base import GenerationParameters, TooLarge
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import BLOCK_FRAMES, RATE_HZ, Gate, ToneModel, ToneState, ask, fail_with
 

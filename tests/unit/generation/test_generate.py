@@ -25,10 +25,10 @@ from dgx_music.pcm import PcmReader
 from dgx_music.status import read_failure
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from generation_service.config import GenerationSettings
-from generation_service.engine import Engine
-from generation_service.model import TooLarge
-from generation_service.registry import ModelCatalog
-from generation_service.server import build
+from generation_service.engine.engine import Engine
+from generation_service.models.base import TooLarge
+from generation_service.models.catalog import ModelCatalog
+from generation_service.rpc.server import build
 from service_runtime.rpc.server import running
 from tests.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel, ask, fail_with, tone

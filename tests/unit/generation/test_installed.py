@@ -10,7 +10,7 @@ import pytest
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.config import GenerationSettings
-from generation_service.installed import MusicGenFolder, installed_models
+from generation_service.models.discovery import MusicGenFolder, installed_models
 
 COMMIT, OTHER = "c" * 40, "d" * 40
 
@@ -159,7 +159,7 @@ def test_finding_imports_neither_torch_nor_the_hubs_library(settings, hub, monke
     monkeypatch.setenv("DGX_MUSIC_DATA_DIR", str(settings.data_dir))
     put_pulled(hub, "musicgen-small")
     script = (
-        "import sys; from generation_service.server import build; "
+        "import sys; from generation_service.rpc.server import build; "
         "from generation_service.config import GenerationSettings; "
         "names = build(GenerationSettings()).engine.catalog.names; assert 'musicgen-small' in names, names; "
         "sys.exit(', '.join({'torch', 'transformers', 'huggingface_hub', 'yaml'} & set(sys.modules)) or None)"
@@ -171,7 +171,7 @@ def test_without_torch_the_command_that_installs_it_is_told(settings):
     put(settings.data_dir / "models" / "own")
     script = (
         "import sys; sys.modules['torch'] = None\n"
-        "from generation_service.installed import installed_models\n"
+        "from generation_service.models.discovery import installed_models\n"
         "from dgx_music.errors import FailedPrecondition\n"
         "try: installed_models().get('own').describe()\n"
         "except FailedPrecondition as error: print(error.reason, error.message)"

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import ResourceExhausted
-from generation_service.musicgen.config import LmConfig
-from generation_service.musicgen.kv_cache import KvMemory
+from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.lm.kv_cache import KvMemory
 
 SHAPE = LmConfig(
     dim=64,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
-from generation_service.model import Model, ModelInfo
-from generation_service.registry import KnownModel, ModelCatalog
+from generation_service.models.base import Model, ModelInfo
+from generation_service.models.catalog import KnownModel, ModelCatalog
 from tests.unit.generation.tone_model import ToneModel
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from dgx_music.errors import InvalidArgument
-from generation_service.request import parameters
+from generation_service.models.params import parameters
 
 
 def test_frames_are_the_duration_at_the_models_rate(model):

@@ -9,13 +9,13 @@ import pyloudnorm
 import pytest
 from scipy.signal import resample_poly
 
-from generation_service.model import FloatArray, GenerationParameters, Model
-from generation_service.sketch import Sketch, SketchState
-from generation_service.sketch.genres import STYLES
-from generation_service.sketch.instruments import PADS, TIMBRES, render_instrument
-from generation_service.sketch.master import CEILING, soft_clip
-from generation_service.sketch.reverb import Reverb
-from generation_service.sketch.sketch import BLOCK_FRAMES
+from generation_service.models.base import FloatArray, GenerationParameters, Model
+from generation_service.models.sketch import Sketch, SketchState
+from generation_service.models.sketch.composition.genres import STYLES
+from generation_service.models.sketch.synthesis.instruments import PADS, TIMBRES, render_instrument
+from generation_service.models.sketch.synthesis.master_bus import CEILING, soft_clip
+from generation_service.models.sketch.synthesis.reverb import Reverb
+from generation_service.models.sketch.synthesizer import BLOCK_FRAMES
 
 RATE = 32_000
 MODEL: Model[SketchState] = Sketch()

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from generation_service.sketch.arrangement import Arranger
-from generation_service.sketch.form import make_form
-from generation_service.sketch.plan import make_plan
-from generation_service.sketch.prompt import parse_prompt
+from generation_service.models.sketch.composition.arranger import Arranger
+from generation_service.models.sketch.composition.form import make_form
+from generation_service.models.sketch.composition.plan import make_plan
+from generation_service.models.sketch.composition.prompt_parser import parse_prompt
 
 RATE = 32_000
 

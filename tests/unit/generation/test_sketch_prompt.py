@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from generation_service.sketch.genres import STYLES
-from generation_service.sketch.instruments import PADS, TIMBRES
-from generation_service.sketch.plan import Plan, make_plan
-from generation_service.sketch.prompt import parse_prompt
-from generation_service.sketch.style import VELOCITIES
-from generation_service.sketch.theory import make_key, parse_chord
+from generation_service.models.sketch.composition.genres import STYLES
+from generation_service.models.sketch.composition.music_theory import make_key, parse_chord
+from generation_service.models.sketch.composition.plan import Plan, make_plan
+from generation_service.models.sketch.composition.prompt_parser import parse_prompt
+from generation_service.models.sketch.composition.style import VELOCITIES
+from generation_service.models.sketch.synthesis.instruments import PADS, TIMBRES
 
 
 def plan_of(prompt: str, seed: int = 1) -> Plan:

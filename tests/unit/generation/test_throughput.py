@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from generation_service.throughput import Throughput
+from generation_service.engine.throughput import Throughput
 
 
 def test_rates_are_over_ten_seconds_and_forget_what_is_older():

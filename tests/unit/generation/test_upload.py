@@ -14,7 +14,7 @@ from dgx_music.channel import connect
 from dgx_music.errors import ResourceExhausted
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.status import read_failure
-from generation_service.upload import Upload
+from generation_service.worker.export_stream import Upload
 from service_runtime.rpc.interceptors import CallInterceptor
 
 CHUNK = audio_pb2.AudioChunk(pcm=bytes(60_000))

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from generation_service.model import FloatArray, GenerationParameters, ModelInfo
-from generation_service.registry import KnownModel
+from generation_service.models.base import FloatArray, GenerationParameters, ModelInfo
+from generation_service.models.catalog import KnownModel
 
 RATE_HZ = 8000
 BLOCK_FRAMES = 800

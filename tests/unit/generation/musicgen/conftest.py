@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from generation_service.musicgen.musicgen import MusicGen
+    from generation_service.models.musicgen.model import MusicGen
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from generation_service.model import FloatArray, GenerationParameters
-from generation_service.musicgen.loading import find_musicgen, load_musicgen
-from generation_service.musicgen.musicgen import MusicGen, MusicGenState
+from generation_service.models.base import FloatArray, GenerationParameters
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from tests.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
 
 

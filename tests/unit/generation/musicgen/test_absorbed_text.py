@@ -8,11 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from generation_service.musicgen.checkpoint import read_checkpoint  # noqa: E402
-from generation_service.musicgen.config import lm_config  # noqa: E402
-from generation_service.musicgen.kv_cache import KvCache, KvMemory  # noqa: E402
-from generation_service.musicgen.linear import Precision  # noqa: E402
-from generation_service.musicgen.lm import LanguageModel  # noqa: E402
+from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint  # noqa: E402
+from generation_service.models.musicgen.checkpoints.config import lm_config  # noqa: E402
+from generation_service.models.musicgen.lm.kv_cache import KvCache, KvMemory  # noqa: E402
+from generation_service.models.musicgen.lm.language_model import LanguageModel  # noqa: E402
+from generation_service.models.musicgen.lm.linear import Precision  # noqa: E402
 
 STEPS = 12
 

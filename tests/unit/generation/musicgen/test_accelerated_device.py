@@ -9,11 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from generation_service.musicgen.checkpoint import read_checkpoint  # noqa: E402
-from generation_service.musicgen.config import lm_config  # noqa: E402
-from generation_service.musicgen.linear import Precision  # noqa: E402
-from generation_service.musicgen.static_kv import StaticKv  # noqa: E402
-from generation_service.musicgen.static_lm import StaticLanguageModel  # noqa: E402
+from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint  # noqa: E402
+from generation_service.models.musicgen.checkpoints.config import lm_config  # noqa: E402
+from generation_service.models.musicgen.lm.linear import Precision  # noqa: E402
+from generation_service.models.musicgen.lm.static_kv_cache import StaticKv  # noqa: E402
+from generation_service.models.musicgen.lm.static_language_model import StaticLanguageModel  # noqa: E402
 
 
 @pytest.mark.parametrize("channels", ["mono", "stereo"])

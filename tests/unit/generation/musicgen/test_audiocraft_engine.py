@@ -18,12 +18,12 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 import torch
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument
-from generation_service.audiocraft_engine import Audiocraft, AudiocraftState, find_audiocraft, load_audiocraft
 from generation_service.config import GenerationSettings
-from generation_service.device import MAX_EMPTY_STEPS
-from generation_service.installed import installed_models
-from generation_service.model import FloatArray, GenerationParameters
-from generation_service.musicgen.loading import find_musicgen
+from generation_service.engine.device_thread import MAX_EMPTY_STEPS
+from generation_service.models.audiocraft import Audiocraft, AudiocraftState, find_audiocraft, load_audiocraft
+from generation_service.models.base import FloatArray, GenerationParameters
+from generation_service.models.discovery import installed_models
+from generation_service.models.musicgen.loader import find_musicgen
 
 HOP = 640
 CARD = 64
@@ -31,7 +31,7 @@ CARD = 64
 LOAD_ELSEWHERE = """
 import sys
 from pathlib import Path
-from generation_service.audiocraft_engine import load_audiocraft
+from generation_service.models.audiocraft import load_audiocraft
 from dgx_music.errors import ServiceError
 sys.modules.update({name: None for name in sys.argv[2:]})
 try:

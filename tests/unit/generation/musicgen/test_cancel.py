@@ -16,11 +16,11 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 import torch
 
 from dgx_music.errors import Aborted
-from generation_service.handle import GenerationHandle
-from generation_service.model import FloatArray, GenerationParameters
-from generation_service.musicgen.loading import find_musicgen, load_musicgen
-from generation_service.musicgen.musicgen import MusicGenState
-from generation_service.registry import KnownModel
+from generation_service.engine.request_handle import GenerationHandle
+from generation_service.models.base import FloatArray, GenerationParameters
+from generation_service.models.catalog import KnownModel
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.model import MusicGenState
 from tests.golden_codes import HOP
 from tests.unit.generation.musicgen.short_windows import run
 from tests.unit.generation.tone_model import Gate

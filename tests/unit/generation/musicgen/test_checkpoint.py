@@ -17,12 +17,12 @@ import yaml  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from dgx_music.errors import FailedPrecondition  # noqa: E402
-from generation_service.musicgen.checkpoint import LM_FILE, parse_config, read_checkpoint  # noqa: E402
-from generation_service.musicgen.conditioner import TextConditioner  # noqa: E402
-from generation_service.musicgen.config import lm_config  # noqa: E402
-from generation_service.musicgen.linear import Precision  # noqa: E402
-from generation_service.musicgen.lm import LanguageModel  # noqa: E402
-from generation_service.musicgen.loading import find_musicgen, load_musicgen  # noqa: E402
+from generation_service.models.musicgen.checkpoints.audiocraft_file import LM_FILE, parse_config, read_checkpoint  # noqa: E402
+from generation_service.models.musicgen.checkpoints.config import lm_config  # noqa: E402
+from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner  # noqa: E402
+from generation_service.models.musicgen.lm.language_model import LanguageModel  # noqa: E402
+from generation_service.models.musicgen.lm.linear import Precision  # noqa: E402
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen  # noqa: E402
 from tests.checkpoints import TINY, lm_config_dump, lm_weights, write_checkpoint, write_lm  # noqa: E402
 
 MAPS = Path("/proc/self/maps")

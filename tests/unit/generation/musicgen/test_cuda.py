@@ -17,19 +17,19 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 from torch import Tensor
 
 from generation_service.config import GenerationSettings
-from generation_service.faults import is_fatal, is_out_of_memory
-from generation_service.installed import installed_models
-from generation_service.loaded import LoadedModels
-from generation_service.model import FloatArray, GenerationParameters
-from generation_service.musicgen.checkpoint import read_checkpoint
-from generation_service.musicgen.config import lm_config
-from generation_service.musicgen.cuda_graph import CudaGraphs
-from generation_service.musicgen.encodec import StreamingDecoder
-from generation_service.musicgen.encodec_checkpoint import load_encodec
-from generation_service.musicgen.loading import find_musicgen, load_musicgen
-from generation_service.musicgen.musicgen import MusicGen, MusicGenState
-from generation_service.musicgen.static_kv import StaticKv
-from generation_service.musicgen.static_lm import StaticLanguageModel
+from generation_service.engine.failures import is_fatal, is_out_of_memory
+from generation_service.engine.model_cache import LoadedModels
+from generation_service.models.base import FloatArray, GenerationParameters
+from generation_service.models.discovery import installed_models
+from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint
+from generation_service.models.musicgen.checkpoints.config import lm_config
+from generation_service.models.musicgen.codec.encodec import StreamingDecoder
+from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
+from generation_service.models.musicgen.lm.cuda_graph import CudaGraphs
+from generation_service.models.musicgen.lm.static_kv_cache import StaticKv
+from generation_service.models.musicgen.lm.static_language_model import StaticLanguageModel
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from tests.golden_codes import clip as golden_clip
 
 pytestmark = [

@@ -8,9 +8,9 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from torch import Tensor  # noqa: E402
 
-from generation_service.model import GenerationParameters  # noqa: E402
-from generation_service.musicgen.device_sampling import draw_together, gumbel  # noqa: E402
-from generation_service.musicgen.sampling import Sampler  # noqa: E402
+from generation_service.models.base import GenerationParameters  # noqa: E402
+from generation_service.models.musicgen.device_sampling import draw_together, gumbel  # noqa: E402
+from generation_service.models.musicgen.sampling import Sampler  # noqa: E402
 
 FOUR = torch.log(torch.tensor([0.4, 0.3, 0.2, 0.1]))
 

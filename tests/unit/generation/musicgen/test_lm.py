@@ -11,14 +11,14 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 from torch import Tensor  # noqa: E402
 
 from dgx_music.errors import ResourceExhausted  # noqa: E402
-from generation_service.model import GenerationParameters  # noqa: E402
-from generation_service.musicgen.checkpoint import read_checkpoint  # noqa: E402
-from generation_service.musicgen.config import lm_config  # noqa: E402
-from generation_service.musicgen.delay import DelayedCodes  # noqa: E402
-from generation_service.musicgen.kv_cache import KvCache, KvMemory  # noqa: E402
-from generation_service.musicgen.linear import Int8Linear, Precision, make_linear  # noqa: E402
-from generation_service.musicgen.lm import LanguageModel  # noqa: E402
-from generation_service.musicgen.sampling import Sampler  # noqa: E402
+from generation_service.models.base import GenerationParameters  # noqa: E402
+from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint  # noqa: E402
+from generation_service.models.musicgen.checkpoints.config import lm_config  # noqa: E402
+from generation_service.models.musicgen.delay_pattern import DelayedCodes  # noqa: E402
+from generation_service.models.musicgen.lm.kv_cache import KvCache, KvMemory  # noqa: E402
+from generation_service.models.musicgen.lm.language_model import LanguageModel  # noqa: E402
+from generation_service.models.musicgen.lm.linear import Int8Linear, Precision, make_linear  # noqa: E402
+from generation_service.models.musicgen.sampling import Sampler  # noqa: E402
 
 
 class Run:

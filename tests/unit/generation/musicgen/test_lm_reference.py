@@ -14,14 +14,14 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from torch import Tensor
 
-from generation_service.model import GenerationParameters
-from generation_service.musicgen.checkpoint import Checkpoint, parse_config, read_checkpoint
-from generation_service.musicgen.conditioner import TextConditioner
-from generation_service.musicgen.config import lm_config
-from generation_service.musicgen.delay import DelayedCodes
-from generation_service.musicgen.kv_cache import KvCache
-from generation_service.musicgen.lm import LanguageModel
-from generation_service.musicgen.sampling import Sampler
+from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint, parse_config, read_checkpoint
+from generation_service.models.musicgen.checkpoints.config import lm_config
+from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.delay_pattern import DelayedCodes
+from generation_service.models.musicgen.lm.kv_cache import KvCache
+from generation_service.models.musicgen.lm.language_model import LanguageModel
+from generation_service.models.musicgen.sampling import Sampler
 from tests.checkpoints import SMALL, lm_config_dump, lm_weights
 from tests.golden_codes import PROMPTS, SMALL_PROMPTS, golden, total, total_of_t5, weights_in
 

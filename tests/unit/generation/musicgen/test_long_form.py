@@ -13,10 +13,10 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 import torch
 
 from dgx_music.errors import InvalidArgument
-from generation_service.model import GenerationParameters
-from generation_service.musicgen.loading import find_musicgen, load_musicgen
-from generation_service.musicgen.musicgen import MusicGen
-from generation_service.musicgen.window import WindowedCodes
+from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.model import MusicGen
+from generation_service.models.musicgen.sliding_window import WindowedCodes
 from tests.compression_checkpoints import TINY_CODEC, write_compression_checkpoint
 from tests.golden_codes import HOP, STRIDE, WINDOW, WINDOWS, golden, weights_in
 from tests.unit.generation.musicgen.short_windows import greedy, load, run

@@ -14,9 +14,9 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from dgx_music.errors import ResourceExhausted
-from generation_service.model import FloatArray, GenerationParameters, TooLarge
-from generation_service.musicgen.loading import find_musicgen, load_musicgen
-from generation_service.musicgen.musicgen import MusicGen, MusicGenState
+from generation_service.models.base import FloatArray, GenerationParameters, TooLarge
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.model import MusicGen, MusicGenState
 
 HOP = 640
 

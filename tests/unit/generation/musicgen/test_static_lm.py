@@ -13,16 +13,16 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 from torch import Tensor  # noqa: E402
 
 from dgx_music.errors import InvalidArgument, ResourceExhausted  # noqa: E402
-from generation_service.model import GenerationParameters  # noqa: E402
-from generation_service.musicgen.checkpoint import Checkpoint, read_checkpoint  # noqa: E402
-from generation_service.musicgen.config import LmConfig, lm_config  # noqa: E402
-from generation_service.musicgen.delay import DelayedCodes  # noqa: E402
-from generation_service.musicgen.device_sampling import draw_together  # noqa: E402
-from generation_service.musicgen.kv_cache import KvCache, KvMemory  # noqa: E402
-from generation_service.musicgen.lm import LanguageModel  # noqa: E402
-from generation_service.musicgen.sampling import Sampler  # noqa: E402
-from generation_service.musicgen.static_kv import TOKEN_CAPACITY, StaticKv  # noqa: E402
-from generation_service.musicgen.static_lm import Shape, StaticLanguageModel  # noqa: E402
+from generation_service.models.base import GenerationParameters  # noqa: E402
+from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint, read_checkpoint  # noqa: E402
+from generation_service.models.musicgen.checkpoints.config import LmConfig, lm_config  # noqa: E402
+from generation_service.models.musicgen.delay_pattern import DelayedCodes  # noqa: E402
+from generation_service.models.musicgen.device_sampling import draw_together  # noqa: E402
+from generation_service.models.musicgen.lm.kv_cache import KvCache, KvMemory  # noqa: E402
+from generation_service.models.musicgen.lm.language_model import LanguageModel  # noqa: E402
+from generation_service.models.musicgen.lm.static_kv_cache import TOKEN_CAPACITY, StaticKv  # noqa: E402
+from generation_service.models.musicgen.lm.static_language_model import Shape, StaticLanguageModel  # noqa: E402
+from generation_service.models.musicgen.sampling import Sampler  # noqa: E402
 
 CPU = torch.device("cpu")
 PLANS = [

@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from dgx_music.errors import FailedPrecondition, ResourceExhausted
-from generation_service.model import FloatArray, GenerationParameters
-from generation_service.musicgen.loading import FoundModel, find_musicgen, load_musicgen, load_static
-from generation_service.musicgen.musicgen import MusicGen
-from generation_service.musicgen.static_lm import run_eagerly
+from generation_service.models.base import FloatArray, GenerationParameters
+from generation_service.models.musicgen.lm.static_language_model import run_eagerly
+from generation_service.models.musicgen.loader import FoundModel, find_musicgen, load_musicgen, load_static
+from generation_service.models.musicgen.model import MusicGen
 
 HOP = 640
 POSITIONS = 1503

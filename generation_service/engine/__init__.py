@@ -1,0 +1,1 @@
+"""The batching engine: scheduler, sequences, the device thread, loaded models."""

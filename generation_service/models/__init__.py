@@ -1,0 +1,1 @@
+"""The models: their common interface, where they are found, and what they run on."""

@@ -1,0 +1,1 @@
+"""Reading checkpoint files and the model's shape that they describe."""

@@ -1,0 +1,1 @@
+"""EnCodec: codes to samples, piece by piece, and back."""

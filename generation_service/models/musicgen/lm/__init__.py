@@ -1,0 +1,1 @@
+"""MusicGen's language model, for the CPU and for CUDA graphs."""

@@ -1,0 +1,1 @@
+"""What is played: from the prompt's words to notes."""

@@ -1,0 +1,1 @@
+"""How it sounds: from notes to samples."""

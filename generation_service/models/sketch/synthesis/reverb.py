@@ -1,0 +1,71 @@
+"""A room: stereo convolution with a synthetic impulse response, block by block, without latency.
+
+Uniformly partitioned overlap-save (the response is cut into blocks, each applied in the frequency
+domain to the input of that many blocks ago): the cost a block is two forward and two inverse FFTs of
+twice its size, whatever the length of the room.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from generation_service.models.base import FloatArray
+
+Spectrum = npt.NDArray[np.complex64]
+
+
+class Reverb:
+    """Mono in, stereo out. Memory is the length of the response, whatever is played."""
+
+    def __init__(self, seconds: float, rate_hz: int, block: int) -> None:
+        self._block = block
+        self._response = _response(seconds, rate_hz, block)
+        parts = self._response.shape[1] // 2
+        self._history: Spectrum = np.zeros((parts, block + 1), np.complex64)
+        self._previous = np.zeros(block, np.float32)
+        self._turn = 0
+
+    def process(self, send: FloatArray) -> FloatArray:
+        """``[block]`` of input to the ``[2, block]`` of reverberation that sounds at the same time."""
+        parts = len(self._history)
+        self._history[self._turn] = np.fft.rfft(np.concatenate((self._previous, send)))
+        self._previous = send
+        # Row j of the history is (turn - j) blocks old: a window into the doubled, reversed response
+        # lines the two up without moving either.
+        window = self._response[:, parts - self._turn : 2 * parts - self._turn]
+        wet = np.fft.irfft(np.einsum("pb,cpb->cb", self._history, window), axis=1)
+        self._turn = (self._turn + 1) % parts
+        return wet[:, self._block :].astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _response(seconds: float, rate_hz: int, block: int) -> Spectrum:
+    """The response's partitions, doubled and reversed: complex64 ``[2, 2 * parts, block + 1]``."""
+    parts = max(1, round(seconds * rate_hz / block))
+    frames = parts * block
+    random = np.random.default_rng(int(seconds * 1000))
+    noise = random.standard_normal((2, frames), dtype=np.float32)
+    time = np.arange(frames, dtype=np.float32) / np.float32(rate_hz)
+    # Two bands: air and walls take the highs three times as fast as the lows.
+    spectrum = np.fft.rfft(noise, axis=1)
+    hz = np.fft.rfftfreq(frames, 1.0 / rate_hz).astype(np.float32) + np.float32(1.0)
+    low = 1.0 / np.sqrt((1.0 + (hz / 1800.0) ** 4) * (1.0 + (220.0 / hz) ** 4))
+    high = 1.0 / np.sqrt((1.0 + (hz / 7000.0) ** 4) * (1.0 + (1800.0 / hz) ** 4))
+    slow = np.fft.irfft(spectrum * low, frames, axis=1) * np.exp(-time * np.float32(5.5 / seconds))
+    fast = np.fft.irfft(spectrum * high, frames, axis=1) * np.exp(-time * np.float32(14.0 / seconds))
+    response = slow + 0.8 * fast
+    # Twelve milliseconds before the room answers, then a rise and not a step; silent at its end.
+    delay, rise, fall = int(0.012 * rate_hz), int(0.02 * rate_hz), frames // 4
+    response = np.roll(response, delay, axis=1)
+    response[:, :delay] = 0.0
+    response[:, delay : delay + rise] *= np.linspace(0.0, 1.0, rise)
+    response[:, -fall:] *= np.linspace(1.0, 0.0, fall)
+    response /= np.sqrt(np.sum(response**2, axis=1, keepdims=True))
+    pieces = np.zeros((2, parts, 2 * block), np.float32)
+    pieces[:, :, :block] = response.reshape(2, parts, block)
+    spectra = np.fft.rfft(pieces, axis=2).astype(np.complex64)
+    order = -np.arange(2 * parts) % parts
+    return np.ascontiguousarray(spectra[:, order])

@@ -1,0 +1,225 @@
+"""Two ways to make a pitched sound without a loop over samples.
+
+*Evolving wavetable*: additive synthesis at the price of two table look-ups. The amplitude of every
+harmonic is worked out at a few moments of the note, each moment becomes a single-cycle waveform, and
+the note reads through them. Filter sweeps, plucked strings and blown notes are all tables of numbers,
+and nothing above the Nyquist frequency is ever made, so nothing aliases.
+
+*Spectral pad*: a whole chord as one long spectrum with a narrow band of noise around each harmonic
+(the PADsynth method of N. O. Paul), turned into a loop by one inverse FFT a channel. It sounds like a
+large ensemble and repeats without a seam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from generation_service.models.base import FloatArray
+from generation_service.models.sketch.composition.music_theory import frequency
+
+RATE_HZ: Final = 32_000
+NYQUIST_MARGIN: Final = 0.45
+"""Highest harmonic as a share of the rate: leaves the last tenth to resamplers' filters."""
+
+_TABLE_BITS: Final = 12
+_ROWS: Final = 14
+_MAX_HARMONICS: Final = 56
+_PAD_FRAMES: Final = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class Timbre:
+    """How a note of one instrument sounds. Times in seconds, rates in 1/s, frequencies in Hz."""
+
+    tilt: float = 1.0
+    """Harmonic k has amplitude k ** -tilt: 1 is a sawtooth, 2 a triangle's mellowness."""
+    even: float = 1.0
+    """Amplitude of the even harmonics: 0 sounds hollow (square, clarinet)."""
+    partials: tuple[float, ...] = ()
+    """Amplitudes of the first harmonics, instead of tilt and even (organ drawbars, bells)."""
+    decay: float = 0.0
+    """Rate at which the whole note dies away; 0 sustains."""
+    damping: float = 0.0
+    """Extra decay rate per kHz of a harmonic's frequency: strings lose their highs first."""
+    cutoff: tuple[float, float] = (12_000.0, 12_000.0)
+    """Low-pass cutoff at the start and at the end of the sweep."""
+    cutoff_rate: float = 4.0
+    resonance: float = 0.0
+    """Height of the peak at the cutoff, relative."""
+    attack: float = 0.004
+    release: float = 0.06
+    voices: tuple[float, ...] = (0.0,)
+    """Detuning of each unison voice in cents; two or more make the note stereo."""
+    vibrato: float = 0.0
+    """Depth in cents, fading in after the attack."""
+    drive: float = 0.0
+    """Saturation: 0 none, 1 warm, 5 a distorted guitar."""
+    breath: float = 0.0
+    """Level of the noise at the onset (hammer, pick, air)."""
+
+
+def render_tone(timbre: Timbre, pitches: tuple[float, ...], gate: int) -> FloatArray:
+    """One note or chord, held for ``gate`` frames and then released: float32 ``[1 or 2, frames]``.
+
+    Its power at the onset is about that of a full-scale sine at -12 dB, whatever the timbre.
+    """
+    release = int(timbre.release * RATE_HZ)
+    frames = gate + release
+    if timbre.decay > 0.0:  # Inaudible after 60 dB: a short pluck in a long gate costs nothing.
+        frames = min(frames, int(6.9 / timbre.decay * RATE_HZ) + release)
+    channels = 2 if len(timbre.voices) > 1 else 1
+    out = np.zeros((channels, frames), np.float32)
+    ticks = np.arange(frames, dtype=np.uint32)
+    position, whole = _row_positions(frames)
+    for pitch in pitches:
+        table = _evolution(timbre, frequency(pitch), frames)
+        for number, cents in enumerate(timbre.voices):
+            phase = ticks * np.uint32(frequency(pitch + cents / 100.0) / RATE_HZ * 2.0**32)
+            phase += np.uint32((number * 0x9E3779B9) & 0xFFFFFFFF)
+            if timbre.vibrato:
+                phase += _vibrato_phase(timbre.vibrato, frequency(pitch), frames)
+            index = (phase >> np.uint32(32 - _TABLE_BITS)).astype(np.int32) + whole
+            here = table.take(index)
+            index += 1 << _TABLE_BITS
+            here += position * (table.take(index) - here)
+            out[number % channels] += here
+    out *= 0.25 / np.sqrt(len(pitches) * max(1.0, len(timbre.voices) / channels))
+    if timbre.drive:
+        out = _overdrive(out, timbre.drive)
+    if timbre.breath:
+        out[:, : RATE_HZ // 8] += timbre.breath * _breath()[:frames]
+    _envelope(out, timbre.attack, release)
+    return out
+
+
+@lru_cache(maxsize=24)
+def render_pad(
+    pitches: tuple[float, ...], tilt: float, brightness_hz: float, width_cents: float, seed: int
+) -> FloatArray:
+    """A seamless stereo loop of a chord: float32 ``[2, 131072]`` (4.1 s), at the level of render_tone."""
+    bins = _PAD_FRAMES // 2 + 1
+    magnitude = np.zeros(bins, np.float32)
+    spread = 2.0 ** (width_cents / 1200.0) - 1.0
+    for pitch in pitches:
+        base = frequency(pitch)
+        for k in range(1, max(2, int(min(24, NYQUIST_MARGIN * RATE_HZ / base, 3 * brightness_hz / base)))):
+            centre = k * base * _PAD_FRAMES / RATE_HZ
+            sigma = max(0.6, spread * centre)
+            first = int(centre - 3 * sigma)
+            span = np.arange(first, first + int(6 * sigma) + 2)
+            bell = np.exp(-0.5 * ((span - centre) / sigma) ** 2)
+            level = k**-tilt / (1.0 + (k * base / brightness_hz) ** 4) ** 0.5 / np.sqrt(sigma)
+            magnitude[span] += (level * bell).astype(np.float32)
+    random = np.random.default_rng(seed)
+    turns = random.random((2, bins), dtype=np.float32) * np.float32(2.0 * np.pi)
+    # Half of the phase is common to both sides: wide, and still there in mono.
+    turns[1] = turns[0] + 0.5 * (turns[1] - np.float32(np.pi))
+    spectrum = np.empty((2, bins), np.complex64)
+    spectrum.real, spectrum.imag = np.cos(turns), np.sin(turns)
+    spectrum *= magnitude
+    loop: FloatArray = np.fft.irfft(spectrum, _PAD_FRAMES, axis=1).astype(np.float32)
+    loop *= np.float32(0.18 / max(1e-9, float(np.sqrt(np.mean(loop**2)))))
+    return loop
+
+
+def swell(loop: FloatArray, gate: int, attack: float, release: float) -> FloatArray:
+    """A note out of a seamless loop: ``[2, gate + release]`` with raised-cosine ends (seconds)."""
+    tail = int(release * RATE_HZ)
+    frames = gate + tail
+    out = np.tile(loop, (1, -(-frames // loop.shape[1])))[:, :frames]
+    _envelope(out, min(attack, 0.6 * gate / RATE_HZ), tail)
+    return out
+
+
+def _evolution(timbre: Timbre, base_hz: float, frames: int) -> FloatArray:
+    """The note's single-cycle waveforms, flattened ``[rows * table]``, the last row twice."""
+    count = max(1, min(_MAX_HARMONICS, int(NYQUIST_MARGIN * RATE_HZ / base_hz)))
+    k = np.arange(1, count + 1)
+    if timbre.partials:
+        strength = np.pad(timbre.partials, (0, count))[:count]
+    else:
+        strength = k**-timbre.tilt * np.where(k % 2 == 0, timbre.even, 1.0)
+    seconds = (np.arange(_ROWS) / (_ROWS - 1)) ** 2 * (frames / RATE_HZ)
+    high, low = timbre.cutoff
+    cutoff = low + (high - low) * np.exp(-seconds * timbre.cutoff_rate)
+    ratio = k[None, :] * base_hz / cutoff[:, None]
+    gain = 1.0 / np.sqrt(1.0 + ratio**4)
+    if timbre.resonance:
+        gain = gain * (1.0 + timbre.resonance * np.exp(-8.0 * np.log(ratio) ** 2))
+    rate = timbre.decay + timbre.damping * k * base_hz / 1000.0
+    amplitude = strength * gain * np.exp(-seconds[:, None] * rate)
+    amplitude /= np.sqrt(np.sum(amplitude[0] ** 2))
+    size = 1 << _TABLE_BITS
+    spectrum = np.zeros((_ROWS + 1, size // 2 + 1), np.complex64)
+    # Schroeder's phases spread a cycle's energy over the whole cycle: far lower peaks at equal loudness.
+    turn = np.exp(-1j * np.pi * k * (k - 1) / count - 0.5j * np.pi)
+    spectrum[:_ROWS, 1 : count + 1] = amplitude * turn
+    spectrum[_ROWS] = spectrum[_ROWS - 1]
+    table: FloatArray = np.fft.irfft(spectrum, size, axis=1).astype(np.float32)
+    table *= np.float32(size / np.sqrt(2.0))
+    return table.ravel()
+
+
+@lru_cache(maxsize=32)
+def _row_positions(frames: int) -> tuple[FloatArray, npt.NDArray[np.int32]]:
+    """For each frame: how far it is between two rows, and the table offset of the first of them."""
+    rows = np.sqrt(np.arange(frames, dtype=np.float32) / np.float32(frames)) * np.float32(_ROWS - 1)
+    whole = rows.astype(np.int32)
+    return rows - whole, whole << _TABLE_BITS
+
+
+def _vibrato_phase(cents: float, base_hz: float, frames: int) -> npt.NDArray[np.uint32]:
+    rate_hz, fade_seconds = 5.1, 0.45
+    seconds = np.arange(frames, dtype=np.float32) / np.float32(RATE_HZ)
+    depth = base_hz * (2.0 ** (cents / 1200.0) - 1.0) / (2.0 * np.pi * rate_hz)
+    cycles = np.minimum(1.0, seconds / np.float32(fade_seconds)) ** 2
+    cycles *= np.sin(seconds * np.float32(2.0 * np.pi * rate_hz)) * np.float32(depth)
+    turns: npt.NDArray[np.uint32] = (cycles * np.float32(2.0**31)).astype(np.int64).astype(np.uint32)
+    return turns << np.uint32(1)
+
+
+def _overdrive(sound: FloatArray, drive: float) -> FloatArray:
+    """Saturate; hard drive then goes through a speaker's band (80 Hz … 4.5 kHz, as a guitar's)."""
+    power = float(np.sqrt(np.mean(sound[:, : RATE_HZ // 4] ** 2))) + 1e-9
+    out: FloatArray = np.tanh(sound * np.float32(drive * 4.0)).astype(np.float32)
+    if drive >= 2.0:
+        size = 1 << int(np.ceil(np.log2(out.shape[1] + 2048)))
+        spectrum = np.fft.rfft(out, size, axis=1)
+        hz = np.fft.rfftfreq(size, 1.0 / RATE_HZ).astype(np.float32) + np.float32(1e-3)
+        spectrum *= 1.0 / np.sqrt((1.0 + (hz / 4200.0) ** 6) * (1.0 + (75.0 / hz) ** 4))
+        out = np.fft.irfft(spectrum, size, axis=1)[:, : sound.shape[1]].astype(np.float32)
+    out *= np.float32(power) / np.float32(np.sqrt(np.mean(out[:, : RATE_HZ // 4] ** 2)) + 1e-9)
+    return out
+
+
+@lru_cache(maxsize=1)
+def _breath() -> FloatArray:
+    """An eighth of a second of dying noise: hammer, pick, air."""
+    random = np.random.default_rng(7)
+    noise = random.standard_normal(RATE_HZ // 8, dtype=np.float32)
+    noise[1:] = noise[1:] + 0.6 * noise[:-1]
+    noise *= np.exp(-np.arange(len(noise), dtype=np.float32) / np.float32(0.018 * RATE_HZ))
+    noise *= np.float32(0.08) * np.linspace(1.0, 0.0, len(noise), dtype=np.float32)
+    return noise
+
+
+def _envelope(out: FloatArray, attack: float, release: int) -> None:
+    """Raised-cosine attack (seconds) and release (frames), in place: no step at either end."""
+    frames = out.shape[1]
+    rise = min(frames // 2, max(32, int(attack * RATE_HZ)))
+    out[:, :rise] *= _ramp(rise)
+    fall = min(frames - rise, max(64, release))
+    out[:, frames - fall :] *= _ramp(fall)[::-1]
+
+
+@lru_cache(maxsize=128)
+def _ramp(frames: int) -> FloatArray:
+    # Half a sample in at both ends: neither a repeated 0 nor a repeated 1.
+    angle = (np.arange(frames, dtype=np.float32) + np.float32(0.5)) * np.float32(np.pi / frames)
+    ramp: FloatArray = np.float32(0.5) - np.float32(0.5) * np.cos(angle)
+    return ramp

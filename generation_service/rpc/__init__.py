@@ -1,0 +1,1 @@
+"""The gRPC face of the engine: messages in, engine calls, messages out."""

@@ -1,0 +1,102 @@
+"""Puts the generation service together and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import grpc.aio
+
+from dgx_music.channel import connect
+from dgx_music.export.v1 import export_pb2_grpc
+from dgx_music.generation.v1 import generation_pb2_grpc
+from dgx_music.storage.v1 import storage_pb2_grpc
+from generation_service.config import GenerationSettings
+from generation_service.engine.engine import Engine
+from generation_service.models.catalog import ModelCatalog
+from generation_service.models.discovery import installed_models
+from generation_service.rpc.servicer import GenerationServicer
+from generation_service.worker.worker import Worker
+from service_runtime.observability.logging import Gauge, configure_logging
+from service_runtime.rpc.health_check import require_serving
+from service_runtime.rpc.server import serve_until_signalled
+
+STORAGE = "dgx_music.storage.v1.StorageService"
+EXPORT = "dgx_music.export.v1.ExportService"
+
+
+class GenerationService:
+    """Engine, servicer and claim worker, as `service_runtime.rpc.service.Service`."""
+
+    full_name = "dgx_music.generation.v1.GenerationService"
+
+    def __init__(self, settings: GenerationSettings, catalog: ModelCatalog) -> None:
+        self._settings = settings
+        self.engine = Engine(
+            catalog,
+            max_batch_size=settings.max_batch_size,
+            max_waiting=settings.max_waiting,
+            buffer_seconds=settings.buffer_seconds,
+            stall_seconds=settings.stall_seconds,
+        )
+        self._servicer = GenerationServicer(self.engine)
+        self._worker: Worker | None = None
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(self._servicer, server)
+
+    async def start(self) -> None:
+        await self.engine.start()
+        self._to_storage = connect(self._settings.storage_address)
+        self._to_export = connect(self._settings.export_address)
+        storage = storage_pb2_grpc.StorageServiceStub(self._to_storage)
+        self._servicer.export = export = export_pb2_grpc.ExportServiceStub(self._to_export)
+        self._worker = Worker(self.engine, storage, export, self._settings)
+        self._worker.start()
+
+    async def check(self) -> None:
+        self.engine.check()
+        if self._worker is not None:
+            self._worker.check()
+        await asyncio.gather(
+            require_serving(self._to_storage, self._settings.storage_address, STORAGE),
+            require_serving(self._to_export, self._settings.export_address, EXPORT),
+        )
+
+    def measure(self) -> Iterator[Gauge]:
+        status = self.engine.status()
+        yield Gauge("engine_running", "Requests in the batch.", status.running)
+        yield Gauge("engine_waiting", "Requests that wait for a place in it.", status.waiting)
+        yield Gauge("engine_steps_per_second", "Decode steps, over ten seconds.", status.steps_per_second)
+        yield Gauge("engine_audio_rate", "Audio seconds a second, over ten seconds.", status.audio_seconds_per_second)
+        yield Gauge("engine_kv_reserved_bytes", "Memory that keys and values have reserved.", status.kv_reserved_bytes)
+        yield Gauge("engine_kv_limit_bytes", "Memory that they may reserve.", status.kv_limit_bytes)
+
+    async def drain(self) -> None:
+        if self._worker is not None:
+            await self._worker.drain(self._settings.grace_seconds)
+
+    async def stop(self) -> None:
+        await self.engine.stop()
+        if self._worker is not None:
+            await asyncio.gather(self._to_storage.close(), self._to_export.close())
+
+
+def build(settings: GenerationSettings, *, catalog: ModelCatalog | None = None) -> GenerationService:
+    """The service as the settings have it; with the models of this installation unless a catalog is given.
+
+    Raises FailedPrecondition or InvalidArgument where the default model that is set is not one of them.
+    """
+    return GenerationService(settings, catalog or installed_models(settings))
+
+
+def main() -> None:
+    """Runs the service on its own until SIGTERM."""
+    settings = GenerationSettings()
+    configure_logging(settings.log_level, settings.log_format)
+    address = settings.listen or settings.generation_address
+    asyncio.run(serve_until_signalled([build(settings)], address, settings))
+
+
+if __name__ == "__main__":
+    main()

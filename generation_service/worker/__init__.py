@@ -1,0 +1,1 @@
+"""Claims jobs from storage, runs them on the engine, and streams the audio to export."""
