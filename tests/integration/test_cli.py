@@ -24,9 +24,9 @@ from dgx_music import channel
 from dgx_music.generation.v1.generation_pb2 import Model
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from gateway.house import house
-from gateway.needs import LIBRARY
-from gateway.ownership import Owner, enter
+from gateway.embedded.ownership import Owner, enter
+from gateway.embedded.service_set import LIBRARY
+from gateway.embedded.services import house
 from tests.command_line import DGX_MUSIC, SECONDS, Shell, environment, line_with
 
 
@@ -51,7 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 
 def test_help_answers_without_the_libraries_of_the_services() -> None:
-    program = "import sys, gateway.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    program = "import sys, gateway.cli.main; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"grpc", "google", "numpy", "sqlalchemy", "pydantic_settings", "scipy"} & set(done.stdout.split())
     assert "generate" in subprocess.run([DGX_MUSIC], capture_output=True, text=True, check=True).stdout

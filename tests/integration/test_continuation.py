@@ -19,7 +19,7 @@ from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.config import GatewaySettings
-from gateway.server import build as build_gateway
+from gateway.rpc.server import build as build_gateway
 from service_runtime.rpc.server import running
 from tests.integration.test_generation_worker import House
 from tests.unit.generation.tone_model import Gate

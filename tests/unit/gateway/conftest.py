@@ -12,9 +12,9 @@ from dgx_music import channel
 from dgx_music.client import connect
 from dgx_music.export.v1.export_pb2_grpc import ExportServiceStub
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from gateway.house import house
-from gateway.needs import ALL, LIBRARY, Needs
-from gateway.ownership import Owner, enter
+from gateway.embedded.ownership import Owner, enter
+from gateway.embedded.service_set import ALL, LIBRARY, Needs
+from gateway.embedded.services import house
 
 if TYPE_CHECKING:
     from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub

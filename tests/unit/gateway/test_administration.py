@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from gateway.cli import run
-from gateway.ownership import Owner, enter
+from gateway.cli.main import run
+from gateway.embedded.ownership import Owner, enter
 from storage_service.config import StorageSettings
 from storage_service.db import schema
 from storage_service.db.database import Database

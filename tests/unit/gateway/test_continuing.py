@@ -17,9 +17,9 @@ from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2 import Continuation
-from gateway.continuing import Source, which_source
-from gateway.failures import CommandError
-from gateway.needs import LIBRARY
+from gateway.cli.commands.continuation_source import Source, which_source
+from gateway.cli.session.command_errors import CommandError
+from gateway.embedded.service_set import LIBRARY
 
 from .conftest import _living_in
 

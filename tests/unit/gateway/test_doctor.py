@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from gateway import pulling
-from gateway.doctor import doctor
-from gateway.failures import FAILURE, CommandError
-from gateway.screen import Screen
+from gateway.cli.commands import model_download
+from gateway.cli.commands.doctor import doctor
+from gateway.cli.display.console import Screen
+from gateway.cli.session.command_errors import FAILURE, CommandError
 
 INSTALL = f"{shlex.quote(sys.executable)} -m pip install 'dgx-music[musicgen]'"
 """Into this Python, wherever the `pip` on PATH belongs."""
@@ -81,10 +81,10 @@ def test_the_engine_that_is_set_and_what_it_needs_are_told(
 def test_a_pull_without_the_hubs_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CommandError) as caught:
-        pulling.pull("musicgen-small", Screen())
+        model_download.pull("musicgen-small", Screen())
     assert INSTALL in str(caught.value)
 
 
 def test_a_pull_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="make room"):
-        pulling._require_space(tmp_path / "not" / "there", 10**18)
+        model_download._require_space(tmp_path / "not" / "there", 10**18)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.struct_pb2 import Struct
 
 from dgx_music.storage.v1.storage_pb2 import Generation
-from gateway.facts import facts_of, metadata_of
+from gateway.cli.display.summary import facts_of, metadata_of
 
 MEASURED = {
     "measured_bpm": 127.96,

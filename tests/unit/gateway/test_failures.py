@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from dgx_music.errors import InvalidArgument, Unavailable
 from dgx_music.status import DETAILS_KEY, to_status
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, Interrupted, explain
+from gateway.cli.session.runner import interrupts
 from gateway.config import GatewaySettings
-from gateway.failures import BAD_INPUT, FAILURE, CommandError, Interrupted, explain
-from gateway.session import interrupts
 
 
 def rpc_error(code: grpc.StatusCode, details: str, status: status_pb2.Status | None = None) -> grpc.aio.AioRpcError:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions
-from gateway.failures import CommandError
-from gateway.finishing import PROFILES, options_of
-from gateway.output import Format
+from gateway.cli.commands.output_flags import Format
+from gateway.cli.commands.render import PROFILES, options_of
+from gateway.cli.session.command_errors import CommandError
 
 
 def test_nothing_typed_is_the_servers_default() -> None:

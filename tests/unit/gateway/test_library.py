@@ -20,9 +20,9 @@ from dgx_music.export.v1.export_pb2 import FileCondition
 from dgx_music.pcm import PcmWriter, live_header
 from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as storage
-from gateway import verifying
-from gateway.failures import CommandError
-from gateway.quantities import age_of, bytes_of
+from gateway.cli.display.units import age_of, bytes_of
+from gateway.cli.session.command_errors import CommandError
+from gateway.rpc import file_verification
 
 if TYPE_CHECKING:
     from .conftest import House
@@ -121,7 +121,7 @@ async def test_all_files_are_held_against_what_storage_keeps(idle: House, tmp_pa
 
 
 async def test_more_generations_than_a_page_has(idle: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.verifying.PAGE", 2)
+    monkeypatch.setattr("gateway.rpc.file_verification.PAGE", 2)
     made = [(await completed(idle)).id for _ in range(5)]
     assert await verified(idle) == dict.fromkeys(made, "INTACT")
 
@@ -130,14 +130,14 @@ async def test_what_is_deleted_while_it_is_verified_is_not_told_as_missing(
     idle: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [(await completed(idle)).id for _ in range(2)]
-    listed_pages = verifying._expected
+    listed_pages = file_verification._expected
 
     async def then_deleted(*arguments: Any) -> AsyncIterator[list[export.ExpectedFile]]:
         async for files in listed_pages(*arguments):
             await idle.music.DeleteGeneration(storage.DeleteGenerationRequest(id=made[0]), timeout=SECONDS)
             yield files
 
-    monkeypatch.setattr(verifying, "_expected", then_deleted)
+    monkeypatch.setattr(file_verification, "_expected", then_deleted)
     assert await verified(idle) == {made[1]: "INTACT"}
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dgx_music.export.v1.export_pb2 import FILE_CONDITION_UNREADABLE, StreamAudioRequest, VerifyFilesResponse
-from gateway import library
-from gateway.screen import Screen
-from gateway.session import Session
+from gateway.cli.commands import files
+from gateway.cli.display.console import Screen
+from gateway.cli.session.runner import Session
 
 from .test_library import clip, completed
 
@@ -39,55 +39,55 @@ def session(house: House, data_dir: Path) -> Session:
 async def cleanup(
     house: House, data_dir: Path, *, older_than: str = "", keep: str = "", really: bool = False, as_json: bool = False
 ) -> None:
-    request = library.cleanup_request(older_than, keep, orphans=True, missing=True, kinds=[], dry_run=not really)
-    assert await library.cleanup(session(house, data_dir), Screen(as_json=as_json), request) == 0
+    request = files.cleanup_request(older_than, keep, orphans=True, missing=True, kinds=[], dry_run=not really)
+    assert await files.cleanup(session(house, data_dir), Screen(as_json=as_json), request) == 0
 
 
 async def test_files_and_figures(idle: House, tmp_path: Path, capsys: Captured) -> None:
     made, taken = [await completed(idle) for _ in range(2)], await clip(idle)
-    here, kinds = session(idle, tmp_path), library.kinds_of(["clip"])
+    here, kinds = session(idle, tmp_path), files.kinds_of(["clip"])
     capsys.readouterr()
-    assert await library.list_files(here, Screen(), limit=9, kinds=[]) == 0
+    assert await files.list_files(here, Screen(), limit=9, kinds=[]) == 0
     shown = printed(capsys)
     assert len(re.findall(r"output +WAV PCM 24 +0\.2 s +0\.0 MB .* outputs/\S+\.wav", shown)) == 2
     assert re.search(rf"{taken} +clip +WAV FLOAT +1\.0 s +0\.1 MB .* clips/\S+\.wav", shown)
-    await library.list_files(here, Screen(as_json=True), limit=9, kinds=kinds)
+    await files.list_files(here, Screen(as_json=True), limit=9, kinds=kinds)
     assert json.loads(printed(capsys))["generation_id"] == taken
-    await library.list_files(here, Screen(as_json=True), limit=2, kinds=[])
+    await files.list_files(here, Screen(as_json=True), limit=2, kinds=[])
     listed = [json.loads(line)["generation_id"] for line in printed(capsys).splitlines()]
     assert set(listed) == {one.id for one in made}
 
-    assert await library.statistics(here, Screen()) == 0
+    assert await files.statistics(here, Screen()) == 0
     told = dict(re.findall(r"^(\S+) {2,}(.+?) *$", printed(capsys), re.MULTILINE))
     assert told["files"] == told["wav"] == "3, 0.2 MB"
     assert (told["outputs"], told["clips"]) == ("2, 0.1 MB", "1, 0.1 MB")
     assert re.fullmatch(r"[0-9.]+ GB of [0-9.]+ GB", told["free"])
-    await library.statistics(here, Screen(as_json=True))
+    await files.statistics(here, Screen(as_json=True))
     assert json.loads(printed(capsys))["total_files"] == "3"
 
-    assert await library.delete_clip(here, Screen(), taken) == 0
+    assert await files.delete_clip(here, Screen(), taken) == 0
     assert f"deleted clip {taken}" in capsys.readouterr().err
-    await library.list_files(here, Screen(as_json=True), limit=9, kinds=kinds)
+    await files.list_files(here, Screen(as_json=True), limit=9, kinds=kinds)
     assert printed(capsys) == ""
 
 
 async def test_verify_says_what_is_not_as_it_was(idle: House, tmp_path: Path, capsys: Captured) -> None:
     here, screen = session(idle, tmp_path), Screen()
-    assert await library.verify(here, screen, [], quick=False) == 0
+    assert await files.verify(here, screen, [], quick=False) == 0
     assert "files: none\n" in capsys.readouterr().err
     made = [await completed(idle) for _ in range(3)]
-    assert await library.verify(here, screen, [], quick=False) == 0
+    assert await files.verify(here, screen, [], quick=False) == 0
     assert "files: 3 as they landed\n" in capsys.readouterr().err
     (tmp_path / made[0].file_path).write_bytes(b"other bytes")
     (tmp_path / made[1].file_path).unlink()
-    assert await library.verify(here, screen, [], quick=False) == 1
+    assert await files.verify(here, screen, [], quick=False) == 1
     told, errors = printed(capsys), capsys.readouterr().err
     assert f"changed: generation {made[0].id} ({made[0].file_path})\n" in told
     assert f"missing: generation {made[1].id}\n" in told
     assert "files: 1 as they landed, 2 not\n" in errors
-    assert await library.verify(here, screen, [made[0].id], quick=True) == 0
+    assert await files.verify(here, screen, [made[0].id], quick=True) == 0
     assert "files: 1 there\n" in capsys.readouterr().err
-    assert await library.verify(here, Screen(as_json=True), [made[0].id], quick=False) == 1
+    assert await files.verify(here, Screen(as_json=True), [made[0].id], quick=False) == 1
     assert '"condition": "FILE_CONDITION_CHANGED"' in printed(capsys)
 
 
@@ -129,6 +129,6 @@ def test_a_finding_names_its_render_and_the_disk_s_word() -> None:
         file_path="renders/a.mp3",
         problem="Input/output error",
     )
-    assert library._finding(response) == (
+    assert files._finding(response) == (
         f"unreadable: render {render_id} of generation {generation_id} (renders/a.mp3, Input/output error)"
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.failures import CommandError
-from gateway.making import which_model
+from gateway.cli.commands.generate import which_model
+from gateway.cli.session.command_errors import CommandError
 
 
 def test_a_model_is_a_name_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

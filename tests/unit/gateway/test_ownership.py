@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dgx_music.errors import FailedPrecondition, Unavailable
-from gateway.ownership import Guest, Owner, enter
+from gateway.embedded.ownership import Guest, Owner, enter
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def test_who_comes_while_a_server_ends_waits_outside(tmp_path: Path) -> None:
 
 def test_a_killed_owner_leaves_nothing_stale(tmp_path: Path) -> None:
     program = (
-        "import os, socket, sys; from pathlib import Path; from gateway.ownership import enter\n"
+        "import os, socket, sys; from pathlib import Path; from gateway.embedded.ownership import enter\n"
         "owner = enter(Path(sys.argv[1])); server = socket.socket(socket.AF_UNIX)\n"
         "server.bind(str(owner.socket_path)); owner.let_in(lasting=True); os.kill(os.getpid(), 9)"
     )

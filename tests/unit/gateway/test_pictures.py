@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from dgx_music.storage.v1 import storage_pb2 as storage
-from gateway import looking, pictures
-from gateway.failures import CommandError
-from gateway.screen import Screen
-from gateway.session import Session
-from gateway.spectrogram import LOWEST_HZ, MOST_COLUMNS, ROWS, Spectrogram
+from gateway.cli.commands import inspect
+from gateway.cli.display import picture
+from gateway.cli.display.console import Screen
+from gateway.cli.display.spectrogram import LOWEST_HZ, MOST_COLUMNS, ROWS, Spectrogram
+from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.runner import Session
 
 from .test_library import completed
 
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 RATE = 32_000
 
 
-def sine(hertz: float, seconds: float, channels: int = 2, level: float = 1.0) -> pictures.Samples:
+def sine(hertz: float, seconds: float, channels: int = 2, level: float = 1.0) -> picture.Samples:
     wave = level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * RATE)) / RATE)
     return np.repeat(wave[:, None], channels, axis=1).astype(np.float32)
 
 
-def of(samples: pictures.Samples, piece: int) -> Spectrogram:
+def of(samples: picture.Samples, piece: int) -> Spectrogram:
     found = Spectrogram(RATE, samples.shape[1], len(samples))
     for start in range(0, len(samples), piece):
         found.feed(samples[start : start + piece])
@@ -79,8 +80,8 @@ async def test_a_picture_and_the_waveform_of_a_generation(
 ) -> None:
     made = await completed(idle, seconds=4)
     path = tmp_path / "made.png"
-    pictures.require_drawable(path, overwrite=False)
-    assert await looking.show(session(idle, tmp_path), Screen(), made.id, png=path) == 0
+    picture.require_drawable(path, overwrite=False)
+    assert await inspect.show(session(idle, tmp_path), Screen(), made.id, png=path) == 0
     shown = capsys.readouterr().out
     assert re.search(rf"picture +{path}", shown)
     assert re.search("[\u2801-\u28ff]{20}", shown), "no waveform"
@@ -89,15 +90,15 @@ async def test_a_picture_and_the_waveform_of_a_generation(
     assert struct.unpack(">II", content[16:24]) == (1280, 960)
     assert list(tmp_path.glob(".*part")) == []
     with pytest.raises(CommandError, match="--force"):
-        pictures.require_drawable(path, overwrite=False)
-    pictures.require_drawable(path, overwrite=True)
+        picture.require_drawable(path, overwrite=False)
+    picture.require_drawable(path, overwrite=True)
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.0])
 async def test_what_is_too_short_for_a_loudness_is_drawn_without(idle: House, tmp_path: Path, seconds: float) -> None:
     made = await completed(idle, seconds=seconds)
     made.prompt = "a $broken_ prompt\n\u65e5\u672c " + "x" * 500
-    path = await pictures.draw(session(idle, tmp_path), made, tmp_path / "short.png")
+    path = await picture.draw(session(idle, tmp_path), made, tmp_path / "short.png")
     assert path.stat().st_size > 10_000
 
 
@@ -106,7 +107,7 @@ async def test_a_generation_whose_file_is_gone_is_shown_all_the_same(
 ) -> None:
     made = await completed(idle)
     (tmp_path / made.file_path).unlink()
-    assert await looking.show(session(idle, tmp_path), Screen(), made.id, png=None) == 0
+    assert await inspect.show(session(idle, tmp_path), Screen(), made.id, png=None) == 0
     assert "can't be drawn: there is no file" in capsys.readouterr().err
 
 
@@ -116,16 +117,16 @@ async def test_only_what_is_completed_is_drawn(idle: House, tmp_path: Path) -> N
     )
     waiting = (await idle.storage.CreateGeneration(create, timeout=60)).generation
     with pytest.raises(CommandError, match="is pending: there is no audio"):
-        await looking.show(session(idle, tmp_path), Screen(), waiting.id, png=tmp_path / "x.png")
+        await inspect.show(session(idle, tmp_path), Screen(), waiting.id, png=tmp_path / "x.png")
 
 
 async def test_a_folder_that_goes_is_told(idle: House, tmp_path: Path) -> None:
     made = await completed(idle)
     with pytest.raises(CommandError, match="can't write"):
-        await pictures.draw(session(idle, tmp_path), made, tmp_path / "nowhere" / "x.png")
+        await picture.draw(session(idle, tmp_path), made, tmp_path / "nowhere" / "x.png")
 
 
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(CommandError, match=r"pip install 'dgx-music\[pictures\]'"):
-        pictures.require_drawable(tmp_path / "x.png", overwrite=False)
+        picture.require_drawable(tmp_path / "x.png", overwrite=False)

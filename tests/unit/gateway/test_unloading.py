@@ -15,8 +15,8 @@ from dgx_music.channel import connect
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.status import read_failure
-from gateway.ownership import Owner, enter
-from gateway.unloading import unload
+from gateway.cli.commands.model_unload import unload
+from gateway.embedded.ownership import Owner, enter
 from generation_service.config import GenerationSettings
 from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import GenerationService, build

@@ -1,6 +1,6 @@
 """The drawing of a waveform."""
 
-from gateway.waveform import draw
+from gateway.cli.display.braille_waveform import draw
 
 FULL, EMPTY = "\u28ff", "\u2800"
 

@@ -1,0 +1,1 @@
+"""What a command runs in: the connection, signals, errors, output files."""

@@ -1,0 +1,1 @@
+"""The public gRPC service, in front of the other three."""
