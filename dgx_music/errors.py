@@ -8,7 +8,6 @@
     ├── OutOfRange           past the end of what there is
     ├── ResourceExhausted    full for now; says when to come back
     ├── Unavailable          something needed does not answer; says when to come back
-    │   └── Lost             … and never will while this process lives
     └── DataLoss             a stream of audio that does not add up
 
 Domain code raises these and knows nothing of gRPC; `service_runtime.rpc.interceptors` turns each into a
@@ -102,10 +101,6 @@ class Unavailable(ServiceError):
     """Something that is needed does not answer; `retry_after_seconds` says when to come back."""
 
     code = "UNAVAILABLE"
-
-
-class Lost(Unavailable):
-    """What is needed never answers again in this process: one that serves ends with it, to be started anew."""
 
 
 class DataLoss(ServiceError):

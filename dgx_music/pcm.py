@@ -12,13 +12,10 @@ import google_crc32c
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import DataLoss, InvalidArgument
+from dgx_music.limits import MAX_CHANNELS, MAX_CHUNK_BYTES, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 
 BYTES_PER_SAMPLE = 4
 """float32."""
-MAX_CHUNK_BYTES = 65536
-"""Most PCM bytes in one chunk."""
-MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
-MAX_CHANNELS = 2
 
 
 def live_header(

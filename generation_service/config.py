@@ -9,10 +9,13 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from generation_service.models.device import DeviceChoice, PrecisionChoice
 from service_runtime.settings import Settings
 
 EngineName = Literal["native", "audiocraft"]
+DeviceName = Literal["cpu", "cuda"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["fp32", "int8", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "int8", "bf16"]
 
 
 class GenerationSettings(Settings):

@@ -6,11 +6,11 @@ import shlex
 import sys
 
 
-def pip_install(*what: str) -> str:
+def pip_install_command(*what: str) -> str:
     """The command that installs it beside this very Python, which the `pip` on PATH need not be."""
     return shlex.join([sys.executable, "-m", "pip", "install", *what])
 
 
-def get_extra(name: str) -> str:
+def install_extra_command(name: str) -> str:
     """The command that installs the libraries of an extra, e.g. "musicgen"."""
-    return pip_install(f"dgx-music[{name}]")
+    return pip_install_command(f"dgx-music[{name}]")

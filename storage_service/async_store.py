@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import NotFound, Unavailable
-from service_runtime.validation import check_uuid
+from service_runtime.validation import check_range, check_uuid
 from storage_service.config import StorageSettings
 from storage_service.db import schema
 from storage_service.db.database import RETRY_AFTER_SECONDS, Database
 from storage_service.db.models import Generation
 from storage_service.domain import leases, lifecycle
-from storage_service.domain.request_validation import check_range
 from storage_service.events.changes import changes_of, send_as
 from storage_service.events.notifier import Notifier
 from storage_service.events.postgres_listener import listen

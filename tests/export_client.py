@@ -20,7 +20,7 @@ from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmReader, PcmWriter, live_header
 from export_service.config import ExportSettings
 from export_service.rpc.server import build
-from service_runtime.rpc.server import running
+from service_runtime.rpc.server import serve_services
 
 RATE = 32_000
 TIMEOUT = 60.0
@@ -176,7 +176,7 @@ async def serving(data_dir: Path, **changes) -> AsyncIterator[Client]:
         address = f"unix:{folder}/export.sock"
         channel = connect(address)
         try:
-            async with running([build(settings)], [address], settings):
+            async with serve_services([build(settings)], [address], settings):
                 yield Client(data_dir, export_pb2_grpc.ExportServiceStub(channel))
         finally:
             await channel.close(TIMEOUT)  # An answer that is on its way still arrives.

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from dgx_music.errors import FailedPrecondition
 from export_service.formats.native_file import Sink
 from export_service.formats.tags import FileTags
-from service_runtime.optional_deps import get_extra
+from service_runtime.optional_deps import install_extra_command
 
 CERTIFICATE, KEY = "DGX_MUSIC_C2PA_CERTIFICATE", "DGX_MUSIC_C2PA_PRIVATE_KEY"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -45,7 +45,9 @@ class Signer:
         try:
             import c2pa
         except ImportError:
-            raise _refused(f"{CERTIFICATE} needs the extra c2pa: {get_extra('c2pa')}", "C2PA_NOT_INSTALLED") from None
+            raise _refused(
+                f"{CERTIFICATE} needs the extra c2pa: {install_extra_command('c2pa')}", "C2PA_NOT_INSTALLED"
+            ) from None
         self._c2pa = c2pa
         chain, key = _read(CERTIFICATE, certificate), _read(KEY, private_key)
         try:

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from dgx_music.errors import InvalidArgument
+from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_CLIP_SECONDS, MIN_SAMPLE_RATE_HZ
 from export_service.dsp.loudness import Samples
+from service_runtime.audio.block_size import BLOCK_FRAMES
 
 EXPECTED = "must be a whole WAV (PCM or float) or FLAC file"
 FORMATS = {"WAV", "WAVEX", "FLAC"}
 SUBTYPES = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"}
-MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
-MAX_CHANNELS = 2
-MIN_SECONDS = 0.1
-FRAMES_AT_ONCE = 65_536
 
 RIFF_HEADER_BYTES = 12
 NOT_KNOWN_BYTES = 0x7FFF_0000
@@ -45,7 +43,7 @@ class SourceFile:
         position = 0
         while position < self.frames:
             try:
-                block = self._file.read(FRAMES_AT_ONCE, dtype="float32", always_2d=True)
+                block = self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError:
                 block = np.empty((0, self.channels), dtype=np.float32)
             if not len(block):
@@ -94,8 +92,10 @@ def _require_taken(file: Any, max_seconds: float) -> None:
     if file.frames == NOT_KNOWN_FRAMES:
         raise _refused("its header does not tell its length, as when it was written into a pipe; write it to a file")
     seconds = file.frames / file.samplerate
-    if not MIN_SECONDS <= seconds <= max_seconds:
-        raise InvalidArgument("data", f"must be {MIN_SECONDS:g} to {max_seconds:g} s of audio, not {seconds:.3f} s")
+    if not MIN_CLIP_SECONDS <= seconds <= max_seconds:
+        raise InvalidArgument(
+            "data", f"must be {MIN_CLIP_SECONDS:g} to {max_seconds:g} s of audio, not {seconds:.3f} s"
+        )
 
 
 def _require_whole_wav(path: Path) -> None:

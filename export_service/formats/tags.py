@@ -11,7 +11,7 @@ from dgx_music.errors import InvalidArgument
 from export_service.analysis.analyzer import NOT_ANALYSED, Analysis
 
 MAX_TAG_CHARACTERS = 200
-MAX_PROMPT_CHARACTERS = 2000
+MAX_PROMPT_TAG_CHARACTERS = 2000
 MAX_COMMENT_BYTES = 2000
 """libsndfile 1.2.2 passes over an INFO text of 2048 bytes or more."""
 MAX_BPM = 1000.0
@@ -121,7 +121,7 @@ def clean_tags(tags: Tags, field: str) -> Tags:
         bpm=tags.bpm,
         key=_fact(tags.key),
         license=_fact(tags.license),
-        prompt=_clean(tags.prompt, MAX_PROMPT_CHARACTERS),
+        prompt=_clean(tags.prompt, MAX_PROMPT_TAG_CHARACTERS),
     )
 
 

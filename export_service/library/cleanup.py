@@ -6,11 +6,13 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import Protocol
 
 from dgx_music.errors import FailedPrecondition, NotFound
+from export_service.library.file_locks import Usage
 from export_service.library.filesystem import disk_errors
-from export_service.library.inventory import Kind, LibraryFile, file_at
-from export_service.pipeline.export_manager import Exporter
+from export_service.library.inventory import Inventory, Kind, LibraryFile, file_at
+from export_service.library.store import Library
 from export_service.threads import on_thread
 
 
@@ -45,10 +47,27 @@ class Cleaned:
     """Empty where it was deleted, or would be."""
 
 
+class LibraryKeeper(Protocol):
+    """Knows the library's files, and those that are being written or read."""
+
+    usage: Usage
+    inventory: Inventory
+    library: Library
+
+    def require_made(self, generation_id: str) -> None:
+        """Raises FailedPrecondition while an export writes this generation's file."""
+
+    async def delete(self, generation_id: str, render_id: str) -> None:
+        """Deletes a render, or with no `render_id` the file and all that belongs to it. Raises NotFound."""
+
+    def remove_empty_folders(self) -> None:
+        """Removes the folders that no file is left in; on a thread."""
+
+
 class Cleanup:
     """Takes files out of the library. Lives on the event loop."""
 
-    def __init__(self, exporter: Exporter) -> None:
+    def __init__(self, exporter: LibraryKeeper) -> None:
         self._exporter, self._usage = exporter, exporter.usage
 
     async def run(self, policy: Policy, *, dry_run: bool) -> AsyncGenerator[Cleaned, None]:

@@ -18,7 +18,7 @@ from dgx_music.errors import NotFound
 from export_service.dsp.normalization import Aim
 from export_service.formats.codecs import EXTENSIONS
 from export_service.library.filesystem import make_folder, remove_if_empty, sync_folder
-from export_service.pipeline.mastering import Finished
+from export_service.library.mastered_file import Finished
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.failpoints import failpoint
 

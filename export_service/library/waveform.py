@@ -9,10 +9,10 @@ import numpy as np
 
 from export_service.formats.decoding import in_sequence
 from export_service.library.store import file_errors
+from service_runtime.audio.block_size import BLOCK_FRAMES
 
 FULL_SCALE = 128
 """8 bits: -128 to 127."""
-FRAMES_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def waveform(path: Path, points: int) -> Waveform:
         frames_a_point = max(1, -(-file.frames // points))
         extremes = np.full((-(-file.frames // frames_a_point), 2), [np.inf, -np.inf], dtype=np.float32)
         mean = np.full(file.channels, 1.0 / file.channels, dtype=np.float32)
-        block = np.empty((FRAMES_AT_ONCE, file.channels), dtype=np.float32)
+        block = np.empty((BLOCK_FRAMES, file.channels), dtype=np.float32)
         position = 0
         while len(samples := file.read(out=block)):
             mono = samples @ mean  # Ten times as fast as mean(axis=1).

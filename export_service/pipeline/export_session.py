@@ -19,13 +19,14 @@ from export_service.analysis.features import FeatureExtractor
 from export_service.dsp.loudness import Samples
 from export_service.dsp.measurement import Measurement
 from export_service.dsp.normalization import Aim
+from export_service.dsp.resampling import Converter
 from export_service.formats.provenance import Signer
 from export_service.formats.tags import Tags, file_tags
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import disk_errors
+from export_service.library.mastered_file import Finished
 from export_service.library.store import Library
-from export_service.pipeline.mastering import Finished, aim_for, finish
-from export_service.streaming.converted_audio import Converter
+from export_service.pipeline.mastering import aim_for, finish
 from export_service.streaming.recording import Recording
 from export_service.streaming.spool import BYTES_PER_SAMPLE
 from service_runtime.audio.output_options import OutputOptions
@@ -75,7 +76,7 @@ class Session:
         self._recording, self._finish, self._library = recording, finish, library
         take = recording.take
         self._part = library.part(take.generation_id, take.attempt)
-        self._rate, self._channels = finish.options.for_source(take.sample_rate_hz, take.channels)
+        self._rate, self._channels = finish.options.resolve_for_source(take.sample_rate_hz, take.channels)
         self._measurement: Measurement | None = None
         self._features = FeatureExtractor(take.sample_rate_hz)
         self._loop = asyncio.get_running_loop()

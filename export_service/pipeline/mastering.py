@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from export_service.dsp.envelope import Blocks
 from export_service.dsp.gain_solver import level
 from export_service.dsp.measurement import Measured, Measurement
-from export_service.dsp.normalization import PROFILES, Aim, Normalization, Profile
+from export_service.dsp.normalization import PROFILES, Aim, Profile
 from export_service.formats.decoding import in_sequence
-from export_service.formats.provenance import Mark
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import synced_sha256
+from export_service.library.mastered_file import Finished
+from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
 
-FRAMES_AT_ONCE = 65_536
 ENCODINGS_AT_MOST = 6
 """Of a lossy file: the first, and those that make room for what the encoder put on the peaks."""
 ROOM_DB = 0.05
 """More than what the first encoding was over by, and twice as much each time after: an encoder's next peaks are not
 quite the same."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A file that was written, and its figures."""
-
-    format: FileFormat
-    sample_rate_hz: int
-    channels: int
-    frames: int
-    file_size_bytes: int
-    file_sha256: str
-    source: Measured
-    """Of the samples at the file's sample rate and channel count, before the level was set."""
-    file: Measured
-    """Of the file; a lossy one's as decoded."""
-    normalization: Normalization
-    marks: tuple[Mark, ...]
-    """Where it says that an AI made it."""
 
 
 def aim_for(options: OutputOptions, default: Aim) -> Aim:
@@ -99,6 +80,6 @@ def _over(measured: Measured, aim: Aim) -> float:
 def _measured(path: Path) -> Measured:
     with in_sequence(path) as file:
         measurement = Measurement(file.samplerate, file.channels)
-        while len(block := file.read(FRAMES_AT_ONCE, dtype="float32", always_2d=True)):
+        while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             measurement.feed(block)
     return measurement.finish()

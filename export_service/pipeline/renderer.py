@@ -16,17 +16,19 @@ from dgx_music.errors import NotFound, Unavailable
 from export_service.dsp.loudness import Samples
 from export_service.dsp.measurement import Measurement
 from export_service.dsp.normalization import Aim
+from export_service.dsp.resampling import Converter
 from export_service.formats.codecs import FORMS
 from export_service.formats.decoding import in_sequence
 from export_service.formats.provenance import Signer
 from export_service.formats.tags import FileTags
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import disk_errors
+from export_service.library.mastered_file import Finished
 from export_service.library.renders import Render, RenderOptions
 from export_service.library.store import Library, file_errors, format_of
-from export_service.pipeline.mastering import Finished, aim_for, finish
-from export_service.streaming.converted_audio import Converter
+from export_service.pipeline.mastering import aim_for, finish
 from export_service.threads import on_thread
+from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import OutputOptions
 from service_runtime.observability.logging import get_logger
 
@@ -35,7 +37,6 @@ log = get_logger(__name__)
 Source = Callable[[], AbstractContextManager[Any]]
 """Opens the finished file to be read from its beginning."""
 
-FRAMES_AT_ONCE = 65_536
 AT_ONCE = 2
 """Renders that are made at a time; the others wait. An encoder takes a whole core."""
 
@@ -90,7 +91,7 @@ class Renderer:
         path = self._find(generation_id)
         with file_errors(path):
             source = format_of(path)
-        rate, channels = options.for_source(source.sample_rate_hz, source.channels)
+        rate, channels = options.resolve_for_source(source.sample_rate_hz, source.channels)
         return RenderOptions(options.format, rate, channels, aim_for(options, default_aim))
 
     def _find(self, generation_id: str) -> Path:
@@ -153,7 +154,7 @@ class Renderer:
         """All samples of the finished file, at the render's sample rate and channel count."""
         with source() as file:
             converter = Converter(file.samplerate, file.channels, options.sample_rate_hz, options.channels)
-            while len(block := file.read(FRAMES_AT_ONCE, dtype="float32", always_2d=True)):
+            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 if self._draining:
                     raise Unavailable("the export service is going down", reason="DRAINING", retry_after_seconds=1)
                 yield converter.feed(block)

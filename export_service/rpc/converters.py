@@ -9,7 +9,7 @@ from typing import TypeVar
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
-from dgx_music.pcm import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
+from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from export_service.analysis.analyzer import NOT_ANALYSED, Analysis
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
@@ -17,9 +17,9 @@ from export_service.dsp.measurement import Measured
 from export_service.dsp.normalization import Normalization, NormalizationMode
 from export_service.formats.provenance import Mark
 from export_service.formats.tags import MAX_BPM, Tags, clean_tags
+from export_service.library.mastered_file import Finished
 from export_service.library.waveform import Waveform
 from export_service.pipeline.clip_import import Clip
-from export_service.pipeline.mastering import Finished
 from export_service.streaming.audio_stream import FinalAudio, Level, LiveAudio
 from export_service.streaming.converted_audio import Conversion, ConvertedAudio
 from export_service.streaming.recording import Take

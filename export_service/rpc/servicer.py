@@ -29,7 +29,7 @@ from export_service.streaming.converted_audio import converted
 from export_service.streaming.download import download
 from export_service.threads import on_thread
 from service_runtime.observability.logging import get_logger
-from service_runtime.rpc.output_converters import options_of
+from service_runtime.rpc.output_converters import output_options_from_proto
 from service_runtime.rpc.paging import Page
 
 log = get_logger(__name__)
@@ -50,7 +50,7 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         upload = Upload(request_iterator)
         header = await upload.header()
         take = converters.to_take(header.audio, "header.audio")
-        options = options_of(header.output, "header.output")
+        options = output_options_from_proto(header.output, "header.output")
         tags = converters.to_tags(header.tags, "header.tags")
         tempo_hint_bpm = converters.to_tempo_hint(header.tempo_hint_bpm, "header.tempo_hint_bpm")
         finish = Finish(options, tags, self._aim, self._generator, tempo_hint_bpm, self._signer)
@@ -64,7 +64,7 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
 
     async def Render(self, request: export_pb2.RenderRequest, context: Context) -> export_pb2.RenderResponse:
         generation_id = converters.to_generation_id(request.generation_id)
-        options = options_of(request.output, "output")
+        options = output_options_from_proto(request.output, "output")
         as_it_is = Aim(None, self._aim.ceiling_dbtp)
         with self._exporter.usage.reading(generation_id):
             render = await self._renderer.render(generation_id, options, as_it_is)

@@ -18,10 +18,10 @@ import numpy as np
 from dgx_music.errors import NotFound
 from export_service.dsp.loudness import Samples
 from export_service.library.filesystem import make_folder
+from service_runtime.audio.block_size import BLOCK_FRAMES
 
 BYTES_PER_SAMPLE = 4
 """float32."""
-FRAMES_AT_ONCE = 65_536
 KEPT_NAME = re.compile(r"([0-9a-f-]{36})\.(\d{1,10})\.pcm")
 
 
@@ -83,7 +83,7 @@ class Spool:
     def blocks(self, channels: int) -> Iterator[Samples]:
         """All samples, [frames, channels] at a time."""
         with self._part.open("rb", buffering=0) as file:
-            while pcm := file.read(FRAMES_AT_ONCE * channels * BYTES_PER_SAMPLE):
+            while pcm := file.read(BLOCK_FRAMES * channels * BYTES_PER_SAMPLE):
                 yield np.frombuffer(pcm, dtype="<f4").reshape(-1, channels)
 
     def finish(self) -> None:

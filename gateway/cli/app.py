@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from dgx_music.limits import MAX_SEED
 from gateway.cli import db_app, files_app, models_app
 from gateway.cli.commands.output_flags import Ceiling, Channels, FormatOption, Loudness, SampleRate, TagPrompt
 from gateway.cli.options import (
-    MAX_SEED,
     AsJson,
     Continue,
     ContinueSeconds,

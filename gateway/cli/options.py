@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from gateway.cli.display.console import Screen
     from gateway.cli.session.runner import Job
 
-MAX_SEED = 2**63 - 1
-
 
 class State(StrEnum):
     """Where a generation stands, in a filter."""

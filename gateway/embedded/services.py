@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Owner
 from gateway.embedded.service_set import ALL, Needs, ServiceName
-from service_runtime.rpc.server import running
+from service_runtime.rpc.server import serve_services
 from service_runtime.rpc.service import Service
 
 
@@ -35,8 +35,10 @@ async def house(
 
         settings |= {"model_folders": [model_folder, *GenerationSettings().model_folders]}
     services = [build(name, settings) for name in names]
-    faces = {} if face is None else {face: services[-1]}
-    async with running(services, [owner.address], GatewaySettings.model_validate(settings), faces=faces) as bound:
+    public_addresses = {} if face is None else {face: services[-1]}
+    async with serve_services(
+        services, [owner.address], GatewaySettings.model_validate(settings), public_addresses=public_addresses
+    ) as bound:
         try:
             yield bound
         finally:

@@ -11,7 +11,7 @@ import grpc.aio
 from dgx_music.channel import connect
 from dgx_music.errors import Unavailable
 from dgx_music.status import status_of
-from service_runtime.rpc.client_stream import Sending
+from service_runtime.rpc.client_stream import ClientStreamCall
 from service_runtime.rpc.deadlines import time_left
 from service_runtime.rpc.health_check import require_serving
 
@@ -74,7 +74,7 @@ class Upstream(Generic[Stub]):
     ) -> Response:
         """A stream of requests, one answer. Takes a request when the one before is on its way, and never ahead; ended
         early, it cancels the call. Raises as `ask` does."""
-        sending = Sending(method, time_left(STREAM_SECONDS))
+        sending = ClientStreamCall(method, time_left(STREAM_SECONDS))
         try:
             async for request in requests:
                 await sending.write(request)

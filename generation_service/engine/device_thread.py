@@ -12,12 +12,13 @@ import numpy as np
 
 from dgx_music.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from generation_service.engine.chores import Chore
-from generation_service.engine.failures import describe, is_fatal, model_error, wrong_output
+from generation_service.engine.failures import describe, model_error, wrong_output
 from generation_service.engine.model_cache import LoadedModels
 from generation_service.engine.scheduler import Scheduler
 from generation_service.engine.sequence import Sequence, Stage
 from generation_service.engine.throughput import Throughput
 from generation_service.models.base import FloatArray, ModelInfo, TooLarge
+from generation_service.models.device_errors import is_fatal
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)

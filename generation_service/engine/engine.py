@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from dgx_music.errors import Lost, ResourceExhausted, Unavailable
+from dgx_music.errors import ResourceExhausted, Unavailable
 from generation_service.engine.device_thread import Device
 from generation_service.engine.failures import describe
 from generation_service.engine.model_cache import LoadedModels
@@ -19,6 +19,7 @@ from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.device import device_in_use
 from service_runtime.observability.logging import get_logger
+from service_runtime.supervision import UnrecoverableError
 
 log = get_logger(__name__)
 
@@ -84,7 +85,8 @@ class Engine:
             log.error("the device thread hangs in a model call; it ends with the process")
 
     def check(self) -> None:
-        """Raises Lost where the device thread has failed, Unavailable where it was stopped or hangs in a model call."""
+        """Raises UnrecoverableError if the device thread has failed, Unavailable if it was stopped or hangs in a model
+        call."""
         since = self._running_device().calling_since
         if since is not None and time.monotonic() - since > STEP_LIMIT_SECONDS:
             raise Unavailable(f"a model call takes over {STEP_LIMIT_SECONDS:g} s", reason="ENGINE_HANGS")
@@ -172,5 +174,7 @@ class Engine:
         if self._device is not None and self._device.accepts:
             return self._device
         if self._device is not None and self._device.fatal is not None:
-            raise Lost(f"the engine is not running: {describe(self._device.fatal)}", reason="ENGINE_STOPPED")
+            raise UnrecoverableError(
+                f"the engine is not running: {describe(self._device.fatal)}", reason="ENGINE_STOPPED"
+            )
         raise Unavailable("the engine is not running", reason="ENGINE_STOPPED")

@@ -6,24 +6,9 @@ import traceback
 
 from dgx_music.errors import ResourceExhausted, ServiceError
 from generation_service.engine.sequence import Sequence
+from generation_service.models.device_errors import is_out_of_memory
 
 RETRY_SECONDS = 10.0
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
-"""How torch's allocators and cuBLAS say it, of the host's memory and of a GPU's."""
-_DEVICE_ERROR = "CUDA error"
-"""Begins every message of a `torch.AcceleratorError`."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory for what was asked; all else that the device holds is sound."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
-    )
-
-
-def is_fatal(error: BaseException) -> bool:
-    """Whether the device is lost to this process: after such an error every further CUDA call fails as well."""
-    return isinstance(error, RuntimeError) and _DEVICE_ERROR in str(error) and not is_out_of_memory(error)
 
 
 def model_error(name: str, when: str, error: Exception) -> ServiceError:

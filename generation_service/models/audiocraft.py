@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument
-from generation_service.engine.failures import is_out_of_memory
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
+from generation_service.models.device_errors import is_out_of_memory
 from generation_service.models.musicgen.checkpoints.audiocraft_file import (
     COMPRESSION_FILE,
     LM_FILE,

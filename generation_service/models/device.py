@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
 from dgx_music.errors import FailedPrecondition
-
-DeviceName = Literal["cpu", "cuda"]
-DeviceChoice = Literal["auto", "cpu", "cuda"]
-PrecisionName = Literal["fp32", "int8", "bf16"]
-PrecisionChoice = Literal["auto", "fp32", "int8", "bf16"]
+from generation_service.config import DeviceChoice, DeviceName, PrecisionChoice, PrecisionName
 
 PRECISIONS: dict[DeviceName, tuple[PrecisionName, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp32")}
 """What each device can do; the first is what "auto" takes."""

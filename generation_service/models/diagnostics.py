@@ -13,9 +13,9 @@ from typing import Literal
 from dgx_music.errors import ServiceError
 from generation_service.config import GenerationSettings
 from generation_service.models.discovery import PUBLISHED, installed_models
-from service_runtime.optional_deps import get_extra, pip_install
+from service_runtime.optional_deps import install_extra_command, pip_install_command
 
-INSTALL = get_extra("musicgen")
+INSTALL = install_extra_command("musicgen")
 LIBRARIES = ("transformers", "sentencepiece", "safetensors", "huggingface_hub")
 """What MusicGen needs beside torch."""
 GET_TEXT_ENCODER = 'hf download t5-base --exclude "*.bin" "*.h5" "*.msgpack" "*.ot"'
@@ -83,7 +83,7 @@ def _torch(settings: GenerationSettings) -> Iterator[Finding]:
     cpu = f"CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {_memory_bytes() / 2**30:.1f} GiB"
     advice = ""
     if NVIDIA_DEVICE.exists() and not torch.version.cuda:
-        again = pip_install("--force-reinstall", "torch==2.13.0")
+        again = pip_install_command("--force-reinstall", "torch==2.13.0")
         advice = f"this torch can't use the NVIDIA GPU here: {again} from PyPI"
     elif NVIDIA_DEVICE.exists():
         advice = (

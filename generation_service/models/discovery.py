@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.config import EngineName, GenerationSettings
+from generation_service.config import DeviceChoice, DeviceName, EngineName, GenerationSettings, PrecisionChoice
 from generation_service.models.base import Model, ModelInfo
 from generation_service.models.catalog import KnownModel, ModelCatalog, ModelEntry
-from generation_service.models.device import DeviceChoice, DeviceName, PrecisionChoice, choose
+from generation_service.models.device import choose
 from generation_service.models.sketch import Sketch
-from service_runtime.optional_deps import get_extra
+from service_runtime.optional_deps import install_extra_command
 
 if TYPE_CHECKING:
     from generation_service.models.musicgen.loader import FoundModel
@@ -154,6 +154,6 @@ def _written_at(folder: Path) -> int:
 
 def _torch_missing(error: ImportError) -> FailedPrecondition:
     return FailedPrecondition(
-        f"MusicGen needs torch, which can't be imported here ({error}); {get_extra('musicgen')}",
+        f"MusicGen needs torch, which can't be imported here ({error}); {install_extra_command('musicgen')}",
         reason="TORCH_MISSING",
     )

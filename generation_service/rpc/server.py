@@ -17,7 +17,8 @@ from generation_service.models.catalog import ModelCatalog
 from generation_service.models.discovery import installed_models
 from generation_service.rpc.servicer import GenerationServicer
 from generation_service.worker.worker import Worker
-from service_runtime.observability.logging import Gauge, configure_logging
+from service_runtime.observability.logging import configure_logging
+from service_runtime.observability.metrics import Gauge
 from service_runtime.rpc.health_check import require_serving
 from service_runtime.rpc.server import serve_until_signalled
 
@@ -63,7 +64,7 @@ class GenerationService:
             require_serving(self._to_export, self._settings.export_address, EXPORT),
         )
 
-    def measure(self) -> Iterator[Gauge]:
+    def gauges(self) -> Iterator[Gauge]:
         status = self.engine.status()
         yield Gauge("engine_running", "Requests in the batch.", status.running)
         yield Gauge("engine_waiting", "Requests that wait for a place in it.", status.waiting)

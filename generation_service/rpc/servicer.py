@@ -17,6 +17,7 @@ from generation_service.engine.engine import Engine
 from generation_service.models.base import ModelInfo
 from generation_service.models.params import parameters
 from generation_service.rpc import converters
+from generation_service.worker import converters as worker_converters
 from generation_service.worker.continuation_audio import prompt_audio
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -36,18 +37,20 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
         info = await self._engine.catalog.describe(request.model_name, field="model_name")
         seed = request.seed if request.HasField("seed") else None
-        asked = parameters(info, request.prompt, request.duration_seconds, seed, converters.sampling(request.sampling))
+        asked = parameters(
+            info, request.prompt, request.duration_seconds, seed, worker_converters.sampling(request.sampling)
+        )
         if request.HasField("continuation"):
             heard = await prompt_audio(request.continuation, info, self._engine.catalog, self.export)
             asked = replace(asked, prompt_audio=heard)
         handle = self._engine.submit(info, asked)
         writer = PcmWriter(info.channels)
         try:
-            header = converters.audio_header(str(uuid.uuid4()), 1, handle)
+            header = worker_converters.audio_header(str(uuid.uuid4()), 1, handle)
             yield generation_pb2.GenerateResponse(header=header)
             yield generation_pb2.GenerateResponse(progress=converters.progress(handle, writer.frames))
             async for block in handle:
-                for chunk in writer.chunks(converters.pcm(block)):
+                for chunk in writer.chunks(worker_converters.pcm(block)):
                     yield generation_pb2.GenerateResponse(chunk=chunk)
                 yield generation_pb2.GenerateResponse(progress=converters.progress(handle, writer.frames))
             yield generation_pb2.GenerateResponse(end=writer.end())

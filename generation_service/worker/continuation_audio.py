@@ -11,15 +11,14 @@ import numpy as np
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import DataLoss, InvalidArgument, ServiceError
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.limits import DEFAULT_CONTINUATION_SECONDS
 from dgx_music.pcm import PcmReader
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.models.base import FloatArray, ModelInfo
 from generation_service.models.catalog import ModelCatalog
 from service_runtime.rpc.deadlines import time_left
-from service_runtime.validation import check_uuid
+from service_runtime.validation import check_continuation
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 25.0
-DEFAULT_SECONDS = 10.0
 FETCH_SECONDS = 60.0
 """Longest that the audio may take to come; export resamples ten minutes in about one."""
 
@@ -37,12 +36,13 @@ async def prompt_audio(
     """
     if not info.can_continue:
         raise InvalidArgument("continuation", f"model {info.name!r} can't continue audio; {await _who_can(catalog)}")
+    source_id = check_continuation("continuation", continuation.source_id, continuation.seconds)
     request = export_pb2.StreamAudioRequest(
-        generation_id=check_uuid("continuation.source_id", continuation.source_id),
+        generation_id=source_id,
         level=audio_pb2.AUDIO_LEVEL_FINAL,
         sample_rate_hz=info.sample_rate_hz,
         channels=info.channels,
-        last_seconds=_seconds(continuation),
+        last_seconds=continuation.seconds or DEFAULT_CONTINUATION_SECONDS,
     )
     call = export.StreamAudio(request, timeout=time_left(FETCH_SECONDS))
     try:
@@ -75,16 +75,6 @@ async def _received(call: grpc.aio.UnaryStreamCall[Any, export_pb2.StreamAudioRe
     if reader is None or not is_whole:
         raise DataLoss("the audio to go on from broke off", reason="SOURCE_BROKE_OFF")
     return np.frombuffer(pcm, "<f4").astype(np.float32, copy=False).reshape(-1, reader.header.channels)
-
-
-def _seconds(continuation: storage_pb2.Continuation) -> float:
-    seconds = continuation.seconds or DEFAULT_SECONDS
-    if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:  # Which NaN is not, either.
-        raise InvalidArgument(
-            "continuation.seconds",
-            f"must be {SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g} s, or 0 for {DEFAULT_SECONDS:g} s, not {seconds:g}",
-        )
-    return seconds
 
 
 async def _who_can(catalog: ModelCatalog) -> str:

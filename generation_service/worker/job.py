@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from dgx_music.errors import InvalidArgument, Lost, ServiceError
+from dgx_music.errors import InvalidArgument, ServiceError
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
@@ -19,11 +19,12 @@ from generation_service.engine.engine import Engine
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import TooLarge
 from generation_service.models.params import parameters
-from generation_service.rpc import converters
+from generation_service.worker import converters
 from generation_service.worker.continuation_audio import prompt_audio
 from generation_service.worker.export_stream import Upload
 from generation_service.worker.lease import CALL_SECONDS, REFUSALS, Lease, Loss
 from service_runtime.observability.logging import get_logger
+from service_runtime.supervision import UnrecoverableError
 
 log = get_logger(__name__)
 
@@ -216,7 +217,7 @@ def _failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
     match error:
         case asyncio.CancelledError():
             return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
-        case Lost():
+        case UnrecoverableError():
             # It came when there was no engine any more: not an attempt.
             return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
         case TooLarge():

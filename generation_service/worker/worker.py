@@ -11,7 +11,7 @@ import socket
 import grpc.aio
 from structlog.contextvars import bound_contextvars
 
-from dgx_music.errors import Lost, Unavailable
+from dgx_music.errors import Unavailable
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
@@ -19,6 +19,7 @@ from generation_service.engine.engine import Engine
 from generation_service.worker.job import Job
 from generation_service.worker.lease import CALL_SECONDS
 from service_runtime.observability.logging import get_logger
+from service_runtime.supervision import UnrecoverableError
 
 log = get_logger(__name__)
 
@@ -81,7 +82,7 @@ class Worker:
             try:
                 self._engine.check()
                 claim = await self._claim()
-            except Lost:
+            except UnrecoverableError:
                 return  # What others can still make should not be tried here.
             except (Unavailable, grpc.aio.AioRpcError) as error:
                 self._slots.release()

@@ -7,10 +7,13 @@ from enum import StrEnum
 from typing import Any, Self
 
 from dgx_music.errors import InvalidArgument
-
-MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
-MAX_CHANNELS = 2
-LOWEST_TARGET_LUFS, LOWEST_CEILING_DBTP = -70.0, -20.0
+from dgx_music.limits import (
+    MAX_CHANNELS,
+    MAX_SAMPLE_RATE_HZ,
+    MIN_CEILING_DBTP,
+    MIN_SAMPLE_RATE_HZ,
+    MIN_TARGET_LUFS,
+)
 
 
 class FileFormat(StrEnum):
@@ -70,27 +73,27 @@ class OutputOptions:
             raise InvalidArgument(f"{field}.sample_rate_hz", problem)
         if not 0 <= self.channels <= MAX_CHANNELS:
             raise InvalidArgument(f"{field}.channels", f"must be 1 or 2, or 0 as made, not {self.channels}")
-        if self.target_lufs is not None and not LOWEST_TARGET_LUFS <= self.target_lufs <= 0:
-            problem = f"must be {LOWEST_TARGET_LUFS:g} to 0 LUFS, not {self.target_lufs:g}; to leave the level, take"
+        if self.target_lufs is not None and not MIN_TARGET_LUFS <= self.target_lufs <= 0:
+            problem = f"must be {MIN_TARGET_LUFS:g} to 0 LUFS, not {self.target_lufs:g}; to leave the level, take"
             raise InvalidArgument(f"{field}.target_lufs", f"{problem} the profile LOUDNESS_PROFILE_NONE")
-        if self.ceiling_dbtp is not None and not LOWEST_CEILING_DBTP <= self.ceiling_dbtp <= 0:
-            problem = f"must be {LOWEST_CEILING_DBTP:g} to 0 dBTP, not {self.ceiling_dbtp:g}"
+        if self.ceiling_dbtp is not None and not MIN_CEILING_DBTP <= self.ceiling_dbtp <= 0:
+            problem = f"must be {MIN_CEILING_DBTP:g} to 0 dBTP, not {self.ceiling_dbtp:g}"
             raise InvalidArgument(f"{field}.ceiling_dbtp", problem)
 
-    def for_source(self, sample_rate_hz: int, channels: int) -> tuple[int, int]:
+    def resolve_for_source(self, sample_rate_hz: int, channels: int) -> tuple[int, int]:
         """The sample rate in Hz and the channel count that audio of the given ones becomes."""
         wanted = self.sample_rate_hz or sample_rate_hz
         rates = SAMPLE_RATES_HZ.get(self.format, (wanted,))
         return min((rate for rate in rates if rate >= wanted), default=rates[-1]), self.channels or channels
 
-    def as_kept(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The options that differ from the default, as JSON's types."""
         default = vars(OutputOptions())
         return {name: value for name, value in vars(self).items() if value != default[name]}
 
     @classmethod
-    def from_kept(cls, kept: dict[str, Any]) -> Self:
-        """What `as_kept` gave."""
+    def from_dict(cls, kept: dict[str, Any]) -> Self:
+        """What `to_dict` gave."""
         profile = kept.get("profile")
         return cls(
             **{

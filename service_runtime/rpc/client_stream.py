@@ -17,7 +17,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class Sending(Generic[Request, Response]):
+class ClientStreamCall(Generic[Request, Response]):
     """Sends requests one by one, each when the one before is on its way. Raises AioRpcError with the server's status.
 
     When a server ends a call while the client writes, grpcio puts "INTERNAL: Internal error from Core" over the status

@@ -16,7 +16,8 @@ from grpc_status import rpc_status
 
 from dgx_music.errors import ServiceError
 from dgx_music.status import status_of, to_status
-from service_runtime.observability.logging import Observer, get_logger
+from service_runtime.observability.logging import get_logger
+from service_runtime.observability.metrics import Observer
 from service_runtime.rpc import deadlines
 
 log = get_logger(__name__)

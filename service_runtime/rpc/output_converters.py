@@ -11,7 +11,7 @@ FORMAT_NAMES = {format: f"FILE_FORMAT_{format.name}" for format in FileFormat}
 PROFILE_OF = {audio_pb2.LoudnessProfile.Value(f"LOUDNESS_PROFILE_{one.name}"): one for one in LoudnessProfile}
 
 
-def options_of(message: audio_pb2.OutputOptions, field: str) -> OutputOptions:
+def output_options_from_proto(message: audio_pb2.OutputOptions, field: str) -> OutputOptions:
     """The options, checked. Raises InvalidArgument, the option named under `field`."""
     file_format = FORMAT_OF.get(message.format or audio_pb2.FILE_FORMAT_WAV_PCM_24)
     if file_format is None:
@@ -34,7 +34,7 @@ def options_of(message: audio_pb2.OutputOptions, field: str) -> OutputOptions:
     return options
 
 
-def message_of(options: OutputOptions) -> audio_pb2.OutputOptions:
+def output_options_to_proto(options: OutputOptions) -> audio_pb2.OutputOptions:
     """The message for the options."""
     profile = options.profile
     return audio_pb2.OutputOptions(

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import grpc.aio
 
-from service_runtime.observability.logging import Gauge
+from service_runtime.observability.metrics import Gauge
 
 
 class Service(Protocol):
@@ -34,9 +34,9 @@ class Service(Protocol):
 
 
 @runtime_checkable
-class Measured(Protocol):
+class MetricsProvider(Protocol):
     """A service that has figures of its own for Prometheus."""
 
-    def measure(self) -> Iterable[Gauge]:
+    def gauges(self) -> Iterable[Gauge]:
         """As they are now; called in a thread of the metrics' own."""
         ...

@@ -22,7 +22,7 @@ from sqlalchemy.pool import StaticPool
 
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from service_runtime.failpoints import failpoint
-from service_runtime.optional_deps import get_extra
+from service_runtime.optional_deps import install_extra_command
 from storage_service.db.clock import add_clock
 from storage_service.db.json_object import JsonObject, encode
 from storage_service.db.sqlite import error_code, journal_mode, set_journal_mode, shares_memory, sqlite3
@@ -157,7 +157,8 @@ class Database:
             )
         except ModuleNotFoundError as error:
             raise FailedPrecondition(
-                f"a Postgres database needs psycopg: {get_extra('postgres')}", reason="POSTGRES_DRIVER_MISSING"
+                f"a Postgres database needs psycopg: {install_extra_command('postgres')}",
+                reason="POSTGRES_DRIVER_MISSING",
             ) from error
         event.listen(engine, "connect", _prepare_postgres)
         event.listen(engine, "checkout", _check_postgres)

@@ -15,14 +15,13 @@ from sqlalchemy.orm import Session, make_transient_to_detached
 
 from dgx_music.errors import InvalidArgument
 from service_runtime.audio.output_options import OutputOptions
-from service_runtime.validation import check_uuid
+from service_runtime.validation import check_prompt, check_range, check_sampling, check_seed, check_uuid
 from storage_service.db.clock import now
 from storage_service.db.models import Generation, draw_seed
 from storage_service.db.upsert import dialect_of, insert_into
 from storage_service.domain import prompts, queue
 from storage_service.domain.continuation import Continuation
-from storage_service.domain.request_validation import MAX_SEED, check_metadata, check_name, check_prompt, check_range
-from storage_service.domain.sampling_params import Sampling, check_sampling
+from storage_service.domain.request_validation import check_metadata, check_name
 from storage_service.events.changes import CHANNEL, Change, announcement, note
 from storage_service.states import GenerationStatus
 
@@ -47,7 +46,7 @@ class NewGeneration:
     channels: int
     seed: int | None = None
     output: OutputOptions = field(default_factory=OutputOptions)
-    sampling: Sampling = field(default_factory=dict)
+    sampling: Mapping[str, float] = field(default_factory=dict)
     continuation: Continuation | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     priority: int = 0
@@ -65,7 +64,7 @@ class NewGeneration:
         check_range("sample_rate_hz", self.sample_rate, 8000, 192_000, "Hz")
         check_range("channels", self.channels, 1, 2)
         if self.seed is not None:
-            check_range("seed", self.seed, 0, MAX_SEED)
+            check_seed("seed", self.seed)
         self.output.check("output")
         check_sampling("sampling", self.sampling)
         if self.continuation is not None:
@@ -78,8 +77,8 @@ class NewGeneration:
     def fingerprint(self) -> str:
         """The same for requests that ask for the same: 64 bits of SHA-256, in hex, over all but the request id."""
         body = {name: value for name, value in vars(self).items() if name != "request_id"}
-        body["continuation"] = self.continuation and self.continuation.as_kept()
-        body["output"] = self.output.as_kept()
+        body["continuation"] = self.continuation and self.continuation.to_dict()
+        body["output"] = self.output.to_dict()
         for name in ("sampling", "continuation", "output", "priority", "max_attempts"):
             if not body[name]:
                 del body[name]  # As before there was any: a request from before an upgrade may be repeated after it.
@@ -143,10 +142,10 @@ def _insert(
         "sample_rate": new.sample_rate,
         "channels": new.channels,
         "seed": draw_seed() if new.seed is None else new.seed,
-        "output": new.output.as_kept() or None,
+        "output": new.output.to_dict() or None,
         "file_path": file_path,
         "sampling": dict(new.sampling) or None,
-        "continuation": new.continuation and new.continuation.as_kept(),
+        "continuation": new.continuation and new.continuation.to_dict(),
         "metadata_": dict(new.metadata),
         "request_id": request_id,
         "request_fingerprint": new.fingerprint() if request_id else None,

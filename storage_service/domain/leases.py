@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import Aborted, InvalidArgument, ServiceError
-from service_runtime.validation import check_uuid
+from service_runtime.validation import check_finite, check_range, check_text, check_uuid
 from storage_service.db.clock import later, now
 from storage_service.db.models import ENDED, FINAL, RETURNED_ROW_WINS, Generation
 from storage_service.domain import queue
@@ -26,12 +26,9 @@ from storage_service.domain.request_validation import (
     MAX_ERROR_CHARACTERS,
     MAX_NAME_CHARACTERS,
     check_file_path,
-    check_finite,
     check_metadata,
     check_models,
     check_name,
-    check_range,
-    check_text,
 )
 from storage_service.events.changes import Change, note
 from storage_service.states import (

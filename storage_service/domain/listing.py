@@ -20,10 +20,11 @@ from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dgx_music.errors import InvalidArgument
+from dgx_music.limits import MAX_PROMPT_CHARACTERS
 from service_runtime.rpc.paging import Page
-from service_runtime.validation import check_uuid
+from service_runtime.validation import check_text, check_uuid
 from storage_service.db.models import Generation, Prompt
-from storage_service.domain.request_validation import MAX_PROMPT_CHARACTERS, check_name, check_text
+from storage_service.domain.request_validation import check_name
 from storage_service.states import GenerationStatus
 
 

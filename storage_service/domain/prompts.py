@@ -10,10 +10,10 @@ from functools import cache
 from sqlalchemy import Executable, Insert, select
 from sqlalchemy.orm import Session
 
+from service_runtime.validation import check_prompt
 from storage_service.db.clock import now
 from storage_service.db.models import RETURNED_ROW_WINS, Prompt
 from storage_service.db.upsert import dialect_of, insert_into
-from storage_service.domain.request_validation import check_prompt
 
 
 def text_sha256(text: str) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from dgx_music.errors import InvalidArgument
+from service_runtime.validation import check_text
 
-MAX_PROMPT_CHARACTERS = 10_000
 MAX_NAME_CHARACTERS = 200
 MAX_PATH_CHARACTERS = 4096
 MAX_ERROR_CHARACTERS = 2000
@@ -19,54 +17,13 @@ MAX_MODELS = 1000
 MAX_METADATA_BYTES = 16 * 1024
 MAX_MERGED_METADATA_BYTES = 64 * 1024
 """Of what updates may come to; there has to be room beside what a caller and a worker left."""
-MAX_SEED = 2**63 - 1
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters (Unicode category Cc) but tab and line feed."""
-
-
-def check_prompt(field: str, text: str) -> None:
-    """1 to 10000 characters, not all blank, without control characters but tab and line feed."""
-    if not text.strip():
-        raise InvalidArgument(field, "is empty; describe the music in words")
-    check_text(field, text, MAX_PROMPT_CHARACTERS)
 
 
 def check_name(field: str, name: str) -> None:
     """1 to 200 characters, not all blank, without control characters."""
     if not name.strip():
-        raise InvalidArgument(field, "is empty")
+        raise InvalidArgument(field, "must not be empty")
     check_text(field, name, MAX_NAME_CHARACTERS)
-
-
-def check_text(field: str, text: str, max_characters: int) -> None:
-    """At most so many characters, without control characters but tab and line feed; may be empty."""
-    if len(text) > max_characters:
-        raise InvalidArgument(field, f"has {len(text)} characters; at most {max_characters} are taken")
-    if control := _CONTROL.search(text):
-        raise InvalidArgument(
-            field,
-            f"has the control character U+{ord(control[0]):04X} at position {control.start()}; "
-            "only tab and line feed are taken",
-        )
-
-
-def check_range(field: str, value: float, low: float, high: float, unit: str = "") -> None:
-    """A number from `low` to `high`; NaN is none."""
-    if not low <= value <= high:
-        suffix = f" {unit}" if unit else ""
-        limits = f"at least {low:g}{suffix}" if math.isinf(high) else f"{_number(low)} to {_number(high)}{suffix}"
-        raise InvalidArgument(field, f"must be {limits}, not {value}")
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
-
-
-def check_finite(field: str, value: float) -> None:
-    """A finite number of seconds, 0 or more."""
-    if not (math.isfinite(value) and value >= 0):
-        raise InvalidArgument(field, f"must be 0 or more and finite, not {value}")
 
 
 def check_models(field: str, names: Sequence[str]) -> None:
@@ -80,7 +37,7 @@ def check_models(field: str, names: Sequence[str]) -> None:
 def check_file_path(field: str, path: str) -> None:
     """A path that stays below the library's folder."""
     if not path.strip():
-        raise InvalidArgument(field, "is empty; say where the file is, relative to the library's folder")
+        raise InvalidArgument(field, "must not be empty; say where the file is, relative to the library's folder")
     check_text(field, path, MAX_PATH_CHARACTERS)
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise InvalidArgument(field, "must stay below the library's folder: relative, and without '..'")

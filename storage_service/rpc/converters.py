@@ -14,7 +14,7 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
 from dgx_music.storage.v1 import storage_pb2
 from service_runtime.audio.output_options import OutputOptions
-from service_runtime.rpc.output_converters import message_of, options_of
+from service_runtime.rpc.output_converters import output_options_from_proto, output_options_to_proto
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain.continuation import Continuation
 from storage_service.domain.creation import NewGeneration
@@ -112,7 +112,7 @@ def new_generation(request: storage_pb2.CreateGenerationRequest) -> NewGeneratio
         sample_rate=request.sample_rate_hz,
         channels=request.channels,
         seed=request.seed if request.HasField("seed") else None,
-        output=options_of(request.output, "output"),
+        output=output_options_from_proto(request.output, "output"),
         sampling={field.name: value for field, value in request.sampling.ListFields()},
         continuation=_continuation(request),
         metadata=mapping("metadata", request.metadata),
@@ -226,7 +226,7 @@ def _figures(figures: Figures) -> dict[str, Any]:
 
 
 def _output_message(kept: Mapping[str, Any] | None) -> audio_pb2.OutputOptions | None:
-    return message_of(OutputOptions.from_kept(dict(kept))) if kept else None
+    return output_options_to_proto(OutputOptions.from_dict(dict(kept))) if kept else None
 
 
 def _sampling_message(sampling: Mapping[str, Any] | None) -> storage_pb2.SamplingParameters | None:

@@ -6,9 +6,10 @@ import asyncio
 
 import grpc.aio
 
-from dgx_music.errors import FailedPrecondition, Lost, Unavailable
+from dgx_music.errors import FailedPrecondition, Unavailable
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.rpc.service import Service
+from service_runtime.supervision import UnrecoverableError
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
 from storage_service.db import schema
@@ -44,7 +45,7 @@ class StorageServer:
             await self._store.read(schema.check_session)
         except FailedPrecondition as error:
             # Migrated under us: what this version would go on writing, the new schema may not mean.
-            raise Lost(error.message, reason=error.reason, metadata=error.metadata) from error
+            raise UnrecoverableError(error.message, reason=error.reason, metadata=error.metadata) from error
 
     async def drain(self) -> None:
         self._store.notifier.close()

@@ -10,9 +10,9 @@ from dgx_music.errors import NotFound
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.paging import Page
+from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
 from storage_service.domain import creation, leases, lifecycle, listing, prompts
-from storage_service.domain.request_validation import check_prompt
 from storage_service.domain.statistics import statistics
 from storage_service.rpc import converters
 

@@ -43,31 +43,90 @@ ONLY_IN = {
 
 WIRE = ("grpc", "google", "grpc_status", "grpc_health", "dgx_music")
 """What the domain of a service knows nothing of."""
-NOT_THE_WIRE = ("dgx_music.errors",)
+NOT_THE_WIRE = ("dgx_music.errors", "dgx_music.limits")
 """What of `dgx_music` carries no gRPC."""
 
 AT_THE_WIRE = {
-    "storage_service": ("storage_service.rpc.server", "storage_service.rpc.servicer", "storage_service.rpc.converters"),
+    "storage_service": ("storage_service.rpc",),
+    "export_service": ("export_service.rpc",),
+    "generation_service": ("generation_service.rpc", "generation_service.worker"),
+}
+"""Service → the sub-packages of it that are not its domain. Generation's worker is a client of storage and export."""
+
+LAYERS = {
+    "dgx_music": (
+        ("dgx_music.client",),
+        ("dgx_music.channel", "dgx_music.status", "dgx_music.pcm"),
+        ("dgx_music.errors", "dgx_music.limits", "dgx_music"),
+    ),
+    "service_runtime": (
+        ("service_runtime.rpc",),
+        ("service_runtime.observability", "service_runtime.audio", "service_runtime.validation"),
+        (
+            "service_runtime.settings",
+            "service_runtime.failpoints",
+            "service_runtime.optional_deps",
+            "service_runtime.supervision",
+            "service_runtime",
+        ),
+    ),
+    "storage_service": (
+        ("storage_service.rpc",),
+        ("storage_service.sweeper", "storage_service"),
+        ("storage_service.async_store", "storage_service.api", "storage_service.maintenance"),
+        ("storage_service.domain",),
+        ("storage_service.db",),
+        ("storage_service.events",),
+        ("storage_service.states", "storage_service.config"),
+    ),
     "export_service": (
-        "export_service.rpc.server",
-        "export_service.rpc.servicer",
-        "export_service.rpc.converters",
-        "export_service.rpc.library_converters",
-        "export_service.rpc.upload_stream",
+        ("export_service.rpc",),
+        ("export_service.pipeline",),
+        ("export_service.streaming",),
+        ("export_service.library",),
+        ("export_service.formats",),
+        ("export_service.analysis",),
+        ("export_service.dsp",),
+        ("export_service.config", "export_service.threads", "export_service"),
     ),
     "generation_service": (
-        "generation_service.rpc.server",
-        "generation_service.rpc.servicer",
-        "generation_service.rpc.converters",
-        "generation_service.worker.worker",
-        "generation_service.worker.job",
-        "generation_service.worker.lease",
-        "generation_service.worker.continuation_audio",
-        "generation_service.worker.export_stream",
+        ("generation_service.rpc",),
+        ("generation_service.worker",),
+        ("generation_service.engine",),
+        ("generation_service.models.diagnostics",),
+        ("generation_service.models.discovery",),
+        ("generation_service.models.audiocraft", "generation_service.models.catalog"),
+        ("generation_service.models.musicgen", "generation_service.models.sketch"),
+        (
+            "generation_service.models.musicgen.lm",
+            "generation_service.models.musicgen.codec",
+            "generation_service.models.musicgen.conditioners",
+            "generation_service.models.sketch.synthesis",
+        ),
+        ("generation_service.models.musicgen.checkpoints", "generation_service.models.sketch.composition"),
+        ("generation_service.models.params", "generation_service.models.device"),
+        (
+            "generation_service.models.base",
+            "generation_service.models.device_errors",
+            "generation_service.models.sketch.pads",
+        ),
+        ("generation_service.config", "generation_service.models", "generation_service"),
+    ),
+    "gateway": (
+        ("gateway.cli",),
+        ("gateway.cli.commands",),
+        ("gateway.cli.display",),
+        ("gateway.cli.session",),
+        ("gateway.embedded",),
+        ("gateway.rpc",),
+        ("gateway.config", "gateway"),
     ),
 }
-"""Service → the modules and sub-packages of it that are not its domain."""
+"""Package → its sub-packages and top modules, from the top to the bottom: each imports only those below it."""
 
+MAX_MODULES = 15
+SHARED_NAMES = ("__init__", "server", "servicer", "converters", "config")
+"""Names that several modules may have: every service has these."""
 MAX_LINES = 300
 
 
@@ -95,8 +154,21 @@ def test_domain_knows_nothing_of_grpc(tree: SourceTree, service: str) -> None:
     assert architecture.wire_violations(tree, service, AT_THE_WIRE[service], WIRE, NOT_THE_WIRE) == []
 
 
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_point_down(tree: SourceTree, package: str) -> None:
+    assert architecture.layer_violations(tree, LAYERS[package]) == []
+
+
 def test_no_import_cycle(tree: SourceTree) -> None:
     assert architecture.cycle(tree) == []
+
+
+def test_no_folder_is_crowded(tree: SourceTree) -> None:
+    assert architecture.crowded_folders(tree, MAX_MODULES) == {}
+
+
+def test_module_names_are_unique(tree: SourceTree) -> None:
+    assert architecture.shared_names(tree, SHARED_NAMES) == {}
 
 
 def test_modules_are_short(tree: SourceTree) -> None:

@@ -16,7 +16,7 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
 from dgx_music.status import Failure, read_failure
-from service_runtime.rpc.client_stream import Sending
+from service_runtime.rpc.client_stream import ClientStreamCall
 from tests.export_client import TIMEOUT, Client, music, new_id, parts
 from tests.export_servers import export_server
 
@@ -30,7 +30,7 @@ FLAC = OutputOptions(format=audio_pb2.FILE_FORMAT_FLAC_24)
 
 
 async def export(client: Client, generation_id: str, seconds: float) -> export_pb2.ExportResponse:
-    sending = Sending(client.stub.Export, TIMEOUT)
+    sending = ClientStreamCall(client.stub.Export, TIMEOUT)
     for part in parts(generation_id, music(seconds)):
         await sending.write(part)
     return await sending.finish()

@@ -17,7 +17,7 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
 from dgx_music.status import read_failure
-from service_runtime.rpc.client_stream import Sending
+from service_runtime.rpc.client_stream import ClientStreamCall
 from tests.export_client import TIMEOUT, Client, music, new_id, parts, serving
 from tests.export_servers import export_server
 
@@ -111,7 +111,7 @@ async def test_attempts_at_once_and_a_kill(tmp_path: Path) -> None:
     generation_id, attempts = new_id(), range(1, 6)
 
     async def attempt(client: Client, number: int) -> str:
-        sending = Sending(client.stub.Export, TIMEOUT)
+        sending = ClientStreamCall(client.stub.Export, TIMEOUT)
         try:
             for part in parts(generation_id, music(2, seed=number), attempt=number):
                 await sending.write(part)

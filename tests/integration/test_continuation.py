@@ -20,7 +20,7 @@ from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.config import GatewaySettings
 from gateway.rpc.server import build as build_gateway
-from service_runtime.rpc.server import running
+from service_runtime.rpc.server import serve_services
 from tests.integration.test_generation_worker import House
 from tests.unit.generation.tone_model import Gate
 
@@ -48,7 +48,7 @@ async def generation(house) -> AsyncIterator[generation_pb2_grpc.GenerationServi
 async def music(house) -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
     settings = GatewaySettings(**house.common())
     address = f"unix:{house.folder}/gateway.sock"
-    async with running([build_gateway(settings)], [address], settings), connect(address) as channel:
+    async with serve_services([build_gateway(settings)], [address], settings), connect(address) as channel:
         yield gateway_pb2_grpc.MusicServiceStub(channel)
 
 

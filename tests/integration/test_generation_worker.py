@@ -30,7 +30,7 @@ from generation_service.models.sketch import Sketch
 from generation_service.rpc.server import GenerationService
 from generation_service.rpc.server import build as build_generation
 from generation_service.worker.lease import Lease, Loss
-from service_runtime.rpc.server import running
+from service_runtime.rpc.server import serve_services
 from storage_service.config import StorageSettings
 from storage_service.db.sqlite import sqlite3
 from storage_service.rpc.server import build as build_storage
@@ -79,7 +79,7 @@ class House:
                 settings = GenerationSettings(**{**self.common(), "renew_interval_seconds": 0.05, **given})
                 service = self.generation = build_generation(settings, catalog=ModelCatalog(self.models))
             stack = AsyncExitStack()
-            await stack.enter_async_context(running([service], [self.addresses[name]], settings))
+            await stack.enter_async_context(serve_services([service], [self.addresses[name]], settings))
             self._running[name] = stack
 
     async def close(self, name: str) -> None:

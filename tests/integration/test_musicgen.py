@@ -25,7 +25,7 @@ from dgx_music.status import Failure, read_failure
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.rpc.server import build as build_export
-from service_runtime.rpc.server import running
+from service_runtime.rpc.server import serve_services
 from storage_service.config import StorageSettings
 from storage_service.rpc.server import build as build_storage
 
@@ -106,7 +106,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     environment |= {f"DGX_MUSIC_{name.upper()}": str(value) for name, value in common.items()}
     environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "DGX_MUSIC_DEVICE": "cpu"}
     services = [build_storage(StorageSettings(**common)), build_export(ExportSettings(**common))]
-    async with running(services, [files], StorageSettings(**common)), connect(files) as channel:
+    async with serve_services(services, [files], StorageSettings(**common)), connect(files) as channel:
         command = (sys.executable, "-m", "generation_service.rpc.server")
         async with process(*command, env=environment, cwd=Path(__file__).parents[2]) as server:
             async with connect(address) as to_generation:

@@ -14,7 +14,7 @@ from gateway.cli.display.console import Screen
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.runner import CALL_SECONDS, STREAM_SECONDS, Session
 from gateway.rpc.continuation_support import require_able
-from service_runtime.rpc.client_stream import Sending
+from service_runtime.rpc.client_stream import ClientStreamCall
 
 PIECE_BYTES = 65_536
 """Most that ImportClip takes in one message."""
@@ -58,7 +58,7 @@ async def continuation_of(session: Session, screen: Screen, source: Source, mode
 
 
 async def _import(session: Session, file: Path) -> ImportClipResponse:
-    sending = Sending(session.music.ImportClip, STREAM_SECONDS)
+    sending = ClientStreamCall(session.music.ImportClip, STREAM_SECONDS)
     try:
         with open(file, "rb") as opened:  # noqa: ASYNC230  # Its reads go to a thread.
             while data := await asyncio.to_thread(opened.read, PIECE_BYTES):

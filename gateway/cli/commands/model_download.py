@@ -19,7 +19,7 @@ from pathlib import Path
 from gateway.cli.display.console import Screen, escaped
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from generation_service.models.discovery import PUBLISHED
-from service_runtime.optional_deps import get_extra
+from service_runtime.optional_deps import install_extra_command
 
 OWNER = "facebook"
 CHECKPOINT = ("state_dict.bin", "compression_state_dict.bin")
@@ -172,7 +172,7 @@ def _repository_folder(repository: str) -> Path:
         from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError as error:
         raise CommandError(
-            f"the Hugging Face hub needs {error.name}, which is not installed here; {get_extra('musicgen')}"
+            f"the Hugging Face hub needs {error.name}, which is not installed here; {install_extra_command('musicgen')}"
         ) from error
     if not sys.stderr.isatty():
         disable_progress_bars()

@@ -13,7 +13,8 @@ from gateway.embedded.ownership import Guest, Owner, enter
 from gateway.embedded.service_set import ServiceName
 from gateway.embedded.services import build, house
 from service_runtime.observability.logging import configure_logging
-from service_runtime.rpc.server import serve_until_signalled, stop_signal
+from service_runtime.rpc.server import serve_until_signalled
+from service_runtime.rpc.stop_signal import stop_signal
 
 
 def serve(name: ServiceName | None, data_dir: Path | None) -> None:

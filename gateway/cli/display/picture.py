@@ -20,10 +20,10 @@ from gateway.cli.display.spectrogram import ROWS, Samples, Spectrogram
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.output_files import require_writable
 from gateway.cli.session.runner import CALL_SECONDS, STREAM_SECONDS, Session
-from service_runtime.optional_deps import get_extra
+from service_runtime.audio.block_size import BLOCK_FRAMES
+from service_runtime.optional_deps import install_extra_command
 
 POINTS = 1200
-FRAMES_AT_ONCE = 65_536
 INCHES, DOTS_PER_INCH = (12.8, 9.6), 100
 TITLE_CHARACTERS = 110
 OCTAVES_HZ = 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000
@@ -47,7 +47,9 @@ def require_drawable(path: Path, *, overwrite: bool) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise CommandError(f"--png needs matplotlib, which is not installed here; {get_extra('pictures')}") from error
+        raise CommandError(
+            f"--png needs matplotlib, which is not installed here; {install_extra_command('pictures')}"
+        ) from error
     require_writable([path], "--png", overwrite=overwrite)
 
 
@@ -83,7 +85,7 @@ async def _gather(session: Session, generation_id: str) -> Drawn:
                 reader.finish(response.end)
                 break
             waiting += reader.accept(response.chunk)
-            if len(waiting) >= FRAMES_AT_ONCE * header.channels * BYTES_PER_SAMPLE:
+            if len(waiting) >= BLOCK_FRAMES * header.channels * BYTES_PER_SAMPLE:
                 await asyncio.to_thread(feed, _samples(waiting, header.channels))
                 waiting = b""
         await asyncio.to_thread(feed, _samples(waiting, header.channels))

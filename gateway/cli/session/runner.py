@@ -4,13 +4,9 @@ directory, or one in this process. And what Ctrl-C does to it."""
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -18,7 +14,8 @@ import grpc.aio
 from dgx_music.client import connect
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.status import status_of
-from gateway.cli.session.command_errors import CommandError, Interrupted
+from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.signals import interrupts
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Guest, Owner, enter
 from gateway.embedded.service_set import ALL, Needs
@@ -28,8 +25,6 @@ CALL_SECONDS = 30.0
 """Longest that a call with one answer may take."""
 STREAM_SECONDS = 24 * 3600.0
 """Longest that a stream may take."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,49 +118,3 @@ async def _explained(job: Coroutine[None, None, int], if_gone: str) -> int:
         if error.code() is grpc.StatusCode.UNAVAILABLE and status_of(error) is None:
             raise CommandError(if_gone) from error
         raise
-
-
-class Interrupt:
-    """The first SIGINT or SIGTERM cancels what `run` runs; the second ends the process at once."""
-
-    def __init__(self) -> None:
-        self._signal: int | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._early = False
-
-    def on_signal(self, number: int) -> None:
-        if self._signal is not None:
-            os._exit(128 + number)
-        self._signal = number
-        if self._task is None:
-            self._early = True
-        else:
-            self._task.cancel()
-
-    async def run(self, work: Coroutine[None, None, T]) -> T:
-        """What the work gives. Raises Interrupted once it has ended because of a signal, or if one came before it."""
-        self._task = task = asyncio.create_task(work)
-        if self._early:
-            task.cancel()
-            self._early = False
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if self._signal is None:
-                raise
-            raise Interrupted(self._signal) from None
-        finally:
-            self._task = None
-
-
-@asynccontextmanager
-async def interrupts() -> AsyncIterator[Interrupt]:
-    """Takes the two signals over while the block runs."""
-    loop, interrupt = asyncio.get_running_loop(), Interrupt()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt.on_signal, number)
-    try:
-        yield interrupt
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

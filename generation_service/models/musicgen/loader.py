@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from dgx_music.errors import FailedPrecondition
+from generation_service.config import DeviceChoice, DeviceName, PrecisionChoice
 from generation_service.models.base import ModelInfo
-from generation_service.models.device import DeviceChoice, DeviceName, PrecisionChoice, choose
+from generation_service.models.device import choose
 from generation_service.models.musicgen.checkpoints.audiocraft_file import (
     COMPRESSION_FILE,
     LM_FILE,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from export_service.streaming.converted_audio import Converter, converted_frames
+from export_service.dsp.resampling import Converter, converted_frames
 
 
 def convert(samples, in_hz, out_hz, channels, at_once=65_536):

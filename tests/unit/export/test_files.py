@@ -206,7 +206,7 @@ def test_outline_has_the_extremes_of_all_channels_as_one(ramp):
 
 @pytest.mark.parametrize(("points", "length"), [(1, 1), (3, 3), (999, 500), (1000, 1000), (10_000, 1000)])
 def test_outline_has_at_most_the_points_asked_for(ramp, points, length, monkeypatch):
-    monkeypatch.setattr("export_service.library.waveform.FRAMES_AT_ONCE", 64)
+    monkeypatch.setattr("export_service.library.waveform.BLOCK_FRAMES", 64)
     outline = waveform(ramp[0], points)
     assert len(outline.data) == 2 * length
     assert min(outline.data) >= -128

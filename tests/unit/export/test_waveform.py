@@ -13,7 +13,7 @@ from export_service.library.waveform import waveform
 @pytest.mark.parametrize("points", [1, 7, 800, 10_000])
 @pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT"])
 def test_points_that_lie_across_what_is_read_at_once(tmp_path, signals, channels, points, subtype, monkeypatch):
-    monkeypatch.setattr("export_service.library.waveform.FRAMES_AT_ONCE", 1000)
+    monkeypatch.setattr("export_service.library.waveform.BLOCK_FRAMES", 1000)
     path = tmp_path / "noise.wav"
     soundfile.write(path, signals.noise(32_000, 0.7003, channels), 32_000, subtype=subtype)
     mono = soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)

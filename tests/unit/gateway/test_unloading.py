@@ -20,7 +20,7 @@ from gateway.embedded.ownership import Owner, enter
 from generation_service.config import GenerationSettings
 from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import GenerationService, build
-from service_runtime.rpc.server import running
+from service_runtime.rpc.server import serve_services
 from tests.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel
 
@@ -41,7 +41,7 @@ async def serving(model: ToneModel, address: str) -> AsyncIterator[GenerationSer
     away = dict.fromkeys(("storage_address", "export_address"), f"{address}.none")
     settings = GenerationSettings(grace_seconds=0.2, **away)
     service = build(settings, catalog=ModelCatalog(lambda: [model.entry]))
-    async with running([service], [address], settings):
+    async with serve_services([service], [address], settings):
         await service.engine.load(model.info)
         yield service
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.storage.v1.storage_pb2 import Generation
-from generation_service.rpc.converters import export_header
+from generation_service.worker.converters import export_header
 from tests.unit.generation.tone_model import ask
 
 

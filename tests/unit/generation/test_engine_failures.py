@@ -7,13 +7,9 @@ import asyncio
 import numpy as np
 import pytest
 
-from dgx_music.errors import (
-    Lost,
-    ResourceExhausted,
-    ServiceError,
-    Unavailable,
-)
+from dgx_music.errors import ResourceExhausted, ServiceError, Unavailable
 from generation_service.engine import engine as engine_module
+from service_runtime.supervision import UnrecoverableError
 from tests.unit.generation.engine_calls import idle, read, submit
 from tests.unit.generation.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with, tone
 
@@ -108,7 +104,7 @@ async def test_an_error_that_no_cuda_call_survives_ends_the_engine(start_engine,
     for handle in (good, bad):
         with pytest.raises(Unavailable, match="the engine stopped: RuntimeError: CUDA error: an illegal"):
             await read(handle)
-    with pytest.raises(Lost, match="an illegal memory access"):
+    with pytest.raises(UnrecoverableError, match="an illegal memory access"):
         engine.check()
 
 

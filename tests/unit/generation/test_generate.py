@@ -29,7 +29,7 @@ from generation_service.engine.engine import Engine
 from generation_service.models.base import TooLarge
 from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import build
-from service_runtime.rpc.server import running
+from service_runtime.rpc.server import serve_services
 from tests.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel, ask, fail_with, tone
 
@@ -50,7 +50,7 @@ async def serve(tmp_path: Path, *models: ToneModel, **given: object) -> AsyncIte
     )
     service = build(settings, catalog=ModelCatalog(lambda: [model.entry for model in models]))
     address = f"unix:{tmp_path}/generation.sock"
-    async with running([service], [address], settings), connect(address) as channel:
+    async with serve_services([service], [address], settings), connect(address) as channel:
         yield Server(rpc.GenerationServiceStub(channel), channel, service.engine, service)
 
 
@@ -251,7 +251,7 @@ async def test_a_model_that_cannot_be_used_is_listed_with_what_is_wrong(tmp_path
         data_dir=tmp_path / "data", storage_address=f"unix:{tmp_path}/none", export_address=f"unix:{tmp_path}/none"
     )
     address = f"unix:{tmp_path}/generation.sock"
-    async with running([build(settings)], [address], settings), connect(address) as channel:
+    async with serve_services([build(settings)], [address], settings), connect(address) as channel:
         stub = rpc.GenerationServiceStub(channel)
         own, sketch = (await stub.ListModels(pb.ListModelsRequest(), timeout=60)).models
         with pytest.raises(grpc.aio.AioRpcError) as refused:

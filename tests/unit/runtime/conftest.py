@@ -14,7 +14,7 @@ import pytest
 from dgx_music.channel import connect
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
-from service_runtime.rpc.server import running
+from service_runtime.rpc.server import serve_services
 from service_runtime.settings import Settings
 
 
@@ -80,5 +80,5 @@ async def stub(probe: Probe, settings: Settings, tmp_path: Path) -> AsyncIterato
 
 @asynccontextmanager
 async def served(probe: Probe, settings: Settings, address: str) -> AsyncIterator[rpc.GenerationServiceAsyncStub]:
-    async with running([probe], [address], settings) as bound, connect(bound[0]) as channel:
+    async with serve_services([probe], [address], settings) as bound, connect(bound[0]) as channel:
         yield rpc.GenerationServiceStub(channel)

@@ -6,7 +6,7 @@ import pytest
 
 from dgx_music.audio.v1 import audio_pb2
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
-from service_runtime.rpc.output_converters import message_of, options_of
+from service_runtime.rpc.output_converters import output_options_from_proto, output_options_to_proto
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from service_runtime.rpc.output_converters import message_of, options_of
     ],
 )
 def test_what_audio_becomes(options: OutputOptions, source: tuple[int, int], becomes: tuple[int, int]) -> None:
-    assert options.for_source(*source) == becomes
+    assert options.resolve_for_source(*source) == becomes
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_what_audio_becomes(options: OutputOptions, source: tuple[int, int], bec
     ],
 )
 def test_there_and_back_again(options: OutputOptions) -> None:
-    assert OutputOptions.from_kept(options.as_kept()) == options
-    assert options_of(message_of(options), "output") == options
+    assert OutputOptions.from_dict(options.to_dict()) == options
+    assert output_options_from_proto(output_options_to_proto(options), "output") == options
 
 
 def test_unset_is_the_default_and_nothing_is_kept_of_it() -> None:
-    assert options_of(audio_pb2.OutputOptions(), "output") == OutputOptions()
-    assert options_of(audio_pb2.OutputOptions(profile=0), "output") == OutputOptions()  # type: ignore[arg-type]
-    assert OutputOptions().as_kept() == {}
+    assert output_options_from_proto(audio_pb2.OutputOptions(), "output") == OutputOptions()
+    assert output_options_from_proto(audio_pb2.OutputOptions(profile=0), "output") == OutputOptions()  # type: ignore[arg-type]
+    assert OutputOptions().to_dict() == {}

@@ -10,7 +10,8 @@ import pytest
 
 from dgx_music.audio.v1 import audio_pb2 as pb
 from dgx_music.errors import DataLoss, InvalidArgument
-from dgx_music.pcm import MAX_CHUNK_BYTES, PcmReader, PcmWriter, live_header
+from dgx_music.limits import MAX_CHUNK_BYTES
+from dgx_music.pcm import PcmReader, PcmWriter, live_header
 
 ID = "3f0e4a52-6f5e-4e40-9a58-1f6d0a5b7c11"
 

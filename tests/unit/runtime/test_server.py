@@ -20,13 +20,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from dgx_music.channel import connect
-from dgx_music.errors import FailedPrecondition, Lost, Unavailable
+from dgx_music.errors import FailedPrecondition, Unavailable
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
-from service_runtime.observability.logging import Gauge, metrics_endpoint
-from service_runtime.rpc import server as server_module
-from service_runtime.rpc.server import is_local, running, serve_until_signalled, stop_signal
+from service_runtime.observability.metrics import Gauge, metrics_endpoint
+from service_runtime.rpc import health_monitor
+from service_runtime.rpc.binding import is_local
+from service_runtime.rpc.server import serve_services, serve_until_signalled
+from service_runtime.rpc.stop_signal import stop_signal
 from service_runtime.settings import Settings
+from service_runtime.supervision import UnrecoverableError
 from tests.processes import free_ports, process, until_serving
 
 LOOPBACK = "127.0.0.1:0"
@@ -35,16 +38,16 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def test_a_taken_port_is_refused_and_not_shared(probe: Any, settings: Settings) -> None:
-    async with running([probe], [LOOPBACK], settings) as bound:
+    async with serve_services([probe], [LOOPBACK], settings) as bound:
         with pytest.raises(FailedPrecondition, match="another server has it"):
-            async with running([probe], bound, settings):
+            async with serve_services([probe], bound, settings):
                 pass
 
 
 async def test_a_port_beyond_the_last_is_not_taken_for_another(probe: Any, settings: Settings) -> None:
     (port,) = free_ports(1)
     with pytest.raises(FailedPrecondition, match=str(port + 65_536)):
-        async with running([probe], [f"127.0.0.1:{port + 65_536}"], settings):
+        async with serve_services([probe], [f"127.0.0.1:{port + 65_536}"], settings):
             pass
 
 
@@ -52,13 +55,13 @@ async def test_a_taken_socket_is_refused_and_a_dead_one_is_taken_over(
     probe: Any, settings: Settings, tmp_path: Path
 ) -> None:
     address = f"unix:{tmp_path}/s"
-    async with running([probe], [address], settings):
+    async with serve_services([probe], [address], settings):
         with pytest.raises(FailedPrecondition, match="another server has it"):
-            async with running([probe], [address], settings):
+            async with serve_services([probe], [address], settings):
                 pass
     with socket.socket(socket.AF_UNIX) as killed:  # Leaves its file behind, as a killed server does.
         killed.bind(f"{tmp_path}/s")
-    async with running([probe], [address], settings) as bound, connect(bound[0]) as channel:
+    async with serve_services([probe], [address], settings) as bound, connect(bound[0]) as channel:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
 
 
@@ -82,10 +85,10 @@ def test_local_addresses(address: str, local: bool) -> None:
 
 async def test_an_open_address_needs_a_word_for_it(probe: Any, settings: Settings) -> None:
     with pytest.raises(FailedPrecondition, match="ALLOW_INSECURE_LISTEN"):
-        async with running([probe], ["0.0.0.0:0"], settings):
+        async with serve_services([probe], ["0.0.0.0:0"], settings):
             pass
     open_settings = settings.model_copy(update={"allow_insecure_listen": True})
-    async with running([probe], ["0.0.0.0:0"], open_settings) as bound:
+    async with serve_services([probe], ["0.0.0.0:0"], open_settings) as bound:
         port = bound[0].rpartition(":")[2]
         async with connect(f"127.0.0.1:{port}") as channel:
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
@@ -109,7 +112,7 @@ async def _reflected(channel: grpc.aio.Channel) -> list[str]:
 
 
 async def test_reflection_lists_the_services(probe: Any, settings: Settings) -> None:
-    async with running([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
+    async with serve_services([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
         names = await _reflected(channel)
     assert set(names) == {probe.full_name, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
@@ -117,8 +120,8 @@ async def test_reflection_lists_the_services(probe: Any, settings: Settings) -> 
 async def test_health_says_when_a_need_fails_and_when_it_is_back(
     probe: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "HEALTH_PERIOD_SECONDS", 0.05)
-    async with running([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
+    monkeypatch.setattr(health_monitor, "HEALTH_PERIOD_SECONDS", 0.05)
+    async with serve_services([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
         for name in (probe.full_name, ""):
             probe.problem = None
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=name), timeout=60)
@@ -140,13 +143,13 @@ async def _next_status(watch: Any, wanted: int) -> int:
 async def test_a_check_that_hangs_is_not_serving(
     probe: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "HEALTH_PERIOD_SECONDS", 0.05)
+    monkeypatch.setattr(health_monitor, "HEALTH_PERIOD_SECONDS", 0.05)
 
     async def hang() -> None:
         await asyncio.Event().wait()
 
     probe.check = hang
-    async with running([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
+    async with serve_services([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert answer.status == NOT_SERVING
 
@@ -164,7 +167,7 @@ async def test_drain_lets_a_running_call_end_and_takes_no_new_one(probe: Any, se
 
     probe.behaviour, probe.drain = slow, drain
     async with AsyncExitStack() as channels:
-        async with running([probe], [LOOPBACK], settings) as bound:
+        async with serve_services([probe], [LOOPBACK], settings) as bound:
             stub = rpc.GenerationServiceStub(await channels.enter_async_context(connect(bound[0])))
             running_call = asyncio.create_task(_await(stub.ListModels(pb.ListModelsRequest(), timeout=60)))
             await entered.wait()
@@ -185,7 +188,7 @@ async def test_a_service_that_can_not_start_leaves_nothing_behind(probe: Any, se
 
     probe.start = start
     with pytest.raises(FailedPrecondition, match="schema too new"):
-        async with running([probe], [LOOPBACK], settings):
+        async with serve_services([probe], [LOOPBACK], settings):
             pass
     assert probe.events == ["drain", "stop"]
 
@@ -199,7 +202,7 @@ async def test_more_calls_than_allowed_are_refused_at_once(probe: Any, settings:
 
     probe.behaviour = slow
     few = settings.model_copy(update={"max_concurrent_rpcs": 1})
-    async with running([probe], [LOOPBACK], few) as bound, connect(bound[0]) as channel:
+    async with serve_services([probe], [LOOPBACK], few) as bound, connect(bound[0]) as channel:
         stub = rpc.GenerationServiceStub(channel)
         first = asyncio.create_task(_await(stub.ListModels(pb.ListModelsRequest(), timeout=60)))
         await entered.wait()
@@ -215,7 +218,7 @@ async def test_metrics_count_calls_by_method_and_code(probe: Any, settings: Sett
         assert nobody is None
     (port,) = free_ports(1)
     measured = settings.model_copy(update={"metrics_port": port})
-    async with running([probe], [LOOPBACK], measured) as bound, connect(bound[0]) as channel:
+    async with serve_services([probe], [LOOPBACK], measured) as bound, connect(bound[0]) as channel:
         stub = rpc.GenerationServiceStub(channel)
         await stub.ListModels(pb.ListModelsRequest(), timeout=60)
 
@@ -228,7 +231,7 @@ async def test_metrics_count_calls_by_method_and_code(probe: Any, settings: Sett
                 pass
         page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
         with pytest.raises(FailedPrecondition, match="DGX_MUSIC_METRICS_PORT"):
-            async with running([probe], [LOOPBACK], measured):
+            async with serve_services([probe], [LOOPBACK], measured):
                 pass
     service = "/dgx_music.generation.v1.GenerationService"
     assert f'dgx_music_rpcs_total{{code="OK",method="{service}/ListModels"}} 1.0' in page
@@ -298,24 +301,24 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 async def test_a_service_that_is_lost_ends_the_process_that_serves_with_its_reason(
     probe: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "HEALTH_PERIOD_SECONDS", 0.05)
-    probe.problem = Lost("the GPU fell off the bus", reason="GPU_LOST")
-    with pytest.raises(Lost, match="fell off the bus"):
+    monkeypatch.setattr(health_monitor, "HEALTH_PERIOD_SECONDS", 0.05)
+    probe.problem = UnrecoverableError("the GPU fell off the bus", reason="GPU_LOST")
+    with pytest.raises(UnrecoverableError, match="fell off the bus"):
         await asyncio.wait_for(serve_until_signalled([probe], LOOPBACK, settings), 60)
     assert probe.events == ["start", "drain", "stop"]
 
 
 async def test_a_service_that_is_lost_leaves_other_processes_alone(probe: Any, settings: Settings) -> None:
-    probe.problem = Lost("the GPU fell off the bus", reason="GPU_LOST")
-    async with running([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
+    probe.problem = UnrecoverableError("the GPU fell off the bus", reason="GPU_LOST")
+    async with serve_services([probe], [LOOPBACK], settings) as bound, connect(bound[0]) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert answer.status == NOT_SERVING
 
 
 async def test_metrics_show_what_services_measure(probe: Any, settings: Settings) -> None:
-    probe.measure = lambda: [Gauge("probe_depth_meters", "How deep.", 1.5)]
+    probe.gauges = lambda: [Gauge("probe_depth_meters", "How deep.", 1.5)]
     (port,) = free_ports(1)
-    async with running([probe], [LOOPBACK], settings.model_copy(update={"metrics_port": port})):
+    async with serve_services([probe], [LOOPBACK], settings.model_copy(update={"metrics_port": port})):
         page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
     assert "# HELP dgx_music_probe_depth_meters How deep." in page
     assert "dgx_music_probe_depth_meters 1.5" in page

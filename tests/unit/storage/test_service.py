@@ -25,7 +25,7 @@ from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from service_runtime.rpc.server import running
+from service_runtime.rpc.server import serve_services
 from storage_service.config import StorageSettings
 from storage_service.db import schema
 from storage_service.db.database import Database
@@ -38,7 +38,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 @pytest.fixture
 async def stub(settings: StorageSettings, tmp_path: Path) -> AsyncIterator[Any]:
     address = f"unix:{tmp_path}/s.sock"
-    async with running([build(settings)], [address], settings), connect(address) as channel:
+    async with serve_services([build(settings)], [address], settings), connect(address) as channel:
         yield StorageServiceStub(channel)
 
 
@@ -390,7 +390,7 @@ async def test_a_drain_ends_watches_and_claims_within_the_grace(
     monkeypatch.setattr(server._store.notifier, "claiming", seen)
     async with connect(address) as channel:
         stub: Any = StorageServiceStub(channel)
-        async with running([server], [address], settings):
+        async with serve_services([server], [address], settings):
             made = await create(stub, model_name="other")
             watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=60)
             await watch.read()
@@ -414,7 +414,7 @@ async def test_a_server_stopped_while_calls_are_blocked_leaves_no_connection_ope
             loop.call_soon_threadsafe(blocked.put_nowait, connection.connection.dbapi_connection)
 
     async def serve() -> None:
-        async with running([server], [address], settings.model_copy(update={"grace_seconds": 0.0})):
+        async with serve_services([server], [address], settings.model_copy(update={"grace_seconds": 0.0})):
             await stop.wait()
 
     async with asyncio.TaskGroup() as tasks, connect(address) as channel:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dgx_music.errors import FailedPrecondition
 from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint, refuse
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from service_runtime.optional_deps import get_extra
+from service_runtime.optional_deps import install_extra_command
 
 
 class TextConditioner:
@@ -53,7 +53,8 @@ def _load_t5(name: str) -> tuple[Any, Any]:
         from transformers.utils import logging
     except ImportError as error:
         raise FailedPrecondition(
-            f"MusicGen reads prompts by transformers, which is not installed ({error}); {get_extra('musicgen')}",
+            f"MusicGen needs transformers for its text encoder, which is not installed ({error}); "
+            f"install it with {install_extra_command('musicgen')}",
             reason="TRANSFORMERS_MISSING",
         ) from error
     quiet: Any = logging  # Otherwise it draws progress bars into the server's log.

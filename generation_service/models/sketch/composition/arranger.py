@@ -16,7 +16,7 @@ from generation_service.models.sketch.composition.notes import Note
 from generation_service.models.sketch.composition.plan import Plan
 from generation_service.models.sketch.composition.rhythm import drum_bar
 from generation_service.models.sketch.composition.style import VELOCITIES, Part
-from generation_service.models.sketch.synthesis.instruments import PADS
+from generation_service.models.sketch.pads import PADS
 
 MAX_JITTER_FRAMES: Final = 640
 """No note is written earlier than this before its bar."""

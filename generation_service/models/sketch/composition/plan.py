@@ -11,7 +11,7 @@ from generation_service.models.sketch.composition.genres import DEFAULT_GENRE, S
 from generation_service.models.sketch.composition.music_theory import Chord, Key, make_key, parse_chord
 from generation_service.models.sketch.composition.prompt_parser import Brief
 from generation_service.models.sketch.composition.style import Drum, Part, Style
-from generation_service.models.sketch.synthesis.instruments import PADS
+from generation_service.models.sketch.pads import PADS
 
 # The part a named instrument takes, in order of preference.
 _ROLES: Final[dict[str, tuple[str, ...]]] = {

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from generation_service.models.base import FloatArray
 from generation_service.models.sketch.composition.music_theory import frequency
+from generation_service.models.sketch.pads import PADS
 from generation_service.models.sketch.synthesis.tone_synthesis import RATE_HZ, Timbre, render_pad, render_tone, swell
-
-
-@dataclass(frozen=True, slots=True)
-class PadVoice:
-    """Parameters of a spectral pad: see ``tone.render_pad``. Attack and release in seconds."""
-
-    tilt: float
-    brightness_hz: float
-    width_cents: float
-    attack: float
-    release: float
-
-
-PADS: Final[dict[str, PadVoice]] = {
-    "pad": PadVoice(1.1, 1500.0, 26.0, 0.5, 0.9),
-    "warm pad": PadVoice(1.4, 900.0, 34.0, 1.6, 2.6),
-    "strings": PadVoice(0.9, 2600.0, 18.0, 0.16, 0.45),
-    "choir": PadVoice(1.0, 1100.0, 40.0, 0.6, 1.2),
-}
 
 TIMBRES: Final[dict[str, Timbre]] = {
     "piano": Timbre(

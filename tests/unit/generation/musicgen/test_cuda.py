@@ -17,9 +17,9 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 from torch import Tensor
 
 from generation_service.config import GenerationSettings
-from generation_service.engine.failures import is_fatal, is_out_of_memory
 from generation_service.engine.model_cache import LoadedModels
 from generation_service.models.base import FloatArray, GenerationParameters
+from generation_service.models.device_errors import is_fatal, is_out_of_memory
 from generation_service.models.discovery import installed_models
 from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import lm_config

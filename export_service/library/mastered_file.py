@@ -1,0 +1,29 @@
+"""A finished file's figures, as they are told and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from export_service.dsp.measurement import Measured
+from export_service.dsp.normalization import Normalization
+from export_service.formats.provenance import Mark
+from service_runtime.audio.output_options import FileFormat
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A file that was written, and its figures."""
+
+    format: FileFormat
+    sample_rate_hz: int
+    channels: int
+    frames: int
+    file_size_bytes: int
+    file_sha256: str
+    source: Measured
+    """Of the samples at the file's sample rate and channel count, before the level was set."""
+    file: Measured
+    """Of the file; a lossy one's as decoded."""
+    normalization: Normalization
+    marks: tuple[Mark, ...]
+    """Where it says that an AI made it."""
