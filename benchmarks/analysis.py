@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.librosa_analysis import peak_mb
-from tests.sketch_clips import GENRES, RATE_HZ, Clip, clips, is_near_key
+from tests.support.sketch_clips import GENRES, RATE_HZ, Clip, clips, is_near_key
 
 LONG_SECONDS = 300
 RUNS = 5

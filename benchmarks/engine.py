@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from tests.checkpoints import SMALL, write_checkpoint, write_t5
+from tests.support.checkpoints import SMALL, write_checkpoint, write_t5
 
 POSITIONS = "0,250,500,1000,1480"
 BATCHES = {"cpu": "1,2,4,8,16,32", "cuda": "1,2,4,8,16,32,64"}

@@ -21,8 +21,8 @@ from sqlalchemy import text
 from dgx_music.errors import Unavailable
 from storage_service.db import schema
 from storage_service.db.database import Database
-from tests.old_rows import KINDS, insert_old_rows
-from tests.postgres import postgres_server, url_of
+from tests.support.old_rows import KINDS, insert_old_rows
+from tests.support.postgres import postgres_server, url_of
 
 PAUSE_SECONDS = 0.002
 LEAD_SECONDS = 0.5

@@ -35,8 +35,8 @@ from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.sqlite import journal_mode, sqlite3
 from storage_service.domain.creation import MAX_BATCH, NewGeneration, create_all
-from tests.postgres import postgres_server, url_of
-from tests.storage_servers import storage_server, work_off
+from tests.support.postgres import postgres_server, url_of
+from tests.support.storage_servers import storage_server, work_off
 
 WRITES = 100
 GETS = 200

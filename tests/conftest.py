@@ -43,7 +43,7 @@ settings.load_profile("ci")
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[psycopg.Connection[Any]]:
     """A connection to a Postgres server of this test run."""
-    from tests.postgres import postgres_server
+    from tests.support.postgres import postgres_server
 
     with postgres_server() as connection:
         yield connection
@@ -55,7 +55,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/test.db"
         return
-    from tests.postgres import scratch_database
+    from tests.support.postgres import scratch_database
 
     with scratch_database(request.getfixturevalue("postgres")) as url:
         yield url

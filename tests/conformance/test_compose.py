@@ -23,7 +23,7 @@ from dgx_music.storage.v1 import storage_pb2
 from generation_service.config import GenerationSettings
 from generation_service.models.discovery import installed_models
 from service_runtime.rpc.probe import probe
-from tests.processes import free_ports, until_serving
+from tests.support.processes import free_ports, until_serving
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -20,7 +20,7 @@ from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.db.sqlite import sqlite3
-from tests.storage_servers import storage_server
+from tests.support.storage_servers import storage_server
 
 PATIENCE = {"DGX_MUSIC_DATABASE_TIMEOUT_SECONDS": "0.3"}
 ROOM_BYTES = 512 << 10

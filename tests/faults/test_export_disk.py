@@ -17,8 +17,8 @@ from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
 from dgx_music.status import Failure, read_failure
 from service_runtime.rpc.client_stream import ClientStreamCall
-from tests.export_client import TIMEOUT, Client, music, new_id, parts
-from tests.export_servers import export_server
+from tests.support.export_client import TIMEOUT, Client, music, new_id, parts
+from tests.support.export_servers import export_server
 
 DISK_BYTES = 4 << 20
 REFUSALS = {

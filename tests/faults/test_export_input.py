@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, Client, header, music, new_id, parts, refused
-from tests.export_servers import export_server
+from tests.support.export_client import RATE, Client, header, music, new_id, parts, refused
+from tests.support.export_servers import export_server
 
 Samples = npt.NDArray[np.float32]
 Check = Callable[[export_pb2.ExportResponse, Samples, Samples], None]

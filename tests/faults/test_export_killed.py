@@ -18,8 +18,8 @@ from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
 from dgx_music.status import read_failure
 from service_runtime.rpc.client_stream import ClientStreamCall
-from tests.export_client import TIMEOUT, Client, music, new_id, parts, serving
-from tests.export_servers import export_server
+from tests.support.export_client import TIMEOUT, Client, music, new_id, parts, serving
+from tests.support.export_servers import export_server
 
 FLAC = OutputOptions(format=audio_pb2.FILE_FORMAT_FLAC_24)
 POINTS = "before_fsync", "after_fsync", "before_rename", "after_rename"

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.maintenance.integrity import walk
-from tests.old_rows import insert_old_rows, rows_of
-from tests.storage_servers import storage_server
+from tests.support.old_rows import insert_old_rows, rows_of
+from tests.support.storage_servers import storage_server
 
 PROGRAM = "import sys\nfrom storage_service.db import schema\nschema.upgrade(sys.argv[1])\n"
 

@@ -17,7 +17,7 @@ from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.states import GenerationStatus
-from tests.storage_servers import storage_server
+from tests.support.storage_servers import storage_server
 
 CREATE = pb.CreateGenerationRequest(
     request_id=str(uuid.uuid4()),

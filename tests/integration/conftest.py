@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.export_client import Client, serving
+from tests.support.export_client import Client, serving
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, TIMEOUT, Client, new_id, parts, refused
-from tests.sketch_clips import Clip
+from tests.support.export_client import RATE, TIMEOUT, Client, new_id, parts, refused
+from tests.support.sketch_clips import Clip
 
 DRUM_AND_BASS = Clip("drum and bass at 174 BPM in F minor", "drum and bass", 174.0, "F minor", 3)
 

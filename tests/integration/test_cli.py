@@ -27,7 +27,7 @@ from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.embedded.ownership import Owner, enter
 from gateway.embedded.service_set import LIBRARY
 from gateway.embedded.services import house
-from tests.command_line import DGX_MUSIC, SECONDS, Shell, environment, line_with
+from tests.support.command_line import DGX_MUSIC, SECONDS, Shell, environment, line_with
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.command_line import Shell
+from tests.support.command_line import Shell
 
 
 def test_a_file_is_listed_verified_and_cleaned_up(tmp_path: Path) -> None:

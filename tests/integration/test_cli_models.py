@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import Shell, line_with
-from tests.hub import COMMIT, serving_hub
-from tests.processes import free_ports
+from tests.support.command_line import Shell, line_with
+from tests.support.hub import COMMIT, serving_hub
+from tests.support.processes import free_ports
 
 pytest.importorskip("huggingface_hub", reason="models are pulled by it")
 
@@ -49,7 +49,7 @@ def names_in(cache: Path) -> set[str]:
 def test_what_was_pulled_makes_music_until_it_is_removed(shell: Shell, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="MusicGen needs torch")
     pytest.importorskip("transformers", reason="the text encoder is transformers'")
-    from tests.checkpoints import T5_REVISION, write_checkpoint, write_t5
+    from tests.support.checkpoints import T5_REVISION, write_checkpoint, write_t5
 
     root, home = tmp_path / "hub", tmp_path / "hf"
     write_checkpoint(root / "facebook" / "musicgen-small")

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 
 from dgx_music.generation.v1.generation_pb2 import Model
 from dgx_music.storage.v1.storage_pb2 import Generation
-from tests.command_line import SECONDS, Shell, line_with
+from tests.support.command_line import SECONDS, Shell, line_with
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
@@ -24,7 +24,7 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 @pytest.fixture(scope="module")
 def hf_home(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Hugging Face cache with the text encoder."""
-    from tests.checkpoints import write_t5
+    from tests.support.checkpoints import write_t5
 
     home = tmp_path_factory.mktemp("hf")
     write_t5(home)
@@ -34,7 +34,7 @@ def hf_home(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model."""
-    from tests.checkpoints import write_checkpoint
+    from tests.support.checkpoints import write_checkpoint
 
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     write_checkpoint(folder)

@@ -13,8 +13,8 @@ import soundfile
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, TIMEOUT, music, new_id, parts, refused, serving
-from tests.export_servers import export_server
+from tests.support.export_client import RATE, TIMEOUT, music, new_id, parts, refused, serving
+from tests.support.export_servers import export_server
 
 
 def tone(rate: int, seconds: float, channels: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import soundfile
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
 from dgx_music.pcm import PcmWriter
-from tests.export_client import RATE, Request, header, music, new_id
+from tests.support.export_client import RATE, Request, header, music, new_id
 
 
 @pytest.mark.parametrize("channels", [1, 2])

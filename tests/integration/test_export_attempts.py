@@ -6,7 +6,7 @@ import numpy as np
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, TIMEOUT, header, music, new_id, parts, refused, serving
+from tests.support.export_client import RATE, TIMEOUT, header, music, new_id, parts, refused, serving
 
 
 async def test_a_newer_attempt_supersedes_an_older_one_in_progress(client):

@@ -8,7 +8,7 @@ import numpy as np
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, TIMEOUT, music, new_id, refused
+from tests.support.export_client import RATE, TIMEOUT, music, new_id, refused
 
 
 async def test_download_whole_and_in_ranges(client):

@@ -13,8 +13,8 @@ import pytest
 from dgx_music.audio.v1 import audio_pb2
 from export_service.config import ExportSettings
 from export_service.rpc.server import build
-from tests.export_client import TIMEOUT, music, new_id, parts, refused, serving
-from tests.export_servers import export_server
+from tests.support.export_client import TIMEOUT, music, new_id, parts, refused, serving
+from tests.support.export_servers import export_server
 
 
 async def test_no_room_on_the_disk(client):

@@ -8,7 +8,7 @@ import pytest
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
 from dgx_music.pcm import PcmWriter
-from tests.export_client import Request, header, music, new_id, parts, refused
+from tests.support.export_client import Request, header, music, new_id, parts, refused
 
 
 @pytest.mark.parametrize(

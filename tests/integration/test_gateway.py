@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import environment as settings
-from tests.processes import free_ports
+from tests.support.command_line import environment as settings
+from tests.support.processes import free_ports
 
 BIN = Path(sys.executable).parent
 SECONDS = 120.0

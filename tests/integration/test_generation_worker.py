@@ -34,7 +34,7 @@ from service_runtime.rpc.server import serve_services
 from storage_service.config import StorageSettings
 from storage_service.db.sqlite import sqlite3
 from storage_service.rpc.server import build as build_storage
-from tests.processes import process
+from tests.support.processes import process
 from tests.unit.generation.tone_model import Gate, ToneModel, fail_with
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import soundfile
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, TIMEOUT, Client, header, music, new_id, output, parts, refused
+from tests.support.export_client import RATE, TIMEOUT, Client, header, music, new_id, output, parts, refused
 
 DAY = 86_400.0
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from dgx_music.audio.v1 import audio_pb2
-from tests.export_client import RATE, TIMEOUT, music, new_id, parts, refused, serving
+from tests.support.export_client import RATE, TIMEOUT, music, new_id, parts, refused, serving
 
 
 async def test_listeners_early_late_and_resumed_hear_every_sample(client):

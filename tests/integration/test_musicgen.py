@@ -32,8 +32,8 @@ from storage_service.rpc.server import build as build_storage
 pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
-from tests.checkpoints import write_checkpoint, write_t5
-from tests.processes import process
+from tests.support.checkpoints import write_checkpoint, write_t5
+from tests.support.processes import process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

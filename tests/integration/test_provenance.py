@@ -18,9 +18,9 @@ from dgx_music.export.v1.export_pb2 import ProvenanceMark, Tags
 from export_service.config import ExportSettings
 from export_service.formats.tags import FileTags
 from export_service.rpc.server import build
-from tests.certificates import make_credentials
-from tests.export_client import TIMEOUT, Client, music, new_id, output, serving
-from tests.sketch_clips import RATE_HZ, clips
+from tests.support.certificates import make_credentials
+from tests.support.export_client import TIMEOUT, Client, music, new_id, output, serving
+from tests.support.sketch_clips import RATE_HZ, clips
 
 MARKS = {
     "WAV_PCM_24": ["INFO", "BEXT"],

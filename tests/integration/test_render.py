@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
-from tests.export_client import RATE, TIMEOUT, Client, header, music, new_id, output, refused, serving
+from tests.support.export_client import RATE, TIMEOUT, Client, header, music, new_id, output, refused, serving
 
 FORMATS = {
     "WAV_PCM_24": (".wav", "PCM_24"),

@@ -22,9 +22,9 @@ from storage_service.db.database import Database
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 from storage_service.events.postgres_listener import APPLICATION_NAME
-from tests.postgres import postgres_server, scratch_database
-from tests.processes import free_ports
-from tests.storage_servers import storage_server, work_off
+from tests.support.postgres import postgres_server, scratch_database
+from tests.support.processes import free_ports
+from tests.support.storage_servers import storage_server, work_off
 
 WORKERS = 32
 JOBS = 2000

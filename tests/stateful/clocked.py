@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from storage_service.db import schema
 from storage_service.db.database import Database
-from tests.postgres import scratch_database
+from tests.support.postgres import scratch_database
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import pytest
 
 from export_service.analysis.analyzer import LEAST_SECONDS, Analysis, analyse
 from export_service.analysis.features import FeatureExtractor
-from tests.sketch_clips import RATE_HZ, clips, is_near_key
+from tests.support.sketch_clips import RATE_HZ, clips, is_near_key
 
 CLIPS = [clip for number, clip in enumerate(clips(draw=7)) if number % 5 == 0]
 """27 of 132: each genre two or three times, tempi from 60 to 180."""

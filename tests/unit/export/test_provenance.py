@@ -26,7 +26,7 @@ from export_service.formats.tags import FileTags
 from export_service.formats.writer import AudioFile
 from export_service.library.store import Library
 from service_runtime.audio.output_options import FileFormat
-from tests.certificates import KEYS, make_credentials, pem
+from tests.support.certificates import KEYS, make_credentials, pem
 
 TAGS = FileTags("12345678-9abc-def0-1234-56789abcdef0", 1, "dgx-music 0.1", "sketch 1", "house", 124.5, "C minor")
 SIGNED = [format_ for format_, form in FORMS.items() if form.container in MEDIA_TYPES]

@@ -21,7 +21,7 @@ from generation_service.config import GenerationSettings
 from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import GenerationService, build
 from service_runtime.rpc.server import serve_services
-from tests.processes import free_ports
+from tests.support.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel
 
 

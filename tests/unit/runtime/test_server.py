@@ -30,7 +30,7 @@ from service_runtime.rpc.server import serve_services, serve_until_signalled
 from service_runtime.rpc.stop_signal import stop_signal
 from service_runtime.settings import Settings
 from service_runtime.supervision import UnrecoverableError
-from tests.processes import free_ports, process, until_serving
+from tests.support.processes import free_ports, process, until_serving
 
 LOOPBACK = "127.0.0.1:0"
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -21,7 +21,7 @@ from storage_service.db.sqlite import WAL_SAFE, sqlite3
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
-from tests.postgres import url_of
+from tests.support.postgres import url_of
 
 
 @pytest.fixture(scope="session")

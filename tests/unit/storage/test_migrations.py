@@ -16,7 +16,7 @@ from storage_service.db.models import Generation
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance.integrity import walk
-from tests.old_rows import insert_old_rows, rows_of
+from tests.support.old_rows import insert_old_rows, rows_of
 
 REVISIONS = schema.REVISIONS
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def t5() -> None:
     """`t5-base`, tiny, in the cache."""
     pytest.importorskip("transformers", reason="the text encoder is transformers'")
-    from tests.checkpoints import write_t5
+    from tests.support.checkpoints import write_t5
 
     write_t5(Path(os.environ["HF_HOME"]))
 
@@ -50,7 +50,7 @@ def model(folder: Path, t5: None) -> MusicGen:
 
 def _write(folder: Path, *, stereo: bool) -> Path:
     pytest.importorskip("torch", reason="MusicGen needs torch")
-    from tests.checkpoints import write_checkpoint
+    from tests.support.checkpoints import write_checkpoint
 
     write_checkpoint(folder, stereo=stereo)
     return folder

@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
-from tests.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
+from tests.support.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
 
 
 def load(folder: Path) -> MusicGen:

@@ -21,7 +21,7 @@ from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.catalog import KnownModel
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGenState
-from tests.golden_codes import HOP
+from tests.support.golden_codes import HOP
 from tests.unit.generation.musicgen.short_windows import run
 from tests.unit.generation.tone_model import Gate
 

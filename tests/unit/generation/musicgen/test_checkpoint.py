@@ -23,7 +23,7 @@ from generation_service.models.musicgen.conditioners.t5_conditioner import TextC
 from generation_service.models.musicgen.lm.language_model import LanguageModel  # noqa: E402
 from generation_service.models.musicgen.lm.linear import Precision  # noqa: E402
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen  # noqa: E402
-from tests.checkpoints import TINY, lm_config_dump, lm_weights, write_checkpoint, write_lm  # noqa: E402
+from tests.support.checkpoints import TINY, lm_config_dump, lm_weights, write_checkpoint, write_lm  # noqa: E402
 
 MAPS = Path("/proc/self/maps")
 
@@ -146,7 +146,7 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path: Path) -
 
 
 def test_a_codec_of_another_model_is_refused(tmp_path: Path) -> None:
-    from tests.compression_checkpoints import CodecShape, write_compression_checkpoint
+    from tests.support.compression_checkpoints import CodecShape, write_compression_checkpoint
 
     write_checkpoint(tmp_path)
     write_compression_checkpoint(

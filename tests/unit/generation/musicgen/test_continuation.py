@@ -15,8 +15,8 @@ import torch
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.musicgen.model import MusicGen
-from tests.golden_codes import CONTINUATIONS, CONTINUED_PROMPT, HOP, golden, weights_in
-from tests.golden_codes import clip as golden_clip
+from tests.support.golden_codes import CONTINUATIONS, CONTINUED_PROMPT, HOP, golden, weights_in
+from tests.support.golden_codes import clip as golden_clip
 from tests.unit.generation.musicgen.short_windows import greedy, run
 
 

@@ -30,7 +30,7 @@ from generation_service.models.musicgen.lm.static_kv_cache import StaticKv
 from generation_service.models.musicgen.lm.static_language_model import StaticLanguageModel
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
-from tests.golden_codes import clip as golden_clip
+from tests.support.golden_codes import clip as golden_clip
 
 pytestmark = [
     pytest.mark.cuda,

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="the native engine needs torch")
 
 from generation_service.models.musicgen.codec.encodec import Encodec, FloatArray, StreamingDecoder  # noqa: E402
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec  # noqa: E402
-from tests.compression_checkpoints import (  # noqa: E402
+from tests.support.compression_checkpoints import (  # noqa: E402
     FULL_CODEC,
     TINY_CODEC,
     CodecShape,

@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 
 import torch
 
-from tests.golden_codes import PROMPTS, Audiocraft, golden, weights_in
+from tests.support.golden_codes import PROMPTS, Audiocraft, golden, weights_in
 
 pytestmark = pytest.mark.filterwarnings("default")
 

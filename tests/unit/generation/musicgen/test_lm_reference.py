@@ -22,8 +22,8 @@ from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.kv_cache import KvCache
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.sampling import Sampler
-from tests.checkpoints import SMALL, lm_config_dump, lm_weights
-from tests.golden_codes import PROMPTS, SMALL_PROMPTS, golden, total, total_of_t5, weights_in
+from tests.support.checkpoints import SMALL, lm_config_dump, lm_weights
+from tests.support.golden_codes import PROMPTS, SMALL_PROMPTS, golden, total, total_of_t5, weights_in
 
 
 def run(checkpoint: Checkpoint, prompts: Sequence[tuple[str, int, int]]) -> list[Tensor]:

@@ -17,8 +17,8 @@ from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen
 from generation_service.models.musicgen.sliding_window import WindowedCodes
-from tests.compression_checkpoints import TINY_CODEC, write_compression_checkpoint
-from tests.golden_codes import HOP, STRIDE, WINDOW, WINDOWS, golden, weights_in
+from tests.support.compression_checkpoints import TINY_CODEC, write_compression_checkpoint
+from tests.support.golden_codes import HOP, STRIDE, WINDOW, WINDOWS, golden, weights_in
 from tests.unit.generation.musicgen.short_windows import greedy, load, run
 
 

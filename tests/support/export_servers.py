@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2_grpc
-from tests.export_client import TIMEOUT, Client
+from tests.support.export_client import TIMEOUT, Client
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """Writes MusicGen checkpoints in audiocraft's real format, with random weights. For tests and benchmarks.
 
-    python -m tests.checkpoints FOLDER [--shape tiny|small] [--stereo]
+    python -m tests.support.checkpoints FOLDER [--shape tiny|small] [--stereo]
 
 writes `state_dict.bin`, `compression_state_dict.bin` and, under `FOLDER/hf`, a Hugging Face cache that has `t5-base`;
 point HF_HOME there and set HF_HUB_OFFLINE=1.
@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from tests.compression_checkpoints import FULL_CODEC, TINY_CODEC, write_compression_checkpoint
+from tests.support.compression_checkpoints import FULL_CODEC, TINY_CODEC, write_compression_checkpoint
 
 T5_DIM = 768
 """audiocraft knows t5-base by its width; all else of it may be smaller."""

@@ -1,9 +1,9 @@
 """Greedy codes as audiocraft makes them, kept in `golden_codes.json` for machines without audiocraft.
 
-    python -m tests.golden_codes
+    python -m tests.support.golden_codes
 
 writes them anew, which needs audiocraft (`make setup-audiocraft`), 4 GB of memory and 2 GB in the temporary folder.
-audiocraft makes each request unbatched. The models are those of `tests.checkpoints`, whose random weights depend on the
+audiocraft makes each request unbatched. The models are those of `tests.support.checkpoints`, whose random weights depend on the
 seed and on torch's version; what they come to is kept beside the codes.
 """
 
@@ -88,7 +88,7 @@ def golden(name: str, weights: Mapping[str, float]) -> list[Tensor]:
         made_with = kept["weights"][part]
         assert abs(found - made_with) <= 1e-7 * made_with, (
             f"the random weights {part} come to {found}, and to {made_with} where the codes were made, with torch "
-            f"{kept['torch']} and transformers {kept['transformers']}: python -m tests.golden_codes"
+            f"{kept['torch']} and transformers {kept['transformers']}: python -m tests.support.golden_codes"
         )
     return [torch.tensor(codes) for codes in kept["codes"][name]]
 
@@ -108,7 +108,7 @@ def total_of_t5() -> float:
     """Of the text encoder in the Hugging Face cache."""
     from safetensors.torch import load_file
 
-    from tests.checkpoints import T5_REVISION
+    from tests.support.checkpoints import T5_REVISION
 
     snapshot = Path(os.environ["HF_HOME"]) / "hub/models--t5-base/snapshots" / T5_REVISION
     return total(load_file(snapshot / "model.safetensors"))
@@ -181,7 +181,7 @@ class Audiocraft:
 
 
 def main() -> None:
-    from tests.checkpoints import SMALL, write_checkpoint, write_lm, write_t5
+    from tests.support.checkpoints import SMALL, write_checkpoint, write_lm, write_t5
 
     home = Path(os.environ["HF_HOME"])
     write_t5(home)
