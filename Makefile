@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := service_runtime storage_service export_service generation_service gateway dgx_music
-WRITTEN := $(PACKAGES) migrations tests benchmarks hatch_build.py
+WRITTEN := $(PACKAGES) migrations tests benchmarks
 PROTOS := $(shell find protos -name '*.proto')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The commit that `buf breaking` compares the contracts with.
@@ -71,7 +71,7 @@ develop: $(VENV)/.developed ## Install what tests and checks need into .venv
 
 .PHONY: proto
 proto: develop ## Build the gRPC stubs from protos/
-	@python hatch_build.py
+	@python dgx_music/hatch_build.py
 
 .PHONY: format lint types quality verify
 format lint types quality verify: develop
@@ -123,9 +123,9 @@ $(VENV)/bin/python:
 		{ echo 'DGX Music needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml hatch_build.py $(PROTOS) | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml dgx_music/pyproject.toml dgx_music/hatch_build.py $(PROTOS) | $(VENV)/bin/python
 	@echo 'Installing into $(VENV) ...' >&2
-	@$(PIP) --editable .
+	@$(PIP) --editable ./dgx_music --editable .
 	@touch $@
 
 $(VENV)/.developed: $(VENV)/.installed

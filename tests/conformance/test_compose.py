@@ -48,8 +48,8 @@ def test_generation_alone_has_the_image_with_torch() -> None:
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     stages = stages_of((ROOT / "deploy/Dockerfile").read_text())
     installed = {name: installed_in(service["build"]["target"], stages) for name, service in services.items()}
-    assert installed.pop("generation") == ["torch==2.13.0", "/src[musicgen]"]
-    assert set(map(tuple, installed.values())) == {("/src[postgres]",)}
+    assert installed.pop("generation") == ["torch==2.13.0", "/src/dgx_music", "/src[musicgen]"]
+    assert set(map(tuple, installed.values())) == {("/src/dgx_music", "/src[postgres]")}
     images = {service["image"]: service["build"]["target"] for service in services.values()}
     assert images == {"dgx-music": "services", "dgx-music-generation": "generation"}
 
