@@ -4,11 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := service_runtime storage_service export_service generation_service gateway dgx_music
-WRITTEN := $(PACKAGES) migrations tests benchmarks
+WRITTEN := $(PACKAGES) migrations tests benchmarks docs
 PROTOS := $(shell find protos -name '*.proto')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The commit that `buf breaking` compares the contracts with.
 BASE ?= HEAD
+# Processes that tests run in; each starts a Postgres of its own.
+JOBS ?= 2
+PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
 # Where `make demo` and `make run` keep database and files.
 DATA_DIR ?= $(CURDIR)/data
 PROMPT ?= lo-fi hip hop with a warm piano at 84 BPM in A minor
@@ -55,14 +58,14 @@ db-reset: ## Delete all rows (asks first)
 .PHONY: test test-unit test-integration test-coverage
 test test-unit test-integration test-coverage: develop
 test: ## Set everything up and run all tests
-	@python -m pytest
-test-unit: ## Run the tests of single rooms
-	@python -m pytest tests/unit
-test-integration: ## Run the tests of services together
-	@python -m pytest tests/integration
+	@$(PYTEST)
+test-unit: ## Run the tests that start no server
+	@$(PYTEST) tests/unit
+test-integration: ## Run the tests that start servers and commands
+	@$(PYTEST) tests/integration
 test-coverage: ## Run all tests and show which lines of the service packages they leave out
 	@rm -f .coverage .coverage.*
-	@python -m pytest --cov --cov-report=term-missing
+	@$(PYTEST) --cov --cov-report=term-missing
 
 ##@ Develop
 
@@ -72,6 +75,10 @@ develop: $(VENV)/.developed ## Install what tests and checks need into .venv
 .PHONY: proto
 proto: develop ## Build the gRPC stubs from protos/
 	@python dgx_music/hatch_build.py
+
+.PHONY: docs
+docs: develop ## Write docs/configuration.md from the settings classes
+	@python docs/configuration.py
 
 .PHONY: format lint types quality verify
 format lint types quality verify: develop

@@ -29,8 +29,11 @@ class Settings(BaseSettings):
     gateway_address: str | None = None
     """Where the gateway is. Unset, commands run embedded."""
     generation_address: str = "127.0.0.1:50051"
+    """Where the generation service is."""
     storage_address: str = "127.0.0.1:50052"
+    """Where the storage service is. Several servers on one Postgres: `ipv4:A:50052,B:50052`."""
     export_address: str = "127.0.0.1:50053"
+    """Where the export service is."""
     listen: str | None = None
     """Where to bind instead of the service's address, e.g. 0.0.0.0:50052."""
     allow_insecure_listen: bool = False
@@ -44,7 +47,9 @@ class Settings(BaseSettings):
     max_concurrent_rpcs: int = Field(default=512, ge=1)
     """Calls at once; one more is RESOURCE_EXHAUSTED."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """debug, info, warning or error. Debug has a line for each call served."""
     log_format: Literal["json", "console"] = "json"
+    """json, one object a line, or console, for people."""
 
 
 DEFAULT_GATEWAY_ADDRESS = "127.0.0.1:50050"
