@@ -11,8 +11,6 @@ import grpc
 import pytest
 
 from dgx_music.audio.v1 import audio_pb2
-from export_service.config import ExportSettings
-from export_service.rpc.server import build
 from tests.support.export_client import TIMEOUT, music, new_id, parts, refused, serving
 from tests.support.export_servers import export_server
 
@@ -88,14 +86,3 @@ async def test_a_disk_that_is_full_and_one_that_is_read_only(small_disk):
         async with refused("UNAVAILABLE", "LIBRARY_UNAVAILABLE"):
             await client.send(parts(new_id(), music(1))[:1], close=False)
         assert (client.data_dir / kept.file_path).exists()
-
-
-async def test_health_tells_when_the_library_is_gone(tmp_path):
-    service = build(ExportSettings(data_dir=tmp_path))
-    await service.start()
-    await service.check()
-    (tmp_path / "outputs").rename(tmp_path / "elsewhere")
-    with pytest.raises(Exception, match="library's disk failed"):
-        await service.check()
-    await service.drain()
-    await service.stop()

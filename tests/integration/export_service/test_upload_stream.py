@@ -130,6 +130,3 @@ async def test_a_caller_that_goes_away_leaves_nothing(client):
         await heard.rest()
     await client.export(generation_id, samples)  # Comes after the cleaning up.
     assert len(client.files()) == 2
-
-
-# Attempts.

@@ -162,6 +162,3 @@ async def test_draining_ends_those_who_wait_and_lets_an_export_finish(tmp_path):
     assert (await finishing).frames == RATE
     async with refused("UNAVAILABLE", "DRAINING"):
         await waiting
-
-
-# Files.

@@ -8,16 +8,12 @@ import struct
 import c2pa
 import mutagen
 import numpy as np
-import pytest
 import soundfile
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
-from dgx_music.errors import FailedPrecondition
 from dgx_music.export.v1 import export_pb2
 from dgx_music.export.v1.export_pb2 import ProvenanceMark, Tags
-from export_service.config import ExportSettings
 from export_service.formats.tags import FileTags
-from export_service.rpc.server import build
 from tests.support.certificates import make_credentials
 from tests.support.export_client import TIMEOUT, Client, music, new_id, output, serving
 from tests.support.sketch_clips import RATE_HZ, clips
@@ -137,11 +133,3 @@ async def test_with_a_certificate_files_and_renders_are_signed(tmp_path):
     ]
     np.testing.assert_array_equal(*with_and_without)
     assert not list((tmp_path / "data").rglob("*.part"))
-
-
-def test_a_certificate_that_can_not_sign_is_refused_at_the_start(tmp_path, monkeypatch):
-    made, other = make_credentials(tmp_path), make_credentials(tmp_path, name="other")
-    monkeypatch.setenv("DGX_MUSIC_C2PA_CERTIFICATE", str(made.certificate))
-    monkeypatch.setenv("DGX_MUSIC_C2PA_PRIVATE_KEY", str(other.private_key))
-    with pytest.raises(FailedPrecondition, match=r"signer\.pem and .*other\.key can't sign: "):
-        build(ExportSettings(data_dir=tmp_path))

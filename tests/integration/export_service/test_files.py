@@ -70,6 +70,3 @@ async def test_delete_leaves_nothing_but_lets_those_who_listen_finish(client):
     async with refused("NOT_FOUND"):
         await client.hear(generation_id)
     await client.export(generation_id, music(0.5))
-
-
-# Clips.

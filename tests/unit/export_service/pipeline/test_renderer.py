@@ -110,13 +110,3 @@ async def test_a_service_that_goes_down_ends_its_renders(library, renderer, sign
         await renderer.render(ID, FLAC, AS_IT_IS)
     assert raised.value.reason == "DRAINING"
     assert files(tmp_path) == {"outputs"}
-
-
-def test_of_two_files_that_a_crash_left_the_newer_one_counts_and_both_are_deleted(library, signals, tmp_path):
-    path = land(library, signals.music(32_000, 1))
-    newer = path.with_suffix(".flac")
-    newer.write_bytes(b"newer")
-    again = Library(tmp_path)
-    assert again.find(ID) == newer
-    assert again.delete(ID)
-    assert files(tmp_path) == set()

@@ -210,6 +210,3 @@ async def test_a_clip_has_limits(tmp_path):
         async with refused("INVALID_ARGUMENT", field="data", says="0.1 to 1 s of audio, not 1.250 s"):
             await client.import_clip(file_of(tone(8_000, 1.25, 1), 8_000))
         assert client.files() == kept
-
-
-# The disk.

@@ -1,0 +1,29 @@
+"""The export service as it is built and checked, without a server."""
+
+from __future__ import annotations
+
+import pytest
+
+from dgx_music.errors import FailedPrecondition
+from export_service.config import ExportSettings
+from export_service.rpc.server import build
+from tests.support.certificates import make_credentials
+
+
+async def test_health_tells_when_the_library_is_gone(tmp_path):
+    service = build(ExportSettings(data_dir=tmp_path))
+    await service.start()
+    await service.check()
+    (tmp_path / "outputs").rename(tmp_path / "elsewhere")
+    with pytest.raises(Exception, match="library's disk failed"):
+        await service.check()
+    await service.drain()
+    await service.stop()
+
+
+def test_a_certificate_that_can_not_sign_is_refused_at_the_start(tmp_path, monkeypatch):
+    made, other = make_credentials(tmp_path), make_credentials(tmp_path, name="other")
+    monkeypatch.setenv("DGX_MUSIC_C2PA_CERTIFICATE", str(made.certificate))
+    monkeypatch.setenv("DGX_MUSIC_C2PA_PRIVATE_KEY", str(other.private_key))
+    with pytest.raises(FailedPrecondition, match=r"signer\.pem and .*other\.key can't sign: "):
+        build(ExportSettings(data_dir=tmp_path))
