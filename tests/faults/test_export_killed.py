@@ -18,8 +18,8 @@ from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
 from dgx_music.status import read_failure
 from service_runtime.rpc.client_stream import ClientStreamCall
-from tests.support.export_client import TIMEOUT, Client, music, new_id, parts, serving
-from tests.support.export_servers import export_server
+from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, build_requests, music, new_id, run_export_service
+from tests.support.export_servers import run_export_process
 
 FLAC = OutputOptions(format=audio_pb2.FILE_FORMAT_FLAC_24)
 POINTS = "before_fsync", "after_fsync", "before_rename", "after_rename"
@@ -30,18 +30,18 @@ async def is_cut_off(call: Awaitable[Any], process: asyncio.subprocess.Process) 
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert await asyncio.wait_for(process.wait(), TIMEOUT) == -signal.SIGKILL
+    assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == -signal.SIGKILL
 
 
-async def render(client: Client, generation_id: str) -> export_pb2.RenderResponse:
+async def render(client: ExportClient, generation_id: str) -> export_pb2.RenderResponse:
     request = export_pb2.RenderRequest(generation_id=generation_id, output=FLAC)
-    return await client.stub.Render(request, timeout=TIMEOUT)
+    return await client.stub.Render(request, timeout=TIMEOUT_SECONDS)
 
 
-async def attempt_heard(client: Client, generation_id: str) -> int:
+async def attempt_heard(client: ExportClient, generation_id: str) -> int:
     """Which attempt made the file, which is heard to its end."""
     heard = await client.listen(generation_id)
-    await heard.rest()
+    await heard.read_rest()
     return int(heard.header.attempt)
 
 
@@ -50,11 +50,11 @@ def sha256(path: Path) -> str:
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_killed_while_the_first_file_lands(tmp_path: Path, point: str) -> None:
+async def test_kill_during_commit_of_first_file(tmp_path: Path, point: str) -> None:
     generation_id, samples = new_id(), music(1)
-    async with export_server(tmp_path, DGX_MUSIC_FAILPOINT=f"export.{point}:kill") as (process, client):
+    async with run_export_process(tmp_path, DGX_MUSIC_FAILPOINT=f"export.{point}:kill") as (process, client):
         await is_cut_off(client.export(generation_id, samples), process)
-    async with serving(tmp_path) as client:
+    async with run_export_service(tmp_path) as client:
         left = client.files()
         landed = await client.export(generation_id, samples, attempt=2)
         assert left == ({landed.file_path} if point == "after_rename" else set())
@@ -63,13 +63,13 @@ async def test_killed_while_the_first_file_lands(tmp_path: Path, point: str) -> 
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_killed_while_a_newer_attempt_takes_a_files_place(tmp_path: Path, point: str) -> None:
+async def test_kill_while_newer_attempt_replaces_file(tmp_path: Path, point: str) -> None:
     generation_id = new_id()
-    async with export_server(tmp_path, DGX_MUSIC_FAILPOINT=f"export.{point}:kill@2") as (process, client):
+    async with run_export_process(tmp_path, DGX_MUSIC_FAILPOINT=f"export.{point}:kill@2") as (process, client):
         old = await client.export(generation_id, music(1))
         await render(client, generation_id)
         await is_cut_off(client.export(generation_id, music(2), attempt=2), process)
-    async with serving(tmp_path) as client:
+    async with run_export_service(tmp_path) as client:
         names = {name for name in client.files() if not name.startswith("renders/")}
         assert names == {old.file_path}
         assert await attempt_heard(client, generation_id) == (2 if point == "after_rename" else 1)
@@ -80,25 +80,25 @@ async def test_killed_while_a_newer_attempt_takes_a_files_place(tmp_path: Path, 
         assert client.files() == {landed.file_path, f"spool/{generation_id}.3.pcm"}
 
 
-async def test_killed_before_a_former_file_of_another_format_is_gone(tmp_path: Path) -> None:
+async def test_kill_before_replaced_file_of_other_format_is_removed(tmp_path: Path) -> None:
     generation_id = new_id()
-    async with export_server(tmp_path, DGX_MUSIC_FAILPOINT="export.after_rename:kill@2") as (process, client):
+    async with run_export_process(tmp_path, DGX_MUSIC_FAILPOINT="export.after_rename:kill@2") as (process, client):
         await client.export(generation_id, music(1))
         await is_cut_off(client.export(generation_id, music(2), attempt=2, output=FLAC), process)
-    async with serving(tmp_path) as client:
+    async with run_export_service(tmp_path) as client:
         assert await attempt_heard(client, generation_id) == 2
         landed = await client.export(generation_id, music(3), attempt=3, output=FLAC)
         assert client.files() == {landed.file_path, f"spool/{generation_id}.3.pcm"}
 
 
 @pytest.mark.parametrize("point", RENDER_POINTS)
-async def test_killed_while_a_render_lands(tmp_path: Path, point: str) -> None:
+async def test_kill_during_commit_of_render(tmp_path: Path, point: str) -> None:
     generation_id = new_id()
-    async with export_server(tmp_path, DGX_MUSIC_FAILPOINT=f"export.{point}:kill") as (process, client):
+    async with run_export_process(tmp_path, DGX_MUSIC_FAILPOINT=f"export.{point}:kill") as (process, client):
         await client.export(generation_id, music(1))
         finished = client.files()
         await is_cut_off(render(client, generation_id), process)
-    async with serving(tmp_path) as client:
+    async with run_export_service(tmp_path) as client:
         left = client.files() - finished
         made = await render(client, generation_id)
         assert client.files() - finished == {made.file.file_path, made.file.file_path.replace(".flac", ".json")}
@@ -106,25 +106,25 @@ async def test_killed_while_a_render_lands(tmp_path: Path, point: str) -> None:
         assert sha256(tmp_path / made.file.file_path) == made.file.file_sha256
 
 
-async def test_attempts_at_once_and_a_kill(tmp_path: Path) -> None:
+async def test_newest_of_concurrent_attempts_wins_and_survives_kill(tmp_path: Path) -> None:
     """Of five that race, the newest lands; the others are told that they are void, unless they had landed before."""
     generation_id, attempts = new_id(), range(1, 6)
 
-    async def attempt(client: Client, number: int) -> str:
-        sending = ClientStreamCall(client.stub.Export, TIMEOUT)
+    async def attempt(client: ExportClient, number: int) -> str:
+        sending = ClientStreamCall(client.stub.Export, TIMEOUT_SECONDS)
         try:
-            for part in parts(generation_id, music(2, seed=number), attempt=number):
+            for part in build_requests(generation_id, music(2, seed=number), attempt=number):
                 await sending.write(part)
             return (await sending.finish()).file_sha256
         except grpc.aio.AioRpcError as error:
             return read_failure(error).reason
 
-    async with export_server(tmp_path) as (process, client):
+    async with run_export_process(tmp_path) as (process, client):
         landed = await asyncio.gather(*(attempt(client, number) for number in attempts))
         (name,) = (name for name in client.files() if name.startswith("outputs/"))
         assert sha256(tmp_path / name) == landed[-1]
         assert all(outcome == "ATTEMPT_SUPERSEDED" or len(outcome) == len(landed[-1]) for outcome in landed)
         process.kill()
-    async with serving(tmp_path) as client:
+    async with run_export_service(tmp_path) as client:
         assert client.files() == {name, f"spool/{generation_id}.5.pcm"}
         assert await attempt_heard(client, generation_id) == 5

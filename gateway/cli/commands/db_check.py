@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from export_service.formats.codecs import EXTENSIONS
-from export_service.library.filesystem import sha256_of
-from export_service.library.store import DAYS, OUTPUTS
+from export_service.library.filesystem import compute_sha256
+from export_service.library.store import DAY_GLOB, OUTPUTS
 from storage_service.db.database import Database
 from storage_service.maintenance.backup import still
 from storage_service.maintenance.integrity import CompletedFile, Finding, completed_files, is_completed, known_ids, walk
@@ -49,7 +49,7 @@ def _problem(file: CompletedFile, data_dir: Path, read_files: bool) -> str | Non
         size_bytes = path.stat().st_size
         if file.size_bytes is not None and size_bytes != file.size_bytes:
             return f"its file {file.path} has {size_bytes} bytes, not {file.size_bytes}"
-        if read_files and file.sha256 is not None and sha256_of(path) != file.sha256:
+        if read_files and file.sha256 is not None and compute_sha256(path) != file.sha256:
             return f"its file {file.path} has changed since it landed"
     except FileNotFoundError:
         return f"its file {file.path} is missing"
@@ -60,7 +60,7 @@ def _problem(file: CompletedFile, data_dir: Path, read_files: bool) -> str | Non
 
 def _strays(database: Database, data_dir: Path) -> Iterator[Finding]:
     """Files without a row."""
-    files = (file for file in (data_dir / OUTPUTS).glob(f"{DAYS}/*") if file.suffix in EXTENSIONS)
+    files = (file for file in (data_dir / OUTPUTS).glob(f"{DAY_GLOB}/*") if file.suffix in EXTENSIONS)
     while some := list(islice(files, FILES_AT_ONCE)):
         known = known_ids(database, [file.stem for file in some])
         for file in some:

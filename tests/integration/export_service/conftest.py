@@ -1,4 +1,4 @@
-"""What tests of whole services have in common."""
+"""An export service and its client for each test."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.export_client import Client, serving
+from tests.support.export_client import ExportClient, run_export_service
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    """An export service on a data directory of its own, and its client."""
-    async with serving(tmp_path) as client:
+async def client(tmp_path: Path) -> AsyncIterator[ExportClient]:
+    """A client of an export service with a data directory of its own."""
+    async with run_export_service(tmp_path) as client:
         yield client

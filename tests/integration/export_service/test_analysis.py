@@ -1,4 +1,4 @@
-"""Tempo, key and dynamics in what an export answers, and in what is stored of a generation, over real gRPC."""
+"""Tempo, key and dynamics in the response of an export."""
 
 from __future__ import annotations
 
@@ -6,75 +6,75 @@ import numpy as np
 import pytest
 
 from dgx_music.export.v1 import export_pb2
-from tests.support.export_client import RATE, TIMEOUT, Client, new_id, parts, refused
+from tests.support.export_client import RATE_HZ, TIMEOUT_SECONDS, ExportClient, build_requests, new_id, raises_rpc_error
 from tests.support.sketch_clips import Clip
 
 DRUM_AND_BASS = Clip("drum and bass at 174 BPM in F minor", "drum and bass", 174.0, "F minor", 3)
 
 
-async def export(client: Client, samples: np.ndarray, tempo_hint_bpm: float = 0.0) -> export_pb2.ExportResponse:
-    """Without tags: what comes back was heard."""
-    requests = parts(new_id(), samples, tags=None)
+async def export(client: ExportClient, samples: np.ndarray, tempo_hint_bpm: float = 0.0) -> export_pb2.ExportResponse:
+    """Exports without tags, so that tempo and key can only come from the analysis."""
+    requests = build_requests(new_id(), samples, tags=None)
     requests[0].header.tempo_hint_bpm = tempo_hint_bpm
     return await client.send(requests)
 
 
-async def test_an_export_tells_tempo_and_key(client):
+async def test_export_reports_tempo_and_key(client):
     samples = DRUM_AND_BASS.samples(12.0)
-    heard = await export(client, samples)
-    assert {round(heard.tempo.bpm), round(heard.tempo.alternative_bpm)} == {87, 174}
-    assert heard.key.name == "F minor"
-    assert 0.1 < heard.tempo.confidence <= 1
-    assert 0.65 < heard.key.confidence <= 1
+    analysed = await export(client, samples)
+    assert {round(analysed.tempo.bpm), round(analysed.tempo.alternative_bpm)} == {87, 174}
+    assert analysed.key.name == "F minor"
+    assert 0.1 < analysed.tempo.confidence <= 1
+    assert 0.65 < analysed.key.confidence <= 1
 
     hinted = await export(client, samples, tempo_hint_bpm=170)
     assert hinted.tempo.bpm == pytest.approx(174, rel=0.005)
-    assert hinted.key == heard.key
+    assert hinted.key == analysed.key
 
 
-async def test_a_file_of_another_rate_is_heard_the_same(client):
+async def test_analysis_is_independent_of_output_rate(client):
     samples = DRUM_AND_BASS.samples(6.0)
-    as_it_is = await export(client, samples)
-    requests = parts(new_id(), samples)
+    unconverted = await export(client, samples)
+    requests = build_requests(new_id(), samples)
     requests[0].header.output.sample_rate_hz, requests[0].header.output.channels = 44_100, 1
     converted = await client.send(requests)
-    assert (converted.tempo, converted.key) == (as_it_is.tempo, as_it_is.key)
+    assert (converted.tempo, converted.key) == (unconverted.tempo, unconverted.key)
 
 
-async def test_what_is_too_short_or_has_neither_says_neither(client):
-    noise = 0.1 * np.random.default_rng(1).standard_normal((6 * RATE, 2))
-    for samples in (DRUM_AND_BASS.samples(4.9), noise.astype(np.float32), np.zeros((6 * RATE, 1), dtype=np.float32)):
-        answer = await export(client, samples)
-        assert not answer.HasField("tempo")
-        assert not answer.HasField("key")
+async def test_short_or_toneless_audio_has_no_tempo_and_key(client):
+    noise = 0.1 * np.random.default_rng(1).standard_normal((6 * RATE_HZ, 2))
+    for samples in (DRUM_AND_BASS.samples(4.9), noise.astype(np.float32), np.zeros((6 * RATE_HZ, 1), dtype=np.float32)):
+        response = await export(client, samples)
+        assert not response.HasField("tempo")
+        assert not response.HasField("key")
 
 
-async def test_a_render_has_neither(client):
+async def test_render_has_no_tempo_and_key(client):
     generation_id = new_id()
     await client.export(generation_id, DRUM_AND_BASS.samples(6.0))
-    render = await client.stub.Render(export_pb2.RenderRequest(generation_id=generation_id), timeout=TIMEOUT)
+    render = await client.stub.Render(export_pb2.RenderRequest(generation_id=generation_id), timeout=TIMEOUT_SECONDS)
     assert not render.file.HasField("tempo")
     assert not render.file.HasField("key")
 
 
 @pytest.mark.parametrize("bpm", [-1.0, float("nan"), 1000.5])
-async def test_a_hint_that_is_no_tempo_is_refused(client, bpm):
-    requests = parts(new_id(), np.zeros((RATE, 1), dtype=np.float32))
+async def test_invalid_tempo_hint_is_rejected(client, bpm):
+    requests = build_requests(new_id(), np.zeros((RATE_HZ, 1), dtype=np.float32))
     requests[0].header.tempo_hint_bpm = bpm
-    async with refused("INVALID_ARGUMENT", field="header.tempo_hint_bpm"):
+    async with raises_rpc_error("INVALID_ARGUMENT", field="header.tempo_hint_bpm"):
         await client.send(requests[:1], close=False)
 
 
-async def test_root_mean_square_and_dynamic_range_are_those_of_source_and_file(client):
-    time = np.arange(8 * RATE) / RATE
+async def test_rms_and_peak_to_loudness_of_source_and_file(client):
+    time = np.arange(8 * RATE_HZ) / RATE_HZ
     sine = (0.5 * np.sin(2 * np.pi * 997 * time)).astype(np.float32)
-    answer = await export(client, np.stack([sine, sine], axis=1))
-    assert answer.source.rms_dbfs == pytest.approx(20 * np.log10(0.5) - 3.01, abs=0.01)
-    assert answer.file.rms_dbfs == pytest.approx(answer.source.rms_dbfs + answer.normalization.gain_db, abs=0.01)
-    # A sine on both channels is as loud as its peak (BS.1770-5: 0 LKFS at full scale and 997 Hz).
-    assert answer.source.peak_to_loudness_lu == pytest.approx(0.0, abs=0.1)
-    assert answer.file.peak_to_loudness_lu == pytest.approx(0.0, abs=0.1)
+    response = await export(client, np.stack([sine, sine], axis=1))
+    assert response.source.rms_dbfs == pytest.approx(20 * np.log10(0.5) - 3.01, abs=0.01)
+    assert response.file.rms_dbfs == pytest.approx(response.source.rms_dbfs + response.normalization.gain_db, abs=0.01)
+    # A sine on both channels has a loudness equal to its peak (BS.1770-5: 0 LKFS at full scale and 997 Hz).
+    assert response.source.peak_to_loudness_lu == pytest.approx(0.0, abs=0.1)
+    assert response.file.peak_to_loudness_lu == pytest.approx(0.0, abs=0.1)
 
-    silence = await export(client, np.zeros((RATE, 2), dtype=np.float32))
+    silence = await export(client, np.zeros((RATE_HZ, 2), dtype=np.float32))
     assert not silence.source.HasField("rms_dbfs")
     assert not silence.source.HasField("peak_to_loudness_lu")

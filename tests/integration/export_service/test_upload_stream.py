@@ -1,4 +1,4 @@
-"""The stream of an export: what does not add up is refused, and leaves nothing."""
+"""Invalid and inconsistent export streams, which leave no files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
 from dgx_music.pcm import PcmWriter
-from tests.support.export_client import Request, header, music, new_id, parts, refused
+from tests.support.export_client import Request, build_header, build_requests, music, new_id, raises_rpc_error
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,16 @@ from tests.support.export_client import Request, header, music, new_id, parts, r
         ({"tags": export_pb2.Tags(bpm=float("nan"))}, "header.tags.bpm"),
     ],
 )
-async def test_a_header_that_can_not_be(client, changes, field):
-    sent = header(changes.pop("generation_id", new_id()), music(0.1), **changes)
-    async with refused("INVALID_ARGUMENT", field=field):
+async def test_invalid_header_is_rejected(client, changes, field):
+    sent = build_header(changes.pop("generation_id", new_id()), music(0.1), **changes)
+    async with raises_rpc_error("INVALID_ARGUMENT", field=field):
         await client.send([sent], close=False)
     assert client.files() == set()
 
 
-def damaged(case: str, generation_id: str) -> tuple[list[Request], bool]:
-    """What is sent, and whether the stream is then closed."""
-    good = parts(generation_id, music(2))
+def build_damaged(case: str, generation_id: str) -> tuple[list[Request], bool]:
+    """Returns the requests to send, and whether to close the stream after them."""
+    good = build_requests(generation_id, music(2))
     match case:
         case "gap":
             return [*good[:2], good[3]], False
@@ -83,20 +83,20 @@ def damaged(case: str, generation_id: str) -> tuple[list[Request], bool]:
         ("more than expected", "FRAMES_UNEXPECTED"),
     ],
 )
-async def test_what_does_not_add_up_leaves_nothing(client, case, reason):
+async def test_inconsistent_stream_is_rejected_and_leaves_no_files(client, case, reason):
     generation_id = new_id()
-    async with refused("DATA_LOSS", reason):
-        await client.send(*damaged(case, generation_id))
+    async with raises_rpc_error("DATA_LOSS", reason):
+        await client.send(*build_damaged(case, generation_id))
     assert client.files() == set()
-    await client.export(generation_id, music(0.5))  # The same attempt may be made again.
+    await client.export(generation_id, music(0.5))  # The same attempt can be repeated.
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-async def test_what_is_no_number_is_named(client, bad):
+async def test_error_names_sample_that_is_not_finite(client, bad):
     samples = music(3)
     samples[70_001, 1] = bad
-    async with refused("INVALID_ARGUMENT", field="chunk.pcm", says="frame 70001, channel 1"):
-        await client.send(parts(new_id(), samples)[: 2 + 70_001 // 8192], close=False)
+    async with raises_rpc_error("INVALID_ARGUMENT", field="chunk.pcm", match="frame 70001, channel 1"):
+        await client.send(build_requests(new_id(), samples)[: 2 + 70_001 // 8192], close=False)
     assert client.files() == set()
 
 
@@ -111,22 +111,22 @@ async def test_what_is_no_number_is_named(client, bad):
     ],
     ids=["no header", "nothing", "two headers", "an empty part", "no samples"],
 )
-async def test_parts_out_of_place(client, requests, field, close):
-    good = parts(new_id(), music(0.2), expected=0)
-    async with refused("INVALID_ARGUMENT", field=field):
+async def test_misplaced_part_is_rejected(client, requests, field, close):
+    good = build_requests(new_id(), music(0.2), expected=0)
+    async with raises_rpc_error("INVALID_ARGUMENT", field=field):
         await client.send(requests(good), close)
     assert client.files() == set()
 
 
-async def test_a_caller_that_goes_away_leaves_nothing(client):
+async def test_cancelled_export_leaves_no_files(client):
     generation_id, samples = new_id(), music(2)
     upload = client.upload()
-    good = parts(generation_id, samples)
+    good = build_requests(generation_id, samples)
     await upload.send(*good[:3])
-    heard = await client.listen(generation_id, wait_seconds=5)
-    await heard.until(8192)
+    listener = await client.listen(generation_id, wait_seconds=5)
+    await listener.read_until(8192)
     upload.call.cancel()
-    async with refused("ABORTED", "ATTEMPT_BROKE_OFF"):
-        await heard.rest()
-    await client.export(generation_id, samples)  # Comes after the cleaning up.
+    async with raises_rpc_error("ABORTED", "ATTEMPT_BROKE_OFF"):
+        await listener.read_rest()
+    await client.export(generation_id, samples)  # Waits for the cleanup.
     assert len(client.files()) == 2

@@ -1,4 +1,4 @@
-"""Signals, and a meter that nobody here wrote."""
+"""Test signals, and independent meters to compare with."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Samples = npt.NDArray[np.float32]
 
 
 def tones(rate: int, parts: Iterable[tuple[float, float]], channels: int = 2) -> Samples:
-    """A 1 kHz sine, in phase on all channels: (seconds, peak dBFS) one after the other, [frames, channels]."""
+    """Returns [frames, channels]: a 1 kHz sine, in phase on all channels, in consecutive (seconds, peak dBFS) parts."""
     levels = np.concatenate([np.full(round(seconds * rate), 10 ** (dbfs / 20)) for seconds, dbfs in parts])
     wave = levels * np.sin(2 * np.pi * 1000 * np.arange(len(levels)) / rate)
     return np.repeat(wave[:, None], channels, axis=1).astype(np.float32)
 
 
 def music(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Samples:
-    """Chords that swell, and bursts of noise at 120 BPM: wide band, with a range and peaks."""
+    """Returns chords of varying loudness with noise bursts at 120 BPM: wide-band, with dynamics and peaks."""
     random = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     chord = sum(np.sin(2 * np.pi * f * time) for f in (110.0, 220.0, 277.2, 329.6)) * 0.05 * (1.1 + np.sin(time * 0.7))
@@ -31,7 +31,7 @@ def music(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Sample
 
 
 def spiky(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Samples:
-    """Music, and single loud samples and pairs of them."""
+    """Returns music with single loud samples and pairs of them."""
     random = np.random.default_rng(seed)
     samples = music(rate, seconds, channels, seed)
     for start in random.integers(0, len(samples) - 1, round(seconds * 4)):
@@ -40,12 +40,12 @@ def spiky(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Sample
 
 
 def noise(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Samples:
-    """White, up to half the sample rate."""
+    """Returns white noise."""
     return (np.random.default_rng(seed).standard_normal((round(seconds * rate), channels)) * 0.1).astype(np.float32)
 
 
 def of_plr(plr: float, rate: int, seconds: float, channels: int = 2, seed: int = 1, every: float = 1.0) -> Samples:
-    """A drum `every` so many seconds and chords, the true peak `plr` dB over the loudness as libebur128 has them."""
+    """Returns chords and a drum hit every `every` seconds, whose peak-to-loudness ratio by libebur128 is `plr` dB."""
     random = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     chord = sum(np.sin(2 * np.pi * f * time) for f in (110.0, 220.0, 277.2, 329.6)) * 0.05
@@ -63,7 +63,7 @@ def of_plr(plr: float, rate: int, seconds: float, channels: int = 2, seed: int =
 
 
 def in_chunks(samples: Samples, sizes: Iterable[int]) -> Iterable[Samples]:
-    """The samples cut into pieces of the sizes given, over and over."""
+    """Yields the samples in chunks of the given sizes, which repeat."""
     start, sizes = 0, list(sizes)
     while start < len(samples):
         for size in sizes:
@@ -113,7 +113,7 @@ def libebur128() -> Callable[[Samples, int], ReferenceFigures]:
 
 @pytest.fixture(scope="session")
 def soxr_true_peak() -> Callable[[Samples, int], float]:
-    """dBTP by soxr's best filter, 16 times oversampled."""
+    """Measures the true peak in dBTP with soxr's best filter, oversampled 16 times."""
 
     def measure(samples: Samples, rate: int) -> float:
         oversampled = soxr.resample(samples.astype(np.float64), rate, 16 * rate, quality="VHQ")

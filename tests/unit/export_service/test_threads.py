@@ -1,4 +1,4 @@
-"""Blocking work whose caller goes away."""
+"""Blocking work whose caller is cancelled."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import BinaryIO
 
 import pytest
 
-from export_service.threads import on_thread
+from export_service.threads import run_in_thread
 
 
-class Held:
-    """Work that goes on when it is told to."""
+class BlockedOpen:
+    """Opens a file, but not before `proceed` is set."""
 
     def __init__(self) -> None:
-        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.started, self.proceed = threading.Event(), threading.Event()
         self.file: BinaryIO | None = None
 
     def open(self, path: Path) -> BinaryIO:
-        self.begun.set()
-        assert self.go_on.wait(60)
+        self.started.set()
+        assert self.proceed.wait(60)
         self.file = path.open("rb")
         return self.file
 
 
-async def cancelled_meanwhile(held: Held, path: Path) -> None:
-    task = asyncio.create_task(on_thread(held.open, path))
-    assert await asyncio.to_thread(held.begun.wait, 60)
+async def cancel_during(blocked: BlockedOpen, path: Path) -> None:
+    task = asyncio.create_task(run_in_thread(blocked.open, path))
+    assert await asyncio.to_thread(blocked.started.wait, 60)
     task.cancel()
-    await asyncio.sleep(0)  # It has been told.
-    assert not task.done(), "it waits for the end of the work"
-    held.go_on.set()
+    await asyncio.sleep(0)  # Delivers the cancellation.
+    assert not task.done(), "it must wait for the work to end"
+    blocked.proceed.set()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_a_file_that_was_opened_for_nobody_is_closed(tmp_path):
-    path, held = tmp_path / "a", Held()
+async def test_cancelled_call_closes_opened_file(tmp_path):
+    path, blocked = tmp_path / "a", BlockedOpen()
     path.touch()
-    await cancelled_meanwhile(held, path)
-    assert held.file is not None
-    assert held.file.closed
+    await cancel_during(blocked, path)
+    assert blocked.file is not None
+    assert blocked.file.closed
 
 
-async def test_an_error_that_nobody_hears_does_not_take_the_cancellation_s_place(tmp_path):
-    await cancelled_meanwhile(Held(), tmp_path / "none")
+async def test_cancelled_call_raises_cancelled_error_despite_failure(tmp_path):
+    await cancel_during(BlockedOpen(), tmp_path / "missing")

@@ -1,42 +1,45 @@
-"""Which files a cleanup policy chooses."""
+"""Selection of files by a cleanup policy."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from export_service.library.cleanup import Policy, Reason, choose
-from export_service.library.inventory import Kind, LibraryFile
+from export_service.library.cleanup import CleanupPolicy, CleanupReason, select_files
+from export_service.library.inventory import FileKind, LibraryFile
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
 
-def file(days: float, size_bytes: int = 10, kind: Kind = Kind.OUTPUT) -> LibraryFile:
+def file(days: float, size_bytes: int = 10, kind: FileKind = FileKind.OUTPUT) -> LibraryFile:
+    """Returns a file that is this many days old, with the age in its name."""
     return LibraryFile(kind, Path(f"{kind}-{days}.wav"), size_bytes, NOW - timedelta(days=days))
 
 
-def chosen(files: list[LibraryFile], policy: Policy, orphans: tuple[LibraryFile, ...] = ()) -> dict[str, Reason]:
-    return {one.path.name: reason for one, reason in choose(files, policy, orphans, NOW)}
+def selected(
+    files: list[LibraryFile], policy: CleanupPolicy, orphans: tuple[LibraryFile, ...] = ()
+) -> dict[str, CleanupReason]:
+    return {file.path.name: reason for file, reason in select_files(files, policy, orphans, NOW)}
 
 
-def test_nothing_goes_without_a_policy():
-    assert chosen([file(1), file(1000)], Policy(), orphans=(file(1),)) == {}
+def test_empty_policy_selects_nothing():
+    assert selected([file(1), file(1000)], CleanupPolicy(), orphans=(file(1),)) == {}
 
 
-def test_the_oldest_goes_first_and_what_is_just_as_old_as_said_stays():
-    found = chosen([file(31), file(30), file(99), file(1)], Policy(older_than=timedelta(days=30)))
-    assert list(found.items()) == [("outputs-99.wav", Reason.AGE), ("outputs-31.wav", Reason.AGE)]
+def test_age_limit_selects_strictly_older_files_oldest_first():
+    found = selected([file(31), file(30), file(99), file(1)], CleanupPolicy(older_than=timedelta(days=30)))
+    assert list(found.items()) == [("outputs-99.wav", CleanupReason.AGE), ("outputs-31.wav", CleanupReason.AGE)]
 
 
-def test_what_is_older_than_the_first_that_does_not_fit_goes_however_small():
+def test_size_limit_selects_all_files_older_than_first_that_does_not_fit():
     files = [file(1, 50), file(2, 60), file(3, 1)]
-    assert list(chosen(files, Policy(keep_newest_bytes=100))) == ["outputs-3.wav", "outputs-2.wav"]
-    assert chosen(files, Policy(keep_newest_bytes=111)) == {}
-    assert list(chosen(files, Policy(keep_newest_bytes=110))) == ["outputs-3.wav"]
+    assert list(selected(files, CleanupPolicy(keep_newest_bytes=100))) == ["outputs-3.wav", "outputs-2.wav"]
+    assert selected(files, CleanupPolicy(keep_newest_bytes=111)) == {}
+    assert list(selected(files, CleanupPolicy(keep_newest_bytes=110))) == ["outputs-3.wav"]
 
 
-def test_what_goes_anyway_takes_no_room():
-    orphan = file(0, 1000, Kind.RENDER)
-    policy = Policy(older_than=timedelta(days=30), keep_newest_bytes=100, orphans=True)
-    found = chosen([file(40, 5), file(1, 100), orphan], policy, orphans=(orphan,))
-    assert found == {"outputs-40.wav": Reason.AGE, "renders-0.wav": Reason.ORPHAN}
+def test_files_selected_by_another_rule_do_not_count_towards_size_limit():
+    orphan = file(0, 1000, FileKind.RENDER)
+    policy = CleanupPolicy(older_than=timedelta(days=30), keep_newest_bytes=100, orphans=True)
+    found = selected([file(40, 5), file(1, 100), orphan], policy, orphans=(orphan,))
+    assert found == {"outputs-40.wav": CleanupReason.AGE, "renders-0.wav": CleanupReason.ORPHAN}

@@ -5,35 +5,35 @@ from __future__ import annotations
 import pytest
 
 from dgx_music.errors import FailedPrecondition, NotFound
-from export_service.library.file_locks import Usage
+from export_service.library.file_locks import FileLocks
 
 ID, RENDER = "123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174001"
 
 
-def test_who_reads_is_not_disturbed():
-    usage = Usage()
-    with usage.reading(ID, RENDER), usage.reading(ID, RENDER):
+def test_delete_lock_fails_while_file_is_read():
+    locks = FileLocks()
+    with locks.read_lock(ID, RENDER), locks.read_lock(ID, RENDER):
         for render_id in (RENDER, ""):
-            with pytest.raises(FailedPrecondition, match="is being read"), usage.taking_away(ID, render_id):
+            with pytest.raises(FailedPrecondition, match="is being read"), locks.delete_lock(ID, render_id):
                 pass
-        with usage.taking_away(ID, "another"), usage.taking_away("another", ""):
+        with locks.delete_lock(ID, "another"), locks.delete_lock("another", ""):
             pass
-    with usage.taking_away(ID, RENDER):
+    with locks.delete_lock(ID, RENDER):
         pass
-    with usage.reading(ID), usage.taking_away(ID, RENDER):
+    with locks.read_lock(ID), locks.delete_lock(ID, RENDER):
         pass
 
 
-def test_who_comes_while_it_is_taken_away_finds_nothing():
-    usage = Usage()
-    with usage.taking_away(ID):
+def test_read_lock_fails_while_file_is_deleted():
+    locks = FileLocks()
+    with locks.delete_lock(ID):
         for render_id in ("", RENDER):
-            with pytest.raises(NotFound, match="is being deleted"), usage.reading(ID, render_id):
+            with pytest.raises(NotFound, match="is being deleted"), locks.read_lock(ID, render_id):
                 pass
-    with usage.taking_away(ID, RENDER):
-        with usage.reading(ID):
+    with locks.delete_lock(ID, RENDER):
+        with locks.read_lock(ID):
             pass
-        with pytest.raises(NotFound), usage.reading(ID, RENDER):
+        with pytest.raises(NotFound), locks.read_lock(ID, RENDER):
             pass
-    with usage.reading(ID, RENDER):
+    with locks.read_lock(ID, RENDER):
         pass

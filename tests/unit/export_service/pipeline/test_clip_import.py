@@ -1,4 +1,4 @@
-"""An import that breaks off while its clip lands."""
+"""Clip imports that are cancelled while the clip is being committed."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from export_service.library.store import CLIPS, Library
 from export_service.pipeline.clip_import import ClipImport, ClipLimits
 
 
-class HeldLibrary(Library):
-    """Stops before or after a clip has landed, until it is let go on."""
+class BlockedLibrary(Library):
+    """Blocks before or after a commit until `proceed` is set."""
 
     def __init__(self, data_dir, moment):
         super().__init__(data_dir, CLIPS)
         self._moment = moment
-        self.reached, self.go_on = threading.Event(), threading.Event()
+        self.reached, self.proceed = threading.Event(), threading.Event()
 
-    def land(self, part, generation_id, extension, permit):
+    def commit(self, staged, generation_id, extension, check_permitted):
         if self._moment == "before":
-            self._hold()
-        path = super().land(part, generation_id, extension, permit)
+            self._block()
+        path = super().commit(staged, generation_id, extension, check_permitted)
         if self._moment == "after":
-            self._hold()
+            self._block()
         return path
 
-    def _hold(self):
+    def _block(self):
         self.reached.set()
-        assert self.go_on.wait(60)
+        assert self.proceed.wait(60)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_nobody_heard_its_id_so_nothing_is_left(tmp_path, moment):
+async def test_close_of_cancelled_commit_removes_clip(tmp_path, moment):
     source = tmp_path / "source.wav"
     soundfile.write(source, np.zeros(8_000), 8_000)
-    library = HeldLibrary(tmp_path / "data", moment)
+    library = BlockedLibrary(tmp_path / "data", moment)
     library.open()
-    clip = ClipImport(library, ClipLimits(1 << 20, 10.0))
-    await clip.write(source.read_bytes())
-    landing = asyncio.create_task(clip.land())
+    clip_import = ClipImport(library, ClipLimits(1 << 20, 10.0))
+    await clip_import.write(source.read_bytes())
+    committing = asyncio.create_task(clip_import.commit())
     assert await asyncio.to_thread(library.reached.wait, 60)
-    landing.cancel()
+    committing.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await landing
-    closing = asyncio.create_task(clip.close())
-    await asyncio.sleep(0)  # It has begun.
-    library.go_on.set()
+        await committing
+    closing = asyncio.create_task(clip_import.close())
+    await asyncio.sleep(0)  # Lets it start.
+    library.proceed.set()
     await closing
     assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == []

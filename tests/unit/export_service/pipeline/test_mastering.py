@@ -1,4 +1,4 @@
-"""The level of a file: what is asked for, and what an encoder makes of it."""
+"""Loudness of mastered files: the target, and the peaks after lossy encoding."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from export_service.dsp.measurement import Measurement
 from export_service.dsp.normalization import Aim
 from export_service.formats.writer import AudioFile
 from export_service.pipeline import mastering
-from export_service.pipeline.mastering import aim_for, finish
+from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
 
 DEFAULT = Aim(-16.0, -1.0)
-RATE = 48_000
+RATE_HZ = 48_000
 
 
-def finished(path, samples, format_, aim):
-    measurement = Measurement(RATE, 2, path.parent)
+def master(path, samples, format_, target):
+    measurement = Measurement(RATE_HZ, 2, path.parent)
     measurement.feed(samples)
     try:
-        audio = AudioFile(format_, RATE, 2, len(samples), None, 1)
-        return finish(path, audio, measurement, aim, lambda: iter([samples]))
+        audio = AudioFile(format_, RATE_HZ, 2, len(samples), None, 1)
+        return master_to_file(path, audio, measurement, target, lambda: iter([samples]))
     finally:
         measurement.close()
 
@@ -41,15 +41,15 @@ def finished(path, samples, format_, aim):
         ({"profile": LoudnessProfile.NONE, "format": FileFormat.WAV_FLOAT}, Aim(None, None)),
     ],
 )
-def test_where_the_options_bring_the_level(options, expected):
-    assert aim_for(OutputOptions(**options), DEFAULT) == expected
+def test_resolve_loudness_target(options, expected):
+    assert resolve_loudness_target(OutputOptions(**options), DEFAULT) == expected
 
 
 @pytest.mark.parametrize("format_", [FileFormat.MP3, FileFormat.OGG_VORBIS, FileFormat.OGG_OPUS])
-def test_what_comes_out_of_a_decoder_stays_under_the_ceiling(tmp_path, signals, libebur128, format_):
-    result = finished(tmp_path / "a", signals.music(RATE, 4), format_, Aim(-14.0, -1.0))
+def test_lossy_file_stays_under_ceiling_after_decoding(tmp_path, signals, libebur128, format_):
+    result = master(tmp_path / "a", signals.music(RATE_HZ, 4), format_, Aim(-14.0, -1.0))
     samples, _ = soundfile.read(tmp_path / "a", dtype="float32")
-    reference = libebur128(samples, RATE)
+    reference = libebur128(samples, RATE_HZ)
     assert result.file.peak_db <= -1.0
     assert result.file.loudness.integrated_lufs == pytest.approx(-14.0, abs=0.3)
     assert reference.true_peak_dbtp <= -0.9
@@ -57,24 +57,24 @@ def test_what_comes_out_of_a_decoder_stays_under_the_ceiling(tmp_path, signals, 
     assert result.normalization.aim == Aim(-14.0, -1.0)
 
 
-def test_an_encoder_that_passes_the_ceiling_gets_a_lower_one(tmp_path, signals, monkeypatch):
-    samples = signals.music(RATE, 4)
-    aim = Aim(-14.0, -1.0)
-    result = finished(tmp_path / "a", samples, FileFormat.MP3, aim)
-    monkeypatch.setattr(mastering, "ENCODINGS_AT_MOST", 1)
-    once = finished(tmp_path / "b", samples, FileFormat.MP3, aim)
-    assert once.file.peak_db > -1.0, "no case in point"
+def test_file_over_ceiling_is_encoded_again(tmp_path, signals, monkeypatch):
+    samples = signals.music(RATE_HZ, 4)
+    target = Aim(-14.0, -1.0)
+    result = master(tmp_path / "a", samples, FileFormat.MP3, target)
+    monkeypatch.setattr(mastering, "MAX_ENCODINGS", 1)
+    once = master(tmp_path / "b", samples, FileFormat.MP3, target)
+    assert once.file.peak_db > -1.0, "this case must need a second encoding"
     assert result.file.peak_db <= -1.0
 
 
-def test_room_for_an_encoder_costs_no_loudness_while_the_limiter_can_take_off_more(tmp_path, signals):
-    result = finished(tmp_path / "a", signals.music(RATE, 4, seed=7), FileFormat.MP3, Aim(-14.0, -1.0))
+def test_encoding_again_costs_no_loudness_below_maximum_reduction(tmp_path, signals):
+    result = master(tmp_path / "a", signals.music(RATE_HZ, 4, seed=7), FileFormat.MP3, Aim(-14.0, -1.0))
     assert result.file.peak_db <= -1.0
     assert result.normalization.shortfall_lu == 0 or result.normalization.largest_reduction_db > 5.9
 
 
 @pytest.mark.parametrize("format_", FileFormat)
 def test_digital_silence_in_every_format(tmp_path, format_):
-    result = finished(tmp_path / "a", np.zeros((RATE, 2), np.float32), format_, DEFAULT)
+    result = master(tmp_path / "a", np.zeros((RATE_HZ, 2), np.float32), format_, DEFAULT)
     assert result.source.true_peak_dbtp is None
-    assert result.frames == soundfile.info(tmp_path / "a").frames == RATE
+    assert result.frames == soundfile.info(tmp_path / "a").frames == RATE_HZ

@@ -1,4 +1,4 @@
-"""Renders beside files that are deleted or made anew meanwhile, and a service that goes down."""
+"""Renders of files that are deleted or replaced meanwhile, and during a shutdown."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from export_service.pipeline.renderer import Renderer
 from service_runtime.audio.output_options import FileFormat, OutputOptions
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
-AS_IT_IS = Aim(None, -1.0)
+KEEP_LEVEL = Aim(None, -1.0)
 FLAC = OutputOptions(FileFormat.FLAC_24)
 
 
-def land(library, samples, attempt=1):
-    part = library.part(ID, attempt)
-    AudioFile(FileFormat.WAV_PCM_24, 32_000, 2, len(samples), None, 0).write(part, [samples], 0.0)
-    return library.land(part, ID, ".wav", lambda: None)
+def commit(library, samples, attempt=1):
+    staged = library.staging_path(ID, attempt)
+    AudioFile(FileFormat.WAV_PCM_24, 32_000, 2, len(samples), None, 0).write(staged, [samples], 0.0)
+    return library.commit(staged, ID, ".wav", lambda: None)
 
 
-class ThatMeanwhile(Library):
-    """A library in which something happens right before a render lands."""
+class HookedLibrary(Library):
+    """Calls a hook right before a render is committed."""
 
-    def unchanged(self, generation_id, source):
-        self.meanwhile()
-        return super().unchanged(generation_id, source)
+    def lock_unchanged(self, generation_id, source):
+        self.before_commit()
+        return super().lock_unchanged(generation_id, source)
 
 
 @pytest.fixture
 def library(tmp_path):
-    library = ThatMeanwhile(tmp_path)
-    library.meanwhile = lambda: None
+    library = HookedLibrary(tmp_path)
+    library.before_commit = lambda: None
     library.open()
     return library
 
@@ -52,61 +52,63 @@ def files(tmp_path):
     return {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
 
 
-async def test_a_file_that_is_deleted_while_it_is_rendered(library, renderer, signals, tmp_path):
-    land(library, signals.music(32_000, 1))
-    library.meanwhile = lambda: library.delete(ID)
-    with pytest.raises(NotFound, match="deleted or made anew meanwhile"):
-        await renderer.render(ID, FLAC, AS_IT_IS)
+async def test_render_of_file_deleted_before_commit_fails(library, renderer, signals, tmp_path):
+    commit(library, signals.music(32_000, 1))
+    library.before_commit = lambda: library.delete(ID)
+    with pytest.raises(NotFound, match="deleted or replaced in the meantime"):
+        await renderer.render(ID, FLAC, KEEP_LEVEL)
     assert files(tmp_path) == set()
 
 
-async def test_a_file_that_is_made_anew_while_it_is_rendered(library, renderer, signals, tmp_path):
-    land(library, signals.music(32_000, 1))
-    library.meanwhile = lambda: land(library, signals.music(32_000, 1, seed=2), attempt=2)
-    with pytest.raises(NotFound, match="deleted or made anew meanwhile"):
-        await renderer.render(ID, FLAC, AS_IT_IS)
+async def test_render_of_file_replaced_before_commit_fails(library, renderer, signals, tmp_path):
+    commit(library, signals.music(32_000, 1))
+    library.before_commit = lambda: commit(library, signals.music(32_000, 1, seed=2), attempt=2)
+    with pytest.raises(NotFound, match="deleted or replaced in the meantime"):
+        await renderer.render(ID, FLAC, KEEP_LEVEL)
     assert files(tmp_path) == {"outputs"}
 
 
-@pytest.mark.parametrize("anew", [False, True])
-async def test_a_file_that_is_gone_when_it_is_read_once_more(library, renderer, signals, tmp_path, monkeypatch, anew):
-    land(library, signals.music(32_000, 1))
+@pytest.mark.parametrize("replace", [False, True])
+async def test_render_of_file_changed_before_second_pass_fails(
+    library, renderer, signals, tmp_path, monkeypatch, replace
+):
+    commit(library, signals.music(32_000, 1))
 
-    def between(*arguments):
+    def change_file_and_master(*arguments):
         library.delete(ID)
-        if anew:
-            land(library, signals.music(32_000, 1, seed=2))
-        return mastering.finish(*arguments)
+        if replace:
+            commit(library, signals.music(32_000, 1, seed=2))
+        return mastering.master_to_file(*arguments)
 
-    monkeypatch.setattr("export_service.pipeline.renderer.finish", between)
-    with pytest.raises(NotFound, match="deleted or made anew meanwhile"):
-        await renderer.render(ID, FLAC, AS_IT_IS)
-    assert files(tmp_path) == ({"outputs"} if anew else set())
+    monkeypatch.setattr("export_service.pipeline.renderer.master_to_file", change_file_and_master)
+    with pytest.raises(NotFound, match="deleted or replaced in the meantime"):
+        await renderer.render(ID, FLAC, KEEP_LEVEL)
+    assert files(tmp_path) == ({"outputs"} if replace else set())
 
 
-async def test_a_render_goes_on_for_others_when_who_asked_first_goes_away(library, renderer, signals):
-    land(library, signals.music(32_000, 1))
-    loop, reached, goes_on = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+async def test_render_continues_for_second_caller_when_first_is_cancelled(library, renderer, signals):
+    commit(library, signals.music(32_000, 1))
+    loop, reached, proceed = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
-    def hold():
+    def block():
         loop.call_soon_threadsafe(reached.set)
-        asyncio.run_coroutine_threadsafe(goes_on.wait(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(proceed.wait(), loop).result(10)
 
-    library.meanwhile = hold
-    first = asyncio.create_task(renderer.render(ID, FLAC, AS_IT_IS))
+    library.before_commit = block
+    first = asyncio.create_task(renderer.render(ID, FLAC, KEEP_LEVEL))
     await reached.wait()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    second = asyncio.create_task(renderer.render(ID, FLAC, AS_IT_IS))
-    goes_on.set()
+    second = asyncio.create_task(renderer.render(ID, FLAC, KEEP_LEVEL))
+    proceed.set()
     assert (await second).path.is_file()
 
 
-async def test_a_service_that_goes_down_ends_its_renders(library, renderer, signals, tmp_path):
-    land(library, signals.music(32_000, 1))
+async def test_drain_aborts_renders(library, renderer, signals, tmp_path):
+    commit(library, signals.music(32_000, 1))
     renderer.drain()
     with pytest.raises(Unavailable) as raised:
-        await renderer.render(ID, FLAC, AS_IT_IS)
+        await renderer.render(ID, FLAC, KEEP_LEVEL)
     assert raised.value.reason == "DRAINING"
     assert files(tmp_path) == {"outputs"}

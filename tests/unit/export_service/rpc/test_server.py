@@ -1,4 +1,4 @@
-"""The export service as it is built and checked, without a server."""
+"""Building and checking the export service, without serving it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from export_service.rpc.server import build
 from tests.support.certificates import make_credentials
 
 
-async def test_health_tells_when_the_library_is_gone(tmp_path):
+async def test_check_fails_without_library_folder(tmp_path):
     service = build(ExportSettings(data_dir=tmp_path))
     await service.start()
     await service.check()
@@ -21,7 +21,7 @@ async def test_health_tells_when_the_library_is_gone(tmp_path):
     await service.stop()
 
 
-def test_a_certificate_that_can_not_sign_is_refused_at_the_start(tmp_path, monkeypatch):
+def test_build_rejects_certificate_that_can_not_sign(tmp_path, monkeypatch):
     made, other = make_credentials(tmp_path), make_credentials(tmp_path, name="other")
     monkeypatch.setenv("DGX_MUSIC_C2PA_CERTIFICATE", str(made.certificate))
     monkeypatch.setenv("DGX_MUSIC_C2PA_PRIVATE_KEY", str(other.private_key))

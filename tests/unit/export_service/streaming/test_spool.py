@@ -12,7 +12,7 @@ from export_service.streaming.spool import SpoolFolder
 ID = "123e4567-e89b-12d3-a456-426614174000"
 
 
-def test_spool_is_read_while_it_grows(tmp_path):
+def test_spool_is_readable_while_it_grows(tmp_path):
     folder = SpoolFolder(tmp_path / "spool")
     folder.open()
     spool = folder.spool(ID, 1)
@@ -24,9 +24,9 @@ def test_spool_is_read_while_it_grows(tmp_path):
         assert reader.read() == b"9abcdefg"
         assert [block.shape for block in spool.blocks(2)] == [(2, 2)]
         spool.finish()
-        (kept,) = folder.kept()
-        assert (kept.generation_id, kept.attempt, kept.bytes) == (ID, 1, 16)
-        assert kept.age_seconds < 60
+        (finished,) = folder.iter_finished()
+        assert (finished.generation_id, finished.attempt, finished.bytes) == (ID, 1, 16)
+        assert finished.age_seconds < 60
         spool.remove()
         reader.seek(0)
         assert len(reader.read()) == 16
@@ -34,7 +34,7 @@ def test_spool_is_read_while_it_grows(tmp_path):
         spool.open()
 
 
-def test_spool_opens_even_while_it_is_renamed(tmp_path):
+def test_open_during_finish_finds_spool(tmp_path):
     folder = SpoolFolder(tmp_path)
     folder.open()
     failures = []
@@ -59,10 +59,10 @@ def test_spool_opens_even_while_it_is_renamed(tmp_path):
     assert not failures
 
 
-def test_spool_folder_sweeps_what_broke_off_and_ignores_strangers(tmp_path):
+def test_open_folder_removes_incomplete_spools_and_ignores_other_files(tmp_path):
     folder = SpoolFolder(tmp_path)
     (tmp_path / f"{ID}.1.pcm.part").write_bytes(b"half")
-    (tmp_path / "notes.pcm").write_bytes(b"whose?")
+    (tmp_path / "notes.pcm").write_bytes(b"not a spool")
     folder.open()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.pcm"]
-    assert list(folder.kept()) == []
+    assert list(folder.iter_finished()) == []
