@@ -43,7 +43,8 @@ class AudioLevel(Enum):
 class LiveAudio:
     """Samples as generated, available while the export runs and for some time afterwards.
 
-    Each listener reads from the spool at its own pace, so a slow or stalled one delays nobody and takes no memory.
+    Each listener reads from the spool at its own pace, so a slow or stalled one delays neither
+    the export nor other listeners.
     """
 
     level = AudioLevel.LIVE

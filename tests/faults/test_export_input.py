@@ -1,5 +1,5 @@
-"""Fault 15: audio that has no loudness, or absurdly much of it, or is none. Every kind has its answer, from one server
-that goes on."""
+"""Fault 15: audio without a loudness, extremely loud audio, and data that is not audio. One server handles every kind
+and continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.export_servers import run_export_process
 
 Samples = npt.NDArray[np.float32]
 Check = Callable[[export_pb2.ExportResponse, Samples, Samples], None]
-"""Looks at the answer, what was sent, and what the file holds."""
+"""Checks the response, given the samples sent and those in the file."""
 STEP = 2**-23
 
 
@@ -35,7 +35,7 @@ async def client(tmp_path: Path) -> AsyncIterator[ExportClient]:
         yield client
 
 
-def is_left_alone(why: str) -> Check:
+def keeps_level(why: str) -> Check:
     def check(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
         assert response.normalization.mode == export_pb2.NORMALIZATION_MODE_NONE
         assert why in response.normalization.reason
@@ -45,21 +45,21 @@ def is_left_alone(why: str) -> Check:
     return check
 
 
-def is_turned_down(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+def is_normalized_down(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
     assert response.normalization.gain_db < 0
     assert response.file.integrated_lufs == pytest.approx(-16, abs=0.1)
     assert np.abs(file).max() <= 10 ** (-1 / 20)
 
 
-def is_under_the_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
-    """Too short for a loudness, but it would clip."""
+def is_reduced_to_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+    """The audio is too short for a loudness, but would clip."""
     assert "too short" in response.normalization.reason
     assert response.file.true_peak_dbtp == pytest.approx(-1, abs=0.01)
     assert np.abs(file).max() <= 10 ** (-1 / 20)
 
 
-def is_finite_under_the_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
-    """K-weighting takes DC for next to nothing: its beginning alone is heard, and a gain would have no end."""
+def is_finite_and_below_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+    """K-weighting removes DC except for its onset, so the loudness is nearly nothing and the gain must be limited."""
     assert np.isfinite(file).all()
     assert response.file.true_peak_dbtp <= -1
     assert np.abs(file).max() <= 10 ** (-1 / 20)
@@ -72,15 +72,15 @@ def constant(seconds: float, level: float) -> Samples:
 
 async def test_unusual_audio_is_exported(client: ExportClient) -> None:
     cases: dict[str, tuple[Samples, Check]] = {
-        "digital silence": (constant(2, 0.0), is_left_alone("too quiet")),
-        "next to silence": (music(2, level=1e-6), is_left_alone("too quiet")),
-        "100 ms": (music(0.1), is_left_alone("too short")),
-        "100 ms over full scale": (music(0.1, level=20), is_under_the_ceiling),
-        "over full scale": (music(2, level=20), is_turned_down),
-        "absurdly loud": (music(2, level=1e30), is_turned_down),
-        "DC": (constant(2, 0.5), is_finite_under_the_ceiling),
-        "DC over full scale": (constant(2, 1.5), is_finite_under_the_ceiling),
-        "one frame": (constant(1 / RATE_HZ, 0.5), is_left_alone("too short")),
+        "digital silence": (constant(2, 0.0), keeps_level("too quiet")),
+        "next to silence": (music(2, level=1e-6), keeps_level("too quiet")),
+        "100 ms": (music(0.1), keeps_level("too short")),
+        "100 ms over full scale": (music(0.1, level=20), is_reduced_to_ceiling),
+        "over full scale": (music(2, level=20), is_normalized_down),
+        "absurdly loud": (music(2, level=1e30), is_normalized_down),
+        "DC": (constant(2, 0.5), is_finite_and_below_ceiling),
+        "DC over full scale": (constant(2, 1.5), is_finite_and_below_ceiling),
+        "one frame": (constant(1 / RATE_HZ, 0.5), keeps_level("too short")),
     }
     for case, (sent, check) in cases.items():
         response = await client.export(new_id(), sent)

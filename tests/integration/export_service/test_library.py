@@ -53,12 +53,16 @@ async def list_files(client: ExportClient, page_size: int = 0, *kinds: str) -> l
 
 
 async def clean_up(client: ExportClient, **policy) -> list[export_pb2.CleanupResponse]:
-    return [one async for one in client.stub.Cleanup(export_pb2.CleanupRequest(**policy), timeout=TIMEOUT_SECONDS)]
+    return [
+        result async for result in client.stub.Cleanup(export_pb2.CleanupRequest(**policy), timeout=TIMEOUT_SECONDS)
+    ]
 
 
 async def verify(client: ExportClient, *files: tuple[str, str], presence_only: bool = False):
     request = export_pb2.VerifyFilesRequest(
-        files=[export_pb2.ExpectedFile(generation_id=one, file_sha256=sha256) for one, sha256 in files],
+        files=[
+            export_pb2.ExpectedFile(generation_id=generation_id, file_sha256=sha256) for generation_id, sha256 in files
+        ],
         presence_only=presence_only,
     )
     return [response async for response in client.stub.VerifyFiles(request, timeout=TIMEOUT_SECONDS)]
@@ -115,8 +119,8 @@ async def test_list_has_every_file_once_with_its_format(client):
 
 async def test_next_page_continues_after_deletions(client):
     ids = sorted((new_id() for _ in range(5)), reverse=True)
-    for one in ids:
-        await client.export(one, music(0.1))
+    for generation_id in ids:
+        await client.export(generation_id, music(0.1))
     request = export_pb2.ListFilesRequest(page_size=2)
     first = await client.stub.ListFiles(request, timeout=TIMEOUT_SECONDS)
     assert [file.generation_id for file in first.files] == ids[:2]
@@ -168,42 +172,42 @@ async def test_library_statistics(client):
     files = await list_files(client)
     found = await client.stub.GetLibraryStatistics(export_pb2.GetLibraryStatisticsRequest(), timeout=TIMEOUT_SECONDS)
     assert (found.total_files, found.total_bytes) == (4, sum(file.file_size_bytes for file in files))
-    assert {one.name: one.files for one in found.kinds} == {"output": 2, "clip": 1, "render": 1}
-    assert {one.name: one.files for one in found.formats} == {"wav": 2, "flac": 2}
-    assert [one.name for one in found.days] == ["2020-01-02", datetime.now(UTC).strftime("%Y-%m-%d")]
+    assert {group.name: group.files for group in found.kinds} == {"output": 2, "clip": 1, "render": 1}
+    assert {group.name: group.files for group in found.formats} == {"wav": 2, "flac": 2}
+    assert [group.name for group in found.days] == ["2020-01-02", datetime.now(UTC).strftime("%Y-%m-%d")]
     assert found.days[0].bytes == wav.file_size_bytes
-    for figures in (found.kinds, found.formats):
-        assert sum(one.bytes for one in figures) == found.total_bytes
+    for groups in (found.kinds, found.formats):
+        assert sum(group.bytes for group in groups) == found.total_bytes
     assert 0 < found.free_bytes < found.disk_bytes
 
 
 async def test_verify_compares_files_and_renders_with_their_hashes(client):
-    intact, changed, gone, unknown = (new_id() for _ in range(4))
-    exported = {one: await client.export(one, music(0.2)) for one in (intact, changed, gone, unknown)}
+    intact, changed, missing, unknown = (new_id() for _ in range(4))
+    exported = {name: await client.export(name, music(0.2)) for name in (intact, changed, missing, unknown)}
     rendered = await render(client, changed)
     path = client.data_dir / exported[changed].file_path
     with path.open("r+b") as file:
         file.seek(100)
         file.write(b"\xff")
-    (client.data_dir / exported[gone].file_path).unlink()
+    (client.data_dir / exported[missing].file_path).unlink()
 
-    wanted = [(one, exported[one].file_sha256) for one in (intact, changed, gone)] + [(unknown, "")]
+    wanted = [(name, exported[name].file_sha256) for name in (intact, changed, missing)] + [(unknown, "")]
     found = await verify(client, *wanted)
-    assert [(one.generation_id, one.render_id, condition(one)) for one in found] == [
+    assert [(result.generation_id, result.render_id, condition(result)) for result in found] == [
         (intact, "", "INTACT"),
         (changed, "", "CHANGED"),
         (changed, rendered.render_id, "INTACT"),
-        (gone, "", "MISSING"),
+        (missing, "", "MISSING"),
         (unknown, "", "PRESENT"),
     ]
     assert found[1].file_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found[0].file_path == exported[intact].file_path
     (client.data_dir / rendered.file.file_path).write_bytes(b"no audio")
-    assert [condition(one) for one in await verify(client, wanted[1])] == ["CHANGED", "CHANGED"]
+    assert [condition(result) for result in await verify(client, wanted[1])] == ["CHANGED", "CHANGED"]
 
     presence = await verify(client, *wanted, presence_only=True)
-    assert [condition(one) for one in presence] == ["PRESENT", "PRESENT", "PRESENT", "MISSING", "PRESENT"]
-    assert not any(one.file_sha256 for one in presence)
+    assert [condition(result) for result in presence] == ["PRESENT", "PRESENT", "PRESENT", "MISSING", "PRESENT"]
+    assert not any(result.file_sha256 for result in presence)
 
 
 @pytest.mark.parametrize(
@@ -226,13 +230,13 @@ async def test_cleanup_by_age_removes_files_and_empty_folders(client):
     before = client.files()
 
     planned = await clean_up(client, older_than_seconds=30 * DAY, dry_run=True)
-    assert {one.file.file_path for one in planned} == {old_path, old_render.file.file_path}
-    assert {export_pb2.CleanupReason.Name(one.reason) for one in planned} == {"CLEANUP_REASON_AGE"}
+    assert {result.file.file_path for result in planned} == {old_path, old_render.file.file_path}
+    assert {export_pb2.CleanupReason.Name(result.reason) for result in planned} == {"CLEANUP_REASON_AGE"}
     assert client.files() == before, "a dry run must not change anything"
     assert (client.data_dir / old_path).parent.is_dir()
 
     done = await clean_up(client, older_than_seconds=30 * DAY)
-    assert old_path in {one.file.file_path for one in done}
+    assert old_path in {result.file.file_path for result in done}
     assert {path for path in client.files() if not path.startswith("spool/")} == {new_response.file_path}
     assert not (client.data_dir / "outputs/2020").exists()
     assert not list((client.data_dir / "renders").glob("*-*"))
@@ -247,10 +251,10 @@ async def test_cleanup_by_size_removes_oldest_files(client):
         set_age(client, response.file_path, days=index + 1)
     sizes = [response.file_size_bytes for response in responses]
     done = await clean_up(client, keep_newest_bytes=sizes[0] + sizes[1] + 1)
-    assert [one.file.file_path for one in done] == [one.file_path for one in reversed(responses[2:])]
-    assert {export_pb2.CleanupReason.Name(one.reason) for one in done} == {"CLEANUP_REASON_SIZE"}
+    assert [result.file.file_path for result in done] == [result.file_path for result in reversed(responses[2:])]
+    assert {export_pb2.CleanupReason.Name(result.reason) for result in done} == {"CLEANUP_REASON_SIZE"}
     left = await list_files(client)
-    assert {file.file_path for file in left} == {one.file_path for one in responses[:2]}
+    assert {file.file_path for file in left} == {result.file_path for result in responses[:2]}
     assert await clean_up(client, keep_newest_bytes=sum(sizes[:2])) == []
     assert len(await clean_up(client, keep_newest_bytes=0)) == 2
 
@@ -261,7 +265,7 @@ async def test_cleanup_considers_requested_kinds_only(client):
     for file in await list_files(client):
         set_age(client, file.file_path, days=31)
     done = await clean_up(client, older_than_seconds=DAY, kinds=["FILE_KIND_CLIP"])
-    assert [one.file.generation_id for one in done] == [imported.clip_id]
+    assert [result.file.generation_id for result in done] == [imported.clip_id]
     assert len(await list_files(client)) == 1
 
 
@@ -273,14 +277,14 @@ async def test_cleanup_keeps_clip_that_was_used_recently(client):
     [noted] = [file for file in await list_files(client) if file.generation_id == used.clip_id]
     assert time.time() - noted.modified_at.seconds < 60
     done = await clean_up(client, older_than_seconds=30 * DAY)
-    assert [one.file.generation_id for one in done] == [forgotten.clip_id]
+    assert [result.file.generation_id for result in done] == [forgotten.clip_id]
 
 
 async def test_cleanup_keeps_file_that_is_being_read(client):
     listened, unused = new_id(), new_id()
     samples = music(20)  # More than the connection buffers.
-    for one in (listened, unused):
-        response = await client.export(one, samples)
+    for generation_id in (listened, unused):
+        response = await client.export(generation_id, samples)
         set_age(client, response.file_path, days=31)
     rendered = await render(client, listened)
     set_age(client, rendered.file.file_path, days=31)
@@ -289,8 +293,10 @@ async def test_cleanup_keeps_file_that_is_being_read(client):
         set_age(client, file.file_path, days=31)
 
     for dry_run in (True, False):
-        done = {one.file.file_path: one for one in await clean_up(client, older_than_seconds=DAY, dry_run=dry_run)}
-        kept = {path for path, one in done.items() if one.kept_because}
+        done = {
+            result.file.file_path: result for result in await clean_up(client, older_than_seconds=DAY, dry_run=dry_run)
+        }
+        kept = {path for path, result in done.items() if result.kept_because}
         assert kept == {response.file_path.replace(unused, listened)}
         assert "is being read" in done[kept.pop()].kept_because
     assert len(await listener.read_rest()) == len(samples)
@@ -314,11 +320,11 @@ async def test_cleanup_keeps_file_that_is_being_exported_again(client):
         await listener.read_until(1)
         listener.call.cancel()
     for dry_run in (True, False):
-        [one] = await clean_up(client, older_than_seconds=DAY, dry_run=dry_run)
-        assert one.kept_because
+        [result] = await clean_up(client, older_than_seconds=DAY, dry_run=dry_run)
+        assert result.kept_because
     await upload.send(*requests[2:])
-    landed = await upload.finish()
-    assert (client.data_dir / landed.file_path).is_file()
+    exported = await upload.finish()
+    assert (client.data_dir / exported.file_path).is_file()
 
 
 async def test_cleanup_of_orphans_removes_render_without_generation_file(client):
@@ -328,8 +334,8 @@ async def test_cleanup_of_orphans_removes_render_without_generation_file(client)
     orphan, kept = await render(client, generation_id), await render(client, other)
     (client.data_dir / response.file_path).unlink()
     assert await clean_up(client) == [], "an empty policy must only remove empty folders"
-    [one] = await clean_up(client, orphans=True)
-    assert (one.file.render_id, one.reason) == (orphan.render_id, export_pb2.CLEANUP_REASON_ORPHAN)
+    [result] = await clean_up(client, orphans=True)
+    assert (result.file.render_id, result.reason) == (orphan.render_id, export_pb2.CLEANUP_REASON_ORPHAN)
     assert not list((client.data_dir / "renders").glob(f"{generation_id}*"))
     assert (client.data_dir / kept.file.file_path).is_file()
 

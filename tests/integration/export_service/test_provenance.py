@@ -57,40 +57,44 @@ async def test_render_has_tags_of_file_and_its_own_loudness(client):
     requested = Tags(
         model_name="sketch", model_version="1", genre="house", bpm=124, key="C minor", license="CC0", prompt="p"
     )
-    made = await client.export(generation_id, music(5), tags=requested, output=output_options("WAV_PCM_16"))
-    tags = read_tags(client, generation_id, made)
+    exported = await client.export(generation_id, music(5), tags=requested, output=output_options("WAV_PCM_16"))
+    tags = read_tags(client, generation_id, exported)
     assert (tags.model, tags.genre, tags.bpm, tags.key, tags.license, tags.prompt) == (
         ("sketch 1", "house", 124, "C minor", "CC0", "p")
     )
-    assert read_bext_loudness(client.data_dir / made.file_path) == hundredths(made.file)
+    assert read_bext_loudness(client.data_dir / exported.file_path) == hundredths(exported.file)
     for format_, expected in MARKS.items():
-        got = await render(client, generation_id, output_options(format_, target_lufs=-20))
-        assert mark_names(got) == expected
-        assert read_tags(client, generation_id, got) == tags
+        rendered = await render(client, generation_id, output_options(format_, target_lufs=-20))
+        assert mark_names(rendered) == expected
+        assert read_tags(client, generation_id, rendered) == tags
         if format_.startswith("WAV"):
-            assert read_bext_loudness(client.data_dir / got.file_path) == hundredths(got.file) != hundredths(made.file)
+            assert (
+                read_bext_loudness(client.data_dir / rendered.file_path)
+                == hundredths(rendered.file)
+                != hundredths(exported.file)
+            )
 
 
 async def test_limited_file_has_its_own_loudness_in_bext(client):
-    made = await client.export(new_id(), music(5, seed=2), output=output_options(target_lufs=-9))
-    assert made.normalization.mode == export_pb2.NORMALIZATION_MODE_LIMITED
-    assert read_bext_loudness(client.data_dir / made.file_path) == hundredths(made.file)
+    exported = await client.export(new_id(), music(5, seed=2), output=output_options(target_lufs=-9))
+    assert exported.normalization.mode == export_pb2.NORMALIZATION_MODE_LIMITED
+    assert read_bext_loudness(client.data_dir / exported.file_path) == hundredths(exported.file)
 
 
 async def test_missing_tags_are_filled_from_analysis(client):
     clip = next(clip for clip in clips(0) if clip.genre == "house")
     samples = clip.samples(16)
     generation_id = new_id()
-    made = await client.export(
+    exported = await client.export(
         generation_id, samples, tags=Tags(model_name="musicgen"), output=output_options("MP3"), sample_rate_hz=RATE_HZ
     )
-    assert made.HasField("tempo")
-    assert made.HasField("key")
-    tags = read_tags(client, generation_id, made)
-    assert (tags.bpm, tags.key) == (round(made.tempo.bpm, 2), made.key.name)
-    read = mutagen.File(client.data_dir / made.file_path).tags
-    assert str(read["TBPM"]) == f"{made.tempo.bpm:.0f}"
-    assert str(read["TKEY"])[0] == made.key.name[0]
+    assert exported.HasField("tempo")
+    assert exported.HasField("key")
+    tags = read_tags(client, generation_id, exported)
+    assert (tags.bpm, tags.key) == (round(exported.tempo.bpm, 2), exported.key.name)
+    read = mutagen.File(client.data_dir / exported.file_path).tags
+    assert str(read["TBPM"]) == f"{exported.tempo.bpm:.0f}"
+    assert str(read["TKEY"])[0] == exported.key.name[0]
 
 
 async def test_recreated_render_is_identical(client):
@@ -107,15 +111,15 @@ async def test_recreated_render_is_identical(client):
 
 
 async def test_files_and_renders_are_signed_with_certificate(tmp_path):
-    made = make_credentials(tmp_path)
-    settings = {"c2pa_certificate": made.certificate, "c2pa_private_key": made.private_key}
+    credentials = make_credentials(tmp_path)
+    settings = {"c2pa_certificate": credentials.certificate, "c2pa_private_key": credentials.private_key}
     generation_id, samples = new_id(), music(2)
     async with run_export_service(tmp_path / "data", **settings) as client:
         file = await client.export(generation_id, samples)
         rendered = {format_: await render(client, generation_id, output_options(format_)) for format_ in MARKS}
     async with run_export_service(tmp_path / "plain") as plain:
         unsigned = await plain.export(generation_id, samples)
-    with c2pa.Context(c2pa.Settings.from_dict({"trust": {"trust_anchors": made.root}})) as trust:
+    with c2pa.Context(c2pa.Settings.from_dict({"trust": {"trust_anchors": credentials.root}})) as trust:
         for response, kind in (
             (file, "audio/wav"),
             (rendered["MP3"], "audio/mpeg"),

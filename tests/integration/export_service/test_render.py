@@ -216,7 +216,7 @@ async def test_concurrent_requests_with_equal_options_create_one_render(client):
     with capture_logs() as logs:
         answers = await asyncio.gather(*(render(client, generation_id, options) for options in requested))
     assert all(answer == answers[0] for answer in answers)
-    assert [one["event"] for one in logs].count("rendered") == 1
+    assert [entry["event"] for entry in logs].count("rendered") == 1
     assert (await render(client, generation_id, output_options("MP3", channels=1))).render_id != answers[0].render_id
     async with run_export_service(client.data_dir) as restarted:
         assert await render(restarted, generation_id, requested[0]) == answers[0]
@@ -238,8 +238,8 @@ async def test_render_louder_than_file(client):
 
 async def test_renders_are_deleted_with_generation_and_by_newer_attempt(client):
     generation_id, other = new_id(), new_id()
-    for one in (generation_id, other):
-        await client.export(one, music(1))
+    for id_ in (generation_id, other):
+        await client.export(id_, music(1))
     kept = await render(client, other, output_options("FLAC_24"))
     first = await render(client, generation_id, output_options("FLAC_24"))
     renewed = await client.export(generation_id, music(1, seed=2), attempt=2, output=output_options("OGG_VORBIS"))

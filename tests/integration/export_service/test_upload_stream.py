@@ -34,37 +34,37 @@ async def test_invalid_header_is_rejected(client, changes, field):
 
 def build_damaged(case: str, generation_id: str) -> tuple[list[Request], bool]:
     """Returns the requests to send, and whether to close the stream after them."""
-    good = build_requests(generation_id, music(2))
+    requests = build_requests(generation_id, music(2))
     match case:
         case "gap":
-            return [*good[:2], good[3]], False
+            return [*requests[:2], requests[3]], False
         case "repeat":
-            return [*good[:3], good[2]], False
+            return [*requests[:3], requests[2]], False
         case "checksum":
-            good[2].chunk.crc32c ^= 1
-            return good[:3], False
+            requests[2].chunk.crc32c ^= 1
+            return requests[:3], False
         case "half a frame":
-            good[2].chunk.pcm = good[2].chunk.pcm[:-2]
-            return good[:3], False
+            requests[2].chunk.pcm = requests[2].chunk.pcm[:-2]
+            return requests[:3], False
         case "wrong start":
-            good[1].chunk.start_frame = 1
-            return good[:2], False
+            requests[1].chunk.start_frame = 1
+            return requests[:2], False
         case "total":
-            good[-1].end.total_frames += 1
-            return good, False
+            requests[-1].end.total_frames += 1
+            return requests, False
         case "hash":
-            good[-1].end.sha256 = "0" * 64
-            return good, False
+            requests[-1].end.sha256 = "0" * 64
+            return requests, False
         case "no end":
-            return good[:-1], True
+            return requests[:-1], True
         case "after end":
-            return [*good, good[1]], False
+            return [*requests, requests[1]], False
         case "fewer than expected":
-            good[0].header.audio.expected_frames += 1
-            return good, True
+            requests[0].header.audio.expected_frames += 1
+            return requests, True
         case _:
-            good[0].header.audio.expected_frames = 8192
-            return good[:3], False
+            requests[0].header.audio.expected_frames = 8192
+            return requests[:3], False
 
 
 @pytest.mark.parametrize(
@@ -101,28 +101,28 @@ async def test_error_names_sample_that_is_not_finite(client, bad):
 
 
 @pytest.mark.parametrize(
-    ("requests", "field", "close"),
+    ("select", "field", "close"),
     [
-        (lambda good: good[1:2], "header", False),
-        (lambda good: [], "header", True),
-        (lambda good: [good[0], good[0]], "header", False),
-        (lambda good: [good[0], Request()], "part", False),
-        (lambda good: [good[0], Request(end=PcmWriter(2).end())], "chunk", True),
+        (lambda requests: requests[1:2], "header", False),
+        (lambda requests: [], "header", True),
+        (lambda requests: [requests[0], requests[0]], "header", False),
+        (lambda requests: [requests[0], Request()], "part", False),
+        (lambda requests: [requests[0], Request(end=PcmWriter(2).end())], "chunk", True),
     ],
     ids=["no header", "nothing", "two headers", "an empty part", "no samples"],
 )
-async def test_misplaced_part_is_rejected(client, requests, field, close):
-    good = build_requests(new_id(), music(0.2), expected=0)
+async def test_misplaced_part_is_rejected(client, select, field, close):
+    requests = build_requests(new_id(), music(0.2), expected=0)
     async with raises_rpc_error("INVALID_ARGUMENT", field=field):
-        await client.send(requests(good), close)
+        await client.send(select(requests), close)
     assert client.files() == set()
 
 
 async def test_cancelled_export_leaves_no_files(client):
     generation_id, samples = new_id(), music(2)
     upload = client.upload()
-    good = build_requests(generation_id, samples)
-    await upload.send(*good[:3])
+    requests = build_requests(generation_id, samples)
+    await upload.send(*requests[:3])
     listener = await client.listen(generation_id, wait_seconds=5)
     await listener.read_until(8192)
     upload.call.cancel()

@@ -22,8 +22,8 @@ async def test_check_fails_without_library_folder(tmp_path):
 
 
 def test_build_rejects_certificate_that_can_not_sign(tmp_path, monkeypatch):
-    made, other = make_credentials(tmp_path), make_credentials(tmp_path, name="other")
-    monkeypatch.setenv("DGX_MUSIC_C2PA_CERTIFICATE", str(made.certificate))
+    credentials, other = make_credentials(tmp_path), make_credentials(tmp_path, name="other")
+    monkeypatch.setenv("DGX_MUSIC_C2PA_CERTIFICATE", str(credentials.certificate))
     monkeypatch.setenv("DGX_MUSIC_C2PA_PRIVATE_KEY", str(other.private_key))
     with pytest.raises(FailedPrecondition, match=r"signer\.pem and .*other\.key can't sign: "):
         build(ExportSettings(data_dir=tmp_path))
