@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_while_signing_is_told_as_such(tmp_path, credentials
 def test_what_a_killed_process_was_signing_is_swept(tmp_path):
     library = Library(tmp_path)
     library.open()
-    for part in (library.part(TAGS.generation_id, 1), library.renders.part(TAGS.generation_id)):
+    for part in (library.staging_path(TAGS.generation_id, 1), library.renders.staging_path(TAGS.generation_id)):
         signed_part(part).write_bytes(b"half")
     library.open()
     assert not list(tmp_path.rglob("*.part"))
