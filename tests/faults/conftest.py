@@ -32,10 +32,10 @@ def database(url: str, open_database: Callable[..., Database]) -> Database:
 def is_clean(database: Database) -> Callable[[], bool]:
     """A function that returns whether `db check` finds no violation, and prints those it finds."""
 
-    def check() -> bool:
+    def look() -> bool:
         found = list(walk(database))
         for finding in found:
             print(finding)
         return not found
 
-    return check
+    return look
