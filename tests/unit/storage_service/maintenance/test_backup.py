@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 
 from dgx_music.errors import FailedPrecondition, Unavailable
 from storage_service.db import schema
@@ -299,19 +299,3 @@ def test_the_tools_are_those_of_the_server_or_it_is_said_what_to_install(
     with pytest.raises(FailedPrecondition, match=r"pg_dump is of 9\.6\.24"):
         backup.back_up(database, tmp_path / "backup")
     assert list(tmp_path.iterdir()) == [older]
-
-
-def test_vacuum_gives_space_back(database: Database, new: Callable[..., NewGeneration]) -> None:
-    assert not vacuum.has_rows(database)
-    with database.write() as session:
-        for number in range(100):
-            creation.create(session, new(prompt=f"{number} " * 2000))
-    assert vacuum.has_rows(database)
-    with database.write() as session:
-        session.execute(text("DELETE FROM generations"))
-        session.execute(text("DELETE FROM prompts"))
-    before, after = vacuum.vacuum(database)
-    assert after < before
-    assert list(walk(database)) == []
-    with database.read() as session:
-        assert session.scalar(select(func.count()).select_from(Generation)) == 0
