@@ -26,7 +26,7 @@ from service_runtime.optional_deps import install_extra_command
 from storage_service.db.clock import add_clock
 from storage_service.db.json_object import JsonObject, encode
 from storage_service.db.sqlite import error_code, journal_mode, set_journal_mode, shares_memory, sqlite3
-from storage_service.events.changes import changes_of
+from storage_service.events.changes import get_recorded_changes
 
 _JSON: dict[str, Any] = {"json_serializer": encode, "json_deserializer": JsonObject}
 
@@ -101,7 +101,7 @@ class Database:
         """A session that commits at the end and rolls back on an exception. Unavailable if locked for too long."""
         with _errors_as_ours(), Session(self._writing, expire_on_commit=False) as session:
             yield session
-            if changed := bool(changes_of(session)):
+            if changed := bool(get_recorded_changes(session)):
                 failpoint("storage.before_commit")
             session.commit()
         if changed:

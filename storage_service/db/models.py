@@ -17,7 +17,7 @@ from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
 from storage_service.db.identifier import UuidText
 from storage_service.db.packed_json import PackedJson
-from storage_service.events.changes import Change, note
+from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     FINISHED,
     GenerationStage,
@@ -211,7 +211,7 @@ class Generation(Base):
         if session.scalars(statement, execution_options=RETURNED_ROW_WINS).one_or_none() is None:
             session.refresh(self)
             raise illegal_transition(self.id, f"mark {target}", self.status, allowed)
-        note(session, Change(self.id, self.model_name, claimable=self.is_pending))
+        record_change(session, Change(self.id, self.model_name, is_claimable=self.is_pending))
 
 
 class Prompt(Base):

@@ -22,7 +22,7 @@ from storage_service.db.upsert import dialect_of, insert_into
 from storage_service.domain import prompts, queue
 from storage_service.domain.continuation import Continuation
 from storage_service.domain.request_validation import check_metadata, check_name
-from storage_service.events.changes import CHANNEL, Change, announcement, note
+from storage_service.events.changes import CHANNEL, Change, build_announcement, record_change
 from storage_service.states import GenerationStatus
 
 MAX_ATTEMPTS = (1, 20)
@@ -131,7 +131,7 @@ def _insert(
 ) -> tuple[Generation, bool]:
     """The row, and whether it is a new one."""
     request_id = new.request_id and new.request_id.lower()
-    change = Change(str(uuid.uuid4()), new.model_name, claimable=True)
+    change = Change(str(uuid.uuid4()), new.model_name, is_claimable=True)
     row = {
         "id": change.generation_id,
         "prompt": new.prompt,
@@ -157,11 +157,11 @@ def _insert(
     dialect, connection = dialect_of(session), session.connection()
     values = {**row, "priority_of_rank": new.priority}
     if dialect == "postgresql":
-        values["announcement"] = announcement(session, change)
+        values["announcement"] = build_announcement(session, change)
     while True:
         made = connection.execute(_insertion(dialect), values).one_or_none()
         if made is not None:
-            note(session, change, is_announced=True)
+            record_change(session, change, is_announced=True)
             return _loaded(session, {**row, "created_at": made.created_at, "ranked_at": made.ranked_at}), True
         earlier = _created_before(session, new)
         if earlier is not None:  # Else somebody deleted it since: it is to be made after all.

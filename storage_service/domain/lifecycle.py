@@ -19,7 +19,7 @@ from storage_service.db.clock import now
 from storage_service.db.models import FINAL, RETURNED_ROW_WINS, Generation
 from storage_service.domain.merge_patch import merge_patch
 from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata
-from storage_service.events.changes import Change, note
+from storage_service.events.changes import Change, record_change
 from storage_service.states import CANCEL, DELETABLE, RETRY, GenerationStatus, Transition, illegal_transition
 
 MAX_BACKOFF_DOUBLINGS = 6
@@ -83,7 +83,7 @@ def remove(session: Session, generation_id: str, states: frozenset[GenerationSta
     if removed.rowcount == 0:
         raise illegal_transition(generation.id, "delete", get(session, generation_id).status, states)
     session.expunge(generation)
-    note(session, Change(generation.id, generation.model_name, claimable=False))
+    record_change(session, Change(generation.id, generation.model_name, is_claimable=False))
 
 
 def move(
@@ -96,7 +96,7 @@ def move(
         if moved.not_before is not None:
             due_seconds = 2.0 ** min(moved.attempt - 1, MAX_BACKOFF_DOUBLINGS)
         claimable = moved.is_pending and moved.not_before is None
-        note(session, Change(moved.id, moved.model_name, claimable=claimable, due_seconds=due_seconds))
+        record_change(session, Change(moved.id, moved.model_name, is_claimable=claimable, due_seconds=due_seconds))
     return moved
 
 

@@ -19,7 +19,7 @@ from storage_service.db.models import Generation
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 
 NEW = NewGeneration("a calm piano", "sketch", 4.0, 32000, 2)
 PROGRAM = """
@@ -57,7 +57,7 @@ def two(tmp_path: Path, open_database: Callable[..., Database]) -> tuple[Databas
     schema.upgrade(url)
     database, copy = open_database(url), tmp_path / "backup"
     create(database, 2)
-    backup.back_up(database, copy)
+    backup.create_backup(database, copy)
     create(database, 3)
     database.dispose()
     return database, copy
@@ -66,10 +66,10 @@ def two(tmp_path: Path, open_database: Callable[..., Database]) -> tuple[Databas
 @pytest.mark.parametrize("failpoint", ["storage.during_copy", "storage.before_backup_rename:kill"])
 def test_a_backup_that_is_killed_leaves_the_earlier_one(two: tuple[Database, Path], failpoint: str) -> None:
     database, copy = two
-    killed("back_up", failpoint, database, copy)
+    killed("create_backup", failpoint, database, copy)
     backup.restore(database, copy)
     assert count(database) == 2
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
 def test_a_restore_that_is_killed_leaves_the_earlier_database(two: tuple[Database, Path]) -> None:
@@ -78,7 +78,7 @@ def test_a_restore_that_is_killed_leaves_the_earlier_database(two: tuple[Databas
     killed("restore", "storage.during_copy", database, copy)
     assert copy.with_name("test.db-journal").stat().st_size > 0  # It was in the midst of writing.
     assert count(database) == 5
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
     assert copy.read_bytes() == copy.with_suffix(".kept").read_bytes()
     assert backup.restore(database, copy) == schema.REVISIONS[-1]
     assert count(database) == 2

@@ -15,7 +15,7 @@ async def test_a_wait_that_is_cancelled_while_it_ends_is_cancelled(turns: int) -
 
     async def sweep() -> None:
         while True:
-            await notifier.until_sweep(600)
+            await notifier.wait_for_sweep(600)
 
     sweeping = asyncio.create_task(sweep())
     await asyncio.sleep(0)

@@ -149,7 +149,7 @@ async def test_nobody_hears_of_what_was_rolled_back_nor_twice_of_his_own(setting
         last = [await store.write(lambda s: creation.create(s, new(model_name="last"))) for store in (one, other)]
         for notifier in (heard_by_one, heard_by_other):
             await notifier.until_told_of(*(row.id for row in last))
-            made = [change.generation_id for change in notifier.published if change.claimable]
+            made = [change.generation_id for change in notifier.published if change.is_claimable]
             assert sorted(made) == sorted(row.id for row in created + last)
             assert {change.model_name for change in notifier.published} == {"sketch", "last"}
 

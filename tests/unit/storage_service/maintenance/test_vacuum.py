@@ -13,7 +13,7 @@ from storage_service.db.models import Generation
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import vacuum
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 
 
 @pytest.fixture
@@ -34,6 +34,6 @@ def test_vacuum_gives_space_back(database: Database, new: Callable[..., NewGener
         session.execute(text("DELETE FROM prompts"))
     before, after = vacuum.vacuum(database)
     assert after < before
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(Generation)) == 0
