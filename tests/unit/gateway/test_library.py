@@ -20,6 +20,8 @@ from dgx_music.export.v1.export_pb2 import FileCondition
 from dgx_music.pcm import PcmWriter, live_header
 from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as storage
+from gateway.cli.display.units import age_of, bytes_of
+from gateway.cli.session.command_errors import CommandError
 from gateway.rpc import file_verification
 
 if TYPE_CHECKING:
@@ -270,3 +272,14 @@ async def test_figures_of_the_library(idle: House) -> None:
     made = await completed(idle)
     found = await idle.music.GetLibraryStatistics(export.GetLibraryStatisticsRequest(), timeout=SECONDS)
     assert (found.total_files, found.total_bytes) == (1, made.file_size_bytes)
+
+
+def test_ages_and_sizes_as_typed() -> None:
+    assert age_of("2w", "--older-than").days == 14
+    assert bytes_of("1.5GB", "--keep") == 1_500_000_000
+    for text in ("", "30", "d", "-1d", "1y", "999999d"):
+        with pytest.raises(CommandError, match="--older-than"):
+            age_of(text, "--older-than")
+    for text in ("", "5", "GB", "-1GB", "1,5GB", "1KB"):
+        with pytest.raises(CommandError, match="--keep"):
+            bytes_of(text, "--keep")
