@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dgx_music.errors import InvalidArgument
 from dgx_music.generation.v1.generation_pb2 import Model
 
-NO_CAPABLE_MODEL_HINT = "no installed model can; run `dgx-music models pull musicgen-small` to install one that can"
+NO_CAPABLE_MODEL_HINT = "no installed model can; run `dgx-music models pull musicgen-small`"
 
 
 def require_continuation_support(model_name: str, models: Iterable[Model]) -> None:

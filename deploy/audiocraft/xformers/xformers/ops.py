@@ -15,4 +15,4 @@ class LowerTriangularMask:
 
 def memory_efficient_attention(*args: object, **kwargs: object) -> NoReturn:
     """Called only after `set_efficient_attention_backend("xformers")`."""
-    raise NotImplementedError("xformers is not installed, only a substitute; for its attention, run `pip install xformers`")
+    raise NotImplementedError("this is a substitute for xformers; for its attention, run `pip install xformers`")
