@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from export_service.dsp.resampling import Converter, converted_frames
+from tests.support import signals
 
 
 def convert(samples, in_hz, out_hz, channels, at_once=65_536):
@@ -45,7 +46,7 @@ def test_what_the_new_rate_can_not_hold_is_gone():
 
 
 @pytest.mark.parametrize("at_once", [1_000, 12_345])
-def test_however_it_is_cut(signals, at_once):
+def test_however_it_is_cut(at_once):
     samples = signals.music(44_100, 2)
     np.testing.assert_array_equal(
         convert(samples, 44_100, 32_000, 2, at_once), convert(samples, 44_100, 32_000, 2, len(samples))
@@ -53,7 +54,7 @@ def test_however_it_is_cut(signals, at_once):
 
 
 @pytest.mark.parametrize("out_hz", [44_100, 32_000])
-def test_one_channel_of_two_and_two_of_one(signals, out_hz):
+def test_one_channel_of_two_and_two_of_one(out_hz):
     samples = signals.music(44_100, 1)
     mono = convert(samples, 44_100, out_hz, 1)
     mean = (samples[:, :1] + samples[:, 1:]) / 2

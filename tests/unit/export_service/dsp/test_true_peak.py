@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from export_service.dsp.true_peak import TruePeakMeter, interpolator, oversampling
+from tests.support import signals
+from tests.support.signals import true_peak_by_soxr
 
 
-def peak(samples, rate, sizes=(30_000,), signals=None):
+def peak(samples, rate, sizes=None):
     meter = TruePeakMeter(samples.shape[1], interpolator(oversampling(rate)))
-    for chunk in signals.in_chunks(samples, sizes) if signals else [samples]:
+    for chunk in signals.in_chunks(samples, sizes) if sizes else [samples]:
         meter.feed(chunk)
     return meter.peak_dbtp()
 
@@ -37,9 +39,9 @@ def test_tech_3341_true_peak(rate, divisor, phase, amplitude, expected):
 @pytest.mark.parametrize("rate", [8_000, 32_000, 44_100, 48_000, 96_000, 192_000])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("kind", ["music", "spiky", "noise"])
-def test_within_a_fifth_of_a_db_of_soxr_at_16_times_the_rate(kind, rate, channels, signals, soxr_true_peak):
+def test_within_a_fifth_of_a_db_of_soxr_at_16_times_the_rate(kind, rate, channels):
     samples = getattr(signals, kind)(rate, 2, channels)
-    assert peak(samples, rate) == pytest.approx(soxr_true_peak(samples, rate), abs=0.2)
+    assert peak(samples, rate) == pytest.approx(true_peak_by_soxr(samples, rate), abs=0.2)
 
 
 @pytest.mark.parametrize("frequency", [0.05, 0.17, 0.25, 0.31, 0.40, 0.43])
@@ -51,12 +53,12 @@ def test_tones_of_any_phase_read_their_amplitude(frequency):
 
 
 @pytest.mark.parametrize("sizes", [[1, 5, 23], [24], [25, 768], [4_096], [50_000]])
-def test_chunking_changes_nothing(sizes, signals):
+def test_chunking_changes_nothing(sizes):
     samples = signals.music(32_000, 2)
-    assert peak(samples, 32_000, sizes, signals) == pytest.approx(peak(samples, 32_000), abs=1e-4)
+    assert peak(samples, 32_000, sizes) == pytest.approx(peak(samples, 32_000), abs=1e-4)
 
 
-def test_skipping_quiet_blocks_changes_nothing(signals):
+def test_skipping_quiet_blocks_changes_nothing():
     samples = signals.music(32_000, 4)
     of_each_part = [peak(samples[start : start + 400], 32_000) for start in range(0, len(samples), 400)]
     # A part's own edges ring, so it can read high, never low.
@@ -64,7 +66,7 @@ def test_skipping_quiet_blocks_changes_nothing(signals):
 
 
 @pytest.mark.parametrize("hz", [40, 330, 2_600, 9_000])
-def test_skipping_what_bends_too_little_changes_nothing(hz, signals, monkeypatch):
+def test_skipping_what_bends_too_little_changes_nothing(hz, monkeypatch):
     tone = np.sin(2 * np.pi * hz * np.arange(3 * 32_000) / 32_000)[:, None]
     samples = (0.5 * tone + 0.02 * signals.noise(32_000, 3, 1)).astype(np.float32)
     skipping = peak(samples, 32_000)
@@ -72,7 +74,7 @@ def test_skipping_what_bends_too_little_changes_nothing(hz, signals, monkeypatch
     assert skipping == pytest.approx(peak(samples, 32_000), abs=1e-5)
 
 
-def test_the_largest_sample_is_known_too(signals):
+def test_the_largest_sample_is_known_too():
     samples = signals.noise(32_000, 1)
     meter = TruePeakMeter(2, interpolator(oversampling(32_000)))
     for chunk in signals.in_chunks(samples, [999]):
@@ -87,7 +89,7 @@ def test_digital_silence_has_no_peak():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e37])
-def test_absurd_levels_do_not_overflow(scale, signals):
+def test_absurd_levels_do_not_overflow(scale):
     samples = signals.music(32_000, 0.2)
     moved = peak(samples * np.float32(scale), 32_000) - peak(samples, 32_000)
     assert moved == pytest.approx(20 * np.log10(scale), abs=1e-3)

@@ -21,6 +21,7 @@ from export_service.formats.codecs import FORMS
 from export_service.formats.tags import FileTags
 from export_service.formats.writer import AudioFile, quantiser
 from service_runtime.audio.output_options import SAMPLE_RATES_HZ, FileFormat
+from tests.support import signals
 
 TAGS = FileTags("12345678-9abc-def0-1234-56789abcdef0", 1, "dgx-music 0.1", "sketch 1", "house", 124.5, "C minor")
 LOSSLESS = [FileFormat.WAV_PCM_24, FileFormat.WAV_PCM_16, FileFormat.FLAC_24, FileFormat.FLAC_16]
@@ -49,7 +50,7 @@ def chunks(path):
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.FLAC_24])
-def test_24_bits_are_rounded_to_the_nearest_step(tmp_path, signals, channels, format_):
+def test_24_bits_are_rounded_to_the_nearest_step(tmp_path, channels, format_):
     samples = signals.music(32_000, 1, channels)
     path = written(tmp_path / "a", samples, format_, gain_db=-3.7)
     read, rate = soundfile.read(path, dtype="int32", always_2d=True)
@@ -58,7 +59,7 @@ def test_24_bits_are_rounded_to_the_nearest_step(tmp_path, signals, channels, fo
     np.testing.assert_array_equal(read, expected)
 
 
-def test_float_keeps_samples_as_they_are(tmp_path, signals):
+def test_float_keeps_samples_as_they_are(tmp_path):
     samples = signals.music(32_000, 1) * np.float32(3)
     read, _ = soundfile.read(written(tmp_path / "a", samples, FileFormat.WAV_FLOAT), dtype="float32")
     np.testing.assert_array_equal(read, samples)
@@ -66,7 +67,7 @@ def test_float_keeps_samples_as_they_are(tmp_path, signals):
 
 @pytest.mark.parametrize("format_", LOSSY)
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_lossy_file_has_as_many_frames_and_sounds_alike(tmp_path, signals, format_, channels):
+def test_a_lossy_file_has_as_many_frames_and_sounds_alike(tmp_path, format_, channels):
     samples = signals.music(48_000, 2, channels)
     read, rate = soundfile.read(written(tmp_path / "a", samples, format_, rate=48_000), always_2d=True)
     assert (rate, read.shape) == (48_000, samples.shape)
@@ -77,7 +78,7 @@ def test_a_lossy_file_has_as_many_frames_and_sounds_alike(tmp_path, signals, for
 
 
 @pytest.mark.parametrize("format_", FileFormat)
-def test_every_sample_rate_that_it_is_said_to_have(tmp_path, signals, format_):
+def test_every_sample_rate_that_it_is_said_to_have(tmp_path, format_):
     samples = signals.music(8_000, 0.2)
     for rate in SAMPLE_RATES_HZ.get(format_, (8_000, 12_345, 44_100, 192_000)):
         read = soundfile.info(written(tmp_path / f"{rate}", samples, format_, rate=rate))
@@ -95,7 +96,7 @@ def test_pcm_16_has_triangular_dither():
 
 
 @pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_16, FileFormat.FLAC_16])
-def test_dither_does_not_depend_on_the_blocks(tmp_path, signals, format_):
+def test_dither_does_not_depend_on_the_blocks(tmp_path, format_):
     samples = signals.music(32_000, 1)
     one = written(tmp_path / "a", samples, format_)
     other = written(tmp_path / "b", samples, format_, sizes=(1, 4_001, 77))
@@ -103,7 +104,7 @@ def test_dither_does_not_depend_on_the_blocks(tmp_path, signals, format_):
     assert written(tmp_path / "c", samples, format_, seed=8).read_bytes() != one.read_bytes()
 
 
-def test_the_same_byte_for_byte_at_another_time(tmp_path, signals):
+def test_the_same_byte_for_byte_at_another_time(tmp_path):
     # libsndfile takes what it should not, the time and with it Ogg's serial number, from the second that it writes in.
     samples = signals.music(48_000, 0.5)
 
@@ -124,7 +125,7 @@ def test_the_same_byte_for_byte_at_another_time(tmp_path, signals):
 
 
 @pytest.mark.parametrize("format_", [FileFormat.OGG_VORBIS, FileFormat.OGG_OPUS])
-def test_ogg_pages_have_the_serial_number_given_and_add_up(tmp_path, signals, format_):
+def test_ogg_pages_have_the_serial_number_given_and_add_up(tmp_path, format_):
     path = written(tmp_path / "a", signals.music(48_000, 3), format_, rate=48_000, seed=2**64 + 0x1234_5678)
     content, position, pages = path.read_bytes(), 0, 0
     while position < len(content):
@@ -157,7 +158,7 @@ def test_what_passes_full_scale_is_clipped_not_wrapped(tmp_path, format_):
 
 
 @pytest.mark.parametrize("format_", FileFormat)
-def test_tags_are_read_by_soundfile(tmp_path, signals, format_):
+def test_tags_are_read_by_soundfile(tmp_path, format_):
     with soundfile.SoundFile(written(tmp_path / "a", signals.music(48_000, 0.1), format_, rate=48_000)) as file:
         assert [getattr(file, name) for name in ("title", "artist", "comment", "genre")] == [
             TAGS.title,
@@ -169,7 +170,7 @@ def test_tags_are_read_by_soundfile(tmp_path, signals, format_):
 
 
 @pytest.mark.parametrize(("format_", "width"), [(FileFormat.WAV_PCM_24, 3), (FileFormat.WAV_PCM_16, 2)])
-def test_pythons_own_reader_opens_it(tmp_path, signals, format_, width):
+def test_pythons_own_reader_opens_it(tmp_path, format_, width):
     samples = signals.music(44_100, 0.5)
     path = written(tmp_path / "a", samples, format_, rate=44_100)
     with wave.open(str(path)) as file:
@@ -179,7 +180,7 @@ def test_pythons_own_reader_opens_it(tmp_path, signals, format_, width):
 
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
 @pytest.mark.parametrize("format_", FileFormat)
-def test_ffprobe_reads_it_without_a_word_of_warning(tmp_path, signals, format_):
+def test_ffprobe_reads_it_without_a_word_of_warning(tmp_path, format_):
     path = written(tmp_path / f"a{FORMS[format_].extension}", signals.music(48_000, 1), format_, rate=48_000)
     shown = "stream=sample_rate,channels,duration:format_tags=title:stream_tags=title"
     command = ["ffprobe", "-v", "warning", "-show_entries", shown, "-of", "json", path]
@@ -194,7 +195,7 @@ def test_ffprobe_reads_it_without_a_word_of_warning(tmp_path, signals, format_):
 
 @pytest.mark.skipif(shutil.which("soxi") is None, reason="sox is not installed")
 @pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.WAV_PCM_16, FileFormat.WAV_FLOAT])
-def test_sox_counts_the_same_samples(tmp_path, signals, format_):
+def test_sox_counts_the_same_samples(tmp_path, format_):
     path = written(tmp_path / "a.wav", signals.music(48_000, 1), format_, rate=48_000)
     counted = subprocess.run(["soxi", "-s", path], capture_output=True, text=True, check=True).stdout
     assert int(counted) == 48_000
@@ -214,7 +215,7 @@ def test_sizes_in_the_header_are_right(tmp_path, format_, frames):
 
 
 @pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.WAV_FLOAT])
-def test_rf64_has_its_sizes_in_64_bits(tmp_path, signals, monkeypatch, format_):
+def test_rf64_has_its_sizes_in_64_bits(tmp_path, monkeypatch, format_):
     monkeypatch.setattr(writer, "LARGEST_WAV_BYTES", 10_000)
     samples = signals.music(32_000, 1)
     one, other = (written(tmp_path / name, samples, format_) for name in "ab")
@@ -245,7 +246,7 @@ def test_beyond_4_gib_it_is_rf64(frames, format_, expected):
     assert AudioFile(format_, 48_000, 2, frames, None, 0).container == expected
 
 
-def test_an_existing_part_is_never_written_over(tmp_path, signals):
+def test_an_existing_part_is_never_written_over(tmp_path):
     (tmp_path / "a").write_bytes(b"precious")
     with pytest.raises(FileExistsError):
         written(tmp_path / "a", signals.music(32_000, 0.1))
@@ -253,7 +254,7 @@ def test_an_existing_part_is_never_written_over(tmp_path, signals):
 
 
 @pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.FLAC_24, FileFormat.OGG_VORBIS, FileFormat.MP3])
-def test_the_disks_own_word_for_why_it_refused(tmp_path, signals, format_):
+def test_the_disks_own_word_for_why_it_refused(tmp_path, format_):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     samples = signals.music(32_000, 10)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))

@@ -10,13 +10,15 @@ from export_service.dsp.gain_solver import level
 from export_service.dsp.limiter import MAX_REDUCTION_DB, Limiter, Setting
 from export_service.dsp.measurement import Measurement
 from export_service.dsp.normalization import Aim, NormalizationMode
+from tests.support import signals
+from tests.support.signals import measured_by_libebur128, true_peak_by_soxr
 
 AIM = Aim(target_lufs=-16.0, ceiling_dbtp=-1.0)
 RATE = 32_000
 
 
 @pytest.fixture
-def leveller(tmp_path, signals):
+def leveller(tmp_path):
     """Brings samples to their level: what is said of it, and the samples."""
     measurements = []
 
@@ -53,27 +55,27 @@ def steepest_db_per_ms(limited, samples, rate):
     ("plr", "rate"),
     [(8, 32_000), (12, 32_000), (16, 32_000), (17, 44_100), (18, 48_000), (19, 48_000), (20, 32_000)],
 )
-def test_target_and_ceiling_are_met_together(plr, rate, leveller, signals, libebur128, soxr_true_peak):
+def test_target_and_ceiling_are_met_together(plr, rate, leveller):
     levelled, limited = leveller(signals.of_plr(plr, rate, 6), rate)
     assert levelled.normalization.mode is (NormalizationMode.LIMITED if plr > 15 else NormalizationMode.LINEAR)
     assert levelled.normalization.shortfall_lu <= 0.1
-    figures = libebur128(limited, rate)
+    figures = measured_by_libebur128(limited, rate)
     assert figures.integrated_lufs == pytest.approx(-16, abs=0.1)
     assert levelled.measured.loudness.integrated_lufs == pytest.approx(figures.integrated_lufs, abs=0.01)
     assert figures.true_peak_dbtp <= -1.0
-    assert soxr_true_peak(limited, rate) <= -1.0
+    assert true_peak_by_soxr(limited, rate) <= -1.0
     assert np.abs(limited).max() <= 10 ** (-1.0 / 20)
 
 
 @pytest.mark.parametrize("rate", [32_000, 44_100])
-def test_dense_hits_are_limited_briskly(rate, leveller, signals, libebur128, soxr_true_peak):
+def test_dense_hits_are_limited_briskly(rate, leveller):
     # Held for 3 ms each, they would cost more loudness than 6 dB can make up for.
     samples = signals.of_plr(20, rate, 6, every=0.5)
     levelled, limited = leveller(samples, rate)
     assert levelled.normalization.shortfall_lu == 0
-    figures = libebur128(limited, rate)
+    figures = measured_by_libebur128(limited, rate)
     assert figures.integrated_lufs == pytest.approx(-16, abs=0.1)
-    assert max(figures.true_peak_dbtp, soxr_true_peak(limited, rate)) <= -1.0
+    assert max(figures.true_peak_dbtp, true_peak_by_soxr(limited, rate)) <= -1.0
     assert steepest_db_per_ms(limited, samples, rate) < 1.5 + 0.01 * rate / 1000
 
 
@@ -85,19 +87,19 @@ def sub_bass():
     return (notes + chords)[:, None].astype(np.float32)
 
 
-def test_sub_bass_reaches_its_target(leveller, libebur128):
+def test_sub_bass_reaches_its_target(leveller):
     levelled, limited = leveller(sub_bass(), aim=Aim(-16.3, -1.0))
     assert levelled.normalization.shortfall_lu == 0
-    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-16.3, abs=0.05)
+    assert measured_by_libebur128(limited, RATE).integrated_lufs == pytest.approx(-16.3, abs=0.05)
 
 
-def test_a_target_that_no_pace_reaches_is_missed_gently(leveller, libebur128):
+def test_a_target_that_no_pace_reaches_is_missed_gently(leveller):
     samples = sub_bass()
     levelled, limited = leveller(samples, aim=Aim(-15.5, -1.0))
     said = levelled.normalization
     assert said.largest_reduction_db == pytest.approx(6.0, abs=0.05)
     assert said.shortfall_lu > 0.1
-    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-15.5 - said.shortfall_lu, abs=0.05)
+    assert measured_by_libebur128(limited, RATE).integrated_lufs == pytest.approx(-15.5 - said.shortfall_lu, abs=0.05)
     frames, gains = gain_of(limited, samples)
     let_go = (np.diff(gains) / np.diff(frames))[np.diff(frames) < RATE // 1000] * RATE / 1000
     assert let_go.max() < 0.5, "dB per ms"
@@ -119,35 +121,35 @@ def test_bass_keeps_its_shape(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("kind", ["music", "spiky"])
-def test_loud_targets(kind, channels, leveller, signals, libebur128, soxr_true_peak):
+def test_loud_targets(kind, channels, leveller):
     levelled, limited = leveller(getattr(signals, kind)(RATE, 8, channels), aim=Aim(-12.0, -1.0))
     said = levelled.normalization
     assert said.mode is NormalizationMode.LIMITED
     assert 0 < said.limited_share < 1
     assert 0 < said.largest_reduction_db <= MAX_REDUCTION_DB
-    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-12 - said.shortfall_lu, abs=0.05)
-    assert soxr_true_peak(limited, RATE) <= -1.0
+    assert measured_by_libebur128(limited, RATE).integrated_lufs == pytest.approx(-12 - said.shortfall_lu, abs=0.05)
+    assert true_peak_by_soxr(limited, RATE) <= -1.0
 
 
-def test_full_band_noise(leveller, signals, libebur128, soxr_true_peak):
+def test_full_band_noise(leveller):
     levelled, limited = leveller(signals.noise(RATE, 8), aim=Aim(-9.0, -1.0))
     assert levelled.normalization.mode is NormalizationMode.LIMITED
-    assert libebur128(limited, RATE).true_peak_dbtp <= -0.8
-    assert soxr_true_peak(limited, RATE) <= -0.8
+    assert measured_by_libebur128(limited, RATE).true_peak_dbtp <= -0.8
+    assert true_peak_by_soxr(limited, RATE) <= -0.8
 
 
-def test_beyond_6_db_it_stops_and_says_so(leveller, signals, libebur128, soxr_true_peak):
+def test_beyond_6_db_it_stops_and_says_so(leveller):
     levelled, limited = leveller(signals.of_plr(26, RATE, 6))
     said = levelled.normalization
     assert said.mode is NormalizationMode.LIMITED
     assert said.largest_reduction_db == pytest.approx(6.0, abs=0.01)
     assert said.shortfall_lu > 3
     assert f"held back {said.shortfall_lu:.2f} LU" in said.reason
-    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-16 - said.shortfall_lu, abs=0.05)
-    assert soxr_true_peak(limited, RATE) <= -1.0
+    assert measured_by_libebur128(limited, RATE).integrated_lufs == pytest.approx(-16 - said.shortfall_lu, abs=0.05)
+    assert true_peak_by_soxr(limited, RATE) <= -1.0
 
 
-def test_one_gain_for_all_channels(leveller, signals):
+def test_one_gain_for_all_channels(leveller):
     samples = signals.spiky(RATE, 4)
     samples[:, 1] *= np.float32(0.1)
     _, limited = leveller(samples, aim=Aim(-12.0, -1.0))
@@ -158,14 +160,14 @@ def test_one_gain_for_all_channels(leveller, signals):
 
 
 @pytest.mark.parametrize("rate", [8_000, 32_000, 192_000])
-def test_the_gain_has_no_steps(rate, leveller, signals):
+def test_the_gain_has_no_steps(rate, leveller):
     samples = signals.spiky(rate, 4)
     levelled, limited = leveller(samples, rate, Aim(-12.0, -1.0))
     assert levelled.normalization.largest_reduction_db > 3
     assert steepest_db_per_ms(limited, samples, rate) < 1.5 + 0.01 * rate / 1000
 
 
-def test_a_peak_is_met_in_time_and_let_go_within_40_ms(leveller, signals):
+def test_a_peak_is_met_in_time_and_let_go_within_40_ms(leveller):
     samples = signals.tones(RATE, [(4, -20)])
     samples[2 * RATE] = 0.999
     levelled, limited = leveller(samples, aim=Aim(-16.0, -1.0))
@@ -179,33 +181,33 @@ def test_a_peak_is_met_in_time_and_let_go_within_40_ms(leveller, signals):
 
 
 @pytest.mark.parametrize("where", ["first", "last"])
-def test_peaks_at_the_ends(where, leveller, signals, soxr_true_peak):
+def test_peaks_at_the_ends(where, leveller):
     samples = signals.tones(RATE, [(3, -20)])
     samples[slice(0, 3) if where == "first" else slice(-3, None)] = 0.9
     levelled, limited = leveller(samples)
     assert levelled.normalization.mode is NormalizationMode.LIMITED
     # With silence around it: the waveform rings on.
-    assert soxr_true_peak(np.pad(limited, ((200, 200), (0, 0))), RATE) <= -1.0
+    assert true_peak_by_soxr(np.pad(limited, ((200, 200), (0, 0))), RATE) <= -1.0
 
 
 @pytest.mark.parametrize("sizes", [[1_000, 77], [32_768], [100_000]])
-def test_the_same_to_the_last_bit_however_it_is_cut(sizes, leveller, signals):
+def test_the_same_to_the_last_bit_however_it_is_cut(sizes, leveller):
     samples = signals.spiky(RATE, 5)
     one, other = leveller(samples), leveller(samples, sizes=sizes)
     assert one[0].normalization == other[0].normalization
     np.testing.assert_array_equal(one[1], other[1])
 
 
-def test_a_signal_of_whole_segments(leveller, signals, libebur128):
+def test_a_signal_of_whole_segments(leveller):
     samples = signals.spiky(RATE, 5)[: 4 * SEGMENT_FRAMES]
     levelled, limited = leveller(samples, aim=Aim(-12.0, -1.0))
     said = levelled.normalization
     assert said.mode is NormalizationMode.LIMITED
     assert len(limited) == len(samples)
-    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-12 - said.shortfall_lu, abs=0.05)
+    assert measured_by_libebur128(limited, RATE).integrated_lufs == pytest.approx(-12 - said.shortfall_lu, abs=0.05)
 
 
-def test_100_ms_over_full_scale_are_turned_down_not_limited(leveller, signals):
+def test_100_ms_over_full_scale_are_turned_down_not_limited(leveller):
     levelled, turned_down = leveller(signals.tones(RATE, [(0.1, 6)]))
     assert levelled.normalization.mode is NormalizationMode.LINEAR
     assert np.abs(turned_down).max() <= 10 ** (-1.0 / 20)
@@ -217,27 +219,27 @@ def test_dc(seconds, leveller):
     assert np.abs(levelled).max() <= 10 ** (-1.0 / 20)
 
 
-def test_over_full_scale(leveller, signals, libebur128):
+def test_over_full_scale(leveller):
     _, levelled = leveller(signals.music(RATE, 4) * np.float32(1e4))
-    assert libebur128(levelled, RATE).integrated_lufs == pytest.approx(-16, abs=0.02)
+    assert measured_by_libebur128(levelled, RATE).integrated_lufs == pytest.approx(-16, abs=0.02)
 
 
-def test_a_target_near_the_gate(leveller, signals):
+def test_a_target_near_the_gate(leveller):
     levelled, limited = leveller(signals.of_plr(20, RATE, 4), aim=Aim(-70.0, -56.0))
     assert levelled.normalization.mode is NormalizationMode.LIMITED
     assert np.abs(limited).max() <= 10 ** (-56.0 / 20)
 
 
-def test_no_ceiling_no_limiter(leveller, signals):
+def test_no_ceiling_no_limiter(leveller):
     levelled, loud = leveller(signals.spiky(RATE, 4), aim=Aim(-6.0, None))
     assert levelled.normalization.mode is NormalizationMode.LINEAR
     assert np.abs(loud).max() > 1
 
 
-def test_what_the_envelope_misjudges_is_corrected_by_measuring(leveller, signals, libebur128):
+def test_what_the_envelope_misjudges_is_corrected_by_measuring(leveller):
     # Limiting a loud infrasound, which the loudness does not count, makes overtones that it does count.
     infrasound = 0.3 * np.sin(2 * np.pi * 8 * np.arange(6 * RATE) / RATE)
     samples = signals.music(RATE, 6) * np.float32(0.15) + infrasound[:, None].astype(np.float32)
     levelled, limited = leveller(samples, aim=Aim(-22.0, -1.0))
     assert levelled.normalization.mode is NormalizationMode.LIMITED
-    assert libebur128(limited, RATE).integrated_lufs == pytest.approx(-22, abs=0.02)
+    assert measured_by_libebur128(limited, RATE).integrated_lufs == pytest.approx(-22, abs=0.02)

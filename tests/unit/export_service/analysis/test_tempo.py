@@ -1,4 +1,4 @@
-"""Tempo of rhythms that nobody composed, and of what has none. Music is in test_analysis.py."""
+"""Tempo of rhythms that nobody composed, and of what has none. Music is in test_analyzer.py."""
 
 from __future__ import annotations
 

@@ -7,20 +7,22 @@ import pyloudnorm
 import pytest
 
 from export_service.dsp.loudness import LoudnessMeter
+from tests.support import signals
+from tests.support.signals import measured_by_libebur128
 
 RATES = [32_000, 44_100, 48_000]
 
 
-def measured(samples, rate, sizes=(20_000,), signals=None):
+def measured(samples, rate, sizes=None):
     meter = LoudnessMeter(rate, samples.shape[1])
-    for chunk in signals.in_chunks(samples, sizes) if signals else [samples]:
+    for chunk in signals.in_chunks(samples, sizes) if sizes else [samples]:
         meter.feed(chunk)
     return meter
 
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("level", [-23.0, -33.0])
-def test_tech_3341_cases_1_and_2(rate, level, signals):
+def test_tech_3341_cases_1_and_2(rate, level):
     meter = measured(signals.tones(rate, [(20, level)]), rate)
     figures = meter.measure()
     assert figures.integrated_lufs == pytest.approx(level, abs=0.1)
@@ -37,20 +39,20 @@ def test_tech_3341_cases_1_and_2(rate, level, signals):
         pytest.param([(20, -26), (20.1, -20), (20, -26)], id="case 5"),
     ],
 )
-def test_tech_3341_gating(rate, parts, signals):
+def test_tech_3341_gating(rate, parts):
     meter = measured(signals.tones(rate, parts), rate)
     assert meter.measure().integrated_lufs == pytest.approx(-23, abs=0.1)
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_tech_3341_case_9_short_term_is_constant(rate, signals):
+def test_tech_3341_case_9_short_term_is_constant(rate):
     meter = measured(signals.tones(rate, [(1.34, -20), (1.66, -30)] * 5), rate)
     assert len(meter.short_term()) == 121
     np.testing.assert_allclose(meter.short_term(), -23, atol=0.1)
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_tech_3341_case_12_momentary_is_constant(rate, signals):
+def test_tech_3341_case_12_momentary_is_constant(rate):
     meter = measured(signals.tones(rate, [(0.18, -20), (0.22, -30)] * 25), rate)
     np.testing.assert_allclose(meter.momentary()[6:], -23, atol=0.1)
 
@@ -60,7 +62,7 @@ def test_tech_3341_case_12_momentary_is_constant(rate, signals):
     ("levels", "expected"),
     [((-20, -30), 10), ((-20, -15), 5), ((-40, -20), 20), ((-50, -35, -20, -35, -50), 15)],
 )
-def test_tech_3342_range(rate, levels, expected, signals):
+def test_tech_3342_range(rate, levels, expected):
     meter = measured(signals.tones(rate, [(20, level) for level in levels]), rate)
     assert meter.measure().range_lu == pytest.approx(expected, abs=1)
 
@@ -68,16 +70,16 @@ def test_tech_3342_range(rate, levels, expected, signals):
 @pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("kind", ["music", "spiky", "noise"])
-def test_agrees_with_libebur128(kind, rate, channels, signals, libebur128):
+def test_agrees_with_libebur128(kind, rate, channels):
     samples = getattr(signals, kind)(rate, 6, channels)
-    expected = libebur128(samples, rate)
-    figures = measured(samples, rate, [rate // 7, 1, rate // 3], signals).measure()
+    expected = measured_by_libebur128(samples, rate)
+    figures = measured(samples, rate, [rate // 7, 1, rate // 3]).measure()
     assert figures.integrated_lufs == pytest.approx(expected.integrated_lufs, abs=0.01)
     assert figures.range_lu == pytest.approx(expected.range_lu, abs=1)
 
 
 @pytest.mark.parametrize("rate", [11_025, 11_026, 47_999])
-def test_agrees_with_pyloudnorm_where_100_ms_are_not_whole_frames(rate, signals):
+def test_agrees_with_pyloudnorm_where_100_ms_are_not_whole_frames(rate):
     # libebur128 itself rounds its blocks there and reads up to 0.12 LU low.
     samples = signals.music(rate, 12)
     expected = pyloudnorm.Meter(rate, filter_class="DeMan").integrated_loudness(samples.astype(np.float64))
@@ -85,21 +87,21 @@ def test_agrees_with_pyloudnorm_where_100_ms_are_not_whole_frames(rate, signals)
 
 
 @pytest.mark.parametrize("sizes", [[1, 3, 700], [3_200], [3_199, 3_201], [8_192], [100_000]])
-def test_chunking_changes_nothing(sizes, signals):
+def test_chunking_changes_nothing(sizes):
     samples = signals.music(32_000, 5)
     whole = measured(samples, 32_000).measure()
-    cut = measured(samples, 32_000, sizes, signals).measure()
+    cut = measured(samples, 32_000, sizes).measure()
     assert cut.integrated_lufs == pytest.approx(whole.integrated_lufs, abs=1e-9)
     assert cut.max_short_term_lufs == pytest.approx(whole.max_short_term_lufs, abs=1e-9)
 
 
-def test_mono_is_3_lu_below_the_same_on_two_channels(signals):
+def test_mono_is_3_lu_below_the_same_on_two_channels():
     mono, stereo = (measured(signals.tones(48_000, [(3, -20)], n), 48_000).measure() for n in (1, 2))
     assert stereo.integrated_lufs - mono.integrated_lufs == pytest.approx(3.01, abs=0.01)
 
 
 @pytest.mark.parametrize(("frames", "known"), [(12_799, False), (12_800, True)])
-def test_400_ms_are_needed(frames, known, signals):
+def test_400_ms_are_needed(frames, known):
     figures = measured(signals.tones(32_000, [(1, -20)])[:frames], 32_000).measure()
     assert (figures.integrated_lufs is not None) is known
     assert (figures.max_momentary_lufs is not None) is known
@@ -107,7 +109,7 @@ def test_400_ms_are_needed(frames, known, signals):
     assert figures.range_lu is None
 
 
-def test_a_last_block_that_is_not_complete_does_not_count(signals):
+def test_a_last_block_that_is_not_complete_does_not_count():
     quiet = signals.tones(32_000, [(4, -30)])
     with_burst = np.concatenate([quiet, signals.tones(32_000, [(0.0999, -3)])])
     assert measured(with_burst, 32_000).measure() == measured(quiet, 32_000).measure()
@@ -120,13 +122,13 @@ def test_digital_silence_has_no_loudness():
     assert figures.range_lu is None
 
 
-def test_below_the_gate_there_is_a_momentary_loudness_but_no_integrated(signals):
+def test_below_the_gate_there_is_a_momentary_loudness_but_no_integrated():
     figures = measured(signals.tones(32_000, [(5, -75)]), 32_000).measure()
     assert figures.integrated_lufs is None
     assert figures.max_momentary_lufs == pytest.approx(-75, abs=0.1)
 
 
-def test_the_loudness_that_is_left_of_a_signal_turned_down_in_part(signals):
+def test_the_loudness_that_is_left_of_a_signal_turned_down_in_part():
     samples = signals.music(32_000, 6)
     meter = LoudnessMeter(32_000, 2)
     power = meter.feed(samples)

@@ -1,4 +1,4 @@
-"""Keys of scales and chords, and of what has none. Music is in test_analysis.py."""
+"""Keys of scales and chords, and of what has none. Music is in test_analyzer.py."""
 
 from __future__ import annotations
 
