@@ -36,14 +36,14 @@ def contend(folder: Path) -> None:
     files = sorted(folder.glob("*.npy"))
     np.load(files[0])
     before_mb, began = peak_mb(), time.perf_counter()
-    from export_service.analysis.analyzer import analyse
+    from export_service.analysis.analyzer import analyze
     from export_service.analysis.features import FeatureExtractor
 
     def run(samples: np.ndarray[Any, Any]) -> dict[str, object]:
         extractor = FeatureExtractor(RATE_HZ)
         for start in range(0, len(samples), RATE_HZ):
             extractor.feed(samples[start : start + RATE_HZ])
-        found = analyse(extractor.finish())
+        found = analyze(extractor.finish())
         return {
             "bpm": found.tempo and found.tempo.bpm,
             "alternative_bpm": found.tempo and found.tempo.alternative_bpm,

@@ -170,7 +170,7 @@ def meter_speeds(seconds: int, rounds: int) -> tuple[float, float]:
     """× real time of our measuring and of libebur128's, in turns."""
     import pyebur128
 
-    from export_service.dsp.measurement import Measurement
+    from export_service.dsp.measurement import SignalMeter
 
     flags = pyebur128.MeasurementMode
     everything = flags.MODE_I | flags.MODE_S | flags.MODE_LRA | flags.MODE_TRUE_PEAK
@@ -179,7 +179,7 @@ def meter_speeds(seconds: int, rounds: int) -> tuple[float, float]:
     times: tuple[list[float], list[float]] = [], []
     for _ in range(rounds):
         began = time.process_time()
-        measurement = Measurement(RATE_HZ, CHANNELS)
+        measurement = SignalMeter(RATE_HZ, CHANNELS)
         for _ in blocks:
             measurement.feed(samples)
         measurement.finish()

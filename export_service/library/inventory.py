@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from dgx_music.errors import InvalidArgument
-from export_service.formats.codecs import EXTENSIONS, FORMS
+from export_service.formats.codecs import CODECS, EXTENSIONS
 from export_service.library.renders import RENDERS
 from export_service.library.store import CLIPS, DAYS, OUTPUTS
 from service_runtime.audio.output_options import FileFormat
@@ -120,7 +120,7 @@ def contents(path: Path) -> Contents | None:
     except soundfile.LibsndfileError:
         return None
     container = "WAV" if info.format in ("RF64", "WAVEX") else info.format
-    for file_format, form in FORMS.items():
+    for file_format, form in CODECS.items():
         if (form.container, form.subtype) == (container, info.subtype):
             return Contents(file_format, info.samplerate, info.channels, info.frames)
     return None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from export_service.dsp.measurement import Measured
+from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import Normalization
-from export_service.formats.provenance import Mark
+from export_service.formats.provenance import AiDisclosure
 from service_runtime.audio.output_options import FileFormat
 
 
@@ -20,10 +20,10 @@ class Finished:
     frames: int
     file_size_bytes: int
     file_sha256: str
-    source: Measured
+    source: LoudnessMeasurement
     """Of the samples at the file's sample rate and channel count, before the level was set."""
-    file: Measured
+    file: LoudnessMeasurement
     """Of the file; a lossy one's as decoded."""
     normalization: Normalization
-    marks: tuple[Mark, ...]
+    marks: tuple[AiDisclosure, ...]
     """Where it says that an AI made it."""

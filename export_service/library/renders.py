@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from dgx_music.errors import NotFound
-from export_service.dsp.normalization import Aim
+from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.codecs import EXTENSIONS
 from export_service.library.filesystem import make_folder, remove_if_empty, sync_folder
 from export_service.library.mastered_file import Finished
@@ -34,7 +34,7 @@ class RenderOptions:
     format: FileFormat
     sample_rate_hz: int
     channels: int
-    aim: Aim
+    aim: LoudnessTarget
 
     def render_id(self, generation_id: str) -> str:
         """UUID (RFC 9562, version 5): the same for the same options."""

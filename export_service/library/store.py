@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from dgx_music.errors import NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
-from export_service.formats.tags import COMMENT
+from export_service.formats.tags import COMMENT_PATTERN
 from export_service.library.filesystem import disk_errors, make_folder, remove_if_empty, sync_folder
 from export_service.library.renders import RenderFolder
 from service_runtime.failpoints import failpoint
@@ -199,7 +199,7 @@ def attempt_of(path: Path) -> int:
 
     try:
         with soundfile.SoundFile(path) as file:
-            found = COMMENT.match(file.comment)
+            found = COMMENT_PATTERN.match(file.comment)
     except soundfile.LibsndfileError:
         return 0
     return int(found[2]) if found else 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export_service.formats.decoding import in_sequence
+from export_service.formats.reader import open_sequential
 from export_service.library.store import file_errors
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
@@ -29,7 +29,7 @@ def waveform(path: Path, points: int) -> Waveform:
 
     Raises NotFound where the file is gone. Blocks: call it on a thread. Memory does not grow with the file.
     """
-    with file_errors(path), in_sequence(path) as file:
+    with file_errors(path), open_sequential(path) as file:
         frames_a_point = max(1, -(-file.frames // points))
         extremes = np.full((-(-file.frames // frames_a_point), 2), [np.inf, -np.inf], dtype=np.float32)
         mean = np.full(file.channels, 1.0 / file.channels, dtype=np.float32)

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TypeVar
 
 from dgx_music.errors import Aborted, InvalidArgument
-from export_service.dsp.loudness import Samples
-from export_service.formats.reader import EXPECTED, SourceFile, source_file
+from export_service.dsp.arrays import Samples
+from export_service.formats.reader import SOURCE_FILE_REQUIREMENT, SourceFile, open_source_file
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import disk_errors
 from export_service.library.store import Library
@@ -75,7 +75,7 @@ class ClipImport:
     async def land(self) -> Clip:
         """The clip, in the library. Raises InvalidArgument where the file is not one that we take."""
         if not self._bytes:
-            raise InvalidArgument("data", f"{EXPECTED}; it is empty")
+            raise InvalidArgument("data", f"{SOURCE_FILE_REQUIREMENT}; it is empty")
         clip = await self._work(self._land)
         self._told = True
         return clip
@@ -101,12 +101,12 @@ class ClipImport:
     def _land(self) -> Clip:
         sha256 = hashlib.sha256()
         with disk_errors("writing the clip"):
-            with source_file(self._upload, self._limits.seconds) as source:
+            with open_source_file(self._upload, self._limits.seconds) as source:
                 audio = AudioFile(
                     FileFormat.WAV_FLOAT, source.sample_rate_hz, source.channels, source.frames, tags=None, seed=0
                 )
                 audio.write(self._part, self._blocks(source, sha256.update), gain_db=0.0)
-            self._library.land(self._part, self._clip_id, audio.form.extension, self._require_open)
+            self._library.land(self._part, self._clip_id, audio.codec.extension, self._require_open)
         self._landed = True
         return Clip(self._clip_id, source.sample_rate_hz, source.channels, source.frames, sha256.hexdigest())
 

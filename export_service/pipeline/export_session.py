@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dgx_music.errors import Aborted, DataLoss, InvalidArgument, ServiceError
-from export_service.analysis.analyzer import Analysis, analyse
+from export_service.analysis.analyzer import Analysis, analyze
 from export_service.analysis.features import FeatureExtractor
-from export_service.dsp.loudness import Samples
-from export_service.dsp.measurement import Measurement
-from export_service.dsp.normalization import Aim
-from export_service.dsp.resampling import Converter
+from export_service.dsp.arrays import Samples
+from export_service.dsp.measurement import SignalMeter
+from export_service.dsp.normalization import LoudnessTarget
+from export_service.dsp.resampling import Resampler
 from export_service.formats.provenance import Signer
-from export_service.formats.tags import Tags, file_tags
+from export_service.formats.tags import Tags, build_file_tags
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import disk_errors
 from export_service.library.mastered_file import Finished
@@ -47,7 +47,7 @@ class Finish:
     options: OutputOptions
     tags: Tags
     """Cleaned."""
-    default_aim: Aim
+    default_aim: LoudnessTarget
     """Where the options do not say how loud."""
     generator: str
     """Our own name and version."""
@@ -77,7 +77,7 @@ class Session:
         take = recording.take
         self._part = library.part(take.generation_id, take.attempt)
         self._rate, self._channels = finish.options.resolve_for_source(take.sample_rate_hz, take.channels)
-        self._measurement: Measurement | None = None
+        self._measurement: SignalMeter | None = None
         self._features = FeatureExtractor(take.sample_rate_hz)
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="export")
@@ -195,7 +195,7 @@ class Session:
         with disk_errors("opening the spool"):
             self._recording.spool.create()
             # At the file's rate: other samples of the same waveform, and other figures by some hundredths of a dB.
-            self._measurement = Measurement(self._rate, self._channels, self._part.parent)
+            self._measurement = SignalMeter(self._rate, self._channels, self._part.parent)
 
     def _store_all(self) -> None:
         while self._pending:  # What came while it worked is its next piece: it waits for nobody in between.
@@ -226,13 +226,13 @@ class Session:
         recording, take, options = self._recording, self._recording.take, self._finish.options
         self._measure(self._converter.finish())
         assert self._measurement is not None
-        analysis = analyse(self._features.finish(), self._finish.tempo_hint_bpm)
+        analysis = analyze(self._features.finish(), self._finish.tempo_hint_bpm)
         audio = AudioFile(
             format=options.format,
             sample_rate_hz=self._rate,
             channels=self._channels,
             frames=self._converter.out_frames,
-            tags=file_tags(self._finish.tags, take.generation_id, take.attempt, self._finish.generator, analysis),
+            tags=build_file_tags(self._finish.tags, take.generation_id, take.attempt, self._finish.generator, analysis),
             seed=uuid.UUID(take.generation_id).int,
             signer=self._finish.signer,
         )
@@ -244,7 +244,7 @@ class Session:
                 aim_for(options, self._finish.default_aim),
                 self._blocks,
             )
-            path = self._library.land(self._part, take.generation_id, audio.form.extension, recording.require_unbroken)
+            path = self._library.land(self._part, take.generation_id, audio.codec.extension, recording.require_unbroken)
             self._made = Landed(path, finished, analysis)
             recording.spool.finish()
         return self._made
@@ -256,9 +256,9 @@ class Session:
             yield converter.feed(block)
         yield converter.finish()
 
-    def _new_converter(self) -> Converter:
+    def _new_converter(self) -> Resampler:
         take = self._recording.take
-        return Converter(take.sample_rate_hz, take.channels, self._rate, self._channels)
+        return Resampler(take.sample_rate_hz, take.channels, self._rate, self._channels)
 
     def _clean_up(self) -> None:
         if self._measurement is not None:

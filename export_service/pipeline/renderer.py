@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dgx_music.errors import NotFound, Unavailable
-from export_service.dsp.loudness import Samples
-from export_service.dsp.measurement import Measurement
-from export_service.dsp.normalization import Aim
-from export_service.dsp.resampling import Converter
-from export_service.formats.codecs import FORMS
-from export_service.formats.decoding import in_sequence
+from export_service.dsp.arrays import Samples
+from export_service.dsp.measurement import SignalMeter
+from export_service.dsp.normalization import LoudnessTarget
+from export_service.dsp.resampling import Resampler
+from export_service.formats.codecs import CODECS
 from export_service.formats.provenance import Signer
+from export_service.formats.reader import open_sequential
 from export_service.formats.tags import FileTags
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import disk_errors
@@ -50,7 +50,7 @@ class Renderer:
         self._under_way: dict[str, asyncio.Task[Render]] = {}
         self._draining = False
 
-    async def render(self, generation_id: str, options: OutputOptions, default_aim: Aim) -> Render:
+    async def render(self, generation_id: str, options: OutputOptions, default_aim: LoudnessTarget) -> Render:
         """The render, made now or before. One that is being made is finished even if nobody waits for it any more.
 
         Raises NotFound where the generation has no file, and what the disk has to say; then nothing is left of it.
@@ -87,7 +87,7 @@ class Renderer:
 
     # What follows runs on threads.
 
-    def _resolve(self, generation_id: str, options: OutputOptions, default_aim: Aim) -> RenderOptions:
+    def _resolve(self, generation_id: str, options: OutputOptions, default_aim: LoudnessTarget) -> RenderOptions:
         path = self._find(generation_id)
         with file_errors(path):
             source = format_of(path)
@@ -107,11 +107,11 @@ class Renderer:
             with file_errors(path), path.open("rb") as source:
                 opened = partial(_opened, path, source)
                 with opened() as file:
-                    tags = FileTags.of_comment(file.comment, generation_id)
+                    tags = FileTags.parse_comment(file.comment, generation_id)
                 finished = self._write(part, render_id, options, opened, tags)
                 with disk_errors("writing the render"), self._library.unchanged(generation_id, source):
                     landed = self._library.renders.land(
-                        part, generation_id, render_id, FORMS[options.format].extension, finished
+                        part, generation_id, render_id, CODECS[options.format].extension, finished
                     )
         finally:
             part.unlink(missing_ok=True)
@@ -120,7 +120,7 @@ class Renderer:
 
     def _write(self, part: Path, render_id: str, options: RenderOptions, source: Source, tags: FileTags) -> Finished:
         with disk_errors("writing the render"):
-            measurement = Measurement(options.sample_rate_hz, options.channels, part.parent)
+            measurement = SignalMeter(options.sample_rate_hz, options.channels, part.parent)
         with closing(measurement):
             return self._finish(part, render_id, options, source, tags, measurement)
 
@@ -131,7 +131,7 @@ class Renderer:
         options: RenderOptions,
         source: Source,
         tags: FileTags,
-        measurement: Measurement,
+        measurement: SignalMeter,
     ) -> Finished:
         frames = 0
         for block in self._blocks(source, options):
@@ -153,7 +153,7 @@ class Renderer:
     def _blocks(self, source: Source, options: RenderOptions) -> Iterator[Samples]:
         """All samples of the finished file, at the render's sample rate and channel count."""
         with source() as file:
-            converter = Converter(file.samplerate, file.channels, options.sample_rate_hz, options.channels)
+            converter = Resampler(file.samplerate, file.channels, options.sample_rate_hz, options.channels)
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 if self._draining:
                     raise Unavailable("the export service is going down", reason="DRAINING", retry_after_seconds=1)
@@ -174,7 +174,7 @@ def _opened(path: Path, source: BinaryIO) -> Iterator[Any]:
     with file:
         if not os.path.sameopenfile(file.fileno(), source.fileno()):
             raise _gone(path)
-        with in_sequence(file.fileno()) as decoder:
+        with open_sequential(file.fileno()) as decoder:
             yield decoder
 
 

@@ -10,12 +10,12 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
 from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
-from export_service.analysis.analyzer import NOT_ANALYSED, Analysis
+from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
-from export_service.dsp.measurement import Measured
+from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import Normalization, NormalizationMode
-from export_service.formats.provenance import Mark
+from export_service.formats.provenance import AiDisclosure
 from export_service.formats.tags import MAX_BPM, Tags, clean_tags
 from export_service.library.mastered_file import Finished
 from export_service.library.waveform import Waveform
@@ -44,11 +44,11 @@ MODES = {
     NormalizationMode.LIMITED: export_pb2.NORMALIZATION_MODE_LIMITED,
 }
 MARKS = {
-    Mark.INFO: export_pb2.PROVENANCE_MARK_INFO,
-    Mark.BEXT: export_pb2.PROVENANCE_MARK_BEXT,
-    Mark.ID3: export_pb2.PROVENANCE_MARK_ID3,
-    Mark.VORBIS_COMMENT: export_pb2.PROVENANCE_MARK_VORBIS_COMMENT,
-    Mark.C2PA: export_pb2.PROVENANCE_MARK_C2PA,
+    AiDisclosure.INFO: export_pb2.PROVENANCE_MARK_INFO,
+    AiDisclosure.BEXT: export_pb2.PROVENANCE_MARK_BEXT,
+    AiDisclosure.ID3: export_pb2.PROVENANCE_MARK_ID3,
+    AiDisclosure.VORBIS_COMMENT: export_pb2.PROVENANCE_MARK_VORBIS_COMMENT,
+    AiDisclosure.C2PA: export_pb2.PROVENANCE_MARK_C2PA,
 }
 
 
@@ -130,7 +130,7 @@ def to_points(points: int) -> int:
 
 
 def from_finished(
-    finished: Finished, file_path: str, pcm_sha256: str = "", analysis: Analysis = NOT_ANALYSED
+    finished: Finished, file_path: str, pcm_sha256: str = "", analysis: Analysis = NO_ANALYSIS
 ) -> export_pb2.ExportResponse:
     return export_pb2.ExportResponse(
         file_path=file_path,
@@ -186,7 +186,7 @@ def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
     )
 
 
-def _loudness(measured: Measured) -> export_pb2.Loudness:
+def _loudness(measured: LoudnessMeasurement) -> export_pb2.Loudness:
     return export_pb2.Loudness(
         integrated_lufs=measured.loudness.integrated_lufs,
         max_momentary_lufs=measured.loudness.max_momentary_lufs,
@@ -211,8 +211,8 @@ def _key(key: Key | None) -> export_pb2.Key | None:
 def _normalization(normalization: Normalization) -> export_pb2.Normalization:
     return export_pb2.Normalization(
         mode=MODES[normalization.mode],
-        target_lufs=normalization.aim.target_lufs or 0.0,
-        ceiling_dbtp=normalization.aim.ceiling_dbtp or 0.0,
+        target_lufs=normalization.target.target_lufs or 0.0,
+        ceiling_dbtp=normalization.target.ceiling_dbtp or 0.0,
         gain_db=normalization.gain_db,
         shortfall_lu=normalization.shortfall_lu,
         reason=normalization.reason,

@@ -10,8 +10,8 @@ import grpc.aio
 from dgx_music.export.v1 import export_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.dsp.loudness import warm_up
-from export_service.dsp.normalization import Aim
-from export_service.formats.provenance import signer
+from export_service.dsp.normalization import LoudnessTarget
+from export_service.formats.provenance import create_signer
 from export_service.pipeline.clip_import import ClipLimits
 from export_service.pipeline.export_manager import Exporter
 from export_service.pipeline.renderer import Renderer
@@ -32,12 +32,12 @@ class ExportServer:
             settings.spool_keep_seconds,
             ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
         )
-        self._signer = signer(settings.c2pa_certificate, settings.c2pa_private_key)
+        self._signer = create_signer(settings.c2pa_certificate, settings.c2pa_private_key)
         self._renderer = Renderer(self._exporter.library, self._signer)
         self._servicer = ExportServicer(
             self._exporter,
             self._renderer,
-            Aim(settings.target_lufs, settings.ceiling_dbtp),
+            LoudnessTarget(settings.target_lufs, settings.ceiling_dbtp),
             generator=f"dgx-music {version('dgx-music')}",
             signer=self._signer,
         )

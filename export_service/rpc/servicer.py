@@ -11,7 +11,7 @@ import structlog
 
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
-from export_service.dsp.normalization import Aim
+from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.provenance import Signer
 from export_service.library.cleanup import Cleanup
 from export_service.library.filesystem import disk_errors
@@ -40,7 +40,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     """dgx_music.export.v1.ExportService."""
 
-    def __init__(self, exporter: Exporter, renderer: Renderer, aim: Aim, generator: str, signer: Signer | None) -> None:
+    def __init__(
+        self, exporter: Exporter, renderer: Renderer, aim: LoudnessTarget, generator: str, signer: Signer | None
+    ) -> None:
         self._exporter, self._renderer, self._cleanup = exporter, renderer, Cleanup(exporter)
         self._aim, self._generator, self._signer = aim, generator, signer
 
@@ -65,7 +67,7 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     async def Render(self, request: export_pb2.RenderRequest, context: Context) -> export_pb2.RenderResponse:
         generation_id = converters.to_generation_id(request.generation_id)
         options = output_options_from_proto(request.output, "output")
-        as_it_is = Aim(None, self._aim.ceiling_dbtp)
+        as_it_is = LoudnessTarget(None, self._aim.ceiling_dbtp)
         with self._exporter.usage.reading(generation_id):
             render = await self._renderer.render(generation_id, options, as_it_is)
         path = self._exporter.library.relative(render.path)

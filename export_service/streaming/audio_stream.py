@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dgx_music.errors import Aborted, NotFound, OutOfRange
-from export_service.formats.decoding import in_sequence
+from export_service.formats.reader import open_sequential
 from export_service.library.filesystem import disk_errors
 from export_service.library.store import FileFormat, attempt_of, file_errors, format_of
 from export_service.streaming.recording import Recording, Take
@@ -20,7 +20,7 @@ READ_BYTES = 1 << 18
 """What a listener holds at most: a second of 32 kHz stereo."""
 READ_FRAMES = 1 << 16
 DECODED_FROM_THE_BEGINNING = {"OGG", "MP3"}
-"""A lossy decoder's samples depend on those before: see `in_sequence`."""
+"""A lossy decoder's samples depend on those before: see `open_sequential`."""
 
 
 class Level(Enum):
@@ -161,7 +161,7 @@ def _inspect(path: Path) -> tuple[FileFormat, int]:
 
 def _open_at(path: Path, frame: int) -> Any:
     with file_errors(path):
-        file = in_sequence(path)
+        file = open_sequential(path)
         if file.format not in DECODED_FROM_THE_BEGINNING:
             file.seek(frame)
             return file

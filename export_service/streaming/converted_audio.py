@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dgx_music.errors import InvalidArgument
-from export_service.dsp.resampling import Converter, converted_frames
+from export_service.dsp.resampling import Resampler, resampled_frame_count
 from export_service.streaming.audio_stream import FinalAudio, Level, LiveAudio, require_within
 from export_service.threads import on_thread
 
@@ -37,7 +37,7 @@ class ConvertedAudio:
     def __init__(self, file: FinalAudio, conversion: Conversion) -> None:
         self._file = file
         rate = conversion.sample_rate_hz or file.take.sample_rate_hz
-        whole = converted_frames(file.frames, file.take.sample_rate_hz, rate)
+        whole = resampled_frame_count(file.frames, file.take.sample_rate_hz, rate)
         frames = round(min(conversion.last_seconds * rate, whole)) if conversion.last_seconds else whole
         self._passed_over = whole - frames
         self.take = replace(
@@ -60,7 +60,7 @@ class ConvertedAudio:
         """PCM from the frame on, which lies within."""
         source, skip = self._file.take, self._passed_over + start_frame
         converter = await on_thread(
-            Converter, source.sample_rate_hz, source.channels, self.take.sample_rate_hz, self.take.channels
+            Resampler, source.sample_rate_hz, source.channels, self.take.sample_rate_hz, self.take.channels
         )
         if source.sample_rate_hz == self.take.sample_rate_hz:
             begin, skip = skip, 0

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dgx_music.errors import NotFound
-from export_service.dsp.loudness import Samples
+from export_service.dsp.arrays import Samples
 from export_service.library.filesystem import make_folder
 from service_runtime.audio.block_size import BLOCK_FRAMES
 

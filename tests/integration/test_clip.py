@@ -176,8 +176,8 @@ async def test_an_import_that_is_killed_is_swept_at_the_next_start_and_clips_sta
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "must be a whole WAV (PCM or float) or FLAC file; it is empty"),
-        (b"# Notes\n" * 20_000, "must be a whole WAV (PCM or float) or FLAC file; it is neither"),
+        (b"", "must be a complete WAV (PCM or float) or FLAC file; it is empty"),
+        (b"# Notes\n" * 20_000, "must be a complete WAV (PCM or float) or FLAC file; it is neither"),
         (file_of(tone(44_100, 1, 2))[:-10_000], "the last 10000 of its 264600 bytes of samples are missing"),
         (file_of(tone(44_100, 1, 2), kind="FLAC")[:-10_000], "truncated or damaged"),
         (file_of(tone(44_100, 0.05, 2)), "must be 0.1 to 600 s of audio, not 0.050 s"),

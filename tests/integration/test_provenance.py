@@ -42,7 +42,7 @@ def marks(response: export_pb2.ExportResponse) -> list[str]:
 
 def tags_of(client: Client, generation_id: str, response: export_pb2.ExportResponse) -> FileTags:
     with soundfile.SoundFile(client.data_dir / response.file_path) as file:
-        return FileTags.of_comment(file.comment, generation_id)
+        return FileTags.parse_comment(file.comment, generation_id)
 
 
 def bext_figures(path) -> list[int]:

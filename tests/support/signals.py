@@ -14,14 +14,14 @@ Samples = npt.NDArray[np.float32]
 
 
 def tones(rate: int, parts: Iterable[tuple[float, float]], channels: int = 2) -> Samples:
-    """A 1 kHz sine, in phase on all channels: (seconds, peak dBFS) one after the other, [frames, channels]."""
+    """Returns a 1 kHz sine, in phase on all channels, with parts of (seconds, peak dBFS): [frames, channels]."""
     levels = np.concatenate([np.full(round(seconds * rate), 10 ** (dbfs / 20)) for seconds, dbfs in parts])
     wave = levels * np.sin(2 * np.pi * 1000 * np.arange(len(levels)) / rate)
     return np.repeat(wave[:, None], channels, axis=1).astype(np.float32)
 
 
 def music(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Samples:
-    """Chords that swell, and bursts of noise at 120 BPM: wide band, with a range and peaks."""
+    """Returns swelling chords with bursts of noise at 120 BPM: wideband, with a loudness range and peaks."""
     random = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     chord = sum(np.sin(2 * np.pi * f * time) for f in (110.0, 220.0, 277.2, 329.6)) * 0.05 * (1.1 + np.sin(time * 0.7))
@@ -30,7 +30,7 @@ def music(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Sample
 
 
 def spiky(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Samples:
-    """Music, and single loud samples and pairs of them."""
+    """Returns music with pairs of loud samples."""
     random = np.random.default_rng(seed)
     samples = music(rate, seconds, channels, seed)
     for start in random.integers(0, len(samples) - 1, round(seconds * 4)):
@@ -39,12 +39,12 @@ def spiky(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Sample
 
 
 def noise(rate: int, seconds: float, channels: int = 2, seed: int = 1) -> Samples:
-    """White, up to half the sample rate."""
+    """Returns white noise up to half the sample rate."""
     return (np.random.default_rng(seed).standard_normal((round(seconds * rate), channels)) * 0.1).astype(np.float32)
 
 
 def of_plr(plr: float, rate: int, seconds: float, channels: int = 2, seed: int = 1, every: float = 1.0) -> Samples:
-    """A drum `every` so many seconds and chords, the true peak `plr` dB over the loudness as libebur128 has them."""
+    """Returns chords with a drum hit `every` seconds, whose peak-to-loudness ratio by libebur128 is `plr` dB."""
     random = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     chord = sum(np.sin(2 * np.pi * f * time) for f in (110.0, 220.0, 277.2, 329.6)) * 0.05
@@ -62,7 +62,7 @@ def of_plr(plr: float, rate: int, seconds: float, channels: int = 2, seed: int =
 
 
 def in_chunks(samples: Samples, sizes: Iterable[int]) -> Iterable[Samples]:
-    """The samples cut into pieces of the sizes given, over and over."""
+    """Yields the samples in pieces of the given sizes, repeating the sizes."""
     start, sizes = 0, list(sizes)
     while start < len(samples):
         for size in sizes:
@@ -91,6 +91,6 @@ def measured_by_libebur128(samples: Samples, rate: int) -> ReferenceFigures:
 
 
 def true_peak_by_soxr(samples: Samples, rate: int) -> float:
-    """dBTP by soxr's best filter, 16 times oversampled."""
+    """Returns the true peak in dBTP by soxr's best filter, 16 times oversampled."""
     oversampled = soxr.resample(samples.astype(np.float64), rate, 16 * rate, quality="VHQ")
     return float(20 * np.log10(np.abs(oversampled).max()))

@@ -14,7 +14,8 @@ from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest, GetWaveformResponse, StreamAudioRequest
 from dgx_music.pcm import BYTES_PER_SAMPLE, PcmReader
 from dgx_music.storage.v1.storage_pb2 import Generation
-from export_service.dsp.loudness import SHORT_TERM_HOPS, LoudnessMeter, Series
+from export_service.dsp.arrays import FloatArray
+from export_service.dsp.loudness import SHORT_TERM_HOPS, LoudnessMeter
 from gateway.cli.display.console import short
 from gateway.cli.display.spectrogram import ROWS, Samples, Spectrogram
 from gateway.cli.session.command_errors import CommandError
@@ -36,7 +37,7 @@ class Drawn:
     """What a picture is made of."""
 
     waveform: GetWaveformResponse
-    short_term_lufs: Series
+    short_term_lufs: FloatArray
     """One each 100 ms from 3 s on."""
     spectrogram: Spectrogram
     seconds: float

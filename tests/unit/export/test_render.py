@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dgx_music.errors import NotFound, Unavailable
-from export_service.dsp.normalization import Aim
+from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.writer import AudioFile
 from export_service.library.store import Library
 from export_service.pipeline import mastering
@@ -15,7 +15,7 @@ from export_service.pipeline.renderer import Renderer
 from service_runtime.audio.output_options import FileFormat, OutputOptions
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
-AS_IT_IS = Aim(None, -1.0)
+AS_IT_IS = LoudnessTarget(None, -1.0)
 FLAC = OutputOptions(FileFormat.FLAC_24)
 
 

@@ -1,4 +1,4 @@
-"""Keys of scales and chords, and of what has none. Music is in test_analyzer.py."""
+"""Keys of synthetic tunes, and signals without a key. For music, see test_analyzer.py."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from export_service.analysis.features import FeatureExtractor
-from export_service.analysis.key import MAJOR_NAMES, MINOR_NAMES, key
+from export_service.analysis.key import MAJOR_NAMES, MINOR_NAMES, estimate_key
 
 RATE = 32_000
 MAJOR_TUNE = (0, 4, 7, 12, 9, 5, 2, 7, 11, 0, 4, 7, 0)
 MINOR_TUNE = (0, 3, 7, 12, 8, 5, 2, 7, 10, 0, 3, 7, 0)
 
 
-def measure(samples, rate=RATE):
+def estimate(samples, rate=RATE):
     extractor = FeatureExtractor(rate)
     extractor.feed(np.asarray(samples, dtype=np.float32)[:, None])
-    return key(extractor.finish().chroma)
+    return estimate_key(extractor.finish().chroma)
 
 
 def tones(semitones, rate=RATE, seconds=0.5, cents=0.0):
@@ -27,31 +27,31 @@ def tones(semitones, rate=RATE, seconds=0.5, cents=0.0):
 
 
 @pytest.mark.parametrize("tonic", range(12))
-def test_tunes_in_all_keys(tonic):
-    assert measure(tones([tonic + step for step in MAJOR_TUNE])).name == f"{MAJOR_NAMES[tonic]} major"
-    assert measure(tones([tonic + step for step in MINOR_TUNE])).name == f"{MINOR_NAMES[tonic]} minor"
+def test_key_of_tunes_in_all_keys(tonic):
+    assert estimate(tones([tonic + step for step in MAJOR_TUNE])).name == f"{MAJOR_NAMES[tonic]} major"
+    assert estimate(tones([tonic + step for step in MINOR_TUNE])).name == f"{MINOR_NAMES[tonic]} minor"
 
 
 @pytest.mark.parametrize("cents", [-40.0, -20.0, 20.0, 40.0])
-def test_an_instrument_out_of_tune(cents):
-    found = measure(tones(MINOR_TUNE, cents=cents))
+def test_key_of_detuned_instrument(cents):
+    found = estimate(tones(MINOR_TUNE, cents=cents))
     assert (found.name, found.confidence > 0.8) == ("C minor", True)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000, 192_000])
-def test_at_any_sample_rate(rate):
-    assert measure(tones(MAJOR_TUNE, rate), rate).name == "C major"
+def test_key_at_any_sample_rate(rate):
+    assert estimate(tones(MAJOR_TUNE, rate), rate).name == "C major"
 
 
 @pytest.mark.parametrize("gain", [0.003, 10.0])
-def test_at_any_level(gain):
-    assert measure(gain * tones(MAJOR_TUNE)).name == "C major"
+def test_key_at_any_level(gain):
+    assert estimate(gain * tones(MAJOR_TUNE)).name == "C major"
 
 
-def test_noise_above_a_tune_does_not_hide_it():
+def test_key_of_tune_with_noise():
     tune = tones(MINOR_TUNE)
     hiss = 0.02 * np.random.default_rng(5).standard_normal(len(tune))
-    assert measure(tune + hiss).name == "C minor"
+    assert estimate(tune + hiss).name == "C minor"
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_noise_above_a_tune_does_not_hide_it():
         pytest.param(np.ones(1), id="one frame"),
     ],
 )
-def test_what_has_no_key(signal):
-    assert measure(signal) is None
+def test_key_of_unpitched_signal_is_none(signal):
+    assert estimate(signal) is None
 
 
-def test_a_chroma_that_is_even_has_no_key():
-    assert key(np.ones(36)) is None
+def test_key_of_uniform_chroma_is_none():
+    assert estimate_key(np.ones(36)) is None

@@ -1,4 +1,4 @@
-"""Tempo of rhythms that nobody composed, and of what has none. Music is in test_analyzer.py."""
+"""Tempo of synthetic rhythms, and signals without a tempo. For music, see test_analyzer.py."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from export_service.analysis.features import FeatureExtractor
-from export_service.analysis.tempo import tempo
+from export_service.analysis.tempo import estimate_tempo
 
 RATE = 32_000
 SECONDS = 16
 
 
-def measure(samples, rate=RATE, hint_bpm=0.0):
+def estimate(samples, rate=RATE, hint_bpm=0.0):
     extractor = FeatureExtractor(rate)
     extractor.feed(np.asarray(samples, dtype=np.float32)[:, None])
     features = extractor.finish()
-    return tempo(features.onsets, features.onset_rate_hz, hint_bpm)
+    return estimate_tempo(features.onsets, features.onset_rate_hz, hint_bpm)
 
 
-def struck(times, sound, rate=RATE, seconds=SECONDS):
+def place_at(times, sound, rate=RATE, seconds=SECONDS):
     """The sound at each of the times (s)."""
     signal = np.zeros(seconds * rate + len(sound))
     for start in (np.asarray(times) * rate).astype(int):
@@ -32,7 +32,7 @@ def click(rate=RATE):
     return 0.5 * np.sin(2 * np.pi * 1000 * time) * np.exp(-time * 250)
 
 
-def kit():
+def drum_kit():
     """Kick, snare and hat."""
     random, time = np.random.default_rng(3), np.arange(RATE // 5) / RATE
     kick = 0.8 * np.sin(2 * np.pi * (50 * time - 0.5 * np.exp(-40 * time))) * np.exp(-15 * time)
@@ -40,74 +40,74 @@ def kit():
     return kick, 0.3 * noise * np.exp(-25 * time), 0.1 * np.diff(noise, append=0.0) * np.exp(-80 * time)
 
 
-def loop(bpm, swing):
+def drum_loop(bpm, swing):
     """Four to the bar, hats on swung eighths, a drummer's inaccuracy of 4 ms."""
-    kick, snare, hat = kit()
+    kick, snare, hat = drum_kit()
     beat = 60.0 / bpm
     beats = np.arange(0.01, SECONDS, beat)
     hats = np.sort(np.concatenate([beats, beats + beat * (0.5 + swing / 6)]))
     hats = np.maximum(0.0, hats + np.random.default_rng(4).normal(0, 0.004, len(hats)))
-    return struck(beats[::2], kick) + struck(beats[1::2], snare) + struck(hats[hats < SECONDS], hat)
+    return place_at(beats[::2], kick) + place_at(beats[1::2], snare) + place_at(hats[hats < SECONDS], hat)
 
 
-def within(found, bpm, share):
+def is_within(found, bpm, share):
     return found == pytest.approx(bpm, rel=share)
 
 
 @pytest.mark.parametrize("bpm", [60, 75, 90, 110, 128, 140, 160, 174, 200])
-def test_clicks_are_found_to_a_tenth_of_a_per_cent_or_said_as_the_alternative(bpm):
-    found = measure(struck(np.arange(0.1, SECONDS, 60 / bpm), click()))
+def test_tempo_or_alternative_of_clicks_is_within_a_tenth_of_a_per_cent(bpm):
+    found = estimate(place_at(np.arange(0.1, SECONDS, 60 / bpm), click()))
     nearest = min(found.bpm, found.alternative_bpm, key=lambda other: abs(other - bpm))
-    assert within(nearest, bpm, 0.001)
+    assert is_within(nearest, bpm, 0.001)
     assert found.confidence > 0.6
     assert found.alternative_bpm / found.bpm in (pytest.approx(0.5), pytest.approx(2.0))
 
 
 @pytest.mark.parametrize("bpm", [90, 110, 128, 150])
 @pytest.mark.parametrize("swing", [0.0, 0.5, 1.0], ids=["straight", "half swung", "triplets"])
-def test_drums_are_found_at_their_own_tempo_however_they_swing(bpm, swing):
-    found = measure(loop(bpm, swing))
-    assert within(found.bpm, bpm, 0.005)
+def test_tempo_of_drums_with_any_swing(bpm, swing):
+    found = estimate(drum_loop(bpm, swing))
+    assert is_within(found.bpm, bpm, 0.005)
     assert found.confidence > 0.9
 
 
 @pytest.mark.parametrize("bpm", [84, 100, 120])
-def test_a_waltz_is_found(bpm):
-    kick, snare, hat = kit()
+def test_tempo_of_waltz(bpm):
+    kick, snare, hat = drum_kit()
     beats = np.arange(0.01, SECONDS, 60 / bpm)
-    drums = struck(beats[::3], kick) + sum(struck(beats[at::3], 0.5 * snare) for at in (1, 2))
-    eighths = struck(np.arange(0.01, SECONDS, 30 / bpm), hat)
-    assert within(measure(drums + eighths).bpm, bpm, 0.01)
+    drums = place_at(beats[::3], kick) + sum(place_at(beats[at::3], 0.5 * snare) for at in (1, 2))
+    eighths = place_at(np.arange(0.01, SECONDS, 30 / bpm), hat)
+    assert is_within(estimate(drums + eighths).bpm, bpm, 0.01)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000])
-def test_at_any_sample_rate(rate):
-    assert within(measure(struck(np.arange(0.1, SECONDS, 0.5), click(rate), rate), rate).bpm, 120, 0.002)
+def test_tempo_at_any_sample_rate(rate):
+    assert is_within(estimate(place_at(np.arange(0.1, SECONDS, 0.5), click(rate), rate), rate).bpm, 120, 0.002)
 
 
 @pytest.mark.parametrize("gain", [0.003, 0.1, 10.0])
-def test_at_any_level(gain):
-    assert within(measure(gain * loop(110, 0.0)).bpm, 110, 0.005)
+def test_tempo_at_any_level(gain):
+    assert is_within(estimate(gain * drum_loop(110, 0.0)).bpm, 110, 0.005)
 
 
-def test_a_hint_decides_between_half_and_double():
-    signal = struck(np.arange(0.1, SECONDS, 60 / 87), click())
-    assert within(measure(signal).bpm, 87, 0.001)
-    assert within(measure(signal, hint_bpm=174).bpm, 174, 0.001)
+def test_hint_decides_between_half_and_double_tempo():
+    signal = place_at(np.arange(0.1, SECONDS, 60 / 87), click())
+    assert is_within(estimate(signal).bpm, 87, 0.001)
+    assert is_within(estimate(signal, hint_bpm=174).bpm, 174, 0.001)
 
 
-def test_a_hint_does_not_change_what_is_heard():
-    signal = loop(112, 0.0)
-    assert within(measure(signal, hint_bpm=120).bpm, 112, 0.005)
+def test_hint_does_not_change_a_clear_tempo():
+    signal = drum_loop(112, 0.0)
+    assert is_within(estimate(signal, hint_bpm=120).bpm, 112, 0.005)
 
 
-def test_the_more_the_tempo_changes_the_less_it_is_believed():
+def test_confidence_falls_as_the_tempo_drifts():
     def ramp(first, last):
         times, now = [], 0.1
         while now < SECONDS:
             times.append(now)
             now += 60 / (first + (last - first) * now / SECONDS)
-        found = measure(struck(times, click()))
+        found = estimate(place_at(times, click()))
         return found.confidence if found else 0.0
 
     confidences = [ramp(119, 121), ramp(110, 130), ramp(80, 160)]
@@ -135,15 +135,15 @@ def sines(*frequencies):
         pytest.param(click(), id="one click"),
     ],
 )
-def test_what_has_no_beat_has_no_tempo(signal):
-    assert measure(signal) is None
+def test_tempo_of_signal_without_beat_is_none(signal):
+    assert estimate(signal) is None
 
 
-def test_clicks_at_random_are_hardly_believed():
+def test_confidence_of_random_clicks_is_low():
     random = np.random.default_rng(6)
-    found = measure(struck(np.sort(random.uniform(0, 59, 180)), click(), seconds=60))
+    found = estimate(place_at(np.sort(random.uniform(0, 59, 180)), click(), seconds=60))
     assert found is None or found.confidence < 0.15
 
 
-def test_a_single_onset_in_half_a_second_is_no_beat():
-    assert tempo(np.eye(1, 25, dtype=np.float32)[0], 50.0) is None
+def test_tempo_of_single_onset_is_none():
+    assert estimate_tempo(np.eye(1, 25, dtype=np.float32)[0], 50.0) is None
