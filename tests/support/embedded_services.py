@@ -1,19 +1,18 @@
-"""The whole house in this process, on a Unix socket; and what is behind the gateway, to meddle with."""
+"""All services, or some of them, in the test's own process behind one Unix socket, and stubs for them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-import pytest
 
 from dgx_music import channel
 from dgx_music.client import connect
 from dgx_music.export.v1.export_pb2_grpc import ExportServiceStub
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.embedded.ownership import Owner, enter
-from gateway.embedded.service_set import ALL, LIBRARY, Needs
+from gateway.embedded.service_set import Needs
 from gateway.embedded.services import house
 
 if TYPE_CHECKING:
@@ -31,7 +30,8 @@ class House(NamedTuple):
     address: str
 
 
-async def _living_in(data_dir: Path, needs: Needs) -> AsyncIterator[House]:
+@asynccontextmanager
+async def living_in(data_dir: Path, needs: Needs) -> AsyncIterator[House]:
     with enter(data_dir) as owner:
         assert isinstance(owner, Owner)
         async with (
@@ -40,23 +40,3 @@ async def _living_in(data_dir: Path, needs: Needs) -> AsyncIterator[House]:
             channel.connect(owner.address) as behind,
         ):
             yield House(music, StorageServiceStub(behind), ExportServiceStub(behind), owner.address)
-
-
-@pytest.fixture(autouse=True)
-def nobodys_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not those in the cache of whoever runs the tests."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[House]:
-    """All services: what is created is made at once."""
-    async for one in _living_in(tmp_path, ALL):
-        yield one
-
-
-@pytest.fixture
-async def idle(tmp_path: Path) -> AsyncIterator[House]:
-    """No generation: the test itself is the worker that claims and makes."""
-    async for one in _living_in(tmp_path, LIBRARY):
-        yield one

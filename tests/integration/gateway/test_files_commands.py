@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from dgx_music.export.v1.export_pb2 import FILE_CONDITION_UNREADABLE, StreamAudioRequest, VerifyFilesResponse
+from dgx_music.export.v1.export_pb2 import StreamAudioRequest
 from gateway.cli.commands import files
 from gateway.cli.display.console import Screen
 from gateway.cli.session.runner import Session
-
-from .test_library import clip, completed
-
-if TYPE_CHECKING:
-    from .conftest import House
+from tests.support.embedded_services import House
+from tests.support.library_files import clip, completed
 
 LOGGED = re.compile(r"\d{4}-\d\d-\d\d .*\[(debug|info) ")
 Captured = pytest.CaptureFixture[str]
@@ -118,17 +113,3 @@ async def test_cleanup_says_what_it_keeps(idle: House, tmp_path: Path, capsys: C
     assert f"is being read; try again later: {made.file_path}\n" in told
     assert "deleted 0 with 0.0 MB, kept 1 in use\n" in errors
     call.cancel()
-
-
-def test_a_finding_names_its_render_and_the_disk_s_word() -> None:
-    generation_id, render_id = str(uuid.uuid4()), str(uuid.uuid4())
-    response = VerifyFilesResponse(
-        generation_id=generation_id,
-        render_id=render_id,
-        condition=FILE_CONDITION_UNREADABLE,
-        file_path="renders/a.mp3",
-        problem="Input/output error",
-    )
-    assert files._finding(response) == (
-        f"unreadable: render {render_id} of generation {generation_id} (renders/a.mp3, Input/output error)"
-    )

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.commands import model_download
 from gateway.cli.commands.doctor import doctor
 from gateway.cli.display.console import Screen
-from gateway.cli.session.command_errors import FAILURE, CommandError
+from gateway.cli.session.command_errors import FAILURE
 
 INSTALL = f"{shlex.quote(sys.executable)} -m pip install 'dgx-music[musicgen]'"
 """Into this Python, wherever the `pip` on PATH belongs."""
@@ -76,15 +75,3 @@ def test_the_engine_that_is_set_and_what_it_needs_are_told(
     assert found["audiocraft"]["state"] == "ok"
     assert found["engine"]["state"] == ("broken" if is_set else "ok")
     assert ("DGX_MUSIC_PRECISION" in found["engine"]["advice"]) == is_set
-
-
-def test_a_pull_without_the_hubs_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CommandError) as caught:
-        model_download.pull("musicgen-small", Screen())
-    assert INSTALL in str(caught.value)
-
-
-def test_a_pull_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="make room"):
-        model_download._require_space(tmp_path / "not" / "there", 10**18)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-
 import grpc
 import grpc.aio
 import pytest
@@ -14,8 +10,7 @@ from pydantic import ValidationError
 
 from dgx_music.errors import InvalidArgument, Unavailable
 from dgx_music.status import DETAILS_KEY, to_status
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, Interrupted, explain
-from gateway.cli.session.runner import interrupts
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, explain
 from gateway.config import GatewaySettings
 
 
@@ -68,40 +63,3 @@ def test_bad_settings_are_told_by_the_variable() -> None:
     line, status = explain(caught.value)
     assert line.startswith("DGX_MUSIC_METRICS_PORT=70000: ")
     assert status == BAD_INPUT
-
-
-async def endless(began: asyncio.Event) -> None:
-    began.set()
-    await asyncio.Event().wait()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_work_and_lets_what_follows_run(number: int) -> None:
-    async def put_away() -> str:
-        return "put away"
-
-    async with interrupts() as interrupt:
-        began = asyncio.Event()
-        working = asyncio.create_task(interrupt.run(endless(began)))
-        await began.wait()
-        os.kill(os.getpid(), number)
-        with pytest.raises(Interrupted) as caught:
-            await working
-        assert caught.value.exit_status == 128 + number
-        assert await interrupt.run(put_away()) == "put away"
-
-
-async def test_a_signal_before_the_work_keeps_it_from_running() -> None:
-    async with interrupts() as interrupt:
-        interrupt.on_signal(signal.SIGINT)
-        with pytest.raises(Interrupted):
-            await interrupt.run(endless(asyncio.Event()))
-
-
-async def test_work_that_is_cancelled_by_itself_is_no_interrupt() -> None:
-    async def give_up() -> None:
-        raise asyncio.CancelledError
-
-    async with interrupts() as interrupt:
-        with pytest.raises(asyncio.CancelledError):
-            await interrupt.run(give_up())

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
-from gateway.cli.main import run
 from gateway.embedded.ownership import Owner, enter
-from storage_service.config import StorageSettings
 from storage_service.db import schema
-from storage_service.db.database import Database
-from storage_service.domain import creation
-from storage_service.domain.creation import NewGeneration
-
-Command = Callable[..., tuple[int, str, str]]
+from tests.support.database_commands import Command, completed, db_command
 
 
 @pytest.fixture
@@ -30,40 +21,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def db(data_dir: Path, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs `dgx-music db …`: the exit status, standard output, standard error."""
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        status = run(["--data-dir", str(data_dir), "db", *arguments])
-        said = capfd.readouterr()
-        return status, said.out, said.err
-
-    return command
-
-
-def completed(data_dir: Path, *, path: str | None = None, audio: bytes = b"RIFF", days_ago: int = 0) -> str:
-    """A generation that is COMPLETED, with its file; gives its id."""
-    with Database(StorageSettings(data_dir=data_dir).resolved_database_url()) as database, database.write() as session:
-        made = creation.create(session, NewGeneration("a calm piano", "sketch", 1.0, 32000, 2)).id
-        file = path or f"outputs/2026/01/01/{made}.wav"
-        session.execute(
-            text(
-                "UPDATE generations SET status = 'completed', attempt = 1, progress = 1, generation_time_seconds = 1, "
-                "created_at = datetime('now', :ago), started_at = datetime('now', :ago), "
-                "completed_at = datetime('now', :ago), file_path = :path, file_size_bytes = :size, "
-                "metadata = json_object('file_sha256', :sha256) WHERE id = :id"
-            ),
-            {
-                "id": made,
-                "path": file,
-                "size": len(audio),
-                "sha256": hashlib.sha256(audio).hexdigest(),
-                "ago": f"-{days_ago} days",
-            },
-        )
-    if path is None:
-        (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
-        (data_dir / file).write_bytes(audio)
-    return made
+    return db_command(data_dir, capfd)
 
 
 def test_files_are_held_against_their_rows(db: Command, data_dir: Path, tmp_path: Path) -> None:
@@ -96,25 +54,6 @@ def test_a_file_that_can_not_be_read_is_told(db: Command, data_dir: Path) -> Non
     made = completed(data_dir, path="outputs/" + "a" * 300)
     (data_dir / "outputs").mkdir()
     assert f"generation {made}: its file outputs/{'a' * 300} can't be read" in db("check")[1]
-
-
-def test_a_damaged_database_is_told(db: Command, data_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    db("init")
-    file = data_dir / "dgx_music.db"
-    content = bytearray(file.read_bytes())
-    content[4096:12288] = b"\xff" * 8192
-    file.write_bytes(content)
-    status, out, _ = db("check")
-    assert status == 1
-    assert all(line.startswith("database: ") for line in out.splitlines())
-    file.write_bytes(b"not a database " * 1000)
-    for command in ("list", "doctor"):
-        run(["--data-dir", str(data_dir), command])
-        assert "not a database; put a backup in its place: dgx-music db restore" in "".join(capfd.readouterr())
-    status, out, err = db("check")
-    assert (status, out) == (1, "")
-    assert "not a database" in err
-    assert [path.name for path in data_dir.iterdir() if path.name.startswith(".")] == []
 
 
 def test_without_a_database_there_is_nothing_to_check_or_back_up(db: Command, data_dir: Path) -> None:
@@ -168,20 +107,6 @@ def test_a_restored_older_schema_is_said_to_want_migrating(db: Command, data_dir
     assert db("check")[0] == 0
 
 
-@pytest.mark.parametrize(("revision", "advice"), [("0001", "dgx-music db migrate"), ("9999", "install the version")])
-def test_a_schema_of_another_version_is_refused_in_one_line(
-    db: Command, data_dir: Path, capfd: pytest.CaptureFixture[str], revision: str, advice: str
-) -> None:
-    db("init")
-    with Database(StorageSettings(data_dir=data_dir).resolved_database_url()) as database, database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
-    for command in (["list"], ["db", "check"]):
-        assert run(["--data-dir", str(data_dir), *command]) == 1
-        [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert revision in line
-        assert advice in line
-
-
 def test_what_changes_the_whole_database_waits_for_no_server(db: Command, data_dir: Path, tmp_path: Path) -> None:
     db("init")
     copy = str(tmp_path / "copy.db")
@@ -194,21 +119,6 @@ def test_what_changes_the_whole_database_waits_for_no_server(db: Command, data_d
             status, out, err = db(*arguments)
             assert (status, out) == (1, "")
             assert str(data_dir) in err
-
-
-def test_what_finished_long_ago_goes_with_its_file(db: Command, data_dir: Path) -> None:
-    db("init")
-    old = [completed(data_dir, days_ago=40) for _ in range(5)]
-    young = completed(data_dir, days_ago=20)
-    status, out, _ = db("prune", "--older-than", "30d")
-    assert status == 0
-    assert out.startswith("would delete 5 generations")
-    assert len(list((data_dir / "outputs").rglob("*.wav"))) == 6
-    assert db("prune", "--older-than", "30d", "--yes")[1].startswith("deleted 5 generations")
-    assert [file.stem for file in (data_dir / "outputs").rglob("*.wav")] == [young]
-    assert not set(old) & set(db("check")[1].split())
-    assert db("prune", "--older-than", "4w", "--dry-run")[1].startswith("would delete 0")
-    assert db("check")[0] == 0
 
 
 @pytest.mark.parametrize("age", ["30", "d", "-1d", "1y", ""])

@@ -21,7 +21,6 @@ from generation_service.config import GenerationSettings
 from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import GenerationService, build
 from service_runtime.rpc.server import serve_services
-from tests.support.processes import free_ports
 from tests.unit.generation.tone_model import Gate, ToneModel
 
 
@@ -89,19 +88,3 @@ async def test_it_is_freed_by_the_owner_of_the_data_directory(model: ToneModel, 
             await asyncio.to_thread(unload, "tone", tmp_path)
             assert not service.engine.is_loaded(model.info)
             owner.close_door()
-
-
-@pytest.mark.parametrize("is_turned_away", [False, True], ids=["nobody", "export alone"])
-def test_without_a_server_nothing_is_done(
-    is_turned_away: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unload("tone", tmp_path)
-    assert list(tmp_path.iterdir()) == [], "no folder is left behind"
-    with enter(tmp_path) as owner:
-        assert isinstance(owner, Owner)
-        if is_turned_away:
-            owner.turn_away()
-            unload("tone", tmp_path)
-    unload("tone", tmp_path)
-    monkeypatch.setenv("DGX_MUSIC_GENERATION_ADDRESS", f"127.0.0.1:{free_ports(1)[0]}")
-    unload("tone", tmp_path)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import uuid
 import wave
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -17,16 +16,8 @@ from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2 import Continuation
-from gateway.cli.commands.continuation_source import Source, which_source
-from gateway.cli.session.command_errors import CommandError
 from gateway.embedded.service_set import LIBRARY
-
-from .conftest import _living_in
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .conftest import House
+from tests.support.embedded_services import House, living_in
 
 SECONDS = 60.0
 RATE = 16_000
@@ -44,19 +35,6 @@ def wav(seconds: float) -> bytes:
 def pieces(content: bytes) -> Iterator[export.ImportClipRequest]:
     for start in range(0, len(content), 65_536):
         yield export.ImportClipRequest(data=content[start : start + 65_536])
-
-
-def test_a_source_is_an_id_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "x.wav").touch()
-    id_ = str(uuid.uuid4())
-    assert which_source("", None) is None
-    assert which_source(id_.upper(), None) == Source(id_, 0.0)
-    assert which_source("x.wav", 2.5) == Source(Path("x.wav"), 2.5)
-    with pytest.raises(CommandError, match=r"y\.wav is neither"):
-        which_source("y.wav", None)
-    with pytest.raises(CommandError, match="with --continue only"):
-        which_source("", 5.0)
 
 
 async def test_a_clip_comes_in_through_the_gateway(idle: House) -> None:
@@ -88,7 +66,7 @@ async def test_a_foreign_file_is_refused_in_exports_words_however_much_of_it_is_
 
 async def test_a_clip_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     content = wav(300.0)
-    async with asynccontextmanager(_living_in)(tmp_path, LIBRARY) as house:
+    async with living_in(tmp_path, LIBRARY) as house:
         call = house.music.ImportClip(timeout=SECONDS)
         for piece in list(pieces(content))[:-1]:
             await call.write(piece)

@@ -2,69 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
-import numpy as np
 import pytest
-import soundfile
 
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1.export_pb2 import FileCondition
-from dgx_music.pcm import PcmWriter, live_header
 from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as storage
-from gateway.cli.display.units import age_of, bytes_of
-from gateway.cli.session.command_errors import CommandError
 from gateway.rpc import file_verification
+from tests.support.embedded_services import House
+from tests.support.library_files import CHANNELS, RATE, SECONDS, clip, completed, exported
 
-if TYPE_CHECKING:
-    from .conftest import House
-
-SECONDS = 60.0
-RATE, CHANNELS = 32_000, 2
 HOUR = 3600.0
-
-
-async def exported(house: House, generation_id: str, seconds: float = 0.2, attempt: int = 1) -> export.ExportResponse:
-    """A file in the library, whatever storage knows of it."""
-    samples = np.random.default_rng(1).standard_normal((round(seconds * RATE), CHANNELS)).astype(np.float32) * 0.1
-    writer = PcmWriter(CHANNELS)
-    header = export.ExportHeader(audio=live_header(generation_id, attempt, RATE, CHANNELS, len(samples)))
-    call = house.export.Export(timeout=SECONDS)
-    await call.write(export.ExportRequest(header=header))
-    for chunk in writer.chunks(samples.tobytes()):
-        await call.write(export.ExportRequest(chunk=chunk))
-    await call.write(export.ExportRequest(end=writer.end()))
-    await call.done_writing()
-    return await call
-
-
-async def completed(house: House, seconds: float = 0.2) -> storage.Generation:
-    """A generation with its file, made by the test itself."""
-    create = storage.CreateGenerationRequest(
-        prompt="techno", model_name="sketch", duration_seconds=seconds, sample_rate_hz=RATE, channels=CHANNELS
-    )
-    await house.storage.CreateGeneration(create, timeout=SECONDS)
-    claim = storage.ClaimGenerationRequest(worker_id="test", model_names=["sketch"], lease_seconds=30, wait_seconds=5)
-    claimed = await house.storage.ClaimGeneration(claim, timeout=SECONDS)
-    file = await exported(house, claimed.generation.id, seconds)
-    done = storage.CompleteGenerationRequest(
-        id=claimed.generation.id,
-        lease_token=claimed.lease_token,
-        file_path=file.file_path,
-        file_size_bytes=file.file_size_bytes,
-        model_version="1",
-        generation_time_seconds=1.0,
-    )
-    done.metadata.update({"file_sha256": file.file_sha256})
-    return (await house.storage.CompleteGeneration(done, timeout=SECONDS)).generation
 
 
 async def verified(house: House, **request: object) -> dict[str, str]:
@@ -96,16 +52,6 @@ async def listed(house: House) -> set[str]:
 def aged(data_dir: Path, file_path: str, hours: float) -> None:
     then = time.time() - hours * HOUR
     os.utime(data_dir / file_path, (then, then))
-
-
-async def clip(house: House) -> str:
-    file = io.BytesIO()
-    soundfile.write(file, np.zeros((RATE, 1)), RATE, format="WAV")
-    call = house.music.ImportClip(timeout=SECONDS)
-    await call.write(export.ImportClipRequest(data=file.getvalue()[:65_536]))
-    await call.write(export.ImportClipRequest(data=file.getvalue()[65_536:] or b"\0"))
-    await call.done_writing()
-    return (await call).clip_id
 
 
 async def test_all_files_are_held_against_what_storage_keeps(idle: House, tmp_path: Path) -> None:
@@ -272,14 +218,3 @@ async def test_figures_of_the_library(idle: House) -> None:
     made = await completed(idle)
     found = await idle.music.GetLibraryStatistics(export.GetLibraryStatisticsRequest(), timeout=SECONDS)
     assert (found.total_files, found.total_bytes) == (1, made.file_size_bytes)
-
-
-def test_ages_and_sizes_as_typed() -> None:
-    assert age_of("2w", "--older-than").days == 14
-    assert bytes_of("1.5GB", "--keep") == 1_500_000_000
-    for text in ("", "30", "d", "-1d", "1y", "999999d"):
-        with pytest.raises(CommandError, match="--older-than"):
-            age_of(text, "--older-than")
-    for text in ("", "5", "GB", "-1GB", "1,5GB", "1KB"):
-        with pytest.raises(CommandError, match="--keep"):
-            bytes_of(text, "--keep")
