@@ -19,10 +19,10 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 def completed(data_dir: Path, *, path: str | None = None, audio: bytes = b"RIFF", days_ago: int = 0) -> str:
-    """A generation that is COMPLETED, with its file; gives its id."""
+    """Inserts a completed generation, and its file unless `path` is given; returns its id."""
     with Database(StorageSettings(data_dir=data_dir).resolved_database_url()) as database, database.write() as session:
-        made = creation.create(session, NewGeneration("a calm piano", "sketch", 1.0, 32000, 2)).id
-        file = path or f"outputs/2026/01/01/{made}.wav"
+        generation_id = creation.create(session, NewGeneration("a calm piano", "sketch", 1.0, 32000, 2)).id
+        file = path or f"outputs/2026/01/01/{generation_id}.wav"
         session.execute(
             text(
                 "UPDATE generations SET status = 'completed', attempt = 1, progress = 1, generation_time_seconds = 1, "
@@ -31,7 +31,7 @@ def completed(data_dir: Path, *, path: str | None = None, audio: bytes = b"RIFF"
                 "metadata = json_object('file_sha256', :sha256) WHERE id = :id"
             ),
             {
-                "id": made,
+                "id": generation_id,
                 "path": file,
                 "size": len(audio),
                 "sha256": hashlib.sha256(audio).hexdigest(),
@@ -41,15 +41,15 @@ def completed(data_dir: Path, *, path: str | None = None, audio: bytes = b"RIFF"
     if path is None:
         (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
         (data_dir / file).write_bytes(audio)
-    return made
+    return generation_id
 
 
 def db_command(data_dir: Path, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs `dgx-music db …`: the exit status, standard output, standard error."""
+    """Returns a function that runs `dgx-music db …` and returns exit status, standard output and standard error."""
 
-    def command(*arguments: str) -> tuple[int, str, str]:
+    def run_db(*arguments: str) -> tuple[int, str, str]:
         status = run(["--data-dir", str(data_dir), "db", *arguments])
-        said = capfd.readouterr()
-        return status, said.out, said.err
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
 
-    return command
+    return run_db

@@ -1,4 +1,4 @@
-"""All services, or some of them, in the test's own process behind one Unix socket, and stubs for them."""
+"""Runs services in the process of the test behind a Unix socket, and gives stubs for them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceAsyncStub
 
 
-class House(NamedTuple):
-    """The gateway, and the services behind it."""
+class EmbeddedServices(NamedTuple):
+    """Stubs for the gateway and for the services behind it."""
 
     music: MusicServiceAsyncStub
     storage: StorageServiceAsyncStub
@@ -31,12 +31,13 @@ class House(NamedTuple):
 
 
 @asynccontextmanager
-async def living_in(data_dir: Path, needs: Needs) -> AsyncIterator[House]:
+async def embedded_services(data_dir: Path, names: Needs) -> AsyncIterator[EmbeddedServices]:
+    """Runs the services while the block runs; this process owns the data directory."""
     with enter(data_dir) as owner:
         assert isinstance(owner, Owner)
         async with (
-            house(owner, data_dir, names=needs),
+            house(owner, data_dir, names=names),
             connect(owner.address) as music,
             channel.connect(owner.address) as behind,
         ):
-            yield House(music, StorageServiceStub(behind), ExportServiceStub(behind), owner.address)
+            yield EmbeddedServices(music, StorageServiceStub(behind), ExportServiceStub(behind), owner.address)

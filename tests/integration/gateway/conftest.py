@@ -1,4 +1,4 @@
-"""The whole house in this process, on a Unix socket; and what is behind the gateway, to meddle with."""
+"""Embedded services for the tests of the gateway and of the command line."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 
 from gateway.embedded.service_set import ALL, LIBRARY
-from tests.support.embedded_services import House, living_in
+from tests.support.embedded_services import EmbeddedServices, embedded_services
 
 
 @pytest.fixture(autouse=True)
-def nobodys_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not those in the cache of whoever runs the tests."""
+def no_installed_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides the models in the Hugging Face cache of the user who runs the tests."""
     monkeypatch.setenv("HF_HOME", str(tmp_path))
 
 
 @pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[House]:
-    """All services: what is created is made at once."""
-    async with living_in(tmp_path, ALL) as one:
-        yield one
+async def all_services(tmp_path: Path) -> AsyncIterator[EmbeddedServices]:
+    """All services: a created generation is generated at once."""
+    async with embedded_services(tmp_path, ALL) as services:
+        yield services
 
 
 @pytest.fixture
-async def idle(tmp_path: Path) -> AsyncIterator[House]:
-    """No generation: the test itself is the worker that claims and makes."""
-    async with living_in(tmp_path, LIBRARY) as one:
-        yield one
+async def library_services(tmp_path: Path) -> AsyncIterator[EmbeddedServices]:
+    """Storage, export and gateway: the test itself acts as the worker."""
+    async with embedded_services(tmp_path, LIBRARY) as services:
+        yield services

@@ -18,7 +18,7 @@ from tests.support.processes import free_ports
 
 pytest.importorskip("huggingface_hub", reason="models are pulled by it")
 
-NOTE = "pulled-by-dgx-music.json"
+PULL_RECORD = "pulled-by-dgx-music.json"
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_only_what_is_needed_is_pulled_and_only_what_was_pulled_is_removed(
     assert names_in(cache / "models--t5-base") == {"config.json", "model.safetensors", "spiece.model"}
     assert (repository / "refs" / "main").read_text() == COMMIT
     assert (cache / "models--t5-base" / "refs" / "main").read_text() == COMMIT
-    assert json.loads((repository / NOTE).read_text()).keys() == {COMMIT}
+    assert json.loads((repository / PULL_RECORD).read_text()).keys() == {COMMIT}
     assert shell.run("models", "pull", "musicgen-small", **settings).stderr.count("is here already") == 2
 
     (repository / "snapshots" / COMMIT / "README.md").write_text("of somebody else")
@@ -104,7 +104,7 @@ def test_what_was_there_before_is_not_removed(shell: Shell, hub: tuple[Path, str
     settings = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub[1]}
     repository = tmp_path / "hf" / "hub" / "models--facebook--musicgen-small"
     shell.run("models", "pull", "musicgen-small", **settings)
-    (repository / NOTE).write_text(json.dumps({COMMIT: ["compression_state_dict.bin"]}))
+    (repository / PULL_RECORD).write_text(json.dumps({COMMIT: ["compression_state_dict.bin"]}))
     shell.run("models", "remove", "musicgen-small", "--yes", **settings)
     assert names_in(repository) == {"state_dict.bin"}
     assert len(list((repository / "blobs").iterdir())) == 1

@@ -1,4 +1,4 @@
-"""`dgx-music db …` beside commands that open the database through the services."""
+"""`dgx-music db …` together with commands that open the database through embedded services."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def db(data_dir: Path, capfd: pytest.CaptureFixture[str]) -> Command:
     return db_command(data_dir, capfd)
 
 
-def test_a_damaged_database_is_told(db: Command, data_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_damaged_database_is_reported_by_every_command(
+    db: Command, data_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     db("init")
     file = data_dir / "dgx_music.db"
     content = bytearray(file.read_bytes())
@@ -45,7 +47,7 @@ def test_a_damaged_database_is_told(db: Command, data_dir: Path, capfd: pytest.C
 
 
 @pytest.mark.parametrize(("revision", "advice"), [("0001", "dgx-music db migrate"), ("9999", "install the version")])
-def test_a_schema_of_another_version_is_refused_in_one_line(
+def test_schema_of_another_version_is_rejected_with_advice(
     db: Command, data_dir: Path, capfd: pytest.CaptureFixture[str], revision: str, advice: str
 ) -> None:
     db("init")
@@ -58,7 +60,7 @@ def test_a_schema_of_another_version_is_refused_in_one_line(
         assert advice in line
 
 
-def test_what_finished_long_ago_goes_with_its_file(db: Command, data_dir: Path) -> None:
+def test_prune_deletes_old_generations_with_their_files(db: Command, data_dir: Path) -> None:
     db("init")
     old = [completed(data_dir, days_ago=40) for _ in range(5)]
     young = completed(data_dir, days_ago=20)

@@ -1,4 +1,4 @@
-"""What `dgx-music files …` shows, with the real services behind it."""
+"""The output of `dgx-music files …` with embedded services."""
 
 from __future__ import annotations
 
@@ -11,105 +11,119 @@ import pytest
 
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest
 from gateway.cli.commands import files
-from gateway.cli.display.console import Screen
+from gateway.cli.display.console import Console
 from gateway.cli.session.runner import Session
-from tests.support.embedded_services import House
+from tests.support.embedded_services import EmbeddedServices
 from tests.support.library_files import clip, completed
 
-LOGGED = re.compile(r"\d{4}-\d\d-\d\d .*\[(debug|info) ")
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d .*\[(debug|info) ")
 Captured = pytest.CaptureFixture[str]
 
 
 def printed(capsys: Captured) -> str:
-    """Without the log of the services that run in this process."""
+    """Returns standard output without the log of the services in this process."""
     captured = capsys.readouterr()
-    print(captured.err, end="", file=sys.stderr)  # For whoever asks next.
-    return "".join(line for line in captured.out.splitlines(keepends=True) if not LOGGED.match(line))
+    print(captured.err, end="", file=sys.stderr)  # Stays readable for the next readouterr().
+    return "".join(line for line in captured.out.splitlines(keepends=True) if not LOG_LINE.match(line))
 
 
-def session(house: House, data_dir: Path) -> Session:
-    return Session(house.music, data_dir, lasting=False, notice=print)
+def session_for(services: EmbeddedServices, data_dir: Path) -> Session:
+    return Session(services.music, data_dir, is_persistent=False)
 
 
 async def cleanup(
-    house: House, data_dir: Path, *, older_than: str = "", keep: str = "", really: bool = False, as_json: bool = False
+    services: EmbeddedServices,
+    data_dir: Path,
+    *,
+    older_than: str = "",
+    keep: str = "",
+    confirm: bool = False,
+    as_json: bool = False,
 ) -> None:
-    request = files.cleanup_request(older_than, keep, orphans=True, missing=True, kinds=[], dry_run=not really)
-    assert await files.cleanup(session(house, data_dir), Screen(as_json=as_json), request) == 0
+    request = files.cleanup_request(older_than, keep, orphans=True, missing=True, kinds=[], dry_run=not confirm)
+    assert await files.cleanup(session_for(services, data_dir), Console(as_json=as_json), request) == 0
 
 
-async def test_files_and_figures(idle: House, tmp_path: Path, capsys: Captured) -> None:
-    made, taken = [await completed(idle) for _ in range(2)], await clip(idle)
-    here, kinds = session(idle, tmp_path), files.kinds_of(["clip"])
+async def test_list_stats_and_delete_print_files(
+    library_services: EmbeddedServices, tmp_path: Path, capsys: Captured
+) -> None:
+    generations, clip_id = [await completed(library_services) for _ in range(2)], await clip(library_services)
+    session, kinds = session_for(library_services, tmp_path), files.parse_kinds(["clip"])
     capsys.readouterr()
-    assert await files.list_files(here, Screen(), limit=9, kinds=[]) == 0
+    assert await files.list_files(session, Console(), limit=9, kinds=[]) == 0
     shown = printed(capsys)
     assert len(re.findall(r"output +WAV PCM 24 +0\.2 s +0\.0 MB .* outputs/\S+\.wav", shown)) == 2
-    assert re.search(rf"{taken} +clip +WAV FLOAT +1\.0 s +0\.1 MB .* clips/\S+\.wav", shown)
-    await files.list_files(here, Screen(as_json=True), limit=9, kinds=kinds)
-    assert json.loads(printed(capsys))["generation_id"] == taken
-    await files.list_files(here, Screen(as_json=True), limit=2, kinds=[])
+    assert re.search(rf"{clip_id} +clip +WAV FLOAT +1\.0 s +0\.1 MB .* clips/\S+\.wav", shown)
+    await files.list_files(session, Console(as_json=True), limit=9, kinds=kinds)
+    assert json.loads(printed(capsys))["generation_id"] == clip_id
+    await files.list_files(session, Console(as_json=True), limit=2, kinds=[])
     listed = [json.loads(line)["generation_id"] for line in printed(capsys).splitlines()]
-    assert set(listed) == {one.id for one in made}
+    assert set(listed) == {one.id for one in generations}
 
-    assert await files.statistics(here, Screen()) == 0
-    told = dict(re.findall(r"^(\S+) {2,}(.+?) *$", printed(capsys), re.MULTILINE))
-    assert told["files"] == told["wav"] == "3, 0.2 MB"
-    assert (told["outputs"], told["clips"]) == ("2, 0.1 MB", "1, 0.1 MB")
-    assert re.fullmatch(r"[0-9.]+ GB of [0-9.]+ GB", told["free"])
-    await files.statistics(here, Screen(as_json=True))
+    assert await files.statistics(session, Console()) == 0
+    fields = dict(re.findall(r"^(\S+) {2,}(.+?) *$", printed(capsys), re.MULTILINE))
+    assert fields["files"] == fields["wav"] == "3, 0.2 MB"
+    assert (fields["outputs"], fields["clips"]) == ("2, 0.1 MB", "1, 0.1 MB")
+    assert re.fullmatch(r"[0-9.]+ GB of [0-9.]+ GB", fields["free"])
+    await files.statistics(session, Console(as_json=True))
     assert json.loads(printed(capsys))["total_files"] == "3"
 
-    assert await files.delete_clip(here, Screen(), taken) == 0
-    assert f"deleted clip {taken}" in capsys.readouterr().err
-    await files.list_files(here, Screen(as_json=True), limit=9, kinds=kinds)
+    assert await files.delete_clip(session, Console(), clip_id) == 0
+    assert f"deleted clip {clip_id}" in capsys.readouterr().err
+    await files.list_files(session, Console(as_json=True), limit=9, kinds=kinds)
     assert printed(capsys) == ""
 
 
-async def test_verify_says_what_is_not_as_it_was(idle: House, tmp_path: Path, capsys: Captured) -> None:
-    here, screen = session(idle, tmp_path), Screen()
-    assert await files.verify(here, screen, [], quick=False) == 0
+async def test_verify_prints_changed_and_missing_files(
+    library_services: EmbeddedServices, tmp_path: Path, capsys: Captured
+) -> None:
+    session, console = session_for(library_services, tmp_path), Console()
+    assert await files.verify(session, console, [], quick=False) == 0
     assert "files: none\n" in capsys.readouterr().err
-    made = [await completed(idle) for _ in range(3)]
-    assert await files.verify(here, screen, [], quick=False) == 0
-    assert "files: 3 as they landed\n" in capsys.readouterr().err
-    (tmp_path / made[0].file_path).write_bytes(b"other bytes")
-    (tmp_path / made[1].file_path).unlink()
-    assert await files.verify(here, screen, [], quick=False) == 1
-    told, errors = printed(capsys), capsys.readouterr().err
-    assert f"changed: generation {made[0].id} ({made[0].file_path})\n" in told
-    assert f"missing: generation {made[1].id}\n" in told
-    assert "files: 1 as they landed, 2 not\n" in errors
-    assert await files.verify(here, screen, [made[0].id], quick=True) == 0
-    assert "files: 1 there\n" in capsys.readouterr().err
-    assert await files.verify(here, Screen(as_json=True), [made[0].id], quick=False) == 1
+    generations = [await completed(library_services) for _ in range(3)]
+    assert await files.verify(session, console, [], quick=False) == 0
+    assert "files: 3 intact\n" in capsys.readouterr().err
+    (tmp_path / generations[0].file_path).write_bytes(b"other bytes")
+    (tmp_path / generations[1].file_path).unlink()
+    assert await files.verify(session, console, [], quick=False) == 1
+    output, errors = printed(capsys), capsys.readouterr().err
+    assert f"changed: generation {generations[0].id} ({generations[0].file_path})\n" in output
+    assert f"missing: generation {generations[1].id}\n" in output
+    assert "files: 1 intact, 2 bad\n" in errors
+    assert await files.verify(session, console, [generations[0].id], quick=True) == 0
+    assert "files: 1 present\n" in capsys.readouterr().err
+    assert await files.verify(session, Console(as_json=True), [generations[0].id], quick=False) == 1
     assert '"condition": "FILE_CONDITION_CHANGED"' in printed(capsys)
 
 
-async def test_cleanup_says_first_and_does_then(idle: House, tmp_path: Path, capsys: Captured) -> None:
-    made = [await completed(idle) for _ in range(2)]
-    (tmp_path / made[0].file_path).unlink()
-    missing = f"missing: the file of generation {made[0].id}\n"
-    size = f"size: output {made[1].file_path}, 0.0 MB\n"
-    await cleanup(idle, tmp_path, keep="0.01MB")
-    told, errors = printed(capsys), capsys.readouterr().err
-    assert missing + size in told
-    assert "would delete 2 with 0.0 MB; --yes does it\n" in errors
-    await cleanup(idle, tmp_path, older_than="1h", really=True)
-    told, errors = printed(capsys), capsys.readouterr().err
-    assert missing in told
-    assert "deleted 1 with 0.0 MB\n" in errors
-    await cleanup(idle, tmp_path, keep="0GB", as_json=True)
+async def test_cleanup_reports_before_it_deletes(
+    library_services: EmbeddedServices, tmp_path: Path, capsys: Captured
+) -> None:
+    generations = [await completed(library_services) for _ in range(2)]
+    (tmp_path / generations[0].file_path).unlink()
+    missing = f"missing: the file of generation {generations[0].id}\n"
+    size = f"size: output {generations[1].file_path}, 0.0 MB\n"
+    await cleanup(library_services, tmp_path, keep="0.01MB")
+    output, errors = printed(capsys), capsys.readouterr().err
+    assert missing + size in output
+    assert "would delete 2 items, 0.0 MB; use --yes to delete\n" in errors
+    await cleanup(library_services, tmp_path, older_than="1h", confirm=True)
+    output, errors = printed(capsys), capsys.readouterr().err
+    assert missing in output
+    assert "deleted 1 items, 0.0 MB\n" in errors
+    await cleanup(library_services, tmp_path, keep="0GB", as_json=True)
     assert json.loads(printed(capsys).splitlines()[-1])["reason"] == "CLEANUP_REASON_SIZE"
 
 
-async def test_cleanup_says_what_it_keeps(idle: House, tmp_path: Path, capsys: Captured) -> None:
-    made = await completed(idle, seconds=20)
-    call = idle.music.StreamAudio(StreamAudioRequest(generation_id=made.id), timeout=60)
+async def test_cleanup_prints_files_in_use(
+    library_services: EmbeddedServices, tmp_path: Path, capsys: Captured
+) -> None:
+    generation = await completed(library_services, seconds=20)
+    call = library_services.music.StreamAudio(StreamAudioRequest(generation_id=generation.id), timeout=60)
     responses = aiter(call)
     await anext(responses)
-    await cleanup(idle, tmp_path, keep="0GB", really=True)
-    told, errors = printed(capsys), capsys.readouterr().err
-    assert f"is being read; try again later: {made.file_path}\n" in told
-    assert "deleted 0 with 0.0 MB, kept 1 in use\n" in errors
+    await cleanup(library_services, tmp_path, keep="0GB", confirm=True)
+    output, errors = printed(capsys), capsys.readouterr().err
+    assert f"is being read; try again later: {generation.file_path}\n" in output
+    assert "deleted 0 items, 0.0 MB; kept 1 in use\n" in errors
     call.cancel()

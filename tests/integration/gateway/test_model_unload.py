@@ -1,4 +1,4 @@
-"""A server that is up lets go of a model before its files are deleted; without one there is nothing to do."""
+"""Unloading a model from a running server before its files are deleted."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def address(tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def serving(model: ToneModel, address: str) -> AsyncIterator[GenerationService]:
-    """With the model in memory; storage and export are away."""
-    away = dict.fromkeys(("storage_address", "export_address"), f"{address}.none")
-    settings = GenerationSettings(grace_seconds=0.2, **away)
+    """Serves generation with the model loaded; storage and export are unreachable."""
+    unreachable = dict.fromkeys(("storage_address", "export_address"), f"{address}.none")
+    settings = GenerationSettings(grace_seconds=0.2, **unreachable)
     service = build(settings, catalog=ModelCatalog(lambda: [model.entry]))
     async with serve_services([service], [address], settings):
         await service.engine.load(model.info)
@@ -51,7 +51,7 @@ async def service(model: ToneModel, address: str) -> AsyncIterator[GenerationSer
         yield service
 
 
-async def test_it_is_freed_at_the_address_that_is_set(
+async def test_unload_at_configured_address_frees_model(
     service: GenerationService, model: ToneModel, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DGX_MUSIC_GENERATION_ADDRESS", address)
@@ -62,7 +62,7 @@ async def test_it_is_freed_at_the_address_that_is_set(
     await asyncio.to_thread(unload, "tone", None)
 
 
-async def test_it_stays_while_music_is_made_on_it(
+async def test_unload_of_model_in_use_is_rejected(
     service: GenerationService, model: ToneModel, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DGX_MUSIC_GENERATION_ADDRESS", address)
@@ -71,16 +71,16 @@ async def test_it_stays_while_music_is_made_on_it(
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         call = stub.Generate(pb.GenerateRequest(prompt="a", duration_seconds=3600), timeout=60)
         await gate.reached()
-        asked = asyncio.create_task(asyncio.to_thread(unload, "tone", None))
+        unloading = asyncio.create_task(asyncio.to_thread(unload, "tone", None))
         gate.open()
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await asked
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await unloading
         call.cancel()
-    assert read_failure(refused.value).reason == "MODEL_IN_USE"
+    assert read_failure(caught.value).reason == "MODEL_IN_USE"
     assert service.engine.is_loaded(model.info)
 
 
-async def test_it_is_freed_by_the_owner_of_the_data_directory(model: ToneModel, tmp_path: Path) -> None:
+async def test_unload_at_owner_of_data_directory_frees_model(model: ToneModel, tmp_path: Path) -> None:
     with enter(tmp_path) as owner:
         assert isinstance(owner, Owner)
         async with serving(model, owner.address) as service:

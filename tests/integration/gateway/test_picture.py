@@ -11,24 +11,24 @@ import pytest
 from dgx_music.storage.v1 import storage_pb2 as storage
 from gateway.cli.commands import inspect
 from gateway.cli.display import picture
-from gateway.cli.display.console import Screen
+from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.runner import Session
-from tests.support.embedded_services import House
+from tests.support.embedded_services import EmbeddedServices
 from tests.support.library_files import RATE, completed
 
 
-def session(house: House, data_dir: Path) -> Session:
-    return Session(house.music, data_dir, lasting=False, notice=print)
+def session_for(services: EmbeddedServices, data_dir: Path) -> Session:
+    return Session(services.music, data_dir, is_persistent=False)
 
 
-async def test_a_picture_and_the_waveform_of_a_generation(
-    idle: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+async def test_show_prints_waveform_and_writes_picture(
+    library_services: EmbeddedServices, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = await completed(idle, seconds=4)
-    path = tmp_path / "made.png"
+    generation = await completed(library_services, seconds=4)
+    path = tmp_path / "picture.png"
     picture.require_drawable(path, overwrite=False)
-    assert await inspect.show(session(idle, tmp_path), Screen(), made.id, png=path) == 0
+    assert await inspect.show(session_for(library_services, tmp_path), Console(), generation.id, png=path) == 0
     shown = capsys.readouterr().out
     assert re.search(rf"picture +{path}", shown)
     assert re.search("[\u2801-\u28ff]{20}", shown), "no waveform"
@@ -42,32 +42,34 @@ async def test_a_picture_and_the_waveform_of_a_generation(
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.0])
-async def test_what_is_too_short_for_a_loudness_is_drawn_without(idle: House, tmp_path: Path, seconds: float) -> None:
-    made = await completed(idle, seconds=seconds)
-    made.prompt = "a $broken_ prompt\n\u65e5\u672c " + "x" * 500
-    path = await picture.draw(session(idle, tmp_path), made, tmp_path / "short.png")
+async def test_audio_too_short_for_loudness_is_drawn_without_it(
+    library_services: EmbeddedServices, tmp_path: Path, seconds: float
+) -> None:
+    generation = await completed(library_services, seconds=seconds)
+    generation.prompt = "a $broken_ prompt\n\u65e5\u672c " + "x" * 500
+    path = await picture.write_picture(session_for(library_services, tmp_path), generation, tmp_path / "short.png")
     assert path.stat().st_size > 10_000
 
 
-async def test_a_generation_whose_file_is_gone_is_shown_all_the_same(
-    idle: House, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+async def test_show_of_generation_without_file_omits_waveform(
+    library_services: EmbeddedServices, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = await completed(idle)
-    (tmp_path / made.file_path).unlink()
-    assert await inspect.show(session(idle, tmp_path), Screen(), made.id, png=None) == 0
-    assert "can't be drawn: there is no file" in capsys.readouterr().err
+    generation = await completed(library_services)
+    (tmp_path / generation.file_path).unlink()
+    assert await inspect.show(session_for(library_services, tmp_path), Console(), generation.id, png=None) == 0
+    assert "failed to draw the waveform: " in capsys.readouterr().err
 
 
-async def test_only_what_is_completed_is_drawn(idle: House, tmp_path: Path) -> None:
+async def test_picture_of_pending_generation_is_rejected(library_services: EmbeddedServices, tmp_path: Path) -> None:
     create = storage.CreateGenerationRequest(
         prompt="techno", model_name="sketch", duration_seconds=1.0, sample_rate_hz=RATE, channels=2
     )
-    waiting = (await idle.storage.CreateGeneration(create, timeout=60)).generation
-    with pytest.raises(CommandError, match="is pending: there is no audio"):
-        await inspect.show(session(idle, tmp_path), Screen(), waiting.id, png=tmp_path / "x.png")
+    waiting = (await library_services.storage.CreateGeneration(create, timeout=60)).generation
+    with pytest.raises(CommandError, match="is pending and has no audio yet"):
+        await inspect.show(session_for(library_services, tmp_path), Console(), waiting.id, png=tmp_path / "x.png")
 
 
-async def test_a_folder_that_goes_is_told(idle: House, tmp_path: Path) -> None:
-    made = await completed(idle)
-    with pytest.raises(CommandError, match="can't write"):
-        await picture.draw(session(idle, tmp_path), made, tmp_path / "nowhere" / "x.png")
+async def test_picture_in_missing_folder_fails(library_services: EmbeddedServices, tmp_path: Path) -> None:
+    generation = await completed(library_services)
+    with pytest.raises(CommandError, match="failed to write"):
+        await picture.write_picture(session_for(library_services, tmp_path), generation, tmp_path / "nowhere" / "x.png")

@@ -1,4 +1,4 @@
-"""`dgx-music db …`, run in this process."""
+"""`dgx-music db …` on a data directory without a server."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ def db(data_dir: Path, capfd: pytest.CaptureFixture[str]) -> Command:
     return db_command(data_dir, capfd)
 
 
-def test_files_are_held_against_their_rows(db: Command, data_dir: Path, tmp_path: Path) -> None:
+def test_check_reports_files_that_differ_from_their_rows(db: Command, data_dir: Path, tmp_path: Path) -> None:
     db("init")
     good, missing, short, changed = (completed(data_dir) for _ in range(4))
     outside = completed(data_dir, path="../elsewhere.wav")
-    assert db("check")[0] == 1  # The one that lies elsewhere.
+    assert db("check")[0] == 1  # The file outside the data directory.
     library = data_dir / "outputs/2026/01/01"
     (library / f"{missing}.wav").unlink()
     (library / f"{short}.wav").write_bytes(b"RI")
     (library / f"{changed}.wav").write_bytes(b"RIFX")
     (library / "11111111-2222-4333-8444-555555555555.wav").write_bytes(b"RIFF")
     status, out, err = db("check")
-    told = dict(line.split(": ", 1) for line in out.splitlines())
+    problems = dict(line.split(": ", 1) for line in out.splitlines())
     assert status == 1
-    assert told == {
+    assert problems == {
         f"generation {missing}": f"its file outputs/2026/01/01/{missing}.wav is missing",
         f"generation {short}": f"its file outputs/2026/01/01/{short}.wav has 2 bytes, not 4",
-        f"generation {outside}": "its file ../elsewhere.wav is not in the data directory",
+        f"generation {outside}": "its file ../elsewhere.wav is outside the data directory",
         "file outputs/2026/01/01/11111111-2222-4333-8444-555555555555.wav": "belongs to no generation",
     }
-    assert "4 things are wrong" in err
+    assert "problems found: 4" in err
     status, out, _ = db("check", "--files")
-    assert f"generation {changed}: its file outputs/2026/01/01/{changed}.wav has changed since it landed" in out
+    assert f"generation {changed}: its file outputs/2026/01/01/{changed}.wav has changed since it was written" in out
     assert good not in out
 
 
-def test_a_file_that_can_not_be_read_is_told(db: Command, data_dir: Path) -> None:
+def test_check_reports_unreadable_file(db: Command, data_dir: Path) -> None:
     db("init")
-    made = completed(data_dir, path="outputs/" + "a" * 300)
+    generation_id = completed(data_dir, path="outputs/" + "a" * 300)
     (data_dir / "outputs").mkdir()
-    assert f"generation {made}: its file outputs/{'a' * 300} can't be read" in db("check")[1]
+    assert f"generation {generation_id}: failed to read its file outputs/{'a' * 300}" in db("check")[1]
 
 
-def test_without_a_database_there_is_nothing_to_check_or_back_up(db: Command, data_dir: Path) -> None:
+def test_check_and_backup_without_database_fail(db: Command, data_dir: Path) -> None:
     for command in ("check", "backup"):
         status, out, err = db(command)
         assert (status, out) == (1, "")
@@ -64,22 +64,22 @@ def test_without_a_database_there_is_nothing_to_check_or_back_up(db: Command, da
     assert not (data_dir / "dgx_music.db").exists()
 
 
-def test_backup_check_and_restore(db: Command, data_dir: Path, tmp_path: Path) -> None:
+def test_backup_is_restored_completely(db: Command, data_dir: Path, tmp_path: Path) -> None:
     db("init")
-    kept = completed(data_dir)
-    assert "backed up to" in db("backup")[1]
+    generation_id = completed(data_dir)
+    assert "backed up the database to" in db("backup")[1]
     [copy] = (data_dir / "backups").iterdir()
-    assert "backed up to" in db("backup", str(tmp_path / "mine.db"))[1]
+    assert "backed up the database to" in db("backup", str(tmp_path / "mine.db"))[1]
     assert "--force" in db("backup", str(tmp_path / "mine.db"))[2]
     assert db("backup", str(tmp_path / "mine.db"), "--force")[0] == 0
     db("reset", "--yes")
-    assert db("check")[1] == f"file outputs/2026/01/01/{kept}.wav: belongs to no generation\n"
-    assert db("restore", str(copy))[0] == 0  # There is nothing to lose, and no question.
-    assert "database takes" in db("vacuum")[1]
-    assert db("check", "--files") == (0, "", "all is well\n")
+    assert db("check")[1] == f"file outputs/2026/01/01/{generation_id}.wav: belongs to no generation\n"
+    assert db("restore", str(copy))[0] == 0  # An empty database is replaced without confirmation.
+    assert "reduced the database" in db("vacuum")[1]
+    assert db("check", "--files") == (0, "", "no problems found\n")
 
 
-def test_a_restore_over_rows_asks_first(
+def test_restore_over_rows_asks_for_confirmation(
     db: Command, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db("init")
@@ -89,8 +89,8 @@ def test_a_restore_over_rows_asks_first(
     monkeypatch.setattr("sys.stdin", io.StringIO())
     status, _, err = db("restore", copy)
     assert status == 1
-    assert "Replace all that is in" in err
-    status, _, err = db("restore", f"{copy}.lost")  # Nothing to ask about.
+    assert "Replace everything in" in err
+    status, _, err = db("restore", f"{copy}.lost")  # Rejected without asking.
     assert status == 2
     assert f"{copy}.lost" in err
     assert "Replace" not in err
@@ -98,7 +98,7 @@ def test_a_restore_over_rows_asks_first(
     assert db("check")[0] == 0
 
 
-def test_a_restored_older_schema_is_said_to_want_migrating(db: Command, data_dir: Path, tmp_path: Path) -> None:
+def test_restore_of_older_schema_suggests_migration(db: Command, data_dir: Path, tmp_path: Path) -> None:
     old = tmp_path / "old.db"
     schema.upgrade(f"sqlite:///{old}", schema.REVISIONS[0])
     assert "db migrate" in db("restore", str(old))[1]
@@ -107,7 +107,9 @@ def test_a_restored_older_schema_is_said_to_want_migrating(db: Command, data_dir
     assert db("check")[0] == 0
 
 
-def test_what_changes_the_whole_database_waits_for_no_server(db: Command, data_dir: Path, tmp_path: Path) -> None:
+def test_commands_that_replace_database_are_rejected_while_it_is_owned(
+    db: Command, data_dir: Path, tmp_path: Path
+) -> None:
     db("init")
     copy = str(tmp_path / "copy.db")
     with enter(data_dir) as owner:
@@ -122,7 +124,7 @@ def test_what_changes_the_whole_database_waits_for_no_server(db: Command, data_d
 
 
 @pytest.mark.parametrize("age", ["30", "d", "-1d", "1y", ""])
-def test_what_is_no_age_is_refused(db: Command, age: str) -> None:
+def test_prune_with_invalid_age_is_rejected(db: Command, age: str) -> None:
     status, _, err = db("prune", f"--older-than={age}")
     assert status == 2
     assert "--older-than" in err

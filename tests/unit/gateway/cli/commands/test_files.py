@@ -1,4 +1,4 @@
-"""What `dgx-music files` prints."""
+"""The output of `dgx-music files`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dgx_music.export.v1.export_pb2 import FILE_CONDITION_UNREADABLE, VerifyFile
 from gateway.cli.commands import files
 
 
-def test_a_finding_names_its_render_and_the_disk_s_word() -> None:
+def test_bad_file_is_described_with_render_and_problem() -> None:
     generation_id, render_id = str(uuid.uuid4()), str(uuid.uuid4())
     response = VerifyFilesResponse(
         generation_id=generation_id,
@@ -17,6 +17,6 @@ def test_a_finding_names_its_render_and_the_disk_s_word() -> None:
         file_path="renders/a.mp3",
         problem="Input/output error",
     )
-    assert files._finding(response) == (
+    assert files._format_bad_file(response) == (
         f"unreadable: render {render_id} of generation {generation_id} (renders/a.mp3, Input/output error)"
     )

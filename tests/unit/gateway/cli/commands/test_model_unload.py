@@ -1,4 +1,4 @@
-"""Without a server there is nothing to unload."""
+"""`models remove` without a server to unload the model from."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gateway.embedded.ownership import Owner, enter
 from tests.support.processes import free_ports
 
 
-@pytest.mark.parametrize("is_turned_away", [False, True], ids=["nobody", "export alone"])
-def test_without_a_server_nothing_is_done(
-    is_turned_away: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_served_alone", [False, True], ids=["no owner", "export alone"])
+def test_unload_without_server_does_nothing(
+    is_served_alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unload("tone", tmp_path)
-    assert list(tmp_path.iterdir()) == [], "no folder is left behind"
+    assert list(tmp_path.iterdir()) == [], "a folder was created"
     with enter(tmp_path) as owner:
         assert isinstance(owner, Owner)
-        if is_turned_away:
+        if is_served_alone:
             owner.turn_away()
             unload("tone", tmp_path)
     unload("tone", tmp_path)

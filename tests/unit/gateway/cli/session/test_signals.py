@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a command."""
+"""Cancelling a command with Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import signal
 import pytest
 
 from gateway.cli.session.command_errors import Interrupted
-from gateway.cli.session.signals import interrupts
+from gateway.cli.session.signals import guard_signals
 
 
-async def endless(began: asyncio.Event) -> None:
-    began.set()
+async def run_forever(started: asyncio.Event) -> None:
+    started.set()
     await asyncio.Event().wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_work_and_lets_what_follows_run(number: int) -> None:
-    async def put_away() -> str:
-        return "put away"
+async def test_signal_cancels_work_but_not_cleanup(number: int) -> None:
+    async def clean_up() -> str:
+        return "cleaned up"
 
-    async with interrupts() as interrupt:
-        began = asyncio.Event()
-        working = asyncio.create_task(interrupt.run(endless(began)))
-        await began.wait()
+    async with guard_signals() as guard:
+        started = asyncio.Event()
+        working = asyncio.create_task(guard.run(run_forever(started)))
+        await started.wait()
         os.kill(os.getpid(), number)
         with pytest.raises(Interrupted) as caught:
             await working
         assert caught.value.exit_status == 128 + number
-        assert await interrupt.run(put_away()) == "put away"
+        assert await guard.run(clean_up()) == "cleaned up"
 
 
-async def test_a_signal_before_the_work_keeps_it_from_running() -> None:
-    async with interrupts() as interrupt:
-        interrupt.on_signal(signal.SIGINT)
+async def test_signal_before_work_prevents_it() -> None:
+    async with guard_signals() as guard:
+        guard.on_signal(signal.SIGINT)
         with pytest.raises(Interrupted):
-            await interrupt.run(endless(asyncio.Event()))
+            await guard.run(run_forever(asyncio.Event()))
 
 
-async def test_work_that_is_cancelled_by_itself_is_no_interrupt() -> None:
-    async def give_up() -> None:
+async def test_work_that_cancels_itself_is_not_interrupted() -> None:
+    async def cancel_itself() -> None:
         raise asyncio.CancelledError
 
-    async with interrupts() as interrupt:
+    async with guard_signals() as guard:
         with pytest.raises(asyncio.CancelledError):
-            await interrupt.run(give_up())
+            await guard.run(cancel_itself())
