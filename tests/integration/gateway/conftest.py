@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.embedded.service_set import ALL, LIBRARY
+from tests.support.command_line import InProcessShell
 from tests.support.embedded_services import EmbeddedServices, embedded_services
 
 
@@ -29,3 +30,9 @@ async def library_services(tmp_path: Path) -> AsyncIterator[EmbeddedServices]:
     """Storage, export and gateway: the test itself acts as the worker."""
     async with embedded_services(tmp_path, LIBRARY) as services:
         yield services
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> InProcessShell:
+    """A command line on a new data directory."""
+    return InProcessShell(tmp_path / "data", capfd)

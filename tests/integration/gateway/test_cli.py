@@ -1,15 +1,15 @@
-"""Making music, looking at it and looking after it from the command line."""
+"""Generating, listing, converting and deleting music from the command line."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import uuid
 import wave
 from collections.abc import Iterator
@@ -27,73 +27,73 @@ from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.embedded.ownership import Owner, enter
 from gateway.embedded.service_set import LIBRARY
 from gateway.embedded.services import house
-from tests.support.command_line import DGX_MUSIC, SECONDS, Shell, environment, line_with
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path / "data")
+from tests.support.command_line import DGX_MUSIC, SECONDS, InProcessShell, Shell, environment, read_until
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A data directory with a server that is up, which commands join."""
-    shell = Shell(tmp_path_factory.mktemp("served"))
-    with shell.running("serve", DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:0") as server:
-        line_with('"serving"', server)
-        # Its log is read on, or it would wait for a reader one day.
-        reader = threading.Thread(target=server.stderr.read)  # type: ignore[union-attr]
-        reader.start()
-        yield shell
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(SECONDS) == 0
-        reader.join()
+def server_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data directory with a running server, which commands join."""
+    data_dir = tmp_path_factory.mktemp("served")
+    with Shell(data_dir).serving():
+        yield data_dir
 
 
-def test_help_answers_without_the_libraries_of_the_services() -> None:
+@pytest.fixture
+def served(server_data_dir: Path, capfd: pytest.CaptureFixture[str]) -> Shell:
+    """A command line on the data directory of the running server."""
+    return InProcessShell(server_data_dir, capfd)
+
+
+def printed_fields(output: str) -> dict[str, str]:
+    """Returns the printed fields by label."""
+    return dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+?) *$", output, re.MULTILINE))
+
+
+def test_help_imports_no_service_libraries() -> None:
     program = "import sys, gateway.cli.main; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"grpc", "google", "numpy", "sqlalchemy", "pydantic_settings", "scipy"} & set(done.stdout.split())
     assert "generate" in subprocess.run([DGX_MUSIC], capture_output=True, text=True, check=True).stdout
 
 
-def test_version(shell: Shell) -> None:
+def test_version_is_printed_by_installed_script(tmp_path: Path) -> None:
+    shell = Shell(tmp_path / "data")
     assert re.fullmatch(r"dgx-music \d+\.\d+\.\d+\n", shell.run("--version").stdout)
 
 
-def test_a_finished_wav_and_all_that_is_told_of_it(shell: Shell, tmp_path: Path) -> None:
+def test_generated_file_is_described_downloaded_and_deleted(shell: Shell, tmp_path: Path) -> None:
     copy = tmp_path / "beat.wav"
     done = shell.run("generate", "techno at 130 BPM in A minor", "-d", "4", "--seed", "7", "-o", str(copy))
-    told = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+?) *$", done.stdout, re.MULTILINE))
-    assert told["tempo"] == "130 BPM"
-    assert told["key"] == "A minor"
-    assert told["seed"] == "7"
-    assert told["loudness"].endswith("LUFS")
-    assert told["true peak"].endswith("dBTP")
-    assert told["dynamics"].endswith("dBFS RMS")
-    assert told["copy"] == str(copy)
-    assert Path(told["file"]).read_bytes() == copy.read_bytes()
+    fields = printed_fields(done.stdout)
+    assert fields["tempo"] == "130 BPM"
+    assert fields["key"] == "A minor"
+    assert fields["seed"] == "7"
+    assert fields["loudness"].endswith("LUFS")
+    assert fields["true peak"].endswith("dBTP")
+    assert fields["dynamics"].endswith("dBFS RMS")
+    assert fields["copy"] == str(copy)
+    assert Path(fields["file"]).read_bytes() == copy.read_bytes()
     with wave.open(str(copy)) as wav:
         assert (wav.getnframes(), wav.getframerate(), wav.getnchannels(), wav.getsampwidth()) == (128_000, 32_000, 2, 3)
     assert re.search("[\u2801-\u28ff]{20}", done.stdout), "no waveform"
     assert "model: sketch" in done.stderr
     assert not list(tmp_path.glob("*.part"))
 
-    [shown] = shell.generations("show", told["id"])
+    [shown] = shell.generations("show", fields["id"])
     assert shown.metadata["bpm"] == 130
-    assert re.search("marked +AI-generated, in INFO, BEXT", shell.run("show", told["id"]).stdout)
+    assert re.search("marked +AI-generated, in INFO, BEXT", shell.run("show", fields["id"]).stdout)
 
     saved = tmp_path / "saved.wav"
-    assert shell.run("download", told["id"], "-o", str(saved)).stdout.strip() == str(saved)
+    assert shell.run("download", fields["id"], "-o", str(saved)).stdout.strip() == str(saved)
     assert saved.read_bytes() == copy.read_bytes()
-    assert "--force" in shell.error("download", told["id"], "-o", str(saved), status=2)
+    assert "--force" in shell.error("download", fields["id"], "-o", str(saved), status=2)
 
-    assert shell.run("delete", told["id"], "--yes", "--json").stdout == "{}\n"
-    assert not Path(told["file"]).exists()
-    assert "generation" in shell.error("show", told["id"], status=1)
+    assert shell.run("delete", fields["id"], "--yes", "--json").stdout == "{}\n"
+    assert not Path(fields["file"]).exists()
+    assert "generation" in shell.error("show", fields["id"], status=1)
 
 
-def test_a_file_as_asked_for_and_once_more_in_another_form(shell: Shell, tmp_path: Path) -> None:
+def test_output_options_are_applied_and_file_is_rendered(shell: Shell, tmp_path: Path) -> None:
     first, second = tmp_path / "beat.flac", tmp_path / "beat.mp3"
     done = shell.run(
         "generate",
@@ -110,40 +110,40 @@ def test_a_file_as_asked_for_and_once_more_in_another_form(shell: Shell, tmp_pat
         "-o",
         str(first),
     )
-    told = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+?) *$", done.stdout, re.MULTILINE))
-    assert told["audio"].startswith("2 s, 44.1 kHz mono, FLAC 24")
-    assert told["loudness"] == "-20.0 LUFS"
+    fields = printed_fields(done.stdout)
+    assert fields["audio"].startswith("2 s, 44.1 kHz mono, FLAC 24")
+    assert fields["loudness"] == "-20.0 LUFS"
     with soundfile.SoundFile(first) as file:
         assert file.subtype == "PCM_24"
         assert file.comment.endswith("; prompt=techno")
 
-    again = shell.run("render", told["id"], "--loudness", "streaming", "--ceiling", "-2", "-o", str(second))
-    told_again = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.+?) *$", again.stdout, re.MULTILINE))
-    assert told_again["audio"].startswith("2 s, 44.1 kHz mono, MP3")
-    assert told_again["id"] == told["id"]
-    assert Path(told_again["file"]).read_bytes() == second.read_bytes()
+    again = shell.run("render", fields["id"], "--loudness", "streaming", "--ceiling", "-2", "-o", str(second))
+    rendered = printed_fields(again.stdout)
+    assert rendered["audio"].startswith("2 s, 44.1 kHz mono, MP3")
+    assert rendered["id"] == fields["id"]
+    assert Path(rendered["file"]).read_bytes() == second.read_bytes()
     assert soundfile.info(second).format == "MP3"
-    answer = json.loads(shell.run("render", told["id"], "--format", "mp3", "--json").stdout)
+    answer = json.loads(shell.run("render", fields["id"], "--format", "mp3", "--json").stdout)
     assert answer["file"]["format"] == "FILE_FORMAT_MP3"
 
     assert "--sample-rate: OGG_OPUS can't have 44100 Hz" in shell.error(
-        "render", told["id"], "--format", "opus", "--sample-rate", "44100", status=2
+        "render", fields["id"], "--format", "opus", "--sample-rate", "44100", status=2
     )
     assert "--loudness: 'loud'" in shell.error("generate", "techno", "--loudness", "loud", status=2)
-    assert "--force" in shell.error("render", told["id"], "-o", str(second), status=2)
+    assert "--force" in shell.error("render", fields["id"], "-o", str(second), status=2)
 
 
-def test_the_same_seed_makes_the_same_and_takes_differ(shell: Shell, tmp_path: Path) -> None:
-    outputs = tmp_path / "take.wav"
+def test_same_seed_repeats_and_variations_differ(shell: Shell, tmp_path: Path) -> None:
+    outputs = tmp_path / "beat.wav"
     first = shell.generations("generate", "house", "-d", "1", "--seed", "5", "--count", "2", "-o", str(outputs))
     assert [one.seed for one in first] == [5, 6]
-    assert {path.name for path in tmp_path.glob("*.wav")} == {"take-1.wav", "take-2.wav"}
+    assert {path.name for path in tmp_path.glob("*.wav")} == {"beat-1.wav", "beat-2.wav"}
     [again] = shell.generations("generate", "house", "-d", "1", "--seed", "6")
     assert again.metadata["pcm_sha256"] == first[1].metadata["pcm_sha256"] != first[0].metadata["pcm_sha256"]
-    assert "take-1.wav" in shell.error("generate", "house", "--count", "2", "-o", str(outputs), status=2)
+    assert "beat-1.wav" in shell.error("generate", "house", "--count", "2", "-o", str(outputs), status=2)
 
 
-def test_figures_prompts_and_models(served: Shell) -> None:
+def test_stats_prompts_and_models_are_listed(served: Shell) -> None:
     for prompt in ("jazz", "rock [b]", "jazz"):
         served.run("generate", prompt, "-d", "0.5")
     figures = json_format.Parse(served.run("stats", "--json").stdout, storage.GetStatisticsResponse())
@@ -202,26 +202,26 @@ def test_figures_prompts_and_models(served: Shell) -> None:
         (("db",), "command"),
     ],
 )
-def test_bad_input_is_one_line_that_names_it(served: Shell, arguments: tuple[str, ...], says: str) -> None:
+def test_bad_input_is_one_line_that_names_argument(served: Shell, arguments: tuple[str, ...], says: str) -> None:
     assert says in served.error(*arguments, status=2)
 
 
-def test_only_a_file_is_overwritten(served: Shell, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"  # In the place of a device, which must not go if this fails.
+def test_output_that_is_not_a_regular_file_is_rejected(served: Shell, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"  # Stands for a device, which a failing test must not destroy.
     os.mkfifo(pipe)
     for path in (pipe, tmp_path):
-        says = f"--output: {path} is no file"
+        says = f"--output: {path} is not a regular file"
         assert says in served.error("generate", "x", "-d", "0.5", "-o", str(path), "--force", status=2)
     assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("command", ["show", "watch", "cancel", "retry", "delete", "download"])
-def test_an_unknown_id_is_one_line(served: Shell, command: str) -> None:
+def test_unknown_id_is_one_line(served: Shell, command: str) -> None:
     unknown = str(uuid.uuid4())
     assert unknown in served.error(command, unknown, *(["--yes"] if command == "delete" else []), status=1)
 
 
-def test_detached_work_goes_on_and_can_be_watched_and_cancelled(served: Shell) -> None:
+def test_detached_generation_is_watched_and_cancelled(served: Shell) -> None:
     generation_id = served.run("generate", "house", "-d", "2", "--detach").stdout.strip()
     assert "LUFS" in served.run("watch", generation_id).stdout
     [other] = served.generations("generate", "house", "-d", "3600", "--detach")
@@ -230,24 +230,24 @@ def test_detached_work_goes_on_and_can_be_watched_and_cancelled(served: Shell) -
     assert "CANCELLED" in served.error("retry", other.id, status=1)
 
 
-def test_a_data_directory_in_use_is_left_alone(served: Shell) -> None:
+def test_data_directory_in_use_is_rejected(served: Shell) -> None:
     for command in (["serve"], ["serve", "export"], ["db", "reset", "--yes"]):
         assert "stop it" in served.error(*command, status=1)
 
 
-def test_detach_needs_a_server(shell: Shell) -> None:
+def test_detach_without_server_is_rejected(shell: Shell) -> None:
     assert "dgx-music serve" in shell.error("generate", "x", "--detach", status=2)
     assert shell.generations("list") == []
 
 
-def test_bad_settings_are_one_line(shell: Shell, tmp_path: Path) -> None:
+def test_invalid_settings_are_one_line(shell: Shell, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "DGX_MUSIC_LOG_LEVEL=loud" in shell.error("list", status=2, DGX_MUSIC_LOG_LEVEL="loud")
     assert "DGX_MUSIC_GATEWAY_ADDRESS" in shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:1")
     (tmp_path / "file").touch()
-    assert "--data-dir" in Shell(tmp_path / "file").error("list", status=1)
+    assert "--data-dir" in InProcessShell(tmp_path / "file", capfd).error("list", status=1)
 
 
-def test_global_options_may_stand_anywhere_and_debug_shows_where(shell: Shell, tmp_path: Path) -> None:
+def test_global_options_are_accepted_after_the_subcommand(shell: Shell, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shell.run("list", f"--data-dir={other}")
     assert (other / "run").is_dir()
@@ -257,11 +257,11 @@ def test_global_options_may_stand_anywhere_and_debug_shows_where(shell: Shell, t
 
 
 async def fail_one(data_dir: Path) -> str:
-    """A generation that failed, as a worker would leave it."""
+    """Creates a generation that failed, as a worker leaves it."""
     with enter(data_dir) as owner:
         assert isinstance(owner, Owner)
-        async with house(owner, data_dir, names=LIBRARY), channel.connect(owner.address) as behind:
-            stub = StorageServiceStub(behind)
+        async with house(owner, data_dir, names=LIBRARY), channel.connect(owner.address) as storage_channel:
+            stub = StorageServiceStub(storage_channel)
             request = storage.CreateGenerationRequest(
                 prompt="polka", model_name="sketch", duration_seconds=0.5, sample_rate_hz=32_000, channels=2
             )
@@ -277,37 +277,29 @@ async def fail_one(data_dir: Path) -> str:
     return created.generation.id
 
 
-async def test_what_failed_says_why_and_can_be_tried_again(shell: Shell) -> None:
-    generation_id = await fail_one(shell.data_dir)
-    done = await asyncio.to_thread(shell.run, "watch", generation_id, status=1)
-    assert f"failed: out of tune; to try it again: dgx-music retry {generation_id}" in done.stderr
-    assert "dgx-music serve" in await asyncio.to_thread(shell.error, "retry", generation_id, "--detach", status=2)
-    assert "LUFS" in (await asyncio.to_thread(shell.run, "retry", generation_id)).stdout
+def test_failed_generation_says_why_and_is_retried(shell: Shell) -> None:
+    generation_id = asyncio.run(fail_one(shell.data_dir))
+    done = shell.run("watch", generation_id, status=1)
+    assert f"failed: out of tune; to try again, run: dgx-music retry {generation_id}" in done.stderr
+    assert "dgx-music serve" in shell.error("retry", generation_id, "--detach", status=2)
+    assert "LUFS" in shell.run("retry", generation_id).stdout
 
 
-def test_delete_asks_first(shell: Shell) -> None:
-    done = subprocess.run(
-        [DGX_MUSIC, "--data-dir", shell.data_dir, "delete", str(uuid.uuid4())],
-        env=environment(),
-        input="n\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "nothing was done" in done.stderr
+def test_delete_asks_for_confirmation(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert "nothing was changed" in shell.run("delete", str(uuid.uuid4()), status=1).stderr
 
 
-def test_the_database_commands(shell: Shell) -> None:
+def test_database_is_initialized_migrated_and_reset(shell: Shell) -> None:
     assert "created" in shell.run("db", "init").stdout
     assert "already" in shell.run("db", "init").stdout
     shell.run("generate", "ambient", "-d", "0.5")
     assert "revision" in shell.run("db", "migrate").stdout
-    assert "empty" in shell.run("db", "reset", "--yes").stdout
+    assert "emptied" in shell.run("db", "reset", "--yes").stdout
     assert shell.generations("list") == []
 
 
-def test_a_terminal_gets_a_bar(shell: Shell) -> None:
+def test_progress_bar_is_shown_on_terminal(shell: Shell) -> None:
     ours, theirs = os.openpty()
     with subprocess.Popen(
         [DGX_MUSIC, "--data-dir", shell.data_dir, "generate", "waltz", "-d", "60"],
@@ -317,7 +309,7 @@ def test_a_terminal_gets_a_bar(shell: Shell) -> None:
     ) as process:
         os.close(theirs)
         shown = b""
-        with suppress(OSError):  # What a terminal gives when nobody writes to it any more.
+        with suppress(OSError):  # How a terminal reports that the process has closed it.
             while part := os.read(ours, 4096):
                 shown += part
         out, _ = process.communicate(timeout=SECONDS)
@@ -328,7 +320,7 @@ def test_a_terminal_gets_a_bar(shell: Shell) -> None:
     assert "real time" in shown.decode(errors="ignore")
 
 
-def test_a_command_whose_reader_is_gone_ends_as_any_other(shell: Shell) -> None:
+def test_command_with_closed_output_ends_cleanly(shell: Shell) -> None:
     read, write = os.pipe()
     os.close(read)
     with open(write, "wb") as unread:
@@ -346,9 +338,9 @@ def test_a_command_whose_reader_is_gone_ends_as_any_other(shell: Shell) -> None:
     assert "stopped" in done.stderr.splitlines()[-1]
 
 
-def test_ctrl_c_cancels_the_generation_and_says_so(shell: Shell) -> None:
+def test_ctrl_c_cancels_generation(shell: Shell) -> None:
     with shell.running("generate", "drum and bass", "--duration", "3600") as process:
-        generation_id = line_with("generating", process).partition(":")[0]
+        generation_id = read_until("generating", process).partition(":")[0]
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 128 + signal.SIGINT
@@ -359,7 +351,7 @@ def test_ctrl_c_cancels_the_generation_and_says_so(shell: Shell) -> None:
     assert not list(shell.data_dir.glob("outputs/**/*.wav"))
 
 
-def test_two_commands_at_once_on_one_data_directory(shell: Shell) -> None:
+def test_two_commands_share_a_data_directory(shell: Shell) -> None:
     arguments = ("generate", "lo-fi", "-d", "20", "--json")
     with shell.running(*arguments) as one, shell.running(*arguments) as other:
         for process in (one, other):
@@ -369,14 +361,14 @@ def test_two_commands_at_once_on_one_data_directory(shell: Shell) -> None:
     assert len(shell.generations("list")) == 2
 
 
-def test_an_interrupted_owner_serves_its_guest_to_the_end(shell: Shell) -> None:
+def test_interrupted_owner_waits_for_guest(shell: Shell) -> None:
     with shell.running("generate", "trap", "--duration", "3600") as owner:
-        line_with("generating", owner)
+        read_until("generating", owner)
         with shell.running("generate", "rock", "--duration", "300") as guest:
-            line_with("generating", guest)
+            read_until("generating", guest)
             owner.send_signal(signal.SIGINT)
-            line_with("cancelled generation", owner)
-            line_with("another dgx-music command", owner)
+            read_until("cancelled generation", owner)
+            read_until("waiting for another dgx-music command", owner)
             out, err = guest.communicate(timeout=SECONDS)
             assert guest.returncode == 0, err
             assert "LUFS" in out
@@ -386,9 +378,9 @@ def test_an_interrupted_owner_serves_its_guest_to_the_end(shell: Shell) -> None:
     assert states == [storage.GENERATION_STATE_COMPLETED, storage.GENERATION_STATE_CANCELLED]
 
 
-def test_a_killed_owner_is_succeeded_and_its_work_is_not_lost(shell: Shell) -> None:
+def test_generation_of_killed_owner_is_resumed(shell: Shell) -> None:
     with shell.running("generate", "jazz", "--duration", "300", DGX_MUSIC_LEASE_SECONDS="1") as process:
-        generation_id = line_with("generating", process).partition(":")[0]
+        generation_id = read_until("generating", process).partition(":")[0]
         process.kill()
     assert [one.id for one in shell.generations("list")] == [generation_id]
     *changes, last = shell.generations("watch", generation_id)
