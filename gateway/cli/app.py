@@ -1,6 +1,4 @@
-"""The subcommands of `dgx-music`, their arguments and help texts.
-
-Each imports what it needs when it runs, so that --help responds at once."""
+"""The subcommands of `dgx-music`. Each imports what it needs when it runs, so that --help responds at once."""
 
 from __future__ import annotations
 
@@ -16,17 +14,24 @@ from gateway.cli.options import (
     AsJson,
     Continue,
     ContinueSeconds,
+    Count,
     Detach,
+    Duration,
     Force,
     GlobalOptions,
     Guidance,
     Id,
     Limit,
+    ModelFilter,
+    ModelOption,
     Output,
+    Png,
     Priority,
+    PromptText,
     Search,
+    Seed,
     ServiceArg,
-    State,
+    States,
     Temperature,
     TopK,
     TopP,
@@ -77,31 +82,10 @@ def _set_global_options(
 
 @app.command()
 def generate(
-    prompt: Annotated[
-        str,
-        typer.Argument(help='Description of the music, e.g. "lo-fi hip hop at 84 BPM in A minor".'),
-    ],
-    duration: Annotated[
-        float, typer.Option("--duration", "-d", metavar="SECONDS", help="Length of the music in seconds.")
-    ] = 16.0,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=MAX_SEED,
-            help="Random seed, for reproducible output. Default: random.",
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FOLDER",
-            help="Name or folder of the model. Default: the server's default model.",
-            show_default=False,
-        ),
-    ] = "",
+    prompt: PromptText,
+    duration: Duration = 16.0,
+    seed: Seed = None,
+    model: ModelOption = "",
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -115,9 +99,7 @@ def generate(
     ceiling: Ceiling = None,
     tag_prompt: TagPrompt = False,
     output: Output = None,
-    count: Annotated[
-        int, typer.Option(metavar="N", min=1, max=100, help="Number of variations, using consecutive seeds.")
-    ] = 1,
+    count: Count = 1,
     priority: Priority = 0,
     force: Force = False,
     detach: Detach = False,
@@ -135,22 +117,19 @@ def generate(
     output_files.require_writable(output_paths, overwrite=force)
     console = create_console(as_json)
     name, folder = generate.resolve_model(model)
-    sampling = generate.build_sampling_params(
-        temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance
-    )
-    source = continuation_source.parse_continuation_source(continue_, continue_seconds)
-    output_options = render.build_output_options(
-        format_, sample_rate, channels, loudness, ceiling, output, tag_prompt=tag_prompt
-    )
     options = generate.GenerateOptions(
         prompt=prompt,
         duration_seconds=duration,
         seed=seed,
         model_name=name,
         model_folder=folder,
-        sampling=sampling,
-        source=source,
-        output=output_options,
+        sampling=generate.build_sampling_params(
+            temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance
+        ),
+        source=continuation_source.parse_continuation_source(continue_, continue_seconds),
+        output=render.build_output_options(
+            format_, sample_rate, channels, loudness, ceiling, output, tag_prompt=tag_prompt
+        ),
         count=count,
         priority=priority,
         output_paths=output_paths,
@@ -162,15 +141,8 @@ def generate(
 @app.command(name="list")
 def list_(
     limit: Limit = 20,
-    state: Annotated[
-        list[State] | None,
-        typer.Option(
-            "--state", help="Only generations in this state; may be given more than once.", show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="Only generations of this model.", show_default=False)
-    ] = "",
+    state: States = None,
+    model: ModelFilter = "",
     search: Search = "",
     as_json: AsJson = False,
 ) -> None:
@@ -190,14 +162,7 @@ def list_(
 @app.command()
 def show(
     generation_id: Id,
-    png: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw waveform, short-term loudness and spectrogram to this PNG file. Requires matplotlib.",
-            show_default=False,
-        ),
-    ] = None,
+    png: Png = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file given by --png if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -317,9 +282,9 @@ def doctor(as_json: AsJson = False) -> None:
 
     The exit status is 1 if something that is configured does not work.
     """
-    from gateway.cli.commands import doctor as doctor_command
+    from gateway.cli.commands import doctor
 
-    raise typer.Exit(doctor_command.doctor(GlobalOptions.data_dir, create_console(as_json)))
+    raise typer.Exit(doctor.doctor(GlobalOptions.data_dir, create_console(as_json)))
 
 
 @app.command()

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dgx_music.limits import DEFAULT_CONTINUATION_SECONDS, MAX_CONTINUATION_SECONDS, MIN_CONTINUATION_SECONDS
+from dgx_music.limits import (
+    DEFAULT_CONTINUATION_SECONDS,
+    MAX_CONTINUATION_SECONDS,
+    MAX_SEED,
+    MIN_CONTINUATION_SECONDS,
+)
 from gateway.embedded.service_set import DATABASE, Needs
 
 if TYPE_CHECKING:
@@ -48,6 +53,13 @@ Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="M
 Search = Annotated[
     str, typer.Option("--search", metavar="TEXT", help="Only prompts that contain this text.", show_default=False)
 ]
+States = Annotated[
+    list[State] | None,
+    typer.Option("--state", help="Only generations in this state; may be given more than once.", show_default=False),
+]
+ModelFilter = Annotated[
+    str, typer.Option("--model", metavar="NAME", help="Only generations of this model.", show_default=False)
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Output = Annotated[
     Path | None,
@@ -57,6 +69,38 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite the file given b
 Detach = Annotated[
     bool,
     typer.Option("--detach", help="Queue the generation, print its ID and exit. Requires a running server."),
+]
+
+PromptText = Annotated[
+    str, typer.Argument(help='Description of the music, e.g. "lo-fi hip hop at 84 BPM in A minor".', show_default=False)
+]
+Duration = Annotated[float, typer.Option("--duration", "-d", metavar="SECONDS", help="Length of the music in seconds.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=MAX_SEED,
+        help="Random seed, for reproducible output. Default: random.",
+        show_default=False,
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FOLDER",
+        help="Name or folder of the model. Default: the server's default model.",
+        show_default=False,
+    ),
+]
+Count = Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Number of variations, using consecutive seeds.")]
+Png = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw waveform, short-term loudness and spectrogram to this PNG file. Requires matplotlib.",
+        show_default=False,
+    ),
 ]
 
 SAMPLING_PANEL = "Sampling"
@@ -103,7 +147,10 @@ Guidance = Annotated[
 Priority = Annotated[
     int,
     typer.Option(
-        metavar="N", min=-10, max=10, help="Queue priority; higher runs first. One level counts as ten minutes of waiting."
+        metavar="N",
+        min=-10,
+        max=10,
+        help="Queue priority; higher runs first. One level counts as ten minutes of waiting.",
     ),
 ]
 

@@ -1,30 +1,53 @@
-"""Models from the Hugging Face hub, into its cache and out of it again; the hub is one on this machine."""
+"""`dgx-music models`: downloads from a Hugging Face hub on this machine, and removal."""
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Shell, line_with
+from tests.support.command_line import Shell, read_until
 from tests.support.hub import COMMIT, serving_hub
 from tests.support.processes import free_ports
 
-pytest.importorskip("huggingface_hub", reason="models are pulled by it")
+constants = pytest.importorskip("huggingface_hub.constants", reason="it downloads the models")
 
-PULL_RECORD = "pulled-by-dgx-music.json"
+RECORD = "pulled-by-dgx-music.json"
+UseHub = Callable[[str], None]
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """Its folder, and its endpoint. It has a model of 100 bytes, and the text encoder."""
-    root = tmp_path / "hub"
+def cache(tmp_path: Path) -> Path:
+    """The Hugging Face cache of the commands."""
+    return tmp_path / "hf" / "hub"
+
+
+@pytest.fixture
+def use_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> UseHub:
+    """Points the hub's library, which reads its settings on import, at an endpoint and at the cache of the test."""
+
+    def use(endpoint: str) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+
+    return use
+
+
+@pytest.fixture
+def hub(tmp_path: Path, use_hub: UseHub) -> Iterator[Path]:
+    """The folder of a hub with a model of a few bytes and the text encoder, which the commands use."""
+    root = tmp_path / "repositories"
     files = {
         "facebook/musicgen-small": ("state_dict.bin", "compression_state_dict.bin", "README.md"),
         "t5-base": ("config.json", "model.safetensors", "spiece.model", "pytorch_model.bin"),
@@ -34,32 +57,30 @@ def hub(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         for name in names:
             (root / repository / name).write_bytes(name.encode() * 10)
     with serving_hub(root) as endpoint:
-        yield root, endpoint
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path / "data")
+        use_hub(endpoint)
+        yield root
 
 
 def names_in(cache: Path) -> set[str]:
     return {path.name for path in cache.rglob("snapshots/*/*")}
 
 
-def test_what_was_pulled_makes_music_until_it_is_removed(shell: Shell, tmp_path: Path) -> None:
+def test_pulled_model_generates_music_until_it_is_removed(
+    shell: Shell, cache: Path, use_hub: UseHub, tmp_path: Path
+) -> None:
     pytest.importorskip("torch", reason="MusicGen needs torch")
-    pytest.importorskip("transformers", reason="the text encoder is transformers'")
+    pytest.importorskip("transformers", reason="the text encoder is from transformers")
     from tests.support.checkpoints import T5_REVISION, write_checkpoint, write_t5
 
-    root, home = tmp_path / "hub", tmp_path / "hf"
+    root = tmp_path / "repositories"
     write_checkpoint(root / "facebook" / "musicgen-small")
     write_t5(tmp_path / "t5")
     shutil.copytree(tmp_path / "t5" / "hub" / "models--t5-base" / "snapshots" / T5_REVISION, root / "t5-base")
-    settings = {"HF_HOME": str(home)}
-    with shell.running("serve", DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:0", **settings) as server:
-        line_with('"serving"', server)
+    with shell.running("serve", DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:0", HF_HOME=str(cache.parent)) as server:
+        read_until('"serving"', server)
         with serving_hub(root) as endpoint:
-            pulled = shell.run("models", "pull", "musicgen-small", HF_ENDPOINT=endpoint, **settings)
+            use_hub(endpoint)
+            pulled = shell.run("models", "pull", "musicgen-small")
         assert "licence CC-BY-NC-4.0" in pulled.stderr.splitlines()[0]
         assert re.search(r"facebook/musicgen-small: downloading \d+\.\d+ GB", pulled.stderr)
         assert COMMIT in pulled.stdout
@@ -68,73 +89,68 @@ def test_what_was_pulled_makes_music_until_it_is_removed(shell: Shell, tmp_path:
         assert re.search(r"musicgen-small \(default\) +32 kHz × 1 +\d+ s +CC-BY-NC-4.0", listed.stdout)
         assert "musicgen-small" not in listed.stderr
         assert "musicgen-large" in listed.stderr
-        [made] = shell.generations("generate", "calm piano", "-d", "0.5")
-        assert made.model_name == "musicgen-small"
-        assert made.metadata["license"] == "CC-BY-NC-4.0"
+        [generation] = shell.generations("generate", "calm piano", "-d", "0.5")
+        assert generation.model_name == "musicgen-small"
+        assert generation.metadata["license"] == "CC-BY-NC-4.0"
 
-        shell.run("models", "remove", "musicgen-small", "--yes", **settings)
-        assert "musicgen-small" in line_with('"model unloaded"', server)
+        shell.run("models", "remove", "musicgen-small", "--yes")
+        assert "musicgen-small" in read_until('"model unloaded"', server)
         assert "dgx-music models pull" in shell.error("generate", "x", "--model", "musicgen-small", status=1)
 
 
-def test_only_what_is_needed_is_pulled_and_only_what_was_pulled_is_removed(
-    shell: Shell, hub: tuple[Path, str], tmp_path: Path
+def test_only_required_files_are_pulled_and_only_pulled_files_are_removed(
+    shell: Shell, hub: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub[1]}
-    cache = tmp_path / "hf" / "hub"
     repository = cache / "models--facebook--musicgen-small"
-    shell.run("models", "pull", "musicgen-small", **settings)
+    shell.run("models", "pull", "musicgen-small")
     assert names_in(repository) == {"state_dict.bin", "compression_state_dict.bin"}
     assert names_in(cache / "models--t5-base") == {"config.json", "model.safetensors", "spiece.model"}
     assert (repository / "refs" / "main").read_text() == COMMIT
     assert (cache / "models--t5-base" / "refs" / "main").read_text() == COMMIT
-    assert json.loads((repository / PULL_RECORD).read_text()).keys() == {COMMIT}
-    assert shell.run("models", "pull", "musicgen-small", **settings).stderr.count("is here already") == 2
+    assert json.loads((repository / RECORD).read_text()).keys() == {COMMIT}
+    assert shell.run("models", "pull", "musicgen-small").stderr.count("already downloaded") == 2
 
-    (repository / "snapshots" / COMMIT / "README.md").write_text("of somebody else")
-    assert "nothing was done" in shell.run("models", "remove", "musicgen-small", status=1, **settings).stderr
-    assert "deleted" in shell.run("models", "remove", "musicgen-small", "--yes", **settings).stderr
+    (repository / "snapshots" / COMMIT / "README.md").write_text("from another program")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert "nothing was changed" in shell.run("models", "remove", "musicgen-small", status=1).stderr
+    assert "deleted" in shell.run("models", "remove", "musicgen-small", "--yes").stderr
     assert names_in(repository) == {"README.md"}
     assert not list((repository / "blobs").iterdir())
     assert names_in(cache / "models--t5-base")
-    assert "left alone" in shell.error("models", "remove", "musicgen-small", "--yes", status=1, **settings)
+    assert "left alone" in shell.error("models", "remove", "musicgen-small", "--yes", status=1)
 
 
-def test_what_was_there_before_is_not_removed(shell: Shell, hub: tuple[Path, str], tmp_path: Path) -> None:
-    settings = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub[1]}
-    repository = tmp_path / "hf" / "hub" / "models--facebook--musicgen-small"
-    shell.run("models", "pull", "musicgen-small", **settings)
-    (repository / PULL_RECORD).write_text(json.dumps({COMMIT: ["compression_state_dict.bin"]}))
-    shell.run("models", "remove", "musicgen-small", "--yes", **settings)
+def test_files_that_existed_before_the_pull_are_not_removed(shell: Shell, hub: Path, cache: Path) -> None:
+    repository = cache / "models--facebook--musicgen-small"
+    shell.run("models", "pull", "musicgen-small")
+    (repository / RECORD).write_text(json.dumps({COMMIT: ["compression_state_dict.bin"]}))
+    shell.run("models", "remove", "musicgen-small", "--yes")
     assert names_in(repository) == {"state_dict.bin"}
     assert len(list((repository / "blobs").iterdir())) == 1
 
-    shell.run("models", "pull", "musicgen-small", **settings)
+    shell.run("models", "pull", "musicgen-small")
     (repository / "snapshots" / COMMIT / "state_dict.bin").unlink()
-    shell.run("models", "remove", "musicgen-small", "--yes", **settings)
+    shell.run("models", "remove", "musicgen-small", "--yes")
     assert not repository.exists()
-    assert "is not there" in shell.error("models", "remove", "musicgen-small", "--yes", status=1, **settings)
+    assert "is not installed" in shell.error("models", "remove", "musicgen-small", "--yes", status=1)
 
 
-def test_a_codec_that_is_only_named_is_pulled_too(shell: Shell, hub: tuple[Path, str], tmp_path: Path) -> None:
-    root, endpoint = hub
-    with zipfile.ZipFile(root / "facebook/musicgen-small/compression_state_dict.bin", "w") as archive:
+def test_codec_that_checkpoint_refers_to_is_pulled(shell: Shell, hub: Path, cache: Path) -> None:
+    with zipfile.ZipFile(hub / "facebook/musicgen-small/compression_state_dict.bin", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"pretrained": "facebook/encodec_32khz"}))
-    (root / "facebook/encodec_32khz").mkdir()
-    (root / "facebook/encodec_32khz/config.json").write_text("{}")
-    shell.run("models", "pull", "musicgen-small", HF_HOME=str(tmp_path / "hf"), HF_ENDPOINT=endpoint)
-    assert names_in(tmp_path / "hf/hub/models--facebook--encodec_32khz") == {"config.json"}
+    (hub / "facebook/encodec_32khz").mkdir()
+    (hub / "facebook/encodec_32khz/config.json").write_text("{}")
+    shell.run("models", "pull", "musicgen-small")
+    assert names_in(cache / "models--facebook--encodec_32khz") == {"config.json"}
 
 
-def test_what_can_not_be_pulled_is_one_line(shell: Shell, hub: tuple[Path, str], tmp_path: Path) -> None:
-    pull = ("models", "pull", "musicgen-small")
-    home = str(tmp_path / "hf")
-    silent = f"http://127.0.0.1:{free_ports(1)[0]}"
-    line = shell.error(*pull, status=1, HF_HOME=home, HF_ENDPOINT=silent)
-    assert silent in line
+def test_failed_pull_is_one_line(shell: Shell, hub: Path, use_hub: UseHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "404" in shell.error("models", "pull", "musicgen-medium", status=1)
+    assert "musicgen-stereo-small" in shell.error("models", "pull", "musicgen-huge", status=2)
+    unreachable = f"http://127.0.0.1:{free_ports(1)[0]}"
+    use_hub(unreachable)
+    line = shell.error("models", "pull", "musicgen-small", status=1)
+    assert unreachable in line
     assert "check the network" in line
-    assert "HF_HUB_OFFLINE" in shell.error(*pull, status=1, HF_HOME=home, HF_HUB_OFFLINE="1")
-    line = shell.error("models", "pull", "musicgen-medium", status=1, HF_HOME=home, HF_ENDPOINT=hub[1])
-    assert "404" in line
-    line = shell.error("models", "pull", "musicgen-huge", status=2)
-    assert "musicgen-stereo-small" in line
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in shell.error("models", "pull", "musicgen-small", status=1)
