@@ -1,4 +1,4 @@
-"""Serves folders `<root>/<repository>` as a Hugging Face hub on this machine: the part of its HTTP API that downloads use."""
+"""Serves folders as a Hugging Face hub on this machine, with the part of its HTTP API that downloads use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMIT = "c" * 40
 
 @contextmanager
 def serving_hub(root: Path) -> Iterator[str]:
-    """Serves the hub while the block runs, and yields its endpoint."""
+    """Serves the repositories `<root>/<name>` while the block runs, and yields the endpoint of the hub."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
