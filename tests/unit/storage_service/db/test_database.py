@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from dgx_music.errors import FailedPrecondition, Unavailable
-from storage_service.config import StorageSettings
-from storage_service.db import database, schema
 from storage_service.db.database import Database, parse_url
-from storage_service.db.sqlite import WAL_SAFE, journal_mode, sqlite3
+from storage_service.db.sqlite import sqlite3
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
-from tests.unit.storage.conftest import no_shared_memory
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
@@ -35,122 +31,6 @@ def test_other_urls_are_refused_without_telling_their_password(url: str) -> None
     with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DATABASE_URL") as raised:
         parse_url(url)
     assert "secret" not in raised.value.message
-
-
-def test_the_default_is_a_file_in_the_data_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_database: Callable[..., Database]
-) -> None:
-    monkeypatch.delenv("DGX_MUSIC_DATABASE_URL", raising=False)
-    settings = StorageSettings(data_dir=tmp_path / "new folder" / "ü?%")
-    opened = open_database(settings.resolved_database_url())
-    schema.ensure(opened)
-    assert (tmp_path / "new folder" / "ü?%" / "dgx_music.db").is_file()
-    assert StorageSettings(database_url="sqlite:///x.db").resolved_database_url() == "sqlite:///x.db"
-    assert "sqlite" not in repr(StorageSettings(database_url="sqlite:///x.db"))
-
-
-def test_wal_only_where_it_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert journal_mode((3, 51, 2), tmp_path) == "PERSIST"
-    assert journal_mode((3, 51, 3), tmp_path) == "WAL"
-    assert journal_mode((3, 52, 0), tmp_path / "not there yet") == "WAL"
-    monkeypatch.setattr("mmap.mmap", no_shared_memory)
-    assert journal_mode((3, 52, 0), tmp_path) == "PERSIST"
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("version", [(3, 40, 1), (3, 51, 3)])
-def test_sqlite_is_set_up_for_durable_commits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], open_database: Callable[..., Database]
-) -> None:
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-    opened = open_database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=1.5)
-    with opened.read() as session:
-        pragmas = {
-            name: session.scalar(text(f"PRAGMA {name}"))
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
-        }
-    expected = {"synchronous": 2, "foreign_keys": 1, "busy_timeout": 1500}
-    assert pragmas == {"journal_mode": journal_mode(version, tmp_path).lower(), **expected}
-
-
-def test_the_change_to_wal_waits_for_a_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_database: Callable[..., Database]
-) -> None:
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
-    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Unavailable) as raised:
-            journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=0.05))
-        assert raised.value.reason == "DATABASE_LOCKED"
-        monkeypatch.setattr("time.sleep", lambda _: other.execute("COMMIT"))
-        assert journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db")) == "wal"
-
-
-def test_a_wal_is_written_over_and_not_cut_at_each_checkpoint(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    new: Callable[..., NewGeneration],
-    open_database: Callable[..., Database],
-) -> None:
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
-    opened, sizes = open_database(f"sqlite:///{tmp_path}/a.db"), []
-    schema.ensure(opened)
-    for _ in range(200):  # 20 MB in all.
-        with opened.write() as session:
-            creation.create(session, new())
-        sizes.append((tmp_path / "a.db-wal").stat().st_size)
-    assert sizes == sorted(sizes)
-    assert sizes[-1] < database._JOURNAL_BYTES
-
-
-@pytest.mark.parametrize("version", [(3, 40, 1), WAL_SAFE])
-def test_a_database_leaves_wal_where_memory_can_not_be_shared(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    new: Callable[..., NewGeneration],
-    open_database: Callable[..., Database],
-    version: tuple[int, ...],
-) -> None:
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
-    opened = open_database(f"sqlite:///{tmp_path}/a.db")
-    schema.ensure(opened)
-    opened.dispose()
-    (tmp_path / "a.db-shm").mkdir()
-    monkeypatch.setattr("mmap.mmap", no_shared_memory)
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-    for _ in range(2):
-        opened = open_database(opened.url)
-        with opened.write() as session:
-            creation.create(session, new())
-        assert journal_mode_of(opened) == "persist"
-
-
-def journal_mode_of(opened: Database) -> object:
-    with opened.read() as session:
-        return session.scalar(text("PRAGMA journal_mode"))
-
-
-def test_a_writer_takes_its_lock_before_it_reads(tmp_path: Path, open_database: Callable[..., Database]) -> None:
-    opened = open_database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=0.05)
-    with opened.write() as session:
-        session.execute(text("SELECT 1"))
-        with pytest.raises(Unavailable) as raised, opened.write() as other:
-            other.execute(text("SELECT 1"))
-        with opened.read() as reader:
-            reader.execute(text("SELECT 1"))
-    assert raised.value.reason == "DATABASE_LOCKED"
-    assert raised.value.retry_after_seconds == database.RETRY_AFTER_SECONDS
-
-
-def test_a_database_in_memory_is_one_database(
-    new: Callable[..., NewGeneration], open_database: Callable[..., Database]
-) -> None:
-    opened = open_database("sqlite://")
-    schema.ensure(opened)
-    with opened.write() as session:
-        creation.create(session, new())
-    with opened.read() as session:
-        assert session.scalar(text("SELECT count(*) FROM generations")) == 1
 
 
 def test_a_postgres_row_that_stays_locked_is_unavailable(url: str, open_database: Callable[..., Database]) -> None:

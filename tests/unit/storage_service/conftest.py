@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,11 +94,6 @@ def new() -> Callable[..., NewGeneration]:
         return NewGeneration(**{**request, **changes})
 
     return build
-
-
-def no_shared_memory(*_: object) -> None:
-    """Stands for mmap on a file system that has no memory to share; SQLite is denied it by a folder named …-shm."""
-    raise OSError(errno.ENODEV, "no such device")
 
 
 TOKEN = "0123456789abcdef0123456789abcdef"

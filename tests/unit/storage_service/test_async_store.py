@@ -4,53 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 
 from dgx_music.errors import InvalidArgument, NotFound, Unavailable
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
-from storage_service.db.clock import later
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.domain import creation, leases, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
-from storage_service.sweeper import sweep
+from tests.support.recording_store import SeenStore, open_store
 
 New = Callable[..., NewGeneration]
 Row = Callable[..., Generation]
 TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-class SeenStore(Store):
-    """Tells when work in the database has ended, and how often."""
-
-    def __init__(self, settings: StorageSettings) -> None:
-        super().__init__(settings)
-        self.worked = asyncio.Event()
-        self.works = 0
-
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        try:
-            return await super()._in_thread(work)
-        finally:
-            self.works += 1
-            self.worked.set()
-
-
-@asynccontextmanager
-async def open_store(settings: StorageSettings) -> AsyncIterator[SeenStore]:
-    opened = SeenStore(settings)
-    try:
-        await opened.open()
-        yield opened
-    finally:
-        await opened.close()
 
 
 @pytest.fixture
@@ -59,29 +31,12 @@ async def store(settings: StorageSettings) -> AsyncIterator[SeenStore]:
         yield opened
 
 
-@asynccontextmanager
-async def sweeps(store: Store, period_seconds: float) -> AsyncIterator[None]:
-    task = asyncio.create_task(sweep(store, period_seconds))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
 async def waiting_claim(store: SeenStore, models: list[str], wait_seconds: float = 30.0) -> asyncio.Task[Any]:
     """A claim that has looked, found nothing and waits."""
     store.worked.clear()
     task = asyncio.create_task(store.claim("w", models, 30.0, wait_seconds))
     await store.worked.wait()
     return task
-
-
-@pytest.fixture
-async def sweeping(store: Store) -> AsyncIterator[Store]:
-    """A store whose sweeps come by what is due alone: the period is out of reach."""
-    async with sweeps(store, 3600.0):
-        yield store
 
 
 async def test_a_claim_waits_and_a_create_wakes_it(store: SeenStore, new: New) -> None:
@@ -114,54 +69,6 @@ async def test_many_wait_and_each_job_goes_to_one(store: Store, new: New) -> Non
     created = [await store.write(lambda s: creation.create(s, new())) for _ in range(10)]
     claimed = await asyncio.gather(*claims)
     assert {row.id for row in claimed if row} == {row.id for row in created}
-
-
-async def test_a_lease_that_ends_wakes_a_claim(sweeping: Store, row_in: Row) -> None:
-    row_in(GenerationStatus.PENDING)
-    held = await sweeping.claim("stopped", ["sketch"], 1.0, 0.0)
-    assert held is not None
-    assert held.lease_expires_at is not None
-    claimed = await sweeping.claim("next", ["sketch"], 30.0, 30.0)
-    assert claimed is not None
-    assert (claimed.id, claimed.attempt) == (held.id, 2)
-    assert claimed.started_at is not None
-    assert claimed.started_at >= held.lease_expires_at
-
-
-async def test_a_wait_for_another_attempt_that_is_over_wakes_a_claim(sweeping: Store, row_in: Row) -> None:
-    row = row_in(GenerationStatus.PROCESSING)
-    failed = await sweeping.write(lambda s: leases.fail(s, row.id, TOKEN, "it broke", retryable=True))
-    claimed = await sweeping.claim("next", ["sketch"], 30.0, 30.0)
-    assert claimed is not None
-    assert claimed.started_at is not None
-    assert failed.not_before is not None
-    assert claimed.started_at >= failed.not_before
-
-
-async def test_a_sweep_tells_watchers_of_what_failed(store: Store, row_in: Row) -> None:
-    row = row_in(GenerationStatus.PROCESSING, attempt=3, lease_expires_at=later(0.2))
-    snapshots = store.watch(row.id)
-    assert (await anext(snapshots)).is_processing
-    async with sweeps(store, 3600.0):
-        assert (await anext(snapshots)).is_failed
-        with pytest.raises(StopAsyncIteration):
-            await anext(snapshots)
-
-
-async def test_a_sweep_that_fails_is_tried_again(
-    tmp_path: Path, new: New, open_database: Callable[..., Database]
-) -> None:
-    settings = StorageSettings(database_url=f"sqlite:///{tmp_path}/a.db", database_timeout_seconds=1.0)
-    async with open_store(settings) as store, AsyncExitStack() as sweeping:
-        with open_database(settings.database_url).write() as session:
-            session.connection()
-            await sweeping.enter_async_context(sweeps(store, 0.05))
-            with pytest.raises(Unavailable):
-                await store.write(lambda s: s.execute(text("SELECT 1")))
-            row = creation.create(session, new())
-        claimed = await store.claim("w", ["sketch"], 30.0, 30.0)  # Another process made it: the next sweep finds it.
-        assert claimed is not None
-        assert claimed.id == row.id
 
 
 async def test_a_watch_tells_each_state_and_ends(store: Store, new: New) -> None:

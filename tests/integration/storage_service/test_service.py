@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,15 +20,12 @@ from sqlalchemy import Connection, event
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.channel import connect
-from dgx_music.errors import FailedPrecondition, Unavailable
 from dgx_music.status import read_failure
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from service_runtime.rpc.server import serve_services
 from storage_service.config import StorageSettings
-from storage_service.db import schema
-from storage_service.db.database import Database
 from storage_service.rpc.server import StorageServer, build
 
 Stub: TypeAlias = "StorageServiceStub[grpc.aio.Channel]"
@@ -402,7 +399,7 @@ async def test_a_drain_ends_watches_and_claims_within_the_grace(
     assert read_failure(raised.value).reason == "SHUTTING_DOWN"
 
 
-@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
 async def test_a_server_stopped_while_calls_are_blocked_leaves_no_connection_open(
     settings: StorageSettings, tmp_path: Path, url: str
 ) -> None:
@@ -433,36 +430,3 @@ async def test_a_server_stopped_while_calls_are_blocked_leaves_no_connection_ope
             assert not any(connection.closed for connection in used)
             assert not serving.done()
     assert all(connection.closed for connection in used)
-
-
-async def test_a_server_refuses_a_schema_that_is_newer(
-    settings: StorageSettings, open_database: Callable[..., Database]
-) -> None:
-    assert settings.database_url is not None
-    database = open_database(settings.database_url)
-    with database.connect_for_writing() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    server = StorageServer(settings)
-    try:
-        with pytest.raises(FailedPrecondition, match="newer"):
-            await server.start()
-    finally:
-        await server.drain()
-        await server.stop()
-        with database.connect_for_writing() as connection:
-            connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{schema.REVISIONS[-1]}'")
-
-
-async def test_health_fails_when_the_sweep_has_ended(settings: StorageSettings) -> None:
-    server = StorageServer(settings)
-    try:
-        await server.start()
-        await server.check()
-        server._tasks[0].cancel()
-        await asyncio.wait([server._tasks[0]])
-        with pytest.raises(Unavailable) as raised:
-            await server.check()
-    finally:
-        await server.drain()
-        await server.stop()
-    assert raised.value.reason == "BACKGROUND_ENDED"

@@ -245,8 +245,3 @@ def test_an_up_to_date_schema_is_found_without_alembic(url: str) -> None:
         "assert 'alembic' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program, url], check=True)
-
-
-def test_the_settings_are_read_without_sqlalchemy() -> None:
-    program = "import sys, storage_service.config\nassert 'sqlalchemy' not in sys.modules\n"
-    subprocess.run([sys.executable, "-c", program], check=True)
