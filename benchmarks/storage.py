@@ -34,7 +34,7 @@ from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.sqlite import journal_mode, sqlite3
-from storage_service.domain.creation import MAX_BATCH, NewGeneration, create_all
+from storage_service.domain.creation import MAX_BATCH_SIZE, NewGeneration, create_all
 from tests.support.postgres import postgres_server, url_of
 from tests.support.storage_servers import storage_server, work_off
 
@@ -135,9 +135,9 @@ async def claims_a_second(url: str, servers: int, jobs: int) -> float:
     """How many jobs so many servers and 32 workers get through a second, each claimed and completed."""
     database = Database(url)
     schema.ensure(database)
-    for start in range(0, jobs, MAX_BATCH):
+    for start in range(0, jobs, MAX_BATCH_SIZE):
         with database.write() as session:
-            create_all(session, [job(number) for number in range(start, min(start + MAX_BATCH, jobs))])
+            create_all(session, [job(number) for number in range(start, min(start + MAX_BATCH_SIZE, jobs))])
     database.dispose()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())

@@ -18,7 +18,7 @@ from sqlalchemy import Table
 
 from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
-from storage_service.db.packed_json import pack
+from storage_service.db.types import pack_json
 from storage_service.domain.prompts import text_sha256
 
 MODELS = ("sketch", "musicgen-small", "musicgen-medium", "musicgen-large", "musicgen-stereo-small")
@@ -190,7 +190,7 @@ def _insert(connection: Any, table: Table, rows: Iterator[dict[str, Any]]) -> No
 
     def written(value: Any) -> Any:
         if isinstance(value, dict):
-            return pack(value)
+            return pack_json(value)
         return f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value
 
     connection.execute("PRAGMA cache_size=-500000")  # 500 MB: ids fall anywhere in their index.
@@ -204,7 +204,7 @@ def _copy(connection: psycopg.Connection[Any], table: Table, rows: Iterator[dict
     def written(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        packed = pack(value)
+        packed = pack_json(value)
         return packed.encode() if isinstance(packed, str) else packed
 
     with connection.cursor() as cursor, cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy:

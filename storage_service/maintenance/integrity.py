@@ -14,11 +14,11 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from storage_service.db import schema
-from storage_service.db.counts import differences
+from storage_service.db.counts import find_count_mismatches
 from storage_service.db.database import DamagedDatabase, Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import prompts
-from storage_service.states import FINISHED, GenerationStage, GenerationStatus
+from storage_service.states import TERMINAL_STATES, GenerationStage, GenerationStatus
 
 BATCH_ROWS = 5000
 
@@ -128,7 +128,7 @@ def _rules(database: Database) -> dict[str, ColumnElement[bool]]:
             GenerationStatus.FAILED,
         )
     )
-    finished = status.in_(FINISHED)
+    finished = status.in_(TERMINAL_STATES)
     has_token, has_lease_end = row.lease_token.is_not(None), row.lease_expires_at.is_not(None)
     rules = {
         "is PENDING and holds a lease": and_(pending, or_(has_token, has_lease_end)),
@@ -199,7 +199,7 @@ def _counts(database: Database) -> Iterator[Finding]:
     with database.read() as session:
         if not database.is_sqlite:  # Where every statement would see what was committed before it.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        found = differences(session)
+        found = find_count_mismatches(session)
     for difference in found:
         yield Finding("counts", difference)
 

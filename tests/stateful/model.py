@@ -15,7 +15,7 @@ DEFAULT_ATTEMPTS = 3
 MORE_ATTEMPTS = 3
 PRIORITY_IS_WORTH = timedelta(minutes=10)
 LONGEST_WAIT_SECONDS = 64
-LEASE_EXPIRED = "the worker's lease ended without a word from it"
+LEASE_EXPIRED = "the worker stopped responding and its lease expired"
 
 STATES = "pending", "processing", "completed", "failed", "cancelled"
 

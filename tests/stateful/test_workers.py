@@ -22,7 +22,7 @@ import pytest
 from sqlalchemy import select, update
 
 from storage_service.db import schema
-from storage_service.db.clock import later
+from storage_service.db.clock import now_plus
 from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.maintenance.integrity import walk
@@ -201,7 +201,7 @@ async def test_killed_workers_lose_nothing_and_the_next_one_finishes(
     assert sum(unheard) <= len(after)
 
     with database.write() as session:  # As if their leases and waits had taken their time.
-        past = {"lease_expires_at": later(-1.0)}
+        past = {"lease_expires_at": now_plus(-1.0)}
         session.execute(update(Generation).where(Generation.status == GenerationStatus.PROCESSING).values(past))
         session.execute(update(Generation).values(not_before=None))
     while claimed := make(database, Call("claim", ("next", ["small"], 600.0))):

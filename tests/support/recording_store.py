@@ -25,9 +25,9 @@ class SeenStore(Store):
         self.worked = asyncio.Event()
         self.works = 0
 
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+    async def _run_in_thread(self, work: Callable[[], Any]) -> Any:
         try:
-            return await super()._in_thread(work)
+            return await super()._run_in_thread(work)
         finally:
             self.works += 1
             self.worked.set()

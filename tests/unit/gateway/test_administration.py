@@ -110,7 +110,7 @@ def test_a_damaged_database_is_told(db: Command, data_dir: Path, capfd: pytest.C
     file.write_bytes(b"not a database " * 1000)
     for command in ("list", "doctor"):
         run(["--data-dir", str(data_dir), command])
-        assert "not a database; put a backup in its place: dgx-music db restore" in "".join(capfd.readouterr())
+        assert "not a database; restore a backup with: dgx-music db restore" in "".join(capfd.readouterr())
     status, out, err = db("check")
     assert (status, out) == (1, "")
     assert "not a database" in err

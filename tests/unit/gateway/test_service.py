@@ -302,7 +302,7 @@ async def test_delete_of_what_is_not_in_the_state_asked_for_any_more_deletes_not
     failed = storage.DeleteGenerationRequest(id=made.id, state=storage.GENERATION_STATE_FAILED)
     error = await refused(whole.music.DeleteGeneration(failed, timeout=SECONDS))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "it is COMPLETED, and would have to be FAILED" in (error.details() or "")
+    assert "it is COMPLETED, but must be FAILED" in (error.details() or "")
     completed = storage.DeleteGenerationRequest(id=made.id, state=storage.GENERATION_STATE_COMPLETED)
     await whole.music.DeleteGeneration(completed, timeout=SECONDS)  # File and row are both there yet.
 

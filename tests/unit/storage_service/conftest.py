@@ -74,9 +74,9 @@ def settings(url: str, tmp_path: Path) -> StorageSettings:
 def library_closed() -> Iterator[None]:
     """What a test opens by `init_db` is closed at its end."""
     yield
-    if api._opened is not None:
-        api._opened.dispose()
-        api._opened = None
+    if api._database is not None:
+        api._database.dispose()
+        api._database = None
 
 
 @pytest.fixture
@@ -104,12 +104,12 @@ def row_in(database: Database, new: Callable[..., NewGeneration]) -> Callable[..
     """Puts a row into a state as if it had got there by itself; all but PENDING hold or held a lease by TOKEN."""
 
     def put(status: GenerationStatus, **values: Any) -> Generation:
-        from storage_service.db.clock import later, now
+        from storage_service.db.clock import now, now_plus
 
         if status is not GenerationStatus.PENDING:
             values = {
                 "lease_token": TOKEN,
-                "lease_expires_at": later(60.0),
+                "lease_expires_at": now_plus(60.0),
                 "attempt": 1,
                 "worker_id": "w",
                 "started_at": now(),

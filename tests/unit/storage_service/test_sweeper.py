@@ -13,13 +13,13 @@ from sqlalchemy import text
 from dgx_music.errors import Unavailable
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
-from storage_service.db.clock import later
+from storage_service.db.clock import now_plus
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.domain import creation, leases
 from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
-from storage_service.sweeper import sweep
+from storage_service.sweeper import run_sweeper
 from tests.support.recording_store import SeenStore, open_store
 
 New = Callable[..., NewGeneration]
@@ -35,7 +35,7 @@ async def store(settings: StorageSettings) -> AsyncIterator[SeenStore]:
 
 @asynccontextmanager
 async def sweeps(store: Store, period_seconds: float) -> AsyncIterator[None]:
-    task = asyncio.create_task(sweep(store, period_seconds))
+    task = asyncio.create_task(run_sweeper(store, period_seconds))
     try:
         yield
     finally:
@@ -73,7 +73,7 @@ async def test_a_wait_for_another_attempt_that_is_over_wakes_a_claim(sweeping: S
 
 
 async def test_a_sweep_tells_watchers_of_what_failed(store: Store, row_in: Row) -> None:
-    row = row_in(GenerationStatus.PROCESSING, attempt=3, lease_expires_at=later(0.2))
+    row = row_in(GenerationStatus.PROCESSING, attempt=3, lease_expires_at=now_plus(0.2))
     snapshots = store.watch(row.id)
     assert (await anext(snapshots)).is_processing
     async with sweeps(store, 3600.0):

@@ -15,7 +15,7 @@ from storage_service.db.models import Generation, Prompt
 from storage_service.domain import creation, leases, lifecycle, prompts
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
-from storage_service.domain.statistics import statistics
+from storage_service.domain.statistics import compute_statistics
 from storage_service.states import GenerationStatus
 
 New = Callable[..., NewGeneration]
@@ -40,18 +40,18 @@ def test_the_counts_hold_for_every_way_a_row_can_change(database: Database, new:
         lifecycle.remove(session, rows[11].id)
         session.execute(update(Generation).where(Generation.id == rows[12].id).values(model_name="other"))
         session.execute(update(Generation).where(Generation.status == COMPLETED).values(duration_seconds=7.7))
-        assert counts.differences(session) == []
+        assert counts.find_count_mismatches(session) == []
     with database.write() as session:
         session.execute(delete(Generation).where(Generation.status != PENDING))
         session.execute(delete(Prompt).where(Prompt.text == "p1"))
-        assert counts.differences(session) == []
-        assert statistics(session).total_prompts == 2
+        assert counts.find_count_mismatches(session) == []
+        assert compute_statistics(session).total_prompts == 2
     with database.write() as session:
         session.execute(text("DELETE FROM generations"))
         session.execute(text("DELETE FROM prompts"))
-        assert counts.differences(session) == []
+        assert counts.find_count_mismatches(session) == []
         assert session.scalar(select(func.sum(func.abs(GenerationCount.generations)))) is not None
-        assert statistics(session).overall.total_generations == 0
+        assert compute_statistics(session).overall.total_generations == 0
 
 
 def test_counts_that_are_wrong_are_told(database: Database, new: New) -> None:
@@ -60,7 +60,7 @@ def test_counts_that_are_wrong_are_told(database: Database, new: New) -> None:
         session.execute(text("UPDATE generation_counts SET generations = generations + 1"))
         session.execute(text("UPDATE prompt_counts SET prompts = 7"))
         session.execute(text("INSERT INTO generation_times VALUES ('sketch', 1.5, 0, 2)"))
-        told = counts.differences(session)
+        told = counts.find_count_mismatches(session)
     assert len(told) == 3
     assert "pending" in told[0]
     assert "1.5" in told[1]
@@ -84,10 +84,10 @@ def test_workers_at_once_neither_wait_for_the_counts_nor_miscount(database: Data
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, "abcd"))
     with database.read() as session:
-        figures = statistics(session)
+        figures = compute_statistics(session)
         assert figures.overall.by_status == dict.fromkeys(GenerationStatus, 0) | {COMPLETED: 40}
         assert figures.total_prompts == 41
-        assert counts.differences(session) == []
+        assert counts.find_count_mismatches(session) == []
 
 
 def test_what_is_rolled_back_counts_nothing(database: Database, new: New) -> None:
@@ -95,8 +95,8 @@ def test_what_is_rolled_back_counts_nothing(database: Database, new: New) -> Non
         creation.create(session, new())
         raise KeyError
     with database.read() as session:
-        assert statistics(session).overall.total_generations == 0
-        assert counts.differences(session) == []
+        assert compute_statistics(session).overall.total_generations == 0
+        assert counts.find_count_mismatches(session) == []
 
 
 def test_a_transaction_left_open_keeps_nobody_from_counting(
@@ -112,8 +112,8 @@ def test_a_transaction_left_open_keeps_nobody_from_counting(
         creation.create(open_session, new(prompt="c"))
         with second.write() as session:
             creation.create(session, new(prompt="d"))
-            assert statistics(session).overall.total_generations == 2
+            assert compute_statistics(session).overall.total_generations == 2
     with second.read() as session:
-        assert statistics(session).overall.total_generations == 4
-        assert counts.differences(session) == []
+        assert compute_statistics(session).overall.total_generations == 4
+        assert counts.find_count_mismatches(session) == []
         assert session.scalar(select(func.count(GenerationCount.shard.distinct()))) == 2

@@ -20,7 +20,7 @@ from storage_service.db.models import Generation, Prompt
 from storage_service.domain import leases, lifecycle, queue
 from storage_service.domain.listing import GenerationFilter, PromptOrder, list_generations, list_prompts
 from storage_service.domain.prompts import text_sha256
-from storage_service.domain.statistics import statistics
+from storage_service.domain.statistics import compute_statistics
 from storage_service.states import GenerationStatus
 
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = GenerationStatus
@@ -121,9 +121,9 @@ CASES: list[tuple[Callable[[Session], Any], list[str]]] = [
     (lambda s: leases.claim(s, "w", ["m0", "m1"], 30.0), [LEASES, EXPIRED, QUEUE, QUEUE]),
     (queue.seconds_until_due, [LEASES]),
     (queue.seconds_until_due, [WAITING]),
-    (statistics, [f"{STATUS}|{QUEUE}"]),
+    (compute_statistics, [f"{STATUS}|{QUEUE}"]),
     (lambda s: api.count_generations(s, COMPLETED), []),
-    (queue.models_with_work, []),
+    (queue.list_models_with_pending, []),
 ]
 
 

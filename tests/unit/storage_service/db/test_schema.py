@@ -157,7 +157,7 @@ def test_an_empty_database_gets_its_schema_and_one_of_ours_is_left_alone(
 @pytest.mark.parametrize(
     ("revision", "known", "reason", "says"),
     [
-        ("9999", schema.REVISIONS, "SCHEMA_NEWER", "newer than this version knows"),
+        ("9999", schema.REVISIONS, "SCHEMA_NEWER", "newer than this version supports"),
         (schema.REVISIONS[-1], (*schema.REVISIONS, "9999"), "SCHEMA_OLDER", "run `dgx-music db migrate`"),
     ],
 )

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from benchmarks.storage_rows import Rows
 from storage_service.db.database import Database
-from storage_service.db.packed_json import LONG_BYTES, PackedObject, pack, unpack
+from storage_service.db.types import PACK_THRESHOLD_BYTES, PackedJsonObject, pack_json, unpack_json
 from storage_service.domain import creation, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance.integrity import walk
@@ -23,24 +23,24 @@ VALUES: list[dict[str, Any]] = [{}, FACTS, {"a": "ü\0" * 100}, LISTS, {"x": FAC
 
 @pytest.mark.parametrize("value", VALUES)
 def test_what_is_packed_is_there_again(value: dict[str, Any]) -> None:
-    packed = pack(value)
+    packed = pack_json(value)
     assert isinstance(packed, bytes) == (
-        len(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) >= LONG_BYTES
+        len(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) >= PACK_THRESHOLD_BYTES
     )
     stored = packed.encode() if isinstance(packed, str) else packed  # As Postgres has it.
     for one in (packed, stored):
-        assert json.loads(unpack(one)) == value
-        assert PackedObject(one) == value
+        assert json.loads(unpack_json(one)) == value
+        assert PackedJsonObject(one) == value
 
 
 def test_a_finished_piece_takes_a_third() -> None:
     assert len(json.dumps(FACTS)) > 800
-    assert len(pack(FACTS)) < 270
+    assert len(pack_json(FACTS)) < 270
 
 
 def test_what_was_packed_by_an_earlier_version_is_read() -> None:
     packed = bytes.fromhex("018326450b133cb1510114a81c054403a55a00")
-    assert PackedObject(packed) == {"bpm": 84.0, "license": "Apache-2.0", "x": "y" * 300}
+    assert PackedJsonObject(packed) == {"bpm": 84.0, "license": "Apache-2.0", "x": "y" * 300}
 
 
 def test_short_is_text_and_long_is_packed_in_the_database(database: Database) -> None:
@@ -57,9 +57,9 @@ def test_short_is_text_and_long_is_packed_in_the_database(database: Database) ->
     assert len(long) < 270
 
 
-@pytest.mark.parametrize("damaged", [b"\x01", b"\x01\xff\xff\xff", b"\x02{}", pack(FACTS)[:-40]])
+@pytest.mark.parametrize("damaged", [b"\x01", b"\x01\xff\xff\xff", b"\x02{}", pack_json(FACTS)[:-40]])
 def test_what_is_damaged_is_found(database: Database, damaged: bytes) -> None:
-    assert not PackedObject(damaged).is_object
+    assert not PackedJsonObject(damaged).is_object
     with database.write() as session:
         row = creation.create(session, NewGeneration("piano", "sketch", 4.0, 32000, 2))
         session.execute(text("UPDATE generations SET metadata = :damaged"), {"damaged": damaged})

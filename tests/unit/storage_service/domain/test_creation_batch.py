@@ -13,7 +13,7 @@ from dgx_music.errors import InvalidArgument, Unavailable
 from storage_service.db.database import RETRY_AFTER_SECONDS, Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import creation, prompts
-from storage_service.domain.creation import MAX_BATCH, NewGeneration
+from storage_service.domain.creation import MAX_BATCH_SIZE, NewGeneration
 from storage_service.events.changes import changes_of
 
 New = Callable[..., NewGeneration]
@@ -27,9 +27,9 @@ def count(database: Database) -> int:
 
 def test_all_are_created_in_their_order_and_their_prompts_counted(database: Database, new: New) -> None:
     with database.write() as session:
-        texts = [f"p{n % 3}" for n in range(MAX_BATCH)]
+        texts = [f"p{n % 3}" for n in range(MAX_BATCH_SIZE)]
         rows = creation.create_all(session, [new(prompt=text, max_attempts=7) for text in texts], max_attempts=5)
-        assert len(changes_of(session)) == MAX_BATCH
+        assert len(changes_of(session)) == MAX_BATCH_SIZE
     assert [row.prompt for row in rows] == texts
     assert {row.max_attempts for row in rows} == {7}
     moments = [row.created_at for row in rows]
@@ -64,7 +64,7 @@ def test_where_one_is_refused_none_is_created(
 
 
 def test_too_many_and_none(database: Database, new: New) -> None:
-    for number in (0, MAX_BATCH + 1):
+    for number in (0, MAX_BATCH_SIZE + 1):
         with pytest.raises(InvalidArgument) as raised, database.write() as session:
             creation.create_all(session, [new()] * number)
         assert raised.value.field == "requests"

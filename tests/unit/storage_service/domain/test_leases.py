@@ -13,7 +13,7 @@ from sqlalchemy import inspect, select, update
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import Aborted, InvalidArgument
-from storage_service.db.clock import later, now
+from storage_service.db.clock import now, now_plus
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.domain import creation, leases, lifecycle, queue
@@ -111,8 +111,8 @@ def test_a_retryable_failure_waits_twice_as_long_each_time_and_then_is_final(dat
             assert due_seconds is not None
             assert 0 < due_seconds <= wait_seconds
             assert leases.claim(session, "w", ["sketch"], 30.0) is None
-            session.execute(update(Generation).values(not_before=later(-0.001)))
-            assert queue.models_with_work(session) == ["sketch"]
+            session.execute(update(Generation).values(not_before=now_plus(-0.001)))
+            assert queue.list_models_with_pending(session) == ["sketch"]
     with database.write() as session:
         claimed = leases.claim(session, "w", ["sketch"], 30.0)
         assert claimed is not None
@@ -156,8 +156,8 @@ def test_no_wait_for_another_attempt_is_longer_than_about_a_minute(database: Dat
 
 
 def test_expired_leases_go_back_or_fail_at_the_next_claim(database: Database, row_in: Row) -> None:
-    last = row_in(PROCESSING, lease_expires_at=later(-0.001), attempt=3)
-    first = row_in(PROCESSING, lease_expires_at=later(-0.001), attempt=1)
+    last = row_in(PROCESSING, lease_expires_at=now_plus(-0.001), attempt=3)
+    first = row_in(PROCESSING, lease_expires_at=now_plus(-0.001), attempt=1)
     held = row_in(PROCESSING)
     unleased = row_in(PROCESSING, lease_expires_at=None, lease_token=None)
     with database.write() as session:
@@ -175,7 +175,7 @@ def test_expired_leases_go_back_or_fail_at_the_next_claim(database: Database, ro
 
 
 def test_a_worker_learns_of_a_cancel_even_after_its_lease_would_have_ended(database: Database, row_in: Row) -> None:
-    row = row_in(PROCESSING, lease_expires_at=later(-0.001))
+    row = row_in(PROCESSING, lease_expires_at=now_plus(-0.001))
     with database.write() as session:
         lifecycle.cancel(session, row.id)
         assert renew(session, row) is None

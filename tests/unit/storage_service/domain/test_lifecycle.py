@@ -10,7 +10,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
-from storage_service.db.clock import later
+from storage_service.db.clock import now_plus
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.domain import leases, lifecycle
@@ -122,7 +122,7 @@ def test_every_method_on_every_state(database: Database, row_in: Row, method: An
         assert raised.value.metadata["current_state"] == status.name
         if expected == "illegal":
             assert raised.value.metadata["allowed_states"] == ALLOWED[method]
-            assert raised.value.message.endswith(f"would have to be {ALLOWED[method].replace(', ', ' or ')}")
+            assert raised.value.message.endswith(f"must be {ALLOWED[method].replace(', ', ' or ')}")
     else:
         with database.write() as session:
             method(session, row)
@@ -150,7 +150,7 @@ def test_a_token_that_is_not_the_rows_is_stale_in_every_state(
 
 @pytest.mark.parametrize("method", WORKERS)
 def test_a_lease_that_has_ended_is_stale_before_anybody_swept(database: Database, row_in: Row, method: Any) -> None:
-    row = row_in(PROCESSING, lease_expires_at=later(-0.5))
+    row = row_in(PROCESSING, lease_expires_at=now_plus(-0.5))
     before = columns(database, row.id)
     with pytest.raises(Aborted), database.write() as session:
         method(session, row)

@@ -132,8 +132,8 @@ def test_a_token_with_a_forged_count_is_refused(database: Database, new: New, po
         for n in range(2):
             creation.create(session, new(prompt=f"piano {n}"))
         _, token = list_prompts(session, PromptOrder.MOST_USED, "", Page(1))
-        bound_to, *_ = json.loads(base64.urlsafe_b64decode(token))
-        forged = base64.urlsafe_b64encode(json.dumps([bound_to, *position]).encode()).decode()
+        filters_hash, *_ = json.loads(base64.urlsafe_b64decode(token))
+        forged = base64.urlsafe_b64encode(json.dumps([filters_hash, *position]).encode()).decode()
         with pytest.raises(InvalidArgument) as raised:
             list_prompts(session, PromptOrder.MOST_USED, "", Page(1, forged))
         assert raised.value.field == "page_token"
@@ -145,8 +145,8 @@ def test_a_token_with_a_forged_moment_or_id_is_refused(database: Database, new: 
         for _ in range(2):
             creation.create(session, new())
         _, token = list_generations(session, GenerationFilter(), Page(1))
-        bound_to, *_ = json.loads(base64.urlsafe_b64decode(token))
-        forged = base64.urlsafe_b64encode(json.dumps([bound_to, *position]).encode()).decode()
+        filters_hash, *_ = json.loads(base64.urlsafe_b64decode(token))
+        forged = base64.urlsafe_b64encode(json.dumps([filters_hash, *position]).encode()).decode()
         with pytest.raises(InvalidArgument) as raised:
             list_generations(session, GenerationFilter(), Page(1, forged))
         assert raised.value.field == "page_token"

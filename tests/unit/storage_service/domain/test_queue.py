@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from dgx_music.errors import InvalidArgument
-from storage_service.db.clock import later
+from storage_service.db.clock import now_plus
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.domain import creation, leases, queue
@@ -39,11 +39,11 @@ def test_higher_priorities_first_and_of_one_priority_first_come(database: Databa
 
 
 def test_an_old_one_is_not_overtaken_for_ever(database: Database, new: New) -> None:
-    step = queue.RANK_STEP_SECONDS
+    step = queue.SECONDS_PER_PRIORITY_LEVEL
     with database.write() as session:
         for prompt, age_seconds, priority in (("young", 0.0, 1), ("old", step + 1.0, 0), ("middle", step - 1.0, 0)):
             row = creation.create(session, new(prompt=prompt, priority=priority))
-            rank = later(-age_seconds - step * priority)
+            rank = now_plus(-age_seconds - step * priority)
             session.execute(update(Generation).where(Generation.id == row.id).values(ranked_at=rank))
     assert claims(database) == ["old", "young", "middle"]
 
@@ -55,7 +55,7 @@ def test_of_several_models_the_smallest_rank_goes_first(database: Database, new:
     assert claims(database, "a", "b", "none") == ["3", "1", "2", "5"]
     assert claims(database, "a", "b") == []
     with database.read() as session:
-        assert queue.models_with_work(session) == ["c"]
+        assert queue.list_models_with_pending(session) == ["c"]
     assert claims(database, "c") == ["4"]
 
 
@@ -63,7 +63,7 @@ def test_one_that_waits_for_another_attempt_is_passed_over(database: Database, n
     with database.write() as session:
         first = creation.create(session, new(prompt="1"))
         creation.create(session, new(prompt="2"))
-        session.execute(update(Generation).where(Generation.id == first.id).values(not_before=later(60.0)))
+        session.execute(update(Generation).where(Generation.id == first.id).values(not_before=now_plus(60.0)))
     assert claims(database) == ["2"]
     assert claims(database, "sketch", "other") == []
 
@@ -98,5 +98,5 @@ def test_a_row_made_by_hand_has_its_turn(database: Database, new: New) -> None:
 
 @pytest.mark.parametrize("status", GenerationStatus)
 def test_a_state_is_written_out_for_partial_indexes(database: Database, status: GenerationStatus) -> None:
-    condition = queue.in_status(status).compile(database.engine, compile_kwargs={"render_postcompile": True})
+    condition = queue.has_status(status).compile(database.engine, compile_kwargs={"render_postcompile": True})
     assert str(condition) == f"generations.status = '{status}'"

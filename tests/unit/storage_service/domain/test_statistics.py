@@ -11,12 +11,12 @@ from sqlalchemy import insert, select
 
 from dgx_music.errors import InvalidArgument
 from storage_service.db import counts
-from storage_service.db.clock import later, now
+from storage_service.db.clock import now, now_plus
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
-from storage_service.domain.statistics import percentiles_of, statistics
+from storage_service.domain.statistics import compute_statistics, nearest_rank_percentiles
 from storage_service.states import GenerationStatus
 
 New = Callable[..., NewGeneration]
@@ -26,7 +26,7 @@ PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = GenerationStatus
 
 def test_figures_of_all_and_of_each_model(database: Database, row_in: Row) -> None:
     with database.read() as session:
-        empty = statistics(session)
+        empty = compute_statistics(session)
     assert (empty.overall.total_generations, empty.total_prompts, empty.oldest_pending_seconds) == (0, 0, 0.0)
     assert (empty.overall.completed_audio_seconds, empty.overall.mean_generation_time_seconds) == (0, 0)
     assert empty.overall.percentiles == (0.0, 0.0, 0.0)
@@ -36,8 +36,8 @@ def test_figures_of_all_and_of_each_model(database: Database, row_in: Row) -> No
     row_in(COMPLETED, file_size_bytes=2**40, generation_time_seconds=1.0)
     row_in(COMPLETED, file_size_bytes=1, generation_time_seconds=2.0, model_name="other", duration_seconds=0.125)
     with database.read() as session:
-        figures = statistics(session)
-        assert counts.differences(session) == []
+        figures = compute_statistics(session)
+        assert counts.find_count_mismatches(session) == []
     overall = figures.overall
     assert overall.total_generations == 7
     assert overall.by_status == dict.fromkeys(GenerationStatus, 1) | {COMPLETED: 3}
@@ -56,22 +56,22 @@ def test_figures_of_all_and_of_each_model(database: Database, row_in: Row) -> No
 def test_figures_of_the_last_days(database: Database, row_in: Row) -> None:
     day = 86400.0
     row_in(COMPLETED, completed_at=now(), file_size_bytes=5)
-    row_in(COMPLETED, completed_at=later(-2 * day), duration_seconds=1.5)
-    row_in(COMPLETED, completed_at=later(-9 * day))
-    row_in(CANCELLED, completed_at=later(-2 * day))
+    row_in(COMPLETED, completed_at=now_plus(-2 * day), duration_seconds=1.5)
+    row_in(COMPLETED, completed_at=now_plus(-9 * day))
+    row_in(CANCELLED, completed_at=now_plus(-2 * day))
     with database.read() as session:
-        figures = statistics(session, days=3)
+        figures = compute_statistics(session, days=3)
         today = session.scalars(select(now())).one().date()
         assert [one.date for one in figures.days] == [today - timedelta(days=ago) for ago in range(3)]
         assert [one.finished[COMPLETED] for one in figures.days] == [1, 0, 1]
         assert [one.finished[CANCELLED] for one in figures.days] == [0, 0, 1]
         assert [one.audio_seconds for one in figures.days] == [4.0, 0.0, 1.5]
         assert [one.file_bytes for one in figures.days] == [5, 0, 0]
-        assert len(statistics(session).days) == 7
-        assert len(statistics(session, days=366).days) == 366
+        assert len(compute_statistics(session).days) == 7
+        assert len(compute_statistics(session, days=366).days) == 366
         for days in (-1, 367):
             with pytest.raises(InvalidArgument) as raised:
-                statistics(session, days=days)
+                compute_statistics(session, days=days)
             assert raised.value.field == "days"
 
 
@@ -93,8 +93,8 @@ def test_percentiles_are_within_five_percent_of_the_true_ones(database: Database
             for n, time in enumerate(times)
         ]
         session.execute(insert(Generation.__table__), rows)  # type: ignore[arg-type]
-        found = statistics(session).overall
-        assert counts.differences(session) == []
+        found = compute_statistics(session).overall
+        assert counts.find_count_mismatches(session) == []
     ordered = sorted(times)
     for value, percent in zip(found.percentiles, (50, 90, 99), strict=True):
         assert value == pytest.approx(ordered[len(times) * percent // 100 - 1], rel=0.05)
@@ -102,7 +102,7 @@ def test_percentiles_are_within_five_percent_of_the_true_ones(database: Database
 
 
 def test_nearest_rank_percentiles() -> None:
-    assert percentiles_of({}) == [0.0, 0.0, 0.0]
-    assert percentiles_of({3.0: 1}) == [3.0, 3.0, 3.0]
-    assert percentiles_of({float(n): 1 for n in range(1, 101)}) == [50.0, 90.0, 99.0]
-    assert percentiles_of({1.0: 989, 2.0: 10, 5.0: 1}) == [1.0, 1.0, 2.0]
+    assert nearest_rank_percentiles({}) == [0.0, 0.0, 0.0]
+    assert nearest_rank_percentiles({3.0: 1}) == [3.0, 3.0, 3.0]
+    assert nearest_rank_percentiles({float(n): 1 for n in range(1, 101)}) == [50.0, 90.0, 99.0]
+    assert nearest_rank_percentiles({1.0: 989, 2.0: 10, 5.0: 1}) == [1.0, 1.0, 2.0]
