@@ -123,10 +123,14 @@ def test_processes_that_write_at_once_all_succeed(url: str, open_database: Calla
         "        creation.create(session, new)\n"
         "database.dispose()\n"
     )
+    # Sets the journal mode first: old versions of SQLite that open a WAL database together block one another.
+    opened = open_database(url)
+    with opened.read() as session:
+        session.connection()
+    opened.dispose()
     with ThreadPoolExecutor(3) as pool:
         ended = list(pool.map(subprocess.run, [[sys.executable, "-c", program, url]] * 3))
     assert [process.returncode for process in ended] == [0, 0, 0]
-    opened = open_database(url)
     with opened.read() as session:
         assert session.scalar(text("SELECT used_count FROM prompts")) == 60
 
