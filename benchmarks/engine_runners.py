@@ -1,4 +1,4 @@
-"""The engines that `benchmarks.engine` compares, each set to a position and then stepped."""
+"""The engines that `benchmarks.engine` compares. Each is set to a position and then runs steps."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ from generation_service.models.musicgen.sampling import Sampler
 
 PROMPT_TOKENS = 12
 MAX_STEPS = 8
-"""After a start."""
+"""Steps that a runner can run after a start."""
 AUDIOCRAFT = "audiocraft"
 
 
 class Runner(Protocol):
-    """Something that can be set to a position and then steps."""
+    """An engine that can be set to a position and then runs steps."""
 
     name: str
 
     def start(self, batch: int, position: int) -> Callable[[], object]:
-        """Set up; what is returned makes one step."""
+        """Sets up a batch at a position. Returns a function that runs one step."""
         ...
 
     def stop(self) -> None:
-        """Gives back what the last start took."""
+        """Frees what the last start allocated."""
         ...
 
 
-class Native:
-    def __init__(self, name: str, lm: LanguageModel, memory: KvMemory, bytes_a_weight: int) -> None:
-        self.name, self.lm, self.memory, self.bytes_a_weight = name, lm, memory, bytes_a_weight
+class NativeRunner:
+    """Our engine's language model and sampling."""
+
+    def __init__(self, name: str, lm: LanguageModel, memory: KvMemory, bytes_per_weight: int) -> None:
+        self.name, self.lm, self.memory, self.bytes_per_weight = name, lm, memory, bytes_per_weight
         self.caches: list[KvCache] = []
 
     def start(self, batch: int, position: int) -> Callable[[], object]:
@@ -66,6 +68,7 @@ class Native:
         self.caches = []
 
     def greedy(self, text: torch.Tensor, frames: int) -> torch.Tensor:
+        """text: [T, dim] → codes: int64 [K, frames]."""
         codes = DelayedCodes(self.lm.config.delays, frames, self.lm.config.card)
         cache = self.memory.reserve(codes.steps, len(text))
         self.lm.condition(cache, text)
@@ -76,7 +79,9 @@ class Native:
         return codes.frames(0, frames)
 
 
-class Audiocraft:
+class AudiocraftRunner:
+    """audiocraft's language model and sampling."""
+
     name = AUDIOCRAFT
 
     def __init__(self, folder: Path, config: LmConfig, device: str) -> None:
@@ -84,7 +89,7 @@ class Audiocraft:
 
         self.config, self.device = config, device
         self.lm: Any = load_lm_model(str(folder), device=device)
-        # audiocraft's own choice: fp16 on CUDA, under autocast.
+        # audiocraft itself uses fp16 under autocast on CUDA.
         half = contextlib.nullcontext() if device == "cpu" else torch.autocast(device, torch.float16)
         self.precision: contextlib.AbstractContextManager[object] = half
 
@@ -123,16 +128,17 @@ class Audiocraft:
         return codes[0]
 
 
-def native_runners(checkpoint: Checkpoint, config: LmConfig, device: str, slots: int) -> list[Native]:
+def native_runners(checkpoint: Checkpoint, config: LmConfig, device: str, slots: int) -> list[NativeRunner]:
+    """Builds the native engine in each precision of the device, for batches of up to `slots`."""
     if device == "cpu":
         widths: dict[Precision, int] = {"fp32": 4, "int8": 1}
         return [
-            Native(f"native {name}", LanguageModel(checkpoint, config, name), KvMemory(config, 1 << 40), width)
+            NativeRunner(f"native {name}", LanguageModel(checkpoint, config, name), KvMemory(config, 1 << 40), width)
             for name, width in widths.items()
         ]
     kv = StaticKv(config, slots, 1503, dtype=torch.bfloat16, device=torch.device(device))
     runners = {"native bf16, graphs": CudaGraphs(), "native bf16, no graphs": run_eagerly}
     return [
-        Native(name, StaticLanguageModel(checkpoint, config, "bf16", kv, runner), kv, 2)
+        NativeRunner(name, StaticLanguageModel(checkpoint, config, "bf16", kv, runner), kv, 2)
         for name, runner in runners.items()
     ]

@@ -18,7 +18,7 @@ from storage_service.db import schema
 from storage_service.db.database import RETRY_AFTER_SECONDS, Database
 from storage_service.db.models import Generation
 from storage_service.domain import leases, lifecycle
-from storage_service.events.changes import changes_of, send_as
+from storage_service.events.changes import get_recorded_changes, set_sender
 from storage_service.events.notifier import Notifier
 from storage_service.events.postgres_listener import listen
 
@@ -84,9 +84,9 @@ class Store:
 
         def run_in_transaction() -> T:
             with self._database.write() as session:
-                send_as(session, self._sender)
+                set_sender(session, self._sender)
                 result = work(session)
-            if changes := changes_of(session):
+            if changes := get_recorded_changes(session):
                 loop.call_soon_threadsafe(self.notifier.publish, changes)
             return result
 
@@ -99,8 +99,8 @@ class Store:
         check_range("wait_seconds", wait_seconds, 0, MAX_WAIT_SECONDS, "s")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_seconds
-        with self.notifier.claiming(model_names) as maybe_work:
-            while not self.notifier.closed:
+        with self.notifier.subscribe_to_work(model_names) as maybe_work:
+            while not self.notifier.is_closed:
                 maybe_work.clear()
                 claimed = await self.write(lambda s: leases.claim(s, worker_id, model_names, lease_seconds))
                 if claimed is not None:
@@ -118,7 +118,7 @@ class Store:
         Raises Unavailable if the server shuts down.
         """
         last_yielded: dict[str, Any] | None = None
-        with self.notifier.watching(check_uuid("id", generation_id)) as changed:
+        with self.notifier.subscribe_to_changes(check_uuid("id", generation_id)) as changed:
             while True:
                 changed.clear()
                 try:
@@ -133,9 +133,9 @@ class Store:
                     yield generation
                 if generation.is_finished:
                     return
-                if not self.notifier.closed:
+                if not self.notifier.is_closed:
                     await changed.wait()
-                if self.notifier.closed:
+                if self.notifier.is_closed:
                     raise Unavailable(
                         "the storage server is shutting down; watch again when it is back",
                         reason="SHUTTING_DOWN",

@@ -30,7 +30,7 @@ async def run_sweeper(store: Store, period_seconds: float) -> None:
             store.notifier.wake_claimers(models)
             if due_seconds is not None:
                 pause_seconds = min(period_seconds, max(due_seconds, _MIN_PAUSE_SECONDS))
-        await store.notifier.until_sweep(pause_seconds)
+        await store.notifier.wait_for_sweep(pause_seconds)
 
 
 def _sweep_once(session: Session) -> tuple[list[Generation], list[str], float | None]:

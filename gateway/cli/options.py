@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gateway.embedded.service_set import DATABASE, Needs
+from gateway.embedded.service_set import DATABASE, ServiceSet
 
 if TYPE_CHECKING:
     from gateway.cli.display.console import Screen
@@ -93,7 +93,7 @@ ContinueSeconds = Annotated[
 ]
 
 
-def run(job: Job, screen: Screen, needs: Needs = DATABASE, model_folder: Path | None = None) -> NoReturn:
+def run(job: Job, screen: Screen, needs: ServiceSet = DATABASE, model_folder: Path | None = None) -> NoReturn:
     """Does the command's job where the services are, and ends it with the job's status."""
     from gateway.cli.session.runner import run as run_job
 

@@ -26,7 +26,7 @@ from service_runtime.optional_deps import install_extra_command
 from storage_service.db.clock import register_clock
 from storage_service.db.sqlite import error_code, journal_mode, set_journal_mode, sqlite3, supports_shared_memory
 from storage_service.db.types import LazyJsonObject, encode_json
-from storage_service.events.changes import changes_of
+from storage_service.events.changes import get_recorded_changes
 
 _JSON_OPTIONS: dict[str, Any] = {"json_serializer": encode_json, "json_deserializer": LazyJsonObject}
 
@@ -101,7 +101,7 @@ class Database:
         """Yields a session that commits at the end and rolls back on an exception. Raises Unavailable if locked."""
         with _translate_errors(), Session(self._write_engine, expire_on_commit=False) as session:
             yield session
-            if changed := bool(changes_of(session)):
+            if changed := bool(get_recorded_changes(session)):
                 failpoint("storage.before_commit")
             session.commit()
         if changed:

@@ -16,7 +16,7 @@ from storage_service.db.counts import GenerationCount as GenerationCount  # Regi
 from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
 from storage_service.db.types import PackedJson, UuidText
-from storage_service.events.changes import Change, note
+from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     TERMINAL_STATES,
     GenerationStage,
@@ -210,7 +210,7 @@ class Generation(Base):
         if session.scalars(statement, execution_options=REFRESH_FROM_RETURNING).one_or_none() is None:
             session.refresh(self)
             raise illegal_transition_error(self.id, f"mark {target}", self.status, allowed)
-        note(session, Change(self.id, self.model_name, claimable=self.is_pending))
+        record_change(session, Change(self.id, self.model_name, is_claimable=self.is_pending))
 
 
 class Prompt(Base):

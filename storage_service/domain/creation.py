@@ -22,7 +22,7 @@ from storage_service.db.upsert import dialect_name, insert_into
 from storage_service.domain import prompts, queue
 from storage_service.domain.continuation import Continuation
 from storage_service.domain.request_validation import check_metadata, check_name
-from storage_service.events.changes import CHANNEL, Change, announcement, note
+from storage_service.events.changes import CHANNEL, Change, build_announcement, record_change
 from storage_service.states import GenerationStatus
 
 MAX_ATTEMPTS_RANGE = (1, 20)
@@ -132,7 +132,7 @@ def _insert(
 ) -> tuple[Generation, bool]:
     """Returns the row, and whether it was created now."""
     request_id = new.request_id and new.request_id.lower()
-    change = Change(str(uuid.uuid4()), new.model_name, claimable=True)
+    change = Change(str(uuid.uuid4()), new.model_name, is_claimable=True)
     row = {
         "id": change.generation_id,
         "prompt": new.prompt,
@@ -158,11 +158,11 @@ def _insert(
     dialect, connection = dialect_name(session), session.connection()
     values = {**row, "priority_of_rank": new.priority}
     if dialect == "postgresql":
-        values["announcement"] = announcement(session, change)
+        values["announcement"] = build_announcement(session, change)
     while True:
         inserted = connection.execute(_insert_statement(dialect), values).one_or_none()
         if inserted is not None:
-            note(session, change, is_announced=True)
+            record_change(session, change, is_announced=True)
             return _attach_row(
                 session, {**row, "created_at": inserted.created_at, "ranked_at": inserted.ranked_at}
             ), True

@@ -30,7 +30,7 @@ from storage_service.domain.request_validation import (
     check_model_names,
     check_name,
 )
-from storage_service.events.changes import Change, note
+from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     COMPLETE,
     FAIL,
@@ -230,7 +230,7 @@ def expire_leases(session: Session) -> list[Generation]:
     )
     expired = list(session.scalars(statement, execution_options=REFRESH_FROM_RETURNING))
     for generation in expired:
-        note(session, Change(generation.id, generation.model_name, claimable=generation.is_pending))
+        record_change(session, Change(generation.id, generation.model_name, is_claimable=generation.is_pending))
     return expired
 
 

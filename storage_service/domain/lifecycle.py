@@ -19,7 +19,7 @@ from storage_service.db.clock import now
 from storage_service.db.models import FINAL_COLUMNS, REFRESH_FROM_RETURNING, Generation
 from storage_service.domain.merge_patch import merge_patch
 from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata
-from storage_service.events.changes import Change, note
+from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     CANCEL,
     DELETABLE_STATES,
@@ -90,7 +90,7 @@ def remove(session: Session, generation_id: str, states: frozenset[GenerationSta
     if removed.rowcount == 0:
         raise illegal_transition_error(generation.id, "delete", get(session, generation_id).status, states)
     session.expunge(generation)
-    note(session, Change(generation.id, generation.model_name, claimable=False))
+    record_change(session, Change(generation.id, generation.model_name, is_claimable=False))
 
 
 def transition(
@@ -103,7 +103,7 @@ def transition(
         if updated.not_before is not None:
             due_seconds = 2.0 ** min(updated.attempt - 1, MAX_BACKOFF_DOUBLINGS)
         claimable = updated.is_pending and updated.not_before is None
-        note(session, Change(updated.id, updated.model_name, claimable=claimable, due_seconds=due_seconds))
+        record_change(session, Change(updated.id, updated.model_name, is_claimable=claimable, due_seconds=due_seconds))
     return updated
 
 

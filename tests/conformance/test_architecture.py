@@ -119,7 +119,7 @@ LAYERS = {
         ("gateway.cli.session",),
         ("gateway.embedded",),
         ("gateway.rpc",),
-        ("gateway.config", "gateway"),
+        ("gateway.config", "gateway.timeouts", "gateway"),
     ),
 }
 """Package → its sub-packages and top modules, from the top to the bottom: each imports only those below it."""

@@ -9,7 +9,7 @@ import pytest
 
 from storage_service.db import schema
 from storage_service.db.database import Database
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def is_clean(database: Database) -> Callable[[], bool]:
     """Whether `db check` finds nothing; shows what it finds."""
 
     def look() -> bool:
-        found = list(walk(database))
+        found = list(find_violations(database))
         for finding in found:
             print(finding)
         return not found

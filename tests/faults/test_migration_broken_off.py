@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from storage_service.db import schema
 from storage_service.db.database import Database
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 from tests.support.old_rows import insert_old_rows, rows_of
 from tests.support.storage_servers import storage_server
 
@@ -40,7 +40,7 @@ def test_a_migration_killed_half_way_leaves_what_was(empty_url: str, open_databa
     after = rows_of(database)
     for table, rows in before.items():
         assert [row["id"] for row in after[table]] == [row["id"] for row in rows]
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
 async def test_a_server_ends_when_the_schema_is_migrated_under_it(url: str, address: str, database: Database) -> None:

@@ -24,9 +24,9 @@ from dgx_music import channel
 from dgx_music.generation.v1.generation_pb2 import Model
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from gateway.embedded.ownership import Owner, enter
+from gateway.embedded.ownership import Owner, acquire_or_join
 from gateway.embedded.service_set import LIBRARY
-from gateway.embedded.services import house
+from gateway.embedded.services import run_embedded_services
 from tests.support.command_line import DGX_MUSIC, SECONDS, Shell, environment, line_with
 
 
@@ -258,9 +258,12 @@ def test_global_options_may_stand_anywhere_and_debug_shows_where(shell: Shell, t
 
 async def fail_one(data_dir: Path) -> str:
     """A generation that failed, as a worker would leave it."""
-    with enter(data_dir) as owner:
+    with acquire_or_join(data_dir) as owner:
         assert isinstance(owner, Owner)
-        async with house(owner, data_dir, names=LIBRARY), channel.connect(owner.address) as behind:
+        async with (
+            run_embedded_services(owner, data_dir, service_set=LIBRARY),
+            channel.connect(owner.address) as behind,
+        ):
             stub = StorageServiceStub(behind)
             request = storage.CreateGenerationRequest(
                 prompt="polka", model_name="sketch", duration_seconds=0.5, sample_rate_hz=32_000, channels=2

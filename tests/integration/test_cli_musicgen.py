@@ -97,7 +97,7 @@ def test_what_can_not_be_continued_is_one_line(shell: Shell, tiny: Path, hf_home
     assert line.startswith("error: --continue: ")
     for source in (str(file), "11111111-2222-4333-8444-555555555555"):
         line = shell.error(*wish, "--model", "sketch", "--continue", source, status=2)
-        assert line.startswith("error: --continue: model 'sketch' can't continue audio; no model here can; `dgx-music ")
+        assert line.startswith("error: --continue: model 'sketch' can't continue audio; no installed model can; ")
     assert [path for path in (shell.data_dir / "clips").rglob("*") if path.is_file()] == []
 
 

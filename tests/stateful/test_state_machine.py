@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from storage_service.db.database import Database
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 from tests.stateful.calls import compare, make
 from tests.stateful.clocked import START, ClockedDatabase, ClockedSqlite, clocked_postgres
 from tests.stateful.model import MARKED_FROM, REFUSALS, STATES, Answer, Call, Model, Request
@@ -223,7 +223,7 @@ def test_interleavings(stored: ClockedDatabase) -> None:
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )
-    assert list(walk(stored.database)) == []
+    assert list(find_violations(stored.database)) == []
 
 
 def test_a_wait_for_another_attempt_ends_at_its_moment_or_when_a_script_begins(stored: ClockedDatabase) -> None:

@@ -25,7 +25,7 @@ from storage_service.db import schema
 from storage_service.db.clock import now_plus
 from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 from storage_service.states import GenerationStatus
 from tests.stateful.calls import make
 from tests.stateful.clocked import START, ClockedPostgres, clocked_postgres
@@ -138,7 +138,7 @@ def test_many_workers_finish_each_generation_once(
         assert path == (completed[0][2] if completed else None)
         assert status in ("completed", "cancelled") or (status == "failed" and attempt == max_attempts and error)
     assert {status for status, *_ in rows.values()} >= {"completed", "cancelled"}
-    assert list(walk(stored.database)) == []
+    assert list(find_violations(stored.database)) == []
 
 
 async def let_workers_die(url: str, after: list[int]) -> list[tuple[Call, Answer]]:
@@ -177,7 +177,7 @@ async def test_killed_workers_lose_nothing_and_the_next_one_finishes(
     answered = await let_workers_die(empty_url, after)
 
     database = open_database(empty_url)
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
     rows = {row.id: row for row in _rows(database)}
     created = {answer[0] for call, answer in answered if call.name == "create"}
     claims = [answer for call, answer in answered if call.name == "claim" and answer is not None]
@@ -215,7 +215,7 @@ async def test_killed_workers_lose_nothing_and_the_next_one_finishes(
     assert all(row.attempt == row.max_attempts for row in finished if row.is_failed)
     with database.read() as session:
         assert session.scalars(select(Prompt.used_count)).all() == [len(finished)]
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
 def _rows(database: Database) -> list[Generation]:

@@ -13,7 +13,7 @@ from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.cli.display.console import Screen
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.runner import CALL_SECONDS, STREAM_SECONDS, Session
-from gateway.rpc.continuation_support import require_able
+from gateway.rpc.continuation_support import require_continuation_support
 from service_runtime.rpc.client_stream import ClientStreamCall
 
 PIECE_BYTES = 65_536
@@ -51,7 +51,7 @@ async def continuation_of(session: Session, screen: Screen, source: Source, mode
         return Continuation(source_id=source.place, seconds=source.seconds)
     # Asked before, so that no clip is left that nothing goes on from.
     models = (await session.music.ListModels(ListModelsRequest(), timeout=CALL_SECONDS)).models
-    require_able(model_name, models)
+    require_continuation_support(model_name, models)
     clip = await _import(session, source.place)
     screen.notice(f"clip {clip.clip_id}: {source.place}, {clip.duration_seconds:g} s; --continue takes its id too")
     return Continuation(source_id=clip.clip_id, seconds=source.seconds)

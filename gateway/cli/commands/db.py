@@ -55,7 +55,7 @@ def back_up(data_dir: Path | None, path: Path | None, *, overwrite: bool) -> str
             path.parent.mkdir(parents=True, exist_ok=True)
         else:
             require_writable([path], "FILE", overwrite=overwrite)
-        backup.back_up(database, path)
+        backup.create_backup(database, path)
         return f"backed up to {path.absolute()}, {path.stat().st_size / 1e6:.1f} MB"
 
 

@@ -10,8 +10,15 @@ from export_service.formats.codecs import EXTENSIONS
 from export_service.library.filesystem import sha256_of
 from export_service.library.store import DAYS, OUTPUTS
 from storage_service.db.database import Database
-from storage_service.maintenance.backup import still
-from storage_service.maintenance.integrity import CompletedFile, Finding, completed_files, is_completed, known_ids, walk
+from storage_service.maintenance.backup import snapshot
+from storage_service.maintenance.integrity import (
+    CompletedFile,
+    Finding,
+    find_existing_ids,
+    find_violations,
+    is_completed,
+    iter_completed_files,
+)
 
 FILES_AT_ONCE = 500
 
@@ -21,9 +28,9 @@ def findings(database: Database, data_dir: Path, *, read_files: bool) -> Iterato
 
     `read_files`: each file is read whole, and held against the SHA-256 that was noted when it landed.
     """
-    with still(database) as moment:
+    with snapshot(database) as moment:
         damaged = False
-        for finding in walk(moment):
+        for finding in find_violations(moment):
             damaged |= finding.where == "database"
             yield finding
         if damaged or not (data_dir / OUTPUTS).is_dir():
@@ -33,7 +40,7 @@ def findings(database: Database, data_dir: Path, *, read_files: bool) -> Iterato
 
 
 def _files(moment: Database, database: Database, data_dir: Path, read_files: bool) -> Iterator[Finding]:
-    for file in completed_files(moment):
+    for file in iter_completed_files(moment):
         problem = _problem(file, data_dir, read_files)
         if problem is not None and is_completed(database, file):
             yield Finding(f"generation {file.generation_id}", problem)
@@ -62,7 +69,7 @@ def _strays(database: Database, data_dir: Path) -> Iterator[Finding]:
     """Files without a row."""
     files = (file for file in (data_dir / OUTPUTS).glob(f"{DAYS}/*") if file.suffix in EXTENSIONS)
     while some := list(islice(files, FILES_AT_ONCE)):
-        known = known_ids(database, [file.stem for file in some])
+        known = find_existing_ids(database, [file.stem for file in some])
         for file in some:
             if file.stem not in known and file.exists():
                 yield Finding(f"file {file.relative_to(data_dir).as_posix()}", "belongs to no generation")

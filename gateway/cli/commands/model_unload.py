@@ -16,7 +16,7 @@ from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
 from dgx_music.status import read_failure
 from gateway.cli.session.runner import CALL_SECONDS
 from gateway.config import GatewaySettings
-from gateway.embedded.ownership import Guest, enter
+from gateway.embedded.ownership import Client, acquire_or_join
 
 NOT_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
 """How it is told that no server is up, or that it knows no such model."""
@@ -40,12 +40,12 @@ def _generation_address(settings: GatewaySettings) -> Iterator[str | None]:
         yield None
         return
     try:
-        place = enter(folder)
+        place = acquire_or_join(folder)
     except FailedPrecondition:  # Its services are processes of their own, at the addresses that they have by default.
         yield settings.generation_address
         return
     with place:
-        yield place.address if isinstance(place, Guest) else None
+        yield place.address if isinstance(place, Client) else None
 
 
 async def _unload(name: str, address: str) -> None:

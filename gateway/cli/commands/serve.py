@@ -9,9 +9,9 @@ from pathlib import Path
 
 from gateway.cli.session.command_errors import CommandError
 from gateway.config import GatewaySettings
-from gateway.embedded.ownership import Guest, Owner, enter
+from gateway.embedded.ownership import Client, Owner, acquire_or_join
 from gateway.embedded.service_set import ServiceName
-from gateway.embedded.services import build, house
+from gateway.embedded.services import build, run_embedded_services
 from service_runtime.observability.logging import configure_logging
 from service_runtime.rpc.server import serve_until_signalled
 from service_runtime.rpc.stop_signal import stop_signal
@@ -27,15 +27,15 @@ def serve(name: ServiceName | None, data_dir: Path | None) -> None:
                 asyncio.run(_serve_house(owner, settings))
         case "export":
             with owned(settings.data_dir) as owner:
-                owner.turn_away()
+                owner.refuse_clients()
                 asyncio.run(_serve_one(name, settings))
         case _:
             asyncio.run(_serve_one(name, settings))
 
 
 async def _serve_house(owner: Owner, settings: GatewaySettings) -> None:
-    async with stop_signal() as stop, house(owner, settings.data_dir, face=settings.address):
-        owner.let_in(lasting=True)
+    async with stop_signal() as stop, run_embedded_services(owner, settings.data_dir, public_address=settings.address):
+        owner.accept_clients(is_persistent=True)
         await stop.wait()
 
 
@@ -60,11 +60,11 @@ def settings_of(data_dir: Path | None) -> GatewaySettings:
 @contextmanager
 def owned(data_dir: Path) -> Iterator[Owner]:
     """This process owns the data directory while the block runs. CommandError where another does."""
-    with enter(data_dir) as place:
+    with acquire_or_join(data_dir) as place:
         match place:
             case Owner():
                 yield place
-            case Guest():
+            case Client():
                 raise CommandError(
                     f"process {place.owner_pid} uses {data_dir} already: stop it, or choose another --data-dir"
                 )

@@ -17,8 +17,8 @@ from dgx_music.status import status_of
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.signals import interrupts
 from gateway.config import GatewaySettings
-from gateway.embedded.ownership import Guest, Owner, enter
-from gateway.embedded.service_set import ALL, Needs
+from gateway.embedded.ownership import Client, Owner, acquire_or_join
+from gateway.embedded.service_set import ALL, ServiceSet
 from service_runtime.observability.logging import configure_logging
 
 CALL_SECONDS = 30.0
@@ -53,7 +53,7 @@ Job = Callable[[Session], Coroutine[None, None, int]]
 def run(
     job: Job,
     *,
-    needs: Needs,
+    needs: ServiceSet,
     data_dir: Path | None,
     debug: bool,
     notice: Callable[[str], None],
@@ -69,11 +69,11 @@ def run(
     configure_logging("info" if debug else "error", "console")
     if settings.gateway_address is not None:
         return asyncio.run(_run_at(settings.gateway_address, job, folder, notice))
-    with enter(folder) as place:
+    with acquire_or_join(folder) as place:
         match place:
             case Owner():
                 return asyncio.run(_run_own(place, job, folder, notice, needs, model_folder))
-            case Guest():
+            case Client():
                 return asyncio.run(_run_joined(place, job, folder, notice))
 
 
@@ -83,10 +83,10 @@ async def _run_at(address: str, job: Job, data_dir: Path, notice: Callable[[str]
         return await interrupt.run(_explained(job(Session(music, data_dir, True, notice)), silent))
 
 
-async def _run_joined(guest: Guest, job: Job, data_dir: Path, notice: Callable[[str], None]) -> int:
+async def _run_joined(guest: Client, job: Job, data_dir: Path, notice: Callable[[str], None]) -> int:
     async with interrupts() as interrupt, connect(guest.address) as music:
         gone = f"the dgx-music process {guest.owner_pid}, whose services this command used, has ended: run it again"
-        return await interrupt.run(_explained(job(Session(music, data_dir, guest.lasting, notice)), gone))
+        return await interrupt.run(_explained(job(Session(music, data_dir, guest.is_persistent, notice)), gone))
 
 
 async def _run_own(
@@ -94,21 +94,24 @@ async def _run_own(
     job: Job,
     data_dir: Path,
     notice: Callable[[str], None],
-    needs: Needs,
+    needs: ServiceSet,
     model_folder: Path | None,
 ) -> int:
-    from gateway.embedded.services import house  # A mere client does without what servers need.
+    from gateway.embedded.services import run_embedded_services  # A mere client does without what servers need.
 
-    async with interrupts() as interrupt, house(owner, data_dir, names=needs, model_folder=model_folder):
+    async with (
+        interrupts() as interrupt,
+        run_embedded_services(owner, data_dir, service_set=needs, model_folder=model_folder),
+    ):
         if needs == ALL:
-            owner.let_in(lasting=False)
+            owner.accept_clients(is_persistent=False)
         try:
             async with connect(owner.address) as music:
                 return await interrupt.run(job(Session(music, data_dir, False, notice, is_own=True)))
         finally:
-            if needs == ALL and not owner.alone():
+            if needs == ALL and not owner.has_no_clients():
                 notice("another dgx-music command uses this one's services: waiting for it (Ctrl-C ends both)")
-                await interrupt.run(owner.guests_gone())
+                await interrupt.run(owner.wait_for_clients())
 
 
 async def _explained(job: Coroutine[None, None, int], if_gone: str) -> int:

@@ -378,13 +378,13 @@ async def test_a_drain_ends_watches_and_claims_within_the_grace(
     settings: StorageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, server, waits = f"unix:{tmp_path}/d.sock", StorageServer(settings), asyncio.Event()
-    claiming = server._store.notifier.claiming
+    subscribe_to_work = server._store.notifier.subscribe_to_work
 
     def seen(model_names: Sequence[str]) -> AbstractContextManager[asyncio.Event]:
         waits.set()
-        return claiming(model_names)
+        return subscribe_to_work(model_names)
 
-    monkeypatch.setattr(server._store.notifier, "claiming", seen)
+    monkeypatch.setattr(server._store.notifier, "subscribe_to_work", seen)
     async with connect(address) as channel:
         stub: Any = StorageServiceStub(channel)
         async with serve_services([server], [address], settings):

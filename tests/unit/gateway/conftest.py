@@ -12,9 +12,9 @@ from dgx_music import channel
 from dgx_music.client import connect
 from dgx_music.export.v1.export_pb2_grpc import ExportServiceStub
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from gateway.embedded.ownership import Owner, enter
-from gateway.embedded.service_set import ALL, LIBRARY, Needs
-from gateway.embedded.services import house
+from gateway.embedded.ownership import Owner, acquire_or_join
+from gateway.embedded.service_set import ALL, LIBRARY, ServiceSet
+from gateway.embedded.services import run_embedded_services
 
 if TYPE_CHECKING:
     from dgx_music.export.v1.export_pb2_grpc import ExportServiceAsyncStub
@@ -31,11 +31,11 @@ class House(NamedTuple):
     address: str
 
 
-async def _living_in(data_dir: Path, needs: Needs) -> AsyncIterator[House]:
-    with enter(data_dir) as owner:
+async def _living_in(data_dir: Path, needs: ServiceSet) -> AsyncIterator[House]:
+    with acquire_or_join(data_dir) as owner:
         assert isinstance(owner, Owner)
         async with (
-            house(owner, data_dir, names=needs),
+            run_embedded_services(owner, data_dir, service_set=needs),
             connect(owner.address) as music,
             channel.connect(owner.address) as behind,
         ):

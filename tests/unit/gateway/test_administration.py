@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from gateway.cli.main import run
-from gateway.embedded.ownership import Owner, enter
+from gateway.embedded.ownership import Owner, acquire_or_join
 from storage_service.config import StorageSettings
 from storage_service.db import schema
 from storage_service.db.database import Database
@@ -185,9 +185,9 @@ def test_a_schema_of_another_version_is_refused_in_one_line(
 def test_what_changes_the_whole_database_waits_for_no_server(db: Command, data_dir: Path, tmp_path: Path) -> None:
     db("init")
     copy = str(tmp_path / "copy.db")
-    with enter(data_dir) as owner:
+    with acquire_or_join(data_dir) as owner:
         assert isinstance(owner, Owner)
-        owner.turn_away()
+        owner.refuse_clients()
         assert db("backup", copy)[0] == 0
         assert db("check")[0] == 0
         for arguments in (("restore", copy, "--yes"), ("vacuum",), ("migrate",), ("reset", "--yes")):

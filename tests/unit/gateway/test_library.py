@@ -121,7 +121,7 @@ async def test_all_files_are_held_against_what_storage_keeps(idle: House, tmp_pa
 
 
 async def test_more_generations_than_a_page_has(idle: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.rpc.file_verification.PAGE", 2)
+    monkeypatch.setattr("gateway.rpc.file_verification.PAGE_SIZE", 2)
     made = [(await completed(idle)).id for _ in range(5)]
     assert await verified(idle) == dict.fromkeys(made, "INTACT")
 
@@ -130,14 +130,14 @@ async def test_what_is_deleted_while_it_is_verified_is_not_told_as_missing(
     idle: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [(await completed(idle)).id for _ in range(2)]
-    listed_pages = file_verification._expected
+    listed_pages = file_verification._expected_files
 
     async def then_deleted(*arguments: Any) -> AsyncIterator[list[export.ExpectedFile]]:
         async for files in listed_pages(*arguments):
             await idle.music.DeleteGeneration(storage.DeleteGenerationRequest(id=made[0]), timeout=SECONDS)
             yield files
 
-    monkeypatch.setattr(file_verification, "_expected", then_deleted)
+    monkeypatch.setattr(file_verification, "_expected_files", then_deleted)
     assert await verified(idle) == {made[1]: "INTACT"}
 
 
@@ -212,7 +212,7 @@ async def test_what_is_being_made_anew_is_kept(idle: House, tmp_path: Path) -> N
     path = (await exported(idle, waiting.id)).file_path  # As a worker left it that did not come to tell.
     for dry_run in (True, False):
         found = await cleaned(idle, older_than_seconds=0, dry_run=dry_run)
-        assert found[waiting.id].kept_because == "its generation is being made"
+        assert found[waiting.id].kept_because == "its generation is not finished"
     assert (tmp_path / path).is_file()
     assert await known(idle) == {waiting.id}
 
@@ -242,7 +242,7 @@ async def test_what_a_generation_in_the_queue_goes_on_from_is_kept(idle: House) 
         waiting.append((await idle.storage.CreateGeneration(create, timeout=SECONDS)).generation.id)
     for dry_run in (True, False):
         found = await cleaned(idle, keep_newest_bytes=0, dry_run=dry_run)
-        kept = {one for one, response in found.items() if "goes on from it" in response.kept_because}
+        kept = {one for one, response in found.items() if "continues from it" in response.kept_because}
         assert (kept, set(found) - kept) == ({source.id, taken}, {other.id, render.render_id})
     assert await listed(idle) == {source.id, taken}
     await idle.music.CancelGeneration(storage.CancelGenerationRequest(id=waiting[1]), timeout=SECONDS)

@@ -16,7 +16,7 @@ from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.status import read_failure
 from gateway.cli.commands.model_unload import unload
-from gateway.embedded.ownership import Owner, enter
+from gateway.embedded.ownership import Owner, acquire_or_join
 from generation_service.config import GenerationSettings
 from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import GenerationService, build
@@ -82,13 +82,13 @@ async def test_it_stays_while_music_is_made_on_it(
 
 
 async def test_it_is_freed_by_the_owner_of_the_data_directory(model: ToneModel, tmp_path: Path) -> None:
-    with enter(tmp_path) as owner:
+    with acquire_or_join(tmp_path) as owner:
         assert isinstance(owner, Owner)
         async with serving(model, owner.address) as service:
-            owner.let_in(lasting=True)
+            owner.accept_clients(is_persistent=True)
             await asyncio.to_thread(unload, "tone", tmp_path)
             assert not service.engine.is_loaded(model.info)
-            owner.close_door()
+            owner.stop_accepting_clients()
 
 
 @pytest.mark.parametrize("is_turned_away", [False, True], ids=["nobody", "export alone"])
@@ -97,10 +97,10 @@ def test_without_a_server_nothing_is_done(
 ) -> None:
     unload("tone", tmp_path)
     assert list(tmp_path.iterdir()) == [], "no folder is left behind"
-    with enter(tmp_path) as owner:
+    with acquire_or_join(tmp_path) as owner:
         assert isinstance(owner, Owner)
         if is_turned_away:
-            owner.turn_away()
+            owner.refuse_clients()
             unload("tone", tmp_path)
     unload("tone", tmp_path)
     monkeypatch.setenv("DGX_MUSIC_GENERATION_ADDRESS", f"127.0.0.1:{free_ports(1)[0]}")

@@ -15,7 +15,7 @@ from storage_service.db.declarative_base import Base
 from storage_service.db.models import Generation
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 from tests.support.old_rows import insert_old_rows, rows_of
 
 REVISIONS = schema.REVISIONS
@@ -53,7 +53,7 @@ def test_up_from_a_revision_and_back_to_it_keeps_every_row(
     with empty_database.connect_for_writing() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
-    assert list(walk(empty_database)) == []
+    assert list(find_violations(empty_database)) == []
 
     schema.downgrade(empty_url, REVISIONS[first])
     assert schema.current(empty_url) == REVISIONS[first]
@@ -75,7 +75,7 @@ def test_what_was_packed_is_json_again_a_revision_before(empty_url: str, empty_d
     schema.upgrade(empty_url)
     with empty_database.read() as session:
         assert all(dict(one.metadata_) in known for one in session.scalars(select(Generation)))
-    assert list(walk(empty_database)) == []
+    assert list(find_violations(empty_database)) == []
 
 
 def test_a_schema_that_is_taken_away_and_made_again_is_whole(empty_url: str, empty_database: Database) -> None:
@@ -86,4 +86,4 @@ def test_a_schema_that_is_taken_away_and_made_again_is_whole(empty_url: str, emp
     with empty_database.connect_for_writing() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     schema.upgrade(empty_url)
-    assert list(walk(empty_database)) == []
+    assert list(find_violations(empty_database)) == []

@@ -13,7 +13,7 @@ from storage_service.db.database import Database
 from storage_service.db.types import PACK_THRESHOLD_BYTES, PackedJsonObject, pack_json, unpack_json
 from storage_service.domain import creation, lifecycle
 from storage_service.domain.creation import NewGeneration
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 
 FACTS = next(row["metadata"] for row in Rows().generations(100) if row["status"] == "completed")
 
@@ -63,5 +63,5 @@ def test_what_is_damaged_is_found(database: Database, damaged: bytes) -> None:
     with database.write() as session:
         row = creation.create(session, NewGeneration("piano", "sketch", 4.0, 32000, 2))
         session.execute(text("UPDATE generations SET metadata = :damaged"), {"damaged": damaged})
-    [finding] = walk(database)
-    assert (finding.where, finding.problem) == (f"generation {row.id}", "metadata is no JSON object")
+    [finding] = find_violations(database)
+    assert (finding.where, finding.problem) == (f"generation {row.id}", "metadata is not a JSON object")

