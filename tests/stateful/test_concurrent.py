@@ -197,7 +197,7 @@ def check(stored: ClockedPostgres, script: Sequence[Sequence[str]], pool: Thread
     assert has_an_order(situation, made), "\n".join(map(str, answers))
 
 
-def test_calls_at_once_are_as_in_some_order(stored: ClockedPostgres) -> None:
+def test_concurrent_calls_are_linearizable(stored: ClockedPostgres) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
 
         @settings(max_examples=settings().max_examples // 20, suppress_health_check=[HealthCheck.too_slow])
@@ -219,14 +219,14 @@ RACES = [
 ]
 
 
-def test_the_closest_races(stored: ClockedPostgres) -> None:
+def test_closest_races_are_linearizable(stored: ClockedPostgres) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
         for race in RACES:
             for _ in range(ROUNDS):
                 check(stored, [[word] for word in race], pool)
 
 
-def test_a_create_whose_earlier_one_is_deleted_meanwhile_makes_a_new_one(stored: ClockedPostgres) -> None:
+def test_create_after_concurrent_delete_of_earlier_request_creates_new(stored: ClockedPostgres) -> None:
     database = stored.database
     (first,) = make(database, Call("create", ([ONCE],)))
 

@@ -103,7 +103,7 @@ def stored(postgres: psycopg.Connection[Any]) -> Iterator[ClockedPostgres]:
         yield clocked
 
 
-def test_many_workers_finish_each_generation_once(
+def test_concurrent_workers_finish_each_generation_once(
     stored: ClockedPostgres, open_database: Callable[..., Database]
 ) -> None:
     # Two pools of connections, as two servers have.
@@ -169,9 +169,7 @@ async def let_workers_die(url: str, after: list[int]) -> list[tuple[Call, Answer
     return answered
 
 
-async def test_killed_workers_lose_nothing_and_the_next_one_finishes(
-    empty_url: str, open_database: Callable[..., Database]
-) -> None:
+async def test_killed_workers_lose_no_acknowledged_work(empty_url: str, open_database: Callable[..., Database]) -> None:
     schema.upgrade(empty_url)
     after = [5, 11, 17, 23]
     answered = await let_workers_die(empty_url, after)

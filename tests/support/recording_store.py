@@ -17,25 +17,25 @@ Row = Callable[..., Generation]
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 
-class SeenStore(Store):
-    """Tells when work in the database has ended, and how often."""
+class RecordingStore(Store):
+    """Sets `work_done` and counts in `work_count` whenever work on the database has finished."""
 
     def __init__(self, settings: StorageSettings) -> None:
         super().__init__(settings)
-        self.worked = asyncio.Event()
-        self.works = 0
+        self.work_done = asyncio.Event()
+        self.work_count = 0
 
     async def _run_in_thread(self, work: Callable[[], Any]) -> Any:
         try:
             return await super()._run_in_thread(work)
         finally:
-            self.works += 1
-            self.worked.set()
+            self.work_count += 1
+            self.work_done.set()
 
 
 @asynccontextmanager
-async def open_store(settings: StorageSettings) -> AsyncIterator[SeenStore]:
-    opened = SeenStore(settings)
+async def open_store(settings: StorageSettings) -> AsyncIterator[RecordingStore]:
+    opened = RecordingStore(settings)
     try:
         await opened.open()
         yield opened

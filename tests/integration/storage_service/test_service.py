@@ -67,7 +67,7 @@ async def claim(stub: Any, **changes: Any) -> pb.ClaimGenerationResponse:
     )
 
 
-async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
+async def test_generation_from_create_to_complete(stub: Any) -> None:
     asked = {"seed": 7, "sampling": SamplingParameters(temperature=0.5, top_k=0), "request_id": UNKNOWN}
     made = await create(stub, metadata=struct(bpm=80.5, n=3, tags=["a"], deep={"x": None}), **asked)
     assert made.sampling == asked["sampling"]
@@ -131,13 +131,13 @@ async def test_a_generation_from_its_creation_to_its_file(stub: Any) -> None:
         {"format": "FILE_FORMAT_WAV_PCM_24", "profile": "LOUDNESS_PROFILE_NONE"},
     ],
 )
-async def test_what_the_file_is_to_be_reaches_the_worker(stub: Any, output: dict[str, Any]) -> None:
+async def test_output_options_reach_worker(stub: Any, output: dict[str, Any]) -> None:
     asked = OutputOptions(**output)
     assert (await create(stub, output=asked)).output == asked
     assert (await claim(stub)).generation.output == asked
 
 
-async def test_sampling_that_says_nothing_is_none(stub: Any) -> None:
+async def test_empty_sampling_is_unset_and_nan_rejected(stub: Any) -> None:
     assert not (await create(stub)).HasField("sampling")
     assert not (await create(stub, sampling=SamplingParameters())).HasField("sampling")
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -145,7 +145,7 @@ async def test_sampling_that_says_nothing_is_none(stub: Any) -> None:
     assert list(read_failure(raised.value).violations) == ["sampling.top_p"]
 
 
-async def test_what_a_generation_goes_on_from_is_told_to_its_worker(stub: Any) -> None:
+async def test_continuation_reaches_worker(stub: Any) -> None:
     assert not (await create(stub)).HasField("continuation")
     made = await create(stub, model_name="next", continuation=Continuation(source_id=UNKNOWN))
     assert made.continuation == Continuation(source_id=UNKNOWN, seconds=10.0)
@@ -155,7 +155,7 @@ async def test_what_a_generation_goes_on_from_is_told_to_its_worker(stub: Any) -
     assert list(read_failure(raised.value).violations) == ["continuation.source_id"]
 
 
-async def test_failing_retrying_cancelling_and_deleting(stub: Any) -> None:
+async def test_fail_retry_cancel_and_delete(stub: Any) -> None:
     made = await create(stub)
     claimed = await claim(stub)
     failure = pb.FailGenerationRequest(id=made.id, lease_token=claimed.lease_token, error_message="it broke")
@@ -216,7 +216,7 @@ async def test_lists_prompts_and_statistics(stub: Any) -> None:
     assert len((await stub.GetStatistics(pb.GetStatisticsRequest(days=2), timeout=60)).days) == 2
 
 
-async def test_what_completed_is_told_by_model_and_by_day(stub: Any) -> None:
+async def test_statistics_by_model_and_day(stub: Any) -> None:
     for seconds in (1.0, 2.0, 4.0):
         made = await create(stub, model_name="tune")
         claimed = await claim(stub, model_names=["tune"])
@@ -246,7 +246,7 @@ async def test_what_completed_is_told_by_model_and_by_day(stub: Any) -> None:
     assert figures.days[0].date > figures.days[1].date
 
 
-async def test_a_batch_is_claimed_by_priority(stub: Any) -> None:
+async def test_batch_is_claimed_by_priority(stub: Any) -> None:
     requests = [request(prompt=f"{priority}", priority=priority, max_attempts=2) for priority in (-1, 5, 0)]
     batch = pb.BatchCreateGenerationsRequest(requests=requests)
     made = (await stub.BatchCreateGenerations(batch, timeout=60)).generations
@@ -254,7 +254,7 @@ async def test_a_batch_is_claimed_by_priority(stub: Any) -> None:
     assert [(await claim(stub)).generation.prompt for _ in range(3)] == ["5", "0", "-1"]
 
 
-async def test_one_batch_50_times_at_once(stub: Any) -> None:
+async def test_concurrent_equal_batches_create_one(stub: Any) -> None:
     requests = [request(prompt=f"{n}", request_id=str(uuid.uuid4())) for n in range(4)]
     batch = pb.BatchCreateGenerationsRequest(requests=requests)
     answers = await asyncio.gather(*(stub.BatchCreateGenerations(batch, timeout=60) for _ in range(50)))
@@ -263,7 +263,7 @@ async def test_one_batch_50_times_at_once(stub: Any) -> None:
     assert (figures.total_generations, figures.total_prompts) == (4, 4)
 
 
-async def test_metadata_is_patched_and_watchers_see_it(stub: Any) -> None:
+async def test_update_metadata_notifies_watcher(stub: Any) -> None:
     made = await create(stub, metadata=struct(a=1, deep={"b": 2, "c": 3}))
     watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=60)
     await watch.read()
@@ -275,14 +275,14 @@ async def test_metadata_is_patched_and_watchers_see_it(stub: Any) -> None:
     assert (await watch.read()).generation == made
 
 
-async def test_a_create_answers_a_claim_that_waits(stub: Any) -> None:
+async def test_create_answers_waiting_claim(stub: Any) -> None:
     waiting = asyncio.create_task(claim(stub, wait_seconds=30))
     made = await create(stub)
     assert (await waiting).generation.id == made.id
     assert not (await claim(stub)).HasField("generation")
 
 
-async def test_one_request_id_50_times_at_once(stub: Any) -> None:
+async def test_concurrent_creates_with_one_request_id_create_one(stub: Any) -> None:
     request_id = str(uuid.uuid4())
     made = await asyncio.gather(*(create(stub, request_id=request_id) for _ in range(50)))
     assert len({row.id for row in made}) == 1
@@ -293,88 +293,89 @@ async def test_one_request_id_50_times_at_once(stub: Any) -> None:
     assert set(read_failure(raised.value).violations) == {"request_id"}
 
 
-@pytest.mark.parametrize(
-    ("method", "message", "code", "field"),
-    [
-        (
-            "DeleteGeneration",
-            pb.DeleteGenerationRequest(id=UNKNOWN, state=pb.GENERATION_STATE_PROCESSING),
-            "INVALID_ARGUMENT",
-            "state",
-        ),
-        ("CreateGeneration", request(prompt=""), "INVALID_ARGUMENT", "prompt"),
-        ("CreateGeneration", request(prompt="x" * 100_000), "INVALID_ARGUMENT", "prompt"),
-        ("CreateGeneration", request(prompt="\0"), "INVALID_ARGUMENT", "prompt"),
-        ("CreateGeneration", request(duration_seconds=float("nan")), "INVALID_ARGUMENT", "duration_seconds"),
-        ("CreateGeneration", request(duration_seconds=1e9), "INVALID_ARGUMENT", "duration_seconds"),
-        ("CreateGeneration", request(sample_rate_hz=0), "INVALID_ARGUMENT", "sample_rate_hz"),
-        *(
-            ("CreateGeneration", request(output=output), "INVALID_ARGUMENT", f"output.{field}")
-            for field, output in (
-                ("sample_rate_hz", {"sample_rate_hz": 7_999}),
-                ("sample_rate_hz", {"format": "FILE_FORMAT_OGG_OPUS", "sample_rate_hz": 44_100}),
-                ("sample_rate_hz", {"format": "FILE_FORMAT_MP3", "sample_rate_hz": 96_000}),
-                ("channels", {"channels": 9}),
-                ("channels", {"channels": -1}),
-                ("profile", {"profile": 9}),
-                ("target_lufs", {"target_lufs": 1.0}),
-                ("target_lufs", {"target_lufs": math.nan}),
-                ("ceiling_dbtp", {"ceiling_dbtp": 0.1}),
-                ("ceiling_dbtp", {"ceiling_dbtp": -21.0}),
-            )
-        ),
-        ("CreateGeneration", request(output={"format": 99}), "INVALID_ARGUMENT", "output.format"),
-        ("CreateGeneration", request(metadata=struct(x=float("inf"))), "INVALID_ARGUMENT", "metadata"),
-        ("CreateGeneration", request(priority=11), "INVALID_ARGUMENT", "priority"),
-        ("CreateGeneration", request(max_attempts=-1), "INVALID_ARGUMENT", "max_attempts"),
-        ("BatchCreateGenerations", pb.BatchCreateGenerationsRequest(), "INVALID_ARGUMENT", "requests"),
-        (
-            "BatchCreateGenerations",
-            pb.BatchCreateGenerationsRequest(requests=[request(), request(prompt="")]),
-            "INVALID_ARGUMENT",
-            "requests[1].prompt",
-        ),
-        (
-            "BatchCreateGenerations",
-            pb.BatchCreateGenerationsRequest(requests=[request(output={"format": 99})]),
-            "INVALID_ARGUMENT",
-            "requests[0].output.format",
-        ),
-        ("UpdateMetadata", pb.UpdateMetadataRequest(id=UNKNOWN), "NOT_FOUND", None),
-        ("UpdateMetadata", pb.UpdateMetadataRequest(id="x"), "INVALID_ARGUMENT", "id"),
-        ("GetStatistics", pb.GetStatisticsRequest(days=367), "INVALID_ARGUMENT", "days"),
-        ("GetGeneration", pb.GetGenerationRequest(id="x"), "INVALID_ARGUMENT", "id"),
-        ("GetGeneration", pb.GetGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),
-        ("CancelGeneration", pb.CancelGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),
-        ("ListGenerations", pb.ListGenerationsRequest(page_token="x"), "INVALID_ARGUMENT", "page_token"),
-        ("ListGenerations", pb.ListGenerationsRequest(page_size=-1), "INVALID_ARGUMENT", "page_size"),
-        ("ListGenerations", pb.ListGenerationsRequest(states=[1, 0]), "INVALID_ARGUMENT", "states[1]"),
-        (
-            "ListGenerations",
-            pb.ListGenerationsRequest(created_after=Timestamp(seconds=10**15)),
-            "INVALID_ARGUMENT",
-            "created_after",
-        ),
-        (
-            "RenewLease",
-            pb.RenewLeaseRequest(id=UNKNOWN, lease_token="t", lease_seconds=30, stage=99),  # type: ignore[arg-type]
-            "INVALID_ARGUMENT",
-            "stage",
-        ),
-        ("ListPrompts", pb.ListPromptsRequest(order=99), "INVALID_ARGUMENT", "order"),  # type: ignore[arg-type]
-        ("GetPrompt", pb.GetPromptRequest(text=""), "INVALID_ARGUMENT", "text"),
-        ("GetPrompt", pb.GetPromptRequest(text="ü" * 10_000), "NOT_FOUND", None),
-    ],
-)
-async def test_bad_input_over_the_wire(stub: Any, method: str, message: Any, code: str, field: str | None) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await getattr(stub, method)(message, timeout=60)
-    failure = read_failure(raised.value)
-    assert failure.code.name == code
-    assert list(failure.violations) == ([field] if field else [])
+INVALID_REQUESTS: list[tuple[str, Any, str, str | None]] = [
+    (
+        "DeleteGeneration",
+        pb.DeleteGenerationRequest(id=UNKNOWN, state=pb.GENERATION_STATE_PROCESSING),
+        "INVALID_ARGUMENT",
+        "state",
+    ),
+    ("CreateGeneration", request(prompt=""), "INVALID_ARGUMENT", "prompt"),
+    ("CreateGeneration", request(prompt="x" * 100_000), "INVALID_ARGUMENT", "prompt"),
+    ("CreateGeneration", request(prompt="\0"), "INVALID_ARGUMENT", "prompt"),
+    ("CreateGeneration", request(duration_seconds=float("nan")), "INVALID_ARGUMENT", "duration_seconds"),
+    ("CreateGeneration", request(duration_seconds=1e9), "INVALID_ARGUMENT", "duration_seconds"),
+    ("CreateGeneration", request(sample_rate_hz=0), "INVALID_ARGUMENT", "sample_rate_hz"),
+    *(
+        ("CreateGeneration", request(output=output), "INVALID_ARGUMENT", f"output.{field}")
+        for field, output in (
+            ("sample_rate_hz", {"sample_rate_hz": 7_999}),
+            ("sample_rate_hz", {"format": "FILE_FORMAT_OGG_OPUS", "sample_rate_hz": 44_100}),
+            ("sample_rate_hz", {"format": "FILE_FORMAT_MP3", "sample_rate_hz": 96_000}),
+            ("channels", {"channels": 9}),
+            ("channels", {"channels": -1}),
+            ("profile", {"profile": 9}),
+            ("target_lufs", {"target_lufs": 1.0}),
+            ("target_lufs", {"target_lufs": math.nan}),
+            ("ceiling_dbtp", {"ceiling_dbtp": 0.1}),
+            ("ceiling_dbtp", {"ceiling_dbtp": -21.0}),
+        )
+    ),
+    ("CreateGeneration", request(output={"format": 99}), "INVALID_ARGUMENT", "output.format"),
+    ("CreateGeneration", request(metadata=struct(x=float("inf"))), "INVALID_ARGUMENT", "metadata"),
+    ("CreateGeneration", request(priority=11), "INVALID_ARGUMENT", "priority"),
+    ("CreateGeneration", request(max_attempts=-1), "INVALID_ARGUMENT", "max_attempts"),
+    ("BatchCreateGenerations", pb.BatchCreateGenerationsRequest(), "INVALID_ARGUMENT", "requests"),
+    (
+        "BatchCreateGenerations",
+        pb.BatchCreateGenerationsRequest(requests=[request(), request(prompt="")]),
+        "INVALID_ARGUMENT",
+        "requests[1].prompt",
+    ),
+    (
+        "BatchCreateGenerations",
+        pb.BatchCreateGenerationsRequest(requests=[request(output={"format": 99})]),
+        "INVALID_ARGUMENT",
+        "requests[0].output.format",
+    ),
+    ("UpdateMetadata", pb.UpdateMetadataRequest(id=UNKNOWN), "NOT_FOUND", None),
+    ("UpdateMetadata", pb.UpdateMetadataRequest(id="x"), "INVALID_ARGUMENT", "id"),
+    ("GetStatistics", pb.GetStatisticsRequest(days=367), "INVALID_ARGUMENT", "days"),
+    ("GetGeneration", pb.GetGenerationRequest(id="x"), "INVALID_ARGUMENT", "id"),
+    ("GetGeneration", pb.GetGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),
+    ("CancelGeneration", pb.CancelGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),
+    ("ListGenerations", pb.ListGenerationsRequest(page_token="x"), "INVALID_ARGUMENT", "page_token"),
+    ("ListGenerations", pb.ListGenerationsRequest(page_size=-1), "INVALID_ARGUMENT", "page_size"),
+    ("ListGenerations", pb.ListGenerationsRequest(states=[1, 0]), "INVALID_ARGUMENT", "states[1]"),
+    (
+        "ListGenerations",
+        pb.ListGenerationsRequest(created_after=Timestamp(seconds=10**15)),
+        "INVALID_ARGUMENT",
+        "created_after",
+    ),
+    (
+        "RenewLease",
+        pb.RenewLeaseRequest(id=UNKNOWN, lease_token="t", lease_seconds=30, stage=99),  # type: ignore[arg-type]
+        "INVALID_ARGUMENT",
+        "stage",
+    ),
+    ("ListPrompts", pb.ListPromptsRequest(order=99), "INVALID_ARGUMENT", "order"),  # type: ignore[arg-type]
+    ("GetPrompt", pb.GetPromptRequest(text=""), "INVALID_ARGUMENT", "text"),
+    ("GetPrompt", pb.GetPromptRequest(text="ü" * 10_000), "NOT_FOUND", None),
+]
+"""Method, request, expected status code and the field that the error names."""
 
 
-async def test_a_drain_ends_watches_and_claims_within_the_grace(
+@pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
+async def test_invalid_requests_have_code_and_field(stub: Any) -> None:
+    for method, message, code, field in INVALID_REQUESTS:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await getattr(stub, method)(message, timeout=60)
+        failure = read_failure(raised.value)
+        assert (failure.code.name, list(failure.violations)) == (code, [field] if field else []), (method, message)
+
+
+async def test_drain_ends_watches_and_claims(
     settings: StorageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, server, waits = f"unix:{tmp_path}/d.sock", StorageServer(settings), asyncio.Event()
@@ -400,7 +401,7 @@ async def test_a_drain_ends_watches_and_claims_within_the_grace(
 
 
 @pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
-async def test_a_server_stopped_while_calls_are_blocked_leaves_no_connection_open(
+async def test_stop_during_blocked_calls_closes_all_connections(
     settings: StorageSettings, tmp_path: Path, url: str
 ) -> None:
     address, stop, blocked = f"unix:{tmp_path}/b.sock", asyncio.Event(), asyncio.Queue[psycopg.Connection[Any]]()

@@ -1,4 +1,4 @@
-"""Every test that asks for a database runs twice: on a SQLite file and on a real Postgres server."""
+"""Fixtures of storage's unit tests. A test that uses a database runs on SQLite in two journal modes and on Postgres."""
 
 from __future__ import annotations
 
@@ -40,17 +40,19 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", "rollback", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A migrated database with nothing in it: a file of its own, in WAL mode or with the rollback journal of an older
-    SQLite; or the one on Postgres, emptied after each test."""
+    """An empty migrated database: a separate file, in WAL mode or with the rollback journal of an older SQLite, or the
+    shared Postgres database, which is emptied after each test."""
     if request.param != "postgres":
         shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
         version = WAL_SAFE if request.param == "sqlite" else (3, 40, 1)
-        monkeypatch.setattr(sqlite3, "sqlite_version_info", version)  # Of this test, not of the file that all copy.
+        monkeypatch.setattr(
+            sqlite3, "sqlite_version_info", version
+        )  # Not for the template file.
         yield f"sqlite:///{tmp_path}/test.db"
         return
     with psycopg.connect(request.getfixturevalue("migrated_postgres"), autocommit=True) as connection:
         yield request.getfixturevalue("migrated_postgres")
-        connection.execute("SET lock_timeout = '60s'")  # A test that left a transaction open is to fail, not to hang.
+        connection.execute("SET lock_timeout = '60s'")  # A test that left a transaction open fails instead of hanging.
         connection.execute("TRUNCATE generations, prompts RESTART IDENTITY")
 
 
@@ -61,7 +63,7 @@ def database(url: str, open_database: Callable[..., Database]) -> Database:
 
 @pytest.fixture
 def empty_database(empty_url: str, open_database: Callable[..., Database]) -> Database:
-    """One without a schema, until the test gives it one."""
+    """A database without a schema until the test creates it."""
     return open_database(empty_url)
 
 
@@ -72,7 +74,7 @@ def settings(url: str, tmp_path: Path) -> StorageSettings:
 
 @pytest.fixture
 def library_closed() -> Iterator[None]:
-    """What a test opens by `init_db` is closed at its end."""
+    """Closes what a test opened with `init_db`."""
     yield
     if api._database is not None:
         api._database.dispose()
@@ -81,7 +83,7 @@ def library_closed() -> Iterator[None]:
 
 @pytest.fixture
 def new() -> Callable[..., NewGeneration]:
-    """A request that is in order, but for what the test says."""
+    """Builds a valid request, with the changes that a test passes."""
 
     def build(**changes: Any) -> NewGeneration:
         request = {
@@ -101,7 +103,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 @pytest.fixture
 def row_in(database: Database, new: Callable[..., NewGeneration]) -> Callable[..., Generation]:
-    """Puts a row into a state as if it had got there by itself; all but PENDING hold or held a lease by TOKEN."""
+    """Creates a row directly in a state. All but PENDING rows hold or held a lease with TOKEN."""
 
     def put(status: GenerationStatus, **values: Any) -> Generation:
         from storage_service.db.clock import now, now_plus

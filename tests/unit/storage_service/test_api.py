@@ -1,4 +1,4 @@
-"""The library as its callers use it."""
+"""The Python API of storage_service."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def create(**changes: Any) -> str:
 
 
 @pytest.mark.usefixtures("opened")
-def test_the_example() -> None:
+def test_documented_workflow_completes_generation() -> None:
     with get_session() as session:
         gen = create_generation(
             session=session,
@@ -132,7 +132,7 @@ PATHS = {
 
 @pytest.mark.usefixtures("opened")
 @pytest.mark.parametrize("source", GenerationStatus)
-def test_every_mark_in_every_state(source: GenerationStatus) -> None:
+def test_mark_in_every_state_follows_transition_table(source: GenerationStatus) -> None:
     for target in GenerationStatus:
         gen_id = create()
         for step in PATHS[source]:
@@ -160,7 +160,7 @@ def test_every_mark_in_every_state(source: GenerationStatus) -> None:
 
 
 @pytest.mark.usefixtures("opened")
-def test_a_mark_on_what_somebody_else_has_moved_is_refused() -> None:
+def test_mark_after_concurrent_transition_is_rejected() -> None:
     gen_id = create()
     with get_session() as session:
         mine = get_generation(session, gen_id)
@@ -174,7 +174,7 @@ def test_a_mark_on_what_somebody_else_has_moved_is_refused() -> None:
     assert mine.status is CANCELLED
 
 
-def test_a_generation_on_its_own_has_id_and_status_and_obeys_too() -> None:
+def test_detached_generation_follows_state_machine() -> None:
     row = Generation(prompt="p", metadata={"a": 1})
     assert len(row.id) == 36
     assert row.status == "pending"
@@ -195,7 +195,7 @@ def test_a_generation_on_its_own_has_id_and_status_and_obeys_too() -> None:
 
 
 @pytest.mark.usefixtures("opened")
-def test_a_row_made_by_hand_is_filled_in() -> None:
+def test_manually_added_row_gets_defaults() -> None:
     with get_session() as session:
         row = Generation(prompt="p", model_name="m", duration_seconds=1.0, sample_rate=32000, channels=1)
         session.add(row)
@@ -206,7 +206,7 @@ def test_a_row_made_by_hand_is_filled_in() -> None:
 
 
 @pytest.mark.usefixtures("opened")
-def test_update_generation_status() -> None:
+def test_update_generation_status_performs_each_transition() -> None:
     gen_id = create()
     with get_session() as session:
         assert update_generation_status(session, gen_id, GenerationStatus.PROCESSING).attempt == 1
@@ -225,7 +225,7 @@ def test_update_generation_status() -> None:
 
 
 @pytest.mark.usefixtures("opened")
-def test_lists_and_counts() -> None:
+def test_list_and_count_functions_filter_by_status() -> None:
     ids = [create() for _ in range(3)]
     with get_session() as session:
         update_generation_status(session, ids[1], "processing")
@@ -248,7 +248,7 @@ def test_lists_and_counts() -> None:
 
 
 @pytest.mark.usefixtures("opened")
-def test_deleting() -> None:
+def test_delete_generation_by_state() -> None:
     gen_id = create()
     with get_session() as session:
         assert get_generation(session, UNKNOWN) is None
@@ -263,7 +263,7 @@ def test_deleting() -> None:
 
 
 @pytest.mark.usefixtures("opened")
-def test_prompts() -> None:
+def test_prompt_functions_count_and_order() -> None:
     create(prompt="a")
     create(prompt="b")
     with get_session() as session:
@@ -284,7 +284,7 @@ def test_prompts() -> None:
             track_prompt_usage(session, "")
 
 
-def test_a_prompt_on_its_own_counts_too() -> None:
+def test_detached_prompt_increments_usage() -> None:
     prompt = Prompt(text="a", used_count=1)
     prompt.increment_usage()
     assert prompt.used_count == 2
@@ -292,7 +292,7 @@ def test_a_prompt_on_its_own_counts_too() -> None:
 
 
 @pytest.mark.usefixtures("opened")
-def test_a_session_commits_at_its_end_and_where_it_is_told_to_and_rolls_back_on_an_exception() -> None:
+def test_session_keeps_explicit_commit_and_rolls_back_on_exception() -> None:
     with pytest.raises(KeyError), get_session() as session:  # noqa: PT012
         first = create_generation(session, "a", "m", 1.0, 32000, 2, "a.wav", model_version="7")
         session.commit()
@@ -307,7 +307,7 @@ def test_a_session_commits_at_its_end_and_where_it_is_told_to_and_rolls_back_on_
 
 
 @pytest.mark.usefixtures("opened")
-def test_reset_leaves_nothing() -> None:
+def test_reset_database_deletes_everything() -> None:
     create()
     reset_database()
     with get_session() as session:
@@ -315,7 +315,7 @@ def test_reset_leaves_nothing() -> None:
         assert get_all_prompts(session) == []
 
 
-def test_the_default_database_and_opening_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_db_opens_default_and_replaces_open_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FailedPrecondition, match="init_db"), get_session():
         pass
     monkeypatch.setenv("DGX_MUSIC_DATA_DIR", str(tmp_path))
@@ -328,7 +328,7 @@ def test_the_default_database_and_opening_another(tmp_path: Path, monkeypatch: p
         assert count_generations(session) == 0
 
 
-def test_a_database_that_is_refused_is_closed(empty_url: str, open_database: Callable[..., Database]) -> None:
+def test_init_db_closes_rejected_database(empty_url: str, open_database: Callable[..., Database]) -> None:
     with open_database(empty_url).write() as session:
         session.execute(text("CREATE TABLE prompts (x INTEGER)"))
     with pytest.raises(FailedPrecondition, match="prompts") as raised:
@@ -337,7 +337,7 @@ def test_a_database_that_is_refused_is_closed(empty_url: str, open_database: Cal
     assert refused.engine.pool.checkedin() == 0
 
 
-def test_the_examples_of_the_documentation(url: str) -> None:
+def test_package_docstring_examples_pass(url: str) -> None:
     documentation = (storage_service.__doc__ or "").replace("sqlite:///music.db", url)
     examples = doctest.DocTestParser().get_doctest(documentation, {}, "storage_service", None, None)
     told: list[str] = []
@@ -347,7 +347,7 @@ def test_the_examples_of_the_documentation(url: str) -> None:
     assert results.failed == 0, "".join(told)
 
 
-def test_the_package_exports_the_library_and_no_more() -> None:
+def test_package_exports_exactly_the_api() -> None:
     for name in storage_service.__all__:
         assert getattr(storage_service, name) is getattr(api, name)
     with pytest.raises(AttributeError, match="nonsense"):

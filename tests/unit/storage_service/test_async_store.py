@@ -1,4 +1,4 @@
-"""Waiting without asking the database: claims, watches, sweeps, and the end of a server."""
+"""The async store: claims and watches that wait for notifications, and shutdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from storage_service.db.models import Generation
 from storage_service.domain import creation, leases, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
-from tests.support.recording_store import SeenStore, open_store
+from tests.support.recording_store import RecordingStore, open_store
 
 New = Callable[..., NewGeneration]
 Row = Callable[..., Generation]
@@ -26,20 +26,20 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
-async def store(settings: StorageSettings) -> AsyncIterator[SeenStore]:
+async def store(settings: StorageSettings) -> AsyncIterator[RecordingStore]:
     async with open_store(settings) as opened:
         yield opened
 
 
-async def waiting_claim(store: SeenStore, models: list[str], wait_seconds: float = 30.0) -> asyncio.Task[Any]:
+async def waiting_claim(store: RecordingStore, models: list[str], wait_seconds: float = 30.0) -> asyncio.Task[Any]:
     """A claim that has looked, found nothing and waits."""
-    store.worked.clear()
+    store.work_done.clear()
     task = asyncio.create_task(store.claim("w", models, 30.0, wait_seconds))
-    await store.worked.wait()
+    await store.work_done.wait()
     return task
 
 
-async def test_a_claim_waits_and_a_create_wakes_it(store: SeenStore, new: New) -> None:
+async def test_waiting_claim_is_woken_by_create(store: RecordingStore, new: New) -> None:
     claim = await waiting_claim(store, ["sketch"])
     other = await waiting_claim(store, ["other"], 0.3)
     created = await store.write(lambda s: creation.create(s, new()))
@@ -49,14 +49,14 @@ async def test_a_claim_waits_and_a_create_wakes_it(store: SeenStore, new: New) -
     assert await other is None
 
 
-async def test_a_claim_that_waits_leaves_the_database_alone(store: SeenStore, new: New) -> None:
+async def test_waiting_claim_does_not_query_database(store: RecordingStore, new: New) -> None:
     claim = await waiting_claim(store, ["sketch"], 0.3)
-    before = store.works
+    before = store.work_count
     assert await claim is None
-    assert store.works == before
+    assert store.work_count == before
 
 
-async def test_a_claim_that_does_not_wait_answers_at_once(store: Store) -> None:
+async def test_claim_without_wait_returns_immediately(store: Store) -> None:
     assert await store.claim("w", ["sketch"], 30.0, 0.0) is None
     for wait in (-1.0, 31.0, float("nan")):
         with pytest.raises(InvalidArgument) as raised:
@@ -64,14 +64,14 @@ async def test_a_claim_that_does_not_wait_answers_at_once(store: Store) -> None:
         assert raised.value.field == "wait_seconds"
 
 
-async def test_many_wait_and_each_job_goes_to_one(store: Store, new: New) -> None:
+async def test_many_waiting_claims_get_one_job_each(store: Store, new: New) -> None:
     claims = [asyncio.create_task(store.claim(f"w{n}", ["sketch"], 30.0, 30.0)) for n in range(10)]
     created = [await store.write(lambda s: creation.create(s, new())) for _ in range(10)]
     claimed = await asyncio.gather(*claims)
     assert {row.id for row in claimed if row} == {row.id for row in created}
 
 
-async def test_a_watch_tells_each_state_and_ends(store: Store, new: New) -> None:
+async def test_watch_yields_each_state_and_ends(store: Store, new: New) -> None:
     created = await store.write(lambda s: creation.create(s, new()))
     snapshots = store.watch(created.id.upper())
     assert (await anext(snapshots)).is_pending
@@ -86,19 +86,19 @@ async def test_a_watch_tells_each_state_and_ends(store: Store, new: New) -> None
     assert not store.notifier._watchers
 
 
-async def test_a_watch_that_is_woken_for_nothing_tells_nothing(store: SeenStore, new: New) -> None:
+async def test_watch_woken_without_change_yields_nothing(store: RecordingStore, new: New) -> None:
     created = await store.write(lambda s: creation.create(s, new()))
     snapshots = store.watch(created.id)
     assert (await anext(snapshots)).is_pending
     following = asyncio.create_task(anext(snapshots))  # type: ignore[arg-type]
-    store.worked.clear()
+    store.work_done.clear()
     store.notifier.wake_all()
-    await store.worked.wait()
+    await store.work_done.wait()
     assert await store.claim("w", ["sketch"], 30.0, 0.0) is not None
     assert (await following).is_processing
 
 
-async def test_a_slow_watcher_gets_the_latest_state_and_holds_no_memory(store: Store, new: New) -> None:
+async def test_slow_watcher_gets_latest_state_only(store: Store, new: New) -> None:
     created = await store.write(lambda s: creation.create(s, new()))
     snapshots = store.watch(created.id)
     await anext(snapshots)
@@ -113,7 +113,7 @@ async def test_a_slow_watcher_gets_the_latest_state_and_holds_no_memory(store: S
     assert not store.notifier._watchers
 
 
-async def test_a_watch_of_what_is_finished_gone_or_never_was(store: Store, row_in: Row) -> None:
+async def test_watch_of_finished_deleted_or_unknown_generation(store: Store, row_in: Row) -> None:
     done = row_in(GenerationStatus.COMPLETED)
     assert [row.id async for row in store.watch(done.id)] == [done.id]
     waits = row_in(GenerationStatus.PENDING)
@@ -127,7 +127,7 @@ async def test_a_watch_of_what_is_finished_gone_or_never_was(store: Store, row_i
         await anext(store.watch("x"))
 
 
-async def test_the_end_of_the_server_ends_all_waiting(store: SeenStore, row_in: Row) -> None:
+async def test_notifier_close_ends_claims_and_watches(store: RecordingStore, row_in: Row) -> None:
     row = row_in(GenerationStatus.PROCESSING)
     snapshots = store.watch(row.id)
     await anext(snapshots)
@@ -146,7 +146,7 @@ async def test_the_end_of_the_server_ends_all_waiting(store: SeenStore, row_in: 
         await anext(late)
 
 
-async def test_a_write_whose_caller_has_gone_is_told_all_the_same(store: SeenStore, new: New) -> None:
+async def test_cancelled_write_still_publishes_its_changes(store: RecordingStore, new: New) -> None:
     claim = await waiting_claim(store, ["sketch"])
     began = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -161,7 +161,7 @@ async def test_a_write_whose_caller_has_gone_is_told_all_the_same(store: SeenSto
     assert (await claim).is_processing
 
 
-async def test_behind_a_locked_database_nobody_waits_his_time_twice(
+async def test_queued_calls_behind_locked_database_share_one_timeout(
     tmp_path: Path, open_database: Callable[..., Database]
 ) -> None:
     settings = StorageSettings(database_url=f"sqlite:///{tmp_path}/a.db", database_timeout_seconds=1.0)

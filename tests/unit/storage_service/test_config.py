@@ -1,4 +1,4 @@
-"""The settings of storage."""
+"""The settings of the storage service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage_service.db import schema
 from storage_service.db.database import Database
 
 
-def test_the_default_is_a_file_in_the_data_directory(
+def test_database_url_defaults_to_file_in_data_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_database: Callable[..., Database]
 ) -> None:
     monkeypatch.delenv("DGX_MUSIC_DATABASE_URL", raising=False)
@@ -26,6 +26,6 @@ def test_the_default_is_a_file_in_the_data_directory(
     assert "sqlite" not in repr(StorageSettings(database_url="sqlite:///x.db"))
 
 
-def test_the_settings_are_read_without_sqlalchemy() -> None:
+def test_settings_are_read_without_sqlalchemy() -> None:
     program = "import sys, storage_service.config\nassert 'sqlalchemy' not in sys.modules\n"
     subprocess.run([sys.executable, "-c", program], check=True)

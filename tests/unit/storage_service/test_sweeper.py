@@ -20,7 +20,7 @@ from storage_service.domain import creation, leases
 from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
 from storage_service.sweeper import run_sweeper
-from tests.support.recording_store import SeenStore, open_store
+from tests.support.recording_store import RecordingStore, open_store
 
 New = Callable[..., NewGeneration]
 Row = Callable[..., Generation]
@@ -28,7 +28,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
-async def store(settings: StorageSettings) -> AsyncIterator[SeenStore]:
+async def store(settings: StorageSettings) -> AsyncIterator[RecordingStore]:
     async with open_store(settings) as opened:
         yield opened
 
@@ -50,7 +50,7 @@ async def sweeping(store: Store) -> AsyncIterator[Store]:
         yield store
 
 
-async def test_a_lease_that_ends_wakes_a_claim(sweeping: Store, row_in: Row) -> None:
+async def test_expired_lease_wakes_claim(sweeping: Store, row_in: Row) -> None:
     row_in(GenerationStatus.PENDING)
     held = await sweeping.claim("stopped", ["sketch"], 1.0, 0.0)
     assert held is not None
@@ -62,7 +62,7 @@ async def test_a_lease_that_ends_wakes_a_claim(sweeping: Store, row_in: Row) -> 
     assert claimed.started_at >= held.lease_expires_at
 
 
-async def test_a_wait_for_another_attempt_that_is_over_wakes_a_claim(sweeping: Store, row_in: Row) -> None:
+async def test_ended_retry_delay_wakes_claim(sweeping: Store, row_in: Row) -> None:
     row = row_in(GenerationStatus.PROCESSING)
     failed = await sweeping.write(lambda s: leases.fail(s, row.id, TOKEN, "it broke", retryable=True))
     claimed = await sweeping.claim("next", ["sketch"], 30.0, 30.0)
@@ -72,7 +72,7 @@ async def test_a_wait_for_another_attempt_that_is_over_wakes_a_claim(sweeping: S
     assert claimed.started_at >= failed.not_before
 
 
-async def test_a_sweep_tells_watchers_of_what_failed(store: Store, row_in: Row) -> None:
+async def test_sweep_notifies_watchers_of_failure(store: Store, row_in: Row) -> None:
     row = row_in(GenerationStatus.PROCESSING, attempt=3, lease_expires_at=now_plus(0.2))
     snapshots = store.watch(row.id)
     assert (await anext(snapshots)).is_processing
@@ -82,9 +82,7 @@ async def test_a_sweep_tells_watchers_of_what_failed(store: Store, row_in: Row) 
             await anext(snapshots)
 
 
-async def test_a_sweep_that_fails_is_tried_again(
-    tmp_path: Path, new: New, open_database: Callable[..., Database]
-) -> None:
+async def test_failed_sweep_is_repeated(tmp_path: Path, new: New, open_database: Callable[..., Database]) -> None:
     settings = StorageSettings(database_url=f"sqlite:///{tmp_path}/a.db", database_timeout_seconds=1.0)
     async with open_store(settings) as store, AsyncExitStack() as sweeping:
         with open_database(settings.database_url).write() as session:

@@ -1,4 +1,4 @@
-"""The counts that statistics are read from, which triggers keep."""
+"""The counts that triggers maintain and statistics are read from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = Callable[..., Generation]
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = GenerationStatus
 
 
-def test_the_counts_hold_for_every_way_a_row_can_change(database: Database, new: New) -> None:
+def test_counts_match_rows_after_every_kind_of_change(database: Database, new: New) -> None:
     with database.write() as session:
         rows = creation.create_all(session, [new(prompt=f"p{n % 3}") for n in range(20)])
     for row in rows[:10]:
@@ -54,7 +54,7 @@ def test_the_counts_hold_for_every_way_a_row_can_change(database: Database, new:
         assert compute_statistics(session).overall.total_generations == 0
 
 
-def test_counts_that_are_wrong_are_told(database: Database, new: New) -> None:
+def test_find_count_mismatches_reports_wrong_counts(database: Database, new: New) -> None:
     with database.write() as session:
         creation.create(session, new())
         session.execute(text("UPDATE generation_counts SET generations = generations + 1"))
@@ -67,7 +67,7 @@ def test_counts_that_are_wrong_are_told(database: Database, new: New) -> None:
     assert "prompts" in told[2]
 
 
-def test_workers_at_once_neither_wait_for_the_counts_nor_miscount(database: Database, new: New) -> None:
+def test_counts_are_exact_with_concurrent_workers(database: Database, new: New) -> None:
     with database.write() as session:
         creation.create_all(session, [new() for _ in range(40)])
 
@@ -90,7 +90,7 @@ def test_workers_at_once_neither_wait_for_the_counts_nor_miscount(database: Data
         assert counts.find_count_mismatches(session) == []
 
 
-def test_what_is_rolled_back_counts_nothing(database: Database, new: New) -> None:
+def test_rollback_leaves_counts_unchanged(database: Database, new: New) -> None:
     with pytest.raises(KeyError), database.write() as session:  # noqa: PT012
         creation.create(session, new())
         raise KeyError
@@ -99,9 +99,7 @@ def test_what_is_rolled_back_counts_nothing(database: Database, new: New) -> Non
         assert counts.find_count_mismatches(session) == []
 
 
-def test_a_transaction_left_open_keeps_nobody_from_counting(
-    url: str, new: New, open_database: Callable[..., Database]
-) -> None:
+def test_open_transaction_does_not_block_counts(url: str, new: New, open_database: Callable[..., Database]) -> None:
     if url.startswith("sqlite"):
         pytest.skip("SQLite has one writer")
     first, second = open_database(url), open_database(url)

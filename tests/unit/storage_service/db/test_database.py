@@ -1,4 +1,4 @@
-"""URLs, how SQLite is set up, and what a database that does not answer is to a caller."""
+"""Database URLs, connections, and the errors that a caller sees if the database does not answer."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from storage_service.domain.creation import NewGeneration
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_postgres_urls_get_the_driver_that_is_used(scheme: str) -> None:
+def test_parse_url_sets_postgres_driver(scheme: str) -> None:
     assert parse_url(f"{scheme}://u:secret@h/d").drivername == "postgresql+psycopg"
 
 
 @pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "secret", "", "postgresql+asyncpg://u:secret@h/d"])
-def test_other_urls_are_refused_without_telling_their_password(url: str) -> None:
+def test_parse_url_rejects_other_urls_without_leaking_password(url: str) -> None:
     with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DATABASE_URL") as raised:
         parse_url(url)
     assert "secret" not in raised.value.message
 
 
-def test_a_postgres_row_that_stays_locked_is_unavailable(url: str, open_database: Callable[..., Database]) -> None:
+def test_postgres_lock_timeout_is_unavailable(url: str, open_database: Callable[..., Database]) -> None:
     if url.startswith("sqlite"):
         pytest.skip("SQLite locks the file, not a table")
     opened = open_database(url, busy_timeout_seconds=0.05)
@@ -44,7 +44,7 @@ def test_a_postgres_row_that_stays_locked_is_unavailable(url: str, open_database
     assert raised.value.reason == "DATABASE_LOCKED"
 
 
-def test_no_connection_left_is_unavailable(url: str, open_database: Callable[..., Database]) -> None:
+def test_exhausted_connection_pool_is_unavailable(url: str, open_database: Callable[..., Database]) -> None:
     if url.startswith("sqlite"):
         pytest.skip("a pool of connections is for Postgres")
     opened = open_database(url, busy_timeout_seconds=0.05, connections=1)
@@ -54,7 +54,7 @@ def test_no_connection_left_is_unavailable(url: str, open_database: Callable[...
             other.connection()
 
 
-def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+def test_unreachable_postgres_server_is_unavailable(tmp_path: Path) -> None:
     opened = Database(f"postgresql://postgres@/x?host={tmp_path}")
     with pytest.raises(Unavailable) as raised, opened.read() as session:
         session.connection()
@@ -62,7 +62,7 @@ def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     assert "\n" not in raised.value.message
 
 
-def test_a_connection_that_the_server_ended_is_replaced(
+def test_connection_closed_by_server_is_replaced(
     url: str, request: pytest.FixtureRequest, new: Callable[..., NewGeneration], open_database: Callable[..., Database]
 ) -> None:
     if url.startswith("sqlite"):
@@ -76,7 +76,7 @@ def test_a_connection_that_the_server_ended_is_replaced(
         creation.create(session, new())
 
 
-def test_a_file_that_is_no_folder_is_unavailable(tmp_path: Path, open_database: Callable[..., Database]) -> None:
+def test_database_path_that_is_a_folder_is_unavailable(tmp_path: Path, open_database: Callable[..., Database]) -> None:
     (tmp_path / "a.db").mkdir()
     opened = open_database(f"sqlite:///{tmp_path}/a.db")
     with pytest.raises(Unavailable) as raised, opened.read() as session:
@@ -84,20 +84,20 @@ def test_a_file_that_is_no_folder_is_unavailable(tmp_path: Path, open_database: 
     assert raised.value.reason == "DATABASE_UNAVAILABLE"
 
 
-def test_a_folder_that_can_not_be_made_is_said(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FailedPrecondition, match="file/sub") as raised:
         Database(f"sqlite:///{tmp_path}/file/sub/a.db")
     assert raised.value.reason == "DATABASE_FOLDER"
 
 
-def test_a_mistake_in_our_sql_is_not_made_a_matter_of_waiting(url: str, open_database: Callable[..., Database]) -> None:
+def test_invalid_sql_is_not_translated_to_unavailable(url: str, open_database: Callable[..., Database]) -> None:
     opened = open_database(url)
     with pytest.raises((OperationalError, ProgrammingError)), opened.read() as session:
         session.execute(text("SELECT * FROM nothing"))
 
 
-def test_without_psycopg_postgres_says_what_to_install() -> None:
+def test_missing_psycopg_error_names_the_extra() -> None:
     program = (
         "import sys\n"
         "sys.modules['psycopg'] = None\n"
@@ -109,7 +109,7 @@ def test_without_psycopg_postgres_says_what_to_install() -> None:
     assert "pip install 'dgx-music[postgres]'" in said
 
 
-def test_processes_that_write_at_once_all_succeed(url: str, open_database: Callable[..., Database]) -> None:
+def test_concurrent_writer_processes_all_succeed(url: str, open_database: Callable[..., Database]) -> None:
     program = (
         "import sys\n"
         "from storage_service.domain import creation\n"
@@ -135,7 +135,7 @@ def test_processes_that_write_at_once_all_succeed(url: str, open_database: Calla
         assert session.scalar(text("SELECT used_count FROM prompts")) == 60
 
 
-def test_a_connection_that_broke_in_the_pool_is_replaced(database: Database) -> None:
+def test_broken_pooled_connection_is_replaced(database: Database) -> None:
     if database.is_sqlite:
         pytest.skip("a file has no connection to lose")
     with database.engine.connect() as connection:

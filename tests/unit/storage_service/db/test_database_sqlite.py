@@ -23,7 +23,7 @@ def no_shared_memory(*_: object) -> None:
     raise OSError(errno.ENODEV, "no such device")
 
 
-def test_wal_only_where_it_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_mode_is_wal_only_if_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert journal_mode((3, 51, 2), tmp_path) == "PERSIST"
     assert journal_mode((3, 51, 3), tmp_path) == "WAL"
     assert journal_mode((3, 52, 0), tmp_path / "not there yet") == "WAL"
@@ -33,7 +33,7 @@ def test_wal_only_where_it_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("version", [(3, 40, 1), (3, 51, 3)])
-def test_sqlite_is_set_up_for_durable_commits(
+def test_sqlite_connection_has_durable_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], open_database: Callable[..., Database]
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
@@ -47,7 +47,7 @@ def test_sqlite_is_set_up_for_durable_commits(
     assert pragmas == {"journal_mode": journal_mode(version, tmp_path).lower(), **expected}
 
 
-def test_the_change_to_wal_waits_for_a_lock(
+def test_change_to_wal_waits_for_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_database: Callable[..., Database]
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", WAL_SAFE)
@@ -60,7 +60,7 @@ def test_the_change_to_wal_waits_for_a_lock(
         assert journal_mode_of(open_database(f"sqlite:///{tmp_path}/a.db")) == "wal"
 
 
-def test_a_wal_is_written_over_and_not_cut_at_each_checkpoint(
+def test_wal_is_overwritten_instead_of_truncated(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     new: Callable[..., NewGeneration],
@@ -78,7 +78,7 @@ def test_a_wal_is_written_over_and_not_cut_at_each_checkpoint(
 
 
 @pytest.mark.parametrize("version", [(3, 40, 1), WAL_SAFE])
-def test_a_database_leaves_wal_where_memory_can_not_be_shared(
+def test_database_leaves_wal_without_shared_memory(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     new: Callable[..., NewGeneration],
@@ -104,7 +104,7 @@ def journal_mode_of(opened: Database) -> object:
         return session.scalar(text("PRAGMA journal_mode"))
 
 
-def test_a_writer_takes_its_lock_before_it_reads(tmp_path: Path, open_database: Callable[..., Database]) -> None:
+def test_write_locks_before_first_read(tmp_path: Path, open_database: Callable[..., Database]) -> None:
     opened = open_database(f"sqlite:///{tmp_path}/a.db", busy_timeout_seconds=0.05)
     with opened.write() as session:
         session.execute(text("SELECT 1"))
@@ -116,7 +116,7 @@ def test_a_writer_takes_its_lock_before_it_reads(tmp_path: Path, open_database: 
     assert raised.value.retry_after_seconds == database.RETRY_AFTER_SECONDS
 
 
-def test_a_database_in_memory_is_one_database(
+def test_in_memory_database_is_shared_by_sessions(
     new: Callable[..., NewGeneration], open_database: Callable[..., Database]
 ) -> None:
     opened = open_database("sqlite://")

@@ -1,6 +1,6 @@
-"""What is asked often goes by an index: its cost does not grow with the number of rows.
+"""Frequent queries use an index, so that their cost does not grow with the number of rows.
 
-The statements are those that the code sends, caught on their way and explained on a table of 2,000 rows.
+The statements are captured as the code sends them and explained on a table of 2,000 rows.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ CASES: list[tuple[Callable[[Session], Any], list[str]]] = [
 ]
 
 
-def test_by_which_index(filled: Database) -> None:
+def test_frequent_queries_use_indexes(filled: Database) -> None:
     for number, (work, indexes) in enumerate(CASES):
         plans = plans_of(filled, work)
         assert len(plans) == len(indexes), number

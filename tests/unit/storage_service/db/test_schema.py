@@ -1,4 +1,4 @@
-"""Migrations up and down, what a server starts on, and two processes with one fresh database."""
+"""Migrations in both directions, checks of the schema's revision, and concurrent first starts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from storage_service.domain.creation import NewGeneration
 LATEST = schema.REVISIONS[-1]
 
 
-def test_the_migrations_and_the_code_know_the_same_revisions() -> None:
+def test_migration_scripts_match_known_revisions() -> None:
     scripts = ScriptDirectory(str(schema.migrations_folder()))
     assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == schema.REVISIONS
 
 
-def test_migrations_make_what_the_models_say(empty_url: str, empty_database: Database) -> None:
+def test_migrated_schema_matches_models(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url)
     with empty_database.connect_for_writing() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
@@ -51,7 +51,7 @@ def migrate(database: Database, move: Callable[[Config, str], None], revision: s
         move(config, revision)
 
 
-def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
+def test_downgrade_to_0001_and_upgrade_keep_rows(
     empty_url: str, empty_database: Database, new: Callable[..., NewGeneration]
 ) -> None:
     request = new(request_id="11111111-2222-4333-8444-55555555aaaa", seed=7, metadata={"a": 1})
@@ -95,7 +95,7 @@ def test_what_was_kept_before_there_were_sampling_and_continuation_stays(
         assert connection.scalar(text("SELECT count(*) FROM generations")) == 2
 
 
-def test_how_samples_were_to_be_written_becomes_the_format_and_back(
+def test_file_encoding_is_migrated_to_output_format_and_back(
     empty_url: str, empty_database: Database, new: Callable[..., NewGeneration]
 ) -> None:
     asked = {"pcm_24": FileFormat.WAV_PCM_24, "pcm_16": FileFormat.WAV_PCM_16, "float": FileFormat.WAV_FLOAT}
@@ -117,7 +117,7 @@ def test_how_samples_were_to_be_written_becomes_the_format_and_back(
     assert kept == {"pcm_24": None, "pcm_16": {"format": "wav_pcm_16"}, "float": {"format": "wav_float"}, "lost": None}
 
 
-def test_down_and_up_again(empty_url: str, empty_database: Database) -> None:
+def test_downgrade_to_base_and_upgrade(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url)
     assert schema.current(empty_url) == schema.REVISIONS[-1]
     migrate(empty_database, command.downgrade, "base")
@@ -129,7 +129,7 @@ def test_down_and_up_again(empty_url: str, empty_database: Database) -> None:
     schema.check(empty_url)
 
 
-def test_a_second_upgrade_keeps_the_data_and_a_reset_does_not(
+def test_repeated_upgrade_keeps_data_and_reset_deletes_it(
     url: str, database: Database, new: Callable[..., NewGeneration]
 ) -> None:
     with database.write() as session:
@@ -143,9 +143,7 @@ def test_a_second_upgrade_keeps_the_data_and_a_reset_does_not(
     schema.check(url)
 
 
-def test_an_empty_database_gets_its_schema_and_one_of_ours_is_left_alone(
-    empty_url: str, empty_database: Database
-) -> None:
+def test_ensure_creates_schema_only_once(empty_url: str, empty_database: Database) -> None:
     assert schema.current(empty_url) is None
     with pytest.raises(FailedPrecondition, match="db migrate"):
         schema.check(empty_url)
@@ -161,7 +159,7 @@ def test_an_empty_database_gets_its_schema_and_one_of_ours_is_left_alone(
         (schema.REVISIONS[-1], (*schema.REVISIONS, "9999"), "SCHEMA_OLDER", "run `dgx-music db migrate`"),
     ],
 )
-def test_a_schema_of_another_version_is_refused_and_says_what_to_do(
+def test_schema_of_other_version_is_rejected_with_hint(
     url: str,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
@@ -184,7 +182,7 @@ def test_a_schema_of_another_version_is_refused_and_says_what_to_do(
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": LATEST})
 
 
-def test_a_database_of_somebody_else_is_left_alone(empty_database: Database) -> None:
+def test_ensure_rejects_database_with_foreign_tables(empty_database: Database) -> None:
     with empty_database.connect_for_writing() as connection:
         connection.execute(text("CREATE TABLE prompts (x INTEGER)"))
     with pytest.raises(FailedPrecondition, match="prompts") as raised:
@@ -192,7 +190,7 @@ def test_a_database_of_somebody_else_is_left_alone(empty_database: Database) -> 
     assert raised.value.reason == "SCHEMA_UNKNOWN"
 
 
-def test_a_migration_that_breaks_off_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_migration_is_rolled_back(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(Exception):
         pass
 
@@ -210,7 +208,7 @@ def test_a_migration_that_breaks_off_leaves_nothing(empty_url: str, monkeypatch:
     schema.check(empty_url)
 
 
-def test_processes_that_start_at_once_on_a_fresh_database_all_succeed(empty_url: str) -> None:
+def test_concurrent_first_starts_all_succeed(empty_url: str) -> None:
     program = (
         "import sys\n"
         "from storage_service.db import schema\n"
@@ -235,7 +233,7 @@ def test_processes_that_start_at_once_on_a_fresh_database_all_succeed(empty_url:
     schema.check(empty_url)
 
 
-def test_an_up_to_date_schema_is_found_without_alembic(url: str) -> None:
+def test_current_schema_is_checked_without_alembic(url: str) -> None:
     program = (
         "import sys\n"
         "import storage_service.rpc.server\n"

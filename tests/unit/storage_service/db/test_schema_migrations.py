@@ -1,4 +1,4 @@
-"""From every revision to every other, with rows in every state, on both databases."""
+"""Upgrades from and downgrades to every revision, with rows in every state, on both databases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REVISIONS = schema.REVISIONS
 
 
 def tables_of(database: Database) -> dict[str, dict[str, Any]]:
-    """What each table has of columns and indexes."""
+    """Returns the columns and indexes of each table."""
     with database.connect_for_writing() as connection:
         inspector = inspect(connection)
         return {
@@ -40,9 +40,7 @@ def tables_of(database: Database) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("first", range(len(REVISIONS)), ids=REVISIONS)
-def test_up_from_a_revision_and_back_to_it_keeps_every_row(
-    empty_url: str, empty_database: Database, first: int
-) -> None:
+def test_upgrade_and_downgrade_keep_every_row(empty_url: str, empty_database: Database, first: int) -> None:
     schema.upgrade(empty_url, REVISIONS[0])
     insert_old_rows(empty_url)
     schema.upgrade(empty_url, REVISIONS[first])
@@ -61,7 +59,7 @@ def test_up_from_a_revision_and_back_to_it_keeps_every_row(
     assert rows_of(empty_database) == rows
 
 
-def test_what_was_packed_is_json_again_a_revision_before(empty_url: str, empty_database: Database) -> None:
+def test_downgrade_to_0004_unpacks_metadata(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url)
     known = [{"bpm": 84.0, "key": "ä minor"}, {"bpm": 84.0, "pcm_sha256": "0f" * 32, "instruments": "bells, " * 40}]
     with empty_database.write() as session:
@@ -78,7 +76,7 @@ def test_what_was_packed_is_json_again_a_revision_before(empty_url: str, empty_d
     assert list(find_violations(empty_database)) == []
 
 
-def test_a_schema_that_is_taken_away_and_made_again_is_whole(empty_url: str, empty_database: Database) -> None:
+def test_downgrade_to_base_and_upgrade_rebuild_schema(empty_url: str, empty_database: Database) -> None:
     schema.upgrade(empty_url, REVISIONS[0])
     insert_old_rows(empty_url)
     schema.upgrade(empty_url)

@@ -1,4 +1,4 @@
-"""What is known of the music, packed where it is long."""
+"""Packing of long metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUES: list[dict[str, Any]] = [{}, FACTS, {"a": "ü\0" * 100}, LISTS, {"x": FAC
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_what_is_packed_is_there_again(value: dict[str, Any]) -> None:
+def test_unpack_json_restores_packed_value(value: dict[str, Any]) -> None:
     packed = pack_json(value)
     assert isinstance(packed, bytes) == (
         len(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) >= PACK_THRESHOLD_BYTES
@@ -33,17 +33,17 @@ def test_what_is_packed_is_there_again(value: dict[str, Any]) -> None:
         assert PackedJsonObject(one) == value
 
 
-def test_a_finished_piece_takes_a_third() -> None:
+def test_packed_metadata_takes_a_third() -> None:
     assert len(json.dumps(FACTS)) > 800
     assert len(pack_json(FACTS)) < 270
 
 
-def test_what_was_packed_by_an_earlier_version_is_read() -> None:
+def test_metadata_packed_by_earlier_version_is_readable() -> None:
     packed = bytes.fromhex("018326450b133cb1510114a81c054403a55a00")
     assert PackedJsonObject(packed) == {"bpm": 84.0, "license": "Apache-2.0", "x": "y" * 300}
 
 
-def test_short_is_text_and_long_is_packed_in_the_database(database: Database) -> None:
+def test_short_metadata_is_stored_as_text_and_long_packed(database: Database) -> None:
     kept = []
     for metadata in ({"bpm": 84}, FACTS):
         with database.write() as session:
@@ -58,7 +58,7 @@ def test_short_is_text_and_long_is_packed_in_the_database(database: Database) ->
 
 
 @pytest.mark.parametrize("damaged", [b"\x01", b"\x01\xff\xff\xff", b"\x02{}", pack_json(FACTS)[:-40]])
-def test_what_is_damaged_is_found(database: Database, damaged: bytes) -> None:
+def test_damaged_metadata_is_reported(database: Database, damaged: bytes) -> None:
     assert not PackedJsonObject(damaged).is_object
     with database.write() as session:
         row = creation.create(session, NewGeneration("piano", "sketch", 4.0, 32000, 2))

@@ -1,4 +1,4 @@
-"""Creating: once for each request id, the prompt counted with it, and every field in its range."""
+"""Creation: idempotent per request id, with its prompt counted and every field validated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ New = Callable[..., NewGeneration]
 REQUEST_ID = "11111111-2222-4333-8444-55555555aaaa"
 
 
-def test_a_new_generation_is_pending_and_its_prompt_counted(database: Database, new: New) -> None:
+def test_create_is_pending_and_counts_prompt(database: Database, new: New) -> None:
     with database.write() as session:
         row = creation.create(
             session, new(seed=2**63 - 1, metadata={"a": [1, 2.5, None, {"b": "\0ü"}]}), max_attempts=5
@@ -43,7 +43,7 @@ def test_a_new_generation_is_pending_and_its_prompt_counted(database: Database, 
         assert counted.first_used_at < counted.last_used_at
 
 
-def test_a_prompt_as_long_as_may_be_is_kept(database: Database, new: New) -> None:
+def test_longest_prompt_is_stored(database: Database, new: New) -> None:
     long = "".join(chr(0x4E00 + (n * 7919) % 20000) for n in range(9999)) + "\n"  # 30 kB that compress badly
     with database.write() as session:
         row = creation.create(session, new(prompt=long))
@@ -53,7 +53,7 @@ def test_a_prompt_as_long_as_may_be_is_kept(database: Database, new: New) -> Non
         assert session.scalar(select(func.count()).select_from(Prompt)) == 2
 
 
-def test_the_same_request_gives_the_first_answer_and_counts_once(database: Database, new: New) -> None:
+def test_repeated_request_returns_first_generation(database: Database, new: New) -> None:
     with database.write() as session:
         first = creation.create(session, new(request_id=REQUEST_ID, metadata={"a": 1, "b": 2}))
     with database.write() as session:
@@ -82,7 +82,7 @@ def test_the_same_request_gives_the_first_answer_and_counts_once(database: Datab
         {"metadata": {"a": 1}},
     ],
 )
-def test_the_same_request_id_with_another_body_is_refused(database: Database, new: New, change: dict[str, Any]) -> None:
+def test_reused_request_id_with_other_body_is_rejected(database: Database, new: New, change: dict[str, Any]) -> None:
     with database.write() as session:
         creation.create(session, new(request_id=REQUEST_ID))
     with pytest.raises(InvalidArgument) as raised, database.write() as session:
@@ -93,7 +93,7 @@ def test_the_same_request_id_with_another_body_is_refused(database: Database, ne
         assert session.scalar(select(func.count()).select_from(Prompt)) == 1
 
 
-def test_one_request_id_50_times_at_once_makes_one_row(database: Database, new: New) -> None:
+def test_concurrent_creates_with_one_request_id_make_one_row(database: Database, new: New) -> None:
     start = threading.Barrier(10)
 
     def work(times: int) -> set[str]:
@@ -113,7 +113,7 @@ def test_one_request_id_50_times_at_once_makes_one_row(database: Database, new: 
         assert counted.used_count == 1
 
 
-def test_a_prompt_used_by_many_at_once_is_counted_each_time(database: Database, new: New) -> None:
+def test_concurrent_prompt_uses_are_all_counted(database: Database, new: New) -> None:
     def work(times: int) -> None:
         for _ in range(times):
             with database.write() as session:
@@ -127,7 +127,7 @@ def test_a_prompt_used_by_many_at_once_is_counted_each_time(database: Database, 
         assert counted.used_count == 20
 
 
-def test_a_transaction_that_is_rolled_back_counts_nothing(database: Database, new: New) -> None:
+def test_rolled_back_create_counts_nothing(database: Database, new: New) -> None:
     class Broken(Exception):
         pass
 
@@ -184,7 +184,7 @@ def test_a_transaction_that_is_rolled_back_counts_nothing(database: Database, ne
         ("request_id", {"request_id": "again"}),
     ],
 )
-def test_bad_input_names_its_field(database: Database, new: New, field: str, change: dict[str, Any]) -> None:
+def test_create_with_invalid_field_names_it(database: Database, new: New, field: str, change: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument) as raised, database.write() as session:
         creation.create(session, new(**change))
     assert raised.value.field == field
@@ -208,11 +208,11 @@ def test_bad_input_names_its_field(database: Database, new: New, field: str, cha
         {"continuation": Continuation(REQUEST_ID, 25.0)},
     ],
 )
-def test_the_edges_are_taken(new: New, change: dict[str, Any]) -> None:
+def test_boundary_values_are_accepted(new: New, change: dict[str, Any]) -> None:
     new(**change).check()
 
 
-def test_what_is_gone_on_from_is_kept_as_it_is_meant(database: Database, new: New) -> None:
+def test_continuation_is_stored_with_defaults(database: Database, new: New) -> None:
     named, meant = Continuation(REQUEST_ID.upper()), Continuation(REQUEST_ID, 10.0)
     with database.write() as session:
         made = creation.create(session, new(request_id=REQUEST_ID, seed=1, continuation=named))

@@ -1,4 +1,4 @@
-"""Several generations in one call: all of them or none."""
+"""Batches, which create all of their generations or none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def count(database: Database) -> int:
         return session.scalar(select(func.count()).select_from(Generation)) or 0
 
 
-def test_all_are_created_in_their_order_and_their_prompts_counted(database: Database, new: New) -> None:
+def test_batch_keeps_order_and_counts_prompts(database: Database, new: New) -> None:
     with database.write() as session:
         texts = [f"p{n % 3}" for n in range(MAX_BATCH_SIZE)]
         rows = creation.create_all(session, [new(prompt=text, max_attempts=7) for text in texts], max_attempts=5)
@@ -48,7 +48,7 @@ def test_all_are_created_in_their_order_and_their_prompts_counted(database: Data
         (2, {"request_id": REQUEST_ID}, "requests[2].request_id"),
     ],
 )
-def test_where_one_is_refused_none_is_created(
+def test_batch_with_invalid_request_creates_nothing(
     database: Database, new: New, at: int, change: dict[str, object], field: str
 ) -> None:
     with database.write() as session:
@@ -63,14 +63,14 @@ def test_where_one_is_refused_none_is_created(
         assert prompts.find(session, "x") is None
 
 
-def test_too_many_and_none(database: Database, new: New) -> None:
+def test_batch_size_out_of_range_is_rejected(database: Database, new: New) -> None:
     for number in (0, MAX_BATCH_SIZE + 1):
         with pytest.raises(InvalidArgument) as raised, database.write() as session:
             creation.create_all(session, [new()] * number)
         assert raised.value.field == "requests"
 
 
-def test_a_repeat_gives_what_there_is_and_makes_what_is_missing(database: Database, new: New) -> None:
+def test_repeated_batch_creates_only_missing_requests(database: Database, new: New) -> None:
     ids = [f"{REQUEST_ID[:-1]}{n}" for n in range(3)]
     with database.write() as session:
         first = creation.create_all(session, [new(request_id=one) for one in ids[:2]])
@@ -85,7 +85,7 @@ def test_a_repeat_gives_what_there_is_and_makes_what_is_missing(database: Databa
         assert counted.used_count == 3
 
 
-def test_batches_with_prompts_in_common_do_not_block_one_another_for_good(database: Database, new: New) -> None:
+def test_concurrent_batches_with_shared_prompts_do_not_deadlock(database: Database, new: New) -> None:
     texts = [f"p{n}" for n in range(8)]
 
     def work(order: list[str]) -> None:
@@ -98,7 +98,7 @@ def test_batches_with_prompts_in_common_do_not_block_one_another_for_good(databa
     assert count(database) == 3 * 5 * len(texts)
 
 
-def test_batches_that_wait_for_each_other_are_not_stuck(database: Database, new: New) -> None:
+def test_deadlocked_batches_are_retryable(database: Database, new: New) -> None:
     if database.is_sqlite:
         pytest.skip("SQLite has one writer at a time")
     both_have_one = threading.Barrier(2)

@@ -45,7 +45,7 @@ def columns(database: Database, generation_id: str) -> dict[str, Any]:
         return {name: getattr(row, name) for name in inspect(Generation).columns.keys()}  # noqa: SIM118
 
 
-def test_a_claim_gives_the_oldest_of_its_models_with_a_fresh_token(database: Database, new: New) -> None:
+def test_claim_returns_oldest_with_new_token(database: Database, new: New) -> None:
     with database.write() as session:
         other = creation.create(session, new(model_name="other"))
         first = creation.create(session, new())
@@ -62,7 +62,7 @@ def test_a_claim_gives_the_oldest_of_its_models_with_a_fresh_token(database: Dat
         assert lifecycle.get(session, other.id).is_pending
 
 
-def test_renewing_notes_stage_and_progress_and_moves_the_end(database: Database, row_in: Row) -> None:
+def test_renew_records_stage_and_extends_lease(database: Database, row_in: Row) -> None:
     row = row_in(PROCESSING, stage="queued")
     with database.write() as session:
         ends = leases.renew(session, row.id, TOKEN, 600.0, GenerationStage.GENERATING, 0.25)
@@ -74,7 +74,7 @@ def test_renewing_notes_stage_and_progress_and_moves_the_end(database: Database,
     assert (after["stage"], after["progress"]) == ("generating", 0.5)
 
 
-def test_completing_merges_metadata_and_says_all(database: Database, row_in: Row) -> None:
+def test_complete_merges_metadata_and_is_idempotent(database: Database, row_in: Row) -> None:
     row = row_in(
         PROCESSING, metadata_={"bpm": 80, "mood": "calm"}, error_message="the attempt before", stage="exporting"
     )
@@ -90,7 +90,7 @@ def test_completing_merges_metadata_and_says_all(database: Database, row_in: Row
     assert again.to_dict() == done.to_dict()
 
 
-def test_a_retryable_failure_waits_twice_as_long_each_time_and_then_is_final(database: Database, row_in: Row) -> None:
+def test_retryable_failure_doubles_delay_until_attempts_run_out(database: Database, row_in: Row) -> None:
     row = row_in(PENDING, max_attempts=3)
     for attempt, wait_seconds in ((1, 1.0), (2, 2.0)):
         with database.write() as session:
@@ -127,7 +127,7 @@ def test_a_retryable_failure_waits_twice_as_long_each_time_and_then_is_final(dat
     assert (again.error_message, again.completed_at, again.started_at) == (None, None, None)
 
 
-def test_what_is_handed_back_is_claimed_at_once_and_has_lost_no_attempt(database: Database, row_in: Row) -> None:
+def test_hand_back_is_claimable_immediately_and_keeps_attempts(database: Database, row_in: Row) -> None:
     row = row_in(PENDING, max_attempts=1)
     for attempt in (1, 2, 3):
         with database.write() as session:
@@ -145,7 +145,7 @@ def test_what_is_handed_back_is_claimed_at_once_and_has_lost_no_attempt(database
         assert leases.fail(session, row.id, claimed.lease_token, "it broke", retryable=True).is_failed
 
 
-def test_no_wait_for_another_attempt_is_longer_than_about_a_minute(database: Database, row_in: Row) -> None:
+def test_retry_delay_is_at_most_64_seconds(database: Database, row_in: Row) -> None:
     row = row_in(PROCESSING, attempt=90, max_attempts=100)
     with database.write() as session:
         failed = leases.fail(session, row.id, TOKEN, "it broke", retryable=True)
@@ -155,7 +155,7 @@ def test_no_wait_for_another_attempt_is_longer_than_about_a_minute(database: Dat
     assert 60 < due_seconds <= 64
 
 
-def test_expired_leases_go_back_or_fail_at_the_next_claim(database: Database, row_in: Row) -> None:
+def test_claim_requeues_or_fails_expired_leases(database: Database, row_in: Row) -> None:
     last = row_in(PROCESSING, lease_expires_at=now_plus(-0.001), attempt=3)
     first = row_in(PROCESSING, lease_expires_at=now_plus(-0.001), attempt=1)
     held = row_in(PROCESSING)
@@ -174,14 +174,14 @@ def test_expired_leases_go_back_or_fail_at_the_next_claim(database: Database, ro
         complete(session, first)
 
 
-def test_a_worker_learns_of_a_cancel_even_after_its_lease_would_have_ended(database: Database, row_in: Row) -> None:
+def test_renew_after_cancel_and_lease_expiry_returns_none(database: Database, row_in: Row) -> None:
     row = row_in(PROCESSING, lease_expires_at=now_plus(-0.001))
     with database.write() as session:
         lifecycle.cancel(session, row.id)
         assert renew(session, row) is None
 
 
-def test_of_many_claimers_exactly_one_wins(url: str, database: Database, row_in: Row) -> None:
+def test_concurrent_claims_have_one_winner(url: str, database: Database, row_in: Row) -> None:
     row = row_in(PENDING)
     start = threading.Barrier(8)
 
@@ -229,7 +229,7 @@ def test_of_many_claimers_exactly_one_wins(url: str, database: Database, row_in:
         ("metadata", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a", 1, 1, "", {"x": {1, 2}}))),
     ],
 )
-def test_what_a_worker_may_not_say(database: Database, field: str, call: Any) -> None:
+def test_invalid_worker_argument_names_its_field(database: Database, field: str, call: Any) -> None:
     with pytest.raises(InvalidArgument) as raised, database.write() as session:
         call(session)
     assert raised.value.field == field

@@ -1,4 +1,4 @@
-"""Every state with every method, and what a lease is good for."""
+"""Every method in every state, and the validation of ids and tokens."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def remove(session: Session, row: Generation) -> Any:
 
 WORKERS = [renew, complete, fail, fail_retryable, hand_back]
 
-# What each method makes of each state. "stale": ABORTED; "illegal": FAILED_PRECONDITION; "none": nothing happens.
+# The result of each method in each state. "stale": ABORTED; "illegal": FAILED_PRECONDITION; "none": no change.
 EXPECTED: dict[Any, dict[GenerationStatus, Any]] = {
     claim: {PENDING: PROCESSING, PROCESSING: "none", COMPLETED: "none", FAILED: "none", CANCELLED: "none"},
     renew: {PENDING: "stale", PROCESSING: PROCESSING, COMPLETED: "illegal", FAILED: "illegal", CANCELLED: "none"},
@@ -110,7 +110,9 @@ def columns(database: Database, generation_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("status", GenerationStatus)
 @pytest.mark.parametrize("method", EXPECTED)
-def test_every_method_on_every_state(database: Database, row_in: Row, method: Any, status: GenerationStatus) -> None:
+def test_method_follows_transition_table(
+    database: Database, row_in: Row, method: Any, status: GenerationStatus
+) -> None:
     row = row_in(status)
     before = columns(database, row.id)
     expected = EXPECTED[method][status]
@@ -137,7 +139,7 @@ def test_every_method_on_every_state(database: Database, row_in: Row, method: An
 
 @pytest.mark.parametrize("status", GenerationStatus)
 @pytest.mark.parametrize("method", WORKERS)
-def test_a_token_that_is_not_the_rows_is_stale_in_every_state(
+def test_wrong_token_is_stale_in_every_state(
     database: Database, row_in: Row, method: Any, status: GenerationStatus
 ) -> None:
     row = row_in(status)
@@ -149,7 +151,7 @@ def test_a_token_that_is_not_the_rows_is_stale_in_every_state(
 
 
 @pytest.mark.parametrize("method", WORKERS)
-def test_a_lease_that_has_ended_is_stale_before_anybody_swept(database: Database, row_in: Row, method: Any) -> None:
+def test_expired_lease_is_stale_before_sweep(database: Database, row_in: Row, method: Any) -> None:
     row = row_in(PROCESSING, lease_expires_at=now_plus(-0.5))
     before = columns(database, row.id)
     with pytest.raises(Aborted), database.write() as session:
@@ -158,7 +160,7 @@ def test_a_lease_that_has_ended_is_stale_before_anybody_swept(database: Database
 
 
 @pytest.mark.parametrize("method", [*WORKERS, cancel, retry, remove])
-def test_unknown_ids_and_ids_that_are_none(database: Database, method: Any) -> None:
+def test_unknown_and_malformed_ids_are_rejected(database: Database, method: Any) -> None:
     with pytest.raises(NotFound), database.write() as session:
         method(session, Generation(id=UNKNOWN))
     for bad in ("", "x", UNKNOWN + "0", "../../etc/passwd", "{" + UNKNOWN + "}", "0" * 32):
@@ -167,7 +169,7 @@ def test_unknown_ids_and_ids_that_are_none(database: Database, method: Any) -> N
         assert raised.value.field == "id"
 
 
-def test_an_id_in_upper_case_is_the_same_id(database: Database, row_in: Row) -> None:
+def test_upper_case_id_is_accepted(database: Database, row_in: Row) -> None:
     row = row_in(PROCESSING)
     with database.write() as session:
         assert leases.renew(session, row.id.upper(), TOKEN, 30.0, None, 0.0) is not None

@@ -1,4 +1,4 @@
-"""What is known of the music, patched in any state."""
+"""Metadata patches in every state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = Callable[..., Generation]
 
 
 @pytest.mark.parametrize("status", GenerationStatus)
-def test_a_patch_in_every_state_changes_the_metadata_alone(
+def test_update_metadata_changes_only_metadata_in_every_state(
     database: Database, row_in: Row, status: GenerationStatus
 ) -> None:
     row = row_in(status, metadata_={"bpm": 80, "key": "C", "deep": {"a": 1, "b": 2}})
@@ -30,7 +30,7 @@ def test_a_patch_in_every_state_changes_the_metadata_alone(
         assert lifecycle.get(session, row.id).to_dict() == {**before, "metadata": {"bpm": 81, "deep": {"a": 1}}}
 
 
-def test_what_is_refused(database: Database, row_in: Row) -> None:
+def test_update_metadata_rejects_invalid_patch(database: Database, row_in: Row) -> None:
     row = row_in(GenerationStatus.COMPLETED)
     with database.write() as session:
         with pytest.raises(NotFound):
@@ -52,7 +52,7 @@ def test_what_is_refused(database: Database, row_in: Row) -> None:
         assert len(lifecycle.update_metadata(session, row.id, {"piece 0": None}).metadata_) == 5
 
 
-def test_patches_at_once_are_all_there(database: Database, row_in: Row) -> None:
+def test_concurrent_patches_are_all_applied(database: Database, row_in: Row) -> None:
     row = row_in(GenerationStatus.PENDING)
 
     def work(worker: int) -> None:

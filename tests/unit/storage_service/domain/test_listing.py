@@ -1,4 +1,4 @@
-"""Pages, filters, and figures over all."""
+"""Pages and filters of lists."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ New = Callable[..., NewGeneration]
 Row = Callable[..., Generation]
 
 
-def test_pages_give_every_row_once_newest_first(database: Database, new: New) -> None:
+def test_pages_return_every_row_once_newest_first(database: Database, new: New) -> None:
     with database.write() as session:
         ids = [creation.create(session, new()).id for _ in range(7)]
     found: list[str] = []
@@ -43,7 +43,7 @@ def test_pages_give_every_row_once_newest_first(database: Database, new: New) ->
     assert pages == 3
 
 
-def test_rows_of_the_same_moment_are_given_once_each(database: Database, row_in: Row) -> None:
+def test_rows_with_equal_timestamps_are_returned_once(database: Database, row_in: Row) -> None:
     first = row_in(GenerationStatus.PENDING)
     ids = {first.id} | {row_in(GenerationStatus.COMPLETED, created_at=first.created_at).id for _ in range(4)}
     found: list[str] = []
@@ -56,7 +56,7 @@ def test_rows_of_the_same_moment_are_given_once_each(database: Database, row_in:
     assert set(found) == ids
 
 
-def test_filters_all_hold(database: Database, new: New) -> None:
+def test_filters_are_combined(database: Database, new: New) -> None:
     with database.write() as session:
         piano = creation.create(session, new(prompt="A calm PIANO, 100% soft"))
         drums = creation.create(session, new(prompt="drums_and bass", model_name="other"))
@@ -79,7 +79,7 @@ def test_filters_all_hold(database: Database, new: New) -> None:
     assert len(ids(created_after=drums.created_at + timedelta(microseconds=1))) == 1
 
 
-def test_sqlite_finds_text_whatever_its_case_beyond_ascii(
+def test_sqlite_text_filter_ignores_case_beyond_ascii(
     tmp_path: Path, new: New, open_database: Callable[..., Database]
 ) -> None:
     from storage_service.db import schema
@@ -94,7 +94,7 @@ def test_sqlite_finds_text_whatever_its_case_beyond_ascii(
 
 
 @pytest.mark.parametrize("token", ["x", "%%%", "e30=", "bnVsbA==", base64.urlsafe_b64encode(b'["a", 1, 2]').decode()])
-def test_a_token_that_is_none_is_refused(database: Database, token: str) -> None:
+def test_invalid_page_token_is_rejected(database: Database, token: str) -> None:
     for ask in (
         lambda s: list_generations(s, GenerationFilter(), Page(1, token)),
         lambda s: list_prompts(s, PromptOrder.MOST_USED, "", Page(1, token)),
@@ -105,7 +105,7 @@ def test_a_token_that_is_none_is_refused(database: Database, token: str) -> None
         assert raised.value.field == "page_token"
 
 
-def test_a_token_serves_its_own_filters_alone(database: Database, new: New) -> None:
+def test_page_token_with_other_filters_is_rejected(database: Database, new: New) -> None:
     with database.write() as session:
         for n in range(3):
             creation.create(session, new(prompt=f"piano {n}"))
@@ -127,7 +127,7 @@ def test_a_token_serves_its_own_filters_alone(database: Database, new: New) -> N
 
 
 @pytest.mark.parametrize("position", [[2**70, 1], [-1, 1], ["1", 1], [1, 1, 1], [1]])
-def test_a_token_with_a_forged_count_is_refused(database: Database, new: New, position: list[object]) -> None:
+def test_page_token_with_forged_count_is_rejected(database: Database, new: New, position: list[object]) -> None:
     with database.write() as session:
         for n in range(2):
             creation.create(session, new(prompt=f"piano {n}"))
@@ -140,7 +140,7 @@ def test_a_token_with_a_forged_count_is_refused(database: Database, new: New, po
 
 
 @pytest.mark.parametrize("position", [["2026-01-01T00:00:00", "x"], ["2026-01-01T00:00:00+00:00", "\0"], [1, 2]])
-def test_a_token_with_a_forged_moment_or_id_is_refused(database: Database, new: New, position: list[object]) -> None:
+def test_page_token_with_forged_row_is_rejected(database: Database, new: New, position: list[object]) -> None:
     with database.write() as session:
         for _ in range(2):
             creation.create(session, new())
@@ -152,7 +152,7 @@ def test_a_token_with_a_forged_moment_or_id_is_refused(database: Database, new: 
         assert raised.value.field == "page_token"
 
 
-def test_page_sizes(database: Database) -> None:
+def test_page_size_default_limit_and_negative(database: Database) -> None:
     assert Page(0).limit == DEFAULT_PAGE_SIZE
     assert Page(10**6).limit == MAX_PAGE_SIZE
     with pytest.raises(InvalidArgument) as raised, database.read() as session:
@@ -160,7 +160,7 @@ def test_page_sizes(database: Database) -> None:
     assert raised.value.field == "page_size"
 
 
-def test_filters_that_are_out_of_range(database: Database) -> None:
+def test_invalid_filters_name_their_field(database: Database) -> None:
     with database.read() as session:
         for field, chosen in (
             ("prompt_contains", GenerationFilter(prompt_contains="\0")),
@@ -178,7 +178,7 @@ def test_filters_that_are_out_of_range(database: Database) -> None:
     ("order", "expected"),
     [(PromptOrder.MOST_USED, ["b", "c", "a"]), (PromptOrder.MOST_RECENT, ["c", "b", "a"])],
 )
-def test_prompts_by_use_and_by_time(database: Database, order: PromptOrder, expected: list[str]) -> None:
+def test_prompts_are_ordered_by_use_or_time(database: Database, order: PromptOrder, expected: list[str]) -> None:
     with database.write() as session:
         for text in ("a", "b", "b", "c"):
             prompts.count_use(session, text)

@@ -33,5 +33,5 @@ Row = Callable[..., Generation]
         ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
     ],
 )
-def test_the_examples_of_the_standard(original: Any, patch: Any, result: Any) -> None:
+def test_merge_patch_matches_rfc_7386_examples(original: Any, patch: Any, result: Any) -> None:
     assert merge_patch(original, patch) == result

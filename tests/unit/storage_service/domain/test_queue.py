@@ -1,4 +1,4 @@
-"""Whose turn it is: priorities, ranks and several models."""
+"""The order of claims: priorities, ranks and several models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = Callable[..., Generation]
 
 
 def claims(database: Database, *models: str) -> list[str]:
-    """The prompts of all that can be claimed, in the order of the claims."""
+    """Claims everything and returns the prompts in the order of the claims."""
     claimed = []
     while True:
         with database.write() as session:
@@ -30,7 +30,7 @@ def claims(database: Database, *models: str) -> list[str]:
         claimed.append(row.prompt)
 
 
-def test_higher_priorities_first_and_of_one_priority_first_come(database: Database, new: New) -> None:
+def test_claims_follow_priority_then_age(database: Database, new: New) -> None:
     with database.write() as session:
         for priority in (0, 10, -10, 3, 10, 0):
             count = creation.create(session, new(prompt=f"{priority}", priority=priority))
@@ -38,7 +38,7 @@ def test_higher_priorities_first_and_of_one_priority_first_come(database: Databa
     assert claims(database) == ["10", "10", "3", "0", "0", "-10"]
 
 
-def test_an_old_one_is_not_overtaken_for_ever(database: Database, new: New) -> None:
+def test_old_generation_is_not_starved_by_priority(database: Database, new: New) -> None:
     step = queue.SECONDS_PER_PRIORITY_LEVEL
     with database.write() as session:
         for prompt, age_seconds, priority in (("young", 0.0, 1), ("old", step + 1.0, 0), ("middle", step - 1.0, 0)):
@@ -48,7 +48,7 @@ def test_an_old_one_is_not_overtaken_for_ever(database: Database, new: New) -> N
     assert claims(database) == ["old", "young", "middle"]
 
 
-def test_of_several_models_the_smallest_rank_goes_first(database: Database, new: New) -> None:
+def test_claim_of_several_models_takes_smallest_rank(database: Database, new: New) -> None:
     with database.write() as session:
         for prompt, model, priority in (("1", "a", 0), ("2", "b", 0), ("3", "a", 1), ("4", "c", 9), ("5", "b", 0)):
             creation.create(session, new(prompt=prompt, model_name=model, priority=priority))
@@ -59,7 +59,7 @@ def test_of_several_models_the_smallest_rank_goes_first(database: Database, new:
     assert claims(database, "c") == ["4"]
 
 
-def test_one_that_waits_for_another_attempt_is_passed_over(database: Database, new: New) -> None:
+def test_claim_skips_generation_in_retry_delay(database: Database, new: New) -> None:
     with database.write() as session:
         first = creation.create(session, new(prompt="1"))
         creation.create(session, new(prompt="2"))
@@ -69,13 +69,13 @@ def test_one_that_waits_for_another_attempt_is_passed_over(database: Database, n
 
 
 @pytest.mark.parametrize("priority", [-11, 11])
-def test_a_priority_out_of_range(database: Database, new: New, priority: int) -> None:
+def test_priority_out_of_range_is_rejected(database: Database, new: New, priority: int) -> None:
     with pytest.raises(InvalidArgument) as raised, database.write() as session:
         creation.create(session, new(priority=priority))
     assert raised.value.field == "priority"
 
 
-def test_a_locked_head_is_left_to_who_has_it(url: str, new: New, open_database: Callable[..., Database]) -> None:
+def test_claim_skips_locked_row(url: str, new: New, open_database: Callable[..., Database]) -> None:
     if url.startswith("sqlite"):
         pytest.skip("SQLite has one writer")
     database = open_database(url)
@@ -87,7 +87,7 @@ def test_a_locked_head_is_left_to_who_has_it(url: str, new: New, open_database: 
         assert claims(database) == ["2"]
 
 
-def test_a_row_made_by_hand_has_its_turn(database: Database, new: New) -> None:
+def test_manually_added_row_is_claimed_in_order(database: Database, new: New) -> None:
     with database.write() as session:
         creation.create(session, new(prompt="1"))
         session.add(Generation(prompt="2", model_name="sketch", duration_seconds=1.0, sample_rate=32000, channels=1))
@@ -97,6 +97,6 @@ def test_a_row_made_by_hand_has_its_turn(database: Database, new: New) -> None:
 
 
 @pytest.mark.parametrize("status", GenerationStatus)
-def test_a_state_is_written_out_for_partial_indexes(database: Database, status: GenerationStatus) -> None:
+def test_has_status_renders_literal_for_partial_indexes(database: Database, status: GenerationStatus) -> None:
     condition = queue.has_status(status).compile(database.engine, compile_kwargs={"render_postcompile": True})
     assert str(condition) == f"generations.status = '{status}'"

@@ -1,4 +1,4 @@
-"""Figures over all, and the counts they are read from: kept by the database whoever changes it."""
+"""Statistics over all generations, by model and by day."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = Callable[..., Generation]
 PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED = GenerationStatus
 
 
-def test_figures_of_all_and_of_each_model(database: Database, row_in: Row) -> None:
+def test_statistics_total_all_models_and_each(database: Database, row_in: Row) -> None:
     with database.read() as session:
         empty = compute_statistics(session)
     assert (empty.overall.total_generations, empty.total_prompts, empty.oldest_pending_seconds) == (0, 0, 0.0)
@@ -53,7 +53,7 @@ def test_figures_of_all_and_of_each_model(database: Database, row_in: Row) -> No
     assert 0 < figures.oldest_pending_seconds < 60
 
 
-def test_figures_of_the_last_days(database: Database, row_in: Row) -> None:
+def test_statistics_of_last_days(database: Database, row_in: Row) -> None:
     day = 86400.0
     row_in(COMPLETED, completed_at=now(), file_size_bytes=5)
     row_in(COMPLETED, completed_at=now_plus(-2 * day), duration_seconds=1.5)
@@ -76,7 +76,7 @@ def test_figures_of_the_last_days(database: Database, row_in: Row) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_percentiles_are_within_five_percent_of_the_true_ones(database: Database, new: New, seed: int) -> None:
+def test_percentiles_are_within_five_percent(database: Database, new: New, seed: int) -> None:
     drawn = random.Random(seed)
     times = [drawn.lognormvariate(2.0, 1.5) for _ in range(200)]
     with database.write() as session:

@@ -21,7 +21,7 @@ Stub: TypeAlias = "StorageServiceStub[grpc.aio.Channel]"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
-async def test_a_server_refuses_a_schema_that_is_newer(
+async def test_start_with_newer_schema_is_rejected(
     settings: StorageSettings, open_database: Callable[..., Database]
 ) -> None:
     assert settings.database_url is not None
@@ -39,7 +39,7 @@ async def test_a_server_refuses_a_schema_that_is_newer(
             connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{schema.REVISIONS[-1]}'")
 
 
-async def test_health_fails_when_the_sweep_has_ended(settings: StorageSettings) -> None:
+async def test_check_fails_after_sweeper_stopped(settings: StorageSettings) -> None:
     server = StorageServer(settings)
     try:
         await server.start()
