@@ -22,7 +22,7 @@ from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import GenerationService, build
 from service_runtime.rpc.server import serve_services
 from tests.support.processes import free_ports
-from tests.unit.generation.tone_model import Gate, ToneModel
+from tests.support.tone_model import Gate, ToneModel
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from generation_service.models.catalog import KnownModel
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGenState
 from tests.support.golden_codes import HOP
+from tests.support.tone_model import Gate
 from tests.unit.generation.musicgen.short_windows import run
-from tests.unit.generation.tone_model import Gate
 
 RUNNING = 8
 CANCELLED = 3

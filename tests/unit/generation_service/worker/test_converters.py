@@ -5,7 +5,7 @@ from __future__ import annotations
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.storage.v1.storage_pb2 import Generation
 from generation_service.worker.converters import export_header
-from tests.unit.generation.tone_model import ask
+from tests.support.tone_model import ask
 
 
 async def test_the_tempo_hint_is_the_known_tempo_and_else_the_prompts(start_engine, model):

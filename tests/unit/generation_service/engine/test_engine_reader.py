@@ -9,8 +9,8 @@ import pytest
 from dgx_music.errors import (
     Aborted,
 )
-from tests.unit.generation.engine_calls import idle, read, submit
-from tests.unit.generation.tone_model import BLOCK_FRAMES, ask
+from tests.support.engine_calls import idle, read, submit
+from tests.support.tone_model import BLOCK_FRAMES, ask
 
 
 async def test_a_slow_reader_pauses_its_own_sequence_alone(start_engine, model):

@@ -176,7 +176,7 @@ def test_without_torch_the_command_that_installs_it_is_told(settings):
         "try: installed_models().get('own').describe()\n"
         "except FailedPrecondition as error: print(error.reason, error.message)"
     )
-    environment = {"DGX_MUSIC_DATA_DIR": str(settings.data_dir), "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {"DGX_MUSIC_DATA_DIR": str(settings.data_dir), "PYTHONPATH": str(Path(__file__).parents[4])}
     told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
     assert told.stdout.startswith("TORCH_MISSING MusicGen needs torch")
     assert told.stdout.endswith("pip install 'dgx-music[musicgen]'\n")

@@ -1,6 +1,6 @@
 """A generation server whose model's third step never ends, or loses the device: run by tests of what comes after.
 
-python -m tests.unit.generation.held_server hold|lose
+python -m tests.support.held_server hold|lose
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from generation_service.config import GenerationSettings
 from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import build
 from service_runtime.rpc.server import serve_until_signalled
-from tests.unit.generation.tone_model import ToneModel, fail_with
+from tests.support.tone_model import ToneModel, fail_with
 
 
 def main() -> None:

@@ -5,145 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
 import soundfile
 
-from dgx_music.channel import connect
 from dgx_music.errors import ResourceExhausted
-from dgx_music.export.v1 import export_pb2, export_pb2_grpc
+from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2 as pb
-from dgx_music.storage.v1 import storage_pb2_grpc
-from export_service.config import ExportSettings
-from export_service.rpc.server import build as build_export
-from generation_service.config import GenerationSettings
 from generation_service.models.base import TooLarge
-from generation_service.models.catalog import KnownModel, ModelCatalog
 from generation_service.models.sketch import Sketch
-from generation_service.rpc.server import GenerationService
-from generation_service.rpc.server import build as build_generation
 from generation_service.worker.lease import Lease, Loss
-from service_runtime.rpc.server import serve_services
-from storage_service.config import StorageSettings
 from storage_service.db.sqlite import sqlite3
-from storage_service.rpc.server import build as build_storage
-from tests.support.processes import process
-from tests.unit.generation.tone_model import Gate, ToneModel, fail_with
-
-ROOT = Path(__file__).parents[2]
-
-
-class House:
-    """Storage, export and generation, each with a server of its own that can come and go."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.model = ToneModel()
-        self.addresses = {name: f"unix:{folder}/{name}.sock" for name in ("storage", "export", "generation")}
-        self.generation: GenerationService | None = None
-        self._running: dict[str, AsyncExitStack] = {}
-        self._channels = {name: connect(self.addresses[name]) for name in ("storage", "export")}
-        self.storage = storage_pb2_grpc.StorageServiceStub(self._channels["storage"])
-        self.export = export_pb2_grpc.ExportServiceStub(self._channels["export"])
-
-    def models(self) -> list[KnownModel]:
-        return [self.model.entry, KnownModel(Sketch().info, Sketch)]
-
-    def common(self) -> dict[str, object]:
-        return {
-            "data_dir": self.folder,
-            "storage_address": self.addresses["storage"],
-            "export_address": self.addresses["export"],
-            "generation_address": self.addresses["generation"],
-            "grace_seconds": 0.1,
-        }
-
-    async def open(self, *names: str, **given: object) -> None:
-        """Starts services; `given` are generation's settings."""
-        for name in names:
-            settings: StorageSettings | ExportSettings | GenerationSettings
-            if name == "storage":
-                settings = StorageSettings(lease_sweep_seconds=0.2, **self.common())
-                service = build_storage(settings)
-            elif name == "export":
-                settings = ExportSettings(**self.common())
-                service = build_export(settings)
-            else:
-                settings = GenerationSettings(**{**self.common(), "renew_interval_seconds": 0.05, **given})
-                service = self.generation = build_generation(settings, catalog=ModelCatalog(self.models))
-            stack = AsyncExitStack()
-            await stack.enter_async_context(serve_services([service], [self.addresses[name]], settings))
-            self._running[name] = stack
-
-    async def close(self, name: str) -> None:
-        await self._running.pop(name).aclose()
-
-    async def close_all(self) -> None:
-        for name in ("generation", "export", "storage"):
-            if name in self._running:
-                await self.close(name)
-        for channel in self._channels.values():
-            await channel.close()
-
-    async def create(self, prompt: str = "a", seconds: float = 0.5, **fields: object) -> str:
-        asked = {"model_name": "tone", "sample_rate_hz": 8000, "channels": 2, "seed": 440, **fields}
-        request = pb.CreateGenerationRequest(prompt=prompt, duration_seconds=seconds, **asked)
-        return (await self.storage.CreateGeneration(request, timeout=60, wait_for_ready=True)).generation.id
-
-    async def sketch(self, seconds: float = 2.0, seed: int = 7) -> str:
-        return await self.create("house at 124 BPM", seconds, model_name="sketch", sample_rate_hz=32000, seed=seed)
-
-    async def until(self, generation_id: str, holds: Callable[[pb.Generation], bool]) -> pb.Generation:
-        """The first state of the generation that `holds`, as storage tells it."""
-        watch = self.storage.WatchGeneration(
-            pb.WatchGenerationRequest(id=generation_id), timeout=60, wait_for_ready=True
-        )
-        async for change in watch:
-            if holds(change.generation):
-                watch.cancel()
-                return change.generation
-        raise AssertionError(f"never came: {change.generation}")
-
-    async def end(self, generation_id: str) -> pb.Generation:
-        """The generation in its final state."""
-        finals = (pb.GENERATION_STATE_COMPLETED, pb.GENERATION_STATE_FAILED, pb.GENERATION_STATE_CANCELLED)
-        return await self.until(generation_id, lambda generation: generation.state in finals)
-
-    async def get(self, generation_id: str) -> pb.Generation:
-        return (await self.storage.GetGeneration(pb.GetGenerationRequest(id=generation_id), timeout=60)).generation
-
-    async def jobs_ended(self) -> None:
-        """Returns when the worker has no job left of those it has now."""
-        await asyncio.wait(set(self.generation._worker._jobs))
-
-    def files(self) -> list[Path]:
-        return list((self.folder / "outputs").rglob("*.wav"))
-
-
-def is_pending_after(attempt: int) -> Callable[[pb.Generation], bool]:
-    return lambda generation: (generation.state, generation.attempt) == (pb.GENERATION_STATE_PENDING, attempt)
-
-
-@pytest.fixture
-async def house(tmp_path) -> AsyncIterator[House]:
-    house = House(tmp_path)
-    try:
-        yield house
-    finally:
-        await house.close_all()
-
-
-@pytest.fixture
-async def full_house(house) -> House:
-    await house.open("storage", "export", "generation")
-    return house
+from tests.support.service_stack import is_pending_after, server_process
+from tests.support.tone_model import Gate, fail_with
 
 
 async def test_a_job_ends_as_a_measured_file_and_a_completed_row(full_house):
@@ -477,14 +355,6 @@ async def test_storage_that_is_away_does_not_keep_the_server_from_ending(full_ho
     await asyncio.wait_for(closing, 60)
 
 
-def server_process(
-    house: House, module: str, *arguments: str, **given: float
-) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
-    """A generation server beside the house's others."""
-    settings = {f"DGX_MUSIC_{name.upper()}": str(value) for name, value in {**house.common(), **given}.items()}
-    return process(sys.executable, "-m", module, *arguments, env={**os.environ, **settings}, cwd=ROOT)
-
-
 async def test_the_server_runs_as_a_process_of_its_own_and_ends_on_a_signal(house):
     await house.open("storage", "export")
     async with server_process(house, "generation_service.rpc.server") as server:
@@ -496,7 +366,7 @@ async def test_the_server_runs_as_a_process_of_its_own_and_ends_on_a_signal(hous
 async def test_another_worker_completes_what_a_killed_one_left(house):
     await house.open("storage", "export")
     lease = {"lease_seconds": 2, "renew_interval_seconds": 0.1}
-    async with server_process(house, "tests.unit.generation.held_server", "hold", **lease):
+    async with server_process(house, "tests.support.held_server", "hold", **lease):
         generation_id = await house.create(seconds=0.5)
         begun = await house.until(generation_id, lambda generation: generation.progress > 0)
         assert (begun.attempt, begun.progress) == (1, 0.4)
@@ -510,7 +380,7 @@ async def test_another_worker_completes_what_a_killed_one_left(house):
 
 async def test_a_server_whose_device_is_lost_ends_for_its_supervisor_to_start_anew(house):
     await house.open("storage", "export")
-    async with server_process(house, "tests.unit.generation.held_server", "lose") as server:
+    async with server_process(house, "tests.support.held_server", "lose") as server:
         generation_id = await house.create(seconds=0.5)
         waiting = await house.until(generation_id, is_pending_after(1))
         assert waiting.error_message.startswith("the engine stopped: RuntimeError: CUDA error: an illegal memory")

@@ -9,7 +9,7 @@ import pytest
 
 from generation_service.engine.engine import Engine
 from generation_service.models.catalog import ModelCatalog
-from tests.unit.generation.tone_model import ToneModel
+from tests.support.tone_model import ToneModel
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from dgx_music.errors import ResourceExhausted, ServiceError, Unavailable
 from generation_service.engine import engine as engine_module
 from service_runtime.supervision import UnrecoverableError
-from tests.unit.generation.engine_calls import idle, read, submit
-from tests.unit.generation.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with, tone
+from tests.support.engine_calls import idle, read, submit
+from tests.support.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with, tone
 
 
 async def test_a_failing_request_does_not_take_its_batch_along(start_engine, model):

@@ -14,8 +14,8 @@ from dgx_music.errors import (
 from generation_service.engine.engine import Engine
 from generation_service.engine.sequence import Stage
 from generation_service.models.catalog import ModelCatalog
-from tests.unit.generation.engine_calls import idle, read, submit
-from tests.unit.generation.tone_model import Gate, ToneModel, ask, tone
+from tests.support.engine_calls import idle, read, submit
+from tests.support.tone_model import Gate, ToneModel, ask, tone
 
 
 async def test_a_request_gives_exactly_its_samples(start_engine, model):

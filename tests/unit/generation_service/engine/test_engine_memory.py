@@ -13,8 +13,8 @@ from dgx_music.errors import (
 )
 from generation_service.engine.sequence import Stage
 from generation_service.models.base import GenerationParameters, TooLarge
-from tests.unit.generation.engine_calls import idle, read, submit
-from tests.unit.generation.tone_model import BLOCK_FRAMES, RATE_HZ, Gate, ToneModel, ToneState, ask, fail_with
+from tests.support.engine_calls import idle, read, submit
+from tests.support.tone_model import BLOCK_FRAMES, RATE_HZ, Gate, ToneModel, ToneState, ask, fail_with
 
 
 class Memory:

@@ -9,7 +9,7 @@ import pytest
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
 from generation_service.models.base import Model, ModelInfo
 from generation_service.models.catalog import KnownModel, ModelCatalog
-from tests.unit.generation.tone_model import ToneModel
+from tests.support.tone_model import ToneModel
 
 
 def catalog_of(*names: str, default_name: str | None = None) -> ModelCatalog:

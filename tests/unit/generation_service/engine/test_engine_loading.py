@@ -14,8 +14,8 @@ from dgx_music.errors import (
     Unavailable,
 )
 from generation_service.engine.sequence import Stage
-from tests.unit.generation.engine_calls import idle, read, submit
-from tests.unit.generation.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with
+from tests.support.engine_calls import idle, read, submit
+from tests.support.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with
 
 
 async def test_a_model_is_loaded_once_and_when_it_is_first_asked_for(start_engine, model):

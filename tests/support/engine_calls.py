@@ -7,7 +7,7 @@ import numpy as np
 from generation_service.engine.engine import Engine
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import FloatArray, GenerationParameters
-from tests.unit.generation.tone_model import ask
+from tests.support.tone_model import ask
 
 
 async def read(handle: GenerationHandle) -> FloatArray:

@@ -9,8 +9,8 @@ from dgx_music.errors import (
     Aborted,
 )
 from generation_service.engine.sequence import Stage
-from tests.unit.generation.engine_calls import idle, read, submit
-from tests.unit.generation.tone_model import Gate, ToneModel, ask, tone
+from tests.support.engine_calls import idle, read, submit
+from tests.support.tone_model import Gate, ToneModel, ask, tone
 
 
 async def test_cancel_frees_the_place_at_the_next_step_and_spares_the_others(start_engine, model):
