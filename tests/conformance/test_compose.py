@@ -21,7 +21,7 @@ from dgx_music.channel import connect
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.config import GenerationSettings
-from generation_service.models.discovery import installed_models
+from generation_service.models.discovery import find_installed_models
 from service_runtime.rpc.probe import probe
 from tests.support.processes import free_ports, until_serving
 
@@ -62,7 +62,7 @@ def test_generation_finds_models_in_its_volume(tmp_path: Path, monkeypatch: pyte
     for folder in ("huggingface/hub/models--facebook--musicgen-small/snapshots/commit", "models/own"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "state_dict.bin").touch()
-    assert set(installed_models(GenerationSettings()).names) == {"musicgen-small", "own", "sketch"}
+    assert set(find_installed_models(GenerationSettings()).names) == {"musicgen-small", "own", "sketch"}
 
 
 async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:

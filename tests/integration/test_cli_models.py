@@ -73,7 +73,7 @@ def test_what_was_pulled_makes_music_until_it_is_removed(shell: Shell, tmp_path:
         assert made.metadata["license"] == "CC-BY-NC-4.0"
 
         shell.run("models", "remove", "musicgen-small", "--yes", **settings)
-        assert "musicgen-small" in line_with('"model unloaded"', server)
+        assert "musicgen-small" in line_with('"model_unloaded"', server)
         assert "dgx-music models pull" in shell.error("generate", "x", "--model", "musicgen-small", status=1)
 
 

@@ -208,7 +208,7 @@ async def test_files_that_cannot_be_used_are_one_line_wherever_it_is_asked(
 async def test_a_model_that_is_not_installed_says_how(house: House) -> None:
     failure = await house.refusal(model_name="musicgen-small")
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_NOT_INSTALLED")
-    assert failure.message == "model 'musicgen-small' is not installed; dgx-music models pull musicgen-small"
+    assert failure.message == "model 'musicgen-small' is not installed; run `dgx-music models pull musicgen-small`"
 
 
 async def test_a_model_that_is_installed_while_the_server_runs_can_be_used(house: House) -> None:

@@ -1,4 +1,4 @@
-"""A generation server whose model's third step never ends, or loses the device: run by tests of what comes after.
+"""A generation server whose model hangs, or loses the device, at the third step.
 
 python -m tests.support.held_server hold|lose
 """

@@ -1,4 +1,4 @@
-"""A real, tiny model whose every step a test can hold or break."""
+"""`ToneModel`: a tiny model that generates a sine, each step of which a test can block (`Gate`) or fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from generation_service.models.base import FloatArray, GenerationParameters, ModelInfo
-from generation_service.models.catalog import KnownModel
+from generation_service.models.catalog import BuiltInModel
 
 RATE_HZ = 8000
 BLOCK_FRAMES = 800
@@ -18,7 +18,7 @@ WAIT_SECONDS = 30.0
 
 
 class Gate:
-    """Holds the device thread inside a step until the test opens it."""
+    """Blocks the device thread inside a model call until the test opens it."""
 
     def __init__(self) -> None:
         self._reached = threading.Event()
@@ -51,18 +51,19 @@ class ToneState:
 
 
 class ToneModel:
-    """A sine whose pitch is the seed in Hz. What happens at a step of a prompt's sequence is up to the test."""
+    """Generates a sine whose frequency is the seed in Hz. A test can hook into each step of each prompt."""
 
     def __init__(self, name: str = "tone") -> None:
         self.info = ModelInfo(name, "7", "A sine.", "CC0-1.0", RATE_HZ, 2, 3600.0, True, can_continue=True)
         self.at: dict[tuple[str, int], Callable[[], None]] = {}
-        """(prompt, step from 1; 0 is prefill) → what is called there."""
+        """(prompt, step) → the function called at that step; step 0 is prefill. ("load", n) is the n-th load."""
         self.shapes: dict[str, Callable[[FloatArray], FloatArray]] = {}
-        """prompt → what becomes of each of its blocks."""
+        """prompt → the function applied to each of its blocks."""
         self.batches: list[list[str]] = []
-        """The prompts of each step."""
+        """The prompts of each step's batch."""
         self.prefilled: list[str] = []
-        self.asked: list[GenerationParameters] = []
+        self.received: list[GenerationParameters] = []
+        """The parameters of each prefill."""
         self.released: list[str] = []
         self._has_released = threading.Condition()
         self.loads = 0
@@ -73,12 +74,12 @@ class ToneModel:
         return self
 
     @property
-    def entry(self) -> KnownModel:
-        return KnownModel(self.info, self.load)
+    def entry(self) -> BuiltInModel:
+        return BuiltInModel(self.info, self.load)
 
     def prefill(self, parameters: GenerationParameters) -> ToneState:
         self.prefilled.append(parameters.prompt)
-        self.asked.append(parameters)
+        self.received.append(parameters)
         self.at.get((parameters.prompt, 0), lambda: None)()
         return ToneState(parameters)
 
@@ -100,7 +101,7 @@ class ToneModel:
             self._has_released.notify_all()
 
     async def release_of(self, prompt: str) -> None:
-        """Returns when a state of that prompt has been released."""
+        """Waits until a state of this prompt has been released."""
 
         def wait() -> bool:
             with self._has_released:
@@ -110,11 +111,12 @@ class ToneModel:
 
 
 def tone(parameters: GenerationParameters, position: int = 0, frames: int | None = None) -> FloatArray:
-    """What the model makes of it: [frames, 2] from that position on."""
+    """Returns the samples that the model generates: float32 [frames, 2], from `position` on."""
     n = np.arange(position, position + (parameters.frames if frames is None else frames))
     wave = 0.5 * np.sin(2 * np.pi * parameters.seed * n / RATE_HZ)
     return np.stack([wave, -wave], axis=1).astype(np.float32)
 
 
-def ask(prompt: str, blocks: float = 4, seed: int = 440) -> GenerationParameters:
+def tone_parameters(prompt: str, blocks: float = 4, seed: int = 440) -> GenerationParameters:
+    """Returns parameters for `blocks` blocks of audio."""
     return GenerationParameters(prompt=prompt, frames=round(blocks * BLOCK_FRAMES), seed=seed)

@@ -11,7 +11,7 @@ import torch
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, PrecisionChoice
 from generation_service.models.base import ModelInfo
-from generation_service.models.device import choose
+from generation_service.models.device import resolve_device
 from generation_service.models.musicgen.checkpoints.audiocraft_file import (
     COMPRESSION_FILE,
     LM_FILE,
@@ -59,7 +59,7 @@ def find_musicgen(
     Raises FailedPrecondition for files that are missing, truncated or of another kind of model, and for a device that
     is not here or has no such precision.
     """
-    chosen, how = choose(device, precision)
+    chosen, how = resolve_device(device, precision)
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = lm_config(checkpoint)
     codec_digest = file_digest(folder / COMPRESSION_FILE)

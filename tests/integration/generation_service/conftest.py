@@ -1,4 +1,4 @@
-"""Storage, export and generation on a data directory of the test's own."""
+"""Fixtures for storage, export and generation services on a data directory of the test's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.service_stack import House
+from tests.support.service_stack import ServiceStack
 from tests.support.tone_model import ToneModel
 
 
@@ -16,15 +16,17 @@ def model() -> ToneModel:
 
 
 @pytest.fixture
-async def house(tmp_path) -> AsyncIterator[House]:
-    house = House(tmp_path)
+async def stack(tmp_path) -> AsyncIterator[ServiceStack]:
+    """No server is running yet."""
+    stack = ServiceStack(tmp_path)
     try:
-        yield house
+        yield stack
     finally:
-        await house.close_all()
+        await stack.stop_all()
 
 
 @pytest.fixture
-async def full_house(house) -> House:
-    await house.open("storage", "export", "generation")
-    return house
+async def services(stack) -> ServiceStack:
+    """All three servers are running."""
+    await stack.start("storage", "export", "generation")
+    return stack

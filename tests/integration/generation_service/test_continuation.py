@@ -21,7 +21,7 @@ from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.config import GatewaySettings
 from gateway.rpc.server import build as build_gateway
 from service_runtime.rpc.server import serve_services
-from tests.support.service_stack import House
+from tests.support.service_stack import ServiceStack
 from tests.support.tone_model import Gate
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
@@ -29,108 +29,110 @@ TONE_RATE = 8000
 
 
 @pytest.fixture
-async def generation(full_house) -> AsyncIterator[generation_pb2_grpc.GenerationServiceAsyncStub]:
-    async with connect(full_house.addresses["generation"]) as channel:
+async def generation(services) -> AsyncIterator[generation_pb2_grpc.GenerationServiceAsyncStub]:
+    async with connect(services.addresses["generation"]) as channel:
         yield generation_pb2_grpc.GenerationServiceStub(channel)
 
 
 @pytest.fixture
-async def music(full_house) -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
-    settings = GatewaySettings(**full_house.common())
-    address = f"unix:{full_house.folder}/gateway.sock"
+async def music(services) -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
+    settings = GatewaySettings(**services.common_settings())
+    address = f"unix:{services.folder}/gateway.sock"
     async with serve_services([build_gateway(settings)], [address], settings), connect(address) as channel:
         yield gateway_pb2_grpc.MusicServiceStub(channel)
 
 
-async def clip(full_house: House, seconds: float, rate: int, hertz: float) -> str:
+async def clip(services: ServiceStack, seconds: float, rate: int, hertz: float) -> str:
     """The id of a mono FLAC file of a sine that was imported."""
     file = io.BytesIO()
     wave = 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
     soundfile.write(file, wave, rate, format="FLAC", subtype="PCM_24")
     data = file.getvalue()
     pieces = [export_pb2.ImportClipRequest(data=data[at : at + 65536]) for at in range(0, len(data), 65536)]
-    return (await full_house.export.ImportClip(iter(pieces), timeout=60)).clip_id
+    return (await services.export.ImportClip(iter(pieces), timeout=60)).clip_id
 
 
-async def test_a_job_goes_on_from_the_end_of_an_earlier_one(full_house):
-    source = await full_house.end(await full_house.create(seconds=2.0))
-    done = await full_house.end(
-        await full_house.create("b", continuation=Continuation(source_id=source.id, seconds=0.75))
+async def test_job_continues_the_end_of_a_generation(services):
+    source = await services.wait_until_ended(await services.create(seconds=2.0))
+    done = await services.wait_until_ended(
+        await services.create("b", continuation=Continuation(source_id=source.id, seconds=0.75))
     )
     assert done.state == pb.GENERATION_STATE_COMPLETED, done.error_message
-    samples, rate = soundfile.read(full_house.folder / source.file_path, dtype="float32")
+    samples, rate = soundfile.read(services.folder / source.file_path, dtype="float32")
     assert rate == TONE_RATE
-    given = full_house.model.asked[-1].prompt_audio
+    given = services.model.received[-1].prompt_audio
     assert given.dtype == np.float32
     assert np.array_equal(given, samples[-6000:])
     assert dict(done.metadata)["continued_from"] == source.id
     assert dict(done.metadata)["continued_seconds"] == 0.75
     assert "continued_from" not in dict(source.metadata)
-    assert full_house.model.asked[0].prompt_audio is None
+    assert services.model.received[0].prompt_audio is None
 
 
-async def test_a_job_goes_on_from_a_clip_at_the_models_rate_and_channels(full_house):
-    clip_id = await clip(full_house, seconds=3.0, rate=44_100, hertz=250)
-    done = await full_house.end(await full_house.create(continuation=Continuation(source_id=clip_id, seconds=1.0)))
+async def test_job_continues_a_clip_converted_to_the_models_format(services):
+    clip_id = await clip(services, seconds=3.0, rate=44_100, hertz=250)
+    done = await services.wait_until_ended(
+        await services.create(continuation=Continuation(source_id=clip_id, seconds=1.0))
+    )
     assert done.state == pb.GENERATION_STATE_COMPLETED, done.error_message
-    given = full_house.model.asked[-1].prompt_audio
+    given = services.model.received[-1].prompt_audio
     assert given.shape == (TONE_RATE, 2)
     sine = 0.5 * np.sin(2 * np.pi * 250 * np.arange(2 * TONE_RATE, 3 * TONE_RATE) / TONE_RATE)
     middle = slice(500, -500)  # A resampler rings where a file breaks off.
     assert np.abs(given[middle] - sine[middle, np.newaxis]).max() < 1e-3
 
 
-async def test_ten_seconds_are_taken_unless_said_otherwise_and_all_of_what_is_shorter(full_house):
-    ids = {seconds: await clip(full_house, seconds=seconds, rate=TONE_RATE, hertz=440) for seconds in (12.0, 3.0)}
+async def test_continuation_uses_the_last_ten_seconds_by_default(services):
+    ids = {seconds: await clip(services, seconds=seconds, rate=TONE_RATE, hertz=440) for seconds in (12.0, 3.0)}
     for seconds, taken in ((12.0, 10.0), (3.0, 3.0)):
-        done = await full_house.end(await full_house.create(continuation=Continuation(source_id=ids[seconds])))
-        assert len(full_house.model.asked[-1].prompt_audio) == taken * TONE_RATE
+        done = await services.wait_until_ended(await services.create(continuation=Continuation(source_id=ids[seconds])))
+        assert len(services.model.received[-1].prompt_audio) == taken * TONE_RATE
         assert dict(done.metadata)["continued_seconds"] == taken
 
 
-async def test_a_source_that_is_not_there_fails_the_job_for_good_and_is_named(full_house):
-    failed = await full_house.end(await full_house.create(continuation=Continuation(source_id=UNKNOWN)))
+async def test_unknown_source_fails_the_job_without_retry(services):
+    failed = await services.wait_until_ended(await services.create(continuation=Continuation(source_id=UNKNOWN)))
     assert (failed.state, failed.attempt) == (pb.GENERATION_STATE_FAILED, 1)
-    assert failed.error_message == (f"continuation.source_id: there is no finished generation and no clip {UNKNOWN}")
-    assert full_house.model.asked == []
+    assert failed.error_message == f"continuation.source_id: there is no finished generation or clip with id {UNKNOWN}"
+    assert services.model.received == []
 
 
-async def test_a_model_that_cannot_continue_fails_the_job_and_those_that_can_are_named(full_house):
-    source = Continuation(source_id=await clip(full_house, 1.0, TONE_RATE, 440))
-    failed = await full_house.end(
-        await full_house.create("house", model_name="sketch", sample_rate_hz=32000, continuation=source)
+async def test_model_without_continuation_fails_the_job_and_lists_capable_models(services):
+    source = Continuation(source_id=await clip(services, 1.0, TONE_RATE, 440))
+    failed = await services.wait_until_ended(
+        await services.create("house", model_name="sketch", sample_rate_hz=32000, continuation=source)
     )
     assert (failed.state, failed.attempt) == (pb.GENERATION_STATE_FAILED, 1)
     assert failed.error_message == "continuation: model 'sketch' can't continue audio; models that can: tone"
 
 
-async def test_export_that_is_away_costs_an_attempt_and_no_more(full_house):
-    source = Continuation(source_id=await clip(full_house, 1.0, TONE_RATE, 440))
-    await full_house.close("export")
-    generation_id = await full_house.create(continuation=source)
-    waiting = await full_house.until(
+async def test_export_outage_costs_one_attempt(services):
+    source = Continuation(source_id=await clip(services, 1.0, TONE_RATE, 440))
+    await services.stop("export")
+    generation_id = await services.create(continuation=source)
+    waiting = await services.wait_until(
         generation_id, lambda generation: generation.attempt == 1 and bool(generation.error_message)
     )
     assert waiting.state == pb.GENERATION_STATE_PENDING
-    await full_house.open("export")
-    assert (await full_house.end(generation_id)).state == pb.GENERATION_STATE_COMPLETED
+    await services.start("export")
+    assert (await services.wait_until_ended(generation_id)).state == pb.GENERATION_STATE_COMPLETED
 
 
-async def test_a_direct_call_goes_on_too(full_house, generation):
-    clip_id = await clip(full_house, 2.0, TONE_RATE, 440)
+async def test_generate_continues_a_clip(services, generation):
+    clip_id = await clip(services, 2.0, TONE_RATE, 440)
     request = generation_pb2.GenerateRequest(
         prompt="a", duration_seconds=0.5, continuation=Continuation(source_id=clip_id.upper(), seconds=0.5)
     )
     parts = [part async for part in generation.Generate(request, timeout=60)]
     assert parts[-1].end.total_frames == TONE_RATE // 2
-    assert full_house.model.asked[-1].prompt_audio.shape == (TONE_RATE // 2, 2)
+    assert services.model.received[-1].prompt_audio.shape == (TONE_RATE // 2, 2)
 
 
 @pytest.mark.parametrize(
     ("model", "field", "says"),
     [("tone", "continuation.source_id", UNKNOWN), ("sketch", "continuation", "models that can: tone")],
 )
-async def test_a_direct_call_that_cannot_go_on_is_refused(full_house, generation, model, field, says):
+async def test_generate_rejects_an_invalid_continuation(services, generation, model, field, says):
     request = generation_pb2.GenerateRequest(
         prompt="a", model_name=model, duration_seconds=0.5, continuation=Continuation(source_id=UNKNOWN)
     )
@@ -141,7 +143,7 @@ async def test_a_direct_call_that_cannot_go_on_is_refused(full_house, generation
     assert says in failure.violations[field]
 
 
-async def test_models_say_whether_they_can_continue(full_house, generation):
+async def test_list_models_reports_continuation_support(services, generation):
     models = (await generation.ListModels(generation_pb2.ListModelsRequest(), timeout=60)).models
     assert {model.name: model.can_continue for model in models} == {"tone": True, "sketch": False}
 
@@ -152,19 +154,19 @@ def continued(source_id: str, **fields: object) -> pb.CreateGenerationRequest:
     return pb.CreateGenerationRequest(continuation=Continuation(source_id=source_id), **asked)
 
 
-async def test_the_gateway_takes_generations_and_clips(full_house, music):
-    source = await full_house.end(await full_house.create())
-    for source_id in (source.id, await clip(full_house, 1.0, 22_050, 440)):
+async def test_gateway_continues_generations_and_clips(services, music):
+    source = await services.wait_until_ended(await services.create())
+    for source_id in (source.id, await clip(services, 1.0, 22_050, 440)):
         created = (await music.CreateGeneration(continued(source_id), timeout=60)).generation
         assert created.continuation == Continuation(source_id=source_id, seconds=10.0)
-        done = await full_house.end(created.id)
+        done = await services.wait_until_ended(created.id)
         assert done.state == pb.GENERATION_STATE_COMPLETED, done.error_message
         assert dict(done.metadata)["continued_from"] == source_id
 
 
-async def test_the_gateway_refuses_a_source_that_is_not_completed(full_house, music):
-    gate = full_house.model.at["a", 3] = Gate()
-    source_id = await full_house.create()
+async def test_gateway_rejects_a_source_that_is_not_completed(services, music):
+    gate = services.model.at["a", 3] = Gate()
+    source_id = await services.create()
     await gate.reached()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await music.CreateGeneration(continued(source_id), timeout=60)
@@ -181,7 +183,7 @@ async def test_the_gateway_refuses_a_source_that_is_not_completed(full_house, mu
         (UNKNOWN, {"model_name": "sketch"}, "continuation", "models that can: tone"),
     ],
 )
-async def test_the_gateway_refuses_what_can_not_be_continued(music, source_id, fields, field, says):
+async def test_gateway_rejects_an_invalid_continuation(music, source_id, fields, field, says):
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await music.CreateGeneration(continued(source_id, **fields), timeout=60)
     failure = read_failure(refused.value)

@@ -14,7 +14,7 @@ from dgx_music.channel import connect
 from dgx_music.errors import ResourceExhausted
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.status import read_failure
-from generation_service.worker.export_stream import Upload
+from generation_service.worker.export_stream import ExportStream
 from service_runtime.rpc.interceptors import CallInterceptor
 
 CHUNK = audio_pb2.AudioChunk(pcm=bytes(60_000))
@@ -55,21 +55,21 @@ async def stub(tmp_path, disk) -> AsyncIterator[export_pb2_grpc.ExportServiceAsy
         await server.stop(0)
 
 
-async def send(upload: Upload, chunks: int, pause: asyncio.Event | None = None) -> None:
+async def send(upload: ExportStream, chunks: int, pause: asyncio.Event | None = None) -> None:
     """Pauses at the third message until the event, where there is one to wait for."""
-    await upload.header(export_pb2.ExportHeader())
+    await upload.send_header(export_pb2.ExportHeader())
     for number in range(1, chunks + 1):
-        await upload.chunk(CHUNK)
+        await upload.send_chunk(CHUNK)
         if pause is not None and number == 2:
             await pause.wait()
         await asyncio.sleep(0)
     await upload.finish(audio_pb2.AudioEnd())
 
 
-async def test_a_call_ended_early_keeps_its_status(stub, disk):
+async def test_status_of_a_call_ended_early_is_kept(stub, disk):
     for attempt in range(60):
         disk.has_refused.clear()
-        upload = Upload(stub, 60.0)
+        upload = ExportStream(stub, 60.0)
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await send(upload, 30, disk.has_refused if attempt % 3 == 0 else None)
         failure = read_failure(ended.value)
@@ -77,15 +77,15 @@ async def test_a_call_ended_early_keeps_its_status(stub, disk):
         assert failure.message == "the disk is full"
 
 
-async def test_a_refusal_after_the_end_keeps_its_status(stub):
+async def test_status_after_the_last_message_is_kept(stub):
     with pytest.raises(grpc.aio.AioRpcError, match="the disk is full") as ended:
-        await send(Upload(stub, 60.0), 0)
+        await send(ExportStream(stub, 60.0), 0)
     assert ended.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_nobody_there_is_unavailable(tmp_path):
+async def test_missing_server_is_unavailable(tmp_path):
     async with connect(f"unix:{tmp_path}/none") as channel:
-        upload = Upload(export_pb2_grpc.ExportServiceStub(channel), 60.0)
+        upload = ExportStream(export_pb2_grpc.ExportServiceStub(channel), 60.0)
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await send(upload, 0)
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -31,7 +31,7 @@ from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import build
 from service_runtime.rpc.server import serve_services
 from tests.support.processes import free_ports
-from tests.support.tone_model import Gate, ToneModel, ask, fail_with, tone
+from tests.support.tone_model import Gate, ToneModel, fail_with, tone, tone_parameters
 
 
 @dataclass
@@ -90,20 +90,20 @@ async def test_generate_streams_header_progress_chunks_and_end(server):
     assert uuid.UUID(header.generation_id)
     assert (header.attempt, header.level, header.expected_frames) == (1, audio_pb2.AUDIO_LEVEL_LIVE, 3200)
     assert (header.sample_rate_hz, header.channels) == (8000, 2)
-    assert np.array_equal(samples, tone(ask("a", 4)))
+    assert np.array_equal(samples, tone(tone_parameters("a", 4)))
     assert (progress[0].frames, progress[0].seed, progress[0].model_name) == (0, 440, "tone")
     assert [step.frames for step in progress] == [0, 800, 1600, 2400, 3200]
     assert progress[-1].expected_frames == 3200
 
 
-async def test_a_seed_that_was_drawn_is_told_and_makes_the_same_again(server):
+async def test_drawn_seed_is_reported_and_reproduces_the_samples(server):
     header, samples, progress = await listen(server.stub.Generate(request(), timeout=60))
     again = await listen(server.stub.Generate(request(seed=progress[0].seed, model_name="tone"), timeout=60))
     assert np.array_equal(again[1], samples)
     assert again[0].generation_id != header.generation_id
 
 
-async def test_a_long_block_is_cut_into_chunks(tmp_path, model):
+async def test_long_block_is_split_into_chunks(tmp_path, model):
     model.shapes["long"] = lambda block: np.resize(block, (20_000, 2))
     async with serve(tmp_path, model) as server:
         _, samples, _ = await listen(server.stub.Generate(request("long", 2.5), timeout=60))
@@ -129,15 +129,15 @@ async def test_a_long_block_is_cut_into_chunks(tmp_path, model):
         ({"continuation": Continuation(source_id=str(uuid.UUID(int=1)), seconds=25.1)}, "continuation.seconds"),
     ],
 )
-async def test_bad_input_is_refused_by_the_name_of_its_field(server, fields, field):
+async def test_invalid_request_is_invalid_argument_for_its_field(server, fields, field):
     failure = await refusal(server.stub.Generate(request(**fields), timeout=60))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert list(failure.violations) == [field]
     if field == "model_name":
-        assert "there are: tone" in failure.message
+        assert "available models: tone" in failure.message
 
 
-async def test_a_caller_that_cancels_frees_its_place(server, model):
+async def test_cancelled_call_frees_its_place(server, model):
     gate = model.at["a", 2] = Gate()
     call = server.stub.Generate(request(seconds=100), timeout=60)
     await call.read()
@@ -149,7 +149,7 @@ async def test_a_caller_that_cancels_frees_its_place(server, model):
     await listen(server.stub.Generate(request("next"), timeout=60))
 
 
-async def test_a_deadline_is_kept_while_queued_and_while_running(server, model):
+async def test_deadline_applies_while_queued_and_while_running(server, model):
     gate = model.at["a", 1] = Gate()
     runs = server.stub.Generate(request(), timeout=2)  # Long enough to be running then, on a busy machine too.
     await gate.reached()
@@ -162,7 +162,7 @@ async def test_a_deadline_is_kept_while_queued_and_while_running(server, model):
     assert model.prefilled == ["a", "next"]
 
 
-async def test_a_full_queue_is_resource_exhausted_with_a_time_to_come_back(server, model):
+async def test_full_queue_is_resource_exhausted_with_a_retry_time(server, model):
     gate = model.at["a", 1] = Gate()
     runs = server.stub.Generate(request("a"), timeout=60)
     await gate.reached()
@@ -180,7 +180,7 @@ async def test_a_full_queue_is_resource_exhausted_with_a_time_to_come_back(serve
     assert [part.WhichOneof("part") async for part in waits][-1] == "end"
 
 
-async def test_what_this_server_has_no_memory_for_is_resource_exhausted_before_any_audio(server, model):
+async def test_request_larger_than_the_memory_is_resource_exhausted(server, model):
     model.at["a", 0] = fail_with(TooLarge("duration_seconds", "ask for at most 12 s"))
     failure = await refusal(server.stub.Generate(request(), timeout=60))
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KV_MEMORY")
@@ -189,14 +189,14 @@ async def test_what_this_server_has_no_memory_for_is_resource_exhausted_before_a
     assert model.batches == []
 
 
-async def test_a_model_that_fails_ends_the_stream_with_the_reason(server, model):
+async def test_model_failure_ends_the_stream_with_internal(server, model):
     model.at["a", 3] = fail_with(ValueError("a string broke"))
     failure = await refusal(server.stub.Generate(request(), timeout=60))
     assert (failure.code, failure.reason) == (grpc.StatusCode.INTERNAL, "MODEL_FAILED")
     assert failure.message == "model 'tone' failed at step 3: ValueError: a string broke"
 
 
-async def test_models_are_listed_the_default_first(tmp_path):
+async def test_list_models_starts_with_the_default(tmp_path):
     async with serve(tmp_path, ToneModel("lute"), ToneModel("harp")) as server:
         await listen(server.stub.Generate(request(model_name="harp"), timeout=60))
         models = (await server.stub.ListModels(pb.ListModelsRequest(), timeout=60)).models
@@ -212,18 +212,18 @@ async def test_models_are_listed_the_default_first(tmp_path):
     assert (default.sample_rate_hz, default.channels, default.max_duration_seconds) == (8000, 2, 3600.0)
     failure = read_failure(refused.value)
     assert failure.code is grpc.StatusCode.NOT_FOUND
-    assert "there are: harp, lute" in failure.message
+    assert "available models: harp, lute" in failure.message
 
 
-async def test_sampling_reaches_the_model_as_far_as_it_is_set(server, model):
+async def test_sampling_parameters_reach_the_model(server, model):
     sampling = SamplingParameters(temperature=0.5, top_k=0, guidance_scale=0.0)
     await listen(server.stub.Generate(request(sampling=sampling), timeout=60))
     await listen(server.stub.Generate(request("b"), timeout=60))
-    drawn = [(each.temperature, each.top_k, each.top_p, each.guidance_scale) for each in model.asked]
+    drawn = [(each.temperature, each.top_k, each.top_p, each.guidance_scale) for each in model.received]
     assert drawn == [(0.5, 0, 0.0, 0.0), (1.0, 250, 0.0, 3.0)]
 
 
-async def test_models_are_loaded_and_unloaded(server, model):
+async def test_load_and_unload_model(server, model):
     stub = server.stub
     assert (await stub.LoadModel(pb.LoadModelRequest(), timeout=60)).model.is_loaded
     call = stub.Generate(request(seconds=3600), timeout=60)
@@ -242,7 +242,7 @@ async def test_models_are_loaded_and_unloaded(server, model):
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_model_that_cannot_be_used_is_listed_with_what_is_wrong(tmp_path, monkeypatch):
+async def test_unusable_model_is_listed_with_its_problem(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))  # Not the models of who runs this.
     folder = tmp_path / "data" / "models" / "own"
     folder.mkdir(parents=True)
@@ -269,7 +269,7 @@ async def test_a_model_that_cannot_be_used_is_listed_with_what_is_wrong(tmp_path
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_NOT_INSTALLED")
 
 
-async def test_metrics_show_the_engine(tmp_path, model):
+async def test_metrics_contain_the_engine_gauges(tmp_path, model):
     (port,) = free_ports(1)
     async with serve(tmp_path, model, metrics_port=port) as server:
         gate = model.at["a", 1] = Gate()
@@ -286,7 +286,7 @@ async def test_metrics_show_the_engine(tmp_path, model):
     }
 
 
-async def test_health_tells_that_storage_and_export_are_away(server):
+async def test_health_is_not_serving_without_storage_and_export(server):
     stub = health_pb2_grpc.HealthStub(server.channel)
     name = "dgx_music.generation.v1.GenerationService"
     answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)
@@ -295,7 +295,7 @@ async def test_health_tells_that_storage_and_export_are_away(server):
         await server.service.check()
 
 
-async def test_a_needed_service_that_is_not_serving_counts_as_away(tmp_path):
+async def test_check_fails_if_storage_is_not_serving(tmp_path):
     settings = GenerationSettings(storage_address=f"unix:{tmp_path}/sick", export_address=f"unix:{tmp_path}/sick")
     sick = grpc.aio.server()
     servicer = health.aio.HealthServicer()
@@ -313,11 +313,11 @@ async def test_a_needed_service_that_is_not_serving_counts_as_away(tmp_path):
         with pytest.raises(Unavailable, match="is NOT_SERVING"):
             await service.check()
         await service.drain()
-        with pytest.raises(Unavailable, match="claims no more work"):
+        with pytest.raises(Unavailable, match="stopped claiming jobs"):
             await service.check()
 
 
-async def test_a_service_that_could_not_start_can_be_stopped(tmp_path):
+async def test_service_that_never_started_can_be_stopped(tmp_path):
     service = build(GenerationSettings(data_dir=tmp_path))
     await service.drain()
     await service.stop()

@@ -22,7 +22,7 @@ from generation_service.config import GenerationSettings
 from generation_service.engine.device_thread import MAX_EMPTY_STEPS
 from generation_service.models.audiocraft import Audiocraft, AudiocraftState, find_audiocraft, load_audiocraft
 from generation_service.models.base import FloatArray, GenerationParameters
-from generation_service.models.discovery import installed_models
+from generation_service.models.discovery import find_installed_models
 from generation_service.models.musicgen.loader import find_musicgen
 
 HOP = 640
@@ -167,7 +167,7 @@ def test_the_setting_chooses_the_engine(
     engine: str, kind: str, mono: Path, monkeypatch: pytest.MonkeyPatch, audiocraft: None
 ) -> None:
     monkeypatch.setenv("DGX_MUSIC_ENGINE", engine)
-    entry = installed_models(GenerationSettings(model_folders=(mono,), device="cpu")).get("mono")
+    entry = find_installed_models(GenerationSettings(model_folders=(mono,), device="cpu")).get("mono")
     model = entry.load()
     assert type(model).__name__ == kind
     assert model.info == entry.describe()
@@ -176,7 +176,7 @@ def test_the_setting_chooses_the_engine(
 def test_a_precision_that_audiocraft_would_not_keep_to_is_refused(mono: Path) -> None:
     settings = GenerationSettings(model_folders=(mono,), engine="audiocraft", precision="int8")
     with pytest.raises(FailedPrecondition, match="DGX_MUSIC_PRECISION is int8; audiocraft"):
-        installed_models(settings).get("mono").describe()
+        find_installed_models(settings).get("mono").describe()
 
 
 def test_weights_that_do_not_fit_their_configuration_are_refused(mono: Path, tmp_path: Path, audiocraft: None) -> None:

@@ -18,7 +18,7 @@ import torch
 from dgx_music.errors import Aborted
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import FloatArray, GenerationParameters
-from generation_service.models.catalog import KnownModel
+from generation_service.models.catalog import BuiltInModel
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGenState
 from tests.support.golden_codes import HOP
@@ -65,7 +65,7 @@ async def test_it_frees_its_row_within_one_step_and_changes_nothing_in_the_other
 
     monkeypatch.setattr(model, "prefill", watched_prefill)
     monkeypatch.setattr(model, "step", watched_step)
-    engine = await start_engine(SimpleNamespace(entry=KnownModel(model.info, lambda: model)), max_batch_size=RUNNING)
+    engine = await start_engine(SimpleNamespace(entry=BuiltInModel(model.info, lambda: model)), max_batch_size=RUNNING)
     handles = [engine.submit(model.info, asked) for asked in PLANS]
     readers = {seed: asyncio.create_task(read(handle)) for seed, handle in enumerate(handles)}
     await gate.reached()

@@ -17,10 +17,10 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 from torch import Tensor
 
 from generation_service.config import GenerationSettings
-from generation_service.engine.model_cache import LoadedModels
+from generation_service.engine.model_cache import ModelCache
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.device_errors import is_fatal, is_out_of_memory
-from generation_service.models.discovery import installed_models
+from generation_service.models.discovery import find_installed_models
 from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import lm_config
 from generation_service.models.musicgen.codec.encodec import StreamingDecoder
@@ -146,8 +146,8 @@ def test_the_codec_streams_what_it_decodes_at_once_and_what_the_cpu_decodes(mono
 
 
 def test_an_unloaded_model_gives_its_memory_back(mono: Path, t5: None) -> None:
-    catalog = installed_models(GenerationSettings(model_folders=(mono,), device="cuda"))
-    models = LoadedModels(catalog)
+    catalog = find_installed_models(GenerationSettings(model_folders=(mono,), device="cuda"))
+    models = ModelCache(catalog)
     loaded = models.get(catalog.get("mono").describe())
     state = loaded.prefill(GenerationParameters("calm piano", 20 * HOP, seed=1))
     run(loaded, [state])

@@ -10,17 +10,17 @@ from dgx_music.errors import (
 )
 from generation_service.engine.sequence import Stage
 from tests.support.engine_calls import idle, read, submit
-from tests.support.tone_model import Gate, ToneModel, ask, tone
+from tests.support.tone_model import Gate, ToneModel, tone, tone_parameters
 
 
-async def test_cancel_frees_the_place_at_the_next_step_and_spares_the_others(start_engine, model):
+async def test_cancel_frees_the_place_at_the_next_step(start_engine, model):
     engine = await start_engine(model)
     gate = model.at["a", 2] = Gate()
-    a, b = submit(engine, "", ask("a", 50)), submit(engine, "", ask("b", 6, seed=300))
+    a, b = submit(engine, "", tone_parameters("a", 50)), submit(engine, "", tone_parameters("b", 6, seed=300))
     await gate.reached()
     a.cancel()
     gate.open()
-    assert np.array_equal(await read(b), tone(ask("b", 6, seed=300)))
+    assert np.array_equal(await read(b), tone(tone_parameters("b", 6, seed=300)))
     assert [batch for batch in model.batches if "a" in batch] == model.batches[:2]
     assert model.released[0] == "a"
     with pytest.raises(Aborted, match="cancelled"):
@@ -29,10 +29,10 @@ async def test_cancel_frees_the_place_at_the_next_step_and_spares_the_others(sta
     assert engine.status().running == 0
 
 
-async def test_cancel_while_waiting_leaves_the_queue_at_once(start_engine, model):
+async def test_cancel_while_queued_leaves_the_queue_at_once(start_engine, model):
     engine = await start_engine(model, max_batch_size=1)
     gate = model.at["a", 1] = Gate()
-    a, b = submit(engine, "", ask("a", 1)), submit(engine, "", ask("b", 1))
+    a, b = submit(engine, "", tone_parameters("a", 1)), submit(engine, "", tone_parameters("b", 1))
     await gate.reached()
     assert engine.status().waiting == 1
     b.cancel()
@@ -47,22 +47,22 @@ async def test_cancel_while_waiting_leaves_the_queue_at_once(start_engine, model
 async def test_cancel_during_prefill_releases_the_state(start_engine, model):
     engine = await start_engine(model)
     gate = model.at["a", 0] = Gate()
-    a = submit(engine, "", ask("a"))
+    a = submit(engine, "", tone_parameters("a"))
     await gate.reached()
     assert a.stage is Stage.ENCODING_PROMPT
     a.cancel()
     with pytest.raises(Aborted):
-        await a.started()
+        await a.wait_until_started()
     gate.open()
     await idle(engine)
     assert model.released == ["a", "last"]
     assert model.batches == [["last"]]
 
 
-async def test_cancel_during_the_last_step_is_the_end_of_it(start_engine, model):
+async def test_cancel_during_the_last_step_aborts_the_request(start_engine, model):
     engine = await start_engine(model)
     gate = model.at["a", 2] = Gate()
-    a = submit(engine, "", ask("a", 2))
+    a = submit(engine, "", tone_parameters("a", 2))
     await gate.reached()
     a.cancel()
     gate.open()
@@ -72,14 +72,14 @@ async def test_cancel_during_the_last_step_is_the_end_of_it(start_engine, model)
     assert engine.status().running == 0
 
 
-async def test_cancel_holds_for_a_batch_later_in_the_same_round(start_engine):
+async def test_cancel_applies_to_a_later_batch_of_the_same_round(start_engine):
     one, two = ToneModel("one"), ToneModel("two")
     engine = await start_engine(one, two)
     first, gate = Gate(), Gate()
     one.at["a", 1], one.at["a", 3] = first, gate
-    a = submit(engine, "one", ask("a", 4))
+    a = submit(engine, "one", tone_parameters("a", 4))
     await first.reached()
-    b = submit(engine, "two", ask("b", 50))
+    b = submit(engine, "two", tone_parameters("b", 50))
     first.open()
     await gate.reached()  # Both are in this round, and "one" comes first.
     steps = len(two.batches)
@@ -90,9 +90,9 @@ async def test_cancel_holds_for_a_batch_later_in_the_same_round(start_engine):
     assert len(two.batches) == steps
 
 
-async def test_cancel_after_the_end_drops_what_was_not_read(start_engine, model):
+async def test_cancel_after_completion_drops_unread_blocks(start_engine, model):
     engine = await start_engine(model)
-    a = submit(engine, "", ask("a", 2))
+    a = submit(engine, "", tone_parameters("a", 2))
     await anext(a)
     await idle(engine)
     a.cancel()

@@ -15,14 +15,14 @@ from dgx_music.errors import (
 )
 from generation_service.engine.sequence import Stage
 from tests.support.engine_calls import idle, read, submit
-from tests.support.tone_model import BLOCK_FRAMES, Gate, ToneModel, ask, fail_with
+from tests.support.tone_model import BLOCK_FRAMES, Gate, ToneModel, fail_with, tone_parameters
 
 
-async def test_a_model_is_loaded_once_and_when_it_is_first_asked_for(start_engine, model):
+async def test_model_is_loaded_once_by_the_first_request(start_engine, model):
     engine = await start_engine(model, max_batch_size=2)
     assert not engine.is_loaded(model.info)
     gate = model.at["load", 1] = Gate()
-    a = submit(engine, "", ask("a", 1))
+    a = submit(engine, "", tone_parameters("a", 1))
     await gate.reached()
     assert a.stage is Stage.LOADING_MODEL
     gate.open()
@@ -32,27 +32,29 @@ async def test_a_model_is_loaded_once_and_when_it_is_first_asked_for(start_engin
     assert model.loads == 1
 
 
-async def test_a_model_that_cannot_be_loaded_says_why_and_is_tried_again(start_engine, model):
+async def test_failed_load_fails_the_request_and_is_retried_by_the_next(start_engine, model):
     engine = await start_engine(model)
     pull = FailedPrecondition("no weights: dgx-music models pull tone", reason="WEIGHTS_MISSING")
     model.at["load", 1] = fail_with(pull)
     with pytest.raises(FailedPrecondition, match="models pull"):
-        await read(submit(engine, "", ask("a")))
-    assert len(await read(submit(engine, "", ask("a")))) == 4 * BLOCK_FRAMES
+        await read(submit(engine, "", tone_parameters("a")))
+    assert len(await read(submit(engine, "", tone_parameters("a")))) == 4 * BLOCK_FRAMES
 
 
-async def test_models_can_be_loaded_and_unloaded_while_others_run(start_engine):
+async def test_load_and_unload_run_between_steps_of_another_model(start_engine):
     one, two = ToneModel("one"), ToneModel("two")
     engine = await start_engine(one, two)
     gate = one.at["a", 1] = Gate()
-    a = submit(engine, "one", ask("a", 2))
+    a = submit(engine, "one", tone_parameters("a", 2))
     await gate.reached()
     loading = asyncio.create_task(engine.load(two.info))
     unloading = asyncio.create_task(engine.unload("one"))
     await asyncio.sleep(0)  # Both have asked.
     gate.open()
     await loading
-    with pytest.raises(FailedPrecondition, match="1 generations run on model 'one': wait for their end"):
+    with pytest.raises(
+        FailedPrecondition, match="model 'one' is in use by 1 running generation; wait until they finish"
+    ):
         await unloading
     assert engine.is_loaded(two.info)
     assert two.loads == 1
@@ -64,11 +66,11 @@ async def test_models_can_be_loaded_and_unloaded_while_others_run(start_engine):
     await idle(engine)
     await engine.unload("one")
     await engine.unload("one")
-    assert len(await read(submit(engine, "one", ask("a", 2)))) == 2 * BLOCK_FRAMES
+    assert len(await read(submit(engine, "one", tone_parameters("a", 2)))) == 2 * BLOCK_FRAMES
     assert one.loads == 2
 
 
-async def test_a_load_that_fails_tells_who_asked_for_it(start_engine, model):
+async def test_failed_load_raises_for_its_caller(start_engine, model):
     engine = await start_engine(model)
     model.at["load", 1] = fail_with(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     with pytest.raises(ResourceExhausted, match="model 'tone' ran out of memory while loading"):
@@ -79,7 +81,7 @@ async def test_a_load_that_fails_tells_who_asked_for_it(start_engine, model):
     await engine.load(model.info)
 
 
-async def test_a_load_that_nobody_waits_for_any_more_is_not_begun(start_engine, model):
+async def test_cancelled_unload_is_not_run(start_engine, model):
     engine = await start_engine(model)
     gate = model.at["load", 1] = Gate()
     first = asyncio.create_task(engine.load(model.info))
@@ -94,7 +96,7 @@ async def test_a_load_that_nobody_waits_for_any_more_is_not_begun(start_engine, 
     assert engine.is_loaded(model.info)
 
 
-async def test_what_is_still_asked_for_at_the_end_is_refused(start_engine, model):
+async def test_pending_unload_is_rejected_at_shutdown(start_engine, model):
     engine = await start_engine(model)
     gate = model.at["load", 1] = Gate()
     first = asyncio.create_task(engine.load(model.info))
@@ -111,11 +113,11 @@ async def test_what_is_still_asked_for_at_the_end_is_refused(start_engine, model
         await engine.load(model.info)
 
 
-async def test_files_that_changed_make_another_model(start_engine, model):
+async def test_model_with_changed_files_is_loaded_again(start_engine, model):
     engine = await start_engine(model)
-    await read(submit(engine, "", ask("a", 1)))
+    await read(submit(engine, "", tone_parameters("a", 1)))
     model.info = replace(model.info, version="8")
     engine.catalog.refresh()
     assert not engine.is_loaded(model.info)
-    await read(submit(engine, "", ask("a", 1)))
+    await read(submit(engine, "", tone_parameters("a", 1)))
     assert model.loads == 2

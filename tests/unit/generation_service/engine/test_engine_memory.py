@@ -14,7 +14,7 @@ from dgx_music.errors import (
 from generation_service.engine.sequence import Stage
 from generation_service.models.base import GenerationParameters, TooLarge
 from tests.support.engine_calls import idle, read, submit
-from tests.support.tone_model import BLOCK_FRAMES, RATE_HZ, Gate, ToneModel, ToneState, ask, fail_with
+from tests.support.tone_model import BLOCK_FRAMES, RATE_HZ, Gate, ToneModel, ToneState, fail_with, tone_parameters
 
 
 class Memory:
@@ -48,13 +48,13 @@ class BoundedModel(ToneModel):
         super().release(state)
 
 
-async def test_what_does_not_fit_beside_the_others_waits_and_nobody_overtakes_it(start_engine):
+async def test_request_without_free_memory_waits_and_is_not_overtaken(start_engine):
     model = BoundedModel(5 * BLOCK_FRAMES)
     engine = await start_engine(model)
     gate = model.at["a", 1] = Gate()
-    a = submit(engine, "", ask("a", 2))
+    a = submit(engine, "", tone_parameters("a", 2))
     await gate.reached()
-    b, large, small = [submit(engine, "", ask(*asked)) for asked in [("b", 3), ("large", 5), ("small", 1)]]
+    b, large, small = [submit(engine, "", tone_parameters(*asked)) for asked in [("b", 3), ("large", 5), ("small", 1)]]
     gate.open()
     samples = await asyncio.gather(*map(read, (a, b, large, small)))
     assert [len(each) for each in samples] == [1600, 2400, 4000, 800]
@@ -65,50 +65,50 @@ async def test_what_does_not_fit_beside_the_others_waits_and_nobody_overtakes_it
     assert model.memory.reserved_bytes == 0
 
 
-async def test_status_tells_the_memory_reserved(start_engine):
+async def test_status_reports_reserved_memory(start_engine):
     model = BoundedModel(5 * BLOCK_FRAMES)
     engine = await start_engine(model)
     assert (engine.status().kv_reserved_bytes, engine.status().kv_limit_bytes) == (0, 0)
     gate = model.at["a", 1] = Gate()
-    a = submit(engine, "", ask("a", 2))
+    a = submit(engine, "", tone_parameters("a", 2))
     await gate.reached()
     assert (engine.status().kv_reserved_bytes, engine.status().kv_limit_bytes) == (1600, 4000)
     gate.open()
     await read(a)
 
 
-async def test_what_would_never_fit_fails_before_it_starts_and_holds_nobody_up(start_engine):
+async def test_request_larger_than_the_memory_fails_before_it_starts(start_engine):
     model = BoundedModel(5 * BLOCK_FRAMES)
     engine = await start_engine(model)
     first, second = Gate(), Gate()
     model.at["a", 1], model.at["a", 3] = first, second
-    a = submit(engine, "", ask("a", 5))
+    a = submit(engine, "", tone_parameters("a", 5))
     await first.reached()
-    large = submit(engine, "", ask("large", 6))
+    large = submit(engine, "", tone_parameters("large", 6))
     first.open()
     await second.reached()
     with pytest.raises(TooLarge, match=r"duration_seconds: at most 0\.5 s fit") as refused:
-        await large.started()
+        await large.wait_until_started()
     assert (refused.value.field, refused.value.retry_after_seconds) == ("duration_seconds", 60)
     second.open()
     assert len(await read(a)) == 4000
 
 
-async def test_what_does_not_fit_while_nobody_else_runs_fails(start_engine, model):
+async def test_request_without_free_memory_fails_if_no_other_runs(start_engine, model):
     engine = await start_engine(model)
     model.at["a", 0] = fail_with(ResourceExhausted("another program has it", reason="KV_MEMORY"))
     with pytest.raises(ResourceExhausted, match="another program"):
-        await read(submit(engine, "", ask("a")))
+        await read(submit(engine, "", tone_parameters("a")))
 
 
-async def test_a_request_that_waits_for_memory_can_be_cancelled(start_engine):
+async def test_cancel_while_waiting_for_memory_lets_the_next_request_in(start_engine):
     model = BoundedModel(5 * BLOCK_FRAMES)
     engine = await start_engine(model)
     first, second = Gate(), Gate()
     model.at["a", 1], model.at["a", 3] = first, second
-    a = submit(engine, "", ask("a", 4))
+    a = submit(engine, "", tone_parameters("a", 4))
     await first.reached()
-    b, c = submit(engine, "", ask("b", 2)), submit(engine, "", ask("c", 1))
+    b, c = submit(engine, "", tone_parameters("b", 2)), submit(engine, "", tone_parameters("c", 1))
     first.open()
     await second.reached()
     assert (model.refused, engine.status().waiting) == (["b"], 2)
@@ -119,14 +119,14 @@ async def test_a_request_that_waits_for_memory_can_be_cancelled(start_engine):
     assert "b" not in model.prefilled
 
 
-async def test_a_cancel_of_one_that_runs_makes_room(start_engine):
+async def test_cancel_of_a_running_request_frees_memory_for_a_waiting_one(start_engine):
     model = BoundedModel(5 * BLOCK_FRAMES)
     engine = await start_engine(model)
     first, second = Gate(), Gate()
     model.at["a", 1], model.at["a", 3] = first, second
-    a = submit(engine, "", ask("a", 5))
+    a = submit(engine, "", tone_parameters("a", 5))
     await first.reached()
-    b = submit(engine, "", ask("b", 2))
+    b = submit(engine, "", tone_parameters("b", 2))
     first.open()
     await second.reached()
     assert model.refused == ["b"]
@@ -135,11 +135,11 @@ async def test_a_cancel_of_one_that_runs_makes_room(start_engine):
     assert len(await read(b)) == 1600
 
 
-async def test_a_cancel_while_its_memory_is_asked_for_is_the_end_of_it(start_engine):
+async def test_cancel_during_a_rejected_prefill_drops_the_request(start_engine):
     model = BoundedModel(5 * BLOCK_FRAMES)
     engine = await start_engine(model)
     first = model.at["a", 1] = Gate()
-    a = submit(engine, "", ask("a", 4))
+    a = submit(engine, "", tone_parameters("a", 4))
     await first.reached()
     asked = Gate()
 
@@ -148,7 +148,7 @@ async def test_a_cancel_while_its_memory_is_asked_for_is_the_end_of_it(start_eng
         raise ResourceExhausted("no room", reason="KV_MEMORY")
 
     model.at["b", 0] = refuse
-    b = submit(engine, "", ask("b", 1))
+    b = submit(engine, "", tone_parameters("b", 1))
     first.open()
     await asked.reached()
     b.cancel()
@@ -159,18 +159,18 @@ async def test_a_cancel_while_its_memory_is_asked_for_is_the_end_of_it(start_eng
     assert (engine.status().running, engine.status().waiting) == (0, 0)
 
 
-async def test_a_hundred_requests_are_served_in_order_and_leave_nothing_behind(start_engine):
+async def test_hundred_requests_run_in_order_and_leak_no_memory(start_engine):
     model = BoundedModel(12 * BLOCK_FRAMES)
     engine = await start_engine(model, max_batch_size=4, max_waiting=100)
 
     async def serve(names: range) -> int:
-        handles = [submit(engine, "", ask(f"{name:03}", 4)) for name in names]
+        handles = [submit(engine, "", tone_parameters(f"{name:03}", 4)) for name in names]
         samples = await asyncio.gather(*map(read, handles))
         assert all(len(each) == 4 * BLOCK_FRAMES for each in samples)
         del handles, samples
         await idle(engine)
         assert model.prefilled == [*(f"{name:03}" for name in names), "last"]
-        for record in (model.batches, model.prefilled, model.asked, model.released, model.refused):
+        for record in (model.batches, model.prefilled, model.received, model.released, model.refused):
             record.clear()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]

@@ -7,23 +7,23 @@ import math
 import pytest
 
 from dgx_music.errors import InvalidArgument
-from generation_service.models.params import parameters
+from generation_service.models.params import build_parameters
 
 
-def test_frames_are_the_duration_at_the_models_rate(model):
-    asked = parameters(model.info, "lo-fi\tbeat\nslow", 1.23456, 5, {})
+def test_frames_are_the_duration_at_the_models_sample_rate(model):
+    asked = build_parameters(model.info, "lo-fi\tbeat\nslow", 1.23456, 5, {})
     assert (asked.prompt, asked.frames, asked.seed) == ("lo-fi\tbeat\nslow", 9876, 5)
 
 
-def test_a_seed_is_drawn_where_there_is_none(model):
-    seeds = {parameters(model.info, "beat", 1.0, None, {}).seed for _ in range(4)}
+def test_missing_seed_is_drawn_at_random(model):
+    seeds = {build_parameters(model.info, "beat", 1.0, None, {}).seed for _ in range(4)}
     assert len(seeds) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 @pytest.mark.parametrize("seed", [0, 2**63 - 1])
-def test_the_ends_of_the_seeds_are_taken(model, seed):
-    assert parameters(model.info, "beat", 0.1, seed, {}).seed == seed
+def test_smallest_and_largest_seed_are_accepted(model, seed):
+    assert build_parameters(model.info, "beat", 0.1, seed, {}).seed == seed
 
 
 @pytest.mark.parametrize(
@@ -44,19 +44,19 @@ def test_the_ends_of_the_seeds_are_taken(model, seed):
         ("beat", 1.0, 2**63, "seed"),
     ],
 )
-def test_what_cannot_be_names_its_field(model, prompt, duration, seed, field):
+def test_invalid_value_raises_for_its_field(model, prompt, duration, seed, field):
     with pytest.raises(InvalidArgument) as refused:
-        parameters(model.info, prompt, duration, seed, {})
+        build_parameters(model.info, prompt, duration, seed, {})
     assert refused.value.field == field
     assert refused.value.message.startswith(f"{field}: must ")
 
 
-def test_the_longest_prompt_is_taken(model):
-    assert len(parameters(model.info, "ä" * 10_000, 1.0, 1, {}).prompt) == 10_000
+def test_longest_prompt_is_accepted(model):
+    assert len(build_parameters(model.info, "ä" * 10_000, 1.0, 1, {}).prompt) == 10_000
 
 
-def test_sampling_is_taken_as_far_as_it_is_given(model):
-    asked = parameters(model.info, "beat", 1.0, 1, {"temperature": 0.7, "top_k": 0})
+def test_missing_sampling_parameters_keep_their_defaults(model):
+    asked = build_parameters(model.info, "beat", 1.0, 1, {"temperature": 0.7, "top_k": 0})
     assert (asked.temperature, asked.top_k, asked.top_p, asked.guidance_scale) == (0.7, 0, 0.0, 3.0)
 
 
@@ -64,9 +64,9 @@ def test_sampling_is_taken_as_far_as_it_is_given(model):
     ("name", "ends"),
     [("temperature", (1e-9, 10)), ("top_k", (0, 2048)), ("top_p", (0, 1)), ("guidance_scale", (0, 20))],
 )
-def test_the_ends_of_the_sampling_ranges_are_taken(model, name, ends):
+def test_sampling_range_ends_are_accepted(model, name, ends):
     for value in ends:
-        assert getattr(parameters(model.info, "beat", 1.0, 1, {name: value}), name) == value
+        assert getattr(build_parameters(model.info, "beat", 1.0, 1, {name: value}), name) == value
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_ends_of_the_sampling_ranges_are_taken(model, name, ends):
         ("guidance_scale", math.nan),
     ],
 )
-def test_sampling_that_cannot_be_names_its_field(model, name, value):
+def test_invalid_sampling_raises_for_its_field(model, name, value):
     with pytest.raises(InvalidArgument, match=f"^sampling.{name}: must be ") as refused:
-        parameters(model.info, "beat", 1.0, 1, {name: value})
+        build_parameters(model.info, "beat", 1.0, 1, {name: value})
     assert refused.value.field == f"sampling.{name}"
