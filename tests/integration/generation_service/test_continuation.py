@@ -1,4 +1,4 @@
-"""Going on from what export holds: real storage, export and generation, and a model that tells what it was given."""
+"""Continuations of generations and clips, through the real services and a model that records its parameters."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ async def music(services) -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStu
         yield gateway_pb2_grpc.MusicServiceStub(channel)
 
 
-async def clip(services: ServiceStack, seconds: float, rate: int, hertz: float) -> str:
-    """The id of a mono FLAC file of a sine that was imported."""
+async def import_clip(services: ServiceStack, seconds: float, rate: int, hertz: float) -> str:
+    """Imports a mono FLAC file of a sine and returns the clip's id."""
     file = io.BytesIO()
     wave = 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
     soundfile.write(file, wave, rate, format="FLAC", subtype="PCM_24")
@@ -60,9 +60,9 @@ async def test_job_continues_the_end_of_a_generation(services):
     assert done.state == pb.GENERATION_STATE_COMPLETED, done.error_message
     samples, rate = soundfile.read(services.folder / source.file_path, dtype="float32")
     assert rate == TONE_RATE
-    given = services.model.received[-1].prompt_audio
-    assert given.dtype == np.float32
-    assert np.array_equal(given, samples[-6000:])
+    prompt_audio = services.model.received[-1].prompt_audio
+    assert prompt_audio.dtype == np.float32
+    assert np.array_equal(prompt_audio, samples[-6000:])
     assert dict(done.metadata)["continued_from"] == source.id
     assert dict(done.metadata)["continued_seconds"] == 0.75
     assert "continued_from" not in dict(source.metadata)
@@ -70,24 +70,24 @@ async def test_job_continues_the_end_of_a_generation(services):
 
 
 async def test_job_continues_a_clip_converted_to_the_models_format(services):
-    clip_id = await clip(services, seconds=3.0, rate=44_100, hertz=250)
+    clip_id = await import_clip(services, seconds=3.0, rate=44_100, hertz=250)
     done = await services.wait_until_ended(
         await services.create(continuation=Continuation(source_id=clip_id, seconds=1.0))
     )
     assert done.state == pb.GENERATION_STATE_COMPLETED, done.error_message
-    given = services.model.received[-1].prompt_audio
-    assert given.shape == (TONE_RATE, 2)
+    prompt_audio = services.model.received[-1].prompt_audio
+    assert prompt_audio.shape == (TONE_RATE, 2)
     sine = 0.5 * np.sin(2 * np.pi * 250 * np.arange(2 * TONE_RATE, 3 * TONE_RATE) / TONE_RATE)
-    middle = slice(500, -500)  # A resampler rings where a file breaks off.
-    assert np.abs(given[middle] - sine[middle, np.newaxis]).max() < 1e-3
+    middle = slice(500, -500)  # A resampler rings at the edges of a file.
+    assert np.abs(prompt_audio[middle] - sine[middle, np.newaxis]).max() < 1e-3
 
 
 async def test_continuation_uses_the_last_ten_seconds_by_default(services):
-    ids = {seconds: await clip(services, seconds=seconds, rate=TONE_RATE, hertz=440) for seconds in (12.0, 3.0)}
-    for seconds, taken in ((12.0, 10.0), (3.0, 3.0)):
+    ids = {seconds: await import_clip(services, seconds=seconds, rate=TONE_RATE, hertz=440) for seconds in (12.0, 3.0)}
+    for seconds, used in ((12.0, 10.0), (3.0, 3.0)):
         done = await services.wait_until_ended(await services.create(continuation=Continuation(source_id=ids[seconds])))
-        assert len(services.model.received[-1].prompt_audio) == taken * TONE_RATE
-        assert dict(done.metadata)["continued_seconds"] == taken
+        assert len(services.model.received[-1].prompt_audio) == used * TONE_RATE
+        assert dict(done.metadata)["continued_seconds"] == used
 
 
 async def test_unknown_source_fails_the_job_without_retry(services):
@@ -98,7 +98,7 @@ async def test_unknown_source_fails_the_job_without_retry(services):
 
 
 async def test_model_without_continuation_fails_the_job_and_lists_capable_models(services):
-    source = Continuation(source_id=await clip(services, 1.0, TONE_RATE, 440))
+    source = Continuation(source_id=await import_clip(services, 1.0, TONE_RATE, 440))
     failed = await services.wait_until_ended(
         await services.create("house", model_name="sketch", sample_rate_hz=32000, continuation=source)
     )
@@ -107,7 +107,7 @@ async def test_model_without_continuation_fails_the_job_and_lists_capable_models
 
 
 async def test_export_outage_costs_one_attempt(services):
-    source = Continuation(source_id=await clip(services, 1.0, TONE_RATE, 440))
+    source = Continuation(source_id=await import_clip(services, 1.0, TONE_RATE, 440))
     await services.stop("export")
     generation_id = await services.create(continuation=source)
     waiting = await services.wait_until(
@@ -119,7 +119,7 @@ async def test_export_outage_costs_one_attempt(services):
 
 
 async def test_generate_continues_a_clip(services, generation):
-    clip_id = await clip(services, 2.0, TONE_RATE, 440)
+    clip_id = await import_clip(services, 2.0, TONE_RATE, 440)
     request = generation_pb2.GenerateRequest(
         prompt="a", duration_seconds=0.5, continuation=Continuation(source_id=clip_id.upper(), seconds=0.5)
     )
@@ -129,18 +129,18 @@ async def test_generate_continues_a_clip(services, generation):
 
 
 @pytest.mark.parametrize(
-    ("model", "field", "says"),
+    ("model", "field", "hint"),
     [("tone", "continuation.source_id", UNKNOWN), ("sketch", "continuation", "models that can: tone")],
 )
-async def test_generate_rejects_an_invalid_continuation(services, generation, model, field, says):
+async def test_generate_rejects_an_invalid_continuation(services, generation, model, field, hint):
     request = generation_pb2.GenerateRequest(
         prompt="a", model_name=model, duration_seconds=0.5, continuation=Continuation(source_id=UNKNOWN)
     )
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
         await generation.Generate(request, timeout=60).read()
-    failure = read_failure(refused.value)
+    failure = read_failure(caught.value)
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert says in failure.violations[field]
+    assert hint in failure.violations[field]
 
 
 async def test_list_models_reports_continuation_support(services, generation):
@@ -148,16 +148,16 @@ async def test_list_models_reports_continuation_support(services, generation):
     assert {model.name: model.can_continue for model in models} == {"tone": True, "sketch": False}
 
 
-def continued(source_id: str, **fields: object) -> pb.CreateGenerationRequest:
-    """Asks the gateway for half a second after that source."""
-    asked = {"prompt": "b", "model_name": "tone", "duration_seconds": 0.5, **fields}
-    return pb.CreateGenerationRequest(continuation=Continuation(source_id=source_id), **asked)
+def continuation_request(source_id: str, **fields: object) -> pb.CreateGenerationRequest:
+    """Returns a request to the gateway for half a second that continues the source."""
+    options = {"prompt": "b", "model_name": "tone", "duration_seconds": 0.5, **fields}
+    return pb.CreateGenerationRequest(continuation=Continuation(source_id=source_id), **options)
 
 
 async def test_gateway_continues_generations_and_clips(services, music):
     source = await services.wait_until_ended(await services.create())
-    for source_id in (source.id, await clip(services, 1.0, 22_050, 440)):
-        created = (await music.CreateGeneration(continued(source_id), timeout=60)).generation
+    for source_id in (source.id, await import_clip(services, 1.0, 22_050, 440)):
+        created = (await music.CreateGeneration(continuation_request(source_id), timeout=60)).generation
         assert created.continuation == Continuation(source_id=source_id, seconds=10.0)
         done = await services.wait_until_ended(created.id)
         assert done.state == pb.GENERATION_STATE_COMPLETED, done.error_message
@@ -168,24 +168,24 @@ async def test_gateway_rejects_a_source_that_is_not_completed(services, music):
     gate = services.model.at["a", 3] = Gate()
     source_id = await services.create()
     await gate.reached()
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await music.CreateGeneration(continued(source_id), timeout=60)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await music.CreateGeneration(continuation_request(source_id), timeout=60)
     gate.open()
-    failure = read_failure(refused.value)
+    failure = read_failure(caught.value)
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SOURCE_NOT_COMPLETED")
     assert f"{source_id} is PROCESSING" in failure.message
 
 
 @pytest.mark.parametrize(
-    ("source_id", "fields", "field", "says"),
+    ("source_id", "fields", "field", "hint"),
     [
         ("x.wav", {}, "continuation.source_id", "must be a UUID"),
         (UNKNOWN, {"model_name": "sketch"}, "continuation", "models that can: tone"),
     ],
 )
-async def test_gateway_rejects_an_invalid_continuation(music, source_id, fields, field, says):
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await music.CreateGeneration(continued(source_id, **fields), timeout=60)
-    failure = read_failure(refused.value)
+async def test_gateway_rejects_an_invalid_continuation(music, source_id, fields, field, hint):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await music.CreateGeneration(continuation_request(source_id, **fields), timeout=60)
+    failure = read_failure(caught.value)
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert says in failure.violations[field]
+    assert hint in failure.violations[field]

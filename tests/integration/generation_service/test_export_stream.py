@@ -1,4 +1,4 @@
-"""What ended an upload is told as export said it, whenever grpcio notices."""
+"""An export stream that the server ends early raises the server's status, whenever grpcio notices it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CHUNK = audio_pb2.AudioChunk(pcm=bytes(60_000))
 
 
 class FullDisk(export_pb2_grpc.ExportServiceServicer):
-    """Ends each call at its third message, while more may be on their way."""
+    """Rejects each call at its third message, while more messages may be in flight."""
 
     def __init__(self) -> None:
-        self.has_refused = asyncio.Event()
+        self.has_rejected = asyncio.Event()
 
     async def Export(self, requests, context):
         messages = 0
@@ -32,7 +32,7 @@ class FullDisk(export_pb2_grpc.ExportServiceServicer):
             messages += 1
             if messages == 3:
                 break
-        self.has_refused.set()
+        self.has_rejected.set()
         raise ResourceExhausted("the disk is full", reason="DISK_FULL", retry_after_seconds=5.0)
 
 
@@ -55,37 +55,37 @@ async def stub(tmp_path, disk) -> AsyncIterator[export_pb2_grpc.ExportServiceAsy
         await server.stop(0)
 
 
-async def send(upload: ExportStream, chunks: int, pause: asyncio.Event | None = None) -> None:
-    """Pauses at the third message until the event, where there is one to wait for."""
-    await upload.send_header(export_pb2.ExportHeader())
+async def send(stream: ExportStream, chunks: int, pause: asyncio.Event | None = None) -> None:
+    """Sends a whole stream. If `pause` is given, waits for it before the third chunk."""
+    await stream.send_header(export_pb2.ExportHeader())
     for number in range(1, chunks + 1):
-        await upload.send_chunk(CHUNK)
+        await stream.send_chunk(CHUNK)
         if pause is not None and number == 2:
             await pause.wait()
         await asyncio.sleep(0)
-    await upload.finish(audio_pb2.AudioEnd())
+    await stream.finish(audio_pb2.AudioEnd())
 
 
 async def test_status_of_a_call_ended_early_is_kept(stub, disk):
-    for attempt in range(60):
-        disk.has_refused.clear()
-        upload = ExportStream(stub, 60.0)
-        with pytest.raises(grpc.aio.AioRpcError) as ended:
-            await send(upload, 30, disk.has_refused if attempt % 3 == 0 else None)
-        failure = read_failure(ended.value)
+    for attempt in range(30):
+        disk.has_rejected.clear()
+        stream = ExportStream(stub, 60.0)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await send(stream, 30, disk.has_rejected if attempt % 3 == 0 else None)
+        failure = read_failure(caught.value)
         assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL")
         assert failure.message == "the disk is full"
 
 
 async def test_status_after_the_last_message_is_kept(stub):
-    with pytest.raises(grpc.aio.AioRpcError, match="the disk is full") as ended:
+    with pytest.raises(grpc.aio.AioRpcError, match="the disk is full") as caught:
         await send(ExportStream(stub, 60.0), 0)
-    assert ended.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_missing_server_is_unavailable(tmp_path):
     async with connect(f"unix:{tmp_path}/none") as channel:
-        upload = ExportStream(export_pb2_grpc.ExportServiceStub(channel), 60.0)
-        with pytest.raises(grpc.aio.AioRpcError) as ended:
-            await send(upload, 0)
-        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        stream = ExportStream(export_pb2_grpc.ExportServiceStub(channel), 60.0)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await send(stream, 0)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -1,4 +1,4 @@
-"""GenerationService over real gRPC: what callers see of the engine."""
+"""The RPCs of GenerationService over gRPC, without storage and export."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serve(tmp_path: Path, *models: ToneModel, **given: object) -> AsyncIterator[Server]:
-    """A generation server whose storage and export are away."""
+async def serve(tmp_path: Path, *models: ToneModel, **overrides: object) -> AsyncIterator[Server]:
+    """Runs a generation server whose storage and export are unreachable."""
     settings = GenerationSettings(
-        storage_address=f"unix:{tmp_path}/none", export_address=f"unix:{tmp_path}/none", grace_seconds=0.2, **given
+        storage_address=f"unix:{tmp_path}/none", export_address=f"unix:{tmp_path}/none", grace_seconds=0.2, **overrides
     )
     service = build(settings, catalog=ModelCatalog(lambda: [model.entry for model in models]))
     address = f"unix:{tmp_path}/generation.sock"
@@ -64,8 +64,8 @@ def request(prompt: str = "a", seconds: float = 0.4, **fields: object) -> pb.Gen
     return pb.GenerateRequest(prompt=prompt, duration_seconds=seconds, **fields)
 
 
-async def listen(call) -> tuple[audio_pb2.AudioHeader, np.ndarray, list[pb.GenerateProgress]]:
-    """Reads a whole answer and holds it to its own end."""
+async def read_stream(call) -> tuple[audio_pb2.AudioHeader, np.ndarray, list[pb.GenerateProgress]]:
+    """Reads a whole response stream and checks it against its end."""
     parts = [part async for part in call]
     kinds = [part.WhichOneof("part") for part in parts]
     assert kinds[:2] == ["header", "progress"]
@@ -78,15 +78,15 @@ async def listen(call) -> tuple[audio_pb2.AudioHeader, np.ndarray, list[pb.Gener
     return parts[0].header, samples, [part.progress for part in parts if part.HasField("progress")]
 
 
-async def refusal(call) -> object:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
+async def read_failure_of(call) -> object:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in call:
             pass
-    return read_failure(refused.value)
+    return read_failure(caught.value)
 
 
 async def test_generate_streams_header_progress_chunks_and_end(server):
-    header, samples, progress = await listen(server.stub.Generate(request(seed=440), timeout=60))
+    header, samples, progress = await read_stream(server.stub.Generate(request(seed=440), timeout=60))
     assert uuid.UUID(header.generation_id)
     assert (header.attempt, header.level, header.expected_frames) == (1, audio_pb2.AUDIO_LEVEL_LIVE, 3200)
     assert (header.sample_rate_hz, header.channels) == (8000, 2)
@@ -97,8 +97,8 @@ async def test_generate_streams_header_progress_chunks_and_end(server):
 
 
 async def test_drawn_seed_is_reported_and_reproduces_the_samples(server):
-    header, samples, progress = await listen(server.stub.Generate(request(), timeout=60))
-    again = await listen(server.stub.Generate(request(seed=progress[0].seed, model_name="tone"), timeout=60))
+    header, samples, progress = await read_stream(server.stub.Generate(request(), timeout=60))
+    again = await read_stream(server.stub.Generate(request(seed=progress[0].seed, model_name="tone"), timeout=60))
     assert np.array_equal(again[1], samples)
     assert again[0].generation_id != header.generation_id
 
@@ -106,7 +106,7 @@ async def test_drawn_seed_is_reported_and_reproduces_the_samples(server):
 async def test_long_block_is_split_into_chunks(tmp_path, model):
     model.shapes["long"] = lambda block: np.resize(block, (20_000, 2))
     async with serve(tmp_path, model) as server:
-        _, samples, _ = await listen(server.stub.Generate(request("long", 2.5), timeout=60))
+        _, samples, _ = await read_stream(server.stub.Generate(request("long", 2.5), timeout=60))
     assert len(samples) == 20_000
 
 
@@ -130,7 +130,7 @@ async def test_long_block_is_split_into_chunks(tmp_path, model):
     ],
 )
 async def test_invalid_request_is_invalid_argument_for_its_field(server, fields, field):
-    failure = await refusal(server.stub.Generate(request(**fields), timeout=60))
+    failure = await read_failure_of(server.stub.Generate(request(**fields), timeout=60))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert list(failure.violations) == [field]
     if field == "model_name":
@@ -146,19 +146,19 @@ async def test_cancelled_call_frees_its_place(server, model):
     gate.open()
     await model.release_of("a")
     assert len(model.batches) < 1000
-    await listen(server.stub.Generate(request("next"), timeout=60))
+    await read_stream(server.stub.Generate(request("next"), timeout=60))
 
 
 async def test_deadline_applies_while_queued_and_while_running(server, model):
     gate = model.at["a", 1] = Gate()
-    runs = server.stub.Generate(request(), timeout=2)  # Long enough to be running then, on a busy machine too.
+    runs = server.stub.Generate(request(), timeout=2)  # Long enough to reach the batch, even on a busy machine.
     await gate.reached()
     waits = server.stub.Generate(request("b"), timeout=0.3)
-    codes = [failure.code for failure in await asyncio.gather(refusal(runs), refusal(waits))]
+    codes = [failure.code for failure in await asyncio.gather(read_failure_of(runs), read_failure_of(waits))]
     assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
     gate.open()
     await model.release_of("a")
-    await listen(server.stub.Generate(request("next"), timeout=60))
+    await read_stream(server.stub.Generate(request("next"), timeout=60))
     assert model.prefilled == ["a", "next"]
 
 
@@ -168,21 +168,21 @@ async def test_full_queue_is_resource_exhausted_with_a_retry_time(server, model)
     await gate.reached()
     waits = aiter(server.stub.Generate(request("b"), timeout=60))
     await anext(waits)
-    failure = await refusal(server.stub.Generate(request("c"), timeout=60))
+    failure = await read_failure_of(server.stub.Generate(request("c"), timeout=60))
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
     assert failure.retry_after_seconds == 1.0
     status = await server.stub.GetEngineStatus(pb.GetEngineStatusRequest(), timeout=60)
     assert (status.running, status.waiting, status.max_batch_size, status.max_waiting) == (1, 1, 1, 1)
     assert status.device == "cpu"
     gate.open()
-    _, samples, _ = await listen(runs)
+    _, samples, _ = await read_stream(runs)
     assert len(samples) == 3200
     assert [part.WhichOneof("part") async for part in waits][-1] == "end"
 
 
 async def test_request_larger_than_the_memory_is_resource_exhausted(server, model):
     model.at["a", 0] = fail_with(TooLarge("duration_seconds", "ask for at most 12 s"))
-    failure = await refusal(server.stub.Generate(request(), timeout=60))
+    failure = await read_failure_of(server.stub.Generate(request(), timeout=60))
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "KV_MEMORY")
     assert failure.violations == {"duration_seconds": "ask for at most 12 s"}
     assert failure.retry_after_seconds == 60
@@ -191,17 +191,17 @@ async def test_request_larger_than_the_memory_is_resource_exhausted(server, mode
 
 async def test_model_failure_ends_the_stream_with_internal(server, model):
     model.at["a", 3] = fail_with(ValueError("a string broke"))
-    failure = await refusal(server.stub.Generate(request(), timeout=60))
+    failure = await read_failure_of(server.stub.Generate(request(), timeout=60))
     assert (failure.code, failure.reason) == (grpc.StatusCode.INTERNAL, "MODEL_FAILED")
     assert failure.message == "model 'tone' failed at step 3: ValueError: a string broke"
 
 
 async def test_list_models_starts_with_the_default(tmp_path):
     async with serve(tmp_path, ToneModel("lute"), ToneModel("harp")) as server:
-        await listen(server.stub.Generate(request(model_name="harp"), timeout=60))
+        await read_stream(server.stub.Generate(request(model_name="harp"), timeout=60))
         models = (await server.stub.ListModels(pb.ListModelsRequest(), timeout=60)).models
         default = (await server.stub.GetModel(pb.GetModelRequest(), timeout=60)).model
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
             await server.stub.GetModel(pb.GetModelRequest(name="oud"), timeout=60)
     assert [(model.name, model.is_default, model.is_loaded) for model in models] == [
         ("lute", True, False),
@@ -210,15 +210,15 @@ async def test_list_models_starts_with_the_default(tmp_path):
     assert default == models[0]
     assert (default.version, default.license, default.description) == ("7", "CC0-1.0", "A sine.")
     assert (default.sample_rate_hz, default.channels, default.max_duration_seconds) == (8000, 2, 3600.0)
-    failure = read_failure(refused.value)
+    failure = read_failure(caught.value)
     assert failure.code is grpc.StatusCode.NOT_FOUND
     assert "available models: harp, lute" in failure.message
 
 
 async def test_sampling_parameters_reach_the_model(server, model):
     sampling = SamplingParameters(temperature=0.5, top_k=0, guidance_scale=0.0)
-    await listen(server.stub.Generate(request(sampling=sampling), timeout=60))
-    await listen(server.stub.Generate(request("b"), timeout=60))
+    await read_stream(server.stub.Generate(request(sampling=sampling), timeout=60))
+    await read_stream(server.stub.Generate(request("b"), timeout=60))
     drawn = [(each.temperature, each.top_k, each.top_p, each.guidance_scale) for each in model.received]
     assert drawn == [(0.5, 0, 0.0, 0.0), (1.0, 250, 0.0, 3.0)]
 
@@ -229,21 +229,21 @@ async def test_load_and_unload_model(server, model):
     call = stub.Generate(request(seconds=3600), timeout=60)
     while (await call.read()).WhichOneof("part") != "chunk":
         pass
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.UnloadModel(pb.UnloadModelRequest(name="tone"), timeout=60)
-    failure = read_failure(refused.value)
+    failure = read_failure(caught.value)
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_IN_USE")
     call.cancel()
     await model.release_of("a")
     assert not (await stub.UnloadModel(pb.UnloadModelRequest(name="tone"), timeout=60)).model.is_loaded
     for method, asked in ((stub.LoadModel, pb.LoadModelRequest), (stub.UnloadModel, pb.UnloadModelRequest)):
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
             await method(asked(name="oud"), timeout=60)
-        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_unusable_model_is_listed_with_its_problem(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(tmp_path))  # Not the models of who runs this.
+    monkeypatch.setenv("HF_HOME", str(tmp_path))  # Ignore the models in the user's own cache.
     folder = tmp_path / "data" / "models" / "own"
     folder.mkdir(parents=True)
     (folder / "state_dict.bin").write_bytes(b"no weights")
@@ -254,13 +254,13 @@ async def test_unusable_model_is_listed_with_its_problem(tmp_path, monkeypatch):
     async with serve_services([build(settings)], [address], settings), connect(address) as channel:
         stub = rpc.GenerationServiceStub(channel)
         own, sketch = (await stub.ListModels(pb.ListModelsRequest(), timeout=60)).models
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.GetModel(pb.GetModelRequest(name="own"), timeout=60)
         unloaded = (await stub.UnloadModel(pb.UnloadModelRequest(name="own"), timeout=60)).model
         with pytest.raises(grpc.aio.AioRpcError) as missing:
             await stub.GetModel(pb.GetModelRequest(name="musicgen-small"), timeout=60)
     assert (own.name, own.is_default, own.is_loaded, own.sample_rate_hz) == ("own", True, False, 0)
-    failure = read_failure(refused.value)
+    failure = read_failure(caught.value)
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
     assert own.problem == failure.message
     assert unloaded == own
@@ -278,7 +278,7 @@ async def test_metrics_contain_the_engine_gauges(tmp_path, model):
         url = f"http://127.0.0.1:{port}/metrics"
         page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=60).read().decode())
         gate.open()
-        await listen(call)
+        await read_stream(call)
     shown = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("dgx_music_engine"))
     assert shown["dgx_music_engine_running"] == "1.0"
     assert {name.removeprefix("dgx_music_engine_") for name in shown} == {
@@ -315,11 +315,3 @@ async def test_check_fails_if_storage_is_not_serving(tmp_path):
         await service.drain()
         with pytest.raises(Unavailable, match="stopped claiming jobs"):
             await service.check()
-
-
-async def test_service_that_never_started_can_be_stopped(tmp_path):
-    service = build(GenerationSettings(data_dir=tmp_path))
-    await service.drain()
-    await service.stop()
-    with pytest.raises(Unavailable, match="not running"):
-        await service.check()

@@ -1,15 +1,10 @@
-"""The claim worker against the real storage and export: every way that a job can end."""
+"""Jobs that the worker claims: results, progress and failures, with the real storage and export services."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
-from collections.abc import Callable
 from dataclasses import replace
 
-import grpc
-import grpc.aio
 import pytest
 import soundfile
 
@@ -18,9 +13,6 @@ from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2 as pb
 from generation_service.models.base import TooLarge
 from generation_service.models.sketch import Sketch
-from generation_service.worker.lease import Lease, LeaseLostReason
-from storage_service.db.sqlite import sqlite3
-from tests.support.service_stack import is_pending_after, server_process
 from tests.support.tone_model import Gate, fail_with
 
 
@@ -100,53 +92,6 @@ async def test_audio_of_a_running_job_can_be_streamed(services):
     assert [part.WhichOneof("part") async for part in parts][-1] == "end"
 
 
-async def test_cancel_stops_the_engine_and_leaves_no_file(services):
-    gate = services.model.at["a", 3] = Gate()
-    generation_id = await services.create(seconds=3600)
-    await gate.reached()
-    await services.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
-    gate.open()
-    await services.model.release_of("a")
-    assert (await services.wait_until_ended(generation_id)).state == pb.GENERATION_STATE_CANCELLED
-    await services.wait_until_ended(await services.create("next"))
-    assert [path.stem for path in services.audio_files()] != [generation_id]
-    assert len(services.audio_files()) == 1
-
-
-@pytest.mark.parametrize("is_deleted", [False, True], ids=["cancelled", "cancelled and deleted"])
-async def test_file_completed_after_the_cancel_is_deleted(stack, is_deleted):
-    await stack.start("storage", "export")
-    await stack.start(
-        "generation", renew_interval_seconds=10
-    )  # The worker learns of it only from the rejected completion.
-    gate = stack.model.at["a", 5] = Gate()
-    generation_id = await stack.create(seconds=0.5)
-    await gate.reached()
-    await stack.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
-    if is_deleted:
-        await stack.storage.DeleteGeneration(pb.DeleteGenerationRequest(id=generation_id), timeout=60)
-    gate.open()
-    await stack.wait_for_jobs()
-    with pytest.raises(grpc.aio.AioRpcError) as gone:
-        await stack.export.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=60)
-    assert gone.value.code() is grpc.StatusCode.NOT_FOUND
-    assert stack.audio_files() == []
-
-
-async def test_failure_after_the_cancel_keeps_the_cancelled_state(stack):
-    await stack.start("storage", "export")
-    await stack.start("generation", renew_interval_seconds=10)
-    gate = stack.model.at["a", 3] = Gate()
-    stack.model.at["a", 4] = fail_with(ValueError())
-    generation_id = await stack.create(seconds=0.5)
-    await gate.reached()
-    await stack.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
-    gate.open()
-    await stack.wait_for_jobs()
-    cancelled = await stack.get(generation_id)
-    assert (cancelled.state, cancelled.error_message) == (pb.GENERATION_STATE_CANCELLED, "")
-
-
 async def test_rejected_completion_fails_the_job_and_leaves_no_file(stack):
     stack.model.info = replace(stack.model.info, version="v" * 1000)
     await stack.start("storage", "export", "generation")
@@ -161,128 +106,6 @@ async def test_unexpected_error_fails_the_job(services, monkeypatch):
     failed = await services.wait_until_ended(await services.create())
     assert (failed.state, failed.attempt) == (pb.GENERATION_STATE_FAILED, 1)
     assert failed.error_message == "an unexpected error occurred: TypeError"
-
-
-async def test_cancel_during_the_files_commit_leaves_no_file(services, monkeypatch):
-    gate, fsync, lease_lost = Gate(), os.fsync, asyncio.Event()
-    renew_until_lost = Lease.renew_until_lost
-
-    async def renew_and_notify(lease: Lease, current_progress: Callable[[], object]) -> LeaseLostReason:
-        reason = await renew_until_lost(lease, current_progress)
-        lease_lost.set()
-        return reason
-
-    def gated_fsync(descriptor: int) -> None:
-        gate()
-        fsync(descriptor)
-
-    monkeypatch.setattr(Lease, "renew_until_lost", renew_and_notify)
-    monkeypatch.setattr(os, "fsync", gated_fsync)
-    generation_id = await services.create(seconds=0.5)
-    await gate.reached()
-    await services.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
-    await lease_lost.wait()
-    jobs = asyncio.create_task(services.wait_for_jobs())
-    gate.open()
-    await jobs
-    await services.stop("export")
-    assert services.audio_files() == []
-
-
-async def test_stale_lease_stops_the_engine_and_changes_nothing(services):
-    gate = services.model.at["a", 3] = Gate()
-    generation_id = await services.create(seconds=3600)
-    await gate.reached()
-    with sqlite3.connect(services.folder / "dgx_music.db") as database:
-        database.execute("UPDATE generations SET lease_token = 'of another worker'")
-    database.close()
-    gate.open()
-    await services.model.release_of("a")
-    assert (await services.get(generation_id)).state == pb.GENERATION_STATE_PROCESSING
-    assert services.audio_files() == []
-
-
-async def test_stale_completion_keeps_the_file_for_the_other_attempt(stack):
-    await stack.start("storage", "export")
-    await stack.start("generation", renew_interval_seconds=10)
-    gate = stack.model.at["a", 5] = Gate()
-    generation_id = await stack.create(seconds=0.5)
-    await gate.reached()
-    with sqlite3.connect(stack.folder / "dgx_music.db") as database:
-        database.execute("UPDATE generations SET lease_token = 'of another worker'")
-    database.close()
-    gate.open()
-    await stack.wait_for_jobs()
-    await stack.stop("generation")
-    assert (await stack.get(generation_id)).state == pb.GENERATION_STATE_PROCESSING
-    assert [path.stem for path in stack.audio_files()] == [generation_id]
-
-
-async def test_expired_lease_stops_the_engine_while_storage_is_down(stack):
-    await stack.start("storage", "export")
-    await stack.start("generation", lease_seconds=2)
-    gate = stack.model.at["a", 3] = Gate()
-    await stack.create(seconds=3600)
-    await gate.reached()
-    await stack.stop("storage")
-    gate.open()
-    await stack.model.release_of("a")
-
-
-async def test_export_outage_costs_one_attempt(stack):
-    await stack.start("storage", "generation")
-    generation_id = await stack.create()
-    waiting = await stack.wait_until(generation_id, is_pending_after(1))
-    assert waiting.error_message.startswith("export: ")
-    assert waiting.error_message.endswith("(UNAVAILABLE)")
-    await stack.start("export")
-    done = await stack.wait_until_ended(generation_id)
-    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
-
-
-async def test_export_outage_during_the_stream_costs_one_attempt(services):
-    gate = services.model.at["a", 3] = Gate()
-    generation_id = await services.create(seconds=0.8)
-    await gate.reached()
-    await services.stop("export")
-    gate.open()
-    waiting = await services.wait_until(generation_id, is_pending_after(1))
-    assert waiting.error_message.startswith("export: ")
-    await services.start("export")
-    done = await services.wait_until_ended(generation_id)
-    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
-
-
-async def test_completion_is_retried_until_storage_is_back(services):
-    gate = services.model.at["a", 5] = Gate()
-    generation_id = await services.create(seconds=0.5)
-    await gate.reached()
-    await services.stop("storage")
-    gate.open()
-    await services.model.release_of("a")
-    await services.start("storage")
-    done = await services.wait_until_ended(generation_id)
-    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 1)
-
-
-async def test_storage_outage_longer_than_the_lease_costs_one_attempt(stack):
-    await stack.start("storage", "export")
-    await stack.start("generation", lease_seconds=2)
-    gate = stack.model.at["a", 5] = Gate()
-    generation_id = await stack.create(seconds=0.5)
-    await gate.reached()
-    await stack.stop("storage")
-    gate.open()
-    await stack.wait_for_jobs()
-    await stack.start("storage")
-    done = await stack.wait_until_ended(generation_id)
-    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
-
-
-async def test_worker_claims_once_storage_has_started(stack):
-    await stack.start("export", "generation")
-    await stack.start("storage")
-    assert (await stack.wait_until_ended(await stack.create())).state == pb.GENERATION_STATE_COMPLETED
 
 
 async def test_model_failure_fails_the_job_without_retry(services):
@@ -320,78 +143,3 @@ async def test_request_larger_than_the_memory_is_not_retried(services):
 async def test_unsupported_format_fails_the_job(services, fields, message):
     failed = await services.wait_until_ended(await services.create(**fields))
     assert (failed.state, failed.attempt, failed.error_message) == (pb.GENERATION_STATE_FAILED, 1, message)
-
-
-async def test_job_unfinished_after_the_grace_period_is_handed_back(services):
-    gate = services.model.at["a", 3] = Gate()
-    generation_id = await services.create(seconds=0.5)
-    await gate.reached()
-    closing = asyncio.create_task(services.stop("generation"))
-    waiting = await services.wait_until(generation_id, is_pending_after(1))
-    assert waiting.error_message == "the server is shutting down"
-    gate.open()
-    await closing
-    await services.start("generation")
-    done = await services.wait_until_ended(generation_id)
-    assert (done.state, done.attempt, done.max_attempts) == (pb.GENERATION_STATE_COMPLETED, 2, 4)
-
-
-async def test_job_that_ends_within_the_grace_period_is_completed(stack):
-    await stack.start("storage", "export")
-    await stack.start("generation", grace_seconds=10)
-    gate = stack.model.at["a", 3] = Gate()
-    generation_id = await stack.create()
-    await gate.reached()
-    closing = asyncio.create_task(stack.stop("generation"))
-    await asyncio.sleep(0)  # Let it start draining.
-    gate.open()
-    await closing
-    done = await stack.get(generation_id)
-    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 1)
-
-
-async def test_storage_outage_does_not_block_shutdown(services, monkeypatch):
-    monkeypatch.setattr("generation_service.worker.worker.CALL_TIMEOUT_SECONDS", 0.3)
-    gate = services.model.at["a", 3] = Gate()
-    await services.create(seconds=0.5)
-    await gate.reached()
-    await services.stop("storage")
-    closing = asyncio.create_task(services.stop("generation"))
-    gate.open()
-    await asyncio.wait_for(closing, 60)
-
-
-async def test_server_process_exits_cleanly_on_sigterm(stack):
-    await stack.start("storage", "export")
-    async with server_process(stack, "generation_service.rpc.server") as server:
-        assert (await stack.wait_until_ended(await stack.create_sketch())).state == pb.GENERATION_STATE_COMPLETED
-        server.terminate()
-        assert await asyncio.wait_for(server.wait(), 60) == 0
-
-
-async def test_job_of_a_killed_worker_is_completed_by_another(stack):
-    await stack.start("storage", "export")
-    lease = {"lease_seconds": 2, "renew_interval_seconds": 0.1}
-    async with server_process(stack, "tests.support.held_server", "hold", **lease):
-        generation_id = await stack.create(seconds=0.5)
-        begun = await stack.wait_until(generation_id, lambda generation: generation.progress > 0)
-        assert (begun.attempt, begun.progress) == (1, 0.4)
-    await stack.start("generation")
-    done = await stack.wait_until_ended(generation_id)
-    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
-    assert done.worker_id != begun.worker_id
-    (path,) = stack.audio_files()
-    assert soundfile.info(path).frames == 4000
-
-
-async def test_server_with_a_lost_device_exits_with_an_error(stack):
-    await stack.start("storage", "export")
-    async with server_process(stack, "tests.support.held_server", "lose") as server:
-        generation_id = await stack.create(seconds=0.5)
-        waiting = await stack.wait_until(generation_id, is_pending_after(1))
-        assert waiting.error_message.startswith("the engine stopped: RuntimeError: CUDA error: an illegal memory")
-        assert await asyncio.wait_for(server.wait(), 60) == 1
-    await stack.start("generation")
-    done = await stack.wait_until_ended(generation_id)
-    assert done.state == pb.GENERATION_STATE_COMPLETED
-    assert done.max_attempts - done.attempt == 1, "the server about to exit must hand the job back without an attempt"

@@ -1,4 +1,4 @@
-"""Engines that run the tone model."""
+"""Fixtures for engines that run the tone model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ StartEngine = Callable[..., Awaitable[Engine]]
 
 @pytest.fixture
 async def start_engine() -> AsyncIterator[StartEngine]:
-    """Starts an engine with the models given, and stops it after the test."""
+    """Returns a function that starts an engine with the given models. The engine is stopped after the test."""
     async with AsyncExitStack() as stack:
 
         async def start(*models: ToneModel, **settings: float) -> Engine:

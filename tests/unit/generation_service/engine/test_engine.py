@@ -1,4 +1,4 @@
-"""The engine: who is stepped with whom, and who waits."""
+"""Batching: which requests are stepped together, and which wait."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_models_alternate_and_share_no_batch(start_engine):
     ]
     gate.open()
     await asyncio.gather(*map(read, handles))
-    # One is admitted a round, so "two" joins in the third; from then on they alternate.
+    # One request is admitted per round, so "two" joins in the third round; from then on they alternate.
     assert turns == ["one", "one", "one", "two", "one", "two", "one", "two"]
     assert models[0].batches == [["gate"], ["x"], ["x", "y"], ["x", "y"], ["x", "y"], ["x"]]
     assert models[1].batches == [["x"]] * 3
@@ -89,9 +89,9 @@ async def test_full_queue_is_resource_exhausted_with_an_estimated_retry_time(sta
     handles = [submit(engine, "", tone_parameters("a", 4))]
     await gate.reached()
     handles += [submit(engine, "", tone_parameters(name, 1)) for name in "bc"]
-    with pytest.raises(ResourceExhausted, match=r"the queue is full \(1 running, 2 waiting\)") as refused:
+    with pytest.raises(ResourceExhausted, match=r"the queue is full \(1 running, 2 waiting\)") as caught:
         submit(engine, "", tone_parameters("d"))
-    assert refused.value.retry_after_seconds == 10.0  # 0.2 s of audio are left, 0.2 s were made in the last ten.
+    assert caught.value.retry_after_seconds == 10.0  # 0.2 s of audio remain; 0.2 s were generated in 10 s.
     gate.open()
     await asyncio.gather(*map(read, handles))
     await idle(engine)
@@ -102,9 +102,9 @@ async def test_retry_time_without_measured_throughput_is_one_second(start_engine
     gate = model.at["a", 1] = Gate()
     a = submit(engine, "", tone_parameters("a", 1))
     await gate.reached()
-    with pytest.raises(ResourceExhausted) as refused:
+    with pytest.raises(ResourceExhausted) as caught:
         submit(engine, "", tone_parameters("b"))
-    assert refused.value.retry_after_seconds == 1.0
+    assert caught.value.retry_after_seconds == 1.0
     gate.open()
     await read(a)
 
@@ -116,7 +116,7 @@ async def test_rates_cover_the_last_ten_seconds(start_engine, model):
     )
     await idle(engine)
     status = engine.status()
-    assert status.audio_seconds_per_second == pytest.approx(0.08, abs=0.02)  # 0.8 s, and the last one's 0.1 s, in 10.
+    assert status.audio_seconds_per_second == pytest.approx(0.08, abs=0.02)  # 0.8 s, and 0.1 s of `idle`, in 10 s.
     assert 0.4 <= status.steps_per_second <= 0.9
     assert (status.running, status.waiting, status.max_batch_size, status.max_waiting) == (0, 0, 8, 100)
 
@@ -127,7 +127,7 @@ async def test_stop_fails_unfinished_requests_and_releases_their_states(start_en
     a, b = submit(engine, "", tone_parameters("a")), submit(engine, "", tone_parameters("b"))
     await gate.reached()
     stopping = asyncio.create_task(engine.stop())
-    await asyncio.sleep(0)  # It has told the device thread, and waits for it.
+    await asyncio.sleep(0)  # Let it reach the device thread and wait for it.
     gate.open()
     await stopping
     for handle in (a, b):

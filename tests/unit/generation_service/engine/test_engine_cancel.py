@@ -1,4 +1,4 @@
-"""An engine's requests that are cancelled: at once, and to nobody else's harm."""
+"""Cancellation of a request at each point of its life, without effect on the others."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_cancel_applies_to_a_later_batch_of_the_same_round(start_engine):
     await first.reached()
     b = submit(engine, "two", tone_parameters("b", 50))
     first.open()
-    await gate.reached()  # Both are in this round, and "one" comes first.
+    await gate.reached()  # Both models are in this round, and "one" is stepped first.
     steps = len(two.batches)
     b.cancel()
     gate.open()

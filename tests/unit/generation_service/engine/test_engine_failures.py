@@ -1,4 +1,4 @@
-"""What fails in an engine, and what goes on."""
+"""Failures of a model or the device: which requests fail, and which continue."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ async def test_failed_release_does_not_fail_the_request(start_engine, model):
 
 
 class DeviceLost(BaseException):
-    """Nothing that a request could be blamed for."""
+    """An error that no single request caused."""
 
 
 async def test_lost_device_fails_all_requests_and_the_check(start_engine, model, monkeypatch):
@@ -183,7 +183,7 @@ async def test_hung_model_call_fails_the_check(start_engine, model, monkeypatch)
     with pytest.raises(Unavailable, match="a model call has been running for more than"):
         engine.check()
     monkeypatch.setattr(engine_module, "STOP_TIMEOUT_SECONDS", 0.0)
-    await engine.stop()  # Does not wait for it for ever.
+    await engine.stop()  # Must not wait forever for the hung call.
     gate.open()
     assert len(await read(a)) == BLOCK_FRAMES
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Models that an engine loads and unloads."""
+"""Loading and unloading of models between the steps of others."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_load_and_unload_run_between_steps_of_another_model(start_engine):
     await gate.reached()
     loading = asyncio.create_task(engine.load(two.info))
     unloading = asyncio.create_task(engine.unload("one"))
-    await asyncio.sleep(0)  # Both have asked.
+    await asyncio.sleep(0)  # Let both submit their tasks.
     gate.open()
     await loading
     with pytest.raises(
@@ -87,7 +87,7 @@ async def test_cancelled_unload_is_not_run(start_engine, model):
     first = asyncio.create_task(engine.load(model.info))
     await gate.reached()
     second = asyncio.create_task(engine.unload("tone"))
-    await asyncio.sleep(0)  # It has asked.
+    await asyncio.sleep(0)  # Let it submit its task.
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
     gate.open()
@@ -103,7 +103,7 @@ async def test_pending_unload_is_rejected_at_shutdown(start_engine, model):
     await gate.reached()
     second = asyncio.create_task(engine.unload("tone"))
     stopping = asyncio.create_task(engine.stop())
-    await asyncio.sleep(0)  # Both have told the device thread.
+    await asyncio.sleep(0)  # Let both reach the device thread.
     gate.open()
     await stopping
     await first

@@ -1,4 +1,4 @@
-"""An engine and its models' memory: what does not fit waits, or fails before it starts."""
+"""The engine's use of limited model memory: a request that does not fit waits, or fails before it starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.tone_model import BLOCK_FRAMES, RATE_HZ, Gate, ToneModel, Ton
 
 
 class Memory:
-    """What a model with a bounded cache tells of it."""
+    """The memory of a model with a limited cache."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -26,18 +26,18 @@ class Memory:
 
 
 class BoundedModel(ToneModel):
-    """Keeps a byte for each frame to be made, of so many."""
+    """Reserves one byte per requested frame out of a limited memory."""
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__()
         self.memory = Memory(limit_bytes)
-        self.refused: list[str] = []
+        self.rejected: list[str] = []
 
     def prefill(self, parameters: GenerationParameters) -> ToneState:
         if parameters.frames > self.memory.limit_bytes:
             raise TooLarge("duration_seconds", f"at most {self.memory.limit_bytes / RATE_HZ:g} s fit")
         if self.memory.reserved_bytes + parameters.frames > self.memory.limit_bytes:
-            self.refused.append(parameters.prompt)
+            self.rejected.append(parameters.prompt)
             raise ResourceExhausted("no room", reason="KV_MEMORY", retry_after_seconds=1.0)
         state = super().prefill(parameters)
         self.memory.reserved_bytes += parameters.frames
@@ -54,12 +54,12 @@ async def test_request_without_free_memory_waits_and_is_not_overtaken(start_engi
     gate = model.at["a", 1] = Gate()
     a = submit(engine, "", tone_parameters("a", 2))
     await gate.reached()
-    b, large, small = [submit(engine, "", tone_parameters(*asked)) for asked in [("b", 3), ("large", 5), ("small", 1)]]
+    b, large, small = [submit(engine, "", tone_parameters(*arguments)) for arguments in [("b", 3), ("large", 5), ("small", 1)]]
     gate.open()
     samples = await asyncio.gather(*map(read, (a, b, large, small)))
     assert [len(each) for each in samples] == [1600, 2400, 4000, 800]
     assert model.prefilled == ["a", "b", "large", "small"]
-    assert model.refused == ["large", "small"], "asked once for each that left, not at each step"
+    assert model.rejected == ["large", "small"], "prefill must be retried once per sequence that left, not at each step"
     assert large.stage is Stage.GENERATING
     await idle(engine)
     assert model.memory.reserved_bytes == 0
@@ -87,16 +87,16 @@ async def test_request_larger_than_the_memory_fails_before_it_starts(start_engin
     large = submit(engine, "", tone_parameters("large", 6))
     first.open()
     await second.reached()
-    with pytest.raises(TooLarge, match=r"duration_seconds: at most 0\.5 s fit") as refused:
+    with pytest.raises(TooLarge, match=r"duration_seconds: at most 0\.5 s fit") as caught:
         await large.wait_until_started()
-    assert (refused.value.field, refused.value.retry_after_seconds) == ("duration_seconds", 60)
+    assert (caught.value.field, caught.value.retry_after_seconds) == ("duration_seconds", 60)
     second.open()
     assert len(await read(a)) == 4000
 
 
 async def test_request_without_free_memory_fails_if_no_other_runs(start_engine, model):
     engine = await start_engine(model)
-    model.at["a", 0] = fail_with(ResourceExhausted("another program has it", reason="KV_MEMORY"))
+    model.at["a", 0] = fail_with(ResourceExhausted("another program uses it", reason="KV_MEMORY"))
     with pytest.raises(ResourceExhausted, match="another program"):
         await read(submit(engine, "", tone_parameters("a")))
 
@@ -111,7 +111,7 @@ async def test_cancel_while_waiting_for_memory_lets_the_next_request_in(start_en
     b, c = submit(engine, "", tone_parameters("b", 2)), submit(engine, "", tone_parameters("c", 1))
     first.open()
     await second.reached()
-    assert (model.refused, engine.status().waiting) == (["b"], 2)
+    assert (model.rejected, engine.status().waiting) == (["b"], 2)
     b.cancel()
     second.open()
     assert len(await read(c)) == 800
@@ -129,7 +129,7 @@ async def test_cancel_of_a_running_request_frees_memory_for_a_waiting_one(start_
     b = submit(engine, "", tone_parameters("b", 2))
     first.open()
     await second.reached()
-    assert model.refused == ["b"]
+    assert model.rejected == ["b"]
     a.cancel()
     second.open()
     assert len(await read(b)) == 1600
@@ -141,18 +141,18 @@ async def test_cancel_during_a_rejected_prefill_drops_the_request(start_engine):
     first = model.at["a", 1] = Gate()
     a = submit(engine, "", tone_parameters("a", 4))
     await first.reached()
-    asked = Gate()
+    prefill_gate = Gate()
 
-    def refuse() -> None:
-        asked()
+    def reject() -> None:
+        prefill_gate()
         raise ResourceExhausted("no room", reason="KV_MEMORY")
 
-    model.at["b", 0] = refuse
+    model.at["b", 0] = reject
     b = submit(engine, "", tone_parameters("b", 1))
     first.open()
-    await asked.reached()
+    await prefill_gate.reached()
     b.cancel()
-    asked.open()
+    prefill_gate.open()
     assert len(await read(a)) == 3200
     await idle(engine)
     assert model.prefilled.count("b") == 1
@@ -170,7 +170,7 @@ async def test_hundred_requests_run_in_order_and_leak_no_memory(start_engine):
         del handles, samples
         await idle(engine)
         assert model.prefilled == [*(f"{name:03}" for name in names), "last"]
-        for record in (model.batches, model.prefilled, model.received, model.released, model.refused):
+        for record in (model.batches, model.prefilled, model.received, model.released, model.rejected):
             record.clear()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
@@ -182,5 +182,5 @@ async def test_hundred_requests_run_in_order_and_leak_no_memory(start_engine):
     finally:
         tracemalloc.stop()
     assert model.memory.reserved_bytes == 0
-    audio_bytes = 4 * BLOCK_FRAMES * 2 * 4  # Of one request. asyncio's set of tasks keeps 11 kB of its largest size.
+    audio_bytes = 4 * BLOCK_FRAMES * 2 * 4  # One request. asyncio's set of tasks keeps 11 kB from its largest size.
     assert after_all - after_ten < audio_bytes, f"{after_all - after_ten} bytes"

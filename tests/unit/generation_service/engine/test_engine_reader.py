@@ -1,4 +1,4 @@
-"""An engine's readers: who is slow is waited for, who is gone is given up."""
+"""Readers: a slow one pauses its request, and one that stalls cancels it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.tone_model import BLOCK_FRAMES, tone_parameters
 
 
 async def test_slow_reader_pauses_only_its_own_sequence(start_engine, model):
-    engine = await start_engine(model, buffer_seconds=0.25)  # 2000 frames: full after the third block.
+    engine = await start_engine(model, buffer_seconds=0.25)  # 2000 frames, so the third block fills it.
     slow, quick = submit(engine, "", tone_parameters("slow", 8)), submit(engine, "", tone_parameters("quick", 20))
     await slow.wait_until_started()
     assert len(await read(quick)) == 20 * BLOCK_FRAMES
     await idle(engine)
     assert slow.frames_delivered == 3 * BLOCK_FRAMES
     assert engine.status().running == 1
-    await anext(slow)  # 1600 frames are left: room for one more block.
+    await anext(slow)  # 1600 frames remain, which leaves room for one more block.
     await idle(engine)
     assert slow.frames_delivered == 4 * BLOCK_FRAMES
     assert len(await read(slow)) == 7 * BLOCK_FRAMES

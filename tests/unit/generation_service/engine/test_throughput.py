@@ -1,4 +1,4 @@
-"""The sliding window of the engine's speed."""
+"""The sliding window of the engine's throughput."""
 
 from __future__ import annotations
 

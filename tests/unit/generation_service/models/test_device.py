@@ -1,4 +1,4 @@
-"""Which device and precision are meant."""
+"""The resolution of "auto" to a device and a precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where models are looked for, and which is the default. No test here needs torch, but the last."""
+"""Where models are searched for, and which one is the default. Only the last test needs torch."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def settings(tmp_path: Path) -> GenerationSettings:
     return GenerationSettings(data_dir=tmp_path / "data")
 
 
-def put(folder: Path) -> Path:
-    """A folder that looks like a model's."""
+def add_model(folder: Path) -> Path:
+    """Creates a folder that looks like a model's."""
     folder.mkdir(parents=True)
     (folder / "state_dict.bin").write_bytes(b"no weights")
     return folder
 
 
-def put_pulled(hub: Path, name: str, commit: str = COMMIT, *, is_main: bool = True) -> Path:
-    """A model as `dgx-music models pull` and `hf download` leave it."""
+def add_hub_model(hub: Path, name: str, commit: str = COMMIT, *, is_main: bool = True) -> Path:
+    """Creates a model in the cache like `dgx-music models pull` and `hf download` do."""
     repository = hub / f"models--facebook--{name}"
-    folder = put(repository / "snapshots" / commit)
+    folder = add_model(repository / "snapshots" / commit)
     if is_main:
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(commit)
     return folder
 
 
-def folder_of(settings: GenerationSettings, name: str) -> Path:
+def find_folder(settings: GenerationSettings, name: str) -> Path:
     entry = find_installed_models(settings).get(name)
     assert isinstance(entry, MusicGenFolder)
     return entry.folder
@@ -58,7 +58,7 @@ def test_sketch_is_available_without_other_models(settings):
 
 
 def test_data_directory_folders_are_named_after_the_folder(settings):
-    put(settings.data_dir / "models" / "own-lofi")
+    add_model(settings.data_dir / "models" / "own-lofi")
     (settings.data_dir / "models" / "empty").mkdir()
     (settings.data_dir / "models" / "notes.txt").write_text("")
     assert find_installed_models(settings).names == ("own-lofi", "sketch")
@@ -71,22 +71,22 @@ def test_models_folder_that_is_a_file_is_ignored(settings):
 
 
 def test_pulled_models_have_their_published_names(settings, hub):
-    put_pulled(hub, "musicgen-stereo-large")
-    put_pulled(hub, "musicgen-medium")
-    put_pulled(hub, "musicgen-melody")  # Not of those that are supported.
+    add_hub_model(hub, "musicgen-stereo-large")
+    add_hub_model(hub, "musicgen-medium")
+    add_hub_model(hub, "musicgen-melody")  # Not a supported model.
     catalog = find_installed_models(settings)
     assert catalog.names == ("musicgen-medium", "musicgen-stereo-large", "sketch")
 
 
 def test_smallest_published_model_is_the_default(settings, hub):
-    put(settings.data_dir / "models" / "a-first")
-    put(settings.data_dir / "models" / "musicgen-medium")
-    put_pulled(hub, "musicgen-small")
+    add_model(settings.data_dir / "models" / "a-first")
+    add_model(settings.data_dir / "models" / "musicgen-medium")
+    add_hub_model(hub, "musicgen-small")
     assert find_installed_models(settings).names == ("musicgen-small", "a-first", "musicgen-medium", "sketch")
 
 
 def test_configured_default_takes_precedence(settings, hub):
-    put_pulled(hub, "musicgen-small")
+    add_hub_model(hub, "musicgen-small")
     chosen = settings.model_copy(update={"default_model": "sketch"})
     assert find_installed_models(chosen).default_name == "sketch"
 
@@ -101,17 +101,17 @@ def test_missing_default_error_says_how_to_install_it(settings):
 
 
 def test_configured_folder_is_listed_even_if_missing(settings, tmp_path):
-    named = settings.model_copy(update={"model_folders": (tmp_path / "nowhere", put(tmp_path / "here"))})
-    assert find_installed_models(named).names == ("nowhere", "here", "sketch")
+    configured = settings.model_copy(update={"model_folders": (tmp_path / "nowhere", add_model(tmp_path / "here"))})
+    assert find_installed_models(configured).names == ("nowhere", "here", "sketch")
 
 
 def test_configured_folder_takes_precedence_over_the_same_name(settings, hub, tmp_path):
-    put_pulled(hub, "musicgen-small")
-    own = put(settings.data_dir / "models" / "musicgen-small")
-    assert folder_of(settings, "musicgen-small") == own
-    named = put(tmp_path / "elsewhere" / "musicgen-small")
-    settings = settings.model_copy(update={"model_folders": (named,)})
-    assert folder_of(settings, "musicgen-small") == named
+    add_hub_model(hub, "musicgen-small")
+    own = add_model(settings.data_dir / "models" / "musicgen-small")
+    assert find_folder(settings, "musicgen-small") == own
+    configured = add_model(tmp_path / "elsewhere" / "musicgen-small")
+    settings = settings.model_copy(update={"model_folders": (configured,)})
+    assert find_folder(settings, "musicgen-small") == configured
 
 
 def test_model_folders_variable_is_split_like_path(monkeypatch):
@@ -120,18 +120,18 @@ def test_model_folders_variable_is_split_like_path(monkeypatch):
 
 
 def test_hub_revision_of_main_is_used(settings, hub):
-    main = put_pulled(hub, "musicgen-small", COMMIT)
-    put_pulled(hub, "musicgen-small", OTHER, is_main=False)
-    assert folder_of(settings, "musicgen-small") == main
+    main = add_hub_model(hub, "musicgen-small", COMMIT)
+    add_hub_model(hub, "musicgen-small", OTHER, is_main=False)
+    assert find_folder(settings, "musicgen-small") == main
 
 
 def test_hub_revision_pulled_by_commit_is_found(settings, hub):
-    folder = put_pulled(hub, "musicgen-small", is_main=False)
-    assert folder_of(settings, "musicgen-small") == folder
+    folder = add_hub_model(hub, "musicgen-small", is_main=False)
+    assert find_folder(settings, "musicgen-small") == folder
 
 
 def test_interrupted_pull_is_not_listed(settings, hub):
-    (put_pulled(hub, "musicgen-small") / "state_dict.bin").unlink()
+    (add_hub_model(hub, "musicgen-small") / "state_dict.bin").unlink()
     assert find_installed_models(settings).names == ("sketch",)
 
 
@@ -141,12 +141,12 @@ def test_interrupted_pull_is_not_listed(settings, hub):
 def test_hub_cache_variables_are_respected(settings, tmp_path, monkeypatch, variable, below):
     monkeypatch.delenv("HF_HOME")
     monkeypatch.setenv(variable, str(tmp_path / "cache"))
-    put_pulled(tmp_path / "cache" / below, "musicgen-small")
+    add_hub_model(tmp_path / "cache" / below, "musicgen-small")
     assert find_installed_models(settings).names == ("musicgen-small", "sketch")
 
 
 async def test_changed_weights_make_another_entry(settings):
-    folder = put(settings.data_dir / "models" / "own")
+    folder = add_model(settings.data_dir / "models" / "own")
     catalog = find_installed_models(settings)
     before = catalog.get("own")
     await catalog.refresh_names()
@@ -159,7 +159,7 @@ async def test_changed_weights_make_another_entry(settings):
 
 def test_discovery_imports_neither_torch_nor_huggingface_hub(settings, hub, monkeypatch):
     monkeypatch.setenv("DGX_MUSIC_DATA_DIR", str(settings.data_dir))
-    put_pulled(hub, "musicgen-small")
+    add_hub_model(hub, "musicgen-small")
     script = (
         "import sys; from generation_service.rpc.server import build; "
         "from generation_service.config import GenerationSettings; "
@@ -170,7 +170,7 @@ def test_discovery_imports_neither_torch_nor_huggingface_hub(settings, hub, monk
 
 
 def test_describe_without_torch_says_how_to_install_it(settings):
-    put(settings.data_dir / "models" / "own")
+    add_model(settings.data_dir / "models" / "own")
     script = (
         "import sys; sys.modules['torch'] = None\n"
         "from generation_service.models.discovery import find_installed_models\n"
@@ -179,14 +179,14 @@ def test_describe_without_torch_says_how_to_install_it(settings):
         "except FailedPrecondition as error: print(error.reason, error.message)"
     )
     environment = {"DGX_MUSIC_DATA_DIR": str(settings.data_dir), "PYTHONPATH": str(Path(__file__).parents[4])}
-    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
-    assert told.stdout.startswith("TORCH_MISSING MusicGen needs torch")
-    assert told.stdout.endswith("pip install 'dgx-music[musicgen]'\n")
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
+    assert result.stdout.startswith("TORCH_MISSING MusicGen needs torch")
+    assert result.stdout.endswith("pip install 'dgx-music[musicgen]'\n")
 
 
 def test_describe_of_invalid_files_is_failed_precondition(settings, tmp_path):
     pytest.importorskip("torch", reason="MusicGen needs torch")
-    put(settings.data_dir / "models" / "own")
+    add_model(settings.data_dir / "models" / "own")
     catalog = find_installed_models(settings.model_copy(update={"model_folders": (tmp_path / "nowhere",)}))
     with pytest.raises(FailedPrecondition, match=r"own/state_dict\.bin: truncated, or not written by torch"):
         catalog.get("own").describe()

@@ -1,4 +1,4 @@
-"""What a request may ask of a model."""
+"""The validation of a request and its conversion to parameters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from generation_service.models.params import build_parameters
 
 
 def test_frames_are_the_duration_at_the_models_sample_rate(model):
-    asked = build_parameters(model.info, "lo-fi\tbeat\nslow", 1.23456, 5, {})
-    assert (asked.prompt, asked.frames, asked.seed) == ("lo-fi\tbeat\nslow", 9876, 5)
+    parameters = build_parameters(model.info, "lo-fi\tbeat\nslow", 1.23456, 5, {})
+    assert (parameters.prompt, parameters.frames, parameters.seed) == ("lo-fi\tbeat\nslow", 9876, 5)
 
 
 def test_missing_seed_is_drawn_at_random(model):
@@ -45,10 +45,10 @@ def test_smallest_and_largest_seed_are_accepted(model, seed):
     ],
 )
 def test_invalid_value_raises_for_its_field(model, prompt, duration, seed, field):
-    with pytest.raises(InvalidArgument) as refused:
+    with pytest.raises(InvalidArgument) as caught:
         build_parameters(model.info, prompt, duration, seed, {})
-    assert refused.value.field == field
-    assert refused.value.message.startswith(f"{field}: must ")
+    assert caught.value.field == field
+    assert caught.value.message.startswith(f"{field}: must ")
 
 
 def test_longest_prompt_is_accepted(model):
@@ -56,8 +56,8 @@ def test_longest_prompt_is_accepted(model):
 
 
 def test_missing_sampling_parameters_keep_their_defaults(model):
-    asked = build_parameters(model.info, "beat", 1.0, 1, {"temperature": 0.7, "top_k": 0})
-    assert (asked.temperature, asked.top_k, asked.top_p, asked.guidance_scale) == (0.7, 0, 0.0, 3.0)
+    parameters = build_parameters(model.info, "beat", 1.0, 1, {"temperature": 0.7, "top_k": 0})
+    assert (parameters.temperature, parameters.top_k, parameters.top_p, parameters.guidance_scale) == (0.7, 0, 0.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,6 @@ def test_sampling_range_ends_are_accepted(model, name, ends):
     ],
 )
 def test_invalid_sampling_raises_for_its_field(model, name, value):
-    with pytest.raises(InvalidArgument, match=f"^sampling.{name}: must be ") as refused:
+    with pytest.raises(InvalidArgument, match=f"^sampling.{name}: must be ") as caught:
         build_parameters(model.info, "beat", 1.0, 1, {name: value})
-    assert refused.value.field == f"sampling.{name}"
+    assert caught.value.field == f"sampling.{name}"

@@ -1,4 +1,4 @@
-"""What a KV memory of bounded size takes in: now, later."""
+"""Reservations in a KV memory of limited size."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SHAPE = LmConfig(
 
 @pytest.fixture
 def memory() -> KvMemory:
-    """Room for 128 positions: 4 blocks of 32, of which a request takes whole ones."""
+    """A memory for 128 positions: 4 blocks of 32. A request reserves whole blocks."""
     return KvMemory(SHAPE, KvMemory(SHAPE, 0).size_bytes(128, 0))
 
 
-def test_all_of_it_can_be_reserved_again_and_again(memory: KvMemory) -> None:
+def test_released_memory_can_be_reserved_again(memory: KvMemory) -> None:
     for _ in range(3):
         cache = memory.reserve(100)
         assert memory.reserved_bytes == memory.limit_bytes
@@ -42,9 +42,9 @@ def test_all_of_it_can_be_reserved_again_and_again(memory: KvMemory) -> None:
         assert memory.reserved_bytes == 0
 
 
-def test_what_fits_once_others_have_gone_is_asked_to_come_back(memory: KvMemory) -> None:
+def test_reservation_without_free_memory_is_resource_exhausted_with_a_retry_time(memory: KvMemory) -> None:
     memory.reserve(60)
-    with pytest.raises(ResourceExhausted) as refused:
+    with pytest.raises(ResourceExhausted) as caught:
         memory.reserve(65)
-    assert refused.value.retry_after_seconds
+    assert caught.value.retry_after_seconds
     memory.reserve(64)
