@@ -197,7 +197,7 @@ def load_audiocraft(folder: Path, *, name: str | None = None, device: str = "cpu
         ) from error
     transformers_logging: Any = logging  # Keep progress bars out of the server's log.
     transformers_logging.disable_progress_bar()
-    lm = _load(loaders.load_lm_model, folder, device, "TEXT_ENCODER_MISSING", "T5; run `hf download t5-base`")
+    lm = _load(loaders.load_lm_model, folder, device, "TEXT_ENCODER_MISSING", "T5 (run `hf download t5-base`)")
     codec_part = f"the codec that {COMPRESSION_FILE} refers to"
     with warnings.catch_warnings():
         # audiocraft builds its codec with a deprecated function of torch, which its users cannot change.
@@ -213,7 +213,7 @@ def _load(load: Callable[..., Any], folder: Path, device: str, reason: str, part
         return load(str(folder), device=device)
     except OSError as error:
         raise FailedPrecondition(
-            f"{folder}: audiocraft finds neither in the Hugging Face cache nor on the hub {part} ({_cause(error)})",
+            f"{folder}: audiocraft found {part} neither in the Hugging Face cache nor on the hub: {_cause(error)}",
             reason=reason,
         ) from error
     except Exception as error:  # audiocraft's builders raise exceptions of any type for unsupported configurations.

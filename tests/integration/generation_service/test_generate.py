@@ -236,9 +236,9 @@ async def test_load_and_unload_model(server, model):
     call.cancel()
     await model.release_of("a")
     assert not (await stub.UnloadModel(pb.UnloadModelRequest(name="tone"), timeout=60)).model.is_loaded
-    for method, asked in ((stub.LoadModel, pb.LoadModelRequest), (stub.UnloadModel, pb.UnloadModelRequest)):
+    for method, request_type in ((stub.LoadModel, pb.LoadModelRequest), (stub.UnloadModel, pb.UnloadModelRequest)):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await method(asked(name="oud"), timeout=60)
+            await method(request_type(name="oud"), timeout=60)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 

@@ -175,7 +175,7 @@ def test_the_setting_chooses_the_engine(
 
 def test_a_precision_that_audiocraft_would_not_keep_to_is_refused(mono: Path) -> None:
     settings = GenerationSettings(model_folders=(mono,), engine="audiocraft", precision="int8")
-    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_PRECISION is int8; audiocraft"):
+    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_PRECISION is int8, but audiocraft"):
         find_installed_models(settings).get("mono").describe()
 
 
@@ -188,7 +188,7 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(mono: Path, tmp
 
 def test_another_kind_of_model_is_refused_before_it_is_loaded(mono: Path, tmp_path: Path) -> None:
     folder = rewrite(mono, tmp_path, lambda config: config.pop("transformer_lm"))
-    with pytest.raises(FailedPrecondition, match=r"of no MusicGen language model \(KeyError\('transformer_lm'\)\)"):
+    with pytest.raises(FailedPrecondition, match=r"does not describe a MusicGen language model \(KeyError\('transformer_lm'\)\)"):
         find_audiocraft(folder)
 
 
