@@ -138,7 +138,9 @@ def test_missing_audiocraft_is_one_line(shell: Shell, tiny: Path, hf_home: str, 
     settings = {"DGX_MUSIC_ENGINE": "audiocraft", "PYTHONPATH": str(tmp_path), "HF_HOME": hf_home}
     done = shell.run("generate", "x", "-d", "1", "--model", str(tiny), status=1, **settings)
     *_, line = done.stderr.splitlines()
-    assert "audiocraft can't be imported (not here); make setup-audiocraft, or take the native engine" in line
+    assert (
+        "audiocraft can't be imported (not here); run `make setup-audiocraft`, or set DGX_MUSIC_ENGINE=native" in line
+    )
 
 
 def test_a_server_takes_the_model_from_its_data_directory(shell: Shell, tiny: Path, hf_home: str) -> None:

@@ -188,7 +188,7 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(mono: Path, tmp
 
 def test_another_kind_of_model_is_refused_before_it_is_loaded(mono: Path, tmp_path: Path) -> None:
     folder = rewrite(mono, tmp_path, lambda config: config.pop("transformer_lm"))
-    with pytest.raises(FailedPrecondition, match=r"does not describe a MusicGen language model \(KeyError\('transformer_lm'\)\)"):
+    with pytest.raises(FailedPrecondition, match=r"does not describe a MusicGen .* \(KeyError\('transformer_lm'\)\)"):
         find_audiocraft(folder)
 
 

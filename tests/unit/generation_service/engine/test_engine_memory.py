@@ -54,7 +54,8 @@ async def test_request_without_free_memory_waits_and_is_not_overtaken(start_engi
     gate = model.at["a", 1] = Gate()
     a = submit(engine, "", tone_parameters("a", 2))
     await gate.reached()
-    b, large, small = [submit(engine, "", tone_parameters(*arguments)) for arguments in [("b", 3), ("large", 5), ("small", 1)]]
+    sizes = {"b": 3, "large": 5, "small": 1}
+    b, large, small = [submit(engine, "", tone_parameters(prompt, blocks)) for prompt, blocks in sizes.items()]
     gate.open()
     samples = await asyncio.gather(*map(read, (a, b, large, small)))
     assert [len(each) for each in samples] == [1600, 2400, 4000, 800]
