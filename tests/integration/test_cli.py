@@ -126,7 +126,7 @@ def test_a_file_as_asked_for_and_once_more_in_another_form(shell: Shell, tmp_pat
     answer = json.loads(shell.run("render", told["id"], "--format", "mp3", "--json").stdout)
     assert answer["file"]["format"] == "FILE_FORMAT_MP3"
 
-    assert "--sample-rate: OGG_OPUS can't have 44100 Hz" in shell.error(
+    assert "--sample-rate: OGG_OPUS does not support 44100 Hz" in shell.error(
         "render", told["id"], "--format", "opus", "--sample-rate", "44100", status=2
     )
     assert "--loudness: 'loud'" in shell.error("generate", "techno", "--loudness", "loud", status=2)

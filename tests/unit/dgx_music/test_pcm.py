@@ -1,4 +1,4 @@
-"""The PCM framing: what is written reads back, and whatever does not add up is refused."""
+"""PCM framing: what is written can be read back, and a corrupt stream is rejected."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ID = "3f0e4a52-6f5e-4e40-9a58-1f6d0a5b7c11"
 
 
 def header(**changes: object) -> pb.AudioHeader:
-    made = live_header(ID, 1, 32_000, 2, 0)
+    message = live_header(ID, 1, 32_000, 2, 0)
     for name, value in changes.items():
-        setattr(made, name, value)
-    return made
+        setattr(message, name, value)
+    return message
 
 
 def pcm(frames: int, channels: int = 2) -> bytes:
@@ -29,7 +29,7 @@ def pcm(frames: int, channels: int = 2) -> bytes:
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("blocks", [[1], [8192], [8193], [3, 20_000, 1], []])
-def test_what_is_written_reads_back(channels: int, blocks: list[int]) -> None:
+def test_stream_round_trip(channels: int, blocks: list[int]) -> None:
     writer, reader = PcmWriter(channels, start_frame=7), PcmReader(header(channels=channels))
     data = [pcm(frames, channels) for frames in blocks]
     chunks = [chunk for block in data for chunk in writer.chunks(block)]
@@ -81,7 +81,7 @@ def damage_size(chunk: pb.AudioChunk) -> None:
         (damage_size, "CHUNK_SIZE"),
     ],
 )
-def test_a_damaged_chunk_is_data_loss(damage: Callable[[pb.AudioChunk], None], reason: str) -> None:
+def test_damaged_chunk_is_data_loss(damage: Callable[[pb.AudioChunk], None], reason: str) -> None:
     writer, reader = PcmWriter(2), PcmReader(header())
     first, second = [*writer.chunks(pcm(10)), *writer.chunks(pcm(10))]
     reader.accept(first)
@@ -92,14 +92,14 @@ def test_a_damaged_chunk_is_data_loss(damage: Callable[[pb.AudioChunk], None], r
 
 
 @pytest.mark.parametrize("change", [{"total_chunks": 2}, {"total_frames": 9}, {"sha256": "0" * 64}])
-def test_an_end_that_does_not_add_up_is_data_loss(change: dict[str, object]) -> None:
+def test_end_with_wrong_totals_is_data_loss(change: dict[str, object]) -> None:
     writer, reader = PcmWriter(2), PcmReader(header())
     for chunk in writer.chunks(pcm(10)):
         reader.accept(chunk)
     end = writer.end()
     for name, value in change.items():
         setattr(end, name, value)
-    with pytest.raises(DataLoss, match="the end says"):
+    with pytest.raises(DataLoss, match="its end announces"):
         reader.finish(end)
 
 
@@ -114,7 +114,7 @@ def test_an_end_that_does_not_add_up_is_data_loss(change: dict[str, object]) -> 
         ("expected_frames", -1),
     ],
 )
-def test_a_header_that_can_not_be_names_the_field(field: str, value: int) -> None:
+def test_invalid_header_names_the_field(field: str, value: int) -> None:
     with pytest.raises(InvalidArgument) as caught:
         PcmReader(header(**{field: value}), field="header.audio")
     assert caught.value.field == f"header.audio.{field}"

@@ -1,4 +1,4 @@
-"""A failpoint does what the environment of its process says, and nothing without it."""
+"""What a failpoint does to its process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from service_runtime.failpoints import VARIABLE, Failpoint, failpoint
+from service_runtime.failpoints import ENVIRONMENT_VARIABLE, Failpoint, failpoint
 
 PROGRAM = """
 from service_runtime.failpoints import failpoint
@@ -22,28 +22,31 @@ for number in range(3):
 
 
 @pytest.mark.parametrize(("armed", "passed"), [("", 3), ("here.before_it:kill@2", 2), ("here.before_it:kill", 1)])
-def test_a_process_is_killed_at_the_point(armed: str, passed: int) -> None:
+def test_armed_point_kills_the_process(armed: str, passed: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env={**os.environ, VARIABLE: armed}, capture_output=True, check=False
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, ENVIRONMENT_VARIABLE: armed},
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == (-signal.SIGKILL if armed else 0)
     assert len(done.stdout.split()) == passed
 
 
-def test_a_point_can_raise_what_a_disk_does_from_some_time_on() -> None:
+def test_armed_point_raises_from_the_nth_hit_on() -> None:
     point = Failpoint("export.before_rename:ENOSPC@2")
-    point.reached()
+    point.hit()
     for _ in range(2):
         with pytest.raises(OSError, match=r"export\.before_rename") as raised:
-            point.reached()
+            point.hit()
         assert raised.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("text", ["here", "here:explode", "here:ENOTHING", "here:kill@0", "Here:kill", ":kill"])
-def test_what_is_no_failpoint_is_refused(text: str) -> None:
+def test_invalid_specification_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="must be POINT:kill or POINT:ERRNO"):
         Failpoint(text)
 
 
-def test_where_nothing_is_armed_nothing_happens() -> None:
+def test_unarmed_point_does_nothing() -> None:
     failpoint("here.before_it")

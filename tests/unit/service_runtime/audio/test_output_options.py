@@ -1,16 +1,14 @@
-"""What a file is to be: what audio becomes by it, and what of it is kept."""
+"""The options for a finished file."""
 
 from __future__ import annotations
 
 import pytest
 
-from dgx_music.audio.v1 import audio_pb2
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
-from service_runtime.rpc.output_converters import output_options_from_proto, output_options_to_proto
 
 
 @pytest.mark.parametrize(
-    ("options", "source", "becomes"),
+    ("options", "source", "expected"),
     [
         (OutputOptions(), (32_000, 2), (32_000, 2)),
         (OutputOptions(sample_rate_hz=44_100, channels=1), (32_000, 2), (44_100, 1)),
@@ -22,24 +20,21 @@ from service_runtime.rpc.output_converters import output_options_from_proto, out
         (OutputOptions(FileFormat.FLAC_24), (192_000, 2), (192_000, 2)),
     ],
 )
-def test_what_audio_becomes(options: OutputOptions, source: tuple[int, int], becomes: tuple[int, int]) -> None:
-    assert options.resolve_for_source(*source) == becomes
+def test_resolve_for_source(options: OutputOptions, source: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert options.resolve_for_source(*source) == expected
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        OutputOptions(),
         OutputOptions(FileFormat.MP3, 44_100, 1, LoudnessProfile.NONE, None, 0.0),
         OutputOptions(FileFormat.WAV_FLOAT, 0, 2, None, -70.0, None, tag_prompt=True),
     ],
 )
-def test_there_and_back_again(options: OutputOptions) -> None:
+def test_dict_round_trip(options: OutputOptions) -> None:
     assert OutputOptions.from_dict(options.to_dict()) == options
-    assert output_options_from_proto(output_options_to_proto(options), "output") == options
 
 
-def test_unset_is_the_default_and_nothing_is_kept_of_it() -> None:
-    assert output_options_from_proto(audio_pb2.OutputOptions(), "output") == OutputOptions()
-    assert output_options_from_proto(audio_pb2.OutputOptions(profile=0), "output") == OutputOptions()  # type: ignore[arg-type]
+def test_dict_of_default_options_is_empty() -> None:
     assert OutputOptions().to_dict() == {}
+    assert OutputOptions.from_dict({}) == OutputOptions()
