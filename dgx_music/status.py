@@ -32,7 +32,7 @@ def to_status(error: ServiceError) -> status_pb2.Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ErrorDetails:
     """The details of a failed call, read from its status."""
 
     code: grpc.StatusCode
@@ -44,7 +44,7 @@ class Failure:
     retry_after_seconds: float | None = None
 
 
-def read_failure(error: grpc.aio.AioRpcError) -> Failure:
+def read_error_details(error: grpc.aio.AioRpcError) -> ErrorDetails:
     """Returns the details of the error. If it carries no status, e.g. for a lost connection, only code and message."""
     status = status_of(error)
     reason, metadata, violations, retry_after = "", {}, {}, None
@@ -60,7 +60,7 @@ def read_failure(error: grpc.aio.AioRpcError) -> Failure:
             violations = {violation.field: violation.description for violation in request.field_violations}
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToNanoseconds() / 1e9
-    return Failure(error.code(), error.details() or error.code().name, reason, metadata, violations, retry_after)
+    return ErrorDetails(error.code(), error.details() or error.code().name, reason, metadata, violations, retry_after)
 
 
 def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:

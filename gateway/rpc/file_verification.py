@@ -17,7 +17,7 @@ from dgx_music.export.v1.export_pb2 import (
     VerifyFilesRequest,
     VerifyFilesResponse,
 )
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2_grpc
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_COMPLETED,
@@ -72,7 +72,7 @@ async def _generation(
     try:
         found = await storage.ask(storage.stub.GetGeneration, GetGenerationRequest(id=generation_id))
     except grpc.aio.AioRpcError as error:
-        if problem := read_failure(error).violations.get("id"):
+        if problem := read_error_details(error).violations.get("id"):
             raise InvalidArgument(f"files[{index}].generation_id", problem) from error
         raise
     return found.generation

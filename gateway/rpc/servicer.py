@@ -15,7 +15,7 @@ from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceServicer
 from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.generation.v1 import generation_pb2_grpc
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.rpc.audio_proxy import listen
@@ -79,7 +79,7 @@ class MusicServicer(MusicServiceServicer):
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
-            raise InvalidArgument("model_name", read_failure(error).message, reason="UNKNOWN_MODEL") from error
+            raise InvalidArgument("model_name", read_error_details(error).message, reason="UNKNOWN_MODEL") from error
         return found.model
 
     async def _check_continuation(self, model: generation.Model, source_id: str) -> None:

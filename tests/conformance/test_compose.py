@@ -23,7 +23,7 @@ from dgx_music.storage.v1 import storage_pb2
 from generation_service.config import GenerationSettings
 from generation_service.models.discovery import installed_models
 from service_runtime.rpc.probe import probe
-from tests.support.processes import free_ports, until_serving
+from tests.support.processes import free_ports, wait_until_serving
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -82,7 +82,7 @@ async def test_services_run_as_plain_processes(tmp_path: Path) -> None:
                 stderr=asyncio.subprocess.PIPE,
             )
         for name, process in processes.items():
-            await until_serving(process)
+            await wait_until_serving(process)
             check = services[name]["healthcheck"]["test"]
             assert check[2:4] == ["-m", "service_runtime.rpc.probe"]
             assert check[4].rpartition(":")[2] == services[name]["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]

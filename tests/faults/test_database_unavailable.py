@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from dgx_music.channel import connect
-from dgx_music.status import Failure, read_failure
+from dgx_music.status import ErrorDetails, read_error_details
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from storage_service.db.database import Database
@@ -38,20 +38,20 @@ async def create(stub: StorageServiceStub, number: int) -> str:
     return made.generation.id
 
 
-async def refusal_of(stub: StorageServiceStub) -> Failure:
+async def refusal_of(stub: StorageServiceStub) -> ErrorDetails:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await create(stub, 0)
-    return read_failure(raised.value)
+    return read_error_details(raised.value)
 
 
-async def fill(stub: StorageServiceStub) -> tuple[list[str], Failure]:
+async def fill(stub: StorageServiceStub) -> tuple[list[str], ErrorDetails]:
     """Creates until there is no room; gives the ids of those acknowledged, and the refusal."""
     acknowledged = []
     for number in range(MOST_ROWS):
         try:
             acknowledged.append(await create(stub, number))
         except grpc.aio.AioRpcError as error:
-            return acknowledged, read_failure(error)
+            return acknowledged, read_error_details(error)
     raise AssertionError("all fitted")
 
 

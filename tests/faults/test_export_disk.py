@@ -15,7 +15,7 @@ import pytest
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
-from dgx_music.status import Failure, read_failure
+from dgx_music.status import ErrorDetails, read_error_details
 from service_runtime.rpc.client_stream import ClientStreamCall
 from tests.support.export_client import TIMEOUT, Client, music, new_id, parts
 from tests.support.export_servers import export_server
@@ -36,10 +36,10 @@ async def export(client: Client, generation_id: str, seconds: float) -> export_p
     return await sending.finish()
 
 
-async def refusal_of(client: Client, generation_id: str, seconds: float = 1.0) -> Failure:
+async def refusal_of(client: Client, generation_id: str, seconds: float = 1.0) -> ErrorDetails:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await export(client, generation_id, seconds)
-    return read_failure(raised.value)
+    return read_error_details(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ async def test_a_disk_that_refuses_while_a_render_lands(tmp_path: Path) -> None:
         request = export_pb2.RenderRequest(generation_id=generation_id, output=FLAC)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await client.stub.Render(request, timeout=TIMEOUT)
-        assert read_failure(raised.value).reason == "DISK_FULL"
+        assert read_error_details(raised.value).reason == "DISK_FULL"
         assert client.files() == before
 
 
@@ -109,7 +109,7 @@ async def test_a_full_disk_takes_files_again_when_others_are_deleted(small_disk:
                 await export(client, generation_id, 3.0)
                 landed.append(generation_id)
             except grpc.aio.AioRpcError as error:
-                failure = read_failure(error)
+                failure = read_error_details(error)
         assert (failure.code, failure.reason) == REFUSALS["ENOSPC"]
         assert landed
         assert not [name for name in client.files() if name.endswith(".part") or generation_id in name]

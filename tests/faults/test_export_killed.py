@@ -16,7 +16,7 @@ import pytest
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from service_runtime.rpc.client_stream import ClientStreamCall
 from tests.support.export_client import TIMEOUT, Client, music, new_id, parts, serving
 from tests.support.export_servers import export_server
@@ -117,7 +117,7 @@ async def test_attempts_at_once_and_a_kill(tmp_path: Path) -> None:
                 await sending.write(part)
             return (await sending.finish()).file_sha256
         except grpc.aio.AioRpcError as error:
-            return read_failure(error).reason
+            return read_error_details(error).reason
 
     async with export_server(tmp_path) as (process, client):
         landed = await asyncio.gather(*(attempt(client, number) for number in attempts))

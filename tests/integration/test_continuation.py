@@ -15,7 +15,7 @@ from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.config import GatewaySettings
@@ -144,7 +144,7 @@ async def test_a_direct_call_that_cannot_go_on_is_refused(house, generation, mod
     )
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await generation.Generate(request, timeout=60).read()
-    failure = read_failure(refused.value)
+    failure = read_error_details(refused.value)
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert says in failure.violations[field]
 
@@ -177,7 +177,7 @@ async def test_the_gateway_refuses_a_source_that_is_not_completed(house, music):
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await music.CreateGeneration(continued(source_id), timeout=60)
     gate.open()
-    failure = read_failure(refused.value)
+    failure = read_error_details(refused.value)
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SOURCE_NOT_COMPLETED")
     assert f"{source_id} is PROCESSING" in failure.message
 
@@ -192,6 +192,6 @@ async def test_the_gateway_refuses_a_source_that_is_not_completed(house, music):
 async def test_the_gateway_refuses_what_can_not_be_continued(music, source_id, fields, field, says):
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await music.CreateGeneration(continued(source_id, **fields), timeout=60)
-    failure = read_failure(refused.value)
+    failure = read_error_details(refused.value)
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert says in failure.violations[field]

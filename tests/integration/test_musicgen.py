@@ -21,7 +21,7 @@ from dgx_music.channel import connect
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.pcm import PcmReader
-from dgx_music.status import Failure, read_failure
+from dgx_music.status import ErrorDetails, read_error_details
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.rpc.server import build as build_export
@@ -75,10 +75,10 @@ class House:
         reader.finish(parts[-1].end)
         return parts[-1].end.sha256
 
-    async def refusal(self, **fields: object) -> Failure:
+    async def refusal(self, **fields: object) -> ErrorDetails:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await self.sha256(**fields)
-        return read_failure(refused.value)
+        return read_error_details(refused.value)
 
     async def status(self) -> pb.GetEngineStatusResponse:
         return await self.generation.GetEngineStatus(pb.GetEngineStatusRequest(), timeout=SECONDS)

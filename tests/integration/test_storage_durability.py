@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from dgx_music.channel import connect
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 
@@ -56,7 +56,7 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, monkeypatch
             stale = pb.RenewLeaseRequest(id=made[0], lease_token=first.lease_token, lease_seconds=30)
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await stub.RenewLease(stale, timeout=60)
-            assert read_failure(raised.value).reason == "STALE_LEASE"
+            assert read_error_details(raised.value).reason == "STALE_LEASE"
         server.terminate()
         assert server.wait() == 0
     finally:

@@ -38,7 +38,7 @@ async def process(*command: str | Path, **options: Any) -> AsyncIterator[asyncio
         await started.wait()
 
 
-async def until_serving(process: asyncio.subprocess.Process) -> None:
+async def wait_until_serving(process: asyncio.subprocess.Process) -> None:
     """Reads the server's log from standard error up to the event "serving"."""
     assert process.stderr is not None
     seen = b""

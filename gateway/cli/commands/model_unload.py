@@ -13,7 +13,7 @@ import grpc.aio
 from dgx_music.channel import connect
 from dgx_music.errors import FailedPrecondition
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from gateway.cli.session.runner import CALL_SECONDS
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Guest, enter
@@ -54,5 +54,5 @@ async def _unload(name: str, address: str) -> None:
         try:
             await stub.UnloadModel(generation_pb2.UnloadModelRequest(name=name), timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
-            if error.code() not in NOT_THERE and read_failure(error).reason != "MODEL_NOT_INSTALLED":
+            if error.code() not in NOT_THERE and read_error_details(error).reason != "MODEL_NOT_INSTALLED":
                 raise

@@ -7,7 +7,7 @@ import grpc.aio
 from pydantic import ValidationError
 
 from dgx_music.errors import InvalidArgument, ServiceError
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 
 FAILURE, BAD_INPUT = 1, 2
 """Exit statuses. 128 + the signal's number is that of an interrupted command."""
@@ -80,7 +80,7 @@ def _argument(field: str) -> str:
 
 
 def _refused(error: grpc.aio.AioRpcError) -> tuple[str, int]:
-    failure = read_failure(error)
+    failure = read_error_details(error)
     if failure.violations:
         found = (f"{_argument(field)}: {problem}" for field, problem in failure.violations.items())
         return "; ".join(found), BAD_INPUT

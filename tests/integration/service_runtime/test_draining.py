@@ -21,7 +21,7 @@ from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from service_runtime.rpc.server import serve_services
 from service_runtime.settings import Settings
-from tests.support.processes import process, until_serving
+from tests.support.processes import process, wait_until_serving
 from tests.support.scripted_service import ScriptedService, serving_channel
 
 
@@ -116,7 +116,7 @@ async def server_process(data_dir: Path, *arguments: str) -> AsyncIterator[async
     environment = {**os.environ, "DGX_MUSIC_DATA_DIR": str(data_dir)}
     pipes = dict.fromkeys(("stdout", "stderr"), asyncio.subprocess.PIPE)
     async with process(sys.executable, "-c", SERVER_PROGRAM, *arguments, env=environment, **pipes) as server:
-        await until_serving(server)
+        await wait_until_serving(server)
         yield server
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dgx_music import errors
 from dgx_music.generation.v1 import generation_pb2 as pb
-from dgx_music.status import Failure, read_failure
+from dgx_music.status import ErrorDetails, read_error_details
 from service_runtime.rpc import deadlines
 from tests.support.log_capture import captured_logs
 from tests.support.scripted_service import ScriptedService
@@ -58,7 +58,7 @@ async def test_service_error_keeps_all_its_details(
 ) -> None:
     service.behaviour = raising(error)
     for received in (await call_error(stub), await stream_error(stub)):
-        failure = read_failure(received)
+        failure = read_error_details(received)
         assert failure.code.name == error.code
         assert failure.message == error.message
         assert failure.reason == error.reason
@@ -70,7 +70,7 @@ async def test_service_error_keeps_all_its_details(
 async def test_field_violation_does_not_repeat_the_field(service: ScriptedService, stub: Any) -> None:
     service.behaviour = raising(errors.InvalidArgument("prompt", "is empty"))
     error = await call_error(stub)
-    assert read_failure(error).violations == {"prompt": "is empty"}
+    assert read_error_details(error).violations == {"prompt": "is empty"}
     assert error.details() == "prompt: is empty"
 
 
@@ -80,7 +80,7 @@ async def test_unexpected_error_is_internal_with_a_logged_id_and_no_traceback(
 ) -> None:
     service.behaviour = raising(RuntimeError("secret detail"))
     with captured_logs(log_format) as log:
-        failure = read_failure(await call_error(stub))
+        failure = read_error_details(await call_error(stub))
     assert failure.code is grpc.StatusCode.INTERNAL
     assert "secret" not in failure.message
     assert failure.metadata["error_id"] in failure.message
@@ -97,7 +97,7 @@ async def test_downstream_service_error_is_passed_on(service: ScriptedService, s
         await stub.ListModels(pb.ListModelsRequest(), timeout=60)
 
     service.behaviour = call_downstream
-    failure = read_failure(await call_error(stub))
+    failure = read_error_details(await call_error(stub))
     assert (failure.code, failure.message) == (grpc.StatusCode.INVALID_ARGUMENT, rejected.message)
     assert failure.violations == {"prompt": "is empty"}
 
@@ -105,7 +105,7 @@ async def test_downstream_service_error_is_passed_on(service: ScriptedService, s
 async def test_downstream_error_without_status_keeps_code_and_message(service: ScriptedService, stub: Any) -> None:
     gone = grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
     service.behaviour = raising(gone)
-    assert read_failure(await call_error(stub)) == Failure(grpc.StatusCode.NOT_FOUND, "gone")
+    assert read_error_details(await call_error(stub)) == ErrorDetails(grpc.StatusCode.NOT_FOUND, "gone")
 
 
 async def test_abort_by_the_servicer_is_left_alone(service: ScriptedService, stub: Any) -> None:

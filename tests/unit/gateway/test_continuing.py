@@ -14,7 +14,7 @@ import grpc.aio
 import pytest
 
 from dgx_music.export.v1 import export_pb2 as export
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.cli.commands.continuation_source import Source, which_source
@@ -82,8 +82,8 @@ async def test_a_foreign_file_is_refused_in_exports_words_however_much_of_it_is_
         await idle.export.ImportClip(pieces(content[:1000]), timeout=SECONDS)
     with pytest.raises(grpc.aio.AioRpcError) as ours:
         await idle.music.ImportClip(pieces(content), timeout=SECONDS)
-    assert read_failure(ours.value) == read_failure(theirs.value)
-    assert list(read_failure(ours.value).violations) == ["data"]
+    assert read_error_details(ours.value) == read_error_details(theirs.value)
+    assert list(read_error_details(ours.value).violations) == ["data"]
 
 
 async def test_a_clip_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_a_model_that_cannot_continue_is_refused(whole: House) -> None:
     )
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await whole.music.CreateGeneration(request, timeout=SECONDS)
-    failure = read_failure(refused.value)
+    failure = read_error_details(refused.value)
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert list(failure.violations) == ["continuation"]
     assert "`dgx-music models pull musicgen-small` gets one" in failure.message

@@ -18,7 +18,7 @@ import soundfile
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1.export_pb2 import FileCondition
 from dgx_music.pcm import PcmWriter, live_header
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
 from gateway.cli.display.units import age_of, bytes_of
 from gateway.cli.session.command_errors import CommandError
@@ -145,7 +145,7 @@ async def test_an_id_that_is_none_is_named_by_its_place(idle: House) -> None:
     files = [export.ExpectedFile(generation_id=str(uuid.uuid4()), file_sha256="00"), export.ExpectedFile()]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await verified(idle, files=files)
-    assert list(read_failure(caught.value).violations) == ["files[1].generation_id"]
+    assert list(read_error_details(caught.value).violations) == ["files[1].generation_id"]
 
 
 async def test_a_generation_that_is_not_known_can_not_be_verified(idle: House) -> None:
@@ -265,7 +265,7 @@ async def test_a_clip_and_a_render_can_be_deleted_and_a_generation_only_whole(id
     ):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await idle.music.DeleteFile(export.DeleteFileRequest(generation_id=generation_id), timeout=SECONDS)
-        assert (raised.value.code().name, read_failure(raised.value).reason) == (code, reason)
+        assert (raised.value.code().name, read_error_details(raised.value).reason) == (code, reason)
 
 
 async def test_figures_of_the_library(idle: House) -> None:

@@ -16,7 +16,7 @@ from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.pcm import PcmReader, PcmWriter, live_header
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ async def test_bad_input_names_its_field(whole: House, fields: dict[str, object]
     request = storage.CreateGenerationRequest(**{"prompt": "techno", "duration_seconds": 1.0, **fields})  # type: ignore[arg-type]
     error = await refused(whole.music.CreateGeneration(request, timeout=SECONDS))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert list(read_failure(error).violations) == [field]
+    assert list(read_error_details(error).violations) == [field]
 
 
 async def test_a_batch_is_made_or_refused_as_one(whole: House) -> None:
@@ -140,14 +140,14 @@ async def test_a_batch_is_made_or_refused_as_one(whole: House) -> None:
                 storage.BatchCreateGenerationsRequest(requests=requests), timeout=SECONDS
             )
         )
-        assert list(read_failure(error).violations) == [field]
+        assert list(read_error_details(error).violations) == [field]
     figures = await whole.music.GetStatistics(storage.GetStatisticsRequest(), timeout=SECONDS)
     assert figures.total_generations == 2
 
 
 async def test_an_unknown_model_names_those_there_are(whole: House) -> None:
     request = storage.CreateGenerationRequest(prompt="techno", duration_seconds=1.0, model_name="musicgen-huge")
-    failure = read_failure(await refused(whole.music.CreateGeneration(request, timeout=SECONDS)))
+    failure = read_error_details(await refused(whole.music.CreateGeneration(request, timeout=SECONDS)))
     assert "sketch" in failure.violations["model_name"]
 
 
@@ -155,8 +155,8 @@ async def test_what_a_service_refuses_is_refused_in_its_words(whole: House) -> N
     request = storage.GetGenerationRequest(id=str(uuid.uuid4()))
     theirs = await refused(whole.storage.GetGeneration(request, timeout=SECONDS))
     ours = await refused(whole.music.GetGeneration(request, timeout=SECONDS))
-    assert read_failure(ours) == read_failure(theirs)
-    assert read_failure(ours).reason == "GENERATION_NOT_FOUND"
+    assert read_error_details(ours) == read_error_details(theirs)
+    assert read_error_details(ours).reason == "GENERATION_NOT_FOUND"
 
 
 async def test_a_service_that_is_away_is_named(idle: House) -> None:
@@ -227,13 +227,13 @@ async def test_a_listener_learns_that_there_will_be_no_audio(idle: House, reason
         await idle.music.CancelGeneration(storage.CancelGenerationRequest(id=made.id), timeout=SECONDS)
     error = await asyncio.wait_for(listening, SECONDS)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-    failure = read_failure(error)
+    failure = read_error_details(error)
     assert failure.reason == reason
     assert failure.metadata["error_message"] == ("out of tune" if reason == "GENERATION_FAILED" else "")
 
     # And who comes after that learns it at once.
     late = idle.music.StreamAudio(export.StreamAudioRequest(generation_id=made.id), timeout=SECONDS)
-    assert read_failure(await refused(late)).reason == reason
+    assert read_error_details(await refused(late)).reason == reason
 
 
 async def test_a_listener_to_a_deleted_generation_is_told(idle: House) -> None:
@@ -246,7 +246,7 @@ async def test_a_listener_to_a_deleted_generation_is_told(idle: House) -> None:
 
 async def test_an_unknown_id_is_not_waited_for(idle: House) -> None:
     call = idle.music.StreamAudio(export.StreamAudioRequest(generation_id=str(uuid.uuid4())), timeout=SECONDS)
-    failure = read_failure(await refused(call))
+    failure = read_error_details(await refused(call))
     assert (failure.code, failure.reason) == (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND")
 
 
@@ -366,4 +366,4 @@ async def test_a_file_that_can_not_be_is_refused_before_it_is_made(whole: House)
         prompt="techno", duration_seconds=1.0, output=OutputOptions(format="FILE_FORMAT_MP3", sample_rate_hz=96_000)
     )
     error = await refused(whole.music.CreateGeneration(request, timeout=SECONDS))
-    assert list(read_failure(error).violations) == ["output.sample_rate_hz"]
+    assert list(read_error_details(error).violations) == ["output.sample_rate_hz"]

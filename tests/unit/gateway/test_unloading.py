@@ -14,7 +14,7 @@ import pytest
 from dgx_music.channel import connect
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from gateway.cli.commands.model_unload import unload
 from gateway.embedded.ownership import Owner, enter
 from generation_service.config import GenerationSettings
@@ -77,7 +77,7 @@ async def test_it_stays_while_music_is_made_on_it(
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await asked
         call.cancel()
-    assert read_failure(refused.value).reason == "MODEL_IN_USE"
+    assert read_error_details(refused.value).reason == "MODEL_IN_USE"
     assert service.engine.is_loaded(model.info)
 
 

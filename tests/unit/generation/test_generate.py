@@ -22,7 +22,7 @@ from dgx_music.errors import Unavailable
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from dgx_music.pcm import PcmReader
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from generation_service.config import GenerationSettings
 from generation_service.engine.engine import Engine
@@ -82,7 +82,7 @@ async def refusal(call) -> object:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         async for _ in call:
             pass
-    return read_failure(refused.value)
+    return read_error_details(refused.value)
 
 
 async def test_generate_streams_header_progress_chunks_and_end(server):
@@ -210,7 +210,7 @@ async def test_models_are_listed_the_default_first(tmp_path):
     assert default == models[0]
     assert (default.version, default.license, default.description) == ("7", "CC0-1.0", "A sine.")
     assert (default.sample_rate_hz, default.channels, default.max_duration_seconds) == (8000, 2, 3600.0)
-    failure = read_failure(refused.value)
+    failure = read_error_details(refused.value)
     assert failure.code is grpc.StatusCode.NOT_FOUND
     assert "there are: harp, lute" in failure.message
 
@@ -231,7 +231,7 @@ async def test_models_are_loaded_and_unloaded(server, model):
         pass
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.UnloadModel(pb.UnloadModelRequest(name="tone"), timeout=60)
-    failure = read_failure(refused.value)
+    failure = read_error_details(refused.value)
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_IN_USE")
     call.cancel()
     await model.release_of("a")
@@ -260,12 +260,12 @@ async def test_a_model_that_cannot_be_used_is_listed_with_what_is_wrong(tmp_path
         with pytest.raises(grpc.aio.AioRpcError) as missing:
             await stub.GetModel(pb.GetModelRequest(name="musicgen-small"), timeout=60)
     assert (own.name, own.is_default, own.is_loaded, own.sample_rate_hz) == ("own", True, False, 0)
-    failure = read_failure(refused.value)
+    failure = read_error_details(refused.value)
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
     assert own.problem == failure.message
     assert unloaded == own
     assert (sketch.name, sketch.problem) == ("sketch", "")
-    failure = read_failure(missing.value)
+    failure = read_error_details(missing.value)
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_NOT_INSTALLED")
 
 

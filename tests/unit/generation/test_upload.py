@@ -13,7 +13,7 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.channel import connect
 from dgx_music.errors import ResourceExhausted
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from generation_service.worker.export_stream import Upload
 from service_runtime.rpc.interceptors import CallInterceptor
 
@@ -72,7 +72,7 @@ async def test_a_call_ended_early_keeps_its_status(stub, disk):
         upload = Upload(stub, 60.0)
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await send(upload, 30, disk.has_refused if attempt % 3 == 0 else None)
-        failure = read_failure(ended.value)
+        failure = read_error_details(ended.value)
         assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL")
         assert failure.message == "the disk is full"
 

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, event
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.channel import connect
 from dgx_music.errors import FailedPrecondition, Unavailable
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
@@ -145,7 +145,7 @@ async def test_sampling_that_says_nothing_is_none(stub: Any) -> None:
     assert not (await create(stub, sampling=SamplingParameters())).HasField("sampling")
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await create(stub, sampling=SamplingParameters(top_p=float("nan")))
-    assert list(read_failure(raised.value).violations) == ["sampling.top_p"]
+    assert list(read_error_details(raised.value).violations) == ["sampling.top_p"]
 
 
 async def test_what_a_generation_goes_on_from_is_told_to_its_worker(stub: Any) -> None:
@@ -155,7 +155,7 @@ async def test_what_a_generation_goes_on_from_is_told_to_its_worker(stub: Any) -
     assert (await claim(stub, model_names=["next"])).generation.continuation == made.continuation
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await create(stub, continuation=Continuation())
-    assert list(read_failure(raised.value).violations) == ["continuation.source_id"]
+    assert list(read_error_details(raised.value).violations) == ["continuation.source_id"]
 
 
 async def test_failing_retrying_cancelling_and_deleting(stub: Any) -> None:
@@ -184,7 +184,7 @@ async def test_failing_retrying_cancelling_and_deleting(stub: Any) -> None:
     await stub.DeleteGeneration(pb.DeleteGenerationRequest(id=made.id), timeout=60)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await stub.GetGeneration(pb.GetGenerationRequest(id=made.id), timeout=60)
-    assert read_failure(raised.value).reason == "GENERATION_NOT_FOUND"
+    assert read_error_details(raised.value).reason == "GENERATION_NOT_FOUND"
 
 
 async def test_lists_prompts_and_statistics(stub: Any) -> None:
@@ -293,7 +293,7 @@ async def test_one_request_id_50_times_at_once(stub: Any) -> None:
     assert figures.total_generations == 1
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await create(stub, request_id=request_id, seed=1)
-    assert set(read_failure(raised.value).violations) == {"request_id"}
+    assert set(read_error_details(raised.value).violations) == {"request_id"}
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ async def test_one_request_id_50_times_at_once(stub: Any) -> None:
 async def test_bad_input_over_the_wire(stub: Any, method: str, message: Any, code: str, field: str | None) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await getattr(stub, method)(message, timeout=60)
-    failure = read_failure(raised.value)
+    failure = read_error_details(raised.value)
     assert failure.code.name == code
     assert list(failure.violations) == ([field] if field else [])
 
@@ -399,7 +399,7 @@ async def test_a_drain_ends_watches_and_claims_within_the_grace(
         assert not (await waiting).HasField("generation")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await watch.read()
-    assert read_failure(raised.value).reason == "SHUTTING_DOWN"
+    assert read_error_details(raised.value).reason == "SHUTTING_DOWN"
 
 
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
