@@ -124,7 +124,7 @@ def test_a_second_server_on_an_address_is_refused(tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 1
-    assert f"error: can't listen on 127.0.0.1:{port}" in done.stderr.splitlines()[-1]
+    assert f"error: cannot listen on 127.0.0.1:{port}" in done.stderr.splitlines()[-1]
 
 
 def test_export_served_alone_keeps_commands_from_its_files(tmp_path: Path) -> None:
