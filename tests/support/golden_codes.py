@@ -3,8 +3,8 @@
     python -m tests.support.golden_codes
 
 writes them anew, which needs audiocraft (`make setup-audiocraft`), 4 GB of memory and 2 GB in the temporary folder.
-audiocraft makes each request unbatched. The models are those of `tests.support.checkpoints`, whose random weights depend on the
-seed and on torch's version; what they come to is kept beside the codes.
+audiocraft makes each request unbatched. The models are those of `tests.support.checkpoints`, whose random weights
+depend on the seed and on torch's version; what they come to is kept beside the codes.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from generation_service.models.musicgen.model import MusicGen
 from generation_service.models.musicgen.sliding_window import WindowedCodes
 from tests.support.compression_checkpoints import TINY_CODEC, write_compression_checkpoint
 from tests.support.golden_codes import HOP, STRIDE, WINDOW, WINDOWS, golden, weights_in
-from tests.unit.generation.musicgen.short_windows import greedy, load, run
+from tests.support.musicgen_runs import greedy, load, run
 
 
 def test_greedy_codes_equal_those_of_audiocraft_in_company_of_other_ages(model: MusicGen, folder: Path) -> None:

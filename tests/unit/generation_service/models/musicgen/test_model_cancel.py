@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,17 +16,18 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 import torch
 
 from dgx_music.errors import Aborted
+from generation_service.engine.engine import Engine
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import FloatArray, GenerationParameters
-from generation_service.models.catalog import KnownModel
+from generation_service.models.catalog import KnownModel, ModelCatalog
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGenState
 from tests.support.golden_codes import HOP
-from tests.unit.generation.musicgen.short_windows import run
-from tests.unit.generation.tone_model import Gate
+from tests.support.musicgen_runs import run
 
 RUNNING = 8
 CANCELLED = 3
+WAIT_SECONDS = 30.0
 PLANS = [GenerationParameters(f"piece {seed}" * (seed % 3), (40 + 3 * seed) * HOP, seed) for seed in range(RUNNING + 1)]
 
 
@@ -36,7 +37,7 @@ async def read(handle: GenerationHandle) -> FloatArray:
 
 @pytest.mark.parametrize("channels", ["mono", "stereo"])
 async def test_it_frees_its_row_within_one_step_and_changes_nothing_in_the_others(
-    channels: str, request: pytest.FixtureRequest, t5: None, start_engine, monkeypatch: pytest.MonkeyPatch
+    channels: str, request: pytest.FixtureRequest, t5: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder: Path = request.getfixturevalue(channels)
     model = load_musicgen(find_musicgen(folder))
@@ -46,7 +47,8 @@ async def test_it_frees_its_row_within_one_step_and_changes_nothing_in_the_other
     sizes: dict[int, int] = {}
     batches: list[list[int]] = []
     reserved: list[int] = []
-    gate, prefill, step = Gate(), model.prefill, model.step
+    reached, opened = threading.Event(), threading.Event()
+    prefill, step = model.prefill, model.step
 
     def watched_prefill(asked: GenerationParameters) -> MusicGenState:
         before = model.memory.reserved_bytes
@@ -60,19 +62,21 @@ async def test_it_frees_its_row_within_one_step_and_changes_nothing_in_the_other
         reserved.append(model.memory.reserved_bytes)
         blocks = step(batch)
         if len(seeds) == RUNNING and CANCELLED in seeds and states[CANCELLED].cache.position == 20:
-            gate()
+            reached.set()
+            assert opened.wait(WAIT_SECONDS)
         return blocks
 
     monkeypatch.setattr(model, "prefill", watched_prefill)
     monkeypatch.setattr(model, "step", watched_step)
-    engine = await start_engine(SimpleNamespace(entry=KnownModel(model.info, lambda: model)), max_batch_size=RUNNING)
+    engine = Engine(ModelCatalog(lambda: [KnownModel(model.info, lambda: model)]), max_batch_size=RUNNING)
+    await engine.start()
     handles = [engine.submit(model.info, asked) for asked in PLANS]
     readers = {seed: asyncio.create_task(read(handle)) for seed, handle in enumerate(handles)}
-    await gate.reached()
+    assert await asyncio.to_thread(reached.wait, WAIT_SECONDS)
     assert (engine.status().running, engine.status().waiting) == (RUNNING, 1)
     last = len(batches)
     handles[CANCELLED].cancel()
-    gate.open()
+    opened.set()
     with pytest.raises(Aborted, match="cancelled"):
         await readers.pop(CANCELLED)
     samples = {seed: await reader for seed, reader in readers.items()}

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from generation_service.models.musicgen.model import MusicGen
 
 
 @pytest.fixture(scope="session")
@@ -31,21 +27,6 @@ def mono(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stereo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny model, 8 codebooks."""
     return _write(tmp_path_factory.mktemp("models") / "stereo", stereo=True)
-
-
-@pytest.fixture(scope="module", params=["mono", "stereo"])
-def folder(request: pytest.FixtureRequest) -> Path:
-    """Each of the two."""
-    path: Path = request.getfixturevalue(request.param)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path, t5: None) -> MusicGen:
-    """Of short windows."""
-    from tests.unit.generation.musicgen.short_windows import load
-
-    return load(folder)
 
 
 def _write(folder: Path, *, stereo: bool) -> Path:

@@ -108,7 +108,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     services = [build_storage(StorageSettings(**common)), build_export(ExportSettings(**common))]
     async with serve_services(services, [files], StorageSettings(**common)), connect(files) as channel:
         command = (sys.executable, "-m", "generation_service.rpc.server")
-        async with process(*command, env=environment, cwd=Path(__file__).parents[2]) as server:
+        async with process(*command, env=environment, cwd=Path(__file__).parents[3]) as server:
             async with connect(address) as to_generation:
                 await asyncio.wait_for(to_generation.channel_ready(), SECONDS)
                 yield House(

@@ -17,7 +17,7 @@ from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.musicgen.model import MusicGen
 from tests.support.golden_codes import CONTINUATIONS, CONTINUED_PROMPT, HOP, golden, weights_in
 from tests.support.golden_codes import clip as golden_clip
-from tests.unit.generation.musicgen.short_windows import greedy, run
+from tests.support.musicgen_runs import greedy, run
 
 
 def clip(model: MusicGen, frames: int) -> FloatArray:
