@@ -17,11 +17,11 @@ import torch
 from benchmarks.engine_runners import AUDIOCRAFT, Audiocraft, Runner, native_runners
 from benchmarks.engine_transformers import TRANSFORMERS, Transformers
 from generation_service.models.base import GenerationParameters, ModelInfo
-from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint
-from generation_service.models.musicgen.checkpoints.config import LmConfig, lm_config
+from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
+from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
-from generation_service.models.musicgen.lm.huge_pages import collapse
+from generation_service.models.musicgen.lm.huge_pages import collapse_to_huge_pages
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen
 
@@ -41,7 +41,7 @@ class Bandwidth:
     def __init__(self, device: str) -> None:
         self._data = torch.ones(250_000_000, device=device)
         if device == "cpu":
-            collapse(self._data.data_ptr(), self._data.nbytes)
+            collapse_to_huge_pages(self._data.data_ptr(), self._data.nbytes)
 
     def __call__(self, reads: int = 3) -> float:
         """Bytes a second, the best of so many reads."""
@@ -146,7 +146,7 @@ def peak_memory(engine: str, folder: Path, device: str) -> None:
 def _transformers_second(folder: Path, device: str) -> None:
     """As many steps as a second takes. Its decoder is not measured, so it is not loaded either."""
     checkpoint = read_checkpoint(folder / "state_dict.bin")
-    config = lm_config(checkpoint)
+    config = parse_lm_config(checkpoint)
     text = TextConditioner(checkpoint, config, device).encode(PROMPT)
     assert text is not None
     Transformers(checkpoint, config, device).greedy(text, FRAME_RATE_HZ)
@@ -174,7 +174,7 @@ def run(
     """Everything, printed as it is measured."""
     torch.manual_seed(0)
     checkpoint = read_checkpoint(folder / "state_dict.bin")
-    config = lm_config(checkpoint)
+    config = parse_lm_config(checkpoint)
     natives = native_runners(checkpoint, config, device, max(batches))
     runners: list[Runner] = [*natives]
     conditioner = TextConditioner(checkpoint, config, device)

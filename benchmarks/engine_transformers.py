@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.engine_runners import PROMPT_TOKENS
-from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 
@@ -86,7 +86,7 @@ class Transformers:
         codes = DelayedCodes(self.config.delays, frames, self.config.card)
         self._open(text[None].to(self.device))
         while not codes.is_done:
-            codes.add(self._forward(codes.last[None].to(self.device))[0].argmax(-1).cpu())
+            codes.append(self._forward(codes.newest[None].to(self.device))[0].argmax(-1).cpu())
         self.stop()
         return codes.frames(0, frames)
 
@@ -112,7 +112,7 @@ class Transformers:
 
 def _renamed(checkpoint: Checkpoint) -> dict[str, Tensor]:
     weights = {}
-    for name, tensor in checkpoint.state().items():
+    for name, tensor in checkpoint.map_tensors().items():
         if name.startswith("condition_provider."):
             continue  # Of the text encoder.
         for ours, theirs in _NAMES.items():

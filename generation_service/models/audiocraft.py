@@ -22,12 +22,12 @@ from torch import Tensor
 from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 from generation_service.models.device_errors import is_out_of_memory
-from generation_service.models.musicgen.checkpoints.audiocraft_file import (
+from generation_service.models.musicgen.checkpoints.checkpoint import (
     COMPRESSION_FILE,
     LM_FILE,
     file_digest,
+    invalid_checkpoint,
     read_checkpoint,
-    refuse,
 )
 from generation_service.models.musicgen.loader import LICENCE
 
@@ -166,7 +166,7 @@ def find_audiocraft(folder: Path, *, name: str | None = None, device: str = "cpu
         sample_rate_hz = int(config["sample_rate"])
         max_duration_seconds = float(config["dataset"]["segment_duration"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise refuse(checkpoint.path, f"xp.cfg is of no MusicGen language model ({error!r})") from error
+        raise invalid_checkpoint(checkpoint.path, f"xp.cfg is of no MusicGen language model ({error!r})") from error
     precision = "fp32" if device == "cpu" else "fp16"  # As `audiocraft.models.loaders` chooses.
     return ModelInfo(
         name=name or folder.resolve().name,
@@ -218,7 +218,9 @@ def _load(load: Callable[..., Any], folder: Path, device: str, reason: str, part
     except Exception as error:  # Its builders raise what they like for what they do not know.
         if is_out_of_memory(error):
             raise
-        raise refuse(folder, f"audiocraft can't load it ({type(error).__name__}: {_cause(error)})") from error
+        raise invalid_checkpoint(
+            folder, f"audiocraft can't load it ({type(error).__name__}: {_cause(error)})"
+        ) from error
 
 
 def _cause(error: Exception) -> str:

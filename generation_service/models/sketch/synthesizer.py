@@ -11,7 +11,7 @@ import numpy as np
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 from generation_service.models.sketch.composition.arranger import MAX_JITTER_FRAMES, Arranger
 from generation_service.models.sketch.composition.notes import Note
-from generation_service.models.sketch.composition.plan import Plan, make_plan
+from generation_service.models.sketch.composition.plan import Plan, build_plan
 from generation_service.models.sketch.composition.prompt_parser import parse_prompt
 from generation_service.models.sketch.synthesis.mixer import Mixer
 from generation_service.models.sketch.synthesis.texture import LOOP_FRAMES
@@ -59,7 +59,7 @@ class Sketch:
     def prefill(self, parameters: GenerationParameters) -> SketchState:
         """Read the prompt and lay out the piece. Sounds are rendered when they are first played."""
         random = np.random.default_rng([parameters.seed, 1])
-        plan = make_plan(parse_prompt(parameters.prompt), random)
+        plan = build_plan(parse_prompt(parameters.prompt), random)
         style = plan.style
         mixer = Mixer(
             block=BLOCK_FRAMES,
@@ -98,7 +98,7 @@ def _advance(state: SketchState) -> FloatArray:
     horizon = state.position + BLOCK_FRAMES + MAX_JITTER_FRAMES
     # One bar past the last is the close.
     while state.next_bar <= form.bars and form.frame(state.next_bar - 1) < horizon:
-        state.mixer.schedule(state.arranger.bar(state.next_bar))
+        state.mixer.schedule(state.arranger.write_bar(state.next_bar))
         state.next_bar += 1
     _schedule_texture(state, state.mixer)
     block = np.ascontiguousarray(state.mixer.render()[:, :count].T)

@@ -1,5 +1,8 @@
-"""MusicGen through the services: a generation server in a process of its own runs tiny checkpoints in the real format,
-with random weights; storage and export are beside it."""
+"""MusicGen through the services.
+
+A generation server in its own process runs tiny checkpoints in the real format, with random weights. Storage and export
+run in the test's process.
+"""
 
 from __future__ import annotations
 
@@ -40,19 +43,19 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Stream = grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse]
 
 SECONDS = 120.0
-"""Longest that one call may take here, the first import of torch included."""
+"""Upper limit for one call, including the first import of torch."""
 
 
 @dataclass(frozen=True)
-class House:
+class Services:
     folder: Path
     generation: generation_pb2_grpc.GenerationServiceAsyncStub
     storage: storage_pb2_grpc.StorageServiceAsyncStub
 
-    async def make(self, **fields: object) -> storage_pb2.Generation:
-        """Creates a generation, and gives it as it ended."""
-        asked = {"prompt": "calm piano", "model_name": "tiny", "duration_seconds": 2.0, "sample_rate_hz": 32_000}
-        request = storage_pb2.CreateGenerationRequest(**{**asked, "channels": 1, "seed": 7, **fields})
+    async def generate(self, **fields: object) -> storage_pb2.Generation:
+        """Creates a generation, waits for its end, and returns it."""
+        defaults = {"prompt": "calm piano", "model_name": "tiny", "duration_seconds": 2.0, "sample_rate_hz": 32_000}
+        request = storage_pb2.CreateGenerationRequest(**{**defaults, "channels": 1, "seed": 7, **fields})
         generation = (await self.storage.CreateGeneration(request, timeout=SECONDS)).generation
         watch = self.storage.WatchGeneration(
             storage_pb2.WatchGenerationRequest(id=generation.id), timeout=SECONDS, wait_for_ready=True
@@ -66,7 +69,7 @@ class House:
         return self.generation.Generate(request, timeout=SECONDS)
 
     async def sha256(self, *args: object, **fields: object) -> str:
-        """What is streamed adds up; the digest of its samples."""
+        """Checks that the streamed audio is complete, and returns the digest of its samples."""
         parts = [part async for part in self.stream(*args, **fields)]
         reader = PcmReader(parts[0].header)
         for part in parts:
@@ -76,9 +79,9 @@ class House:
         return parts[-1].end.sha256
 
     async def refusal(self, **fields: object) -> Failure:
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
             await self.sha256(**fields)
-        return read_failure(refused.value)
+        return read_failure(error.value)
 
     async def status(self) -> pb.GetEngineStatusResponse:
         return await self.generation.GetEngineStatus(pb.GetEngineStatusRequest(), timeout=SECONDS)
@@ -88,8 +91,8 @@ class House:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    folder = tmp_path_factory.mktemp("house")
+async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
+    folder = tmp_path_factory.mktemp("services")
     models = folder / "models"
     write_checkpoint(models / "tiny")
     write_checkpoint(models / "tiny-stereo", stereo=True)
@@ -105,13 +108,13 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DGX_MUSIC_", "HF_"))}
     environment |= {f"DGX_MUSIC_{name.upper()}": str(value) for name, value in common.items()}
     environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "DGX_MUSIC_DEVICE": "cpu"}
-    services = [build_storage(StorageSettings(**common)), build_export(ExportSettings(**common))]
-    async with serve_services(services, [files], StorageSettings(**common)), connect(files) as channel:
+    servers = [build_storage(StorageSettings(**common)), build_export(ExportSettings(**common))]
+    async with serve_services(servers, [files], StorageSettings(**common)), connect(files) as channel:
         command = (sys.executable, "-m", "generation_service.rpc.server")
         async with process(*command, env=environment, cwd=Path(__file__).parents[3]) as server:
             async with connect(address) as to_generation:
                 await asyncio.wait_for(to_generation.channel_ready(), SECONDS)
-                yield House(
+                yield Services(
                     folder,
                     generation_pb2_grpc.GenerationServiceStub(to_generation),
                     storage_pb2_grpc.StorageServiceStub(channel),
@@ -121,62 +124,64 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
 
 
 @pytest.mark.parametrize(("model", "channels"), [("tiny", 1), ("tiny-stereo", 2)])
-async def test_a_prompt_becomes_a_file(house: House, model: str, channels: int) -> None:
-    done = await house.make(model_name=model, channels=channels)
+async def test_generation_becomes_a_file(services: Services, model: str, channels: int) -> None:
+    done = await services.generate(model_name=model, channels=channels)
     assert done.state == storage_pb2.GENERATION_STATE_COMPLETED, done.error_message
-    info = soundfile.info(house.folder / done.file_path)
+    info = soundfile.info(services.folder / done.file_path)
     assert (info.frames, info.samplerate, info.channels) == (64_000, 32_000, channels)
     known = dict(done.metadata)
     assert (known["license"], known["is_synthesiser"], known["frames"]) == ("CC-BY-NC-4.0", False, 64_000)
-    assert done.model_version == (await house.model(model)).version
+    assert done.model_version == (await services.model(model)).version
 
 
-async def test_a_seed_makes_the_same_music_again_streamed_or_filed_alone_or_in_company(house: House) -> None:
-    alone = await house.sha256()
-    filed = await house.make()
+async def test_same_seed_gives_the_same_audio_streamed_or_stored_in_any_batch(services: Services) -> None:
+    alone = await services.sha256()
+    filed = await services.generate()
     assert dict(filed.metadata)["pcm_sha256"] == alone
-    company = [house.sha256("loud drums", 3.0, seed=8), house.sha256("a long, long lullaby", 1.0, seed=9)]
-    together = await asyncio.gather(*company, house.sha256(), house.sha256("calm piano", 2.5), house.sha256(seed=10))
+    others = [services.sha256("loud drums", 3.0, seed=8), services.sha256("a long, long lullaby", 1.0, seed=9)]
+    together = await asyncio.gather(
+        *others, services.sha256(), services.sha256("calm piano", 2.5), services.sha256(seed=10)
+    )
     assert together[2] == alone
     assert len(set(together)) == 5
 
 
-async def test_sampling_is_stored_and_changes_the_music(house: House) -> None:
-    cool = storage_pb2.SamplingParameters(temperature=0.1)
-    filed = await house.make(sampling=cool)
-    assert filed.sampling == cool
-    assert dict(filed.metadata)["pcm_sha256"] == await house.sha256(sampling=cool) != await house.sha256()
-    failure = await house.refusal(sampling=storage_pb2.SamplingParameters(top_p=1.5))
+async def test_sampling_parameters_are_stored_and_change_the_audio(services: Services) -> None:
+    sampling = storage_pb2.SamplingParameters(temperature=0.1)
+    filed = await services.generate(sampling=sampling)
+    assert filed.sampling == sampling
+    assert dict(filed.metadata)["pcm_sha256"] == await services.sha256(sampling=sampling) != await services.sha256()
+    failure = await services.refusal(sampling=storage_pb2.SamplingParameters(top_p=1.5))
     assert list(failure.violations) == ["sampling.top_p"]
 
 
-async def test_audio_comes_while_it_is_made_and_a_cancel_gives_its_memory_back(house: House) -> None:
-    await house.sha256(seconds=0.1)
-    assert (await house.status()).kv_reserved_bytes == 0
-    call = house.stream(seconds=30.0)
+async def test_audio_is_streamed_during_generation_and_cancel_releases_memory(services: Services) -> None:
+    await services.sha256(seconds=0.1)
+    assert (await services.status()).kv_reserved_bytes == 0
+    call = services.stream(seconds=30.0)
     while (part := await call.read()).WhichOneof("part") != "chunk":
         pass
     assert part.chunk.start_frame == 0
-    status = await house.status()
+    status = await services.status()
     assert (status.running, status.device) == (1, "cpu")
     assert 0 < status.kv_reserved_bytes < status.kv_limit_bytes
     call.cancel()
-    await house.sha256(seconds=1.0)
-    status = await house.status()
+    await services.sha256(seconds=1.0)
+    status = await services.status()
     assert (status.running, status.waiting, status.kv_reserved_bytes) == (0, 0, 0)
 
 
-async def test_a_model_is_loaded_unloaded_and_loaded_again(house: House) -> None:
-    before = await house.sha256()
+async def test_reloaded_model_generates_the_same_audio(services: Services) -> None:
+    before = await services.sha256()
     name = pb.UnloadModelRequest(name="tiny")
-    assert not (await house.generation.UnloadModel(name, timeout=SECONDS)).model.is_loaded
-    assert not (await house.model("tiny")).is_loaded
-    assert (await house.generation.LoadModel(pb.LoadModelRequest(name="tiny"), timeout=SECONDS)).model.is_loaded
-    assert await house.sha256() == before
+    assert not (await services.generation.UnloadModel(name, timeout=SECONDS)).model.is_loaded
+    assert not (await services.model("tiny")).is_loaded
+    assert (await services.generation.LoadModel(pb.LoadModelRequest(name="tiny"), timeout=SECONDS)).model.is_loaded
+    assert await services.sha256() == before
 
 
-async def test_models_are_listed_with_what_is_wrong_with_them(house: House) -> None:
-    models = (await house.generation.ListModels(pb.ListModelsRequest(), timeout=SECONDS)).models
+async def test_model_list_reports_problems(services: Services) -> None:
+    models = (await services.generation.ListModels(pb.ListModelsRequest(), timeout=SECONDS)).models
     listed = {model.name: model for model in models}
     assert list(listed) == ["tiny", "sketch", "tiny-stereo", "truncated", "without-codec"]
     assert [model.name for model in models if model.problem] == ["truncated", "without-codec"]
@@ -189,38 +194,38 @@ async def test_models_are_listed_with_what_is_wrong_with_them(house: House) -> N
 @pytest.mark.parametrize(
     ("name", "file", "problem"),
     [
-        ("truncated", "state_dict.bin", "truncated"),
+        ("truncated", "state_dict.bin", "the file is truncated"),
         ("without-codec", "compression_state_dict.bin", "no such file"),
     ],
 )
-async def test_files_that_cannot_be_used_are_one_line_wherever_it_is_asked(
-    house: House, name: str, file: str, problem: str
+async def test_invalid_model_files_are_reported_in_one_line(
+    services: Services, name: str, file: str, problem: str
 ) -> None:
-    failure = await house.refusal(model_name=name)
+    failure = await services.refusal(model_name=name)
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
     assert f"models/{name}/{file}: {problem}" in failure.message
     assert "\n" not in failure.message
-    filed = await house.make(model_name=name)
+    filed = await services.generate(model_name=name)
     assert (filed.state, filed.attempt) == (storage_pb2.GENERATION_STATE_FAILED, 1)
     assert filed.error_message == failure.message
 
 
-async def test_a_model_that_is_not_installed_says_how(house: House) -> None:
-    failure = await house.refusal(model_name="musicgen-small")
+async def test_missing_model_error_names_the_pull_command(services: Services) -> None:
+    failure = await services.refusal(model_name="musicgen-small")
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_NOT_INSTALLED")
     assert failure.message == "model 'musicgen-small' is not installed; dgx-music models pull musicgen-small"
 
 
-async def test_a_model_that_is_installed_while_the_server_runs_can_be_used(house: House) -> None:
-    write_checkpoint(house.folder / "models" / "new", seed=1)
-    filed, streamed = await asyncio.gather(house.make(model_name="new"), house.sha256(model_name="new"))
+async def test_model_installed_at_runtime_can_be_used(services: Services) -> None:
+    write_checkpoint(services.folder / "models" / "new", seed=1)
+    filed, streamed = await asyncio.gather(services.generate(model_name="new"), services.sha256(model_name="new"))
     assert filed.state == storage_pb2.GENERATION_STATE_COMPLETED, filed.error_message
-    assert dict(filed.metadata)["pcm_sha256"] == streamed != await house.sha256()
-    shutil.rmtree(house.folder / "models" / "new")
-    models = (await house.generation.ListModels(pb.ListModelsRequest(), timeout=SECONDS)).models
+    assert dict(filed.metadata)["pcm_sha256"] == streamed != await services.sha256()
+    shutil.rmtree(services.folder / "models" / "new")
+    models = (await services.generation.ListModels(pb.ListModelsRequest(), timeout=SECONDS)).models
     assert "new" not in [model.name for model in models]
-    left = (await house.generation.UnloadModel(pb.UnloadModelRequest(name="new"), timeout=SECONDS)).model
+    left = (await services.generation.UnloadModel(pb.UnloadModelRequest(name="new"), timeout=SECONDS)).model
     assert (left.is_loaded, left.problem.partition(";")[0]) == (False, "there is no model 'new'")
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await house.generation.UnloadModel(pb.UnloadModelRequest(name="new"), timeout=SECONDS)
-    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await services.generation.UnloadModel(pb.UnloadModelRequest(name="new"), timeout=SECONDS)
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND

@@ -8,7 +8,7 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import ResourceExhausted
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.lm.kv_cache import KvMemory
+from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 
 SHAPE = LmConfig(
     dim=64,
@@ -29,12 +29,12 @@ SHAPE = LmConfig(
 
 
 @pytest.fixture
-def memory() -> KvMemory:
+def memory() -> KvCachePool:
     """Room for 128 positions: 4 blocks of 32, of which a request takes whole ones."""
-    return KvMemory(SHAPE, KvMemory(SHAPE, 0).size_bytes(128, 0))
+    return KvCachePool(SHAPE, KvCachePool(SHAPE, 0).size_bytes(128, 0))
 
 
-def test_all_of_it_can_be_reserved_again_and_again(memory: KvMemory) -> None:
+def test_all_of_it_can_be_reserved_again_and_again(memory: KvCachePool) -> None:
     for _ in range(3):
         cache = memory.reserve(100)
         assert memory.reserved_bytes == memory.limit_bytes
@@ -42,7 +42,7 @@ def test_all_of_it_can_be_reserved_again_and_again(memory: KvMemory) -> None:
         assert memory.reserved_bytes == 0
 
 
-def test_what_fits_once_others_have_gone_is_asked_to_come_back(memory: KvMemory) -> None:
+def test_what_fits_once_others_have_gone_is_asked_to_come_back(memory: KvCachePool) -> None:
     memory.reserve(60)
     with pytest.raises(ResourceExhausted) as refused:
         memory.reserve(65)

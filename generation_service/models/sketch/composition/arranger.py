@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 
-from generation_service.models.sketch.composition.form import STEPS_PER_BAR, Form, Section, make_form
-from generation_service.models.sketch.composition.melody import PHRASE_BARS, make_phrase, sounding_pitch
+from generation_service.models.sketch.composition.form import STEPS_PER_BAR, Form, Section, build_form
+from generation_service.models.sketch.composition.melody import PHRASE_BARS, build_phrase, resolve_pitch
 from generation_service.models.sketch.composition.music_theory import Chord, parse_chord
 from generation_service.models.sketch.composition.notes import Note
 from generation_service.models.sketch.composition.plan import Plan
-from generation_service.models.sketch.composition.rhythm import drum_bar
+from generation_service.models.sketch.composition.rhythm import drum_hits
 from generation_service.models.sketch.composition.style import VELOCITIES, Part
 from generation_service.models.sketch.pads import PADS
 
@@ -39,21 +39,21 @@ class Arranger:
     def for_length(cls, plan: Plan, seed: int, frames: int, rate_hz: int) -> Arranger:
         slow = plan.style.name in ("ambient", "classical")
         ring = _SLOW_RING_SECONDS if slow else _RING_SECONDS
-        return cls(plan, seed, rate_hz, make_form(frames, plan.bpm, rate_hz, ring, plan.drive))
+        return cls(plan, seed, rate_hz, build_form(frames, plan.bpm, rate_hz, ring, plan.drive))
 
-    def bar(self, number: int) -> list[Note]:
+    def write_bar(self, number: int) -> list[Note]:
         """The notes that begin in a bar, in no particular order; after the last bar, the close."""
-        notes = list(self._bar(number)) if number < self.form.bars else []
+        notes = list(self._write_notes(number)) if number < self.form.bars else []
         end = self.form.end_frame
         if end is not None:
             notes = [replace(n, gate=min(n.gate, end - n.start)) for n in notes if n.start < end - 400]
             if number == self.form.bars:
-                notes.extend(self._close(end))
+                notes.extend(self._closing_chord(end))
         return notes
 
-    def _bar(self, number: int) -> Iterator[Note]:
+    def _write_notes(self, number: int) -> Iterator[Note]:
         section = self.form.section_of(number)
-        feel = self._random("feel", number)
+        feel = self._generator("feel", number)
         yield from self._drums(section, number, feel)
         for role in ("chords", "pad", "bass", "lead"):
             part: Part | None = getattr(self.plan, role)
@@ -62,7 +62,7 @@ class Arranger:
             write = {"bass": self._bass, "lead": self._lead}.get(role, self._chords)
             yield from write(part, section, number, feel)
 
-    def _random(self, purpose: str, number: int = 0) -> np.random.Generator:
+    def _generator(self, purpose: str, number: int = 0) -> np.random.Generator:
         return np.random.default_rng([self.seed, number, *purpose.encode()])
 
     def _plays(self, section: Section, role: str, part: Part) -> bool:
@@ -89,7 +89,7 @@ class Arranger:
         return max(0, self.form.frame(bar, step + late) + int(jitter))
 
     def _drums(self, section: Section, bar: int, feel: np.random.Generator) -> Iterator[Note]:
-        for hit in drum_bar(self.plan, self.form, section, bar, self._random(f"kit {section.name}")):
+        for hit in drum_hits(self.plan, self.form, section, bar, self._generator(f"kit {section.name}")):
             drum = hit.drum
             touch = 1.0 - 0.12 * float(feel.random())
             yield Note(
@@ -99,7 +99,7 @@ class Arranger:
 
     def _hits(self, part: Part, section: Section, bar: int, role: str) -> Iterator[tuple[int, int, float]]:
         """(step in the bar, sixteenths until the next hit, velocity) of a part's rhythm."""
-        choice = self._random(f"{role} {section.name}")
+        choice = self._generator(f"{role} {section.name}")
         rhythm = part.rhythms[int(choice.integers(len(part.rhythms)))]
         rhythm = rhythm.ljust(self.plan.style.chord_bars * STEPS_PER_BAR, ".") if role == "pad" else rhythm
         offset = (bar - section.first_bar) * STEPS_PER_BAR % len(rhythm)
@@ -141,7 +141,7 @@ class Arranger:
     def _bass(self, part: Part, section: Section, bar: int, feel: np.random.Generator) -> Iterator[Note]:
         chord, style = self._chord(section, bar), self.plan.style
         root = chord.bass(part.low)
-        walk = self._random(f"bass line {section.name}", (bar - section.first_bar) % 8)
+        walk = self._generator(f"bass line {section.name}", (bar - section.first_bar) % 8)
         hits = list(self._hits(part, section, bar, "bass"))
         upcoming = self.form.section_of(min(bar + 1, self.form.bars - 1))
         target = self._chord(upcoming, bar + 1).bass(part.low)
@@ -173,14 +173,14 @@ class Arranger:
         style = self.plan.style
         motif = "A" if section.name in ("intro", "outro", "break") else section.name
         density = style.lead_density * (1.0 + 0.2 * self.plan.drive)
-        phrase = make_phrase(self._random(f"melody {motif}"), density)
+        phrase = build_phrase(self._generator(f"melody {motif}"), density)
         window = (bar - section.first_bar) % PHRASE_BARS * STEPS_PER_BAR
         chord = self._chord(section, bar)
         low = part.low + round(2 * self.plan.brightness) - 5
         for tone in phrase:
             if not window <= tone.step < window + STEPS_PER_BAR:
                 continue
-            pitch = sounding_pitch(tone, self.plan.key, chord, low)
+            pitch = resolve_pitch(tone, self.plan.key, chord, low)
             note = self._note(part, bar, tone.step - window, tone.length * 0.95, tone.accent, (pitch,), feel)
             yield note
             if style.echo_beats:
@@ -193,7 +193,7 @@ class Arranger:
             start = note.start + int(number * delay)
             yield replace(note, start=start, gain=note.gain * level, pan=side)
 
-    def _close(self, end: int) -> Iterator[Note]:
+    def _closing_chord(self, end: int) -> Iterator[Note]:
         """The last chord, all together, left to ring."""
         plan, style = self.plan, self.plan.style
         colour = {"jazz": "6", "lo-fi": "add9", "hip hop": "add9", "ambient": "add9", "rock": "5"}

@@ -52,7 +52,7 @@ class Form:
         return round((bar + step / STEPS_PER_BAR) * self.bar_frames)
 
 
-def make_form(total_frames: int, bpm: float, rate_hz: int, ring_seconds: float, drive: float) -> Form:
+def build_form(total_frames: int, bpm: float, rate_hz: int, ring_seconds: float, drive: float) -> Form:
     """Lay out a piece of exactly ``total_frames``.
 
     It closes on a chord struck on the last beat 1 or 3 that leaves ``ring_seconds`` to ring. A piece

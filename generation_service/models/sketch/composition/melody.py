@@ -30,7 +30,7 @@ class MelodyNote:
     accent: float
 
 
-def make_phrase(random: np.random.Generator, density: float) -> tuple[MelodyNote, ...]:
+def build_phrase(random: np.random.Generator, density: float) -> tuple[MelodyNote, ...]:
     """Four bars: a motif, and the motif again with its end changed, closing on the tonic's chord."""
     steps = _motif_rhythm(random, density)
     degrees = _contour(random, len(steps))
@@ -48,7 +48,7 @@ def make_phrase(random: np.random.Generator, density: float) -> tuple[MelodyNote
     return tuple(phrase)
 
 
-def sounding_pitch(note: MelodyNote, key: Key, chord: Chord, low: int) -> int:
+def resolve_pitch(note: MelodyNote, key: Key, chord: Chord, low: int) -> int:
     """The MIDI pitch of a melody note over a chord, in the two octaves above ``low``.
 
     Notes on the beat or held are pulled to a chord tone: that is what makes a melody fit its harmony.

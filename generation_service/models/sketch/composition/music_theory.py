@@ -92,7 +92,7 @@ def pitch_class(spelling: str) -> int:
     return (_LETTERS[spelling[0].upper()] + shift) % 12
 
 
-def make_key(tonic: int, *, minor: bool, spelling: str | None = None) -> Key:
+def build_key(tonic: int, *, minor: bool, spelling: str | None = None) -> Key:
     names = _MINOR_NAMES if minor else _MAJOR_NAMES
     return Key(tonic, minor, spelling or names[tonic])
 

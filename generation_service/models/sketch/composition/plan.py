@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from generation_service.models.sketch.composition.genres import DEFAULT_GENRE, STYLES
-from generation_service.models.sketch.composition.music_theory import Chord, Key, make_key, parse_chord
+from generation_service.models.sketch.composition.music_theory import Chord, Key, build_key, parse_chord
 from generation_service.models.sketch.composition.prompt_parser import Brief
 from generation_service.models.sketch.composition.style import Drum, Part, Style
 from generation_service.models.sketch.pads import PADS
@@ -69,14 +69,14 @@ class Plan:
     """Factor on the reverb."""
 
 
-def make_plan(brief: Brief, random: np.random.Generator) -> Plan:
+def build_plan(brief: Brief, random: np.random.Generator) -> Plan:
     """Settle what the brief leaves open. The order of the draws is part of what a seed means."""
     style = STYLES[brief.genre or DEFAULT_GENRE]
     bpm = _tempo(brief, style, random)
     key = _key(brief, style, random)
     loops = style.minor_loops if key.minor else style.major_loops
     loop = tuple(parse_chord(numeral, key.tonic) for numeral in loops[random.integers(len(loops))])
-    parts = _cast(brief, style, random)
+    parts = _assign_instruments(brief, style, random)
     drums = style.drums if _has_drums(brief, style) else ()
     if drums == () and "drums" in brief.instruments and "drums" not in brief.excluded:
         # A borrowed kit stays behind music that was not written for one.
@@ -119,22 +119,22 @@ def _key(brief: Brief, style: Style, random: np.random.Generator) -> Key:
     tonic, chance = int(random.integers(12)), float(random.random())
     minor = brief.minor if brief.minor is not None else chance < style.minor_share
     if brief.tonic is None:
-        return make_key(tonic, minor=minor)
-    return make_key(brief.tonic, minor=minor, spelling=brief.tonic_spelling)
+        return build_key(tonic, minor=minor)
+    return build_key(brief.tonic, minor=minor, spelling=brief.tonic_spelling)
 
 
 def _has_drums(brief: Brief, style: Style) -> bool:
     if "drums" in brief.excluded:
         return False
-    return "drums" in brief.instruments or not brief.alone
+    return "drums" in brief.instruments or not brief.is_solo
 
 
-def _cast(brief: Brief, style: Style, random: np.random.Generator) -> dict[str, Part | None]:
+def _assign_instruments(brief: Brief, style: Style, random: np.random.Generator) -> dict[str, Part | None]:
     """Who plays which part: the genre's players, with those that the prompt names in their places."""
     parts: dict[str, Part | None] = {
-        "chords": _alternate(style.chords, style.chord_alternates, random),
+        "chords": _choose_alternate(style.chords, style.chord_alternates, random),
         "bass": style.bass,
-        "lead": _alternate(style.lead, style.lead_alternates, random),
+        "lead": _choose_alternate(style.lead, style.lead_alternates, random),
         "pad": style.pad,
     }
     taken: dict[str, str] = {}
@@ -142,10 +142,10 @@ def _cast(brief: Brief, style: Style, random: np.random.Generator) -> dict[str, 
         role = next((r for r in _ROLES.get(name, ()) if r not in taken), None)
         if role is not None:
             taken[role] = name
-            parts[role] = _recast(role, name, style)
+            parts[role] = _assign_instrument(role, name, style)
     chords = parts["chords"]
-    if brief.alone:
-        _leave_alone(parts, taken, style)
+    if brief.is_solo:
+        _reduce_to_solo(parts, taken, style)
     elif chords and "chords" in taken and style.chords.sound in PADS and chords.sound not in PADS:
         # The named instrument plays above the bed of pads that the genre lives on.
         parts["chords"] = replace(chords, rhythms=_ABOVE_PADS, send=0.35)
@@ -162,7 +162,7 @@ def _is_excluded(sound: str, brief: Brief) -> bool:
     return any(sound == name or sound.endswith(f" {name}") for name in brief.excluded)
 
 
-def _alternate(part: Part, sounds: tuple[str, ...], random: np.random.Generator) -> Part:
+def _choose_alternate(part: Part, sounds: tuple[str, ...], random: np.random.Generator) -> Part:
     drawn = int(random.integers(max(1, len(sounds))))
     return _with_sound(part, sounds[drawn]) if sounds else part
 
@@ -174,7 +174,7 @@ def _with_sound(part: Part, sound: str) -> Part:
     return replace(part, sound=sound, gain=gain)
 
 
-def _recast(role: str, name: str, style: Style) -> Part:
+def _assign_instrument(role: str, name: str, style: Style) -> Part:
     if role == "bass":
         keep = name == "bass" and style.bass.sound != "808"
         return style.bass if keep else replace(style.bass, sound="808" if name == "808" else "bass")
@@ -194,7 +194,7 @@ def _recast(role: str, name: str, style: Style) -> Part:
     return replace(named, gain=named.gain * 1.15, energy=0.0)
 
 
-def _leave_alone(parts: dict[str, Part | None], taken: dict[str, str], style: Style) -> None:
+def _reduce_to_solo(parts: dict[str, Part | None], taken: dict[str, str], style: Style) -> None:
     """Only the named instruments; one that plays chords takes the melody and the bass line too."""
     named = taken.get("chords") or taken.get("pad") or taken.get("lead")
     for role in parts:
@@ -203,9 +203,9 @@ def _leave_alone(parts: dict[str, Part | None], taken: dict[str, str], style: St
     if named is None:
         return
     if parts["chords"] is None and named not in ("flute", "bells", "brass"):
-        parts["chords"] = _recast("chords", named, style)
+        parts["chords"] = _assign_instrument("chords", named, style)
     if parts["lead"] is None:
-        parts["lead"] = _recast("lead", named, style)
+        parts["lead"] = _assign_instrument("lead", named, style)
     if parts["bass"] is None and named in ("piano", "guitar", "harp", "organ", "strings", "epiano"):
         parts["bass"] = replace(style.bass, sound=named, gain=0.4, low=36, send=0.2)
 

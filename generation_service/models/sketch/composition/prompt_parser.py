@@ -99,7 +99,7 @@ class Brief:
     instruments: tuple[str, ...] = ()
     """Canonical names in the order the prompt has them."""
     excluded: frozenset[str] = frozenset()
-    alone: bool = False
+    is_solo: bool = False
     """The named instruments and nothing else ("solo piano")."""
     moods: frozenset[str] = frozenset()
     pace: int = 0
@@ -114,7 +114,7 @@ def parse_prompt(prompt: str) -> Brief:
     text = prompt.lower()
     tonic, spelling, minor = _parse_key(prompt)
     genre, rest = _parse_genre(text)
-    instruments, excluded, alone = _parse_instruments(rest, genre)
+    instruments, excluded, is_solo = _parse_instruments(rest, genre)
     moods = frozenset(name for name, words in _MOODS if _word(words).search(text))
     if minor is None:
         minor = _mode_of_moods(moods)
@@ -127,7 +127,7 @@ def parse_prompt(prompt: str) -> Brief:
         minor=minor,
         instruments=instruments,
         excluded=excluded,
-        alone=alone,
+        is_solo=is_solo,
         moods=moods,
         pace=int(fast) - int(slow),
     )

@@ -25,7 +25,7 @@ class Hit:
     velocity: float
 
 
-def drum_bar(plan: Plan, form: Form, section: Section, bar: int, variants: np.random.Generator) -> Iterator[Hit]:
+def drum_hits(plan: Plan, form: Form, section: Section, bar: int, variants: np.random.Generator) -> Iterator[Hit]:
     """The hits of one bar. ``variants`` is the same for all bars of sections of one name."""
     if not plan.drums:
         return

@@ -9,7 +9,13 @@ import numpy as np
 from generation_service.models.base import FloatArray
 from generation_service.models.sketch.composition.music_theory import frequency
 from generation_service.models.sketch.pads import PADS
-from generation_service.models.sketch.synthesis.tone_synthesis import RATE_HZ, Timbre, render_pad, render_tone, swell
+from generation_service.models.sketch.synthesis.tone_synthesis import (
+    RATE_HZ,
+    Timbre,
+    render_pad,
+    render_tone,
+    shape_loop,
+)
 
 TIMBRES: Final[dict[str, Timbre]] = {
     "piano": Timbre(
@@ -100,7 +106,7 @@ def render_instrument(name: str, pitches: tuple[int, ...], gate: int, glide: int
     if name in PADS:
         voice = PADS[name]
         loop = render_pad(tuple(float(p) for p in pitches), voice.tilt, voice.brightness_hz, voice.width_cents, seed)
-        return swell(loop, gate, voice.attack, voice.release)
+        return shape_loop(loop, gate, voice.attack, voice.release)
     return render_tone(TIMBRES[name], pitches, gate)
 
 

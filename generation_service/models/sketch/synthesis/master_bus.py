@@ -22,7 +22,7 @@ _OFFSET_SECONDS: Final = 0.1
 _RAMP: Final = np.arange(1, _WINDOW_FRAMES + 1, dtype=np.float32)
 
 
-class Master:
+class MasterBus:
     """Keeps the peak-to-loudness ratio in bounds whatever mix of parts a prompt asks for."""
 
     def __init__(self, rate_hz: int, gain: float) -> None:

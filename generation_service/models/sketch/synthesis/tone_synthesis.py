@@ -127,7 +127,7 @@ def render_pad(
     return loop
 
 
-def swell(loop: FloatArray, gate: int, attack: float, release: float) -> FloatArray:
+def shape_loop(loop: FloatArray, gate: int, attack: float, release: float) -> FloatArray:
     """A note out of a seamless loop: ``[2, gate + release]`` with raised-cosine ends (seconds)."""
     tail = int(release * RATE_HZ)
     frames = gate + tail

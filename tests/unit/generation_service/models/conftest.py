@@ -1,4 +1,4 @@
-"""A tiny T5 in the tests' Hugging Face cache, and tiny checkpoints, written once a session."""
+"""A tiny T5 in the tests' Hugging Face cache, and tiny MusicGen checkpoints, written once per session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def t5() -> None:
-    """`t5-base`, tiny, in the cache."""
+    """Writes a tiny `t5-base` to the cache."""
     pytest.importorskip("transformers", reason="the text encoder is transformers'")
     from tests.support.checkpoints import write_t5
 
@@ -19,13 +19,13 @@ def t5() -> None:
 
 @pytest.fixture(scope="session")
 def mono(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny model, 4 codebooks."""
+    """Folder of a tiny mono model with 4 codebooks."""
     return _write(tmp_path_factory.mktemp("models") / "mono", stereo=False)
 
 
 @pytest.fixture(scope="session")
 def stereo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny model, 8 codebooks."""
+    """Folder of a tiny stereo model with 8 codebooks."""
     return _write(tmp_path_factory.mktemp("models") / "stereo", stereo=True)
 
 

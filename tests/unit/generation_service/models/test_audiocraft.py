@@ -1,4 +1,4 @@
-"""audiocraft as an engine, against audiocraft called directly."""
+"""The audiocraft engine, compared with direct calls of audiocraft."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from generation_service.models.musicgen.loader import find_musicgen
 HOP = 640
 CARD = 64
 
-LOAD_ELSEWHERE = """
+LOAD_SCRIPT = """
 import sys
 from pathlib import Path
 from generation_service.models.audiocraft import load_audiocraft
@@ -59,14 +59,14 @@ def loaded(request: pytest.FixtureRequest, audiocraft: None) -> Loaded:
 
 
 def direct(folder: Path, asked: GenerationParameters) -> FloatArray:
-    """What audiocraft itself makes of it."""
+    """The samples that audiocraft itself generates."""
     from audiocraft.models import MusicGen, loaders
 
     with pytest.warns(FutureWarning, match="weight_norm"):
         codec = loaders.load_compression_model(str(folder))
     musicgen = MusicGen("direct", codec, loaders.load_lm_model(str(folder)))
     musicgen.set_generation_params(
-        duration=(asked.frames // HOP + 0.5) / 50,  # It rounds down.
+        duration=(asked.frames // HOP + 0.5) / 50,  # audiocraft rounds down.
         temperature=asked.temperature,
         top_k=min(asked.top_k, CARD),
         top_p=asked.top_p,
@@ -88,7 +88,7 @@ def run(model: Audiocraft, asked: GenerationParameters) -> FloatArray:
     return np.concatenate(blocks)
 
 
-def test_every_request_sounds_as_from_audiocraft_itself_in_changing_company(loaded: Loaded) -> None:
+def test_audio_equals_audiocraft_in_a_changing_batch(loaded: Loaded) -> None:
     asked = [
         GenerationParameters("calm piano", 30 * HOP, seed=1, top_k=20),
         GenerationParameters("calm piano", 23 * HOP, seed=2, top_k=20),
@@ -115,22 +115,22 @@ def test_every_request_sounds_as_from_audiocraft_itself_in_changing_company(load
         assert samples.dtype == np.float32
         assert samples.shape == (one.frames, model.info.channels)
         assert np.array_equal(samples, direct(loaded.folder, one)), one
-    assert not np.array_equal(finished[0][: 23 * HOP], finished[1]), "the seed matters"
+    assert not np.array_equal(finished[0][: 23 * HOP], finished[1]), "the audio depends on the seed"
 
 
 @pytest.mark.parametrize("frames", [1, HOP - 1, HOP, HOP + 1, 7 * HOP + 13])
-def test_it_makes_exactly_the_frames_asked_for(loaded: Loaded, frames: int) -> None:
+def test_output_has_exactly_the_requested_frames(loaded: Loaded, frames: int) -> None:
     samples = run(loaded.model, GenerationParameters("calm piano", frames, seed=1))
     assert samples.shape == (frames, loaded.model.info.channels)
     assert np.abs(samples).max() > 0
 
 
-def test_more_than_a_window_is_refused(loaded: Loaded) -> None:
+def test_duration_longer_than_a_window_is_rejected(loaded: Loaded) -> None:
     with pytest.raises(InvalidArgument, match="at most 960000"):
         loaded.model.prefill(GenerationParameters("calm piano", 30 * 32000 + 1, seed=1))
 
 
-def test_a_whole_window_stays_below_the_engines_limit_of_silent_steps(mono: Path, audiocraft: None) -> None:
+def test_full_window_stays_below_the_limit_of_empty_steps(mono: Path, audiocraft: None) -> None:
     model = load_audiocraft(mono)
     state = model.prefill(GenerationParameters("calm piano", 30 * 32000, seed=1))
     silent = 0
@@ -140,7 +140,7 @@ def test_a_whole_window_stays_below_the_engines_limit_of_silent_steps(mono: Path
     assert len(block) == 30 * 32000
 
 
-def test_it_runs_a_variant_that_the_native_engine_refuses(mono: Path, tmp_path: Path, audiocraft: None) -> None:
+def test_variant_rejected_by_the_native_engine_runs(mono: Path, tmp_path: Path, audiocraft: None) -> None:
     variant = rewrite(mono, tmp_path, lambda config: config["codebooks_pattern"].update(modeling="parallel"))
     with pytest.raises(FailedPrecondition, match=r"codebooks_pattern\.modeling is 'parallel'"):
         find_musicgen(variant)
@@ -150,7 +150,7 @@ def test_it_runs_a_variant_that_the_native_engine_refuses(mono: Path, tmp_path: 
     assert not np.array_equal(samples, direct(mono, asked))
 
 
-def test_it_says_what_it_is_without_audiocraft(mono: Path, stereo: Path) -> None:
+def test_model_info_does_not_need_audiocraft(mono: Path, stereo: Path) -> None:
     native, info = find_musicgen(mono).info, find_audiocraft(mono)
     assert (info.name, info.channels, info.sample_rate_hz) == ("mono", 1, 32000)
     assert info.max_duration_seconds == 30
@@ -159,11 +159,11 @@ def test_it_says_what_it_is_without_audiocraft(mono: Path, stereo: Path) -> None
     assert find_audiocraft(stereo, name="other").name == "other"
     assert find_audiocraft(stereo).channels == 2
     versions = {native.version, info.version, find_audiocraft(mono, device="cuda").version}
-    assert len(versions) == 3, "each may make other samples"
+    assert len(versions) == 3, "each may generate different samples"
 
 
 @pytest.mark.parametrize(("engine", "kind"), [("native", "MusicGen"), ("audiocraft", "Audiocraft")])
-def test_the_setting_chooses_the_engine(
+def test_engine_setting_selects_the_implementation(
     engine: str, kind: str, mono: Path, monkeypatch: pytest.MonkeyPatch, audiocraft: None
 ) -> None:
     monkeypatch.setenv("DGX_MUSIC_ENGINE", engine)
@@ -173,39 +173,39 @@ def test_the_setting_chooses_the_engine(
     assert model.info == entry.describe()
 
 
-def test_a_precision_that_audiocraft_would_not_keep_to_is_refused(mono: Path) -> None:
+def test_unsupported_precision_is_rejected(mono: Path) -> None:
     settings = GenerationSettings(model_folders=(mono,), engine="audiocraft", precision="int8")
     with pytest.raises(FailedPrecondition, match="DGX_MUSIC_PRECISION is int8; audiocraft"):
         installed_models(settings).get("mono").describe()
 
 
-def test_weights_that_do_not_fit_their_configuration_are_refused(mono: Path, tmp_path: Path, audiocraft: None) -> None:
+def test_weights_that_do_not_fit_the_configuration_are_rejected(mono: Path, tmp_path: Path, audiocraft: None) -> None:
     folder = rewrite(mono, tmp_path, lambda config: config["transformer_lm"].update(num_layers=2))
     with pytest.raises(FailedPrecondition, match=r"audiocraft can't load it \(RuntimeError") as refused:
         load_audiocraft(folder)
     assert refused.value.reason == "CHECKPOINT_INVALID"
 
 
-def test_another_kind_of_model_is_refused_before_it_is_loaded(mono: Path, tmp_path: Path) -> None:
+def test_other_kind_of_model_is_rejected_before_loading(mono: Path, tmp_path: Path) -> None:
     folder = rewrite(mono, tmp_path, lambda config: config.pop("transformer_lm"))
     with pytest.raises(FailedPrecondition, match=r"of no MusicGen language model \(KeyError\('transformer_lm'\)\)"):
         find_audiocraft(folder)
 
 
-def test_without_audiocraft_it_says_how_to_get_it(mono: Path) -> None:
-    reason, message = load_elsewhere(mono, "audiocraft")
+def test_missing_audiocraft_error_names_the_install_command(mono: Path) -> None:
+    reason, message = load_in_subprocess(mono, "audiocraft")
     assert reason == "AUDIOCRAFT_MISSING"
     assert "make setup-audiocraft" in message
 
 
-def test_without_t5_it_says_so(mono: Path, tmp_path: Path, audiocraft: None) -> None:
-    reason, message = load_elsewhere(mono, hf_home=tmp_path)
+def test_missing_text_encoder_is_reported(mono: Path, tmp_path: Path, audiocraft: None) -> None:
+    reason, message = load_in_subprocess(mono, hf_home=tmp_path)
     assert reason == "TEXT_ENCODER_MISSING"
     assert "t5-base" in message
 
 
 def rewrite(folder: Path, to: Path, change: Any) -> Path:
-    """The same weights with another configuration."""
+    """Writes the same weights with a changed configuration."""
     package = torch.load(folder / "state_dict.bin", weights_only=True)
     config = yaml.safe_load(package["xp.cfg"])
     change(config)
@@ -214,9 +214,9 @@ def rewrite(folder: Path, to: Path, change: Any) -> Path:
     return to
 
 
-def load_elsewhere(folder: Path, *blocked: str, hf_home: Path | None = None) -> list[str]:
-    """Reason and message of what loading raises in a process that can't import what is blocked."""
+def load_in_subprocess(folder: Path, *blocked: str, hf_home: Path | None = None) -> list[str]:
+    """Reason and message of the error that loading raises in a process that can't import the blocked modules."""
     environment = {**os.environ, "HF_HOME": str(hf_home)} if hf_home else None
-    command = [sys.executable, "-c", LOAD_ELSEWHERE, str(folder), *blocked]
+    command = [sys.executable, "-c", LOAD_SCRIPT, str(folder), *blocked]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return ended.stdout.splitlines()

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", params=["mono", "stereo"])
 def folder(request: pytest.FixtureRequest) -> Path:
-    """Each of the two."""
+    """Folder of each of the two tiny models."""
     path: Path = request.getfixturevalue(request.param)
     return path
 
 
 @pytest.fixture(scope="module")
 def model(folder: Path, t5: None) -> MusicGen:
-    """Of short windows."""
-    from tests.support.musicgen_runs import load
+    """The model of `folder`, with short windows."""
+    from tests.support.musicgen_runs import load_with_short_window
 
-    return load(folder)
+    return load_with_short_window(folder)

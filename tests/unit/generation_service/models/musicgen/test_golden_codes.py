@@ -1,4 +1,4 @@
-"""The codes that are kept as audiocraft's are what audiocraft makes."""
+"""The golden codes equal those that audiocraft generates. Needs audiocraft."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 
 import torch
 
-from tests.support.golden_codes import PROMPTS, Audiocraft, golden, weights_in
+from tests.support.golden_codes import PROMPTS, Audiocraft, checksums_of, golden
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -25,19 +25,19 @@ def folder(request: pytest.FixtureRequest, t5: None) -> Path:
     return path
 
 
-def test_they_are_what_audiocraft_makes(folder: Path) -> None:
-    reference, weights = Audiocraft(folder), weights_in(folder)
-    for kind, made in (
+def test_golden_codes_equal_audiocraft(folder: Path) -> None:
+    reference, weights = Audiocraft(folder), checksums_of(folder)
+    for kind, actual in (
         ("prompts", reference.prompts(PROMPTS)),
         ("windows", reference.windows()),
         ("continuations", reference.continuations()),
     ):
-        for kept, codes in zip(golden(f"{folder.name}/{kind}", weights), made, strict=True):
-            assert torch.equal(kept, codes), kind
+        for expected, codes in zip(golden(f"{folder.name}/{kind}", weights), actual, strict=True):
+            assert torch.equal(expected, codes), kind
 
 
-def test_codes_of_other_weights_are_told_apart(folder: Path) -> None:
-    weights = weights_in(folder)
+def test_golden_codes_of_other_weights_are_rejected(folder: Path) -> None:
+    weights = checksums_of(folder)
     lm = f"{folder.name}/lm"
-    with pytest.raises(AssertionError, match=r"random weights .*/lm come to .* python -m tests\.golden_codes"):
+    with pytest.raises(AssertionError, match=r"random weights .*/lm .* python -m tests\.support\.golden_codes"):
         golden(f"{folder.name}/prompts", {**weights, lm: weights[lm] * 1.00001})

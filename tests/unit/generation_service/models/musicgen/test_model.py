@@ -1,4 +1,4 @@
-"""MusicGen by the engine's interface, from files in the real format to samples."""
+"""MusicGen through the `Model` interface, from files in the real format to samples."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def run(model: MusicGen, state: MusicGenState) -> list[FloatArray]:
     return blocks
 
 
-def alone(model: MusicGen, asked: GenerationParameters) -> FloatArray:
-    return np.concatenate(run(model, model.prefill(asked)))
+def run_alone(model: MusicGen, request: GenerationParameters) -> FloatArray:
+    return np.concatenate(run(model, model.prefill(request)))
 
 
 @pytest.mark.parametrize("frames", [1, HOP - 1, HOP, HOP + 1, 7 * HOP, 61 * HOP + 13])
-def test_it_makes_exactly_the_frames_asked_for(model: MusicGen, frames: int) -> None:
+def test_output_has_exactly_the_requested_frames(model: MusicGen, frames: int) -> None:
     state = model.prefill(parameters(frames=frames))
     blocks = run(model, state)
     samples = np.concatenate(blocks)
@@ -59,7 +59,7 @@ def test_it_makes_exactly_the_frames_asked_for(model: MusicGen, frames: int) -> 
     assert len(model.step([state])[0]) == 0, "a finished state yields nothing more"
 
 
-def test_the_stream_is_what_decoding_all_at_once_gives(model: MusicGen) -> None:
+def test_streamed_audio_equals_decoding_all_codes_at_once(model: MusicGen) -> None:
     state = model.prefill(parameters(frames=100 * HOP))
     blocks = run(model, state)
     whole = model._codec.decode(state.codes.frames(0, 100), model.info.channels)
@@ -69,40 +69,40 @@ def test_the_stream_is_what_decoding_all_at_once_gives(model: MusicGen) -> None:
     assert [index + 1 - delay for index in sounding] == [5, 15, 40, 90, 100], "chunks grow"
 
 
-def test_a_request_sounds_the_same_alone_and_in_company(model: MusicGen) -> None:
-    asked = [
+def test_audio_does_not_depend_on_the_batch(model: MusicGen) -> None:
+    requests = [
         parameters("calm piano", 33 * HOP, seed=1),
         parameters("calm piano", 50 * HOP + 5, seed=2),
         parameters("fast drums and a very long description of them", 20 * HOP, seed=1),
         parameters("lofi", 41 * HOP, seed=4),
     ]
-    expected = [alone(model, one) for one in asked]
-    assert not np.array_equal(expected[0][: 20 * HOP], expected[1][: 20 * HOP]), "the seed matters"
-    assert not np.array_equal(expected[0][: 20 * HOP], expected[2][: 20 * HOP]), "the prompt matters"
+    expected = [run_alone(model, request) for request in requests]
+    assert not np.array_equal(expected[0][: 20 * HOP], expected[1][: 20 * HOP]), "the audio depends on the seed"
+    assert not np.array_equal(expected[0][: 20 * HOP], expected[2][: 20 * HOP]), "the audio depends on the prompt"
 
     states: list[MusicGenState] = []
-    made: dict[int, list[FloatArray]] = {}
+    blocks: dict[int, list[FloatArray]] = {}
     cancelled = model.prefill(parameters("gone soon", 100 * HOP, seed=9))
-    going: Sequence[MusicGenState] = [cancelled]
+    active: Sequence[MusicGenState] = [cancelled]
     for now in range(120):
-        if now % 7 == 0 and len(states) < len(asked):
-            states.append(model.prefill(asked[len(states)]))
-            made[len(states) - 1] = []
+        if now % 7 == 0 and len(states) < len(requests):
+            states.append(model.prefill(requests[len(states)]))
+            blocks[len(states) - 1] = []
         if now == 25:
             model.release(cancelled)
-        indices = [i for i, state in enumerate(states) if sum(map(len, made[i])) < state.frames]
-        going = [states[i] for i in indices] + ([cancelled] if now < 25 else [])
-        if not going:
+        indices = [i for i, state in enumerate(states) if sum(map(len, blocks[i])) < state.frames]
+        active = [states[i] for i in indices] + ([cancelled] if now < 25 else [])
+        if not active:
             break
-        for i, block in zip(indices, model.step(going), strict=False):
-            made[i].append(block)
+        for i, block in zip(indices, model.step(active), strict=False):
+            blocks[i].append(block)
     for i, samples in enumerate(expected):
-        assert np.array_equal(np.concatenate(made[i]), samples), asked[i]
+        assert np.array_equal(np.concatenate(blocks[i]), samples), requests[i]
         model.release(states[i])
     assert model.memory.reserved_bytes == 0
 
 
-def test_what_does_not_fit_is_refused_before_it_starts_and_others_go_on(small_memory: MusicGen) -> None:
+def test_request_that_exceeds_free_memory_is_rejected_and_others_continue(small_memory: MusicGen) -> None:
     state = small_memory.prefill(parameters(frames=60 * HOP))
     with pytest.raises(ResourceExhausted, match="KV cache"):
         small_memory.prefill(parameters(frames=60 * HOP))
@@ -111,25 +111,23 @@ def test_what_does_not_fit_is_refused_before_it_starts_and_others_go_on(small_me
 
 
 @pytest.mark.parametrize("clip_frames", [0, 7])
-def test_what_never_fits_is_told_how_long_it_may_be(small_memory: MusicGen, clip_frames: int) -> None:
+def test_too_large_request_error_names_the_longest_duration(small_memory: MusicGen, clip_frames: int) -> None:
     clip = np.zeros((clip_frames * HOP, 1), np.float32) if clip_frames else None
-    with pytest.raises(
-        TooLarge, match=r"^duration_seconds: its keys and values take .* more memory is free"
-    ) as refused:
+    with pytest.raises(TooLarge, match=r"^duration_seconds: the KV cache would need .* with more free memory") as error:
         small_memory.prefill(replace(parameters(frames=500 * HOP), prompt_audio=clip))
-    found = re.search(r"there are (.+) MiB for all requests: ask for at most (.+) s, or", refused.value.message)
-    assert found is not None
-    assert float(found[1]) == round(small_memory.memory.limit_bytes / 2**20, 1)
-    longest = round(float(found[2]) * 32_000)
+    match = re.search(r"all requests together have (.+) MiB; request at most (.+) s, or", error.value.message)
+    assert match is not None
+    assert float(match[1]) == round(small_memory.memory.limit_bytes / 2**20, 1)
+    longest = round(float(match[2]) * 32_000)
     small_memory.release(small_memory.prefill(replace(parameters(frames=longest), prompt_audio=clip)))
     with pytest.raises(TooLarge):
         small_memory.prefill(replace(parameters(frames=longest + 5 * HOP), prompt_audio=clip))
-    with pytest.raises(TooLarge, match=r"for all requests: start the server where more memory is free$"):
+    with pytest.raises(TooLarge, match=r" MiB; start the server with more free memory$"):
         small_memory.prefill(parameters("a very long prompt, " * 40))
     assert small_memory.memory.reserved_bytes == 0
 
 
-def test_a_prompt_that_fails_gives_its_memory_back(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_prefill_releases_its_memory(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(cache: object, text: object) -> None:
         raise RuntimeError("no such shape")
 
@@ -139,7 +137,7 @@ def test_a_prompt_that_fails_gives_its_memory_back(small_memory: MusicGen, monke
     assert small_memory.memory.reserved_bytes == 0
 
 
-def test_it_says_what_it_is(mono: Path, stereo: Path) -> None:
+def test_model_info(mono: Path, stereo: Path) -> None:
     fp32, int8 = find_musicgen(mono).info, find_musicgen(mono, precision="int8").info
     assert (fp32.name, fp32.channels, fp32.sample_rate_hz) == ("mono", 1, 32000)
     assert fp32.licence == "CC-BY-NC-4.0"

@@ -1,4 +1,4 @@
-"""Cancelling one of as many requests as the engine runs at once."""
+"""Cancelling one of a full batch of MusicGen requests in the engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from tests.support.musicgen_runs import run
 RUNNING = 8
 CANCELLED = 3
 WAIT_SECONDS = 30.0
-PLANS = [GenerationParameters(f"piece {seed}" * (seed % 3), (40 + 3 * seed) * HOP, seed) for seed in range(RUNNING + 1)]
+REQUESTS = [
+    GenerationParameters(f"piece {seed}" * (seed % 3), (40 + 3 * seed) * HOP, seed) for seed in range(RUNNING + 1)
+]
 
 
 async def read(handle: GenerationHandle) -> FloatArray:
@@ -36,12 +38,12 @@ async def read(handle: GenerationHandle) -> FloatArray:
 
 
 @pytest.mark.parametrize("channels", ["mono", "stereo"])
-async def test_it_frees_its_row_within_one_step_and_changes_nothing_in_the_others(
+async def test_cancelled_request_frees_its_row_within_one_step_and_leaves_the_others_unchanged(
     channels: str, request: pytest.FixtureRequest, t5: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder: Path = request.getfixturevalue(channels)
     model = load_musicgen(find_musicgen(folder))
-    alone = [run(model, [(asked, 0)])[0] for asked in PLANS]
+    alone = [run(model, [(parameters, 0)])[0] for parameters in REQUESTS]
 
     states: dict[int, MusicGenState] = {}
     sizes: dict[int, int] = {}
@@ -50,13 +52,13 @@ async def test_it_frees_its_row_within_one_step_and_changes_nothing_in_the_other
     reached, opened = threading.Event(), threading.Event()
     prefill, step = model.prefill, model.step
 
-    def watched_prefill(asked: GenerationParameters) -> MusicGenState:
+    def recording_prefill(parameters: GenerationParameters) -> MusicGenState:
         before = model.memory.reserved_bytes
-        states[asked.seed] = prefill(asked)
-        sizes[asked.seed] = model.memory.reserved_bytes - before
-        return states[asked.seed]
+        states[parameters.seed] = prefill(parameters)
+        sizes[parameters.seed] = model.memory.reserved_bytes - before
+        return states[parameters.seed]
 
-    def watched_step(batch: Sequence[MusicGenState]) -> list[FloatArray]:
+    def recording_step(batch: Sequence[MusicGenState]) -> list[FloatArray]:
         seeds = [next(seed for seed, state in states.items() if state is each) for each in batch]
         batches.append(seeds)
         reserved.append(model.memory.reserved_bytes)
@@ -66,11 +68,11 @@ async def test_it_frees_its_row_within_one_step_and_changes_nothing_in_the_other
             assert opened.wait(WAIT_SECONDS)
         return blocks
 
-    monkeypatch.setattr(model, "prefill", watched_prefill)
-    monkeypatch.setattr(model, "step", watched_step)
+    monkeypatch.setattr(model, "prefill", recording_prefill)
+    monkeypatch.setattr(model, "step", recording_step)
     engine = Engine(ModelCatalog(lambda: [KnownModel(model.info, lambda: model)]), max_batch_size=RUNNING)
     await engine.start()
-    handles = [engine.submit(model.info, asked) for asked in PLANS]
+    handles = [engine.submit(model.info, parameters) for parameters in REQUESTS]
     readers = {seed: asyncio.create_task(read(handle)) for seed, handle in enumerate(handles)}
     assert await asyncio.to_thread(reached.wait, WAIT_SECONDS)
     assert (engine.status().running, engine.status().waiting) == (RUNNING, 1)
@@ -82,12 +84,14 @@ async def test_it_frees_its_row_within_one_step_and_changes_nothing_in_the_other
     samples = {seed: await reader for seed, reader in readers.items()}
 
     assert batches[last - 1] == list(range(RUNNING))
-    assert batches[last] == [seed for seed in range(RUNNING + 1) if seed != CANCELLED], "who waited has the row"
-    assert reserved[last] == sum(sizes[seed] for seed in batches[last]), "and the memory has come back"
-    for seed, found in samples.items():
+    assert batches[last] == [seed for seed in range(RUNNING + 1) if seed != CANCELLED], (
+        "the waiting request has the row"
+    )
+    assert reserved[last] == sum(sizes[seed] for seed in batches[last]), "the memory has been released"
+    for seed, actual in samples.items():
         state, expected = alone[seed]
-        count = state.codes.count
+        count = state.codes.total_frames
         assert torch.equal(states[seed].codes.frames(0, count), state.codes.frames(0, count)), seed
-        assert np.array_equal(found, expected), seed
+        assert np.array_equal(actual, expected), seed
     await engine.stop()
     assert model.memory.reserved_bytes == 0

@@ -1,4 +1,4 @@
-"""Going on from a clip: codes as audiocraft makes them, and of the sound only what is new."""
+"""Continuing a clip: codes equal to audiocraft's, and only the new audio is returned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.musicgen.model import MusicGen
-from tests.support.golden_codes import CONTINUATIONS, CONTINUED_PROMPT, HOP, golden, weights_in
+from tests.support.golden_codes import CONTINUATIONS, CONTINUED_PROMPT, HOP, checksums_of, golden
 from tests.support.golden_codes import clip as golden_clip
 from tests.support.musicgen_runs import greedy, run
 
@@ -24,51 +24,51 @@ def clip(model: MusicGen, frames: int) -> FloatArray:
     return golden_clip(model.info.channels, frames)
 
 
-def test_greedy_codes_equal_those_of_audiocraft(model: MusicGen, folder: Path) -> None:
-    expected = golden(f"{folder.name}/continuations", weights_in(folder))
+def test_greedy_codes_equal_audiocraft(model: MusicGen, folder: Path) -> None:
+    expected = golden(f"{folder.name}/continuations", checksums_of(folder))
     clips = [clip(model, frames * HOP) for frames, *_ in CONTINUATIONS]
-    plans = [
-        (greedy(CONTINUED_PROMPT, new, own), joins)
-        for own, (_, new, _, joins) in zip(clips, CONTINUATIONS, strict=True)
+    requests = [
+        (greedy(CONTINUED_PROMPT, new, own), joins_at)
+        for own, (_, new, _, joins_at) in zip(clips, CONTINUATIONS, strict=True)
     ]
-    for want, (_, new, read, _), (state, samples) in zip(expected, CONTINUATIONS, run(model, plans), strict=True):
-        codes = state.codes.frames(0, state.codes.count)
+    for want, (_, new, read, _), (state, samples) in zip(expected, CONTINUATIONS, run(model, requests), strict=True):
+        codes = state.codes.frames(0, state.codes.total_frames)
         assert torch.equal(codes, want)
         assert samples.shape == (new * HOP, model.info.channels)
         whole = model._codec.decode(codes, model.info.channels)
         np.testing.assert_allclose(samples, whole[read * HOP :], atol=1e-4)
 
 
-def test_what_comes_before_the_clips_end_does_not_matter_but_its_last_sample_does(model: MusicGen) -> None:
-    """The clip's last sample is the last of a frame of codes: nothing is padded between it and the music."""
+def test_only_whole_code_frames_at_the_end_of_the_clip_are_read(model: MusicGen) -> None:
+    """The clip's last sample is the last of a frame of codes: nothing is padded between clip and new audio."""
     samples = clip(model, 10 * HOP + 123)
     (state, whole), (_, cut) = run(model, [(greedy("lofi", 30, part), 0) for part in (samples, samples[123:])])
     assert np.array_equal(whole, cut)
     assert torch.equal(state.codes.frames(0, 10), model._codec.encode(samples[123:]))
 
 
-def test_the_clip_matters_to_what_follows(model: MusicGen) -> None:
+def test_audio_depends_on_the_clip(model: MusicGen) -> None:
     samples = clip(model, 20 * HOP)
-    asked = [GenerationParameters("lofi", 30 * HOP, 1, prompt_audio=own) for own in (samples, samples[::-1], None)]
-    (_, one), (_, two), (_, none) = run(model, [(own, 0) for own in asked])
+    requests = [GenerationParameters("lofi", 30 * HOP, 1, prompt_audio=own) for own in (samples, samples[::-1], None)]
+    (_, one), (_, two), (_, none) = run(model, [(own, 0) for own in requests])
     assert not np.array_equal(one, two)
     assert not np.array_equal(one, none)
 
 
-def test_it_sounds_the_same_alone_and_in_company(model: MusicGen) -> None:
-    plans = [
-        (GenerationParameters("lofi", new * HOP - 7, seed, prompt_audio=clip(model, frames * HOP + seed)), joins)
-        for seed, (frames, new, _, joins) in enumerate(CONTINUATIONS)
+def test_continuation_does_not_depend_on_the_batch(model: MusicGen) -> None:
+    requests = [
+        (GenerationParameters("lofi", new * HOP - 7, seed, prompt_audio=clip(model, frames * HOP + seed)), joins_at)
+        for seed, (frames, new, _, joins_at) in enumerate(CONTINUATIONS)
     ]
-    for (asked, _), (_, samples) in zip(plans, run(model, plans), strict=True):
-        ((_, expected),) = run(model, [(asked, 0)])
-        assert len(samples) == asked.frames
+    for (parameters, _), (_, samples) in zip(requests, run(model, requests), strict=True):
+        ((_, expected),) = run(model, [(parameters, 0)])
+        assert len(samples) == parameters.frames
         assert np.array_equal(samples, expected)
 
 
-def test_a_clip_too_short_to_be_continued_is_refused(model: MusicGen) -> None:
+def test_clip_shorter_than_a_code_frame_is_rejected(model: MusicGen) -> None:
     assert model.info.can_continue
-    with pytest.raises(InvalidArgument, match="639 frames") as refused:
+    with pytest.raises(InvalidArgument, match="it has 639 frames of audio; at least 640 are needed") as error:
         model.prefill(greedy("lofi", 10, clip(model, HOP - 1)))
-    assert refused.value.field == "continuation.source_id"
+    assert error.value.field == "continuation.source_id"
     assert model.memory.reserved_bytes == 0

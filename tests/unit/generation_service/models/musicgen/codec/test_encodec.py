@@ -1,4 +1,4 @@
-"""The codec: what audiocraft makes of the same file, and pieces that join to the whole."""
+"""The codec equals audiocraft's and transformers' from the same files, and its decoded chunks join to the whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the native engine needs torch")
+torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from generation_service.models.musicgen.codec.encodec import Encodec, FloatArray, StreamingDecoder  # noqa: E402
+from generation_service.models.base import FloatArray  # noqa: E402
+from generation_service.models.musicgen.codec.encodec import Encodec, StreamingDecoder  # noqa: E402
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec  # noqa: E402
 from tests.support.compression_checkpoints import (  # noqa: E402
     FULL_CODEC,
@@ -23,7 +24,7 @@ from tests.support.compression_checkpoints import (  # noqa: E402
 )
 
 LONG_MEMORY = 6.0
-"""With this forget bias the LSTM's state fades by e in about 400 frames."""
+"""With this forget bias, the LSTM's state decays by a factor of e in about 400 frames."""
 
 SHAPES = {
     "constant": TINY_CODEC,
@@ -78,20 +79,20 @@ def random_samples(frames: int, channels: int) -> FloatArray:
 
 
 def stream(codec: Encodec, codes: Any, sizes: Sequence[int]) -> tuple[FloatArray, list[int]]:
-    """Decode in pieces of these sizes, over and over → samples, the frames that each push gave."""
+    """Decodes in chunks of these sizes, cyclically → all samples, and the frames that each chunk returned."""
     channels = codes.shape[0] // codec.config.codebooks
     decoder = StreamingDecoder(codec, channels)
-    pieces, position, turn = [], 0, 0
+    chunks, position, turn = [], 0, 0
     while position < codes.shape[1]:
-        pieces.append(decoder.push(codes[:, position : position + sizes[turn % len(sizes)]]))
+        chunks.append(decoder.decode_chunk(codes[:, position : position + sizes[turn % len(sizes)]]))
         position, turn = position + sizes[turn % len(sizes)], turn + 1
-    given = [len(piece) for piece in pieces]
-    return np.concatenate([*pieces, decoder.finish()]), given
+    frames = [len(chunk) for chunk in chunks]
+    return np.concatenate([*chunks, decoder.flush()]), frames
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 8, 60])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_decodes_what_audiocraft_decodes(
+def test_decode_equals_audiocraft(
     codec: Encodec, reference: Any, shape: CodecShape, frames: int, channels: int
 ) -> None:
     from audiocraft.models.encodec import InterleaveStereoCompressionModel
@@ -105,7 +106,7 @@ def test_decodes_what_audiocraft_decodes(
     np.testing.assert_allclose(codec.decode(codes, channels), expected, atol=2e-5)
 
 
-def test_the_full_shape_is_as_exact(tmp_path: Path) -> None:
+def test_codec_of_full_size_equals_audiocraft(tmp_path: Path) -> None:
     checkpoint = write_compression_checkpoint(tmp_path, FULL_CODEC, forget_bias=LONG_MEMORY)
     codec, reference = load_encodec(checkpoint), load_by_audiocraft(checkpoint)
     codes, samples = random_codes(FULL_CODEC, 20), random_samples(6_000, 1)
@@ -119,7 +120,7 @@ def test_the_full_shape_is_as_exact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("hops", [0.01, 1, 2.3, 3, 40, 40.5])
-def test_encodes_to_audiocrafts_codes(
+def test_encode_equals_audiocraft(
     codec: Encodec, reference: Any, shape: CodecShape, hops: float, channels: int
 ) -> None:
     from audiocraft.models.encodec import InterleaveStereoCompressionModel
@@ -136,7 +137,7 @@ def test_encodes_to_audiocrafts_codes(
 
 
 @pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
-def test_does_what_transformers_does_with_its_format(tmp_path: Path, pad_mode: str) -> None:
+def test_codec_in_transformers_format_equals_transformers(tmp_path: Path, pad_mode: str) -> None:
     transformers = pytest.importorskip("transformers")
     shape = CodecShape(4, (8, 5, 4, 4), 16, 64, pad_mode=pad_mode)
     folder = write_transformers_codec(tmp_path, shape, forget_bias=LONG_MEMORY)
@@ -152,7 +153,7 @@ def test_does_what_transformers_does_with_its_format(tmp_path: Path, pad_mode: s
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("sizes", [[1], [3], [5], [25], [50], [5, 10, 25, 50], [4, 1, 0, 2, 7]], ids=str)
-def test_pieces_join_to_the_whole(codec: Encodec, shape: CodecShape, sizes: list[int], channels: int) -> None:
+def test_chunks_join_to_the_whole(codec: Encodec, shape: CodecShape, sizes: list[int], channels: int) -> None:
     codes = random_codes(shape, 121, channels)
     joined, _ = stream(codec, codes, sizes)
     whole = codec.decode(codes, channels)
@@ -162,24 +163,28 @@ def test_pieces_join_to_the_whole(codec: Encodec, shape: CodecShape, sizes: list
 
 @pytest.mark.parametrize("sizes", [[1], [2], [3], [8]], ids=str)
 @pytest.mark.parametrize("frames", range(1, 9))
-def test_the_shortest_streams_join_too(codec: Encodec, shape: CodecShape, frames: int, sizes: list[int]) -> None:
+def test_chunks_of_short_streams_join_to_the_whole(
+    codec: Encodec, shape: CodecShape, frames: int, sizes: list[int]
+) -> None:
     codes = random_codes(shape, frames)
     joined, _ = stream(codec, codes, sizes)
     assert joined.shape == (frames * codec.config.hop_frames, 1)
     np.testing.assert_allclose(joined, codec.decode(codes, 1), atol=1e-5)
 
 
-def test_every_boundary_is_as_good(codec: Encodec, shape: CodecShape) -> None:
+def test_chunk_boundary_can_be_anywhere(codec: Encodec, shape: CodecShape) -> None:
     codes = random_codes(shape, 14)
     whole = codec.decode(codes, 1)
     for first in range(15):
         decoder = StreamingDecoder(codec, 1)
-        joined = np.concatenate([decoder.push(codes[:, :first]), decoder.push(codes[:, first:]), decoder.finish()])
+        joined = np.concatenate(
+            [decoder.decode_chunk(codes[:, :first]), decoder.decode_chunk(codes[:, first:]), decoder.flush()]
+        )
         np.testing.assert_allclose(joined, whole, atol=1e-5)
 
 
-def test_the_memory_that_is_tested_is_long(tmp_path: Path) -> None:
-    """A codec that forgets would let a decoder without state pass."""
+def test_lstm_state_of_the_test_codec_is_long_lived(tmp_path: Path) -> None:
+    """With a short-lived state, a decoder that lost its state would pass these tests."""
     codec = load_encodec(write_compression_checkpoint(tmp_path, forget_bias=LONG_MEMORY))
     codes = random_codes(TINY_CODEC, 121)
     other = codes.clone()
@@ -188,32 +193,32 @@ def test_the_memory_that_is_tested_is_long(tmp_path: Path) -> None:
     assert np.abs(codec.decode(codes, 1)[late] - codec.decode(other, 1)[late]).max() > 1e-2
 
 
-def test_runs_at_most_four_frames_behind(tmp_path: Path) -> None:
+def test_output_lags_by_at_most_four_frames(tmp_path: Path) -> None:
     codec = load_encodec(write_compression_checkpoint(tmp_path))
-    _, given = stream(codec, random_codes(TINY_CODEC, 12), [1])
+    _, frames = stream(codec, random_codes(TINY_CODEC, 12), [1])
     hop = codec.config.hop_frames
-    assert given[:3] == [0, 0, 0]
-    behind = [(index + 1) * hop - sum(given[: index + 1]) for index in range(3, 12)]
-    assert all(3 * hop < held <= 4 * hop for held in behind)
-    assert set(given[4:]) == {hop}
+    assert frames[:3] == [0, 0, 0]
+    lags = [(index + 1) * hop - sum(frames[: index + 1]) for index in range(3, 12)]
+    assert all(3 * hop < lag <= 4 * hop for lag in lags)
+    assert set(frames[4:]) == {hop}
 
 
-def test_streams_do_not_touch_each_other(tmp_path: Path) -> None:
+def test_interleaved_streams_are_independent(tmp_path: Path) -> None:
     codec = load_encodec(write_compression_checkpoint(tmp_path, forget_bias=LONG_MEMORY))
     first, second = random_codes(TINY_CODEC, 20, seed=1), random_codes(TINY_CODEC, 20, seed=2)
     decoders = StreamingDecoder(codec, 1), StreamingDecoder(codec, 1)
-    pieces: tuple[list[FloatArray], list[FloatArray]] = ([], [])
+    chunks: tuple[list[FloatArray], list[FloatArray]] = ([], [])
     for start in range(0, 20, 4):
-        pieces[0].append(decoders[0].push(first[:, start : start + 4]))
-        pieces[1].append(decoders[1].push(second[:, start : start + 4]))
-    for decoder, given, codes in zip(decoders, pieces, (first, second), strict=True):
-        np.testing.assert_allclose(np.concatenate([*given, decoder.finish()]), codec.decode(codes, 1), atol=1e-5)
+        chunks[0].append(decoders[0].decode_chunk(first[:, start : start + 4]))
+        chunks[1].append(decoders[1].decode_chunk(second[:, start : start + 4]))
+    for decoder, own, codes in zip(decoders, chunks, (first, second), strict=True):
+        np.testing.assert_allclose(np.concatenate([*own, decoder.flush()]), codec.decode(codes, 1), atol=1e-5)
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("sizes", [[1], [5], [25]], ids=str)
-def test_cuda_gives_the_same(
+def test_stream_on_cuda_equals_the_cpu(
     checkpoint: Path, codec: Encodec, shape: CodecShape, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
@@ -222,11 +227,11 @@ def test_cuda_gives_the_same(
     np.testing.assert_allclose(joined, codec.decode(codes, 2), atol=1e-4)
 
 
-def test_a_stream_of_nothing_gives_nothing(codec: Encodec) -> None:
-    assert StreamingDecoder(codec, 2).finish().shape == (0, 2)
+def test_empty_stream_yields_no_samples(codec: Encodec) -> None:
+    assert StreamingDecoder(codec, 2).flush().shape == (0, 2)
 
 
-def test_stereo_is_the_mono_codec_twice(codec: Encodec, shape: CodecShape) -> None:
+def test_stereo_equals_the_mono_codec_per_channel(codec: Encodec, shape: CodecShape) -> None:
     codes = random_codes(shape, 10, 2)
     both = codec.decode(codes, 2)
     np.testing.assert_allclose(both[:, :1], codec.decode(codes[0::2], 1), atol=1e-5)

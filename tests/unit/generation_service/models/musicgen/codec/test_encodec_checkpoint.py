@@ -1,4 +1,4 @@
-"""What is read of a codec's files, and what is refused."""
+"""Loading a codec from audiocraft's or transformers' files, and rejecting invalid ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from generation_service.models.musicgen.codec.encodec_checkpoint import load_enc
 from tests.support.compression_checkpoints import (  # noqa: E402
     FULL_CODEC,
     TINY_CODEC,
-    CodecShape,
     audiocraft_state,
     write_compression_checkpoint,
     write_pretrained_reference,
@@ -29,7 +28,7 @@ from tests.support.compression_checkpoints import (  # noqa: E402
 CODES = torch.arange(4 * 6).view(4, 6)
 
 
-def test_reads_a_file_or_its_folder(tmp_path: Path) -> None:
+def test_load_accepts_a_file_or_its_folder(tmp_path: Path) -> None:
     path = write_compression_checkpoint(tmp_path)
     codec = load_encodec(path)
     assert codec.config.hop_frames == 640
@@ -39,14 +38,14 @@ def test_reads_a_file_or_its_folder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(codec.decode(CODES, 1), load_encodec(tmp_path).decode(CODES, 1))
 
 
-def test_the_full_shape_is_encodec_32khz(tmp_path: Path) -> None:
+def test_full_codec_has_the_size_of_encodec_32khz(tmp_path: Path) -> None:
     codec = load_encodec(write_compression_checkpoint(tmp_path, FULL_CODEC))
     assert sum(weight.numel() for weight in codec.parameters()) == 57_925_313
     assert codec.decode(CODES, 1).shape == (6 * 640, 1)
 
 
 @pytest.mark.parametrize("safetensors", [True, False])
-def test_both_formats_hold_the_same_codec(tmp_path: Path, safetensors: bool) -> None:
+def test_both_formats_load_the_same_codec(tmp_path: Path, safetensors: bool) -> None:
     if safetensors:
         pytest.importorskip("safetensors")
     ours = load_encodec(write_compression_checkpoint(tmp_path / "a"))
@@ -55,7 +54,7 @@ def test_both_formats_hold_the_same_codec(tmp_path: Path, safetensors: bool) -> 
     np.testing.assert_array_equal(ours.decode(CODES, 1), theirs.decode(CODES, 1))
 
 
-def test_a_pretrained_name_is_looked_up_in_the_cache(tmp_path: Path) -> None:
+def test_pretrained_codec_is_loaded_from_the_cache(tmp_path: Path) -> None:
     path = write_pretrained_reference(tmp_path / "model")
     repository = tmp_path / "hub" / "models--facebook--encodec_32khz"
     write_transformers_codec(repository / "snapshots" / "0123abc")
@@ -66,7 +65,7 @@ def test_a_pretrained_name_is_looked_up_in_the_cache(tmp_path: Path) -> None:
     np.testing.assert_array_equal(codec.decode(CODES, 1), expected.decode(CODES, 1))
 
 
-def test_a_pretrained_name_that_is_not_there_says_how_to_fetch_it(tmp_path: Path) -> None:
+def test_missing_pretrained_codec_error_names_the_download_command(tmp_path: Path) -> None:
     path = write_pretrained_reference(tmp_path)
     with pytest.raises(FailedPrecondition, match="hf download facebook/encodec_32khz") as caught:
         load_encodec(path, cache=tmp_path / "hub")
@@ -74,7 +73,7 @@ def test_a_pretrained_name_that_is_not_there_says_how_to_fetch_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "../../etc", ""])
-def test_a_pretrained_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+def test_invalid_pretrained_name_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(FailedPrecondition, match="expected the name of an EnCodec model"):
         load_encodec(write_pretrained_reference(tmp_path, name), cache=tmp_path / "hub")
 
@@ -91,18 +90,18 @@ def change_config(change: Callable[[Any], object]) -> Callable[[Package], object
     return apply
 
 
-REFUSED: dict[str, tuple[Callable[[Package], object], str]] = {
-    "a weight gone": (
+INVALID_PACKAGES: dict[str, tuple[Callable[[Package], object], str]] = {
+    "a missing weight": (
         lambda package: package["best_state"].pop("decoder.model.0.conv.conv.bias"),
-        r"lacks decoder\.0\.bias",
+        r"missing: decoder\.0\.bias",
     ),
-    "a weight too many": (
+    "an unexpected weight": (
         lambda package: package["best_state"].update({"extra.weight": torch.zeros(1)}),
-        r"has besides extra\.weight",
+        r"unexpected: extra\.weight",
     ),
     "a weight of another shape": (
         lambda package: package["best_state"].update({"decoder.model.0.conv.conv.bias": torch.zeros(3)}),
-        r"decoder\.0\.bias is \[3\], expected \[64\]",
+        r"decoder\.0\.bias has the shape \[3\], expected \[64\]",
     ),
     "an upsampling kernel of another shape": (
         lambda package: package["best_state"].update(
@@ -110,28 +109,31 @@ REFUSED: dict[str, tuple[Callable[[Package], object], str]] = {
                 "decoder.model.3.convtr.convtr.weight_v": torch.ones(64, 32, 10),
             }
         ),
-        r"decoder\.3\.weight is \[64, 32, 10\]; expected a kernel of 16",
+        r"decoder\.3\.weight has the shape \[64, 32, 10\]; expected a kernel of 16",
     ),
-    "half a weight norm": (
+    "an incomplete weight norm": (
         lambda package: package["best_state"].pop("decoder.model.3.convtr.convtr.weight_g"),
-        "no weight_g that fits",
+        "no matching weight_g",
     ),
-    "something that is no weight": (
+    "a value that is not a tensor": (
         lambda package: package["best_state"].update({"decoder.model.0.conv.conv.bias": "x"}),
-        "expected weights only",
+        "expected only tensors",
     ),
     "no state": (lambda package: package.pop("best_state"), "expected audiocraft's dictionary of best_state"),
     "no configuration": (lambda package: package.pop("xp.cfg"), "expected audiocraft's dictionary of best_state"),
-    "a broken configuration": (lambda package: package.update({"xp.cfg": "a: [1"}), "xp.cfg is no YAML"),
-    "a configuration of nothing": (lambda package: package.update({"xp.cfg": "7"}), "xp.cfg is no mapping"),
-    "a language model's": (change_config(lambda cfg: cfg.pop("compression_model")), "has no compression_model"),
+    "a broken configuration": (lambda package: package.update({"xp.cfg": "a: [1"}), "xp.cfg is not valid YAML"),
+    "a configuration without keys": (
+        lambda package: package.update({"xp.cfg": "7"}),
+        "xp.cfg is not a mapping",
+    ),
+    "a language model": (change_config(lambda cfg: cfg.pop("compression_model")), "has no compression_model"),
     "another network": (
         change_config(lambda cfg: cfg["encodec"].update(autoencoder="dac")),
         "encodec.autoencoder is 'dac'; only 'seanet'",
     ),
     "a causal network": (change_config(lambda cfg: cfg["encodec"].update(causal=True)), "encodec.causal is True"),
     "a stereo network": (change_config(lambda cfg: cfg.update(channels=2)), "encodec.channels is 2; only 1"),
-    "a network that scales": (
+    "a normalizing network": (
         change_config(lambda cfg: cfg["encodec"].update(renormalize=True)),
         "encodec.renormalize is True",
     ),
@@ -144,30 +146,36 @@ REFUSED: dict[str, tuple[Callable[[Package], object], str]] = {
         change_config(lambda cfg: cfg["seanet"]["decoder"].update(final_activation="Tanh")),
         "final_activation is 'Tanh'",
     ),
-    "a lopsided network": (
+    "an asymmetric network": (
         change_config(lambda cfg: cfg["seanet"]["encoder"].update(n_filters=8)),
         "encoder and decoder differ in n_filters",
     ),
-    "no LSTM": (change_config(lambda cfg: cfg["seanet"].update(lstm=0)), "seanet.lstm is 0; expected a whole number"),
-    "nonsense ratios": (
+    "no LSTM": (
+        change_config(lambda cfg: cfg["seanet"].update(lstm=0)),
+        "seanet.lstm is 0; expected an integer",
+    ),
+    "invalid ratios": (
         change_config(lambda cfg: cfg["seanet"].update(ratios=[8, 0])),
-        "expected whole numbers from 2",
+        "expected a list of integers of at least 2",
     ),
     "unknown padding": (
         change_config(lambda cfg: cfg["seanet"].update(pad_mode="replicate")),
         "pad_mode is 'replicate'; expected reflect or constant",
     ),
-    "a circle in the configuration": (
+    "a cycle in the configuration": (
         change_config(lambda cfg: cfg.update(sample_rate="${encodec.sample_rate}")),
         "refers to itself",
     ),
-    "a network of another kind": (change_config(lambda cfg: cfg.update(seanet=[1])), "seanet is not a mapping"),
+    "network settings in a list": (
+        change_config(lambda cfg: cfg.update(seanet=[1])),
+        "seanet in xp.cfg is not a mapping",
+    ),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_refuses(tmp_path: Path, what: str) -> None:
-    change, problem = REFUSED[what]
+@pytest.mark.parametrize("case", INVALID_PACKAGES)
+def test_invalid_audiocraft_checkpoint_is_rejected(tmp_path: Path, case: str) -> None:
+    change, problem = INVALID_PACKAGES[case]
     path = write_compression_checkpoint(tmp_path)
     package = torch.load(path, weights_only=True)
     change(package)
@@ -178,12 +186,12 @@ def test_refuses(tmp_path: Path, what: str) -> None:
     assert caught.value.message.startswith(str(path))
 
 
-@pytest.mark.parametrize("kept", [0, 10, 1000, 0.5, 0.99])
-def test_refuses_a_truncated_file(tmp_path: Path, kept: float) -> None:
+@pytest.mark.parametrize("size", [0, 10, 1000, 0.5, 0.99])
+def test_truncated_file_is_rejected(tmp_path: Path, size: float) -> None:
     path = write_compression_checkpoint(tmp_path)
     data = path.read_bytes()
-    path.write_bytes(data[: int(kept if kept > 1 else kept * len(data))])
-    with pytest.raises(FailedPrecondition, match="truncated or something else"):
+    path.write_bytes(data[: int(size if size > 1 else size * len(data))])
+    with pytest.raises(FailedPrecondition, match="the file is truncated or of another format"):
         load_encodec(path)
 
 
@@ -193,47 +201,47 @@ class Malicious:
 
 
 @pytest.mark.parametrize("content", [b"not a checkpoint", b"RIFF\x00\x00\x00\x00WAVE", None])
-def test_refuses_a_foreign_file(tmp_path: Path, content: bytes | None) -> None:
+def test_file_of_another_format_is_rejected(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "compression_state_dict.bin"
     if content is None:
         torch.save({"best_state": Malicious(), "xp.cfg": ""}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(FailedPrecondition, match="can't be read as a PyTorch file of plain weights"):
+    with pytest.raises(FailedPrecondition, match="can't be read as PyTorch weights"):
         load_encodec(path)
 
 
 @pytest.mark.parametrize(
     "content", [[1, 2], torch.zeros(3), {"model": {}}, {}], ids=["list", "tensor", "dict", "empty"]
 )
-def test_refuses_another_pytorch_file(tmp_path: Path, content: object) -> None:
+def test_other_pytorch_file_is_rejected(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "compression_state_dict.bin")
     with pytest.raises(FailedPrecondition, match="expected audiocraft's dictionary of best_state"):
         load_encodec(tmp_path)
 
 
-def test_says_what_was_expected_where_nothing_is(tmp_path: Path) -> None:
+def test_missing_file_error_names_the_expected_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent", tmp_path / "absent.bin"):
         with pytest.raises(FailedPrecondition, match=r"expected audiocraft's compression_state_dict\.bin") as caught:
             load_encodec(path)
         assert caught.value.reason == "CHECKPOINT_MISSING"
 
 
-REFUSED_CONFIG: dict[str, tuple[dict[str, object], str]] = {
+INVALID_TRANSFORMERS_CONFIGS: dict[str, tuple[dict[str, object], str]] = {
     "another model": ({"model_type": "dac"}, "model_type is 'dac'; only 'encodec'"),
     "the causal 24 kHz model": ({"use_causal_conv": True}, "use_causal_conv is True"),
     "the stereo 48 kHz model": ({"audio_channels": 2}, "audio_channels is 2"),
     "segments": ({"chunk_length_s": 1.0}, "chunk_length_s is 1.0"),
-    "no bandwidths": ({"target_bandwidths": []}, "target_bandwidths is no list"),
-    "bandwidths in words": ({"target_bandwidths": ["all"]}, "target_bandwidths is no list"),
-    "too little bandwidth": ({"target_bandwidths": [0.01]}, "leave no codebook"),
-    "fewer filters": ({"num_filters": 8}, "does not fit its configuration"),
+    "no bandwidths": ({"target_bandwidths": []}, "target_bandwidths is not a list"),
+    "bandwidths in words": ({"target_bandwidths": ["all"]}, "target_bandwidths is not a list"),
+    "too little bandwidth": ({"target_bandwidths": [0.01]}, "too little for one codebook"),
+    "fewer filters": ({"num_filters": 8}, "the weights do not fit the configuration"),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED_CONFIG)
-def test_refuses_of_transformers(tmp_path: Path, what: str) -> None:
-    change, problem = REFUSED_CONFIG[what]
+@pytest.mark.parametrize("case", INVALID_TRANSFORMERS_CONFIGS)
+def test_unsupported_transformers_config_is_rejected(tmp_path: Path, case: str) -> None:
+    change, problem = INVALID_TRANSFORMERS_CONFIGS[case]
     folder = write_transformers_codec(tmp_path, safetensors=False)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
@@ -244,13 +252,13 @@ def test_refuses_of_transformers(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("config.json", b"{", "is no JSON"),
-        ("config.json", b"[]", "holds a list"),
+        ("config.json", b"{", "is not valid JSON"),
+        ("config.json", b"[]", "contains a list"),
         ("model.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "can't be read as safetensors"),
         ("model.safetensors", None, "neither model.safetensors nor pytorch_model.bin"),
     ],
 )
-def test_refuses_broken_files_of_transformers(tmp_path: Path, name: str, content: bytes | None, problem: str) -> None:
+def test_broken_transformers_file_is_rejected(tmp_path: Path, name: str, content: bytes | None, problem: str) -> None:
     pytest.importorskip("safetensors")
     folder = write_transformers_codec(tmp_path)
     if content is None:
@@ -261,7 +269,7 @@ def test_refuses_broken_files_of_transformers(tmp_path: Path, name: str, content
         load_encodec(folder)
 
 
-def test_the_written_state_is_the_same_for_the_same_seed() -> None:
+def test_random_weights_are_reproducible() -> None:
     first, again, other = (
         audiocraft_state(TINY_CODEC),
         audiocraft_state(TINY_CODEC),
@@ -269,4 +277,3 @@ def test_the_written_state_is_the_same_for_the_same_seed() -> None:
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["decoder.model.0.conv.conv.bias"], other["decoder.model.0.conv.conv.bias"])
-    assert CodecShape(4, (2,), 8, 16) != TINY_CODEC

@@ -1,4 +1,4 @@
-"""A short prompt absorbs the projections around it: the same model, read in fewer bytes."""
+"""Absorbed cross-attention: the same logits as with the projected prompt, within rounding."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint  # noqa: E402
-from generation_service.models.musicgen.checkpoints.config import lm_config  # noqa: E402
-from generation_service.models.musicgen.lm.kv_cache import KvCache, KvMemory  # noqa: E402
+from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint  # noqa: E402
+from generation_service.models.musicgen.checkpoints.config import parse_lm_config  # noqa: E402
+from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool  # noqa: E402
 from generation_service.models.musicgen.lm.language_model import LanguageModel  # noqa: E402
 from generation_service.models.musicgen.lm.linear import Precision  # noqa: E402
 
@@ -19,7 +19,7 @@ STEPS = 12
 
 def language_model(folder: Path, precision: Precision = "fp32") -> LanguageModel:
     checkpoint = read_checkpoint(folder / "state_dict.bin")
-    return LanguageModel(checkpoint, lm_config(checkpoint), precision)
+    return LanguageModel(checkpoint, parse_lm_config(checkpoint), precision)
 
 
 def prompt(lm: LanguageModel, tokens: int) -> torch.Tensor:
@@ -27,14 +27,14 @@ def prompt(lm: LanguageModel, tokens: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("channels", ["mono", "stereo"])
-def test_it_makes_the_logits_of_the_projected_prompt(channels: str, request: pytest.FixtureRequest) -> None:
+def test_absorbed_prompt_has_the_logits_of_the_projected_prompt(channels: str, request: pytest.FixtureRequest) -> None:
     lm = language_model(request.getfixturevalue(channels))
     codes = torch.randint(lm.config.card, (lm.config.n_q, STEPS), generator=torch.Generator().manual_seed(1))
     absorbed, projected, stepped = (KvCache(lm.config, STEPS) for _ in range(3))
-    text = prompt(lm, lm.absorbed_tokens)
+    text = prompt(lm, lm.max_absorbed_tokens)
     lm.condition(absorbed, text)
     lm.condition(stepped, text)
-    lm.absorbed_tokens = 0
+    lm.max_absorbed_tokens = 0
     lm.condition(projected, text)
     assert absorbed.absorbed is not None
     assert absorbed.cross is None
@@ -43,22 +43,22 @@ def test_it_makes_the_logits_of_the_projected_prompt(channels: str, request: pyt
         lm.prefill(codes[:, :-1], cache)
     for n in range(STEPS - 1):
         lm.step(codes[None, :, n], [stepped])
-    found, expected, one_by_one = lm.step(codes[None, :, -1].expand(3, -1), [absorbed, projected, stepped])
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    prefilled, expected, one_by_one = lm.step(codes[None, :, -1].expand(3, -1), [absorbed, projected, stepped])
+    torch.testing.assert_close(prefilled, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(one_by_one, expected, atol=1e-5, rtol=0)
 
 
-def test_only_a_short_prompt_is_absorbed_and_its_memory_is_counted(mono: Path) -> None:
+def test_only_short_prompts_are_absorbed_and_their_size_is_counted(mono: Path) -> None:
     lm = language_model(mono)
-    memory = KvMemory(lm.config, 1 << 30, lm.absorbed_tokens)
-    for tokens in (1, lm.absorbed_tokens, lm.absorbed_tokens + 1):
+    memory = KvCachePool(lm.config, 1 << 30, lm.max_absorbed_tokens)
+    for tokens in (1, lm.max_absorbed_tokens, lm.max_absorbed_tokens + 1):
         cache = KvCache(lm.config, 1)
         lm.condition(cache, prompt(lm, tokens))
-        assert (cache.absorbed is None) == (tokens > lm.absorbed_tokens)
-        taken = sum(layer.scores.nbytes + layer.outputs.nbytes for layer in cache.absorbed or ())
-        taken += sum(layer.nbytes for layer in cache.cross or ())
-        assert memory.size_bytes(1, tokens) - memory.size_bytes(1, 0) == taken
+        assert (cache.absorbed is None) == (tokens > lm.max_absorbed_tokens)
+        size = sum(layer.scores.nbytes + layer.outputs.nbytes for layer in cache.absorbed or ())
+        size += sum(layer.nbytes for layer in cache.cross or ())
+        assert memory.size_bytes(1, tokens) - memory.size_bytes(1, 0) == size
 
 
-def test_int8_absorbs_nothing(mono: Path) -> None:
-    assert language_model(mono, "int8").absorbed_tokens == 0
+def test_int8_does_not_absorb_prompts(mono: Path) -> None:
+    assert language_model(mono, "int8").max_absorbed_tokens == 0
