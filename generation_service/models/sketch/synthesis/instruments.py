@@ -1,4 +1,4 @@
-"""The pitched instruments: a table of timbres, and the few that need their own recipe."""
+"""The pitched instruments: a table of timbres, pads, and the 808."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ TIMBRES: Final[dict[str, Timbre]] = {
 
 
 def render_instrument(name: str, pitches: tuple[int, ...], gate: int, glide: int = 0, seed: int = 0) -> FloatArray:
-    """A note or chord of an instrument, held for ``gate`` frames: float32 ``[1 or 2, frames]``.
+    """A note or chord of an instrument, held for `gate` frames: float32 [1 or 2, frames].
 
-    ``glide`` is where an 808's pitch slides to, in semitones. Raises KeyError for an unknown name.
+    `glide` is the interval in semitones by which an 808 slides. Raises KeyError if the name is unknown.
     """
     if name == "808":
         return _render_808(pitches[0], gate, glide)
@@ -111,7 +111,7 @@ def render_instrument(name: str, pitches: tuple[int, ...], gate: int, glide: int
 
 
 def _render_808(pitch: int, gate: int, glide: int) -> FloatArray:
-    """A sine that starts with a kick's drop in pitch, saturated so that small speakers show it."""
+    """A sine that starts with the falling pitch of a kick, saturated so that it is audible on small speakers."""
     release = int(0.06 * RATE_HZ)
     frames = min(gate, int(1.6 * RATE_HZ)) + release
     seconds = np.arange(frames, dtype=np.float64) / RATE_HZ

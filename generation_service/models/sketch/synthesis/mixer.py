@@ -1,4 +1,4 @@
-"""The mixer: plays notes into blocks. Only what still sounds is kept from one block to the next."""
+"""The mixer renders notes into blocks. Only notes that are still sounding are carried over to the next block."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from generation_service.models.sketch.synthesis.texture import TEXTURES, render_
 
 _MAX_CACHE_BYTES: Final = 24 << 20
 _GATE_GRID_FRAMES: Final = 512
-"""Gates are rounded up to this many frames, so that notes of one length share one rendering."""
+"""Gates are rounded up to a multiple of this, so that notes of similar length share one rendering."""
 _DUCK_ATTACK_FRAMES: Final = 160
 
 
@@ -30,11 +30,11 @@ class _Voice:
     note: Note
     sound: FloatArray
     levels: FloatArray
-    """Left and right gain: [2, 1]."""
+    """The gains of left and right: [2, 1]."""
 
 
 class Mixer:
-    """Overlap-adds one-shots, with side-chain, reverb and master."""
+    """Overlap-adds rendered notes and applies the side-chain, the reverb and the master bus."""
 
     def __init__(
         self, *, block: int, rate_hz: int, duck: float, duck_seconds: float, reverb_seconds: float,
@@ -56,12 +56,12 @@ class Mixer:
         self._cached_bytes = 0
 
     def schedule(self, notes: Iterable[Note]) -> None:
-        """Take notes for the current block or later ones."""
+        """Adds notes that start in the current block or later."""
         for note in notes:
             heapq.heappush(self._scheduled, (note.start, next(self._order), note))
 
     def render(self) -> FloatArray:
-        """The next block: float32 ``[2, block]``, within the master's ceiling."""
+        """Renders the next block: float32 [2, block], within the ceiling of the master bus."""
         end = self._position + self._block
         while self._scheduled and self._scheduled[0][0] < end:
             self._start_voice(heapq.heappop(self._scheduled)[2])
@@ -82,7 +82,7 @@ class Mixer:
         sound = self._render_note(note)
         if note.is_kick:
             self._kicks.append(note.start)
-        # Constant power; a stereo sound is balanced rather than moved, and keeps its width.
+        # Constant power panning. A stereo sound is balanced rather than moved, so that it keeps its width.
         angle = (note.pan + 1.0) * np.pi / 4.0
         sides = np.array([[np.cos(angle)], [np.sin(angle)]], np.float32)
         self._voices.append(_Voice(note, sound, sides * np.float32(note.gain * np.sqrt(2.0))))
@@ -129,7 +129,7 @@ class Mixer:
 
 
 def _duck_curve(depth: float, frames: int) -> FloatArray:
-    """Gain after a kick: down within 5 ms, and back along a raised cosine. No step at either end."""
+    """The gain after a kick: it falls within 5 ms and returns along a raised cosine, without a step at either end."""
     rise = np.float32(0.5) - np.float32(0.5) * np.cos(np.linspace(0.0, np.pi, frames, dtype=np.float32))
     curve = np.float32(1.0) - np.float32(depth) * (np.float32(1.0) - rise)
     fall = np.linspace(1.0, 0.0, _DUCK_ATTACK_FRAMES, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The sketch model as the engine sees it, judged by the samples it makes."""
+"""The sketch model through the `Model` interface, judged by its samples."""
 
 import time
 import tracemalloc
@@ -33,7 +33,7 @@ def render(prompt: str, seconds: float, seed: int = 1) -> FloatArray:
     return np.concatenate(blocks(prompt, seconds, seed))
 
 
-def test_info() -> None:
+def test_model_info() -> None:
     assert MODEL.info.is_synthesiser
     assert (MODEL.info.sample_rate_hz, MODEL.info.channels) == (RATE, 2)
 
@@ -44,8 +44,8 @@ def test_metadata_is_known_before_the_first_step() -> None:
     assert state.metadata["bpm"] == 140.0
     assert state.metadata["key"] == "C minor"
     assert state.metadata["genre"] == "trap"
-    heard = str(state.metadata["instruments"]).split(", ")
-    assert {"drums", "808", "bells"} <= set(heard)
+    instruments = str(state.metadata["instruments"]).split(", ")
+    assert {"drums", "808", "bells"} <= set(instruments)
 
 
 @pytest.mark.parametrize("genre", ["lo-fi", "house", "ambient"])
@@ -54,7 +54,7 @@ def test_same_request_same_samples(genre: str) -> None:
 
 
 def test_seed_changes_the_music() -> None:
-    prompt = "pop, 120 bpm in C major"  # The seed must change more than tempo and key.
+    prompt = "pop, 120 bpm in C major"  # Tempo and key are fixed, so the seed must change something else.
     first, second = render(prompt, 8.0, 1), render(prompt, 8.0, 2)
     correlation = np.corrcoef(first[:, 0], second[:, 0])[0, 1]
     assert correlation < 0.9
@@ -70,16 +70,16 @@ def test_exact_frames(seconds: float) -> None:
 
 
 def test_audio_does_not_depend_on_the_batch() -> None:
-    """Blocks of a sequence that shares its steps with others equal those it has alone."""
+    """The blocks of a sequence that shares its steps with others equal those of the sequence alone."""
     prompts = ["house", "jazz", "ambient"]
     states = [MODEL.prefill(GenerationParameters(p, RATE * (2 + n), 4)) for n, p in enumerate(prompts)]
     parts: list[list[FloatArray]] = [[] for _ in prompts]
-    MODEL.step(states[:1])  # The first is a step ahead of the rest from here on.
-    lost = render("house", 2.0, 4)[:BLOCK_FRAMES]
+    MODEL.step(states[:1])  # The first sequence is one step ahead of the others from here on.
+    first_block = render("house", 2.0, 4)[:BLOCK_FRAMES]
     for _ in range(40):
         for part, block in zip(parts, MODEL.step(states), strict=True):
             part.append(block)
-    parts[0].insert(0, lost)
+    parts[0].insert(0, first_block)
     for number, prompt in enumerate(prompts):
         assert np.array_equal(np.concatenate(parts[number]), render(prompt, 2.0 + number, 4))
 
@@ -93,7 +93,7 @@ def test_released_state_yields_nothing() -> None:
 
 @pytest.mark.parametrize("genre", STYLES)
 def test_loudness_and_peaks_are_in_range(genre: str) -> None:
-    """Neither clipped nor spiky: export reaches -16 LUFS at -1 dBTP by gain alone."""
+    """Neither clipped nor with large peaks: export can reach -16 LUFS at -1 dBTP by gain alone."""
     meter = pyloudnorm.Meter(RATE, filter_class="DeMan")
     for seed in (1, 2):
         audio = render(genre, 16.0, seed)
@@ -107,7 +107,7 @@ def test_loudness_and_peaks_are_in_range(genre: str) -> None:
 
 @pytest.mark.parametrize("genre", STYLES)
 def test_block_boundaries_are_seamless(genre: str) -> None:
-    """The second difference at block boundaries is nothing special: a click would stand out in it."""
+    """The second difference is not unusual at block boundaries; a click would be visible in it."""
     audio = render(genre, 16.0, 1)
     bend = np.abs(np.diff(audio, n=2, axis=0)).max(axis=1)
     seams = np.arange(BLOCK_FRAMES, len(audio) - 1, BLOCK_FRAMES)
@@ -118,7 +118,7 @@ def test_block_boundaries_are_seamless(genre: str) -> None:
 
 @pytest.mark.parametrize("prompt", ["ambient", "strings only", "organ only"])
 def test_sustained_music_has_no_clicks(prompt: str) -> None:
-    """Where nothing is struck, no sample bends far more than those of the tenth of a second around it."""
+    """Without percussive notes, no second difference is far above those in the tenth of a second around it."""
     audio = render(prompt, 16.0, 1)
     bend = np.abs(np.diff(audio, n=2, axis=0)).max(axis=1)
     windows = bend[: len(bend) // 3200 * 3200].reshape(-1, 3200)
@@ -136,7 +136,7 @@ def test_begins_and_ends_in_silence(genre: str) -> None:
 
 
 def tempo(audio: FloatArray) -> float:
-    """BPM by autocorrelation of the spectral flux, with a mild preference for 120."""
+    """Estimates the tempo in BPM by autocorrelation of the spectral flux, with a mild preference for 120."""
     hop, size = 160, 512
     frames = np.lib.stride_tricks.sliding_window_view(audio.sum(axis=1), size)[::hop]
     magnitudes = np.log1p(200.0 * np.abs(np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=1)))
@@ -159,12 +159,12 @@ def test_tempo_can_be_heard(genre: str) -> None:
     assert ratio / octave == pytest.approx(1.0, abs=0.02)
 
 
-def test_asked_tempo_can_be_heard() -> None:
+def test_requested_tempo_can_be_heard() -> None:
     assert tempo(render("house at 107.5 bpm", 16.0, 2)) == pytest.approx(107.5, rel=0.01)
 
 
 def chroma(audio: FloatArray) -> FloatArray:
-    """Strength of the twelve pitch classes, from spectral peaks between 60 and 1100 Hz."""
+    """The strength of the twelve pitch classes, from spectral peaks between 60 and 1100 Hz."""
     size = 16_384
     frames = np.lib.stride_tricks.sliding_window_view(audio.sum(axis=1), size)[:: size // 4]
     spectra = np.abs(np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=1))
@@ -184,7 +184,7 @@ MINOR = (0.712, 0.084, 0.474, 0.618, 0.049, 0.460, 0.105, 0.747, 0.404, 0.067, 0
 
 
 def key_rank(audio: FloatArray, tonic: int, minor: bool) -> int:
-    """Place of a key among all 24 by how well its profile fits the chroma; 1 is the best."""
+    """The rank of a key among all 24 by the fit of its profile to the chroma; 1 is the best."""
     strength = chroma(audio)
     fit = {
         (pitch, is_minor): float(np.corrcoef(strength, np.roll(profile, pitch))[0, 1])
@@ -195,7 +195,7 @@ def key_rank(audio: FloatArray, tonic: int, minor: bool) -> int:
 
 
 def test_key_can_be_heard() -> None:
-    """The asked key, or at worst a close relative of it (C minor in E flat major), fits best."""
+    """The requested key fits best, or at worst a close relative does (E flat major for C minor)."""
     ranks = []
     for genre in ("jazz", "hip hop", "techno", "ambient", "trap"):
         for name, tonic, minor in (("C minor", 0, True), ("F# major", 6, False), ("E minor", 4, True)):
@@ -214,7 +214,7 @@ def test_stereo_width_and_mono_fold() -> None:
 
 def test_no_drums_means_no_kick() -> None:
     def pulse(prompt: str) -> float:
-        """Energy below 80 Hz right after each beat, relative to half a beat later."""
+        """The energy below 80 Hz right after each beat, relative to half a beat later."""
         audio = render(f"{prompt}, 120 bpm", 16.0, 1).sum(axis=1)
         spectrum = np.fft.rfft(audio)
         spectrum[80 * 16 :] = 0.0
@@ -243,8 +243,8 @@ def test_memory_does_not_grow_with_length() -> None:
 
 
 def test_rendering_is_much_faster_than_real_time() -> None:
-    """A loose bound for a loaded machine; the real figure is several times it."""
+    """A loose limit for a loaded machine; the actual speed is several times higher."""
     blocks("pop", 4.0)
-    begun = time.process_time()
+    started = time.process_time()
     blocks("pop", 30.0)
-    assert 30.0 / (time.process_time() - begun) > 50.0
+    assert 30.0 / (time.process_time() - started) > 50.0

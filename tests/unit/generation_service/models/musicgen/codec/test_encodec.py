@@ -54,17 +54,22 @@ def codec(checkpoint: Path) -> Encodec:
 
 @pytest.fixture(scope="module")
 def reference(checkpoint: Path) -> Any:
-    return load_by_audiocraft(checkpoint)
+    return load_with_audiocraft(checkpoint)
 
 
-def load_by_audiocraft(checkpoint: Path) -> Any:
-    """audiocraft's own model from the same file."""
+def require_audiocraft() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            from audiocraft.models.loaders import load_compression_model
-        except ImportError as error:
-            pytest.skip(f"audiocraft can't be imported here: {error}")
+        pytest.importorskip("audiocraft", reason="the reference is audiocraft; make setup-audiocraft")
+
+
+def load_with_audiocraft(checkpoint: Path) -> Any:
+    """audiocraft's own model from the same file."""
+    require_audiocraft()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from audiocraft.models.loaders import load_compression_model
+
         return load_compression_model(str(checkpoint))
 
 
@@ -107,8 +112,9 @@ def test_decode_equals_audiocraft(
 
 
 def test_codec_of_full_size_equals_audiocraft(tmp_path: Path) -> None:
+    require_audiocraft()
     checkpoint = write_compression_checkpoint(tmp_path, FULL_CODEC, forget_bias=LONG_MEMORY)
-    codec, reference = load_encodec(checkpoint), load_by_audiocraft(checkpoint)
+    codec, reference = load_encodec(checkpoint), load_with_audiocraft(checkpoint)
     codes, samples = random_codes(FULL_CODEC, 20), random_samples(6_000, 1)
     with torch.inference_mode():
         expected = reference.decode(codes[None])[0].t().numpy()

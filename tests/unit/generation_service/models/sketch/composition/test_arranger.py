@@ -43,7 +43,7 @@ def test_bars_can_be_written_in_any_order() -> None:
 
 
 def test_grooves_are_typical_of_their_genre() -> None:
-    """The marks that a listener knows a genre by, read from the notes."""
+    """The hits that are typical of each genre."""
 
     def steps(prompt: str, sound: str) -> set[int]:
         piece = arranger(prompt, 60.0)
@@ -65,21 +65,21 @@ def test_grooves_are_typical_of_their_genre() -> None:
 
 
 def test_swing_depends_on_the_genre() -> None:
-    def lateness(prompt: str, unit_steps: int) -> float:
+    def swing(prompt: str, unit_steps: int) -> float:
         piece = arranger(prompt, 60.0)
         unit = unit_steps * piece.form.bar_frames / 16
-        late = []
+        delays = []
         for bar in range(piece.form.bars):
             start = piece.form.frame(bar)
             for note in piece.write_bar(bar):
-                place = (note.start - start) / unit
-                if not note.pitches and 0.8 < place % 2 < 1.7:
-                    late.append(place % 2 - 1.0)
-        return float(np.median(late))
+                position = (note.start - start) / unit
+                if not note.pitches and 0.8 < position % 2 < 1.7:
+                    delays.append(position % 2 - 1.0)
+        return float(np.median(delays))
 
-    assert 0.25 < lateness("jazz", 2) < 0.4
-    assert lateness("rock", 2) < 0.05
-    assert 0.2 < lateness("lo-fi", 1) < 0.4
+    assert 0.25 < swing("jazz", 2) < 0.4
+    assert swing("rock", 2) < 0.05
+    assert 0.2 < swing("lo-fi", 1) < 0.4
 
 
 def test_walking_bass_walks_in_quarters() -> None:

@@ -1,4 +1,4 @@
-"""Form and arrangement: lengths, endings, sections."""
+"""The form of a piece: its length, its end and its sections."""
 
 import pytest
 

@@ -11,7 +11,7 @@ def test_every_style_is_consistent() -> None:
     for style in STYLES.values():
         for loop in (*style.minor_loops, *style.major_loops):
             assert all(parse_chord(numeral, 0).intervals for numeral in loop)
-            assert any(numeral.lower().rstrip("majdsu0123456789") == "i" for numeral in loop), "no tonic"
+            assert any(numeral.lower().rstrip("majdsu0123456789") == "i" for numeral in loop), "the loop has no tonic"
         parts = [part for part in (style.chords, style.bass, style.lead, style.pad) if part]
         assert {part.sound for part in parts} <= {*TIMBRES, *PADS, "808"}
         assert {*style.lead_alternates, *style.chord_alternates} <= {*TIMBRES, *PADS}

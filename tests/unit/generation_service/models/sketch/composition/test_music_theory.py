@@ -16,7 +16,7 @@ def test_scales_and_chords() -> None:
 
 
 def test_invalid_chord_is_rejected() -> None:
-    with pytest.raises(ValueError, match="not a chord: 'H7'"):
+    with pytest.raises(ValueError, match="'H7' is not a chord"):
         parse_chord("H7", 0)
 
 

@@ -8,7 +8,7 @@ from generation_service.models.sketch.composition.plan import Plan, build_plan
 from generation_service.models.sketch.composition.prompt_parser import parse_prompt
 
 
-def plan_of(prompt: str, seed: int = 1) -> Plan:
+def plan_for(prompt: str, seed: int = 1) -> Plan:
     return build_plan(parse_prompt(prompt), np.random.default_rng(seed))
 
 
@@ -32,26 +32,26 @@ def plan_of(prompt: str, seed: int = 1) -> Plan:
     ],
 )
 def test_key(prompt: str, key: str) -> None:
-    assert plan_of(prompt).key.name == key
+    assert plan_for(prompt).key.name == key
 
 
 def test_without_drums_no_genre_has_drums() -> None:
     for genre in STYLES:
-        plan = plan_of(f"{genre} without drums")
+        plan = plan_for(f"{genre} without drums")
         assert plan.drums == ()
         assert "drums" not in plan.instruments
 
 
 def test_genre_without_drums_borrows_a_kit_if_drums_are_named() -> None:
-    assert plan_of("ambient").drums == ()
-    assert plan_of("ambient with drums").drums != ()
+    assert plan_for("ambient").drums == ()
+    assert plan_for("ambient with drums").drums != ()
 
 
 def test_solo_instrument_plays_alone() -> None:
-    assert plan_of("solo piano").instruments == ("piano",)
-    assert plan_of("drums only").instruments == ("drums",)
-    assert plan_of("a classical harp solo").instruments == ("harp",)
-    assert len(plan_of("rock with a guitar solo").instruments) > 2
+    assert plan_for("solo piano").instruments == ("piano",)
+    assert plan_for("drums only").instruments == ("drums",)
+    assert plan_for("a classical harp solo").instruments == ("harp",)
+    assert len(plan_for("rock with a guitar solo").instruments) > 2
 
 
 @pytest.mark.parametrize(
@@ -66,19 +66,19 @@ def test_solo_instrument_plays_alone() -> None:
 )
 def test_named_instruments_are_used(prompt: str, sound: str) -> None:
     for seed in range(5):
-        assert sound in plan_of(prompt, seed).instruments
+        assert sound in plan_for(prompt, seed).instruments
 
 
 def test_excluded_instruments_are_not_used() -> None:
     for seed in range(8):
-        heard = plan_of("trap without bells, no 808", seed).instruments
-        assert not {"bells", "808"} & set(heard)
+        instruments = plan_for("trap without bells, no 808", seed).instruments
+        assert not {"bells", "808"} & set(instruments)
 
 
 def test_tempo_follows_genre_and_pace() -> None:
     for name, style in STYLES.items():
         low, high = style.bpm
         for seed in range(6):
-            assert low <= plan_of(name, seed).bpm <= high
-        assert plan_of(f"slow {name}").bpm < low
-        assert plan_of(f"fast {name}").bpm > high
+            assert low <= plan_for(name, seed).bpm <= high
+        assert plan_for(f"slow {name}").bpm < low
+        assert plan_for(f"fast {name}").bpm > high

@@ -1,4 +1,4 @@
-"""Words to brief, and brief to plan."""
+"""Parsing prompts: tempo, key, genre, instruments and mood."""
 
 import pytest
 
@@ -77,14 +77,14 @@ def test_genre(prompt: str, genre: str | None) -> None:
     ],
 )
 def test_instruments(prompt: str, wanted: tuple[str, ...], excluded: set[str]) -> None:
-    brief = parse_prompt(prompt)
-    assert brief.instruments == wanted
-    assert brief.excluded == excluded
+    parsed = parse_prompt(prompt)
+    assert parsed.instruments == wanted
+    assert parsed.excluded == excluded
 
 
 @pytest.mark.parametrize(
     "prompt", ["no piano, piano " * 4000, "a" * 100_000, "in A " * 20_000, "9" * 100_000, " " * 100_000]
 )
-@pytest.mark.timeout(60)  # Hundredths of a second, where the time does not grow with the square of the length.
+@pytest.mark.timeout(60)  # Linear parsing takes hundredths of a second.
 def test_long_repetitive_prompts_are_parsed_in_linear_time(prompt: str) -> None:
     parse_prompt(prompt)

@@ -10,15 +10,15 @@ RATE_HZ = 32_000
 
 
 def test_reverb_does_not_depend_on_block_boundaries() -> None:
-    """The impulse's answer, wherever in a block it falls, is the same shifted, and lasts as asked."""
+    """The response to an impulse is only shifted by its position in a block, and it has the requested length."""
 
-    def answer(at: int) -> FloatArray:
+    def impulse_response(at: int) -> FloatArray:
         room = Reverb(1.0, RATE_HZ, 4096)
         signal = np.zeros(4096 * 12, np.float32)
         signal[at] = 1.0
         return np.concatenate([room.process(part) for part in signal.reshape(-1, 4096)], axis=1)
 
-    first, later = answer(0), answer(5000)
+    first, later = impulse_response(0), impulse_response(5000)
     assert np.max(np.abs(first[:, :-5000] - later[:, 5000:])) < 1e-5
     assert np.sum(first**2, axis=1) == pytest.approx([1.0, 1.0], rel=1e-3)
     tail = np.sqrt(np.mean(first[:, 16_000:20_000] ** 2)) / np.sqrt(np.mean(first[:, 1500:5500] ** 2))
