@@ -60,7 +60,7 @@ class StreamingDecoder:
     """Decodes one sequence chunk by chunk. The chunks join to exactly what `Encodec.decode` returns for all codes.
 
     The output lags by less than 4 frames of codes: 3 are the look-ahead of the first convolution, the rest is that of
-    the upsampling layers. `flush` returns what is still held back.
+    the upsampling layers. `flush` returns the rest.
     """
 
     def __init__(self, codec: Encodec, channels: int) -> None:

@@ -24,7 +24,7 @@ def max_absorbed_tokens(config: LmConfig) -> int:
     """The longest prompt worth absorbing: its products have a quarter of the size of Wq and Wo.
 
     The batch size is ignored on purpose. A larger batch reads Wq and Wo only once, but a limit that depended on it
-    would change the samples of a request with its company.
+    would make the samples of a request depend on the others.
     """
     return config.head_dim // 4
 

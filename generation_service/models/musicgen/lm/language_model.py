@@ -101,7 +101,7 @@ class LanguageModel:
         self._extend_positions(max(cache.position for cache in caches))
         x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
         x = x + self._positions[positions]
-        x = x.repeat_interleave(CFG_ROWS, 0)  # [2 B, dim]: a request's rows side by side
+        x = x.repeat_interleave(CFG_ROWS, 0)  # [2 B, dim]: the two rows of a request are adjacent
         for cache in caches:
             cache.begin_step()
         for index, layer in enumerate(self._layers):
@@ -123,18 +123,15 @@ class LanguageModel:
         end = start + count
         self._extend_positions(end)
         x = F.embedding_bag(codes.t() + self._offsets, self._embedding, mode="sum")  # [n, dim]
-        x = (x + self._positions[start:end]).repeat(
-            CFG_ROWS, 1
-        )  # [2 n, dim]: all that have the prompt, then the others
+        x = x + self._positions[start:end]
+        x = x.repeat(CFG_ROWS, 1)  # [2 n, dim]: all conditional rows, then all unconditional ones
         mask = torch.ones(count, end, dtype=torch.bool, device=self.device).tril(start)
         for index, layer in enumerate(self._layers):
-            qkv = layer.qkv(layer.norm_self(x))
-            queries, *new = qkv.view(CFG_ROWS, count, 3, self.config.num_heads, -1).permute(
-                2, 0, 3, 1, 4
-            )  # [2, H, n, D]
-            cache.append(index, *new)
+            qkv = layer.qkv(layer.norm_self(x)).view(CFG_ROWS, count, 3, self.config.num_heads, -1)
+            queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each [2, H, n, D]
+            cache.append(index, keys, values)
             if index == self.config.num_layers - 1:
-                break  # What would follow is for logits only.
+                break  # The rest of the last layer is needed only for logits.
             cached = cache.view(index, end)
             attended = F.scaled_dot_product_attention(queries, cached[0], cached[1], mask)  # [2, H, n, D]
             x = layer.out.add_residual(attended.transpose(1, 2).reshape(-1, self.config.dim), x)
@@ -171,13 +168,13 @@ class LanguageModel:
                 projected.append((i, cache.cross[index]))
         if not projected:
             return
-        which = slice(None) if len(projected) == len(caches) else torch.tensor([i for i, _ in projected])
-        queries = layer.cross_q(normed[which]).view(-1, 1, config.num_heads, 1, config.head_dim)
+        selected = slice(None) if len(projected) == len(caches) else torch.tensor([i for i, _ in projected])
+        queries = layer.cross_q(normed[selected]).view(-1, 1, config.num_heads, 1, config.head_dim)
         results = [
             F.scaled_dot_product_attention(query, *cross)  # [1, H, 1, D]
             for query, (_, cross) in zip(queries, projected, strict=True)
         ]
-        rows[which] = layer.cross_out.add_residual(torch.cat(results).view(-1, config.dim), rows[which])
+        rows[selected] = layer.cross_out.add_residual(torch.cat(results).view(-1, config.dim), rows[selected])
 
     def _extend_positions(self, position: int) -> None:
         if position >= len(self._positions):

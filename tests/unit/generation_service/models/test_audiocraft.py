@@ -58,7 +58,7 @@ def loaded(request: pytest.FixtureRequest, audiocraft: None) -> Loaded:
     return Loaded(folder, load_audiocraft(folder))
 
 
-def direct(folder: Path, asked: GenerationParameters) -> FloatArray:
+def generate_directly(folder: Path, parameters: GenerationParameters) -> FloatArray:
     """The samples that audiocraft itself generates."""
     from audiocraft.models import MusicGen, loaders
 
@@ -66,21 +66,21 @@ def direct(folder: Path, asked: GenerationParameters) -> FloatArray:
         codec = loaders.load_compression_model(str(folder))
     musicgen = MusicGen("direct", codec, loaders.load_lm_model(str(folder)))
     musicgen.set_generation_params(
-        duration=(asked.frames // HOP + 0.5) / 50,  # audiocraft rounds down.
-        temperature=asked.temperature,
-        top_k=min(asked.top_k, CARD),
-        top_p=asked.top_p,
-        cfg_coef=asked.guidance_scale,
+        duration=(parameters.frames // HOP + 0.5) / 50,  # audiocraft rounds down.
+        temperature=parameters.temperature,
+        top_k=min(parameters.top_k, CARD),
+        top_p=parameters.top_p,
+        cfg_coef=parameters.guidance_scale,
     )
-    torch.manual_seed(asked.seed)
-    samples: FloatArray = musicgen.generate([asked.prompt])[0].T.numpy()
+    torch.manual_seed(parameters.seed)
+    samples: FloatArray = musicgen.generate([parameters.prompt])[0].T.numpy()
     return samples
 
 
-def run(model: Audiocraft, asked: GenerationParameters) -> FloatArray:
-    state = model.prefill(asked)
+def run(model: Audiocraft, parameters: GenerationParameters) -> FloatArray:
+    state = model.prefill(parameters)
     blocks = []
-    while sum(map(len, blocks)) < asked.frames:
+    while sum(map(len, blocks)) < parameters.frames:
         assert len(blocks) < 2000
         blocks += model.step([state])
     assert len(model.step([state])[0]) == 0, "a finished state yields nothing more"
@@ -89,7 +89,7 @@ def run(model: Audiocraft, asked: GenerationParameters) -> FloatArray:
 
 
 def test_audio_equals_audiocraft_in_a_changing_batch(loaded: Loaded) -> None:
-    asked = [
+    requests = [
         GenerationParameters("calm piano", 30 * HOP, seed=1, top_k=20),
         GenerationParameters("calm piano", 23 * HOP, seed=2, top_k=20),
         GenerationParameters("fast drums, and a very long description of them", 41 * HOP, seed=1, temperature=0.7),
@@ -100,21 +100,21 @@ def test_audio_equals_audiocraft_in_a_changing_batch(loaded: Loaded) -> None:
     model = loaded.model
     cancelled = model.prefill(GenerationParameters("gone soon", 60 * HOP, seed=9))
     states: list[AudiocraftState] = []
-    made: list[list[FloatArray]] = []
+    blocks: list[list[FloatArray]] = []
     for now in range(60):
-        if now % 2 == 0 and len(states) < len(asked):
-            states.append(model.prefill(asked[len(states)]))
-            made.append([])
+        if now % 2 == 0 and len(states) < len(requests):
+            states.append(model.prefill(requests[len(states)]))
+            blocks.append([])
         if now == 3:
             model.release(cancelled)
-        company = [*states, cancelled] if now < 3 else states
-        for blocks, block in zip(made, model.step(company), strict=False):
-            blocks.append(block)
-    finished = [np.concatenate(blocks) for blocks in made]
-    for one, samples in zip(asked, finished, strict=True):
+        batch = [*states, cancelled] if now < 3 else states
+        for own, block in zip(blocks, model.step(batch), strict=False):
+            own.append(block)
+    finished = [np.concatenate(own) for own in blocks]
+    for request, samples in zip(requests, finished, strict=True):
         assert samples.dtype == np.float32
-        assert samples.shape == (one.frames, model.info.channels)
-        assert np.array_equal(samples, direct(loaded.folder, one)), one
+        assert samples.shape == (request.frames, model.info.channels)
+        assert np.array_equal(samples, generate_directly(loaded.folder, request)), request
     assert not np.array_equal(finished[0][: 23 * HOP], finished[1]), "the audio depends on the seed"
 
 
@@ -144,10 +144,10 @@ def test_variant_rejected_by_the_native_engine_runs(mono: Path, tmp_path: Path, 
     variant = rewrite(mono, tmp_path, lambda config: config["codebooks_pattern"].update(modeling="parallel"))
     with pytest.raises(FailedPrecondition, match=r"codebooks_pattern\.modeling is 'parallel'"):
         find_musicgen(variant)
-    asked = GenerationParameters("calm piano", 5 * HOP, seed=1)
-    samples = run(load_audiocraft(variant), asked)
-    assert np.array_equal(samples, direct(variant, asked))
-    assert not np.array_equal(samples, direct(mono, asked))
+    parameters = GenerationParameters("calm piano", 5 * HOP, seed=1)
+    samples = run(load_audiocraft(variant), parameters)
+    assert np.array_equal(samples, generate_directly(variant, parameters))
+    assert not np.array_equal(samples, generate_directly(mono, parameters))
 
 
 def test_model_info_does_not_need_audiocraft(mono: Path, stereo: Path) -> None:

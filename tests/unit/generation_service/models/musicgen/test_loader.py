@@ -43,8 +43,8 @@ def generate(model: MusicGen, requests: list[GenerationParameters]) -> list[Floa
 
 def test_static_model_generates_the_same_audio_as_the_plain_model(found: FoundModel) -> None:
     plain = load_musicgen(found)
-    lm, memory = load_static_lm(found, POSITIONS, 1 << 30, 3, run_eagerly)
-    static = MusicGen(found.info, lm, plain._conditioner, plain._codec, memory)
+    lm, pool = load_static_lm(found, POSITIONS, 1 << 30, 3, run_eagerly)
+    static = MusicGen(found.info, lm, plain._conditioner, plain._codec, pool)
     prompts = [("calm piano", 60), ("x", 33), ("drums", 100)]
     requests = [GenerationParameters(prompt, frames * HOP, 1, temperature=0) for prompt, frames in prompts]
     for ours, theirs in zip(generate(static, requests), generate(plain, requests), strict=True):
@@ -56,8 +56,8 @@ def test_static_model_generates_the_same_audio_as_the_plain_model(found: FoundMo
 
 
 def test_static_pool_has_as_many_slots_as_fit_into_memory(found: FoundModel) -> None:
-    _, one = load_static_lm(found, POSITIONS, 1 << 30, 1, run_eagerly)
-    size = one.limit_bytes
+    _, pool = load_static_lm(found, POSITIONS, 1 << 30, 1, run_eagerly)
+    size = pool.limit_bytes
     assert load_static_lm(found, POSITIONS, 3 * size - 1, 8, run_eagerly)[1].limit_bytes == 2 * size
     with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DEVICE") as error:
         load_static_lm(found, POSITIONS, size - 1, 8, run_eagerly)
@@ -66,7 +66,7 @@ def test_static_pool_has_as_many_slots_as_fit_into_memory(found: FoundModel) -> 
 
 def test_bf16_halves_the_size_of_a_slot(found: FoundModel) -> None:
     narrow = dataclasses.replace(found, precision="bf16")
-    sizes = [load_static_lm(one, POSITIONS, 1 << 30, 1, run_eagerly)[1].limit_bytes for one in (found, narrow)]
+    sizes = [load_static_lm(spec, POSITIONS, 1 << 30, 1, run_eagerly)[1].limit_bytes for spec in (found, narrow)]
     assert sizes[0] == 2 * sizes[1]
 
 
