@@ -1,4 +1,4 @@
-# Everything goes into .venv, by pip. `make help` lists what there is.
+# pip installs everything into .venv. `make help` lists the targets.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +12,7 @@ BASE ?= HEAD
 # Processes that tests run in; each starts a Postgres of its own.
 JOBS ?= 2
 PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
-# Where `make demo` and `make run` keep database and files.
+# The data directory of `make demo` and `make run`.
 DATA_DIR ?= $(CURDIR)/data
 PROMPT ?= lo-fi hip hop with a warm piano at 84 BPM in A minor
 
@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 ##@ Use
 
 .PHONY: demo
-demo: install ## Set everything up and make a finished WAV from a prompt
+demo: install ## Set everything up and generate a finished WAV from a prompt
 	@dgx-music --data-dir $(DATA_DIR) generate "$(PROMPT)" --duration 16 --seed 7
 
 .PHONY: run
@@ -41,7 +41,7 @@ setup-musicgen: install ## Install what MusicGen needs into .venv: 1 GB with a t
 setup-audiocraft: setup-musicgen ## Install audiocraft, the reference for MusicGen, into .venv: another 600 MB
 	@$(PIP) --requirement deploy/audiocraft/requirements.txt
 	@$(PIP) --no-deps audiocraft==1.3.0 torchaudio==2.11.0 ./deploy/audiocraft/xformers
-# Linked to CUDA's libraries, so that torchaudio does not import beside a torch without them; it does without this file.
+# It is linked to CUDA's libraries, which a torch for the CPU lacks. Without this file torchaudio can be imported.
 	@rm -f $(VENV)/lib/python*/site-packages/torchaudio/lib/_torchaudio.abi3.so
 
 .PHONY: db-init db-migrate db-reset
@@ -63,7 +63,7 @@ test-unit: ## Run the tests that start no server
 	@$(PYTEST) tests/unit
 test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
-test-coverage: ## Run all tests and show which lines of the service packages they leave out
+test-coverage: ## Run all tests and show the lines of the packages that they do not cover
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report=term-missing
 
@@ -82,7 +82,7 @@ docs: develop ## Write docs/configuration.md from the settings classes
 
 .PHONY: format lint types quality verify
 format lint types quality verify: develop
-format: ## Format code and contracts, and mend what can be mended
+format: ## Format code and contracts, and fix what can be fixed automatically
 	@ruff check --quiet --fix $(wildcard $(WRITTEN))
 	@ruff format --quiet $(wildcard $(WRITTEN))
 	@buf format --write protos
@@ -100,7 +100,7 @@ verify: quality ## Check everything: style, types, contracts against BASE, tests
 	@$(MAKE) --no-print-directory test-coverage
 
 .PHONY: bench
-bench: install ## Measure the main job, as a user sees it
+bench: install ## Measure the main job as a user sees it
 	@python benchmarks/main_job.py
 
 .PHONY: bench-engine

@@ -1,14 +1,14 @@
-"""The native engine against audiocraft and transformers: same weights, same machine, one run. `make bench-engine`.
+"""Compares the native engine with audiocraft and transformers, with the same weights: `make bench-engine`.
 
     python -m benchmarks.engine [--device cpu|cuda] [--rounds 3] [--positions 0,250] [--batches 1,2] [--folder FOLDER]
 
-Writes a checkpoint of musicgen-small's shape with random weights (1.9 GB, kept in FOLDER where one is named) and prints
-Markdown, ratios first. The engines take turns. A step is all that one more code of every codebook takes: the language
-model with guidance, and sampling. The decoder is not in it. Positions are set up with random keys and values; how fast
-a step is does not depend on them. transformers' step is the forward pass of its `MusicgenForCausalLM` in fp32, with the
-checkpoint's weights, and guidance and sampling as its `generate` has them. What is not installed is left out. Memory's
-bandwidth is read right before and right after each turn, as on a shared host it varies from second to second; a turn's
-bound is the model's weights at the mean of the two.
+Writes a checkpoint of musicgen-small's shape with random weights (1.9 GB; kept in FOLDER if given) and prints Markdown,
+ratios first. The engines take turns; one that is not installed is skipped. A step is everything that the next code of
+every codebook needs: the language model with classifier-free guidance, and sampling, but not the decoder. A position is
+set up with random keys and values, which do not affect the speed of a step. transformers' step is the forward pass of
+its `MusicgenForCausalLM` in fp32 with the checkpoint's weights, and guidance and sampling as in its `generate`. Memory
+bandwidth is measured right before and right after each turn, because on a shared host it varies from second to second.
+A turn's upper bound is given by reading the model's weights at the mean of the two.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--positions", default=POSITIONS)
     parser.add_argument("--batches", help="default: 1 to 32 on the CPU, 1 to 64 on CUDA")
-    parser.add_argument("--batch-position", type=int, default=100, help="where the batches are measured")
+    parser.add_argument(
+        "--batch-position", type=int, default=100, help="position at which the batches are measured (default: 100)"
+    )
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = arguments.device
@@ -41,7 +43,7 @@ def main() -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.folder or Path(temporary)).resolve()
-        # Read when what follows is imported.
+        # The modules imported below read these variables when they are imported.
         os.environ["HF_HOME"], os.environ["HF_HUB_OFFLINE"] = str(folder / "hf"), "1"
         if not (folder / "compression_state_dict.bin").exists():
             write_t5(folder / "hf", SMALL.t5_layers)

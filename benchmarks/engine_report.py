@@ -1,4 +1,4 @@
-"""What `benchmarks.engine` measures and prints."""
+"""The measurements of `benchmarks.engine` and the tables that it prints."""
 
 from __future__ import annotations
 
@@ -14,54 +14,55 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine_runners import AUDIOCRAFT, Audiocraft, Runner, native_runners
-from benchmarks.engine_transformers import TRANSFORMERS, Transformers
+from benchmarks.engine_runners import AUDIOCRAFT, AudiocraftRunner, Runner, native_runners
+from benchmarks.engine_transformers import TRANSFORMERS, TransformersRunner
 from generation_service.models.base import GenerationParameters, ModelInfo
-from generation_service.models.musicgen.checkpoints.audiocraft_file import read_checkpoint
-from generation_service.models.musicgen.checkpoints.config import LmConfig, lm_config
+from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
+from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
-from generation_service.models.musicgen.lm.huge_pages import collapse
+from generation_service.models.musicgen.lm.huge_pages import collapse_to_huge_pages
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen
 
 FRAME_RATE_HZ = 50
 PROMPT = "a calm piano"
-STEPS_A_TURN = 5
-CHECKED_FRAMES = 24
-FIRST_SECONDS = 0.1
+STEPS_PER_TURN = 5
+COMPARED_FRAMES = 24
+FIRST_AUDIO_SECONDS = 0.1
 
 Turns = dict[str, list[float]]
-"""By runner: a figure of each of its turns. The turns of a round stand at the same place."""
+"""One figure per turn, by runner. The turns of one round have the same index."""
 
 
 class Bandwidth:
-    """How fast memory is read: by summing 1 GB, which no cache holds, with the engines' threads and pages."""
+    """Measures memory bandwidth by summing 1 GB, which no cache holds, with the engines' threads and huge pages."""
 
     def __init__(self, device: str) -> None:
         self._data = torch.ones(250_000_000, device=device)
         if device == "cpu":
-            collapse(self._data.data_ptr(), self._data.nbytes)
+            collapse_to_huge_pages(self._data.data_ptr(), self._data.nbytes)
 
     def __call__(self, reads: int = 3) -> float:
-        """Bytes a second, the best of so many reads."""
+        """Returns bytes per second, the best of `reads` reads."""
         best = float("inf")
         for _ in range(reads):
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             self._data.sum()
             _wait()
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.perf_counter() - started_at)
         return self._data.nbytes / best
 
 
 def measure(
     runners: Sequence[Runner], batch: int, position: int, rounds: int, bandwidth: Bandwidth | None = None
 ) -> tuple[Turns, Turns]:
-    """Seconds a step, the median of each turn; and with `bandwidth` the bytes a second that the host lent it: the mean
-    of what was read right before its steps and right after them.
+    """Returns the median seconds per step of each turn, and the memory bandwidth during it in bytes per second.
+
+    The bandwidth is the mean of what `bandwidth` measures right before the turn's steps and right after them.
     """
     times: Turns = {runner.name: [] for runner in runners}
-    lent: Turns = {runner.name: [] for runner in runners}
+    bandwidths_by_runner: Turns = {runner.name: [] for runner in runners}
     for _ in range(rounds):
         for runner in runners:
             step = runner.start(batch, position)
@@ -69,27 +70,27 @@ def measure(
             _wait()
             before = bandwidth() if bandwidth else 0.0
             turn = []
-            for _ in range(STEPS_A_TURN):
-                began = time.perf_counter()
+            for _ in range(STEPS_PER_TURN):
+                started_at = time.perf_counter()
                 step()
                 _wait()
-                turn.append(time.perf_counter() - began)
+                turn.append(time.perf_counter() - started_at)
             times[runner.name].append(statistics.median(turn))
             if bandwidth:
-                lent[runner.name].append((before + bandwidth()) / 2)
+                bandwidths_by_runner[runner.name].append((before + bandwidth()) / 2)
             runner.stop()
-    return times, lent
+    return times, bandwidths_by_runner
 
 
 def report(title: str, columns: list[int], results: list[Turns], scale: Callable[[int, float], float]) -> None:
-    """Medians. Ratios first, of the two turns of a round, so that what else the machine does hits both."""
+    """Prints ratios, then medians. A ratio is that of two turns of one round, which other load affects alike."""
     bases = [base for base in (AUDIOCRAFT, TRANSFORMERS) if base in results[0]]
     names = list(results[0])
     print(f"\n| {title} | {' | '.join(map(str, columns))} |\n| --- |{' --- |' * len(columns)}")
     for base in bases or names[:1]:
         for name in names[names.index(base) + 1 :]:
             pairs = [zip(times[base], times[name], strict=True) for times in results]
-            ratios = [statistics.median(theirs / ours for theirs, ours in pair) for pair in pairs]
+            ratios = [statistics.median(base_seconds / seconds for base_seconds, seconds in pair) for pair in pairs]
             print(f"| {name} / {base} | {' | '.join(f'**{ratio:.2f}×**' for ratio in ratios)} |")
     for name in names:
         figures = [
@@ -100,19 +101,19 @@ def report(title: str, columns: list[int], results: list[Turns], scale: Callable
 
 
 def first_audio(models: dict[str, MusicGen], rounds: int) -> None:
-    """From a prompt to the first samples, and to 100 ms of them: text encoder, steps, decoder; nothing else running."""
+    """Measures the time from a prompt to the first samples and to 100 ms of audio: text encoder, steps and decoder."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     for turn in range(rounds + 1):
         for name, model in models.items():
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             state = model.prefill(GenerationParameters(PROMPT, 10 * model.info.sample_rate_hz, seed=turn))
             marks = []
-            for goal in (1, round(FIRST_SECONDS * model.info.sample_rate_hz)):
+            for goal in (1, round(FIRST_AUDIO_SECONDS * model.info.sample_rate_hz)):
                 while state.delivered < goal:
                     model.step([state])
-                marks.append(time.perf_counter() - began)
+                marks.append(time.perf_counter() - started_at)
             model.release(state)
-            if turn:  # The first warms up.
+            if turn:  # The first round is a warm-up.
                 times[name].append((marks[0], marks[1]))
     print("\n| time to first audio, s | first samples | 100 ms of them |\n| --- | --- | --- |")
     for name, marks_of in times.items():
@@ -123,7 +124,7 @@ def first_audio(models: dict[str, MusicGen], rounds: int) -> None:
 
 
 def peak_memory(engine: str, folder: Path, device: str) -> None:
-    """Of this process, which loads a model and makes a second of audio: prints MiB, of the GPU where there is one."""
+    """Loads a model, generates a second of audio and prints the peak memory in MiB, on CUDA that of the GPU."""
     model: Any
     if engine == TRANSFORMERS:
         _transformers_second(folder, device)
@@ -137,19 +138,19 @@ def peak_memory(engine: str, folder: Path, device: str) -> None:
         precision: Any = engine.split()[1]
         model = load_musicgen(find_musicgen(folder, device="cuda" if device == "cuda" else "cpu", precision=precision))
     rate = model.info.sample_rate_hz
-    state, made = model.prefill(GenerationParameters(PROMPT, rate, seed=1)), 0
-    while made < rate:
-        made += len(model.step([state])[0])
+    state, frames = model.prefill(GenerationParameters(PROMPT, rate, seed=1)), 0
+    while frames < rate:
+        frames += len(model.step([state])[0])
     _print_peak(device)
 
 
 def _transformers_second(folder: Path, device: str) -> None:
-    """As many steps as a second takes. Its decoder is not measured, so it is not loaded either."""
+    """Runs the steps of one second of audio. The decoder is not measured, so it is not loaded either."""
     checkpoint = read_checkpoint(folder / "state_dict.bin")
-    config = lm_config(checkpoint)
+    config = parse_lm_config(checkpoint)
     text = TextConditioner(checkpoint, config, device).encode(PROMPT)
     assert text is not None
-    Transformers(checkpoint, config, device).greedy(text, FRAME_RATE_HZ)
+    TransformersRunner(checkpoint, config, device).greedy(text, FRAME_RATE_HZ)
 
 
 def _print_peak(device: str) -> None:
@@ -158,11 +159,11 @@ def _print_peak(device: str) -> None:
     print(torch.cuda.max_memory_allocated() >> 20 if device == "cuda" else host)
 
 
-def weights_a_step(config: LmConfig) -> int:
-    """Weights of the model that a step multiplies by, which is what its bound is of: not the embeddings, nor Wk and Wv
-    of the text, which are needed once a request.
+def weights_per_step(config: LmConfig) -> int:
+    """Returns how many weights a step multiplies by, which bounds its speed.
 
-    After a short prompt the native engine reads 2 dim² a layer fewer of them, and what it made of them instead.
+    These are not the embeddings, nor the cross-attention's Wk and Wv, which are needed once per request. After a short
+    prompt the native engine reads 2 dim² fewer per layer, and what it computed from them instead.
     """
     dim, hidden = config.dim, config.hidden_dim
     return config.num_layers * (4 * dim * dim + 2 * dim * dim + 2 * dim * hidden) + config.n_q * config.card * dim
@@ -171,37 +172,41 @@ def weights_a_step(config: LmConfig) -> int:
 def run(
     folder: Path, device: str, *, positions: list[int], batches: list[int], batch_position: int, rounds: int
 ) -> None:
-    """Everything, printed as it is measured."""
+    """Measures everything and prints it as it is measured."""
     torch.manual_seed(0)
     checkpoint = read_checkpoint(folder / "state_dict.bin")
-    config = lm_config(checkpoint)
+    config = parse_lm_config(checkpoint)
     natives = native_runners(checkpoint, config, device, max(batches))
     runners: list[Runner] = [*natives]
     conditioner = TextConditioner(checkpoint, config, device)
     gpu = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if device == "cuda" else "no GPU used"
     print(f"{_cpu_name()}, {torch.get_num_threads()} threads, {gpu}, torch {torch.__version__}; ", end="")
-    print(f"load average {os.getloadavg()[0]:.1f} at the start; {rounds} rounds of turns, medians")
+    print(f"load average {os.getloadavg()[0]:.1f} at the start; medians of {rounds} rounds")
     text = conditioner.encode(PROMPT)
     assert text is not None
-    codes = natives[0].greedy(text, CHECKED_FRAMES)
+    codes = natives[0].greedy(text, COMPARED_FRAMES)
     others: list[Runner] = []
     for name in (AUDIOCRAFT, TRANSFORMERS):
         try:
             other = (
-                Audiocraft(folder, config, device) if name == AUDIOCRAFT else Transformers(checkpoint, config, device)
+                AudiocraftRunner(folder, config, device)
+                if name == AUDIOCRAFT
+                else TransformersRunner(checkpoint, config, device)
             )
         except (ImportError, ValueError, RuntimeError) as error:
-            print(f"{name} is left out, as it can't be loaded here ({error}): no ratios to it")
+            print(f"{name} is skipped because it can't be loaded ({error})")
             continue
         others.append(other)
-        greedy = other.greedy(PROMPT, CHECKED_FRAMES) if name == AUDIOCRAFT else other.greedy(text, CHECKED_FRAMES)
+        greedy = other.greedy(PROMPT, COMPARED_FRAMES) if name == AUDIOCRAFT else other.greedy(text, COMPARED_FRAMES)
         same = greedy.cpu() == codes
-        print(f"greedy codes of {natives[0].name} equal to those of {name}: {int(same.sum())} of {same.numel()}")
+        print(f"greedy codes of {natives[0].name} that equal those of {name}: {int(same.sum())} of {same.numel()}")
     runners[:0] = others
 
     bandwidth = Bandwidth(device)
-    at_positions, lent = zip(*(measure(runners, 1, position, rounds, bandwidth) for position in positions), strict=True)
-    bandwidths = [read for turns in lent for reads in turns.values() for read in reads]
+    at_positions, bandwidths_by_runner = zip(
+        *(measure(runners, 1, position, rounds, bandwidth) for position in positions), strict=True
+    )
+    bandwidths = [read for turns in bandwidths_by_runner for reads in turns.values() for read in reads]
     del bandwidth
     report("steps/s, batch 1, at position", positions, list(at_positions), lambda _, seconds: 1 / seconds)
     of_batches = [measure(runners, batch, batch_position, rounds)[0] for batch in batches]
@@ -210,25 +215,25 @@ def run(
     info = ModelInfo("small", "", "", "", config.sample_rate_hz, 1, 30.0, is_synthesiser=False)
     codec = load_encodec(folder).to(device)
     first_audio({one.name: MusicGen(info, one.lm, conditioner, codec, one.memory) for one in natives}, rounds)
-    print("| peak memory of a process that makes 1 s | MiB |\n| --- | --- |")
+    print("| peak memory of a process that generates 1 s | MiB |\n| --- | --- |")
     for name in [one.name for one in runners if "no graphs" not in one.name]:
         command = [sys.executable, "-m", "benchmarks.engine", "--folder", str(folder), "--device", device]
         engine = name.split(",")[0]
         result = subprocess.run([*command, "--memory-of", engine], check=True, capture_output=True, text=True)
-        what = f"{engine}, without a decoder" if engine == TRANSFORMERS else engine
-        print(f"| {what} | {result.stdout.split()[-1]} |")
+        label = f"{engine}, without a decoder" if engine == TRANSFORMERS else engine
+        print(f"| {label} | {result.stdout.split()[-1]} |")
     print(
         f"\nMemory bandwidth {min(bandwidths) / 1e9:.1f} to {max(bandwidths) / 1e9:.1f} GB/s around single turns.",
         end="",
     )
     for one in natives:
-        size = weights_a_step(config) * one.bytes_a_weight
-        reads, steps = lent[0][one.name], at_positions[0][one.name]
+        size = weights_per_step(config) * one.bytes_per_weight
+        reads, steps = bandwidths_by_runner[0][one.name], at_positions[0][one.name]
         bound = statistics.median(read / size for read in reads)
         reached = [size / read / seconds for read, seconds in zip(reads, steps, strict=True)]
         print(
-            f" {one.name} could make {bound:.1f} steps/s, and at position {positions[0]} reached "
-            f"{statistics.median(reached):.0%} of what its turns allowed ({min(reached):.0%} to {max(reached):.0%}).",
+            f" {one.name} is bounded by {bound:.1f} steps/s, and at position {positions[0]} reached "
+            f"{statistics.median(reached):.0%} of the bound of its turns ({min(reached):.0%} to {max(reached):.0%}).",
             end="",
         )
     print(f" Load average {os.getloadavg()[0]:.1f} at the end.")

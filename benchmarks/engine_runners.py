@@ -1,4 +1,4 @@
-"""The engines that `benchmarks.engine` compares, each set to a position and then stepped."""
+"""The engines that `benchmarks.engine` compares. Each is set to a position and then runs steps."""
 
 from __future__ import annotations
 
@@ -10,55 +10,57 @@ from typing import Any, Protocol
 import torch
 
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
-from generation_service.models.musicgen.device_sampling import draw_all
-from generation_service.models.musicgen.lm.cuda_graph import CudaGraphs
-from generation_service.models.musicgen.lm.kv_cache import ROWS, KvCache, KvMemory
+from generation_service.models.musicgen.device_sampling import sample_batch
+from generation_service.models.musicgen.lm.cuda_graph import CudaGraphRunner
+from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS, KvCache, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision
-from generation_service.models.musicgen.lm.static_kv_cache import StaticKv
+from generation_service.models.musicgen.lm.static_kv_cache import StaticKvCachePool
 from generation_service.models.musicgen.lm.static_language_model import StaticLanguageModel, run_eagerly
 from generation_service.models.musicgen.sampling import Sampler
 
 PROMPT_TOKENS = 12
 MAX_STEPS = 8
-"""After a start."""
+"""Steps that a runner can run after a start."""
 AUDIOCRAFT = "audiocraft"
 
 
 class Runner(Protocol):
-    """Something that can be set to a position and then steps."""
+    """An engine that can be set to a position and then runs steps."""
 
     name: str
 
     def start(self, batch: int, position: int) -> Callable[[], object]:
-        """Set up; what is returned makes one step."""
+        """Sets up a batch at a position. Returns a function that runs one step."""
         ...
 
     def stop(self) -> None:
-        """Gives back what the last start took."""
+        """Frees what the last start allocated."""
         ...
 
 
-class Native:
-    def __init__(self, name: str, lm: LanguageModel, memory: KvMemory, bytes_a_weight: int) -> None:
-        self.name, self.lm, self.memory, self.bytes_a_weight = name, lm, memory, bytes_a_weight
+class NativeRunner:
+    """Our engine's language model and sampling."""
+
+    def __init__(self, name: str, lm: LanguageModel, memory: KvCachePool, bytes_per_weight: int) -> None:
+        self.name, self.lm, self.memory, self.bytes_per_weight = name, lm, memory, bytes_per_weight
         self.caches: list[KvCache] = []
 
     def start(self, batch: int, position: int) -> Callable[[], object]:
         config, device = self.lm.config, self.lm.device
         self.caches = [self.memory.reserve(position + MAX_STEPS, PROMPT_TOKENS) for _ in range(batch)]
-        past = torch.randn(2, ROWS, config.num_heads, position, config.head_dim, device=device)
+        past = torch.randn(2, CFG_ROWS, config.num_heads, position, config.head_dim, device=device)
         for cache in self.caches:
             for index in range(config.num_layers if position else 0):
-                cache.put(index, *past)
+                cache.append(index, *past)
             cache.position = position
             self.lm.condition(cache, torch.randn(PROMPT_TOKENS, config.dim))
         samplers = [Sampler(GenerationParameters("", 1, seed)) for seed in range(batch)]
         codes = torch.zeros(batch, config.n_q, dtype=torch.int64)
-        return lambda: draw_all(self.lm.step(codes, self.caches), samplers)
+        return lambda: sample_batch(self.lm.step(codes, self.caches), samplers)
 
     def stop(self) -> None:
         for cache in self.caches:
@@ -66,17 +68,20 @@ class Native:
         self.caches = []
 
     def greedy(self, text: torch.Tensor, frames: int) -> torch.Tensor:
+        """text: [T, dim] → codes: int64 [K, frames]."""
         codes = DelayedCodes(self.lm.config.delays, frames, self.lm.config.card)
-        cache = self.memory.reserve(codes.steps, len(text))
+        cache = self.memory.reserve(codes.total_steps, len(text))
         self.lm.condition(cache, text)
         sampler = Sampler(GenerationParameters("", 1, 0, temperature=0))
         while not codes.is_done:
-            codes.add(draw_all(self.lm.step(codes.last[None], [cache]), [sampler])[0])
+            codes.append(sample_batch(self.lm.step(codes.newest[None], [cache]), [sampler])[0])
         self.memory.release(cache)
         return codes.frames(0, frames)
 
 
-class Audiocraft:
+class AudiocraftRunner:
+    """audiocraft's language model and sampling."""
+
     name = AUDIOCRAFT
 
     def __init__(self, folder: Path, config: LmConfig, device: str) -> None:
@@ -84,7 +89,7 @@ class Audiocraft:
 
         self.config, self.device = config, device
         self.lm: Any = load_lm_model(str(folder), device=device)
-        # audiocraft's own choice: fp16 on CUDA, under autocast.
+        # audiocraft itself uses fp16 under autocast on CUDA.
         half = contextlib.nullcontext() if device == "cpu" else torch.autocast(device, torch.float16)
         self.precision: contextlib.AbstractContextManager[object] = half
 
@@ -123,16 +128,17 @@ class Audiocraft:
         return codes[0]
 
 
-def native_runners(checkpoint: Checkpoint, config: LmConfig, device: str, slots: int) -> list[Native]:
+def native_runners(checkpoint: Checkpoint, config: LmConfig, device: str, slots: int) -> list[NativeRunner]:
+    """Builds the native engine in each precision of the device, for batches of up to `slots`."""
     if device == "cpu":
         widths: dict[Precision, int] = {"fp32": 4, "int8": 1}
         return [
-            Native(f"native {name}", LanguageModel(checkpoint, config, name), KvMemory(config, 1 << 40), width)
+            NativeRunner(f"native {name}", LanguageModel(checkpoint, config, name), KvCachePool(config, 1 << 40), width)
             for name, width in widths.items()
         ]
-    kv = StaticKv(config, slots, 1503, dtype=torch.bfloat16, device=torch.device(device))
-    runners = {"native bf16, graphs": CudaGraphs(), "native bf16, no graphs": run_eagerly}
+    kv = StaticKvCachePool(config, slots, 1503, dtype=torch.bfloat16, device=torch.device(device))
+    runners = {"native bf16, graphs": CudaGraphRunner(), "native bf16, no graphs": run_eagerly}
     return [
-        Native(name, StaticLanguageModel(checkpoint, config, "bf16", kv, runner), kv, 2)
+        NativeRunner(name, StaticLanguageModel(checkpoint, config, "bf16", kv, runner), kv, 2)
         for name, runner in runners.items()
     ]

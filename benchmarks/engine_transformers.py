@@ -1,4 +1,4 @@
-"""transformers' MusicGen as `benchmarks.engine` steps it: its language model, with the checkpoint's weights."""
+"""transformers' MusicGen as `benchmarks.engine` runs it: its language model, with the checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.engine_runners import PROMPT_TOKENS
-from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 
@@ -27,16 +27,16 @@ _NAMES = {
     "norm2.": "final_layer_norm.",
     "norm_cross.": "encoder_attn_layer_norm.",
 }
-"""audiocraft's to transformers'. Source: `convert_musicgen_transformers.py` in transformers' repository."""
+"""audiocraft's name parts → transformers'. Source: `convert_musicgen_transformers.py` in transformers' repository."""
 
 
-class Transformers:
-    """What `generate` does for a code: the forward pass with its growing cache, guidance, top-k, one draw."""
+class TransformersRunner:
+    """Does per code what `generate` does: the forward pass with its growing cache, guidance, top-k and sampling."""
 
     name = TRANSFORMERS
 
     def __init__(self, checkpoint: Checkpoint, config: LmConfig, device: str) -> None:
-        """Raises ImportError where transformers is not installed or has no MusicGen."""
+        """Raises ImportError if transformers is not installed or has no MusicGen."""
         from transformers import MusicgenForCausalLM
         from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
@@ -54,8 +54,8 @@ class Transformers:
         settings._attn_implementation = "sdpa"
         with torch.device("meta"):
             lm: Any = MusicgenForCausalLM(settings)
-        lm.load_state_dict(_renamed(checkpoint), strict=True, assign=True)
-        positions = lm.model.decoder.embed_positions  # Not in a checkpoint.
+        lm.load_state_dict(_convert_names(checkpoint), strict=True, assign=True)
+        positions = lm.model.decoder.embed_positions  # The checkpoint does not contain them.
         positions.weights = positions.get_embedding(positions.num_positions, positions.embedding_dim)
         self.lm = lm.eval().to(device)
         self._cache: Any = None
@@ -63,7 +63,7 @@ class Transformers:
     def start(self, batch: int, position: int) -> Callable[[], object]:
         text = torch.randn(batch, PROMPT_TOKENS, self.config.dim, device=self.device)
         codes = torch.zeros(batch, self.config.n_q, dtype=torch.int64, device=self.device)
-        self._open(text)
+        self._reset(text)
         if position:
             self._forward(codes)
             for layer in self._cache.self_attention_cache.layers:
@@ -72,9 +72,9 @@ class Transformers:
                 layer.values = torch.randn(shape, device=self.device)
 
         def step() -> object:
-            values, likeliest = self._forward(codes).topk(_TOP_K)
-            drawn = torch.multinomial(values.softmax(-1).flatten(0, 1), 1).view(batch, -1, 1)
-            return likeliest.gather(-1, drawn)
+            values, candidates = self._forward(codes).topk(_TOP_K)
+            chosen = torch.multinomial(values.softmax(-1).flatten(0, 1), 1).view(batch, -1, 1)
+            return candidates.gather(-1, chosen)
 
         return step
 
@@ -84,13 +84,13 @@ class Transformers:
     def greedy(self, text: Tensor, frames: int) -> Tensor:
         """text: [T, dim] → codes: int64 [K, frames]."""
         codes = DelayedCodes(self.config.delays, frames, self.config.card)
-        self._open(text[None].to(self.device))
+        self._reset(text[None].to(self.device))
         while not codes.is_done:
-            codes.add(self._forward(codes.last[None].to(self.device))[0].argmax(-1).cpu())
+            codes.append(self._forward(codes.newest[None].to(self.device))[0].argmax(-1).cpu())
         self.stop()
         return codes.frames(0, frames)
 
-    def _open(self, text: Tensor) -> None:
+    def _reset(self, text: Tensor) -> None:
         from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
         self._text = torch.cat([text, torch.zeros_like(text)])
@@ -110,11 +110,11 @@ class Transformers:
         return guided
 
 
-def _renamed(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def _convert_names(checkpoint: Checkpoint) -> dict[str, Tensor]:
     weights = {}
-    for name, tensor in checkpoint.state().items():
+    for name, tensor in checkpoint.map_tensors().items():
         if name.startswith("condition_provider."):
-            continue  # Of the text encoder.
+            continue  # Belongs to the text encoder.
         for ours, theirs in _NAMES.items():
             name = name.replace(ours, theirs)
         if name.endswith("in_proj_weight"):

@@ -1,13 +1,13 @@
-"""Export against what else brings a file to a level: `make bench-export`. Prints Markdown, ratios first.
+"""Compares export with other loudness normalizers: `make bench-export`. Prints Markdown, ratios first.
 
     python -m benchmarks.export [--seconds 30,300,3600] [--rounds 3] [--paths linear,limited] [--only-ours]
 
-Ours is the whole of it: a stream over gRPC to a server in a process of its own, up to the answer that the file has
-landed, with true peak, tempo, key, spool, fsync, SHA-256. The others get a file and leave one: pyloudnorm + soundfile
-load it, measure, apply a gain and write, without a look at the peaks; ffmpeg's loudnorm takes two passes (left out
-of the longest, and where it is not installed). Sides take turns; figures are medians of the rounds, of the longest
-one round. Memory is a process's peak above what it had when it was ready, or for ffmpeg all of it. Where other work
-runs on the machine, time on the processor says more than the clock: "a CPU second" is the server's, in all its threads.
+Ours is measured as a whole: a gRPC stream to a server process until its response says that the file is stored, with
+true peak, tempo, key, spool, fsync and SHA-256. The others read a file and write a file: pyloudnorm + soundfile load
+it, measure it, apply a gain and write it, without checking the peaks; ffmpeg's loudnorm takes two passes (skipped for
+long files and if it is not installed). The sides take turns. Figures are medians of the rounds; long files get one
+round. Memory is a process's peak above its level when it was ready, for ffmpeg all of it. On a busy machine CPU time
+says more than wall time: it is that of the process, in all its threads.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from benchmarks.export_runners import (
 
 WARM_UP_SECONDS = 5
 ONE_ROUND_FROM_SECONDS = 1800
-FFMPEG_AT_MOST_SECONDS = 300
-METERED_SECONDS = 300
+FFMPEG_MAX_SECONDS = 300
+METER_SECONDS = 300
 TARGETS = {"linear": "≥ 400×", "limited": "≥ 120×"}
 
 Table = dict[tuple[str, str, int], Figures]
-"""By path, side and length."""
+"""By normalization path, side and duration in seconds."""
 
 
 async def measure(folder: Path, paths: Sequence[str], lengths: Sequence[int], rounds: int, *, others: bool) -> Table:
-    """Medians of all."""
+    """Measures all sides and returns the medians."""
     table: Table = {}
     async with export_server(folder / "data") as server:
         for path in paths:
@@ -61,7 +61,7 @@ async def measure(folder: Path, paths: Sequence[str], lengths: Sequence[int], ro
                     runs["ours"].append(await ours(server, path, seconds))
                     if others:
                         runs["pyloudnorm"].append(pyloudnorm(file))
-                    if others and which("ffmpeg") and seconds <= FFMPEG_AT_MOST_SECONDS:
+                    if others and which("ffmpeg") and seconds <= FFMPEG_MAX_SECONDS:
                         runs["ffmpeg"].append(ffmpeg(file))
                 file.unlink(missing_ok=True)
                 for side, figures in runs.items():
@@ -70,24 +70,24 @@ async def measure(folder: Path, paths: Sequence[str], lengths: Sequence[int], ro
 
 
 def report(table: Table, paths: Sequence[str], lengths: Sequence[int]) -> None:
-    """Prints a table a path."""
+    """Prints one table per normalization path."""
     titles = {"ours": "ours", "pyloudnorm": "pyloudnorm + soundfile", "ffmpeg": "ffmpeg loudnorm, two passes"}
     for path in paths:
-        print(f"\n| {path} | {' | '.join(_length(seconds) for seconds in lengths)} |")
+        print(f"\n| {path} | {' | '.join(_format_length(seconds) for seconds in lengths)} |")
         print(f"| --- |{' ---: |' * len(lengths)}")
 
-        def row(title: str, cells: Sequence[str]) -> None:
+        def print_row(title: str, cells: Sequence[str]) -> None:
             if any(cells):
                 print(f"| {title} | {' | '.join(cells)} |")
 
         sides = [side for side in titles if any((path, side, seconds) in table for seconds in lengths)]
         for side in sides[1:]:
             pairs = [(table[path, "ours", seconds], table.get((path, side, seconds))) for seconds in lengths]
-            row(
+            print_row(
                 f"ours / {titles[side]}, speed",
                 [f"**{other.wall_seconds / own.wall_seconds:.2f}×**" if other else "" for own, other in pairs],
             )
-            row(
+            print_row(
                 f"{titles[side]} / ours, memory",
                 [f"**{other.peak_mb / own.peak_mb:.1f}×**" if other else "" for own, other in pairs],
             )
@@ -95,18 +95,18 @@ def report(table: Table, paths: Sequence[str], lengths: Sequence[int]) -> None:
             found = [table.get((path, side, seconds)) for seconds in lengths]
             pairs = list(zip(lengths, found, strict=True))
             target = f" (target {TARGETS[path]})" if side == "ours" else ""
-            row(
+            print_row(
                 f"{titles[side]}, × real time{target}",
                 [f"{seconds / one.wall_seconds:.0f}×" if one else "" for seconds, one in pairs],
             )
-            row(
-                f"{titles[side]}, s of audio a CPU second",
+            print_row(
+                f"{titles[side]}, s of audio per CPU second",
                 [f"{seconds / one.cpu_seconds:.0f}" if one else "" for seconds, one in pairs],
             )
-            row(f"{titles[side]}, memory", [f"{one.peak_mb:.1f} MB" if one else "" for one in found])
+            print_row(f"{titles[side]}, memory", [f"{one.peak_mb:.1f} MB" if one else "" for one in found])
 
 
-def _length(seconds: int) -> str:
+def _format_length(seconds: int) -> str:
     return f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"
 
 
@@ -128,10 +128,10 @@ def main() -> None:
     )
     report(table, paths, lengths)
     if others and find_spec("pyebur128"):
-        own, libebur128 = meter_speeds(METERED_SECONDS, arguments.rounds)
+        own, libebur128 = meter_speeds(METER_SECONDS, arguments.rounds)
         print(
-            f"\nMeasuring only (loudness of all kinds, true peak), {_length(METERED_SECONDS)}, one thread: ours "
-            f"**{own / libebur128:.2f}×** libebur128's speed ({own:.0f} against {libebur128:.0f}× real time)."
+            f"\nMeasurement only (all loudness values, true peak), {_format_length(METER_SECONDS)}, one thread: ours "
+            f"**{own / libebur128:.2f}×** libebur128's speed ({own:.0f}× and {libebur128:.0f}× real time)."
         )
 
 

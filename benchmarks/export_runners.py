@@ -1,4 +1,4 @@
-"""Who `benchmarks.export` lets run: our server, and the others each in a process of its own."""
+"""What `benchmarks.export` compares: our server, and the other tools, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -25,36 +25,37 @@ import soundfile
 from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter, live_header
+from export_service.dsp.measurement import SignalMeter
 
 RATE_HZ, CHANNELS = 32_000, 2
 BLOCK_SECONDS = 5
-"""Of audio, repeated as often as it takes."""
+"""Duration of the signal, which is repeated to the requested length."""
 TARGET_LUFS, CEILING_DBTP = -16.0, -1.0
-TIMEOUT = 600
+TIMEOUT_SECONDS = 600
 PATHS = {"linear": 0.3, "limited": 2.3}
-"""Which path the export takes → how loud the hits are: a peak-to-loudness ratio of 11 and 17 LU."""
+"""Normalization path → how loud the hits must be for it: peak-to-loudness ratios of 11 and 17 LU."""
 MODES = {"linear": export_pb2.NORMALIZATION_MODE_LINEAR, "limited": export_pb2.NORMALIZATION_MODE_LIMITED}
 
 PYLOUDNORM = """
 import json, sys, time
 import pyloudnorm, soundfile
 from benchmarks.librosa_analysis import peak_mb
-source, made = sys.argv[1:]
+source, output = sys.argv[1:]
 pyloudnorm.Meter(48_000).integrated_loudness(soundfile.read(source, stop=48_000)[0])
-before_mb, began, cpu = peak_mb(), time.perf_counter(), time.process_time()
+before_mb, started_at, cpu = peak_mb(), time.perf_counter(), time.process_time()
 samples, rate = soundfile.read(source)
 loudness = pyloudnorm.Meter(rate, filter_class="DeMan").integrated_loudness(samples)
-soundfile.write(made, samples * 10 ** ((-16.0 - loudness) / 20), rate, subtype="PCM_24")
-print(json.dumps([time.perf_counter() - began, time.process_time() - cpu, peak_mb() - before_mb]))
+soundfile.write(output, samples * 10 ** ((-16.0 - loudness) / 20), rate, subtype="PCM_24")
+print(json.dumps([time.perf_counter() - started_at, time.process_time() - cpu, peak_mb() - before_mb]))
 """
 
 
 class Figures(NamedTuple):
-    """What it took to bring one signal to its level."""
+    """The cost of normalizing one signal."""
 
     wall_seconds: float
     cpu_seconds: float
-    """Of all threads of whoever did it."""
+    """Of all threads of the process."""
     peak_mb: float
 
 
@@ -66,8 +67,8 @@ class Server(NamedTuple):
 
 
 @cache
-def block(path: str) -> npt.NDArray[np.float32]:
-    """[frames, channels]: a chord that swells in a little noise, and two hits a second."""
+def build_block(path: str) -> npt.NDArray[np.float32]:
+    """Builds the signal, float32 [frames, channels]: a swelling chord, a little noise and two hits per second."""
     random = np.random.default_rng(5)
     seconds = np.arange(BLOCK_SECONDS * RATE_HZ) / RATE_HZ
     chord = sum(np.sin(2 * np.pi * hz * seconds) for hz in (110.0, 220.0, 277.2, 440.0, 659.3))
@@ -77,23 +78,23 @@ def block(path: str) -> npt.NDArray[np.float32]:
     return ((signal + 0.01 * noise + PATHS[path] * hits) * 0.3).astype(np.float32)
 
 
-def pcm(path: str, seconds: int) -> Iterator[bytes]:
-    """All of the signal."""
-    samples = block(path)
+def iter_pcm(path: str, seconds: int) -> Iterator[bytes]:
+    """Yields the signal in blocks of interleaved float32."""
+    samples = build_block(path)
     for begin in range(0, seconds, BLOCK_SECONDS):
         yield samples[: min(seconds - begin, BLOCK_SECONDS) * RATE_HZ].tobytes()
 
 
 def write_input(file: Path, path: str, seconds: int) -> None:
-    """The same as a file of floats."""
+    """Writes the signal to a WAV file of float32."""
     with soundfile.SoundFile(file, "w", RATE_HZ, CHANNELS, subtype="FLOAT", format="WAV") as wav:
-        for piece in pcm(path, seconds):
+        for piece in iter_pcm(path, seconds):
             wav.write(np.frombuffer(piece, dtype="<f4").reshape(-1, CHANNELS))
 
 
 @asynccontextmanager
 async def export_server(data_dir: Path) -> AsyncIterator[Server]:
-    """The service, ready."""
+    """Runs the export service and yields it when it is ready."""
     with tempfile.TemporaryDirectory() as folder:
         address = f"unix:{folder}/export.sock"
         environment = {
@@ -116,92 +117,96 @@ async def export_server(data_dir: Path) -> AsyncIterator[Server]:
 
 
 async def ours(server: Server, path: str, seconds: int) -> Figures:
-    """One export, from the first message to the answer. The file is deleted after."""
+    """Measures one export, from the first message to the response. The file is deleted afterwards."""
     generation_id = str(uuid.uuid4())
     audio = live_header(generation_id, 1, RATE_HZ, CHANNELS, seconds * RATE_HZ)
     writer = PcmWriter(CHANNELS)
-    idle_mb = _start_peak(server.pid)
-    began, cpu = time.perf_counter(), _cpu_seconds(server.pid)
-    call = server.stub.Export(timeout=TIMEOUT)
+    idle_mb = _reset_peak(server.pid)
+    started_at, cpu = time.perf_counter(), _cpu_seconds(server.pid)
+    call = server.stub.Export(timeout=TIMEOUT_SECONDS)
     await call.write(export_pb2.ExportRequest(header=export_pb2.ExportHeader(audio=audio)))
-    for piece in pcm(path, seconds):
+    for piece in iter_pcm(path, seconds):
         for chunk in writer.chunks(piece):
             await call.write(export_pb2.ExportRequest(chunk=chunk))
     await call.write(export_pb2.ExportRequest(end=writer.end()))
     await call.done_writing()
-    landed = await call
-    took = Figures(
-        time.perf_counter() - began, _cpu_seconds(server.pid) - cpu, _memory_mb(server.pid, "VmHWM") - idle_mb
+    response = await call
+    figures = Figures(
+        time.perf_counter() - started_at, _cpu_seconds(server.pid) - cpu, _memory_mb(server.pid, "VmHWM") - idle_mb
     )
-    if landed.normalization.mode != MODES[path]:
-        raise RuntimeError(f"the signal took another path: {landed.normalization}")
-    await server.stub.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=TIMEOUT)
-    return took
+    if response.normalization.mode != MODES[path]:
+        raise RuntimeError(f"the signal was normalized another way: {response.normalization}")
+    await server.stub.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=TIMEOUT_SECONDS)
+    return figures
 
 
 def pyloudnorm(file: Path) -> Figures:
-    """Loads, measures, applies the gain, writes."""
-    made = file.with_suffix(".made.wav")
-    command = [sys.executable, "-c", PYLOUDNORM, str(file), str(made)]
+    """Measures pyloudnorm + soundfile."""
+    output = file.with_suffix(".normalized.wav")
+    command = [sys.executable, "-c", PYLOUDNORM, str(file), str(output)]
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    made.unlink()
+    output.unlink()
     return Figures(*json.loads(result.stdout))
 
 
 def ffmpeg(file: Path) -> Figures:
-    """Two passes of loudnorm, the second with the figures of the first."""
-    made = file.with_suffix(".made.wav")
-    aim = f"loudnorm=I={TARGET_LUFS}:TP={CEILING_DBTP}"
-    began, before = time.perf_counter(), os.times()
-    first, mb = _ffmpeg(file, f"{aim}:print_format=json", "-f", "null", "-")
+    """Measures two passes of ffmpeg's loudnorm, the second with the values that the first has measured."""
+    output = file.with_suffix(".normalized.wav")
+    loudnorm = f"loudnorm=I={TARGET_LUFS}:TP={CEILING_DBTP}"
+    started_at, before = time.perf_counter(), os.times()
+    first, mb = _ffmpeg(file, f"{loudnorm}:print_format=json", "-f", "null", "-")
     found = json.loads(re.findall(r"\{[^{}]*\}", first)[-1])
     measured = {"I": "input_i", "TP": "input_tp", "LRA": "input_lra", "thresh": "input_thresh"}
-    said = "".join(f":measured_{name}={found[key]}" for name, key in measured.items())
+    measured_options = "".join(f":measured_{name}={found[key]}" for name, key in measured.items())
     _, second_mb = _ffmpeg(
-        file, f"{aim}{said}:offset={found['target_offset']}", "-ar", str(RATE_HZ), "-c:a", "pcm_s24le", str(made)
+        file,
+        f"{loudnorm}{measured_options}:offset={found['target_offset']}",
+        "-ar",
+        str(RATE_HZ),
+        "-c:a",
+        "pcm_s24le",
+        str(output),
     )
-    seconds, after = time.perf_counter() - began, os.times()
-    made.unlink()
+    seconds, after = time.perf_counter() - started_at, os.times()
+    output.unlink()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return Figures(seconds, cpu, max(mb, second_mb))
 
 
 def meter_speeds(seconds: int, rounds: int) -> tuple[float, float]:
-    """× real time of our measuring and of libebur128's, in turns."""
+    """Measures our loudness meter and libebur128's, in turns. Returns their speeds as multiples of real time."""
     import pyebur128
-
-    from export_service.dsp.measurement import Measurement
 
     flags = pyebur128.MeasurementMode
     everything = flags.MODE_I | flags.MODE_S | flags.MODE_LRA | flags.MODE_TRUE_PEAK
-    samples = block("limited")
+    samples = build_block("limited")
     blocks = range(seconds // BLOCK_SECONDS)
     times: tuple[list[float], list[float]] = [], []
     for _ in range(rounds):
-        began = time.process_time()
-        measurement = Measurement(RATE_HZ, CHANNELS)
+        started_at = time.process_time()
+        measurement = SignalMeter(RATE_HZ, CHANNELS)
         for _ in blocks:
             measurement.feed(samples)
         measurement.finish()
-        times[0].append(time.process_time() - began)
-        began = time.process_time()
+        times[0].append(time.process_time() - started_at)
+        started_at = time.process_time()
         state = pyebur128.R128State(CHANNELS, RATE_HZ, everything)
         for _ in blocks:
             state.add_frames(samples.ravel(), len(samples))
         pyebur128.get_loudness_global(state), pyebur128.get_true_peak(state, 0), pyebur128.get_loudness_range(state)
-        times[1].append(time.process_time() - began)
+        times[1].append(time.process_time() - started_at)
     return seconds / statistics.median(times[0]), seconds / statistics.median(times[1])
 
 
 def _ffmpeg(file: Path, filters: str, *output: str) -> tuple[str, float]:
-    """What it says, and the most memory that it had, in MB."""
+    """Runs ffmpeg. Returns its standard error and its peak memory in MB."""
     command = ["ffmpeg", "-nostdin", "-hide_banner", "-benchmark", "-y", "-i", str(file), "-af", filters, *output]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    return said, int(re.findall(r"maxrss=(\d+)", said)[-1]) / 1024
+    stderr = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    return stderr, int(re.findall(r"maxrss=(\d+)", stderr)[-1]) / 1024
 
 
-def _start_peak(pid: int) -> float:
-    """Lets the kernel count the peak from now on; the memory that the process has, in MB."""
+def _reset_peak(pid: int) -> float:
+    """Makes the kernel count peak memory from now on. Returns the memory in use, in MB."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return _memory_mb(pid, "VmRSS")
 
@@ -211,6 +216,6 @@ def _memory_mb(pid: int, name: str) -> float:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """User and system time of all threads."""
+    """Returns the user and system time of all threads of the process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,6 +1,6 @@
-"""Tempo and key by librosa, of clips in a folder: for `benchmarks/analysis.py`, by any Python that has librosa.
+"""Finds tempo and key of clips with librosa. `benchmarks/analysis.py` runs it with a Python that has librosa.
 
-librosa has no key finder: its chroma is compared with Krumhansl and Kessler's profiles, as its users do.
+librosa has no key detection, so its chroma is compared with Krumhansl and Kessler's profiles, as its users do.
 """
 
 import json
@@ -17,16 +17,16 @@ TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
 def peak_mb() -> float:
-    """Most memory that this process has had. getrusage would count what it had before its program was started."""
+    """Returns the peak memory of this process. getrusage would include the memory before exec."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
 
 
 def main(folder: Path, sample_rate_hz: int) -> None:
-    """Prints JSON: what was found, and what it cost."""
+    """Prints the results and their cost as JSON."""
     files = sorted(folder.glob("*.npy"))
     np.load(files[0])
-    before_mb, began = peak_mb(), time.perf_counter()
+    before_mb, started_at = peak_mb(), time.perf_counter()
     import librosa
 
     def analyse(file: Path) -> dict[str, object]:
@@ -40,13 +40,13 @@ def main(folder: Path, sample_rate_hz: int) -> None:
         ]
         return {"bpm": float(np.ravel(bpm)[0]), "key": max(fits)[1]}
 
-    analyse(files[0])  # Compiles, and imports the rest.
+    analyse(files[0])  # Triggers compilation and the remaining imports.
     ready = time.perf_counter()
     found = [analyse(file) for file in files]
     done = time.perf_counter()
     print(
         json.dumps(
-            {"start_seconds": ready - began, "seconds": done - ready, "mb": peak_mb() - before_mb, "found": found}
+            {"start_seconds": ready - started_at, "seconds": done - ready, "mb": peak_mb() - before_mb, "found": found}
         )
     )
 

@@ -1,4 +1,4 @@
-"""The two ways to storage, with the same calls: the library in this process, and gRPC to a server's."""
+"""Two clients of storage with the same methods: the library in this process, and gRPC to a server."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ METADATA = {"bpm": 84.0, "key": "A minor", "genre": "lo-fi hip hop", "pcm_sha256
 TIMEOUT_SECONDS = 60
 
 Lease = tuple[str, str]
-"""A generation's id and the token of its lease."""
+"""A generation's id and its lease token."""
 
 
 class Client(Protocol):
-    """Each call is one transaction."""
+    """The operations that are measured. Each call is one transaction."""
 
     async def insert(self, number: int) -> None: ...
 
@@ -35,8 +35,8 @@ class Client(Protocol):
     async def complete(self, lease: Lease) -> None: ...
 
 
-class Library:
-    """As `storage_service.get_session()` does it."""
+class LibraryClient:
+    """Calls the library the way `storage_service.get_session()` does."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -70,8 +70,8 @@ class Library:
             leases.complete(session, *lease, completion)
 
 
-class Rpc:
-    """As a worker or the gateway does it."""
+class RpcClient:
+    """Calls a server the way a worker or the gateway does."""
 
     def __init__(self, stub: StorageServiceStub) -> None:
         self._stub = stub

@@ -1,7 +1,7 @@
-"""Rows as use leaves them, a thousand a day, put into a database by the thousand, past the library.
+"""Realistic rows, a thousand generations per day, which are inserted in bulk instead of through the library.
 
-Three of four generations use a prompt again; nine of ten are completed, with all 29 facts that the sketch model, the
-worker and the export leave in the metadata of a finished piece; the rest failed, were cancelled, wait or are worked on.
+Three of four generations reuse a prompt. Nine of ten are completed, with all 29 metadata fields that the sketch model,
+the worker and export record; the rest have failed, are cancelled, pending or being processed.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from sqlalchemy import Table
 
 from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
-from storage_service.db.packed_json import pack
+from storage_service.db.types import pack_json
 from storage_service.domain.prompts import text_sha256
 
 MODELS = ("sketch", "musicgen-small", "musicgen-medium", "musicgen-large", "musicgen-stereo-small")
 STATUSES = ("completed", "failed", "cancelled", "pending", "processing")
 SHARES = (90.0, 3.0, 3.0, 3.9, 0.1)
 PROMPTS_SHARE = 0.25
-"""Distinct prompts to generations."""
+"""Ratio of distinct prompts to generations."""
 
 GENRES = ("lo-fi hip hop", "house", "ambient", "drum and bass", "jazz", "synthwave", "orchestral", "techno", "folk")
 INSTRUMENTS = ("a warm piano", "soft strings", "analogue bass", "brushed drums", "a clean guitar", "bells", "a flute")
 MOODS = ("calm", "driving", "melancholic", "bright", "dark", "hopeful", "dreamy", "tense")
 KEYS = tuple(f"{note} {mode}" for note in ("C", "D", "E", "F", "G", "A", "B") for mode in ("major", "minor"))
 
-SECONDS_BETWEEN = 86.4
-"""A thousand a day, however many there are: what is counted by the day then costs each row the same."""
+INTERVAL_SECONDS = 86.4
+"""A thousand generations per day, whatever their number, so that counting by day costs the same per row."""
 
 
 class Rows:
-    """The rows of one database, made in turn: the same for the same seed."""
+    """Generates the rows of one database; the same seed gives the same rows."""
 
     def __init__(self, seed: int = 1) -> None:
         self._random = random.Random(seed)
@@ -47,14 +47,14 @@ class Rows:
         self._until = datetime.now(UTC) - timedelta(minutes=1)
 
     def generations(self, count: int) -> Iterator[dict[str, Any]]:
-        """So many more, oldest first."""
-        ages = sorted((self._random.uniform(0, count * SECONDS_BETWEEN) for _ in range(count)), reverse=True)
+        """Yields the next `count` generations, oldest first."""
+        ages = sorted((self._random.uniform(0, count * INTERVAL_SECONDS) for _ in range(count)), reverse=True)
         for age in ages:
             yield self._generation(self._until - timedelta(seconds=age))
 
     def prompts(self) -> Iterator[dict[str, Any]]:
-        """Those that were used since the last call and not before, with their uses."""
-        span = len(self._ids) * SECONDS_BETWEEN
+        """Yields the prompts that were first used since the last call, with their use counts."""
+        span = len(self._ids) * INTERVAL_SECONDS
         for text, uses in self._uses.items():
             yield {
                 "text": text,
@@ -67,7 +67,7 @@ class Rows:
         self._prompts = []
 
     def sample(self, count: int) -> list[str]:
-        """Ids of any generations made so far."""
+        """Returns `count` random ids of the generations so far."""
         return random.Random(0).choices(self._ids, k=count)
 
     def _prompt(self) -> str:
@@ -128,10 +128,10 @@ class Rows:
             "file_size_bytes": round(seconds * 32000 * 6),
             "generation_time_seconds": work_seconds,
             "progress": 1.0,
-            "metadata": self._facts(seconds),
+            "metadata": self._build_metadata(seconds),
         }
 
-    def _facts(self, seconds: float) -> dict[str, Any]:
+    def _build_metadata(self, seconds: float) -> dict[str, Any]:
         draw = self._random
         bpm = float(draw.randrange(60, 180))
         return {
@@ -168,7 +168,7 @@ class Rows:
 
 
 def load(database: Database, rows: Rows, count: int) -> None:
-    """Puts so many more generations and their prompts into the database, in one transaction."""
+    """Inserts the next `count` generations and their prompts into the database, one transaction per table."""
     for table, values in ((Generation.__table__, rows.generations(count)), (Prompt.__table__, rows.prompts())):
         assert isinstance(table, Table)
         with database.connect_for_writing() as connection:
@@ -188,25 +188,25 @@ def _insert(connection: Any, table: Table, rows: Iterator[dict[str, Any]]) -> No
     slots = ", ".join("?" for _ in columns)
     statement = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({slots})"
 
-    def written(value: Any) -> Any:
+    def encode(value: Any) -> Any:
         if isinstance(value, dict):
-            return pack(value)
+            return pack_json(value)
         return f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value
 
-    connection.execute("PRAGMA cache_size=-500000")  # 500 MB: ids fall anywhere in their index.
-    connection.executemany(statement, (tuple(written(row.get(name)) for name in columns) for row in rows))
-    connection.execute("PRAGMA cache_size=-2000")  # As it was.
+    connection.execute("PRAGMA cache_size=-500000")  # 500 MB, because random ids touch every page of their index.
+    connection.executemany(statement, (tuple(encode(row.get(name)) for name in columns) for row in rows))
+    connection.execute("PRAGMA cache_size=-2000")  # SQLite's default.
 
 
 def _copy(connection: psycopg.Connection[Any], table: Table, rows: Iterator[dict[str, Any]]) -> None:
     columns = _columns(table)
 
-    def written(value: Any) -> Any:
+    def encode(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        packed = pack(value)
+        packed = pack_json(value)
         return packed.encode() if isinstance(packed, str) else packed
 
     with connection.cursor() as cursor, cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy:
         for row in rows:
-            copy.write_row([written(row.get(name)) for name in columns])
+            copy.write_row([encode(row.get(name)) for name in columns])

@@ -1,4 +1,4 @@
-"""How one service dials another."""
+"""gRPC channels to the services, with retries, keepalive and flow control configured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import grpc.aio
 
 KEEPALIVE_SECONDS = 30
-"""A client asks after a silent server this often; `server.py` allows it."""
+"""Interval of a client's keepalive pings; `service_runtime/rpc/server.py` permits it."""
 
 IDEMPOTENT_METHODS = {
     "dgx_music.storage.v1.StorageService": (
@@ -33,7 +33,7 @@ IDEMPOTENT_METHODS = {
         "GetStatistics",
     ),
 }
-"""Unary methods that do no more harm twice than once: these alone are retried, and only on UNAVAILABLE (AIP-194)."""
+"""Unary methods that are safe to repeat: only these are retried, and only on UNAVAILABLE (AIP-194)."""
 
 SERVICE_CONFIG = json.dumps(
     {
@@ -60,16 +60,19 @@ CHANNEL_OPTIONS: Sequence[tuple[str, str | int]] = (
     ("grpc.service_config", SERVICE_CONFIG),
     ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # With bandwidth probing a server runs megabytes ahead of a reader that has stopped; without, 128 kB.
+    # With bandwidth probing a server sends megabytes to a client that has stopped reading; without it, 128 kB.
     ("grpc.http2.bdp_probe", 0),
-    # A server that was restarted is found again within a second, not after a minute of growing pauses.
+    # Reconnects to a restarted server within a second; gRPC's default backoff grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Loopback and Unix sockets only are dialled by name; a proxy has no place between.
+    # Servers are on loopback, a Unix socket or a trusted network: never connect through an HTTP proxy.
     ("grpc.enable_http_proxy", 0),
 )
 
 
 def connect(address: str) -> grpc.aio.Channel:
-    """A channel to the server at `host:port` or `unix:/path`. It connects at the first call; the caller closes it."""
+    """Returns a channel to the server at `host:port` or `unix:/path`.
+
+    It connects on the first call. The caller closes it.
+    """
     return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)

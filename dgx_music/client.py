@@ -1,4 +1,4 @@
-"""A client for other tools: a channel to a running DGX Music, with retries and keepalive set as its servers want them.
+"""A client for other tools: connects to a running DGX Music, with the retries and keepalive its servers expect.
 
 async with connect() as music:
     created = await music.CreateGeneration(CreateGenerationRequest(prompt="techno at 130 BPM", duration_seconds=16))
@@ -17,6 +17,6 @@ from dgx_music.gateway.v1 import gateway_pb2_grpc
 
 @asynccontextmanager
 async def connect(address: str = "127.0.0.1:50050") -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
-    """The gateway's calls, by their names in `gateway.proto`. `address`: `host:port` or `unix:/path`."""
-    async with channel.connect(address) as connected:
-        yield gateway_pb2_grpc.MusicServiceStub(connected)
+    """Yields a stub with the methods of `MusicService` (gateway.proto). `address` is `host:port` or `unix:/path`."""
+    async with channel.connect(address) as gateway_channel:
+        yield gateway_pb2_grpc.MusicServiceStub(gateway_channel)

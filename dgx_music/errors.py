@@ -1,18 +1,18 @@
-"""The one tree of errors that services raise, and what each means to a caller.
+"""The exceptions that services raise, and what each means to the caller.
 
     ServiceError
-    ├── InvalidArgument      a field of the request is at fault; names it
-    ├── NotFound             there is no such thing
-    ├── FailedPrecondition   not in the state that things are in; says what would be
-    ├── Aborted              somebody else got there first (a stale lease, a newer attempt)
-    ├── OutOfRange           past the end of what there is
-    ├── ResourceExhausted    full for now; says when to come back
-    ├── Unavailable          something needed does not answer; says when to come back
-    └── DataLoss             a stream of audio that does not add up
+    ├── InvalidArgument      a field of the request is invalid; names the field
+    ├── NotFound             the requested object does not exist
+    ├── FailedPrecondition   not possible in the current state; says what has to change
+    ├── Aborted              superseded by another caller (a stale lease, a newer attempt)
+    ├── OutOfRange           past the end of the data
+    ├── ResourceExhausted    a limit is reached; says when to retry
+    ├── Unavailable          a dependency does not respond; says when to retry
+    └── DataLoss             an audio stream is incomplete or corrupt
 
-Domain code raises these and knows nothing of gRPC; `service_runtime.rpc.interceptors` turns each into a
-`google.rpc.Status` with `ErrorInfo`, and `BadRequest` or `RetryInfo` where they apply. Anything else that escapes a
-servicer is INTERNAL with an error id that stands in the log.
+Domain code raises these and does not depend on gRPC; `service_runtime.rpc.interceptors` turns each into a
+`google.rpc.Status` with `ErrorInfo`, and with `BadRequest` or `RetryInfo` if they apply. Any other exception in a
+servicer becomes INTERNAL with an error id, under which the log has the traceback.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ DOMAIN = "dgx-music"
 
 
 class ServiceError(Exception):
-    """What went wrong, where, and what to do, in words for the caller.
+    """An error with a message for the caller: what went wrong, where, and what to do.
 
-    `reason` is a constant in UPPER_SNAKE_CASE for programs; `metadata` its particulars, all strings.
+    `reason` is a constant in UPPER_SNAKE_CASE that programs can test for; `metadata` holds its details as strings.
+    `field` is the path of the request field at fault. `retry_after_seconds` is the delay before a retry may succeed.
     """
 
     code: ClassVar[str] = "INTERNAL"
-    """Name of the `grpc.StatusCode`."""
+    """The name of the `grpc.StatusCode`."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class ServiceError(Exception):
 
 
 class InvalidArgument(ServiceError):
-    """A field of the request is at fault: `field` is its path in the request, e.g. "duration_seconds"."""
+    """A field of the request is invalid. `field` is its path in the request, e.g. "requests[2].prompt"."""
 
     code = "INVALID_ARGUMENT"
 
@@ -61,7 +62,7 @@ class InvalidArgument(ServiceError):
 
 
 class NotFound(ServiceError):
-    """There is no `kind` (e.g. "generation") of this name or id."""
+    """There is no `kind` (e.g. "generation") with this name or id."""
 
     code = "NOT_FOUND"
 
@@ -74,36 +75,36 @@ class NotFound(ServiceError):
 
 
 class FailedPrecondition(ServiceError):
-    """Not possible in the state that things are in."""
+    """The call is not possible in the current state of the system."""
 
     code = "FAILED_PRECONDITION"
 
 
 class Aborted(ServiceError):
-    """Somebody else got there first; what the caller held is void."""
+    """Superseded by another caller: a stale lease, or a newer attempt."""
 
     code = "ABORTED"
 
 
 class OutOfRange(ServiceError):
-    """Past the end of what there is."""
+    """The position is past the end of the data."""
 
     code = "OUT_OF_RANGE"
 
 
 class ResourceExhausted(ServiceError):
-    """Full for now; `retry_after_seconds` says when to come back."""
+    """A limit is reached; `retry_after_seconds` says when to retry."""
 
     code = "RESOURCE_EXHAUSTED"
 
 
 class Unavailable(ServiceError):
-    """Something that is needed does not answer; `retry_after_seconds` says when to come back."""
+    """A dependency does not respond; `retry_after_seconds` says when to retry."""
 
     code = "UNAVAILABLE"
 
 
 class DataLoss(ServiceError):
-    """A stream of audio with a gap, a repeat, a bad checksum or an end that does not add up."""
+    """An audio stream has a gap, a repeated chunk, a wrong checksum, or an end that does not match its chunks."""
 
     code = "DATA_LOSS"

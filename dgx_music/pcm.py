@@ -1,6 +1,6 @@
-"""PCM framing: every stream of audio is a header, chunks, and an end that adds up (`protos/dgx_music/audio/v1`).
+"""PCM framing: every audio stream is a header, chunks, and an end with totals (`protos/dgx_music/audio/v1`).
 
-`PcmWriter` cuts samples into chunks and closes the stream; `PcmReader` takes one in and refuses what does not add up.
+`PcmWriter` splits samples into chunks and computes the totals; `PcmReader` verifies a stream that it receives.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dgx_music.errors import DataLoss, InvalidArgument
 from dgx_music.limits import MAX_CHANNELS, MAX_CHUNK_BYTES, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 
 BYTES_PER_SAMPLE = 4
-"""float32."""
+"""Size of a float32."""
 
 
 def live_header(
     generation_id: str, attempt: int, sample_rate_hz: int, channels: int, expected_frames: int
 ) -> audio_pb2.AudioHeader:
-    """The header of a stream of samples as the model makes them."""
+    """Returns the header of a stream of samples as the model produces them, before normalization."""
     return audio_pb2.AudioHeader(
         generation_id=generation_id,
         attempt=attempt,
@@ -34,9 +34,9 @@ def live_header(
 
 
 class PcmWriter:
-    """Cuts little-endian float32 PCM into chunks, and keeps the figures for the end.
+    """Splits interleaved little-endian float32 PCM into chunks, and computes the totals for the end of the stream.
 
-    `start_frame` is the generation's frame that the stream begins with.
+    `start_frame` is the generation's frame at which the stream begins.
     """
 
     def __init__(self, channels: int, start_frame: int = 0) -> None:
@@ -49,11 +49,11 @@ class PcmWriter:
 
     @property
     def frames(self) -> int:
-        """Frames written so far."""
+        """Number of frames written so far."""
         return self._bytes // self._frame_bytes
 
     def chunks(self, pcm: bytes | memoryview) -> Iterator[audio_pb2.AudioChunk]:
-        """Chunks of whole frames that hold `pcm`, in order; none for no bytes."""
+        """Yields `pcm`, which must be whole frames, as chunks in order; yields nothing if `pcm` is empty."""
         view = memoryview(pcm)
         for offset in range(0, len(view), self._chunk_bytes):
             data = bytes(view[offset : offset + self._chunk_bytes])
@@ -69,16 +69,16 @@ class PcmWriter:
             yield chunk
 
     def end(self) -> audio_pb2.AudioEnd:
-        """The end of the stream as written so far."""
+        """Returns the end of the stream, with the totals of all chunks."""
         return audio_pb2.AudioEnd(
             total_chunks=self._sequence, total_frames=self.frames, sha256=self._sha256.hexdigest()
         )
 
 
 class PcmReader:
-    """Takes in one stream of audio and refuses what does not add up.
+    """Receives one audio stream and verifies its order, sizes, checksums and totals.
 
-    Raises InvalidArgument for a header that can't be, DataLoss for everything after it.
+    Raises InvalidArgument if the header is invalid, with its fields named under `field`. The methods raise DataLoss.
     """
 
     def __init__(self, header: audio_pb2.AudioHeader, field: str = "header") -> None:
@@ -102,33 +102,32 @@ class PcmReader:
 
     @property
     def frames(self) -> int:
-        """Frames taken in so far."""
+        """Number of frames received so far."""
         return self._bytes // self._frame_bytes
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of all PCM bytes taken in so far, lower-case hex."""
+        """SHA-256 of all PCM bytes received so far, in lower-case hex."""
         return self._sha256.hexdigest()
 
     def accept(self, chunk: audio_pb2.AudioChunk) -> bytes:
-        """The chunk's PCM, once it is proven to be the next one."""
+        """Verifies that `chunk` is intact and the next in order, and returns its PCM."""
         if chunk.sequence != self._sequence:
-            what = "a gap" if chunk.sequence > self._sequence else "a repeat"
-            raise _loss(f"{what}: chunk {chunk.sequence} came where {self._sequence} was due", "CHUNK_OUT_OF_ORDER")
+            raise _data_loss(f"received chunk {chunk.sequence}, expected chunk {self._sequence}", "CHUNK_OUT_OF_ORDER")
         if self._next_frame is not None and chunk.start_frame != self._next_frame:
-            raise _loss(
-                f"chunk {chunk.sequence} starts at frame {chunk.start_frame}, not {self._next_frame}",
+            raise _data_loss(
+                f"chunk {chunk.sequence} starts at frame {chunk.start_frame}, expected frame {self._next_frame}",
                 "CHUNK_OUT_OF_ORDER",
             )
         pcm = chunk.pcm
         if not pcm or len(pcm) % self._frame_bytes or len(pcm) > MAX_CHUNK_BYTES:
-            raise _loss(
-                f"chunk {chunk.sequence} has {len(pcm)} bytes: must be whole frames of {self._frame_bytes} bytes, "
-                f"1 frame to {MAX_CHUNK_BYTES} bytes",
+            raise _data_loss(
+                f"chunk {chunk.sequence} has {len(pcm)} bytes; it must be a multiple of the frame size, "
+                f"{self._frame_bytes} bytes, and at most {MAX_CHUNK_BYTES} bytes",
                 "CHUNK_SIZE",
             )
         if google_crc32c.value(pcm) != chunk.crc32c:
-            raise _loss(f"chunk {chunk.sequence} does not match its crc32c", "CHUNK_CHECKSUM")
+            raise _data_loss(f"chunk {chunk.sequence} does not match its CRC-32C", "CHUNK_CHECKSUM")
         self._next_frame = chunk.start_frame + len(pcm) // self._frame_bytes
         self._sequence += 1
         self._bytes += len(pcm)
@@ -136,15 +135,15 @@ class PcmReader:
         return pcm
 
     def finish(self, end: audio_pb2.AudioEnd) -> None:
-        """Checks the end against all that came before it."""
-        got = (self._sequence, self.frames, self.sha256)
-        if (end.total_chunks, end.total_frames, end.sha256) != got:
-            raise _loss(
-                f"the end says {end.total_chunks} chunks, {end.total_frames} frames, sha256 {end.sha256[:12]!r}…; "
-                f"{got[0]} chunks, {got[1]} frames, {got[2][:12]!r}… came",
+        """Verifies the totals of the stream against the chunks received."""
+        received = (self._sequence, self.frames, self.sha256)
+        if (end.total_chunks, end.total_frames, end.sha256) != received:
+            raise _data_loss(
+                f"its end announces {end.total_chunks} chunks, {end.total_frames} frames, SHA-256 {end.sha256[:12]}…, "
+                f"but received {received[0]} chunks, {received[1]} frames, SHA-256 {received[2][:12]}…",
                 "END_MISMATCH",
             )
 
 
-def _loss(message: str, reason: str) -> DataLoss:
-    return DataLoss(f"the audio stream does not add up: {message}", reason=reason)
+def _data_loss(message: str, reason: str) -> DataLoss:
+    return DataLoss(f"the audio stream is incomplete or corrupt: {message}", reason=reason)

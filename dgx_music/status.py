@@ -1,4 +1,4 @@
-"""Errors on the wire: `google.rpc.Status` with `ErrorInfo`, `BadRequest` and `RetryInfo` (AIP-193), both ways."""
+"""Converts errors to and from `google.rpc.Status` with `ErrorInfo`, `BadRequest` and `RetryInfo` (AIP-193)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from dgx_music.errors import DOMAIN, ServiceError
 
 DETAILS_KEY = "grpc-status-details-bin"
-"""The trailer that carries the status."""
+"""Key of the trailing metadata that carries the status."""
 
 
 def to_status(error: ServiceError) -> status_pb2.Status:
-    """The error as it is sent to the caller."""
+    """Returns the status that is sent to the caller."""
     status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     if error.field is not None:
@@ -32,20 +32,20 @@ def to_status(error: ServiceError) -> status_pb2.Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """What a call that failed says, read back from its status."""
+class ErrorDetails:
+    """The details of a failed call, read from its status."""
 
     code: grpc.StatusCode
     message: str
     reason: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     violations: dict[str, str] = field(default_factory=dict)
-    """Field of the request → what is wrong with it."""
+    """Path of the request field → what is wrong with it."""
     retry_after_seconds: float | None = None
 
 
-def read_failure(error: grpc.aio.AioRpcError) -> Failure:
-    """What the error says. One that carries no status of ours (a broken connection, say) has code and message only."""
+def read_error_details(error: grpc.aio.AioRpcError) -> ErrorDetails:
+    """Returns the details of the error. If it carries no status, e.g. for a lost connection, only code and message."""
     status = status_of(error)
     reason, metadata, violations, retry_after = "", {}, {}, None
     for detail in status.details if status else ():
@@ -60,11 +60,11 @@ def read_failure(error: grpc.aio.AioRpcError) -> Failure:
             violations = {violation.field: violation.description for violation in request.field_violations}
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToNanoseconds() / 1e9
-    return Failure(error.code(), error.details() or error.code().name, reason, metadata, violations, retry_after)
+    return ErrorDetails(error.code(), error.details() or error.code().name, reason, metadata, violations, retry_after)
 
 
 def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
-    """The status that came with the error, if one did."""
+    """Returns the status in the error's trailing metadata, or None if the server sent none."""
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             return status_pb2.Status.FromString(value)

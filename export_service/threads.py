@@ -1,4 +1,4 @@
-"""Blocking work, off the event loop."""
+"""Runs blocking work off the event loop."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def on_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs `function` on a thread and comes back only when it has ended, even if cancelled.
+async def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Runs `function` in a thread and returns only after it has ended, even if the caller is cancelled.
 
-    So what it uses, e.g. an open file, can be closed right after. A file that it opened for a caller who is cancelled
-    is closed here.
+    What the function uses, such as an open file, can therefore be closed right afterwards. If the caller is cancelled
+    and the function returns an open file, the file is closed here.
     """
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:

@@ -6,9 +6,9 @@ from service_runtime.settings import DEFAULT_GATEWAY_ADDRESS, Settings
 
 
 class GatewaySettings(Settings):
-    """What the gateway needs to run: all of it is shared."""
+    """The settings of the gateway. It has none of its own besides those that all services share."""
 
     @property
     def address(self) -> str:
-        """Where the gateway is bound when it is served."""
+        """The address that a gateway server binds."""
         return self.listen or self.gateway_address or DEFAULT_GATEWAY_ADDRESS

@@ -1,4 +1,4 @@
-"""What can be set about generation, from the environment: `DGX_MUSIC_<NAME>`."""
+"""The settings of the generation service, read from environment variables `DGX_MUSIC_<NAME>`."""
 
 from __future__ import annotations
 
@@ -22,33 +22,36 @@ class GenerationSettings(Settings):
     """Settings of the generation service."""
 
     default_model: str | None = None
-    """The model taken where a request names none. Unset: the smallest MusicGen that is there, else the sketch."""
+    """The model for requests that name none. Unset: the smallest installed MusicGen model, else `sketch`."""
     model_folders: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Folders of MusicGen checkpoints besides those under `data_dir`/models and in the Hugging Face cache; in the
-    environment separated as in PATH. Each is a model by its folder's name, preferred to one of the same name there."""
+    """Folders of MusicGen checkpoints in addition to those under `data_dir`/models and in the Hugging Face cache,
+    separated as in PATH in the environment. Each model has its folder's name and takes precedence over one of the same
+    name elsewhere."""
     engine: EngineName = "native"
-    """What runs MusicGen's checkpoints: our own decode loop, or audiocraft itself, the reference: much slower, without
-    sound before the end, installed by `make setup-audiocraft`."""
+    """The engine that runs MusicGen checkpoints: "native", our own decode loop, or "audiocraft", the reference
+    implementation. audiocraft is much slower, yields no audio before the end, and is installed by
+    `make setup-audiocraft`."""
     device: DeviceChoice = "auto"
-    """What MusicGen runs on. "auto": a CUDA GPU where there is one, else the CPU."""
+    """The device that MusicGen runs on. "auto": a CUDA GPU if there is one, else the CPU."""
     precision: PrecisionChoice = "auto"
-    """How its weights are kept. "auto": bf16 on CUDA, fp32 on the CPU, where int8 is faster and a little less exact."""
+    """The precision of MusicGen's weights. "auto": bf16 on CUDA, fp32 on the CPU. int8, on the CPU only, is faster and
+    slightly less exact."""
     max_batch_size: int = Field(default=8, ge=1, le=256)
-    """Requests in the batch at once."""
+    """The maximum number of requests in the batch."""
     max_waiting: int = Field(default=100, ge=0)
-    """Requests that may wait for a place in the batch; one more is RESOURCE_EXHAUSTED."""
+    """The maximum number of requests waiting for the batch; further ones fail with RESOURCE_EXHAUSTED."""
     buffer_seconds: float = Field(default=8.0, gt=0)
-    """Seconds of audio that are made ahead of a request's reader before it is paused."""
+    """Seconds of audio that a request is generated ahead of its reader before it is paused."""
     stall_seconds: float = Field(default=60.0, gt=0)
-    """A request whose reader has taken nothing for so long while paused is given up."""
+    """A paused request is cancelled if its reader reads nothing for this long."""
     worker_slots: int | None = Field(default=None, ge=1)
-    """Jobs claimed from storage at once. Unset: as many as the batch has places."""
+    """The maximum number of jobs claimed from storage at the same time. Unset: `max_batch_size`."""
     lease_seconds: float = Field(default=30.0, ge=1, le=3600)
-    """How long a claimed job is ours without a renewal; after a crash another worker has it this much later."""
+    """How long a claim is valid without renewal. After a crash, another worker gets the job this much later."""
     renew_interval_seconds: float = Field(default=0.5, gt=0)
-    """How often stage and progress are told, and how soon a cancelled job stops."""
+    """How often the lease is renewed and progress is reported, and so how soon a cancelled job stops."""
     job_seconds: float = Field(default=6 * 3600.0, gt=0)
-    """Longest that one job may take from its first audio to its file."""
+    """The maximum time of one job, from its first audio to its file."""
 
     @field_validator("model_folders", mode="before")
     @classmethod

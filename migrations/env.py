@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `storage_service.db.schema` gives, inside its transaction: all or nothing."""
+"""Runs migrations on the connection of `storage_service.db.schema`, inside its transaction."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def _after_step(**_: Any) -> None:
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
-    render_as_batch=True,  # SQLite alters a table by making it anew.
+    render_as_batch=True,  # SQLite alters a table by recreating it.
     on_version_apply=_after_step,
-    transactional_ddl=True,  # Alembic would commit after each step on SQLite, which can roll back DDL like Postgres.
+    transactional_ddl=True,  # Otherwise Alembic commits after each step on SQLite, which can roll back DDL.
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -1,1 +1,1 @@
-"""What all four servers share: settings, serving, health, errors, logs, metrics, deadlines, PCM framing."""
+"""What all four servers share: settings, the gRPC server with its health service, error mapping, logs and metrics."""

@@ -1,12 +1,12 @@
-"""Points at which a test breaks a process off, where it matters most: around a commit, an fsync, a rename.
+"""Failpoints: places at which a test makes a process fail, around a commit, an fsync or a rename.
 
-`DGX_MUSIC_FAILPOINT=<point>:<action>` arms one point of a process that is started with it:
+`DGX_MUSIC_FAILPOINT=<point>:<action>`, set when the process is started, arms one failpoint:
 
-    storage.before_commit:kill      the process ends by SIGKILL when it gets there
-    storage.before_commit:kill@3    … when it gets there for the third time
-    export.before_rename:ENOSPC     the point raises OSError of this errno, each time; with @3 from the third time on
+    storage.before_commit:kill      the process is killed by SIGKILL when it reaches the point
+    storage.before_commit:kill@3    … when it reaches the point for the third time
+    export.before_rename:ENOSPC     the point raises OSError with this errno each time; with @3 from the third time on
 
-Where the variable is not set, a point costs one comparison.
+If the variable is not set, a failpoint costs one comparison.
 """
 
 from __future__ import annotations
@@ -16,26 +16,29 @@ import os
 import re
 import signal
 
-VARIABLE = "DGX_MUSIC_FAILPOINT"
+ENVIRONMENT_VARIABLE = "DGX_MUSIC_FAILPOINT"
 
-_FORM = re.compile(r"(?P<point>[a-z_.]+):(?P<action>kill|E[A-Z0-9]+)(?:@(?P<passing>[1-9][0-9]*))?")
+_SPECIFICATION = re.compile(r"(?P<point>[a-z_.]+):(?P<action>kill|E[A-Z0-9]+)(?:@(?P<first_hit>[1-9][0-9]*))?")
 
 
 class Failpoint:
-    """One armed point. Raises ValueError where `text` is none."""
+    """An armed failpoint. Raises ValueError if `specification` is not valid."""
 
-    def __init__(self, text: str) -> None:
-        form = _FORM.fullmatch(text)
-        if form is None or (form["action"] != "kill" and not hasattr(errno, form["action"])):
-            raise ValueError(f"{VARIABLE}={text}: must be POINT:kill or POINT:ERRNO, with @N from the Nth time on")
-        self.point = form["point"]
-        self._errno = None if form["action"] == "kill" else int(getattr(errno, form["action"]))
-        self._passings_left = int(form["passing"] or 1)
+    def __init__(self, specification: str) -> None:
+        match = _SPECIFICATION.fullmatch(specification)
+        if match is None or (match["action"] != "kill" and not hasattr(errno, match["action"])):
+            raise ValueError(
+                f"{ENVIRONMENT_VARIABLE}={specification}: must be POINT:kill or POINT:ERRNO, "
+                "optionally followed by @N to act from the Nth time on"
+            )
+        self.point = match["point"]
+        self._errno = None if match["action"] == "kill" else int(getattr(errno, match["action"]))
+        self._hits_left = int(match["first_hit"] or 1)
 
-    def reached(self) -> None:
-        """What was asked for, once it is time."""
-        self._passings_left -= 1
-        if self._passings_left > 0:
+    def hit(self) -> None:
+        """Counts one more hit and, from the Nth hit on, kills the process or raises the OSError."""
+        self._hits_left -= 1
+        if self._hits_left > 0:
             return
         if self._errno is None:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -43,10 +46,10 @@ class Failpoint:
             raise OSError(self._errno, os.strerror(self._errno), self.point)
 
 
-_armed = Failpoint(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+_armed = Failpoint(os.environ[ENVIRONMENT_VARIABLE]) if os.environ.get(ENVIRONMENT_VARIABLE) else None
 
 
 def failpoint(point: str) -> None:
-    """Where the code calls this, it can be broken off."""
+    """Marks a place in the code at which a test can make the process fail."""
     if _armed is not None and _armed.point == point:
-        _armed.reached()
+        _armed.hit()

@@ -1,4 +1,4 @@
-"""Settings that all services share, from the environment: `DGX_MUSIC_<NAME>`."""
+"""Settings that all services share, read from the environment variables `DGX_MUSIC_<NAME>`."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def default_data_dir() -> Path:
-    """The platform's folder for a user's data, e.g. ~/.local/share/dgx-music."""
+    """Returns the platform's folder for user data, e.g. ~/.local/share/dgx-music."""
     return Path(platformdirs.user_data_dir("dgx-music", appauthor=False))
 
 
 class Settings(BaseSettings):
-    """What every service needs to run. Each service's `config.py` adds its own.
+    """The settings that every service needs. Each service's `config.py` adds its own.
 
-    An address is `host:port` or `unix:/path/to.sock`: clients dial it, and the service named binds to it unless
-    `listen` says otherwise.
+    An address is `host:port` or `unix:/path/to.sock`. Clients connect to it, and the service that it names binds to it
+    unless `listen` is set.
     """
 
     model_config = SettingsConfigDict(env_prefix="DGX_MUSIC_", env_ignore_empty=True, extra="ignore")
 
     data_dir: Path = Field(default_factory=default_data_dir)
-    """Everything that is kept lives under here: database, files, spool, socket."""
+    """Folder of all persistent data: the database, the audio files, the spool and the socket."""
     gateway_address: str | None = None
-    """Where the gateway is. Unset, commands run embedded."""
+    """Address of the gateway. If unset, commands run the services in their own process."""
     generation_address: str = "127.0.0.1:50051"
-    """Where the generation service is."""
+    """Address of the generation service."""
     storage_address: str = "127.0.0.1:50052"
-    """Where the storage service is. Several servers on one Postgres: `ipv4:A:50052,B:50052`."""
+    """Address of the storage service. Several servers that share one Postgres: `ipv4:A:50052,B:50052`."""
     export_address: str = "127.0.0.1:50053"
-    """Where the export service is."""
+    """Address of the export service."""
     listen: str | None = None
-    """Where to bind instead of the service's address, e.g. 0.0.0.0:50052."""
+    """Address to bind to instead of the service's own, e.g. 0.0.0.0:50052."""
     allow_insecure_listen: bool = False
-    """Bind beyond loopback without TLS: only where the network itself is trusted, e.g. between containers."""
+    """Allow binding to a non-loopback address without TLS. Only for trusted networks, e.g. between containers."""
     reflection: bool | None = None
-    """gRPC reflection. Unset: on for loopback and Unix sockets, off elsewhere."""
+    """Whether to serve gRPC reflection. If unset: on for loopback addresses and Unix sockets, off for all others."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Serve Prometheus metrics on this loopback port. Unset: off."""
+    """Loopback port on which Prometheus metrics are served. If unset, there are no metrics."""
     grace_seconds: float = Field(default=10.0, ge=0)
-    """How long running calls may take to end after SIGTERM."""
+    """Time that running calls have to finish after SIGTERM, in seconds."""
     max_concurrent_rpcs: int = Field(default=512, ge=1)
-    """Calls at once; one more is RESOURCE_EXHAUSTED."""
+    """Maximum number of concurrent calls; further calls are rejected with RESOURCE_EXHAUSTED."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """debug, info, warning or error. Debug has a line for each call served."""
+    """Minimum level of the events that are logged."""
     log_format: Literal["json", "console"] = "json"
-    """json, one object a line, or console, for people."""
+    """Log one JSON object per line, or lines of text for people."""
 
 
 DEFAULT_GATEWAY_ADDRESS = "127.0.0.1:50050"
-"""Where `serve` puts the gateway when no address is set."""
+"""Address of the gateway that `serve` starts if `gateway_address` is unset."""

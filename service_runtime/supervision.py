@@ -1,4 +1,4 @@
-"""The error after which only a new process helps."""
+"""The error that only a restart of the process can clear."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dgx_music.errors import Unavailable
 
 
 class UnrecoverableError(Unavailable):
-    """Something that the service needs will not work again in this process, e.g. the CUDA context after a fatal error.
+    """Something the service needs will not work again in this process, e.g. the CUDA context after a fatal error.
 
-    A caller sees UNAVAILABLE. The server drains and exits with an error, so that its supervisor starts it anew.
+    The caller gets UNAVAILABLE. The server drains and exits with an error so that its supervisor restarts it.
     """

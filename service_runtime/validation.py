@@ -1,13 +1,13 @@
-"""Checks of request fields that several services make, each at its own trust boundary.
+"""Checks of request fields that several services share; each service applies them at its own trust boundary.
 
-Each raises InvalidArgument that names the field by its path in the request and says which values are valid.
+Each check raises InvalidArgument, which names the field by its path in the request and says which values are valid.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dgx_music.errors import InvalidArgument
 from dgx_music.limits import (
@@ -20,63 +20,62 @@ from dgx_music.limits import (
 )
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters (Unicode category Cc) other than tab and line feed."""
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""A control character (Unicode category Cc) other than tab and line feed."""
 
 
 def is_uuid(value: str) -> bool:
-    """Whether this is a UUID, in upper or lower case."""
+    """Returns whether `value` is a UUID, in upper or lower case."""
     return _UUID.fullmatch(value) is not None
 
 
 def check_uuid(field: str, value: str) -> str:
-    """Returns the UUID in lower case, the only form that goes on into a row or a path."""
+    """Returns the UUID in lower case, the only form that may enter a database row or a path."""
     if not is_uuid(value):
         raise InvalidArgument(field, f"must be a UUID such as 1b4e28ba-2fa1-41d2-883f-0016d3cca427, not {value[:60]!r}")
     return value.lower()
 
 
 def check_text(field: str, text: str, max_characters: int) -> None:
-    """At most `max_characters`, without control characters other than tab and line feed; may be empty."""
+    """Accepts at most `max_characters`, without control characters other than tab and line feed; may be empty."""
     if len(text) > max_characters:
         raise InvalidArgument(field, f"must have at most {max_characters} characters, not {len(text)}")
-    if control := _CONTROL.search(text):
+    if match := _CONTROL_CHARACTER.search(text):
         raise InvalidArgument(
             field,
             "must not contain control characters other than tab and line feed; "
-            f"found U+{ord(control[0]):04X} at position {control.start()}",
+            f"found U+{ord(match[0]):04X} at position {match.start()}",
         )
 
 
 def check_range(field: str, value: float, low: float, high: float, unit: str = "") -> None:
-    """A number from `low` to `high`. Also rejects NaN."""
+    """Accepts a number from `low` to `high`, both inclusive. Also rejects NaN."""
     if not low <= value <= high:
         suffix = f" {unit}" if unit else ""
-        limits = f"at least {low:g}{suffix}" if math.isinf(high) else f"{_number(low)} to {_number(high)}{suffix}"
-        raise InvalidArgument(field, f"must be {limits}, not {value}")
+        raise InvalidArgument(field, f"must be {_format_number(low)} to {_format_number(high)}{suffix}, not {value}")
 
 
 def check_finite(field: str, value: float) -> None:
-    """A finite number, 0 or more."""
+    """Accepts a finite number that is at least 0."""
     if not (math.isfinite(value) and value >= 0):
-        raise InvalidArgument(field, f"must be 0 or more and finite, not {value}")
+        raise InvalidArgument(field, f"must be finite and at least 0, not {value}")
 
 
 def check_prompt(field: str, text: str) -> None:
-    """1 to 10000 characters, not all blank, without control characters other than tab and line feed."""
+    """Accepts 1 to 10000 characters, not all blank, without control characters other than tab and line feed."""
     if not text.strip():
         raise InvalidArgument(field, "must not be empty; describe the music in words")
     check_text(field, text, MAX_PROMPT_CHARACTERS)
 
 
 def check_seed(field: str, seed: int) -> None:
-    """0 to 2^63-1."""
+    """Accepts 0 to 2^63-1."""
     if not 0 <= seed <= MAX_SEED:
         raise InvalidArgument(field, f"must be 0 to 2^63-1, not {seed}")
 
 
 def check_sampling(field: str, sampling: Mapping[str, float]) -> None:
-    """Temperature above 0 and at most 10, top_k 0 to 2048, top_p 0 to 1, guidance_scale 0 to 20. Also rejects NaN."""
+    """Accepts temperature above 0 and up to 10, top_k 0 to 2048, top_p 0 to 1, guidance_scale 0 to 20; rejects NaN."""
     for name, value in sampling.items():
         path = f"{field}.{name}"
         if name in SAMPLING_RANGES:
@@ -86,11 +85,21 @@ def check_sampling(field: str, sampling: Mapping[str, float]) -> None:
 
 
 def check_continuation(field: str, source_id: str, seconds: float) -> str:
-    """Returns the source's UUID in lower case. `seconds` is 0.5 to 25, or 0 for the default."""
+    """Returns the source's UUID in lower case. `seconds` must be 0.5 to 25, or 0 for the default."""
     if seconds:
         check_range(f"{field}.seconds", seconds, MIN_CONTINUATION_SECONDS, MAX_CONTINUATION_SECONDS, "s")
     return check_uuid(f"{field}.source_id", source_id)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def cannot_continue_error(model_name: str, capable_models: Sequence[str]) -> InvalidArgument:
+    """The error for a continuation by a model that can't continue audio; names those that can."""
+    hint = (
+        f"models that can: {', '.join(capable_models)}"
+        if capable_models
+        else "no installed model can; run `dgx-music models pull musicgen-small`"
+    )
+    return InvalidArgument("continuation", f"model {model_name!r} can't continue audio; {hint}")

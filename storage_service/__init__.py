@@ -1,13 +1,13 @@
-"""The database: generations, their lifecycle, and the prompts they came from.
+"""The database: generations, their life cycle, and their prompts.
 
-The names below are the library's (`storage_service.api`), loaded when first used: who only wants the settings does
-not pay for SQLAlchemy.
+The names below are the library's (`storage_service.api`). They are loaded on first use, so that importing the settings
+does not load SQLAlchemy.
 
 >>> from storage_service import *
->>> init_db("sqlite:///music.db")  # or postgresql://USER@HOST/DATABASE; without a URL, the database of the settings
+>>> init_db("sqlite:///music.db")  # or postgresql://USER@HOST/DATABASE; without a URL, that of the settings
 
-All work is done in sessions. One commits at the end of its block and rolls back on an exception; `session.commit()`
-inside the block is allowed. What was loaded stays usable after it.
+All work is done in sessions. A session commits at the end of its block and rolls back on an exception;
+`session.commit()` inside the block is allowed. Loaded objects stay usable after the block.
 
 >>> with get_session() as session:
 ...     gen = create_generation(session=session, prompt="hip hop beat at 140 BPM", model_name="musicgen-small",
@@ -16,8 +16,8 @@ inside the block is allowed. What was loaded stays usable after it.
 >>> gen.status, gen.is_pending, gen.get_metadata()
 (<GenerationStatus.PENDING: 'pending'>, True, {'bpm': 140})
 
-A status equals its string, and moves as the service moves it: PENDING, PROCESSING, COMPLETED; any other move raises
-`dgx_music.errors.FailedPrecondition` and changes nothing.
+A status equals its string. It follows the same transitions as in the service: PENDING, PROCESSING, COMPLETED. An
+illegal transition raises `dgx_music.errors.FailedPrecondition` and changes nothing.
 
 >>> gen.status == "pending"
 True
@@ -33,7 +33,7 @@ dgx_music.errors.FailedPrecondition: cannot mark completed generation …
 >>> done.is_complete, done.is_finished, done.get_metadata()
 (True, True, {'bpm': 140, 'key': 'Cm'})
 
-A generation that could not be made says why, and may be tried again.
+A failed generation has an error message, and can be retried.
 
 >>> with get_session() as session:
 ...     other = create_generation(session, "a calm piano", "musicgen-small", 8.0, 32000, 2, "outputs/gen_124.wav")
@@ -44,7 +44,7 @@ A generation that could not be made says why, and may be tried again.
 >>> [generation.prompt for generation in failed], again.is_pending
 (['a calm piano'], True)
 
-Lists are newest first. Prompts are counted as generations are created.
+Lists are newest first. Creating a generation counts its prompt.
 
 >>> with get_session() as session:
 ...     print([generation.prompt for generation in get_all_generations(session, limit=10)])

@@ -1,6 +1,6 @@
 """Storage as a library: plain functions on a session, for scripts and tools on the same machine.
 
-They obey the same state machine as the service: a move that is illegal raises FailedPrecondition and changes nothing.
+They follow the same state machine as the service: an illegal transition raises FailedPrecondition and changes nothing.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import creation, lifecycle, prompts
 from storage_service.domain.request_validation import check_metadata
-from storage_service.domain.statistics import statistics
+from storage_service.domain.statistics import compute_statistics
 from storage_service.states import GenerationStatus
 
-_opened: Database | None = None
+_database: Database | None = None
 
 
 def init_db(database_url: str | None = None) -> None:
-    """Opens the database that all functions here use; a new one gets its schema. Unset: the one of the settings."""
-    global _opened
+    """Opens the database that all functions use, by default that of the settings. Creates the schema if it is new."""
+    global _database
     database = Database(database_url or StorageSettings().resolved_database_url())
     try:
         schema.ensure(database)
     except BaseException:
         database.dispose()
         raise
-    if _opened is not None:
-        _opened.dispose()
-    _opened = database
+    if _database is not None:
+        _database.dispose()
+    _database = database
 
 
 def reset_database() -> None:
-    """Removes all generations and prompts, for good."""
-    schema.reset_database(_database())
+    """Permanently deletes all generations and prompts."""
+    schema.reset_database(_require_database())
 
 
 @contextmanager
 def get_session() -> Iterator[Session]:
-    """A session that commits at the end of the block and rolls back on an exception."""
-    with _database().write() as session:
+    """Yields a session that commits at the end of the block and rolls back on an exception."""
+    with _require_database().write() as session:
         yield session
 
 
@@ -64,7 +64,7 @@ def create_generation(
     model_version: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Generation:
-    """Records a generation as PENDING and counts its prompt. InvalidArgument names the field at fault."""
+    """Creates a PENDING generation and counts its prompt. Raises InvalidArgument for an invalid field."""
     new = creation.NewGeneration(
         prompt=prompt,
         model_name=model_name,
@@ -77,45 +77,45 @@ def create_generation(
 
 
 def get_generation(session: Session, generation_id: str) -> Generation | None:
-    """The generation; None if there is none of this id."""
+    """Returns the generation, or None if there is none with this id."""
     return session.get(Generation, generation_id)
 
 
 def get_all_generations(
     session: Session, limit: int = 100, offset: int = 0, status: GenerationStatus | str | None = None
 ) -> list[Generation]:
-    """Generations, newest first."""
+    """Returns generations, newest first."""
     newest_first = select(Generation).order_by(Generation.created_at.desc(), Generation.id.desc())
     if status is not None:
-        newest_first = newest_first.where(Generation.status == _status(status))
+        newest_first = newest_first.where(Generation.status == _parse_status(status))
     return list(session.scalars(newest_first.limit(limit).offset(offset)))
 
 
 def get_generations_by_status(session: Session, status: GenerationStatus | str, limit: int = 100) -> list[Generation]:
-    """Generations in one state, newest first."""
+    """Returns generations in one state, newest first."""
     return get_all_generations(session, limit=limit, status=status)
 
 
 def get_pending_generations(session: Session, limit: int = 100) -> list[Generation]:
-    """Generations that wait, oldest first."""
+    """Returns pending generations, oldest first."""
     pending = select(Generation).where(Generation.status == GenerationStatus.PENDING)
     return list(session.scalars(pending.order_by(Generation.created_at, Generation.id).limit(limit)))
 
 
 def count_generations(session: Session, status: GenerationStatus | str | None = None) -> int:
-    """How many generations there are, in all or in one state."""
-    counted = select(func.sum(GenerationCount.generations))
+    """Returns the number of generations, in total or in one state."""
+    total = select(func.sum(GenerationCount.generations))
     if status is not None:
-        counted = counted.where(GenerationCount.status == _status(status).value)
-    return int(session.scalar(counted) or 0)
+        total = total.where(GenerationCount.status == _parse_status(status).value)
+    return int(session.scalar(total) or 0)
 
 
 def update_generation_status(
     session: Session, generation_id: str, status: GenerationStatus | str, error_message: str | None = None
 ) -> Generation:
-    """Moves a generation to `status`; `error_message` says why it FAILED. NotFound if there is none of this id."""
-    generation = _get(session, generation_id)
-    match _status(status):
+    """Changes the status; `error_message` is for "failed". Raises NotFound if there is no generation with this id."""
+    generation = _require_generation(session, generation_id)
+    match _parse_status(status):
         case GenerationStatus.PENDING:
             generation.mark_pending()
         case GenerationStatus.PROCESSING:
@@ -123,7 +123,7 @@ def update_generation_status(
         case GenerationStatus.COMPLETED:
             generation.mark_completed(_seconds_since_start(session, generation))
         case GenerationStatus.FAILED:
-            generation.mark_failed(error_message or "no reason was given")
+            generation.mark_failed(error_message or "no error message was given")
         case GenerationStatus.CANCELLED:
             generation.mark_cancelled()
     return generation
@@ -136,8 +136,8 @@ def complete_generation(
     file_size_bytes: int,
     metadata: Mapping[str, Any] | None = None,
 ) -> Generation:
-    """PROCESSING → COMPLETED; `metadata` is merged key by key. NotFound if there is none of this id."""
-    generation = _get(session, generation_id)
+    """PROCESSING → COMPLETED. Merges `metadata` key by key. Raises NotFound if there is no generation with this id."""
+    generation = _require_generation(session, generation_id)
     check_metadata("metadata", metadata or {}, max_bytes=None)
     generation.mark_completed(generation_time)
     generation.file_size_bytes = file_size_bytes
@@ -147,7 +147,7 @@ def complete_generation(
 
 
 def delete_generation(session: Session, generation_id: str) -> bool:
-    """Removes a generation's row, in any state but PROCESSING; False if there is none of this id."""
+    """Deletes a generation's row, in any state but PROCESSING. Returns False if there is none with this id."""
     if session.get(Generation, generation_id) is None:
         return False
     lifecycle.remove(session, generation_id)
@@ -155,46 +155,50 @@ def delete_generation(session: Session, generation_id: str) -> bool:
 
 
 def track_prompt_usage(session: Session, text: str) -> Prompt:
-    """Counts one use of a prompt, the first or one more. Creating a generation has counted its prompt already."""
+    """Counts one use of a prompt. Not needed for `create_generation`, which counts its prompt itself."""
     return prompts.count_use(session, text)
 
 
 def get_prompt(session: Session, prompt_id: int) -> Prompt | None:
-    """The prompt; None if there is none of this number."""
+    """Returns the prompt, or None if there is none with this id."""
     return session.get(Prompt, prompt_id)
 
 
 def get_prompt_by_text(session: Session, text: str) -> Prompt | None:
-    """The prompt of exactly this text; None if it was never used."""
+    """Returns the prompt with exactly this text, or None if it was never used."""
     return prompts.find(session, text)
 
 
 def get_all_prompts(session: Session, limit: int = 100, offset: int = 0) -> list[Prompt]:
-    """Prompts, last used first."""
-    latest = select(Prompt).order_by(Prompt.last_used_at.desc(), Prompt.id.desc())
-    return list(session.scalars(latest.limit(limit).offset(offset)))
+    """Returns prompts, most recently used first."""
+    by_last_use = select(Prompt).order_by(Prompt.last_used_at.desc(), Prompt.id.desc())
+    return list(session.scalars(by_last_use.limit(limit).offset(offset)))
 
 
 def get_most_used_prompts(session: Session, limit: int = 10) -> list[Prompt]:
-    """Prompts, most used first."""
+    """Returns prompts, most used first."""
     most_used = select(Prompt).order_by(Prompt.used_count.desc(), Prompt.id.desc())
     return list(session.scalars(most_used.limit(limit)))
 
 
 def get_database_stats(session: Session) -> dict[str, int]:
-    """How many generations there are, in all and in each state, and how many prompts."""
-    figures = statistics(session)
-    by_status = {f"{status.value}_generations": count for status, count in figures.overall.by_status.items()}
-    return {"total_generations": figures.overall.total_generations, **by_status, "total_prompts": figures.total_prompts}
+    """Returns the number of generations, in total and in each state, and the number of prompts."""
+    statistics = compute_statistics(session)
+    by_status = {f"{status.value}_generations": count for status, count in statistics.overall.by_status.items()}
+    return {
+        "total_generations": statistics.overall.total_generations,
+        **by_status,
+        "total_prompts": statistics.total_prompts,
+    }
 
 
-def _database() -> Database:
-    if _opened is None:
+def _require_database() -> Database:
+    if _database is None:
         raise FailedPrecondition("no database is open; call init_db() first", reason="DATABASE_NOT_OPEN")
-    return _opened
+    return _database
 
 
-def _get(session: Session, generation_id: str) -> Generation:
+def _require_generation(session: Session, generation_id: str) -> Generation:
     generation = session.get(Generation, generation_id)
     if generation is None:
         raise NotFound("generation", generation_id)
@@ -206,7 +210,7 @@ def _seconds_since_start(session: Session, generation: Generation) -> float:
     return (current - (generation.started_at or current)).total_seconds()
 
 
-def _status(status: GenerationStatus | str) -> GenerationStatus:
+def _parse_status(status: GenerationStatus | str) -> GenerationStatus:
     try:
         return GenerationStatus(status)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The database for code on an event loop: work runs in threads, and what it changed is told to those who wait."""
+"""The database for code on an event loop: work runs in threads, and waiting calls are notified of its changes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from storage_service.db import schema
 from storage_service.db.database import RETRY_AFTER_SECONDS, Database
 from storage_service.db.models import Generation
 from storage_service.domain import leases, lifecycle
-from storage_service.events.changes import changes_of, send_as
+from storage_service.events.changes import get_recorded_changes, set_sender
 from storage_service.events.notifier import Notifier
 from storage_service.events.postgres_listener import listen
 
 T = TypeVar("T")
 
 MAX_WAIT_SECONDS = 30.0
-"""How long a claim may wait for work."""
+"""The longest time that a claim may wait for work."""
 
 POSTGRES_THREADS = 8
 SQLITE_THREADS = 1
-"""SQLite takes one writer at a time, and who meets a lock sleeps up to 100 ms between looks: with one thread, nobody
-of this process meets one."""
+"""SQLite has one writer at a time, and a thread that meets a lock sleeps for up to 100 ms between its tries. With one
+thread, none of this process ever meets a lock of its own."""
 
 
 class Store:
-    """One database. Belongs to one event loop; `open` before anything else, `close` at the end."""
+    """One database, used from one event loop. Call `open` before anything else and `close` at the end."""
 
     def __init__(self, settings: StorageSettings) -> None:
         self._timeout_seconds = settings.database_timeout_seconds
@@ -49,102 +49,107 @@ class Store:
         self._sender = uuid.uuid4().hex
 
     async def open(self) -> None:
-        """Gives a new database its schema. FailedPrecondition where the schema is not this version's."""
-        await self._in_thread(lambda: schema.ensure(self._database))
+        """Creates the schema of a new database. Raises FailedPrecondition if the schema is of another version."""
+        await self._run_in_thread(lambda: schema.ensure(self._database))
 
     @property
     def is_shared(self) -> bool:
-        """Whether other servers may work on the same database, and tell of it: on Postgres."""
+        """Whether other servers may use the same database and announce their changes, which is so on Postgres."""
         return not self._database.is_sqlite
 
     async def listen(self) -> None:
-        """Tells those who wait here of what other servers change, for good; until it is cancelled."""
+        """Notifies waiting calls of the changes by other servers, until it is cancelled."""
         await listen(self._database.engine, self._sender, self.notifier)
 
     async def close(self) -> None:
-        """Waits for the work that runs and closes every connection."""
+        """Waits for running work to end and closes every connection."""
         await asyncio.to_thread(self._threads.shutdown)
         self._database.dispose()
 
     async def read(self, work: Callable[[Session], T]) -> T:
-        """What `work` gives, run in a thread on a session for reading."""
+        """Runs `work` in a thread with a session for reading and returns its result."""
 
-        def reading() -> T:
+        def run_in_session() -> T:
             with self._database.read() as session:
                 return work(session)
 
-        return await self._in_thread(reading)
+        return await self._run_in_thread(run_in_session)
 
     async def write(self, work: Callable[[Session], T]) -> T:
-        """What `work` gives, run in a thread in one transaction. Once begun it ends, and is told, even if the caller
-        has gone meanwhile."""
+        """Runs `work` in a thread in one transaction and returns its result.
+
+        Once begun, the transaction completes and its changes are published even if the caller is cancelled meanwhile.
+        """
         loop = asyncio.get_running_loop()
 
-        def writing() -> T:
+        def run_in_transaction() -> T:
             with self._database.write() as session:
-                send_as(session, self._sender)
+                set_sender(session, self._sender)
                 result = work(session)
-            if changes := changes_of(session):
+            if changes := get_recorded_changes(session):
                 loop.call_soon_threadsafe(self.notifier.publish, changes)
             return result
 
-        return await self._in_thread(writing)
+        return await self._run_in_thread(run_in_transaction)
 
     async def claim(
         self, worker_id: str, model_names: Sequence[str], lease_seconds: float, wait_seconds: float
     ) -> Generation | None:
-        """As `leases.claim`, and where there is nothing to do, again whenever there may be, for `wait_seconds`."""
+        """Does what `leases.claim` does. If no work is available, it waits for up to `wait_seconds` until there is."""
         check_range("wait_seconds", wait_seconds, 0, MAX_WAIT_SECONDS, "s")
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + wait_seconds
-        with self.notifier.claiming(model_names) as maybe_work:
-            while not self.notifier.closed:
+        deadline = loop.time() + wait_seconds
+        with self.notifier.subscribe_to_work(model_names) as maybe_work:
+            while not self.notifier.is_closed:
                 maybe_work.clear()
                 claimed = await self.write(lambda s: leases.claim(s, worker_id, model_names, lease_seconds))
                 if claimed is not None:
                     return claimed
                 try:
-                    async with asyncio.timeout_at(give_up_at):
+                    async with asyncio.timeout_at(deadline):
                         await maybe_work.wait()
                 except TimeoutError:
                     break
         return None
 
     async def watch(self, generation_id: str) -> AsyncGenerator[Generation, None]:
-        """The generation now and after each change, until it is finished or gone. Unavailable when the server ends."""
-        told: dict[str, Any] | None = None
-        with self.notifier.watching(check_uuid("id", generation_id)) as changed:
+        """Yields the generation now and after each change, until it has finished or is deleted.
+
+        Raises Unavailable if the server shuts down.
+        """
+        last_yielded: dict[str, Any] | None = None
+        with self.notifier.subscribe_to_changes(check_uuid("id", generation_id)) as changed:
             while True:
                 changed.clear()
                 try:
                     generation = await self.read(lambda s: lifecycle.get(s, generation_id))
                 except NotFound:
-                    if told is not None:
+                    if last_yielded is not None:
                         return
                     raise
-                # Woken is not changed: where changes may have been missed, all are woken.
-                if (state := generation.to_dict()) != told:
-                    told = state
+                # A wake-up need not mean a change: if changes may have been missed, all watchers are woken.
+                if (state := generation.to_dict()) != last_yielded:
+                    last_yielded = state
                     yield generation
                 if generation.is_finished:
                     return
-                if not self.notifier.closed:
+                if not self.notifier.is_closed:
                     await changed.wait()
-                if self.notifier.closed:
+                if self.notifier.is_closed:
                     raise Unavailable(
-                        "the storage server is ending; watch again when it is back",
+                        "the storage server is shutting down; watch again when it is back",
                         reason="SHUTTING_DOWN",
                         retry_after_seconds=RETRY_AFTER_SECONDS,
                     )
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        asked_at = time.monotonic()
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
+        submitted_at = time.monotonic()
 
         def run() -> T:
-            # Behind a locked database calls pile up: each has waited its time when its turn comes, and need not again.
-            if time.monotonic() - asked_at > self._timeout_seconds:
+            # Calls queue up behind a locked database. One that has waited for the whole timeout must not wait again.
+            if time.monotonic() - submitted_at > self._timeout_seconds:
                 raise Unavailable(
-                    "the database is too busy; try again",
+                    "the database is too busy; try again later",
                     reason="DATABASE_BUSY",
                     retry_after_seconds=RETRY_AFTER_SECONDS,
                 )

@@ -1,4 +1,4 @@
-"""What storage is set by, beside what all services share."""
+"""The settings of the storage service, in addition to those that all services share."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
 
 class StorageSettings(Settings):
-    """`DGX_MUSIC_<NAME>` in the environment."""
+    """Each field is set by the environment variable `DGX_MUSIC_<NAME>`."""
 
     database_url: str | None = Field(default=None, repr=False)
     """sqlite:///PATH or postgresql://USER@HOST/DATABASE. Unset: the file dgx_music.db in the data directory."""
     database_timeout_seconds: float = Field(default=5.0, gt=0)
     """How long to wait for a database that is locked or does not answer."""
     lease_sweep_seconds: float = Field(default=5.0, gt=0)
-    """At least this often, expired leases are looked for."""
+    """The longest time between two checks for expired leases."""
     max_attempts: int = Field(default=3, ge=1, le=20)
-    """Attempts after which a generation fails for good."""
+    """The number of attempts after which a generation fails permanently."""
 
     def resolved_database_url(self) -> str | URL:
-        """The database's URL, the default included."""
+        """Returns the database URL, or the default if none is set."""
         if self.database_url is not None:
             return self.database_url
-        from sqlalchemy import URL  # Who wants other settings only does not pay for it.
+        from sqlalchemy import URL  # Imported here so that reading the settings does not load SQLAlchemy.
 
-        # A path with a question mark in it can't be written as text.
+        # A path that contains a question mark can't be written as a URL string.
         return URL.create("sqlite", database=str(self.data_dir.expanduser().absolute() / "dgx_music.db"))
 
     def shown_database_url(self) -> str:
-        """The database's URL without its password."""
+        """Returns the database URL without its password."""
         from sqlalchemy.engine import make_url
 
         return make_url(self.resolved_database_url()).render_as_string(hide_password=True)

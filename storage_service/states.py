@@ -1,4 +1,4 @@
-"""The states of a generation and the one table of legal moves between them."""
+"""The states of a generation and the one table of legal transitions between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dgx_music.errors import FailedPrecondition
 
 
 class GenerationStatus(StrEnum):
-    """Where a generation stands; each member equals its string."""
+    """The state of a generation. Each member equals its string."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -19,7 +19,7 @@ class GenerationStatus(StrEnum):
 
 
 class GenerationStage(StrEnum):
-    """What a worker is doing for a generation that is PROCESSING."""
+    """What a worker is currently doing for a generation that is PROCESSING."""
 
     QUEUED = "queued"
     LOADING_MODEL = "loading_model"
@@ -28,13 +28,13 @@ class GenerationStage(StrEnum):
     EXPORTING = "exporting"
 
 
-FINISHED = frozenset({GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED})
-"""States in which nobody works on a generation and nobody is about to."""
+TERMINAL_STATES = frozenset({GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED})
+"""States that a generation does not leave by itself; only a retry takes it out of FAILED."""
 
 
 @dataclass(frozen=True)
 class Transition:
-    """A legal move: from any of `sources` to one of `targets`."""
+    """A legal transition: from any of `sources` to one of `targets`."""
 
     name: str
     sources: frozenset[GenerationStatus]
@@ -53,24 +53,24 @@ CANCEL = _transition("cancel", {GenerationStatus.PENDING, GenerationStatus.PROCE
 RETRY = _transition("retry", {GenerationStatus.FAILED}, {GenerationStatus.PENDING})
 
 TRANSITIONS = (CLAIM, COMPLETE, FAIL, CANCEL, RETRY)
-"""Every move there is between two states. A lease that expires is a FAIL that nobody reported."""
+"""All transitions between two different states. An expired lease is a FAIL that no worker reported."""
 
-DELETABLE = frozenset(GenerationStatus) - {GenerationStatus.PROCESSING}
-"""States in which a row may be removed."""
-
-
-def sources_of(target: GenerationStatus) -> frozenset[GenerationStatus]:
-    """The states that a generation may come from to be in `target`."""
-    return frozenset[GenerationStatus]().union(*(move.sources for move in TRANSITIONS if target in move.targets))
+DELETABLE_STATES = frozenset(GenerationStatus) - {GenerationStatus.PROCESSING}
+"""States in which a row may be deleted."""
 
 
-def illegal_transition(
+def source_states(target: GenerationStatus) -> frozenset[GenerationStatus]:
+    """Returns the states from which a generation may enter `target`."""
+    return frozenset[GenerationStatus]().union(*(each.sources for each in TRANSITIONS if target in each.targets))
+
+
+def illegal_transition_error(
     generation_id: str, action: str, current: GenerationStatus, allowed: frozenset[GenerationStatus]
 ) -> FailedPrecondition:
-    """The error of an `action` on a generation that is in state `current`, where only `allowed` would do."""
+    """Returns the error for an `action` on a generation in state `current` that is legal only in `allowed`."""
     names = [status.name for status in GenerationStatus if status in allowed]
     return FailedPrecondition(
-        f"cannot {action} generation {generation_id}: it is {current.name}, and would have to be {' or '.join(names)}",
+        f"cannot {action} generation {generation_id}: it is {current.name}, but must be {' or '.join(names)}",
         reason="ILLEGAL_TRANSITION",
         metadata={"generation_id": generation_id, "current_state": current.name, "allowed_states": ", ".join(names)},
     )

@@ -1,4 +1,4 @@
-"""Sees that what comes due is seen to: leases that end, waits for another attempt that are over."""
+"""The sweeper: expires leases on time and wakes waiting claims when a retry delay ends."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from storage_service.domain import leases, queue
 
 log = get_logger(__name__)
 
-_SHORTEST_PAUSE_SECONDS = 0.01
-"""Between two sweeps, where another server is just about to move what is due."""
+_MIN_PAUSE_SECONDS = 0.01
+"""The shortest pause between two sweeps, for when another server is about to process what is due."""
 
 
-async def sweep(store: Store, period_seconds: float) -> None:
-    """Sweeps at every moment that something comes due, and at least once a period; until it is cancelled."""
+async def run_sweeper(store: Store, period_seconds: float) -> None:
+    """Sweeps whenever a lease or a retry delay ends, and at least once per period, until it is cancelled."""
     while True:
         pause_seconds = period_seconds
         try:
             expired, models, due_seconds = await store.write(_sweep_once)
         except ServiceError as error:
-            log.warning("sweep failed", error=error.message)
+            log.warning("sweep_failed", error=error.message)
         else:
             for generation in expired:
-                log.warning("lease expired", generation_id=generation.id, worker_id=generation.worker_id)
+                log.warning("lease_expired", generation_id=generation.id, worker_id=generation.worker_id)
             store.notifier.wake_claimers(models)
             if due_seconds is not None:
-                pause_seconds = min(period_seconds, max(due_seconds, _SHORTEST_PAUSE_SECONDS))
-        await store.notifier.until_sweep(pause_seconds)
+                pause_seconds = min(period_seconds, max(due_seconds, _MIN_PAUSE_SECONDS))
+        await store.notifier.wait_for_sweep(pause_seconds)
 
 
 def _sweep_once(session: Session) -> tuple[list[Generation], list[str], float | None]:
-    return leases.expire_leases(session), queue.models_with_work(session), queue.seconds_until_due(session)
+    expired = leases.expire_leases(session)
+    return expired, queue.list_models_with_pending(session), queue.seconds_until_due(session)

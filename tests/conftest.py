@@ -1,5 +1,8 @@
-"""What holds for all tests. It is set before any library is imported, as they read it then, and handed down to the
-processes that tests start."""
+"""The environment and the fixtures of all tests.
+
+The environment variables are set before any library is imported, because libraries read them on import, and are
+inherited by the processes that tests start.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,20 @@ if TYPE_CHECKING:
 
     from storage_service.db.database import Database
 
-# Tiny models gain nothing by a second thread, and on a busy machine lose much: threads that spin for each other.
+# Tiny models gain nothing from a second thread, and on a busy machine they lose a lot: the threads spin-wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The models of whoever runs the tests are neither seen nor touched, and nothing is downloaded.
+# An empty model cache, so that the user's own models are not used, and nothing is downloaded.
 HF_HOME = tempfile.mkdtemp(prefix="dgx-music-hf-")
 atexit.register(shutil.rmtree, HF_HOME, ignore_errors=True)
 os.environ |= {"HF_HOME": HF_HOME, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
-# That a machine is busy is no reason to refuse a call: a test of such refusals says for itself how long to wait.
-PATIENT = {"busy_timeout_seconds": 60.0}
+# A busy machine should not fail a test: tests of timeouts set their own.
+LONG_TIMEOUT = {"busy_timeout_seconds": 60.0}
 os.environ.setdefault("DGX_MUSIC_DATABASE_TIMEOUT_SECONDS", "60")
 
-# The same examples each time, so that a test that fails does so for whoever looks after it. `long` draws new ones, and
-# remembers in .hypothesis those that failed.
+# The profile "ci" uses the same examples in each run, so that a failure can be reproduced. "long" draws new examples,
+# and stores those that fail in .hypothesis.
 settings.register_profile("ci", max_examples=1000, deadline=None, derandomize=True, database=None, print_blob=True)
 settings.register_profile("long", max_examples=50_000, deadline=None)
 settings.load_profile("ci")
@@ -42,7 +45,7 @@ settings.load_profile("ci")
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a Postgres server of this test run."""
+    """A connection to the Postgres server of this test run."""
     from tests.support.postgres import postgres_server
 
     with postgres_server() as connection:
@@ -51,7 +54,7 @@ def postgres() -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database of its own for the test, without a schema: the test runs on each of the two."""
+    """The URL of a new database without a schema; the test runs once on SQLite and once on Postgres."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/test.db"
         return
@@ -63,17 +66,17 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def open_database() -> Iterator[Callable[..., Database]]:
-    """Opens a `Database`; closed at the test's end, however it ends."""
+    """Opens a `Database`, which is closed at the end of the test."""
     from storage_service.db.database import Database
 
     with ExitStack() as stack:
-        yield lambda url, **options: stack.enter_context(Database(url, **{**PATIENT, **options}))
+        yield lambda url, **options: stack.enter_context(Database(url, **{**LONG_TIMEOUT, **options}))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _told_where_it_was_left_open() -> Iterator[None]:
-    """What a module's tests leave open is an error at its last one. Found only at the end of the run, it would be the
-    last that is told, after the tests that failed."""
+def _report_unclosed_resources() -> Iterator[None]:
+    """Collects garbage after each module, so that a resource left open is an error in that module and not at the end of
+    the run."""
     yield
     gc.collect()
-    gc.freeze()  # What is left, imports for the most part, stays: the next time it need not be looked through.
+    gc.freeze()  # Survivors are mostly imported modules; the next collection can skip them.

@@ -1,1 +1,1 @@
-"""What the music is: tempo and key."""
+"""Music analysis: tempo and key."""

@@ -1,30 +1,34 @@
-"""What the music is: its tempo and its key."""
+"""Analyzes the tempo and the key of music."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from export_service.analysis.features import Features
-from export_service.analysis.key import Key, key
-from export_service.analysis.tempo import Tempo, tempo
+from export_service.analysis.key import Key, estimate_key
+from export_service.analysis.tempo import Tempo, estimate_tempo
 
-LEAST_SECONDS = 5.0
-"""Shorter audio is too little to tell from."""
+MIN_ANALYSIS_SECONDS = 5.0
+"""Shorter audio does not contain enough to analyze."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Of a whole signal; None where it is too short, or nothing of the kind is heard."""
+    """The tempo and the key of a whole signal; None if it is too short, or has no recognizable tempo or key."""
 
     tempo: Tempo | None
     key: Key | None
 
 
-NOT_ANALYSED = Analysis(None, None)
+NO_ANALYSIS = Analysis(None, None)
 
 
-def analyse(features: Features, tempo_hint_bpm: float = 0.0) -> Analysis:
-    """`tempo_hint_bpm` is the tempo that was asked for, 0 if none was: it decides between those that fit alike."""
-    if features.seconds < LEAST_SECONDS:
-        return NOT_ANALYSED
-    return Analysis(tempo(features.onsets, features.onset_rate_hz, tempo_hint_bpm), key(features.chroma))
+def analyze(features: Features, tempo_hint_bpm: float = 0.0) -> Analysis:
+    """Estimates tempo and key. `tempo_hint_bpm` is the requested tempo, 0 if there was none; it decides between tempi
+    that fit equally well.
+    """
+    if features.seconds < MIN_ANALYSIS_SECONDS:
+        return NO_ANALYSIS
+    return Analysis(
+        estimate_tempo(features.onsets, features.onset_rate_hz, tempo_hint_bpm), estimate_key(features.chroma)
+    )

@@ -1,1 +1,1 @@
-"""Signal processing: loudness, true peak, limiter, gain, resampling."""
+"""Signal processing: loudness, true peak, limiting, normalization, resampling."""

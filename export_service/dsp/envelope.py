@@ -1,5 +1,5 @@
-"""What a limiter has to know of a signal, kept while it arrives: the peak and the K-weighted energy of each row of 32
-frames, which is 1 ms at 32 kHz.
+"""The envelope that a limiter works from, recorded while the signal arrives: the peak and the K-weighted energy of each
+row of 32 frames, which is 1 ms at 32 kHz.
 """
 
 from __future__ import annotations
@@ -10,41 +10,43 @@ from pathlib import Path
 
 import numpy as np
 
-from export_service.dsp.loudness import Samples, Series
+from export_service.dsp.arrays import FloatArray, Samples
 from export_service.dsp.true_peak import (
     REACH_ROWS,
-    ROW,
-    ROWS_AT_ONCE,
-    example_interpolator,
-    interpolator,
-    magnitudes,
-    oversampling,
+    ROW_FRAMES,
+    ROWS_PER_BATCH,
+    build_annex2_example_interpolator,
+    build_interpolator,
+    compute_row_peaks,
+    max_over_reach,
+    oversampling_factor,
     row_windows,
-    within_reach,
 )
 
 SEGMENT_FRAMES = 32_768
-"""About a second of 32 kHz, the unit of all passes over a signal."""
-SEGMENT_ROWS = SEGMENT_FRAMES // ROW
+"""About one second at 32 kHz; every pass over a signal works in segments of this size."""
+SEGMENT_ROWS = SEGMENT_FRAMES // ROW_FRAMES
 COLUMNS = 2
 """Peak and energy."""
 FLOAT_BYTES = 8
-Blocks = Callable[[], Iterable[Samples]]
-"""A signal that can be gone through again and again: blocks of any size, the same each time."""
+BlockSource = Callable[[], Iterable[Samples]]
+"""A signal that can be read more than once. Each call yields the same blocks, which can have any size."""
 
 
-def in_segments(blocks: Iterable[Samples]) -> Iterator[Samples]:
-    """The same signal in segments of SEGMENT_FRAMES, the last one shorter; each is good until the next is asked for."""
+def split_into_segments(blocks: Iterable[Samples]) -> Iterator[Samples]:
+    """Yields the signal in segments of SEGMENT_FRAMES; the last one may be shorter. A segment is valid only until the
+    next one is requested.
+    """
     segment: Samples | None = None
     filled = 0
     for block in blocks:
         if segment is None:
             segment = np.empty((SEGMENT_FRAMES, block.shape[1]), dtype=np.float32)
         while len(block):
-            taken = block[: SEGMENT_FRAMES - filled]
-            segment[filled : filled + len(taken)] = taken
-            filled += len(taken)
-            block = block[len(taken) :]
+            part = block[: SEGMENT_FRAMES - filled]
+            segment[filled : filled + len(part)] = part
+            filled += len(part)
+            block = block[len(part) :]
             if filled == SEGMENT_FRAMES:
                 yield segment
                 filled = 0
@@ -53,10 +55,11 @@ def in_segments(blocks: Iterable[Samples]) -> Iterator[Samples]:
 
 
 class Envelope:
-    """Peaks and energies row by row, in a file without a name: memory does not grow, and nothing is left of it.
+    """Peak and energy of each row, stored in an unnamed temporary file: memory use is constant, and a crash leaves no
+    file behind.
 
-    Rows begin with the peak of their samples; `refine` raises those that matter to the peak of the waveform.
-    Methods raise OSError where the disk refuses.
+    `append` records sample peaks; `refine` raises those that matter to the true peak. All methods raise OSError if the
+    disk fails.
     """
 
     def __init__(self, folder: Path, sample_rate_hz: int) -> None:
@@ -66,73 +69,76 @@ class Envelope:
 
     @property
     def segments(self) -> int:
-        """Segments so far; only the last one is shorter than SEGMENT_FRAMES."""
+        """The number of segments so far; only the last one is shorter than SEGMENT_FRAMES."""
         return -(-self.frames // SEGMENT_FRAMES)
 
-    def append(self, segment: Samples, power: Series) -> None:
-        """Takes in the next segment [frames, channels], and its K-weighted power by frame."""
-        rows = -(-len(segment) // ROW)
-        missing = rows * ROW - len(segment)
+    def append(self, segment: Samples, power: FloatArray) -> None:
+        """Appends the next segment [frames, channels] with its K-weighted power [frames]."""
+        rows = -(-len(segment) // ROW_FRAMES)
+        missing = rows * ROW_FRAMES - len(segment)
         if missing:
             segment_rows = np.pad(segment, ((0, missing), (0, 0))).reshape(rows, -1)
             power = np.pad(power, (0, missing))
         else:
             segment_rows = segment.reshape(rows, -1)
-        energies = power.reshape(rows, ROW).sum(axis=1)
-        self._put(self.segments, np.stack([magnitudes(segment_rows).astype(np.float64), energies]))
+        energies = power.reshape(rows, ROW_FRAMES).sum(axis=1)
+        self._write(self.segments, np.stack([compute_row_peaks(segment_rows).astype(np.float64), energies]))
         self.frames += len(segment)
 
-    def segment(self, index: int) -> Series:
-        """Peaks and energies of a segment: [2, rows]; without rows past the end."""
+    def segment(self, index: int) -> FloatArray:
+        """Returns the peaks and the energies of a segment: [2, rows]; zero rows past the end of the signal."""
         frames = min(max(self.frames - index * SEGMENT_FRAMES, 0), SEGMENT_FRAMES)
-        table = np.empty((COLUMNS, -(-frames // ROW)))
+        table = np.empty((COLUMNS, -(-frames // ROW_FRAMES)))
         self._file.seek(index * SEGMENT_ROWS * COLUMNS * FLOAT_BYTES)
         if self._file.readinto(table.data) != table.nbytes:
-            raise OSError("the envelope is shorter than what was written to it")
+            raise OSError("the envelope file is shorter than what was written to it")
         return table
 
     def refine(self, blocks: Iterable[Samples], threshold: float) -> float:
-        """Raises peaks to those of the waveform between the samples, wherever that may pass the threshold; returns the
-        largest.
-        """
-        largest = 0.0
-        interpolators = interpolator(oversampling(self._rate)), example_interpolator()
-        for index, signal in enumerate(_with_surroundings(in_segments(blocks))):
+        """Raises row peaks to the true peak wherever it may exceed the threshold; returns the largest peak."""
+        max_peak = 0.0
+        interpolators = build_interpolator(oversampling_factor(self._rate)), build_annex2_example_interpolator()
+        for index, signal in enumerate(_with_context(split_into_segments(blocks))):
             table = self.segment(index)
             rows, is_last = table.shape[1], index + 1 == self.segments
             for channel in signal:
-                # From row -1 to the row after the last: beyond both of its ends a signal's waveform rings on.
-                bounds, windows = within_reach(magnitudes(channel.reshape(-1, ROW))), row_windows(channel)
-                for between in interpolators:
-                    hot = np.flatnonzero(bounds * between.largest_gain > threshold)
+                # From row -1 to the row after the last one: a signal's waveform rings on beyond both of its ends.
+                bounds, windows = (
+                    max_over_reach(compute_row_peaks(channel.reshape(-1, ROW_FRAMES))),
+                    row_windows(channel),
+                )
+                for interpolator in interpolators:
+                    hot = np.flatnonzero(bounds * interpolator.max_gain > threshold)
                     hot = hot[((hot > 0) | (index == 0)) & ((hot <= rows) | is_last)]
-                    for first in range(0, len(hot), ROWS_AT_ONCE):
-                        some = hot[first : first + ROWS_AT_ONCE]
-                        peaks = between.peaks(windows[some], threshold)
-                        np.maximum.at(table[0], np.clip(some - 1, 0, rows - 1), peaks)
-            self._put(index, table)
-            largest = max(largest, float(table[0].max()))
-        return largest
+                    for first in range(0, len(hot), ROWS_PER_BATCH):
+                        batch = hot[first : first + ROWS_PER_BATCH]
+                        peaks = interpolator.peaks(windows[batch], threshold)
+                        np.maximum.at(table[0], np.clip(batch - 1, 0, rows - 1), peaks)
+            self._write(index, table)
+            max_peak = max(max_peak, float(table[0].max()))
+        return max_peak
 
     def close(self) -> None:
-        """Gives its disk space back."""
+        """Frees the disk space."""
         self._file.close()
 
-    def _put(self, index: int, table: Series) -> None:
+    def _write(self, index: int, table: FloatArray) -> None:
         self._file.seek(index * SEGMENT_ROWS * COLUMNS * FLOAT_BYTES)
         view = memoryview(table.tobytes())
         while view:
             view = view[self._file.write(view) :]
 
 
-def _with_surroundings(segments: Iterator[Samples]) -> Iterator[Samples]:
-    """Each segment [channels, frames] in whole rows, with what is reached from the rows before and after it."""
-    margin = (REACH_ROWS + 1) * ROW
+def _with_context(segments: Iterator[Samples]) -> Iterator[Samples]:
+    """Yields each segment [channels, frames] padded to whole rows, with the frames before and after it that its rows'
+    windows reach.
+    """
+    margin = (REACH_ROWS + 1) * ROW_FRAMES
     segment = _next_channels(segments, 1)
     before = np.zeros((len(segment), margin), dtype=np.float32)
     while segment.size:
         following = _next_channels(segments, len(segment))
-        missing = -segment.shape[1] % ROW
+        missing = -segment.shape[1] % ROW_FRAMES
         after = np.zeros((len(segment), missing + margin), dtype=np.float32)
         head = following[:, :margin]
         after[:, missing : missing + head.shape[1]] = head

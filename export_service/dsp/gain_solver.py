@@ -1,157 +1,185 @@
-"""Brings a measured signal to the level that it is to have."""
+"""Finds the gain and the limiter settings that bring a measured signal to its loudness target."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from export_service.dsp.envelope import Blocks
-from export_service.dsp.limiter import BRISK, GENTLE, MAX_REDUCTION_DB, Limiter, Pace, Reduction, Setting
-from export_service.dsp.measurement import Measured, Measurement
-from export_service.dsp.normalization import GAIN_DIGITS, Aim, Normalization, NormalizationMode, normalization
-from export_service.dsp.true_peak import TruePeakMeter, example_interpolator
+from export_service.dsp.envelope import BlockSource
+from export_service.dsp.limiter import (
+    FAST_RELEASE,
+    GENTLE_RELEASE,
+    MAX_REDUCTION_DB,
+    GainReduction,
+    Limiter,
+    LimiterSettings,
+    ReleaseProfile,
+)
+from export_service.dsp.measurement import LoudnessMeasurement, SignalMeter
+from export_service.dsp.normalization import (
+    GAIN_DIGITS,
+    LoudnessTarget,
+    Normalization,
+    NormalizationMode,
+    plan_normalization,
+)
+from export_service.dsp.true_peak import TruePeakMeter, build_annex2_example_interpolator
 
-INSIDE_DB = 0.2
-"""So far under the ceiling the limiter aims: other meters read hotter near half the sample rate."""
-TOLERANCE_LU = 0.02
-TOLERANCE_DB = 0.05
-ON_TARGET_LU = 0.1
-"""Within which EBU Tech 3341 takes two levels for the same."""
-MOST_PASSES = 5
-"""Over the whole signal, at each pace; nearly always one is enough."""
-MOST_ESTIMATES = 12
-ESTIMATED_WITHIN_LU = 0.005
-LEAST_SLOPE = 0.2
-"""Below this a gain would be carried too far by one estimate."""
+CEILING_MARGIN_DB = 0.2
+"""The limiter aims this far below the ceiling, because other meters read higher near half the sample rate."""
+LOUDNESS_TOLERANCE_LU = 0.02
+PEAK_TOLERANCE_DB = 0.05
+ON_TARGET_TOLERANCE_LU = 0.1
+"""EBU Tech 3341 treats two levels within this distance as equal."""
+MAX_PASSES = 5
+"""Over the whole signal, for each release profile; one pass is nearly always enough."""
+MAX_ESTIMATES = 12
+ESTIMATE_TOLERANCE_LU = 0.005
+MIN_SLOPE = 0.2
+"""With a smaller slope, one estimate would move the gain too far."""
 
 
 @dataclass(frozen=True)
-class Levelled:
-    """A signal at its level."""
+class NormalizedSignal:
+    """A signal at its target loudness."""
 
     normalization: Normalization
-    measured: Measured
-    """Of the signal at its level."""
-    blocks: Blocks
-    """The signal, but for a gain."""
+    measurement: LoudnessMeasurement
+    """Of the normalized signal."""
+    blocks: BlockSource
+    """The signal before `gain_db`."""
     gain_db: float
-    """What is still to be applied to the blocks."""
+    """Still to be applied to the blocks."""
 
 
-def level(measurement: Measurement, source: Measured, blocks: Blocks, aim: Aim) -> Levelled:
-    """Brings `blocks`, which gave the figures `source` of a measurement with an envelope, to where the aim says."""
-    decided = normalization(source, aim)
-    if decided.mode is not NormalizationMode.LIMITED:
-        return Levelled(decided, source.moved(decided.gain_db), blocks, decided.gain_db)
-    assert measurement.envelope is not None
-    assert aim.target_lufs is not None
-    assert aim.ceiling_dbtp is not None
-    limiter = Limiter(measurement.envelope, blocks, measurement.sample_rate_hz)
-    return _Levelling(measurement, limiter, decided, aim.target_lufs, aim.ceiling_dbtp).settle()
+def normalize(
+    meter: SignalMeter, source: LoudnessMeasurement, blocks: BlockSource, target: LoudnessTarget
+) -> NormalizedSignal:
+    """Brings `blocks` to the target. `source` is their measurement by `meter`, which must have recorded an envelope."""
+    plan = plan_normalization(source, target)
+    if plan.mode is not NormalizationMode.LIMITED:
+        return NormalizedSignal(plan, source.with_gain(plan.gain_db), blocks, plan.gain_db)
+    assert meter.envelope is not None
+    assert target.target_lufs is not None
+    assert target.ceiling_dbtp is not None
+    limiter = Limiter(meter.envelope, blocks, meter.sample_rate_hz)
+    return _GainSolver(meter, limiter, plan, target.target_lufs, target.ceiling_dbtp).solve()
 
 
-class _Levelling:
-    """The search for the gain and the ceiling that bring a limited signal to its target.
+class _GainSolver:
+    """Searches for the gain and the ceiling that bring a limited signal to its target.
 
-    What limiting does to the loudness is estimated from the envelope, which costs little, until the gain fits; then
-    the limited signal itself is measured, and both are corrected by what they are off by.
+    The effect of limiting on the loudness is first estimated from the envelope, which is cheap, until the gain fits.
+    Then the limited signal itself is measured, and gain and ceiling are corrected by the errors found.
     """
 
     def __init__(
         self,
-        source: Measurement,
+        source: SignalMeter,
         limiter: Limiter,
-        decided: Normalization,
+        plan: Normalization,
         target_lufs: float,
         ceiling_dbtp: float,
     ) -> None:
-        self._source, self._limiter, self._decided = source, limiter, decided
+        self._source, self._limiter, self._plan = source, limiter, plan
         self._target_lufs, self._ceiling_dbtp = target_lufs, ceiling_dbtp
 
-    def settle(self) -> Levelled:
-        """Briskly only where that, and nothing else, reaches the target."""
-        gentle = self._settled(GENTLE)
-        if gentle.normalization.shortfall_lu <= ON_TARGET_LU:
+    def solve(self) -> NormalizedSignal:
+        """Uses the gentle release unless only the fast one reaches the target."""
+        gentle = self._solve_with(GENTLE_RELEASE)
+        if gentle.normalization.shortfall_lu <= ON_TARGET_TOLERANCE_LU:
             return gentle
-        brisk = self._settled(BRISK)
-        return brisk if brisk.normalization.shortfall_lu <= ON_TARGET_LU else gentle
+        fast = self._solve_with(FAST_RELEASE)
+        return fast if fast.normalization.shortfall_lu <= ON_TARGET_TOLERANCE_LU else gentle
 
-    def _settled(self, pace: Pace) -> Levelled:
-        """Goes through the signal until it fits, or until no more is taken off."""
-        gain_db, inside_dbtp = self._decided.gain_db, self._ceiling_dbtp - INSIDE_DB
-        aimed_lufs, tried = self._target_lufs, list[tuple[float, float]]()
-        for _ in range(MOST_PASSES):
-            setting, reduction, estimate = self._found(Setting(gain_db, inside_dbtp, pace), aimed_lufs)
-            measured, peak_db = self._measured(setting)
-            loudness = _or(measured.loudness.integrated_lufs, estimate)
-            short = self._target_lufs - loudness
-            over = _or(peak_db, inside_dbtp) - (self._ceiling_dbtp - INSIDE_DB)
-            is_loud = abs(short) <= TOLERANCE_LU or (
-                short > 0 and reduction.largest_db > MAX_REDUCTION_DB - TOLERANCE_DB
+    def _solve_with(self, release: ReleaseProfile) -> NormalizedSignal:
+        """Limits and measures the signal until it fits, or until the limiter may not reduce it any further."""
+        gain_db, limiter_ceiling_dbtp = self._plan.gain_db, self._ceiling_dbtp - CEILING_MARGIN_DB
+        estimate_target_lufs, history = self._target_lufs, list[tuple[float, float]]()
+        for _ in range(MAX_PASSES):
+            settings, reduction, estimate = self._estimate_gain(
+                LimiterSettings(gain_db, limiter_ceiling_dbtp, release), estimate_target_lufs
             )
-            if is_loud and over <= TOLERANCE_DB:
+            measurement, peak_db = self._measure(settings)
+            loudness = _or_default(measurement.loudness.integrated_lufs, estimate)
+            shortfall_lu = self._target_lufs - loudness
+            excess_db = _or_default(peak_db, limiter_ceiling_dbtp) - (self._ceiling_dbtp - CEILING_MARGIN_DB)
+            is_loud_enough = abs(shortfall_lu) <= LOUDNESS_TOLERANCE_LU or (
+                shortfall_lu > 0 and reduction.max_db > MAX_REDUCTION_DB - PEAK_TOLERANCE_DB
+            )
+            if is_loud_enough and excess_db <= PEAK_TOLERANCE_DB:
                 break
-            tried.append((estimate, loudness))
-            aimed_lufs = estimate + short / _slope(tried[-2:])
-            gain_db, inside_dbtp = setting.gain_db, inside_dbtp - max(over, 0.0)
-        # Whatever a signal is like, its peaks are where they were promised to be.
-        down_db = max(over - INSIDE_DB, 0.0)
-        setting = replace(setting, gain_db=setting.gain_db - down_db, ceiling_dbtp=setting.ceiling_dbtp - down_db)
-        return self._levelled(setting, reduction, measured.moved(-down_db), short + down_db)
+            history.append((estimate, loudness))
+            estimate_target_lufs = estimate + shortfall_lu / _slope(history[-2:])
+            gain_db, limiter_ceiling_dbtp = settings.gain_db, limiter_ceiling_dbtp - max(excess_db, 0.0)
+        # The ceiling is a promise: if the search has not met it, turn the whole signal down.
+        down_db = max(excess_db - CEILING_MARGIN_DB, 0.0)
+        settings = replace(settings, gain_db=settings.gain_db - down_db, ceiling_dbtp=settings.ceiling_dbtp - down_db)
+        return self._build_result(settings, reduction, measurement.with_gain(-down_db), shortfall_lu + down_db)
 
-    def _found(self, setting: Setting, target_lufs: float) -> tuple[Setting, Reduction, float]:
-        """The gain that brings the limited signal to the target or to the most reduction, found from the setting's on;
-        with what it takes off, and the loudness that is left.
+    def _estimate_gain(
+        self, settings: LimiterSettings, target_lufs: float
+    ) -> tuple[LimiterSettings, GainReduction, float]:
+        """Starting from the settings' gain, finds the gain that brings the limited signal to the target or to the
+        maximum reduction. Returns the settings, the reduction and the estimated loudness in LUFS.
         """
-        most_db = self._limiter.most_gain_db(setting)
-        gain_db, tried = setting.gain_db, list[tuple[float, float]]()
+        max_gain_db = self._limiter.max_gain_db(settings)
+        gain_db, history = settings.gain_db, list[tuple[float, float]]()
         while True:
-            setting = replace(setting, gain_db=min(round(gain_db, GAIN_DIGITS), most_db))
-            reduction = self._limiter.reduction(setting)
-            loudness = _or(
-                self._source.loudness.integrated_without(reduction.hop_energies, setting.gain_db), target_lufs
+            settings = replace(settings, gain_db=min(round(gain_db, GAIN_DIGITS), max_gain_db))
+            reduction = self._limiter.reduction(settings)
+            loudness = _or_default(
+                self._source.loudness.integrated_after_reduction(reduction.hop_energies, settings.gain_db), target_lufs
             )
-            short = target_lufs - loudness
-            tried.append((setting.gain_db, loudness))
-            is_found = abs(short) <= ESTIMATED_WITHIN_LU or (short > 0 and setting.gain_db >= most_db)
-            if is_found or len(tried) == MOST_ESTIMATES:
-                return setting, reduction, loudness
-            gain_db = setting.gain_db + short / _slope(tried[-2:])
+            shortfall_lu = target_lufs - loudness
+            history.append((settings.gain_db, loudness))
+            is_found = abs(shortfall_lu) <= ESTIMATE_TOLERANCE_LU or (
+                shortfall_lu > 0 and settings.gain_db >= max_gain_db
+            )
+            if is_found or len(history) == MAX_ESTIMATES:
+                return settings, reduction, loudness
+            gain_db = settings.gain_db + shortfall_lu / _slope(history[-2:])
 
-    def _measured(self, setting: Setting) -> tuple[Measured, float | None]:
-        """The limited signal's figures, and the highest peak that a meter sees in it."""
-        measurement = Measurement(self._source.sample_rate_hz, self._source.channels)
-        simpler = TruePeakMeter(self._source.channels, example_interpolator())
-        for block in self._limiter.blocks(setting):
-            measurement.feed(block)
-            simpler.feed(block)
-        measured = measurement.finish()
-        peaks = [peak for peak in (measured.peak_db, simpler.peak_dbtp()) if peak is not None]
-        return measured, max(peaks, default=None)
+    def _measure(self, settings: LimiterSettings) -> tuple[LoudnessMeasurement, float | None]:
+        """Measures the limited signal. Returns its figures and the highest peak that any meter would read, in dB."""
+        meter = SignalMeter(self._source.sample_rate_hz, self._source.channels)
+        simple_meter = TruePeakMeter(self._source.channels, build_annex2_example_interpolator())
+        for block in self._limiter.blocks(settings):
+            meter.feed(block)
+            simple_meter.feed(block)
+        measurement = meter.finish()
+        peaks = [peak for peak in (measurement.peak_db, simple_meter.peak_dbtp()) if peak is not None]
+        return measurement, max(peaks, default=None)
 
-    def _levelled(self, setting: Setting, reduction: Reduction, measured: Measured, short: float) -> Levelled:
-        is_short = short > TOLERANCE_LU
+    def _build_result(
+        self,
+        settings: LimiterSettings,
+        reduction: GainReduction,
+        measurement: LoudnessMeasurement,
+        shortfall_lu: float,
+    ) -> NormalizedSignal:
+        is_short = shortfall_lu > LOUDNESS_TOLERANCE_LU
         reason = (
-            f"held back {short:.2f} LU below the target: more would need the limiter to take off more than "
-            f"{MAX_REDUCTION_DB:g} dB"
+            f"held back {shortfall_lu:.2f} LU below the target: reaching it would need more than "
+            f"{MAX_REDUCTION_DB:g} dB of limiting"
         )
-        made = replace(
-            self._decided,
-            gain_db=setting.gain_db,
-            shortfall_lu=short if is_short else 0.0,
+        normalization = replace(
+            self._plan,
+            gain_db=settings.gain_db,
+            shortfall_lu=shortfall_lu if is_short else 0.0,
             reason=reason if is_short else "",
-            largest_reduction_db=reduction.largest_db,
+            largest_reduction_db=reduction.max_db,
             limited_share=reduction.share,
         )
-        return Levelled(made, measured, lambda: self._limiter.blocks(setting), 0.0)
+        return NormalizedSignal(normalization, measurement, lambda: self._limiter.blocks(settings), 0.0)
 
 
-def _or(figure: float | None, otherwise: float) -> float:
-    """For a signal that fell below the gate: a target can be as low as that."""
-    return otherwise if figure is None else figure
+def _or_default(figure: float | None, default: float) -> float:
+    """Handles a signal that fell below the gate, which can happen because a target may be that low."""
+    return default if figure is None else figure
 
 
-def _slope(tried: list[tuple[float, float]]) -> float:
-    """By how much the second figure grows with the first, from the last two tries: at most 1."""
-    if len(tried) < 2 or tried[0][0] == tried[1][0]:
+def _slope(history: list[tuple[float, float]]) -> float:
+    """Returns how much the second figure grows with the first over the last two tries: MIN_SLOPE to 1."""
+    if len(history) < 2 or history[0][0] == history[1][0]:
         return 1.0
-    return min(max((tried[1][1] - tried[0][1]) / (tried[1][0] - tried[0][0]), LEAST_SLOPE), 1.0)
+    return min(max((history[1][1] - history[0][1]) / (history[1][0] - history[0][0]), MIN_SLOPE), 1.0)

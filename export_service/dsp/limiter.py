@@ -1,8 +1,9 @@
-"""A look-ahead limiter: one gain for all channels, lowered before a peak comes and raised again after it has gone.
+"""A look-ahead limiter: one gain for all channels, which falls before a peak arrives and recovers after it has passed.
 
-The gain is decided for each row of the envelope, in dB: what a row needs is held for a while before it and after it (a
-sliding minimum), and the curve is the highest that passes none of that and falls and rises no faster than it may.
-Between the rows it is a straight line. So nothing passes the ceiling, and there are no steps.
+The gain is decided in dB for each row of the envelope. The reduction that a row needs is held for a while before and
+after it (a sliding minimum). The gain curve is the highest curve that stays below all held reductions and whose slope
+stays within the attack and release rates; between rows it is linear. So nothing exceeds the ceiling, and the gain has
+no steps.
 """
 
 from __future__ import annotations
@@ -13,98 +14,100 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export_service.dsp.envelope import SEGMENT_FRAMES, Blocks, Envelope, in_segments
-from export_service.dsp.loudness import HOPS_PER_SECOND, Samples, Series
-from export_service.dsp.true_peak import ROW
+from export_service.dsp.arrays import FloatArray, Samples
+from export_service.dsp.envelope import SEGMENT_FRAMES, BlockSource, Envelope, split_into_segments
+from export_service.dsp.loudness import HOPS_PER_SECOND
+from export_service.dsp.true_peak import ROW_FRAMES
 
 ATTACK_DB_PER_SECOND = 1500.0
-"""All of 6 dB in the 4 ms before a peak, which hides it."""
+"""Reaches the full 6 dB within the 4 ms before a peak, which masks it."""
 MAX_REDUCTION_DB = 6.0
-"""More would be heard as pumping."""
-REFINED_BEYOND_DB = 2.0
-"""So much more gain than asked for the envelope is made fit for: the loudness that limiting costs is made up for."""
-AUDIBLE_DB = 0.01
-"""A frame turned down by less counts as left alone."""
+"""More would be audible as pumping."""
+REFINEMENT_MARGIN_DB = 2.0
+"""The envelope is refined for this much more gain than requested, because the solver raises the gain to make up for the
+loudness that limiting costs."""
+MIN_AUDIBLE_REDUCTION_DB = 0.01
+"""A frame that is reduced by less does not count as limited."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How long a limiter holds what it takes off, and how fast it lets go."""
+class ReleaseProfile:
+    """How long a limiter holds a reduction, and how fast it releases it."""
 
     hold_seconds: float
-    """Before a peak and after it."""
+    """Before and after a peak."""
     release_db_per_second: float
 
 
-GENTLE = Pace(0.003, 400.0)
-"""Bass keeps its shape: between two peaks of 80 Hz and above, the gain does not move."""
-BRISK = Pace(0.0, ATTACK_DB_PER_SECOND)
-"""Takes off the least loudness, and bends the peaks of bass."""
+GENTLE_RELEASE = ReleaseProfile(0.003, 400.0)
+"""Preserves the shape of bass: between two peaks of a tone of 80 Hz or more, the gain does not move."""
+FAST_RELEASE = ReleaseProfile(0.0, ATTACK_DB_PER_SECOND)
+"""Costs the least loudness, but distorts the peaks of bass."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a limiter is set to."""
+class LimiterSettings:
+    """The settings of a limiter."""
 
     gain_db: float
-    """Applied to every sample."""
+    """Applied to every sample, before limiting."""
     ceiling_dbtp: float
-    """Not passed by what comes of that."""
-    pace: Pace = GENTLE
+    """The true peak that the limited signal does not exceed."""
+    release: ReleaseProfile = GENTLE_RELEASE
 
     @property
     def over_db(self) -> float:
-        """By which what lies at full scale would pass the ceiling."""
+        """By how much a full-scale peak would exceed the ceiling after the gain."""
         return self.gain_db - self.ceiling_dbtp
 
 
 @dataclass(frozen=True)
-class Reduction:
+class GainReduction:
     """What a limiter takes off a whole signal."""
 
-    largest_db: float
+    max_db: float
     share: float
-    """Of the frames, those that are turned down: 0 to 1."""
-    hop_energies: Series
-    """What it takes off the K-weighted energy of each 100 ms, before the gain."""
+    """The share of frames that are limited: 0 to 1."""
+    hop_energies: FloatArray
+    """The K-weighted energy removed from each 100 ms, before the gain."""
 
 
 class Limiter:
-    """A limiter for one signal, which can be set and set again."""
+    """A limiter for one signal, which can be run with different settings."""
 
-    def __init__(self, envelope: Envelope, blocks: Blocks, sample_rate_hz: int) -> None:
+    def __init__(self, envelope: Envelope, blocks: BlockSource, sample_rate_hz: int) -> None:
         self._envelope, self._blocks, self._rate = envelope, blocks, sample_rate_hz
         self._refined_db = -np.inf
-        """How far a gain may pass the ceiling for the envelope to be the waveform's wherever that does, too."""
+        """The largest `over_db` for which every peak over the ceiling is known as a true peak."""
         self._peak = 0.0
 
-    def most_gain_db(self, setting: Setting) -> float:
-        """The gain at which as much is taken off as ever is, for a setting that takes off anything at all."""
-        self._refine(setting)
-        return setting.ceiling_dbtp + MAX_REDUCTION_DB - 20.0 * math.log10(self._peak)
+    def max_gain_db(self, settings: LimiterSettings) -> float:
+        """Returns the gain at which the highest peak needs MAX_REDUCTION_DB, for settings that limit at all."""
+        self._refine(settings)
+        return settings.ceiling_dbtp + MAX_REDUCTION_DB - 20.0 * math.log10(self._peak)
 
-    def reduction(self, setting: Setting) -> Reduction:
-        """What it would take off."""
+    def reduction(self, settings: LimiterSettings) -> GainReduction:
+        """Computes the reduction from the envelope, without touching the signal."""
         hops = self._envelope.frames * HOPS_PER_SECOND // self._rate + 1
-        energies, largest, rows = np.zeros(hops), 0.0, 0
-        for index, curve in enumerate(self._curves(setting)):
+        energies, max_db, rows = np.zeros(hops), 0.0, 0
+        for index, curve in enumerate(self._curves(settings)):
             if curve is None:
                 continue
-            largest = max(largest, -float(curve.min()))
-            rows += int((np.minimum(curve[1:], curve[:-1]) < -AUDIBLE_DB).sum())
+            max_db = max(max_db, -float(curve.min()))
+            rows += int((np.minimum(curve[1:], curve[:-1]) < -MIN_AUDIBLE_REDUCTION_DB).sum())
             gains = 10.0 ** (curve / 20.0)
             # The mean square of a straight line from one gain to the next.
             squares = (gains[1:] ** 2 + gains[1:] * gains[:-1] + gains[:-1] ** 2) / 3.0
-            taken = self._envelope.segment(index)[1] * (1.0 - squares)
-            centres = index * SEGMENT_FRAMES + np.arange(len(taken)) * ROW + ROW // 2
-            np.add.at(energies, np.minimum(centres * HOPS_PER_SECOND // self._rate, hops - 1), taken)
-        return Reduction(largest, min(rows * ROW / self._envelope.frames, 1.0), energies)
+            removed = self._envelope.segment(index)[1] * (1.0 - squares)
+            centres = index * SEGMENT_FRAMES + np.arange(len(removed)) * ROW_FRAMES + ROW_FRAMES // 2
+            np.add.at(energies, np.minimum(centres * HOPS_PER_SECOND // self._rate, hops - 1), removed)
+        return GainReduction(max_db, min(rows * ROW_FRAMES / self._envelope.frames, 1.0), energies)
 
-    def blocks(self, setting: Setting) -> Iterator[Samples]:
-        """The signal, limited."""
-        gain = 10.0 ** (setting.gain_db / 20.0)
-        ramp = np.arange(ROW) / ROW
-        for samples, curve in zip(in_segments(self._blocks()), self._curves(setting), strict=True):
+    def blocks(self, settings: LimiterSettings) -> Iterator[Samples]:
+        """Yields the limited signal: [frames, channels] each."""
+        gain = 10.0 ** (settings.gain_db / 20.0)
+        ramp = np.arange(ROW_FRAMES) / ROW_FRAMES
+        for samples, curve in zip(split_into_segments(self._blocks()), self._curves(settings), strict=True):
             if curve is None:
                 yield (samples * np.float64(gain)).astype(np.float32)
                 continue
@@ -112,24 +115,26 @@ class Limiter:
             lines = gains[:-1, None] + np.diff(gains)[:, None] * ramp
             yield (samples * lines.reshape(-1, 1)[: len(samples)]).astype(np.float32)
 
-    def _curves(self, setting: Setting) -> Iterator[Series | None]:
-        """The reduction at the edges of each segment's rows in dB, up to 0: [rows + 1]; None where there is none."""
-        self._refine(setting)
-        over_db = setting.over_db
-        curve = _Curve(self._rate, setting.pace)
-        ahead = self._needs(0, over_db)
-        curve.advance(np.zeros(1), ahead)  # What comes before the first row.
+    def _curves(self, settings: LimiterSettings) -> Iterator[FloatArray | None]:
+        """Yields the gain curve of each segment at the edges of its rows, in dB up to 0: [rows + 1]; None if the
+        segment is not limited.
+        """
+        self._refine(settings)
+        over_db = settings.over_db
+        curve = _GainCurve(self._rate, settings.release)
+        next_needs = self._required_gains(0, over_db)
+        curve.advance(np.zeros(1), next_needs)  # The row before the first one.
         for index in range(self._envelope.segments):
-            needs, ahead = ahead, self._needs(index + 1, over_db)
-            yield curve.advance(needs, ahead)
+            needs, next_needs = next_needs, self._required_gains(index + 1, over_db)
+            yield curve.advance(needs, next_needs)
 
-    def _refine(self, setting: Setting) -> None:
-        if setting.over_db > self._refined_db:
-            self._refined_db = setting.over_db + REFINED_BEYOND_DB
+    def _refine(self, settings: LimiterSettings) -> None:
+        if settings.over_db > self._refined_db:
+            self._refined_db = settings.over_db + REFINEMENT_MARGIN_DB
             self._peak = self._envelope.refine(self._blocks(), 10.0 ** (-self._refined_db / 20.0))
 
-    def _needs(self, index: int, over_db: float) -> Series:
-        """The reduction that each row of a segment needs in dB, up to 0: [rows]."""
+    def _required_gains(self, index: int, over_db: float) -> FloatArray:
+        """Returns the gain that each row of a segment needs, in dB up to 0: [rows]."""
         peaks = self._envelope.segment(index)[0]
         needs = np.zeros(len(peaks))
         over = np.flatnonzero(peaks > 10.0 ** (-over_db / 20.0))
@@ -137,40 +142,42 @@ class Limiter:
         return needs
 
 
-class _Curve:
-    """Reductions at the edges of rows, from what the rows need."""
+class _GainCurve:
+    """Computes gains in dB at the edges of rows from the gains that the rows need."""
 
-    def __init__(self, sample_rate_hz: int, pace: Pace) -> None:
-        rows_per_second = sample_rate_hz / ROW
+    def __init__(self, sample_rate_hz: int, release: ReleaseProfile) -> None:
+        rows_per_second = sample_rate_hz / ROW_FRAMES
         self._attack_db = ATTACK_DB_PER_SECOND / rows_per_second
-        self._release_db = pace.release_db_per_second / rows_per_second
-        self._hold = round(pace.hold_seconds * rows_per_second)
-        self._ahead = self._hold + math.ceil(MAX_REDUCTION_DB / self._attack_db)
-        """How many rows of the next segment a segment's curve depends on."""
-        self._before = np.zeros(self._hold + 1)
-        """What the rows up to the last edge needed that are near enough to matter after it."""
+        self._release_db = release.release_db_per_second / rows_per_second
+        self._hold_rows = round(release.hold_seconds * rows_per_second)
+        self._look_ahead_rows = self._hold_rows + math.ceil(MAX_REDUCTION_DB / self._attack_db)
+        """How many rows of the next segment the curve of a segment depends on."""
+        self._before = np.zeros(self._hold_rows + 1)
+        """The needs of the rows before the last edge that are still held after it."""
         self._last_db = 0.0
-        """At the last edge."""
+        """The gain at the last edge."""
 
-    def advance(self, needs: Series, next_needs: Series) -> Series | None:
-        """The curve at the edges of the next rows, from the last edge on: [rows + 1]; None where it is 0 dB."""
-        after = next_needs[: self._ahead]
-        rows = np.concatenate([self._before, needs, after, np.zeros(self._ahead - len(after))])
+    def advance(self, needs: FloatArray, next_needs: FloatArray) -> FloatArray | None:
+        """Returns the curve at the edges of the next rows, starting at the last edge: [rows + 1]; None if it is 0 dB
+        throughout.
+        """
+        after = next_needs[: self._look_ahead_rows]
+        rows = np.concatenate([self._before, needs, after, np.zeros(self._look_ahead_rows - len(after))])
         if not (rows.any() or self._last_db):
             return None
-        # An edge needs what the rows on its two sides do, and those that are held.
-        held = _smallest(rows, 2 * self._hold + 2)
+        # An edge needs the gain of the rows on both sides and of those that are held.
+        held = _sliding_minimum(rows, 2 * self._hold_rows + 2)
         held[0] = self._last_db
         falls, rises = (np.arange(len(held)) * step for step in (self._attack_db, self._release_db))
         falling = np.minimum.accumulate((held + falls)[::-1])[::-1] - falls
-        curve: Series = (np.minimum.accumulate(falling - rises) + rises)[: len(needs) + 1]
+        curve: FloatArray = (np.minimum.accumulate(falling - rises) + rises)[: len(needs) + 1]
         self._before = rows[len(needs) : len(needs) + len(self._before)]
         self._last_db = float(curve[-1])
         return curve
 
 
-def _smallest(values: Series, width: int) -> Series:
-    """Of each run of so many values: [len(values) - width + 1]."""
+def _sliding_minimum(values: FloatArray, width: int) -> FloatArray:
+    """Returns the minimum of each run of `width` values: [len(values) - width + 1]."""
     covered = 1
     while covered < width:
         step = min(covered, width - covered)

@@ -1,6 +1,6 @@
-"""Loudness as ITU-R BS.1770-5 and EBU Tech 3341/3342 define it, measured while the audio arrives.
+"""Loudness by ITU-R BS.1770-5 and EBU Tech 3341/3342, measured while the audio arrives.
 
-The K-weighting filters are pyloudnorm's (its "DeMan" class, which agrees with libebur128); the gating is our own,
+The K-weighting filters come from pyloudnorm (its "DeMan" class, which agrees with libebur128). The gating is our own,
 because pyloudnorm needs the whole signal in memory.
 """
 
@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
-Samples = npt.NDArray[np.float32]
-"""[frames, channels], full scale ±1.0."""
-Series = npt.NDArray[np.float64]
+from export_service.dsp.arrays import FloatArray, Samples
 
 HOPS_PER_SECOND = 10
-"""Gating blocks begin every 100 ms: 400 ms with 75 % overlap (BS.1770-5), and Tech 3341's least update rate."""
+"""Gating blocks start every 100 ms: 400 ms with 75 % overlap (BS.1770-5), which is also the minimum update rate of
+Tech 3341."""
 MOMENTARY_HOPS = 4
+"""400 ms."""
 SHORT_TERM_HOPS = 30
+"""3 s."""
 ABSOLUTE_GATE_LUFS = -70.0
 RELATIVE_GATE_LU = -10.0
 RANGE_RELATIVE_GATE_LU = -20.0
 RANGE_LOW, RANGE_HIGH = 0.10, 0.95
-"""The quantiles of short-term loudness that the range lies between (Tech 3342)."""
+"""The quantiles of short-term loudness that bound the loudness range (Tech 3342)."""
 
 
 @dataclass(frozen=True)
 class Loudness:
-    """Figures of a whole signal; None where it is too short or too quiet for one."""
+    """The loudness figures of a whole signal. A figure is None if the signal is too short or too quiet for it."""
 
     integrated_lufs: float | None
     max_momentary_lufs: float | None
@@ -40,30 +40,30 @@ class Loudness:
 
 
 class LoudnessMeter:
-    """Takes in a signal of one or two channels in pieces of any size.
+    """Measures a signal of one or two channels, fed in pieces of any size.
 
-    What it keeps grows by one number for each 100 ms.
+    Its memory grows by one number for each 100 ms.
     """
 
     def __init__(self, sample_rate_hz: int, channels: int) -> None:
         self._rate = sample_rate_hz
-        self._number = np.float64 if channels == 1 else np.complex128
-        """A frame is one number: two channels as real and imaginary part are filtered in less time than one by one."""
-        self._sections = _k_weighting(sample_rate_hz).astype(self._number)
-        self._state = np.zeros((2, 2), self._number)  # [biquads, taps]
+        self._dtype = np.float64 if channels == 1 else np.complex128
+        """A frame is one number: two channels are filtered as real and imaginary part, which is faster than in turn."""
+        self._sections = _k_weighting(sample_rate_hz).astype(self._dtype)
+        self._state = np.zeros((2, 2), self._dtype)  # [biquads, taps]
         self._frames = 0
-        self._energies = array("d")  # of the hops that are complete
-        self._open_energy = 0.0  # of the hop that is not
+        self._energies = array("d")  # One for each complete hop.
+        self._open_energy = 0.0  # Of the hop in progress.
 
-    def feed(self, samples: Samples | Series) -> Series:
-        """Takes in the next frames; returns their K-weighted power, summed over the channels: [frames]."""
+    def feed(self, samples: Samples | FloatArray) -> FloatArray:
+        """Adds the next frames [frames, channels]; returns their K-weighted power summed over channels: [frames]."""
         if not len(samples):
             return np.empty(0)
-        from scipy.signal import sosfilt  # Half a second to import: kept out of the server's start.
+        from scipy.signal import sosfilt  # Importing it takes half a second, which would delay the start of the server.
 
-        signal = np.ascontiguousarray(samples, dtype=np.float64).view(self._number)[:, 0]
+        signal = np.ascontiguousarray(samples, dtype=np.float64).view(self._dtype)[:, 0]
         weighted, self._state = sosfilt(self._sections, signal, zi=self._state)
-        # BS.1770-5 eq. 1 and 2: mean square by channel, summed with weight 1.0 for left, right and mono.
+        # BS.1770-5 eq. 1 and 2: mean square of each channel, summed with weight 1.0 for left, right and mono.
         power = weighted.real**2 + weighted.imag**2
         first, end = self._frames, self._frames + len(samples)
         first_hop, last_hop = self._hop_of(first), self._hop_of(end - 1)
@@ -77,45 +77,45 @@ class LoudnessMeter:
         self._frames = end
         return np.asarray(power)
 
-    def momentary(self) -> Series:
-        """Loudness of each complete 400 ms in LUFS, one every 100 ms; -inf for digital silence."""
-        return _lufs(self._mean_squares(self._complete(), MOMENTARY_HOPS))
+    def momentary(self) -> FloatArray:
+        """Returns the loudness of each complete 400 ms in LUFS, one value every 100 ms; -inf for digital silence."""
+        return _lufs(self._mean_squares(self._complete_energies(), MOMENTARY_HOPS))
 
-    def short_term(self) -> Series:
-        """Loudness of each complete 3 s in LUFS, one every 100 ms; -inf for digital silence."""
-        return _lufs(self._mean_squares(self._complete(), SHORT_TERM_HOPS))
+    def short_term(self) -> FloatArray:
+        """Returns the loudness of each complete 3 s in LUFS, one value every 100 ms; -inf for digital silence."""
+        return _lufs(self._mean_squares(self._complete_energies(), SHORT_TERM_HOPS))
 
     def measure(self) -> Loudness:
-        """The figures of all that was taken in. A last block that is not complete does not count."""
+        """Returns the figures of everything fed so far. An incomplete last gating block does not count."""
         return Loudness(
-            integrated_lufs=_integrated(self._mean_squares(self._complete(), MOMENTARY_HOPS)),
-            max_momentary_lufs=_largest(self.momentary()),
-            max_short_term_lufs=_largest(self.short_term()),
+            integrated_lufs=_integrated(self._mean_squares(self._complete_energies(), MOMENTARY_HOPS)),
+            max_momentary_lufs=_finite_max(self.momentary()),
+            max_short_term_lufs=_finite_max(self.short_term()),
             range_lu=_range(self.short_term()),
         )
 
-    def integrated_without(self, energies: Series, gain_db: float) -> float | None:
-        """The integrated loudness in LUFS if so much were taken off the K-weighted energy of each 100 ms, and a gain
-        applied to the rest.
+    def integrated_after_reduction(self, energies: FloatArray, gain_db: float) -> float | None:
+        """Returns the integrated loudness in LUFS after removing `energies` from the K-weighted energy of each 100 ms
+        and applying a gain to the rest; None if nothing is above the gate.
         """
-        complete = self._complete()
-        left = np.maximum(complete - energies[: len(complete)], 0.0) * 10.0 ** (gain_db / 10.0)
-        return _integrated(self._mean_squares(left, MOMENTARY_HOPS))
+        complete = self._complete_energies()
+        remaining = np.maximum(complete - energies[: len(complete)], 0.0) * 10.0 ** (gain_db / 10.0)
+        return _integrated(self._mean_squares(remaining, MOMENTARY_HOPS))
 
-    def _complete(self) -> Series:
-        """The energies of the hops that are complete."""
+    def _complete_energies(self) -> FloatArray:
+        """Returns the energies of the complete hops."""
         return np.frombuffer(self._energies, dtype=np.float64) if self._energies else np.empty(0)
 
     def _hop_start(self, hop: int) -> int:
-        # Rounded from the exact time: the grid does not drift where 100 ms is not a whole number of frames.
+        # Rounded from the exact time, so that the grid does not drift if 100 ms is not a whole number of frames.
         return hop * self._rate // HOPS_PER_SECOND
 
     def _hop_of(self, frame: int) -> int:
         hop = frame * HOPS_PER_SECOND // self._rate
         return hop + 1 if self._hop_start(hop + 1) <= frame else hop
 
-    def _mean_squares(self, energies: Series, hops: int) -> Series:
-        """Of each run of so many hops."""
+    def _mean_squares(self, energies: FloatArray, hops: int) -> FloatArray:
+        """Returns the mean square of each run of `hops` hops."""
         if len(energies) < hops:
             return np.empty(0)
         starts = np.arange(len(energies) + 1) * self._rate // HOPS_PER_SECOND
@@ -125,8 +125,8 @@ class LoudnessMeter:
 
 
 @cache
-def _k_weighting(sample_rate_hz: int) -> Series:
-    """The two biquads of BS.1770-5 Annex 1 for any rate, as second-order sections [2, 6]."""
+def _k_weighting(sample_rate_hz: int) -> FloatArray:
+    """Returns the two biquads of BS.1770-5 Annex 1 for any sample rate, as second-order sections [2, 6]."""
     from pyloudnorm import Meter
 
     filters = Meter(sample_rate_hz, filter_class="DeMan")._filters.values()
@@ -134,23 +134,23 @@ def _k_weighting(sample_rate_hz: int) -> Series:
 
 
 def warm_up() -> None:
-    """Imports what the first measurement needs."""
+    """Imports the libraries that the first measurement needs, which takes about half a second."""
     LoudnessMeter(48_000, 1).feed(np.zeros((1, 1), dtype=np.float32))
 
 
-def _lufs(mean_squares: Series) -> Series:
+def _lufs(mean_squares: FloatArray) -> FloatArray:
     # BS.1770-5 eq. 4.
     with np.errstate(divide="ignore"):
         return np.asarray(-0.691 + 10.0 * np.log10(mean_squares))
 
 
-def _largest(series: Series) -> float | None:
-    largest = float(series.max()) if len(series) else -math.inf
-    return largest if math.isfinite(largest) else None
+def _finite_max(series: FloatArray) -> float | None:
+    maximum = float(series.max()) if len(series) else -math.inf
+    return maximum if math.isfinite(maximum) else None
 
 
-def _integrated(mean_squares: Series) -> float | None:
-    # BS.1770-5 eq. 5 to 7: the mean of the blocks over -70 LUFS sets the second gate 10 LU below itself.
+def _integrated(mean_squares: FloatArray) -> float | None:
+    # BS.1770-5 eq. 5 to 7: the relative gate lies 10 LU below the mean of the blocks above the absolute gate.
     above = mean_squares[_lufs(mean_squares) > ABSOLUTE_GATE_LUFS]
     if not len(above):
         return None
@@ -158,8 +158,8 @@ def _integrated(mean_squares: Series) -> float | None:
     return float(_lufs(above[_lufs(above) > relative_gate].mean()))
 
 
-def _range(short_term: Series) -> float | None:
-    # EBU Tech 3342, section 3: the same gates with -20 LU, then the spread between two quantiles.
+def _range(short_term: FloatArray) -> float | None:
+    # EBU Tech 3342, section 3: the same gates, but -20 LU for the relative one, then the span of two quantiles.
     above = short_term[short_term >= ABSOLUTE_GATE_LUFS]
     if not len(above):
         return None

@@ -1,16 +1,31 @@
-"""How the level of a file is set."""
+"""Decides how the level of a file is set."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
-from export_service.dsp.measurement import Measured
+from pydantic import Field
+
+from export_service.dsp.measurement import LoudnessMeasurement
+from service_runtime.audio.output_options import LoudnessProfile
+
+GAIN_DIGITS = 4
+"""Gains are rounded to 0.0001 dB."""
+MIN_SECONDS = 0.4
+"""One gating block: shorter audio has no loudness."""
+
+PROFILE_TARGETS_LUFS = {
+    LoudnessProfile.STREAMING: -14.0,  # The playback level of most music services.
+    LoudnessProfile.DEFAULT: -16.0,  # AES TD1008, and Apple's Sound Check.
+    LoudnessProfile.BROADCAST: -23.0,  # EBU R 128.
+}
 
 
 class NormalizationMode(Enum):
-    """What was done to the level."""
+    """What is done to the level."""
 
     NONE = "none"
     LINEAR = "linear"
@@ -18,78 +33,61 @@ class NormalizationMode(Enum):
 
 
 @dataclass(frozen=True)
-class Aim:
-    """Where levels are brought to."""
+class LoudnessTarget:
+    """The loudness that a file is brought to, and the ceiling that its peaks stay below."""
 
     target_lufs: float | None
-    """None: the level is left alone, but for what passes the ceiling."""
+    """If None, the level is not changed, except to keep peaks below the ceiling."""
     ceiling_dbtp: float | None
-    """None: peaks may go where they go, in an integer file up to full scale."""
-
-
-class Profile(Enum):
-    """Aims by the name of what the file is for."""
-
-    STREAMING = "streaming"
-    DEFAULT = "default"
-    BROADCAST = "broadcast"
-
-
-PROFILES = {
-    Profile.STREAMING: Aim(-14.0, -1.0),  # What most music services play at.
-    Profile.DEFAULT: Aim(-16.0, -1.0),  # AES TD1008, and Apple's Sound Check.
-    Profile.BROADCAST: Aim(-23.0, -1.0),  # EBU R 128.
-}
+    """If None, peaks are not limited; an integer file clips them at full scale."""
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """What was done to the level, and why."""
+    """What is done to the level, and why."""
 
     mode: NormalizationMode
-    aim: Aim
+    target: Annotated[LoudnessTarget, Field(alias="aim")]
+    """The JSON beside each render calls it "aim"."""
     gain_db: float
-    """Applied to every sample; the limiter's reduction comes on top."""
+    """Applied to every sample; the limiter's reduction is additional."""
     shortfall_lu: float
-    """How far below the target the file stays."""
+    """How far the file stays below the target."""
     reason: str
-    """Why the level was left alone or held back; empty otherwise."""
+    """Why the level was not changed or the target not reached; empty otherwise."""
     largest_reduction_db: float = 0.0
-    """By the limiter, 0 to 6 dB."""
+    """By the limiter: 0 to 6 dB."""
     limited_share: float = 0.0
-    """Of all frames, those that the limiter turned down: 0 to 1."""
+    """The share of frames that the limiter reduced: 0 to 1."""
 
 
-GAIN_DIGITS = 4
-"""Gains are rounded to 0.0001 dB."""
+def plan_normalization(measurement: LoudnessMeasurement, target: LoudnessTarget) -> Normalization:
+    """Plans one gain to the target, with a limiter if the true peak would exceed the ceiling.
 
-
-def normalization(measured: Measured, aim: Aim) -> Normalization:
-    """What is to be done: one gain to the target, and a limiter where the true peak would pass the ceiling.
-
-    What the limiter makes of it remains to be seen. What is too short or too quiet to have an integrated loudness, or
-    has no target, keeps its level, unless it passes the ceiling: a PCM file would clip.
+    The shortfall and the reduction of a limiter are not known yet. A signal without a target, or too short or too quiet
+    to have an integrated loudness, keeps its level unless it exceeds the ceiling, which would clip in a PCM file.
     """
-    integrated, peak = measured.loudness.integrated_lufs, measured.peak_db
-    headroom = math.inf if peak is None or aim.ceiling_dbtp is None else aim.ceiling_dbtp - peak
-    if integrated is None or aim.target_lufs is None:
-        why = "asked to leave the level alone" if aim.target_lufs is None else _unmeasurable(measured)
+    integrated, peak = measurement.loudness.integrated_lufs, measurement.peak_db
+    headroom = math.inf if peak is None or target.ceiling_dbtp is None else target.ceiling_dbtp - peak
+    if integrated is None or target.target_lufs is None:
+        why = "the request leaves the level unchanged" if target.target_lufs is None else _explain_missing(measurement)
         if headroom >= 0:
-            return Normalization(NormalizationMode.NONE, aim, 0.0, 0.0, why)
-        reason = f"{why}; turned down only to keep its peak of {peak:.2f} dBTP under the ceiling"
-        return Normalization(NormalizationMode.LINEAR, aim, _down(headroom), 0.0, reason)
-    wanted = aim.target_lufs - integrated
-    mode = NormalizationMode.LINEAR if wanted <= headroom else NormalizationMode.LIMITED
-    return Normalization(mode, aim, round(wanted, GAIN_DIGITS), 0.0, "")
+            return Normalization(NormalizationMode.NONE, target, 0.0, 0.0, why)
+        reason = f"{why}; turned down only to keep its peak of {peak:.2f} dBTP below the ceiling"
+        return Normalization(NormalizationMode.LINEAR, target, _round_down(headroom), 0.0, reason)
+    gain_db = target.target_lufs - integrated
+    mode = NormalizationMode.LINEAR if gain_db <= headroom else NormalizationMode.LIMITED
+    return Normalization(mode, target, round(gain_db, GAIN_DIGITS), 0.0, "")
 
 
-def _unmeasurable(measured: Measured) -> str:
-    if measured.loudness.max_momentary_lufs is None and measured.seconds < 0.4:
-        return f"too short to have a loudness: {measured.seconds:.3f} s of the 0.4 s needed"
-    return "too quiet to have a loudness: nothing is above -70 LUFS"
+def _explain_missing(measurement: LoudnessMeasurement) -> str:
+    """Says why a signal has no integrated loudness."""
+    if measurement.loudness.max_momentary_lufs is None and measurement.seconds < MIN_SECONDS:
+        return f"the audio is too short to measure its loudness: {measurement.seconds:.3f} s, at least {MIN_SECONDS} s"
+    return "the audio is too quiet to measure its loudness: nothing is above -70 LUFS"
 
 
-def _down(gain_db: float) -> float:
-    """Rounded to the side that stays under the ceiling."""
+def _round_down(gain_db: float) -> float:
+    """Rounds towards the side that stays below the ceiling."""
     step = 10.0**-GAIN_DIGITS
     return round(gain_db - step / 2, GAIN_DIGITS)

@@ -1,4 +1,4 @@
-"""Keys as musicians write them."""
+"""Musical keys as musicians write them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 ACCIDENTALS = {"#": 1, "b": -1, "": 0}
 
 
-def pitch_class(key: str) -> int | None:
-    """Of the tonic, 0 for C to 11 for B; None for what is no key, such as "E dorian"."""
-    found = KEY.fullmatch(key)
-    return (NATURALS[found[1]] + ACCIDENTALS[found[2]]) % 12 if found else None
+def tonic_pitch_class(key: str) -> int | None:
+    """Returns the pitch class of the tonic, from 0 for C to 11 for B; None if it is not a major or minor key, such as
+    "E dorian".
+    """
+    match = KEY.fullmatch(key)
+    return (NATURALS[match[1]] + ACCIDENTALS[match[2]]) % 12 if match else None
 
 
-def short_key(key: str) -> str:
-    """As ID3's TKEY and Vorbis' INITIALKEY have it, e.g. "Bbm" for "Bb minor"; empty for what is no key."""
-    found = KEY.fullmatch(key)
-    return f"{found[1]}{found[2]}{'m' if found[3] == 'minor' or found[4] else ''}" if found else ""
+def abbreviate_key(key: str) -> str:
+    """Returns the key as ID3's TKEY and Vorbis' INITIALKEY spell it, such as "Bbm" for "Bb minor"; empty if it is not a
+    major or minor key.
+    """
+    match = KEY.fullmatch(key)
+    return f"{match[1]}{match[2]}{'m' if match[3] == 'minor' or match[4] else ''}" if match else ""

@@ -1,4 +1,4 @@
-"""A file that libraries in other languages write through."""
+"""A file object for native libraries, which lose the exceptions of its methods."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from typing import BinaryIO, TypeVar
 T = TypeVar("T")
 
 
-class Sink:
-    """Keeps the disk's own word for why it refused.
+class NativeFileObject:
+    """Wraps a file for libsndfile or c2pa and keeps the first OSError, which the caller raises afterwards.
 
-    libsndfile would say no more than "System error" for a full disk, and no exception passes through its callbacks;
-    c2pa's are alike.
+    Exceptions do not pass through the callbacks of either library; libsndfile reports a full disk only as "System
+    error".
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.refusal: OSError | None = None
+        self.os_error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        return self._unless_refused(self._file.write, data, otherwise=0)
+        return self._call(self._file.write, data, default=0)
 
-    def read(self, size: int) -> bytes:  # Which c2pa wants to see, but has no need of.
-        return self._unless_refused(self._file.read, size, otherwise=b"")
+    def read(self, size: int) -> bytes:  # c2pa checks that it exists, but does not call it.
+        return self._call(self._file.read, size, default=b"")
 
     def readinto(self, buffer: memoryview) -> int:
-        return self._unless_refused(self._file.readinto, buffer, otherwise=0)  # type: ignore[attr-defined]
+        return self._call(self._file.readinto, buffer, default=0)  # type: ignore[attr-defined]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._unless_refused(self._file.seek, offset, whence, otherwise=0)
+        return self._call(self._file.seek, offset, whence, default=0)
 
     def tell(self) -> int:
-        return self._unless_refused(self._file.tell, otherwise=0)
+        return self._call(self._file.tell, default=0)
 
     def flush(self) -> None:
-        self._unless_refused(self._file.flush, otherwise=None)
+        self._call(self._file.flush, default=None)
 
-    def _unless_refused(self, operation: Callable[..., T], *arguments: object, otherwise: T) -> T:
+    def _call(self, operation: Callable[..., T], *arguments: object, default: T) -> T:
+        """Returns `default` if the operation fails, or if an earlier one failed."""
         try:
-            return otherwise if self.refusal else operation(*arguments)
+            return default if self.os_error else operation(*arguments)
         except OSError as error:
-            self.refusal = error
-            return otherwise
+            self.os_error = error
+            return default

@@ -1,10 +1,11 @@
-"""A file from outside: whether it is whole audio that we take, and its samples."""
+"""Reads audio files: files from outside, which are validated first, and finished files of our own."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,23 @@ import numpy as np
 
 from dgx_music.errors import InvalidArgument
 from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_CLIP_SECONDS, MIN_SAMPLE_RATE_HZ
-from export_service.dsp.loudness import Samples
+from export_service.dsp.arrays import Samples
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
-EXPECTED = "must be a whole WAV (PCM or float) or FLAC file"
+SOURCE_FILE_REQUIREMENT = "must be a complete WAV (PCM or float) or FLAC file"
 FORMATS = {"WAV", "WAVEX", "FLAC"}
 SUBTYPES = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"}
 
 RIFF_HEADER_BYTES = 12
-NOT_KNOWN_BYTES = 0x7FFF_0000
-"""A chunk's size from here on stands for "not known": what programs write into a pipe, sox 0x7FFFF000, ffmpeg
+MIN_UNKNOWN_CHUNK_BYTES = 0x7FFF_0000
+"""A chunk size from here on means "unknown". Programs that write into a pipe use such values: sox 0x7FFFF000, ffmpeg
 0xFFFFFFFF."""
-NOT_KNOWN_FRAMES = 2**63 - 1
-"""libsndfile's word for a FLAC file that does not tell its length."""
+UNKNOWN_FRAMES = 2**63 - 1
+"""What libsndfile reports for a FLAC file whose header does not contain its length."""
 
 
 class SourceFile:
-    """An open file whose header was found in order."""
+    """An open file from outside whose header is valid."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -37,7 +38,7 @@ class SourceFile:
         self.frames: int = file.frames
 
     def blocks(self) -> Iterator[Samples]:
-        """All samples, [frames, channels] at a time. Raises InvalidArgument where they are damaged or not finite."""
+        """Yields all samples: [frames, channels] each. Raises InvalidArgument if they are damaged or not finite."""
         import soundfile
 
         position = 0
@@ -47,50 +48,77 @@ class SourceFile:
             except soundfile.LibsndfileError:
                 block = np.empty((0, self.channels), dtype=np.float32)
             if not len(block):
-                raise _refused(f"it can't be read beyond frame {position} of {self.frames}: truncated or damaged")
+                raise _invalid_file(f"it can't be read beyond frame {position} of {self.frames}: truncated or damaged")
             finite = np.isfinite(block)
             if not finite.all():
                 frame, channel = np.argwhere(~finite)[0].tolist()
-                raise InvalidArgument("data", f"frame {position + frame}, channel {channel} is {block[frame, channel]}")
+                value = block[frame, channel]
+                raise InvalidArgument(
+                    "data", f"frame {position + frame}, channel {channel} is {value}; every sample must be finite"
+                )
             position += len(block)
             yield block
 
 
 @contextmanager
-def source_file(path: Path, max_seconds: float) -> Iterator[SourceFile]:
-    """Opens the file. Raises InvalidArgument with field "data" where it is none that we take, saying what would be.
+def open_source_file(path: Path, max_seconds: float) -> Iterator[SourceFile]:
+    """Opens and validates a file from outside. Raises InvalidArgument with field "data" if it is not acceptable.
 
-    Only what begins like WAV or FLAC is handed to libsndfile, which knows dozens of formats and takes a WAV file that
-    was cut off for a shorter one.
+    Only files that start like WAV or FLAC are passed to libsndfile, which supports dozens of formats and reads a
+    truncated WAV file as if it were a shorter one.
     """
     import soundfile
 
     with path.open("rb") as raw:
         head = raw.read(RIFF_HEADER_BYTES)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        _require_whole_wav(path)
+        _require_complete_wav(path)
     elif head[:4] != b"fLaC":
-        raise _refused("it is neither")
+        raise _invalid_file("it is neither")
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
-        raise _refused(f"it can't be read: {error.error_string}") from error
+        raise _invalid_file(f"it can't be read: {error.error_string}") from error
     with file:
-        _require_taken(file, max_seconds)
+        _require_acceptable(file, max_seconds)
         yield SourceFile(file)
 
 
-def _require_taken(file: Any, max_seconds: float) -> None:
+def open_sequential(file: Path | int) -> Any:
+    """Opens a soundfile.SoundFile that can only be read forwards, from a path or from a descriptor, which stays open
+    when the file is closed.
+
+    soundfile follows every read with a seek to the current position. At a seek an MP3 decoder starts over, which can be
+    audible, and in Vorbis libsndfile 1.2.2 lands next to the requested frame.
+    """
+    return _sequential_file_class()(file, closefd=isinstance(file, Path))
+
+
+@cache
+def _sequential_file_class() -> type[Any]:
+    import soundfile
+
+    class SequentialSoundFile(soundfile.SoundFile):  # type: ignore[misc]
+        def seekable(self) -> bool:
+            return False
+
+    return SequentialSoundFile
+
+
+def _require_acceptable(file: Any, max_seconds: float) -> None:
     if file.format not in FORMATS or file.subtype not in SUBTYPES:
-        raise _refused(f"it is {file.format} with {file.subtype}")
+        raise _invalid_file(f"it is {file.format} with {file.subtype}")
     if not 1 <= file.channels <= MAX_CHANNELS:
         raise InvalidArgument("data", f"must have 1 or 2 channels, not {file.channels}")
     if not MIN_SAMPLE_RATE_HZ <= file.samplerate <= MAX_SAMPLE_RATE_HZ:
         raise InvalidArgument(
-            "data", f"must have {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} frames a second, not {file.samplerate}"
+            "data",
+            f"must have a sample rate of {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz, not {file.samplerate} Hz",
         )
-    if file.frames == NOT_KNOWN_FRAMES:
-        raise _refused("its header does not tell its length, as when it was written into a pipe; write it to a file")
+    if file.frames == UNKNOWN_FRAMES:
+        raise _invalid_file(
+            "its header does not contain its length, as happens when it is written into a pipe; write it to a file"
+        )
     seconds = file.frames / file.samplerate
     if not MIN_CLIP_SECONDS <= seconds <= max_seconds:
         raise InvalidArgument(
@@ -98,8 +126,8 @@ def _require_taken(file: Any, max_seconds: float) -> None:
         )
 
 
-def _require_whole_wav(path: Path) -> None:
-    """Raises InvalidArgument where the file ends before its samples do."""
+def _require_complete_wav(path: Path) -> None:
+    """Raises InvalidArgument if the file ends before its samples do."""
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(RIFF_HEADER_BYTES)
@@ -107,12 +135,12 @@ def _require_whole_wav(path: Path) -> None:
             name, length = struct.unpack("<4sI", head)
             if name == b"data":
                 missing = file.tell() + length - size
-                if missing > 0 and length < NOT_KNOWN_BYTES:
-                    raise _refused(f"the last {missing} of its {length} bytes of samples are missing")
+                if missing > 0 and length < MIN_UNKNOWN_CHUNK_BYTES:
+                    raise _invalid_file(f"the last {missing} of its {length} bytes of samples are missing")
                 return
             file.seek(length + length % 2, 1)  # Chunks are padded to an even length.
-    raise _refused("it ends before its samples begin")
+    raise _invalid_file("it ends before its samples begin")
 
 
-def _refused(why: str) -> InvalidArgument:
-    return InvalidArgument("data", f"{EXPECTED}; {why}")
+def _invalid_file(problem: str) -> InvalidArgument:
+    return InvalidArgument("data", f"{SOURCE_FILE_REQUIREMENT}; {problem}")

@@ -1,4 +1,4 @@
-"""Audio files: samples quantised with intent, tags, and a file that does not change from one day to the next."""
+"""Writes audio files: dithered samples and tags, in a file that is reproducible byte for byte."""
 
 from __future__ import annotations
 
@@ -10,140 +10,144 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export_service.dsp.loudness import Samples
-from export_service.dsp.measurement import Measured
+from export_service.dsp.arrays import Samples
+from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.formats import id3, ogg, riff, vorbis_comment
-from export_service.formats.codecs import FORMS, Form
-from export_service.formats.native_file import Sink
-from export_service.formats.provenance import Mark, Signer
+from export_service.formats.codecs import CODECS, CodecSpec
+from export_service.formats.native_file import NativeFileObject
+from export_service.formats.provenance import AiDisclosure, Signer
 from export_service.formats.tags import FileTags
 from service_runtime.audio.output_options import FileFormat
 
-LARGEST_WAV_BYTES = 2**32 - 2**20
-"""RIFF sizes are 32 bits; a megabyte is left for headers and tags."""
-SINK_BYTES = 1 << 20
-"""libsndfile writes 8 KiB at a time; the disk gets this much."""
+MAX_WAV_BYTES = 2**32 - 2**20
+"""RIFF sizes have 32 bits; this leaves a mebibyte for headers and tags."""
+WRITE_BUFFER_BYTES = 1 << 20
+"""libsndfile writes 8 KiB at a time; this much is written to the disk at once."""
 FLOAT_BYTES = 4
-FILLER = "~"
-MARKS = {
-    "WAV": (Mark.INFO, Mark.BEXT),
-    "FLAC": (Mark.VORBIS_COMMENT,),
-    "OGG": (Mark.VORBIS_COMMENT,),
-    "MP3": (Mark.ID3,),
+PLACEHOLDER = "~"
+DISCLOSURES = {
+    "WAV": (AiDisclosure.INFO, AiDisclosure.BEXT),
+    "FLAC": (AiDisclosure.VORBIS_COMMENT,),
+    "OGG": (AiDisclosure.VORBIS_COMMENT,),
+    "MP3": (AiDisclosure.ID3,),
 }
-"""What says in a container that an AI made it."""
+"""Where the tags of each container disclose that a file is AI-generated."""
 CHANNEL_MODES = {1: "mono", 2: "stereo"}
 
 
 @dataclass(frozen=True)
 class AudioFile:
-    """A file that is to be written."""
+    """A file to be written."""
 
     format: FileFormat
     sample_rate_hz: int
     channels: int
     frames: int
     tags: FileTags | None
-    """None for what is not ours to mark: a clip."""
+    """None for a clip, which is not our work and gets no tags."""
     seed: int
-    """Of what is random in it, the dither and an Ogg stream's serial number: 0 or more."""
+    """Seeds the dither and the serial number of an Ogg stream: 0 or more."""
     signer: Signer | None = None
 
     @property
-    def form(self) -> Form:
-        """How its format is written."""
-        return FORMS[self.format]
+    def codec(self) -> CodecSpec:
+        """How its format is encoded."""
+        return CODECS[self.format]
 
     @property
     def container(self) -> str:
-        """soundfile's name of it: RF64 for what plain WAV can't hold."""
-        size = self.frames * self.channels * (self.form.bits // 8 or FLOAT_BYTES)
-        too_large = self.form.container == "WAV" and size > LARGEST_WAV_BYTES
-        return "RF64" if too_large else self.form.container
+        """soundfile's name of the container: RF64 if the samples do not fit into a plain WAV file."""
+        size = self.frames * self.channels * (self.codec.bits // 8 or FLOAT_BYTES)
+        is_too_large = self.codec.container == "WAV" and size > MAX_WAV_BYTES
+        return "RF64" if is_too_large else self.codec.container
 
     @property
-    def marks(self) -> tuple[Mark, ...]:
-        """Where it says that an AI made it."""
+    def disclosures(self) -> tuple[AiDisclosure, ...]:
+        """Where the file discloses that it is AI-generated."""
         if self.tags is None:
             return ()
-        signed = self.signer is not None and self.signer.can_sign(self.container)
-        return (*MARKS[self.form.container], *([Mark.C2PA] if signed else []))
+        is_signed = self.signer is not None and self.signer.can_sign(self.container)
+        return (*DISCLOSURES[self.codec.container], *([AiDisclosure.C2PA] if is_signed else []))
 
     def sign(self, part: Path) -> None:
-        """Signs what was written, where it is to be; nothing may change it after that. Raises OSError."""
+        """Signs the written file if there is a signer for it; the file must not change afterwards. Raises OSError, and
+        FailedPrecondition if signing fails.
+        """
         if self.signer is not None and self.tags is not None and self.signer.can_sign(self.container):
             self.signer.sign(part, self.container, self.tags)
 
-    def write(self, part: Path, blocks: Iterable[Samples], gain_db: float, measured: Measured | None = None) -> None:
-        """Writes `blocks` ([frames, channels] each) times the gain to the new file `part`. `measured`: what it will
-        measure, which only a WAV file's tags tell.
+    def write(
+        self, part: Path, blocks: Iterable[Samples], gain_db: float, measurement: LoudnessMeasurement | None = None
+    ) -> None:
+        """Writes `blocks` ([frames, channels] each) with the gain applied to the new file `part`. `measurement` is that
+        of the result; only the tags of WAV files contain it.
 
-        Byte for byte the same for the same arguments and the same libsndfile, however the blocks are cut but in Vorbis.
-        Raises OSError where the disk refuses; the part is then left for the caller to remove.
+        The same arguments and the same libsndfile give the same bytes, for any block sizes except in Vorbis. Raises
+        OSError if the disk fails; the caller then has to remove the part.
         """
         import soundfile
 
-        quantise = quantiser(self.form.bits, gain_db, self.seed)
-        content = self._tags(measured)
-        with part.open("x+b", buffering=SINK_BYTES) as raw:
-            sink = Sink(raw)
+        quantize = build_quantizer(self.codec.bits, gain_db, self.seed)
+        tag_bytes = self._encode_tags(measurement)
+        with part.open("x+b", buffering=WRITE_BUFFER_BYTES) as raw:
+            destination = NativeFileObject(raw)
             try:
                 with soundfile.SoundFile(
-                    sink,
+                    destination,
                     "w",
                     samplerate=self.sample_rate_hz,
                     channels=self.channels,
-                    subtype=self.form.subtype,
+                    subtype=self.codec.subtype,
                     format=self.container,
-                    **self.form.quality,
+                    **self.codec.encoder_options,
                 ) as file:
-                    if content:
-                        # libsndfile can write few tags, but make room for all.
-                        file.title = FILLER * len(content)
+                    if tag_bytes:
+                        # libsndfile can write only a few tags, but it can reserve the space for all of them.
+                        file.title = PLACEHOLDER * len(tag_bytes)
                     for block in blocks:
-                        file.write(quantise(block))
+                        file.write(quantize(block))
             except (soundfile.SoundFileError, AssertionError):
-                if sink.refusal is None:
+                if destination.os_error is None:
                     raise
-            if sink.refusal is not None:
-                raise sink.refusal
-        if self.form.container == "WAV" and not self.form.bits:
+            if destination.os_error is not None:
+                raise destination.os_error
+        if self.codec.container == "WAV" and not self.codec.bits:
             _clear_peak_time(part)
-        self._put(part, content)
+        self._overwrite_tags(part, tag_bytes)
 
-    def _tags(self, measured: Measured | None) -> bytes:
-        """All tags, in the form that the container has them in; empty where there are none."""
+    def _encode_tags(self, measurement: LoudnessMeasurement | None) -> bytes:
+        """Returns all tags, encoded for the container; empty if the file has none."""
         if self.tags is None:
             return b""
-        match self.form.container:
+        match self.codec.container:
             case "WAV":
-                width = f"W={self.form.bits or FLOAT_BYTES * 8},M={CHANNEL_MODES[self.channels]}"
+                width = f"W={self.codec.bits or FLOAT_BYTES * 8},M={CHANNEL_MODES[self.channels]}"
                 history = f"A=PCM,F={self.sample_rate_hz},{width},T={self.tags.generator}\r\n"
                 seconds = self.frames / self.sample_rate_hz
-                broadcast = riff.bext(self.tags, measured, history)
-                return broadcast + riff.acid(self.tags, seconds) + riff.info(self.tags)
+                bext = riff.encode_bext(self.tags, measurement, history)
+                return bext + riff.encode_acid(self.tags, seconds) + riff.encode_info(self.tags)
             case "MP3":
-                return id3.frames(self.tags)
-        return vorbis_comment.comments(self.tags)
+                return id3.encode_frames(self.tags)
+        return vorbis_comment.encode_comments(self.tags)
 
-    def _put(self, part: Path, content: bytes) -> None:
-        """Puts the tags where libsndfile made room for them."""
-        match self.form.container:
+    def _overwrite_tags(self, part: Path, tag_bytes: bytes) -> None:
+        """Writes the tags into the space that libsndfile reserved for them."""
+        match self.codec.container:
             case "OGG":
-                ogg.mend(part, self.seed % 2**32, content)
-            case "WAV" if content:
-                riff.replace_info(part, content)
-            case "FLAC" if content:
-                vorbis_comment.replace_in_flac(part, content)
+                ogg.rewrite_stream(part, self.seed % 2**32, tag_bytes)
+            case "WAV" if tag_bytes:
+                riff.replace_list_chunk(part, tag_bytes)
+            case "FLAC" if tag_bytes:
+                vorbis_comment.replace_flac_comments(part, tag_bytes)
             case "MP3" if self.tags:
-                id3.replace(part, content, self.tags)
+                id3.replace_tags(part, tag_bytes, self.tags)
 
 
-def quantiser(bits: int, gain_db: float, dither_seed: int) -> Callable[[Samples], npt.NDArray[Any]]:
-    """A function that turns blocks, in order, into what soundfile writes unchanged: float32 for 0 bits.
+def build_quantizer(bits: int, gain_db: float, dither_seed: int) -> Callable[[Samples], npt.NDArray[Any]]:
+    """Returns a function that converts successive blocks into what soundfile writes unchanged: float32 if `bits` is 0.
 
-    Integers are rounded to the nearest, 16 bits after adding triangular (TPDF) dither of ±1 step from a generator whose
-    raw stream NumPy keeps the same in all versions.
+    Integers are rounded to the nearest step. For 16 bits, triangular (TPDF) dither of ±1 step is added first, from a
+    generator whose raw stream is the same in all versions of NumPy.
     """
     gain = 10.0 ** (gain_db / 20.0)
     if not bits:
@@ -165,9 +169,9 @@ def quantiser(bits: int, gain_db: float, dither_seed: int) -> Callable[[Samples]
 
 
 def _clear_peak_time(path: Path) -> None:
-    """libsndfile puts the time of writing into the PEAK chunk of a float file, which RF64 has none of."""
+    """Clears the time of writing, which libsndfile stores in the PEAK chunk of a float file; RF64 has no such chunk."""
     with path.open("r+b") as file:
-        for name, start, _ in riff.chunks(file):
+        for name, start, _ in riff.iter_chunks(file):
             if name == b"PEAK":
                 file.seek(start + 4)  # After its version.
                 file.write(bytes(4))

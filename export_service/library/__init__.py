@@ -1,1 +1,1 @@
-"""The files on disk: where they are, what there is, cleanup and verification."""
+"""The files of the library: outputs, clips and renders, and what is done with them once they exist."""

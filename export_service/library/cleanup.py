@@ -1,4 +1,4 @@
-"""Making room: which files go by a policy, oldest first, and taking them away unless somebody uses them."""
+"""Cleanup: selects files by a policy, oldest first, and deletes those that are not in use."""
 
 from __future__ import annotations
 
@@ -9,126 +9,133 @@ from enum import Enum
 from typing import Protocol
 
 from dgx_music.errors import FailedPrecondition, NotFound
-from export_service.library.file_locks import Usage
-from export_service.library.filesystem import disk_errors
-from export_service.library.inventory import Inventory, Kind, LibraryFile, file_at
+from export_service.library.file_locks import FileLocks
+from export_service.library.filesystem import translate_disk_errors
+from export_service.library.inventory import FileKind, Inventory, LibraryFile, stat_file
 from export_service.library.store import Library
-from export_service.threads import on_thread
+from export_service.threads import run_in_thread
 
 
-class Reason(Enum):
-    """Why a file goes."""
+class CleanupReason(Enum):
+    """Why a file is selected."""
 
     AGE = "age"
+    """It is older than the policy allows."""
     SIZE = "size"
-    """The files newer than it fill the bound."""
+    """Newer files use up the policy's size limit."""
     ORPHAN = "orphan"
-    """A render whose generation has no file."""
+    """It is a render of a generation that has no file."""
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What goes; each that is set by itself."""
+class CleanupPolicy:
+    """Which files to delete. A file is selected if any one of the rules that are set applies to it."""
 
-    kinds: Collection[Kind] = ()
-    """All for none."""
+    kinds: Collection[FileKind] = ()
+    """Kinds of files to consider; all if empty."""
     older_than: timedelta | None = None
     keep_newest_bytes: int | None = None
     orphans: bool = False
 
 
 @dataclass(frozen=True)
-class Cleaned:
-    """What became of a file that the policy hits."""
+class CleanupResult:
+    """What happened to a file that the policy selected."""
 
     file: LibraryFile
-    reason: Reason
+    reason: CleanupReason
     kept_because: str = ""
-    """Empty where it was deleted, or would be."""
+    """Why it was not deleted; empty if it was, or in a dry run would have been."""
 
 
-class LibraryKeeper(Protocol):
-    """Knows the library's files, and those that are being written or read."""
+class LibraryManager(Protocol):
+    """What a cleanup needs of the export manager, which knows what is being written and read."""
 
-    usage: Usage
+    locks: FileLocks
     inventory: Inventory
     library: Library
 
-    def require_made(self, generation_id: str) -> None:
+    def raise_if_exporting(self, generation_id: str) -> None:
         """Raises FailedPrecondition while an export writes this generation's file."""
 
     async def delete(self, generation_id: str, render_id: str) -> None:
-        """Deletes a render, or with no `render_id` the file and all that belongs to it. Raises NotFound."""
+        """Deletes one render, or if `render_id` is empty, the file and everything that belongs to it.
+
+        Raises NotFound.
+        """
 
     def remove_empty_folders(self) -> None:
-        """Removes the folders that no file is left in; on a thread."""
+        """Removes folders that have become empty. Blocks: call it in a thread."""
 
 
 class Cleanup:
-    """Takes files out of the library. Lives on the event loop."""
+    """Deletes files from the library. Used on the event loop only."""
 
-    def __init__(self, exporter: LibraryKeeper) -> None:
-        self._exporter, self._usage = exporter, exporter.usage
+    def __init__(self, manager: LibraryManager) -> None:
+        self._manager = manager
 
-    async def run(self, policy: Policy, *, dry_run: bool) -> AsyncGenerator[Cleaned, None]:
-        """What goes, file by file, and then the folders that are empty; with `dry_run` what would, and nothing does."""
-        with disk_errors("looking through the library"):
-            chosen = await on_thread(self._choose, policy)
-        for file, reason in chosen:
+    async def run(self, policy: CleanupPolicy, *, dry_run: bool) -> AsyncGenerator[CleanupResult, None]:
+        """Deletes the selected files one by one, yielding each result, then removes empty folders.
+
+        With `dry_run`, yields what would happen and deletes nothing.
+        """
+        manager = self._manager
+        with translate_disk_errors("listing the library"):
+            selected = await run_in_thread(self._select, policy)
+        for file, reason in selected:
             kept_because = ""
             try:
                 if dry_run:
-                    with self._usage.taking_away(file.generation_id, file.render_id):
-                        self._exporter.require_made(file.generation_id)
-                elif await on_thread(file_at, file.kind, file.path) != file:
-                    continue  # Gone, made anew, or used just now.
+                    with manager.locks.delete_lock(file.generation_id, file.render_id):
+                        manager.raise_if_exporting(file.generation_id)
+                elif await run_in_thread(stat_file, file.kind, file.path) != file:
+                    continue  # It was deleted, replaced or used since it was selected.
                 else:
                     await self.delete(file.generation_id, file.render_id, only_if_unused=True)
             except NotFound:
                 continue
             except FailedPrecondition as error:
                 kept_because = error.message
-            yield Cleaned(file, reason, kept_because)
+            yield CleanupResult(file, reason, kept_because)
         if not dry_run:
-            with disk_errors("removing empty folders"):
-                await on_thread(self._exporter.remove_empty_folders)
+            with translate_disk_errors("removing empty folders"):
+                await run_in_thread(manager.remove_empty_folders)
 
     async def delete(self, generation_id: str, render_id: str, *, only_if_unused: bool) -> None:
-        """Deletes a render; without its id the generation's file, renders and whatever is kept of its making, or the
-        clip.
+        """Deletes one render, or if `render_id` is empty, the generation's file, renders and spool, or the clip.
 
-        Raises NotFound where there is nothing, FailedPrecondition while it is being made, and with `only_if_unused`
-        while it is being read; otherwise those who read it read on.
+        Raises NotFound if it does not exist, FailedPrecondition while it is being exported and, with `only_if_unused`,
+        while it is being read. Without `only_if_unused`, current readers can read the deleted file to its end.
         """
         if not only_if_unused:
-            await self._exporter.delete(generation_id, render_id)
+            await self._manager.delete(generation_id, render_id)
             return
-        with self._usage.taking_away(generation_id, render_id):
-            await self._exporter.delete(generation_id, render_id)
+        with self._manager.locks.delete_lock(generation_id, render_id):
+            await self._manager.delete(generation_id, render_id)
 
-    def _choose(self, policy: Policy) -> list[tuple[LibraryFile, Reason]]:
-        """On a thread."""
-        files = list(self._exporter.inventory.files(policy.kinds))
-        has_file = self._exporter.library.find
-        orphans = [file for file in files if file.kind is Kind.RENDER and has_file(file.generation_id) is None]
-        return list(choose(files, policy, orphans, datetime.now(UTC)))
+    def _select(self, policy: CleanupPolicy) -> list[tuple[LibraryFile, CleanupReason]]:
+        """Runs in a thread."""
+        files = list(self._manager.inventory.iter_files(policy.kinds))
+        find = self._manager.library.find
+        orphans = [file for file in files if file.kind is FileKind.RENDER and find(file.generation_id) is None]
+        return list(select_files(files, policy, orphans, datetime.now(UTC)))
 
 
-def choose(
-    files: Iterable[LibraryFile], policy: Policy, orphans: Collection[LibraryFile], now: datetime
-) -> Iterator[tuple[LibraryFile, Reason]]:
-    """The files that go, the oldest first."""
-    orphaned = {file.path for file in orphans} if policy.orphans else set()
-    kept_bytes, is_full, going = 0, False, []
+def select_files(
+    files: Iterable[LibraryFile], policy: CleanupPolicy, orphans: Collection[LibraryFile], now: datetime
+) -> Iterator[tuple[LibraryFile, CleanupReason]]:
+    """Yields the files that the policy selects, oldest first."""
+    orphan_paths = {file.path for file in orphans} if policy.orphans else set()
+    kept_bytes, is_full, selected = 0, False, []
     for file in sorted(files, key=lambda file: file.modified_at, reverse=True):
-        if file.path in orphaned:
-            going.append((file, Reason.ORPHAN))
+        if file.path in orphan_paths:
+            selected.append((file, CleanupReason.ORPHAN))
         elif policy.older_than is not None and now - file.modified_at > policy.older_than:
-            going.append((file, Reason.AGE))
+            selected.append((file, CleanupReason.AGE))
         elif policy.keep_newest_bytes is not None:
             kept_bytes += file.size_bytes
-            # What is older than the first that does not fit goes too, however small.
+            # From the first file that does not fit on, all older ones are selected, however small they are.
             is_full = is_full or kept_bytes > policy.keep_newest_bytes
             if is_full:
-                going.append((file, Reason.SIZE))
-    yield from reversed(going)
+                selected.append((file, CleanupReason.SIZE))
+    yield from reversed(selected)

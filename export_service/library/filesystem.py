@@ -1,4 +1,4 @@
-"""What a disk's refusal means to a caller, and how a file is made to last."""
+"""File-system helpers: errors of the disk as service errors, durable folders and hashing."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ from pathlib import Path
 
 from dgx_music.errors import ResourceExhausted, Unavailable
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-RETRY_WHEN_FULL_SECONDS = 60.0
-RETRY_SECONDS = 5.0
+DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL_RETRY_SECONDS = 60.0
+DISK_ERROR_RETRY_SECONDS = 5.0
 
 
 @contextmanager
-def disk_errors(doing: str) -> Iterator[None]:
-    """Raises ResourceExhausted where there is no room, Unavailable for any other refusal of the disk."""
+def translate_disk_errors(action: str) -> Iterator[None]:
+    """Translates an OSError: ResourceExhausted if the disk is full, Unavailable otherwise.
+
+    `action` says what was being done, for example "writing the file"; it becomes part of the message.
+    """
     try:
         yield
     except OSError as error:
-        why = error.strerror or str(error)
-        if error.errno in FULL:
+        cause = error.strerror or str(error)
+        if error.errno in DISK_FULL_ERRNOS:
             raise ResourceExhausted(
-                f"no room on the library's disk while {doing}: {why}; delete files or give it more room",
+                f"the library's disk is full ({cause}, while {action}); delete files or enlarge the disk",
                 reason="DISK_FULL",
-                retry_after_seconds=RETRY_WHEN_FULL_SECONDS,
+                retry_after_seconds=DISK_FULL_RETRY_SECONDS,
             ) from error
         raise Unavailable(
-            f"the library's disk failed while {doing}: {why}",
+            f"the library's disk failed ({cause}, while {action})",
             reason="LIBRARY_UNAVAILABLE",
             metadata={"errno": errno.errorcode.get(error.errno or 0, "")},
-            retry_after_seconds=RETRY_SECONDS,
+            retry_after_seconds=DISK_ERROR_RETRY_SECONDS,
         ) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the folder's entries last: a name that was given or taken away survives a power cut."""
+def fsync_folder(folder: Path) -> None:
+    """Makes the folder's entries durable: a file that was created, renamed or deleted stays so after a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -47,38 +50,41 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Removes the folder unless something is in it."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        sync_folder(folder.parent)
-
-
-def mark_used(path: Path) -> None:
-    """Has the file's time of modification say that it is used now; that of access says when anybody looked at it."""
-    with suppress(OSError):  # Of no weight beside the use.
-        os.utime(path)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of the file at `path`, lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def synced_sha256(path: Path) -> str:
-    """The same, and the disk has the file for good, which it takes in while that is read. Raises OSError."""
-    with ThreadPoolExecutor(1, thread_name_prefix="sync") as beside, path.open("rb") as file:
-        syncing = beside.submit(os.fsync, file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        syncing.result()
-    return digest
-
-
 def make_folder(folder: Path) -> None:
-    """Makes the folder and its parents, each one made to last."""
+    """Creates the folder and its parents, durably. Does nothing if it exists."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    fsync_folder(folder.parent)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Removes the folder if it exists and is empty."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        fsync_folder(folder.parent)
+
+
+def mark_used(path: Path) -> None:
+    """Sets the file's modification time to now, to record that it is in use.
+
+    The access time would not do: it also changes when a backup or a verification reads the file.
+    """
+    with suppress(OSError):  # Reading the file matters more than the record of it.
+        os.utime(path)
+
+
+def compute_sha256(path: Path) -> str:
+    """Returns the SHA-256 of the file, lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_and_compute_sha256(path: Path) -> str:
+    """Returns the SHA-256 of the file, and has it written to disk in the meantime. Raises OSError."""
+    with ThreadPoolExecutor(1, thread_name_prefix="fsync") as executor, path.open("rb") as file:
+        syncing = executor.submit(os.fsync, file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        syncing.result()
+    return digest

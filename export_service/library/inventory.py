@@ -1,7 +1,7 @@
-"""What lies in the library: outputs, clips and renders, in an order that goes on where a page ended.
+"""Lists the library's files in an order that lets a list continue where the previous page ended.
 
-Outputs come first, then clips, each by the day they landed, newest first; then renders by their generation. Methods
-block: call them on a thread.
+Outputs come first, then clips, each by the day they were added, newest first; then renders, by generation id.
+Functions and methods block: call them in a thread.
 """
 
 from __future__ import annotations
@@ -17,49 +17,51 @@ from enum import StrEnum
 from pathlib import Path
 
 from dgx_music.errors import InvalidArgument
-from export_service.formats.codecs import EXTENSIONS, FORMS
+from export_service.formats.codecs import CODECS, EXTENSIONS
 from export_service.library.renders import RENDERS
-from export_service.library.store import CLIPS, DAYS, OUTPUTS
+from export_service.library.store import CLIPS, DAY_GLOB, OUTPUTS
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.rpc.paging import Page
 
 
-class Kind(StrEnum):
-    """What a file of the library is; the value is its folder."""
+class FileKind(StrEnum):
+    """The kind of a file in the library. Its value is the name of the folder."""
 
     OUTPUT = OUTPUTS
     CLIP = CLIPS
     RENDER = RENDERS
 
 
-FOLDERS = {Kind.OUTPUT: DAYS, Kind.CLIP: DAYS, Kind.RENDER: "*-*"}
-"""Where under the kind's folder its files lie: by day, or by generation."""
+KINDS = list(FileKind)
+"""All kinds, in the order of the list."""
+FOLDER_GLOBS = {FileKind.OUTPUT: DAY_GLOB, FileKind.CLIP: DAY_GLOB, FileKind.RENDER: "*-*"}
+"""Matches the folders that hold the files of a kind: one for each day, or one for each generation."""
 
 
 @dataclass(frozen=True)
 class LibraryFile:
-    """One file, as the folder knows it."""
+    """A file in the library, as its directory entry describes it."""
 
-    kind: Kind
+    kind: FileKind
     path: Path
     size_bytes: int
     modified_at: datetime
-    """When an output landed; when a clip or a render landed or was last used."""
+    """When an output was added, or when a clip or a render was last used."""
 
     @property
     def generation_id(self) -> str:
-        """Of the generation, or of the clip."""
-        return self.path.parent.name if self.kind is Kind.RENDER else self.path.stem
+        """Id of the generation, or of the clip."""
+        return self.path.parent.name if self.kind is FileKind.RENDER else self.path.stem
 
     @property
     def render_id(self) -> str:
-        """Empty for what is no render."""
-        return self.path.stem if self.kind is Kind.RENDER else ""
+        """Id of the render; empty for other kinds."""
+        return self.path.stem if self.kind is FileKind.RENDER else ""
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What a file holds, as its header says."""
+class AudioInfo:
+    """Format and length of an audio file, as its header describes them."""
 
     format: FileFormat
     sample_rate_hz: int
@@ -68,42 +70,45 @@ class Contents:
 
 
 class Inventory:
-    """The files of one data directory."""
+    """Lists the files of one data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
 
-    def files(self, kinds: Iterable[Kind] = (), after: str = "") -> Iterator[LibraryFile]:
-        """The files of these kinds, all for none; with `after`, those behind that path from the data directory.
+    def iter_files(self, kinds: Iterable[FileKind] = (), after: str = "") -> Iterator[LibraryFile]:
+        """Yields the files of these kinds, or of all kinds if none are given.
 
-        Looks at one folder at a time. What lands meanwhile may be left out, what is deleted meanwhile is.
+        With `after`, a path relative to the data directory, yields only the files that come after it. Reads one folder
+        at a time: a file that is added meanwhile may be missing from the list, one that is deleted meanwhile is.
         """
-        wanted = set(kinds) or set(Kind)
-        passed = _position(after)
-        for kind in Kind:
-            if kind not in wanted or (kind_at := list(Kind).index(kind)) < passed[0]:
+        wanted = set(kinds) or set(KINDS)
+        after_kind, after_folder, after_name = _parse_position(after)
+        for index, kind in enumerate(KINDS):
+            if kind not in wanted or index < after_kind:
                 continue
-            for folder in sorted((self.data_dir / kind).glob(FOLDERS[kind]), reverse=True):
+            for folder in sorted((self.data_dir / kind).glob(FOLDER_GLOBS[kind]), reverse=True):
                 name = folder.relative_to(self.data_dir / kind).as_posix()
-                here = kind_at == passed[0] and name == passed[1]
-                if kind_at == passed[0] and passed[1] and name > passed[1]:
+                if index == after_kind and after_folder and name > after_folder:
                     continue
-                yield from _files_in(kind, folder, before=passed[2] if here else "")
+                is_current = index == after_kind and name == after_folder
+                yield from _iter_folder(kind, folder, before=after_name if is_current else "")
 
-    def page(self, kinds: Sequence[Kind], page: Page) -> tuple[list[LibraryFile], str]:
-        """The page's files, and the token of the next, empty on the last. Raises InvalidArgument for a bad token."""
-        bound_to = hashlib.sha256(",".join(sorted(kinds)).encode()).hexdigest()[:16]
-        limit, found = page.limit, list[LibraryFile]()
-        for file in self.files(kinds, _read(page.token, bound_to) if page.token else ""):
-            if len(found) == limit:
-                last = found[-1].path.relative_to(self.data_dir).as_posix()
-                return found, base64.urlsafe_b64encode(json.dumps([bound_to, last]).encode()).decode()
-            found.append(file)
-        return found, ""
+    def list_page(self, kinds: Sequence[FileKind], page: Page) -> tuple[list[LibraryFile], str]:
+        """Returns the page's files and the token of the next page, "" on the last one.
+
+        Raises InvalidArgument if the page size is not valid, or if the token is not from a list of the same kinds.
+        """
+        query_hash = hashlib.sha256(",".join(sorted(kinds)).encode()).hexdigest()[:16]
+        limit, files = page.limit, list[LibraryFile]()
+        for file in self.iter_files(kinds, _decode_page_token(page.token, query_hash) if page.token else ""):
+            if len(files) == limit:
+                return files, _encode_page_token(files[-1].path.relative_to(self.data_dir).as_posix(), query_hash)
+            files.append(file)
+        return files, ""
 
 
-def file_at(kind: Kind, path: Path) -> LibraryFile | None:
-    """The file at `path` as it is now; None where it is gone."""
+def stat_file(kind: FileKind, path: Path) -> LibraryFile | None:
+    """Returns the current state of the file at `path`, or None if it no longer exists."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -111,8 +116,8 @@ def file_at(kind: Kind, path: Path) -> LibraryFile | None:
     return LibraryFile(kind, path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
-def contents(path: Path) -> Contents | None:
-    """What the file's header says; None where it is gone, or no audio any more."""
+def read_audio_info(path: Path) -> AudioInfo | None:
+    """Reads the file's header. Returns None if the file no longer exists or is damaged."""
     import soundfile
 
     try:
@@ -120,43 +125,49 @@ def contents(path: Path) -> Contents | None:
     except soundfile.LibsndfileError:
         return None
     container = "WAV" if info.format in ("RF64", "WAVEX") else info.format
-    for file_format, form in FORMS.items():
+    for file_format, form in CODECS.items():
         if (form.container, form.subtype) == (container, info.subtype):
-            return Contents(file_format, info.samplerate, info.channels, info.frames)
+            return AudioInfo(file_format, info.samplerate, info.channels, info.frames)
     return None
 
 
-def _files_in(kind: Kind, folder: Path, before: str) -> Iterator[LibraryFile]:
-    """By name, last first, from the one before `before` on."""
+def _iter_folder(kind: FileKind, folder: Path, before: str) -> Iterator[LibraryFile]:
+    """Yields the folder's files in descending order of their names, starting below the name `before` if given."""
     try:
         paths = sorted(folder.iterdir(), reverse=True)
     except FileNotFoundError:
         return
     for path in paths:
         if path.suffix in EXTENSIONS and not (before and path.name >= before):
-            file = file_at(kind, path)
+            file = stat_file(kind, path)
             if file is not None:
                 yield file
 
 
-def _position(path: str) -> tuple[int, str, str]:
-    """Which kind, which folder and which name a path has; before all of them for none."""
+def _parse_position(path: str) -> tuple[int, str, str]:
+    """Splits a path into the index of its kind, its folder and its name. "" is the position before all files."""
     if not path:
         return -1, "", ""
     kind, _, rest = path.partition("/")
     folder, _, name = rest.rpartition("/")
-    return list(Kind).index(Kind(kind)), folder, name
+    return KINDS.index(FileKind(kind)), folder, name
 
 
-def _read(token: str, bound_to: str) -> str:
-    """The path that the page before ended with."""
+def _encode_page_token(last_path: str, query_hash: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([query_hash, last_path]).encode()).decode()
+
+
+def _decode_page_token(token: str, query_hash: str) -> str:
+    """Returns the path with which the previous page ended. Raises InvalidArgument."""
     try:
-        token_bound_to, path = json.loads(base64.urlsafe_b64decode(token))
-        _position(path)
+        token_query_hash, path = json.loads(base64.urlsafe_b64decode(token))
+        _parse_position(path)
     except (ValueError, TypeError, AttributeError, binascii.Error) as error:
         raise InvalidArgument(
-            "page_token", "is not one that this list gave; leave it empty for the first page"
+            "page_token", "is not a token from this list; leave it empty to get the first page"
         ) from error
-    if token_bound_to != bound_to:
-        raise InvalidArgument("page_token", "belongs to a list of other kinds; send the same kinds with each page")
+    if token_query_hash != query_hash:
+        raise InvalidArgument(
+            "page_token", "is from a list of other kinds; send the same kinds with every page of a list"
+        )
     return str(path)

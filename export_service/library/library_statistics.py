@@ -1,16 +1,16 @@
-"""How much there is in the library, and how much room is left."""
+"""The number and size of the library's files, and the space left on its disk."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
 
-from export_service.library.inventory import Inventory, Kind, LibraryFile
+from export_service.library.inventory import FileKind, Inventory, LibraryFile
 
 
 @dataclass
-class Figures:
-    """Of some files."""
+class FileTotals:
+    """The number of files in a group and their size together."""
 
     files: int = 0
     bytes: int = 0
@@ -22,27 +22,31 @@ class Figures:
 
 @dataclass
 class LibraryStatistics:
-    """Of all files. Days are those on which outputs landed, "YYYY-MM-DD", and in their order."""
+    """Totals of all files, and the same files grouped by kind, by extension and by day."""
 
-    total: Figures = field(default_factory=Figures)
-    kinds: dict[Kind, Figures] = field(default_factory=dict)
-    extensions: dict[str, Figures] = field(default_factory=dict)
-    """By extension, "wav" for example."""
-    days: dict[str, Figures] = field(default_factory=dict)
+    total: FileTotals = field(default_factory=FileTotals)
+    kinds: dict[FileKind, FileTotals] = field(default_factory=dict)
+    extensions: dict[str, FileTotals] = field(default_factory=dict)
+    """By extension without the dot, for example "wav"."""
+    days: dict[str, FileTotals] = field(default_factory=dict)
+    """Outputs only, by the UTC day on which they were added ("YYYY-MM-DD"), oldest first."""
     free_bytes: int = 0
+    """Free space on the library's disk."""
     disk_bytes: int = 0
+    """Size of the library's disk."""
 
 
-def statistics(inventory: Inventory) -> LibraryStatistics:
-    """Counts all files, without opening any. Raises OSError. Blocks: call it on a thread."""
-    found = LibraryStatistics()
-    for file in inventory.files():
-        found.total.add(file)
-        found.kinds.setdefault(file.kind, Figures()).add(file)
-        found.extensions.setdefault(file.path.suffix[1:], Figures()).add(file)
-        if file.kind is Kind.OUTPUT:
-            found.days.setdefault("-".join(file.path.parts[-4:-1]), Figures()).add(file)
-    found.days = dict(sorted(found.days.items()))
-    usage = shutil.disk_usage(inventory.data_dir)
-    found.free_bytes, found.disk_bytes = usage.free, usage.total
-    return found
+def collect_statistics(inventory: Inventory) -> LibraryStatistics:
+    """Counts all files without opening any. Raises OSError. Blocks: call it in a thread."""
+    statistics = LibraryStatistics()
+    for file in inventory.iter_files():
+        statistics.total.add(file)
+        statistics.kinds.setdefault(file.kind, FileTotals()).add(file)
+        statistics.extensions.setdefault(file.path.suffix[1:], FileTotals()).add(file)
+        if file.kind is FileKind.OUTPUT:
+            year, month, day = file.path.parts[-4:-1]
+            statistics.days.setdefault(f"{year}-{month}-{day}", FileTotals()).add(file)
+    statistics.days = dict(sorted(statistics.days.items()))
+    disk = shutil.disk_usage(inventory.data_dir)
+    statistics.free_bytes, statistics.disk_bytes = disk.free, disk.total
+    return statistics

@@ -1,6 +1,7 @@
-"""Renders: a finished file once more, in another form, under `renders/<generation id>/<render id>.<extension>`.
+"""Renders: copies of an exported file in another format or at another loudness, at
+`renders/<generation id>/<render id>.<extension>`.
 
-Beside each lies `<render id>.json` with its figures, so that who asks again is told the same.
+`<render id>.json` beside each render describes it, so that a repeated request gets the same answer.
 """
 
 from __future__ import annotations
@@ -15,31 +16,31 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from dgx_music.errors import NotFound
-from export_service.dsp.normalization import Aim
+from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.codecs import EXTENSIONS
-from export_service.library.filesystem import make_folder, remove_if_empty, sync_folder
-from export_service.library.mastered_file import Finished
+from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty
+from export_service.library.mastered_file import MasteredFile
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.failpoints import failpoint
 
 RENDERS = "renders"
-LANDING = ".landing"
-FIGURES = TypeAdapter(Finished)
+STAGING = ".landing"
+MASTERED_FILE_JSON = TypeAdapter(MasteredFile)
 
 
 @dataclass(frozen=True)
-class RenderOptions:
-    """What a render is, nothing left open."""
+class RenderSpec:
+    """Everything that determines a render, with all defaults resolved."""
 
     format: FileFormat
     sample_rate_hz: int
     channels: int
-    aim: Aim
+    target: LoudnessTarget
 
     def render_id(self, generation_id: str) -> str:
-        """UUID (RFC 9562, version 5): the same for the same options."""
-        named = (self.format, self.sample_rate_hz, self.channels, self.aim.target_lufs, self.aim.ceiling_dbtp)
-        return str(uuid.uuid5(uuid.UUID(generation_id), " ".join(map(str, named))))
+        """Returns the render's id, a UUID (RFC 9562, version 5): the same for equal specs of one generation."""
+        values = (self.format, self.sample_rate_hz, self.channels, self.target.target_lufs, self.target.ceiling_dbtp)
+        return str(uuid.uuid5(uuid.UUID(generation_id), " ".join(map(str, values))))
 
 
 @dataclass(frozen=True)
@@ -48,86 +49,91 @@ class Render:
 
     render_id: str
     path: Path
-    finished: Finished
+    file: MasteredFile
 
 
-class RenderFolder:
-    """The renders of one data directory. Methods block: call them on a thread."""
+class RenderStore:
+    """The renders of one data directory. Methods block: call them in a thread."""
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / RENDERS
-        self._landing = self._folder / LANDING
+        self._staging = self._folder / STAGING
 
     def open(self) -> None:
-        """Makes the folder and removes what an earlier process did not land."""
-        make_folder(self._landing)
-        for part in self._landing.glob("*.part"):
-            for figures in self._folder.glob(f"*/{part.stem}.json"):  # They were put in place first.
-                figures.unlink()
-            part.unlink()
+        """Creates the folder and removes incomplete renders that an earlier process left."""
+        make_folder(self._staging)
+        for staged in self._staging.glob("*.part"):
+            for description in self._folder.glob(f"*/{staged.stem}.json"):  # It is renamed before the render is.
+                description.unlink()
+            staged.unlink()
 
-    def part(self, render_id: str) -> Path:
-        """Where a render is written before it lands."""
-        return self._landing / f"{render_id}.part"
+    def staging_path(self, render_id: str) -> Path:
+        """Returns the path to write a render to before it is committed."""
+        return self._staging / f"{render_id}.part"
 
     def find(self, generation_id: str, render_id: str) -> Path:
-        """Where the render is; raises NotFound."""
+        """Returns the render's path. Raises NotFound."""
         for extension in EXTENSIONS:
             path = self._folder / generation_id / f"{render_id}{extension}"
             if path.is_file():
                 return path
-        raise NotFound("render", render_id, f"generation {generation_id} has none of this id: ask for it by Render")
+        raise NotFound(
+            "render", render_id, f"generation {generation_id} has no render with this id; create it with Render"
+        )
 
-    def made_before(self, generation_id: str, render_id: str) -> Render | None:
-        """The render with its figures; None where it is not there, or its figures are another version's."""
+    def load(self, generation_id: str, render_id: str) -> Render | None:
+        """Returns the render, or None if it does not exist or its description is from an incompatible version."""
         try:
             path = self.find(generation_id, render_id)
-            return Render(render_id, path, FIGURES.validate_json(path.with_suffix(".json").read_bytes()))
+            return Render(render_id, path, MASTERED_FILE_JSON.validate_json(path.with_suffix(".json").read_bytes()))
         except (NotFound, FileNotFoundError, ValueError):
             return None
 
-    def land(self, part: Path, generation_id: str, render_id: str, extension: str, finished: Finished) -> Path:
-        """Puts the complete render in place, durably; its figures first, so that none is without."""
+    def commit(self, staged: Path, generation_id: str, render_id: str, extension: str, file: MasteredFile) -> Path:
+        """Moves the complete render into the library, durably, and returns its path.
+
+        Its description is renamed first, so that no render is without one. Raises OSError.
+        """
         path = self._folder / generation_id / f"{render_id}{extension}"
-        figures = part.with_suffix(".json.part")
+        description = staged.with_suffix(".json.part")
         try:
-            figures.write_bytes(FIGURES.dump_json(finished))
+            description.write_bytes(MASTERED_FILE_JSON.dump_json(file, by_alias=True))
             failpoint("export.before_render_fsync")
-            for written in (figures, part):
-                with written.open("rb") as file:
-                    os.fsync(file.fileno())
+            for written in (description, staged):
+                with written.open("rb") as opened:
+                    os.fsync(opened.fileno())
             failpoint("export.after_render_fsync")
             make_folder(path.parent)
-            os.replace(figures, path.with_suffix(".json"))
+            os.replace(description, path.with_suffix(".json"))
             failpoint("export.before_render_rename")
-            os.replace(part, path)
+            os.replace(staged, path)
             failpoint("export.after_render_rename")
-            sync_folder(path.parent)
+            fsync_folder(path.parent)
         except OSError:
             path.with_suffix(".json").unlink(missing_ok=True)
             raise
         finally:
-            figures.unlink(missing_ok=True)
+            description.unlink(missing_ok=True)
         return path
 
-    def of(self, generation_id: str) -> Iterator[tuple[str, Path, str]]:
-        """The generation's renders: id, file, and its SHA-256 when it landed; empty where no figures tell that."""
+    def iter_renders(self, generation_id: str) -> Iterator[tuple[str, Path, str]]:
+        """Yields id, path and original SHA-256 of the generation's renders; "" if the description is missing."""
         for path in sorted((self._folder / generation_id).glob("*")):
             if path.suffix in EXTENSIONS:
-                render = self.made_before(generation_id, path.stem)
-                yield path.stem, path, "" if render is None else render.finished.file_sha256
+                render = self.load(generation_id, path.stem)
+                yield path.stem, path, "" if render is None else render.file.file_sha256
 
-    def delete_one(self, generation_id: str, render_id: str) -> None:
-        """Removes the render and its figures; raises NotFound."""
+    def delete(self, generation_id: str, render_id: str) -> None:
+        """Deletes one render and its description. Raises NotFound."""
         path = self.find(generation_id, render_id)
-        path.with_suffix(".json").unlink(missing_ok=True)  # First: without its render nobody would find it.
+        path.with_suffix(".json").unlink(missing_ok=True)  # First: nothing would find it once the render is gone.
         path.unlink()
-        sync_folder(path.parent)
+        fsync_folder(path.parent)
         remove_if_empty(path.parent)
 
-    def delete(self, generation_id: str) -> None:
-        """Removes all renders of the generation."""
+    def delete_all(self, generation_id: str) -> None:
+        """Deletes all renders of the generation."""
         folder = self._folder / generation_id
         if folder.is_dir():
             shutil.rmtree(folder)
-            sync_folder(self._folder)
+            fsync_folder(self._folder)

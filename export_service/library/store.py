@@ -1,8 +1,8 @@
-"""The library: finished files under `outputs/YYYY/MM/DD/<generation id>.<extension>`, by the UTC day they landed, and
-clips that were uploaded in the same way under `clips/`.
+"""The library: exported files at `outputs/YYYY/MM/DD/<generation id>.<extension>`, by the UTC day on which they were
+added, and uploaded clips at `clips/` in the same layout.
 
-Names come from ids that were checked to be UUIDs; nothing else of a request reaches a path. What is being written lies
-in `.landing` beside them, on the same file system as what it becomes.
+File names are built from ids that have been validated as UUIDs; no other part of a request reaches a path. Files are
+written to `.landing` first, on the same file system, and renamed when they are complete.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import BinaryIO
 
 from dgx_music.errors import NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
-from export_service.formats.tags import COMMENT
-from export_service.library.filesystem import disk_errors, make_folder, remove_if_empty, sync_folder
-from export_service.library.renders import RenderFolder
+from export_service.formats.tags import COMMENT_PATTERN
+from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty, translate_disk_errors
+from export_service.library.renders import RenderStore
 from service_runtime.failpoints import failpoint
 
 OUTPUTS, CLIPS = "outputs", "clips"
-LANDING = ".landing"
-DAYS = "[0-9]*/[0-9]*/[0-9]*"
-REMEMBERED_PATHS = 10_000
+STAGING = ".landing"
+DAY_GLOB = "[0-9]*/[0-9]*/[0-9]*"
+MAX_CACHED_PATHS = 10_000
 
 
 @dataclass(frozen=True)
-class FileFormat:
-    """What a finished file holds."""
+class AudioProperties:
+    """Sample rate, channel count and length of an audio file."""
 
     sample_rate_hz: int
     channels: int
@@ -39,167 +39,174 @@ class FileFormat:
 
 
 class Library:
-    """The files in one folder of a data directory, which one export process owns; for a clip, read "clip" wherever it
-    says "generation". Methods block: call them on a thread.
+    """The files in one folder of a data directory, owned by a single export process.
+
+    In the folder of clips, a `generation_id` is the id of a clip. Methods block: call them in a thread.
     """
 
     def __init__(self, data_dir: Path, folder: str = OUTPUTS) -> None:
         self._data_dir = data_dir
-        self._outputs = data_dir / folder
-        self._landing = self._outputs / LANDING
-        self._landing_lock = threading.Lock()
-        self.renders = RenderFolder(data_dir)
-        self._paths: dict[str, Path] = {}
-        self._paths_lock = threading.Lock()
+        self._folder = data_dir / folder
+        self._staging = self._folder / STAGING
+        self._commit_lock = threading.Lock()
+        self.renders = RenderStore(data_dir)
+        self._cached_paths: dict[str, Path] = {}
+        self._cache_lock = threading.Lock()
 
     def open(self) -> None:
-        """Makes the folders and removes what an earlier process did not land."""
-        make_folder(self._landing)
-        for part in self._landing.glob("*.part"):
-            part.unlink()
+        """Creates the folders and removes incomplete files that an earlier process left."""
+        make_folder(self._staging)
+        for staged in self._staging.glob("*.part"):
+            staged.unlink()
         self.renders.open()
 
     def check(self) -> None:
-        """Raises OSError where files can't be written."""
-        if not os.access(self._outputs, os.W_OK | os.X_OK):
-            raise OSError(f"{self._outputs} can't be written to")
+        """Raises OSError if the folder is not writable."""
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            raise OSError(f"{self._folder} is not writable")
 
-    def part(self, generation_id: str, attempt: int) -> Path:
-        """Where an attempt's file is written before it lands."""
-        return self._landing / f"{generation_id}.{attempt}.part"
+    def staging_path(self, generation_id: str, attempt: int) -> Path:
+        """Returns the path to write an attempt's file to before it is committed."""
+        return self._staging / f"{generation_id}.{attempt}.part"
 
-    def land(self, part: Path, generation_id: str, extension: str, permit: Callable[[], None]) -> Path:
-        """Puts the complete file in place, durably, over an earlier one of the same generation and its renders.
+    def commit(self, staged: Path, generation_id: str, extension: str, check_permitted: Callable[[], None]) -> Path:
+        """Moves the complete file into the library, durably, and returns its path. Replaces an earlier file of the
+        same generation and deletes that file's renders.
 
-        `permit` is asked right before the name is given, and raises to refuse. Of two attempts the newer one, which
-        made the older one's permit void before it began, has the last word.
+        `check_permitted` is called right before the rename and raises to veto it. If two attempts race, the newer one
+        wins: it has the older one vetoed before it begins itself.
         """
         failpoint("export.before_fsync")
-        with part.open("rb") as file:
+        with staged.open("rb") as file:
             os.fsync(file.fileno())
         failpoint("export.after_fsync")
-        with self._landing_lock:
-            former = self.find(generation_id)
-            path = (former or self._today(generation_id)).with_suffix(extension)
+        with self._commit_lock:
+            previous = self.find(generation_id)
+            path = (previous or self._path_for_today(generation_id)).with_suffix(extension)
             make_folder(path.parent)
-            permit()
-            if former is not None:
-                self.renders.delete(generation_id)  # Before: what is broken off here leaves none of another file.
+            check_permitted()
+            if previous is not None:
+                # Before the rename: a crash in between must not leave renders of another file.
+                self.renders.delete_all(generation_id)
             failpoint("export.before_rename")
-            os.replace(part, path)
+            os.replace(staged, path)
             failpoint("export.after_rename")
-            if former is not None:
-                for other in EXTENSIONS:  # All: one that was broken off here may have left another one.
+            if previous is not None:
+                # All extensions, because a crash at this point may have left a third file.
+                for other in EXTENSIONS:
                     if other != extension:
                         path.with_suffix(other).unlink(missing_ok=True)
-            sync_folder(path.parent)
-            self._remember(generation_id, path)
+            fsync_folder(path.parent)
+            self._cache_path(generation_id, path)
         return path
 
     @contextmanager
-    def unchanged(self, generation_id: str, source: BinaryIO) -> Iterator[None]:
-        """Nothing lands or is deleted meanwhile. Raises NotFound where `source` is the generation's file no more."""
-        with self._landing_lock:
+    def lock_unchanged(self, generation_id: str, source: BinaryIO) -> Iterator[None]:
+        """Prevents commits and deletions while the block runs.
+
+        Raises NotFound if the open file `source` is no longer the generation's file.
+        """
+        with self._commit_lock:
             path = self.find(generation_id)
             if path is None or not os.path.samestat(path.stat(), os.fstat(source.fileno())):
-                raise NotFound("file", generation_id, "it was deleted or made anew meanwhile")
+                raise NotFound("file", generation_id, "it was deleted or replaced in the meantime")
             yield
 
-    def relative(self, path: Path) -> str:
-        """As told to others: from the data directory, with forward slashes."""
+    def relative_path(self, path: Path) -> str:
+        """Returns the path relative to the data directory, with forward slashes."""
         return path.relative_to(self._data_dir).as_posix()
 
     def find(self, generation_id: str) -> Path | None:
-        """Where the generation's file is."""
-        known = self._paths.get(generation_id)
-        if known is not None and known.is_file():
-            return known
-        self._forget(generation_id)
-        for day in sorted(self._outputs.glob(DAYS), reverse=True):  # What is asked for is mostly recent.
+        """Returns the path of the generation's file, or None if there is none."""
+        cached = self._cached_paths.get(generation_id)
+        if cached is not None and cached.is_file():
+            return cached
+        self._uncache_path(generation_id)
+        for day in sorted(self._folder.glob(DAY_GLOB), reverse=True):  # Most requests are for recent files.
             paths = [path for extension in EXTENSIONS if (path := day / f"{generation_id}{extension}").is_file()]
             if paths:
-                # More than one where a process ended before it had removed the former one.
+                # There are several if a process crashed before it had removed the replaced file.
                 newest = max(paths, key=lambda path: path.stat().st_mtime_ns)
-                self._remember(generation_id, newest)
+                self._cache_path(generation_id, newest)
                 return newest
         return None
 
-    def attempt(self, generation_id: str) -> int:
-        """Which attempt made the generation's file, as the file itself says; 0 without one."""
+    def find_attempt(self, generation_id: str) -> int:
+        """Returns the number of the attempt that the generation's file is from; 0 if there is no file."""
         path = self.find(generation_id)
-        return 0 if path is None else attempt_of(path)
+        return 0 if path is None else read_attempt(path)
 
     def delete(self, generation_id: str) -> bool:
-        """Removes the generation's file and its renders, durably; whether there was one."""
-        with self._landing_lock:
+        """Deletes the generation's file and its renders, durably. Returns whether there was a file."""
+        with self._commit_lock:
             path = self.find(generation_id)
             if path is None:
                 return False
-            self.renders.delete(generation_id)
+            self.renders.delete_all(generation_id)
             for extension in EXTENSIONS:
                 path.with_suffix(extension).unlink(missing_ok=True)
-            sync_folder(path.parent)
-            self._forget(generation_id)
+            fsync_folder(path.parent)
+            self._uncache_path(generation_id)
         return True
 
     def delete_render(self, generation_id: str, render_id: str) -> None:
-        """Removes one render, durably; raises NotFound."""
-        with self._landing_lock:
-            self.renders.delete_one(generation_id, render_id)
+        """Deletes one render, durably. Raises NotFound."""
+        with self._commit_lock:
+            self.renders.delete(generation_id, render_id)
 
     def remove_empty_folders(self) -> None:
-        """Removes days, months and years that have no file any more."""
-        with self._landing_lock:
-            for depth in (DAYS, DAYS.rpartition("/")[0], DAYS.partition("/")[0]):
-                for folder in self._outputs.glob(depth):
+        """Removes the folders of days, months and years that have become empty."""
+        with self._commit_lock:
+            for depth in (DAY_GLOB, DAY_GLOB.rpartition("/")[0], DAY_GLOB.partition("/")[0]):
+                for folder in self._folder.glob(depth):
                     remove_if_empty(folder)
 
-    def _today(self, generation_id: str) -> Path:
-        return self._outputs / datetime.now(UTC).strftime("%Y/%m/%d") / generation_id
+    def _path_for_today(self, generation_id: str) -> Path:
+        return self._folder / datetime.now(UTC).strftime("%Y/%m/%d") / generation_id
 
-    def _remember(self, generation_id: str, path: Path) -> None:
-        with self._paths_lock:
-            while len(self._paths) >= REMEMBERED_PATHS:
-                del self._paths[next(iter(self._paths))]
-            self._paths[generation_id] = path
+    def _cache_path(self, generation_id: str, path: Path) -> None:
+        with self._cache_lock:
+            while len(self._cached_paths) >= MAX_CACHED_PATHS:
+                del self._cached_paths[next(iter(self._cached_paths))]
+            self._cached_paths[generation_id] = path
 
-    def _forget(self, generation_id: str) -> None:
-        with self._paths_lock:
-            self._paths.pop(generation_id, None)
+    def _uncache_path(self, generation_id: str) -> None:
+        with self._cache_lock:
+            self._cached_paths.pop(generation_id, None)
 
 
 @contextmanager
-def file_errors(path: Path) -> Iterator[None]:
-    """Raises NotFound where the file is gone by now, Unavailable where it can't be read as audio."""
+def translate_file_errors(path: Path) -> Iterator[None]:
+    """Translates errors of reading `path`: NotFound if it no longer exists, Unavailable if it is damaged."""
     import soundfile
 
     try:
-        with disk_errors("reading the file"):
+        with translate_disk_errors("reading the file"):
             yield
     except soundfile.LibsndfileError as error:
         if not path.exists():
             raise NotFound("file", path.stem, "it was deleted") from error
         raise Unavailable(
-            f"the file of generation {path.stem} can't be read: {error.error_string} It was damaged after it landed",
+            f"the file of generation {path.stem} is damaged and can't be read: {error.error_string}",
             reason="FILE_DAMAGED",
         ) from error
 
 
-def format_of(path: Path) -> FileFormat:
-    """What the file at `path` holds."""
+def read_audio_properties(path: Path) -> AudioProperties:
+    """Reads the file's header. Raises soundfile.LibsndfileError if it is not an audio file."""
     import soundfile
 
     info = soundfile.info(path)
-    return FileFormat(info.samplerate, info.channels, info.frames)
+    return AudioProperties(info.samplerate, info.channels, info.frames)
 
 
-def attempt_of(path: Path) -> int:
-    """Which attempt made the file at `path`; 0 where it does not say, or is no audio any more."""
+def read_attempt(path: Path) -> int:
+    """Reads from the file's comment tag which attempt it is from; 0 if the file has no such tag or is damaged."""
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
-            found = COMMENT.match(file.comment)
+            found = COMMENT_PATTERN.match(file.comment)
     except soundfile.LibsndfileError:
         return 0
     return int(found[2]) if found else 0

@@ -1,4 +1,4 @@
-"""Whether files are what they were when they landed: each read whole, and held against the SHA-256 of then."""
+"""Verifies that files have not changed since they were added to the library, by their SHA-256."""
 
 from __future__ import annotations
 
@@ -7,58 +7,66 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from export_service.library.filesystem import sha256_of
+from export_service.library.filesystem import compute_sha256
 from export_service.library.store import Library
 
 
-class Condition(Enum):
-    """How a file was found."""
+class FileCondition(Enum):
+    """Outcome of verifying one file."""
 
     INTACT = "intact"
     CHANGED = "changed"
     MISSING = "missing"
     UNREADABLE = "unreadable"
-    """The disk refuses it."""
+    """The disk failed to read it."""
     PRESENT = "present"
-    """And nothing is known to hold it against, or it was not to be read."""
+    """It exists, but was not compared: its expected hash is unknown, or only presence was to be checked."""
 
 
 @dataclass(frozen=True)
-class Verified:
-    """One file, a generation's or one of its renders."""
+class VerificationResult:
+    """The outcome for one file: a generation's own file or one of its renders."""
 
     generation_id: str
     render_id: str
-    condition: Condition
+    condition: FileCondition
     path: Path | None = None
-    """None for one that is missing."""
+    """None if the file is missing."""
     size_bytes: int = 0
     sha256: str = ""
-    """As it is now; empty where it was not read."""
+    """The current hash; empty if the file was not read."""
     problem: str = ""
-    """The disk's own word for why it refuses."""
+    """The disk's error message if the file is unreadable."""
 
 
-def verify(library: Library, generation_id: str, sha256: str, *, presence_only: bool) -> Iterator[Verified]:
-    """The generation's file, held against `sha256` unless that is empty; then its renders, against what is noted beside
-    each. Blocks: call it on a thread.
+def verify(library: Library, generation_id: str, sha256: str, *, presence_only: bool) -> Iterator[VerificationResult]:
+    """Yields the result for the generation's file, then for each of its renders.
+
+    The file is compared with `sha256`, unless that is empty; a render with the hash noted beside it. Blocks: call it
+    in a thread.
     """
-    yield _verified(library.find(generation_id), generation_id, "", sha256, presence_only)
-    for render_id, path, noted in library.renders.of(generation_id):
-        yield _verified(path, generation_id, render_id, noted, presence_only)
+    yield _verify_file(library.find(generation_id), generation_id, "", sha256, presence_only)
+    for render_id, path, expected_sha256 in library.renders.iter_renders(generation_id):
+        yield _verify_file(path, generation_id, render_id, expected_sha256, presence_only)
 
 
-def _verified(path: Path | None, generation_id: str, render_id: str, expected: str, presence_only: bool) -> Verified:
+def _verify_file(
+    path: Path | None, generation_id: str, render_id: str, expected_sha256: str, presence_only: bool
+) -> VerificationResult:
     if path is None:
-        return Verified(generation_id, render_id, Condition.MISSING)
+        return VerificationResult(generation_id, render_id, FileCondition.MISSING)
     try:
         size_bytes = path.stat().st_size
         if presence_only:
-            return Verified(generation_id, render_id, Condition.PRESENT, path, size_bytes)
-        found = sha256_of(path)
+            return VerificationResult(generation_id, render_id, FileCondition.PRESENT, path, size_bytes)
+        sha256 = compute_sha256(path)
     except FileNotFoundError:
-        return Verified(generation_id, render_id, Condition.MISSING)
+        return VerificationResult(generation_id, render_id, FileCondition.MISSING)
     except OSError as error:
-        return Verified(generation_id, render_id, Condition.UNREADABLE, path, problem=error.strerror or str(error))
-    condition = Condition.PRESENT if not expected else Condition.INTACT if found == expected else Condition.CHANGED
-    return Verified(generation_id, render_id, condition, path, size_bytes, found)
+        problem = error.strerror or str(error)
+        return VerificationResult(generation_id, render_id, FileCondition.UNREADABLE, path, problem=problem)
+    if not expected_sha256:
+        condition = FileCondition.PRESENT
+    else:
+        condition = FileCondition.INTACT if sha256 == expected_sha256 else FileCondition.CHANGED
+    return VerificationResult(generation_id, render_id, condition, path, size_bytes, sha256)

@@ -1,4 +1,4 @@
-"""A finished file's outline, for drawing."""
+"""Waveform overviews of audio files, for drawing."""
 
 from __future__ import annotations
 
@@ -7,43 +7,45 @@ from pathlib import Path
 
 import numpy as np
 
-from export_service.formats.decoding import in_sequence
-from export_service.library.store import file_errors
+from export_service.formats.reader import open_sequential
+from export_service.library.store import translate_file_errors
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
-FULL_SCALE = 128
-"""8 bits: -128 to 127."""
+FULL_SCALE_8_BIT = 128
+"""Values are signed 8-bit integers, -128 to 127."""
 
 
 @dataclass(frozen=True)
 class Waveform:
-    """audiowaveform's data: smallest and largest value of each point, in turn."""
+    """A waveform overview in the data format of BBC's audiowaveform, version 2."""
 
     sample_rate_hz: int
     samples_per_pixel: int
     data: list[int]
+    """Minimum and maximum of each point, alternating."""
 
 
-def waveform(path: Path, points: int) -> Waveform:
-    """At most `points` points over the whole of the file, all channels averaged into one, as audiowaveform does.
+def compute_waveform(path: Path, points: int) -> Waveform:
+    """Returns an overview of the whole file in at most `points` points, all channels averaged as audiowaveform does.
 
-    Raises NotFound where the file is gone. Blocks: call it on a thread. Memory does not grow with the file.
+    Raises NotFound if the file no longer exists, Unavailable if it can't be read. Blocks: call it in a thread. Memory
+    use does not grow with the file.
     """
-    with file_errors(path), in_sequence(path) as file:
-        frames_a_point = max(1, -(-file.frames // points))
-        extremes = np.full((-(-file.frames // frames_a_point), 2), [np.inf, -np.inf], dtype=np.float32)
-        mean = np.full(file.channels, 1.0 / file.channels, dtype=np.float32)
+    with translate_file_errors(path), open_sequential(path) as file:
+        frames_per_point = max(1, -(-file.frames // points))
+        extremes = np.full((-(-file.frames // frames_per_point), 2), [np.inf, -np.inf], dtype=np.float32)
+        channel_weights = np.full(file.channels, 1.0 / file.channels, dtype=np.float32)
         block = np.empty((BLOCK_FRAMES, file.channels), dtype=np.float32)
         position = 0
         while len(samples := file.read(out=block)):
-            mono = samples @ mean  # Ten times as fast as mean(axis=1).
-            first = position // frames_a_point
-            starts = np.arange(first * frames_a_point, position + len(mono), frames_a_point) - position
-            starts[0] = 0  # The point that the block before left open.
-            found = extremes[first : first + len(starts)]
-            np.minimum(found[:, 0], np.minimum.reduceat(mono, starts), out=found[:, 0])
-            np.maximum(found[:, 1], np.maximum.reduceat(mono, starts), out=found[:, 1])
+            mono = samples @ channel_weights  # Ten times as fast as mean(axis=1).
+            first_point = position // frames_per_point
+            starts = np.arange(first_point * frames_per_point, position + len(mono), frames_per_point) - position
+            starts[0] = 0  # Continues the point that the previous block began.
+            touched = extremes[first_point : first_point + len(starts)]
+            np.minimum(touched[:, 0], np.minimum.reduceat(mono, starts), out=touched[:, 0])
+            np.maximum(touched[:, 1], np.maximum.reduceat(mono, starts), out=touched[:, 1])
             position += len(mono)
-        extremes = extremes[: -(-position // frames_a_point)]
-        data = np.clip(np.rint(extremes * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(int)
-        return Waveform(file.samplerate, frames_a_point, data.ravel().tolist())
+        extremes = extremes[: -(-position // frames_per_point)]
+        data = np.clip(np.rint(extremes * FULL_SCALE_8_BIT), -FULL_SCALE_8_BIT, FULL_SCALE_8_BIT - 1).astype(int)
+        return Waveform(file.samplerate, frames_per_point, data.ravel().tolist())

@@ -1,1 +1,1 @@
-"""From received samples to a finished file: exports, renders, clip imports."""
+"""From received samples to files of the library: exports, renders and clip imports."""

@@ -1,4 +1,4 @@
-"""A clip: audio that somebody uploads, kept beside what was made here."""
+"""Imports clips: audio that a user uploads, kept in the library beside the generated files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from functools import partial
 from typing import TypeVar
 
 from dgx_music.errors import Aborted, InvalidArgument
-from export_service.dsp.loudness import Samples
-from export_service.formats.reader import EXPECTED, SourceFile, source_file
+from export_service.dsp.arrays import Samples
+from export_service.formats.reader import SOURCE_FILE_REQUIREMENT, SourceFile, open_source_file
 from export_service.formats.writer import AudioFile
-from export_service.library.filesystem import disk_errors
+from export_service.library.filesystem import translate_disk_errors
 from export_service.library.store import Library
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.observability.logging import get_logger
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ClipLimits:
-    """How much one upload may bring."""
+    """Limits of a single upload."""
 
-    bytes: int
-    """Of the file as uploaded."""
-    seconds: float
+    max_bytes: int
+    """Of the uploaded file."""
+    max_seconds: float
 
 
 @dataclass(frozen=True)
@@ -43,85 +43,87 @@ class Clip:
     channels: int
     frames: int
     pcm_sha256: str
-    """Of its samples as little-endian float32."""
+    """SHA-256 of its samples as little-endian float32."""
 
 
 class ClipImport:
-    """Takes in the bytes of one file.
+    """Receives the bytes of one file and turns them into a clip.
 
-    All that blocks runs in order on a thread of its own, so that nothing is cleaned up while it is in use.
+    All blocking work runs in order on a thread of its own, so that no file is removed while it is in use.
     """
 
     def __init__(self, library: Library, limits: ClipLimits) -> None:
         self._library, self._limits = library, limits
         self._clip_id = str(uuid.uuid4())
-        self._part = library.part(self._clip_id, 0)
-        self._upload = self._part.with_name(f"{self._clip_id}.upload.part")
+        self._staged = library.staging_path(self._clip_id, 0)
+        self._upload = self._staged.with_name(f"{self._clip_id}.upload.part")
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="clip")
-        self._bytes = 0
-        self._landed = False
-        self._told = False
-        self._closed = False
+        self._received_bytes = 0
+        self._is_committed = False
+        self._is_returned = False
+        """The caller has received the clip, and with it the id."""
+        self._is_closed = False
 
     async def write(self, data: bytes) -> None:
-        """Takes in the file's next bytes. Raises InvalidArgument beyond the limit, and what the disk has to say."""
-        self._bytes += len(data)
-        if self._bytes > self._limits.bytes:
+        """Appends the file's next bytes. Raises InvalidArgument if it gets too large, and errors of the disk."""
+        self._received_bytes += len(data)
+        if self._received_bytes > self._limits.max_bytes:
             raise InvalidArgument(
-                "data", f"must be at most {self._limits.bytes} bytes in all; send a shorter clip, or FLAC"
+                "data", f"must be at most {self._limits.max_bytes} bytes in total; send a shorter clip, or use FLAC"
             )
-        await self._work(partial(self._append, data))
+        await self._run_on_worker(partial(self._append, data))
 
-    async def land(self) -> Clip:
-        """The clip, in the library. Raises InvalidArgument where the file is not one that we take."""
-        if not self._bytes:
-            raise InvalidArgument("data", f"{EXPECTED}; it is empty")
-        clip = await self._work(self._land)
-        self._told = True
+    async def commit(self) -> Clip:
+        """Adds the clip to the library. Raises InvalidArgument if the file is not acceptable as a clip."""
+        if not self._received_bytes:
+            raise InvalidArgument("data", f"{SOURCE_FILE_REQUIREMENT}; it is empty")
+        clip = await self._run_on_worker(self._convert_and_commit)
+        self._is_returned = True
         return clip
 
     async def close(self) -> None:
-        """Ends the import; unless the clip's id was handed out, nothing is left of it."""
-        self._closed = True
+        """Ends the import. Unless `commit` has returned, all of its files are removed."""
+        self._is_closed = True
         try:
-            await self._work(self._clean_up)
+            await self._run_on_worker(self._clean_up)
         except OSError as error:
-            log.warning("left behind until the next start", error=str(error))
+            # The next start of the service removes them.
+            log.warning("cleanup_failed", clip_id=self._clip_id, error=str(error))
         self._worker.shutdown(wait=False)
 
-    async def _work(self, function: Callable[[], T]) -> T:
+    async def _run_on_worker(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function)
 
-    # What follows runs on the worker.
+    # The methods below run on the worker thread.
 
     def _append(self, data: bytes) -> None:
-        with disk_errors("taking in the clip"), self._upload.open("ab") as file:
+        with translate_disk_errors("receiving the clip"), self._upload.open("ab") as file:
             file.write(data)
 
-    def _land(self) -> Clip:
+    def _convert_and_commit(self) -> Clip:
         sha256 = hashlib.sha256()
-        with disk_errors("writing the clip"):
-            with source_file(self._upload, self._limits.seconds) as source:
+        with translate_disk_errors("writing the clip"):
+            with open_source_file(self._upload, self._limits.max_seconds) as source:
                 audio = AudioFile(
                     FileFormat.WAV_FLOAT, source.sample_rate_hz, source.channels, source.frames, tags=None, seed=0
                 )
-                audio.write(self._part, self._blocks(source, sha256.update), gain_db=0.0)
-            self._library.land(self._part, self._clip_id, audio.form.extension, self._require_open)
-        self._landed = True
+                audio.write(self._staged, self._blocks(source, sha256.update), gain_db=0.0)
+            self._library.commit(self._staged, self._clip_id, audio.codec.extension, self._raise_if_closed)
+        self._is_committed = True
         return Clip(self._clip_id, source.sample_rate_hz, source.channels, source.frames, sha256.hexdigest())
 
     def _blocks(self, source: SourceFile, hash_pcm: Callable[[bytes], None]) -> Iterator[Samples]:
         for block in source.blocks():
-            self._require_open()
+            self._raise_if_closed()
             hash_pcm(block.astype("<f4", copy=False).tobytes())
             yield block
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise Aborted("the import of a clip broke off", reason="IMPORT_BROKE_OFF")
+    def _raise_if_closed(self) -> None:
+        if self._is_closed:
+            raise Aborted("the import of the clip was aborted", reason="IMPORT_BROKE_OFF")
 
     def _clean_up(self) -> None:
         self._upload.unlink(missing_ok=True)
-        self._part.unlink(missing_ok=True)
-        if self._landed and not self._told:
+        self._staged.unlink(missing_ok=True)
+        if self._is_committed and not self._is_returned:
             self._library.delete(self._clip_id)

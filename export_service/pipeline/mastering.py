@@ -1,85 +1,91 @@
-"""The last step of an export and of a render: from measured samples to a file that is as loud as it is to be."""
+"""Mastering, the last step of an export and of a render: normalizes measured samples and writes the file."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from export_service.dsp.envelope import Blocks
-from export_service.dsp.gain_solver import level
-from export_service.dsp.measurement import Measured, Measurement
-from export_service.dsp.normalization import PROFILES, Aim, Profile
-from export_service.formats.decoding import in_sequence
+from export_service.dsp.envelope import BlockSource
+from export_service.dsp.gain_solver import normalize
+from export_service.dsp.measurement import LoudnessMeasurement, SignalMeter
+from export_service.dsp.normalization import PROFILE_TARGETS_LUFS, LoudnessTarget
+from export_service.formats.reader import open_sequential
 from export_service.formats.writer import AudioFile
-from export_service.library.filesystem import synced_sha256
-from export_service.library.mastered_file import Finished
+from export_service.library.filesystem import fsync_and_compute_sha256
+from export_service.library.mastered_file import MasteredFile
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
 
-ENCODINGS_AT_MOST = 6
-"""Of a lossy file: the first, and those that make room for what the encoder put on the peaks."""
-ROOM_DB = 0.05
-"""More than what the first encoding was over by, and twice as much each time after: an encoder's next peaks are not
-quite the same."""
+MAX_ENCODINGS = 6
+"""How often a lossy file is encoded at most: once, and again while the encoder pushes peaks over the ceiling."""
+REENCODE_HEADROOM_DB = 0.05
+"""Extra reduction of the ceiling before encoding again, doubled each time. Reducing it by the measured excess alone
+is not enough, because the peaks of the next encoding differ a little."""
 
 
-def aim_for(options: OutputOptions, default: Aim) -> Aim:
-    """Where the options bring the level; `default` where they do not say."""
+def resolve_loudness_target(options: OutputOptions, default: LoudnessTarget) -> LoudnessTarget:
+    """Returns the target and ceiling that the options ask for, with those of `default` where they ask for none."""
     target, ceiling = default.target_lufs, default.ceiling_dbtp
     if options.profile is LoudnessProfile.NONE:
-        # An integer file would clip above full scale, and a lossy one in whatever plays it.
+        # Above full scale, an integer file would clip, and a lossy one would when it is played.
         target, ceiling = None, None if options.format is FileFormat.WAV_FLOAT else 0.0
     elif options.profile is not None:
-        target = PROFILES[Profile(options.profile.value)].target_lufs
+        target = PROFILE_TARGETS_LUFS[options.profile]
     elif options.target_lufs is not None:
         target = options.target_lufs
-    return Aim(target, ceiling if options.ceiling_dbtp is None else options.ceiling_dbtp)
+    return LoudnessTarget(target, ceiling if options.ceiling_dbtp is None else options.ceiling_dbtp)
 
 
-def finish(part: Path, audio: AudioFile, measurement: Measurement, aim: Aim, blocks: Blocks) -> Finished:
-    """Writes `part` of the samples that `blocks` gives, which have all been measured, with an envelope.
+def master_to_file(
+    staged: Path, audio: AudioFile, measurement: SignalMeter, target: LoudnessTarget, blocks: BlockSource
+) -> MasteredFile:
+    """Normalizes the samples and writes them to `staged`, which must not exist yet.
 
-    An encoder of a lossy format moves peaks. So its file is decoded and measured, and where it passes the ceiling
-    written again with a lower one, which costs no loudness while the limiter can take off more.
-    Raises OSError; the part is then left for the caller to remove.
+    `blocks` returns the samples from the beginning each time it is called; all of them have been fed to `measurement`,
+    which has an envelope.
+
+    An encoder of a lossy format shifts peaks. Its file is therefore decoded and measured, and if it exceeds the
+    ceiling, encoded again with a lower one. That costs no loudness as long as the limiter can reduce peaks further.
+
+    Raises OSError, and then leaves it to the caller to remove `staged`.
     """
     source = measurement.finish()
-    levelled = level(measurement, source, blocks, aim)
-    lower_dbtp = aim.ceiling_dbtp or 0.0
-    for encoding in range(1, ENCODINGS_AT_MOST + 1):
-        audio.write(part, levelled.blocks(), levelled.gain_db, levelled.measured)
-        measured = _measured(part) if audio.form.lossy else levelled.measured
-        over_db = _over(measured, aim)
-        if not audio.form.lossy or over_db <= 0 or encoding == ENCODINGS_AT_MOST:
+    normalized = normalize(measurement, source, blocks, target)
+    ceiling_dbtp = target.ceiling_dbtp or 0.0
+    for encoding in range(1, MAX_ENCODINGS + 1):
+        audio.write(staged, normalized.blocks(), normalized.gain_db, normalized.measurement)
+        measured = _measure_file(staged) if audio.codec.is_lossy else normalized.measurement
+        excess_db = _excess_db(measured, target)
+        if not audio.codec.is_lossy or excess_db <= 0 or encoding == MAX_ENCODINGS:
             break
-        part.unlink()
-        lower_dbtp -= over_db + ROOM_DB * 2 ** (encoding - 1)
-        levelled = level(measurement, source, blocks, replace(aim, ceiling_dbtp=lower_dbtp))
-    audio.sign(part)
-    return Finished(
+        staged.unlink()
+        ceiling_dbtp -= excess_db + REENCODE_HEADROOM_DB * 2 ** (encoding - 1)
+        normalized = normalize(measurement, source, blocks, replace(target, ceiling_dbtp=ceiling_dbtp))
+    audio.sign(staged)
+    return MasteredFile(
         format=audio.format,
         sample_rate_hz=audio.sample_rate_hz,
         channels=audio.channels,
         frames=audio.frames,
-        file_size_bytes=part.stat().st_size,
-        file_sha256=synced_sha256(part),
+        file_size_bytes=staged.stat().st_size,
+        file_sha256=fsync_and_compute_sha256(staged),
         source=source,
         file=measured,
-        normalization=replace(levelled.normalization, aim=aim),
-        marks=audio.marks,
+        normalization=replace(normalized.normalization, target=target),
+        marks=audio.disclosures,
     )
 
 
-def _over(measured: Measured, aim: Aim) -> float:
-    """dB by which a peak passes the ceiling; negative where none does."""
-    if measured.peak_db is None or aim.ceiling_dbtp is None:
+def _excess_db(measured: LoudnessMeasurement, target: LoudnessTarget) -> float:
+    """Returns by how much the highest peak exceeds the ceiling, in dB; negative if it does not."""
+    if measured.peak_db is None or target.ceiling_dbtp is None:
         return -1.0
-    return measured.peak_db - aim.ceiling_dbtp
+    return measured.peak_db - target.ceiling_dbtp
 
 
-def _measured(path: Path) -> Measured:
-    with in_sequence(path) as file:
-        measurement = Measurement(file.samplerate, file.channels)
+def _measure_file(path: Path) -> LoudnessMeasurement:
+    with open_sequential(path) as file:
+        measurement = SignalMeter(file.samplerate, file.channels)
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             measurement.feed(block)
     return measurement.finish()

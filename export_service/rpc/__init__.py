@@ -1,1 +1,1 @@
-"""The gRPC face of export: messages in, domain calls, messages out."""
+"""The gRPC interface of the export service."""

@@ -1,4 +1,4 @@
-"""Proto ↔ domain."""
+"""Converts between messages and domain types: `to_x` from a message, `from_x` to one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
 from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
-from export_service.analysis.analyzer import NOT_ANALYSED, Analysis
+from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
-from export_service.dsp.measurement import Measured
+from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import Normalization, NormalizationMode
-from export_service.formats.provenance import Mark
+from export_service.formats.provenance import AiDisclosure
 from export_service.formats.tags import MAX_BPM, Tags, clean_tags
-from export_service.library.mastered_file import Finished
+from export_service.library.mastered_file import MasteredFile
 from export_service.library.waveform import Waveform
 from export_service.pipeline.clip_import import Clip
-from export_service.streaming.audio_stream import FinalAudio, Level, LiveAudio
+from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import Conversion, ConvertedAudio
-from export_service.streaming.recording import Take
+from export_service.streaming.recording import AttemptSpec
 from service_runtime.rpc.output_converters import FORMAT_NAMES
 from service_runtime.validation import check_uuid
 
@@ -30,40 +30,42 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_WAIT_SECONDS = 3600.0
-MAX_POINTS, DEFAULT_POINTS = 10_000, 800
+MAX_WAVEFORM_POINTS, DEFAULT_WAVEFORM_POINTS = 10_000, 800
 
 LEVELS = {
-    audio_pb2.AUDIO_LEVEL_UNSPECIFIED: Level.ANY,
-    audio_pb2.AUDIO_LEVEL_LIVE: Level.LIVE,
-    audio_pb2.AUDIO_LEVEL_FINAL: Level.FINAL,
+    audio_pb2.AUDIO_LEVEL_UNSPECIFIED: AudioLevel.ANY,
+    audio_pb2.AUDIO_LEVEL_LIVE: AudioLevel.LIVE,
+    audio_pb2.AUDIO_LEVEL_FINAL: AudioLevel.FINAL,
 }
-AUDIO_LEVELS = {Level.LIVE: audio_pb2.AUDIO_LEVEL_LIVE, Level.FINAL: audio_pb2.AUDIO_LEVEL_FINAL}
-MODES = {
+LEVEL_VALUES = {level: value for value, level in LEVELS.items()}
+MODE_VALUES = {
     NormalizationMode.NONE: export_pb2.NORMALIZATION_MODE_NONE,
     NormalizationMode.LINEAR: export_pb2.NORMALIZATION_MODE_LINEAR,
     NormalizationMode.LIMITED: export_pb2.NORMALIZATION_MODE_LIMITED,
 }
-MARKS = {
-    Mark.INFO: export_pb2.PROVENANCE_MARK_INFO,
-    Mark.BEXT: export_pb2.PROVENANCE_MARK_BEXT,
-    Mark.ID3: export_pb2.PROVENANCE_MARK_ID3,
-    Mark.VORBIS_COMMENT: export_pb2.PROVENANCE_MARK_VORBIS_COMMENT,
-    Mark.C2PA: export_pb2.PROVENANCE_MARK_C2PA,
+MARK_VALUES = {
+    AiDisclosure.INFO: export_pb2.PROVENANCE_MARK_INFO,
+    AiDisclosure.BEXT: export_pb2.PROVENANCE_MARK_BEXT,
+    AiDisclosure.ID3: export_pb2.PROVENANCE_MARK_ID3,
+    AiDisclosure.VORBIS_COMMENT: export_pb2.PROVENANCE_MARK_VORBIS_COMMENT,
+    AiDisclosure.C2PA: export_pb2.PROVENANCE_MARK_C2PA,
 }
 
 
 def to_generation_id(text: str, field: str = "generation_id") -> str:
-    """A UUID in its canonical form, which alone ever becomes part of a path."""
+    """Returns the UUID in its canonical form, the only part of a request that becomes part of a path."""
     return check_uuid(field, text)
 
 
-def to_take(header: audio_pb2.AudioHeader, field: str) -> Take:
-    """For a header whose format is checked already (PcmReader)."""
+def to_attempt_spec(header: audio_pb2.AudioHeader, field: str) -> AttemptSpec:
+    """Expects a header whose audio format has already been validated by PcmReader."""
     if header.attempt < 1:
         raise InvalidArgument(f"{field}.attempt", f"must be at least 1, not {header.attempt}")
     if header.level != audio_pb2.AUDIO_LEVEL_LIVE:
-        raise InvalidArgument(f"{field}.level", "must be AUDIO_LEVEL_LIVE: samples as the model made them")
-    return Take(
+        raise InvalidArgument(
+            f"{field}.level", "must be AUDIO_LEVEL_LIVE, because an export takes samples as the model generated them"
+        )
+    return AttemptSpec(
         generation_id=to_generation_id(header.generation_id, f"{field}.generation_id"),
         attempt=header.attempt,
         sample_rate_hz=header.sample_rate_hz,
@@ -81,25 +83,25 @@ def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
 
 def to_tempo_hint(bpm: float, field: str) -> float:
     if not (math.isfinite(bpm) and 0 <= bpm <= MAX_BPM):
-        raise InvalidArgument(field, f"must be 0 to {MAX_BPM:.0f} beats a minute, not {bpm}")
+        raise InvalidArgument(field, f"must be 0 to {MAX_BPM:.0f} beats per minute, not {bpm}")
     return bpm
 
 
-def to_level(level: audio_pb2.AudioLevel, field: str) -> Level:
-    return _known(LEVELS, level, field)
+def to_level(level: audio_pb2.AudioLevel, field: str) -> AudioLevel:
+    return _convert_enum(LEVELS, level, field)
 
 
-def to_render_id(text: str, level: Level = Level.FINAL) -> str:
-    """A render's id, or empty where none is asked for."""
-    if text and level is Level.LIVE:
-        raise InvalidArgument("render_id", "goes with level FINAL only: what is LIVE is not rendered")
+def to_render_id(text: str, level: AudioLevel = AudioLevel.FINAL) -> str:
+    """Returns the render's id, or "" if the request is not for a render."""
+    if text and level is AudioLevel.LIVE:
+        raise InvalidArgument("render_id", "must be empty with level LIVE, because a render has no live audio")
     return to_generation_id(text, "render_id") if text else ""
 
 
-def to_start(start: int, field: str) -> int:
-    if start < 0:
-        raise InvalidArgument(field, f"must not be negative, not {start}")
-    return start
+def to_position(position: int, field: str) -> int:
+    if position < 0:
+        raise InvalidArgument(field, f"must be 0 or more, not {position}")
+    return position
 
 
 def to_wait_seconds(seconds: float) -> float:
@@ -112,52 +114,57 @@ def to_conversion(request: export_pb2.StreamAudioRequest) -> Conversion:
     rate, channels, last_seconds = request.sample_rate_hz, request.channels, request.last_seconds
     if rate and not MIN_SAMPLE_RATE_HZ <= rate <= MAX_SAMPLE_RATE_HZ:
         raise InvalidArgument(
-            "sample_rate_hz", f"must be {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ}, or 0 as it is, not {rate}"
+            "sample_rate_hz",
+            f"must be {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ}, or 0 to keep the source's sample rate, not {rate}",
         )
     if not 0 <= channels <= MAX_CHANNELS:
-        raise InvalidArgument("channels", f"must be 1 or 2, or 0 as it is, not {channels}")
+        raise InvalidArgument("channels", f"must be 1 or 2, or 0 to keep the source's channels, not {channels}")
     if not (math.isfinite(last_seconds) and last_seconds >= 0):
-        raise InvalidArgument("last_seconds", f"must be a number of seconds, or 0 for all, not {last_seconds}")
+        raise InvalidArgument(
+            "last_seconds", f"must be a number of seconds, or 0 for the whole file, not {last_seconds}"
+        )
     if last_seconds and request.start_frame:
-        raise InvalidArgument("last_seconds", "goes without start_frame only: each says where to begin")
+        raise InvalidArgument("last_seconds", "must be 0 if start_frame is set, because both say where to start")
     return Conversion(rate, channels, last_seconds)
 
 
-def to_points(points: int) -> int:
-    if not 0 <= points <= MAX_POINTS:
-        raise InvalidArgument("points", f"must be 0 to {MAX_POINTS}, not {points}")
-    return points or DEFAULT_POINTS
+def to_waveform_points(points: int) -> int:
+    if not 0 <= points <= MAX_WAVEFORM_POINTS:
+        raise InvalidArgument(
+            "points", f"must be 1 to {MAX_WAVEFORM_POINTS}, or 0 for {DEFAULT_WAVEFORM_POINTS}, not {points}"
+        )
+    return points or DEFAULT_WAVEFORM_POINTS
 
 
-def from_finished(
-    finished: Finished, file_path: str, pcm_sha256: str = "", analysis: Analysis = NOT_ANALYSED
+def from_mastered_file(
+    file: MasteredFile, file_path: str, pcm_sha256: str = "", analysis: Analysis = NO_ANALYSIS
 ) -> export_pb2.ExportResponse:
     return export_pb2.ExportResponse(
         file_path=file_path,
-        file_size_bytes=finished.file_size_bytes,
-        file_sha256=finished.file_sha256,
+        file_size_bytes=file.file_size_bytes,
+        file_sha256=file.file_sha256,
         pcm_sha256=pcm_sha256,
-        frames=finished.frames,
-        duration_seconds=finished.frames / finished.sample_rate_hz,
-        sample_rate_hz=finished.sample_rate_hz,
-        channels=finished.channels,
-        format=FORMAT_NAMES[finished.format],
-        source=_loudness(finished.source),
-        file=_loudness(finished.file),
-        normalization=_normalization(finished.normalization),
+        frames=file.frames,
+        duration_seconds=file.frames / file.sample_rate_hz,
+        sample_rate_hz=file.sample_rate_hz,
+        channels=file.channels,
+        format=FORMAT_NAMES[file.format],
+        source=_loudness(file.source),
+        file=_loudness(file.file),
+        normalization=_normalization(file.normalization),
         tempo=_tempo(analysis.tempo),
         key=_key(analysis.key),
-        marks=[MARKS[mark] for mark in finished.marks],
+        marks=[MARK_VALUES[mark] for mark in file.marks],
     )
 
 
 def from_audio(audio: LiveAudio | FinalAudio | ConvertedAudio) -> audio_pb2.AudioHeader:
     return audio_pb2.AudioHeader(
-        generation_id=audio.take.generation_id,
-        attempt=audio.take.attempt,
-        level=AUDIO_LEVELS[audio.level],
-        sample_rate_hz=audio.take.sample_rate_hz,
-        channels=audio.take.channels,
+        generation_id=audio.spec.generation_id,
+        attempt=audio.spec.attempt,
+        level=LEVEL_VALUES[audio.level],
+        sample_rate_hz=audio.spec.sample_rate_hz,
+        channels=audio.spec.channels,
         encoding=audio_pb2.PCM_ENCODING_FLOAT32_LE,
         expected_frames=audio.frames,
     )
@@ -186,7 +193,7 @@ def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
     )
 
 
-def _loudness(measured: Measured) -> export_pb2.Loudness:
+def _loudness(measured: LoudnessMeasurement) -> export_pb2.Loudness:
     return export_pb2.Loudness(
         integrated_lufs=measured.loudness.integrated_lufs,
         max_momentary_lufs=measured.loudness.max_momentary_lufs,
@@ -210,9 +217,9 @@ def _key(key: Key | None) -> export_pb2.Key | None:
 
 def _normalization(normalization: Normalization) -> export_pb2.Normalization:
     return export_pb2.Normalization(
-        mode=MODES[normalization.mode],
-        target_lufs=normalization.aim.target_lufs or 0.0,
-        ceiling_dbtp=normalization.aim.ceiling_dbtp or 0.0,
+        mode=MODE_VALUES[normalization.mode],
+        target_lufs=normalization.target.target_lufs or 0.0,
+        ceiling_dbtp=normalization.target.ceiling_dbtp or 0.0,
         gain_db=normalization.gain_db,
         shortfall_lu=normalization.shortfall_lu,
         reason=normalization.reason,
@@ -221,8 +228,8 @@ def _normalization(normalization: Normalization) -> export_pb2.Normalization:
     )
 
 
-def _known(meanings: Mapping[K, V], value: K, field: str) -> V:
-    meaning = meanings.get(value)
-    if meaning is None:
-        raise InvalidArgument(field, f"{value} is no value of this enum that the server knows")
-    return meaning
+def _convert_enum(values: Mapping[K, V], value: K, field: str) -> V:
+    converted = values.get(value)
+    if converted is None:
+        raise InvalidArgument(field, f"{value} is not a value of this enum that the server supports")
+    return converted

@@ -1,4 +1,4 @@
-"""The wiring of the export service."""
+"""Builds and runs the export service."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import grpc.aio
 from dgx_music.export.v1 import export_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.dsp.loudness import warm_up
-from export_service.dsp.normalization import Aim
-from export_service.formats.provenance import signer
+from export_service.dsp.normalization import LoudnessTarget
+from export_service.formats.provenance import create_signer
 from export_service.pipeline.clip_import import ClipLimits
-from export_service.pipeline.export_manager import Exporter
+from export_service.pipeline.export_manager import ExportManager
 from export_service.pipeline.renderer import Renderer
 from export_service.rpc.servicer import ExportServicer
 from service_runtime.observability.logging import configure_logging
@@ -27,47 +27,47 @@ class ExportServer:
     full_name = "dgx_music.export.v1.ExportService"
 
     def __init__(self, settings: ExportSettings) -> None:
-        self._exporter = Exporter(
+        self._manager = ExportManager(
             settings.data_dir,
             settings.spool_keep_seconds,
             ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
         )
-        self._signer = signer(settings.c2pa_certificate, settings.c2pa_private_key)
-        self._renderer = Renderer(self._exporter.library, self._signer)
+        self._signer = create_signer(settings.c2pa_certificate, settings.c2pa_private_key)
+        self._renderer = Renderer(self._manager.library, self._signer)
         self._servicer = ExportServicer(
-            self._exporter,
+            self._manager,
             self._renderer,
-            Aim(settings.target_lufs, settings.ceiling_dbtp),
+            LoudnessTarget(settings.target_lufs, settings.ceiling_dbtp),
             generator=f"dgx-music {version('dgx-music')}",
             signer=self._signer,
         )
-        self._warming: asyncio.Task[None] | None = None
+        self._warm_up_task: asyncio.Task[None] | None = None
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """See `service_runtime.rpc.service.Service`; so are the others."""
+        """Implements `service_runtime.rpc.service.Service`, as do the methods below."""
         export_pb2_grpc.add_ExportServiceServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
-        await self._exporter.start()
-        # The filters take half a second to import: neither the start nor the first export waits for that alone.
-        self._warming = asyncio.create_task(asyncio.to_thread(warm_up))
+        await self._manager.start()
+        # Importing the filters takes half a second. Done in the background, it delays neither the start nor an export.
+        self._warm_up_task = asyncio.create_task(asyncio.to_thread(warm_up))
 
     async def check(self) -> None:
-        await self._exporter.check()
+        await self._manager.check()
 
     async def drain(self) -> None:
-        self._exporter.drain()
+        self._manager.drain()
         self._renderer.drain()
 
     async def stop(self) -> None:
-        if self._warming is not None:
-            await self._warming
+        if self._warm_up_task is not None:
+            await self._warm_up_task
         await self._renderer.stop()
-        await self._exporter.stop()
+        await self._manager.stop()
 
 
 def build(settings: ExportSettings) -> Service:
-    """The export service, ready to be run."""
+    """Returns the export service, ready to be served."""
     return ExportServer(settings)
 
 

@@ -1,1 +1,1 @@
-"""Audio on its way to listeners: recordings in progress, the spool, finished files."""
+"""Audio on its way to listeners: live from the spool of an export in progress, or from files of the library."""

@@ -1,4 +1,4 @@
-"""Audio as a listener gets it: live from a spool, or from the finished file."""
+"""Audio for listeners: live from a spool, or from a finished file."""
 
 from __future__ import annotations
 
@@ -9,142 +9,151 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dgx_music.errors import Aborted, NotFound, OutOfRange
-from export_service.formats.decoding import in_sequence
-from export_service.library.filesystem import disk_errors
-from export_service.library.store import FileFormat, attempt_of, file_errors, format_of
-from export_service.streaming.recording import Recording, Take
+from export_service.formats.reader import open_sequential
+from export_service.library.filesystem import translate_disk_errors
+from export_service.library.store import (
+    AudioProperties,
+    read_attempt,
+    read_audio_properties,
+    translate_file_errors,
+)
+from export_service.streaming.recording import AttemptSpec, Recording
 from export_service.streaming.spool import BYTES_PER_SAMPLE
-from export_service.threads import on_thread
+from export_service.threads import run_in_thread
+from service_runtime.audio.block_size import BLOCK_FRAMES
 
-READ_BYTES = 1 << 18
-"""What a listener holds at most: a second of 32 kHz stereo."""
-READ_FRAMES = 1 << 16
-DECODED_FROM_THE_BEGINNING = {"OGG", "MP3"}
-"""A lossy decoder's samples depend on those before: see `in_sequence`."""
+MAX_READ_BYTES = 1 << 18
+"""Memory for each listener: one second of 32 kHz stereo."""
+SEQUENTIAL_CONTAINERS = {"OGG", "MP3"}
+"""Decoded from the beginning instead of seeking: a lossy decoder's output depends on the preceding samples, see
+`open_sequential`."""
 
 
-class Level(Enum):
-    """Which samples are asked for."""
+class AudioLevel(Enum):
+    """Which samples a listener asks for."""
 
     ANY = "any"
-    """The file's where it is finished, else live ones."""
+    """The finished file if there is one, live samples otherwise."""
     LIVE = "live"
+    """The samples as generated."""
     FINAL = "final"
+    """The samples of the finished file."""
 
 
 class LiveAudio:
-    """Samples as generated, while they are being made and for a while after.
+    """Samples as generated, available while the export runs and for some time afterwards.
 
-    Read from the spool at the listener's own pace: one that stops costs nothing, and slows nobody.
+    Each listener reads from the spool at its own pace, so a slow or stalled one delays neither
+    the export nor other listeners.
     """
 
-    level = Level.LIVE
+    level = AudioLevel.LIVE
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
 
     @property
-    def take(self) -> Take:
-        """Whose samples they are."""
-        return self._recording.take
+    def spec(self) -> AttemptSpec:
+        """The attempt that the samples belong to."""
+        return self._recording.spec
 
     @property
     def frames(self) -> int:
-        """How many there will be; 0 where that is not known yet."""
+        """The total number of frames; 0 while it is unknown."""
         return self._recording.expected_frames
 
-    def require_start(self, start_frame: int) -> None:
-        """Raises OutOfRange for a frame that is known never to come."""
+    def validate_start_frame(self, start_frame: int) -> None:
+        """Raises OutOfRange if the frame is known to be past the end."""
         if self.frames:
-            require_within(start_frame, self.frames, "start_frame", "frames")
+            validate_position(start_frame, self.frames, "start_frame", "frames")
 
     async def blocks(self, start_frame: int) -> AsyncGenerator[bytes, None]:
-        """PCM from the frame on, as it arrives.
+        """Yields PCM from the given frame on, as it arrives.
 
-        Raises OutOfRange past the end, Aborted where the making broke off.
+        Raises OutOfRange if the frame turns out to be past the end, Aborted if the attempt is aborted.
         """
-        recording, frame_bytes = self._recording, self.take.channels * BYTES_PER_SAMPLE
+        recording, frame_bytes = self._recording, self.spec.channels * BYTES_PER_SAMPLE
         position = start_frame
         file = await self._open(position)
         try:
-            while recording.broke_off is None:
+            while recording.abort_error is None:
                 available = recording.frames - position
                 if available > 0:
-                    with disk_errors("reading the spool"):
-                        pcm = await on_thread(
-                            _read_at,
-                            file,
-                            position * frame_bytes,
-                            min(available, READ_BYTES // frame_bytes) * frame_bytes,
-                        )
+                    size = min(available, MAX_READ_BYTES // frame_bytes) * frame_bytes
+                    with translate_disk_errors("reading the spool"):
+                        pcm = await run_in_thread(_read_at, file, position * frame_bytes, size)
                     position += len(pcm) // frame_bytes
                     yield pcm
-                elif recording.whole:
-                    require_within(position, recording.frames, "start_frame", "frames")
+                elif recording.is_fully_received:
+                    validate_position(position, recording.frames, "start_frame", "frames")
                     return
                 else:
-                    await recording.changed()
-            raise self._broke_off(position)
+                    await recording.wait_for_change()
+            raise self._aborted_error(position)
         finally:
             file.close()
 
     async def _open(self, position: int) -> BinaryIO:
         try:
-            with disk_errors("opening the spool"):
-                return await on_thread(self._recording.spool.open)
+            with translate_disk_errors("opening the spool"):
+                return await run_in_thread(self._recording.spool.open)
         except NotFound:
-            if self._recording.broke_off is not None:
-                raise self._broke_off(position) from None
+            if self._recording.abort_error is not None:
+                raise self._aborted_error(position) from None
             raise
 
-    def _broke_off(self, position: int) -> Aborted:
+    def _aborted_error(self, position: int) -> Aborted:
         return Aborted(
-            f"the making of generation {self.take.generation_id}, attempt {self.take.attempt}, broke off; "
-            f"for the next attempt's audio call again with start_frame {position}",
+            f"attempt {self.spec.attempt} of generation {self.spec.generation_id} was aborted; "
+            f"to hear the next attempt, retry with start_frame={position}",
             reason="ATTEMPT_BROKE_OFF",
-            metadata={"frames": str(position), "attempt": str(self.take.attempt)},
+            metadata={"frames": str(position), "attempt": str(self.spec.attempt)},
         )
 
 
 class FinalAudio:
     """The samples of a finished file."""
 
-    level = Level.FINAL
+    level = AudioLevel.FINAL
 
-    def __init__(self, path: Path, take: Take) -> None:
+    def __init__(self, path: Path, spec: AttemptSpec) -> None:
         self._path = path
-        self.take = take
+        self.spec = spec
 
     @classmethod
     async def open(cls, generation_id: str, path: Path) -> FinalAudio:
-        """Looks at the file; raises Unavailable where it can't be read."""
-        form, attempt = await on_thread(_inspect, path)
-        return cls(path, Take(generation_id, attempt, form.sample_rate_hz, form.channels, form.frames))
+        """Reads the file's header. Raises NotFound if the file no longer exists, Unavailable if it can't be read."""
+        properties, attempt = await run_in_thread(_read_header, path)
+        spec = AttemptSpec(
+            generation_id, attempt, properties.sample_rate_hz, properties.channels, expected_frames=properties.frames
+        )
+        return cls(path, spec)
 
     @property
     def frames(self) -> int:
-        """Frames in the file."""
-        return self.take.expected_frames
+        """The number of frames in the file."""
+        return self.spec.expected_frames
 
-    def require_start(self, start_frame: int) -> None:
-        """Raises OutOfRange past the end."""
-        require_within(start_frame, self.frames, "start_frame", "frames")
+    def validate_start_frame(self, start_frame: int) -> None:
+        """Raises OutOfRange if the frame is past the end."""
+        validate_position(start_frame, self.frames, "start_frame", "frames")
 
     async def blocks(self, start_frame: int) -> AsyncGenerator[bytes, None]:
-        """PCM from the frame on, which lies within."""
-        file = await on_thread(_open_at, self._path, start_frame)
+        """Yields PCM from the given frame on, which must have been validated."""
+        block_frames = MAX_READ_BYTES // (self.spec.channels * BYTES_PER_SAMPLE)
+        file = await run_in_thread(_open_at, self._path, start_frame)
         try:
-            while pcm := await on_thread(_read_frames, file, READ_BYTES // (self.take.channels * BYTES_PER_SAMPLE)):
+            while pcm := await run_in_thread(_read_frames, file, block_frames):
                 yield pcm
         finally:
             file.close()
 
 
-def require_within(start: int, size: int, field: str, unit: str) -> None:
-    """Raises OutOfRange where `start` lies past the end."""
+def validate_position(start: int, size: int, field: str, unit: str) -> None:
+    """Raises OutOfRange if `start` is past the end. `unit` names what `size` counts, "frames" or "bytes"."""
     if start > size:
         raise OutOfRange(
-            f"{field}: {start} is past the end: there are {size} {unit}",
+            f"{field}: {start} is past the end; there are {size} {unit}",
             reason="PAST_THE_END",
             metadata={"field": field, unit: str(size)},
         )
@@ -154,19 +163,20 @@ def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
     return os.pread(file.fileno(), size, offset)
 
 
-def _inspect(path: Path) -> tuple[FileFormat, int]:
-    with file_errors(path):
-        return format_of(path), attempt_of(path)
+def _read_header(path: Path) -> tuple[AudioProperties, int]:
+    with translate_file_errors(path):
+        return read_audio_properties(path), read_attempt(path)
 
 
 def _open_at(path: Path, frame: int) -> Any:
-    with file_errors(path):
-        file = in_sequence(path)
-        if file.format not in DECODED_FROM_THE_BEGINNING:
+    """Opens the audio file, positioned at `frame`."""
+    with translate_file_errors(path):
+        file = open_sequential(path)
+        if file.format not in SEQUENTIAL_CONTAINERS:
             file.seek(frame)
             return file
         while frame:
-            frame -= len(file.read(min(frame, READ_FRAMES), dtype="float32"))
+            frame -= len(file.read(min(frame, BLOCK_FRAMES), dtype="float32"))
         return file
 
 

@@ -1,4 +1,4 @@
-"""A finished file's samples at another sample rate or channel count, or the last of them only."""
+"""A finished file's samples converted to another sample rate or channel count, or only its last seconds."""
 
 from __future__ import annotations
 
@@ -9,82 +9,84 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dgx_music.errors import InvalidArgument
-from export_service.dsp.resampling import Converter, converted_frames
-from export_service.streaming.audio_stream import FinalAudio, Level, LiveAudio, require_within
-from export_service.threads import on_thread
+from export_service.dsp.resampling import Resampler, resampled_frame_count
+from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio, validate_position
+from export_service.threads import run_in_thread
 
-LIVE_AS_IT_IS = "live audio comes as it is only; ask for level FINAL, which wait_seconds waits for"
+LIVE_IS_NOT_CONVERTED = (
+    "live audio is not converted; request level FINAL, and set wait_seconds to wait for the finished file"
+)
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a listener asks for; 0 as it is."""
+    """How a listener wants the samples; 0 leaves a property unchanged."""
 
     sample_rate_hz: int = 0
     channels: int = 0
     last_seconds: float = 0.0
+    """Stream only this much of the end of the file."""
 
 
 class ConvertedAudio:
-    """The samples of a finished file, converted.
+    """The converted samples of a finished file.
 
-    A frame's samples do not depend on where one begins to listen: a file is always resampled from its beginning,
-    which takes about a second for ten minutes.
+    A frame's samples do not depend on the frame at which a listener starts, because the file is always resampled from
+    its beginning. That takes about a second for ten minutes of audio.
     """
 
-    level = Level.FINAL
+    level = AudioLevel.FINAL
 
     def __init__(self, file: FinalAudio, conversion: Conversion) -> None:
         self._file = file
-        rate = conversion.sample_rate_hz or file.take.sample_rate_hz
-        whole = converted_frames(file.frames, file.take.sample_rate_hz, rate)
-        frames = round(min(conversion.last_seconds * rate, whole)) if conversion.last_seconds else whole
-        self._passed_over = whole - frames
-        self.take = replace(
-            file.take,
+        rate = conversion.sample_rate_hz or file.spec.sample_rate_hz
+        total = resampled_frame_count(file.frames, file.spec.sample_rate_hz, rate)
+        frames = round(min(conversion.last_seconds * rate, total)) if conversion.last_seconds else total
+        self._skipped_frames = total - frames
+        self.spec = replace(
+            file.spec,
             sample_rate_hz=rate,
-            channels=conversion.channels or file.take.channels,
+            channels=conversion.channels or file.spec.channels,
             expected_frames=frames,
         )
 
     @property
     def frames(self) -> int:
-        """Frames that there are to hear."""
-        return self.take.expected_frames
+        """The number of frames after the conversion."""
+        return self.spec.expected_frames
 
-    def require_start(self, start_frame: int) -> None:
-        """Raises OutOfRange past the end."""
-        require_within(start_frame, self.frames, "start_frame", "frames")
+    def validate_start_frame(self, start_frame: int) -> None:
+        """Raises OutOfRange if the frame is past the end."""
+        validate_position(start_frame, self.frames, "start_frame", "frames")
 
     async def blocks(self, start_frame: int) -> AsyncGenerator[bytes, None]:
-        """PCM from the frame on, which lies within."""
-        source, skip = self._file.take, self._passed_over + start_frame
-        converter = await on_thread(
-            Converter, source.sample_rate_hz, source.channels, self.take.sample_rate_hz, self.take.channels
+        """Yields PCM from the given frame on, which must have been validated."""
+        source, skip = self._file.spec, self._skipped_frames + start_frame
+        converter = await run_in_thread(
+            Resampler, source.sample_rate_hz, source.channels, self.spec.sample_rate_hz, self.spec.channels
         )
-        if source.sample_rate_hz == self.take.sample_rate_hz:
-            begin, skip = skip, 0
+        if source.sample_rate_hz == self.spec.sample_rate_hz:
+            source_start, skip = skip, 0
         else:
-            begin = 0
-        async with aclosing(self._file.blocks(begin)) as blocks:
+            source_start = 0
+        async with aclosing(self._file.blocks(source_start)) as blocks:
             async for pcm in blocks:
-                samples = await on_thread(converter.feed, np.frombuffer(pcm, "<f4").reshape(-1, source.channels))
-                skipped, skip = samples[skip:], max(0, skip - len(samples))
-                yield skipped.tobytes()
-        yield (await on_thread(converter.finish))[skip:].tobytes()
+                samples = await run_in_thread(converter.feed, np.frombuffer(pcm, "<f4").reshape(-1, source.channels))
+                wanted, skip = samples[skip:], max(0, skip - len(samples))
+                yield wanted.tobytes()
+        yield (await run_in_thread(converter.finish))[skip:].tobytes()
 
 
-def converted(audio: LiveAudio | FinalAudio, conversion: Conversion) -> LiveAudio | FinalAudio | ConvertedAudio:
-    """The audio as asked for. Raises InvalidArgument where it is live and asked for otherwise than it is."""
+def convert_audio(audio: LiveAudio | FinalAudio, conversion: Conversion) -> LiveAudio | FinalAudio | ConvertedAudio:
+    """Applies the conversion. Raises InvalidArgument if the audio is live and would have to be changed."""
     if isinstance(audio, FinalAudio):
         return audio if conversion == Conversion() else ConvertedAudio(audio, conversion)
-    take = audio.take
-    for field, asked, there in (
-        ("sample_rate_hz", conversion.sample_rate_hz, take.sample_rate_hz),
-        ("channels", conversion.channels, take.channels),
+    for field, requested, actual in (
+        ("sample_rate_hz", conversion.sample_rate_hz, audio.spec.sample_rate_hz),
+        ("channels", conversion.channels, audio.spec.channels),
     ):
-        if asked not in (0, there):
-            raise InvalidArgument(field, f"must be 0 or {there}, not {asked}: {LIVE_AS_IT_IS}")
+        if requested not in (0, actual):
+            raise InvalidArgument(field, f"must be 0 or {actual}, not {requested}: {LIVE_IS_NOT_CONVERTED}")
     if conversion.last_seconds:
-        raise InvalidArgument("last_seconds", f"must be 0: {LIVE_AS_IT_IS}")
+        raise InvalidArgument("last_seconds", f"must be 0: {LIVE_IS_NOT_CONVERTED}")
     return audio

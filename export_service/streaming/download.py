@@ -1,4 +1,4 @@
-"""The bytes of a finished file."""
+"""Downloads a finished file, or a range of its bytes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dgx_music.errors import NotFound
-from export_service.library.filesystem import disk_errors
-from export_service.streaming.audio_stream import require_within
-from export_service.threads import on_thread
+from export_service.library.filesystem import translate_disk_errors
+from export_service.streaming.audio_stream import validate_position
+from export_service.threads import run_in_thread
 
-MESSAGE_BYTES = 65_536
+CHUNK_BYTES = 65_536
 
 
 class Download:
-    """A range of an open file; it stays readable even if the file is deleted meanwhile."""
+    """A range of an open file, which stays readable even if the file is deleted meanwhile."""
 
     def __init__(self, file: BinaryIO, name: str, start_byte: int, byte_count: int) -> None:
         self._file = file
         self.name = name
         self.file_size_bytes = os.fstat(file.fileno()).st_size
-        require_within(start_byte, self.file_size_bytes, "start_byte", "bytes")
+        validate_position(start_byte, self.file_size_bytes, "start_byte", "bytes")
         self._position = start_byte
         self._end = min(start_byte + byte_count, self.file_size_bytes) if byte_count else self.file_size_bytes
 
-    async def messages(self) -> AsyncGenerator[bytes, None]:
-        """The range in pieces of at most 64 KiB; one empty piece if it is empty."""
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yields the range in chunks of at most 64 KiB; a single empty chunk if it is empty."""
         while True:
-            with disk_errors("reading the file"):
-                size = min(self._end - self._position, MESSAGE_BYTES)
-                data = await on_thread(os.pread, self._file.fileno(), size, self._position)
+            with translate_disk_errors("reading the file"):
+                size = min(self._end - self._position, CHUNK_BYTES)
+                data = await run_in_thread(os.pread, self._file.fileno(), size, self._position)
             yield data
             self._position += len(data)
             if self._position >= self._end:
@@ -40,11 +40,14 @@ class Download:
 
 
 @asynccontextmanager
-async def download(path: Path, start_byte: int, byte_count: int) -> AsyncIterator[Download]:
-    """Opens the file; 0 for all bytes that follow. Raises NotFound where it is gone, OutOfRange past its end."""
-    with disk_errors("opening the file"):
+async def open_download(path: Path, start_byte: int, byte_count: int) -> AsyncIterator[Download]:
+    """Opens the file for a download. A `byte_count` of 0 stands for all bytes up to the end.
+
+    Raises NotFound if the file no longer exists, OutOfRange if `start_byte` is past its end.
+    """
+    with translate_disk_errors("opening the file"):
         try:
-            file = await on_thread(path.open, "rb", 0)
+            file = await run_in_thread(path.open, "rb", 0)
         except FileNotFoundError:
             raise NotFound("file", path.stem, "it was deleted") from None
     try:

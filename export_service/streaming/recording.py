@@ -1,4 +1,4 @@
-"""One attempt at a generation, as those who listen see it."""
+"""The state of one export attempt, as its listeners see it."""
 
 from __future__ import annotations
 
@@ -10,79 +10,79 @@ from export_service.streaming.spool import Spool
 
 
 @dataclass(frozen=True)
-class Take:
-    """Which attempt at which generation, and the format of its samples."""
+class AttemptSpec:
+    """Identifies one attempt of a generation, and describes its samples."""
 
     generation_id: str
     attempt: int
     sample_rate_hz: int
     channels: int
     expected_frames: int
-    """0 where it is not known beforehand."""
+    """0 if the length is not known in advance."""
 
 
 class Recording:
-    """Samples on their way into a spool. Lives on the event loop."""
+    """One attempt's samples, on their way into a spool and from there into a file. Used on the event loop only."""
 
-    def __init__(self, take: Take, spool: Spool) -> None:
-        self.take = take
+    def __init__(self, spec: AttemptSpec, spool: Spool) -> None:
+        self.spec = spec
         self.spool = spool
         self.frames = 0
-        """In the spool so far."""
-        self.opened = False
-        """The spool is there to be read."""
-        self.whole = False
-        """All samples have arrived and add up."""
-        self.landed = False
-        """The file made of them is in the library."""
-        self.broke_off: ServiceError | None = None
-        """Why the making of it ended early."""
+        """Frames in the spool so far."""
+        self.is_readable = False
+        """The spool exists, so listeners can open it."""
+        self.is_fully_received = False
+        """All samples have arrived, in the expected number."""
+        self.is_completed = False
+        """The mastered file is in the library."""
+        self.abort_error: ServiceError | None = None
+        """Why the attempt ended before it was completed."""
         self.closed = asyncio.Event()
-        """Nobody works on it any more, and if it broke off, nothing is left of it."""
+        """Set when the attempt has ended and, if it was aborted, its files have been removed."""
         self._changed = asyncio.Event()
 
     @classmethod
-    def landed_before(cls, take: Take, spool: Spool) -> Recording:
-        """One that an earlier process finished; `take.expected_frames` are in its spool."""
-        recording = cls(take, spool)
-        recording.frames = take.expected_frames
-        recording.opened = recording.whole = recording.landed = True
+    def restore_completed(cls, spec: AttemptSpec, spool: Spool) -> Recording:
+        """Returns the recording that an earlier process completed, with `spec.expected_frames` in its spool."""
+        recording = cls(spec, spool)
+        recording.frames = spec.expected_frames
+        recording.is_readable = recording.is_fully_received = recording.is_completed = True
         recording.closed.set()
         return recording
 
     @property
-    def in_progress(self) -> bool:
-        """Whether it is still on its way to the library."""
-        return not self.landed and self.broke_off is None
+    def is_in_progress(self) -> bool:
+        """Whether the attempt has neither been completed nor aborted."""
+        return not self.is_completed and self.abort_error is None
 
     @property
     def expected_frames(self) -> int:
-        """Frames that it will have; 0 where that is not known yet."""
-        return self.frames if self.whole else self.take.expected_frames
+        """The total number of frames; 0 while it is unknown."""
+        return self.frames if self.is_fully_received else self.spec.expected_frames
 
-    def grow(self, frames: int) -> None:
-        """So many more frames are in the spool."""
+    def add_frames(self, frames: int) -> None:
+        """Records that this many more frames are in the spool."""
         self.frames += frames
         self._notify()
 
-    def complete(self) -> None:
-        """All samples are in the spool."""
-        self.whole = True
+    def mark_fully_received(self) -> None:
+        """Records that all samples are in the spool."""
+        self.is_fully_received = True
         self._notify()
 
-    def break_off(self, error: ServiceError) -> None:
-        """The making ends here, unless the file has landed or it broke off before."""
-        if self.in_progress:
-            self.broke_off = error
+    def abort(self, error: ServiceError) -> None:
+        """Aborts the attempt, unless it has already been completed or aborted."""
+        if self.is_in_progress:
+            self.abort_error = error
             self._notify()
 
-    def require_unbroken(self) -> None:
-        """Raises what broke it off. For any thread."""
-        if self.broke_off is not None:
-            raise self.broke_off
+    def raise_if_aborted(self) -> None:
+        """Raises the error with which the attempt was aborted. May be called from any thread."""
+        if self.abort_error is not None:
+            raise self.abort_error
 
-    async def changed(self) -> None:
-        """Returns at the next change. Nothing may be awaited between the look at the state and this call."""
+    async def wait_for_change(self) -> None:
+        """Returns at the next change. Call it right after reading the state, without awaiting anything in between."""
         await self._changed.wait()
 
     def _notify(self) -> None:
@@ -90,10 +90,10 @@ class Recording:
         self._changed = asyncio.Event()
 
 
-def superseded(take: Take, by_attempt: int) -> Aborted:
-    """What the maker of an attempt gets that somebody else went past."""
+def superseded_error(spec: AttemptSpec, newer_attempt: int) -> Aborted:
+    """Returns the error that the sender of an attempt gets when there is a newer one."""
     return Aborted(
-        f"attempt {take.attempt} at generation {take.generation_id} is void: attempt {by_attempt} has been seen",
+        f"attempt {spec.attempt} of generation {spec.generation_id} was superseded by attempt {newer_attempt}",
         reason="ATTEMPT_SUPERSEDED",
-        metadata={"attempt": str(take.attempt), "newest_attempt": str(by_attempt)},
+        metadata={"attempt": str(spec.attempt), "newest_attempt": str(newer_attempt)},
     )

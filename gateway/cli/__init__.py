@@ -1,1 +1,1 @@
-"""The command line `dgx-music`."""
+"""The command-line interface `dgx-music`."""

@@ -1,4 +1,4 @@
-"""What can be typed after `dgx-music`. What a command needs is imported when it runs: --help answers at once."""
+"""The subcommands of `dgx-music`. Each imports what it needs when it runs, so that --help responds at once."""
 
 from __future__ import annotations
 
@@ -14,30 +14,37 @@ from gateway.cli.options import (
     AsJson,
     Continue,
     ContinueSeconds,
+    Count,
     Detach,
-    Everywhere,
+    Duration,
     Force,
+    GlobalOptions,
     Guidance,
     Id,
     Limit,
+    ModelFilter,
+    ModelOption,
     Output,
+    Png,
     Priority,
+    PromptText,
     Search,
-    ServedName,
-    State,
+    Seed,
+    ServiceArg,
+    States,
     Temperature,
     TopK,
     TopP,
     Yes,
+    create_console,
     run,
-    screen_of,
 )
 from gateway.embedded.service_set import ALL, LIBRARY
 
 app = typer.Typer(
     name="dgx-music",
-    help="Text in, a finished WAV out, on your own machine.",
-    epilog="Without DGX_MUSIC_GATEWAY_ADDRESS, all runs in this process: no server is needed.",
+    help="Generate music from text on your own machine.",
+    epilog="No server is needed: unless DGX_MUSIC_GATEWAY_ADDRESS is set, the services run within the command.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -46,8 +53,8 @@ app.add_typer(files_app.app, name="files")
 app.add_typer(db_app.app, name="db")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         from importlib.metadata import version
 
         print(f"dgx-music {version('dgx-music')}")
@@ -55,39 +62,30 @@ def _print_version(asked: bool) -> None:
 
 
 @app.callback()
-def _everywhere(
+def _set_global_options(
     data_dir: Annotated[
         Path | None,
         typer.Option(
             "--data-dir",
-            help="Where everything is kept. Default: DGX_MUSIC_DATA_DIR, else the platform's user data folder.",
+            metavar="FOLDER",
+            help="Folder of the database and the audio files. Default: DGX_MUSIC_DATA_DIR, else the user data folder.",
             show_default=False,
         ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Log more, and show where an error came from.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Log more, and print a traceback on errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    Everywhere.data_dir, Everywhere.debug = data_dir, debug
+    GlobalOptions.data_dir, GlobalOptions.debug = data_dir, debug
 
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help='What to make, e.g. "lo-fi hip hop at 84 BPM in A minor".')],
-    duration: Annotated[float, typer.Option("--duration", "-d", help="Seconds.")] = 16.0,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=MAX_SEED, help="The same seed makes the same again. Default: drawn.", show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FOLDER", help="A model's name or folder. Default: the server's.", show_default=False
-        ),
-    ] = "",
+    prompt: PromptText,
+    duration: Duration = 16.0,
+    seed: Seed = None,
+    model: ModelOption = "",
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -101,127 +99,132 @@ def generate(
     ceiling: Ceiling = None,
     tag_prompt: TagPrompt = False,
     output: Output = None,
-    count: Annotated[int, typer.Option(min=1, max=100, help="Takes, with seeds one after another.")] = 1,
+    count: Count = 1,
     priority: Priority = 0,
     force: Force = False,
     detach: Detach = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make music from a text. Ctrl-C cancels it."""
+    """Generate music from a text prompt. Ctrl-C cancels the generation."""
     from gateway.cli.commands import continuation_source, generate, render
     from gateway.cli.session import output_files
 
     if detach and output is not None:
-        raise typer.BadParameter("--detach does not wait for the file that --output would save")
+        raise typer.BadParameter("--detach exits before the file is finished, so it cannot be combined with --output")
     if seed is not None and seed + count - 1 > MAX_SEED:
-        raise typer.BadParameter(f"--seed: with --count {count} at most {MAX_SEED - count + 1}")
-    outputs = generate.output_names(output, count)
-    output_files.require_writable(outputs, overwrite=force)
-    screen = screen_of(as_json)
-    name, folder = generate.which_model(model)
-    sampling = generate.sampling_of(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance)
-    source = continuation_source.which_source(continue_, continue_seconds)
-    options = render.options_of(format_, sample_rate, channels, loudness, ceiling, output, tag_prompt=tag_prompt)
-    wish = generate.Wish(
-        prompt, duration, seed, name, folder, sampling, source, options, count, priority, outputs, detach
+        raise typer.BadParameter(f"--seed: must be at most {MAX_SEED - count + 1} with --count {count}")
+    output_paths = generate.numbered_output_paths(output, count)
+    output_files.require_writable(output_paths, overwrite=force)
+    console = create_console(as_json)
+    name, folder = generate.resolve_model(model)
+    options = generate.GenerateOptions(
+        prompt=prompt,
+        duration_seconds=duration,
+        seed=seed,
+        model_name=name,
+        model_folder=folder,
+        sampling=generate.build_sampling_params(
+            temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance
+        ),
+        source=continuation_source.parse_continuation_source(continue_, continue_seconds),
+        output=render.build_output_options(
+            format_, sample_rate, channels, loudness, ceiling, output, tag_prompt=tag_prompt
+        ),
+        count=count,
+        priority=priority,
+        output_paths=output_paths,
+        detach=detach,
     )
-    run(lambda session: generate.generate(session, screen, wish), screen, ALL, model_folder=folder)
+    run(lambda session: generate.generate(session, console, options), console, ALL, model_folder=folder)
 
 
 @app.command(name="list")
 def list_(
     limit: Limit = 20,
-    state: Annotated[list[State] | None, typer.Option("--state", help="Only these.", show_default=False)] = None,
-    model: Annotated[str, typer.Option(help="Only of this model.", show_default=False)] = "",
+    state: States = None,
+    model: ModelFilter = "",
     search: Search = "",
     as_json: AsJson = False,
 ) -> None:
     """List generations, newest first."""
     from gateway.cli.commands import inspect
 
-    screen = screen_of(as_json)
-    states = [f"GENERATION_STATE_{one.name}" for one in state or ()]
+    console = create_console(as_json)
+    states = [f"GENERATION_STATE_{name.upper()}" for name in state or ()]
     run(
         lambda session: inspect.list_generations(
-            session, screen, limit=limit, states=states, model_name=model, search=search
+            session, console, limit=limit, states=states, model_name=model, search=search
         ),
-        screen,
+        console,
     )
 
 
 @app.command()
 def show(
     generation_id: Id,
-    png: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write a picture here: waveform, short-term loudness, spectrogram. Needs matplotlib.",
-            show_default=False,
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file given by --png.")] = False,
+    png: Png = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file given by --png if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that is known of a generation, and its waveform."""
+    """Show the details and the waveform of a generation."""
     from gateway.cli.commands import inspect
 
     if png is not None:
         from gateway.cli.display import picture
 
         picture.require_drawable(png, overwrite=force)
-    screen = screen_of(as_json)
-    run(lambda session: inspect.show(session, screen, generation_id, png=png), screen, LIBRARY)
+    console = create_console(as_json)
+    run(lambda session: inspect.show(session, console, generation_id, png=png), console, LIBRARY)
 
 
 @app.command()
 def watch(generation_id: Id, as_json: AsJson = False) -> None:
-    """Watch a generation until it is finished. Ctrl-C stops the watching only."""
+    """Follow a generation until it finishes. Ctrl-C stops following; the generation continues."""
     from gateway.cli.commands import generate
 
-    screen = screen_of(as_json)
-    run(lambda session: generate.watch(session, screen, generation_id), screen, ALL)
+    console = create_console(as_json)
+    run(lambda session: generate.watch(session, console, generation_id), console, ALL)
 
 
 @app.command()
 def cancel(generation_id: Id, as_json: AsJson = False) -> None:
-    """Stop a generation that waits or is being made."""
+    """Cancel a queued or running generation."""
     from gateway.cli.commands import inspect
 
-    screen = screen_of(as_json)
-    run(lambda session: inspect.cancel(session, screen, generation_id), screen)
+    console = create_console(as_json)
+    run(lambda session: inspect.cancel(session, console, generation_id), console)
 
 
 @app.command()
 def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
-    """Try a failed generation again. Ctrl-C cancels it."""
+    """Retry a failed generation. Ctrl-C cancels it."""
     from gateway.cli.commands import generate
 
-    screen = screen_of(as_json)
-    run(lambda session: generate.retry(session, screen, generation_id, detach=detach), screen, ALL)
+    console = create_console(as_json)
+    run(lambda session: generate.retry(session, console, generation_id, detach=detach), console, ALL)
 
 
 @app.command()
 def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Delete a generation and its file."""
+    """Delete a generation and its audio file."""
     from gateway.cli.commands import inspect
 
     if not yes:
-        typer.confirm(f"Delete generation {generation_id} and its file?", abort=True, err=True)
-    screen = screen_of(as_json)
-    run(lambda session: inspect.delete(session, screen, generation_id), screen, LIBRARY)
+        typer.confirm(f"Delete generation {generation_id} and its audio file?", abort=True, err=True)
+    console = create_console(as_json)
+    run(lambda session: inspect.delete(session, console, generation_id), console, LIBRARY)
 
 
 @app.command()
 def download(generation_id: Id, output: Output = None, force: Force = False) -> None:
-    """Save a finished generation's file, under its own name in this folder without -o."""
+    """Save the audio file of a finished generation, in the current folder unless --output is given."""
     from gateway.cli.commands import inspect
     from gateway.cli.session import output_files
 
     if output is not None:
         output_files.require_writable([output], overwrite=force)
-    screen = screen_of()
-    run(lambda session: inspect.save(session, screen, generation_id, output, overwrite=force), screen, LIBRARY)
+    console = create_console()
+    run(lambda session: inspect.save(session, console, generation_id, output, overwrite=force), console, LIBRARY)
 
 
 @app.command()
@@ -236,57 +239,62 @@ def render(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a finished generation's file once more in another form. Without --loudness it is as loud as the first."""
+    """Convert a finished generation to another format, sample rate or loudness. The loudness is kept by default."""
     from gateway.cli.commands import render
     from gateway.cli.session import output_files
 
     if output is not None:
         output_files.require_writable([output], overwrite=force)
-    screen = screen_of(as_json)
-    options = render.options_of(format_, sample_rate, channels, loudness, ceiling, output)
-    run(lambda session: render.render(session, screen, generation_id, options, output), screen, LIBRARY)
+    console = create_console(as_json)
+    options = render.build_output_options(format_, sample_rate, channels, loudness, ceiling, output)
+    run(lambda session: render.render(session, console, generation_id, options, output), console, LIBRARY)
 
 
 @app.command()
 def stats(
-    days: Annotated[int, typer.Option(min=1, max=366, help="Days to show one by one.")] = 7, as_json: AsJson = False
+    days: Annotated[int, typer.Option(metavar="N", min=1, max=366, help="Number of days to list, up to today.")] = 7,
+    as_json: AsJson = False,
 ) -> None:
-    """Show figures over all generations, by model and by day."""
+    """Show statistics of all generations, by model and by day."""
     from gateway.cli.commands import stats
 
-    screen = screen_of(as_json)
-    run(lambda session: stats.statistics(session, screen, days), screen)
+    console = create_console(as_json)
+    run(lambda session: stats.statistics(session, console, days), console)
 
 
 @app.command()
 def prompts(
     limit: Limit = 20,
-    recent: Annotated[bool, typer.Option("--recent", help="Last used first, in place of most used.")] = False,
+    recent: Annotated[bool, typer.Option("--recent", help="Sort by last use instead of by number of uses.")] = False,
     search: Search = "",
     as_json: AsJson = False,
 ) -> None:
-    """List prompts, most used first."""
+    """List the prompts used so far, most used first."""
     from gateway.cli.commands import inspect
 
-    screen = screen_of(as_json)
-    run(lambda session: inspect.prompts(session, screen, limit=limit, recent=recent, search=search), screen)
+    console = create_console(as_json)
+    run(lambda session: inspect.prompts(session, console, limit=limit, recent=recent, search=search), console)
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Look at what there is to make music with, and say what to do where something is missing."""
-    from gateway.cli.commands import doctor as examination
+    """Check Python, GPU, libraries, models, disk and services, and suggest how to fix problems.
 
-    raise typer.Exit(examination.doctor(Everywhere.data_dir, screen_of(as_json)))
+    The exit status is 1 if something that is configured does not work.
+    """
+    from gateway.cli.commands import doctor
+
+    raise typer.Exit(doctor.doctor(GlobalOptions.data_dir, create_console(as_json)))
 
 
 @app.command()
 def serve(
     service: Annotated[
-        ServedName | None, typer.Argument(help="One service alone; without it, all.", show_default=False)
+        ServiceArg | None,
+        typer.Argument(help="Run only this service. Default: all of them in one process.", show_default=False),
     ] = None,
 ) -> None:
-    """Keep the services up until Ctrl-C."""
+    """Run the services until Ctrl-C or SIGTERM."""
     from gateway.cli.commands import serve
 
-    serve.serve(None if service is None else service.value, Everywhere.data_dir)
+    serve.serve(None if service is None else service.value, GlobalOptions.data_dir)

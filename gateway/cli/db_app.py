@@ -1,4 +1,4 @@
-"""`dgx-music db …`: what keeps the database in order."""
+"""The subcommands `dgx-music db …`."""
 
 from __future__ import annotations
 
@@ -7,108 +7,118 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import Everywhere, Yes, run, screen_of
+from gateway.cli.options import GlobalOptions, Yes, create_console, run
 from gateway.embedded.service_set import LIBRARY
 
-app = typer.Typer(help="Look after the database.")
+app = typer.Typer(help="Create, migrate, check, back up and clean up the database.")
 
 
 @app.command()
 def init() -> None:
-    """Create the database."""
+    """Create the database if it does not exist."""
     from gateway.cli.commands import db
 
-    print(db.init(Everywhere.data_dir))
+    print(db.init(GlobalOptions.data_dir))
 
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the current schema. Nothing is lost."""
+    """Upgrade the database to the current schema. No data is lost."""
     from gateway.cli.commands import db
 
-    print(db.migrate(Everywhere.data_dir))
+    print(db.migrate(GlobalOptions.data_dir))
 
 
 @app.command()
 def reset(yes: Yes = False) -> None:
-    """Delete all rows. Audio files stay."""
+    """Delete all rows of the database. Audio files are kept."""
     from gateway.cli.commands import db
 
     if not yes:
-        typer.confirm(f"Delete every row of {db.shown(Everywhere.data_dir)}?", abort=True, err=True)
-    print(db.reset(Everywhere.data_dir))
+        typer.confirm(f"Delete all rows of {db.display_url(GlobalOptions.data_dir)}?", abort=True, err=True)
+    print(db.reset(GlobalOptions.data_dir))
 
 
 @app.command()
 def check(
     read_files: Annotated[
-        bool, typer.Option("--files", help="Read every audio file, and compare it with the SHA-256 noted for it.")
+        bool, typer.Option("--files", help="Also read every audio file and compare it with its recorded SHA-256.")
     ] = False,
 ) -> None:
-    """Look for what can't be right, in every row and with every file; also while a server is up.
+    """Check the database and its audio files for inconsistencies. A server may be running.
 
-    Prints a line for each thing that is wrong; the exit status is 1 if there is any.
+    Prints one line per problem. The exit status is 1 if there are any.
     """
     from gateway.cli.commands import db
 
-    wrong = 0
-    for line in db.check(Everywhere.data_dir, read_files=read_files):
+    problems = 0
+    for line in db.check(GlobalOptions.data_dir, read_files=read_files):
         print(line)
-        wrong += 1
-    screen_of().notice(f"{wrong} things are wrong" if wrong else "all is well")
-    raise typer.Exit(1 if wrong else 0)
+        problems += 1
+    create_console().print_notice(f"problems found: {problems}" if problems else "no problems found")
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command()
 def backup(
     file: Annotated[
         Path | None,
-        typer.Argument(help="Where to. Default: a new file in the data directory's backups/.", show_default=False),
+        typer.Argument(
+            metavar="FILE",
+            help="File to write. Default: a new file in the folder backups of the data directory.",
+            show_default=False,
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE if it exists.")] = False,
 ) -> None:
-    """Copy the database as of this moment; also while a server is up. Audio files are not in it."""
+    """Write a consistent copy of the database, without the audio files. A server may be running."""
     from gateway.cli.commands import db
 
-    print(db.back_up(Everywhere.data_dir, file, overwrite=force))
+    print(db.create_backup(GlobalOptions.data_dir, file, overwrite=force))
 
 
 @app.command()
 def restore(
-    file: Annotated[Path, typer.Argument(help="What `db backup` made.", exists=True, dir_okay=False)], yes: Yes = False
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A file that `db backup` wrote.", exists=True, dir_okay=False),
+    ],
+    yes: Yes = False,
 ) -> None:
-    """Put a backup in the database's place. Until it is there whole, the old one stays."""
+    """Replace the database with a backup. The old database is kept until the backup is completely restored."""
     from gateway.cli.commands import db
 
-    if not yes and db.has_rows(Everywhere.data_dir):
-        shown = db.shown(Everywhere.data_dir)
-        typer.confirm(f"Replace all that is in {shown} by {file}?", abort=True, err=True)
-    print(db.restore(Everywhere.data_dir, file))
+    if not yes and db.has_rows(GlobalOptions.data_dir):
+        url = db.display_url(GlobalOptions.data_dir)
+        typer.confirm(f"Replace everything in {url} with {file}?", abort=True, err=True)
+    print(db.restore(GlobalOptions.data_dir, file))
 
 
 @app.command()
 def vacuum() -> None:
-    """Give the space of deleted rows back, and renew the figures that queries are planned by."""
+    """Reclaim the space of deleted rows, and update the query planner's statistics."""
     from gateway.cli.commands import db
 
-    print(db.vacuum(Everywhere.data_dir))
+    print(db.vacuum(GlobalOptions.data_dir))
 
 
 @app.command()
 def prune(
     older_than: Annotated[
         str,
-        typer.Option("--older-than", metavar="AGE", help="Finished longer ago than this, e.g. 30d, 12h, 2w."),
+        typer.Option(
+            "--older-than", metavar="AGE", help="Delete generations that finished longer ago than this: 30d, 12h or 2w."
+        ),
     ],
-    really: Annotated[bool, typer.Option("--yes/--dry-run", help="Do it; or only say how much it is.")] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option("--yes/--dry-run", help="Actually delete. Without this flag, only report what would be deleted."),
+    ] = False,
 ) -> None:
-    """Delete generations that finished long ago, with their files; also while a server is up.
-
-    Without --yes, only says how many there are.
-    """
+    """Delete old finished generations together with their files. A server may be running."""
     from gateway.cli.commands import db_prune
-    from gateway.cli.display.units import age_of
+    from gateway.cli.display.units import parse_age
 
-    age = age_of(older_than, "--older-than")
-    screen = screen_of()
-    run(lambda session: db_prune.prune(session, screen, age, really=really), screen, LIBRARY)
+    age = parse_age(older_than, "--older-than")
+    console = create_console()
+    run(lambda session: db_prune.prune(session, console, age, confirm=confirm), console, LIBRARY)

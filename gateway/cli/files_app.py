@@ -1,4 +1,4 @@
-"""`dgx-music files …`: the audio files, and what keeps them in order."""
+"""The subcommands `dgx-music files …`."""
 
 from __future__ import annotations
 
@@ -7,59 +7,64 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import AsJson, Limit, Yes, run, screen_of
+from gateway.cli.options import AsJson, Limit, Yes, create_console, run
 from gateway.embedded.service_set import LIBRARY
 
-app = typer.Typer(help="Look after the audio files: finished ones, renders of them, and clips that were uploaded.")
+app = typer.Typer(
+    help="List, verify and clean up audio files: finished generations, renders of them, and uploaded clips."
+)
 
 
 class Kind(StrEnum):
-    """What a file is, in a filter."""
+    """The kind of a file, as the value of --kind."""
 
     OUTPUT = "output"
     CLIP = "clip"
     RENDER = "render"
 
 
-Kinds = Annotated[list[Kind] | None, typer.Option("--kind", help="Only these.", show_default=False)]
+Kinds = Annotated[
+    list[Kind] | None,
+    typer.Option("--kind", help="Only files of this kind; may be given more than once.", show_default=False),
+]
 
 
 @app.command(name="list")
 def list_(limit: Limit = 20, kind: Kinds = None, as_json: AsJson = False) -> None:
-    """List files: finished ones by day, newest first, then clips, then renders."""
+    """List files: finished generations by day, newest first, then clips, then renders."""
     from gateway.cli.commands import files
 
-    screen = screen_of(as_json)
-    kinds = files.kinds_of(kind)
-    run(lambda session: files.list_files(session, screen, limit=limit, kinds=kinds), screen, LIBRARY)
+    console = create_console(as_json)
+    kinds = files.parse_kinds(kind)
+    run(lambda session: files.list_files(session, console, limit=limit, kinds=kinds), console, LIBRARY)
 
 
 @app.command()
 def stats(as_json: AsJson = False) -> None:
-    """Show how many files there are, how large, and how much room is left."""
+    """Show the number and size of the files, and the free disk space."""
     from gateway.cli.commands import files
 
-    screen = screen_of(as_json)
-    run(lambda session: files.statistics(session, screen), screen, LIBRARY)
+    console = create_console(as_json)
+    run(lambda session: files.statistics(session, console), console, LIBRARY)
 
 
 @app.command()
 def verify(
     generation_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Of these generations. Default: of all.", show_default=False),
+        typer.Argument(metavar="[ID]...", help="Generations to verify. Default: all.", show_default=False),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Only look whether they are there.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only check that the files exist.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read finished files and renders, and compare each with the SHA-256 that it had when it landed.
+    """Compare finished files and renders with the SHA-256 recorded when they were written.
 
-    Prints a line for each that is changed, missing or unreadable; the exit status is 1 if there is any.
+    Prints one line per file that is changed, missing or unreadable. The exit status is 1 if there are any.
     """
     from gateway.cli.commands import files
 
-    screen = screen_of(as_json)
-    run(lambda session: files.verify(session, screen, generation_ids or [], quick=quick), screen, LIBRARY)
+    console = create_console(as_json)
+    run(lambda session: files.verify(session, console, generation_ids or [], quick=quick), console, LIBRARY)
 
 
 @app.command()
@@ -68,44 +73,52 @@ def cleanup(
         str,
         typer.Option(
             metavar="AGE",
-            help="What landed longer ago than e.g. 30d, 12h, 2w; clips and renders: was not used for so long.",
+            help="Delete files older than this: 30d, 12h or 2w. Clips and renders: not used for this long.",
             show_default=False,
         ),
     ] = "",
     keep: Annotated[
-        str, typer.Option(metavar="SIZE", help="The oldest, until the rest has e.g. 50GB.", show_default=False)
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="Delete the oldest files until the rest fits in this size, e.g. 50GB.",
+            show_default=False,
+        ),
     ] = "",
-    orphans: Annotated[bool, typer.Option("--orphans", help="Files that belong to no generation.")] = False,
-    missing: Annotated[bool, typer.Option("--missing", help="Generations whose file is gone.")] = False,
+    orphans: Annotated[bool, typer.Option("--orphans", help="Delete files that belong to no generation.")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Delete generations whose file is missing.")] = False,
     kind: Kinds = None,
-    really: Annotated[bool, typer.Option("--yes/--dry-run", help="Do it; or only say what would go.")] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option("--yes/--dry-run", help="Actually delete. Without this flag, only report what would be deleted."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what is too old, too much or nobody's. With a finished file its generation goes.
+    """Delete old, excess, orphaned or missing files. Deleting a finished file also deletes its generation.
 
-    What is being made, listened to or waited for to go on from stays. Without --yes, only says what would go.
+    Files that are being written, played or continued from are kept.
     """
     from gateway.cli.commands import files
 
     if not (older_than or keep or orphans or missing):
-        raise typer.BadParameter("say what goes: --older-than, --keep, --orphans or --missing")
-    screen = screen_of(as_json)
+        raise typer.BadParameter("choose what to delete with --older-than, --keep, --orphans or --missing")
+    console = create_console(as_json)
     request = files.cleanup_request(
-        older_than, keep, orphans=orphans, missing=missing, kinds=files.kinds_of(kind), dry_run=not really
+        older_than, keep, orphans=orphans, missing=missing, kinds=files.parse_kinds(kind), dry_run=not confirm
     )
-    run(lambda session: files.cleanup(session, screen, request), screen, LIBRARY)
+    run(lambda session: files.cleanup(session, console, request), console, LIBRARY)
 
 
 @app.command()
 def delete(
-    clip_id: Annotated[str, typer.Argument(metavar="ID", help="The clip's id (UUID).", show_default=False)],
+    clip_id: Annotated[str, typer.Argument(metavar="ID", help="ID of the clip (a UUID).", show_default=False)],
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete a clip that was uploaded."""
+    """Delete an uploaded clip."""
     from gateway.cli.commands import files
 
     if not yes:
         typer.confirm(f"Delete clip {clip_id}?", abort=True, err=True)
-    screen = screen_of(as_json)
-    run(lambda session: files.delete_clip(session, screen, clip_id), screen, LIBRARY)
+    console = create_console(as_json)
+    run(lambda session: files.delete_clip(session, console, clip_id), console, LIBRARY)

@@ -1,4 +1,4 @@
-"""`dgx-music`, the command line: every error is one clear line on standard error and a non-zero exit status."""
+"""The entry point of `dgx-music`: every error is one line on standard error and a non-zero exit status."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from typer.exceptions import TyperException
 
 from gateway.cli.app import app
 
-EVERYWHERE = "--data-dir", "--debug"
-"""Options that may stand before the command or after it."""
-INTERRUPTED = 130
+GLOBAL_OPTIONS = "--data-dir", "--debug"
+"""Options that may come before or after the subcommand."""
+INTERRUPTED_STATUS = 130
 """128 + SIGINT."""
 
 
 def main() -> NoReturn:
-    """The entry point."""
+    """Runs the command line of this process, and exits."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # A terminal that can't show a character is no reason to fail.
+            stream.reconfigure(errors="replace")  # A character that the terminal cannot show must not be an error.
     arguments = sys.argv[1:] or ["--help"]
     try:
         status = run(arguments)
     except KeyboardInterrupt:
-        status = _fail("interrupted", INTERRUPTED)
+        status = _fail("interrupted", INTERRUPTED_STATUS)
     sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command and gives its exit status."""
+    """Runs one command and returns its exit status."""
     try:
         for argument in arguments:
             argument.encode()
@@ -44,22 +44,22 @@ def run(arguments: Sequence[str]) -> int:
     except UnicodeEncodeError:
         return _fail("error: the arguments are not valid UTF-8", 2)
     except TyperException as error:
-        return _fail(f"error: {error.format_message().rstrip('.')}; --help tells more", error.exit_code)
+        return _fail(f"error: {error.format_message().rstrip('.')}; see --help", error.exit_code)
     except typer.Abort:
-        return _fail("error: nothing was done", 1)
+        return _fail("error: aborted, nothing was changed", 1)
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        return _explain(error)
+        return _report(error)
     return status if isinstance(status, int) else 0
 
 
-def _explain(error: Exception) -> int:
-    from gateway.cli.session.command_errors import Interrupted, explain
+def _report(error: Exception) -> int:
+    from gateway.cli.session.command_errors import Interrupted, format_error
 
     if isinstance(error, Interrupted):
         return _fail("interrupted", error.exit_status)
-    line, status = explain(error)
+    line, status = format_error(error)
     return _fail(f"error: {line}", status)
 
 
@@ -69,18 +69,20 @@ def _fail(line: str, status: int) -> int:
 
 
 def _global_options_first(arguments: Sequence[str]) -> list[str]:
+    """Moves the global options before the subcommand, the only place where Typer takes them."""
     first: list[str] = []
     others: list[str] = []
-    left = iter(arguments)
-    for argument in left:
+    remaining = iter(arguments)
+    for argument in remaining:
         if argument == "--":
-            others += [argument, *left]
-        elif argument.partition("=")[0] not in EVERYWHERE:
+            others += [argument, *remaining]
+        elif argument.partition("=")[0] not in GLOBAL_OPTIONS:
             others.append(argument)
         elif argument == "--data-dir":
-            first += [argument, *islice(left, 1)]
+            first += [argument, *islice(remaining, 1)]
         else:
             first.append(argument)
     if "" in first or "--data-dir=" in first:
-        raise typer.BadParameter("--data-dir: is empty; name a folder")  # As a path it would be the current one.
+        # An empty path would be the current folder.
+        raise typer.BadParameter("--data-dir: must not be empty; give a folder")
     return [*first, *others]

@@ -1,4 +1,4 @@
-"""`dgx-music models …`: the models there are, and getting more."""
+"""The subcommands `dgx-music models …`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import AsJson, Everywhere, Yes, run, screen_of
+from gateway.cli.options import AsJson, GlobalOptions, Yes, create_console, run
 from gateway.embedded.service_set import MODELS
 
-app = typer.Typer(help="List the models there are, get more, remove them.", invoke_without_command=True)
+app = typer.Typer(
+    help="List, download and remove models. Without a subcommand, list them.", invoke_without_command=True
+)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="E.g. musicgen-small.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the model, e.g. musicgen-small.", show_default=False)
+]
 
 
 @app.callback()
@@ -22,32 +26,33 @@ def _list_without_a_command(context: typer.Context, as_json: AsJson = False) -> 
 
 @app.command(name="list")
 def list_(as_json: AsJson = False) -> None:
-    """List the models there are, and those that can be had."""
+    """List the installed models, and those available for download."""
     from gateway.cli.commands import inspect
 
-    screen = screen_of(as_json)
-    run(lambda session: inspect.models(session, screen), screen, MODELS)
+    console = create_console(as_json)
+    run(lambda session: inspect.models(session, console), console, MODELS)
 
 
 @app.command()
 def pull(name: Name) -> None:
-    """Download a MusicGen model, and the text encoder it needs, from the Hugging Face hub."""
+    """Download a MusicGen model and its text encoder from the Hugging Face hub."""
     from gateway.cli.commands import model_download
 
-    model_download.pull(name, screen_of())
+    model_download.pull(name, create_console())
 
 
 @app.command()
 def remove(name: Name, yes: Yes = False) -> None:
-    """Delete what `pull` downloaded of a model; a server that is up lets go of it first."""
+    """Delete a model that `pull` downloaded. A running server unloads it first."""
     from gateway.cli.commands import model_download, model_unload
 
-    pulled = model_download.pulled(name)
+    model = model_download.find_pulled_model(name)
     if not yes:
-        typer.confirm(f"Delete {name}, {pulled.size_bytes / 1e9:.2f} GB in {pulled.repository}?", abort=True, err=True)
-    model_unload.unload(name, Everywhere.data_dir)
-    pulled.remove()
-    model_unload.unload(
-        name, Everywhere.data_dir
-    )  # What was asked for in between; and the server sees that it is gone.
-    screen_of().notice(f"deleted {name}; its text encoder stays in the Hugging Face cache, where others may use it")
+        typer.confirm(f"Delete {name} ({model.size_bytes / 1e9:.2f} GB) from {model.repository}?", abort=True, err=True)
+    model_unload.unload(name, GlobalOptions.data_dir)
+    model.remove()
+    # A request may have loaded it again in between; and the server now sees that it is no longer installed.
+    model_unload.unload(name, GlobalOptions.data_dir)
+    create_console().print_notice(
+        f"deleted {name}; its text encoder stays in the Hugging Face cache, where other models may use it"
+    )

@@ -1,4 +1,4 @@
-"""What commands of `dgx-music` have in common: options, the values that they take, and how they are run."""
+"""Arguments and options that several subcommands share, and how a subcommand is run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gateway.embedded.service_set import DATABASE, Needs
+from dgx_music.limits import (
+    DEFAULT_CONTINUATION_SECONDS,
+    MAX_CONTINUATION_SECONDS,
+    MAX_SEED,
+    MIN_CONTINUATION_SECONDS,
+)
+from gateway.embedded.service_set import DATABASE, ServiceSet
 
 if TYPE_CHECKING:
-    from gateway.cli.display.console import Screen
-    from gateway.cli.session.runner import Job
+    from gateway.cli.display.console import Console
+    from gateway.cli.session.runner import Command
 
 
 class State(StrEnum):
-    """Where a generation stands, in a filter."""
+    """A generation's state, as the value of --state."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -25,8 +31,8 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-class ServedName(StrEnum):
-    """What `serve` can be asked for."""
+class ServiceArg(StrEnum):
+    """A service, as the argument of `serve`."""
 
     STORAGE = "storage"
     EXPORT = "export"
@@ -34,48 +40,118 @@ class ServedName(StrEnum):
     GATEWAY = "gateway"
 
 
-class Everywhere:
-    """The options that hold for every command."""
+class GlobalOptions:
+    """The options that every subcommand accepts."""
 
     data_dir: Path | None = None
     debug: bool = False
 
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The generation's id (UUID).", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the contract's messages as JSON, one object a line.")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows to print.")]
-Search = Annotated[str, typer.Option("--search", help="Only prompts that contain this text.", show_default=False)]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Save a copy of the file here.", show_default=False)
+Id = Annotated[str, typer.Argument(metavar="ID", help="ID of the generation (a UUID).", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Maximum number of rows to print.")]
+Search = Annotated[
+    str, typer.Option("--search", metavar="TEXT", help="Only prompts that contain this text.", show_default=False)
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the file given by -o.")]
-Detach = Annotated[bool, typer.Option("--detach", help="Print the id and do not wait; needs a running server.")]
+States = Annotated[
+    list[State] | None,
+    typer.Option("--state", help="Only generations in this state; may be given more than once.", show_default=False),
+]
+ModelFilter = Annotated[
+    str, typer.Option("--model", metavar="NAME", help="Only generations of this model.", show_default=False)
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Save a copy of the audio file here.", show_default=False),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file given by --output.")]
+Detach = Annotated[
+    bool,
+    typer.Option("--detach", help="Queue the generation, print its ID and exit. Requires a running server."),
+]
+
+PromptText = Annotated[
+    str, typer.Argument(help='Description of the music, e.g. "lo-fi hip hop at 84 BPM in A minor".', show_default=False)
+]
+Duration = Annotated[float, typer.Option("--duration", "-d", metavar="SECONDS", help="Length of the music in seconds.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=MAX_SEED,
+        help="Random seed, for reproducible output. Default: random.",
+        show_default=False,
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FOLDER",
+        help="Name or folder of the model. Default: the server's default model.",
+        show_default=False,
+    ),
+]
+Count = Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Number of variations, using consecutive seeds.")]
+Png = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw waveform, short-term loudness and spectrogram to this PNG file. Requires matplotlib.",
+        show_default=False,
+    ),
+]
+
+SAMPLING_PANEL = "Sampling"
 
 Temperature = Annotated[
     float | None,
-    typer.Option(help="Evenness of the odds: below 1 safer, above 1 wilder. Default: the model's.", show_default=False),
+    typer.Option(
+        metavar="T",
+        help="Sampling temperature; lower is more predictable, higher more varied. Default: set by the model.",
+        show_default=False,
+        rich_help_panel=SAMPLING_PANEL,
+    ),
 ]
 TopK = Annotated[
     int | None,
     typer.Option(
+        metavar="K",
         min=0,
         max=2048,
-        help="Draw from so many of the likeliest tokens, 0: all. Default: the model's.",
+        help="Sample from the K most likely tokens; 0 disables top-k. Default: set by the model.",
         show_default=False,
+        rich_help_panel=SAMPLING_PANEL,
     ),
 ]
 TopP = Annotated[
     float | None,
-    typer.Option(help="Draw from the likeliest tokens of this probability together, 0: off.", show_default=False),
+    typer.Option(
+        metavar="P",
+        help="Nucleus sampling threshold, 0 to 1; 0 disables top-p. Default: set by the model.",
+        show_default=False,
+        rich_help_panel=SAMPLING_PANEL,
+    ),
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option(help="How much the prompt counts, 1: as it comes. Default: the model's.", show_default=False),
+    typer.Option(
+        metavar="SCALE",
+        help="Classifier-free guidance scale, 0 to 20; 1 disables guidance. Default: set by the model.",
+        show_default=False,
+        rich_help_panel=SAMPLING_PANEL,
+    ),
 ]
 
 Priority = Annotated[
-    int, typer.Option(min=-10, max=10, help="Higher is made first; a level counts like ten minutes of waiting.")
+    int,
+    typer.Option(
+        metavar="N",
+        min=-10,
+        max=10,
+        help="Queue priority; higher runs first. One level equals ten minutes of waiting.",
+    ),
 ]
 
 Continue = Annotated[
@@ -83,33 +159,40 @@ Continue = Annotated[
     typer.Option(
         "--continue",
         metavar="ID|FILE",
-        help="Go on from the end of a generation, or of a WAV or FLAC file.",
+        help="Continue from the end of a generation, a clip, or a WAV or FLAC file.",
         show_default=False,
     ),
 ]
 ContinueSeconds = Annotated[
     float | None,
-    typer.Option(help="How much of that end to go on from, 0.5 to 25. Default: 10.", show_default=False),
+    typer.Option(
+        metavar="SECONDS",
+        help=f"How many seconds at the end of the source to continue from, {MIN_CONTINUATION_SECONDS:g} to "
+        f"{MAX_CONTINUATION_SECONDS:g}. Default: {DEFAULT_CONTINUATION_SECONDS:g}.",
+        show_default=False,
+    ),
 ]
 
 
-def run(job: Job, screen: Screen, needs: Needs = DATABASE, model_folder: Path | None = None) -> NoReturn:
-    """Does the command's job where the services are, and ends it with the job's status."""
-    from gateway.cli.session.runner import run as run_job
+def run(
+    command: Command, console: Console, services: ServiceSet = DATABASE, model_folder: Path | None = None
+) -> NoReturn:
+    """Runs the command at a gateway, with embedded `services` if no server is running, and exits with its status."""
+    from gateway.cli.session.runner import run_command
 
-    status = run_job(
-        job,
-        needs=needs,
-        data_dir=Everywhere.data_dir,
-        debug=Everywhere.debug,
-        notice=screen.notice,
+    status = run_command(
+        command,
+        services=services,
+        data_dir=GlobalOptions.data_dir,
+        debug=GlobalOptions.debug,
+        print_notice=console.print_notice,
         model_folder=model_folder,
     )
     raise typer.Exit(status)
 
 
-def screen_of(as_json: bool = False) -> Screen:
-    """Where the command shows what it did."""
-    from gateway.cli.display.console import Screen
+def create_console(as_json: bool = False) -> Console:
+    """Returns the console that a command prints to."""
+    from gateway.cli.display.console import Console
 
-    return Screen(as_json=as_json)
+    return Console(as_json=as_json)

@@ -1,1 +1,1 @@
-"""All services in one process on one data directory."""
+"""Runs all services in one process on one data directory."""

@@ -1,14 +1,15 @@
-"""Who owns a data directory: one process at a time, which others may join.
+"""Decides which process owns a data directory: one at a time, which others may join as clients.
 
-Three files under `<data dir>/run`, each locked with flock(2), so that a process that is killed leaves no lock behind:
+There are three files in `<data dir>/run`. Each is locked with flock(2), so that a killed process leaves no lock behind:
 
-    owner.lock   exclusive: the owner, all its life; inside stands where it listens
-    guests.lock  shared: each guest, as long as it uses the owner; exclusive: the owner while it starts, and once it
-                 ends, which so waits for its guests, and they for it
-    door.lock    exclusive: whoever finds out which of both it is, and an owner that ends
+    owner.lock   held exclusively by the owner as long as it lives; the file says where the owner listens
+    guests.lock  shared by the clients while they use the owner; held exclusively by the owner while it starts, and
+                 again once it ends: so it waits for its clients, and they wait for it to start
+    door.lock    held exclusively by a process that is finding out whether it becomes owner or client, and by an
+                 owner that is ending
 
-An owner takes guests.lock before it leaves the door. So who finds an owner, and then gets guests.lock, finds it
-listening, or gone: there is nothing to poll for.
+An owner locks guests.lock before it unlocks door.lock. So a process that finds an owner and then gets guests.lock finds
+that owner either listening or gone, and never has to poll.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ from typing import Self, TypedDict
 
 from dgx_music.errors import FailedPrecondition, Unavailable
 
-PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]{1,100}")
-"""What can be a Unix socket's path on every system (at most 103 bytes), and stands in a gRPC address unescaped."""
-CONNECT_SECONDS = 5.0
+SOCKET_PATH_PATTERN = re.compile(r"[A-Za-z0-9/._-]{1,100}")
+"""Paths that every system accepts for a Unix socket (at most 103 bytes) and that need no escaping in a gRPC address."""
+CONNECT_TIMEOUT_SECONDS = 5.0
 """How long an owner may take to accept a connection."""
-ROUNDS = 10
-"""How often an owner may be found gone just before another is found in its place."""
+MAX_ATTEMPTS = 10
+"""How often to try again if an owner ends just before it could be joined."""
 
 
 class Lock:
-    """A file that is locked as long as it is open."""
+    """A lock on a file, which is held at most as long as the file is open."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "a+b")  # noqa: SIM115  # Its life is the lock's, which ends in release().
+        self._file = open(path, "a+b")  # noqa: SIM115  # release() closes it.
 
-    def acquire(self, how: int) -> None:
-        """`how`: fcntl.LOCK_EX or LOCK_SH. Waits; raises BlockingIOError instead with LOCK_NB."""
-        fcntl.flock(self._file, how)
+    def acquire(self, operation: int) -> None:
+        """Waits for the lock. `operation` is fcntl.LOCK_EX or LOCK_SH; with LOCK_NB, raises BlockingIOError instead."""
+        fcntl.flock(self._file, operation)
 
     def try_acquire(self) -> bool:
-        """Exclusively, without waiting."""
+        """Acquires the lock exclusively without waiting. Returns whether it succeeded."""
         try:
             self.acquire(fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -70,163 +71,169 @@ class Lock:
         self._file.flush()
 
     def release(self) -> None:
+        """Unlocks and closes the file."""
         self._file.close()
 
 
-class _Note(TypedDict):
-    """What stands in owner.lock."""
+class _OwnerRecord(TypedDict):
+    """The JSON in owner.lock."""
 
     socket: str | None
     pid: int
     lasting: bool
 
 
-class _Place(ABC):
+class _Membership(ABC):
+    """The use of a data directory, until the end of a `with` block."""
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.leave()
+        self.release()
 
     @abstractmethod
-    def leave(self) -> None:
-        """Gives the data directory up."""
+    def release(self) -> None:
+        """Ends the use of the data directory."""
 
 
 @dataclass(slots=True)
-class Guest(_Place):
+class Client(_Membership):
     """This process uses the owner's server."""
 
     address: str
     owner_pid: int
-    lasting: bool
-    """Whether the owner serves until it is stopped, or ends after its own work."""
-    _guests: Lock
+    is_persistent: bool
+    """Whether the owner serves until it is stopped, rather than until its own command ends."""
+    _client_lock: Lock
 
-    def leave(self) -> None:
-        self._guests.release()
+    def release(self) -> None:
+        self._client_lock.release()
 
 
 @dataclass(slots=True)
-class Owner(_Place):
-    """This process owns the data directory. Nobody joins before `let_in`."""
+class Owner(_Membership):
+    """This process owns the data directory. Clients have to wait until `accept_clients` is called."""
 
     socket_path: Path
-    _door: Lock
-    _owner: Lock
-    _guests: Lock
+    _entry_lock: Lock
+    _owner_lock: Lock
+    _client_lock: Lock
 
     @property
     def address(self) -> str:
-        """Where to listen."""
+        """The address to listen on."""
         return f"unix:{self.socket_path}"
 
-    def let_in(self, *, lasting: bool) -> None:
-        """The server listens: guests may join it."""
-        self._tell(_Note(socket=str(self.socket_path), pid=os.getpid(), lasting=lasting))
+    def accept_clients(self, *, is_persistent: bool) -> None:
+        """Lets clients join; the server must be listening."""
+        self._publish(_OwnerRecord(socket=str(self.socket_path), pid=os.getpid(), lasting=is_persistent))
 
-    def turn_away(self) -> None:
-        """This process serves no gateway: who comes is told so."""
-        self._tell(_Note(socket=None, pid=os.getpid(), lasting=True))
+    def refuse_clients(self) -> None:
+        """Makes every process that tries to join fail with an explanation: this process serves no gateway."""
+        self._publish(_OwnerRecord(socket=None, pid=os.getpid(), lasting=True))
 
-    def _tell(self, note: _Note) -> None:
-        self._owner.write(json.dumps(note).encode())
-        self._guests.unlock()
+    def _publish(self, record: _OwnerRecord) -> None:
+        self._owner_lock.write(json.dumps(record).encode())
+        self._client_lock.unlock()
 
-    def alone(self) -> bool:
-        """Whether there is no guest; if so, none comes any more."""
-        return self._guests.try_acquire()
+    def has_no_clients(self) -> bool:
+        """Returns whether there is no client. If so, no client can join any more."""
+        return self._client_lock.try_acquire()
 
-    async def guests_gone(self) -> None:
-        """Waits until there is no guest; none comes after that."""
-        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+    async def wait_for_clients(self) -> None:
+        """Waits until the last client has ended. No client can join after that."""
+        loop, all_gone = asyncio.get_running_loop(), asyncio.Event()
 
         def wait() -> None:
-            self._guests.acquire(fcntl.LOCK_EX)
-            with suppress(RuntimeError):  # The owner was told to stop waiting, and its loop is closed.
-                loop.call_soon_threadsafe(gone.set)
+            self._client_lock.acquire(fcntl.LOCK_EX)
+            with suppress(RuntimeError):  # The wait was interrupted and its event loop is closed.
+                loop.call_soon_threadsafe(all_gone.set)
 
-        # A thread of a pool would be waited for at exit, also by an owner that was told to stop waiting.
-        threading.Thread(target=wait, name="guests", daemon=True).start()
-        await gone.wait()
+        # Not a thread pool: the interpreter waits for a pool's threads at exit, even if the wait was interrupted.
+        threading.Thread(target=wait, name="wait-for-clients", daemon=True).start()
+        await all_gone.wait()
 
-    def close_door(self) -> None:
-        """The server ends: who comes now waits outside until the owner has left."""
-        self._door.acquire(fcntl.LOCK_EX)
+    def stop_accepting_clients(self) -> None:
+        """Makes every process that tries to join wait until this owner has released the data directory."""
+        self._entry_lock.acquire(fcntl.LOCK_EX)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         _remove_socket(self.socket_path)
-        self._owner.write(b"")
-        for lock in (self._owner, self._guests, self._door):
+        self._owner_lock.write(b"")
+        for lock in (self._owner_lock, self._client_lock, self._entry_lock):
             lock.release()
 
 
-def enter(data_dir: Path) -> Owner | Guest:
-    """Makes this process the owner of `data_dir`, or the guest of its owner; waits for one that starts or ends.
+def acquire_or_join(data_dir: Path) -> Owner | Client:
+    """Makes this process the owner of `data_dir`, or a client of its owner. Waits for an owner that starts or ends.
 
-    Raises FailedPrecondition where the folder can't be written to, Unavailable where its owner does not answer.
+    Raises FailedPrecondition if the folder can't be written to or its owner accepts no clients, and Unavailable if its
+    owner does not answer.
     """
-    run = data_dir / "run"
+    run_folder = data_dir / "run"
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        for _ in range(ROUNDS):
-            place = _try_enter(run)
-            if place is not None:
-                return place
+        run_folder.mkdir(parents=True, exist_ok=True)
+        for _ in range(MAX_ATTEMPTS):
+            membership = _try_acquire_or_join(run_folder)
+            if membership is not None:
+                return membership
     except OSError as error:
         raise FailedPrecondition(
-            f"can't keep anything in {data_dir}: {error.strerror or error}; "
-            "choose another folder by --data-dir or DGX_MUSIC_DATA_DIR",
+            f"can't write to {data_dir}: {error.strerror or error}; "
+            "choose another folder with --data-dir or DGX_MUSIC_DATA_DIR",
             reason="DATA_DIR_UNUSABLE",
             metadata={"data_dir": str(data_dir)},
         ) from error
     raise Unavailable(
-        f"the dgx-music process that owns {data_dir} does not answer: stop it, then try again",
+        f"the dgx-music process that owns {data_dir} does not answer: stop it and try again",
         reason="OWNER_SILENT",
         metadata={"data_dir": str(data_dir)},
     )
 
 
-def _try_enter(run: Path) -> Owner | Guest | None:
-    door, owner, guests = (Lock(run / f"{name}.lock") for name in ("door", "owner", "guests"))
-    door.acquire(fcntl.LOCK_EX)
-    if owner.try_acquire():
-        guests.acquire(fcntl.LOCK_EX)  # A killed owner's guests notice at once that it is gone.
-        if (note := _read_note(owner)) is not None and note["socket"] is not None:
-            _remove_socket(Path(note["socket"]))  # Of an owner that was killed.
-        door.unlock()
-        return Owner(_socket_path(run), door, owner, guests)
-    door.release()
-    guests.acquire(fcntl.LOCK_SH)
-    note = _read_note(owner)
-    owner.release()
-    if note is not None and note["socket"] is not None and _answers(note["socket"]):
-        return Guest(f"unix:{note['socket']}", note["pid"], note["lasting"], guests)
-    guests.release()
-    if note is not None and note["socket"] is None:
+def _try_acquire_or_join(run_folder: Path) -> Owner | Client | None:
+    """Returns None if the owner ended before it could be joined."""
+    entry_lock, owner_lock, client_lock = (Lock(run_folder / f"{name}.lock") for name in ("door", "owner", "guests"))
+    entry_lock.acquire(fcntl.LOCK_EX)
+    if owner_lock.try_acquire():
+        client_lock.acquire(fcntl.LOCK_EX)  # Does not wait long: clients of a killed owner notice at once and end.
+        if (record := _read_record(owner_lock)) is not None and record["socket"] is not None:
+            _remove_socket(Path(record["socket"]))  # A killed owner left it behind.
+        entry_lock.unlock()
+        return Owner(_choose_socket_path(run_folder), entry_lock, owner_lock, client_lock)
+    entry_lock.release()
+    client_lock.acquire(fcntl.LOCK_SH)
+    record = _read_record(owner_lock)
+    owner_lock.release()
+    if record is not None and record["socket"] is not None and _accepts_connections(record["socket"]):
+        return Client(f"unix:{record['socket']}", record["pid"], record["lasting"], client_lock)
+    client_lock.release()
+    if record is not None and record["socket"] is None:
         raise FailedPrecondition(
-            f"process {note['pid']} serves the audio files in {run.parent} on its own: "
-            "set DGX_MUSIC_GATEWAY_ADDRESS to the gateway before it, or choose another folder by --data-dir",
+            f"process {record['pid']} is an export server that uses {run_folder.parent}: set "
+            "DGX_MUSIC_GATEWAY_ADDRESS to the gateway of that server, or choose another folder with --data-dir",
             reason="DATA_DIR_IN_USE",
-            metadata={"data_dir": str(run.parent), "pid": str(note["pid"])},
+            metadata={"data_dir": str(run_folder.parent), "pid": str(record["pid"])},
         )
     return None
 
 
-def _read_note(owner: Lock) -> _Note | None:
-    """Where the owner listens. None where it does not, or was killed while it wrote this."""
+def _read_record(owner_lock: Lock) -> _OwnerRecord | None:
+    """Returns None if the owner has not written its record, or was killed while it did."""
     try:
-        note: _Note = json.loads(owner.read())
+        record: _OwnerRecord = json.loads(owner_lock.read())
     except ValueError:
         return None
-    return note
+    return record
 
 
-def _socket_path(run: Path) -> Path:
-    path = run / "gateway.sock"
-    if PLAIN_PATH.fullmatch(str(path)):
+def _choose_socket_path(run_folder: Path) -> Path:
+    """Returns a path in the run folder, or in a new private folder if that one is no valid socket address."""
+    path = run_folder / "gateway.sock"
+    if SOCKET_PATH_PATTERN.fullmatch(str(path)):
         return path
     return Path(tempfile.mkdtemp(prefix="dgx-music-", dir="/tmp")) / "gateway.sock"
 
@@ -237,9 +244,9 @@ def _remove_socket(path: Path) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _answers(path: str) -> bool:
+def _accepts_connections(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(CONNECT_SECONDS)
+        probe.settimeout(CONNECT_TIMEOUT_SECONDS)
         try:
             probe.connect(path)
         except (OSError, TimeoutError):

@@ -1,17 +1,17 @@
-"""Which services a command needs. Those alone are started where no server is up."""
+"""The services that a command starts in its own process if no server is running."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 ServiceName = Literal["storage", "export", "generation", "gateway"]
-Needs = tuple[ServiceName, ...]
+ServiceSet = tuple[ServiceName, ...]
 
-ALL: Needs = ("storage", "export", "generation", "gateway")
-"""To make music. In the order of who needs whom."""
-DATABASE: Needs = ("storage", "gateway")
-"""To look at what there is."""
-LIBRARY: Needs = ("storage", "export", "gateway")
-"""To get at the files too."""
-MODELS: Needs = ("generation", "gateway")
-"""To look at the models. Without storage there is no work to claim, that would be cut off soon after."""
+ALL: ServiceSet = ("storage", "export", "generation", "gateway")
+"""For generating music. A service comes after those that it calls."""
+DATABASE: ServiceSet = ("storage", "gateway")
+"""For reading what the database holds."""
+LIBRARY: ServiceSet = ("storage", "export", "gateway")
+"""For reading the database and the audio files."""
+MODELS: ServiceSet = ("generation", "gateway")
+"""For inspecting models. Without storage, generation claims no job, which would be cut off when the command ends."""

@@ -1,5 +1,7 @@
-"""The embedded house: the services in this one process, on its event loop, behind one Unix socket in the data
-directory. Each is built as it would be anywhere else; they call each other through the socket."""
+"""Runs services in this process, on its event loop, behind one Unix socket in the data directory.
+
+Each service is built as it would be in a process of its own. They call each other through the socket.
+"""
 
 from __future__ import annotations
 
@@ -9,45 +11,50 @@ from pathlib import Path
 
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Owner
-from gateway.embedded.service_set import ALL, Needs, ServiceName
+from gateway.embedded.service_set import ALL, ServiceName, ServiceSet
 from service_runtime.rpc.server import serve_services
 from service_runtime.rpc.service import Service
 
 
 @asynccontextmanager
-async def house(
-    owner: Owner, data_dir: Path, *, names: Needs = ALL, face: str | None = None, model_folder: Path | None = None
+async def run_embedded_services(
+    owner: Owner,
+    data_dir: Path,
+    *,
+    service_set: ServiceSet = ALL,
+    public_address: str | None = None,
+    model_folder: Path | None = None,
 ) -> AsyncIterator[list[str]]:
-    """Runs the services while the block runs; with `face`, the gateway alone at that address too.
+    """Runs the services while the block runs, and yields the addresses that they are bound to.
 
-    `model_folder` is one more model, besides those that the settings have. Gives the addresses bound. Raises
-    ServiceError where a service can't run.
+    With `public_address`, the gateway alone is also served there. `model_folder` is a model to offer in addition to
+    those in the settings. Raises ServiceError if a service can't run.
     """
     settings = {
         "data_dir": data_dir,
         **{f"{name}_address": owner.address for name in ("storage", "export", "generation")},
     }
-    if face is None:
-        # The services' own ports are for `serve`: a command beside it, or a second one, must not ask for them.
+    if public_address is None:
+        # The fixed ports are for `serve`: a command that runs beside it, or beside another command, must not bind them.
         settings |= {"metrics_port": None}
     if model_folder is not None:
         from generation_service.config import GenerationSettings
 
         settings |= {"model_folders": [model_folder, *GenerationSettings().model_folders]}
-    services = [build(name, settings) for name in names]
-    public_addresses = {} if face is None else {face: services[-1]}
+    services = [build(name, settings) for name in service_set]
+    public_addresses = {} if public_address is None else {public_address: services[-1]}
     async with serve_services(
         services, [owner.address], GatewaySettings.model_validate(settings), public_addresses=public_addresses
-    ) as bound:
+    ) as bound_addresses:
         try:
-            yield bound
+            yield bound_addresses
         finally:
-            owner.close_door()
+            owner.stop_accepting_clients()
 
 
 def build(name: ServiceName, settings: dict[str, object]) -> Service:
-    """The service of this name; what `settings` does not say comes from the environment."""
-    # Imported here: each brings libraries along that the others, and a mere client, do without.
+    """Builds the service `name`. A setting that is not in `settings` is read from the environment."""
+    # Imported here because each service needs libraries that the others, and a command that is only a client, do not.
     match name:
         case "storage":
             from storage_service.config import StorageSettings

@@ -1,1 +1,1 @@
-"""The public gRPC service, in front of the other three."""
+"""The public gRPC service, which calls the storage, export and generation services."""

@@ -1,24 +1,22 @@
-"""Which models can go on from audio."""
+"""Checks whether a model can continue audio."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dgx_music.errors import InvalidArgument
 from dgx_music.generation.v1.generation_pb2 import Model
+from service_runtime.validation import cannot_continue_error
 
-NOBODY = "no model here can; `dgx-music models pull musicgen-small` gets one"
 
+def require_continuation_support(model_name: str, models: Iterable[Model]) -> None:
+    """Raises InvalidArgument, which lists the models that can continue audio, if this one can't.
 
-def require_able(model_name: str, models: Iterable[Model]) -> None:
-    """Raises InvalidArgument that says which can, where this model (the default one if empty) can't continue audio.
-
-    One that is unknown or out of order is passed: others say what is wrong with it.
+    An empty `model_name` stands for the default model. A model that is unknown or has a problem passes: other checks
+    report that.
     """
-    listed = list(models)
-    named = [model for model in listed if (model.name == model_name if model_name else model.is_default)]
-    for model in named:
+    available = list(models)
+    selected = [model for model in available if (model.name == model_name if model_name else model.is_default)]
+    for model in selected:
         if not model.can_continue and not model.problem:
-            able = ", ".join(one.name for one in listed if one.can_continue)
-            who = f"models that can: {able}" if able else NOBODY
-            raise InvalidArgument("continuation", f"model {model.name!r} can't continue audio; {who}")
+            capable = [candidate.name for candidate in available if candidate.can_continue]
+            raise cannot_continue_error(model.name, capable)

@@ -1,4 +1,4 @@
-"""Making room: export says which files go, and with an output its generation's row goes at storage."""
+"""Deletes files from the library. Export selects the files; with an output, its generation is deleted from storage."""
 
 from __future__ import annotations
 
@@ -33,124 +33,131 @@ from dgx_music.storage.v1.storage_pb2 import (
     GetGenerationRequest,
     ListGenerationsRequest,
 )
-from gateway.rpc.file_verification import verify
-from gateway.rpc.service_client import Upstream
+from gateway.rpc.file_verification import verify_files
+from gateway.rpc.service_client import ServiceClient
 
-PAGE = 500
-AT_ONCE = 8
-"""Rows that are looked for at a time: storage's other callers find it free in between."""
-GRACE = timedelta(hours=1)
-"""A file that landed later is never taken for one of no generation."""
+PAGE_SIZE = 500
+MAX_CONCURRENT_LOOKUPS = 8
+"""Generations that are looked up at the same time, few enough that storage's other callers are served in between."""
+ORPHAN_GRACE_PERIOD = timedelta(hours=1)
+"""A file younger than this is never treated as an orphan: its worker may not have reported it to storage yet."""
 
 
-class Cleaner:
-    """One cleaning up."""
+class FileCleanup:
+    """One run of the Cleanup call."""
 
     def __init__(
         self,
-        storage: Upstream[storage_pb2_grpc.StorageServiceAsyncStub],
-        export: Upstream[export_pb2_grpc.ExportServiceAsyncStub],
+        storage: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub],
+        export: ServiceClient[export_pb2_grpc.ExportServiceAsyncStub],
         request: CleanupRequest,
     ) -> None:
         self._storage, self._export, self._request = storage, export, request
-        self._sources: set[str] = set()
-        """What generations that are not made yet go on from."""
+        self._source_ids: set[str] = set()
+        """Generations and clips that an unfinished generation continues from."""
 
     async def run(self) -> AsyncGenerator[CleanupResponse, None]:
-        """An answer for each file that goes, or would."""
-        self._sources = await self._find_sources()
-        told = set()
+        """Yields one response per file that is deleted, or in a dry run would be."""
+        self._source_ids = await self._find_source_ids()
+        orphan_ids = set()
         if self._request.orphans and (not self._request.kinds or FILE_KIND_OUTPUT in self._request.kinds):
-            async with aclosing(self._orphans()) as orphans:
+            async with aclosing(self._find_orphans()) as orphans:
                 async for file in orphans:
-                    told.add(file.generation_id)
-                    yield await self._done(CleanupResponse(file=file, reason=CLEANUP_REASON_ORPHAN))
+                    orphan_ids.add(file.generation_id)
+                    yield await self._delete_unless_kept(CleanupResponse(file=file, reason=CLEANUP_REASON_ORPHAN))
         if self._request.missing:
-            async with aclosing(self._missing()) as missing:
+            async with aclosing(self._find_missing()) as missing:
                 async for file in missing:
-                    yield await self._done(CleanupResponse(file=file, reason=CLEANUP_REASON_MISSING))
-        chosen = CleanupRequest()
-        chosen.CopyFrom(self._request)
-        chosen.dry_run = True
-        async with aclosing(self._export.stream(self._export.stub.Cleanup, chosen)) as responses:
+                    yield await self._delete_unless_kept(CleanupResponse(file=file, reason=CLEANUP_REASON_MISSING))
+        selection = CleanupRequest()
+        selection.CopyFrom(self._request)
+        selection.dry_run = True
+        async with aclosing(self._export.call_server_stream(self._export.stub.Cleanup, selection)) as responses:
             async for response in responses:
-                if response.file.kind != FILE_KIND_OUTPUT or response.file.generation_id not in told:
-                    yield await self._done(response)
+                if response.file.kind != FILE_KIND_OUTPUT or response.file.generation_id not in orphan_ids:
+                    yield await self._delete_unless_kept(response)
         if not self._request.dry_run:
-            async with aclosing(self._export.stream(self._export.stub.Cleanup, CleanupRequest())) as responses:
-                async for _ in responses:  # None: without a policy only the empty folders go.
+            # Without a policy, export deletes only the folders that are empty, and reports nothing.
+            empty_folders = self._export.call_server_stream(self._export.stub.Cleanup, CleanupRequest())
+            async with aclosing(empty_folders) as responses:
+                async for _ in responses:
                     pass
 
-    async def _done(self, response: CleanupResponse) -> CleanupResponse:
-        """What became of the file, where it was not found to be in use already."""
+    async def _delete_unless_kept(self, response: CleanupResponse) -> CleanupResponse:
+        """Deletes the file, and the generation of an output. Returns the response, with the reason if it was kept."""
         file = response.file
-        if file.kind != FILE_KIND_RENDER and file.generation_id in self._sources:
-            response.kept_because = response.kept_because or "a generation that is not made yet goes on from it"
-        row = await self._row(file.generation_id) if file.kind == FILE_KIND_OUTPUT else None
-        if row is not None and row.state in (GENERATION_STATE_PENDING, GENERATION_STATE_PROCESSING):
-            response.kept_because = response.kept_because or "its generation is being made"
+        if file.kind != FILE_KIND_RENDER and file.generation_id in self._source_ids:
+            response.kept_because = response.kept_because or "an unfinished generation continues from it"
+        generation = await self._find_generation(file.generation_id) if file.kind == FILE_KIND_OUTPUT else None
+        if generation is not None and generation.state in (GENERATION_STATE_PENDING, GENERATION_STATE_PROCESSING):
+            response.kept_because = response.kept_because or "its generation is not finished"
         if response.kept_because or self._request.dry_run:
             return response
-        going = DeleteFileRequest(generation_id=file.generation_id, render_id=file.render_id, only_if_unused=True)
+        deletion = DeleteFileRequest(generation_id=file.generation_id, render_id=file.render_id, only_if_unused=True)
         try:
-            await self._export.ask(self._export.stub.DeleteFile, going)
+            await self._export.call_unary(self._export.stub.DeleteFile, deletion)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                 response.kept_because = error.details() or "it is in use"
                 return response
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
-        if row is not None:
-            with _ignored(grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):  # Deleted, or tried again.
-                await self._storage.ask(self._storage.stub.DeleteGeneration, DeleteGenerationRequest(id=row.id))
+        if generation is not None:
+            # It may have been deleted or retried since it was looked up.
+            with _ignore_status(grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
+                await self._storage.call_unary(
+                    self._storage.stub.DeleteGeneration, DeleteGenerationRequest(id=generation.id)
+                )
         return response
 
-    async def _find_sources(self) -> set[str]:
-        """Only storage knows the queue, and export the files: so what has to stay is named here."""
-        sources = set()
-        pages = ListGenerationsRequest(states=[GENERATION_STATE_PENDING, GENERATION_STATE_PROCESSING], page_size=PAGE)
+    async def _find_source_ids(self) -> set[str]:
+        """Returns the ids that the queue continues from: storage has the queue, but only export has the files."""
+        source_ids = set()
+        request = ListGenerationsRequest(
+            states=[GENERATION_STATE_PENDING, GENERATION_STATE_PROCESSING], page_size=PAGE_SIZE
+        )
         while True:
-            page = await self._storage.ask(self._storage.stub.ListGenerations, pages)
-            sources |= {one.continuation.source_id for one in page.generations if one.HasField("continuation")}
-            pages.page_token = page.next_page_token
-            if not pages.page_token:
-                return sources
+            page = await self._storage.call_unary(self._storage.stub.ListGenerations, request)
+            source_ids |= {one.continuation.source_id for one in page.generations if one.HasField("continuation")}
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return source_ids
 
-    async def _orphans(self) -> AsyncGenerator[LibraryFile, None]:
-        """Outputs of no generation that storage knows."""
-        before = datetime.now(UTC) - GRACE
-        pages = ListFilesRequest(kinds=[FILE_KIND_OUTPUT], page_size=PAGE)
+    async def _find_orphans(self) -> AsyncGenerator[LibraryFile, None]:
+        """Yields the outputs whose generation storage does not know."""
+        newest = datetime.now(UTC) - ORPHAN_GRACE_PERIOD
+        request = ListFilesRequest(kinds=[FILE_KIND_OUTPUT], page_size=PAGE_SIZE)
         while True:
-            page = await self._export.ask(self._export.stub.ListFiles, pages)
-            old = [file for file in page.files if file.modified_at.ToDatetime(tzinfo=UTC) < before]
-            for start in range(0, len(old), AT_ONCE):
-                some = old[start : start + AT_ONCE]
-                rows = await asyncio.gather(*(self._row(file.generation_id) for file in some))
-                for file, row in zip(some, rows, strict=True):
-                    if row is None:
+            page = await self._export.call_unary(self._export.stub.ListFiles, request)
+            candidates = [file for file in page.files if file.modified_at.ToDatetime(tzinfo=UTC) < newest]
+            for start in range(0, len(candidates), MAX_CONCURRENT_LOOKUPS):
+                batch = candidates[start : start + MAX_CONCURRENT_LOOKUPS]
+                generations = await asyncio.gather(*(self._find_generation(file.generation_id) for file in batch))
+                for file, generation in zip(batch, generations, strict=True):
+                    if generation is None:
                         yield file
-            pages.page_token = page.next_page_token
-            if not pages.page_token:
+            request.page_token = page.next_page_token
+            if not request.page_token:
                 return
 
-    async def _missing(self) -> AsyncGenerator[LibraryFile, None]:
-        """The files that are not there of generations that are COMPLETED."""
-        looking = VerifyFilesRequest(presence_only=True)
-        async with aclosing(verify(self._storage, self._export, looking)) as responses:
+    async def _find_missing(self) -> AsyncGenerator[LibraryFile, None]:
+        """Yields the outputs of COMPLETED generations that are missing from the library."""
+        request = VerifyFilesRequest(presence_only=True)
+        async with aclosing(verify_files(self._storage, self._export, request)) as responses:
             async for response in responses:
                 if response.condition == FILE_CONDITION_MISSING and not response.render_id:
                     yield LibraryFile(kind=FILE_KIND_OUTPUT, generation_id=response.generation_id)
 
-    async def _row(self, generation_id: str) -> Generation | None:
-        with _ignored(grpc.StatusCode.NOT_FOUND):
-            found = await self._storage.ask(self._storage.stub.GetGeneration, GetGenerationRequest(id=generation_id))
-            return found.generation
+    async def _find_generation(self, generation_id: str) -> Generation | None:
+        with _ignore_status(grpc.StatusCode.NOT_FOUND):
+            request = GetGenerationRequest(id=generation_id)
+            return (await self._storage.call_unary(self._storage.stub.GetGeneration, request)).generation
         return None
 
 
 @contextmanager
-def _ignored(*codes: grpc.StatusCode) -> Iterator[None]:
-    """A refusal with one of these codes ends the block, and nothing more."""
+def _ignore_status(*codes: grpc.StatusCode) -> Iterator[None]:
+    """Suppresses an AioRpcError that has one of these status codes."""
     try:
         yield
     except grpc.aio.AioRpcError as error:

@@ -1,4 +1,4 @@
-"""Files held against what storage keeps of them: the generations come from storage, the reading is export's."""
+"""Verifies the library's files against what storage recorded. Storage lists the generations, export reads the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dgx_music.export.v1.export_pb2 import (
     VerifyFilesRequest,
     VerifyFilesResponse,
 )
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2_grpc
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_COMPLETED,
@@ -25,70 +25,74 @@ from dgx_music.storage.v1.storage_pb2 import (
     GetGenerationRequest,
     ListGenerationsRequest,
 )
-from gateway.rpc.service_client import Upstream
+from gateway.rpc.service_client import ServiceClient
 
-PAGE = 200
-"""Generations that are asked for at a time."""
+PAGE_SIZE = 200
+"""Generations that are listed and verified at a time."""
 
 
-async def verify(
-    storage: Upstream[storage_pb2_grpc.StorageServiceAsyncStub],
-    export: Upstream[export_pb2_grpc.ExportServiceAsyncStub],
+async def verify_files(
+    storage: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub],
+    export: ServiceClient[export_pb2_grpc.ExportServiceAsyncStub],
     request: VerifyFilesRequest,
 ) -> AsyncGenerator[VerifyFilesResponse, None]:
-    """An answer for each file. What somebody deleted meanwhile is not told as missing."""
-    async with aclosing(_expected(storage, request)) as batches:
+    """Yields one response per file. A file whose generation is deleted meanwhile is not reported as missing."""
+    async with aclosing(_expected_files(storage, request)) as batches:
         async for files in batches:
-            asked = VerifyFilesRequest(files=files, presence_only=request.presence_only)
-            async with aclosing(export.stream(export.stub.VerifyFiles, asked)) as responses:
+            batch_request = VerifyFilesRequest(files=files, presence_only=request.presence_only)
+            async with aclosing(export.call_server_stream(export.stub.VerifyFiles, batch_request)) as responses:
                 async for response in responses:
-                    is_well = response.condition in (FILE_CONDITION_INTACT, FILE_CONDITION_PRESENT)
-                    if is_well or request.files or await _is_completed(storage, response.generation_id):
+                    is_valid = response.condition in (FILE_CONDITION_INTACT, FILE_CONDITION_PRESENT)
+                    if is_valid or request.files or await _is_completed(storage, response.generation_id):
                         yield response
 
 
-async def _expected(
-    storage: Upstream[storage_pb2_grpc.StorageServiceAsyncStub], request: VerifyFilesRequest
+async def _expected_files(
+    storage: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub], request: VerifyFilesRequest
 ) -> AsyncGenerator[list[ExpectedFile], None]:
+    """Yields the requested files, or else those of all COMPLETED generations page by page, with their SHA-256."""
     if request.files:
         for index, file in enumerate(request.files):
             if not file.file_sha256:
-                file.file_sha256 = _sha256(await _generation(storage, file.generation_id, index))
+                file.file_sha256 = _recorded_sha256(await _get_generation(storage, file.generation_id, index))
         yield list(request.files)
         return
-    pages = ListGenerationsRequest(states=[GENERATION_STATE_COMPLETED], page_size=PAGE)
+    page_request = ListGenerationsRequest(states=[GENERATION_STATE_COMPLETED], page_size=PAGE_SIZE)
     while True:
-        page = await storage.ask(storage.stub.ListGenerations, pages)
+        page = await storage.call_unary(storage.stub.ListGenerations, page_request)
         if page.generations:
-            yield [ExpectedFile(generation_id=one.id, file_sha256=_sha256(one)) for one in page.generations]
-        pages.page_token = page.next_page_token
-        if not pages.page_token:
+            yield [
+                ExpectedFile(generation_id=generation.id, file_sha256=_recorded_sha256(generation))
+                for generation in page.generations
+            ]
+        page_request.page_token = page.next_page_token
+        if not page_request.page_token:
             return
 
 
-async def _generation(
-    storage: Upstream[storage_pb2_grpc.StorageServiceAsyncStub], generation_id: str, index: int
+async def _get_generation(
+    storage: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub], generation_id: str, index: int
 ) -> Generation:
     try:
-        found = await storage.ask(storage.stub.GetGeneration, GetGenerationRequest(id=generation_id))
+        response = await storage.call_unary(storage.stub.GetGeneration, GetGenerationRequest(id=generation_id))
     except grpc.aio.AioRpcError as error:
-        if problem := read_failure(error).violations.get("id"):
+        if problem := read_error_details(error).violations.get("id"):
             raise InvalidArgument(f"files[{index}].generation_id", problem) from error
         raise
-    return found.generation
+    return response.generation
 
 
-def _sha256(generation: Generation) -> str:
-    """As the worker noted it at completion."""
+def _recorded_sha256(generation: Generation) -> str:
+    """Returns the SHA-256 that the worker recorded at completion, or an empty string if it recorded none."""
     fields = generation.metadata.fields
     return fields["file_sha256"].string_value if "file_sha256" in fields else ""
 
 
-async def _is_completed(storage: Upstream[storage_pb2_grpc.StorageServiceAsyncStub], generation_id: str) -> bool:
+async def _is_completed(storage: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub], generation_id: str) -> bool:
     try:
-        found = await storage.ask(storage.stub.GetGeneration, GetGenerationRequest(id=generation_id))
+        response = await storage.call_unary(storage.stub.GetGeneration, GetGenerationRequest(id=generation_id))
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             raise
         return False
-    return found.generation.state == GENERATION_STATE_COMPLETED
+    return response.generation.state == GENERATION_STATE_COMPLETED

@@ -1,4 +1,4 @@
-"""The gateway as a service: wiring."""
+"""Builds the gateway as a service that a server can run."""
 
 from __future__ import annotations
 
@@ -12,43 +12,45 @@ from dgx_music.gateway.v1.gateway_pb2_grpc import add_MusicServiceServicer_to_se
 from dgx_music.generation.v1.generation_pb2_grpc import GenerationServiceStub
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.config import GatewaySettings
-from gateway.rpc.service_client import Upstream
+from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.servicer import MusicServicer
 from service_runtime.rpc.service import Service
 
 
 class MusicService:
-    """Holds no state: any number of gateways may stand before the same services."""
+    """The gateway. It holds no state, so any number of gateways may share the same services."""
 
-    # Its descriptor must be loaded for reflection to find it, which the stubs alone do not do: it has no own messages.
+    # Reflection finds a service only if its descriptor is loaded. The stubs alone don't load this one, because the
+    # gateway's proto file defines no messages of its own.
     full_name = gateway_pb2.DESCRIPTOR.services_by_name["MusicService"].full_name
 
     def __init__(self, settings: GatewaySettings) -> None:
-        storage = Upstream("dgx_music.storage.v1.StorageService", settings.storage_address, StorageServiceStub)
-        export = Upstream("dgx_music.export.v1.ExportService", settings.export_address, ExportServiceStub)
-        generation = Upstream(
+        storage = ServiceClient("dgx_music.storage.v1.StorageService", settings.storage_address, StorageServiceStub)
+        export = ServiceClient("dgx_music.export.v1.ExportService", settings.export_address, ExportServiceStub)
+        generation = ServiceClient(
             "dgx_music.generation.v1.GenerationService", settings.generation_address, GenerationServiceStub
         )
-        self._upstreams = (storage, export, generation)
+        self._clients = (storage, export, generation)
         self._servicer = MusicServicer(storage, export, generation)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         add_MusicServiceServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
-        for upstream in self._upstreams:
-            upstream.open()
+        for client in self._clients:
+            client.open()
 
     async def check(self) -> None:
-        await asyncio.gather(*(upstream.check() for upstream in self._upstreams))
+        await asyncio.gather(*(client.check() for client in self._clients))
 
     async def drain(self) -> None:
-        """Nothing runs here but calls."""
+        """Does nothing: the gateway has no work besides its calls."""
 
     async def stop(self) -> None:
-        for upstream in self._upstreams:
-            await upstream.close()
+        for client in self._clients:
+            await client.close()
 
 
 def build(settings: GatewaySettings) -> Service:
+    """Builds the gateway service."""
     return MusicService(settings)

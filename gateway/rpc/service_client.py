@@ -1,4 +1,4 @@
-"""A service behind the gateway: every call to it has a deadline, and says which service it was that did not answer."""
+"""A client of one service behind the gateway: every call has a deadline, and a failed connection names the service."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ import grpc.aio
 from dgx_music.channel import connect
 from dgx_music.errors import Unavailable
 from dgx_music.status import status_of
+from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.rpc.client_stream import ClientStreamCall
 from service_runtime.rpc.deadlines import time_left
 from service_runtime.rpc.health_check import require_serving
-
-UNARY_SECONDS = 30.0
-"""Longest that a call with one answer may take."""
-RENDER_SECONDS = 3600.0
-"""Longest that a render may take: an hour's audio as MP3 takes minutes, and others may have to be made before."""
-STREAM_SECONDS = 24 * 3600.0
-"""Longest that a stream may take: more than the longest audio takes to be waited for and heard."""
 
 Stub = TypeVar("Stub")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class Upstream(Generic[Stub]):
-    """One service, dialled at `address`. `open` first; `close` last."""
+class ServiceClient(Generic[Stub]):
+    """A client of the service `full_name` at `address`. Call `open` before any other method and `close` at the end.
+
+    Every `call_…` method raises Unavailable if the service can't be reached, and AioRpcError for any other failure.
+    """
 
     stub: Stub
 
@@ -36,59 +33,65 @@ class Upstream(Generic[Stub]):
         self._full_name, self._address, self._build_stub = full_name, address, build_stub
 
     def open(self) -> None:
-        """Makes the channel, on the running event loop; it connects at the first call."""
+        """Creates the channel on the running event loop. It connects at the first call."""
         self._channel = connect(self._address)
         self.stub = self._build_stub(self._channel)
 
     async def close(self) -> None:
         await self._channel.close()
 
-    async def ask(
+    async def call_unary(
         self,
         method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
         request: Request,
-        seconds: float = UNARY_SECONDS,
+        timeout_seconds: float = CALL_TIMEOUT_SECONDS,
     ) -> Response:
-        """One request, one answer in so many seconds. Raises Unavailable where nobody answers, else AioRpcError."""
+        """Sends one request and returns the response."""
         try:
-            return await method(request, timeout=time_left(seconds))
+            return await method(request, timeout=time_left(timeout_seconds))
         except grpc.aio.AioRpcError as error:
-            raise self._explain(error) from error
+            raise self._translate_error(error) from error
 
-    async def stream(
+    async def call_server_stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
     ) -> AsyncGenerator[Response, None]:
-        """One request, a stream of answers. Reads a message when it is asked for one, and never ahead; closing it
-        cancels the call. Raises as `ask` does."""
-        call = method(request, timeout=time_left(STREAM_SECONDS))
+        """Sends one request and yields the responses.
+
+        A response is read only when the caller asks for it, never ahead. Closing the generator cancels the call.
+        """
+        call = method(request, timeout=time_left(STREAM_TIMEOUT_SECONDS))
         try:
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise self._explain(error) from error
+            raise self._translate_error(error) from error
         finally:
             call.cancel()
 
-    async def send(
+    async def call_client_stream(
         self, method: grpc.aio.StreamUnaryMultiCallable[Request, Response], requests: AsyncIterator[Request]
     ) -> Response:
-        """A stream of requests, one answer. Takes a request when the one before is on its way, and never ahead; ended
-        early, it cancels the call. Raises as `ask` does."""
-        sending = ClientStreamCall(method, time_left(STREAM_SECONDS))
+        """Sends a stream of requests and returns the response.
+
+        A request is read from `requests` only after the previous one was sent, never ahead. The call is cancelled if
+        this ends early.
+        """
+        call = ClientStreamCall(method, time_left(STREAM_TIMEOUT_SECONDS))
         try:
             async for request in requests:
-                await sending.write(request)
-            return await sending.finish()
+                await call.write(request)
+            return await call.finish()
         except grpc.aio.AioRpcError as error:
-            raise self._explain(error) from error
+            raise self._translate_error(error) from error
         finally:
-            sending.cancel()
+            call.cancel()
 
     async def check(self) -> None:
-        """Raises Unavailable where the service does not answer, or says that it is not SERVING."""
+        """Raises Unavailable if the service does not answer or does not report SERVING."""
         await require_serving(self._channel, self._address, self._full_name)
 
-    def _explain(self, error: grpc.aio.AioRpcError) -> Exception:
+    def _translate_error(self, error: grpc.aio.AioRpcError) -> Exception:
+        """Returns Unavailable with the service's name and address if the connection failed, else `error` itself."""
         if error.code() is grpc.StatusCode.UNAVAILABLE and status_of(error) is None:
             return Unavailable(
                 f"{self._full_name} does not answer at {self._address}: {error.details() or 'no connection'}",

@@ -1,1 +1,1 @@
-"""The batching engine: scheduler, sequences, the device thread, loaded models."""
+"""The batching engine: the scheduler, sequences, the device thread and the loaded models."""

@@ -1,4 +1,4 @@
-"""The one thread that models are called from."""
+"""The one thread from which models are called."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from dgx_music.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
-from generation_service.engine.chores import Chore
-from generation_service.engine.failures import describe, model_error, wrong_output
-from generation_service.engine.model_cache import LoadedModels
+from generation_service.engine.device_task import DeviceTask
+from generation_service.engine.failures import format_error, invalid_output_error, to_service_error
+from generation_service.engine.model_cache import ModelCache
 from generation_service.engine.scheduler import Scheduler
 from generation_service.engine.sequence import Sequence, Stage
 from generation_service.engine.throughput import Throughput
@@ -24,129 +24,131 @@ from service_runtime.observability.logging import get_logger
 log = get_logger(__name__)
 
 MAX_EMPTY_STEPS = 1000
-"""A sequence that gets no frame in so many steps in a row never ends: it is failed."""
+"""A sequence that yields no frame in more consecutive steps than this would never end, so it fails."""
 
-Post = Callable[..., object]
-"""Runs a function with its arguments on the event loop."""
+CallOnLoop = Callable[..., object]
+"""Schedules a function with its arguments on the event loop."""
 
 
-class Device:
-    """Loads models, admits, steps and retires, until told to stop.
+class DeviceThread:
+    """Loads models, admits requests, steps batches and finishes sequences until it is stopped.
 
-    `changed` guards the scheduler, the throughput and what sequences share with the event loop. It is never held while
-    a model is called, so the event loop waits microseconds for it at most.
+    `work_available` guards the scheduler, the throughput and the fields of sequences that the event loop shares. It is
+    never held during a model call, so the event loop waits for it for microseconds at most.
     """
 
     def __init__(
         self,
-        models: LoadedModels,
+        models: ModelCache,
         scheduler: Scheduler,
         throughput: Throughput,
-        changed: threading.Condition,
-        post: Post,
+        work_available: threading.Condition,
+        call_on_loop: CallOnLoop,
     ) -> None:
         self._models = models
         self._scheduler = scheduler
         self._throughput = throughput
-        self._changed = changed
-        self._post_to_loop = post
-        self._outbox: list[tuple[Callable[..., None], Any]] = []
-        self._chores: deque[Chore] = deque()
-        self._stopping = False
-        self.fatal: BaseException | None = None
-        """What ended the thread, if it was not `stop`."""
-        self.calling_since: float | None = None
-        """When the model call that is going on began, by the monotonic clock; loading does not count."""
+        self._work_available = work_available
+        self._call_on_loop = call_on_loop
+        self._pending_calls: list[tuple[Callable[..., None], Any]] = []
+        self._tasks: deque[DeviceTask] = deque()
+        self._is_stopping = False
+        self.fatal_error: BaseException | None = None
+        """The error that ended the thread; None if it is running or was stopped."""
+        self.model_call_started_at: float | None = None
+        """When the current prefill or step started, by the monotonic clock. None during loading and between calls."""
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the step that is going on; every request left fails with Unavailable. Returns at once."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        """Asks the thread to end after the current step and returns at once. Unfinished requests fail with
+        Unavailable."""
+        with self._work_available:
+            self._is_stopping = True
+            self._work_available.notify()
 
-    def join(self, seconds: float) -> bool:
-        """Waits for the end; False if it has not come."""
-        self._thread.join(seconds)
+    def join(self, timeout_seconds: float) -> bool:
+        """Waits for the thread to end. Returns False if it has not ended in time."""
+        self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     @property
-    def accepts(self) -> bool:
-        """Whether a request that is added under the lock now will be looked at."""
-        return not self._stopping and self._thread.is_alive()
+    def is_accepting(self) -> bool:
+        """Whether a request that is added now, under the lock, will be processed."""
+        return not self._is_stopping and self._thread.is_alive()
 
-    def load(self, info: ModelInfo) -> Chore:
-        """Has the model brought into memory between two steps."""
-        return self._add(Chore(lambda: self._load(info)))
+    def submit_load(self, info: ModelInfo) -> DeviceTask:
+        """Schedules the loading of a model between two steps."""
+        return self._submit(DeviceTask(lambda: self._load(info)))
 
-    def unload(self, name: str) -> Chore:
-        """Has the model taken out of memory between two steps; FailedPrecondition where a request runs on it."""
-        return self._add(Chore(lambda: self._unload(name)))
+    def submit_unload(self, name: str) -> DeviceTask:
+        """Schedules the unloading of a model between two steps. The task raises FailedPrecondition if the model is in
+        use."""
+        return self._submit(DeviceTask(lambda: self._unload(name)))
 
-    def _add(self, chore: Chore) -> Chore:
-        with self._changed:
-            self._chores.append(chore)
-            self._changed.notify()
-        return chore
+    def _submit(self, task: DeviceTask) -> DeviceTask:
+        with self._work_available:
+            self._tasks.append(task)
+            self._work_available.notify()
+        return task
 
-    def _post(self, call: Callable[..., None], argument: Any) -> None:
-        """Has the event loop call this after the next `_flush`."""
-        self._outbox.append((call, argument))
+    def _enqueue_call(self, function: Callable[..., None], argument: Any) -> None:
+        """Adds a call on the event loop to those that the next `_flush_calls` sends."""
+        self._pending_calls.append((function, argument))
 
-    def _flush(self) -> None:
-        # One hand-over for all rows of a step: waking the event loop costs more than a row's bookkeeping.
-        if self._outbox:
-            self._post_to_loop(_call_all, self._outbox)
-            self._outbox = []
+    def _flush_calls(self) -> None:
+        # All rows of a step share one wake-up: waking the event loop costs more than a row's bookkeeping.
+        if self._pending_calls:
+            self._call_on_loop(_run_calls, self._pending_calls)
+            self._pending_calls = []
 
     def _run(self) -> None:
-        left = Unavailable("the server is shutting down", reason="SHUTTING_DOWN", retry_after_seconds=1.0)
+        reason = Unavailable("the server is shutting down", reason="SHUTTING_DOWN", retry_after_seconds=1.0)
         try:
             while self._wait_for_work():
                 self._admit()
-                self._flush()
-                with self._changed:
-                    batches = self._scheduler.batches()
+                self._flush_calls()
+                with self._work_available:
+                    batches = self._scheduler.next_batches()
                 for batch in batches:
                     self._step(batch)
-                    self._flush()
+                    self._flush_calls()
         except BaseException as error:
-            self.fatal = error
-            left = Unavailable(f"the engine stopped: {describe(error)}", reason="ENGINE_STOPPED")
-            log.critical("engine stopped", exc_info=error)
+            self.fatal_error = error
+            reason = Unavailable(f"the engine stopped: {format_error(error)}", reason="ENGINE_STOPPED")
+            log.critical("engine_stopped", exc_info=error)
         finally:
-            with self._changed:
-                self._stopping = True
-                everyone = self._scheduler.clear()
-                chores = tuple(self._chores)
-            for chore in chores:
-                chore.refuse(left)
-            for sequence in everyone:
+            with self._work_available:
+                self._is_stopping = True
+                unfinished = self._scheduler.clear()
+                tasks = tuple(self._tasks)
+            for task in tasks:
+                task.reject(reason)
+            for sequence in unfinished:
                 self._release(sequence)
-                self._post(sequence.sink.on_finished, left)
-            self._flush()
+                self._enqueue_call(sequence.sink.on_finished, reason)
+            self._flush_calls()
 
     def _wait_for_work(self) -> bool:
-        """Does the chores, frees the places of cancelled sequences, and sleeps while there is nothing to do. False at
-        the end."""
+        """Runs pending tasks and removes cancelled sequences, then sleeps until there is something to admit or step.
+        Returns False when the thread should end."""
         while True:
-            with self._changed:
-                cancelled = self._scheduler.reap()
-                chore = self._chores.popleft() if self._chores and not self._stopping else None
-                if not cancelled and chore is None:
-                    if self._stopping or self._scheduler.has_work:
-                        return not self._stopping
-                    self._changed.wait()
+            with self._work_available:
+                cancelled = self._scheduler.remove_cancelled()
+                task = self._tasks.popleft() if self._tasks and not self._is_stopping else None
+                if not cancelled and task is None:
+                    if self._is_stopping or self._scheduler.has_work:
+                        return not self._is_stopping
+                    self._work_available.wait()
             for sequence in cancelled:
                 self._release(sequence)
-            if chore is not None and (error := chore.run()) and is_fatal(error):
+            if task is not None and (error := task.run()) and is_fatal(error):
                 raise error
 
     def _admit(self) -> None:
-        with self._changed:
+        with self._work_available:
             sequence = self._scheduler.admit()
         if sequence is None:
             return
@@ -158,21 +160,21 @@ class Device:
             self._prefill(sequence)
             metadata = dict(sequence.state.metadata)
         except TooLarge as error:
-            self._fail(sequence, error)
+            self._finish_with_error(sequence, error)
             return
         except ResourceExhausted as error:
-            with self._changed:
-                if waits := len(self._scheduler.running) > 1:
+            with self._work_available:
+                if can_wait := len(self._scheduler.running) > 1:
                     sequence.stage = Stage.QUEUED
-                    self._scheduler.put_back(sequence)
-            if not waits:
-                self._fail(sequence, error)
+                    self._scheduler.requeue(sequence)
+            if not can_wait:
+                self._finish_with_error(sequence, error)
             return
         except Exception as error:
-            self._blame(sequence, "before the first step", error)
+            self._fail_request(sequence, "before the first step", error)
             return
         sequence.stage = Stage.GENERATING
-        self._post(sequence.sink.on_started, metadata)
+        self._enqueue_call(sequence.sink.on_started, metadata)
 
     def _load(self, info: ModelInfo) -> None:
         try:
@@ -180,104 +182,107 @@ class Device:
         except Exception as error:
             if is_fatal(error):
                 raise
-            raise model_error(info.name, "while loading", error) from error
+            raise to_service_error(info.name, "while loading", error) from error
 
     def _unload(self, name: str) -> None:
-        with self._changed:
+        with self._work_available:
             users = sum(sequence.info.name == name for sequence in self._scheduler.running)
         if users:
             raise FailedPrecondition(
-                f"{users} generations run on model {name!r}: wait for their end, or cancel them",
+                f"model {name!r} is in use by {users} running generation{'s' if users > 1 else ''}; "
+                "wait until they finish, or cancel them",
                 reason="MODEL_IN_USE",
                 metadata={"model": name},
             )
-        self._models.forget(name)
+        self._models.unload(name)
 
     def _prefill(self, sequence: Sequence) -> None:
-        self.calling_since = time.monotonic()
+        self.model_call_started_at = time.monotonic()
         try:
             sequence.state = self._models.get(sequence.info).prefill(sequence.parameters)
         finally:
-            self.calling_since = None
+            self.model_call_started_at = None
 
     def _step(self, batch: list[Sequence]) -> None:
-        with self._changed:
-            batch = [sequence for sequence in batch if not sequence.cancelled]
+        with self._work_available:
+            batch = [sequence for sequence in batch if not sequence.is_cancelled]
         if not batch:
             return
         model = self._models.get(batch[0].info)
-        delivered = sum(sequence.delivered for sequence in batch)
-        self.calling_since = time.monotonic()
+        frames_before = sum(sequence.frames_delivered for sequence in batch)
+        self.model_call_started_at = time.monotonic()
         try:
             blocks = model.step([sequence.state for sequence in batch])
         except Exception as error:
-            self._step_failed(batch, error)
+            self._handle_step_failure(batch, error)
             return
         finally:
-            self.calling_since = None
+            self.model_call_started_at = None
         for sequence, block in zip(batch, blocks, strict=True):
-            self._take(sequence, block)
-        new_frames = sum(sequence.delivered for sequence in batch) - delivered
-        with self._changed:
-            self._throughput.record(new_frames / model.info.sample_rate_hz)
+            self._deliver_block(sequence, block)
+        new_frames = sum(sequence.frames_delivered for sequence in batch) - frames_before
+        with self._work_available:
+            self._throughput.record_step(new_frames / model.info.sample_rate_hz)
 
-    def _step_failed(self, batch: list[Sequence], error: Exception) -> None:
+    def _handle_step_failure(self, batch: list[Sequence], error: Exception) -> None:
         if is_fatal(error):
             raise error
         if len(batch) == 1:
             sequence = batch[0]
-            self._blame(sequence, f"at step {sequence.steps + 1}", error)
+            self._fail_request(sequence, f"at step {sequence.steps + 1}", error)
             return
-        # Nobody knows whose fault it was, nor how far the states got. A state's samples do not depend on its company,
-        # so each starts over in a batch of its own, and what was delivered already is made again and dropped.
-        log.warning("batch failed", model=batch[0].info.name, rows=len(batch), error=describe(error))
+        # It is unknown which sequence caused the failure and how far the states advanced. A state's samples do not
+        # depend on the rest of the batch, so each sequence is restarted solo and replays what was already delivered.
+        log.warning("batch_failed", model=batch[0].info.name, rows=len(batch), error=format_error(error))
         for sequence in batch:
             self._release(sequence)
         for sequence in batch:
-            sequence.alone = True
-            sequence.made = sequence.steps = sequence.empty_steps = 0
+            sequence.is_solo = True
+            sequence.frames_produced = sequence.steps = sequence.empty_steps = 0
             try:
                 self._prefill(sequence)
-            except Exception as again:
-                self._blame(sequence, "while starting over", again)
+            except Exception as prefill_error:
+                self._fail_request(sequence, "while restarting", prefill_error)
 
-    def _take(self, sequence: Sequence, block: FloatArray) -> None:
-        """Passes on what a step made, and retires the sequence that is done."""
+    def _deliver_block(self, sequence: Sequence, block: FloatArray) -> None:
+        """Validates the output of a step, passes it to the sink, and finishes the sequence after its last frame."""
         frames, channels = sequence.parameters.frames, sequence.info.channels
         sequence.steps += 1
         if block.ndim != 2 or block.shape[1] != channels or block.dtype != np.float32:
-            self._fail(sequence, wrong_output(sequence, f"{block.dtype} {list(block.shape)}, not [n, {channels}]"))
+            problem = f"{block.dtype} {list(block.shape)}, expected float32 [n, {channels}]"
+            self._finish_with_error(sequence, invalid_output_error(sequence, problem))
             return
-        seen = max(0, sequence.delivered - sequence.made)  # Frames of this block that a replay makes again.
-        sequence.made += len(block)
+        replayed = max(0, sequence.frames_delivered - sequence.frames_produced)
+        sequence.frames_produced += len(block)
         sequence.empty_steps = 0 if len(block) else sequence.empty_steps + 1
-        if sequence.made > frames or sequence.empty_steps > MAX_EMPTY_STEPS:
-            self._fail(sequence, wrong_output(sequence, f"{sequence.made} frames of {frames}"))
+        if sequence.frames_produced > frames or sequence.empty_steps > MAX_EMPTY_STEPS:
+            problem = f"{sequence.frames_produced} frames, expected {frames}"
+            self._finish_with_error(sequence, invalid_output_error(sequence, problem))
             return
-        new = block[seen:]
+        new = block[replayed:]
         if len(new):
-            with self._changed:
-                sequence.buffered += len(new)
-            sequence.delivered += len(new)
-            self._post(sequence.sink.on_block, new)
-        if sequence.made == frames:
-            self._retire(sequence, None)
+            with self._work_available:
+                sequence.frames_buffered += len(new)
+            sequence.frames_delivered += len(new)
+            self._enqueue_call(sequence.sink.on_block, new)
+        if sequence.frames_produced == frames:
+            self._finish(sequence, None)
 
-    def _blame(self, sequence: Sequence, when: str, error: Exception) -> None:
-        """Fails the request that the error came of; raises the error where the device is lost with it."""
+    def _fail_request(self, sequence: Sequence, when: str, error: Exception) -> None:
+        """Fails the request that caused the error. Raises the error instead if the device is lost with it."""
         if is_fatal(error):
             raise error
-        self._fail(sequence, model_error(sequence.info.name, when, error))
+        self._finish_with_error(sequence, to_service_error(sequence.info.name, when, error))
 
-    def _fail(self, sequence: Sequence, error: ServiceError) -> None:
-        log.warning("generation failed", model=sequence.info.name, error=error.message, exc_info=error.__cause__)
-        self._retire(sequence, error)
+    def _finish_with_error(self, sequence: Sequence, error: ServiceError) -> None:
+        log.warning("generation_failed", model=sequence.info.name, error=error.message, exc_info=error.__cause__)
+        self._finish(sequence, error)
 
-    def _retire(self, sequence: Sequence, error: ServiceError | None) -> None:
-        with self._changed:
-            self._scheduler.retire(sequence)
+    def _finish(self, sequence: Sequence, error: ServiceError | None) -> None:
+        with self._work_available:
+            self._scheduler.finish(sequence)
         self._release(sequence)
-        self._post(sequence.sink.on_finished, error)
+        self._enqueue_call(sequence.sink.on_finished, error)
 
     def _release(self, sequence: Sequence) -> None:
         state, sequence.state = sequence.state, None
@@ -285,10 +290,10 @@ class Device:
             return
         try:
             self._models.get(sequence.info).release(state)
-        except Exception as error:  # The others go on; what is lost is memory, and the log says so.
-            log.error("state not released", model=sequence.info.name, exc_info=error)
+        except Exception as error:  # Only memory is lost; the other requests continue.
+            log.error("state_release_failed", model=sequence.info.name, exc_info=error)
 
 
-def _call_all(calls: list[tuple[Callable[..., None], Any]]) -> None:
-    for call, argument in calls:
-        call(argument)
+def _run_calls(calls: list[tuple[Callable[..., None], Any]]) -> None:
+    for function, argument in calls:
+        function(argument)

@@ -1,4 +1,4 @@
-"""What a model's failure means: for the request, for those after it, for the process."""
+"""Turns the failure of a model into the error that the caller of a request gets."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ from dgx_music.errors import ResourceExhausted, ServiceError
 from generation_service.engine.sequence import Sequence
 from generation_service.models.device_errors import is_out_of_memory
 
-RETRY_SECONDS = 10.0
+OUT_OF_MEMORY_RETRY_SECONDS = 10.0
+MAX_ERROR_CHARACTERS = 500
 
 
-def model_error(name: str, when: str, error: Exception) -> ServiceError:
-    """What the caller is told of a model's failure."""
+def to_service_error(name: str, when: str, error: Exception) -> ServiceError:
+    """Returns the error to report for an exception that the model `name` raised; `when` says during what."""
     if isinstance(error, ServiceError):
         return error
-    failed: ServiceError
+    failure: ServiceError
     if is_out_of_memory(error):
-        # The frames that it came through still hold the tensors there was no room beside.
+        # The traceback's frames still hold the tensors that filled the memory.
         traceback.clear_frames(error.__traceback__)
-        failed = ResourceExhausted(
-            f"model {name!r} ran out of memory {when}; ask for less at once, or a shorter duration",
+        failure = ResourceExhausted(
+            f"model {name!r} ran out of memory {when}; reduce the number of concurrent requests or the duration",
             reason="MODEL_OUT_OF_MEMORY",
-            retry_after_seconds=RETRY_SECONDS,
+            retry_after_seconds=OUT_OF_MEMORY_RETRY_SECONDS,
         )
     else:
-        failed = ServiceError(f"model {name!r} failed {when}: {describe(error)}", reason="MODEL_FAILED")
-    failed.__cause__ = error
-    return failed
+        failure = ServiceError(f"model {name!r} failed {when}: {format_error(error)}", reason="MODEL_FAILED")
+    failure.__cause__ = error
+    return failure
 
 
-def wrong_output(sequence: Sequence, what: str) -> ServiceError:
-    """A model that did not keep to `generation_service.models.base.Model.step`."""
+def invalid_output_error(sequence: Sequence, output: str) -> ServiceError:
+    """Returns the error for output that violates the contract of `generation_service.models.base.Model.step`."""
     name, steps = sequence.info.name, sequence.steps
-    return ServiceError(f"model {name!r} broke its word at step {steps}: it made {what}", reason="MODEL_OUTPUT")
+    return ServiceError(f"model {name!r} returned invalid output at step {steps}: {output}", reason="MODEL_OUTPUT")
 
 
-def describe(error: BaseException) -> str:
-    """Its type and message in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:500]
+def format_error(error: BaseException) -> str:
+    """Returns the exception's type and message on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:MAX_ERROR_CHARACTERS]

@@ -1,4 +1,4 @@
-"""The models that are in memory."""
+"""The models that are loaded into memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from generation_service.models.base import Model, ModelInfo
 from generation_service.models.catalog import ModelCatalog
-from generation_service.models.device import give_back_memory
+from generation_service.models.device import empty_device_cache
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 
 
-class CacheMemory(Protocol):
-    """What a model's sequences may keep together, in bytes."""
+class KvCacheMemory(Protocol):
+    """The KV memory that all sequences of a model share."""
 
     @property
     def reserved_bytes(self) -> int: ...
@@ -25,18 +25,18 @@ class CacheMemory(Protocol):
 
 
 @runtime_checkable
-class KeepsCache(Protocol):
-    """A model whose sequences reserve memory of a bounded whole."""
+class HasKvCache(Protocol):
+    """A model whose sequences reserve their KV caches from a limited memory."""
 
     @property
-    def memory(self) -> CacheMemory: ...
+    def memory(self) -> KvCacheMemory: ...
 
 
-class LoadedModels:
-    """Loads and forgets models on the device thread; what is here can be asked from any thread.
+class ModelCache:
+    """Loads and unloads models on the device thread. Everything else can be called from any thread.
 
-    They go by all that is known of them: files that changed under a model's name make another model, beside the one
-    that is loaded until that is forgotten.
+    The key is the full `ModelInfo`: if a model's files change, the changed model is loaded beside the old one, which
+    stays in memory until it is unloaded.
     """
 
     def __init__(self, catalog: ModelCatalog) -> None:
@@ -48,25 +48,26 @@ class LoadedModels:
 
     @property
     def names(self) -> set[str]:
-        """Of those in memory."""
+        """The names of the loaded models."""
         return {info.name for info in tuple(self._models)}
 
     def get(self, info: ModelInfo) -> Model[Any]:
-        """The model, brought into memory if it is not. Raises what loading raises."""
+        """Returns the model, and loads it first if necessary. Raises whatever loading it raises."""
         if info not in self._models:
-            began = time.monotonic()
+            started_at = time.monotonic()
             self._models[info] = self._catalog.get(info.name).load()
-            log.info("model loaded", model=info.name, seconds=round(time.monotonic() - began, 3))
+            log.info("model_loaded", model=info.name, seconds=round(time.monotonic() - started_at, 3))
         return self._models[info]
 
-    def forget(self, name: str) -> None:
-        """Gives back the memory of all models of that name."""
+    def unload(self, name: str) -> None:
+        """Frees the memory of all loaded models with this name."""
         self._models = {info: model for info, model in self._models.items() if info.name != name}
-        gc.collect()  # A network may refer to itself, and its gigabytes should not wait for the next collection.
-        give_back_memory()
-        log.info("model unloaded", model=name)
+        # A network may contain reference cycles; do not wait for the next collection to free gigabytes.
+        gc.collect()
+        empty_device_cache()
+        log.info("model_unloaded", model=name)
 
-    def cache_bytes(self) -> tuple[int, int]:
-        """Reserved by sequences, and the limit, over all models."""
-        memories = [model.memory for model in tuple(self._models.values()) if isinstance(model, KeepsCache)]
+    def kv_cache_bytes(self) -> tuple[int, int]:
+        """Returns the KV memory that sequences have reserved and its limit, in bytes, summed over all models."""
+        memories = [model.memory for model in tuple(self._models.values()) if isinstance(model, HasKvCache)]
         return sum(memory.reserved_bytes for memory in memories), sum(memory.limit_bytes for memory in memories)

@@ -1,4 +1,4 @@
-"""A request as its reader sees it."""
+"""The reader's view of a request: an asynchronous iterator over its audio."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from generation_service.engine.sequence import Sequence, Stage
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 
 
-class Reins(Protocol):
-    """What a handle may do to the engine."""
+class EngineControl(Protocol):
+    """The calls that a handle makes to the engine."""
 
-    def taken(self, sequence: Sequence, frames: int) -> None:
-        """The reader took so many frames."""
+    def frames_consumed(self, sequence: Sequence, frames: int) -> None:
+        """Reports that the reader has consumed this many frames."""
 
     def cancel(self, sequence: Sequence) -> None:
-        """The reader wants no more."""
+        """Cancels the request."""
 
 
 class GenerationHandle:
     """The audio of one request: an async iterator over float32 blocks [n, channels], for one reader on the event loop.
 
-    Iterating raises the ServiceError that ended the request, if one did. Whoever stops reading early calls `cancel`,
-    which frees the request's place at the next step; afterwards it does nothing.
+    Iteration raises the ServiceError that ended the request, if there is one. A reader that stops early calls `cancel`,
+    which frees the request's place in the batch at the next step; after the end it does nothing.
     """
 
     def __init__(
         self,
         info: ModelInfo,
         parameters: GenerationParameters,
-        reins: Reins,
+        engine: EngineControl,
         *,
         buffer_seconds: float,
         stall_seconds: float,
@@ -41,8 +41,8 @@ class GenerationHandle:
         self.info = info
         self.parameters = parameters
         self.metadata: Mapping[str, MetadataValue] = {}
-        """What the model knows of the music; filled once `started` has returned."""
-        self._reins = reins
+        """What the model knows about the music. Filled in once `wait_until_started` has returned."""
+        self._engine = engine
         self._stall_seconds = stall_seconds
         self.sequence = Sequence(info, parameters, max(1, round(buffer_seconds * info.sample_rate_hz)), self)
         self._blocks: deque[FloatArray] = deque()
@@ -55,42 +55,43 @@ class GenerationHandle:
 
     @property
     def stage(self) -> Stage:
-        """What the engine is doing for it."""
+        """What the engine is doing for the request."""
         return self.sequence.stage
 
     @property
-    def frames_made(self) -> int:
-        """Frames made so far, read or not."""
-        return self.sequence.delivered
+    def frames_delivered(self) -> int:
+        """The number of frames generated so far, whether or not they have been read."""
+        return self.sequence.frames_delivered
 
     @property
     def progress(self) -> float:
-        """Share of the frames made, 0 to 1."""
-        return self.sequence.delivered / self.parameters.frames
+        """The fraction of the frames generated so far, 0 to 1."""
+        return self.sequence.frames_delivered / self.parameters.frames
 
-    async def started(self) -> None:
-        """Returns once the prompt is encoded and `metadata` known. Raises what ended the request before."""
-        await self._until(lambda: self._is_started)
+    async def wait_until_started(self) -> None:
+        """Returns once the prompt is encoded and `metadata` is known. Raises the error that ended the request before
+        that, if there is one."""
+        await self._wait_until(lambda: self._is_started)
 
     def __aiter__(self) -> GenerationHandle:
         return self
 
     async def __anext__(self) -> FloatArray:
-        await self._until(lambda: bool(self._blocks))
+        await self._wait_until(lambda: bool(self._blocks))
         if not self._blocks:
             raise StopAsyncIteration
         block = self._blocks.popleft()
         self._queued_frames -= len(block)
-        if self._stall_timer and self._queued_frames < self.sequence.buffer_frames:
+        if self._stall_timer and self._queued_frames < self.sequence.max_buffered_frames:
             self._stall_timer.cancel()
             self._stall_timer = None
-        self._reins.taken(self.sequence, len(block))
+        self._engine.frames_consumed(self.sequence, len(block))
         return block
 
     def cancel(self, error: ServiceError | None = None) -> None:
-        """Gives the request up; a reader that still waits gets `error`, by default that it was cancelled."""
+        """Cancels the request and drops unread blocks. A waiting reader gets `error`, or else GENERATION_CANCELLED."""
         if not self._is_finished:
-            self._reins.cancel(self.sequence)
+            self._engine.cancel(self.sequence)
             self._blocks.clear()
             self.on_finished(error or Aborted("the generation was cancelled", reason="GENERATION_CANCELLED"))
         elif self._blocks:
@@ -102,13 +103,13 @@ class GenerationHandle:
         self._changed.set()
 
     def on_block(self, block: FloatArray) -> None:
-        if self._is_finished:  # It was on its way when the reader cancelled.
+        if self._is_finished:  # The block was in flight when the reader cancelled.
             return
         self._blocks.append(block)
         self._queued_frames += len(block)
-        if self._stall_timer is None and self._queued_frames >= self.sequence.buffer_frames:
+        if self._stall_timer is None and self._queued_frames >= self.sequence.max_buffered_frames:
             loop = asyncio.get_running_loop()
-            self._stall_timer = loop.call_later(self._stall_seconds, self._give_up_on_reader)
+            self._stall_timer = loop.call_later(self._stall_seconds, self._cancel_stalled)
         self._changed.set()
 
     def on_finished(self, error: ServiceError | None) -> None:
@@ -121,17 +122,17 @@ class GenerationHandle:
             self._stall_timer = None
         self._changed.set()
 
-    def _give_up_on_reader(self) -> None:
-        # A reader that is gone without a word would hold its place in the batch for good.
+    def _cancel_stalled(self) -> None:
+        # A reader that disappeared without cancelling would otherwise keep its place in the batch forever.
         self.cancel(
             Aborted(
-                f"nobody read the audio for {self._stall_seconds:g} s; ask again, and read it as it comes",
+                f"the audio was not read for {self._stall_seconds:g} s; retry, and read it as it arrives",
                 reason="READER_STALLED",
             )
         )
 
-    async def _until(self, is_there: Callable[[], bool]) -> None:
-        while not is_there():
+    async def _wait_until(self, is_reached: Callable[[], bool]) -> None:
+        while not is_reached():
             if self._is_finished:
                 if self._error:
                     raise self._error

@@ -1,4 +1,5 @@
-"""Who waits, who is in the batch, and who is stepped next. Pure bookkeeping: no thread, no clock, no model call."""
+"""Decides which requests wait, which are in the batch, and which are stepped next. Pure bookkeeping: no threads, no
+clock, no model calls."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from generation_service.models.base import ModelInfo
 class Scheduler:
     """Continuous batching: requests join and leave a running batch between steps.
 
-    Waiting requests are admitted in the order they came. A round steps every sequence that has room for output once,
-    model by model, so neither a slow reader nor a busy model holds up the others.
+    Waiting requests are admitted first come, first served. Each round steps every sequence whose reader has room once,
+    one batch per model, so that neither a slow reader nor a busy model holds up the others.
     """
 
     def __init__(self, max_batch_size: int, max_waiting: int) -> None:
@@ -20,41 +21,41 @@ class Scheduler:
         self.max_waiting = max_waiting
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
-        self._is_blocked = False
-        """Whether the next one waits for somebody's memory."""
+        self._is_short_of_memory = False
+        """Whether the next waiting request needs memory that running ones hold."""
 
     @property
     def running(self) -> tuple[Sequence, ...]:
-        """Sequences that hold a place in the batch, oldest first."""
+        """The sequences in the batch, oldest first."""
         return tuple(self._running)
 
     @property
     def waiting(self) -> tuple[Sequence, ...]:
-        """Sequences that wait for a place, next first."""
+        """The sequences waiting for admission, next first."""
         return tuple(self._waiting)
 
     @property
     def is_full(self) -> bool:
-        """Whether every place, in the batch and in the queue, is taken."""
+        """Whether both the batch and the queue are full."""
         return len(self._running) + len(self._waiting) >= self.max_batch_size + self.max_waiting
 
     @property
     def has_work(self) -> bool:
-        """Whether a round would do anything."""
+        """Whether a round would admit or step anything."""
         return self._can_admit or any(sequence.is_ready for sequence in self._running)
 
     @property
     def _can_admit(self) -> bool:
-        return bool(self._waiting) and len(self._running) < self.max_batch_size and not self._is_blocked
+        return bool(self._waiting) and len(self._running) < self.max_batch_size and not self._is_short_of_memory
 
     def add(self, sequence: Sequence) -> None:
-        """Puts a request at the end of the queue; the caller has looked at `is_full`."""
+        """Appends a request to the queue. The caller has checked `is_full`."""
         self._waiting.append(sequence)
 
     def admit(self) -> Sequence | None:
-        """Moves the next request into the batch; None if nobody waits or there is no place.
+        """Moves the next waiting request into the batch. Returns None if none is waiting or none can be admitted.
 
-        One at a time: between two steps of those already running lies one prefill at most.
+        Admits one request at a time, so that running sequences wait for at most one prefill between two steps.
         """
         if not self._can_admit:
             return None
@@ -62,49 +63,52 @@ class Scheduler:
         self._running.append(sequence)
         return sequence
 
-    def put_back(self, sequence: Sequence) -> None:
-        """Back to the head of the queue, until somebody leaves the batch: nobody overtakes it."""
-        self._running.remove(sequence)
-        if not sequence.cancelled:
-            self._waiting.appendleft(sequence)
-            self._is_blocked = True
+    def requeue(self, sequence: Sequence) -> None:
+        """Returns an admitted request to the head of the queue for lack of memory; a cancelled one is dropped.
 
-    def batches(self) -> list[list[Sequence]]:
-        """The next round: who is stepped together, all of one model."""
+        Nothing is admitted until a sequence leaves the batch, so no later request overtakes this one.
+        """
+        self._running.remove(sequence)
+        if not sequence.is_cancelled:
+            self._waiting.appendleft(sequence)
+            self._is_short_of_memory = True
+
+    def next_batches(self) -> list[list[Sequence]]:
+        """Returns the batches of the next round; all sequences of a batch use the same model."""
         shared: dict[ModelInfo, list[Sequence]] = {}
-        alone: list[list[Sequence]] = []
+        solo: list[list[Sequence]] = []
         for sequence in self._running:
             if not sequence.is_ready:
                 continue
-            if sequence.alone:
-                alone.append([sequence])
+            if sequence.is_solo:
+                solo.append([sequence])
             else:
                 shared.setdefault(sequence.info, []).append(sequence)
-        return [*shared.values(), *alone]
+        return [*shared.values(), *solo]
 
     def cancel(self, sequence: Sequence) -> None:
-        """Takes a waiting request out at once, and marks a running one for `reap`."""
+        """Removes a waiting request at once, and marks a running one for `remove_cancelled`."""
         if sequence in self._waiting:
             self._waiting.remove(sequence)
-            self._is_blocked = False
-        sequence.cancelled = True
+            self._is_short_of_memory = False
+        sequence.is_cancelled = True
 
-    def reap(self) -> list[Sequence]:
-        """Takes the cancelled ones out of the batch; their states are the caller's to release."""
-        cancelled = [sequence for sequence in self._running if sequence.cancelled]
+    def remove_cancelled(self) -> list[Sequence]:
+        """Removes the cancelled sequences from the batch and returns them. The caller releases their states."""
+        cancelled = [sequence for sequence in self._running if sequence.is_cancelled]
         if cancelled:
-            self._running = [sequence for sequence in self._running if not sequence.cancelled]
-            self._is_blocked = False
+            self._running = [sequence for sequence in self._running if not sequence.is_cancelled]
+            self._is_short_of_memory = False
         return cancelled
 
-    def retire(self, sequence: Sequence) -> None:
-        """Takes one that is done or failed out of the batch."""
+    def finish(self, sequence: Sequence) -> None:
+        """Removes a completed or failed sequence from the batch."""
         self._running.remove(sequence)
-        self._is_blocked = False
+        self._is_short_of_memory = False
 
     def clear(self) -> list[Sequence]:
-        """Takes everyone out, running and waiting."""
-        everyone = [*self._running, *self._waiting]
+        """Removes and returns all sequences, running and waiting."""
+        removed = [*self._running, *self._waiting]
         self._running.clear()
         self._waiting.clear()
-        return everyone
+        return removed

@@ -15,62 +15,62 @@ class Stage(Enum):
     """What the engine is doing for a request."""
 
     QUEUED = auto()
-    """It waits for a place in the batch."""
+    """The request is waiting to be admitted into the batch."""
     LOADING_MODEL = auto()
     ENCODING_PROMPT = auto()
-    """The model's prefill."""
+    """The model's prefill is running."""
     GENERATING = auto()
-    """In the batch; stays so after the last step."""
+    """The request is in the batch. The stage does not change after the last step."""
 
 
-class Sink(Protocol):
-    """Where a request's results go. The device thread posts these calls to the event loop, in order."""
+class ResultSink(Protocol):
+    """Receives a request's results. The device thread schedules these calls on the event loop, in order."""
 
     def on_started(self, metadata: Mapping[str, MetadataValue]) -> None:
-        """Prefill is done."""
+        """Called when prefill is done."""
 
     def on_block(self, block: FloatArray) -> None:
-        """The next frames, float32 [n, channels], n at least 1."""
+        """Called with the next frames, float32 [n, channels], n ≥ 1."""
 
     def on_finished(self, error: ServiceError | None) -> None:
-        """Nothing comes any more: all frames came, or `error` says why not."""
+        """Called once, last: with None if all frames were delivered, else with the error that ended the request."""
 
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """One request, waiting or running.
+    """A request that is waiting or running, and its state.
 
-    `buffered` and `cancelled` are shared with the event loop, under the engine's lock; all else that changes is the
-    device thread's alone. Counts are frames.
+    `frames_buffered` and `is_cancelled` are shared with the event loop and guarded by the engine's lock; every other
+    field that changes belongs to the device thread.
     """
 
     info: ModelInfo
     parameters: GenerationParameters
-    buffer_frames: int
-    """Paused (not stepped) while at least this much waits for its reader."""
-    sink: Sink = field(repr=False)
+    max_buffered_frames: int
+    """The sequence is paused (not stepped) while at least this many frames wait for the reader."""
+    sink: ResultSink = field(repr=False)
     stage: Stage = Stage.QUEUED
     state: Any = field(default=None, repr=False)
     """The model's state; None before prefill and after release."""
     steps: int = 0
     empty_steps: int = 0
-    """Steps in a row that gave no frame."""
-    made: int = 0
-    """Frames the present state has made."""
-    delivered: int = 0
-    """Frames handed to the sink. More than `made` while a replay catches up."""
-    buffered: int = 0
-    """Frames handed over that the reader has not taken."""
-    cancelled: bool = False
-    alone: bool = False
-    """Stepped in a batch of its own, since a batch that it was in failed."""
+    """Number of consecutive steps, up to now, that yielded no frame."""
+    frames_produced: int = 0
+    """Frames produced by the current model state."""
+    frames_delivered: int = 0
+    """Frames passed to the sink. Exceeds `frames_produced` while a replay catches up."""
+    frames_buffered: int = 0
+    """Frames delivered that the reader has not consumed yet."""
+    is_cancelled: bool = False
+    is_solo: bool = False
+    """Stepped in a batch of its own, because a shared batch that contained it failed."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether a step may be taken: its reader has room."""
-        return self.state is not None and not self.cancelled and self.buffered < self.buffer_frames
+        """Whether the sequence can be stepped: it is prefilled, not cancelled, and its reader's buffer has room."""
+        return self.state is not None and not self.is_cancelled and self.frames_buffered < self.max_buffered_frames
 
     @property
-    def seconds_left(self) -> float:
-        """Seconds of audio still to be made."""
-        return (self.parameters.frames - self.delivered) / self.info.sample_rate_hz
+    def seconds_remaining(self) -> float:
+        """Seconds of audio still to be generated."""
+        return (self.parameters.frames - self.frames_delivered) / self.info.sample_rate_hz

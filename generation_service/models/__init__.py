@@ -1,1 +1,1 @@
-"""The models: their common interface, where they are found, and what they run on."""
+"""The models: their common interface, their discovery, and the devices they run on."""

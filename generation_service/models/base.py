@@ -1,12 +1,11 @@
-"""The one interface between the engine and whatever makes the music.
+"""The interface between the engine and a model.
 
-A model turns validated parameters into a *state* (``prefill``) and advances many states by one decode
-step in one call (``step``). That is the shape of continuous batching: the engine decides who is in the
-batch, the model only ever sees "these states, one step each". A rule-based synthesiser fits it as well
-as an autoregressive transformer, which projects its text once in ``prefill`` and runs all rows of a
-step as one batch on the device.
+A model turns validated parameters into a *state* (`prefill`) and advances many states by one decode step in one call
+(`step`). This is the shape of continuous batching: the engine decides which requests are in the batch, and the model
+only sees "these states, one step each". The interface suits a rule-based synthesiser as well as an autoregressive
+transformer, which encodes its text once in `prefill` and runs all rows of a step as one batch on the device.
 
-All calls come from the engine's one device thread; an implementation needs no locks.
+All calls come from the engine's device thread, so an implementation needs no locks.
 """
 
 from __future__ import annotations
@@ -25,54 +24,54 @@ FloatArray = npt.NDArray[np.float32]
 MetadataValue = str | float | int
 
 TOO_LARGE_RETRY_SECONDS = 60.0
-"""How much memory there is for requests is found out when a model is loaded: only a server that was started anew, or
-another one, takes what was too large for this."""
+"""The memory for requests is measured when a model is loaded, so only a restarted server, or another one, can accept a
+request that is too large for this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known of a model before it is asked for anything."""
+    """The properties of a model that are known without loading it."""
 
     name: str
     version: str
-    """Changes whenever the same parameters would give other samples."""
+    """Changes whenever the same parameters would produce other samples."""
     description: str
     licence: str
-    """SPDX identifier of what the output and the weights are under, e.g. ``CC-BY-NC-4.0``."""
+    """SPDX identifier of the licence of the weights and of the output, e.g. `CC-BY-NC-4.0`."""
     sample_rate_hz: int
     channels: int
     max_duration_seconds: float
     is_synthesiser: bool
-    """True for a rule-based synthesiser without a neural network; shown to users wherever a model is."""
+    """True for a rule-based synthesiser without a neural network. Shown to users wherever the model is named."""
     can_continue: bool = False
-    """It takes `GenerationParameters.prompt_audio`."""
+    """Whether the model supports `GenerationParameters.prompt_audio`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationParameters:
-    """What a model is asked for. Already validated: a model may rely on the ranges given here.
+    """The parameters of a request. They are already validated: a model can rely on the ranges given here.
 
-    The sampling parameters are those of a language model; one that does not sample ignores them.
+    The sampling parameters are those of a language model; a model that does not sample ignores them.
     """
 
     prompt: str
     frames: int
-    """Exact count of frames to produce, at least 1, at the model's own sample rate."""
+    """The exact number of frames to produce, at least 1, at the model's sample rate."""
     seed: int
-    """0 … 2**63 - 1. Decides every random draw, whatever else shares the batch."""
+    """0 … 2**63 - 1. Determines every random draw, whatever else is in the batch."""
     temperature: float = 1.0
     top_k: int = 250
     """0 samples from all tokens."""
     top_p: float = 0.0
-    """0 turns nucleus sampling off and leaves ``top_k`` in charge."""
+    """0 disables nucleus sampling, so that `top_k` applies."""
     guidance_scale: float = 3.0
-    """Classifier-free guidance: 1 is none."""
+    """The classifier-free guidance scale; 1 disables guidance."""
     prompt_audio: FloatArray | None = None
-    """What the music goes on from, [n, channels] at the model's rate and of its channels; not part of the output."""
+    """The audio to continue, [n, channels] at the model's sample rate and channel count. Not part of the output."""
 
 
 class TooLarge(ResourceExhausted):
-    """A request needs more memory than this server has for all of them. `field` is what asks for it."""
+    """A request needs more memory than the server has for all requests together. `field` names the one to reduce."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(
@@ -85,13 +84,13 @@ class TooLarge(ResourceExhausted):
 
 
 class SequenceState(Protocol):
-    """One request's state inside a model: KV rows, decoder tails, a position. Opaque to the engine."""
+    """A model's state for one request: KV cache rows, decoder state, a position. Opaque to the engine."""
 
     @property
     def metadata(self) -> Mapping[str, MetadataValue]:
-        """What the model knows of the music it makes, from ``prefill`` on.
+        """What the model knows about the music, from `prefill` on.
 
-        For example ``{"bpm": 140.0, "key": "C minor", "genre": "trap"}``; empty where nothing is known.
+        For example `{"bpm": 140.0, "key": "C minor", "genre": "trap"}`; empty if nothing is known.
         """
         ...
 
@@ -100,31 +99,31 @@ StateT = TypeVar("StateT", bound=SequenceState)
 
 
 class Model(Protocol[StateT]):
-    """Makes music for any number of sequences at once. ``Model[Any]`` is what an engine holds."""
+    """Generates music for any number of sequences at once. The engine holds models as `Model[Any]`."""
 
     @property
     def info(self) -> ModelInfo:
-        """Constant for the life of the model."""
+        """The model's properties. They do not change."""
         ...
 
     def prefill(self, parameters: GenerationParameters) -> StateT:
-        """Do the work that a request needs once, and reserve what its steps will need.
+        """Does the one-time work of a request and reserves the memory for its steps.
 
-        Raises an exception if this one request can't be served; other states stay valid. ResourceExhausted means that
-        others hold what it needs: it is asked again when one of them has been released. TooLarge means that it would
-        not fit into an idle model either.
+        Raises an exception if this request can't be served; other states stay valid. ResourceExhausted means that other
+        requests hold the memory: the engine retries after one of them has been released. TooLarge means that the
+        request would not fit even into an idle model.
         """
         ...
 
     def step(self, states: Sequence[StateT]) -> list[FloatArray]:
-        """Advance each state by one decode step.
+        """Advances each state by one decode step.
 
-        Returns one array per state, in the order given: float32 ``[n, channels]``, nominally within
-        ±1. ``n`` may be 0 (a step that yields no sound yet, or a finished sequence); over all steps it
-        adds up to exactly ``parameters.frames``. A state's samples do not depend on its company.
+        Returns one array per state, in the same order: float32 [n, channels], nominally within ±1. n may be 0 (a step
+        that yields no audio yet, or a finished sequence); over all steps it adds up to exactly `parameters.frames`. A
+        state's samples do not depend on the other states of the batch.
         """
         ...
 
     def release(self, state: StateT) -> None:
-        """Free the state's memory, after its last step or on cancel. The state is not used again."""
+        """Frees the state's memory, after its last step or when it is cancelled. The state is not used again."""
         ...

@@ -1,4 +1,4 @@
-"""The models there are, by name."""
+"""The installed models, by name."""
 
 from __future__ import annotations
 
@@ -10,30 +10,34 @@ from typing import Any, Protocol
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError
 from generation_service.models.base import Model, ModelInfo
 
+MAX_QUOTED_CHARACTERS = 100
+"""How much of an unknown model's name an error quotes."""
+
 
 class ModelEntry(Protocol):
-    """A model that can be had. Hashable; equal as long as its files are the same."""
+    """An installed model. Hashable; two entries are equal as long as their files are the same."""
 
     @property
     def name(self) -> str:
-        """What requests call it."""
+        """The name by which requests select the model."""
         ...
 
     def describe(self) -> ModelInfo:
-        """What it is. May read files and import libraries, so never on the event loop. Raises ServiceError."""
+        """Returns the model's properties. May read files and import libraries, so it is never called on the event loop.
+        Raises ServiceError if the model is unusable."""
         ...
 
     def load(self) -> Model[Any]:
-        """Brings it into memory; called on the device thread. Raises ServiceError where the reason is the caller's."""
+        """Loads the model, on the device thread. Raises ServiceError if its files or this installation are unusable."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class KnownModel:
-    """A model of which all is known beforehand. Implements `ModelEntry`."""
+class BuiltInModel:
+    """A model whose properties are known in advance. Implements `ModelEntry`."""
 
     info: ModelInfo
-    make: Callable[[], Model[Any]]
+    build: Callable[[], Model[Any]]
 
     @property
     def name(self) -> str:
@@ -43,13 +47,13 @@ class KnownModel:
         return self.info
 
     def load(self) -> Model[Any]:
-        return self.make()
+        return self.build()
 
 
 class ModelCatalog:
-    """Models by name; the first found is the default unless another one is named.
+    """The models by name. The first one found is the default, unless another one is configured.
 
-    They are looked for again whenever a name is not known, so one that is installed now can be used now.
+    An unknown name triggers a new search, so a model can be used as soon as it is installed.
     """
 
     def __init__(
@@ -59,49 +63,49 @@ class ModelCatalog:
         *,
         installable: Collection[str] = (),
     ) -> None:
-        """`installable`: names that `dgx-music models pull` knows. Raises FailedPrecondition or InvalidArgument where
-        the default is not there."""
+        """`installable` contains the names that `dgx-music models pull` accepts. Raises FailedPrecondition or
+        InvalidArgument if the default model is not installed."""
         self._find = find
         self._default_name = default_name
         self._installable = installable
         self._infos: dict[ModelEntry, ModelInfo] = {}
         self.refresh()
         if self.default_name not in self._entries:
-            raise self._missing(self.default_name, "DGX_MUSIC_DEFAULT_MODEL")
+            raise self._not_found_error(self.default_name, "DGX_MUSIC_DEFAULT_MODEL")
 
     @property
     def default_name(self) -> str:
-        """Taken where a request names no model."""
+        """The model for requests that name none."""
         return self._default_name or next(iter(self._entries))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """As found last: in order of name, the default first."""
+        """The names found by the last search, the default first and the others sorted."""
         default_name = self.default_name
         return tuple(sorted(self._entries, key=lambda name: (name != default_name, name)))
 
     def refresh(self) -> None:
-        """Looks for models again. Of two of the same name the first is taken."""
+        """Searches for models again. The first of several models with the same name takes precedence."""
         entries: dict[str, ModelEntry] = {}
         for entry in self._find():
             entries.setdefault(entry.name, entry)
         self._entries = entries
         self._infos = {entry: info for entry, info in self._infos.items() if entries.get(entry.name) == entry}
 
-    async def refreshed_names(self) -> tuple[str, ...]:
-        """Looks for models again, off the event loop."""
+    async def refresh_names(self) -> tuple[str, ...]:
+        """Searches for models again, off the event loop, and returns their names."""
         await asyncio.to_thread(self.refresh)
         return self.names
 
     def get(self, name: str) -> ModelEntry:
-        """The model as found last, the default one where the name is empty. Raises as `describe`."""
+        """Returns the model found by the last search; the default one if `name` is empty. Raises like `describe`."""
         return self._get(name, None)
 
     async def describe(self, name: str, *, field: str | None = None) -> ModelInfo:
-        """What the model is, the default one where the name is empty; quick from the second time on.
+        """Returns the properties of a model, the default one if `name` is empty. They are cached after the first call.
 
-        Raises NotFound that says which there are (InvalidArgument for a request's `field`), and FailedPrecondition
-        for one that can be installed but is not, or whose files can't be used.
+        Raises NotFound, which lists the available models (InvalidArgument if the name comes from a request's `field`),
+        and FailedPrecondition if the model is available but not installed, or its files are unusable.
         """
         if name and name not in self._entries:
             await asyncio.to_thread(self.refresh)
@@ -117,16 +121,17 @@ class ModelCatalog:
         try:
             return self._entries[name]
         except KeyError:
-            raise self._missing(name, field) from None
+            raise self._not_found_error(name, field) from None
 
-    def _missing(self, name: str, field: str | None) -> ServiceError:
+    def _not_found_error(self, name: str, field: str | None) -> ServiceError:
         if name in self._installable:
             return FailedPrecondition(
-                f"model {name!r} is not installed; dgx-music models pull {name}",
+                f"model {name!r} is not installed; run `dgx-music models pull {name}`",
                 reason="MODEL_NOT_INSTALLED",
                 metadata={"model": name},
             )
-        those_there_are = f"there are: {', '.join(sorted(self._entries))}"
+        name = name[:MAX_QUOTED_CHARACTERS]
+        hint = f"available models: {', '.join(sorted(self._entries))}"
         if field is None:
-            return NotFound("model", name[:100], those_there_are)
-        return InvalidArgument(field, f"there is no model {name[:100]!r}; {those_there_are}", reason="MODEL_NOT_FOUND")
+            return NotFound("model", name, hint)
+        return InvalidArgument(field, f"there is no model {name!r}; {hint}", reason="MODEL_NOT_FOUND")

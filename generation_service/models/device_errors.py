@@ -1,20 +1,20 @@
-"""What an error of torch means for the device it came from."""
+"""Classifies errors of torch by their consequence for the device."""
 
 from __future__ import annotations
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
-"""How torch's allocators and cuBLAS say it, of the host's memory and of a GPU's."""
-_DEVICE_ERROR = "CUDA error"
-"""Begins every message of a `torch.AcceleratorError`."""
+_OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+"""Parts of the messages of torch's CPU and GPU allocators and of cuBLAS."""
+_DEVICE_ERROR_MESSAGE = "CUDA error"
+"""The start of every message of a `torch.AcceleratorError`."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory for what was asked; all else that the device holds is sound."""
+    """Whether an allocation failed. Everything else on the device remains valid."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+        isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)
     )
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Whether the device is lost to this process: after such an error every further CUDA call fails as well."""
-    return isinstance(error, RuntimeError) and _DEVICE_ERROR in str(error) and not is_out_of_memory(error)
+    """Whether the process has lost the device: after such an error, every further CUDA call fails too."""
+    return isinstance(error, RuntimeError) and _DEVICE_ERROR_MESSAGE in str(error) and not is_out_of_memory(error)

@@ -1,4 +1,4 @@
-"""The models that this machine has. Finding them opens no file and imports no torch."""
+"""Finds the models that are installed on this machine, without opening a file or importing torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, EngineName, GenerationSettings, PrecisionChoice
 from generation_service.models.base import Model, ModelInfo
-from generation_service.models.catalog import KnownModel, ModelCatalog, ModelEntry
-from generation_service.models.device import choose
+from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
+from generation_service.models.device import resolve_device
 from generation_service.models.sketch import Sketch
 from service_runtime.optional_deps import install_extra_command
 
@@ -27,31 +27,32 @@ PUBLISHED = (
     "musicgen-large",
     "musicgen-stereo-large",
 )
-"""Of facebook/ on the Hugging Face hub, smallest first: the order in which one is the default."""
+"""The repositories of facebook/ on the Hugging Face hub that are supported, smallest first: the first one that is
+installed is the default model."""
 _LM_FILE = "state_dict.bin"
 
 
 @dataclass(frozen=True, slots=True)
 class MusicGenFolder:
-    """A folder of audiocraft's files, whatever state they are in. Implements `ModelEntry`."""
+    """A folder with a checkpoint in audiocraft's format, which may turn out to be invalid. Implements `ModelEntry`."""
 
     name: str
     folder: Path
-    stamp: int
-    """When the weights were written, in ns; 0 where there are none."""
+    weights_mtime_ns: int
+    """The modification time of the weights; 0 if there are none."""
     engine: EngineName
     device: DeviceChoice
     precision: PrecisionChoice
     max_requests: int
 
     def describe(self) -> ModelInfo:
-        """Reads the files' heads; imports torch, which takes seconds the first time."""
+        """Reads the headers of the files. Imports torch, which takes seconds the first time."""
         if self.engine == "native":
-            return self._found().info
+            return self._find_native().info
         try:
             from generation_service.models.audiocraft import find_audiocraft
         except ImportError as error:
-            raise _torch_missing(error) from error
+            raise _torch_missing_error(error) from error
         return find_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
 
     def load(self) -> Model[Any]:
@@ -61,40 +62,40 @@ class MusicGenFolder:
             return load_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
         from generation_service.models.musicgen.loader import load_musicgen
 
-        return load_musicgen(self._found(), max_requests=self.max_requests)
+        return load_musicgen(self._find_native(), max_requests=self.max_requests)
 
-    def _found(self) -> FoundModel:
+    def _find_native(self) -> FoundModel:
         try:
             from generation_service.models.musicgen.loader import find_musicgen
         except ImportError as error:
-            raise _torch_missing(error) from error
+            raise _torch_missing_error(error) from error
         return find_musicgen(self.folder, name=self.name, device=self.device, precision=self.precision)
 
     def _audiocraft_device(self) -> DeviceName:
         if self.precision != "auto":
             raise FailedPrecondition(
-                f"DGX_MUSIC_PRECISION is {self.precision}; audiocraft chooses its own: set it to auto, or "
-                "DGX_MUSIC_ENGINE to native",
+                f"DGX_MUSIC_PRECISION is {self.precision}, but audiocraft chooses its own precision; "
+                "set it to auto, or set DGX_MUSIC_ENGINE to native",
                 reason="PRECISION_UNSUPPORTED",
             )
-        return choose(self.device, "auto")[0]
+        return resolve_device(self.device, "auto")[0]
 
 
-def installed_models(settings: GenerationSettings | None = None) -> ModelCatalog:
-    """The models of this installation, the preferred one first.
+def find_installed_models(settings: GenerationSettings | None = None) -> ModelCatalog:
+    """Returns the catalog of the installed models.
 
-    Raises FailedPrecondition or InvalidArgument where the default that is set is not among them.
+    Raises FailedPrecondition or InvalidArgument if the configured default model is not among them.
     """
     settings = settings or GenerationSettings()
-    return ModelCatalog(lambda: _find(settings), settings.default_model, installable=PUBLISHED)
+    return ModelCatalog(lambda: _find_entries(settings), settings.default_model, installable=PUBLISHED)
 
 
-def _find(settings: GenerationSettings) -> Iterator[ModelEntry]:
-    def entry(name: str, folder: Path) -> MusicGenFolder:
+def _find_entries(settings: GenerationSettings) -> Iterator[ModelEntry]:
+    def musicgen_entry(name: str, folder: Path) -> MusicGenFolder:
         return MusicGenFolder(
             name=name,
             folder=folder,
-            stamp=_written_at(folder),
+            weights_mtime_ns=_weights_mtime_ns(folder),
             engine=settings.engine,
             device=settings.device,
             precision=settings.precision,
@@ -102,32 +103,34 @@ def _find(settings: GenerationSettings) -> Iterator[ModelEntry]:
         )
 
     for folder in settings.model_folders:
-        yield entry(folder.resolve().name, folder)  # Those who name one want to hear what is wrong with it.
-    own = _own_folders(settings.data_dir / "models")
+        # Listed even if it is empty, so that the user sees what is wrong with it.
+        yield musicgen_entry(folder.resolve().name, folder)
+    local = _find_local_folders(settings.data_dir / "models")
     for name in PUBLISHED:
-        published = own.pop(name, None) or _hub_snapshot(name)
+        published = local.pop(name, None) or _find_hub_snapshot(name)
         if published is not None:
-            yield entry(name, published)
-    for name, folder in own.items():
-        yield entry(name, folder)
-    yield KnownModel(Sketch().info, Sketch)
+            yield musicgen_entry(name, published)
+    for name, folder in local.items():
+        yield musicgen_entry(name, folder)
+    yield BuiltInModel(Sketch().info, Sketch)
 
 
-def _own_folders(models: Path) -> dict[str, Path]:
+def _find_local_folders(models: Path) -> dict[str, Path]:
     try:
-        return {folder.name: folder for folder in sorted(models.iterdir()) if _written_at(folder)}
+        return {folder.name: folder for folder in sorted(models.iterdir()) if _weights_mtime_ns(folder)}
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
 
 
-def _hub_snapshot(name: str) -> Path | None:
-    """Where the Hugging Face cache has it: the revision that "main" stood for when it was pulled, else the newest.
+def _find_hub_snapshot(name: str) -> Path | None:
+    """Returns the model's folder in the Hugging Face cache: the revision that "main" pointed to when it was downloaded,
+    else the newest. None if there is none.
 
-    The layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+    The cache layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     """
-    repository = _hub_cache() / f"models--facebook--{name}"
+    repository = _hub_cache_folder() / f"models--facebook--{name}"
     try:
-        snapshots = [folder for folder in (repository / "snapshots").iterdir() if _written_at(folder)]
+        snapshots = [folder for folder in (repository / "snapshots").iterdir() if _weights_mtime_ns(folder)]
     except OSError:
         return None
     try:
@@ -137,7 +140,7 @@ def _hub_snapshot(name: str) -> Path | None:
     return max(snapshots, key=lambda folder: (folder.name == main, folder.stat().st_mtime_ns), default=None)
 
 
-def _hub_cache() -> Path:
+def _hub_cache_folder() -> Path:
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache)
     if home := os.environ.get("HF_HOME"):
@@ -145,15 +148,15 @@ def _hub_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "hub"
 
 
-def _written_at(folder: Path) -> int:
+def _weights_mtime_ns(folder: Path) -> int:
     try:
         return (folder / _LM_FILE).stat().st_mtime_ns
     except OSError:
         return 0
 
 
-def _torch_missing(error: ImportError) -> FailedPrecondition:
+def _torch_missing_error(error: ImportError) -> FailedPrecondition:
     return FailedPrecondition(
-        f"MusicGen needs torch, which can't be imported here ({error}); {install_extra_command('musicgen')}",
+        f"MusicGen needs torch, which can't be imported ({error}); run {install_extra_command('musicgen')}",
         reason="TORCH_MISSING",
     )

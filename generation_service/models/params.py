@@ -1,4 +1,4 @@
-"""Checks a request and turns it into the parameters that a model takes."""
+"""Validates a request and converts it to the parameters of a model."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from generation_service.models.base import GenerationParameters, ModelInfo
 from service_runtime.validation import check_prompt, check_sampling, check_seed
 
 
-def parameters(
+def build_parameters(
     info: ModelInfo, prompt: str, duration_seconds: float, seed: int | None, sampling: Mapping[str, float]
 ) -> GenerationParameters:
-    """The request as a model takes it; where there is no seed, a random one.
+    """Returns the validated parameters. Without a seed, a random one is drawn.
 
-    `sampling` has any of temperature, top_k, top_p, guidance_scale; the others are the model's defaults.
-    Raises InvalidArgument that names the field: prompt, duration_seconds, seed or e.g. sampling.top_k.
+    `sampling` may contain temperature, top_k, top_p and guidance_scale; missing ones keep the model's defaults.
+    Raises InvalidArgument, which names the field: prompt, duration_seconds, seed or, for example, sampling.top_k.
     """
     check_prompt("prompt", prompt)
-    longest = info.max_duration_seconds
-    if not (math.isfinite(duration_seconds) and MIN_DURATION_SECONDS <= duration_seconds <= longest):
+    max_seconds = info.max_duration_seconds
+    if not (math.isfinite(duration_seconds) and MIN_DURATION_SECONDS <= duration_seconds <= max_seconds):
         raise InvalidArgument(
             "duration_seconds",
-            f"must be {MIN_DURATION_SECONDS:g} to {longest:g} s for model {info.name!r}, not {duration_seconds:g}",
+            f"must be {MIN_DURATION_SECONDS:g} to {max_seconds:g} s for model {info.name!r}, not {duration_seconds:g}",
         )
     if seed is not None:
         check_seed("seed", seed)
     check_sampling("sampling", sampling)
-    given: dict[str, Any] = dict(sampling)  # Its names are those of the parameters.
+    overrides: dict[str, Any] = dict(sampling)  # The names are those of GenerationParameters.
     return GenerationParameters(
         prompt=prompt,
         frames=round(duration_seconds * info.sample_rate_hz),
         seed=secrets.randbits(63) if seed is None else seed,
-        **given,
+        **overrides,
     )

@@ -1,1 +1,1 @@
-"""The gRPC face of the engine: messages in, engine calls, messages out."""
+"""The gRPC server of the generation service."""

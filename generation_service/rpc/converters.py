@@ -1,4 +1,4 @@
-"""Proto ↔ domain, all of it."""
+"""Conversions between the domain and the messages of the generation service."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import ModelInfo
 
 
-def progress(handle: GenerationHandle, frames: int) -> generation_pb2.GenerateProgress:
-    """How far the handle's request is: so many frames."""
+def progress_to_proto(handle: GenerationHandle, frames: int) -> generation_pb2.GenerateProgress:
+    """Returns the progress of the handle's request after `frames` frames were sent."""
     return generation_pb2.GenerateProgress(
         frames=frames,
         expected_frames=handle.parameters.frames,
@@ -18,8 +18,8 @@ def progress(handle: GenerationHandle, frames: int) -> generation_pb2.GeneratePr
     )
 
 
-def model(info: ModelInfo, *, is_default: bool, is_loaded: bool) -> generation_pb2.Model:
-    """A model as callers see it."""
+def model_to_proto(info: ModelInfo, *, is_default: bool, is_loaded: bool) -> generation_pb2.Model:
+    """Returns the message that describes a usable model."""
     return generation_pb2.Model(
         name=info.name,
         version=info.version,
@@ -34,13 +34,13 @@ def model(info: ModelInfo, *, is_default: bool, is_loaded: bool) -> generation_p
     )
 
 
-def unusable_model(name: str, problem: str, *, is_default: bool) -> generation_pb2.Model:
-    """A model that is there but can't be used."""
+def unusable_model_to_proto(name: str, problem: str, *, is_default: bool) -> generation_pb2.Model:
+    """Returns the message that describes an installed model that cannot be used because of `problem`."""
     return generation_pb2.Model(name=name, problem=problem, is_default=is_default)
 
 
-def engine_status(status: EngineStatus) -> generation_pb2.GetEngineStatusResponse:
-    """What the engine is doing."""
+def engine_status_to_proto(status: EngineStatus) -> generation_pb2.GetEngineStatusResponse:
+    """Returns the response with the engine's load."""
     return generation_pb2.GetEngineStatusResponse(
         running=status.running,
         waiting=status.waiting,

@@ -1,4 +1,4 @@
-"""Puts the generation service together and runs it."""
+"""Builds the generation service and runs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dgx_music.storage.v1 import storage_pb2_grpc
 from generation_service.config import GenerationSettings
 from generation_service.engine.engine import Engine
 from generation_service.models.catalog import ModelCatalog
-from generation_service.models.discovery import installed_models
+from generation_service.models.discovery import find_installed_models
 from generation_service.rpc.servicer import GenerationServicer
 from generation_service.worker.worker import Worker
 from service_runtime.observability.logging import configure_logging
@@ -22,12 +22,12 @@ from service_runtime.observability.metrics import Gauge
 from service_runtime.rpc.health_check import require_serving
 from service_runtime.rpc.server import serve_until_signalled
 
-STORAGE = "dgx_music.storage.v1.StorageService"
-EXPORT = "dgx_music.export.v1.ExportService"
+STORAGE_SERVICE = "dgx_music.storage.v1.StorageService"
+EXPORT_SERVICE = "dgx_music.export.v1.ExportService"
 
 
 class GenerationService:
-    """Engine, servicer and claim worker, as `service_runtime.rpc.service.Service`."""
+    """The engine, the servicer and the claim worker. Implements `service_runtime.rpc.service.Service`."""
 
     full_name = "dgx_music.generation.v1.GenerationService"
 
@@ -48,10 +48,10 @@ class GenerationService:
 
     async def start(self) -> None:
         await self.engine.start()
-        self._to_storage = connect(self._settings.storage_address)
-        self._to_export = connect(self._settings.export_address)
-        storage = storage_pb2_grpc.StorageServiceStub(self._to_storage)
-        self._servicer.export = export = export_pb2_grpc.ExportServiceStub(self._to_export)
+        self._storage_channel = connect(self._settings.storage_address)
+        self._export_channel = connect(self._settings.export_address)
+        storage = storage_pb2_grpc.StorageServiceStub(self._storage_channel)
+        self._servicer.export = export = export_pb2_grpc.ExportServiceStub(self._export_channel)
         self._worker = Worker(self.engine, storage, export, self._settings)
         self._worker.start()
 
@@ -60,18 +60,24 @@ class GenerationService:
         if self._worker is not None:
             self._worker.check()
         await asyncio.gather(
-            require_serving(self._to_storage, self._settings.storage_address, STORAGE),
-            require_serving(self._to_export, self._settings.export_address, EXPORT),
+            require_serving(self._storage_channel, self._settings.storage_address, STORAGE_SERVICE),
+            require_serving(self._export_channel, self._settings.export_address, EXPORT_SERVICE),
         )
 
     def gauges(self) -> Iterator[Gauge]:
         status = self.engine.status()
         yield Gauge("engine_running", "Requests in the batch.", status.running)
-        yield Gauge("engine_waiting", "Requests that wait for a place in it.", status.waiting)
-        yield Gauge("engine_steps_per_second", "Decode steps, over ten seconds.", status.steps_per_second)
-        yield Gauge("engine_audio_rate", "Audio seconds a second, over ten seconds.", status.audio_seconds_per_second)
-        yield Gauge("engine_kv_reserved_bytes", "Memory that keys and values have reserved.", status.kv_reserved_bytes)
-        yield Gauge("engine_kv_limit_bytes", "Memory that they may reserve.", status.kv_limit_bytes)
+        yield Gauge("engine_waiting", "Requests waiting to be admitted into the batch.", status.waiting)
+        yield Gauge("engine_steps_per_second", "Decode steps per second, over ten seconds.", status.steps_per_second)
+        yield Gauge(
+            "engine_audio_rate",
+            "Seconds of audio generated per second, over ten seconds.",
+            status.audio_seconds_per_second,
+        )
+        yield Gauge(
+            "engine_kv_reserved_bytes", "KV cache memory that requests have reserved.", status.kv_reserved_bytes
+        )
+        yield Gauge("engine_kv_limit_bytes", "KV cache memory that requests can reserve.", status.kv_limit_bytes)
 
     async def drain(self) -> None:
         if self._worker is not None:
@@ -80,19 +86,19 @@ class GenerationService:
     async def stop(self) -> None:
         await self.engine.stop()
         if self._worker is not None:
-            await asyncio.gather(self._to_storage.close(), self._to_export.close())
+            await asyncio.gather(self._storage_channel.close(), self._export_channel.close())
 
 
 def build(settings: GenerationSettings, *, catalog: ModelCatalog | None = None) -> GenerationService:
-    """The service as the settings have it; with the models of this installation unless a catalog is given.
+    """Builds the service from its settings, by default with the models that are installed on this machine.
 
-    Raises FailedPrecondition or InvalidArgument where the default model that is set is not one of them.
+    Raises FailedPrecondition or InvalidArgument if the configured default model is not among them.
     """
-    return GenerationService(settings, catalog or installed_models(settings))
+    return GenerationService(settings, catalog or find_installed_models(settings))
 
 
 def main() -> None:
-    """Runs the service on its own until SIGTERM."""
+    """Runs the service in this process until SIGTERM."""
     settings = GenerationSettings()
     configure_logging(settings.log_level, settings.log_format)
     address = settings.listen or settings.generation_address

@@ -1,1 +1,1 @@
-"""Claims jobs from storage, runs them on the engine, and streams the audio to export."""
+"""Claims jobs from storage, runs them on the engine, and streams their audio to export."""

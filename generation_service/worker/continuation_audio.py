@@ -1,4 +1,4 @@
-"""What music goes on from: the end of a finished generation or of a clip, as export has it."""
+"""Fetches the audio that a continuation starts from: the end of a finished generation or of an imported clip."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from dgx_music.storage.v1 import storage_pb2
 from generation_service.models.base import FloatArray, ModelInfo
 from generation_service.models.catalog import ModelCatalog
 from service_runtime.rpc.deadlines import time_left
-from service_runtime.validation import check_continuation
+from service_runtime.validation import cannot_continue_error, check_continuation
 
-FETCH_SECONDS = 60.0
-"""Longest that the audio may take to come; export resamples ten minutes in about one."""
+FETCH_TIMEOUT_SECONDS = 60.0
+"""The timeout of the whole stream. Export resamples ten minutes of audio in about one minute."""
 
 
-async def prompt_audio(
+async def fetch_prompt_audio(
     continuation: storage_pb2.Continuation,
     info: ModelInfo,
     catalog: ModelCatalog,
     export: export_pb2_grpc.ExportServiceAsyncStub,
 ) -> FloatArray:
-    """The end of the source, float32 [n, channels] at the model's rate, ready for GenerationParameters.
+    """Returns the end of the source, float32 [n, channels] at the model's sample rate, for GenerationParameters.
 
-    Raises InvalidArgument for a model that can't continue, for what is no continuation, and for a source that export
-    has no finished audio of; DataLoss or AioRpcError where it did not come whole.
+    Raises InvalidArgument if the model cannot continue audio, if the continuation is invalid, or if export has no
+    finished audio of the source; DataLoss or AioRpcError if the audio does not arrive completely.
     """
     if not info.can_continue:
-        raise InvalidArgument("continuation", f"model {info.name!r} can't continue audio; {await _who_can(catalog)}")
+        raise cannot_continue_error(info.name, await _list_capable_models(catalog))
     source_id = check_continuation("continuation", continuation.source_id, continuation.seconds)
     request = export_pb2.StreamAudioRequest(
         generation_id=source_id,
@@ -44,24 +44,24 @@ async def prompt_audio(
         channels=info.channels,
         last_seconds=continuation.seconds or DEFAULT_CONTINUATION_SECONDS,
     )
-    call = export.StreamAudio(request, timeout=time_left(FETCH_SECONDS))
+    call = export.StreamAudio(request, timeout=time_left(FETCH_TIMEOUT_SECONDS))
     try:
-        return await _received(call)
+        return await _receive(call)
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             raise
         raise InvalidArgument(
             "continuation.source_id",
-            f"there is no finished generation and no clip {request.generation_id}",
+            f"there is no finished generation or clip with id {request.generation_id}",
             reason="UNKNOWN_SOURCE",
         ) from error
     finally:
         call.cancel()
 
 
-async def _received(call: grpc.aio.UnaryStreamCall[Any, export_pb2.StreamAudioResponse]) -> FloatArray:
+async def _receive(call: grpc.aio.UnaryStreamCall[Any, export_pb2.StreamAudioResponse]) -> FloatArray:
     reader: PcmReader | None = None
-    is_whole = False
+    is_complete = False
     pcm = bytearray()
     async for part in call:
         match part.WhichOneof("part"):
@@ -71,21 +71,20 @@ async def _received(call: grpc.aio.UnaryStreamCall[Any, export_pb2.StreamAudioRe
                 pcm += reader.accept(part.chunk)
             case "end" if reader is not None:
                 reader.finish(part.end)
-                is_whole = True
-    if reader is None or not is_whole:
-        raise DataLoss("the audio to go on from broke off", reason="SOURCE_BROKE_OFF")
+                is_complete = True
+    if reader is None or not is_complete:
+        raise DataLoss("the audio to continue from ended before it was complete", reason="SOURCE_BROKE_OFF")
     return np.frombuffer(pcm, "<f4").astype(np.float32, copy=False).reshape(-1, reader.header.channels)
 
 
-async def _who_can(catalog: ModelCatalog) -> str:
-    able = []
+async def _list_capable_models(catalog: ModelCatalog) -> list[str]:
+    """Returns the names of the models that can continue audio."""
+    names = []
     for name in catalog.names:
         try:
             info = await catalog.describe(name)
         except ServiceError:
-            continue  # It can't be used for anything now.
+            continue  # The model is unusable at the moment.
         if info.can_continue:
-            able.append(name)
-    if not able:
-        return "no model here can; `dgx-music models pull musicgen-small` gets one"
-    return f"models that can: {', '.join(able)}"
+            names.append(name)
+    return names

@@ -1,4 +1,4 @@
-"""Proto ↔ domain, for what is read from storage and sent to storage, export and callers."""
+"""Conversions between the domain and the messages of the storage and export services."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from generation_service.engine.sequence import Stage
 from generation_service.models.base import FloatArray, MetadataValue
 from generation_service.models.sketch.composition.prompt_parser import parse_prompt
 
-STAGES = {
+STAGE_TO_PROTO = {
     Stage.QUEUED: storage_pb2.GENERATION_STAGE_QUEUED,
     Stage.LOADING_MODEL: storage_pb2.GENERATION_STAGE_LOADING_MODEL,
     Stage.ENCODING_PROMPT: storage_pb2.GENERATION_STAGE_ENCODING_PROMPT,
@@ -24,49 +24,49 @@ STAGES = {
 }
 
 
-def pcm(block: FloatArray) -> bytes:
-    """float32 [n, channels] as interleaved little-endian float32."""
+def encode_pcm(block: FloatArray) -> bytes:
+    """Encodes float32 [n, channels] as interleaved little-endian float32."""
     return block.astype(np.dtype("<f4"), copy=False).tobytes()
 
 
-def audio_header(generation_id: str, attempt: int, handle: GenerationHandle) -> audio_pb2.AudioHeader:
-    """The header of the audio that the handle gives."""
+def build_audio_header(generation_id: str, attempt: int, handle: GenerationHandle) -> audio_pb2.AudioHeader:
+    """Returns the header of the audio that the handle yields."""
     info = handle.info
     return live_header(generation_id, attempt, info.sample_rate_hz, info.channels, handle.parameters.frames)
 
 
-def sampling(message: storage_pb2.SamplingParameters) -> dict[str, float]:
-    """The fields that are set, by name."""
+def sampling_from_proto(message: storage_pb2.SamplingParameters) -> dict[str, float]:
+    """Returns the fields that are set, by name."""
     return {field.name: value for field, value in message.ListFields()}
 
 
-def export_header(generation: storage_pb2.Generation, handle: GenerationHandle) -> export_pb2.ExportHeader:
-    """What is coming for this generation, once its prompt is encoded."""
-    known = handle.metadata
+def build_export_header(generation: storage_pb2.Generation, handle: GenerationHandle) -> export_pb2.ExportHeader:
+    """Returns the header of the Export call. `handle.metadata` is empty until the prompt is encoded."""
+    metadata = handle.metadata
     return export_pb2.ExportHeader(
-        audio=audio_header(generation.id, generation.attempt, handle),
+        audio=build_audio_header(generation.id, generation.attempt, handle),
         output=generation.output if generation.HasField("output") else None,
         tags=export_pb2.Tags(
             model_name=handle.info.name,
             model_version=handle.info.version,
-            genre=str(known.get("genre", "")),
-            bpm=float(known.get("bpm", 0.0)),
-            key=str(known.get("key", "")),
+            genre=str(metadata.get("genre", "")),
+            bpm=float(metadata.get("bpm", 0.0)),
+            key=str(metadata.get("key", "")),
             license=handle.info.licence,
             prompt=generation.prompt if generation.output.tag_prompt else "",
         ),
-        tempo_hint_bpm=float(known.get("bpm", parse_prompt(generation.prompt).bpm or 0.0)),
+        tempo_hint_bpm=float(metadata.get("bpm", parse_prompt(generation.prompt).bpm or 0.0)),
     )
 
 
-def completion(
+def build_completion(
     generation: storage_pb2.Generation,
     lease_token: str,
     handle: GenerationHandle,
     exported: export_pb2.ExportResponse,
     generation_time_seconds: float,
 ) -> storage_pb2.CompleteGenerationRequest:
-    """Says that the file is in place, and all that is known of it."""
+    """Returns the report that the file is in the library, with everything known about it."""
     return storage_pb2.CompleteGenerationRequest(
         id=generation.id,
         lease_token=lease_token,
@@ -74,15 +74,15 @@ def completion(
         file_size_bytes=exported.file_size_bytes,
         generation_time_seconds=generation_time_seconds,
         model_version=handle.info.version,
-        metadata=_struct(_metadata(generation, handle, exported)),
+        metadata=_to_struct(_build_metadata(generation, handle, exported)),
     )
 
 
-def _metadata(
+def _build_metadata(
     generation: storage_pb2.Generation, handle: GenerationHandle, exported: export_pb2.ExportResponse
 ) -> dict[str, MetadataValue]:
-    normalization, loudness = exported.normalization, exported.file
-    known: dict[str, MetadataValue] = {
+    normalization, measurement = exported.normalization, exported.file
+    metadata: dict[str, MetadataValue] = {
         **handle.metadata,
         "license": handle.info.licence,
         "is_synthesiser": handle.info.is_synthesiser,
@@ -98,38 +98,38 @@ def _metadata(
         "largest_reduction_db": normalization.largest_reduction_db,
         "limited_share": normalization.limited_share,
     }
-    known["provenance"] = ", ".join(
+    metadata["provenance"] = ", ".join(
         export_pb2.ProvenanceMark.Name(mark).removeprefix("PROVENANCE_MARK_") for mark in exported.marks
     )
     if normalization.reason:
-        known["normalization_reason"] = normalization.reason
+        metadata["normalization_reason"] = normalization.reason
     if handle.parameters.prompt_audio is not None:
-        known["continued_from"] = generation.continuation.source_id
-        known["continued_seconds"] = len(handle.parameters.prompt_audio) / handle.info.sample_rate_hz
-    # A figure that the audio is too short or too quiet for is left out.
-    if loudness.HasField("integrated_lufs"):
-        known["integrated_lufs"] = loudness.integrated_lufs
-    if loudness.HasField("true_peak_dbtp"):
-        known["true_peak_dbtp"] = loudness.true_peak_dbtp
-    if loudness.HasField("range_lu"):
-        known["loudness_range_lu"] = loudness.range_lu
-    if loudness.HasField("rms_dbfs"):
-        known["rms_dbfs"] = loudness.rms_dbfs
-    if loudness.HasField("peak_to_loudness_lu"):
-        known["peak_to_loudness_lu"] = loudness.peak_to_loudness_lu
-    # Beside what the model itself knows, which is not measured.
+        metadata["continued_from"] = generation.continuation.source_id
+        metadata["continued_seconds"] = len(handle.parameters.prompt_audio) / handle.info.sample_rate_hz
+    # Export omits a value if the audio is too short or too quiet to measure it.
+    if measurement.HasField("integrated_lufs"):
+        metadata["integrated_lufs"] = measurement.integrated_lufs
+    if measurement.HasField("true_peak_dbtp"):
+        metadata["true_peak_dbtp"] = measurement.true_peak_dbtp
+    if measurement.HasField("range_lu"):
+        metadata["loudness_range_lu"] = measurement.range_lu
+    if measurement.HasField("rms_dbfs"):
+        metadata["rms_dbfs"] = measurement.rms_dbfs
+    if measurement.HasField("peak_to_loudness_lu"):
+        metadata["peak_to_loudness_lu"] = measurement.peak_to_loudness_lu
+    # Measured values have names of their own, beside the "bpm" and "key" that the model intended.
     if exported.HasField("tempo"):
-        known["measured_bpm"] = exported.tempo.bpm
-        known["measured_bpm_confidence"] = exported.tempo.confidence
-        known["measured_bpm_alternative"] = exported.tempo.alternative_bpm
+        metadata["measured_bpm"] = exported.tempo.bpm
+        metadata["measured_bpm_confidence"] = exported.tempo.confidence
+        metadata["measured_bpm_alternative"] = exported.tempo.alternative_bpm
     if exported.HasField("key"):
-        known["measured_key"] = exported.key.name
-        known["measured_key_confidence"] = exported.key.confidence
-    return known
+        metadata["measured_key"] = exported.key.name
+        metadata["measured_key_confidence"] = exported.key.confidence
+    return metadata
 
 
-def _struct(values: Mapping[str, MetadataValue]) -> struct_pb2.Struct:
+def _to_struct(values: Mapping[str, MetadataValue]) -> struct_pb2.Struct:
     struct = struct_pb2.Struct()
-    # No ear and no meter tells more, and each figure is kept a million times.
+    # More digits are neither audible nor measurable, and would cost space in every row of the database.
     struct.update({name: round(value, 2) if isinstance(value, float) else value for name, value in values.items()})
     return struct

@@ -1,4 +1,4 @@
-"""One claimed generation, from the claim to its end in storage."""
+"""Runs one claimed generation, from the claim to its outcome in storage."""
 
 from __future__ import annotations
 
@@ -18,26 +18,33 @@ from generation_service.config import GenerationSettings
 from generation_service.engine.engine import Engine
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import TooLarge
-from generation_service.models.params import parameters
+from generation_service.models.params import build_parameters
 from generation_service.worker import converters
-from generation_service.worker.continuation_audio import prompt_audio
-from generation_service.worker.export_stream import Upload
-from generation_service.worker.lease import CALL_SECONDS, REFUSALS, Lease, Loss
+from generation_service.worker.backoff import Backoff
+from generation_service.worker.continuation_audio import fetch_prompt_audio
+from generation_service.worker.export_stream import ExportStream
+from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
 from service_runtime.observability.logging import get_logger
 from service_runtime.supervision import UnrecoverableError
 
 log = get_logger(__name__)
 
-RETRYABLE = frozenset({"ABORTED", "CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+RETRYABLE_CODES = frozenset(
+    {"ABORTED", "CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
+)
 """Names of the status codes after which another attempt may succeed."""
-TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
+TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""Status codes after which the same call to storage is retried."""
+INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
+"""The delays between such retries."""
+MIN_CALL_TIMEOUT_SECONDS = 0.1
+"""The timeout of a call that starts when the lease has almost expired."""
 
 
 class Job:
-    """Makes the audio, streams it to export while it is made, and tells storage what came of it.
+    """Generates the audio, streams it to the export service meanwhile, and reports the outcome to storage.
 
-    Stops the engine at once when the lease is lost.
+    Stops the engine's request at once when the lease is lost.
     """
 
     def __init__(
@@ -52,8 +59,8 @@ class Job:
         self._storage = storage
         self._export = export
         self._generation = claim.generation
-        self._longest_seconds = settings.job_seconds
-        self._began = time.monotonic()
+        self._export_timeout_seconds = settings.job_seconds
+        self._started_at = time.monotonic()
         self._lease = Lease(
             storage,
             claim.generation.id,
@@ -62,24 +69,25 @@ class Job:
             renew_interval_seconds=settings.renew_interval_seconds,
         )
         self._handle: GenerationHandle | None = None
-        self._is_sent = False
-        """Whether export has all the audio, so that a file may land."""
-        self._making = asyncio.create_task(self._make())
+        self._has_sent_audio = False
+        """Whether the export service has received all the audio, so that it may create a file."""
+        self._export_task = asyncio.create_task(self._generate_and_export())
 
     async def run(self) -> None:
-        """Returns when storage knows the end, or when the generation is no longer ours."""
-        keeping = asyncio.create_task(self._lease.keep(self._report))
+        """Returns once storage knows the outcome, or once the lease is lost."""
+        renewal_task = asyncio.create_task(self._lease.renew_until_lost(self._current_progress))
         try:
-            await asyncio.wait({keeping, self._making}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({renewal_task, self._export_task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            keeping.cancel()
-            self._making.cancel()
-            lost, made = await asyncio.gather(keeping, self._making, return_exceptions=True)
-        outcome = await self._settle(made, lost)
-        seconds = time.monotonic() - self._began
-        audio_seconds = self._handle.frames_made / self._handle.info.sample_rate_hz if self._handle else 0.0
+            renewal_task.cancel()
+            self._export_task.cancel()
+            lost, exported = await asyncio.gather(renewal_task, self._export_task, return_exceptions=True)
+        outcome = await self._report_outcome(exported, lost)
+        seconds = time.monotonic() - self._started_at
+        handle = self._handle
+        audio_seconds = handle.frames_delivered / handle.info.sample_rate_hz if handle else 0.0
         log.info(
-            "job ended",
+            "job_ended",
             outcome=outcome,
             model=self._generation.model_name,
             audio_seconds=round(audio_seconds, 3),
@@ -88,147 +96,151 @@ class Job:
         )
 
     def hand_back(self) -> None:
-        """Stops the work and has storage give it to another worker: the server is shutting down."""
-        self._making.cancel()
+        """Stops the job and returns it to storage for another worker, because the server is shutting down."""
+        self._export_task.cancel()
 
-    def _report(self) -> tuple[storage_pb2.GenerationStage, float]:
+    def _current_progress(self) -> tuple[storage_pb2.GenerationStage, float]:
         if self._handle is None:
             return storage_pb2.GENERATION_STAGE_QUEUED, 0.0
-        if self._is_sent:
+        if self._has_sent_audio:
             return storage_pb2.GENERATION_STAGE_EXPORTING, 1.0
-        return converters.STAGES[self._handle.stage], self._handle.progress
+        return converters.STAGE_TO_PROTO[self._handle.stage], self._handle.progress
 
-    async def _make(self) -> export_pb2.ExportResponse:
+    async def _generate_and_export(self) -> export_pb2.ExportResponse:
         self._handle = handle = await self._submit()
         try:
-            await handle.started()
-            upload = Upload(self._export, self._longest_seconds)
+            await handle.wait_until_started()
+            stream = ExportStream(self._export, self._export_timeout_seconds)
             try:
-                return await self._send(handle, upload)
+                return await self._send_audio(handle, stream)
             finally:
-                upload.cancel()
+                stream.cancel()
         finally:
             handle.cancel()
 
     async def _submit(self) -> GenerationHandle:
         generation = self._generation
         info = await self._engine.catalog.describe(generation.model_name)
-        for field, asked, made in (
+        for field, requested, supported in (
             ("sample_rate_hz", generation.sample_rate_hz, info.sample_rate_hz),
             ("channels", generation.channels, info.channels),
         ):
-            if asked != made:
-                raise InvalidArgument(field, f"must be {made} for model {info.name!r}, not {asked}")
-        asked_for = parameters(
+            if requested != supported:
+                raise InvalidArgument(field, f"must be {supported} for model {info.name!r}, not {requested}")
+        parameters = build_parameters(
             info,
             generation.prompt,
             generation.duration_seconds,
             generation.seed,
-            converters.sampling(generation.sampling),
+            converters.sampling_from_proto(generation.sampling),
         )
         if generation.HasField("continuation"):
-            heard = await prompt_audio(generation.continuation, info, self._engine.catalog, self._export)
-            asked_for = replace(asked_for, prompt_audio=heard)
-        return self._engine.submit(info, asked_for)
+            prompt_audio = await fetch_prompt_audio(generation.continuation, info, self._engine.catalog, self._export)
+            parameters = replace(parameters, prompt_audio=prompt_audio)
+        return self._engine.submit(info, parameters)
 
-    async def _send(self, handle: GenerationHandle, upload: Upload) -> export_pb2.ExportResponse:
+    async def _send_audio(self, handle: GenerationHandle, stream: ExportStream) -> export_pb2.ExportResponse:
         writer = PcmWriter(handle.info.channels)
-        await upload.header(converters.export_header(self._generation, handle))
+        await stream.send_header(converters.build_export_header(self._generation, handle))
         async for block in handle:
-            for chunk in writer.chunks(converters.pcm(block)):
-                await upload.chunk(chunk)
-        self._is_sent = True
-        return await upload.finish(writer.end())
+            for chunk in writer.chunks(converters.encode_pcm(block)):
+                await stream.send_chunk(chunk)
+        self._has_sent_audio = True
+        return await stream.finish(writer.end())
 
-    async def _settle(self, made: export_pb2.ExportResponse | BaseException, lost: Loss | BaseException) -> str:
-        if isinstance(made, export_pb2.ExportResponse):
-            return await self._complete(made)
-        if isinstance(lost, Loss):
-            if lost is Loss.CANCELLED and self._is_sent:
+    async def _report_outcome(
+        self, exported: export_pb2.ExportResponse | BaseException, lost: LeaseLostReason | BaseException
+    ) -> str:
+        """Reports the outcome to storage, unless the lease is lost. Returns it in words, for the log."""
+        if isinstance(exported, export_pb2.ExportResponse):
+            return await self._complete(exported)
+        if isinstance(lost, LeaseLostReason):
+            if lost is LeaseLostReason.CANCELLED and self._has_sent_audio:
                 await self._delete_file()
             return lost.value
-        return await self._fail(_failure(made))
+        return await self._fail(_build_failure(exported))
 
     async def _complete(self, exported: export_pb2.ExportResponse) -> str:
         assert self._handle is not None
-        request = converters.completion(
-            self._generation, self._lease.token, self._handle, exported, time.monotonic() - self._began
+        request = converters.build_completion(
+            self._generation, self._lease.token, self._handle, exported, time.monotonic() - self._started_at
         )
         try:
-            await self._insist(self._storage.CompleteGeneration, request)
+            await self._call_with_retry(self._storage.CompleteGeneration, request)
         except grpc.aio.AioRpcError as error:
-            if error.code() in REFUSALS:
+            if error.code() in LEASE_LOST_CODES:
                 if await self._is_cancelled():
                     await self._delete_file()
-                    return Loss.CANCELLED.value
-                return Loss.STALE.value
-            if error.code() in TRANSIENT:
-                return Loss.EXPIRED.value
-            await self._delete_file()  # No row will name it.
-            refusal = f"storage did not take the completion: {error.details()}"
-            return await self._fail(storage_pb2.FailGenerationRequest(error_message=refusal))
+                    return LeaseLostReason.CANCELLED.value
+                return LeaseLostReason.STALE.value
+            if error.code() in TRANSIENT_CODES:
+                return LeaseLostReason.EXPIRED.value
+            await self._delete_file()  # No database row will refer to it.
+            message = f"storage rejected the completion: {error.details()}"
+            return await self._fail(storage_pb2.FailGenerationRequest(error_message=message))
         return "completed"
 
     async def _fail(self, failure: storage_pb2.FailGenerationRequest) -> str:
-        log.warning("attempt ended", error=failure.error_message, retryable=failure.retryable or failure.handed_back)
+        log.warning("attempt_failed", error=failure.error_message, retryable=failure.retryable or failure.handed_back)
         failure.id, failure.lease_token = self._generation.id, self._lease.token
         try:
-            await self._insist(self._storage.FailGeneration, failure)
+            await self._call_with_retry(self._storage.FailGeneration, failure)
         except grpc.aio.AioRpcError as error:
-            if error.code() in REFUSALS:
-                return Loss.STALE.value
-            # The lease ends by itself, and storage gives the generation to another worker.
-            log.warning("failure not told", code=error.code().name, error=error.details())
+            if error.code() in LEASE_LOST_CODES:
+                return LeaseLostReason.STALE.value
+            # The lease will expire, and storage then gives the generation to another worker.
+            log.warning("failure_report_failed", code=error.code().name, error=error.details())
         return "handed back" if failure.handed_back else "failed"
 
-    async def _insist(self, method: Any, request: Any) -> None:
-        """Calls storage until it answers or the lease ends. Raises AioRpcError."""
-        pause = FIRST_PAUSE_SECONDS
+    async def _call_with_retry(self, method: Any, request: Any) -> None:
+        """Calls storage, and retries transient errors until the lease expires. Raises AioRpcError."""
+        backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
         while True:
+            timeout_seconds = max(MIN_CALL_TIMEOUT_SECONDS, min(CALL_TIMEOUT_SECONDS, self._lease.seconds_remaining))
             try:
-                await method(request, timeout=min(CALL_SECONDS, max(FIRST_PAUSE_SECONDS, self._lease.seconds_left)))
+                await method(request, timeout=timeout_seconds)
                 return
             except grpc.aio.AioRpcError as error:
-                if error.code() not in TRANSIENT or self._lease.seconds_left <= pause:
+                if error.code() not in TRANSIENT_CODES or self._lease.seconds_remaining <= backoff.next_seconds:
                     raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(backoff.next_delay())
 
     async def _is_cancelled(self) -> bool:
-        """Whether nobody will make this generation any more, so that a file of it is nobody's."""
+        """Whether the generation is cancelled or deleted, so that no other attempt needs its file."""
         request = storage_pb2.GetGenerationRequest(id=self._generation.id)
         try:
-            answer = await self._storage.GetGeneration(request, timeout=CALL_SECONDS)
+            response = await self._storage.GetGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             return error.code() is grpc.StatusCode.NOT_FOUND
-        return answer.generation.state == storage_pb2.GENERATION_STATE_CANCELLED
+        return response.generation.state == storage_pb2.GENERATION_STATE_CANCELLED
 
     async def _delete_file(self) -> None:
         request = export_pb2.DeleteFileRequest(generation_id=self._generation.id)
         try:
-            await self._export.DeleteFile(request, timeout=CALL_SECONDS)
+            await self._export.DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
-                log.warning("file left that no row names", code=error.code().name, error=error.details())
+                # An audio file without a database row stays in the library.
+                log.warning("orphaned_file_left", code=error.code().name, error=error.details())
 
 
-def _failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
-    """What to tell the person who asked, in one line, and whether another attempt may succeed."""
+def _build_failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
+    """Returns the report of a failed attempt: a one-line message for the user, and whether to try again."""
     match error:
         case asyncio.CancelledError():
             return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
         case UnrecoverableError():
-            # It came when there was no engine any more: not an attempt.
+            # The engine had already stopped when the job was claimed, so this does not count as an attempt.
             return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
         case TooLarge():
-            # It would be too large at the next attempt as well; a person may retry it where there is more memory.
+            # The next attempt would not fit either. A user may retry on a server with more memory.
             message, is_retryable = error.message, False
         case ServiceError():
-            message, is_retryable = error.message, error.code in RETRYABLE
+            message, is_retryable = error.message, error.code in RETRYABLE_CODES
         case grpc.aio.AioRpcError():
-            details = " ".join((error.details() or "no answer").split())
-            message, is_retryable = f"export: {details} ({error.code().name})", error.code().name in RETRYABLE
+            details = " ".join((error.details() or "no details").split())
+            message, is_retryable = f"export: {details} ({error.code().name})", error.code().name in RETRYABLE_CODES
         case _:
-            log.error("unforeseen error", exc_info=error)
-            message, is_retryable = f"an unforeseen error: {type(error).__name__}", False
+            log.error("unexpected_error", exc_info=error)
+            message, is_retryable = f"an unexpected error occurred: {type(error).__name__}", False
     return storage_pb2.FailGenerationRequest(error_message=message, retryable=is_retryable)

@@ -1,4 +1,4 @@
-"""The right to work on one generation, kept by renewing it."""
+"""The lease on one claimed generation, and its renewal."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 
-CALL_SECONDS = 5.0
-"""Longest that one call to storage may take."""
+CALL_TIMEOUT_SECONDS = 5.0
+"""The timeout of one call to the storage service."""
 
-REFUSALS = (grpc.StatusCode.ABORTED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
-"""How storage says that the generation is not ours any more."""
+LEASE_LOST_CODES = (grpc.StatusCode.ABORTED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
+"""The status codes with which storage says that this worker no longer holds the lease."""
 
 
-class Loss(Enum):
-    """Why a lease is gone."""
+class LeaseLostReason(Enum):
+    """Why a lease was lost. The value is the outcome that the log shows."""
 
     CANCELLED = "cancelled"
-    """Somebody cancelled the generation."""
-    STALE = "no longer ours"
-    """Another attempt has it, or somebody cancelled or deleted it in the meantime."""
+    """A user cancelled the generation."""
+    STALE = "lease lost"
+    """Another attempt holds the lease, or the generation was cancelled or deleted in the meantime."""
     EXPIRED = "lease expired"
-    """Storage could not be reached until the lease was over by our own clock."""
+    """Storage was unreachable until the lease expired by the local clock."""
 
 
 class Lease:
-    """A claim's lease. It counts from before each renewal was sent, so it ends here no later than in the database."""
+    """The lease of a claim.
+
+    Its time counts from before each renewal was sent, so it expires here no later than in the database.
+    """
 
     def __init__(
         self,
@@ -49,25 +52,27 @@ class Lease:
         self.token = token
         self._storage = storage
         self._seconds = seconds
-        self._interval = renew_interval_seconds
-        self._ends_at = time.monotonic() + seconds
+        self._renew_interval_seconds = renew_interval_seconds
+        self._expires_at = time.monotonic() + seconds
 
     @property
-    def seconds_left(self) -> float:
-        """Seconds until it ends without a renewal; 0 if it has ended."""
-        return max(0.0, self._ends_at - time.monotonic())
+    def seconds_remaining(self) -> float:
+        """Seconds until the lease expires unless it is renewed; 0 if it has expired."""
+        return max(0.0, self._expires_at - time.monotonic())
 
-    async def keep(self, report: Callable[[], tuple[storage_pb2.GenerationStage, float]]) -> Loss:
-        """Renews it until it is lost, with the stage and progress that `report` gives."""
-        is_storage_away = False
+    async def renew_until_lost(
+        self, current_progress: Callable[[], tuple[storage_pb2.GenerationStage, float]]
+    ) -> LeaseLostReason:
+        """Renews the lease, and reports `current_progress()` with each renewal. Returns once the lease is lost."""
+        is_failing = False
         while True:
-            await asyncio.sleep(min(self._interval, self.seconds_left))
-            if not self.seconds_left:
-                return Loss.EXPIRED
-            stage, progress = report()
+            await asyncio.sleep(min(self._renew_interval_seconds, self.seconds_remaining))
+            if not self.seconds_remaining:
+                return LeaseLostReason.EXPIRED
+            stage, progress = current_progress()
             sent_at = time.monotonic()
             try:
-                renewed = await self._storage.RenewLease(
+                renewal = await self._storage.RenewLease(
                     storage_pb2.RenewLeaseRequest(
                         id=self.generation_id,
                         lease_token=self.token,
@@ -75,16 +80,16 @@ class Lease:
                         stage=stage,
                         progress=progress,
                     ),
-                    timeout=min(CALL_SECONDS, self.seconds_left),
+                    timeout=min(CALL_TIMEOUT_SECONDS, self.seconds_remaining),
                 )
             except grpc.aio.AioRpcError as error:
-                if error.code() in REFUSALS:
-                    return Loss.STALE
-                if not is_storage_away:
-                    log.warning("lease not renewed", code=error.code().name, error=error.details())
-                is_storage_away = True
+                if error.code() in LEASE_LOST_CODES:
+                    return LeaseLostReason.STALE
+                if not is_failing:
+                    log.warning("lease_renewal_failed", code=error.code().name, error=error.details())
+                is_failing = True
                 continue
-            if renewed.cancelled:
-                return Loss.CANCELLED
-            is_storage_away = False
-            self._ends_at = sent_at + self._seconds
+            if renewal.cancelled:
+                return LeaseLostReason.CANCELLED
+            is_failing = False
+            self._expires_at = sent_at + self._seconds

@@ -1,10 +1,9 @@
-"""Claims work from storage and runs it, a few jobs at a time."""
+"""Claims jobs from the storage service and runs several of them at once."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
 import secrets
 import socket
 
@@ -16,22 +15,25 @@ from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
 from generation_service.engine.engine import Engine
+from generation_service.worker.backoff import Backoff
 from generation_service.worker.job import Job
-from generation_service.worker.lease import CALL_SECONDS
+from generation_service.worker.lease import CALL_TIMEOUT_SECONDS
 from service_runtime.observability.logging import get_logger
 from service_runtime.supervision import UnrecoverableError
 
 log = get_logger(__name__)
 
 CLAIM_WAIT_SECONDS = 5.0
-"""How long one claim waits for work: and so, at most, the first job of a model that was installed meanwhile."""
-CLAIM_SPARE_SECONDS = 5.0
-"""What the call may take beyond that."""
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 10.0
+"""How long one claim waits for a job. A model that was just installed is offered with the next claim."""
+CLAIM_TIMEOUT_MARGIN_SECONDS = 5.0
+"""How much longer than `CLAIM_WAIT_SECONDS` the claim call may take."""
+INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 1.0, 10.0
+"""The delays after failed claims."""
+DELAY_JITTER = 0.5
 
 
 class Worker:
-    """Has one claim on its way whenever a slot is free. If it dies, its jobs go to others when their leases end."""
+    """Keeps one claim pending while a slot is free. If it dies, other workers get its jobs when the leases expire."""
 
     def __init__(
         self,
@@ -47,82 +49,82 @@ class Worker:
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.worker_slots or settings.max_batch_size)
         self._jobs: dict[asyncio.Task[None], Job] = {}
-        self._claiming: asyncio.Task[None] | None = None
+        self._claim_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to claim."""
-        self._claiming = asyncio.create_task(self._claim_on())
+        """Starts claiming jobs."""
+        self._claim_task = asyncio.create_task(self._claim_loop())
 
     def check(self) -> None:
-        """Raises Unavailable where no more work is claimed."""
-        if self._claiming is None or self._claiming.done():
-            raise Unavailable("the worker claims no more work", reason="WORKER_STOPPED")
+        """Raises Unavailable if the worker has stopped claiming jobs."""
+        if self._claim_task is None or self._claim_task.done():
+            raise Unavailable("the worker has stopped claiming jobs", reason="WORKER_STOPPED")
 
     async def drain(self, grace_seconds: float) -> None:
-        """Claims no more, gives running jobs the grace to end, and hands back what is left."""
-        if self._claiming is None:
+        """Stops claiming, lets running jobs finish for `grace_seconds`, and hands the remaining ones back."""
+        if self._claim_task is None:
             return
-        self._claiming.cancel()
-        await asyncio.gather(self._claiming, return_exceptions=True)
+        self._claim_task.cancel()
+        await asyncio.gather(self._claim_task, return_exceptions=True)
         if self._jobs:
-            _, left = await asyncio.wait(self._jobs, timeout=grace_seconds)
-            for task in left:
+            _, unfinished = await asyncio.wait(self._jobs, timeout=grace_seconds)
+            for task in unfinished:
                 self._jobs[task].hand_back()
         if self._jobs:
-            # Storage that is away now does not keep the server from ending: the leases end by themselves.
-            _, left = await asyncio.wait(self._jobs, timeout=CALL_SECONDS)
-            for task in left:
+            # Unreachable storage must not block the shutdown: the leases expire on their own.
+            _, unfinished = await asyncio.wait(self._jobs, timeout=CALL_TIMEOUT_SECONDS)
+            for task in unfinished:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*unfinished, return_exceptions=True)
 
-    async def _claim_on(self) -> None:
-        failures = 0
+    async def _claim_loop(self) -> None:
+        backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS, jitter=DELAY_JITTER)
+        is_failing = False
         while True:
             await self._slots.acquire()
             try:
                 self._engine.check()
                 claim = await self._claim()
             except UnrecoverableError:
-                return  # What others can still make should not be tried here.
+                return  # This process cannot generate any more; leave the jobs to other workers.
             except (Unavailable, grpc.aio.AioRpcError) as error:
                 self._slots.release()
-                if not failures:
+                if not is_failing:
                     problem = error.details() if isinstance(error, grpc.aio.AioRpcError) else error.message
-                    log.warning("no claim", worker=self.id, error=problem)
-                pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**failures)
-                failures += 1
-                # Workers that lost the same storage should not all come back at the same moment.
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                    log.warning("claim_failed", worker=self.id, error=problem)
+                is_failing = True
+                await asyncio.sleep(backoff.next_delay())
                 continue
-            if failures:
-                log.info("claims again", worker=self.id)
-                failures = 0
+            if is_failing:
+                log.info("claiming_resumed", worker=self.id)
+                is_failing = False
+                backoff.reset()
             if claim.HasField("generation"):
-                self._begin(claim)
+                self._start_job(claim)
             else:
                 self._slots.release()
 
     async def _claim(self) -> storage_pb2.ClaimGenerationResponse:
         request = storage_pb2.ClaimGenerationRequest(
             worker_id=self.id,
-            model_names=await self._engine.catalog.refreshed_names(),
+            model_names=await self._engine.catalog.refresh_names(),
             lease_seconds=self._settings.lease_seconds,
             wait_seconds=CLAIM_WAIT_SECONDS,
         )
-        # Storage that is just being started is waited for: a refused connection would cost the first job a pause.
+        # Wait for a storage service that is still starting: a refused connection would delay the first job.
         return await self._storage.ClaimGeneration(
-            request, timeout=CLAIM_WAIT_SECONDS + CLAIM_SPARE_SECONDS, wait_for_ready=True
+            request, timeout=CLAIM_WAIT_SECONDS + CLAIM_TIMEOUT_MARGIN_SECONDS, wait_for_ready=True
         )
 
-    def _begin(self, claim: storage_pb2.ClaimGenerationResponse) -> None:
+    def _start_job(self, claim: storage_pb2.ClaimGenerationResponse) -> None:
         with bound_contextvars(generation_id=claim.generation.id, attempt=claim.generation.attempt):
             job = Job(self._engine, self._storage, self._export, claim, self._settings)
-            task = asyncio.create_task(job.run())  # Takes the bound id along into its own context.
+            task = asyncio.create_task(job.run())  # The task's context is a copy that keeps the bound variables.
         self._jobs[task] = job
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_job_done)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_job_done(self, task: asyncio.Task[None]) -> None:
         del self._jobs[task]
         self._slots.release()
         if not task.cancelled() and (error := task.exception()):
-            log.error("unforeseen error", exc_info=error)
+            log.error("job_crashed", exc_info=error)

@@ -51,7 +51,7 @@ def upgrade() -> None:
     op.create_index("ix_generations_completed_at", "generations", ["completed_at"])
     op.create_table(
         "prompts",
-        # Only an INTEGER key counts up by itself on SQLite, where it has 64 bits anyway.
+        # On SQLite only an INTEGER key, which has 64 bits there, is generated automatically.
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("text_sha256", sa.Text, nullable=False),

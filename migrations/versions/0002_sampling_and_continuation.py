@@ -1,4 +1,4 @@
-"""How a generation's tokens are drawn, and what it goes on from."""
+"""Sampling parameters and the source that a generation continues."""
 
 from __future__ import annotations
 

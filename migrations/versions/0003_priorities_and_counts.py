@@ -1,6 +1,6 @@
-"""Priorities, lean indexes, and the counts that statistics are read from.
+"""Priorities, smaller indexes, and the counts that statistics are read from.
 
-The counts are kept by triggers: see storage_service/db/counts.py.
+Triggers maintain the counts; see storage_service/db/counts.py.
 """
 
 from __future__ import annotations
@@ -52,36 +52,36 @@ POSTGRES_CELL = f"""
 COUNTED = "status, model_name, completed_at, duration_seconds, file_size_bytes, generation_time_seconds"
 
 
-LEAN = (
+SHORTENED_INDEXES = (
     ("generations", ["created_at"]),
     ("generations", ["status", "created_at"]),
     ("generations", ["model_name", "created_at"]),
     ("prompts", ["last_used_at"]),
 )
-"""What is indexed without the id now."""
+"""Indexes that no longer include the id."""
 
 
 def upgrade() -> None:
     is_sqlite = op.get_bind().dialect.name == "sqlite"
-    # Postgres lets nobody read a table from the first step that alters it on: what takes long comes before.
-    for table, columns in LEAN:
+    # On Postgres the table can't be read from the first step that alters it on, so the slow steps come first.
+    for table, columns in SHORTENED_INDEXES:
         op.create_index(f"ix_{table}_{'_'.join(columns)}", table, columns)
-    _partial_index("leases", "status = 'processing'", ["status", "lease_expires_at"])
+    _create_partial_index("leases", "status = 'processing'", ["status", "lease_expires_at"])
     op.execute("UPDATE generations SET not_before = NULL WHERE status <> 'pending' AND not_before IS NOT NULL")
-    _partial_index("waiting", "not_before IS NOT NULL", ["not_before"])
+    _create_partial_index("waiting", "not_before IS NOT NULL", ["not_before"])
     op.execute("UPDATE prompts SET text_sha256 = substr(text_sha256, 1, 32)")
     _create_counts()
     _fill_counts(SQLITE_CELL.format(sign=1, row="generations") if is_sqlite else POSTGRES_CELL.format(sign=1))
 
-    for table, columns in LEAN:
+    for table, columns in SHORTENED_INDEXES:
         op.drop_index(f"ix_{table}_{'_'.join(columns)}_id", table)
     op.drop_index("ix_generations_completed_at", "generations")
     op.add_column("generations", sa.Column("priority", sa.SmallInteger, nullable=False, server_default=sa.text("0")))
     op.add_column("generations", sa.Column("ranked_at", sa.DateTime(timezone=True)))
     op.execute(
         "UPDATE generations SET ranked_at = created_at WHERE status IN ('pending', 'processing', 'failed')"
-    )  # What may be claimed yet.
-    _partial_index("queue", "status = 'pending'", ["model_name", "ranked_at", "id"])
+    )  # Rows that may still be claimed.
+    _create_partial_index("queue", "status = 'pending'", ["model_name", "ranked_at", "id"])
     if is_sqlite:
         _create_sqlite_triggers()
     else:
@@ -95,7 +95,7 @@ def downgrade() -> None:
         for trigger in ("prompts_inserted", "prompts_deleted"):
             op.execute(f"DROP TRIGGER {trigger}")
     else:
-        # Their triggers go with them.
+        # CASCADE drops their triggers, too.
         for function in ("generations_inserted", "generations_deleted", "generations_updated"):
             op.execute(f"DROP FUNCTION dgx_{function} CASCADE")
         for function in ("prompts_inserted", "prompts_deleted", "generations_truncated", "prompts_truncated"):
@@ -105,29 +105,29 @@ def downgrade() -> None:
         op.drop_table(table)
     for index in ("queue", "waiting", "leases"):
         op.drop_index(f"ix_generations_{index}", "generations")
-    for table, columns in LEAN:
+    for table, columns in SHORTENED_INDEXES:
         name = f"ix_{table}_{'_'.join(columns)}"
         op.drop_index(name, table)
         op.create_index(f"{name}_id", table, [*columns, "id"])
     op.create_index("ix_generations_completed_at", "generations", ["completed_at"])
-    _restore_whole_hashes()
+    _restore_full_hashes()
     op.drop_column("generations", "ranked_at")
     op.drop_column("generations", "priority")
 
 
-def _restore_whole_hashes() -> None:
+def _restore_full_hashes() -> None:
     import hashlib
 
     prompts = sa.table("prompts", sa.column("id"), sa.column("text"), sa.column("text_sha256"))
     connection = op.get_bind()
     rows = connection.execute(sa.select(prompts.c.id, prompts.c.text)).all()
-    whole = prompts.update().where(prompts.c.id == sa.bindparam("key")).values(text_sha256=sa.bindparam("hash"))
+    set_hash = prompts.update().where(prompts.c.id == sa.bindparam("key")).values(text_sha256=sa.bindparam("hash"))
     hashes = [{"key": key, "hash": hashlib.sha256(text.encode()).hexdigest()} for key, text in rows]
     if hashes:
-        connection.execute(whole, hashes)
+        connection.execute(set_hash, hashes)
 
 
-def _partial_index(name: str, condition: str, columns: list[str]) -> None:
+def _create_partial_index(name: str, condition: str, columns: list[str]) -> None:
     where = sa.text(condition)
     op.create_index(f"ix_generations_{name}", "generations", columns, sqlite_where=where, postgresql_where=where)
 
@@ -158,8 +158,8 @@ def _create_counts() -> None:
     )
 
 
-def _add(cells: str, shard: str = "0") -> str:
-    """Adds cells, a SELECT's body, to the counts."""
+def _build_add_statements(cells: str, shard: str = "0") -> str:
+    """Returns the statements that add `cells`, the body of a SELECT, to the counts."""
     return f"""
         INSERT INTO generation_counts ({COUNTS})
         SELECT status, model_name, finished_on, {shard}, sum(sign), sum(sign * audio_ms), sum(sign * file_bytes),
@@ -175,7 +175,7 @@ def _add(cells: str, shard: str = "0") -> str:
 
 
 def _fill_counts(cell: str) -> None:
-    for statement in _add(f"SELECT {cell} FROM generations").split(";"):
+    for statement in _build_add_statements(f"SELECT {cell} FROM generations").split(";"):
         if statement.strip():
             op.execute(statement)
     op.execute("INSERT INTO prompt_counts (shard, prompts) SELECT 0, count(*) FROM prompts")
@@ -189,7 +189,9 @@ def _create_sqlite_triggers() -> None:
         ("deleted", "DELETE", lost),
         ("updated", f"UPDATE OF {COUNTED}", f"{lost} UNION ALL {gained}"),
     ):
-        op.execute(f"CREATE TRIGGER generations_{name} AFTER {event} ON generations BEGIN {_add(cells)} END")
+        op.execute(
+            f"CREATE TRIGGER generations_{name} AFTER {event} ON generations BEGIN {_build_add_statements(cells)} END"
+        )
     for name, event, sign in (("inserted", "INSERT", 1), ("deleted", "DELETE", -1)):
         op.execute(
             f"CREATE TRIGGER prompts_{name} AFTER {event} ON prompts BEGIN "
@@ -215,23 +217,25 @@ def _create_postgres_triggers() -> None:
         ("deleted", "DELETE", "OLD TABLE AS lost", lost),
         ("updated", "UPDATE", "OLD TABLE AS lost NEW TABLE AS gained", f"{lost} UNION ALL {gained}"),
     ):
-        _trigger(f"generations_{name}", "generations", f"{event}", tables, _add(cells, "free_shard"))
+        _create_trigger(
+            f"generations_{name}", "generations", f"{event}", tables, _build_add_statements(cells, "free_shard")
+        )
     for name, event, sign in (("inserted", "INSERT", 1), ("deleted", "DELETE", -1)):
         changed = "NEW" if sign > 0 else "OLD"
         body = f"""
             INSERT INTO prompt_counts (shard, prompts) SELECT free_shard, {sign} * count(*) FROM changed
             HAVING count(*) > 0 {ADD_PROMPTS};
         """
-        _trigger(f"prompts_{name}", "prompts", event, f"{changed} TABLE AS changed", body)
+        _create_trigger(f"prompts_{name}", "prompts", event, f"{changed} TABLE AS changed", body)
     for table, body in (
         ("generations", "DELETE FROM generation_counts; DELETE FROM generation_times;"),
         ("prompts", "DELETE FROM prompt_counts;"),
     ):
-        _trigger(f"{table}_truncated", table, "TRUNCATE", "", body)
+        _create_trigger(f"{table}_truncated", table, "TRUNCATE", "", body)
 
 
-def _trigger(name: str, table: str, event: str, tables: str, body: str) -> None:
-    """Once a statement, however many rows it changes."""
+def _create_trigger(name: str, table: str, event: str, tables: str, body: str) -> None:
+    """Creates a trigger that runs once per statement, no matter how many rows it changes."""
     declared = "DECLARE free_shard INTEGER = dgx_free_shard();" if "free_shard" in body else ""
     op.execute(f"""
         CREATE OR REPLACE FUNCTION dgx_{name}() RETURNS TRIGGER LANGUAGE plpgsql AS $$

@@ -1,4 +1,4 @@
-"""What the file is to be, in place of how its samples are written."""
+"""Output options of the file, in place of only its sample encoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 FORMAT_OF = {"pcm_16": "wav_pcm_16", "float": "wav_float"}
-"""The encodings that were not the default, and what they are called now."""
+"""The encodings other than the default, and the formats that replace them."""
 
 GENERATIONS = sa.table(
     "generations", sa.column("file_encoding", sa.Text), sa.column("output", sa.JSON(none_as_null=True))
@@ -27,7 +27,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The default stays: SQLite adds no column that must not be null without one.
+    # The default is permanent: SQLite can't add a NOT NULL column without one.
     op.add_column("generations", sa.Column("file_encoding", sa.Text, nullable=False, server_default="pcm_24"))
     for encoding, file_format in FORMAT_OF.items():
         rows = GENERATIONS.update().where(GENERATIONS.c.output["format"].as_string() == file_format)

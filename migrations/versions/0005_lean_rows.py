@@ -1,4 +1,4 @@
-"""Rows that take less: what is known of the music is packed where it is long, and ids are UUIDs in Postgres."""
+"""Smaller rows: long metadata is packed, and ids are UUIDs in Postgres."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-PACKED = b"\x01"
 BATCH_ROWS = 1000
 
 
 def upgrade() -> None:
-    # Rows stay as they are, and are read as they are. In SQLite a column takes text and blobs alike.
+    # Existing rows stay readable and are not rewritten. In SQLite, a column holds both text and blobs.
     if op.get_bind().dialect.name == "postgresql":
         _alter(
             "id TYPE UUID USING id::UUID",
@@ -27,7 +26,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    _unpack()
+    _unpack_metadata()
     if op.get_bind().dialect.name == "postgresql":
         _alter(
             "id TYPE TEXT USING id::TEXT",
@@ -37,12 +36,12 @@ def downgrade() -> None:
 
 
 def _alter(*columns: str) -> None:
-    """In one statement: the table is written anew once."""
+    """Alters all columns in one statement, so that the table is rewritten only once."""
     op.execute(f"ALTER TABLE generations {', '.join(f'ALTER COLUMN {column}' for column in columns)}")
 
 
-def _unpack() -> None:
-    from storage_service.db.packed_json import unpack  # Which reads all that was ever packed.
+def _unpack_metadata() -> None:
+    from storage_service.db.types import unpack_json  # It reads everything that was ever packed.
 
     connection = op.get_bind()
     is_sqlite = connection.dialect.name == "sqlite"
@@ -53,7 +52,7 @@ def _unpack() -> None:
     while found := connection.execute(packed).all():
         unpacked: list[dict[str, Any]] = []
         for key, stored in found:
-            as_json = bytes(unpack(bytes(stored)))
+            as_json = bytes(unpack_json(bytes(stored)))
             unpacked.append({"key": key, "json": as_json.decode() if is_sqlite else as_json})
         statement = rows.update().where(rows.c.id == sa.bindparam("key"))
         connection.execute(statement.values({column: sa.bindparam("json", type_=column.type)}), unpacked)

@@ -1,1 +1,1 @@
-"""What all services have to agree on about audio."""
+"""Audio types and constants that all services share."""

@@ -1,6 +1,6 @@
-"""How much audio is worked on at once."""
+"""How much audio is processed at a time."""
 
 from __future__ import annotations
 
 BLOCK_FRAMES = 65_536
-"""Frames read, processed or written at once: 2 s at 32 kHz, 512 KiB of float32 stereo."""
+"""Frames that are read, processed or written at a time: 2 s at 32 kHz, 512 KiB of float32 stereo."""

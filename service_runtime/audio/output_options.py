@@ -1,4 +1,4 @@
-"""What a finished file is to be: the options that a caller gives, and what each format can have."""
+"""The options for a finished file: its format, sample rate, channels and loudness."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dgx_music.limits import (
 
 
 class FileFormat(StrEnum):
-    """What a file is."""
+    """Container and encoding of a file."""
 
     WAV_PCM_24 = "wav_pcm_24"
     WAV_PCM_16 = "wav_pcm_16"
@@ -30,7 +30,7 @@ class FileFormat(StrEnum):
 
 
 class LoudnessProfile(StrEnum):
-    """What a file is for, as far as its loudness goes."""
+    """The use of a file, which determines its loudness target."""
 
     STREAMING = "streaming"
     DEFAULT = "default"
@@ -42,63 +42,73 @@ SAMPLE_RATES_HZ = {
     FileFormat.MP3: (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
     FileFormat.OGG_OPUS: (8_000, 12_000, 16_000, 24_000, 48_000),
 }
-"""Of the formats that can't have any."""
+"""Supported sample rates of the formats that do not support all, in ascending order."""
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What is asked for. `check` says whether there is such a thing."""
+    """The requested options; `check` validates them. See `OutputOptions` in audio.proto."""
 
     format: FileFormat = FileFormat.WAV_PCM_24
     sample_rate_hz: int = 0
-    """0: as made."""
+    """0 keeps the source's sample rate."""
     channels: int = 0
-    """0: as made."""
+    """1 or 2; 0 keeps the source's channels."""
     profile: LoudnessProfile | None = None
-    """Not beside `target_lufs`."""
+    """Excludes `target_lufs`. None if the caller left it to the default."""
     target_lufs: float | None = None
+    """Integrated loudness in LUFS."""
     ceiling_dbtp: float | None = None
+    """Maximum true peak in dBTP."""
     tag_prompt: bool = False
-    """Write the prompt into the file's tags."""
+    """Whether to write the prompt into the file's tags."""
 
     def check(self, field: str) -> None:
-        """Raises InvalidArgument for the first option, named under `field`, that can't be."""
+        """Raises InvalidArgument for the first invalid option, named under `field`."""
         rate, rates = self.sample_rate_hz, SAMPLE_RATES_HZ.get(self.format)
         if rate and not MIN_SAMPLE_RATE_HZ <= rate <= MAX_SAMPLE_RATE_HZ:
-            problem = f"must be {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz, or 0 as made, not {rate}"
+            problem = (
+                f"must be {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz, or 0 to keep the source's rate, not {rate}"
+            )
             raise InvalidArgument(f"{field}.sample_rate_hz", problem)
         if rate and rates is not None and rate not in rates:
             listed = ", ".join(map(str, rates))
-            problem = f"{self.format.name} can't have {rate} Hz: take one of {listed}, or 0 for what fits the audio"
+            problem = (
+                f"{self.format.name} does not support {rate} Hz; use one of {listed}, or 0 to choose automatically"
+            )
             raise InvalidArgument(f"{field}.sample_rate_hz", problem)
         if not 0 <= self.channels <= MAX_CHANNELS:
-            raise InvalidArgument(f"{field}.channels", f"must be 1 or 2, or 0 as made, not {self.channels}")
+            problem = f"must be 1 or 2, or 0 to keep the source's channels, not {self.channels}"
+            raise InvalidArgument(f"{field}.channels", problem)
         if self.target_lufs is not None and not MIN_TARGET_LUFS <= self.target_lufs <= 0:
-            problem = f"must be {MIN_TARGET_LUFS:g} to 0 LUFS, not {self.target_lufs:g}; to leave the level, take"
+            problem = f"must be {MIN_TARGET_LUFS:g} to 0 LUFS, not {self.target_lufs:g}; to keep the level, use"
             raise InvalidArgument(f"{field}.target_lufs", f"{problem} the profile LOUDNESS_PROFILE_NONE")
         if self.ceiling_dbtp is not None and not MIN_CEILING_DBTP <= self.ceiling_dbtp <= 0:
             problem = f"must be {MIN_CEILING_DBTP:g} to 0 dBTP, not {self.ceiling_dbtp:g}"
             raise InvalidArgument(f"{field}.ceiling_dbtp", problem)
 
     def resolve_for_source(self, sample_rate_hz: int, channels: int) -> tuple[int, int]:
-        """The sample rate in Hz and the channel count that audio of the given ones becomes."""
-        wanted = self.sample_rate_hz or sample_rate_hz
-        rates = SAMPLE_RATES_HZ.get(self.format, (wanted,))
-        return min((rate for rate in rates if rate >= wanted), default=rates[-1]), self.channels or channels
+        """Returns the file's sample rate in Hz and channel count for a source with the given ones.
+
+        If the format does not support the sample rate, it is the next higher one that it supports, or else its highest.
+        """
+        requested = self.sample_rate_hz or sample_rate_hz
+        rates = SAMPLE_RATES_HZ.get(self.format, (requested,))
+        return min((rate for rate in rates if rate >= requested), default=rates[-1]), self.channels or channels
 
     def to_dict(self) -> dict[str, Any]:
-        """The options that differ from the default, as JSON's types."""
+        """Returns the options that differ from the defaults, as JSON types."""
         default = vars(OutputOptions())
         return {name: value for name, value in vars(self).items() if value != default[name]}
 
     @classmethod
-    def from_dict(cls, kept: dict[str, Any]) -> Self:
-        """What `to_dict` gave."""
-        profile = kept.get("profile")
+    def from_dict(cls, options: dict[str, Any]) -> Self:
+        """Returns the options that `to_dict` was called on."""
+        profile = options.get("profile")
         return cls(
             **{
-                **kept,
-                "format": FileFormat(kept.get("format", FileFormat.WAV_PCM_24)),
+                **options,
+                "format": FileFormat(options.get("format", FileFormat.WAV_PCM_24)),
                 "profile": None if profile is None else LoudnessProfile(profile),
             }
         )

@@ -1,4 +1,4 @@
-"""Structured logs, one event a line."""
+"""Structured logs, one event per line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import structlog
 
 
 def configure_logging(level: str, log_format: str, stream: TextIO | None = None) -> None:
-    """Sends the logs of all code in the process to a stream (standard error): JSON, a line an event, or text."""
+    """Sends the logs of all code in the process to `stream` (default: standard error), one event per line.
+
+    `log_format` is "json" or "console", which is text for people.
+    """
     stream = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -38,10 +41,10 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # It logs an error with a traceback for every caller that leaves a stream early.
+    # gRPC logs an error with a traceback for every client that leaves a stream early.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module."""
+    """Returns the logger of a module."""
     return structlog.stdlib.get_logger(name)

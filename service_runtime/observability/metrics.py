@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: calls served, and the services' own gauges."""
+"""Prometheus metrics: counts and durations of calls, and the gauges of the services."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ LOOPBACK = "127.0.0.1"
 
 
 class Gauge(NamedTuple):
-    """Something measured now, for Prometheus."""
+    """A current value for Prometheus."""
 
     name: str
-    """Without the "dgx_music_" that all begin with; with the unit, e.g. "kv_reserved_bytes"."""
+    """Without the common prefix "dgx_music_", with the unit, e.g. "kv_reserved_bytes"."""
     help: str
     value: float
 
 
-class Observer(Protocol):
-    """Is told of every call that a server has served, and asks services for figures of their own."""
+class MetricsRecorder(Protocol):
+    """Records every call that a server has served, and collects the gauges of services."""
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """`method` is the full name with slashes, `code` the status code's name."""
+    def record_call(self, method: str, code: str, seconds: float) -> None:
+        """Records a call. `method` is its path, e.g. "/package.Service/Method"; `code` is the status code's name."""
 
-    def watch(self, measure: Callable[[], Iterable[Gauge]]) -> None:
-        """Calls `measure` whenever somebody asks for the metrics, in a thread of its own."""
+    def register_gauges(self, read_gauges: Callable[[], Iterable[Gauge]]) -> None:
+        """Has `read_gauges` called at every scrape, on a thread of the metrics server."""
 
 
 @contextmanager
-def metrics_endpoint(port: int | None) -> Iterator[Observer | None]:
-    """Serves request metrics on a loopback port while the block runs; without a port, measures nothing."""
+def metrics_endpoint(port: int | None) -> Iterator[MetricsRecorder | None]:
+    """Serves metrics on a loopback port while the block runs. Yields None if `port` is None.
+
+    Raises FailedPrecondition if the port is taken.
+    """
     if port is None:
         yield None
         return
@@ -56,34 +59,33 @@ def metrics_endpoint(port: int | None) -> Iterator[Observer | None]:
     calls = Counter("dgx_music_rpcs", "Calls served.", ["method", "code"], registry=registry)
     seconds = Histogram("dgx_music_rpc_seconds", "How long calls took.", ["method"], registry=registry)
 
-    class Metrics:
-        def call_ended(self, method: str, code: str, duration: float) -> None:
+    class PrometheusRecorder:
+        def record_call(self, method: str, code: str, duration: float) -> None:
             calls.labels(method, code).inc()
             seconds.labels(method).observe(duration)
 
-        def watch(self, measure: Callable[[], Iterable[Gauge]]) -> None:
-            registry.register(Gauges(measure))
+        def register_gauges(self, read_gauges: Callable[[], Iterable[Gauge]]) -> None:
+            registry.register(GaugeCollector(read_gauges))
 
-    class Gauges(Collector):
-        def __init__(self, measure: Callable[[], Iterable[Gauge]]) -> None:
-            self._measure = measure
+    class GaugeCollector(Collector):
+        def __init__(self, read_gauges: Callable[[], Iterable[Gauge]]) -> None:
+            self._read_gauges = read_gauges
 
         def collect(self) -> Iterator[Metric]:
-            for gauge in self._measure():
+            for gauge in self._read_gauges():
                 yield GaugeMetricFamily(f"dgx_music_{gauge.name}", gauge.help, value=gauge.value)
 
     try:
         server, thread = start_http_server(port, LOOPBACK, registry=registry)
     except OSError as error:
         raise FailedPrecondition(
-            f"can't serve metrics on {LOOPBACK}:{port}: {error.strerror}; "
-            "choose another port by DGX_MUSIC_METRICS_PORT",
+            f"cannot serve metrics on {LOOPBACK}:{port}: {error.strerror}; set DGX_MUSIC_METRICS_PORT to another port",
             reason="ADDRESS_TAKEN",
             metadata={"address": f"{LOOPBACK}:{port}"},
         ) from error
-    get_logger(__name__).info("metrics", address=f"http://{LOOPBACK}:{server.server_port}/metrics")
+    get_logger(__name__).info("serving_metrics", address=f"http://{LOOPBACK}:{server.server_port}/metrics")
     try:
-        yield Metrics()
+        yield PrometheusRecorder()
     finally:
         server.shutdown()
         server.server_close()

@@ -1,1 +1,1 @@
-"""Serving and calling gRPC: the server and its health, interceptors, deadlines, streams."""
+"""gRPC for servers and for the clients inside them: serving, health, interceptors, deadlines and streams."""

@@ -1,4 +1,4 @@
-"""Binding a server to an address, and which addresses it may have."""
+"""Binds a server to an address, and checks which addresses are allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNIX_PREFIX = "unix:"
 
 
 def is_local(address: str) -> bool:
-    """Whether only this machine can reach the address: a Unix socket or a loopback host."""
+    """Returns whether only this machine can reach the address: a Unix socket or a loopback host."""
     if address.startswith(UNIX_PREFIX):
         return True
     host = address.rpartition(":")[0].strip("[]")
@@ -27,35 +27,37 @@ def is_local(address: str) -> bool:
 
 
 def require_local_or_allowed(address: str, settings: Settings) -> None:
+    """Raises FailedPrecondition if the address is open to the network and the settings do not allow that."""
     if not is_local(address) and not settings.allow_insecure_listen:
         raise FailedPrecondition(
-            f"{address} can be reached from the network, and this server has no TLS: "
+            f"{address} can be reached from the network, and this server has no TLS; "
             "bind to 127.0.0.1 or a Unix socket, "
-            "or set DGX_MUSIC_ALLOW_INSECURE_LISTEN=true where the network itself is trusted",
+            "or set DGX_MUSIC_ALLOW_INSECURE_LISTEN=true if the network is trusted",
             reason="INSECURE_LISTEN",
             metadata={"address": address},
         )
 
 
 def bind(server: grpc.aio.Server, address: str) -> str:
-    if address.startswith(UNIX_PREFIX) and _answers(address.removeprefix(UNIX_PREFIX)):
-        raise _address_taken(address)  # gRPC would unlink the other server's socket and take its place.
+    """Binds the server and returns the address with its actual port. Raises FailedPrecondition if it is taken."""
+    if address.startswith(UNIX_PREFIX) and _accepts_connections(address.removeprefix(UNIX_PREFIX)):
+        raise _address_taken(address)  # gRPC would unlink the other server's socket and replace it.
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise _address_taken(address) from error
     if address.startswith(UNIX_PREFIX):
         return address
-    host, _, asked = address.rpartition(":")
-    if asked not in ("0", str(port)):
-        raise _address_taken(address)  # gRPC takes 65537 for 1.
+    host, _, requested_port = address.rpartition(":")
+    if requested_port not in ("0", str(port)):
+        raise _address_taken(address)  # gRPC binds port 65537 as port 1.
     return f"{host}:{port}"
 
 
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
+def _accepts_connections(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
         try:
-            probe.connect(path)
+            client.connect(path)
         except OSError:
             return False
         return True
@@ -63,8 +65,8 @@ def _answers(path: str) -> bool:
 
 def _address_taken(address: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"can't listen on {address}: another server has it, or it is no address of this machine; "
-        "stop that server, or choose another address by DGX_MUSIC_<SERVICE>_ADDRESS",
+        f"cannot listen on {address}: another server uses it, or it is not an address of this machine; "
+        "stop that server or set DGX_MUSIC_<SERVICE>_ADDRESS to another address",
         reason="ADDRESS_TAKEN",
         metadata={"address": address},
     )

@@ -1,4 +1,4 @@
-"""One call that streams requests and has one answer, and what really ended it."""
+"""A client-streaming call that reports the status with which the server ended it."""
 
 from __future__ import annotations
 
@@ -9,64 +9,69 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 
-GRPCIO_MASK = "Internal error from Core"
-STATUS_SECONDS = 0.05
-"""How long after a failed write the server's status may still come in."""
+MASKED_DETAILS = "Internal error from Core"
+"""The details with which grpcio overwrites the server's status."""
+STATUS_WAIT_SECONDS = 0.05
+"""How long after a failed write the server's status may still arrive."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
 class ClientStreamCall(Generic[Request, Response]):
-    """Sends requests one by one, each when the one before is on its way. Raises AioRpcError with the server's status.
+    """Sends requests one at a time, with flow control. Its methods raise AioRpcError with the server's status.
 
-    When a server ends a call while the client writes, grpcio puts "INTERNAL: Internal error from Core" over the status
-    that came, or that comes a moment later (grpc/grpc#36066, open as of 1.85). So the status is noted when it comes.
+    If a server ends a call while the client writes, grpcio reports "INTERNAL: Internal error from Core" instead of the
+    status that has arrived or arrives a moment later (grpc/grpc#36066, open as of 1.85). Therefore the status is
+    recorded when the call is done.
     """
 
     def __init__(self, method: grpc.aio.StreamUnaryMultiCallable[Request, Response], timeout_seconds: float) -> None:
         self._call = method(timeout=timeout_seconds)
         self._status: grpc.aio.AioRpcError | None = None
-        self._call.add_done_callback(lambda _: self._note())
+        self._call.add_done_callback(lambda _: self._record_status())
 
     async def write(self, request: Request) -> None:
+        """Sends one request; returns when the next may be sent."""
         try:
             await self._call.write(request)
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            raise await self._what_ended_it() from None
+            raise await self._final_status() from None
 
     async def finish(self) -> Response:
-        """Says that there is no more, and waits for the answer."""
+        """Ends the request stream and returns the response."""
         try:
             await self._call.done_writing()
             return await self._call
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            raise await self._what_ended_it() from None
+            raise await self._final_status() from None
 
     def cancel(self) -> None:
-        """Has the server drop what it got; nothing after the answer."""
+        """Cancels the call, so that the server discards what it received. Does nothing after the response."""
         self._call.cancel()
 
-    async def _what_ended_it(self) -> grpc.aio.AioRpcError:
+    async def _final_status(self) -> grpc.aio.AioRpcError:
         if self._status is None:
-            await asyncio.sleep(STATUS_SECONDS)
-            self._note()
-        return self._status or _failure(grpc.StatusCode.UNAVAILABLE, "the server ended the call without a status")
+            await asyncio.sleep(STATUS_WAIT_SECONDS)
+            self._record_status()
+        return self._status or _rpc_error(grpc.StatusCode.UNAVAILABLE, "the server ended the call without a status")
 
-    def _note(self) -> None:
-        details = _now(self._call.details())
-        if self._status is None and details != GRPCIO_MASK:
-            self._status = _failure(_now(self._call.code()), details, _now(self._call.trailing_metadata()))
+    def _record_status(self) -> None:
+        details = _result_of(self._call.details())
+        if self._status is None and details != MASKED_DETAILS:
+            self._status = _rpc_error(
+                _result_of(self._call.code()), details, _result_of(self._call.trailing_metadata())
+            )
 
 
-def _now(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """The result of a coroutine that has nothing to wait for: a call that has ended knows its status."""
+def _result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Returns the result of a coroutine that never suspends, as those of a call that is done."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
         return stop.value
-    raise AssertionError("the call has not ended")
+    raise AssertionError("the call is not done")
 
 
-def _failure(code: grpc.StatusCode, details: str, trailing_metadata: Any = None) -> grpc.aio.AioRpcError:
+def _rpc_error(code: grpc.StatusCode, details: str, trailing_metadata: Any = None) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing_metadata or grpc.aio.Metadata(), details)

@@ -1,4 +1,4 @@
-"""Deadlines are passed on: a call made while serving another gets no more than the time that is left of it."""
+"""Deadline propagation: a call made on behalf of another call gets at most the time that is left for that one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import time
 from contextvars import ContextVar
 
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+"""When the current call ends, by `time.monotonic()`."""
 
 
 def set_deadline(seconds: float | None) -> None:
-    """Called by the server for each call it serves: `seconds` are left of it, None for no end."""
+    """Sets the deadline of the call being served to `seconds` from now; None means that it has no deadline."""
     _deadline.set(None if seconds is None else time.monotonic() + seconds)
 
 
 def time_left(at_most: float) -> float:
-    """Seconds for a call to another service: `at_most`, or what is left of the call being served if that is less."""
+    """Returns the timeout for a downstream call in seconds: `at_most`, or what is left of the current call if less."""
     deadline = _deadline.get()
     return at_most if deadline is None else max(0.0, min(at_most, deadline - time.monotonic()))

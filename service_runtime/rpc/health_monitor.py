@@ -1,4 +1,4 @@
-"""Keeps grpc.health.v1 true: each service is asked, again and again, whether it can work."""
+"""Keeps grpc.health.v1 true: checks each service periodically and publishes the result."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from grpc_health.v1 import health, health_pb2
 
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.service import Service
-from service_runtime.rpc.stop_signal import stop_for
+from service_runtime.rpc.stop_signal import request_stop
 from service_runtime.supervision import UnrecoverableError
 
 log = get_logger(__name__)
 
 HEALTH_PERIOD_SECONDS = 2.0
-"""How often each service is checked; also how long a check may take."""
+"""Pause between checks while all services are healthy; also the timeout of a check."""
 RECOVERY_PERIOD_SECONDS = 0.25
-"""How often while one is not well: servers that are started together should not wait for each other's next turn."""
+"""Pause while a service is unhealthy: servers started together should not wait a whole period for each other."""
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -26,6 +26,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 async def monitor_health(
     services: Sequence[Service], health_servicer: health.aio.HealthServicer, healthy: dict[str, bool]
 ) -> None:
+    """Checks the services until it is cancelled. `healthy` maps a service's full name to its last result."""
     while True:
         await asyncio.sleep(HEALTH_PERIOD_SECONDS if all(healthy.values()) else RECOVERY_PERIOD_SECONDS)
         for service in services:
@@ -33,19 +34,19 @@ async def monitor_health(
 
 
 async def check_health(service: Service, health_servicer: health.aio.HealthServicer, healthy: dict[str, bool]) -> None:
-    """Asks the service whether it can work, and tells health; the server as a whole ("") works when all of them do."""
+    """Checks one service and publishes its status, and that of the whole server (""), which needs all services."""
     try:
         async with asyncio.timeout(HEALTH_PERIOD_SECONDS):  # Python 3.11's wait_for may swallow a cancellation.
             await service.check()
-        now = True
-    except Exception as error:  # Whatever keeps it from answering is what NOT_SERVING means.
-        now = False
+        is_healthy = True
+    except Exception as error:  # Any failure of the check means NOT_SERVING.
+        is_healthy = False
         if isinstance(error, UnrecoverableError):
-            stop_for(error)
+            request_stop(error)
         if healthy.get(service.full_name) is not False:
-            log.warning("not serving", service=service.full_name, error=str(error) or type(error).__name__)
-    if now and healthy.get(service.full_name) is False:
-        log.info("serving again", service=service.full_name)
-    healthy[service.full_name] = now
-    await health_servicer.set(service.full_name, SERVING if now else NOT_SERVING)
+            log.warning("not_serving", service=service.full_name, error=str(error) or type(error).__name__)
+    if is_healthy and healthy.get(service.full_name) is False:
+        log.info("serving_again", service=service.full_name)
+    healthy[service.full_name] = is_healthy
+    await health_servicer.set(service.full_name, SERVING if is_healthy else NOT_SERVING)
     await health_servicer.set("", SERVING if all(healthy.values()) else NOT_SERVING)

@@ -1,4 +1,4 @@
-"""What surrounds every call that a server serves: the deadline, the error map, the log line, the metrics."""
+"""What every call gets from the server: a deadline for downstream calls, error mapping, a log line and metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 from dgx_music.errors import ServiceError
 from dgx_music.status import status_of, to_status
 from service_runtime.observability.logging import get_logger
-from service_runtime.observability.metrics import Observer
+from service_runtime.observability.metrics import MetricsRecorder
 from service_runtime.rpc import deadlines
 
 log = get_logger(__name__)
@@ -26,20 +26,20 @@ if TYPE_CHECKING:  # Generic for the type checker only.
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = grpc.aio.ServicerContext[Any, Any]
 
-KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Handler]]] = {
+HANDLER_KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Handler]]] = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
     (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
     (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
     (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
 }
-"""(request streams, response streams) → where a handler keeps its behaviour, and how one is built."""
+"""(request is a stream, response is a stream) → the handler's attribute that holds the method, and its constructor."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method of every servicer, unary or stream."""
+    """Wraps every method of every servicer, unary or streaming."""
 
-    def __init__(self, observer: Observer | None = None) -> None:
-        self._observer = observer
+    def __init__(self, recorder: MetricsRecorder | None = None) -> None:
+        self._recorder = recorder
 
     async def intercept_service(
         self,
@@ -47,54 +47,54 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
-        if handler is None:  # No such method: gRPC answers UNIMPLEMENTED by itself.
+        if handler is None:  # There is no such method; gRPC itself answers UNIMPLEMENTED.
             return handler
-        method = handler_call_details.method
-        kind, build_handler = KINDS[handler.request_streaming, handler.response_streaming]
-        behaviour = getattr(handler, kind)
+        name = handler_call_details.method
+        attribute, build_handler = HANDLER_KINDS[handler.request_streaming, handler.response_streaming]
+        method = getattr(handler, attribute)
         # A streaming method is an async generator, or a coroutine that writes to the context itself (health's Watch).
-        wrap = self._stream if inspect.isasyncgenfunction(behaviour) else self._coroutine
-        return build_handler(wrap(method, behaviour), handler.request_deserializer, handler.response_serializer)
+        wrap = self._wrap_generator if inspect.isasyncgenfunction(method) else self._wrap_coroutine
+        return build_handler(wrap(name, method), handler.request_deserializer, handler.response_serializer)
 
-    def _coroutine(self, method: str, behaviour: Any) -> Any:
+    def _wrap_coroutine(self, name: str, method: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            served = _Served(method, context, self._observer)
+            call_context = _CallContext(name, context, self._recorder)
             try:
-                return await behaviour(request, context)
+                return await method(request, context)
             except BaseException as error:
-                await served.fail(error)
+                await call_context.abort(error)
             finally:
-                served.ended()
+                call_context.record()
 
         return call
 
-    def _stream(self, method: str, behaviour: Any) -> Any:
+    def _wrap_generator(self, name: str, method: Any) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            served = _Served(method, context, self._observer)
+            call_context = _CallContext(name, context, self._recorder)
             try:
-                # Closed here and not by the garbage collector: a caller that goes away frees what it held at once.
-                async with aclosing(behaviour(request, context)) as responses:
+                # Closed here and not by the garbage collector, so that a cancelled call releases its resources at once.
+                async with aclosing(method(request, context)) as responses:
                     async for response in responses:
                         yield response
             except BaseException as error:
-                await served.fail(error)
+                await call_context.abort(error)
             finally:
-                served.ended()
+                call_context.record()
 
         return call
 
 
-class _Served:
-    """One call, from its first moment to its status."""
+class _CallContext:
+    """One call from its start to its status."""
 
-    def __init__(self, method: str, context: Context, observer: Observer | None) -> None:
+    def __init__(self, method: str, context: Context, recorder: MetricsRecorder | None) -> None:
         deadlines.set_deadline(context.time_remaining())
-        self._method, self._context, self._observer = method, context, observer
-        self._began = time.monotonic()
+        self._method, self._context, self._recorder = method, context, recorder
+        self._started_at = time.monotonic()
         self._code = "OK"
 
-    async def fail(self, error: BaseException) -> NoReturn:
-        """Sends what the error means and raises. Cancellation is passed on as it is."""
+    async def abort(self, error: BaseException) -> NoReturn:
+        """Ends the call with the status for the error, and raises. A cancellation is raised as it is."""
         match error:
             case asyncio.CancelledError() | GeneratorExit():
                 self._code = "CANCELLED"
@@ -104,12 +104,12 @@ class _Served:
                 raise error
             case ServiceError():
                 self._code = error.code
-                log.info("refused", method=self._method, code=error.code, reason=error.reason, error=error.message)
+                log.info("rejected", method=self._method, code=error.code, reason=error.reason, error=error.message)
                 await self._context.abort_with_status(rpc_status.to_status(to_status(error)))
             case grpc.aio.AioRpcError():
-                # What another service refused is refused in its words.
+                # The status of a downstream service is passed on unchanged.
                 self._code = error.code().name
-                log.info("refused downstream", method=self._method, code=self._code, error=error.details())
+                log.info("rejected_downstream", method=self._method, code=self._code, error=error.details())
                 status = status_of(error)
                 if status is not None:
                     await self._context.abort_with_status(rpc_status.to_status(status))
@@ -117,24 +117,25 @@ class _Served:
             case _:
                 self._code = "INTERNAL"
                 error_id = uuid.uuid4().hex[:12]
-                log.error("unforeseen error", method=self._method, error_id=error_id, exc_info=error)
+                log.error("unexpected_error", method=self._method, error_id=error_id, exc_info=error)
                 internal = ServiceError(
-                    f"an unforeseen error; the server's log has it as error_id {error_id}",
+                    f"an unexpected error occurred; the server's log shows it under error_id {error_id}",
                     reason="INTERNAL",
                     metadata={"error_id": error_id},
                 )
                 await self._context.abort_with_status(rpc_status.to_status(to_status(internal)))
         raise AssertionError("abort raises")
 
-    def ended(self) -> None:
-        seconds = time.monotonic() - self._began
+    def record(self) -> None:
+        """Logs and counts the finished call."""
+        seconds = time.monotonic() - self._started_at
         log.debug("served", method=self._method, code=self._code, seconds=round(seconds, 6))
-        if self._observer is not None:
-            self._observer.call_ended(self._method, self._code, seconds)
+        if self._recorder is not None:
+            self._recorder.record_call(self._method, self._code, seconds)
 
 
 def _code_name(code: Any) -> str:
-    """The name of what `ServicerContext.code()` gives: a StatusCode, or its number."""
+    """Returns the name of a `ServicerContext.code()`, which is a StatusCode or its number."""
     for known in grpc.StatusCode:
         if code in (known, known.value[0]):
             return known.name

@@ -1,4 +1,4 @@
-"""Which page of a list is asked for."""
+"""Which page of a list is requested (AIP-158)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
 
 @dataclass(frozen=True)
 class Page:
-    """How many rows, and the token that the page before gave."""
+    """The requested page."""
 
     size: int = 0
+    """Number of rows as requested; 0 means the default."""
     token: str = ""
+    """The previous page's token; empty for the first page."""
 
     @property
     def limit(self) -> int:
-        """Rows to give. InvalidArgument if the size is negative."""
+        """The number of rows to return. Raises InvalidArgument if the size is negative."""
         if self.size < 0:
-            raise InvalidArgument("page_size", f"must be 0 (for {DEFAULT_PAGE_SIZE}) or more, not {self.size}")
+            raise InvalidArgument("page_size", f"must be at least 0 (0 means {DEFAULT_PAGE_SIZE}), not {self.size}")
         return min(self.size, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE

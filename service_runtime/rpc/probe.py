@@ -1,6 +1,6 @@
-"""Asks a server whether it is SERVING, for container health checks: `python -m service_runtime.rpc.probe HOST:PORT`.
+"""Health probe for containers: `python -m service_runtime.rpc.probe HOST:PORT`.
 
-Exits 0 if it is, else 1 with the reason on standard error.
+Exits with 0 if all services of the server are SERVING, else with 1 and the reason on standard error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from service_runtime.rpc.health_check import require_serving
 
 
 async def probe(address: str) -> str | None:
-    """What is wrong with the server at `address`; None if all of its services are SERVING."""
+    """Returns what is wrong with the server at `address`, or None if all of its services are SERVING."""
     async with connect(address) as channel:
         try:
             await require_serving(channel, address)
@@ -24,7 +24,7 @@ async def probe(address: str) -> str | None:
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     sys.exit(asyncio.run(probe(sys.argv[1])))
 
 

@@ -1,4 +1,4 @@
-"""The one way to run a server: bind, tell the truth about health, serve, drain, end."""
+"""Runs gRPC servers: binds, starts the services, reports their health, serves, drains and stops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from dgx_music.channel import KEEPALIVE_SECONDS
 from service_runtime.observability.logging import get_logger
-from service_runtime.observability.metrics import Observer, metrics_endpoint
+from service_runtime.observability.metrics import MetricsRecorder, metrics_endpoint
 from service_runtime.rpc.binding import bind, is_local, require_local_or_allowed
 from service_runtime.rpc.health_monitor import check_health, monitor_health
 from service_runtime.rpc.interceptors import CallInterceptor
@@ -23,13 +23,13 @@ from service_runtime.settings import Settings
 log = get_logger(__name__)
 
 SERVER_OPTIONS: Sequence[tuple[str, int]] = (
-    # Two servers could share a port in silence, each with half of the calls.
+    # Otherwise two servers could silently share a port, each with half of the calls.
     ("grpc.so_reuseport", 0),
-    # With bandwidth probing a server runs megabytes ahead of a reader that has stopped; without, 128 kB.
+    # With bandwidth probing a server sends megabytes to a client that has stopped reading; without it, 128 kB.
     ("grpc.http2.bdp_probe", 0),
-    # The least window is one message of audio: both sides would wait for each other at every one.
+    # The minimum window holds one message of audio: client and server would wait for each other at every message.
     ("grpc.http2.lookahead_bytes", 1 << 18),
-    # Clients ping a silent connection (channel.py); twice as often as they do is not yet abuse.
+    # Clients ping an idle connection (channel.py); gRPC must not treat up to twice that rate as abuse.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
 )
 
@@ -42,33 +42,33 @@ async def serve_services(
     *,
     public_addresses: Mapping[str, Service] | None = None,
 ) -> AsyncIterator[list[str]]:
-    """Runs the services while the block runs, then drains: health NOT_SERVING, no new work, running calls ended within
-    the grace.
+    """Runs the services while the block runs, then drains: reports NOT_SERVING, takes no new work, and gives running
+    calls `grace_seconds` to finish.
 
-    All services can be called at each of `addresses`; at each address of `public_addresses`, its one service alone.
-    Gives the addresses bound, with the real port where 0 was asked for.
-    Raises FailedPrecondition where an address is taken, or open to a network without TLS.
+    Each of `addresses` serves all services; each address in `public_addresses` serves only the service it maps to.
+    Yields the bound addresses, with the actual port if port 0 was requested.
+    Raises FailedPrecondition if an address is taken, or is open to the network although there is no TLS.
     """
     listeners: dict[str, Sequence[Service]] = dict.fromkeys(addresses, services)
     listeners |= {address: [service] for address, service in (public_addresses or {}).items()}
     for address in listeners:
         require_local_or_allowed(address, settings)
     health_servicer = health.aio.HealthServicer()
-    with metrics_endpoint(settings.metrics_port) as observer:
+    with metrics_endpoint(settings.metrics_port) as recorder:
         servers: list[grpc.aio.Server] = []
         started: list[Service] = []
         monitor: asyncio.Task[None] | None = None
         try:
             bound = []
-            for address, listed in listeners.items():
-                server = _build_server(listed, address, health_servicer, settings, observer)
+            for address, served in listeners.items():
+                server = _build_server(served, address, health_servicer, settings, recorder)
                 servers.append(server)
                 bound.append(bind(server, address))
             for service in services:
                 started.append(service)
                 await service.start()
-                if observer is not None and isinstance(service, MetricsProvider):
-                    observer.watch(service.gauges)
+                if recorder is not None and isinstance(service, MetricsProvider):
+                    recorder.register_gauges(service.gauges)
             for server in servers:
                 await server.start()
             healthy: dict[str, bool] = {}
@@ -95,9 +95,9 @@ async def serve_until_signalled(
     *,
     public_addresses: Mapping[str, Service] | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once.
+    """Serves until SIGTERM or SIGINT, then drains; a second signal ends the process immediately.
 
-    Raises UnrecoverableError, after the drain, if a service can't work again in this process: a supervisor restarts it.
+    Raises UnrecoverableError after the drain if a service cannot recover, so that a supervisor restarts the process.
     """
     async with stop_signal() as stop, serve_services(services, [address], settings, public_addresses=public_addresses):
         await stop.wait()
@@ -109,10 +109,10 @@ def _build_server(
     address: str,
     health_servicer: health.aio.HealthServicer,
     settings: Settings,
-    observer: Observer | None,
+    recorder: MetricsRecorder | None,
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(observer)],
+        interceptors=[CallInterceptor(recorder)],
         options=SERVER_OPTIONS,
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )

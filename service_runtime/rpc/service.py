@@ -1,4 +1,4 @@
-"""What a service is to the server that runs it."""
+"""What the server expects of a service."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from service_runtime.observability.metrics import Gauge
 
 
 class Service(Protocol):
-    """One of the four services. `service_runtime.rpc.server` calls these in the order they stand here."""
+    """One of the four services. `service_runtime.rpc.server` calls its methods in the order given here."""
 
     @property
     def full_name(self) -> str:
-        """The gRPC service's name, e.g. "dgx_music.storage.v1.StorageService": health and reflection go by it."""
+        """The gRPC service's name for health and reflection, e.g. "dgx_music.storage.v1.StorageService"."""
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Puts the servicer on the server."""
+        """Registers the servicer with the server."""
 
     async def start(self) -> None:
-        """Opens what it needs and begins its own work. Raises ServiceError where it can't run; nothing listens yet."""
+        """Opens resources and starts background work, before the server listens. Raises ServiceError on failure."""
 
     async def check(self) -> None:
-        """Raises where something it needs does not answer: health says NOT_SERVING until a later check passes."""
+        """Raises if a dependency does not respond; health is then NOT_SERVING until a later check passes."""
 
     async def drain(self) -> None:
-        """Takes no more work of its own and ends what would keep calls open for good; calls still run."""
+        """Stops taking background work and ends the calls that would never end by themselves; other calls still run."""
 
     async def stop(self) -> None:
-        """Gives back what it holds; no call runs any more."""
+        """Releases all resources. No call is running any more."""
 
 
 @runtime_checkable
 class MetricsProvider(Protocol):
-    """A service that has figures of its own for Prometheus."""
+    """A service that exports gauges of its own to Prometheus."""
 
     def gauges(self) -> Iterable[Gauge]:
-        """As they are now; called in a thread of the metrics' own."""
+        """Returns the current values. Called on a thread of the metrics server."""
         ...

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first one drains the servers, the second one ends the process at once."""
+"""SIGTERM and SIGINT: the first signal starts the drain, the second ends the process immediately."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from contextvars import ContextVar
 from service_runtime.supervision import UnrecoverableError
 
 
-class _Stop(asyncio.Event):
-    """Set when the process is to end."""
+class _StopEvent(asyncio.Event):
+    """Set when the process should stop."""
 
-    reason: UnrecoverableError | None = None
-    """What it ends of; None: it was told to."""
+    cause: UnrecoverableError | None = None
+    """The error that the process stops for; None if it was a signal."""
 
 
-_stop: ContextVar[_Stop | None] = ContextVar("_stop", default=None)
-"""Of the `stop_signal` that the servers started inside it belong to."""
+_stop_event: ContextVar[_StopEvent | None] = ContextVar("_stop_event", default=None)
+"""The event of the enclosing `stop_signal`."""
 
 
 @asynccontextmanager
 async def stop_signal() -> AsyncIterator[asyncio.Event]:
-    """An event that the first SIGTERM or SIGINT sets; the second ends the process at once, with 128 + its number.
+    """Yields an event that the first SIGTERM or SIGINT sets; the second exits at once, with status 128 + its number.
 
-    A service started inside that is UnrecoverableError sets it as well; the error is raised at the end.
+    An UnrecoverableError in a service that was started inside the block sets the event too; it is raised at the end.
     """
-    loop, stop = asyncio.get_running_loop(), _Stop()
+    loop, stop = asyncio.get_running_loop(), _StopEvent()
 
     def on_signal(number: int) -> None:
         if stop.is_set():
@@ -38,19 +38,19 @@ async def stop_signal() -> AsyncIterator[asyncio.Event]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    before = _stop.set(stop)
+    token = _stop_event.set(stop)
     try:
         yield stop
     finally:
-        _stop.reset(before)
+        _stop_event.reset(token)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-    if stop.reason is not None:
-        raise stop.reason
+    if stop.cause is not None:
+        raise stop.cause
 
 
-def stop_for(error: UnrecoverableError) -> None:
-    """Ends the process that serves, if a `stop_signal` surrounds it; the error is raised once it has drained."""
-    if (stop := _stop.get()) is not None:
-        stop.reason = error
+def request_stop(cause: UnrecoverableError) -> None:
+    """Sets the event of the enclosing `stop_signal`, which raises `cause` after the drain; without one does nothing."""
+    if (stop := _stop_event.get()) is not None:
+        stop.cause = cause
         stop.set()

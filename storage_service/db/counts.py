@@ -1,13 +1,13 @@
-"""The tables that statistics are read from: sums over `generations` and `prompts`, kept by triggers of the database.
+"""The tables that statistics are read from: sums over `generations` and `prompts`, maintained by database triggers.
 
-A row of `generations` counts in one cell of `generation_counts`, named by its status, model and the day it finished,
-and a completed one in one cell of `generation_times` too; an insert adds it there, a delete takes it away, an update
-moves it. The triggers (migration 0003) run inside the statement that changes the row, whoever makes it, so that what
-is read here can't differ from what counting all rows would give; `differences` counts them to show it.
+A row of `generations` is counted in one cell of `generation_counts`, identified by its status, its model and the day it
+finished; a completed one is also counted in one cell of `generation_times`. An insert adds the row to its cells, a
+delete subtracts it, and an update moves it. The triggers (migration 0003) run inside the statement that changes the
+row, so the sums can't differ from what counting all rows would give; `find_count_mismatches` verifies that.
 
-A cell that every transaction adds to would let them wait for one another, or deadlock. So on Postgres each cell has
-shards, and a transaction adds to the first shard whose advisory lock it gets without waiting; there are as many as
-there were transactions at once. SQLite has one writer, and shard 0 alone.
+If every transaction added to the same cell, transactions would wait for one another, or deadlock. On Postgres each cell
+therefore has shards, and a transaction adds to the first shard whose advisory lock it gets without waiting, so there
+are as many shards as there were concurrent transactions. SQLite has one writer and only shard 0.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from storage_service.db.declarative_base import Base
 
 NOT_FINISHED = date(1970, 1, 1)
-"""The day of generations that have not finished."""
+"""The day that stands for "not finished yet"."""
 
 
 class GenerationCount(Base):
-    """What the generations of one status and model that finished on one day come to."""
+    """The sums over the generations of one status and model that finished on one day."""
 
     __tablename__ = "generation_counts"
 
     status: Mapped[str] = mapped_column(Text, primary_key=True)
     model_name: Mapped[str] = mapped_column(Text, primary_key=True)
     finished_on: Mapped[date] = mapped_column(Date, primary_key=True)
-    """The UTC day of completed_at; NOT_FINISHED where there is none."""
+    """The UTC day of completed_at; NOT_FINISHED if it is NULL."""
     shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     generations: Mapped[int] = mapped_column(BigInteger)
-    """Only the sum over all shards is a count: a shard may lose what another one gained."""
+    """Only the sum over all shards is a count: a row added to one shard may be subtracted from another."""
     audio_ms: Mapped[int] = mapped_column(BigInteger)
-    """Of duration_seconds, each rounded to 1 ms, so that adding and taking away leave nothing."""
+    """The sum of duration_seconds, each rounded to 1 ms so that adding and subtracting cancel exactly."""
     file_bytes: Mapped[int] = mapped_column(BigInteger)
     work_ms: Mapped[int] = mapped_column(BigInteger)
-    """Of generation_time_seconds, each rounded to 1 ms."""
+    """The sum of generation_time_seconds, each rounded to 1 ms."""
 
 
 class GenerationTime(Base):
-    """How many completed generations of a model took about so long."""
+    """The number of completed generations of a model that took about `seconds`: one bin of a histogram."""
 
     __tablename__ = "generation_times"
 
     model_name: Mapped[str] = mapped_column(Text, primary_key=True)
     seconds: Mapped[float] = mapped_column(Double, primary_key=True, autoincrement=False)
-    """generation_time_seconds to two significant digits, which is within 5 %."""
+    """generation_time_seconds rounded to two significant digits, which is within 5 %."""
     shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     generations: Mapped[int] = mapped_column(BigInteger)
 
 
 class PromptCount(Base):
-    """How many distinct prompts there are."""
+    """The number of distinct prompts."""
 
     __tablename__ = "prompt_counts"
 
@@ -71,15 +71,15 @@ _SQLITE_DIGITS = "CAST(printf('%.1e', generation_time_seconds) AS REAL)"
 _POSTGRES_DIGITS = "CAST(to_char(generation_time_seconds, '9.9EEEE') AS DOUBLE PRECISION)"
 
 
-def differences(session: Session) -> list[str]:
-    """What the counts have that counting every row does not give, cell by cell; nothing unless somebody meddled."""
+def find_count_mismatches(session: Session) -> list[str]:
+    """Returns descriptions of the cells that differ from counting the rows: none unless someone edited the counts."""
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     day, ms = (_SQLITE_DAY, _SQLITE_MS) if on_sqlite else (_POSTGRES_DAY, _POSTGRES_MS)
     digits = _SQLITE_DIGITS if on_sqlite else _POSTGRES_DIGITS
-    told = []
-    for what, kept, counted in (
+    mismatches = []
+    for description, stored_query, counted_query in (
         (
-            "generations that are {}, of model {}, finished on {}: number, ms of audio, bytes, ms of work",
+            "generations in state {} of model {} finished on {} (number, ms of audio, bytes, ms of work)",
             "status, model_name, finished_on, sum(generations), sum(audio_ms), sum(file_bytes), sum(work_ms) "
             "FROM generation_counts GROUP BY status, model_name, finished_on",
             f"status, model_name, {day}, count(*), sum({ms.format(seconds='duration_seconds')}), "
@@ -94,14 +94,17 @@ def differences(session: Session) -> list[str]:
         ),
         ("prompts", "sum(prompts) FROM prompt_counts", "count(*) FROM prompts"),
     ):
-        keys = what.count("{}")
-        found: list[dict[tuple[object, ...], tuple[int, ...]]] = []
-        for query in (kept, counted):
+        key_columns = description.count("{}")
+        cells: list[dict[tuple[object, ...], tuple[int, ...]]] = []
+        for query in (stored_query, counted_query):
             rows = session.execute(text(f"SELECT {query}"))
-            found.append({tuple(row[:keys]): tuple(int(value or 0) for value in row[keys:]) for row in rows})
-        zeros = (0,) * len(next(iter([*found[0].values(), *found[1].values()]), ()))
-        for key in sorted(found[0].keys() | found[1].keys(), key=str):
-            is_kept, is_there = found[0].get(key, zeros), found[1].get(key, zeros)
-            if is_kept != is_there:
-                told.append(f"{what.format(*key)}: counts say {is_kept}, the rows {is_there}")
-    return told
+            cells.append(
+                {tuple(row[:key_columns]): tuple(int(value or 0) for value in row[key_columns:]) for row in rows}
+            )
+        stored, counted = cells
+        zeros = (0,) * len(next(iter([*stored.values(), *counted.values()]), ()))
+        for key in sorted(stored.keys() | counted.keys(), key=str):
+            in_counts, in_rows = stored.get(key, zeros), counted.get(key, zeros)
+            if in_counts != in_rows:
+                mismatches.append(f"{description.format(*key)}: the counts say {in_counts}, but the rows say {in_rows}")
+    return mismatches

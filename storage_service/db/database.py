@@ -1,8 +1,8 @@
-"""The database: its engine, and sessions that read or write.
+"""The database: its engine, and sessions for reading and for writing.
 
-SQLite by default, Postgres (psycopg 3) by URL. On SQLite a commit is durable when it returns (synchronous=FULL), and
-what will write begins with BEGIN IMMEDIATE: a transaction that reads first and then writes would fail without waiting
-if another wrote in between.
+SQLite by default, Postgres (psycopg 3) by URL. On SQLite a commit is durable when it returns (synchronous=FULL), and a
+write transaction begins with BEGIN IMMEDIATE: one that first reads and then writes would fail without waiting if
+another transaction wrote in between.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from sqlalchemy.pool import StaticPool
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from service_runtime.failpoints import failpoint
 from service_runtime.optional_deps import install_extra_command
-from storage_service.db.clock import add_clock
-from storage_service.db.json_object import JsonObject, encode
-from storage_service.db.sqlite import error_code, journal_mode, set_journal_mode, shares_memory, sqlite3
-from storage_service.events.changes import changes_of
+from storage_service.db.clock import register_clock
+from storage_service.db.sqlite import error_code, journal_mode, set_journal_mode, sqlite3, supports_shared_memory
+from storage_service.db.types import LazyJsonObject, encode_json
+from storage_service.events.changes import get_recorded_changes
 
-_JSON: dict[str, Any] = {"json_serializer": encode, "json_deserializer": JsonObject}
+_JSON_OPTIONS: dict[str, Any] = {"json_serializer": encode_json, "json_deserializer": LazyJsonObject}
 
 RETRY_AFTER_SECONDS = 1.0
-"""When to come back after the database did not answer."""
+"""How long a caller should wait before it retries after the database did not answer."""
 
 _PAGE_BYTES = 8192
-"""In SQLite's own 4096 there is room for three generations, and a quarter of each page stays empty."""
+"""SQLite's default of 4096 holds only three generations per page, and a quarter of each page stays empty."""
 
-_JOURNAL_BYTES = 16 << 20
-"""What is left of SQLite's journal after a transaction that wrote more. Twice what a WAL grows to from one checkpoint
-to the next: commits to one that is cut, and grows anew, take up to a third longer."""
+_MAX_JOURNAL_BYTES = 16 << 20
+"""SQLite truncates a larger journal to this size. Twice what a WAL grows to between two checkpoints: commits to a WAL
+that was truncated and grows again take up to a third longer."""
 
 _POSTGRES_LOCK_TIMEOUT = "55P03"
 
@@ -53,7 +53,7 @@ _SQLITE_TRANSIENT = {
 
 
 def parse_url(url: str | URL) -> URL:
-    """SQLAlchemy's form of a database URL, with the driver that is used. FailedPrecondition if it is not one."""
+    """Parses a database URL and sets the driver. Raises FailedPrecondition if the URL is not valid."""
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -62,27 +62,27 @@ def parse_url(url: str | URL) -> URL:
         return parsed.set(drivername="postgresql+psycopg")
     if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         return parsed.set(drivername="sqlite")
-    # The URL itself stays out of the message: it may hold a password.
+    # The URL itself is not part of the message because it may contain a password.
     raise FailedPrecondition(
-        "the database's URL (DGX_MUSIC_DATABASE_URL) must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
+        "the database URL (DGX_MUSIC_DATABASE_URL) must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
         reason="DATABASE_URL_INVALID",
         metadata={"field": "database_url"},
     )
 
 
 class DamagedDatabase(FailedPrecondition):
-    """The file is no database, or not all of it is any more."""
+    """The file is not a SQLite database, or is corrupt."""
 
 
 class Database:
-    """Connections to one database. Open one per process; `dispose`, or the end of a `with` block, closes them."""
+    """The connections to one database. Create one per process; `dispose` or the end of a `with` block closes them."""
 
     def __init__(self, url: str | URL, *, busy_timeout_seconds: float = 5.0, connections: int = 5) -> None:
         self.url = parse_url(url)
         self.busy_timeout_seconds = busy_timeout_seconds
         self.is_sqlite = self.url.drivername == "sqlite"
         self.engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine(connections)
-        self._writing = self.engine.execution_options(writing=True)
+        self._write_engine = self.engine.execution_options(is_write=True)
 
     def __enter__(self) -> Self:
         return self
@@ -92,16 +92,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for reading only; what it loads stays usable after it. Unavailable if the database is not there."""
-        with _errors_as_ours(), Session(self.engine, expire_on_commit=False) as session:
+        """Yields a session for reading only. What it loads stays usable. Raises Unavailable if the database is not."""
+        with _translate_errors(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that commits at the end and rolls back on an exception. Unavailable if locked for too long."""
-        with _errors_as_ours(), Session(self._writing, expire_on_commit=False) as session:
+        """Yields a session that commits at the end and rolls back on an exception. Raises Unavailable if locked."""
+        with _translate_errors(), Session(self._write_engine, expire_on_commit=False) as session:
             yield session
-            if changed := bool(changes_of(session)):
+            if changed := bool(get_recorded_changes(session)):
                 failpoint("storage.before_commit")
             session.commit()
         if changed:
@@ -109,15 +109,15 @@ class Database:
 
     @contextmanager
     def connect_for_writing(self) -> Iterator[Connection]:
-        """A transaction below the models, for the schema."""
-        with _errors_as_ours(), self._writing.begin() as connection:
+        """Yields a connection in a write transaction, for statements on the schema."""
+        with _translate_errors(), self._write_engine.begin() as connection:
             yield connection
 
     @contextmanager
     def outside_transactions(self) -> Iterator[Connection]:
-        """A connection for statements that can't be part of a transaction."""
-        options: dict[str, Any] = {"begins": False} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        with _errors_as_ours(), self.engine.execution_options(**options).connect() as connection:
+        """Yields a connection for statements that can't run in a transaction."""
+        options: dict[str, Any] = {"begins_transaction": False} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        with _translate_errors(), self.engine.execution_options(**options).connect() as connection:
             yield connection
 
     def dispose(self) -> None:
@@ -132,14 +132,14 @@ class Database:
             self.url,
             module=sqlite3,
             connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds},
-            **_JSON,
+            **_JSON_OPTIONS,
             **options,
         )
         if not in_memory:
-            _make_folder(folder)
-            event.listen(engine, "connect", lambda connection, _: _prepare_file(connection, folder))
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+            _create_folder(folder)
+            event.listen(engine, "connect", lambda connection, _: _configure_sqlite_file(connection, folder))
+        event.listen(engine, "connect", _configure_sqlite_connection)
+        event.listen(engine, "begin", _begin_sqlite_transaction)
         return engine
 
     def _postgres_engine(self, connections: int) -> Engine:
@@ -149,114 +149,114 @@ class Database:
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=self.busy_timeout_seconds,
-                **_JSON,
+                **_JSON_OPTIONS,
                 connect_args={
-                    "connect_timeout": max(2, round(self.busy_timeout_seconds)),  # libpq takes 1 as 2
+                    "connect_timeout": max(2, round(self.busy_timeout_seconds)),  # libpq treats 1 as 2.
                     "options": f"-c lock_timeout={round(self.busy_timeout_seconds * 1000)}",
                 },
             )
         except ModuleNotFoundError as error:
             raise FailedPrecondition(
-                f"a Postgres database needs psycopg: {install_extra_command('postgres')}",
+                f"a Postgres database requires psycopg; install it with: {install_extra_command('postgres')}",
                 reason="POSTGRES_DRIVER_MISSING",
             ) from error
-        event.listen(engine, "connect", _prepare_postgres)
-        event.listen(engine, "checkout", _check_postgres)
+        event.listen(engine, "connect", _configure_postgres_connection)
+        event.listen(engine, "checkout", _replace_dead_connection)
         return engine
 
 
-def _make_folder(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FailedPrecondition(
-            f"the database's folder {folder} can't be made ({error.strerror}); "
-            "set DGX_MUSIC_DATA_DIR or DGX_MUSIC_DATABASE_URL to where it can",
+            f"failed to create the database's folder {folder} ({error.strerror}); "
+            "set DGX_MUSIC_DATA_DIR or DGX_MUSIC_DATABASE_URL to a writable location",
             reason="DATABASE_FOLDER",
         ) from error
 
 
-def _prepare_file(connection: sqlite3.Connection, folder: Path) -> None:
-    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # Of a new database.
-    if not shares_memory(folder):
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # Else one that comes in WAL mode could not be opened.
+def _configure_sqlite_file(connection: sqlite3.Connection, folder: Path) -> None:
+    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # Only affects a new database.
+    if not supports_shared_memory(folder):
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # Required to open a database that is in WAL mode.
     set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info, folder))
     connection.execute("PRAGMA locking_mode=NORMAL")
-    connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
+    connection.execute(f"PRAGMA journal_size_limit={_MAX_JOURNAL_BYTES}")
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # Python's sqlite3 would begin transactions by itself, and late; `_begin_sqlite` does it.
+def _configure_sqlite_connection(connection: sqlite3.Connection, _record: object) -> None:
+    # Python's sqlite3 would begin transactions by itself, and too late; `_begin_sqlite_transaction` does it instead.
     connection.isolation_level = None
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
-    add_clock(connection)
+    register_clock(connection)
     connection.create_function("dgx_casefold", 1, str.casefold, deterministic=True)
 
 
-def _prepare_postgres(connection: Any, _record: object) -> None:
-    from psycopg.types.string import TextLoader  # Only here and in SQLAlchemy: who uses SQLite need not have it.
+def _configure_postgres_connection(connection: Any, _record: object) -> None:
+    from psycopg.types.string import TextLoader  # Imported here because SQLite does not need psycopg.
 
-    # A UUID as the text that it comes as: objects of a list's ids would take a third of its time.
+    # Leaves UUIDs as the text that the server sends: building UUID objects would be a third of the time of a list.
     connection.adapters.register_loader("uuid", TextLoader)
 
 
-def _check_postgres(connection: Any, _record: object, _proxy: object) -> None:
-    """Has a connection that the server has ended replaced before it is used, and all others with it.
+def _replace_dead_connection(connection: Any, _record: object, _proxy: object) -> None:
+    """Makes the pool replace a connection that the server has closed, and all others with it, before it is used.
 
-    Only where something has come that nobody waited for, mostly that end, is the server asked: asking each time, as the
-    pool's `pre_ping` does, takes as long as a statement.
+    The server is queried only if unexpected data has arrived, which usually is the end of the connection. A query for
+    each use, as with the pool's `pre_ping`, would take as long as a statement.
     """
-    from psycopg import OperationalError as Ended
+    from psycopg import OperationalError as ConnectionClosed
 
-    arrived = select.poll()
+    poller = select.poll()
     try:
-        arrived.register(connection.fileno(), select.POLLIN)
-        if not arrived.poll(0):
+        poller.register(connection.fileno(), select.POLLIN)
+        if not poller.poll(0):
             return
         connection.execute("SELECT 1")
         connection.rollback()
-    except Ended as error:
+    except ConnectionClosed as error:
         raise InvalidatePoolError from error
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite_transaction(connection: Connection) -> None:
     options = connection.get_execution_options()
-    if options.get("begins", True):
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writing", False) else "BEGIN")
+    if options.get("begins_transaction", True):
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("is_write", False) else "BEGIN")
 
 
 @contextmanager
-def _errors_as_ours() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except PoolTimeout as error:
-        raise _unavailable("every connection to the database is in use") from error
+        raise _unavailable("all connections to the database are in use") from error
     except DBAPIError as error:
-        translated = _translate(error)
+        translated = _translate_error(error)
         if translated is None:
             raise
         raise translated from error
 
 
-def _translate(error: DBAPIError) -> ServiceError | None:
-    """What a caller should know of a driver's error; None where it is a mistake of ours."""
+def _translate_error(error: DBAPIError) -> ServiceError | None:
+    """Returns the error to raise for a driver's error, or None if it is a bug of ours, such as invalid SQL."""
     original = error.orig
     if isinstance(original, sqlite3.Error):
         code = error_code(original)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            problem = f"the database is damaged: {original}; put a backup in its place: dgx-music db restore FILE"
+            problem = f"the database is damaged: {original}; restore a backup with: dgx-music db restore FILE"
             return DamagedDatabase(problem, reason="DATABASE_DAMAGED")
-        return _unavailable(f"the database can't be used: {original}") if code in _SQLITE_TRANSIENT else None
+        return _unavailable(f"the database is unavailable: {original}") if code in _SQLITE_TRANSIENT else None
     if getattr(original, "sqlstate", None) == _POSTGRES_LOCK_TIMEOUT:
         return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
-    # Connections that broke or were refused, deadlocks, a full disk: what may pass.
+    # Lost or refused connections, deadlocks, a full disk: errors that may be temporary.
     if isinstance(error, OperationalError):
-        return _unavailable(f"the database can't be used: {str(original).partition(chr(10))[0]}")
+        return _unavailable(f"the database is unavailable: {str(original).partition(chr(10))[0]}")
     return None
 
 
 def _unavailable(problem: str, reason: str = "DATABASE_UNAVAILABLE") -> Unavailable:
-    return Unavailable(f"{problem}; try again", reason=reason, retry_after_seconds=RETRY_AFTER_SECONDS)
+    return Unavailable(f"{problem}; try again later", reason=reason, retry_after_seconds=RETRY_AFTER_SECONDS)

@@ -1,4 +1,4 @@
-"""What all tables have in common."""
+"""The base class of all tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """Names every constraint, so that migrations can speak of them on both databases."""
+    """The declarative base. It names every constraint, so that migrations can refer to it on both databases."""
 
     metadata = MetaData(
         naming_convention={
@@ -20,5 +20,5 @@ class Base(DeclarativeBase):
 
 
 def partial_index(name: str, condition: str, *columns: str) -> Index:
-    """An index of the rows alone for which the condition holds; a query has to say so in the same words."""
+    """Returns an index of only those rows for which `condition` holds. A query must contain the condition verbatim."""
     return Index(f"ix_{name}", *columns, sqlite_where=text(condition), postgresql_where=text(condition))

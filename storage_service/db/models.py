@@ -12,56 +12,56 @@ from sqlalchemy import JSON, BigInteger, ColumnElement, Enum, Index, Integer, Sm
 from sqlalchemy.orm import Mapped, mapped_column, object_session
 
 from storage_service.db.clock import UtcDateTime, now
-from storage_service.db.counts import GenerationCount as GenerationCount  # Base.metadata is to know these tables too.
+from storage_service.db.counts import GenerationCount as GenerationCount  # Registers these tables in Base.metadata.
 from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
-from storage_service.db.identifier import UuidText
-from storage_service.db.packed_json import PackedJson
-from storage_service.events.changes import Change, note
+from storage_service.db.types import PackedJson, UuidText
+from storage_service.events.changes import Change, record_change
 from storage_service.states import (
-    FINISHED,
+    TERMINAL_STATES,
     GenerationStage,
     GenerationStatus,
-    illegal_transition,
-    sources_of,
+    illegal_transition_error,
+    source_states,
 )
 
-RETURNED_ROW_WINS = {"populate_existing": True, "synchronize_session": False}
-"""Execution options of an UPDATE … RETURNING: objects of the session take the row as it is now."""
+REFRESH_FROM_RETURNING = {"populate_existing": True, "synchronize_session": False}
+"""Execution options of an UPDATE … RETURNING that refresh the session's objects from the returned rows."""
 
-ENDED = {"stage": None, "lease_expires_at": None}
-"""What a row has that nobody works on any more. The token stays, for its holder to be answered by."""
-FINAL: dict[str, Any] = {**ENDED, "ranked_at": None}
-"""What a row has that nobody can have tried again: its turn is no matter now."""
+INACTIVE_COLUMNS = {"stage": None, "lease_expires_at": None}
+"""Columns of a row on which no worker works any more. The token stays, so that its holder gets a precise answer."""
+FINAL_COLUMNS: dict[str, Any] = {**INACTIVE_COLUMNS, "ranked_at": None}
+"""Columns of a row that can't be retried, so that it has no place in the queue any more."""
 
-_SEEDS = 2**32
+_SEED_COUNT = 2**32
 
 
 def draw_seed() -> int:
-    """A seed for who gave none: 0 to 2³²-1, from the system's random source."""
-    return secrets.randbelow(_SEEDS)
+    """Returns a seed from 0 to 2³²-1 from the system's random source, for a request that has none."""
+    return secrets.randbelow(_SEED_COUNT)
 
 
-def _texts_of(enum: type[GenerationStatus]) -> list[str]:
+def _enum_values(enum: type[GenerationStatus]) -> list[str]:
     return [member.value for member in enum]
 
 
 class Generation(Base):
-    """A request for music and all that became of it. Has its id and status from construction on.
+    """A request for music and its outcome. It has its id and status from construction on.
 
-    The `mark_…` methods move it by the state machine: on a row of the database in one fenced UPDATE, whose row count
-    decides. FailedPrecondition where the move is illegal or somebody else moved it first.
+    The `mark_…` methods perform transitions of the state machine. If the object is in a session, each is a single
+    UPDATE that checks state and lease token; its row count decides. They raise FailedPrecondition if the transition is
+    illegal or another one came first.
     """
 
     __tablename__ = "generations"
-    # Lists go by (created_at, id); rows of one microsecond are so few that the id need not be in each index.
+    # Lists are ordered by (created_at, id), but so few rows share a microsecond that the indexes can omit the id.
     __table_args__ = (
         Index(None, "created_at"),
         Index(None, "status", "created_at"),
         Index(None, "model_name", "created_at"),
         partial_index("generations_queue", "status = 'pending'", "model_name", "ranked_at", "id"),
         partial_index("generations_waiting", "not_before IS NOT NULL", "not_before"),
-        # With the status, which all of them share: SQLite would rather take the index above that begins with it.
+        # Includes the status, which is the same in all entries: SQLite would otherwise prefer the status index above.
         partial_index("generations_leases", "status = 'processing'", "status", "lease_expires_at"),
     )
 
@@ -76,7 +76,7 @@ class Generation(Base):
             native_enum=False,
             length=16,
             create_constraint=True,
-            values_callable=_texts_of,
+            values_callable=_enum_values,
         )
     )
     duration_seconds: Mapped[float]
@@ -90,21 +90,20 @@ class Generation(Base):
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     generation_time_seconds: Mapped[float | None]
     error_message: Mapped[str | None] = mapped_column(Text)
-    # A declarative class keeps `metadata` for its own use.
+    # Declarative classes reserve the name `metadata`.
     metadata_: Mapped[Mapping[str, Any]] = mapped_column("metadata", PackedJson, default=dict)
     sampling: Mapped[Mapping[str, float] | None] = mapped_column(JSON(none_as_null=True))
-    """What was asked for of temperature, top_k, top_p and guidance_scale."""
+    """Those of temperature, top_k, top_p and guidance_scale that were requested."""
     continuation: Mapped[Mapping[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """What it goes on from: source_id and seconds."""
+    """What the generation continues: source_id and seconds."""
     output: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """What the file is to be, where it differs from the default: format, sample_rate_hz, channels, loudness."""
+    """The output options that differ from the default: format, sample_rate_hz, channels, loudness."""
     request_id: Mapped[str | None] = mapped_column(UuidText, unique=True)
     request_fingerprint: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
-    """Higher first: -10 to 10."""
+    """From -10 to 10; the highest is claimed first."""
     ranked_at: Mapped[datetime | None] = mapped_column(UtcDateTime, insert_default=now())
-    """created_at, brought forward for each level of priority: the order of claims. None where it is COMPLETED or
-    CANCELLED, and is not claimed again."""
+    """The order of claims: created_at, moved ahead for each level of priority. None if COMPLETED or CANCELLED."""
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=3)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -121,76 +120,76 @@ class Generation(Base):
 
     @property
     def is_pending(self) -> bool:
-        """Waits for a worker."""
+        """Whether it waits for a worker."""
         return self.status is GenerationStatus.PENDING
 
     @property
     def is_processing(self) -> bool:
-        """Somebody works on it."""
+        """Whether a worker is working on it."""
         return self.status is GenerationStatus.PROCESSING
 
     @property
     def is_complete(self) -> bool:
-        """Its file is in place."""
+        """Whether it is COMPLETED, that is, its file exists."""
         return self.status is GenerationStatus.COMPLETED
 
     @property
     def is_failed(self) -> bool:
-        """It could not be made."""
+        """Whether it has FAILED."""
         return self.status is GenerationStatus.FAILED
 
     @property
     def is_finished(self) -> bool:
-        """COMPLETED, FAILED or CANCELLED."""
-        return self.status in FINISHED
+        """Whether it is COMPLETED, FAILED or CANCELLED."""
+        return self.status in TERMINAL_STATES
 
     def mark_processing(self) -> None:
-        """PENDING → PROCESSING, without a lease: it stays so until it is marked otherwise."""
+        """PENDING → PROCESSING, without a lease: it stays PROCESSING until it is marked otherwise."""
         values = {"started_at": now(), "stage": GenerationStage.QUEUED.value, "attempt": (self.attempt or 0) + 1}
-        self._move(GenerationStatus.PROCESSING, values | {"not_before": None})
+        self._transition_to(GenerationStatus.PROCESSING, values | {"not_before": None})
 
     def mark_completed(self, generation_time: float) -> None:
         """PROCESSING → COMPLETED, after `generation_time` seconds of work."""
-        values = {"completed_at": now(), "generation_time_seconds": generation_time, "progress": 1.0, **FINAL}
-        self._move(GenerationStatus.COMPLETED, values | {"error_message": None})
+        values = {"completed_at": now(), "generation_time_seconds": generation_time, "progress": 1.0, **FINAL_COLUMNS}
+        self._transition_to(GenerationStatus.COMPLETED, values | {"error_message": None})
 
     def mark_failed(self, error_message: str) -> None:
         """PROCESSING → FAILED."""
-        values = {"completed_at": now(), "error_message": error_message, **ENDED}
-        self._move(GenerationStatus.FAILED, values)
+        values = {"completed_at": now(), "error_message": error_message, **INACTIVE_COLUMNS}
+        self._transition_to(GenerationStatus.FAILED, values)
 
     def mark_cancelled(self) -> None:
         """PENDING or PROCESSING → CANCELLED."""
-        self._move(GenerationStatus.CANCELLED, {"completed_at": now(), "not_before": None, **FINAL})
+        self._transition_to(GenerationStatus.CANCELLED, {"completed_at": now(), "not_before": None, **FINAL_COLUMNS})
 
     def mark_pending(self) -> None:
-        """PROCESSING or FAILED → PENDING. Out of FAILED, attempts are counted anew."""
+        """PROCESSING or FAILED → PENDING. From FAILED, the count of attempts restarts at 0."""
         values: dict[str, Any] = {"completed_at": None, "stage": None, "progress": 0.0, "not_before": None}
         values |= {"lease_token": None, "lease_expires_at": None}
         if self.is_failed:
             values |= {"attempt": 0, "started_at": None, "error_message": None}
-        self._move(GenerationStatus.PENDING, values)
+        self._transition_to(GenerationStatus.PENDING, values)
 
     def get_metadata(self) -> dict[str, Any]:
-        """What is known of the music, as a copy."""
+        """Returns a copy of the metadata."""
         return dict(self.metadata_)
 
     def set_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Replaces what is known of the music."""
+        """Replaces the metadata."""
         self.metadata_ = dict(metadata)
 
     def to_dict(self) -> dict[str, Any]:
-        """All that a caller may see, as JSON's types; times are ISO 8601 in UTC. The lease token is the worker's."""
+        """Returns all public columns as JSON types, with times in ISO 8601 and UTC. The lease token is not public."""
         hidden = {"lease_token", "request_fingerprint"}
         columns = {column.key: attribute for attribute, column in inspect(Generation).columns.items()}
         row = {name: getattr(self, attribute) for name, attribute in columns.items() if name not in hidden}
         times = {name: value.isoformat() for name, value in row.items() if isinstance(value, datetime)}
         return {**row, **times, "status": self.status.value, "metadata": self.get_metadata()}
 
-    def _move(self, target: GenerationStatus, values: Mapping[str, Any]) -> None:
-        allowed = sources_of(target)
+    def _transition_to(self, target: GenerationStatus, values: Mapping[str, Any]) -> None:
+        allowed = source_states(target)
         if self.status not in allowed:
-            raise illegal_transition(self.id, f"mark {target}", self.status, allowed)
+            raise illegal_transition_error(self.id, f"mark {target}", self.status, allowed)
         session = object_session(self)
         if session is None:
             self.status = target
@@ -208,17 +207,17 @@ class Generation(Base):
             .values(status=target, **values)
             .returning(Generation)
         )
-        if session.scalars(statement, execution_options=RETURNED_ROW_WINS).one_or_none() is None:
+        if session.scalars(statement, execution_options=REFRESH_FROM_RETURNING).one_or_none() is None:
             session.refresh(self)
-            raise illegal_transition(self.id, f"mark {target}", self.status, allowed)
-        note(session, Change(self.id, self.model_name, claimable=self.is_pending))
+            raise illegal_transition_error(self.id, f"mark {target}", self.status, allowed)
+        record_change(session, Change(self.id, self.model_name, is_claimable=self.is_pending))
 
 
 class Prompt(Base):
     """A distinct prompt text and its use.
 
-    Uniqueness hangs on the text's hash: an index entry in Postgres holds 2704 bytes, a prompt up to 40000. The hash is
-    the first 128 bits of SHA-256, in hex.
+    The unique index is on a hash of the text: an index entry in Postgres holds 2704 bytes, whereas a prompt may take
+    40000. The hash is the first 128 bits of SHA-256, in hex.
     """
 
     __tablename__ = "prompts"
@@ -228,7 +227,7 @@ class Prompt(Base):
         {"sqlite_autoincrement": True},
     )
 
-    # Only an INTEGER key counts up by itself on SQLite, where it has 64 bits anyway.
+    # On SQLite only an INTEGER key, which has 64 bits there, is generated automatically.
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     text: Mapped[str] = mapped_column(Text)
     text_sha256: Mapped[str] = mapped_column(Text, unique=True)
@@ -237,7 +236,7 @@ class Prompt(Base):
     last_used_at: Mapped[datetime] = mapped_column(UtcDateTime, insert_default=now())
 
     def increment_usage(self) -> None:
-        """Counts one more use, now."""
+        """Counts one more use at the current time."""
         session = object_session(self)
         if session is None:
             self.used_count = (self.used_count or 0) + 1
@@ -245,10 +244,10 @@ class Prompt(Base):
             return
         session.flush()
         use = update(Prompt).where(Prompt.id == self.id).values(used_count=Prompt.used_count + 1, last_used_at=now())
-        session.scalars(use.returning(Prompt), execution_options=RETURNED_ROW_WINS).one()
+        session.scalars(use.returning(Prompt), execution_options=REFRESH_FROM_RETURNING).one()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON's types; times are ISO 8601 in UTC."""
+        """Returns all columns as JSON types, with times in ISO 8601 and UTC."""
         return {
             "id": self.id,
             "text": self.text,

@@ -1,4 +1,4 @@
-"""INSERT … ON CONFLICT, which SQLite and Postgres write alike and SQLAlchemy keeps apart."""
+"""INSERT … ON CONFLICT, which SQLite and Postgres share but SQLAlchemy offers separately for each."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from storage_service.db.models import Base
 
 
 def insert_into(dialect: str, model: type[Base]) -> postgresql.Insert:
-    """The dialect's INSERT; both have the same `on_conflict_do_…` methods."""
+    """Returns the dialect's INSERT. Both dialects have the same `on_conflict_do_…` methods."""
     table = Base.metadata.tables[model.__tablename__]
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)  # type: ignore[return-value]
 
 
-def dialect_of(session: Session) -> str:
-    """What the statements that are built once for each database are known by."""
+def dialect_name(session: Session) -> str:
+    """Returns "sqlite" or "postgresql", the key of statements that are built once per dialect."""
     return session.get_bind().dialect.name

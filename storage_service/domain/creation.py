@@ -1,4 +1,4 @@
-"""A generation's beginning: its row and the use of its prompt, in one transaction, once for each request id."""
+"""The creation of a generation: its row and the use of its prompt, in one transaction, once per request id."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from service_runtime.audio.output_options import OutputOptions
 from service_runtime.validation import check_prompt, check_range, check_sampling, check_seed, check_uuid
 from storage_service.db.clock import now
 from storage_service.db.models import Generation, draw_seed
-from storage_service.db.upsert import dialect_of, insert_into
+from storage_service.db.upsert import dialect_name, insert_into
 from storage_service.domain import prompts, queue
 from storage_service.domain.continuation import Continuation
 from storage_service.domain.request_validation import check_metadata, check_name
-from storage_service.events.changes import CHANNEL, Change, announcement, note
+from storage_service.events.changes import CHANNEL, Change, build_announcement, record_change
 from storage_service.states import GenerationStatus
 
-MAX_ATTEMPTS = (1, 20)
-"""The fewest and the most attempts that may be asked for."""
-MAX_BATCH = 100
-"""Most generations in one call."""
+MAX_ATTEMPTS_RANGE = (1, 20)
+"""The lowest and the highest number of attempts that a request may ask for."""
+MAX_BATCH_SIZE = 100
+"""The maximum number of generations in one call."""
 
 
-_NOTHING: dict[str, Any] = dict.fromkeys(attribute.key for attribute in inspect(Generation).column_attrs)
-"""What a row has of which nothing is said."""
+_EMPTY_COLUMNS: dict[str, Any] = dict.fromkeys(attribute.key for attribute in inspect(Generation).column_attrs)
+"""The columns of a row to which no value was given."""
 
 
 @dataclass(frozen=True)
 class NewGeneration:
-    """What somebody asks for. The field names in its errors are CreateGenerationRequest's."""
+    """A request for a generation. Errors use the field names of CreateGenerationRequest."""
 
     prompt: str
     model_name: str
@@ -51,11 +51,11 @@ class NewGeneration:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     priority: int = 0
     max_attempts: int | None = None
-    """None: the server's."""
+    """None for the server's default."""
     request_id: str | None = None
 
     def check(self) -> None:
-        """Raises InvalidArgument for the first field that is out of its range."""
+        """Raises InvalidArgument for the first invalid field."""
         if self.request_id is not None:
             check_uuid("request_id", self.request_id)
         check_prompt("prompt", self.prompt)
@@ -70,18 +70,19 @@ class NewGeneration:
         if self.continuation is not None:
             self.continuation.check("continuation")
         check_metadata("metadata", self.metadata)
-        check_range("priority", self.priority, *queue.PRIORITIES)
+        check_range("priority", self.priority, *queue.PRIORITY_RANGE)
         if self.max_attempts is not None:
-            check_range("max_attempts", self.max_attempts, *MAX_ATTEMPTS)
+            check_range("max_attempts", self.max_attempts, *MAX_ATTEMPTS_RANGE)
 
     def fingerprint(self) -> str:
-        """The same for requests that ask for the same: 64 bits of SHA-256, in hex, over all but the request id."""
+        """Returns a hash that equal requests share: 64 bits of SHA-256, in hex, over all fields but the request id."""
         body = {name: value for name, value in vars(self).items() if name != "request_id"}
         body["continuation"] = self.continuation and self.continuation.to_dict()
         body["output"] = self.output.to_dict()
         for name in ("sampling", "continuation", "output", "priority", "max_attempts"):
             if not body[name]:
-                del body[name]  # As before there was any: a request from before an upgrade may be repeated after it.
+                # Omitted as before the field existed: a request from before an upgrade may be repeated after it.
+                del body[name]
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=dict).encode()).hexdigest()[:16]
 
 
@@ -93,9 +94,9 @@ def create(
     file_path: str | None = None,
     model_version: str | None = None,
 ) -> Generation:
-    """Records a generation as PENDING and counts its prompt; or gives the one that the same request made before.
+    """Creates a PENDING generation and counts its prompt, or returns the one that the same request created before.
 
-    InvalidArgument names the field at fault, or `request_id` where it was used for another request.
+    Raises InvalidArgument for an invalid field, and for `request_id` if it was used for a different request.
     """
     new.check()
     row, is_new = _insert(session, new, max_attempts, file_path=file_path, model_version=model_version)
@@ -104,12 +105,12 @@ def create(
     return row
 
 
-def create_all(session: Session, news: Sequence[NewGeneration], *, max_attempts: int = 3) -> list[Generation]:
-    """As `create` for each, in their order. InvalidArgument names the first field at fault, as "requests[2].prompt"."""
-    if not 1 <= len(news) <= MAX_BATCH:
-        raise InvalidArgument("requests", f"must be 1 to {MAX_BATCH} requests, not {len(news)}")
+def create_all(session: Session, requests: Sequence[NewGeneration], *, max_attempts: int = 3) -> list[Generation]:
+    """Does what `create` does for each request, in order. Errors name the field as "requests[2].prompt"."""
+    if not 1 <= len(requests) <= MAX_BATCH_SIZE:
+        raise InvalidArgument("requests", f"must contain 1 to {MAX_BATCH_SIZE} requests, not {len(requests)}")
     rows, texts = [], []
-    for index, new in enumerate(news):
+    for index, new in enumerate(requests):
         try:
             new.check()
             row, is_new = _insert(session, new, max_attempts)
@@ -129,9 +130,9 @@ def _insert(
     file_path: str | None = None,
     model_version: str | None = None,
 ) -> tuple[Generation, bool]:
-    """The row, and whether it is a new one."""
+    """Returns the row, and whether it was created now."""
     request_id = new.request_id and new.request_id.lower()
-    change = Change(str(uuid.uuid4()), new.model_name, claimable=True)
+    change = Change(str(uuid.uuid4()), new.model_name, is_claimable=True)
     row = {
         "id": change.generation_id,
         "prompt": new.prompt,
@@ -154,55 +155,58 @@ def _insert(
         "max_attempts": new.max_attempts or max_attempts,
         "progress": 0.0,
     }
-    dialect, connection = dialect_of(session), session.connection()
+    dialect, connection = dialect_name(session), session.connection()
     values = {**row, "priority_of_rank": new.priority}
     if dialect == "postgresql":
-        values["announcement"] = announcement(session, change)
+        values["announcement"] = build_announcement(session, change)
     while True:
-        made = connection.execute(_insertion(dialect), values).one_or_none()
-        if made is not None:
-            note(session, change, is_announced=True)
-            return _loaded(session, {**row, "created_at": made.created_at, "ranked_at": made.ranked_at}), True
-        earlier = _created_before(session, new)
-        if earlier is not None:  # Else somebody deleted it since: it is to be made after all.
+        inserted = connection.execute(_insert_statement(dialect), values).one_or_none()
+        if inserted is not None:
+            record_change(session, change, is_announced=True)
+            return _attach_row(
+                session, {**row, "created_at": inserted.created_at, "ranked_at": inserted.ranked_at}
+            ), True
+        earlier = _find_by_request_id(session, new)
+        if earlier is not None:  # Otherwise it has been deleted meanwhile, and the insert is tried again.
             return earlier, False
 
 
-def _loaded(session: Session, row: Mapping[str, Any]) -> Generation:
-    """The object that loading the new row would give, in a fifth of the time."""
+def _attach_row(session: Session, row: Mapping[str, Any]) -> Generation:
+    """Returns the object that loading the new row would give, in a fifth of the time."""
     generation: Generation = inspect(Generation).class_manager.new_instance()
-    vars(generation).update({**_NOTHING, **row})
+    vars(generation).update({**_EMPTY_COLUMNS, **row})
     make_transient_to_detached(generation)
     session.add(generation)
     return generation
 
 
 @cache
-def _insertion(dialect: str) -> Executable:
-    """Built once: building it takes longer than running it."""
+def _insert_statement(dialect: str) -> Executable:
+    """Returns the INSERT, which is built once per dialect: building it takes longer than running it."""
     columns = Generation.__table__.c
     statement = insert_into(dialect, Generation).values(
         created_at=now(),
-        ranked_at=queue.rank(bindparam("priority_of_rank", type_=Integer)),
+        ranked_at=queue.compute_rank(bindparam("priority_of_rank", type_=Integer)),
         metadata=bindparam("metadata_", type_=columns.metadata.type),
     )
-    once = statement.on_conflict_do_nothing(index_elements=[columns.request_id])
+    idempotent = statement.on_conflict_do_nothing(index_elements=[columns.request_id])
     if dialect == "sqlite":
-        return once.returning(columns.created_at, columns.ranked_at)
-    told = func.pg_notify(CHANNEL, bindparam("announcement", type_=Text))  # Here it is no round trip of its own.
-    return once.returning(columns.created_at, columns.ranked_at, told)
+        return idempotent.returning(columns.created_at, columns.ranked_at)
+    # Part of the INSERT, the notification needs no round trip of its own.
+    notification = func.pg_notify(CHANNEL, bindparam("announcement", type_=Text))
+    return idempotent.returning(columns.created_at, columns.ranked_at, notification)
 
 
-def _created_before(session: Session, new: NewGeneration) -> Generation | None:
-    wanted = select(Generation).where(Generation.request_id == str(new.request_id).lower())
-    earlier = session.scalars(wanted).one_or_none()
+def _find_by_request_id(session: Session, new: NewGeneration) -> Generation | None:
+    with_request_id = select(Generation).where(Generation.request_id == str(new.request_id).lower())
+    earlier = session.scalars(with_request_id).one_or_none()
     if earlier is None:
         return None
-    # Rows from before the schema's revision 0003 have all 256 bits.
+    # Rows created before revision 0003 of the schema have all 256 bits.
     if (earlier.request_fingerprint or "")[:16] != new.fingerprint():
         raise InvalidArgument(
             "request_id",
-            f"was used for another request, which made generation {earlier.id}; use a new UUID for a new request",
+            f"was used for a different request, which created generation {earlier.id}; use a new UUID",
             reason="REQUEST_ID_REUSED",
         )
     return earlier

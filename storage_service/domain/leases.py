@@ -1,7 +1,7 @@
-"""What a worker does under its lease: claim, renew, complete, fail; and the leases that end without a word.
+"""The lease of a worker: claim, renew, complete, fail, hand back, and the expiry of leases.
 
-A worker's move names the token of a lease that has not ended by the database's clock: a worker that was stopped past
-its lease can't write, whether or not somebody has noticed yet.
+Every change by a worker requires the token of a lease that has not expired by the database's clock. A worker that was
+suspended for longer than its lease can't write, whether or not a sweep has found its lease expired yet.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import Aborted, InvalidArgument, ServiceError
 from service_runtime.validation import check_finite, check_range, check_text, check_uuid
-from storage_service.db.clock import later, now
-from storage_service.db.models import ENDED, FINAL, RETURNED_ROW_WINS, Generation
+from storage_service.db.clock import now, now_plus
+from storage_service.db.models import FINAL_COLUMNS, INACTIVE_COLUMNS, REFRESH_FROM_RETURNING, Generation
 from storage_service.domain import queue
-from storage_service.domain.lifecycle import FREE_OF_LEASE, MAX_BACKOFF_DOUBLINGS, get, move
+from storage_service.domain.lifecycle import MAX_BACKOFF_DOUBLINGS, UNLEASED_COLUMNS, get, transition
 from storage_service.domain.request_validation import (
     MAX_ERROR_CHARACTERS,
     MAX_NAME_CHARACTERS,
     check_file_path,
     check_metadata,
-    check_models,
+    check_model_names,
     check_name,
 )
-from storage_service.events.changes import Change, note
+from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     COMPLETE,
     FAIL,
@@ -38,18 +38,18 @@ from storage_service.states import (
     GenerationStage,
     GenerationStatus,
     Transition,
-    illegal_transition,
+    illegal_transition_error,
 )
 
-LEASE_SECONDS = (1.0, 3600.0)
-"""The shortest and the longest lease."""
+LEASE_SECONDS_RANGE = (1.0, 3600.0)
+"""The shortest and the longest lease, in seconds."""
 
-_LEASE_EXPIRED = "the worker's lease ended without a word from it"
+_LEASE_EXPIRED = "the worker stopped responding and its lease expired"
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a worker says of the file that is in place. Field names in errors are CompleteGenerationRequest's."""
+    """What a worker reports about the finished file. Errors use the field names of CompleteGenerationRequest."""
 
     file_path: str
     file_size_bytes: int
@@ -58,7 +58,7 @@ class Completion:
     metadata: Mapping[str, Any]
 
     def check(self) -> None:
-        """Raises InvalidArgument for the first field that is out of its range."""
+        """Raises InvalidArgument for the first invalid field."""
         check_file_path("file_path", self.file_path)
         check_range("file_size_bytes", self.file_size_bytes, 1, 2**63 - 1)
         check_finite("generation_time_seconds", self.generation_time_seconds)
@@ -67,25 +67,25 @@ class Completion:
 
 
 def check_claim(worker_id: str, model_names: Sequence[str], lease_seconds: float) -> None:
-    """Raises InvalidArgument where a claim asks for what it can't have."""
+    """Raises InvalidArgument if an argument of a claim is invalid."""
     check_name("worker_id", worker_id)
-    check_models("model_names", model_names)
-    check_range("lease_seconds", lease_seconds, *LEASE_SECONDS, "s")
+    check_model_names("model_names", model_names)
+    check_range("lease_seconds", lease_seconds, *LEASE_SECONDS_RANGE, "s")
 
 
 def claim(session: Session, worker_id: str, model_names: Sequence[str], lease_seconds: float) -> Generation | None:
-    """PENDING → PROCESSING for the generation of the models whose turn it is (`queue.py`), with a fresh token."""
+    """PENDING → PROCESSING for the next generation of these models (see `queue.py`), with a new token. None if none."""
     check_claim(worker_id, model_names, lease_seconds)
     expire_leases(session)
-    for model_name in queue.models_in_turn(session, model_names):
-        first = queue.next_of(model_name).with_for_update(skip_locked=True).correlate(None).scalar_subquery()
-        claimed = move(
+    for model_name in queue.order_models_by_next_rank(session, model_names):
+        first = queue.select_next_id(model_name).with_for_update(skip_locked=True).correlate(None).scalar_subquery()
+        claimed = transition(
             session,
             [Generation.id == first, Generation.status == GenerationStatus.PENDING],
             due_seconds=lease_seconds,
             status=GenerationStatus.PROCESSING,
             lease_token=secrets.token_urlsafe(16),
-            lease_expires_at=later(lease_seconds),
+            lease_expires_at=now_plus(lease_seconds),
             attempt=Generation.attempt + 1,
             worker_id=worker_id,
             started_at=now(),
@@ -106,31 +106,34 @@ def renew(
     stage: GenerationStage | None,
     progress: float,
 ) -> datetime | None:
-    """Extends the lease and notes what the worker does (`stage` None leaves it). Gives None: cancelled, stop."""
-    check_range("lease_seconds", lease_seconds, *LEASE_SECONDS, "s")
+    """Extends the lease and records stage and progress; a `stage` of None keeps the previous one.
+
+    Returns when the lease expires, or None if the generation was cancelled and the worker has to stop.
+    """
+    check_range("lease_seconds", lease_seconds, *LEASE_SECONDS_RANGE, "s")
     check_range("progress", progress, 0, 1)
-    held = _held(generation_id, lease_token)
-    values = {"lease_expires_at": later(lease_seconds), "progress": progress}
+    is_leased = _lease_conditions(generation_id, lease_token)
+    values = {"lease_expires_at": now_plus(lease_seconds), "progress": progress}
     if stage is not None:
         values["stage"] = stage.value
-    renewed = move(session, held, due_seconds=lease_seconds, **values)
+    renewed = transition(session, is_leased, due_seconds=lease_seconds, **values)
     if renewed is not None:
         return renewed.lease_expires_at
     current = get(session, generation_id)
     if current.lease_token == lease_token and current.status is GenerationStatus.CANCELLED:
         return None
-    raise _refusal(current, lease_token, RENEW)
+    raise _lease_error(current, lease_token, RENEW)
 
 
 def complete(session: Session, generation_id: str, lease_token: str, completion: Completion) -> Generation:
-    """PROCESSING → COMPLETED, by the holder of the lease; a repeat with the same token gives the same."""
+    """PROCESSING → COMPLETED, by the holder of the lease. A repeat with the same token returns the same."""
     completion.check()
-    held = _held(generation_id, lease_token)
-    # Locked, so that what is merged here is still what stands there when it is written.
-    metadata = session.scalar(select(Generation.metadata_).where(*held).with_for_update())
-    completed = move(
+    is_leased = _lease_conditions(generation_id, lease_token)
+    # The row is locked so that its metadata can't change between the merge and the write.
+    metadata = session.scalar(select(Generation.metadata_).where(*is_leased).with_for_update())
+    completed = transition(
         session,
-        held,
+        is_leased,
         status=GenerationStatus.COMPLETED,
         file_path=completion.file_path,
         file_size_bytes=completion.file_size_bytes,
@@ -140,90 +143,101 @@ def complete(session: Session, generation_id: str, lease_token: str, completion:
         completed_at=now(),
         error_message=None,
         progress=1.0,
-        **FINAL,
+        **FINAL_COLUMNS,
     )
     if completed is not None:
         return completed
     current = get(session, generation_id)
     if current.lease_token == lease_token and current.status is GenerationStatus.COMPLETED:
         return current
-    raise _refusal(current, lease_token, COMPLETE)
+    raise _lease_error(current, lease_token, COMPLETE)
 
 
 def fail(session: Session, generation_id: str, lease_token: str, error_message: str, *, retryable: bool) -> Generation:
-    """PROCESSING → PENDING, not before 1 s·2^(attempt-1), at most 64 s, from now, where a retry may help and attempts
-    are left; else PROCESSING → FAILED. By the holder of the lease."""
-    message = _report(error_message)
-    held = _held(generation_id, lease_token)
+    """PROCESSING → PENDING if the failure is retryable and attempts are left, else PROCESSING → FAILED.
+
+    By the holder of the lease. A retry waits for 1 s·2^(attempt-1), but at most 64 s.
+    """
+    message = _clean_error_message(error_message)
+    is_leased = _lease_conditions(generation_id, lease_token)
     failed = None
     if retryable:
         doublings = case(
             (Generation.attempt > MAX_BACKOFF_DOUBLINGS, MAX_BACKOFF_DOUBLINGS), else_=Generation.attempt - 1
         )
         backoff = literal(1).bitwise_lshift(doublings)
-        failed = move(
+        failed = transition(
             session,
-            [*held, Generation.attempt < Generation.max_attempts],
+            [*is_leased, Generation.attempt < Generation.max_attempts],
             status=GenerationStatus.PENDING,
             error_message=message,
-            not_before=later(backoff),
-            **FREE_OF_LEASE,
+            not_before=now_plus(backoff),
+            **UNLEASED_COLUMNS,
         )
     if failed is None:
-        failed = move(session, held, status=GenerationStatus.FAILED, error_message=message, completed_at=now(), **ENDED)
+        failed = transition(
+            session,
+            is_leased,
+            status=GenerationStatus.FAILED,
+            error_message=message,
+            completed_at=now(),
+            **INACTIVE_COLUMNS,
+        )
     if failed is None:
-        raise _refusal(get(session, generation_id), lease_token, FAIL)
+        raise _lease_error(get(session, generation_id), lease_token, FAIL)
     return failed
 
 
 def hand_back(session: Session, generation_id: str, lease_token: str, reason: str) -> Generation:
-    """PROCESSING → PENDING, to be claimed at once and with as many attempts left as before this one. By the holder of
-    the lease: a worker that ends before its work."""
-    handed_back = move(
+    """PROCESSING → PENDING by a worker that shuts down before it is done.
+
+    The generation can be claimed immediately, and this attempt does not count against its maximum.
+    """
+    handed_back = transition(
         session,
-        _held(generation_id, lease_token),
+        _lease_conditions(generation_id, lease_token),
         status=GenerationStatus.PENDING,
         max_attempts=Generation.max_attempts + 1,
-        error_message=_report(reason),
-        **FREE_OF_LEASE,
+        error_message=_clean_error_message(reason),
+        **UNLEASED_COLUMNS,
     )
     if handed_back is None:
-        raise _refusal(get(session, generation_id), lease_token, FAIL)
+        raise _lease_error(get(session, generation_id), lease_token, FAIL)
     return handed_back
 
 
 def expire_leases(session: Session) -> list[Generation]:
-    """PROCESSING → PENDING, or FAILED when the attempts are used up, where the lease has ended. Gives those moved."""
-    ended = (
+    """PROCESSING → PENDING, or FAILED if no attempts are left, for all expired leases. Returns these generations."""
+    expired_ids = (
         select(Generation.id)
-        .where(queue.in_status(GenerationStatus.PROCESSING), Generation.lease_expires_at <= now())
-        .with_for_update(skip_locked=True)  # Another server that sweeps at the same moment has the rest.
+        .where(queue.has_status(GenerationStatus.PROCESSING), Generation.lease_expires_at <= now())
+        .with_for_update(skip_locked=True)  # Another server that sweeps at the same time handles the locked ones.
     )
-    ids = session.scalars(ended).all()
-    if not ids:  # Nearly always; and an UPDATE costs its triggers even where it finds nothing.
+    ids = session.scalars(expired_ids).all()
+    if not ids:  # The usual case. An UPDATE runs its triggers even if it changes no row.
         return []
-    used_up = Generation.attempt >= Generation.max_attempts
+    has_no_attempts_left = Generation.attempt >= Generation.max_attempts
     statement = (
         update(Generation)
         .where(Generation.id.in_(ids), Generation.status == GenerationStatus.PROCESSING)
         .values(
-            status=case((used_up, GenerationStatus.FAILED), else_=GenerationStatus.PENDING),
-            completed_at=case((used_up, now()), else_=None),
+            status=case((has_no_attempts_left, GenerationStatus.FAILED), else_=GenerationStatus.PENDING),
+            completed_at=case((has_no_attempts_left, now()), else_=None),
             error_message=_LEASE_EXPIRED,
-            **FREE_OF_LEASE,
+            **UNLEASED_COLUMNS,
         )
         .returning(Generation)
     )
-    expired = list(session.scalars(statement, execution_options=RETURNED_ROW_WINS))
+    expired = list(session.scalars(statement, execution_options=REFRESH_FROM_RETURNING))
     for generation in expired:
-        note(session, Change(generation.id, generation.model_name, claimable=generation.is_pending))
+        record_change(session, Change(generation.id, generation.model_name, is_claimable=generation.is_pending))
     return expired
 
 
-def _held(generation_id: str, lease_token: str) -> list[ColumnElement[bool]]:
-    """The row, if this token holds its lease now."""
+def _lease_conditions(generation_id: str, lease_token: str) -> list[ColumnElement[bool]]:
+    """Returns the conditions under which the row exists and this token holds its lease."""
     if not lease_token:
-        raise InvalidArgument("lease_token", "is empty; send the token that ClaimGeneration gave")
+        raise InvalidArgument("lease_token", "must not be empty; send the token that ClaimGeneration returned")
     check_name("lease_token", lease_token)
     return [
         Generation.id == check_uuid("id", generation_id),
@@ -233,19 +247,19 @@ def _held(generation_id: str, lease_token: str) -> list[ColumnElement[bool]]:
     ]
 
 
-def _report(error_message: str) -> str:
+def _clean_error_message(error_message: str) -> str:
     if not error_message.strip():
-        raise InvalidArgument("error_message", "is empty; say why, for the person who asked")
-    # Postgres can't hold NUL, and an error report is not to be lost for it.
+        raise InvalidArgument("error_message", "must not be empty; describe the failure for the user")
+    # Postgres can't store NUL, and that must not lose an error report.
     return error_message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MAX_ERROR_CHARACTERS]
 
 
-def _refusal(current: Generation, lease_token: str, transition: Transition) -> ServiceError:
-    """Why a worker's transition hit no row."""
+def _lease_error(current: Generation, lease_token: str, requested: Transition) -> ServiceError:
+    """Returns why the transition that a worker requested changed no row."""
     if current.lease_token != lease_token or current.status is GenerationStatus.PROCESSING:
         return Aborted(
-            f"this token no longer holds the lease of generation {current.id}; stop working on it, and claim anew",
+            f"the lease token is no longer valid for generation {current.id}; stop working on it and claim another",
             reason="STALE_LEASE",
             metadata={"generation_id": current.id, "current_state": current.status.name},
         )
-    return illegal_transition(current.id, transition.name, current.status, transition.sources)
+    return illegal_transition_error(current.id, requested.name, current.status, requested.sources)

@@ -1,7 +1,7 @@
-"""The moves of a generation through its states, and what anyone may ask of it.
+"""The transitions of a generation that any caller may request: cancel, retry, delete and changes of metadata.
 
-Every move is one UPDATE that names the state it comes from; its row count decides. Only where it hit no row is the row
-read, to say why. What a worker may do under its lease stands in `leases.py`.
+Every transition is a single UPDATE whose conditions include the state it starts from; its row count decides. Only if it
+changed no row is the row read, to report why. What requires a lease is in `leases.py`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,28 @@ from sqlalchemy.sql.elements import ColumnElement
 from dgx_music.errors import NotFound
 from service_runtime.validation import check_uuid
 from storage_service.db.clock import now
-from storage_service.db.models import FINAL, RETURNED_ROW_WINS, Generation
+from storage_service.db.models import FINAL_COLUMNS, REFRESH_FROM_RETURNING, Generation
 from storage_service.domain.merge_patch import merge_patch
 from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata
-from storage_service.events.changes import Change, note
-from storage_service.states import CANCEL, DELETABLE, RETRY, GenerationStatus, Transition, illegal_transition
+from storage_service.events.changes import Change, record_change
+from storage_service.states import (
+    CANCEL,
+    DELETABLE_STATES,
+    RETRY,
+    GenerationStatus,
+    Transition,
+    illegal_transition_error,
+)
 
 MAX_BACKOFF_DOUBLINGS = 6
-"""A failed attempt is followed by 1 s of waiting, the next by 2 s, then 4 s … and no more than 64 s."""
+"""The retry delay doubles with each attempt, from 1 s up to 64 s."""
 
-FREE_OF_LEASE = {"lease_token": None, "lease_expires_at": None, "stage": None, "progress": 0.0}
-"""What a row that waits has."""
+UNLEASED_COLUMNS = {"lease_token": None, "lease_expires_at": None, "stage": None, "progress": 0.0}
+"""Columns of a row that no worker holds a lease for."""
 
 
 def get(session: Session, generation_id: str) -> Generation:
-    """The generation as it stands. NotFound if there is none."""
+    """Returns the generation in its current state. Raises NotFound if there is none with this id."""
     generation = session.get(Generation, check_uuid("id", generation_id), populate_existing=True)
     if generation is None:
         raise NotFound("generation", generation_id)
@@ -38,14 +45,14 @@ def get(session: Session, generation_id: str) -> Generation:
 
 
 def cancel(session: Session, generation_id: str) -> Generation:
-    """PENDING or PROCESSING → CANCELLED. The token stays, so that its holder learns of it at the next renewal."""
-    ended = {"completed_at": now(), "not_before": None, **FINAL}
-    return _ask(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, **ended)
+    """PENDING or PROCESSING → CANCELLED. Keeps the token, so that its holder learns of it at the next renewal."""
+    values = {"completed_at": now(), "not_before": None, **FINAL_COLUMNS}
+    return _request_transition(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, **values)
 
 
 def retry(session: Session, generation_id: str, more_attempts: int = 3) -> Generation:
-    """FAILED → PENDING, with so many more attempts. They go on counting: who holds an earlier one stays superseded."""
-    return _ask(
+    """FAILED → PENDING with `more_attempts`. Their numbers go on, so that earlier attempts stay superseded."""
+    return _request_transition(
         session,
         generation_id,
         RETRY,
@@ -56,54 +63,55 @@ def retry(session: Session, generation_id: str, more_attempts: int = 3) -> Gener
         not_before=None,
         error_message=None,
         worker_id=None,
-        **FREE_OF_LEASE,
+        **UNLEASED_COLUMNS,
     )
 
 
 def update_metadata(session: Session, generation_id: str, patch: Mapping[str, Any]) -> Generation:
-    """Merges a patch (RFC 7386) into what is known of the music, in any state; nothing else changes."""
+    """Merges a patch (RFC 7386) into the metadata, in any state. Nothing else changes."""
     check_metadata("metadata", patch)
-    wanted = check_uuid("id", generation_id)
-    # Locked, so that what is merged here is still what stands there when it is written.
-    kept = session.scalar(select(Generation.metadata_).where(Generation.id == wanted).with_for_update())
-    merged = merge_patch(kept or {}, patch)
+    generation_id = check_uuid("id", generation_id)
+    # The row is locked so that its metadata can't change between the merge and the write.
+    metadata = session.scalar(select(Generation.metadata_).where(Generation.id == generation_id).with_for_update())
+    merged = merge_patch(metadata or {}, patch)
     check_metadata("metadata", merged, max_bytes=MAX_MERGED_METADATA_BYTES)
-    updated = move(session, [Generation.id == wanted], metadata_=merged)
+    updated = transition(session, [Generation.id == generation_id], metadata_=merged)
     if updated is None:
-        raise NotFound("generation", wanted)
+        raise NotFound("generation", generation_id)
     return updated
 
 
-def remove(session: Session, generation_id: str, states: frozenset[GenerationStatus] = DELETABLE) -> None:
-    """Removes the row if it is in one of the states, of those in which a row may be removed."""
+def remove(session: Session, generation_id: str, states: frozenset[GenerationStatus] = DELETABLE_STATES) -> None:
+    """Deletes the row if it is in one of `states`, which must be a subset of DELETABLE_STATES."""
     generation = get(session, generation_id)
     statement = delete(Generation).where(Generation.id == generation.id, Generation.status.in_(states))
     removed = session.execute(statement, execution_options={"synchronize_session": False})
     assert isinstance(removed, CursorResult)
     if removed.rowcount == 0:
-        raise illegal_transition(generation.id, "delete", get(session, generation_id).status, states)
+        raise illegal_transition_error(generation.id, "delete", get(session, generation_id).status, states)
     session.expunge(generation)
-    note(session, Change(generation.id, generation.model_name, claimable=False))
+    record_change(session, Change(generation.id, generation.model_name, is_claimable=False))
 
 
-def move(
+def transition(
     session: Session, where: Sequence[ColumnElement[bool]], *, due_seconds: float | None = None, **values: Any
 ) -> Generation | None:
-    """The one statement of a transition: the row after it, or None where no row was as `where` says."""
+    """Updates the row that fulfils `where` in a single statement. Returns it, or None if there is none."""
     statement = update(Generation).where(*where).values(**values).returning(Generation)
-    moved = session.scalars(statement, execution_options=RETURNED_ROW_WINS).one_or_none()
-    if moved is not None:
-        if moved.not_before is not None:
-            due_seconds = 2.0 ** min(moved.attempt - 1, MAX_BACKOFF_DOUBLINGS)
-        claimable = moved.is_pending and moved.not_before is None
-        note(session, Change(moved.id, moved.model_name, claimable=claimable, due_seconds=due_seconds))
-    return moved
+    updated = session.scalars(statement, execution_options=REFRESH_FROM_RETURNING).one_or_none()
+    if updated is not None:
+        if updated.not_before is not None:
+            due_seconds = 2.0 ** min(updated.attempt - 1, MAX_BACKOFF_DOUBLINGS)
+        claimable = updated.is_pending and updated.not_before is None
+        record_change(session, Change(updated.id, updated.model_name, is_claimable=claimable, due_seconds=due_seconds))
+    return updated
 
 
-def _ask(session: Session, generation_id: str, transition: Transition, **values: Any) -> Generation:
-    """A transition that anyone may ask for."""
-    wanted = check_uuid("id", generation_id)
-    moved = move(session, [Generation.id == wanted, Generation.status.in_(transition.sources)], **values)
-    if moved is None:
-        raise illegal_transition(wanted, transition.name, get(session, wanted).status, transition.sources)
-    return moved
+def _request_transition(session: Session, generation_id: str, requested: Transition, **values: Any) -> Generation:
+    """Performs a transition that needs no lease."""
+    generation_id = check_uuid("id", generation_id)
+    updated = transition(session, [Generation.id == generation_id, Generation.status.in_(requested.sources)], **values)
+    if updated is None:
+        current = get(session, generation_id).status
+        raise illegal_transition_error(generation_id, requested.name, current, requested.sources)
+    return updated

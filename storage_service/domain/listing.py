@@ -1,7 +1,8 @@
-"""Pages of generations and prompts, by keyset: a page begins after the last row of the one before, however many rows
-came or went meanwhile.
+"""Keyset pagination of generations and prompts: a page begins after the last row of the previous page, no matter how
+many rows were created or deleted meanwhile.
 
-A page token is opaque to callers. It holds the position and a hash of the filters, so that it serves no others.
+A page token is opaque to callers. It contains the position and a hash of the filters, so that it can't be used with
+other filters.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from storage_service.states import GenerationStatus
 
 
 class PromptOrder(StrEnum):
-    """Which prompts come first."""
+    """The order of a list of prompts."""
 
     MOST_USED = "most_used"
     MOST_RECENT = "most_recent"
@@ -37,7 +38,7 @@ class PromptOrder(StrEnum):
 
 @dataclass(frozen=True)
 class GenerationFilter:
-    """All that is given must hold."""
+    """Filters of a list of generations, all of which must match."""
 
     statuses: Sequence[GenerationStatus] = ()
     model_name: str = ""
@@ -46,31 +47,35 @@ class GenerationFilter:
     created_before: datetime | None = None
 
 
-def list_generations(session: Session, chosen: GenerationFilter, page: Page) -> tuple[list[Generation], str]:
-    """Generations, newest first, and the token of the next page, empty on the last."""
+def list_generations(session: Session, filters: GenerationFilter, page: Page) -> tuple[list[Generation], str]:
+    """Returns a page of generations, newest first, and the token of the next page, which is empty on the last."""
     where: list[ColumnElement[bool]] = []
-    if chosen.model_name:
-        check_name("model_name", chosen.model_name)
-        where.append(Generation.model_name == chosen.model_name)
-    if chosen.prompt_contains:
-        check_text("prompt_contains", chosen.prompt_contains, MAX_PROMPT_CHARACTERS)
-        where.append(_contains(session, Generation.prompt, chosen.prompt_contains))
-    if chosen.created_after is not None:
-        where.append(Generation.created_at >= chosen.created_after)
-    if chosen.created_before is not None:
-        where.append(Generation.created_at < chosen.created_before)
-    bound_to = _hash("generations", sorted(chosen.statuses), *(str(value) for value in list(vars(chosen).values())[1:]))
+    if filters.model_name:
+        check_name("model_name", filters.model_name)
+        where.append(Generation.model_name == filters.model_name)
+    if filters.prompt_contains:
+        check_text("prompt_contains", filters.prompt_contains, MAX_PROMPT_CHARACTERS)
+        where.append(_contains(session, Generation.prompt, filters.prompt_contains))
+    if filters.created_after is not None:
+        where.append(Generation.created_at >= filters.created_after)
+    if filters.created_before is not None:
+        where.append(Generation.created_at < filters.created_before)
+    filters_hash = _hash_filters(
+        "generations", sorted(filters.statuses), *(str(value) for value in list(vars(filters).values())[1:])
+    )
     if page.token:
-        created_at, last_id = _position(page.token, bound_to, _read_moment, _read_id)
+        created_at, last_id = _decode_token(page.token, filters_hash, _parse_timestamp, _parse_id)
         where.append(tuple_(Generation.created_at, Generation.id) < (created_at, last_id))
-    rows = list(session.scalars(_newest(set(chosen.statuses), where, page.limit + 1)))
-    return _cut(rows, page.limit, bound_to, lambda row: [row.created_at.isoformat(), row.id])
+    rows = list(session.scalars(_select_newest(set(filters.statuses), where, page.limit + 1)))
+    return _split_page(rows, page.limit, filters_hash, lambda row: [row.created_at.isoformat(), row.id])
 
 
-def _newest(statuses: set[GenerationStatus], where: Sequence[ColumnElement[bool]], limit: int) -> Select[Generation]:
-    """The newest generations of the states, or of all where none is named.
+def _select_newest(
+    statuses: set[GenerationStatus], where: Sequence[ColumnElement[bool]], limit: int
+) -> Select[Generation]:
+    """Returns a query for the newest generations in `statuses`, or in all states if it is empty.
 
-    Each state has its own run in the index; of several, the newest of each are found first and then those of all.
+    Each state is a contiguous run of the index. For several, the newest of each are found first, then those of all.
     """
     newest_first = Generation.created_at.desc(), Generation.id.desc()
     if len(statuses) in (0, len(GenerationStatus)):
@@ -88,71 +93,72 @@ def _newest(statuses: set[GenerationStatus], where: Sequence[ColumnElement[bool]
 
 
 def list_prompts(session: Session, order: PromptOrder, text_contains: str, page: Page) -> tuple[list[Prompt], str]:
-    """Prompts in the order asked for, and the token of the next page, empty on the last."""
+    """Returns a page of prompts, and the token of the next page, which is empty on the last."""
     where: list[ColumnElement[bool]] = []
     if text_contains:
         check_text("text_contains", text_contains, MAX_PROMPT_CHARACTERS)
         where.append(_contains(session, Prompt.text, text_contains))
-    bound_to = _hash("prompts", order, text_contains)
-    by_use = order is PromptOrder.MOST_USED
-    key: InstrumentedAttribute[Any] = Prompt.used_count if by_use else Prompt.last_used_at
+    filters_hash = _hash_filters("prompts", order, text_contains)
+    is_by_use = order is PromptOrder.MOST_USED
+    key: InstrumentedAttribute[Any] = Prompt.used_count if is_by_use else Prompt.last_used_at
     if page.token:
-        read_key = _read_number if by_use else _read_moment
-        where.append(tuple_(key, Prompt.id) < _position(page.token, bound_to, read_key, _read_number))
+        read_key = _parse_number if is_by_use else _parse_timestamp
+        where.append(tuple_(key, Prompt.id) < _decode_token(page.token, filters_hash, read_key, _parse_number))
     ordered = select(Prompt).where(*where).order_by(key.desc(), Prompt.id.desc())
     rows = list(session.scalars(ordered.limit(page.limit + 1)))
-    return _cut(
-        rows, page.limit, bound_to, lambda row: [row.used_count if by_use else row.last_used_at.isoformat(), row.id]
+    return _split_page(
+        rows,
+        page.limit,
+        filters_hash,
+        lambda row: [row.used_count if is_by_use else row.last_used_at.isoformat(), row.id],
     )
 
 
 def _contains(session: Session, column: InstrumentedAttribute[str], text: str) -> ColumnElement[bool]:
-    """Whether the column contains the text, whatever the case of either. No wildcards."""
-    if session.get_bind().dialect.name == "sqlite":  # Its own lower() knows ASCII alone.
+    """Returns the condition that the column contains the text, ignoring case and without wildcards."""
+    if session.get_bind().dialect.name == "sqlite":  # SQLite's lower() handles only ASCII.
         return func.instr(func.dgx_casefold(column), text.casefold()) > 0
     return func.strpos(func.lower(column), func.lower(text)) > 0
 
 
-def _hash(*filters: object) -> str:
+def _hash_filters(*filters: object) -> str:
     return hashlib.sha256(json.dumps(filters).encode()).hexdigest()[:16]
 
 
-def _cut(rows: list[Any], limit: int, bound_to: str, position_of: Callable[[Any], list[Any]]) -> tuple[list[Any], str]:
-    """The page's rows, and the token of the next where one more row was found."""
+def _split_page(
+    rows: list[Any], limit: int, filters_hash: str, get_position: Callable[[Any], list[Any]]
+) -> tuple[list[Any], str]:
+    """Returns the rows of the page, and the token of the next page if there is one more row."""
     if len(rows) <= limit:
         return rows, ""
-    token = json.dumps([bound_to, *position_of(rows[limit - 1])])
+    token = json.dumps([filters_hash, *get_position(rows[limit - 1])])
     return rows[:limit], base64.urlsafe_b64encode(token.encode()).decode()
 
 
-def _read_moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("no zone")
-    return moment
+def _parse_timestamp(text: str) -> datetime:
+    timestamp = datetime.fromisoformat(text)
+    if timestamp.tzinfo is None:
+        raise ValueError("the time zone is missing")
+    return timestamp
 
 
-def _read_id(text: str) -> str:
+def _parse_id(text: str) -> str:
     return check_uuid("page_token", text)
 
 
-def _read_number(number: int) -> int:
+def _parse_number(number: int) -> int:
     if not (isinstance(number, int) and 0 <= number < 2**63):
-        raise ValueError("no count or key")
+        raise ValueError("not a valid count or key")
     return number
 
 
-def _position(token: str, bound_to: str, *readers: Callable[[Any], Any]) -> tuple[Any, ...]:
-    """Where the page before ended."""
+def _decode_token(token: str, filters_hash: str, *readers: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """Returns the position at which the previous page ended."""
     try:
-        token_bound_to, *position = json.loads(base64.urlsafe_b64decode(token))
+        token_hash, *position = json.loads(base64.urlsafe_b64decode(token))
         values = tuple(read(value) for read, value in zip(readers, position, strict=True))
     except (ValueError, TypeError, binascii.Error) as error:
-        raise InvalidArgument(
-            "page_token", "is not one that this list gave; leave it empty for the first page"
-        ) from error
-    if token_bound_to != bound_to:
-        raise InvalidArgument(
-            "page_token", "belongs to a list with other filters; send the same filters with each page"
-        )
+        raise InvalidArgument("page_token", "is not a token of this list; leave it empty for the first page") from error
+    if token_hash != filters_hash:
+        raise InvalidArgument("page_token", "was created with other filters; send the same filters with each page")
     return values

@@ -7,9 +7,9 @@ from typing import Any
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """The target as the patch wants it: what is null there goes, objects are merged, all else is replaced.
+    """Returns `target` with `patch` applied: null removes a member, objects are merged, other values replace.
 
-    RFC 7386, section 2, MergePatch(Target, Patch). The target stays as it is.
+    RFC 7386, section 2, MergePatch(Target, Patch). `target` itself is not changed.
     """
     if not isinstance(patch, Mapping):
         return patch

@@ -1,8 +1,8 @@
-"""The order in which generations that wait are claimed, and what a sweep needs to know of them.
+"""The order in which pending generations are claimed, and what the sweeper needs to know about them.
 
-A generation's rank is when it was created, brought forward by ten minutes for each level of its priority. The smallest
-rank goes first: of equal priority the first that came, and of a higher priority those that came up to so much later.
-As ranks stand still while time goes on, nothing that comes later than that overtakes an old one: it does not starve.
+The rank of a generation is its creation time, moved ahead by ten minutes for each level of its priority. The smallest
+rank is claimed first: among equal priorities the oldest, and a higher priority overtakes only what was created up to
+that much earlier. Ranks never change, so a generation that waits long enough is never overtaken and can't starve.
 """
 
 from __future__ import annotations
@@ -15,66 +15,66 @@ from sqlalchemy import ScalarSelect, Select, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from storage_service.db.clock import later, now
+from storage_service.db.clock import now, now_plus
 from storage_service.db.counts import GenerationCount
 from storage_service.db.models import Generation
 from storage_service.states import GenerationStatus
 
 T = TypeVar("T")
 
-PRIORITIES = (-10, 10)
-"""The lowest and the highest; who says nothing has 0."""
-RANK_STEP_SECONDS = 600.0
-"""By how much a level of priority brings a generation forward."""
+PRIORITY_RANGE = (-10, 10)
+"""The lowest and the highest priority. The default is 0."""
+SECONDS_PER_PRIORITY_LEVEL = 600.0
+"""How far one level of priority moves a generation ahead."""
 
 
-def rank(priority: ColumnElement[int]) -> ColumnElement[datetime]:
-    """The rank of what is created now, in SQL."""
-    return later(-RANK_STEP_SECONDS * priority)
+def compute_rank(priority: ColumnElement[int]) -> ColumnElement[datetime]:
+    """Returns the rank of a generation that is created now, as an SQL expression."""
+    return now_plus(-SECONDS_PER_PRIORITY_LEVEL * priority)
 
 
-def in_status(status: GenerationStatus) -> ColumnElement[bool]:
-    """The status in so many letters, as partial indexes have it: by a bound value they would not be used."""
+def has_status(status: GenerationStatus) -> ColumnElement[bool]:
+    """Returns a condition with the status as a literal: with a bound parameter, partial indexes would not be used."""
     return Generation.status == literal(status, Generation.status.type, literal_execute=True)
 
 
-def next_of(model_name: str) -> Select[str]:
-    """The id of the model's generation that is to be claimed next."""
-    return _first(Generation.id, model_name)
+def select_next_id(model_name: str) -> Select[str]:
+    """Returns a query for the id of the model's generation that is claimed next."""
+    return _select_first_claimable(Generation.id, model_name)
 
 
-def models_in_turn(session: Session, model_names: Sequence[str]) -> Sequence[str]:
-    """Those of the models that have work, by the rank of what is next. A single one is not looked at."""
+def order_models_by_next_rank(session: Session, model_names: Sequence[str]) -> Sequence[str]:
+    """Returns the models that have pending generations, by the rank of their first. A single model is not looked up."""
     if len(model_names) == 1:
         return model_names
-    names = [name for name in models_with_work(session) if name in model_names]
+    names = [name for name in list_models_with_pending(session) if name in model_names]
     if not names:
         return []
-    heads: list[ScalarSelect[datetime | None]] = [
-        _first(Generation.ranked_at, name).scalar_subquery() for name in names
+    first_ranks: list[ScalarSelect[datetime | None]] = [
+        _select_first_claimable(Generation.ranked_at, name).scalar_subquery() for name in names
     ]
-    ranks = zip(session.execute(select(*heads)).one(), names, strict=True)
-    return [name for _, name in sorted((head, name) for head, name in ranks if head is not None)]
+    ranks = zip(session.execute(select(*first_ranks)).one(), names, strict=True)
+    return [name for _, name in sorted((rank, name) for rank, name in ranks if rank is not None)]
 
 
-def models_with_work(session: Session) -> list[str]:
-    """Models of which a generation is PENDING; it may have to wait for another attempt yet."""
+def list_models_with_pending(session: Session) -> list[str]:
+    """Returns the models with PENDING generations, including those that still wait for their retry delay to end."""
     pending = GenerationCount.status == GenerationStatus.PENDING.value
     by_model = select(GenerationCount.model_name).where(pending).group_by(GenerationCount.model_name)
     return list(session.scalars(by_model.having(func.sum(GenerationCount.generations) > 0)))
 
 
 def seconds_until_due(session: Session) -> float | None:
-    """When the next lease ends or the next wait for another attempt; None if there is neither."""
-    leases = select(func.min(Generation.lease_expires_at)).where(in_status(GenerationStatus.PROCESSING))
-    # Only what is PENDING has a not_before. With the status said, SQLite would go through all that is.
+    """Returns in how many seconds the next lease expires or the next retry delay ends; None if there is neither."""
+    leases = select(func.min(Generation.lease_expires_at)).where(has_status(GenerationStatus.PROCESSING))
+    # Only PENDING rows have a not_before. With a condition on the status, SQLite would scan all of them.
     waits = select(func.min(Generation.not_before)).where(Generation.not_before > now())
     *due, current = session.execute(select(leases.scalar_subquery(), waits.scalar_subquery(), now())).one()
-    moments = [moment for moment in due if moment is not None]
-    return max(0.0, (min(moments) - current).total_seconds()) if moments else None
+    times = [time for time in due if time is not None]
+    return max(0.0, (min(times) - current).total_seconds()) if times else None
 
 
-def _first(column: InstrumentedAttribute[T], model_name: str) -> Select[T]:
-    may_start = Generation.not_before.is_(None) | (Generation.not_before <= now())
-    waiting = select(column).where(in_status(GenerationStatus.PENDING), Generation.model_name == model_name, may_start)
-    return waiting.order_by(Generation.ranked_at, Generation.id).limit(1)
+def _select_first_claimable(column: InstrumentedAttribute[T], model_name: str) -> Select[T]:
+    is_due = Generation.not_before.is_(None) | (Generation.not_before <= now())
+    claimable = select(column).where(has_status(GenerationStatus.PENDING), Generation.model_name == model_name, is_due)
+    return claimable.order_by(Generation.ranked_at, Generation.id).limit(1)

@@ -1,4 +1,4 @@
-"""What a request may hold. Each check names the field by its path in the request and says what would do."""
+"""Validation of requests. Each error names the field by its path in the request and what is allowed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ MAX_ERROR_CHARACTERS = 2000
 MAX_MODELS = 1000
 MAX_METADATA_BYTES = 16 * 1024
 MAX_MERGED_METADATA_BYTES = 64 * 1024
-"""Of what updates may come to; there has to be room beside what a caller and a worker left."""
+"""The limit after updates, which leaves room beside the metadata of the caller and of the worker."""
 
 
 def check_name(field: str, name: str) -> None:
-    """1 to 200 characters, not all blank, without control characters."""
+    """Requires 1 to 200 characters, not all blank and without control characters."""
     if not name.strip():
         raise InvalidArgument(field, "must not be empty")
     check_text(field, name, MAX_NAME_CHARACTERS)
 
 
-def check_models(field: str, names: Sequence[str]) -> None:
-    """At least one model name."""
+def check_model_names(field: str, names: Sequence[str]) -> None:
+    """Requires 1 to 1000 valid model names."""
     if not 1 <= len(names) <= MAX_MODELS:
         raise InvalidArgument(field, f"must name 1 to {MAX_MODELS} models, not {len(names)}")
     for index, name in enumerate(names):
@@ -35,19 +35,19 @@ def check_models(field: str, names: Sequence[str]) -> None:
 
 
 def check_file_path(field: str, path: str) -> None:
-    """A path that stays below the library's folder."""
+    """Requires a relative path that stays inside the library's folder."""
     if not path.strip():
-        raise InvalidArgument(field, "must not be empty; say where the file is, relative to the library's folder")
+        raise InvalidArgument(field, "must not be empty; send the path of the file relative to the library's folder")
     check_text(field, path, MAX_PATH_CHARACTERS)
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise InvalidArgument(field, "must stay below the library's folder: relative, and without '..'")
+        raise InvalidArgument(field, "must be a relative path inside the library's folder, without '..'")
 
 
 def check_metadata(field: str, metadata: Mapping[str, Any], max_bytes: int | None = MAX_METADATA_BYTES) -> None:
-    """What JSON can hold, at most 16 KiB of it, or what is said; None: any."""
+    """Requires values that JSON can represent, of at most `max_bytes` as JSON; None allows any size."""
     try:
         size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError) as error:
-        raise InvalidArgument(field, f"is not what JSON can hold: {error}") from error
+        raise InvalidArgument(field, f"can't be represented as JSON: {error}") from error
     if max_bytes is not None and size > max_bytes:
-        raise InvalidArgument(field, f"has {size} bytes as JSON; at most {max_bytes} are taken")
+        raise InvalidArgument(field, f"has {size} bytes as JSON, but the limit is {max_bytes}")

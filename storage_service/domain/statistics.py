@@ -1,4 +1,4 @@
-"""Figures over the whole database, read from the counts that its triggers keep."""
+"""Statistics of the whole database, read from the counts that its triggers maintain."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dgx_music.errors import InvalidArgument
 from storage_service.db.clock import now
 from storage_service.db.counts import NOT_FINISHED, GenerationCount, GenerationTime, PromptCount
 from storage_service.db.models import Generation
-from storage_service.domain.queue import in_status
-from storage_service.states import FINISHED, GenerationStatus
+from storage_service.domain.queue import has_status
+from storage_service.states import TERMINAL_STATES, GenerationStatus
 
 DEFAULT_DAYS = 7
 MAX_DAYS = 366
@@ -23,55 +23,55 @@ PERCENTILES = (50, 90, 99)
 
 
 @dataclass
-class Figures:
-    """How many there are in each state, and what the completed ones come to. Seconds and bytes."""
+class GenerationTotals:
+    """The number of generations in each state, and totals of the completed ones in seconds and bytes."""
 
     by_status: dict[GenerationStatus, int] = field(default_factory=lambda: dict.fromkeys(GenerationStatus, 0))
     completed_audio_seconds: float = 0.0
     completed_file_bytes: int = 0
     mean_generation_time_seconds: float = 0.0
     percentiles: Sequence[float] = (0.0,) * len(PERCENTILES)
-    """Generation times of PERCENTILES, to two significant digits (within 5 %)."""
+    """The generation times at PERCENTILES, to two significant digits (within 5 %)."""
 
     @property
     def total_generations(self) -> int:
-        """Generations in all."""
+        """The number of generations in all states."""
         return sum(self.by_status.values())
 
 
 @dataclass
-class Day:
-    """What finished on one day, UTC."""
+class DayTotals:
+    """What finished on one UTC day."""
 
     date: date
-    finished: dict[GenerationStatus, int] = field(default_factory=lambda: dict.fromkeys(FINISHED, 0))
+    finished: dict[GenerationStatus, int] = field(default_factory=lambda: dict.fromkeys(TERMINAL_STATES, 0))
     audio_seconds: float = 0.0
-    """Of those completed."""
+    """Of the completed generations."""
     file_bytes: int = 0
-    """Of those completed."""
+    """Of the completed generations."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The figures of all and of each model, the last days, and what waits."""
+    """The totals of all models and of each, of the last days, and the age of the queue."""
 
-    overall: Figures
-    by_model: Mapping[str, Figures]
-    """By name, in the names' order."""
-    days: Sequence[Day]
-    """Today first."""
+    overall: GenerationTotals
+    by_model: Mapping[str, GenerationTotals]
+    """By model name, sorted."""
+    days: Sequence[DayTotals]
+    """The last days, today first."""
     total_prompts: int
     oldest_pending_seconds: float
 
 
-def statistics(session: Session, days: int = 0) -> Statistics:
-    """The figures as of now, and those of so many days, today's included; 0 for 7. InvalidArgument beyond 366."""
+def compute_statistics(session: Session, days: int = 0) -> Statistics:
+    """Returns the current totals, and those of the last `days` including today. 0 means 7; the maximum is 366."""
     if not 0 <= days <= MAX_DAYS:
-        raise InvalidArgument("days", f"must be 0 (for {DEFAULT_DAYS}) to {MAX_DAYS}, not {days}")
-    by_model: defaultdict[str, Figures] = defaultdict(Figures)
-    overall = Figures()
+        raise InvalidArgument("days", f"must be from 0 (which means {DEFAULT_DAYS}) to {MAX_DAYS}, not {days}")
+    by_model: defaultdict[str, GenerationTotals] = defaultdict(GenerationTotals)
+    overall = GenerationTotals()
     work_ms: defaultdict[str, int] = defaultdict(int)
-    totals = select(
+    sums = select(
         GenerationCount.model_name,
         GenerationCount.status,
         func.sum(GenerationCount.generations),
@@ -79,20 +79,20 @@ def statistics(session: Session, days: int = 0) -> Statistics:
         func.sum(GenerationCount.file_bytes),
         func.sum(GenerationCount.work_ms),
     ).group_by(GenerationCount.model_name, GenerationCount.status)
-    for model_name, status, count, audio_ms, file_bytes, worked_ms in session.execute(totals.order_by("model_name")):
+    for model_name, status, count, audio_ms, file_bytes, worked_ms in session.execute(sums.order_by("model_name")):
         if count:
-            for figures in (by_model[model_name], overall):
-                figures.by_status[GenerationStatus(status)] += int(count)
+            for each in (by_model[model_name], overall):
+                each.by_status[GenerationStatus(status)] += int(count)
                 if status == GenerationStatus.COMPLETED:
-                    figures.completed_audio_seconds += int(audio_ms) / 1000
-                    figures.completed_file_bytes += int(file_bytes)
+                    each.completed_audio_seconds += int(audio_ms) / 1000
+                    each.completed_file_bytes += int(file_bytes)
             if status == GenerationStatus.COMPLETED:
                 work_ms[model_name] = int(worked_ms)
-    _add_times(session, by_model, overall, work_ms)
-    prompts, waits_since, current = session.execute(
+    _add_generation_times(session, by_model, overall, work_ms)
+    prompts, oldest_created_at, current = session.execute(
         select(
             select(func.sum(PromptCount.prompts)).scalar_subquery(),
-            select(func.min(Generation.created_at)).where(in_status(GenerationStatus.PENDING)).scalar_subquery(),
+            select(func.min(Generation.created_at)).where(has_status(GenerationStatus.PENDING)).scalar_subquery(),
             now(),
         )
     ).one()
@@ -101,47 +101,50 @@ def statistics(session: Session, days: int = 0) -> Statistics:
         by_model=by_model,
         days=_last_days(session, current, days or DEFAULT_DAYS),
         total_prompts=int(prompts or 0),
-        oldest_pending_seconds=0.0 if waits_since is None else max(0.0, (current - waits_since).total_seconds()),
+        oldest_pending_seconds=0.0
+        if oldest_created_at is None
+        else max(0.0, (current - oldest_created_at).total_seconds()),
     )
 
 
-def percentiles_of(times: Mapping[float, int]) -> list[float]:
-    """The smallest value that so many percent are no larger than, for each of PERCENTILES (the nearest rank).
-
-    `times`: how many there are of each value. 0 where there are none.
+def nearest_rank_percentiles(times: Mapping[float, int]) -> list[float]:
+    """Returns the nearest-rank percentile for each of PERCENTILES: the smallest value that is at least as large as
+    that share of all values. `times` maps each value to its count; the result is 0 if it is empty.
     """
-    total, found, seen = sum(times.values()), [], 0
+    total, percentiles, seen = sum(times.values()), [], 0
     values = iter(sorted(times))
     value = 0.0
     for percent in PERCENTILES:
         while seen * 100 < percent * total:
             value = next(values)
             seen += times[value]
-        found.append(value)
-    return found
+        percentiles.append(value)
+    return percentiles
 
 
-def _add_times(session: Session, by_model: Mapping[str, Figures], overall: Figures, work_ms: Mapping[str, int]) -> None:
+def _add_generation_times(
+    session: Session, by_model: Mapping[str, GenerationTotals], overall: GenerationTotals, work_ms: Mapping[str, int]
+) -> None:
     histogram = select(
         GenerationTime.model_name, GenerationTime.seconds, func.sum(GenerationTime.generations)
     ).group_by(GenerationTime.model_name, GenerationTime.seconds)
-    times: defaultdict[str, dict[float, int]] = defaultdict(dict)
-    of_all: defaultdict[float, int] = defaultdict(int)
+    times_by_model: defaultdict[str, dict[float, int]] = defaultdict(dict)
+    all_times: defaultdict[float, int] = defaultdict(int)
     for model_name, seconds, count in session.execute(histogram):
         if count and model_name in by_model:
-            times[model_name][seconds] = int(count)
-            of_all[seconds] += int(count)
-    for model_name, of_model in times.items():
-        figures = by_model[model_name]
-        figures.mean_generation_time_seconds = work_ms[model_name] / 1000 / sum(of_model.values())
-        figures.percentiles = percentiles_of(of_model)
-    if of_all:
-        overall.mean_generation_time_seconds = sum(work_ms.values()) / 1000 / sum(of_all.values())
-        overall.percentiles = percentiles_of(of_all)
+            times_by_model[model_name][seconds] = int(count)
+            all_times[seconds] += int(count)
+    for model_name, model_times in times_by_model.items():
+        model_totals = by_model[model_name]
+        model_totals.mean_generation_time_seconds = work_ms[model_name] / 1000 / sum(model_times.values())
+        model_totals.percentiles = nearest_rank_percentiles(model_times)
+    if all_times:
+        overall.mean_generation_time_seconds = sum(work_ms.values()) / 1000 / sum(all_times.values())
+        overall.percentiles = nearest_rank_percentiles(all_times)
 
 
-def _last_days(session: Session, current: datetime, days: int) -> list[Day]:
-    last = [Day(current.date() - timedelta(days=ago)) for ago in range(days)]
+def _last_days(session: Session, current: datetime, days: int) -> list[DayTotals]:
+    last = [DayTotals(current.date() - timedelta(days=ago)) for ago in range(days)]
     by_date = {day.date: day for day in last}
     finished = select(
         GenerationCount.finished_on,

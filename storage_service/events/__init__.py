@@ -1,1 +1,1 @@
-"""Changes, and how those who wait for them are woken: in this process and across processes."""
+"""Changes of generations, and how calls that wait for them are woken, in this process and in others."""

@@ -1,7 +1,7 @@
-"""What a transaction changes, noted for those who wait for it.
+"""Records what a transaction changes, for the calls that wait for it.
 
-On Postgres it is announced as well, to every server that listens (`broadcast.py`): in the transaction itself, so that
-nobody hears of what was rolled back and everybody of what was committed, even if this process is gone by then.
+On Postgres every change is also announced to the other servers, which `postgres_listener` receives. NOTIFY is part of
+the transaction: what is rolled back is never announced, and what is committed always is, even if this process dies.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 CHANNEL = "dgx_music"
-"""What Postgres's LISTEN and NOTIFY call it; each database has its own."""
+"""The channel of Postgres's LISTEN and NOTIFY. Each database has its own."""
 
 
 @dataclass(frozen=True)
@@ -22,57 +22,59 @@ class Change:
 
     generation_id: str
     model_name: str
-    claimable: bool
-    """It waits for a worker now."""
+    is_claimable: bool
+    """Whether a worker can claim the generation now."""
     due_seconds: float | None = None
-    """In how many seconds a sweep has something to do for it: its lease ends, or its wait for another attempt."""
+    """In how many seconds the next sweep is due for it, because its lease or its retry delay ends."""
 
 
 _SENDER = "sender"
 _CHANGES = "changes"
 _UNANNOUNCED = "unannounced"
 
-# One round trip, however many changes.
+# One round trip, however many changes there are.
 _ANNOUNCE = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest(CAST(%s AS TEXT[])) AS payload"
 
 
-def send_as(session: Session, sender: str) -> None:
-    """What the session announces is `sender`'s, who need not be told of it."""
+def set_sender(session: Session, sender: str) -> None:
+    """Marks the session's announcements as sent by `sender`, which ignores them when it receives them itself."""
     session.info[_SENDER] = sender
 
 
-def announcement(session: Session, change: Change) -> str:
-    """What NOTIFY is to say of a change of this session's."""
-    return payload(session.info.get(_SENDER, ""), change)
+def build_announcement(session: Session, change: Change) -> str:
+    """Returns the payload that announces the session's change with NOTIFY."""
+    return encode_payload(session.info.get(_SENDER, ""), change)
 
 
-def note(session: Session, change: Change, *, is_announced: bool = False) -> None:
-    """Notes a change for `changes_of`, which is asked after the commit, and for who listens, unless the statement that
-    made it has announced it."""
+def record_change(session: Session, change: Change, *, is_announced: bool = False) -> None:
+    """Records a change for `get_recorded_changes`, and announces it at commit on Postgres.
+
+    `is_announced` says that the statement which made the change has already announced it.
+    """
     session.info.setdefault(_CHANGES, []).append(change)
     if is_announced or session.get_bind().dialect.name != "postgresql":
         return
     unannounced = session.info.setdefault(_UNANNOUNCED, [])
     if not unannounced:
         event.listen(session, "before_commit", _announce)
-    unannounced.append(announcement(session, change))
+    unannounced.append(build_announcement(session, change))
 
 
-def changes_of(session: Session) -> list[Change]:
-    """What was noted in the session."""
+def get_recorded_changes(session: Session) -> list[Change]:
+    """Returns the changes recorded in the session. They are valid once it has committed."""
     changes: list[Change] = session.info.get(_CHANGES, [])
     return changes
 
 
-def payload(sender: str, change: Change) -> str:
-    """A change as it is announced: at most 1,500 bytes, of the 8,000 that NOTIFY takes."""
+def encode_payload(sender: str, change: Change) -> str:
+    """Encodes a change for NOTIFY: at most 1,500 bytes, of the 8,000 that Postgres accepts."""
     return json.dumps([sender, *astuple(change)], ensure_ascii=False, separators=(",", ":"))
 
 
-def read_payload(announced: str) -> tuple[str, Change]:
-    """The sender and the change. ValueError where it is not one of ours."""
-    sender, generation_id, model_name, claimable, due_seconds = json.loads(announced)
-    return sender, Change(generation_id, model_name, claimable, due_seconds)
+def decode_payload(payload: str) -> tuple[str, Change]:
+    """Returns the sender and the change. Raises ValueError if another version of DGX Music encoded it differently."""
+    sender, generation_id, model_name, is_claimable, due_seconds = json.loads(payload)
+    return sender, Change(generation_id, model_name, is_claimable, due_seconds)
 
 
 def _announce(session: Session) -> None:

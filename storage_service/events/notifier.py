@@ -1,8 +1,8 @@
-"""Tells waiting calls of this process that something changed, so that they need not ask the database.
+"""Wakes the calls of this process that wait for a change, so that they need not poll the database.
 
-A change says which generation it was, not what became of it: whoever waits reads the row when it gets there, and so a
-slow watcher sees several changes as one and holds no memory for those it missed. What other processes change comes by
-way of `broadcast.py`.
+A change says which generation changed but not how: the call that wakes up reads the row. So a slow watcher sees several
+changes as one, and no memory is held for those that it missed. Changes by other processes arrive through
+`postgres_listener`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from storage_service.events.changes import Change
 
 
 class Notifier:
-    """Hands changes to those who wait. Belongs to one event loop."""
+    """Passes changes on to the calls that wait for them. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._claimers: dict[asyncio.Event, frozenset[str]] = {}
-        self._sweep_at = float("inf")
+        self._next_sweep_at = float("inf")
         self._sweep_earlier = asyncio.Event()
-        self.closed = False
+        self.is_closed = False
 
     @contextmanager
-    def watching(self, generation_id: str) -> Iterator[asyncio.Event]:
-        """An event that every change of the generation sets, while the block runs."""
+    def subscribe_to_changes(self, generation_id: str) -> Iterator[asyncio.Event]:
+        """Yields an event that every change of the generation sets while the block runs."""
         event = asyncio.Event()
         self._watchers[generation_id].add(event)
         try:
@@ -38,8 +38,8 @@ class Notifier:
                 del self._watchers[generation_id]
 
     @contextmanager
-    def claiming(self, model_names: Iterable[str]) -> Iterator[asyncio.Event]:
-        """An event that is set when there may be work for one of the models, while the block runs."""
+    def subscribe_to_work(self, model_names: Iterable[str]) -> Iterator[asyncio.Event]:
+        """Yields an event that is set, while the block runs, when one of the models may have work to claim."""
         event = asyncio.Event()
         self._claimers[event] = frozenset(model_names)
         try:
@@ -48,25 +48,25 @@ class Notifier:
             del self._claimers[event]
 
     def publish(self, changes: Iterable[Change]) -> None:
-        """Wakes whoever waits for one of the changes."""
+        """Wakes the calls that wait for one of the changes."""
         loop_time = asyncio.get_running_loop().time()
         for change in changes:
             for event in self._watchers.get(change.generation_id, ()):
                 event.set()
-            if change.claimable:
+            if change.is_claimable:
                 self.wake_claimers([change.model_name])
-            if change.due_seconds is not None and loop_time + change.due_seconds < self._sweep_at:
+            if change.due_seconds is not None and loop_time + change.due_seconds < self._next_sweep_at:
                 self._sweep_earlier.set()
 
     def wake_claimers(self, model_names: Iterable[str]) -> None:
-        """Lets who waits for work of one of the models look for it."""
+        """Wakes the calls that wait for work of one of the models."""
         names = frozenset(model_names)
         for event, accepted in self._claimers.items():
             if accepted & names:
                 event.set()
 
     def wake_all(self) -> None:
-        """Lets everybody look, where changes may have been missed."""
+        """Wakes all waiting calls, because changes may have been missed."""
         for events in self._watchers.values():
             for event in events:
                 event.set()
@@ -74,19 +74,20 @@ class Notifier:
             event.set()
         self._sweep_earlier.set()
 
-    async def until_sweep(self, seconds: float) -> None:
-        """Returns after so many seconds, or as soon as something is due earlier."""
-        self._sweep_at = asyncio.get_running_loop().time() + seconds
+    async def wait_for_sweep(self, seconds: float) -> None:
+        """Waits for so many seconds, or until something is due earlier."""
+        self._next_sweep_at = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout(seconds):  # Python 3.11's wait_for may swallow a cancellation.
+            async with asyncio.timeout(seconds):  # wait_for in Python 3.11 may swallow a cancellation.
                 await self._sweep_earlier.wait()
         except TimeoutError:
             pass
         finally:
             self._sweep_earlier.clear()
-            self._sweep_at = float("inf")  # What comes before the next wait counts, whenever it is due.
+            # Whatever is published before the next wait counts as earlier, whenever it is due.
+            self._next_sweep_at = float("inf")
 
     def close(self) -> None:
-        """Ends all waiting: `closed` is true from here on."""
-        self.closed = True
+        """Ends all waiting. `is_closed` is true from now on."""
+        self.is_closed = True
         self.wake_all()

@@ -1,1 +1,1 @@
-"""Backup and restore, integrity checks, vacuum."""
+"""Backup and restore, integrity checks, and vacuum."""

@@ -1,7 +1,7 @@
-"""Copies of the whole database: made while servers work on it, put back while none does.
+"""Backs up a database while servers use it, and restores it while none does.
 
-A copy of SQLite is a SQLite file, made by its backup API; one of Postgres is pg_dump's custom format. Either is written
-under another name, synced, and only then given its own: what has the name is whole.
+A backup of SQLite is a SQLite file, written by its backup API; one of Postgres is in pg_dump's custom format. Either is
+written to a temporary name, synced and then renamed, so that a file with the final name is always complete.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from storage_service.db.sqlite import error_code, set_journal_mode, sqlite3
 from storage_service.maintenance import postgres_backup
 
 STEP_PAGES = 1024
-"""Copied at once, 4 MB: between two steps, writers have their turn."""
+"""Pages that are copied in one step, 4 MB. Writers get their turn between two steps."""
 
-MOST_RESTARTS = 3
-"""Each commit of another process begins a copy anew. After so many, the rest is copied in one step."""
+MAX_RESTARTS = 3
+"""Each commit of another process restarts the copy. After so many restarts, it is copied in one step."""
 
-_BUSY_PAUSE_SECONDS = 0.02
-
-
-class _Restless(Exception):
-    """Too many commits came in between."""
+_BUSY_DELAY_SECONDS = 0.02
 
 
-def back_up(database: Database, path: Path) -> None:
-    """Writes a copy of the database as of one moment to `path`, over what is there. Servers may go on meanwhile.
+class _SourceKeepsChanging(Exception):
+    """The copy was restarted too often by commits of other processes."""
 
-    FailedPrecondition where it can't be written, Unavailable where the database is locked for too long.
+
+def create_backup(database: Database, path: Path) -> None:
+    """Writes a consistent copy of the database to `path`, and replaces a file that is already there.
+
+    Servers may use the database meanwhile. Raises FailedPrecondition if the copy can't be written, and Unavailable if
+    the database is locked for too long.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with _file_errors(path):
-            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # Prompts may be nobody else's matter.
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # Prompts may be private.
         if database.is_sqlite:
-            with _sqlite_errors(path), _copied(database, part) as copy:
+            with _sqlite_errors(path), _sqlite_copy(database, part) as copy:
                 _check_integrity(copy, path)
         else:
             postgres_backup.dump(database, part)
@@ -59,33 +60,36 @@ def back_up(database: Database, path: Path) -> None:
 
 
 @contextmanager
-def still(database: Database) -> Iterator[Database]:
-    """The database as of one moment, for long statements, while the block runs. A reader of SQLite keeps writers
-    waiting: there it is a copy, beside the file. On Postgres, where it does not, it is the database itself."""
+def snapshot(database: Database) -> Iterator[Database]:
+    """Yields a database for long read statements, while the block runs.
+
+    For SQLite it is a temporary copy beside the file, because a reader would keep writers waiting. On Postgres readers
+    block nobody, so it is the database itself.
+    """
     if not database.is_sqlite:
         yield database
         return
-    file = _file_of(database)
+    file = _sqlite_file(database)
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-        path = Path(folder, "still.db")
-        with _sqlite_errors(file), _copied(database, path):
+        path = Path(folder, "snapshot.db")
+        with _sqlite_errors(file), _sqlite_copy(database, path):
             pass
         with Database(URL.create("sqlite", database=str(path))) as copy:
             yield copy
 
 
-def revision_in(database: Database, path: Path) -> str:
-    """The schema's revision in the copy at `path`, which is read whole and found in order.
+def read_revision(database: Database, path: Path) -> str:
+    """Returns the schema revision of the backup at `path`, after reading all of it.
 
-    FailedPrecondition where it is no copy of this kind of database, damaged, or of a newer version.
+    Raises FailedPrecondition if it is not a backup of this kind of database, is damaged, or is of a newer version.
     """
     if not path.is_file():
-        raise FailedPrecondition(f"there is no file {path}", reason="BACKUP_NOT_FOUND")
-    revision = _sqlite_revision(path) if database.is_sqlite else postgres_backup.revision_in(database, path)
+        raise FailedPrecondition(f"{path} does not exist", reason="BACKUP_NOT_FOUND")
+    revision = _read_sqlite_revision(path) if database.is_sqlite else postgres_backup.read_revision(database, path)
     if revision not in schema.REVISIONS:
         raise FailedPrecondition(
-            f"{path} holds a schema at revision {revision}, which this version does not know "
-            f"(the newest is {schema.REVISIONS[-1]}): install the version of DGX Music that made it, or a later one",
+            f"{path} has schema revision {revision}, which this version of DGX Music does not know (its newest is "
+            f"{schema.REVISIONS[-1]}): install the version that wrote the backup, or a later one",
             reason="SCHEMA_NEWER",
             metadata={"found": revision, "known": schema.REVISIONS[-1]},
         )
@@ -93,65 +97,65 @@ def revision_in(database: Database, path: Path) -> str:
 
 
 def restore(database: Database, path: Path) -> str:
-    """Puts the copy at `path` in the database's place, all or nothing; gives the revision of its schema.
+    """Replaces the database by the backup at `path`, and returns the revision of its schema.
 
-    Until it is in place, the old one is: broken off, this leaves what was there before. No server may be at work.
-    Raises as `revision_in` does, and Unavailable where somebody uses the database.
+    This is atomic: if it is interrupted, the old database is still there. No server may be running. Raises the same
+    errors as `read_revision`, and Unavailable if the database is in use.
     """
-    revision = revision_in(database, path)
+    revision = read_revision(database, path)
     if not database.is_sqlite:
         postgres_backup.restore(database, path)
         return revision
     _move_aside_if_damaged(database)
-    database.dispose()  # As long as anybody has it open, it can't leave WAL.
-    # Into the file itself, in one transaction of SQLite's: a journal keeps the old pages until all new ones are there.
-    with _sqlite_errors(path), _read_only(path) as source, _sqlite(database) as target:
-        set_journal_mode(target, "TRUNCATE")  # In WAL mode, a copy with pages of another size is refused.
+    database.dispose()  # A database that is open elsewhere can't leave WAL mode.
+    # Written into the file itself, as one SQLite transaction: a journal keeps the old pages until all are replaced.
+    with _sqlite_errors(path), _open_read_only(path) as source, _open_sqlite(database) as target:
+        set_journal_mode(target, "TRUNCATE")  # In WAL mode, SQLite rejects a copy with another page size.
         _copy(source, target, database.busy_timeout_seconds)
     return revision
 
 
 @contextmanager
-def _copied(database: Database, path: Path) -> Iterator[sqlite3.Connection]:
-    """A copy of SQLite at `path`, not yet synced."""
-    with _sqlite(database) as source, closing(sqlite3.connect(path)) as target:
-        target.execute("PRAGMA locking_mode=EXCLUSIVE")  # In which WAL does without memory that is shared.
+def _sqlite_copy(database: Database, path: Path) -> Iterator[sqlite3.Connection]:
+    """Copies the SQLite database to `path` without syncing it, and yields a connection to the copy."""
+    with _open_sqlite(database) as source, closing(sqlite3.connect(path)) as target:
+        target.execute("PRAGMA locking_mode=EXCLUSIVE")  # In this mode WAL needs no shared memory.
         target.execute("PRAGMA synchronous=OFF")
         _copy(source, target, database.busy_timeout_seconds)
-        target.execute("PRAGMA journal_mode=DELETE")  # In WAL mode, it would not be one file.
+        target.execute("PRAGMA journal_mode=DELETE")  # In WAL mode, it would be more than one file.
         yield target
 
 
-def _copy(source: sqlite3.Connection, target: sqlite3.Connection, patience_seconds: float) -> None:
-    left: int | None = None
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection, busy_timeout_seconds: float) -> None:
+    previous_remaining: int | None = None
     restarts = 0
     is_last_try = False
     progressed_at = time.monotonic()
 
     def progress(status: int, remaining: int, _total: int) -> None:
-        nonlocal left, restarts, progressed_at
+        nonlocal previous_remaining, restarts, progressed_at
         failpoint("storage.during_copy")
         now = time.monotonic()
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            if now - progressed_at > patience_seconds:
-                raise _locked()
+            if now - progressed_at > busy_timeout_seconds:
+                raise _locked_error()
             return
         progressed_at = now
-        if left is not None and remaining >= left > 0:
+        if previous_remaining is not None and remaining >= previous_remaining > 0:
             restarts += 1
-            if restarts > MOST_RESTARTS and not is_last_try:
-                raise _Restless
-        left = remaining
+            if restarts > MAX_RESTARTS and not is_last_try:
+                raise _SourceKeepsChanging
+        previous_remaining = remaining
 
     try:
-        source.backup(target, pages=STEP_PAGES, progress=progress, sleep=_BUSY_PAUSE_SECONDS)
-    except _Restless:
+        source.backup(target, pages=STEP_PAGES, progress=progress, sleep=_BUSY_DELAY_SECONDS)
+    except _SourceKeepsChanging:
         is_last_try = True
-        source.backup(target, pages=-1, progress=progress, sleep=_BUSY_PAUSE_SECONDS)
+        source.backup(target, pages=-1, progress=progress, sleep=_BUSY_DELAY_SECONDS)
 
 
-def _sqlite_revision(path: Path) -> str:
-    with _sqlite_errors(path), _read_only(path) as copy:
+def _read_sqlite_revision(path: Path) -> str:
+    with _sqlite_errors(path), _open_read_only(path) as copy:
         _check_integrity(copy, path)
         try:
             (revision,) = copy.execute("SELECT version_num FROM alembic_version").fetchone() or ("none",)
@@ -169,10 +173,10 @@ def _check_integrity(copy: sqlite3.Connection, path: Path) -> None:
 
 
 def _move_aside_if_damaged(database: Database) -> None:
-    """What is no SQLite file any more can't be written into."""
-    file = _file_of(database)
+    """Renames a database that is damaged so badly that SQLite can't write to it."""
+    file = _sqlite_file(database)
     try:
-        with _sqlite(database) as connection:
+        with _open_sqlite(database) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.DatabaseError as error:
         if error_code(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
@@ -184,19 +188,19 @@ def _move_aside_if_damaged(database: Database) -> None:
 
 
 @contextmanager
-def _sqlite(database: Database) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(_file_of(database), timeout=database.busy_timeout_seconds)) as connection:
+def _open_sqlite(database: Database) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(_sqlite_file(database), timeout=database.busy_timeout_seconds)) as connection:
         connection.execute("PRAGMA synchronous=FULL")
         yield connection
 
 
 @contextmanager
-def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
+def _open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         yield connection
 
 
-def _file_of(database: Database) -> Path:
+def _sqlite_file(database: Database) -> Path:
     return Path(str(database.url.database))
 
 
@@ -206,7 +210,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise _locked() from error
+            raise _locked_error() from error
         raise FailedPrecondition(f"{path} can't be used: {error}", reason="BACKUP_UNUSABLE") from error
 
 
@@ -218,7 +222,7 @@ def _file_errors(path: Path) -> Iterator[None]:
         raise FailedPrecondition(f"can't write {path}: {error.strerror}", reason="BACKUP_UNWRITABLE") from error
 
 
-def _locked() -> Unavailable:
+def _locked_error() -> Unavailable:
     return Unavailable(
         "the database is locked by another process; try again",
         reason="DATABASE_LOCKED",
@@ -227,7 +231,7 @@ def _locked() -> Unavailable:
 
 
 def _sync(path: Path) -> None:
-    """A file's bytes, or a folder's names."""
+    """Syncs a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

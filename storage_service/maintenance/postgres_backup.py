@@ -1,6 +1,6 @@
-"""Copies of a Postgres database, by its own tools: pg_dump, pg_restore and psql, of the server's major version.
+"""Backs up and restores a Postgres database with pg_dump, pg_restore and psql of the server's major version.
 
-An older pg_dump refuses a newer server; what a newer one writes, an older server may not understand.
+An older pg_dump refuses to read from a newer server, and an older server may not understand what a newer one writes.
 """
 
 from __future__ import annotations
@@ -19,32 +19,31 @@ from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
 
-_DEBIAN = Path("/usr/lib/postgresql")
-"""Where Debian keeps the tools of each version; one of them is on PATH."""
+_DEBIAN_TOOLS_FOLDER = Path("/usr/lib/postgresql")
+"""Where Debian installs the tools of each version. Only one version is on PATH."""
 
 _REVISION = re.compile(r"^COPY \S+alembic_version \(version_num\) FROM stdin;\n(\w+)\n", re.MULTILINE)
 
-_LEAVING_SECONDS = 5.0
-"""How long others may take to go: the server's end of a connection lives on for a moment after it was closed."""
+_DISCONNECT_TIMEOUT_SECONDS = 5.0
+"""How long other connections may take to end: the server keeps one for a moment after its client has closed it."""
 
-_LOOK_AGAIN_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
-_OF_ANYBODY = ("--no-owner", "--no-privileges")
-"""Who restores it owns it."""
+_WITHOUT_OWNERSHIP = ("--no-owner", "--no-privileges")
+"""The role that restores the database owns its tables."""
 
 
 def dump(database: Database, path: Path) -> None:
-    """Writes the database as of one moment to `path`, over what is there."""
-    tool = _tool("pg_dump", database)
-    _run(database, [tool, "--format=custom", *_OF_ANYBODY, f"--file={path}", f"--dbname={_address(database)}"])
+    """Writes a consistent dump of the database to `path`, and replaces a file that is already there."""
+    tool = _find_tool("pg_dump", database)
+    _run(database, [tool, "--format=custom", *_WITHOUT_OWNERSHIP, f"--file={path}", f"--dbname={_libpq_url(database)}"])
 
 
-def revision_in(database: Database, path: Path) -> str:
-    """The schema's revision in the dump at `path`. FailedPrecondition where it is none, or damaged."""
-    read = [_tool("pg_restore", database), "--file=-"]
-    _run(
-        database, [*read, str(path)], output=subprocess.DEVNULL
-    )  # All of it: the table we want may come before a hole.
+def read_revision(database: Database, path: Path) -> str:
+    """Returns the schema revision of the dump at `path`. Raises FailedPrecondition if it is damaged or no such dump."""
+    read = [_find_tool("pg_restore", database), "--file=-"]
+    # Reads all of it first, because the table with the revision may precede a damaged part.
+    _run(database, [*read, str(path)], output=subprocess.DEVNULL)
     found = _REVISION.search(_run(database, [*read, "--data-only", "--table=alembic_version", str(path)]))
     if found is None:
         raise FailedPrecondition(f"{path} is not a backup of DGX Music", reason="BACKUP_UNUSABLE")
@@ -52,25 +51,29 @@ def revision_in(database: Database, path: Path) -> str:
 
 
 def restore(database: Database, path: Path) -> None:
-    """Replaces our tables by those in the dump, in one transaction. Unavailable where others are connected."""
-    give_up_at = time.monotonic() + _LEAVING_SECONDS
-    while (others := _other_connections(database)) and time.monotonic() < give_up_at:
-        time.sleep(_LOOK_AGAIN_SECONDS)
+    """Replaces the project's tables by those in the dump, in one transaction.
+
+    Raises Unavailable if there are other connections to the database.
+    """
+    give_up_at = time.monotonic() + _DISCONNECT_TIMEOUT_SECONDS
+    while (others := _count_other_connections(database)) and time.monotonic() < give_up_at:
+        time.sleep(_POLL_SECONDS)
     database.dispose()
     if others:
         raise Unavailable(
-            f"{others} other connections use the database: stop the servers first", reason="DATABASE_IN_USE"
+            f"the database is in use by {others} other connection{'s' * (others > 1)}: stop the servers first",
+            reason="DATABASE_IN_USE",
         )
     tables = ", ".join([*Base.metadata.tables, "alembic_version"])
-    restoring, running = _tool("pg_restore", database), _tool("psql", database)
+    pg_restore, psql = _find_tool("pg_restore", database), _find_tool("psql", database)
     with tempfile.NamedTemporaryFile(suffix=".sql") as script:
-        _run(database, [restoring, *_OF_ANYBODY, "--clean", "--if-exists", f"--file={script.name}", str(path)])
+        _run(database, [pg_restore, *_WITHOUT_OWNERSHIP, "--clean", "--if-exists", f"--file={script.name}", str(path)])
         drop = f"--command=SET client_min_messages = warning; DROP TABLE IF EXISTS {tables}"
-        once = ["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"]
-        _run(database, [running, *once, drop, f"--file={script.name}", f"--dbname={_address(database)}"])
+        options = ["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"]
+        _run(database, [psql, *options, drop, f"--file={script.name}", f"--dbname={_libpq_url(database)}"])
 
 
-def _other_connections(database: Database) -> int:
+def _count_other_connections(database: Database) -> int:
     with database.read() as session:
         count = session.scalar(
             text(
@@ -81,29 +84,30 @@ def _other_connections(database: Database) -> int:
     return int(count or 0)
 
 
-def _tool(name: str, database: Database) -> str:
+def _find_tool(name: str, database: Database) -> str:
+    """Returns the path of the tool in the server's version. Raises FailedPrecondition if it is not installed."""
     with database.read() as session:
         major = int(session.scalar(text("SHOW server_version_num")) or 0) // 10000
-    seen = []
-    for folder in (*os.get_exec_path(), str(_DEBIAN / str(major) / "bin")):
+    wrong_versions = []
+    for folder in (*os.get_exec_path(), str(_DEBIAN_TOOLS_FOLDER / str(major) / "bin")):
         path = shutil.which(name, path=folder)
         if path is None:
             continue
         version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
         if version.split(".")[0] == str(major):
             return path
-        seen.append(f"{path} is of {version}")
+        wrong_versions.append(f"{path} is version {version}")
     raise FailedPrecondition(
-        f"this takes the {name} of PostgreSQL {major}, as the server is of that version"
-        f"{''.join(f'; {one}' for one in seen)}: "
-        f"install PostgreSQL {major}'s client (Debian: postgresql-client-{major}), or put its bin folder on PATH",
+        f"this needs {name} of PostgreSQL {major}, the server's version"
+        f"{''.join(f'; {found}' for found in wrong_versions)}: "
+        f"install the client tools of PostgreSQL {major} (Debian: postgresql-client-{major}) or add them to PATH",
         reason="POSTGRES_TOOL_MISSING",
         metadata={"tool": name, "version": str(major)},
     )
 
 
-def _address(database: Database) -> str:
-    """For libpq, without the password: what stands in a command anybody may read."""
+def _libpq_url(database: Database) -> str:
+    """Returns the URL without the password, because every user of the machine can read a command's arguments."""
     return database.url.set(drivername="postgresql", password=None).render_as_string()
 
 
@@ -115,12 +119,12 @@ def _run(database: Database, command: list[str], *, output: int = subprocess.PIP
     }
     if database.url.password is not None:
         environment["PGPASSWORD"] = str(database.url.password)
-    done = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise _failure(Path(command[0]).name, done.stderr)
-    return done.stdout or ""
+    result = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+    if result.returncode != 0:
+        raise _tool_failure(Path(command[0]).name, result.stderr)
+    return result.stdout or ""
 
 
-def _failure(tool: str, said: str) -> ServiceError:
-    lines = [line for line in said.splitlines() if line.strip()] or ["it gave no reason"]
+def _tool_failure(tool: str, stderr: str) -> ServiceError:
+    lines = [line for line in stderr.splitlines() if line.strip()] or ["it gave no reason"]
     return FailedPrecondition(f"{tool} failed: {lines[0]}", reason="BACKUP_FAILED", metadata={"tool": tool})

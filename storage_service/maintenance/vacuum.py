@@ -1,4 +1,4 @@
-"""What an administrator does to a whole database now and then."""
+"""Maintenance of a whole database, which an administrator runs now and then."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from storage_service.db.models import Generation, Prompt
 
 
 def vacuum(database: Database) -> tuple[int, int]:
-    """Gives the space of deleted rows back and lets the database look anew at what its tables hold, for its query
-    plans. Gives its size in bytes, before and after. SQLite writes the file anew: nobody else may use it meanwhile."""
-    before = size_bytes(database)
+    """Frees the space of deleted rows and renews the statistics that queries are planned with.
+
+    Returns the database's size in bytes before and after. SQLite rewrites the file: nobody else may use it meanwhile.
+    """
+    before = measure_size_bytes(database)
     with database.outside_transactions() as connection:
         if database.is_sqlite:
             connection.exec_driver_sql("VACUUM")
             connection.exec_driver_sql("ANALYZE")
         else:
             connection.exec_driver_sql(f"VACUUM (ANALYZE) {', '.join(Base.metadata.tables)}")
-    return before, size_bytes(database)
+    return before, measure_size_bytes(database)
 
 
-def size_bytes(database: Database) -> int:
-    """What the database takes on its disk."""
+def measure_size_bytes(database: Database) -> int:
+    """Returns the space that the database takes on disk, in bytes."""
     pages = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
     with database.read() as session:
         statement = text(pages) if database.is_sqlite else select(func.pg_database_size(func.current_database()))
@@ -32,7 +34,7 @@ def size_bytes(database: Database) -> int:
 
 
 def has_rows(database: Database) -> bool:
-    """Whether anything is kept here; true also of tables that can't be read."""
+    """Returns whether the database holds any generation or prompt, or tables that can't be read."""
     try:
         with database.read() as session:
             tables = set(inspect(session.connection()).get_table_names())

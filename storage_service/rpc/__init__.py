@@ -1,1 +1,1 @@
-"""The gRPC face of storage: messages in, domain calls, messages out."""
+"""The gRPC server of the storage service."""

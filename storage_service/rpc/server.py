@@ -1,4 +1,4 @@
-"""Storage as a service: its parts, put together."""
+"""The storage service: store, servicer and background tasks with one life cycle."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from storage_service.async_store import Store
 from storage_service.config import StorageSettings
 from storage_service.db import schema
 from storage_service.rpc.servicer import StorageServicer
-from storage_service.sweeper import sweep
+from storage_service.sweeper import run_sweeper
 
 
 class StorageServer:
-    """The storage service. When it starts, gives a new database its schema and refuses one of another version."""
+    """The storage service. On start it creates a new database's schema, and rejects one of another version."""
 
     full_name = storage_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
@@ -33,18 +33,20 @@ class StorageServer:
 
     async def start(self) -> None:
         await self._store.open()
-        self._tasks = [asyncio.create_task(sweep(self._store, self._settings.lease_sweep_seconds))]
+        self._tasks = [asyncio.create_task(run_sweeper(self._store, self._settings.lease_sweep_seconds))]
         if self._store.is_shared:
             self._tasks.append(asyncio.create_task(self._store.listen()))
 
     async def check(self) -> None:
         if any(task.done() for task in self._tasks):
-            # Without them the jobs of workers that died would stay theirs, and other servers' changes go unheard.
-            raise Unavailable("the sweep or the listening has ended; restart the server", reason="BACKGROUND_ENDED")
+            # Without them the leases of dead workers would never expire, and other servers' changes would be missed.
+            raise Unavailable(
+                "a background task of the storage server has stopped; restart the server", reason="BACKGROUND_ENDED"
+            )
         try:
             await self._store.read(schema.check_session)
         except FailedPrecondition as error:
-            # Migrated under us: what this version would go on writing, the new schema may not mean.
+            # The schema was migrated while this server ran. It must not continue writing rows of the old version.
             raise UnrecoverableError(error.message, reason=error.reason, metadata=error.metadata) from error
 
     async def drain(self) -> None:
@@ -58,5 +60,5 @@ class StorageServer:
 
 
 def build(settings: StorageSettings) -> Service:
-    """The service, for `service_runtime.rpc.server` to run. FailedPrecondition where the database's URL is none."""
+    """Returns the service for `service_runtime.rpc.server` to run. Raises FailedPrecondition for an invalid URL."""
     return StorageServer(settings)

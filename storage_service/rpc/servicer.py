@@ -1,4 +1,4 @@
-"""The servicer: a message in, a call of the domain, a message out."""
+"""The gRPC servicer: converts each request, calls the domain and converts the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
 from storage_service.domain import creation, leases, lifecycle, listing, prompts
-from storage_service.domain.statistics import statistics
+from storage_service.domain.statistics import compute_statistics
 from storage_service.rpc import converters
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
-    """dgx_music.storage.v1.StorageService on a store."""
+    """Implements dgx_music.storage.v1.StorageService on a store."""
 
     def __init__(self, store: Store, max_attempts: int) -> None:
         self._store = store
@@ -34,32 +34,32 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def CreateGeneration(
         self, request: storage_pb2.CreateGenerationRequest, context: Context
     ) -> storage_pb2.CreateGenerationResponse:
-        new = converters.new_generation(request)
+        new = converters.new_generation_from_proto(request)
         row = await self._store.write(lambda s: creation.create(s, new, max_attempts=self._max_attempts))
         log.info("created", generation_id=row.id, model=row.model_name, seconds=row.duration_seconds)
-        return storage_pb2.CreateGenerationResponse(generation=converters.generation_message(row))
+        return storage_pb2.CreateGenerationResponse(generation=converters.generation_to_proto(row))
 
     async def BatchCreateGenerations(
         self, request: storage_pb2.BatchCreateGenerationsRequest, context: Context
     ) -> storage_pb2.BatchCreateGenerationsResponse:
-        news = converters.new_generations(request)
-        rows = await self._store.write(lambda s: creation.create_all(s, news, max_attempts=self._max_attempts))
+        requests = converters.new_generations_from_proto(request)
+        rows = await self._store.write(lambda s: creation.create_all(s, requests, max_attempts=self._max_attempts))
         log.info("created", generations=len(rows))
-        return storage_pb2.BatchCreateGenerationsResponse(generations=map(converters.generation_message, rows))
+        return storage_pb2.BatchCreateGenerationsResponse(generations=map(converters.generation_to_proto, rows))
 
     async def GetGeneration(
         self, request: storage_pb2.GetGenerationRequest, context: Context
     ) -> storage_pb2.GetGenerationResponse:
         row = await self._store.read(lambda s: lifecycle.get(s, request.id))
-        return storage_pb2.GetGenerationResponse(generation=converters.generation_message(row))
+        return storage_pb2.GetGenerationResponse(generation=converters.generation_to_proto(row))
 
     async def ListGenerations(
         self, request: storage_pb2.ListGenerationsRequest, context: Context
     ) -> storage_pb2.ListGenerationsResponse:
-        chosen, page = converters.generation_filter(request), Page(request.page_size, request.page_token)
-        rows, token = await self._store.read(lambda s: listing.list_generations(s, chosen, page))
+        filters, page = converters.generation_filter_from_proto(request), Page(request.page_size, request.page_token)
+        rows, token = await self._store.read(lambda s: listing.list_generations(s, filters, page))
         return storage_pb2.ListGenerationsResponse(
-            generations=map(converters.generation_message, rows), next_page_token=token
+            generations=map(converters.generation_to_proto, rows), next_page_token=token
         )
 
     async def ClaimGeneration(
@@ -72,60 +72,60 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
             return storage_pb2.ClaimGenerationResponse()
         log.info("claimed", generation_id=row.id, worker_id=row.worker_id, attempt=row.attempt)
         return storage_pb2.ClaimGenerationResponse(
-            generation=converters.generation_message(row),
+            generation=converters.generation_to_proto(row),
             lease_token=row.lease_token or "",
-            lease_expires_at=converters.timestamp(row.lease_expires_at),
+            lease_expires_at=converters.timestamp_to_proto(row.lease_expires_at),
         )
 
     async def RenewLease(
         self, request: storage_pb2.RenewLeaseRequest, context: Context
     ) -> storage_pb2.RenewLeaseResponse:
-        stage = converters.stage(request)
+        stage = converters.stage_from_proto(request)
         expires_at = await self._store.write(
             lambda s: leases.renew(s, request.id, request.lease_token, request.lease_seconds, stage, request.progress)
         )
         return storage_pb2.RenewLeaseResponse(
-            cancelled=expires_at is None, lease_expires_at=converters.timestamp(expires_at)
+            cancelled=expires_at is None, lease_expires_at=converters.timestamp_to_proto(expires_at)
         )
 
     async def CompleteGeneration(
         self, request: storage_pb2.CompleteGenerationRequest, context: Context
     ) -> storage_pb2.CompleteGenerationResponse:
-        completion = converters.completion(request)
+        completion = converters.completion_from_proto(request)
         row = await self._store.write(lambda s: leases.complete(s, request.id, request.lease_token, completion))
         log.info("completed", generation_id=row.id, seconds=row.generation_time_seconds)
-        return storage_pb2.CompleteGenerationResponse(generation=converters.generation_message(row))
+        return storage_pb2.CompleteGenerationResponse(generation=converters.generation_to_proto(row))
 
     async def FailGeneration(
         self, request: storage_pb2.FailGenerationRequest, context: Context
     ) -> storage_pb2.FailGenerationResponse:
-        ended = request.id, request.lease_token, request.error_message
+        report = request.id, request.lease_token, request.error_message
         if request.handed_back:
-            row = await self._store.write(lambda s: leases.hand_back(s, *ended))
-            log.info("handed back", generation_id=row.id, reason=row.error_message)
+            row = await self._store.write(lambda s: leases.hand_back(s, *report))
+            log.info("handed_back", generation_id=row.id, reason=row.error_message)
         else:
-            row = await self._store.write(lambda s: leases.fail(s, *ended, retryable=request.retryable))
-            log.warning("attempt failed", generation_id=row.id, state=row.status.value, error=row.error_message)
-        return storage_pb2.FailGenerationResponse(generation=converters.generation_message(row))
+            row = await self._store.write(lambda s: leases.fail(s, *report, retryable=request.retryable))
+            log.warning("attempt_failed", generation_id=row.id, state=row.status.value, error=row.error_message)
+        return storage_pb2.FailGenerationResponse(generation=converters.generation_to_proto(row))
 
     async def CancelGeneration(
         self, request: storage_pb2.CancelGenerationRequest, context: Context
     ) -> storage_pb2.CancelGenerationResponse:
         row = await self._store.write(lambda s: lifecycle.cancel(s, request.id))
         log.info("cancelled", generation_id=row.id)
-        return storage_pb2.CancelGenerationResponse(generation=converters.generation_message(row))
+        return storage_pb2.CancelGenerationResponse(generation=converters.generation_to_proto(row))
 
     async def RetryGeneration(
         self, request: storage_pb2.RetryGenerationRequest, context: Context
     ) -> storage_pb2.RetryGenerationResponse:
         row = await self._store.write(lambda s: lifecycle.retry(s, request.id, self._max_attempts))
         log.info("retried", generation_id=row.id)
-        return storage_pb2.RetryGenerationResponse(generation=converters.generation_message(row))
+        return storage_pb2.RetryGenerationResponse(generation=converters.generation_to_proto(row))
 
     async def DeleteGeneration(
         self, request: storage_pb2.DeleteGenerationRequest, context: Context
     ) -> storage_pb2.DeleteGenerationResponse:
-        states = converters.deletable(request)
+        states = converters.deletable_states_from_proto(request)
         await self._store.write(lambda s: lifecycle.remove(s, request.id, states))
         log.info("deleted", generation_id=request.id)
         return storage_pb2.DeleteGenerationResponse()
@@ -133,32 +133,32 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def UpdateMetadata(
         self, request: storage_pb2.UpdateMetadataRequest, context: Context
     ) -> storage_pb2.UpdateMetadataResponse:
-        patch = converters.mapping("metadata", request.metadata)
+        patch = converters.dict_from_proto("metadata", request.metadata)
         row = await self._store.write(lambda s: lifecycle.update_metadata(s, request.id, patch))
-        return storage_pb2.UpdateMetadataResponse(generation=converters.generation_message(row))
+        return storage_pb2.UpdateMetadataResponse(generation=converters.generation_to_proto(row))
 
     async def WatchGeneration(
         self, request: storage_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[storage_pb2.WatchGenerationResponse]:
         async with aclosing(self._store.watch(request.id)) as snapshots:
             async for row in snapshots:
-                yield storage_pb2.WatchGenerationResponse(generation=converters.generation_message(row))
+                yield storage_pb2.WatchGenerationResponse(generation=converters.generation_to_proto(row))
 
     async def GetPrompt(self, request: storage_pb2.GetPromptRequest, context: Context) -> storage_pb2.GetPromptResponse:
         check_prompt("text", request.text)
         prompt = await self._store.read(lambda s: prompts.find(s, request.text))
         if prompt is None:
             raise NotFound("prompt", request.text if len(request.text) <= 60 else f"{request.text[:60]}…")
-        return storage_pb2.GetPromptResponse(prompt=converters.prompt_message(prompt))
+        return storage_pb2.GetPromptResponse(prompt=converters.prompt_to_proto(prompt))
 
     async def ListPrompts(
         self, request: storage_pb2.ListPromptsRequest, context: Context
     ) -> storage_pb2.ListPromptsResponse:
-        order, page = converters.prompt_order(request), Page(request.page_size, request.page_token)
+        order, page = converters.prompt_order_from_proto(request), Page(request.page_size, request.page_token)
         rows, token = await self._store.read(lambda s: listing.list_prompts(s, order, request.text_contains, page))
-        return storage_pb2.ListPromptsResponse(prompts=map(converters.prompt_message, rows), next_page_token=token)
+        return storage_pb2.ListPromptsResponse(prompts=map(converters.prompt_to_proto, rows), next_page_token=token)
 
     async def GetStatistics(
         self, request: storage_pb2.GetStatisticsRequest, context: Context
     ) -> storage_pb2.GetStatisticsResponse:
-        return converters.statistics_message(await self._store.read(lambda s: statistics(s, request.days)))
+        return converters.statistics_to_proto(await self._store.read(lambda s: compute_statistics(s, request.days)))

@@ -119,10 +119,13 @@ LAYERS = {
         ("gateway.cli.session",),
         ("gateway.embedded",),
         ("gateway.rpc",),
-        ("gateway.config", "gateway"),
+        ("gateway.config", "gateway.timeouts", "gateway"),
     ),
 }
 """Package → its sub-packages and top modules, from the top to the bottom: each imports only those below it."""
+
+SERVERS = ("service_runtime.rpc.server", "gateway.embedded.services", "grpc.aio.server", "subprocess.Popen")
+"""What starts a server."""
 
 MAX_MODULES = 15
 SHARED_NAMES = ("__init__", "server", "servicer", "converters", "config")
@@ -169,6 +172,15 @@ def test_no_folder_is_crowded(tree: SourceTree) -> None:
 
 def test_module_names_are_unique(tree: SourceTree) -> None:
     assert architecture.shared_names(tree, SHARED_NAMES) == {}
+
+
+def test_unit_tests_mirror_the_modules(tree: SourceTree) -> None:
+    assert architecture.unmirrored_tests(tree, ROOT / "tests/unit") == []
+
+
+def test_unit_tests_start_no_server() -> None:
+    tests = SourceTree(ROOT, ("tests",))
+    assert architecture.unit_tests_that_serve(tests, "tests.unit", SERVERS) == []
 
 
 def test_modules_are_short(tree: SourceTree) -> None:
@@ -266,3 +278,10 @@ class TestEachRuleCanFail:
             "service/domain/test_other.py",
             "service/test_leases.py",
         ]
+
+    def test_unit_test_that_serves_by_a_helper(self, tree: SourceTree) -> None:
+        self.write(tree, "tests.support.servers", "from service_runtime.rpc.server import serve_services\n")
+        self.write(tree, "tests.unit.test_a", "def test_it():\n    from tests.support.servers import server\n")
+        self.write(tree, "tests.unit.test_b", "import service_runtime.settings\n")
+        tests = SourceTree(tree.root, ("tests",))
+        assert architecture.unit_tests_that_serve(tests, "tests.unit", SERVERS) == ["tests.unit.test_a"]

@@ -1,4 +1,4 @@
-"""compose.yaml: valid by its schema, and the commands in it, run as plain processes, are a system that works."""
+"""compose.yaml: it is valid, and its commands, run as plain processes, form a working system."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from dgx_music.channel import connect
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.config import GenerationSettings
-from generation_service.models.discovery import installed_models
+from generation_service.models.discovery import find_installed_models
 from service_runtime.rpc.probe import probe
-from tests.support.processes import free_ports, until_serving
+from tests.support.processes import free_ports, wait_until_serving
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 
-def test_it_is_valid() -> None:
+def test_compose_file_is_valid() -> None:
     command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", ROOT / "compose.yaml"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout
 
 
-def test_every_copied_path_of_the_image_exists() -> None:
+def test_paths_copied_into_the_image_exist() -> None:
     lines = (ROOT / "deploy/Dockerfile").read_text().splitlines()
     copied = [
         word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]
@@ -44,37 +44,37 @@ def test_every_copied_path_of_the_image_exists() -> None:
     assert [path for path in copied if not (ROOT / path).exists()] == []
 
 
-def test_generation_alone_has_the_image_with_torch() -> None:
+def test_only_generation_has_the_image_with_torch() -> None:
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    stages = stages_of((ROOT / "deploy/Dockerfile").read_text())
-    installed = {name: installed_in(service["build"]["target"], stages) for name, service in services.items()}
+    stages = stage_lines((ROOT / "deploy/Dockerfile").read_text())
+    installed = {name: pip_arguments(service["build"]["target"], stages) for name, service in services.items()}
     assert installed.pop("generation") == ["torch==2.13.0", "/src/dgx_music", "/src[musicgen]"]
     assert set(map(tuple, installed.values())) == {("/src/dgx_music", "/src[postgres]")}
     images = {service["image"]: service["build"]["target"] for service in services.values()}
     assert images == {"dgx-music": "services", "dgx-music-generation": "generation"}
 
 
-def test_generation_finds_models_in_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generation_finds_the_models_in_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     assert services["generation"]["volumes"] == ["models:/data"]
-    for name, value in in_image(str(tmp_path)).items():
+    for name, value in image_environment(str(tmp_path)).items():
         monkeypatch.setenv(name, value)
     for folder in ("huggingface/hub/models--facebook--musicgen-small/snapshots/commit", "models/own"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "state_dict.bin").touch()
-    assert set(installed_models(GenerationSettings()).names) == {"musicgen-small", "own", "sketch"}
+    assert set(find_installed_models(GenerationSettings()).names) == {"musicgen-small", "own", "sketch"}
 
 
-async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
+async def test_services_run_as_plain_processes(tmp_path: Path) -> None:
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     ports = {name: str(port) for name, port in zip(services, free_ports(len(services)), strict=True)}
     processes: dict[str, asyncio.subprocess.Process] = {}
     try:
         for name, service in services.items():
-            settings = {key: here(value, ports) for key, value in service["environment"].items()}
-            volume = tmp_path / name  # Each container has a folder of its own.
+            settings = {key: local_value(value, ports) for key, value in service["environment"].items()}
+            volume = tmp_path / name  # Each container has its own data folder.
             volume.mkdir()
-            settings |= in_image(str(volume))
+            settings |= image_environment(str(volume))
             processes[name] = await asyncio.create_subprocess_exec(
                 BIN / "dgx-music",
                 *service["command"],
@@ -82,12 +82,12 @@ async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
                 stderr=asyncio.subprocess.PIPE,
             )
         for name, process in processes.items():
-            await until_serving(process)
+            await wait_until_serving(process)
             check = services[name]["healthcheck"]["test"]
             assert check[2:4] == ["-m", "service_runtime.rpc.probe"]
             assert check[4].rpartition(":")[2] == services[name]["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]
         for port in ports.values():
-            await healthy(port)
+            await wait_until_healthy(port)
             assert await probe(f"127.0.0.1:{port}") is None
         async with connect(f"127.0.0.1:{ports['gateway']}") as channel:
             music = gateway_pb2_grpc.MusicServiceStub(channel)
@@ -105,17 +105,12 @@ async def test_its_services_run_as_plain_processes(tmp_path: Path) -> None:
         for process in processes.values():
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
-        codes = {name: (await drained(process)) for name, process in processes.items()}
+        codes = {name: (await exit_code(process)) for name, process in processes.items()}
     assert codes == dict.fromkeys(services, 0)
 
 
-async def test_the_probe_says_what_is_wrong() -> None:
-    (port,) = free_ports(1)
-    assert "does not answer" in str(await probe(f"127.0.0.1:{port}"))
-
-
-def stages_of(dockerfile: str) -> dict[str, list[str]]:
-    """Lines of each stage, its FROM first, by name."""
+def stage_lines(dockerfile: str) -> dict[str, list[str]]:
+    """Returns the lines of each stage by its name, the FROM line first."""
     stages: dict[str, list[str]] = {}
     for line in dockerfile.splitlines():
         if line.startswith("FROM "):
@@ -125,30 +120,31 @@ def stages_of(dockerfile: str) -> dict[str, list[str]]:
     return stages
 
 
-def installed_in(stage: str, stages: dict[str, list[str]]) -> list[str]:
-    """What pip was asked for, in a stage and in those that it is made of."""
+def pip_arguments(stage: str, stages: dict[str, list[str]]) -> list[str]:
+    """Returns what pip installs in a stage and in the stages that it builds on."""
     if stage not in stages:
         return []
     first, *lines = stages[stage]
-    installed = installed_in(first.split()[1], stages)
+    installed = pip_arguments(first.split()[1], stages)
     for line in lines:
         if found := re.fullmatch(r"COPY --from=(\S+) /opt/dgx-music /opt/dgx-music", line):
-            installed += installed_in(found[1], stages)
+            installed += pip_arguments(found[1], stages)
         elif found := re.fullmatch(r"RUN /opt/dgx-music/bin/pip install (.+)", line):
             installed += shlex.split(found[1])
     return installed
 
 
-def in_image(volume: str) -> dict[str, str]:
-    """The images' own settings, for a process whose volume is there."""
-    (line,) = [line for line in stages_of((ROOT / "deploy/Dockerfile").read_text())["base"] if line.startswith("ENV ")]
+def image_environment(volume: str) -> dict[str, str]:
+    """Returns the environment that the images set, with the volume at the given path."""
+    base = stage_lines((ROOT / "deploy/Dockerfile").read_text())["base"]
+    (line,) = [line for line in base if line.startswith("ENV ")]
     settings = dict(setting.split("=", 1) for setting in line.split()[1:])
     del settings["PATH"]
     return {name: value.replace("/data", volume) for name, value in settings.items()}
 
 
-def here(value: str, ports: dict[str, str]) -> str:
-    """A container's setting, for a process on this machine."""
+def local_value(value: str, ports: dict[str, str]) -> str:
+    """Returns a setting of a container as a process on this machine needs it."""
     host, _, port = value.rpartition(":")
     for name, free in ports.items():
         if port and port == {"storage": "50052", "export": "50053", "generation": "50051", "gateway": "50050"}[name]:
@@ -156,8 +152,8 @@ def here(value: str, ports: dict[str, str]) -> str:
     return "" if value.startswith("${") else value
 
 
-async def healthy(port: str) -> None:
-    """Returns once all services at the port are SERVING."""
+async def wait_until_healthy(port: str) -> None:
+    """Returns when all services at the port are SERVING."""
     async with connect(f"127.0.0.1:{port}") as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         async for answer in health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
@@ -166,6 +162,6 @@ async def healthy(port: str) -> None:
     raise AssertionError(f"the server at {port} ended")
 
 
-async def drained(process: asyncio.subprocess.Process) -> int | None:
+async def exit_code(process: asyncio.subprocess.Process) -> int | None:
     await asyncio.wait_for(process.communicate(), 60)
     return process.returncode

@@ -1,4 +1,4 @@
-"""The contracts: clean by the linter's rules, formatted, and every RPC of them is really there."""
+"""The .proto files: buf accepts them, and the servicers implement every RPC."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ SERVICERS = [
 
 
 @pytest.mark.parametrize("arguments", [["lint"], ["format", "--diff", "--exit-code", "protos"]], ids=lambda a: a[0])
-def test_buf_finds_nothing(arguments: list[str]) -> None:
-    found = subprocess.run([BUF, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
+def test_buf_reports_nothing(arguments: list[str]) -> None:
+    completed = subprocess.run([BUF, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 @pytest.mark.parametrize(("contract", "servicer"), SERVICERS, ids=lambda value: getattr(value, "name", ""))

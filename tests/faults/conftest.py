@@ -1,4 +1,4 @@
-"""A database of its own for each test, on SQLite and on Postgres, and what looks it over when the fault is past."""
+"""A database for each test, on SQLite and on Postgres, and a check of it after the fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from storage_service.db import schema
 from storage_service.db.database import Database
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def database(url: str, open_database: Callable[..., Database]) -> Database:
 
 @pytest.fixture
 def is_clean(database: Database) -> Callable[[], bool]:
-    """Whether `db check` finds nothing; shows what it finds."""
+    """A function that returns whether `db check` finds no violation, and prints those it finds."""
 
-    def look() -> bool:
-        found = list(walk(database))
+    def check() -> bool:
+        found = list(find_violations(database))
         for finding in found:
             print(finding)
         return not found
 
-    return look
+    return check

@@ -1,4 +1,4 @@
-"""Backups and restores that are killed on the way: the earlier backup, and the earlier database, are still whole."""
+"""Killing a backup or a restore leaves the earlier backup and the earlier database intact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from storage_service.db.models import Generation
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance import backup
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 
 NEW = NewGeneration("a calm piano", "sketch", 4.0, 32000, 2)
 PROGRAM = """
@@ -32,10 +32,10 @@ getattr(backup, sys.argv[1])(Database(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
-def killed(what: str, failpoint: str, database: Database, copy: Path) -> None:
-    """Does it in a process that ends at the failpoint."""
+def run_killed(function: str, failpoint: str, database: Database, copy: Path) -> None:
+    """Calls the function of `backup` in a process that is killed at the failpoint."""
     environment = {**os.environ, "DGX_MUSIC_FAILPOINT": f"{failpoint}:kill@2" if "during" in failpoint else failpoint}
-    command = [sys.executable, "-c", PROGRAM, what, str(database.url), str(copy)]
+    command = [sys.executable, "-c", PROGRAM, function, str(database.url), str(copy)]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
 
 
@@ -51,34 +51,34 @@ def count(database: Database) -> int:
 
 
 @pytest.fixture
-def two(tmp_path: Path, open_database: Callable[..., Database]) -> tuple[Database, Path]:
-    """A database with five generations, and a backup of when it had two."""
+def backed_up(tmp_path: Path, open_database: Callable[..., Database]) -> tuple[Database, Path]:
+    """A database with five generations, and a backup that was taken when it had two."""
     url = f"sqlite:///{tmp_path}/test.db"
     schema.upgrade(url)
     database, copy = open_database(url), tmp_path / "backup"
     create(database, 2)
-    backup.back_up(database, copy)
+    backup.create_backup(database, copy)
     create(database, 3)
     database.dispose()
     return database, copy
 
 
 @pytest.mark.parametrize("failpoint", ["storage.during_copy", "storage.before_backup_rename:kill"])
-def test_a_backup_that_is_killed_leaves_the_earlier_one(two: tuple[Database, Path], failpoint: str) -> None:
-    database, copy = two
-    killed("back_up", failpoint, database, copy)
+def test_killed_backup_leaves_the_earlier_backup(backed_up: tuple[Database, Path], failpoint: str) -> None:
+    database, copy = backed_up
+    run_killed("create_backup", failpoint, database, copy)
     backup.restore(database, copy)
     assert count(database) == 2
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
-def test_a_restore_that_is_killed_leaves_the_earlier_database(two: tuple[Database, Path]) -> None:
-    database, copy = two
+def test_killed_restore_leaves_the_earlier_database(backed_up: tuple[Database, Path]) -> None:
+    database, copy = backed_up
     shutil.copy(copy, copy.with_suffix(".kept"))
-    killed("restore", "storage.during_copy", database, copy)
-    assert copy.with_name("test.db-journal").stat().st_size > 0  # It was in the midst of writing.
+    run_killed("restore", "storage.during_copy", database, copy)
+    assert copy.with_name("test.db-journal").stat().st_size > 0  # It was killed while writing.
     assert count(database) == 5
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
     assert copy.read_bytes() == copy.with_suffix(".kept").read_bytes()
     assert backup.restore(database, copy) == schema.REVISIONS[-1]
     assert count(database) == 2

@@ -1,5 +1,5 @@
-"""Faults 13 and 19: the database has no room left, or is locked for longer than anybody waits. Callers are told to come
-back, nothing that was acknowledged is lost, and it goes on by itself when there is room, or the lock is gone."""
+"""Faults 13 and 19: the disk is full, or the database is locked for longer than the timeout. Callers are told to retry,
+nothing that was acknowledged is lost, and the server recovers by itself when there is space or the lock is released."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from dgx_music.channel import connect
-from dgx_music.status import Failure, read_failure
+from dgx_music.status import ErrorDetails, read_error_details
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from storage_service.db.database import Database
@@ -22,10 +22,10 @@ from storage_service.db.models import Generation
 from storage_service.db.sqlite import sqlite3
 from tests.support.storage_servers import storage_server
 
-PATIENCE = {"DGX_MUSIC_DATABASE_TIMEOUT_SECONDS": "0.3"}
-ROOM_BYTES = 512 << 10
-MOST_ROWS = 100
-"""Of 10 kB each: more than fit."""
+SHORT_TIMEOUT = {"DGX_MUSIC_DATABASE_TIMEOUT_SECONDS": "0.3"}
+MAX_FILE_BYTES = 512 << 10
+MAX_ROWS = 100
+"""Rows of 10 kB each, which are more than fit."""
 
 
 async def create(stub: StorageServiceStub, number: int) -> str:
@@ -38,26 +38,26 @@ async def create(stub: StorageServiceStub, number: int) -> str:
     return made.generation.id
 
 
-async def refusal_of(stub: StorageServiceStub) -> Failure:
+async def refusal_of(stub: StorageServiceStub) -> ErrorDetails:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await create(stub, 0)
-    return read_failure(raised.value)
+    return read_error_details(raised.value)
 
 
-async def fill(stub: StorageServiceStub) -> tuple[list[str], Failure]:
-    """Creates until there is no room; gives the ids of those acknowledged, and the refusal."""
+async def fill(stub: StorageServiceStub) -> tuple[list[str], ErrorDetails]:
+    """Creates generations until the disk is full; returns the acknowledged ids and the error."""
     acknowledged = []
-    for number in range(MOST_ROWS):
+    for number in range(MAX_ROWS):
         try:
             acknowledged.append(await create(stub, number))
         except grpc.aio.AioRpcError as error:
-            return acknowledged, read_failure(error)
-    raise AssertionError("all fitted")
+            return acknowledged, read_error_details(error)
+    raise AssertionError("the disk never became full")
 
 
 @contextmanager
 def locked(url: str) -> Iterator[None]:
-    """Somebody else has the whole database, or at least its generations, to itself."""
+    """Another connection holds an exclusive lock on the database, or at least on its generations."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             connection.execute("BEGIN EXCLUSIVE")
@@ -69,8 +69,8 @@ def locked(url: str) -> Iterator[None]:
             connection.rollback()
 
 
-async def test_a_locked_database_says_when_to_come_back(url: str, address: str, is_clean: Callable[[], bool]) -> None:
-    async with storage_server(url, address, **PATIENCE), connect(address) as channel:
+async def test_locked_database_returns_retry_delay(url: str, address: str, is_clean: Callable[[], bool]) -> None:
+    async with storage_server(url, address, **SHORT_TIMEOUT), connect(address) as channel:
         stub = StorageServiceStub(channel)
         generation_id = await create(stub, 1)
         with locked(url):
@@ -84,14 +84,14 @@ async def test_a_locked_database_says_when_to_come_back(url: str, address: str, 
 
 
 @pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
-async def test_a_disk_that_is_full_loses_nothing_and_recovers(
+async def test_full_disk_loses_nothing_and_recovers(
     url: str, address: str, database: Database, is_clean: Callable[[], bool]
 ) -> None:
-    """No file of the server may grow beyond a limit: to SQLite, what a full disk is."""
-    async with storage_server(url, address, **PATIENCE) as server, connect(address) as channel:
+    """Limits the size of the server's files, which SQLite sees as a full disk."""
+    async with storage_server(url, address, **SHORT_TIMEOUT) as server, connect(address) as channel:
         stub = StorageServiceStub(channel)
         soft, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (ROOM_BYTES, hard))
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, hard))
         acknowledged, failure = await fill(stub)
         assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
         assert failure.retry_after_seconds is not None
@@ -99,7 +99,7 @@ async def test_a_disk_that_is_full_loses_nothing_and_recovers(
         listed = await stub.ListGenerations(pb.ListGenerationsRequest(page_size=1000), timeout=60)
         assert {row.id for row in listed.generations} == set(acknowledged)
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (soft, hard))
-        acknowledged.append(await create(stub, MOST_ROWS))
+        acknowledged.append(await create(stub, MAX_ROWS))
     with database.read() as session:
         assert set(session.scalars(select(Generation.id))) == set(acknowledged)
     assert is_clean()

@@ -1,5 +1,5 @@
-"""Fault 15: audio that has no loudness, or absurdly much of it, or is none. Every kind has its answer, from one server
-that goes on."""
+"""Fault 15: audio without a loudness, extremely loud audio, and data that is not audio. One server handles every kind
+and continues."""
 
 from __future__ import annotations
 
@@ -12,22 +12,30 @@ import pytest
 import soundfile
 
 from dgx_music.export.v1 import export_pb2
-from tests.support.export_client import RATE, Client, header, music, new_id, parts, refused
-from tests.support.export_servers import export_server
+from tests.support.export_client import (
+    RATE_HZ,
+    ExportClient,
+    build_header,
+    build_requests,
+    music,
+    new_id,
+    raises_rpc_error,
+)
+from tests.support.export_servers import run_export_process
 
 Samples = npt.NDArray[np.float32]
 Check = Callable[[export_pb2.ExportResponse, Samples, Samples], None]
-"""Looks at the answer, what was sent, and what the file holds."""
+"""Checks the response, given the samples sent and those in the file."""
 STEP = 2**-23
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    async with export_server(tmp_path) as (_, client):
+async def client(tmp_path: Path) -> AsyncIterator[ExportClient]:
+    async with run_export_process(tmp_path) as (_, client):
         yield client
 
 
-def is_left_alone(why: str) -> Check:
+def keeps_level(why: str) -> Check:
     def check(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
         assert response.normalization.mode == export_pb2.NORMALIZATION_MODE_NONE
         assert why in response.normalization.reason
@@ -37,21 +45,21 @@ def is_left_alone(why: str) -> Check:
     return check
 
 
-def is_turned_down(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+def is_normalized_down(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
     assert response.normalization.gain_db < 0
     assert response.file.integrated_lufs == pytest.approx(-16, abs=0.1)
     assert np.abs(file).max() <= 10 ** (-1 / 20)
 
 
-def is_under_the_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
-    """Too short for a loudness, but it would clip."""
+def is_reduced_to_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+    """The audio is too short for a loudness, but would clip."""
     assert "too short" in response.normalization.reason
     assert response.file.true_peak_dbtp == pytest.approx(-1, abs=0.01)
     assert np.abs(file).max() <= 10 ** (-1 / 20)
 
 
-def is_finite_under_the_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
-    """K-weighting takes DC for next to nothing: its beginning alone is heard, and a gain would have no end."""
+def is_finite_and_below_ceiling(response: export_pb2.ExportResponse, sent: Samples, file: Samples) -> None:
+    """K-weighting removes DC except for its onset, so the loudness is nearly nothing and the gain must be limited."""
     assert np.isfinite(file).all()
     assert response.file.true_peak_dbtp <= -1
     assert np.abs(file).max() <= 10 ** (-1 / 20)
@@ -59,36 +67,36 @@ def is_finite_under_the_ceiling(response: export_pb2.ExportResponse, sent: Sampl
 
 
 def constant(seconds: float, level: float) -> Samples:
-    return np.full((round(seconds * RATE), 2), level, dtype=np.float32)
+    return np.full((round(seconds * RATE_HZ), 2), level, dtype=np.float32)
 
 
-async def test_odd_audio_has_its_answers(client: Client) -> None:
+async def test_unusual_audio_is_exported(client: ExportClient) -> None:
     cases: dict[str, tuple[Samples, Check]] = {
-        "digital silence": (constant(2, 0.0), is_left_alone("too quiet")),
-        "next to silence": (music(2, level=1e-6), is_left_alone("too quiet")),
-        "100 ms": (music(0.1), is_left_alone("too short")),
-        "100 ms over full scale": (music(0.1, level=20), is_under_the_ceiling),
-        "over full scale": (music(2, level=20), is_turned_down),
-        "absurdly loud": (music(2, level=1e30), is_turned_down),
-        "DC": (constant(2, 0.5), is_finite_under_the_ceiling),
-        "DC over full scale": (constant(2, 1.5), is_finite_under_the_ceiling),
-        "one frame": (constant(1 / RATE, 0.5), is_left_alone("too short")),
+        "digital silence": (constant(2, 0.0), keeps_level("too quiet")),
+        "next to silence": (music(2, level=1e-6), keeps_level("too quiet")),
+        "100 ms": (music(0.1), keeps_level("too short")),
+        "100 ms over full scale": (music(0.1, level=20), is_reduced_to_ceiling),
+        "over full scale": (music(2, level=20), is_normalized_down),
+        "absurdly loud": (music(2, level=1e30), is_normalized_down),
+        "DC": (constant(2, 0.5), is_finite_and_below_ceiling),
+        "DC over full scale": (constant(2, 1.5), is_finite_and_below_ceiling),
+        "one frame": (constant(1 / RATE_HZ, 0.5), keeps_level("too short")),
     }
     for case, (sent, check) in cases.items():
         response = await client.export(new_id(), sent)
         file, rate = soundfile.read(client.data_dir / response.file_path, dtype="float32", always_2d=True)
-        assert (rate, file.shape, response.frames) == (RATE, sent.shape, len(sent)), case
+        assert (rate, file.shape, response.frames) == (RATE_HZ, sent.shape, len(sent)), case
         check(response, sent, file)
 
 
-async def test_what_is_no_audio_is_refused_and_the_server_goes_on(client: Client) -> None:
+async def test_invalid_audio_is_rejected_and_server_continues(client: ExportClient) -> None:
     samples = music(1)
     samples[777, 1] = np.nan
-    async with refused("INVALID_ARGUMENT", field="chunk.pcm", says="frame 777, channel 1 is nan"):
-        await client.send(parts(new_id(), samples)[:2], close=False)
-    async with refused("INVALID_ARGUMENT", field="header.audio.channels", says="1 or 2, not 9"):
-        await client.send([header(new_id(), samples, channels=9)], close=False)
-    async with refused("INVALID_ARGUMENT", field="chunk", says="no samples"):
-        await client.send(parts(new_id(), samples[:0]))
+    async with raises_rpc_error("INVALID_ARGUMENT", field="chunk.pcm", match="frame 777, channel 1 is nan"):
+        await client.send(build_requests(new_id(), samples)[:2], close=False)
+    async with raises_rpc_error("INVALID_ARGUMENT", field="header.audio.channels", match="1 or 2, not 9"):
+        await client.send([build_header(new_id(), samples, channels=9)], close=False)
+    async with raises_rpc_error("INVALID_ARGUMENT", field="chunk", match="no samples"):
+        await client.send(build_requests(new_id(), samples[:0]))
     assert client.files() == set()
     await client.export(new_id(), music(1))

@@ -1,5 +1,5 @@
-"""Fault 19: a migration is killed in the middle. What was there before is there, and the next one gets to the end. And
-one that goes through while a server of another version is up: that server ends."""
+"""Fault 19: a migration is killed halfway. The previous data is intact, and the next migration completes. A server of
+another version that runs during a migration stops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from storage_service.db import schema
 from storage_service.db.database import Database
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 from tests.support.old_rows import insert_old_rows, rows_of
 from tests.support.storage_servers import storage_server
 
@@ -25,7 +25,7 @@ def migrate(url: str, failpoint: str) -> int:
     return subprocess.run([sys.executable, "-c", PROGRAM, url], env=environment, check=False).returncode
 
 
-def test_a_migration_killed_half_way_leaves_what_was(empty_url: str, open_database: Callable[..., Database]) -> None:
+def test_killed_migration_leaves_previous_schema(empty_url: str, open_database: Callable[..., Database]) -> None:
     steps = len(schema.REVISIONS) // 2
     schema.upgrade(empty_url, schema.REVISIONS[0])
     insert_old_rows(empty_url)
@@ -40,10 +40,10 @@ def test_a_migration_killed_half_way_leaves_what_was(empty_url: str, open_databa
     after = rows_of(database)
     for table, rows in before.items():
         assert [row["id"] for row in after[table]] == [row["id"] for row in rows]
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
-async def test_a_server_ends_when_the_schema_is_migrated_under_it(url: str, address: str, database: Database) -> None:
+async def test_server_stops_if_schema_is_migrated_under_it(url: str, address: str, database: Database) -> None:
     async with storage_server(url, address) as server:
         with database.write() as session:
             session.execute(text("UPDATE alembic_version SET version_num = '9999'"))

@@ -1,5 +1,5 @@
-"""Fault 3: storage is killed right before or right after a commit. What it acknowledged is kept, what it did not is
-whole or not there at all, and whoever asks again gets what was asked for once."""
+"""Fault 3: storage is killed right before or right after a commit. What it acknowledged is kept, what it did not
+acknowledge is complete or absent, and a repeated request returns what the first one created."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STATUS_AFTER = {
 
 
 class Worker:
-    """Creates one generation, claims it and completes it, as far as the server gets."""
+    """Creates one generation, claims it and completes it, until the server is killed."""
 
     def __init__(self, stub: StorageServiceStub) -> None:
         self._stub = stub
@@ -75,7 +75,7 @@ def rows(database: Database) -> list[Generation]:
 @pytest.mark.parametrize(
     ("when", "change"), [("before", "create"), ("before", "claim"), ("after", "claim"), ("after", "complete")]
 )
-async def test_storage_killed_at_a_commit(
+async def test_kill_at_commit_keeps_acknowledged_changes(
     url: str, address: str, database: Database, is_clean: Callable[[], bool], when: str, change: str
 ) -> None:
     number = CHANGES.index(change) + 1
@@ -92,10 +92,10 @@ async def test_storage_killed_at_a_commit(
     assert is_clean()
 
 
-async def test_what_was_not_acknowledged_can_be_asked_for_again(
+async def test_unacknowledged_calls_can_be_repeated(
     url: str, address: str, database: Database, is_clean: Callable[[], bool]
 ) -> None:
-    # After a create, before a completion: the two that the test above leaves out.
+    # After a create and before a completion: the two cases that the test above omits.
     lives = [f"storage.{when}_commit:kill@{number}" for number, when in ((1, "after"), (2, "before"))]
     made = set()
     async with storage_server(url, address, DGX_MUSIC_FAILPOINT=lives[0]) as server, connect(address) as channel:

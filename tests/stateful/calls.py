@@ -1,4 +1,4 @@
-"""The model's calls, made on storage itself, and what stands there compared with the model."""
+"""Performs the model's calls on storage itself, and compares the stored rows with the model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.stateful.model import Answer, Call, Differs, Job, Model, Request
 
 
 class Killed(Exception):
-    """The process ended before its transaction did."""
+    """Simulates a process that ends before its transaction does."""
 
 
 def make(database: Database, call: Call, *, killed: bool = False) -> Answer:
-    """Storage's answer; a refusal by its name. Killed: what it would have answered, and nothing is committed."""
+    """Returns storage's answer, or the name of its error. If `killed`, the answer is not committed."""
     answer: Answer = None
     try:
         with database.write() as session:
@@ -131,7 +131,7 @@ _PROMPT_COUNTS = "SELECT sum(prompts) FROM prompt_counts"
 
 
 def compare(stored: ClockedDatabase, model: Model) -> None:
-    """Differs unless every row, every count and every use is the model's, to the last column."""
+    """Raises Differs unless every column of every row, every count and every prompt use equals the model's."""
     _agree("generations", {row[len(_TIMES)]: _plain(row) for row in stored.rows(_GENERATIONS)}, _columns(model))
     counted = {(*row[:2], str(row[2])): [int(cell) for cell in row[3:]] for row in stored.rows(_COUNTS)}
     _agree("counts", {cell: sums for cell, sums in counted.items() if any(sums)}, _sums(model))
@@ -143,12 +143,11 @@ def compare(stored: ClockedDatabase, model: Model) -> None:
 
 def _agree(what: str, found: Any, expected: Any) -> None:
     if found != expected:
-        raise Differs(f"{what}: storage has {found}; it should have {expected}")
+        raise Differs(f"{what}: storage has {found}, but should have {expected}")
 
 
 def _plain(row: Sequence[Any]) -> list[Any]:
-    """SQLite's text as what it stands for. What a finished one has of a place in the queue and an end of its lease
-    nobody looks at again."""
+    """Decodes SQLite's text, and clears the rank and the lease's end of rows for which they have no meaning."""
     times = [datetime.fromisoformat(f"{cell}+00:00") if isinstance(cell, str) else cell for cell in row[: len(_TIMES)]]
     others = [
         json.loads(cell) if isinstance(cell, str | bytes) and cell[:1] in ("{", b"{") else cell

@@ -1,8 +1,8 @@
-"""Real databases whose clock a test sets, so that leases end and waits are over without anybody sleeping.
+"""Real databases whose clock a test sets, so that leases and retry delays end without sleeping.
 
-Storage's statements and code are the ones that run anywhere. On SQLite the clock is the function `dgx_now`
-(storage_service/db/clock.py), which is defined anew on the connection; on Postgres it is `statement_timestamp`, of
-which the search path finds another one before Postgres's own.
+Storage's code and statements are unchanged. On SQLite the clock is the function `dgx_now` (see db/clock.py),
+which is replaced on the connection. On Postgres it is `statement_timestamp`, which the search path resolves to a
+replacement before Postgres's own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 TABLES = "generations", "prompts", "generation_counts", "generation_times", "prompt_counts"
 
 LOCK_PATIENCE_SECONDS = 60.0
-"""For a lock: nobody holds one for long, but the machine may be busy."""
+"""The lock timeout. Locks are held only briefly, but the machine may be busy."""
 
 _CLOCK = """
     CREATE SCHEMA clock;
@@ -37,27 +37,27 @@ _CLOCK = """
 
 
 class ClockedDatabase:
-    """A migrated database with nothing in it, at START."""
+    """An empty migrated database whose clock is at START."""
 
     database: Database
 
     def rows(self, query: str) -> Sequence[Sequence[Any]]:
-        """What was committed, read without storage's code."""
+        """Returns committed rows, read without storage's code."""
         raise NotImplementedError
 
     def set_clock(self, moment: datetime) -> None:
-        """From now on it is this moment."""
+        """Sets the database's clock."""
         raise NotImplementedError
 
     def clear(self) -> None:
-        """As it was in the beginning."""
+        """Deletes all rows and sets the clock to START."""
         for table in TABLES:
             self.rows(f"DELETE FROM {table}")
         self.set_clock(START)
 
 
 class ClockedSqlite(ClockedDatabase):
-    """In memory: a disk would be most of the time that a thousand examples take."""
+    """In memory, because a disk would take most of the time of a thousand examples."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -81,7 +81,7 @@ class ClockedSqlite(ClockedDatabase):
 
 
 class ClockedPostgres(ClockedDatabase):
-    """On a server of this test run."""
+    """On the Postgres server of this test run."""
 
     def __init__(self, database: Database, observer: psycopg.Connection[Any]) -> None:
         self.database = database
@@ -99,10 +99,10 @@ class ClockedPostgres(ClockedDatabase):
 
 @contextmanager
 def clocked_postgres(server: psycopg.Connection[Any], connections: int = 5) -> Iterator[ClockedPostgres]:
-    """A database of its own on the server."""
+    """Yields a separate database on the server."""
     with scratch_database(server) as url, psycopg.connect(url, autocommit=True) as observer:
         server.execute(f"ALTER DATABASE {observer.info.dbname} SET search_path = public, clock, pg_catalog")
-        observer.adapters.register_loader("uuid", TextLoader)  # An id is the text that calls have.
+        observer.adapters.register_loader("uuid", TextLoader)  # Ids are text, as in the calls.
         observer.execute(_CLOCK)
         with Database(url, busy_timeout_seconds=LOCK_PATIENCE_SECONDS, connections=connections) as database:
             yield ClockedPostgres(database, observer)

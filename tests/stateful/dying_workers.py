@@ -1,6 +1,6 @@
 """`python -m tests.stateful.dying_workers URL COUNT`: worker processes that create, claim and finish generations until
-they are killed. What was acknowledged is told on standard output, a JSON array a line: the process's id, the call, its
-arguments, its answer."""
+they are killed. Each acknowledged call is written to standard output as a line with a JSON array: the process id, the
+call, its arguments and its answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.stateful.model import Answer, Call, Request
 
 
 def _tell(call: Call, answer: Answer) -> None:
-    # One write of less than PIPE_BUF bytes: lines of several processes don't mix.
+    # A single write of less than PIPE_BUF bytes, so that lines of several processes don't mix.
     line = json.dumps([os.getpid(), call.name, call.arguments, answer], default=asdict)
     os.write(sys.stdout.fileno(), f"{line}\n".encode())
 

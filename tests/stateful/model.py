@@ -1,6 +1,6 @@
-"""What storage should do, written a second time: from the design's state machine, in plain Python, without storage's
-own code or its table of transitions. A call that storage answered is put to the model with the answer; what storage is
-free to choose (ids, tokens) is taken from it, all else has to agree."""
+"""A model of storage's behaviour: a second implementation of the design's state machine in plain Python, without
+storage's own code or its table of transitions. The model is given each call with storage's answer. It takes from the
+answer what storage may choose freely (ids, tokens); everything else has to agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_ATTEMPTS = 3
 MORE_ATTEMPTS = 3
 PRIORITY_IS_WORTH = timedelta(minutes=10)
 LONGEST_WAIT_SECONDS = 64
-LEASE_EXPIRED = "the worker's lease ended without a word from it"
+LEASE_EXPIRED = "the worker stopped responding and its lease expired"
 
 STATES = "pending", "processing", "completed", "failed", "cancelled"
 
@@ -31,20 +31,20 @@ MARKED_FROM = {
 REFUSALS = ABORTED, ILLEGAL, UNKNOWN, INVALID
 
 Answer = Any
-"""A refusal by its name, or what the call gives (see each method of `Model`)."""
+"""The name of an error, or the result of the call (see each method of `Model`)."""
 
 
 class Differs(AssertionError):
-    """Storage did what the state machine does not."""
+    """Storage deviated from the state machine."""
 
 
 class Refused(Exception):
-    """The call has to be refused, and changes nothing."""
+    """The call must fail and change nothing."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a create asks for."""
+    """A request to create a generation."""
 
     prompt: str = "a calm piano"
     model_name: str = "small"
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of storage: a method of `Model` by its name, and what it is called with."""
+    """One call of storage: the name of a method of `Model`, and its arguments."""
 
     name: str
     arguments: tuple[Any, ...] = ()
@@ -65,7 +65,7 @@ class Call:
 
 @dataclass
 class Job:
-    """A generation, as it should stand."""
+    """The expected state of a generation."""
 
     id: str
     request: Request
@@ -89,11 +89,11 @@ class Job:
 
     @property
     def rank(self) -> datetime:
-        """The smallest goes first: a level of priority is worth ten minutes of waiting."""
+        """The smallest is claimed first; one level of priority counts as ten minutes of waiting."""
         return self.created_at - self.request.priority * PRIORITY_IS_WORTH
 
     def wait(self) -> None:
-        """Back to those that wait, free of any lease."""
+        """Returns the job to the queue, without a lease."""
         self.state, self.token, self.lease_ends, self.stage, self.progress = "pending", None, None, None, 0.0
 
     def finish(self, state: str, now: datetime) -> None:
@@ -101,7 +101,7 @@ class Job:
 
 
 class Model:
-    """All generations and prompts. A method takes what storage answered first, and gives what it should have."""
+    """All generations and prompts. Each method takes storage's answer first and returns the expected one."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now
@@ -109,10 +109,10 @@ class Model:
         self.uses: Counter[str] = Counter()
         self.tokens: set[str] = set()
         self.locked: frozenset[str] = frozenset()
-        """Ids that somebody else's transaction has at the moment: a claim and a sweep pass them over."""
+        """Ids that another transaction has locked, which a claim and a sweep skip."""
 
     def copy(self) -> Model:
-        """One that can go its own way."""
+        """Returns an independent copy."""
         other = copy.copy(self)
         other.jobs = {key: copy.copy(job) for key, job in self.jobs.items()}
         other.uses, other.tokens = Counter(self.uses), set(self.tokens)
@@ -186,7 +186,7 @@ class Model:
         return told, token, job.attempt
 
     def is_due(self, job: Job) -> bool:
-        """Whether a claim may have it."""
+        """Whether a claim may return it."""
         if job.state != "pending" or job.id in self.locked:
             return False
         return job.not_before is None or job.not_before <= self.now

@@ -1,5 +1,5 @@
-"""Calls that really run at once, on Postgres: whatever they were answered and whatever stands there in the end has to
-be what the model gives for the same calls one after another, in some order (linearizability: Herlihy and Wing, 1990).
+"""Concurrent calls on Postgres are linearizable (Herlihy and Wing, 1990): their answers and the final rows equal what
+the model gives for the same calls one after another, in some order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.stateful.model import Answer, Call, Differs, Model, Request
 
 WORKERS = 3
 ROUNDS = 8
-"""Of a race: in most of them the calls meet."""
+"""Repetitions of each race. In most of them, the calls overlap."""
 REQUEST_ID = str(uuid.UUID(int=1, version=4))
 ONCE = Request("asked for once", request_id=REQUEST_ID)
 ONCE_BEFORE = Request("asked for before", request_id=str(uuid.UUID(int=2, version=4)))
@@ -35,7 +35,7 @@ OWN = "the lease that this worker claimed last"
 
 @dataclass(frozen=True)
 class Made:
-    """A call that was made, what it was answered, and when: seconds of this process's clock."""
+    """A call, its answer, and when it began and ended, in seconds of this process's clock."""
 
     call: Call
     answer: Answer
@@ -46,7 +46,7 @@ class Made:
         return self.began < other.ended and other.began < self.ended
 
     def locks(self, ended_leases: frozenset[str]) -> frozenset[str]:
-        """The ids of the rows that it may have had for itself."""
+        """The ids of the rows that it may have locked."""
         if self.call.name in ("claim", "sweep"):
             claimed = {self.answer[0]} if isinstance(self.answer, tuple) else set()
             return ended_leases | claimed
@@ -54,7 +54,7 @@ class Made:
 
 
 class Situation:
-    """What the calls find: one generation of each kind, by name, and two leases of which one has ended."""
+    """The initial rows: one generation of each kind, by name, and two leases, one of which has expired."""
 
     def __init__(self, stored: ClockedPostgres) -> None:
         self.stored, self.model = stored, Model(START)
@@ -68,7 +68,7 @@ class Situation:
         stored.set_clock(self.model.now)
 
     def call_of(self, word: str, own: tuple[str, str] | None) -> Call | None:
-        """A call by its name and what it is about; None for one about a lease that there is not."""
+        """Returns a call by its name and subject, or None if it needs a lease that does not exist."""
         name, _, about = word.partition(" ")
         leases = {"held": (self.held, self.held_token), "late": (self.late, self.late_token), "own": own}
         rest: dict[str, tuple[Any, ...]] = {
@@ -100,7 +100,7 @@ class Situation:
         return answer
 
     def _claimed(self, seconds: float) -> tuple[str, str]:
-        """A new one's id and lease."""
+        """Creates and claims a generation; returns its id and lease token."""
         self._call("create", [Request()])
         key, token, _ = self._call("claim", "w", ["small"], seconds)
         return key, token
@@ -115,7 +115,7 @@ WORDS = {
     "failed": ["claim", *(f"{name} failed" for name in OF_ANYBODY), "complete own"],
     "asked": ["create once", "create two", "create before", "delete asked", "cancel asked", "claim"],
 }
-"""What calls there are about each of the situation's generations, so that those of one example meet."""
+"""The calls on each of the initial generations, so that the calls of one example conflict."""
 
 scripts = st.sampled_from([*WORDS.values(), sorted(set(chain.from_iterable(WORDS.values())))]).flatmap(
     lambda words: st.lists(st.lists(st.sampled_from(words), min_size=1, max_size=3), min_size=2, max_size=WORKERS)
@@ -123,7 +123,7 @@ scripts = st.sampled_from([*WORDS.values(), sorted(set(chain.from_iterable(WORDS
 
 
 def play(situation: Situation, script: Sequence[Sequence[str]], pool: ThreadPoolExecutor) -> list[list[Made]]:
-    """Each worker's calls as they went, all workers at once."""
+    """Runs all workers at once and returns each worker's calls in order."""
     together = threading.Barrier(len(script))
 
     def work(words: Sequence[str]) -> list[Made]:
@@ -144,8 +144,8 @@ def play(situation: Situation, script: Sequence[Sequence[str]], pool: ThreadPool
 
 
 def has_an_order(situation: Situation, made: list[list[Made]]) -> bool:
-    """Whether the model gives all these answers and what is stored now, in an order that each worker's calls had, and
-    any two of which one began when the other had ended."""
+    """Whether the model gives all these answers and the stored rows for some order of the calls. The order must keep
+    each worker's sequence, and the order of any two calls that did not overlap."""
     all_made = list(chain.from_iterable(made))
     late = frozenset({situation.late})
 
@@ -169,7 +169,7 @@ def has_an_order(situation: Situation, made: list[list[Made]]) -> bool:
 
 
 def _after(model: Model, made: Made, all_made: list[Made], ended_leases: frozenset[str]) -> Iterator[Model]:
-    """The model after the call, for each set of rows that it may have passed over."""
+    """Yields the model after the call, for each set of locked rows that the call may have skipped."""
     others = [other.locks(ended_leases) for other in all_made if other is not made and made.overlaps(other)]
     lockable = sorted(frozenset().union(*others)) if made.call.name in ("claim", "sweep") else []
     for locked in chain.from_iterable(combinations(lockable, size) for size in range(len(lockable) + 1)):
@@ -197,7 +197,7 @@ def check(stored: ClockedPostgres, script: Sequence[Sequence[str]], pool: Thread
     assert has_an_order(situation, made), "\n".join(map(str, answers))
 
 
-def test_calls_at_once_are_as_in_some_order(stored: ClockedPostgres) -> None:
+def test_concurrent_calls_are_linearizable(stored: ClockedPostgres) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
 
         @settings(max_examples=settings().max_examples // 20, suppress_health_check=[HealthCheck.too_slow])
@@ -219,14 +219,14 @@ RACES = [
 ]
 
 
-def test_the_closest_races(stored: ClockedPostgres) -> None:
+def test_closest_races_are_linearizable(stored: ClockedPostgres) -> None:
     with ThreadPoolExecutor(WORKERS) as pool:
         for race in RACES:
             for _ in range(ROUNDS):
                 check(stored, [[word] for word in race], pool)
 
 
-def test_a_create_whose_earlier_one_is_deleted_meanwhile_makes_a_new_one(stored: ClockedPostgres) -> None:
+def test_create_after_concurrent_delete_of_earlier_request_creates_new(stored: ClockedPostgres) -> None:
     database = stored.database
     (first,) = make(database, Call("create", ([ONCE],)))
 

@@ -1,4 +1,4 @@
-"""Many workers until all is done: threads at once on Postgres while leases end, and processes that are killed."""
+"""Many workers until all jobs are finished: threads on Postgres with expiring leases, and processes that are killed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ import pytest
 from sqlalchemy import select, update
 
 from storage_service.db import schema
-from storage_service.db.clock import later
+from storage_service.db.clock import now_plus
 from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
-from storage_service.maintenance.integrity import walk
+from storage_service.maintenance.integrity import find_violations
 from storage_service.states import GenerationStatus
 from tests.stateful.calls import make
 from tests.stateful.clocked import START, ClockedPostgres, clocked_postgres
@@ -37,7 +37,7 @@ ROWS = "SELECT id, status, attempt, max_attempts, file_path, error_message FROM 
 
 
 class Crew:
-    """Workers at once. Whoever finds nothing to claim lets time pass, so that the leases of the others end too."""
+    """Concurrent workers. One that finds nothing to claim advances the clock, so that leases of others expire."""
 
     def __init__(self, stored: ClockedPostgres, second: Database) -> None:
         self.stored = stored
@@ -46,7 +46,7 @@ class Crew:
         self.clock = threading.Lock()
         self.answered: list[tuple[Call, Answer]] = []
         self.forgotten: list[tuple[str, str]] = []
-        """Leases whose holder comes back to them late."""
+        """Leases whose holder returns to them too late."""
 
     def call(self, worker: int, name: str, *arguments: Any) -> Answer:
         call = Call(name, arguments)
@@ -55,7 +55,7 @@ class Crew:
         return answer
 
     def work(self, worker: int) -> None:
-        """Until all generations are finished."""
+        """Works until all generations are finished."""
         dice = random.Random(worker)
         while True:
             claimed = self.call(worker, "claim", f"w{worker}", ["small", "large"], 2.0)
@@ -67,7 +67,7 @@ class Crew:
                 self.complete(worker, self.forgotten.pop())
 
     def let_time_pass(self) -> bool:
-        """False where nothing is left to be done."""
+        """Advances the clock by a second. Returns False if no work is left."""
         with self.clock:
             if not self.stored.rows("SELECT 1 FROM generations WHERE status IN ('pending', 'processing') LIMIT 1"):
                 return False
@@ -103,10 +103,10 @@ def stored(postgres: psycopg.Connection[Any]) -> Iterator[ClockedPostgres]:
         yield clocked
 
 
-def test_many_workers_finish_each_generation_once(
+def test_concurrent_workers_finish_each_generation_once(
     stored: ClockedPostgres, open_database: Callable[..., Database]
 ) -> None:
-    # Two pools of connections, as two servers have.
+    # Two connection pools, as with two servers.
     second = open_database(stored.database.url, connections=WORKERS)
     crew = Crew(stored, second)
     asked = [Request(model_name=model) for model in ("small", "large")] * (JOBS // 2)
@@ -138,11 +138,11 @@ def test_many_workers_finish_each_generation_once(
         assert path == (completed[0][2] if completed else None)
         assert status in ("completed", "cancelled") or (status == "failed" and attempt == max_attempts and error)
     assert {status for status, *_ in rows.values()} >= {"completed", "cancelled"}
-    assert list(walk(stored.database)) == []
+    assert list(find_violations(stored.database)) == []
 
 
 async def let_workers_die(url: str, after: list[int]) -> list[tuple[Call, Answer]]:
-    """What they were told before they were killed: each when it had heard so many answers, and is at its next call."""
+    """Kills each worker after this many answers, during its next call. Returns all answered calls."""
     workers = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.stateful.dying_workers", url, str(len(after))),
         cwd=Path(__file__).parents[2],
@@ -169,15 +169,13 @@ async def let_workers_die(url: str, after: list[int]) -> list[tuple[Call, Answer
     return answered
 
 
-async def test_killed_workers_lose_nothing_and_the_next_one_finishes(
-    empty_url: str, open_database: Callable[..., Database]
-) -> None:
+async def test_killed_workers_lose_no_acknowledged_work(empty_url: str, open_database: Callable[..., Database]) -> None:
     schema.upgrade(empty_url)
     after = [5, 11, 17, 23]
     answered = await let_workers_die(empty_url, after)
 
     database = open_database(empty_url)
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
     rows = {row.id: row for row in _rows(database)}
     created = {answer[0] for call, answer in answered if call.name == "create"}
     claims = [answer for call, answer in answered if call.name == "claim" and answer is not None]
@@ -190,7 +188,7 @@ async def test_killed_workers_lose_nothing_and_the_next_one_finishes(
         assert (rows[key].status, rows[key].file_path) == (GenerationStatus.COMPLETED, path)
     assert all(rows[key].status is GenerationStatus.CANCELLED for key in ended["cancel"])
     assert len({(key, attempt) for key, _, attempt in claims}) == len({token for _, token, _ in claims}) == len(claims)
-    # Of each worker's calls the last one may have been done without anybody hearing of it, and no other.
+    # Only the last call of each worker may have been committed without an answer.
     unheard = [
         len(rows) - len(created),
         sum(row.attempt for row in rows.values()) - len(claims),
@@ -200,8 +198,8 @@ async def test_killed_workers_lose_nothing_and_the_next_one_finishes(
     assert min(unheard) >= 0
     assert sum(unheard) <= len(after)
 
-    with database.write() as session:  # As if their leases and waits had taken their time.
-        past = {"lease_expires_at": later(-1.0)}
+    with database.write() as session:  # As if all leases and retry delays had ended.
+        past = {"lease_expires_at": now_plus(-1.0)}
         session.execute(update(Generation).where(Generation.status == GenerationStatus.PROCESSING).values(past))
         session.execute(update(Generation).values(not_before=None))
     while claimed := make(database, Call("claim", ("next", ["small"], 600.0))):
@@ -215,7 +213,7 @@ async def test_killed_workers_lose_nothing_and_the_next_one_finishes(
     assert all(row.attempt == row.max_attempts for row in finished if row.is_failed)
     with database.read() as session:
         assert session.scalars(select(Prompt.used_count)).all() == [len(finished)]
-    assert list(walk(database)) == []
+    assert list(find_violations(database)) == []
 
 
 def _rows(database: Database) -> list[Generation]:

@@ -1,4 +1,4 @@
-"""The project's modules and their imports, read from source, and the rules of who may import whom."""
+"""Gives the project's modules and their imports, read from source, and checks of the import rules on them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Module:
     path: Path
     is_generated: bool
     imports: frozenset[str]
-    """Dotted names of everything it imports, wherever in it: modules, and the names taken from them."""
+    """Dotted names of all imports, also of those inside functions: modules, and the names imported from them."""
     runtime_imports: frozenset[str]
-    """The same without what is imported under `if TYPE_CHECKING:`."""
+    """The same without the imports under `if TYPE_CHECKING:`."""
 
     @property
     def stem(self) -> str:
@@ -31,7 +31,7 @@ class Module:
 
 @dataclass(frozen=True)
 class SourceTree:
-    """All modules of some packages below a folder."""
+    """The modules of some packages below a folder."""
 
     root: Path
     packages: tuple[str, ...]
@@ -43,12 +43,12 @@ class SourceTree:
         return {module.name: module for module in modules}
 
     @property
-    def written(self) -> Iterator[Module]:
-        """The modules that a person wrote."""
+    def handwritten(self) -> Iterator[Module]:
+        """The modules that are not generated."""
         return (module for module in self.modules.values() if not module.is_generated)
 
     def resolve(self, imported: str) -> str | None:
-        """The module of this tree that an import loads; None where it is of somebody else."""
+        """Returns the module of this tree that an import loads; None if the import is external."""
         while imported and imported not in self.modules:
             imported = imported.rpartition(".")[0]
         return imported or None
@@ -81,31 +81,31 @@ def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def within(name: str, prefix: str) -> bool:
-    """Whether `name` is the module `prefix` or lies in the package of that name."""
+def is_within(name: str, prefix: str) -> bool:
+    """Returns whether `name` is the module `prefix` or lies in the package of that name."""
     return name == prefix or name.startswith(f"{prefix}.")
 
 
 def longest_prefix(name: str, prefixes: Iterable[str]) -> str | None:
-    """The most specific of the dotted prefixes that `name` lies within."""
-    return max((prefix for prefix in prefixes if within(name, prefix)), key=len, default=None)
+    """Returns the most specific of the dotted prefixes that `name` lies within."""
+    return max((prefix for prefix in prefixes if is_within(name, prefix)), key=len, default=None)
 
 
 def forbidden_imports(
     tree: SourceTree, importer: str, forbidden: Collection[str], allowed: Collection[str] = ()
 ) -> list[str]:
-    """Imports by modules within `importer` of something within `forbidden` that is not within `allowed`."""
+    """Returns the imports by modules within `importer` of names within `forbidden` but not within `allowed`."""
     return [
         f"{module.name} imports {imported}"
-        for module in tree.written
-        if within(module.name, importer)
+        for module in tree.handwritten
+        if is_within(module.name, importer)
         for imported in sorted(module.imports)
         if longest_prefix(imported, forbidden) and not longest_prefix(imported, allowed)
     ]
 
 
 def package_violations(tree: SourceTree, may_import: Mapping[str, Collection[str]]) -> list[str]:
-    """Imports of another package of the project than those that `may_import` names for the importing package."""
+    """Returns the imports of the project's packages that `may_import` does not allow the importing package."""
     return [
         violation
         for package, allowed in may_import.items()
@@ -114,30 +114,31 @@ def package_violations(tree: SourceTree, may_import: Mapping[str, Collection[str
 
 
 def library_violations(tree: SourceTree, only_in: Mapping[str, Collection[str]]) -> list[str]:
-    """Imports of a library outside the packages that it is confined to."""
+    """Returns the imports of a library outside the packages to which `only_in` confines it."""
     return [
         f"{module.name} imports {library}"
-        for module in tree.written
-        for library, homes in only_in.items()
-        if any(within(imported, library) for imported in module.imports) and not longest_prefix(module.name, homes)
+        for module in tree.handwritten
+        for library, packages in only_in.items()
+        if any(is_within(imported, library) for imported in module.imports)
+        and not longest_prefix(module.name, packages)
     ]
 
 
 def wire_violations(
     tree: SourceTree, package: str, at_the_wire: Collection[str], wire: Collection[str], allowed: Collection[str]
 ) -> list[str]:
-    """Imports of gRPC, protobuf or the stubs by modules of the package outside `at_the_wire`."""
+    """Returns the imports of gRPC, protobuf or the stubs by modules of the package outside `at_the_wire`."""
     return [
         f"{module.name} imports {imported}"
-        for module in tree.written
-        if within(module.name, package) and not longest_prefix(module.name, at_the_wire)
+        for module in tree.handwritten
+        if is_within(module.name, package) and not longest_prefix(module.name, at_the_wire)
         for imported in sorted(module.imports)
         if longest_prefix(imported, wire) and not longest_prefix(imported, allowed)
     ]
 
 
 def stub_violations(tree: SourceTree, stubs_of: Mapping[str, Collection[str]]) -> list[str]:
-    """Imports of generated stubs other than those that `stubs_of` names for the importing package."""
+    """Returns the imports of generated stubs other than those that `stubs_of` allows the importing package."""
     generated = [module.name for module in tree.modules.values() if module.is_generated]
     return [
         violation
@@ -147,13 +148,15 @@ def stub_violations(tree: SourceTree, stubs_of: Mapping[str, Collection[str]]) -
 
 
 def layer_violations(tree: SourceTree, layers: Sequence[Collection[str]]) -> list[str]:
-    """Imports that point up, or sideways to another prefix of the same layer. `layers`: from the top to the bottom,
-    each a few dotted prefixes; a module belongs to the most specific of them; one that belongs to none is a violation.
+    """Returns the imports that point up, or sideways to another prefix of the same layer.
+
+    `layers` lists the layers from the top to the bottom, each as dotted prefixes. A module belongs to the most specific
+    prefix that it lies within; a module that belongs to none is a violation.
     """
     depth = {prefix: number for number, layer in enumerate(layers) for prefix in layer}
     packages = {prefix.partition(".")[0] for prefix in depth}
     violations = []
-    for module in tree.written:
+    for module in tree.handwritten:
         if module.name.partition(".")[0] not in packages:
             continue
         home = longest_prefix(module.name, depth)
@@ -168,7 +171,7 @@ def layer_violations(tree: SourceTree, layers: Sequence[Collection[str]]) -> lis
 
 
 def cycle(tree: SourceTree) -> list[str]:
-    """Modules that import each other in a circle, generated ones included; empty where there is none."""
+    """Returns the modules of an import cycle, which may include generated ones; empty if there is no cycle."""
     graph = {
         module.name: {
             target
@@ -185,35 +188,53 @@ def cycle(tree: SourceTree) -> list[str]:
 
 
 def crowded_folders(tree: SourceTree, limit: int) -> dict[str, int]:
-    """Folders with more modules of their own than `limit`."""
+    """Returns the folders that hold more than `limit` modules, with their counts."""
     counts = Counter(
-        str(module.path.parent.relative_to(tree.root)) for module in tree.written if module.stem != "__init__"
+        str(module.path.parent.relative_to(tree.root)) for module in tree.handwritten if module.stem != "__init__"
     )
     return {folder: count for folder, count in counts.items() if count > limit}
 
 
 def shared_names(tree: SourceTree, allowed: Collection[str]) -> dict[str, list[str]]:
-    """Module names that more than one module has, besides those `allowed`."""
+    """Returns the names that more than one module has, except those `allowed`."""
     by_stem: dict[str, list[str]] = defaultdict(list)
-    for module in tree.written:
+    for module in tree.handwritten:
         by_stem[module.stem].append(module.name)
     return {stem: names for stem, names in by_stem.items() if len(names) > 1 and stem not in allowed}
 
 
 def long_modules(tree: SourceTree, limit: int) -> dict[str, int]:
-    """Modules of more lines than `limit`."""
-    lengths = {module.name: len(module.path.read_text().splitlines()) for module in tree.written}
+    """Returns the modules of more than `limit` lines, with their lengths."""
+    lengths = {module.name: len(module.path.read_text().splitlines()) for module in tree.handwritten}
     return {name: length for name, length in lengths.items() if length > limit}
 
 
 def unmirrored_tests(tree: SourceTree, unit_tests: Path) -> list[str]:
-    """Unit tests that do not stand where the module they test stands: `<package>/<sub-package>/test_<module>.py`, or
-    `test_<module>_<aspect>.py`."""
-    strays = []
+    """Returns the unit tests that do not mirror the path of the module they test: the tests of a module are in
+    `<package>/<sub-package>/test_<module>.py` or `test_<module>_<aspect>.py`."""
+    unmirrored = []
     for path in sorted(unit_tests.rglob("test_*.py")):
         folder = ".".join(path.parent.relative_to(unit_tests).parts)
         subject = path.stem.removeprefix("test_")
-        modules = [module.name.removeprefix(f"{folder}.") for module in tree.written if within(module.name, folder)]
-        if not any(subject == name or subject.startswith(f"{name}_") for name in modules):
-            strays.append(str(path.relative_to(unit_tests)))
-    return strays
+        modules = [module.name for module in tree.handwritten if is_within(module.name, folder)]
+        names = [module.removeprefix(f"{folder}.") for module in modules]
+        if not any(subject == name or subject.startswith(f"{name}_") for name in names):
+            unmirrored.append(str(path.relative_to(unit_tests)))
+    return unmirrored
+
+
+def unit_tests_that_serve(tree: SourceTree, unit_tests: str, servers: Collection[str]) -> list[str]:
+    """Returns the unit tests that can start a server: they, or a test helper they use, import one of `servers`."""
+
+    def reaches(module: Module, seen: set[str]) -> bool:
+        for imported in module.imports:
+            if longest_prefix(imported, servers):
+                return True
+            helper = tree.resolve(imported)
+            if helper is not None and helper not in seen:
+                seen.add(helper)
+                if reaches(tree.modules[helper], seen):
+                    return True
+        return False
+
+    return [module.name for module in tree.handwritten if is_within(module.name, unit_tests) and reaches(module, set())]

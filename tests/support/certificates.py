@@ -1,4 +1,4 @@
-"""Certificates to sign with, and the root that vouches for them."""
+"""Gives signing certificates of several key types, each with its own root certificate."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ KEYS: dict[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True)
 class Credentials:
+    """A signer's certificate and private key, and the root to verify its signatures with."""
+
     certificate: Path
     private_key: Path
     root: str
@@ -32,10 +34,10 @@ class Credentials:
 
 
 def make_credentials(folder: Path, kind: str = "p256", days_ago: float = 1, name: str = "signer") -> Credentials:
-    """A signer's certificate by a root of its own, valid for 30 days."""
+    """Writes a certificate and its private key, issued by a new root `days_ago` days ago and valid for 30 days."""
     root_key, key = KEYS["p256"](), KEYS[kind]()
-    root = certificate("Root", "Root", root_key, root_key, days_ago)
-    leaf = certificate("Signer", "Root", key, root_key, days_ago)
+    root = build_certificate("Root", "Root", root_key, root_key, days_ago)
+    leaf = build_certificate("Signer", "Root", key, root_key, days_ago)
     certificate_path, key_path = folder / f"{name}.pem", folder / f"{name}.key"
     certificate_path.write_bytes(leaf.public_bytes(Encoding.PEM))
     key_path.write_bytes(pem(key))
@@ -46,20 +48,20 @@ def pem(key: Any, encryption: Any = None) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
 
 
-def certificate(subject: str, issuer: str, key: Any, issuer_key: Any, days_ago: float) -> x509.Certificate:
+def build_certificate(subject: str, issuer: str, key: Any, issuer_key: Any, days_ago: float) -> x509.Certificate:
     is_root = subject == issuer
-    begins = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days_ago)
+    valid_from = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days_ago)
     usages = dict.fromkeys(
         ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only"), False
     )
     builder = (
         x509.CertificateBuilder()
-        .subject_name(named(subject))
-        .issuer_name(named(issuer))
+        .subject_name(build_name(subject))
+        .issuer_name(build_name(issuer))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(begins)
-        .not_valid_after(begins + datetime.timedelta(days=30))
+        .not_valid_before(valid_from)
+        .not_valid_after(valid_from + datetime.timedelta(days=30))
         .add_extension(x509.BasicConstraints(is_root, None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
@@ -75,6 +77,6 @@ def certificate(subject: str, issuer: str, key: Any, issuer_key: Any, days_ago: 
     return builder.sign(issuer_key, hashes.SHA256())
 
 
-def named(common_name: str) -> x509.Name:
+def build_name(common_name: str) -> x509.Name:
     names = {NameOID.COMMON_NAME: common_name, NameOID.ORGANIZATION_NAME: "Test"}
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in names.items()])

@@ -1,16 +1,17 @@
-"""Writes MusicGen checkpoints in audiocraft's real format, with random weights. For tests and benchmarks.
+"""Writes MusicGen checkpoints in audiocraft's real format, with random weights, for tests and benchmarks.
 
     python -m tests.support.checkpoints FOLDER [--shape tiny|small] [--stereo]
 
-writes `state_dict.bin`, `compression_state_dict.bin` and, under `FOLDER/hf`, a Hugging Face cache that has `t5-base`;
-point HF_HOME there and set HF_HUB_OFFLINE=1.
+writes `state_dict.bin`, `compression_state_dict.bin`, and under `FOLDER/hf` a Hugging Face cache with `t5-base`. Set
+HF_HOME to that cache, and HF_HUB_OFFLINE=1.
 """
 
 from __future__ import annotations
 
 import argparse
 import string
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ from torch import Tensor
 from tests.support.compression_checkpoints import FULL_CODEC, TINY_CODEC, write_compression_checkpoint
 
 T5_DIM = 768
-"""audiocraft knows t5-base by its width; all else of it may be smaller."""
+"""The width of t5-base, by which audiocraft identifies it. Its other dimensions may be smaller."""
 T5_REVISION = "0" * 40
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of the language model and of T5."""
+    """The dimensions of the language model and of T5."""
 
     dim: int
     num_heads: int
@@ -38,12 +39,14 @@ class Shape:
 
 TINY = Shape(dim=64, num_heads=4, num_layers=3, card=64, t5_layers=1)
 SMALL = Shape(dim=1024, num_heads=16, num_layers=24, card=2048, t5_layers=12)
-"""musicgen-small's."""
+"""The shape of musicgen-small."""
+WIDE = replace(SMALL, num_layers=4)
+"""Every matrix has the size that it has in musicgen-small, at a sixth of the price."""
 SHAPES = {"tiny": TINY, "small": SMALL}
 
 
 def write_checkpoint(folder: Path, shape: str = "tiny", *, stereo: bool = False, seed: int = 0) -> None:
-    """All of a model but T5: what `facebook/musicgen-small` has in its repository."""
+    """Writes everything but T5, like the repository `facebook/musicgen-small`."""
     write_lm(folder, SHAPES[shape], stereo=stereo, seed=seed)
     write_compression_checkpoint(folder, FULL_CODEC if shape == "small" else TINY_CODEC, seed=seed)
 
@@ -51,7 +54,7 @@ def write_checkpoint(folder: Path, shape: str = "tiny", *, stereo: bool = False,
 def write_lm(
     folder: Path, shape: Shape, *, stereo: bool = False, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Path:
-    """`state_dict.bin`. Meta's are float16; float32 keeps the reference from rounding elsewhere."""
+    """Writes `state_dict.bin`. Meta's files are float16; in float32 the reference does not round in other places."""
     folder.mkdir(parents=True, exist_ok=True)
     n_q = 8 if stereo else 4
     weights = {name: tensor.to(dtype) for name, tensor in lm_weights(shape, n_q, seed).items()}
@@ -66,8 +69,21 @@ def write_lm(
     return path
 
 
+def save_lm_package(folder: Path, package: Any) -> Path:
+    """Saves anything as a folder's `state_dict.bin`."""
+    torch.save(package, folder / "state_dict.bin")
+    return folder / "state_dict.bin"
+
+
+def write_lm_with_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A tiny mono `state_dict.bin` whose configuration `change` has modified in place."""
+    config = lm_config_dump(TINY, stereo=False)
+    change(config)
+    return save_lm_package(folder, {"best_state": lm_weights(TINY, 4, 0), "xp.cfg": yaml.safe_dump(config)})
+
+
 def lm_weights(shape: Shape, n_q: int, seed: int) -> dict[str, Tensor]:
-    """Random, so scaled that logits are of order 1 and prompts matter."""
+    """Random weights, scaled so that the logits are of order 1 and depend on the prompt."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*size: int, scale: float | None = None) -> Tensor:
@@ -97,7 +113,7 @@ def lm_weights(shape: Shape, n_q: int, seed: int) -> dict[str, Tensor]:
 
 
 def lm_config_dump(shape: Shape, *, stereo: bool) -> dict[str, Any]:
-    """What audiocraft's `xp.cfg` says of a published model, as far as any loader reads it."""
+    """The fields of a published model's `xp.cfg` that any loader reads."""
     n_q = 8 if stereo else 4
     return {
         "device": "cuda",
@@ -171,7 +187,7 @@ def lm_config_dump(shape: Shape, *, stereo: bool) -> dict[str, Any]:
 
 
 def write_t5(hf_home: Path, layers: int = TINY.t5_layers, *, seed: int = 0) -> None:
-    """`t5-base` as `hf download` leaves it in a cache, with a vocabulary of single characters."""
+    """Writes `t5-base` as `hf download` stores it in a cache, with a vocabulary of single characters."""
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
     repository = hf_home / "hub" / "models--t5-base"
@@ -188,7 +204,7 @@ def write_t5(hf_home: Path, layers: int = TINY.t5_layers, *, seed: int = 0) -> N
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = T5EncoderModel(config)
-        # T5 as made is not scaled to say much: prompts would all but read the same.
+        # With T5's own initialization, all prompts would have almost the same encoding.
         torch.nn.init.normal_(model.shared.weight)
     model.save_pretrained(snapshot)
 

@@ -1,8 +1,8 @@
-"""Writes EnCodec checkpoints in their real formats, with random weights: audiocraft's and transformers'.
+"""Writes EnCodec checkpoints with random weights, in the real formats of audiocraft and transformers.
 
-The codec is always mono. A stereo MusicGen model has the same file beside it and uses it on interleaved codebooks
-(`interleave_stereo_codebooks` in the *language model's* configuration), so there is nothing stereo to write here.
-Needs torch and PyYAML, neither audiocraft nor transformers.
+The codec is always mono: a stereo MusicGen model uses the same file on interleaved codebooks, as
+`interleave_stereo_codebooks` in the *language model's* configuration says. This module needs torch and PyYAML, but
+neither audiocraft nor transformers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CodecShape:
-    """What differs between the codecs that are written; all else is as in audiocraft's `encodec_large_nq4_s640`."""
+    """The settings in which codecs differ; all others are those of audiocraft's `encodec_large_nq4_s640`."""
 
     n_filters: int
     ratios: tuple[int, ...]
@@ -35,17 +35,17 @@ class CodecShape:
 
 
 FULL_CODEC = CodecShape(n_filters=64, ratios=(8, 5, 4, 4), dimension=128, codebook_size=2048)
-"""EnCodec 32 kHz as MusicGen uses it: 59 M weights, 50 frames a second."""
+"""EnCodec 32 kHz as MusicGen uses it: 59 M weights, 50 frames of codes per second."""
 TINY_CODEC = CodecShape(n_filters=4, ratios=(8, 5, 4, 4), dimension=16, codebook_size=64)
-"""The same hop and rate as the full shape, a thousandth of its work."""
+"""The hop and the rate of the full shape, at a thousandth of its cost."""
 
 
 def write_compression_checkpoint(
     folder: Path, shape: CodecShape = TINY_CODEC, *, seed: int = 0, forget_bias: float = 0.0
 ) -> Path:
-    """Write `folder/compression_state_dict.bin` as audiocraft 1.3.0's `export_encodec` does.
+    """Writes `folder/compression_state_dict.bin` as audiocraft 1.3.0's `export_encodec` does.
 
-    `forget_bias` is added to the LSTMs' forget gates: from about 5 on they remember for hundreds of frames.
+    `forget_bias` is added to the forget gates of the LSTMs; with about 5, their state lasts for hundreds of frames.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "compression_state_dict.bin"
@@ -60,7 +60,7 @@ def write_compression_checkpoint(
 
 
 def write_pretrained_reference(folder: Path, name: str = "facebook/encodec_32khz") -> Path:
-    """Write the file that only names its codec, as audiocraft's `export_pretrained_compression_model` does."""
+    """Writes a file that only names its codec, as audiocraft's `export_pretrained_compression_model` does."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "compression_state_dict.bin"
     torch.save({"pretrained": name, "exported": True, "version": "1.3.0"}, path)
@@ -70,7 +70,7 @@ def write_pretrained_reference(folder: Path, name: str = "facebook/encodec_32khz
 def write_transformers_codec(
     folder: Path, shape: CodecShape = TINY_CODEC, *, seed: int = 0, forget_bias: float = 0.0, safetensors: bool = True
 ) -> Path:
-    """Write a folder as transformers' `EncodecModel.save_pretrained` does, with the audiocraft file's weights."""
+    """Writes a folder as transformers' `EncodecModel.save_pretrained` does, with the weights of the audiocraft file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(transformers_config(shape), indent=2))
     state = {
@@ -93,7 +93,7 @@ def write_transformers_codec(
 
 
 def audiocraft_config(shape: CodecShape) -> dict[str, Any]:
-    """The part of the training configuration that concerns the model, `${…}` unresolved as OmegaConf writes it."""
+    """The part of the training configuration that describes the model, with its `${…}` unresolved."""
     return {
         "sample_rate": shape.sample_rate_hz,
         "channels": 1,
@@ -144,7 +144,7 @@ def audiocraft_config(shape: CodecShape) -> dict[str, Any]:
 
 
 def transformers_config(shape: CodecShape) -> dict[str, Any]:
-    """`config.json` as the conversion of facebook/encodec_32khz wrote it, for this shape."""
+    """The `config.json` of this shape, as the conversion of facebook/encodec_32khz wrote it."""
     hop = 1
     for ratio in shape.ratios:
         hop *= ratio
@@ -180,7 +180,7 @@ def transformers_config(shape: CodecShape) -> dict[str, Any]:
 
 
 def audiocraft_state(shape: CodecShape, *, seed: int = 0, forget_bias: float = 0.0) -> dict[str, Tensor]:
-    """`best_state`: random weights of a size that keeps the signal's level from layer to layer."""
+    """`best_state`: random weights, scaled to keep the signal's level from layer to layer."""
     writer = _StateWriter(shape, torch.Generator().manual_seed(seed), forget_bias)
     width = shape.n_filters
     layers: list[tuple[str, tuple[int, ...]]] = [("conv", (width, 1, 7))]
@@ -243,7 +243,7 @@ class _StateWriter:
         if self._shape.weight_norm:
             norm = weight.flatten(1).norm(dim=1)[:, None, None]
             self.state[f"{name}.weight_g"] = norm
-            self.state[f"{name}.weight_v"] = weight * 3  # Its length means nothing.
+            self.state[f"{name}.weight_v"] = weight * 3  # Its norm is irrelevant.
         else:
             self.state[f"{name}.weight"] = weight
 

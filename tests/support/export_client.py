@@ -1,4 +1,4 @@
-"""The export service on a data directory of its own, and a client that sends, listens and checks what comes."""
+"""Gives an in-process export service (`run_export_service`) and a client that exports, listens and checks streams."""
 
 from __future__ import annotations
 
@@ -22,82 +22,85 @@ from export_service.config import ExportSettings
 from export_service.rpc.server import build
 from service_runtime.rpc.server import serve_services
 
-RATE = 32_000
-TIMEOUT = 60.0
+RATE_HZ = 32_000
+TIMEOUT_SECONDS = 60.0
 TAGS = export_pb2.Tags(model_name="sketch", model_version="1", genre="house", bpm=124, key="C minor", license="CC0")
 Request = export_pb2.ExportRequest
 
 
 def music(seconds: float, channels: int = 2, seed: int = 1, level: float = 1.0) -> np.ndarray:
-    """[frames, channels]: a chord that swells, and hits."""
+    """Returns [frames, channels]: a chord of varying loudness with noise bursts at 120 BPM."""
     random = np.random.default_rng(seed)
-    time = np.arange(round(seconds * RATE)) / RATE
+    time = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     chord = sum(np.sin(2 * np.pi * f * time) for f in (110.0, 220.0, 277.2)) * 0.1 * (1.1 + np.sin(time))
-    hits = random.standard_normal((len(time), channels)) * 0.05 * np.exp(-(time % 0.5) * 25)[:, None]
-    return ((chord[:, None] + hits) * level).astype(np.float32)
+    bursts = random.standard_normal((len(time), channels)) * 0.05 * np.exp(-(time % 0.5) * 25)[:, None]
+    return ((chord[:, None] + bursts) * level).astype(np.float32)
 
 
 def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def header(generation_id, samples, *, attempt=1, expected=None, output=None, tags=TAGS, **changes):
+def build_header(generation_id, samples, *, attempt=1, expected=None, output=None, tags=TAGS, **changes):
+    """Returns the first request of an export. `changes` are fields of its audio header."""
     frames = len(samples) if expected is None else expected
-    audio = live_header(generation_id, attempt, RATE, samples.shape[1], frames)
+    audio = live_header(generation_id, attempt, RATE_HZ, samples.shape[1], frames)
     for name, value in changes.items():
         setattr(audio, name, value)
     return Request(header=export_pb2.ExportHeader(audio=audio, output=output, tags=tags))
 
 
-def parts(generation_id, samples, **header_changes) -> list[Request]:
+def build_requests(generation_id, samples, **header_changes) -> list[Request]:
+    """Returns all requests of an export."""
     writer = PcmWriter(samples.shape[1])
     chunks = [Request(chunk=chunk) for chunk in writer.chunks(samples.tobytes())]
-    return [header(generation_id, samples, **header_changes), *chunks, Request(end=writer.end())]
+    return [build_header(generation_id, samples, **header_changes), *chunks, Request(end=writer.end())]
 
 
-class Client:
-    """A service under a data directory of its own, and its stub."""
+class ExportClient:
+    """A stub of a service, and the service's data directory."""
 
     def __init__(self, data_dir: Path, stub: export_pb2_grpc.ExportServiceAsyncStub) -> None:
         self.data_dir, self.stub = data_dir, stub
 
     async def export(self, generation_id, samples, **changes) -> export_pb2.ExportResponse:
-        return await self.send(parts(generation_id, samples, **changes))
+        return await self.send(build_requests(generation_id, samples, **changes))
 
     async def send(self, requests: Sequence[Request], close: bool = True) -> export_pb2.ExportResponse:
-        """Sends what is given; `close` False where the server is to end the call by itself.
+        """Sends the requests. Pass `close=False` if the server is expected to end the call after the last of them.
 
-        By hand and never more than is due: grpc.aio's client takes a write that the end of the call cuts off for an
-        error of its own (grpc/grpc#36066).
+        Writes one by one and no more than the server reads, because grpc.aio's client reports a write that is cut off
+        by the end of the call as an error of its own (grpc/grpc#36066).
         """
         upload = self.upload()
         await upload.send(*requests)
         return await (upload.finish() if close else upload.call)
 
     def files(self) -> set[str]:
-        """All files under the data directory but the socket."""
-        found = (path for path in self.data_dir.rglob("*") if path.is_file())
-        return {path.relative_to(self.data_dir).as_posix() for path in found}
+        """Returns the paths of all files in the data directory."""
+        paths = (path for path in self.data_dir.rglob("*") if path.is_file())
+        return {path.relative_to(self.data_dir).as_posix() for path in paths}
 
     def upload(self) -> Upload:
         return Upload(self.stub)
 
-    async def listen(self, generation_id, start_frame=0, level=0, wait_seconds=0.0, **conversion) -> Heard:
-        heard = Heard(self.stub, generation_id, start_frame, level, wait_seconds, **conversion)
-        await heard.begin()
-        return heard
+    async def listen(self, generation_id, start_frame=0, level=0, wait_seconds=0.0, **conversion) -> AudioListener:
+        """Opens an audio stream and reads its header."""
+        listener = AudioListener(self.stub, generation_id, start_frame, level, wait_seconds, **conversion)
+        await listener.open()
+        return listener
 
-    async def hear(self, generation_id, start_frame=0, level=0, wait_seconds=0.0, **conversion):
-        return await (await self.listen(generation_id, start_frame, level, wait_seconds, **conversion)).rest()
+    async def read_audio(self, generation_id, start_frame=0, level=0, wait_seconds=0.0, **conversion) -> np.ndarray:
+        """Reads an audio stream to its end."""
+        return await (await self.listen(generation_id, start_frame, level, wait_seconds, **conversion)).read_rest()
 
-    async def fetched(self, generation_id, start_byte=0, byte_count=0) -> list[export_pb2.DownloadResponse]:
-        """The messages of a download."""
+    async def download(self, generation_id, start_byte=0, byte_count=0) -> list[export_pb2.DownloadResponse]:
         request = export_pb2.DownloadRequest(generation_id=generation_id, start_byte=start_byte, byte_count=byte_count)
-        return [response async for response in self.stub.Download(request, timeout=TIMEOUT)]
+        return [response async for response in self.stub.Download(request, timeout=TIMEOUT_SECONDS)]
 
     async def import_clip(self, content: bytes, close: bool = True) -> export_pb2.ImportClipResponse:
-        """Sends a file; `close` False where the server is to end the call by itself, at the last message sent."""
-        call = self.stub.ImportClip(timeout=TIMEOUT)
+        """Uploads a file. Pass `close=False` if the server is expected to end the call after the last message."""
+        call = self.stub.ImportClip(timeout=TIMEOUT_SECONDS)
         for start in range(0, len(content), 65_536):
             await call.write(export_pb2.ImportClipRequest(data=content[start : start + 65_536]))
         if close:
@@ -106,10 +109,10 @@ class Client:
 
 
 class Upload:
-    """An export that is fed by hand."""
+    """An export call whose requests are sent step by step."""
 
     def __init__(self, stub) -> None:
-        self.call = stub.Export(timeout=TIMEOUT)
+        self.call = stub.Export(timeout=TIMEOUT_SECONDS)
 
     async def send(self, *requests: Request) -> None:
         for request in requests:
@@ -120,34 +123,33 @@ class Upload:
         return await self.call
 
 
-class Heard:
-    """A listener that checks what it hears as it comes."""
+class AudioListener:
+    """A listener that checks framing and checksums of what it receives."""
 
     def __init__(self, stub, generation_id, start_frame, level, wait_seconds, **conversion) -> None:
         request = export_pb2.StreamAudioRequest(
             generation_id=generation_id, start_frame=start_frame, level=level, wait_seconds=wait_seconds, **conversion
         )
-        self.call = stub.StreamAudio(request, timeout=TIMEOUT)
+        self.call = stub.StreamAudio(request, timeout=TIMEOUT_SECONDS)
         self.start_frame = start_frame
         self.pcm = b""
 
-    async def begin(self) -> None:
+    async def open(self) -> None:
         self.responses = aiter(self.call)
         first = await anext(self.responses)
         self.header = first.header
         self.reader = PcmReader(first.header)
 
-    async def until(self, frames: int) -> np.ndarray:
-        """Reads on until so many frames have come."""
+    async def read_until(self, frames: int) -> np.ndarray:
+        """Reads until at least this many frames have arrived. Returns all samples so far."""
         async for response in self.responses:
-            assert response.chunk.start_frame == self.start_frame + self.reader.frames
-            self.pcm += self.reader.accept(response.chunk)
+            self._accept(response)
             if self.reader.frames >= frames:
                 break
         return self.samples
 
-    async def rest(self) -> np.ndarray:
-        """Reads to the end, which has to add up."""
+    async def read_rest(self) -> np.ndarray:
+        """Reads to the end of the stream, which must be consistent. Returns all samples."""
         ended = False
         async for response in self.responses:
             assert not ended
@@ -155,40 +157,45 @@ class Heard:
                 self.reader.finish(response.end)
                 ended = True
             else:
-                assert response.chunk.start_frame == self.start_frame + self.reader.frames
-                self.pcm += self.reader.accept(response.chunk)
+                self._accept(response)
         assert ended
         return self.samples
+
+    def _accept(self, response: export_pb2.StreamAudioResponse) -> None:
+        assert response.chunk.start_frame == self.start_frame + self.reader.frames
+        self.pcm += self.reader.accept(response.chunk)
 
     @property
     def samples(self) -> np.ndarray:
         return np.frombuffer(self.pcm, dtype="<f4").reshape(-1, self.header.channels)
 
 
-def output(format_="WAV_PCM_24", **options) -> OutputOptions:
+def output_options(format_="WAV_PCM_24", **options) -> OutputOptions:
     return OutputOptions(format=f"FILE_FORMAT_{format_}", **options)
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, **changes) -> AsyncIterator[Client]:
+async def run_export_service(data_dir: Path, **changes) -> AsyncIterator[ExportClient]:
+    """Runs a service in this process and yields a client of it. `changes` are fields of its settings."""
     settings = ExportSettings(data_dir=data_dir, **{"grace_seconds": 0.2, **changes})
-    with tempfile.TemporaryDirectory() as folder:  # A socket's path has to be short.
+    with tempfile.TemporaryDirectory() as folder:  # The path of a socket must be short.
         address = f"unix:{folder}/export.sock"
         channel = connect(address)
         try:
             async with serve_services([build(settings)], [address], settings):
-                yield Client(data_dir, export_pb2_grpc.ExportServiceStub(channel))
+                yield ExportClient(data_dir, export_pb2_grpc.ExportServiceStub(channel))
         finally:
-            await channel.close(TIMEOUT)  # An answer that is on its way still arrives.
+            await channel.close(TIMEOUT_SECONDS)  # Lets responses that are already on their way arrive.
 
 
 @asynccontextmanager
-async def refused(code: str, reason: str | None = None, field: str | None = None, says: str = ""):
+async def raises_rpc_error(code: str, reason: str | None = None, field: str | None = None, match: str = ""):
+    """Expects the block to raise an RPC error with this code, reason, violated field and part of the message."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         yield
     error = raised.value
     assert error.code().name == code, error.details()
-    assert says in (error.details() or "")
+    assert match in (error.details() or "")
     info, violations = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in rpc_status.from_call(error).details:
         detail.Unpack(info) or detail.Unpack(violations)

@@ -1,4 +1,4 @@
-"""Export servers as processes of their own."""
+"""Gives an export service in a process of its own (`run_export_process`), for tests that kill or limit it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 
 from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2_grpc
-from tests.support.export_client import TIMEOUT, Client
+from tests.support.export_client import TIMEOUT_SECONDS, ExportClient
 
 
 @asynccontextmanager
-async def export_server(data_dir: Path, **settings: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Client]]:
-    """A server on the data directory, ready, and its client; ended with the block, if it has not ended by then."""
-    with tempfile.TemporaryDirectory() as folder:  # A socket's path has to be short.
+async def run_export_process(
+    data_dir: Path, **settings: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, ExportClient]]:
+    """Starts a server on the data directory and yields its process and a client; terminates it after the block."""
+    with tempfile.TemporaryDirectory() as folder:  # The path of a socket must be short.
         address = f"unix:{folder}/export.sock"
         environment = {"DGX_MUSIC_DATA_DIR": str(data_dir), "DGX_MUSIC_EXPORT_ADDRESS": address, **settings}
         process = await asyncio.create_subprocess_exec(
@@ -28,8 +30,8 @@ async def export_server(data_dir: Path, **settings: str) -> AsyncIterator[tuple[
         )
         try:
             async with connect(address) as channel:
-                await asyncio.wait_for(channel.channel_ready(), TIMEOUT)
-                yield process, Client(data_dir, export_pb2_grpc.ExportServiceStub(channel))
+                await asyncio.wait_for(channel.channel_ready(), TIMEOUT_SECONDS)
+                yield process, ExportClient(data_dir, export_pb2_grpc.ExportServiceStub(channel))
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()

@@ -1,10 +1,10 @@
-"""Greedy codes as audiocraft makes them, kept in `golden_codes.json` for machines without audiocraft.
+"""Greedy codes that audiocraft generates, stored in `golden_codes.json` for machines without audiocraft.
 
     python -m tests.support.golden_codes
 
-writes them anew, which needs audiocraft (`make setup-audiocraft`), 4 GB of memory and 2 GB in the temporary folder.
-audiocraft makes each request unbatched. The models are those of `tests.support.checkpoints`, whose random weights depend on the
-seed and on torch's version; what they come to is kept beside the codes.
+regenerates them. It needs audiocraft (`make setup-audiocraft`), 2 GB of memory and 1 GB in the temporary folder.
+audiocraft generates each request unbatched. The models are those of `tests.support.checkpoints`. Their random weights
+depend on the seed and on torch's version, so a checksum of the weights is stored with the codes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 
 from generation_service.models.base import FloatArray
-from generation_service.models.musicgen.checkpoints.audiocraft_file import COMPRESSION_FILE, LM_FILE, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE, read_checkpoint
 
 FILE = Path(__file__).with_suffix(".json")
 HOP = 640
 RATE_HZ = 32_000
 FRAME_RATE_HZ = 50
 WINDOW, STRIDE = 60, 36
-"""Frames of codes, instead of 1500 and 900, in `WINDOWS` and `CONTINUATIONS`."""
+"""Frames of codes in `WINDOWS` and `CONTINUATIONS`, instead of 1500 and 900."""
 
 PROMPTS = (
     # prompt, frames, joins at step
@@ -45,7 +45,7 @@ PROMPTS = (
     ("x", 1, 20),
     ("solo cello with long notes and much vibrato; close and warm", 25, 30),
 )
-SMALL_PROMPTS = (
+WIDE_PROMPTS = (
     ("calm piano", 12, 0),
     ("80s synthwave, fast", 9, 2),
     ("", 6, 5),
@@ -55,7 +55,7 @@ SMALL_PROMPTS = (
     ("x", 3, 7),
     ("solo cello with long notes and much vibrato; close and warm", 7, 8),
 )
-"""Likewise, for the model of musicgen-small's shape."""
+"""The same for the model of the shape `WIDE`."""
 WINDOWS = (
     # prompt, frames, joins at step
     ("calm piano", 205, 0),
@@ -65,7 +65,7 @@ WINDOWS = (
     ("80s synthwave", WINDOW + STRIDE + 1, 90),
 )
 CONTINUATIONS = (
-    # clip, new, of the clip read (frames of codes), joins at step
+    # frames of the clip, new frames, frames of the clip that are read, joins at step
     (10, 20, 10, 0),
     (1, 1, 1, 0),
     (40, 20, 40, 3),
@@ -78,44 +78,44 @@ CONTINUED_PROMPT = "calm piano"
 
 
 def golden(name: str, weights: Mapping[str, float]) -> list[Tensor]:
-    """The codes kept under this name, e.g. "mono/prompts": int64 [K, frames] of each request.
+    """The codes stored under a name such as "mono/prompts": int64 [K, frames] for each request.
 
-    `weights` says which those at hand are: the sums of `total` by part. Other ones than the codes were made with are
-    an AssertionError.
+    `weights` has the `checksum` of each part of the model under test. Raises AssertionError if the codes were generated
+    with other weights.
     """
-    kept = json.loads(FILE.read_text())
+    stored = json.loads(FILE.read_text())
     for part, found in weights.items():
-        made_with = kept["weights"][part]
-        assert abs(found - made_with) <= 1e-7 * made_with, (
-            f"the random weights {part} come to {found}, and to {made_with} where the codes were made, with torch "
-            f"{kept['torch']} and transformers {kept['transformers']}: python -m tests.support.golden_codes"
+        expected = stored["weights"][part]
+        assert abs(found - expected) <= 1e-7 * expected, (
+            f"the random weights {part} have the checksum {found}, but the codes were generated with {expected} (torch "
+            f"{stored['torch']}, transformers {stored['transformers']}); run python -m tests.support.golden_codes"
         )
-    return [torch.tensor(codes) for codes in kept["codes"][name]]
+    return [torch.tensor(codes) for codes in stored["codes"][name]]
 
 
-def total(state: Mapping[str, Tensor]) -> float:
-    """Tells random weights of another seed apart, and does not mind another processor's last bit."""
+def checksum(state: Mapping[str, Tensor]) -> float:
+    """Detects random weights of another seed, but tolerates another processor's rounding."""
     return sum(float(tensor.abs().sum(dtype=torch.float64)) for tensor in state.values() if tensor.is_floating_point())
 
 
-def weights_in(folder: Path) -> dict[str, float]:
-    """Of the model in the folder, by the folder's name, and of the text encoder."""
-    lm, codec = (read_checkpoint(folder / file).state() for file in (LM_FILE, COMPRESSION_FILE))
-    return {f"{folder.name}/lm": total(lm), f"{folder.name}/codec": total(codec), "t5": total_of_t5()}
+def checksums_of(folder: Path) -> dict[str, float]:
+    """The checksums of the model in a folder, under the folder's name, and of the text encoder."""
+    lm, codec = (read_checkpoint(folder / file).map_tensors() for file in (LM_FILE, COMPRESSION_FILE))
+    return {f"{folder.name}/lm": checksum(lm), f"{folder.name}/codec": checksum(codec), "t5": t5_checksum()}
 
 
-def total_of_t5() -> float:
-    """Of the text encoder in the Hugging Face cache."""
+def t5_checksum() -> float:
+    """The checksum of the text encoder in the Hugging Face cache."""
     from safetensors.torch import load_file
 
     from tests.support.checkpoints import T5_REVISION
 
     snapshot = Path(os.environ["HF_HOME"]) / "hub/models--t5-base/snapshots" / T5_REVISION
-    return total(load_file(snapshot / "model.safetensors"))
+    return checksum(load_file(snapshot / "model.safetensors"))
 
 
 def clip(channels: int, frames: int) -> FloatArray:
-    """Chords with noise: [frames, channels]."""
+    """Chords with noise, to be continued: [frames, channels]."""
     random = np.random.default_rng(1)
     seconds = np.arange(frames)[:, None, None] / RATE_HZ
     pitches = np.array([[110.0, 277.2, 415.3], [164.8, 220.0, 554.4]])[:channels]
@@ -124,7 +124,7 @@ def clip(channels: int, frames: int) -> FloatArray:
 
 
 class Audiocraft:
-    """audiocraft's own model of a folder, greedy."""
+    """audiocraft's own model, loaded from a folder, with greedy decoding."""
 
     def __init__(self, folder: Path) -> None:
         from audiocraft.models import loaders
@@ -134,7 +134,7 @@ class Audiocraft:
         self._lm = loaders.load_lm_model(str(folder))
 
     def prompts(self, prompts: Sequence[tuple[str, int, int]]) -> list[Tensor]:
-        """Codes of each, [K, frames], by the language model alone."""
+        """Codes of each prompt, [K, frames], from the language model alone."""
         from audiocraft.modules.conditioners import ConditioningAttributes
 
         return [
@@ -151,11 +151,11 @@ class Audiocraft:
 
     def continuations(self) -> list[Tensor]:
         channels = self._lm.num_codebooks // 4
-        made = []
+        continued = []
         for length, new, read, _ in CONTINUATIONS:
             end = clip(channels, length * HOP)[-read * HOP :]
-            made.append(self._codes(CONTINUED_PROMPT, read + new, end))
-        return made
+            continued.append(self._codes(CONTINUED_PROMPT, read + new, end))
+        return continued
 
     @functools.cached_property
     def _musicgen(self) -> Any:
@@ -165,23 +165,23 @@ class Audiocraft:
             warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm` is deprecated", FutureWarning)
             codec = self._loaders.load_compression_model(str(self._folder))
         musicgen = MusicGen("tiny", codec, self._lm)
-        musicgen.max_duration = WINDOW / FRAME_RATE_HZ  # To be given only after its default stride has been checked.
+        musicgen.max_duration = WINDOW / FRAME_RATE_HZ  # Set last: the constructor checks its stride.
         return musicgen
 
-    def _codes(self, prompt: str, frames: int, heard: FloatArray | None = None) -> Tensor:
-        """[K, frames], what was heard first. heard: [n, channels]."""
-        seconds = (frames + 0.5) / FRAME_RATE_HZ  # It rounds down.
+    def _codes(self, prompt: str, frames: int, clip: FloatArray | None = None) -> Tensor:
+        """[K, frames], beginning with the clip if there is one. clip: [n, channels]."""
+        seconds = (frames + 0.5) / FRAME_RATE_HZ  # audiocraft rounds down.
         self._musicgen.set_generation_params(use_sampling=False, duration=seconds, extend_stride=STRIDE / FRAME_RATE_HZ)
-        if heard is None:
+        if clip is None:
             codes: Tensor = self._musicgen.generate([prompt], return_tokens=True)[1]
         else:
-            audio = torch.from_numpy(heard.T.copy())[None]
+            audio = torch.from_numpy(clip.T.copy())[None]
             codes = self._musicgen.generate_continuation(audio, RATE_HZ, [prompt], return_tokens=True)[1]
         return codes[0]
 
 
 def main() -> None:
-    from tests.support.checkpoints import SMALL, write_checkpoint, write_lm, write_t5
+    from tests.support.checkpoints import WIDE, write_checkpoint, write_lm, write_t5
 
     home = Path(os.environ["HF_HOME"])
     write_t5(home)
@@ -191,16 +191,14 @@ def main() -> None:
         folder = home / name
         write_checkpoint(folder, stereo=name == "stereo")
         model = Audiocraft(folder)
-        weights |= weights_in(folder)
+        weights |= checksums_of(folder)
         codes[f"{name}/prompts"] = model.prompts(PROMPTS)
         codes[f"{name}/windows"] = model.windows()
         codes[f"{name}/continuations"] = model.continuations()
-    for name in ("small-mono", "small-stereo"):
-        folder = home / name
-        path = write_lm(folder, SMALL, stereo=name == "small-stereo")
-        weights[f"{name}/lm"] = total(read_checkpoint(path).state())
-        codes[f"{name}/prompts"] = Audiocraft(folder).prompts(SMALL_PROMPTS)
-        path.unlink()
+    folder = home / "wide"
+    write_lm(folder, WIDE)
+    weights["wide/lm"] = checksum(read_checkpoint(folder / LM_FILE).map_tensors())
+    codes["wide/prompts"] = Audiocraft(folder).prompts(WIDE_PROMPTS)
     versions = {name: metadata.version(name) for name in ("audiocraft", "torch", "transformers")}
     lines = (
         f'"{name}": [\n' + ",\n".join(json.dumps(one.tolist(), separators=(",", ":")) for one in requests) + "\n]"

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on this machine: of its HTTP API what downloads take, over folders `<root>/<repository>`."""
+"""Serves folders as a Hugging Face hub on this machine, with the part of its HTTP API that downloads use."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "c" * 40
-"""What "main" is in every repository."""
+"""The commit that "main" points to in every repository."""
 
 
 @contextmanager
 def serving_hub(root: Path) -> Iterator[str]:
-    """Its endpoint; set HF_ENDPOINT to it."""
+    """Serves the repositories `<root>/<name>` while the block runs, and yields the endpoint of the hub."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -24,38 +24,38 @@ def serving_hub(root: Path) -> Iterator[str]:
         def do_GET(self) -> None:
             path = self.path.partition("?")[0].strip("/")
             if path.startswith("api/models/"):
-                self._about(path.removeprefix("api/models/"))
+                self._describe(path.removeprefix("api/models/"))
             else:
-                self._file(path)
+                self._send_file(path)
 
         do_HEAD = do_GET
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Keeps the test output free of access logs."""
 
-        def _about(self, path: str) -> None:
+        def _describe(self, path: str) -> None:
             repository, kind, _ = path.rsplit("/", 2)
             folder = root / repository
             if not folder.is_dir():
-                self._answer(404, b"")
+                self._respond(404, b"")
             elif kind == "revision":
-                self._answer(200, json.dumps({"id": repository, "sha": COMMIT, "siblings": []}).encode())
+                self._respond(200, json.dumps({"id": repository, "sha": COMMIT, "siblings": []}).encode())
             else:
                 tree = [
                     {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _digest(file)}
                     for file in folder.iterdir()
                 ]
-                self._answer(200, json.dumps(tree).encode())
+                self._respond(200, json.dumps(tree).encode())
 
-        def _file(self, path: str) -> None:
+        def _send_file(self, path: str) -> None:
             repository, _, name = path.partition(f"/resolve/{COMMIT}/")
             file = root / repository / name
             if name and file.is_file():
-                self._answer(200, file.read_bytes(), _digest(file))
+                self._respond(200, file.read_bytes(), _digest(file))
             else:
-                self._answer(404, b"")
+                self._respond(404, b"")
 
-        def _answer(self, status: int, body: bytes, etag: str = "") -> None:
+        def _respond(self, status: int, body: bytes, etag: str = "") -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("X-Repo-Commit", COMMIT)

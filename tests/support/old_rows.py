@@ -1,4 +1,4 @@
-"""A database as earlier versions left it: rows in every state, in the schema's first revision."""
+"""Gives databases as earlier versions left them: rows in every state, in the first revision of the schema."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TIMES = "started_at", "completed_at", "not_before", "lease_expires_at"
 
 
 def insert_old_rows(url: str, *, copies: int = 1) -> int:
-    """Fills a database at revision 0001, so many generations of each kind; gives how many there are."""
+    """Inserts `copies` generations of each kind into a database at revision 0001 and returns their number."""
     rows = []
     for copy in range(copies):
         for number, (status, values) in enumerate(_ROWS):
@@ -86,7 +86,7 @@ def insert_old_rows(url: str, *, copies: int = 1) -> int:
 
 
 def rows_of(database: Database) -> dict[str, list[dict[str, Any]]]:
-    """Every row of the tables that there have always been."""
+    """Returns every row of the tables that exist in all revisions."""
     with database.read() as session:
         return {
             table: [dict(row) for row in session.execute(text(f"SELECT * FROM {table} ORDER BY id")).mappings()]

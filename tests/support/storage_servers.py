@@ -1,4 +1,4 @@
-"""Storage servers as processes of their own, and workers that claim from them through gRPC."""
+"""Gives storage servers as separate processes, and workers that claim from them through gRPC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ asyncio.run(serve_until_signalled([build(settings)], sys.argv[1], settings))
 
 @asynccontextmanager
 async def storage_server(url: str, address: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A server on the database, ready; ended with the block, if it has not ended by then."""
+    """Starts a server on the database and yields its process once it is ready. Terminates it at the end."""
     environment = {"DGX_MUSIC_DATABASE_URL": url, "DGX_MUSIC_LOG_LEVEL": "warning", **settings}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, address, env={**os.environ, **environment}
@@ -45,7 +45,7 @@ async def storage_server(url: str, address: str, **settings: str) -> AsyncIterat
 
 @dataclass
 class Worked:
-    """What became of the jobs: who claimed and who completed each."""
+    """The ids of the claimed and of the completed jobs, and the time they took."""
 
     claimed: list[str] = field(default_factory=list)
     completed: list[str] = field(default_factory=list)
@@ -53,12 +53,12 @@ class Worked:
 
     @property
     def claims_per_second(self) -> float:
-        """Claims, each with its completion, a second."""
+        """The number of jobs claimed and completed per second."""
         return len(self.claimed) / self.seconds
 
 
 async def work_off(addresses: Sequence[str], workers: int, model_names: Sequence[str]) -> Worked:
-    """So many workers, spread over the servers, claim and complete until nothing is left to claim."""
+    """Runs `workers`, spread over the servers, that claim and complete jobs until none is left."""
     worked = Worked()
 
     async def worker(number: int, stub: StorageServiceStub) -> None:

@@ -1,4 +1,4 @@
-"""What `dgx-music db …` does: each function gives the line that says what came of it."""
+"""`dgx-music db …`: each function returns the line that reports its result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.cli.commands.serve import owned, settings_of
+from gateway.cli.commands.serve import acquire_ownership, resolve_settings
+from gateway.cli.display.units import format_size
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.output_files import require_writable
 from service_runtime.observability.logging import configure_logging
@@ -18,104 +19,106 @@ from storage_service.maintenance import backup
 from storage_service.maintenance import vacuum as vacuum_module
 
 BACKUPS = "backups"
-"""The folder in the data directory for those that were given no name."""
+"""The folder in the data directory for backups without a given path."""
 
 
 def init(data_dir: Path | None) -> str:
-    """Creates the database if there is none."""
-    with _database(data_dir) as (database, shown):
-        found = schema.current_revision(database)
-        if found is not None:
-            return f"there is a database already, at revision {found}: {shown}"
+    """Creates the database if it does not exist."""
+    with _open_exclusively(data_dir) as (database, url):
+        revision = schema.current_revision(database)
+        if revision is not None:
+            return f"the database already exists, at revision {revision}: {url}"
         schema.upgrade_database(database)
-        return f"created the database, at revision {schema.current_revision(database)}: {shown}"
+        return f"created the database, at revision {schema.current_revision(database)}: {url}"
 
 
 def migrate(data_dir: Path | None) -> str:
-    """Brings the database to this version's schema."""
-    with _database(data_dir) as (database, shown):
+    """Upgrades the database to the schema of this version."""
+    with _open_exclusively(data_dir) as (database, url):
         before = schema.current_revision(database)
         schema.upgrade_database(database)
-        return f"the database is at revision {schema.current_revision(database)}, from {before or 'none'}: {shown}"
+        after = schema.current_revision(database)
+        return f"migrated the database from revision {before or 'none'} to {after}: {url}"
 
 
 def reset(data_dir: Path | None) -> str:
     """Deletes all rows."""
-    with _database(data_dir) as (database, shown):
+    with _open_exclusively(data_dir) as (database, url):
         schema.reset_database(database)
-        return f"the database is empty, at revision {schema.current_revision(database)}: {shown}"
+        return f"emptied the database, at revision {schema.current_revision(database)}: {url}"
 
 
-def back_up(data_dir: Path | None, path: Path | None, *, overwrite: bool) -> str:
-    """Writes a copy of the database, while servers may go on."""
-    with _existing(data_dir) as (database, folder):
+def create_backup(data_dir: Path | None, path: Path | None, *, overwrite: bool) -> str:
+    """Writes a consistent copy of the database; servers may be running."""
+    with _open_existing(data_dir) as (database, folder):
         if path is None:
             suffix = "db" if database.is_sqlite else "dump"
             path = folder / BACKUPS / f"dgx_music-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
         else:
             require_writable([path], "FILE", overwrite=overwrite)
-        backup.back_up(database, path)
-        return f"backed up to {path.absolute()}, {path.stat().st_size / 1e6:.1f} MB"
+        backup.create_backup(database, path)
+        return f"backed up the database to {path.absolute()} ({format_size(path.stat().st_size)})"
 
 
 def restore(data_dir: Path | None, path: Path) -> str:
-    """Puts a copy in the place of the database."""
-    with _database(data_dir) as (database, shown):
+    """Replaces the database with a backup."""
+    with _open_exclusively(data_dir) as (database, url):
         revision = backup.restore(database, path)
-        return f"restored {shown} from {path}, at revision {revision}" + (
-            "" if revision == schema.REVISIONS[-1] else ": now run `dgx-music db migrate`"
+        return f"restored {url} from {path}, at revision {revision}" + (
+            "" if revision == schema.REVISIONS[-1] else "; now run `dgx-music db migrate`"
         )
 
 
 def vacuum(data_dir: Path | None) -> str:
-    """Gives space of deleted rows back, and renews what the database knows of its tables to plan queries."""
-    with _database(data_dir) as (database, shown):
+    """Reclaims the space of deleted rows, and updates the statistics of the query planner."""
+    with _open_exclusively(data_dir) as (database, url):
         before, after = vacuum_module.vacuum(database)
-        return f"the database takes {after / 1e6:.1f} MB, of {before / 1e6:.1f} MB before: {shown}"
+        return f"reduced the database from {format_size(before)} to {format_size(after)}: {url}"
 
 
 def check(data_dir: Path | None, *, read_files: bool) -> Iterator[str]:
-    """What is wrong, a line each, in the database and with its files. Servers may go on meanwhile."""
-    from gateway.cli.commands.db_check import findings
+    """Yields a line for each problem in the database and with its audio files; servers may be running."""
+    from gateway.cli.commands.db_check import find_problems
 
-    with _existing(data_dir) as (database, folder):
-        for finding in findings(database, folder, read_files=read_files):
+    with _open_existing(data_dir) as (database, folder):
+        for finding in find_problems(database, folder, read_files=read_files):
             yield f"{finding.where}: {finding.problem}"
 
 
-def shown(data_dir: Path | None) -> str:
-    """Which database these work on, without its password."""
+def display_url(data_dir: Path | None) -> str:
+    """Returns the URL of the database without its password."""
     return _settings(data_dir).shown_database_url()
 
 
 def has_rows(data_dir: Path | None) -> bool:
-    """Whether there is anything in the database that a person could miss; also where that can't be told."""
+    """Returns whether a restore would replace any data; also true if that cannot be determined."""
     settings = _settings(data_dir)
-    with _opened(settings) as database:
+    with _open_database(settings) as database:
         return not _is_absent(database) and vacuum_module.has_rows(database)
 
 
 @contextmanager
-def _database(data_dir: Path | None) -> Iterator[tuple[Database, str]]:
-    """The database and how it is shown, while no server of this data directory is up."""
+def _open_exclusively(data_dir: Path | None) -> Iterator[tuple[Database, str]]:
+    """Yields the database and its URL for display. Raises CommandError if a server is using the data directory."""
     settings = _settings(data_dir)
-    with owned(settings.data_dir), _opened(settings) as database:
+    with acquire_ownership(settings.data_dir), _open_database(settings) as database:
         yield database, settings.shown_database_url()
 
 
 @contextmanager
-def _existing(data_dir: Path | None) -> Iterator[tuple[Database, Path]]:
-    """The database and the data directory; CommandError where there is none."""
+def _open_existing(data_dir: Path | None) -> Iterator[tuple[Database, Path]]:
+    """Yields the database and the data directory. Raises CommandError if the database does not exist."""
     settings = _settings(data_dir)
-    with _opened(settings) as database:
+    with _open_database(settings) as database:
         if _is_absent(database):
-            raise CommandError(f"there is no database {settings.shown_database_url()}; `dgx-music db init` makes one")
+            url = settings.shown_database_url()
+            raise CommandError(f"the database {url} does not exist; create it with `dgx-music db init`")
         yield database, settings.data_dir
 
 
 @contextmanager
-def _opened(settings: StorageSettings) -> Iterator[Database]:
+def _open_database(settings: StorageSettings) -> Iterator[Database]:
     configure_logging("warning", "console")
     with Database(
         settings.resolved_database_url(), busy_timeout_seconds=settings.database_timeout_seconds, connections=1
@@ -124,9 +127,9 @@ def _opened(settings: StorageSettings) -> Iterator[Database]:
 
 
 def _is_absent(database: Database) -> bool:
-    """Looking into a SQLite file that is not there would make it."""
+    """Returns whether a SQLite file does not exist yet; opening it would create it."""
     return database.is_sqlite and not Path(str(database.url.database)).is_file()
 
 
 def _settings(data_dir: Path | None) -> StorageSettings:
-    return StorageSettings(data_dir=settings_of(data_dir).data_dir)
+    return StorageSettings(data_dir=resolve_settings(data_dir).data_dir)

@@ -1,4 +1,4 @@
-"""The commands that make music: generate, retry, and watch, which looks on."""
+"""The commands that generate music and follow its progress: generate, retry and watch."""
 
 from __future__ import annotations
 
@@ -27,65 +27,68 @@ from dgx_music.storage.v1.storage_pb2 import (
     SamplingParameters,
     WatchGenerationRequest,
 )
-from gateway.cli.commands.continuation_source import Source, continuation_of
-from gateway.cli.display.console import Screen
-from gateway.cli.display.outline import show_outline
-from gateway.cli.display.summary import facts_of, is_synthesised, licence_of
+from gateway.cli.commands.continuation_source import ContinuationSource, build_continuation
+from gateway.cli.display.braille_waveform import print_waveform
+from gateway.cli.display.console import Console
+from gateway.cli.display.summary import is_synthesized, licence_fields, summary_fields
 from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError
 from gateway.cli.session.output_files import download
-from gateway.cli.session.runner import CALL_SECONDS, STREAM_SECONDS, Session
+from gateway.cli.session.runner import Session
+from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 
 SKETCH = "sketch"
-"""The model that is always there."""
-FINISHED = (GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED)
+"""The model that is always installed."""
+TERMINAL_STATES = (GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED)
 DETACH_NEEDS_SERVER = (
-    "--detach needs a server that goes on when this command has ended: "
-    "start `dgx-music serve`, or set DGX_MUSIC_GATEWAY_ADDRESS to one; nothing was queued"
+    "--detach needs a server that keeps running after this command ends; nothing was queued. "
+    "Start `dgx-music serve`, or set DGX_MUSIC_GATEWAY_ADDRESS"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What `generate` is asked for."""
+class GenerateOptions:
+    """The arguments and options of `generate`."""
 
     prompt: str
     duration_seconds: float
     seed: int | None
     model_name: str
-    """Empty: the server's default."""
+    """Empty for the server's default model."""
     model_folder: Path | None
-    """Where that model is, if it was named so."""
+    """The folder of the model, if it was given as one."""
     sampling: SamplingParameters | None
-    source: Source | None
-    """What to go on from."""
+    source: ContinuationSource | None
+    """What to continue from."""
     output: OutputOptions | None
-    """What the file is to be."""
+    """Format and loudness of the file."""
     count: int
     priority: int
-    outputs: Sequence[Path]
-    """A file for each, or none."""
+    output_paths: Sequence[Path]
+    """One file per generation, or empty."""
     detach: bool
 
 
-def which_model(model: str) -> tuple[str, Path | None]:
-    """What --model says: a name; or a folder, and the name that it has as a model. Raises CommandError where there is
-    no such folder."""
+def resolve_model(model: str) -> tuple[str, Path | None]:
+    """Returns the name and the folder, if any, of the model that --model names or points to.
+
+    Raises CommandError if the folder does not exist.
+    """
     folder = Path(model).expanduser()
     if not model or (os.sep not in model and not (folder / "state_dict.bin").is_file()):
         return model, None
     if not folder.is_dir():
-        raise CommandError(f"--model: there is no folder {folder}", BAD_INPUT)
+        raise CommandError(f"--model: the folder {folder} does not exist", BAD_INPUT)
     return folder.resolve().name, folder.resolve()
 
 
-def sampling_of(**parameters: Any) -> SamplingParameters | None:
-    """What was given of it; None where nothing was."""
+def build_sampling_params(**parameters: Any) -> SamplingParameters | None:
+    """Returns the parameters that were given, or None if there are none."""
     given = {name: value for name, value in parameters.items() if value is not None}
     return SamplingParameters(**given) if given else None
 
 
-def output_names(output: Path | None, count: int) -> list[Path]:
-    """`output` itself for one; beat.wav becomes beat-1.wav, beat-2.wav … for more."""
+def numbered_output_paths(output: Path | None, count: int) -> list[Path]:
+    """Returns a path for each generation: `output` itself for one, beat-1.wav, beat-2.wav … for several."""
     if output is None:
         return []
     if count == 1:
@@ -93,152 +96,166 @@ def output_names(output: Path | None, count: int) -> list[Path]:
     return [output.with_stem(f"{output.stem}-{number}") for number in range(1, count + 1)]
 
 
-async def generate(session: Session, screen: Screen, wish: Wish) -> int:
-    """Makes as many as wished for, all at once, and shows what came of them."""
-    if wish.detach and not session.lasting:
+async def generate(session: Session, console: Console, options: GenerateOptions) -> int:
+    """Creates all generations at once and reports their results."""
+    if options.detach and not session.is_persistent:
         raise CommandError(DETACH_NEEDS_SERVER, BAD_INPUT)
-    if wish.model_folder is not None and not session.is_own:
-        screen.notice(await _known_elsewhere(session, wish.model_name, wish.model_folder))
-    going_on = None if wish.source is None else await continuation_of(session, screen, wish.source, wish.model_name)
-    creations = [asyncio.create_task(_create(session, wish, going_on, number)) for number in range(wish.count)]
+    if options.model_folder is not None and not session.is_embedded:
+        console.print_notice(await _describe_server_model(session, options.model_name, options.model_folder))
+    continuation = None
+    if options.source is not None:
+        continuation = await build_continuation(session, console, options.source, options.model_name)
+    creations = [asyncio.create_task(_create(session, options, continuation, i)) for i in range(options.count)]
     try:
         generations = await asyncio.shield(asyncio.gather(*creations))
     except BaseException:
-        # Interrupted, or not all were taken. What has been sent is waited for: one not known could not be cancelled.
-        created = await asyncio.gather(*creations, return_exceptions=True)
-        await _cancel(session, screen, [one for one in created if isinstance(one, Generation)])
+        # Interrupted, or one was rejected. Requests already sent are awaited: a generation whose id is not known could
+        # not be cancelled.
+        results = await asyncio.gather(*creations, return_exceptions=True)
+        await _cancel(session, console, [result for result in results if isinstance(result, Generation)])
         raise
-    if not wish.model_name:
-        screen.notice(await _which_model(session, generations[0].model_name))
-    if wish.detach:
-        return _queued(screen, generations)
-    return await _follow_or_cancel(session, screen, generations, wish.outputs)
+    if not options.model_name:
+        console.print_notice(await _describe_default_model(session, generations[0].model_name))
+    if options.detach:
+        return _print_queued(console, generations)
+    return await _follow_or_cancel(session, console, generations, options.output_paths)
 
 
-async def retry(session: Session, screen: Screen, generation_id: str, *, detach: bool) -> int:
-    """Tries a failed generation again and shows what came of it."""
-    if detach and not session.lasting:
+async def retry(session: Session, console: Console, generation_id: str, *, detach: bool) -> int:
+    """Retries a failed generation and reports its result."""
+    if detach and not session.is_persistent:
         raise CommandError(DETACH_NEEDS_SERVER, BAD_INPUT)
-    response = await session.music.RetryGeneration(RetryGenerationRequest(id=generation_id), timeout=CALL_SECONDS)
+    request = RetryGenerationRequest(id=generation_id)
+    generation = (await session.music.RetryGeneration(request, timeout=CALL_TIMEOUT_SECONDS)).generation
     if detach:
-        return _queued(screen, [response.generation])
-    return await _follow_or_cancel(session, screen, [response.generation], [])
+        return _print_queued(console, [generation])
+    return await _follow_or_cancel(session, console, [generation], [])
 
 
-async def watch(session: Session, screen: Screen, generation_id: str) -> int:
-    """Shows a generation until it is finished; with JSON, each change."""
-    with screen.progress() as progress:
-        on_change = screen.message if screen.as_json else progress.show
-        generation = await _until_finished(session, generation_id, on_change)
-    return await _tell(session, screen, generation, None)
+async def watch(session: Session, console: Console, generation_id: str) -> int:
+    """Shows the progress of a generation until it finishes; with JSON, every change."""
+    with console.progress() as progress:
+        on_change = console.print_message if console.as_json else progress.update
+        generation = await _wait_until_finished(session, generation_id, on_change)
+    return await _report_result(session, console, generation, None)
 
 
-async def _create(session: Session, wish: Wish, going_on: Continuation | None, number: int) -> Generation:
+async def _create(
+    session: Session, options: GenerateOptions, continuation: Continuation | None, index: int
+) -> Generation:
     request = CreateGenerationRequest(
         request_id=str(uuid.uuid4()),
-        prompt=wish.prompt,
-        model_name=wish.model_name,
-        duration_seconds=wish.duration_seconds,
-        seed=None if wish.seed is None else wish.seed + number,
-        sampling=wish.sampling,
-        continuation=going_on,
-        output=wish.output,
-        priority=wish.priority,
+        prompt=options.prompt,
+        model_name=options.model_name,
+        duration_seconds=options.duration_seconds,
+        seed=None if options.seed is None else options.seed + index,
+        sampling=options.sampling,
+        continuation=continuation,
+        output=options.output,
+        priority=options.priority,
     )
-    response = await session.music.CreateGeneration(request, timeout=CALL_SECONDS)
+    response = await session.music.CreateGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
     return response.generation
 
 
-async def _which_model(session: Session, name: str) -> str:
-    found = await _find_model(session, name)
-    what = "" if found is None else f" ({found.description.rstrip('.')})"
-    more = "`dgx-music models pull musicgen-small` gets MusicGen" if name == SKETCH else "`models` lists them"
-    return f"model: {name}{what}; --model takes another, {more}"
+async def _describe_default_model(session: Session, name: str) -> str:
+    model = await _find_model(session, name)
+    description = "" if model is None else f" ({model.description.rstrip('.')})"
+    hint = (
+        "download MusicGen with `dgx-music models pull musicgen-small`"
+        if name == SKETCH
+        else "list the models with `dgx-music models`"
+    )
+    return f"model: {name}{description}; use --model to choose another, {hint}"
 
 
-async def _known_elsewhere(session: Session, name: str, folder: Path) -> str:
-    """What the server has under the name of the folder, which it may not be able to see."""
-    found = await _find_model(session, name)
-    if found is None:
+async def _describe_server_model(session: Session, name: str, folder: Path) -> str:
+    """Describes the server's model of this name. Raises CommandError if it has none: it may not see the folder."""
+    model = await _find_model(session, name)
+    if model is None:
         raise CommandError(
-            f"--model: the server that is up has no model {name!r}: copy or link {folder} into the folder `models` of "
-            f"its data directory, here {session.data_dir / 'models'}",
+            f"--model: the running server has no model {name!r}; copy or link {folder} into the folder `models` of its "
+            f"data directory, here {session.data_dir / 'models'}",
             BAD_INPUT,
         )
-    return f"model: {name} {found.version}, as the server that is up has it"
+    return f"model: {name} {model.version}, as installed on the running server"
 
 
 async def _find_model(session: Session, name: str) -> Model | None:
-    response = await session.music.ListModels(ListModelsRequest(), timeout=CALL_SECONDS)
+    response = await session.music.ListModels(ListModelsRequest(), timeout=CALL_TIMEOUT_SECONDS)
     return next((model for model in response.models if model.name == name), None)
 
 
-def _queued(screen: Screen, generations: Sequence[Generation]) -> int:
+def _print_queued(console: Console, generations: Sequence[Generation]) -> int:
     for generation in generations:
-        if screen.as_json:
-            screen.message(generation)
+        if console.as_json:
+            console.print_message(generation)
         else:
-            screen.out.print(generation.id)
+            console.out.print(generation.id)
     return 0
 
 
 async def _follow_or_cancel(
-    session: Session, screen: Screen, generations: Sequence[Generation], outputs: Sequence[Path]
+    session: Session, console: Console, generations: Sequence[Generation], output_paths: Sequence[Path]
 ) -> int:
-    """Waits for all and shows what came of them; interrupted, cancels them."""
+    """Waits for all generations and reports their results; cancels them if interrupted."""
     try:
-        with screen.progress() as progress:
+        with console.progress() as progress:
             finished = await asyncio.gather(
-                *(_until_finished(session, generation.id, progress.show) for generation in generations)
+                *(_wait_until_finished(session, generation.id, progress.update) for generation in generations)
             )
     except asyncio.CancelledError:
-        await _cancel(session, screen, generations)
+        await _cancel(session, console, generations)
         raise
     statuses = []
-    for number, generation in enumerate(finished):
-        if screen.as_json:
-            screen.message(generation)
-        statuses.append(await _tell(session, screen, generation, outputs[number] if outputs else None))
+    for i, generation in enumerate(finished):
+        if console.as_json:
+            console.print_message(generation)
+        statuses.append(await _report_result(session, console, generation, output_paths[i] if output_paths else None))
     return max(statuses)
 
 
-async def _until_finished(session: Session, generation_id: str, on_change: Callable[[Generation], None]) -> Generation:
+async def _wait_until_finished(
+    session: Session, generation_id: str, on_change: Callable[[Generation], None]
+) -> Generation:
     generation = None
-    async for change in session.music.WatchGeneration(WatchGenerationRequest(id=generation_id), timeout=STREAM_SECONDS):
-        generation = change.generation
+    request = WatchGenerationRequest(id=generation_id)
+    async for response in session.music.WatchGeneration(request, timeout=STREAM_TIMEOUT_SECONDS):
+        generation = response.generation
         on_change(generation)
-    if generation is None or generation.state not in FINISHED:
-        raise CommandError(f"generation {generation_id} was deleted before it was finished")
+    if generation is None or generation.state not in TERMINAL_STATES:
+        raise CommandError(f"generation {generation_id} was deleted before it finished")
     return generation
 
 
-async def _tell(session: Session, screen: Screen, generation: Generation, output: Path | None) -> int:
-    """Shows a finished generation, and saves its file where asked; gives the exit status."""
+async def _report_result(session: Session, console: Console, generation: Generation, output: Path | None) -> int:
+    """Prints the result of a finished generation, saves its file to `output`, and returns the exit status."""
     if generation.state != GENERATION_STATE_COMPLETED:
-        end = "was cancelled"
+        result = "was cancelled"
         if generation.state == GENERATION_STATE_FAILED:
-            end = f"failed: {generation.error_message}; to try it again: dgx-music retry {generation.id}"
-        screen.notice(f"error: generation {generation.id} {end}")
+            result = f"failed: {generation.error_message}; to try again, run: dgx-music retry {generation.id}"
+        console.print_notice(f"error: generation {generation.id} {result}")
         return FAILURE
     copy = None if output is None else await download(session, generation.id, output)
-    if not screen.as_json:
-        await _show_made(session, screen, generation, copy)
+    if not console.as_json:
+        await _print_summary(session, console, generation, copy)
     return 0
 
 
-async def _show_made(session: Session, screen: Screen, generation: Generation, copy: Path | None) -> None:
-    facts = facts_of(generation, session.locate(generation.file_path), "" if copy is None else str(copy))
-    screen.facts(facts if is_synthesised(generation) else (*facts, *licence_of(generation)))
-    await show_outline(session, screen, generation.id)
+async def _print_summary(session: Session, console: Console, generation: Generation, copy: Path | None) -> None:
+    fields = summary_fields(generation, session.locate(generation.file_path), "" if copy is None else str(copy))
+    console.print_fields(fields if is_synthesized(generation) else (*fields, *licence_fields(generation)))
+    await print_waveform(session, console, generation.id)
 
 
-async def _cancel(session: Session, screen: Screen, generations: Sequence[Generation]) -> None:
+async def _cancel(session: Session, console: Console, generations: Sequence[Generation]) -> None:
     for generation in generations:
+        request = CancelGenerationRequest(id=generation.id)
         try:
-            await session.music.CancelGeneration(CancelGenerationRequest(id=generation.id), timeout=CALL_SECONDS)
+            await session.music.CancelGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
                 raise
-            screen.notice(f"generation {generation.id} was finished already")
+            console.print_notice(f"generation {generation.id} had already finished")
         else:
-            screen.notice(f"cancelled generation {generation.id}")
+            console.print_notice(f"cancelled generation {generation.id}")

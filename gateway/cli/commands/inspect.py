@@ -1,4 +1,4 @@
-"""The commands that look at what there is, and look after it."""
+"""The commands that list, show, download, cancel and delete generations, and list prompts and models."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ from dgx_music.storage.v1.storage_pb2 import (
     ListGenerationsRequest,
     ListPromptsRequest,
 )
-from gateway.cli.display.console import Screen, escaped, local_time, standing, styled_standing
-from gateway.cli.display.outline import show_outline
-from gateway.cli.display.summary import facts_of, licence_of, metadata_of, standing_of
+from gateway.cli.display.braille_waveform import print_waveform
+from gateway.cli.display.console import Console, escape_text, format_local_time, format_state, format_styled_state
+from gateway.cli.display.summary import licence_fields, metadata_fields, status_fields, summary_fields
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.output_files import download
-from gateway.cli.session.pagination import first
-from gateway.cli.session.runner import CALL_SECONDS, Session
+from gateway.cli.session.pagination import fetch_first
+from gateway.cli.session.runner import Session
+from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
 
 async def list_generations(
-    session: Session, screen: Screen, *, limit: int, states: list[str], model_name: str, search: str
+    session: Session, console: Console, *, limit: int, states: list[str], model_name: str, search: str
 ) -> int:
-    """The newest `limit` generations that fit."""
+    """Prints the newest `limit` generations that match."""
     request = ListGenerationsRequest(states=states, model_name=model_name, prompt_contains=search)
-    found = await first(session.music.ListGenerations, request, lambda page: page.generations, limit)
-    if screen.as_json:
+    found = await fetch_first(session.music.ListGenerations, request, lambda page: page.generations, limit)
+    if console.as_json:
         for generation in found:
-            screen.message(generation)
+            console.print_message(generation)
         return 0
-    screen.rows(
+    console.print_table(
         (("id", False), ("state", False), ("length", False), ("model", False), ("created", False), ("prompt", True)),
         (
             (
                 generation.id,
-                styled_standing(generation),
+                format_styled_state(generation),
                 f"{generation.duration_seconds:g} s",
-                escaped(generation.model_name),
-                local_time(generation.created_at),
-                escaped(generation.prompt),
+                escape_text(generation.model_name),
+                format_local_time(generation.created_at),
+                escape_text(generation.prompt),
             )
             for generation in found
         ),
@@ -53,90 +54,101 @@ async def list_generations(
     return 0
 
 
-async def show(session: Session, screen: Screen, generation_id: str, *, png: Path | None) -> int:
-    """All that is known of one generation; with `png`, a picture of it is written there."""
-    response = await session.music.GetGeneration(GetGenerationRequest(id=generation_id), timeout=CALL_SECONDS)
+async def show(session: Session, console: Console, generation_id: str, *, png: Path | None) -> int:
+    """Prints the details and the waveform of a generation, and writes a picture of it to `png` if given."""
+    response = await session.music.GetGeneration(GetGenerationRequest(id=generation_id), timeout=CALL_TIMEOUT_SECONDS)
     generation = response.generation
     is_completed = generation.state == GENERATION_STATE_COMPLETED
-    drawn = ""
+    picture_path = ""
     if png is not None:
         if not is_completed:
-            raise CommandError(
-                f"--png: generation {generation.id} is {standing(generation)}: there is no audio to draw"
-            )
-        from gateway.cli.display import picture  # Other commands do without NumPy.
+            raise CommandError(f"--png: generation {generation.id} is {format_state(generation)} and has no audio yet")
+        from gateway.cli.display import picture  # Only this needs NumPy.
 
-        drawn = str(await picture.draw(session, generation, png))
-    if screen.as_json:
-        screen.message(generation)
+        picture_path = str(await picture.write_picture(session, generation, png))
+    if console.as_json:
+        console.print_message(generation)
         return 0
     file = session.locate(generation.file_path) if generation.file_path else ""
-    facts = (*standing_of(generation), *facts_of(generation, file), *licence_of(generation), *metadata_of(generation))
-    screen.facts((*facts, ("picture", escaped(drawn))))
+    fields = (
+        *status_fields(generation),
+        *summary_fields(generation, file),
+        *licence_fields(generation),
+        *metadata_fields(generation),
+        ("picture", escape_text(picture_path)),
+    )
+    console.print_fields(fields)
     if is_completed:
         try:
-            await show_outline(session, screen, generation.id)
+            await print_waveform(session, console, generation.id)
         except grpc.aio.AioRpcError as error:
-            screen.notice(f"the waveform can't be drawn: {error.details()}")
+            console.print_notice(f"failed to draw the waveform: {error.details()}")
     return 0
 
 
-async def cancel(session: Session, screen: Screen, generation_id: str) -> int:
-    """Stops a generation that waits or is being made."""
-    response = await session.music.CancelGeneration(CancelGenerationRequest(id=generation_id), timeout=CALL_SECONDS)
-    if screen.as_json:
-        screen.message(response.generation)
+async def cancel(session: Session, console: Console, generation_id: str) -> int:
+    """Cancels a queued or running generation."""
+    response = await session.music.CancelGeneration(
+        CancelGenerationRequest(id=generation_id), timeout=CALL_TIMEOUT_SECONDS
+    )
+    if console.as_json:
+        console.print_message(response.generation)
     else:
-        screen.notice(f"cancelled generation {response.generation.id}")
+        console.print_notice(f"cancelled generation {response.generation.id}")
     return 0
 
 
-async def delete(session: Session, screen: Screen, generation_id: str) -> int:
-    """Deletes a generation and its file."""
-    response = await session.music.DeleteGeneration(DeleteGenerationRequest(id=generation_id), timeout=CALL_SECONDS)
-    if screen.as_json:
-        screen.message(response)
+async def delete(session: Session, console: Console, generation_id: str) -> int:
+    """Deletes a generation and its audio file."""
+    response = await session.music.DeleteGeneration(
+        DeleteGenerationRequest(id=generation_id), timeout=CALL_TIMEOUT_SECONDS
+    )
+    if console.as_json:
+        console.print_message(response)
     else:
-        screen.notice(f"deleted generation {generation_id} and its file")
+        console.print_notice(f"deleted generation {generation_id} and its file")
     return 0
 
 
-async def save(session: Session, screen: Screen, generation_id: str, output: Path | None, *, overwrite: bool) -> int:
-    """Downloads a finished generation's file."""
+async def save(session: Session, console: Console, generation_id: str, output: Path | None, *, overwrite: bool) -> int:
+    """Downloads the audio file of a finished generation and prints its path."""
     path = await download(session, generation_id, output, overwrite=overwrite)
-    screen.out.print(str(path), markup=False)
+    console.out.print(str(path), markup=False)
     return 0
 
 
-async def prompts(session: Session, screen: Screen, *, limit: int, recent: bool, search: str) -> int:
-    """The `limit` prompts used most, or last."""
+async def prompts(session: Session, console: Console, *, limit: int, recent: bool, search: str) -> int:
+    """Prints the first `limit` prompts, sorted by number of uses or by last use."""
     request = ListPromptsRequest(
         order=PROMPT_ORDER_MOST_RECENT if recent else PROMPT_ORDER_MOST_USED, text_contains=search
     )
-    found = await first(session.music.ListPrompts, request, lambda page: page.prompts, limit)
-    if screen.as_json:
+    found = await fetch_first(session.music.ListPrompts, request, lambda page: page.prompts, limit)
+    if console.as_json:
         for prompt in found:
-            screen.message(prompt)
+            console.print_message(prompt)
         return 0
-    screen.rows(
-        (("used", False), ("last", False), ("prompt", True)),
-        ((str(prompt.used_count), local_time(prompt.last_used_at), escaped(prompt.text)) for prompt in found),
+    console.print_table(
+        (("uses", False), ("last used", False), ("prompt", True)),
+        (
+            (str(prompt.used_count), format_local_time(prompt.last_used_at), escape_text(prompt.text))
+            for prompt in found
+        ),
     )
     return 0
 
 
-async def models(session: Session, screen: Screen) -> int:
-    """The models there are, and on standard error those that can be had."""
-    response = await session.music.ListModels(ListModelsRequest(), timeout=CALL_SECONDS)
-    if screen.as_json:
+async def models(session: Session, console: Console) -> int:
+    """Prints the installed models, and on standard error those available for download."""
+    response = await session.music.ListModels(ListModelsRequest(), timeout=CALL_TIMEOUT_SECONDS)
+    if console.as_json:
         for model in response.models:
-            screen.message(model)
+            console.print_message(model)
         return 0
-    screen.rows(
+    console.print_table(
         (
             ("model", False),
             ("audio", False),
-            ("longest", False),
+            ("max length", False),
             ("licence", False),
             ("loaded", False),
             ("version", False),
@@ -144,23 +156,23 @@ async def models(session: Session, screen: Screen) -> int:
         ),
         map(_model_row, response.models),
     )
-    from generation_service.models.discovery import PUBLISHED  # Other commands do without what comes along with it.
+    from generation_service.models.discovery import PUBLISHED  # Only this needs its imports.
 
     if others := sorted(set(PUBLISHED) - {model.name for model in response.models}):
-        screen.notice(f"to be had by `dgx-music models pull NAME`, licence CC-BY-NC-4.0: {', '.join(others)}")
+        console.print_notice(f"available with `dgx-music models pull NAME` (licence CC-BY-NC-4.0): {', '.join(others)}")
     return 0
 
 
 def _model_row(model: Model) -> tuple[str, ...]:
-    name = escaped(model.name) + (" (default)" if model.is_default else "")
+    name = escape_text(model.name) + (" (default)" if model.is_default else "")
     if model.problem:
-        return name, "", "", "", "", "", escaped(model.problem)
+        return name, "", "", "", "", "", escape_text(model.problem)
     return (
         name,
         f"{model.sample_rate_hz / 1000:g} kHz \u00d7 {model.channels}",
         f"{model.max_duration_seconds:g} s",
-        escaped(model.license),
+        escape_text(model.license),
         "yes" if model.is_loaded else "no",
-        escaped(model.version),
-        escaped(model.description),
+        escape_text(model.version),
+        escape_text(model.description),
     )

@@ -1,4 +1,4 @@
-"""Has the server that is up, if one is, let go of a model whose files are to be deleted."""
+"""Asks a running server to unload a model before the model's files are deleted."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import grpc.aio
 from dgx_music.channel import connect
 from dgx_music.errors import FailedPrecondition
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
-from dgx_music.status import read_failure
-from gateway.cli.session.runner import CALL_SECONDS
+from dgx_music.status import read_error_details
 from gateway.config import GatewaySettings
-from gateway.embedded.ownership import Guest, enter
+from gateway.embedded.ownership import Client, acquire_or_join
+from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
-NOT_THERE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
-"""How it is told that no server is up, or that it knows no such model."""
+NOT_LOADED_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
+"""No server is running, or it does not know the model."""
 
 
 def unload(name: str, data_dir: Path | None) -> None:
-    """Returns once the model's memory is free there. Raises AioRpcError, of reason MODEL_IN_USE while music is made."""
+    """Returns once the server has freed the model's memory. Raises AioRpcError with reason MODEL_IN_USE while it is in
+    use."""
     with _generation_address(GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})) as at:
         if at is not None:
             asyncio.run(_unload(name, at))
@@ -31,28 +32,29 @@ def unload(name: str, data_dir: Path | None) -> None:
 
 @contextmanager
 def _generation_address(settings: GatewaySettings) -> Iterator[str | None]:
-    """Where the generation service is that this machine's models are for: as it is set, else the data directory's."""
+    """Yields the address of the generation service: the configured one, else that of the process which owns the data
+    directory, or None if there is none."""
     if "generation_address" in settings.model_fields_set:
         yield settings.generation_address
         return
     folder = settings.data_dir.expanduser().absolute()
-    if not (folder / "run").is_dir():  # Nothing has ever run there, and a deletion should leave no folder behind.
+    if not (folder / "run").is_dir():  # No server has ever run there; do not create the folder.
         yield None
         return
     try:
-        place = enter(folder)
-    except FailedPrecondition:  # Its services are processes of their own, at the addresses that they have by default.
+        place = acquire_or_join(folder)
+    except FailedPrecondition:  # Export is served alone, so the services run separately at their default addresses.
         yield settings.generation_address
         return
     with place:
-        yield place.address if isinstance(place, Guest) else None
+        yield place.address if isinstance(place, Client) else None
 
 
 async def _unload(name: str, address: str) -> None:
     async with connect(address) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         try:
-            await stub.UnloadModel(generation_pb2.UnloadModelRequest(name=name), timeout=CALL_SECONDS)
+            await stub.UnloadModel(generation_pb2.UnloadModelRequest(name=name), timeout=CALL_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
-            if error.code() not in NOT_THERE and read_failure(error).reason != "MODEL_NOT_INSTALLED":
+            if error.code() not in NOT_LOADED_CODES and read_error_details(error).reason != "MODEL_NOT_INSTALLED":
                 raise

@@ -1,4 +1,4 @@
-"""What a file is to be, as typed: --format, --sample-rate, --channels, --loudness, --ceiling, --tag-prompt."""
+"""The options for the audio file: --format, --sample-rate, --channels, --loudness, --ceiling and --tag-prompt."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+PANEL = "Audio file"
+
 
 class Format(StrEnum):
-    """A format by its short name; the values are what is typed."""
+    """A file format of the contract; the value is what the user types."""
 
     WAV_PCM_24 = "wav"
     WAV_PCM_16 = "wav-16"
@@ -25,27 +27,50 @@ FormatOption = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="WAV with 24 or 16 bits or float, FLAC, MP3 (V0), Ogg Vorbis, Opus. Default: by -o's extension, else wav.",
+        help="File format; wav and flac have 24 bits, mp3 is VBR V0. Default: by the extension of --output, or wav.",
         show_default=False,
+        rich_help_panel=PANEL,
     ),
 ]
 SampleRate = Annotated[
     int,
     typer.Option(
-        metavar="HZ", help="Resample, e.g. to 44100 or 48000. Default: as made; Opus 48000.", show_default=False
+        metavar="HZ",
+        help="Resample to this rate, e.g. 44100 or 48000. Default: unchanged; 48000 for Opus.",
+        show_default=False,
+        rich_help_panel=PANEL,
     ),
 ]
-Channels = Annotated[int, typer.Option(min=0, max=2, help="1: mono, 2: stereo. Default: as made.", show_default=False)]
+Channels = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=2,
+        help="1 for mono, 2 for stereo. Default: unchanged.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
 Loudness = Annotated[
     str,
     typer.Option(
         metavar="PROFILE|LUFS",
-        help="streaming (-14 LUFS), default (-16), broadcast (-23), a number of LUFS, or none to leave the level.",
+        help="Target loudness: streaming (-14 LUFS), default (-16), broadcast (-23), a number of LUFS, or none to keep "
+        "the level. Default: -16; `render` keeps the loudness.",
         show_default=False,
+        rich_help_panel=PANEL,
     ),
 ]
 Ceiling = Annotated[
     float | None,
-    typer.Option(metavar="DBTP", help="True peak that is not passed, -20 to 0. Default: -1.", show_default=False),
+    typer.Option(
+        metavar="DBTP",
+        help="True-peak ceiling in dBTP, -20 to 0. Default: -1.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
 ]
-TagPrompt = Annotated[bool, typer.Option("--tag-prompt", help="Write the prompt into the file's tags.")]
+TagPrompt = Annotated[
+    bool, typer.Option("--tag-prompt", help="Write the prompt to the file's tags.", rich_help_panel=PANEL)
+]

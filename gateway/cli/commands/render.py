@@ -1,4 +1,4 @@
-"""What a file is to be: from what was typed to the contract's options, and making a file once more by them."""
+"""`dgx-music render`: converts a finished generation; and the output options that `generate` shares with it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from pathlib import Path
 from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions
 from dgx_music.export.v1.export_pb2 import NORMALIZATION_MODE_NONE, ExportResponse, RenderRequest
 from gateway.cli.commands.output_flags import Format
-from gateway.cli.display.console import Screen, escaped
-from gateway.cli.display.summary import audio_in_words
+from gateway.cli.display.console import Console, escape_text
+from gateway.cli.display.summary import format_audio
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.output_files import download
-from gateway.cli.session.runner import STREAM_SECONDS, Session
+from gateway.cli.session.runner import Session
+from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 PROFILES = [name.removeprefix("LOUDNESS_PROFILE_").lower() for name in LoudnessProfile.keys()[1:]]
 
-BY_EXTENSION = {
+FORMAT_BY_EXTENSION = {
     ".flac": Format.FLAC_24,
     ".mp3": Format.MP3,
     ".ogg": Format.OGG_VORBIS,
@@ -23,7 +24,7 @@ BY_EXTENSION = {
 }
 
 
-def options_of(
+def build_output_options(
     format_: Format | None,
     sample_rate_hz: int,
     channels: int,
@@ -33,12 +34,12 @@ def options_of(
     *,
     tag_prompt: bool = False,
 ) -> OutputOptions | None:
-    """None where nothing was typed. The format that was not typed is the one of `output`'s extension.
+    """Returns None if no option was given. Without a format, the extension of `output` determines it.
 
-    Raises CommandError for a loudness that is neither a profile nor a number.
+    Raises CommandError if the loudness is neither a profile nor a number.
     """
     if format_ is None and output is not None:
-        format_ = BY_EXTENSION.get(output.suffix.lower())
+        format_ = FORMAT_BY_EXTENSION.get(output.suffix.lower())
     options = OutputOptions(
         format=None if format_ is None else f"FILE_FORMAT_{format_.name}",
         sample_rate_hz=sample_rate_hz,
@@ -52,32 +53,34 @@ def options_of(
             options.target_lufs = float(loudness)
         except ValueError:
             raise CommandError(
-                f"--loudness: {loudness!r} is neither {', '.join(PROFILES)} nor a number of LUFS, e.g. -14", BAD_INPUT
+                f"--loudness: {loudness!r} is not a valid loudness; use {', '.join(PROFILES)} or a number of LUFS such "
+                "as -14",
+                BAD_INPUT,
             ) from None
     return options if options.ListFields() else None
 
 
 async def render(
     session: Session,
-    screen: Screen,
+    console: Console,
     generation_id: str,
     options: OutputOptions | None,
     output: Path | None,
 ) -> int:
-    """Makes a finished generation's file once more, and saves it where asked."""
+    """Renders a finished generation with these options, and saves the file to `output` if given."""
     response = await session.music.Render(
-        RenderRequest(generation_id=generation_id, output=options), timeout=STREAM_SECONDS
+        RenderRequest(generation_id=generation_id, output=options), timeout=STREAM_TIMEOUT_SECONDS
     )
     copy = None
     if output is not None:
         copy = await download(session, generation_id, output, render_id=response.render_id)
-    if screen.as_json:
-        screen.message(response)
+    if console.as_json:
+        console.print_message(response)
         return 0
-    screen.facts(
+    console.print_fields(
         (
-            ("file", escaped(session.locate(response.file.file_path))),
-            ("copy", "" if copy is None else escaped(str(copy))),
+            ("file", escape_text(session.locate(response.file.file_path))),
+            ("copy", "" if copy is None else escape_text(str(copy))),
             ("audio", _audio(response.file)),
             ("loudness", _loudness(response.file)),
             ("true peak", _true_peak(response.file)),
@@ -90,13 +93,13 @@ async def render(
 
 def _audio(file: ExportResponse) -> str:
     name = FileFormat.Name(file.format).removeprefix("FILE_FORMAT_")
-    return audio_in_words(file.duration_seconds, file.sample_rate_hz, file.channels, name, file.file_size_bytes)
+    return format_audio(file.duration_seconds, file.sample_rate_hz, file.channels, name, file.file_size_bytes)
 
 
 def _loudness(file: ExportResponse) -> str:
     loudness = f"{file.file.integrated_lufs:.1f} LUFS" if file.file.HasField("integrated_lufs") else ""
-    as_asked = file.normalization.mode == NORMALIZATION_MODE_NONE
-    reason = "" if as_asked and loudness else file.normalization.reason
+    is_unchanged = file.normalization.mode == NORMALIZATION_MODE_NONE
+    reason = "" if is_unchanged and loudness else file.normalization.reason
     return f"{loudness} ({reason})" if loudness and reason else loudness or reason
 
 

@@ -1,64 +1,66 @@
-"""`dgx-music stats`: figures over all generations, by model and by day."""
+"""`dgx-music stats`: statistics of all generations, by model and by day."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from dgx_music.storage.v1.storage_pb2 import GetStatisticsRequest
-from gateway.cli.display.console import Screen, escaped
-from gateway.cli.session.runner import CALL_SECONDS, Session
+from gateway.cli.display.console import Console, escape_text
+from gateway.cli.display.units import format_size
+from gateway.cli.session.runner import Session
+from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
 
-async def statistics(session: Session, screen: Screen, days: int) -> int:
-    """Figures over all generations, and those of the last days."""
-    got = await session.music.GetStatistics(GetStatisticsRequest(days=days), timeout=CALL_SECONDS)
-    if screen.as_json:
-        screen.message(got)
+async def statistics(session: Session, console: Console, days: int) -> int:
+    """Prints the totals, and a row for each model and each of the last days."""
+    stats = await session.music.GetStatistics(GetStatisticsRequest(days=days), timeout=CALL_TIMEOUT_SECONDS)
+    if console.as_json:
+        console.print_message(stats)
         return 0
-    times = got.generation_time_percentiles
-    screen.facts(
+    times = stats.generation_time_percentiles
+    console.print_fields(
         (
-            ("generations", f"{got.total_generations}"),
-            ("pending", f"{got.pending_generations}"),
-            ("processing", f"{got.processing_generations}"),
-            ("completed", f"{got.completed_generations}"),
-            ("failed", f"{got.failed_generations}"),
-            ("cancelled", f"{got.cancelled_generations}"),
-            ("prompts", f"{got.total_prompts}"),
-            ("audio", _length(got.completed_audio_seconds)),
-            ("files", _size(got.completed_file_bytes)),
-            ("mean time", f"{got.mean_generation_time_seconds:.2f} s"),
-            ("half within", f"{times.p50_seconds:g} s, 90 % {times.p90_seconds:g} s, 99 % {times.p99_seconds:g} s"),
-            ("longest wait", f"{got.oldest_pending_seconds:.0f} s" if got.pending_generations else ""),
+            ("generations", f"{stats.total_generations}"),
+            ("pending", f"{stats.pending_generations}"),
+            ("processing", f"{stats.processing_generations}"),
+            ("completed", f"{stats.completed_generations}"),
+            ("failed", f"{stats.failed_generations}"),
+            ("cancelled", f"{stats.cancelled_generations}"),
+            ("prompts", f"{stats.total_prompts}"),
+            ("audio", _format_length(stats.completed_audio_seconds)),
+            ("files", format_size(stats.completed_file_bytes)),
+            ("mean time", f"{stats.mean_generation_time_seconds:.2f} s"),
+            ("time p50/p90/p99", f"{times.p50_seconds:g} s / {times.p90_seconds:g} s / {times.p99_seconds:g} s"),
+            ("longest wait", f"{stats.oldest_pending_seconds:.0f} s" if stats.pending_generations else ""),
         )
     )
-    if got.models:
-        screen.rows(
+    if stats.models:
+        console.print_table(
             (
                 ("model", False),
-                ("waiting", False),
+                ("unfinished", False),
                 ("completed", False),
                 ("failed", False),
                 ("audio", False),
                 ("files", False),
                 ("mean time", False),
-                ("90 % within", False),
+                ("p90 time", False),
             ),
             (
                 (
-                    escaped(model.model_name),
+                    escape_text(model.model_name),
                     f"{model.pending_generations + model.processing_generations}",
                     f"{model.completed_generations}",
                     f"{model.failed_generations}",
-                    _length(model.completed_audio_seconds),
-                    _size(model.completed_file_bytes),
+                    _format_length(model.completed_audio_seconds),
+                    format_size(model.completed_file_bytes),
                     f"{model.mean_generation_time_seconds:.2f} s",
                     f"{model.generation_time_percentiles.p90_seconds:g} s",
                 )
-                for model in got.models
+                for model in stats.models
             ),
         )
-        screen.rows(
+        console.print_table(
             (("day (UTC)", False), ("completed", False), ("failed", False), ("cancelled", False), ("audio", False)),
             (
                 (
@@ -66,17 +68,13 @@ async def statistics(session: Session, screen: Screen, days: int) -> int:
                     f"{day.completed_generations}",
                     f"{day.failed_generations}",
                     f"{day.cancelled_generations}",
-                    _length(day.completed_audio_seconds),
+                    _format_length(day.completed_audio_seconds),
                 )
-                for day in got.days
+                for day in stats.days
             ),
         )
     return 0
 
 
-def _length(seconds: float) -> str:
+def _format_length(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB"

@@ -1,1 +1,1 @@
-"""What a person sees in the terminal, and pictures."""
+"""What the user sees: terminal output and pictures."""

@@ -1,4 +1,4 @@
-"""What a person sees: results on standard output, progress and notices on standard error."""
+"""What the user sees: results on standard output, progress and notices on standard error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Self
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -20,81 +20,82 @@ from rich.table import Table
 from dgx_music.storage.v1.storage_pb2 import Generation as GenerationMessage
 from dgx_music.storage.v1.storage_pb2 import GenerationStage, GenerationState
 
-UNBOUNDED = 10_000
-"""Characters a line where nobody looks: a program or a file gets every line whole."""
-WIDTH_UNSEEN = 80
-"""Characters a drawing is wide where nobody looks."""
-LABEL = 24
-"""Characters of a prompt beside its progress bar."""
+UNLIMITED_WIDTH = 10_000
+"""Characters per line if standard output is not a terminal: programs and files get complete lines."""
+DEFAULT_WIDTH = 80
+"""Width of a drawing in characters if standard output is not a terminal."""
+MAX_LABEL_CHARACTERS = 24
+"""Of the prompt beside its progress bar."""
 
 TIMES_REAL_TIME = "\u00d7 real time"
 
 STATE_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan"}
 
 
-class StandardOutput(Console):
-    """Standard output. Rich exits where nobody reads it any more, which would tear down the event loop as it runs."""
+class _StandardOutput(RichConsole):
+    """Standard output. On a closed pipe, Rich would exit the process and tear down the running event loop."""
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, "nobody reads what is printed")
+        raise BrokenPipeError(errno.EPIPE, "standard output was closed")
 
 
-class Screen:
-    """Standard output and standard error of one command. With `as_json` only messages go to standard output."""
+class Console:
+    """Standard output and standard error of a command. With `as_json`, only messages go to standard output."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.out = StandardOutput(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.out = _StandardOutput(highlight=False, width=None if sys.stdout.isatty() else UNLIMITED_WIDTH)
+        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     @property
     def width(self) -> int:
-        """Characters a line of standard output."""
-        return self.out.width if self.out.width < UNBOUNDED else WIDTH_UNSEEN
+        """Characters per line of standard output."""
+        return self.out.width if self.out.width < UNLIMITED_WIDTH else DEFAULT_WIDTH
 
-    def notice(self, text: str) -> None:
-        """One line for the person, on standard error."""
+    def print_notice(self, text: str) -> None:
+        """Prints a line to standard error."""
         self.err.print(text, markup=False)
 
-    def message(self, message: Message) -> None:
-        """The message in protobuf's JSON mapping, its fields named as the contract names them, on one line of standard
-        output.
-        """
+    def print_message(self, message: Message) -> None:
+        """Prints the message as one line of JSON, in protobuf's JSON mapping with the contract's field names."""
         sys.stdout.write(MessageToJson(message, indent=None, preserving_proto_field_name=True) + "\n")
         sys.stdout.flush()
 
-    def rows(self, columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
-        """A table; `columns` are titles, and whether the column is cut where the terminal is too narrow for it."""
+    def print_table(self, columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
+        """Prints a table. `columns` are pairs of title and whether the column may be truncated to fit the terminal."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for title, cut in columns:
+        for title, may_truncate in columns:
             table.add_column(
-                title, no_wrap=True, overflow="ellipsis" if cut else "ignore", min_width=0 if cut else None
+                title,
+                no_wrap=True,
+                overflow="ellipsis" if may_truncate else "ignore",
+                min_width=0 if may_truncate else None,
             )
         for row in rows:
             table.add_row(*row)
         self.out.print(table)
 
-    def facts(self, facts: Iterable[tuple[str, str]]) -> None:
-        """Names and values, a line each; facts without a value are left out."""
+    def print_fields(self, fields: Iterable[tuple[str, str]]) -> None:
+        """Prints a line per name and value; fields without a value are left out."""
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
-        for name, value in facts:
+        for name, value in fields:
             if value:
                 grid.add_row(name, value)
         self.out.print(grid)
 
-    def progress(self) -> Bars | Lines:
-        """Where the progress of generations is shown: bars on a terminal, else a line a stage, with JSON nothing."""
+    def progress(self) -> ProgressBars | ProgressLines:
+        """Returns the display of progress: bars on a terminal, else a line per stage, or nothing with JSON."""
         if self.err.is_terminal:
-            return Bars(self.err)
-        return Lines(None if self.as_json else self)
+            return ProgressBars(self.err)
+        return ProgressLines(None if self.as_json else self)
 
 
-class Bars:
-    """A live bar for each generation."""
+class ProgressBars:
+    """Shows a live progress bar per generation."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: RichConsole) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -114,27 +115,28 @@ class Bars:
     ) -> None:
         self._progress.stop()
 
-    def show(self, generation: GenerationMessage) -> None:
-        """The generation as it stands now."""
+    def update(self, generation: GenerationMessage) -> None:
+        """Shows the current state of the generation."""
         if generation.id not in self._tasks:
             self._tasks[generation.id] = self._progress.add_task("", total=1.0, audio="", speed="")
         task = self._tasks[generation.id]
         seconds = generation.progress * generation.duration_seconds
         elapsed = self._progress.tasks[self._progress.task_ids.index(task)].elapsed or 0.0
+        label = escape_text(truncate(generation.prompt, MAX_LABEL_CHARACTERS))
         self._progress.update(
             task,
             completed=generation.progress,
-            description=f"{escaped(short(generation.prompt, LABEL))} [cyan]{standing(generation)}",
+            description=f"{label} [cyan]{format_state(generation)}",
             audio=f"{seconds:.1f}/{generation.duration_seconds:g} s",
             speed=f"{seconds / elapsed:.0f}{TIMES_REAL_TIME}" if seconds and elapsed else "",
         )
 
 
-class Lines:
-    """A line at each change of stage, on a screen or nowhere."""
+class ProgressLines:
+    """Prints a line at each change of stage, or nothing without a console."""
 
-    def __init__(self, screen: Screen | None) -> None:
-        self._screen = screen
+    def __init__(self, console: Console | None) -> None:
+        self._console = console
         self._shown: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -143,40 +145,40 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to put away."""
+        """Has nothing to clean up."""
 
-    def show(self, generation: GenerationMessage) -> None:
-        """The generation as it stands now."""
-        now = standing(generation)
-        if self._screen is not None and self._shown.get(generation.id) != now:
-            self._shown[generation.id] = now
-            self._screen.notice(f"{generation.id}: {now}")
+    def update(self, generation: GenerationMessage) -> None:
+        """Shows the current state of the generation."""
+        state = format_state(generation)
+        if self._console is not None and self._shown.get(generation.id) != state:
+            self._shown[generation.id] = state
+            self._console.print_notice(f"{generation.id}: {state}")
 
 
-def standing(generation: GenerationMessage) -> str:
-    """Its stage while it is being made, else its state: "generating", "completed" …"""
+def format_state(generation: GenerationMessage) -> str:
+    """Returns the stage while the generation is running, else the state: "generating", "completed" …"""
     if generation.stage:
         return GenerationStage.Name(generation.stage).removeprefix("GENERATION_STAGE_").lower().replace("_", " ")
     return GenerationState.Name(generation.state).removeprefix("GENERATION_STATE_").lower()
 
 
-def styled_standing(generation: GenerationMessage) -> str:
-    """`standing`, with its colour."""
-    now = standing(generation)
-    style = STATE_STYLES.get("processing" if generation.stage else now)
-    return f"[{style}]{now}[/]" if style else now
+def format_styled_state(generation: GenerationMessage) -> str:
+    """Returns the same with the markup for its colour."""
+    state = format_state(generation)
+    style = STATE_STYLES.get("processing" if generation.stage else state)
+    return f"[{style}]{state}[/]" if style else state
 
 
-def escaped(text: str) -> str:
-    """Text that came from outside, with nothing in it that the terminal or the markup would act on."""
+def escape_text(text: str) -> str:
+    """Returns untrusted text with control characters removed and Rich markup escaped."""
     return escape("".join(character if character.isprintable() else " " for character in text))
 
 
-def short(text: str, most: int) -> str:
-    """At most so many characters."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+def truncate(text: str, max_characters: int) -> str:
+    """Returns at most `max_characters` characters, with an ellipsis if the text is longer."""
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
-def local_time(timestamp: Timestamp) -> str:
-    """In this machine's time zone, to the second."""
+def format_local_time(timestamp: Timestamp) -> str:
+    """Returns the time in the local time zone, to the second."""
     return timestamp.ToDatetime(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,4 +1,4 @@
-"""Ages and sizes as they are typed."""
+"""Parses ages and sizes that the user typed, and formats sizes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ SIZE = re.compile(r"(?P<number>[0-9]{1,6}(?:[.][0-9]{1,3})?)(?P<unit>MB|GB|TB)")
 SIZE_UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
-def age_of(text: str, option: str) -> timedelta:
-    """E.g. of "30d". Raises CommandError where it is no age."""
-    form = AGE.fullmatch(text)
-    if form is None:
-        raise CommandError(f"{option}: {text!r} is no age; write e.g. 30d, 12h or 2w", BAD_INPUT)
-    return int(form["number"]) * AGE_UNITS[form["unit"]]
+def parse_age(text: str, option: str) -> timedelta:
+    """Parses an age such as "30d". Raises CommandError if it is not one."""
+    match = AGE.fullmatch(text)
+    if match is None:
+        raise CommandError(f"{option}: {text!r} is not a valid age; use for example 30d, 12h or 2w", BAD_INPUT)
+    return int(match["number"]) * AGE_UNITS[match["unit"]]
 
 
-def bytes_of(text: str, option: str) -> int:
-    """E.g. of "50GB", a GB being 10^9 bytes. Raises CommandError where it is no size."""
-    form = SIZE.fullmatch(text)
-    if form is None:
-        raise CommandError(f"{option}: {text!r} is no size; write e.g. 50GB, 500MB or 1.5TB", BAD_INPUT)
-    return round(float(form["number"]) * SIZE_UNITS[form["unit"]])
+def parse_size(text: str, option: str) -> int:
+    """Parses a size such as "50GB" to bytes; a GB is 10^9 bytes. Raises CommandError if it is not a size."""
+    match = SIZE.fullmatch(text)
+    if match is None:
+        raise CommandError(f"{option}: {text!r} is not a valid size; use for example 50GB, 500MB or 1.5TB", BAD_INPUT)
+    return round(float(match["number"]) * SIZE_UNITS[match["unit"]])
 
 
-def in_words(size_bytes: int) -> str:
-    """E.g. "3.1 MB"."""
+def format_size(size_bytes: int) -> str:
+    """Returns for example "3.1 MB"."""
     unit = "GB" if size_bytes >= SIZE_UNITS["GB"] else "MB"
     return f"{size_bytes / SIZE_UNITS[unit]:.1f} {unit}"

@@ -1,1 +1,1 @@
-"""What a command runs in: the connection, signals, errors, output files."""
+"""What every command shares: its connection, signals, errors, paging and output files."""

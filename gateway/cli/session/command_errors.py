@@ -1,4 +1,4 @@
-"""What went wrong, in one line that says what to do, and the exit status that goes with it."""
+"""Errors as the user sees them: one line that says what to do, and an exit status."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import grpc.aio
 from pydantic import ValidationError
 
 from dgx_music.errors import InvalidArgument, ServiceError
-from dgx_music.status import read_failure
+from dgx_music.status import read_error_details
 
 FAILURE, BAD_INPUT = 1, 2
-"""Exit statuses. 128 + the signal's number is that of an interrupted command."""
+"""Exit statuses. An interrupted command exits with 128 + the number of the signal."""
 
-ARGUMENTS = {
+FIELD_OPTIONS = {
     "prompt": "PROMPT",
     "id": "ID",
     "generation_id": "ID",
@@ -37,11 +37,11 @@ ARGUMENTS = {
     "prompt_contains": "--search",
     "text_contains": "--search",
 }
-"""Field of a request → what sets it on the command line."""
+"""Field of a request → the argument or option that sets it."""
 
 
 class CommandError(Exception):
-    """A command can't do what it was asked for; the text says why and what to do."""
+    """The command cannot do what was requested; the message says why and what to do."""
 
     def __init__(self, message: str, exit_status: int = FAILURE) -> None:
         super().__init__(message)
@@ -56,47 +56,47 @@ class Interrupted(Exception):
         self.exit_status = 128 + number
 
 
-def explain(error: Exception) -> tuple[str, int]:
-    """One line for the person at the shell, and the exit status."""
+def format_error(error: Exception) -> tuple[str, int]:
+    """Returns one line for the user, and the exit status."""
     match error:
         case CommandError():
             line, status = str(error), error.exit_status
         case InvalidArgument():
-            line, status = f"{_argument(error.field or '')}: {error.problem}", BAD_INPUT
+            line, status = f"{_option_for(error.field or '')}: {error.problem}", BAD_INPUT
         case ServiceError():
             line, status = error.message, FAILURE
         case grpc.aio.AioRpcError():
-            line, status = _refused(error)
+            line, status = _format_rpc_error(error)
         case ValidationError():
-            line, status = _bad_settings(error), BAD_INPUT
+            line, status = _format_settings_error(error), BAD_INPUT
         case _:
-            line, status = f"unforeseen: {type(error).__name__}: {error}; --debug shows where", FAILURE
+            line, status = f"unexpected {type(error).__name__}: {error}; use --debug to see where", FAILURE
     return " ".join(line.split()), status
 
 
-def _argument(field: str) -> str:
-    """What sets the field on the command line, also one of a list; else the field."""
-    return ARGUMENTS.get(field.rpartition("].")[2], field)
+def _option_for(field: str) -> str:
+    """Returns the option that sets the field, also for a field of a list item, or the field's own name."""
+    return FIELD_OPTIONS.get(field.rpartition("].")[2], field)
 
 
-def _refused(error: grpc.aio.AioRpcError) -> tuple[str, int]:
-    failure = read_failure(error)
+def _format_rpc_error(error: grpc.aio.AioRpcError) -> tuple[str, int]:
+    failure = read_error_details(error)
     if failure.violations:
-        found = (f"{_argument(field)}: {problem}" for field, problem in failure.violations.items())
-        return "; ".join(found), BAD_INPUT
+        problems = (f"{_option_for(field)}: {problem}" for field, problem in failure.violations.items())
+        return "; ".join(problems), BAD_INPUT
     match failure.code:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            line = "no answer within the time allowed: is the server overloaded? Try again"
+            line = "the server did not respond in time; it may be overloaded, so try again later"
         case grpc.StatusCode.UNAVAILABLE if not failure.reason:
-            line = f"the connection broke: {failure.message}"
+            line = f"lost the connection to the server: {failure.message}"
         case _:
             line = failure.message
     return line, BAD_INPUT if failure.code is grpc.StatusCode.INVALID_ARGUMENT else FAILURE
 
 
-def _bad_settings(error: ValidationError) -> str:
-    found = []
-    for one in error.errors(include_url=False):
-        name = "DGX_MUSIC_" + "_".join(str(part) for part in one["loc"]).upper()
-        found.append(f"{name}={one['input']}: {one['msg']}")
-    return "; ".join(found)
+def _format_settings_error(error: ValidationError) -> str:
+    problems = []
+    for detail in error.errors(include_url=False):
+        name = "DGX_MUSIC_" + "_".join(str(part) for part in detail["loc"]).upper()
+        problems.append(f"{name}={detail['input']}: {detail['msg']}")
+    return "; ".join(problems)

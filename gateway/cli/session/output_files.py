@@ -1,4 +1,4 @@
-"""Saving audio files: whole under their name, or not at all."""
+"""Saves audio files: complete under their name, or not at all."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pathlib import Path
 
 from dgx_music.export.v1.export_pb2 import DownloadRequest
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.runner import STREAM_SECONDS, Session
+from gateway.cli.session.runner import Session
+from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 
 def require_writable(paths: Iterable[Path], option: str = "--output", *, overwrite: bool) -> None:
-    """Raises CommandError where one can't be: there is no folder for it, it is no file, or `overwrite` would have to
-    be."""
+    """Raises CommandError if the folder of a path does not exist, the path is not a regular file, or it exists and
+    `overwrite` is false."""
     for path in paths:
         if not path.parent.is_dir():
-            raise CommandError(f"{option}: there is no folder {path.parent}", BAD_INPUT)
+            raise CommandError(f"{option}: the folder {path.parent} does not exist", BAD_INPUT)
         if path.exists() and not path.is_file():
-            # A rename would put the file in a device's place, for everybody.
-            raise CommandError(f"{option}: {path} is no file", BAD_INPUT)
+            # A rename would replace a device such as /dev/null for everybody.
+            raise CommandError(f"{option}: {path} is not a regular file", BAD_INPUT)
         if path.exists() and not overwrite:
-            raise CommandError(f"{option}: {path} is there already; --force overwrites it", BAD_INPUT)
+            raise CommandError(f"{option}: {path} already exists; use --force to overwrite it", BAD_INPUT)
 
 
 async def download(
     session: Session, generation_id: str, path: Path | None, *, render_id: str = "", overwrite: bool = True
 ) -> Path:
-    """Saves a generation's file, or a render of it, at `path`, or under its own name in the current folder; gives
-    where.
+    """Saves the file of a generation, or a render of it, at `path` or under its own name in the current folder.
 
-    Raises CommandError where it can't be written or did not come whole.
+    Returns the path. Raises CommandError if the file cannot be written or is incomplete.
     """
     request = DownloadRequest(generation_id=generation_id, render_id=render_id)
-    call = session.music.Download(request, timeout=STREAM_SECONDS)
+    call = session.music.Download(request, timeout=STREAM_TIMEOUT_SECONDS)
     part: Path | None = None
     try:
         first = await anext(aiter(call))
@@ -47,10 +47,10 @@ async def download(
                 await asyncio.to_thread(file.write, response.data)
             size = file.tell()
         if size != first.file_size_bytes:
-            raise CommandError(f"{size} of {first.file_size_bytes} bytes came: try again")
+            raise CommandError(f"received only {size} of {first.file_size_bytes} bytes; try again")
         os.replace(part, path)
     except OSError as error:
-        raise CommandError(f"can't write {path}: {error.strerror or error}") from error
+        raise CommandError(f"failed to write {path}: {error.strerror or error}") from error
     finally:
         call.cancel()
         if part is not None:

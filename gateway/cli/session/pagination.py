@@ -1,27 +1,27 @@
-"""Listings that come a page at a time."""
+"""Reads listings that come in pages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from gateway.cli.session.runner import CALL_SECONDS
+from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
 Row = TypeVar("Row")
 
-LARGEST_PAGE = 1000
-"""Rows; no service gives more at once."""
+MAX_PAGE_SIZE = 1000
+"""Rows; the most that any service returns in one page."""
 
 
-async def first(
-    call: Callable[..., Any], request: Any, rows_of: Callable[[Any], Iterable[Row]], limit: int
+async def fetch_first(
+    call: Callable[..., Any], request: Any, get_rows: Callable[[Any], Iterable[Row]], limit: int
 ) -> list[Row]:
-    """The first `limit` rows of what the request lists; `rows_of` takes them out of an answer."""
+    """Returns the first `limit` rows of a listing; `get_rows` extracts them from a response."""
     found: list[Row] = []
     while len(found) < limit:
-        request.page_size = min(limit - len(found), LARGEST_PAGE)
-        page = await call(request, timeout=CALL_SECONDS)
-        found += rows_of(page)
+        request.page_size = min(limit - len(found), MAX_PAGE_SIZE)
+        page = await call(request, timeout=CALL_TIMEOUT_SECONDS)
+        found += get_rows(page)
         request.page_token = page.next_page_token
         if not page.next_page_token:
             break

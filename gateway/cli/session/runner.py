@@ -1,5 +1,5 @@
-"""A command's connection to the gateway: the one at the address configured, that of the process which owns the data
-directory, or one in this process. And what Ctrl-C does to it."""
+"""Connects a command to a gateway and runs it: the gateway at the configured address, that of the process that owns the
+data directory, or one embedded in this process."""
 
 from __future__ import annotations
 
@@ -15,106 +15,106 @@ from dgx_music.client import connect
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.status import status_of
 from gateway.cli.session.command_errors import CommandError
-from gateway.cli.session.signals import interrupts
+from gateway.cli.session.signals import guard_signals
 from gateway.config import GatewaySettings
-from gateway.embedded.ownership import Guest, Owner, enter
-from gateway.embedded.service_set import ALL, Needs
+from gateway.embedded.ownership import Client, Owner, acquire_or_join
+from gateway.embedded.service_set import ALL, ServiceSet
 from service_runtime.observability.logging import configure_logging
-
-CALL_SECONDS = 30.0
-"""Longest that a call with one answer may take."""
-STREAM_SECONDS = 24 * 3600.0
-"""Longest that a stream may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a command works with."""
+    """A command's connection to the gateway."""
 
     music: gateway_pb2_grpc.MusicServiceAsyncStub
     data_dir: Path
-    lasting: bool
-    """Whether the server goes on when this command has ended."""
-    notice: Callable[[str], None]
-    """Tells the person something, on standard error."""
-    is_own: bool = False
-    """Whether the services run in this process, with the model's folder that the command was given."""
+    is_persistent: bool
+    """Whether the server keeps running after this command has ended."""
+    is_embedded: bool = False
+    """Whether the services run in this process, with the model folder that was given to the command."""
 
     def locate(self, file_path: str) -> str:
-        """Where a finished file is: its whole path, if it is on this machine."""
-        here = self.data_dir / file_path
-        return str(here) if here.is_file() else f"{file_path} (on the server)"
+        """Returns the absolute path of a finished file, or notes that it is on the server."""
+        local = self.data_dir / file_path
+        return str(local) if local.is_file() else f"{file_path} (on the server)"
 
 
-Job = Callable[[Session], Coroutine[None, None, int]]
-"""What a command does; gives its exit status."""
+Command = Callable[[Session], Coroutine[None, None, int]]
+"""What a subcommand does with the session; returns the exit status."""
 
 
-def run(
-    job: Job,
+def run_command(
+    command: Command,
     *,
-    needs: Needs,
+    services: ServiceSet,
     data_dir: Path | None,
     debug: bool,
-    notice: Callable[[str], None],
+    print_notice: Callable[[str], None],
     model_folder: Path | None = None,
 ) -> int:
-    """Runs the job and gives its exit status. Raises what `failures.explain` explains, or Interrupted.
+    """Runs the command and returns its exit status. Raises what `format_error` formats, or Interrupted.
 
-    Where no server is up, those services that it `needs` run in this process. If that is all of them, other commands
-    may join them; if not, they wait: such a job is soon done. `model_folder` is a model for services in this process.
+    If no server is running, `services` run in this process. If these are all services, other commands may join them;
+    otherwise other commands wait, since such a command is soon done. `model_folder` is an additional model for embedded
+    services.
     """
     settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
     folder = settings.data_dir.expanduser().absolute()
     configure_logging("info" if debug else "error", "console")
     if settings.gateway_address is not None:
-        return asyncio.run(_run_at(settings.gateway_address, job, folder, notice))
-    with enter(folder) as place:
+        return asyncio.run(_run_remote(settings.gateway_address, command, folder))
+    with acquire_or_join(folder) as place:
         match place:
             case Owner():
-                return asyncio.run(_run_own(place, job, folder, notice, needs, model_folder))
-            case Guest():
-                return asyncio.run(_run_joined(place, job, folder, notice))
+                return asyncio.run(_run_embedded(place, command, folder, print_notice, services, model_folder))
+            case Client():
+                return asyncio.run(_run_as_client(place, command, folder))
 
 
-async def _run_at(address: str, job: Job, data_dir: Path, notice: Callable[[str], None]) -> int:
-    async with interrupts() as interrupt, connect(address) as music:
-        silent = f"nothing answers at {address}: start `dgx-music serve` there, or unset DGX_MUSIC_GATEWAY_ADDRESS"
-        return await interrupt.run(_explained(job(Session(music, data_dir, True, notice)), silent))
+async def _run_remote(address: str, command: Command, data_dir: Path) -> int:
+    async with guard_signals() as guard, connect(address) as music:
+        message = f"no server responds at {address}; start `dgx-music serve` there, or unset DGX_MUSIC_GATEWAY_ADDRESS"
+        return await guard.run(_explain_disconnect(command(Session(music, data_dir, True)), message))
 
 
-async def _run_joined(guest: Guest, job: Job, data_dir: Path, notice: Callable[[str], None]) -> int:
-    async with interrupts() as interrupt, connect(guest.address) as music:
-        gone = f"the dgx-music process {guest.owner_pid}, whose services this command used, has ended: run it again"
-        return await interrupt.run(_explained(job(Session(music, data_dir, guest.lasting, notice)), gone))
+async def _run_as_client(client: Client, command: Command, data_dir: Path) -> int:
+    async with guard_signals() as guard, connect(client.address) as music:
+        message = f"dgx-music process {client.owner_pid}, whose services this command used, has ended; run it again"
+        return await guard.run(_explain_disconnect(command(Session(music, data_dir, client.is_persistent)), message))
 
 
-async def _run_own(
+async def _run_embedded(
     owner: Owner,
-    job: Job,
+    command: Command,
     data_dir: Path,
-    notice: Callable[[str], None],
-    needs: Needs,
+    print_notice: Callable[[str], None],
+    services: ServiceSet,
     model_folder: Path | None,
 ) -> int:
-    from gateway.embedded.services import house  # A mere client does without what servers need.
+    from gateway.embedded.services import run_embedded_services  # A mere client does not need the servers' libraries.
 
-    async with interrupts() as interrupt, house(owner, data_dir, names=needs, model_folder=model_folder):
-        if needs == ALL:
-            owner.let_in(lasting=False)
+    async with (
+        guard_signals() as guard,
+        run_embedded_services(owner, data_dir, service_set=services, model_folder=model_folder),
+    ):
+        if services == ALL:
+            owner.accept_clients(is_persistent=False)
         try:
             async with connect(owner.address) as music:
-                return await interrupt.run(job(Session(music, data_dir, False, notice, is_own=True)))
+                return await guard.run(command(Session(music, data_dir, False, is_embedded=True)))
         finally:
-            if needs == ALL and not owner.alone():
-                notice("another dgx-music command uses this one's services: waiting for it (Ctrl-C ends both)")
-                await interrupt.run(owner.guests_gone())
+            if services == ALL and not owner.has_no_clients():
+                print_notice(
+                    "waiting for another dgx-music command that uses the services of this one; Ctrl-C ends both"
+                )
+                await guard.run(owner.wait_for_clients())
 
 
-async def _explained(job: Coroutine[None, None, int], if_gone: str) -> int:
+async def _explain_disconnect(command: Coroutine[None, None, int], message: str) -> int:
+    """Runs the command. Raises CommandError with this message if the server cannot be reached."""
     try:
-        return await job
+        return await command
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE and status_of(error) is None:
-            raise CommandError(if_gone) from error
+            raise CommandError(message) from error
         raise

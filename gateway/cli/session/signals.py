@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a command: the first one cancels it, the second one ends the process at once."""
+"""Ctrl-C and SIGTERM: the first signal cancels the command, the second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from gateway.cli.session.command_errors import Interrupted
 T = TypeVar("T")
 
 
-class Interrupt:
-    """The first SIGINT or SIGTERM cancels what `run` runs; the second ends the process at once."""
+class SignalGuard:
+    """Cancels what `run` is running at the first signal, and ends the process at the second."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._early = False
+        self._cancel_next = False
 
     def on_signal(self, number: int) -> None:
+        """Handles SIGINT or SIGTERM."""
         if self._signal is not None:
             os._exit(128 + number)
         self._signal = number
         if self._task is None:
-            self._early = True
+            self._cancel_next = True
         else:
             self._task.cancel()
 
     async def run(self, work: Coroutine[None, None, T]) -> T:
-        """What the work gives. Raises Interrupted once it has ended because of a signal, or if one came before it."""
+        """Returns the result of `work`. Raises Interrupted if a signal cancelled it, or came before it started."""
         self._task = task = asyncio.create_task(work)
-        if self._early:
+        if self._cancel_next:
             task.cancel()
-            self._early = False
+            self._cancel_next = False
         try:
             return await task
         except asyncio.CancelledError:
@@ -48,13 +49,13 @@ class Interrupt:
 
 
 @asynccontextmanager
-async def interrupts() -> AsyncIterator[Interrupt]:
-    """Takes the two signals over while the block runs."""
-    loop, interrupt = asyncio.get_running_loop(), Interrupt()
+async def guard_signals() -> AsyncIterator[SignalGuard]:
+    """Handles SIGINT and SIGTERM while the block runs."""
+    loop, guard = asyncio.get_running_loop(), SignalGuard()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt.on_signal, number)
+        loop.add_signal_handler(number, guard.on_signal, number)
     try:
-        yield interrupt
+        yield guard
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

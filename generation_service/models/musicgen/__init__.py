@@ -1,1 +1,1 @@
-"""MusicGen in a decode loop of its own, from the checkpoints that audiocraft writes."""
+"""MusicGen with its own decode loop, from checkpoints in audiocraft's format."""

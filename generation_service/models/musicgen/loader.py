@@ -1,4 +1,4 @@
-"""From a folder of audiocraft's files to a model that can be asked for music."""
+"""Loads MusicGen from a folder of files in audiocraft's format."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import torch
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, PrecisionChoice
 from generation_service.models.base import ModelInfo
-from generation_service.models.device import choose
-from generation_service.models.musicgen.checkpoints.audiocraft_file import (
+from generation_service.models.device import resolve_device
+from generation_service.models.musicgen.checkpoints.checkpoint import (
     COMPRESSION_FILE,
     LM_FILE,
     Checkpoint,
     file_digest,
+    invalid_checkpoint,
     read_checkpoint,
-    refuse,
 )
-from generation_service.models.musicgen.checkpoints.config import LmConfig, lm_config
+from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
-from generation_service.models.musicgen.lm.kv_cache import KvMemory
+from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision
-from generation_service.models.musicgen.lm.static_kv_cache import StaticKv, slot_bytes
-from generation_service.models.musicgen.lm.static_language_model import Runner, StaticLanguageModel
+from generation_service.models.musicgen.lm.static_kv_cache import StaticKvCachePool, slot_bytes
+from generation_service.models.musicgen.lm.static_language_model import StaticLanguageModel, StepRunner
 from generation_service.models.musicgen.model import MusicGen
 
 LICENCE = "CC-BY-NC-4.0"
-"""Of the weights that Meta published."""
-LONGEST_SECONDS = 600.0
-"""Of a piece, which takes as many windows as it needs."""
+"""SPDX identifier of the licence of Meta's published weights."""
+MAX_DURATION_SECONDS = 600.0
+"""The longest piece. Pieces longer than a window are generated in several windows."""
 MAX_REQUESTS = 8
-"""At once on a GPU, where all KV caches are allocated with the model. On the CPU only memory bounds them."""
+"""Concurrent requests on a GPU, where all KV caches are allocated with the model. On the CPU the limit is memory."""
 _CHANNELS = {1: "mono", 2: "stereo"}
 
 
 @dataclass(frozen=True, slots=True)
 class FoundModel:
-    """A model whose files are here and fit together. The weights are not in memory yet."""
+    """A model whose files are present and consistent. Its weights are not in memory yet."""
 
     info: ModelInfo
     folder: Path
@@ -54,82 +54,83 @@ class FoundModel:
 def find_musicgen(
     folder: Path, *, name: str | None = None, device: DeviceChoice = "cpu", precision: PrecisionChoice = "auto"
 ) -> FoundModel:
-    """Reads what the folder says of itself, not the weights. The folder's name is the model's unless `name` is given.
+    """Reads the configuration of the model in a folder, but not its weights.
 
-    Raises FailedPrecondition for files that are missing, truncated or of another kind of model, and for a device that
-    is not here or has no such precision.
+    The model has the folder's name unless `name` is given. Raises FailedPrecondition if files are missing, truncated or
+    of another kind of model, or if this machine does not have the device or the device not the precision.
     """
-    chosen, how = choose(device, precision)
+    device_name, chosen_precision = resolve_device(device, precision)
     checkpoint = read_checkpoint(folder / LM_FILE)
-    config = lm_config(checkpoint)
+    config = parse_lm_config(checkpoint)
     codec_digest = file_digest(folder / COMPRESSION_FILE)
     info = ModelInfo(
         name=name or folder.resolve().name,
-        version=f"{checkpoint.digest}-{codec_digest}-{how}" + ("-cuda" if chosen == "cuda" else ""),
+        version=f"{checkpoint.digest}-{codec_digest}-{chosen_precision}" + ("-cuda" if device_name == "cuda" else ""),
         description=f"MusicGen, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
         licence=LICENCE,
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
-        max_duration_seconds=LONGEST_SECONDS,
+        max_duration_seconds=MAX_DURATION_SECONDS,
         is_synthesiser=False,
         can_continue=True,
     )
-    return FoundModel(info, folder, chosen, how, checkpoint, config)
+    return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config)
 
 
 def load_musicgen(found: FoundModel, *, kv_bytes: int | None = None, max_requests: int = MAX_REQUESTS) -> MusicGen:
-    """Brings it into memory. `kv_bytes` bounds all requests' KV caches; half of what is free unless given.
+    """Loads the model into memory.
 
-    Raises FailedPrecondition where weights, codec or text encoder are missing or do not fit.
+    `kv_bytes` limits the KV caches of all requests together; the default is half of the free memory.
+    Raises FailedPrecondition if the weights, the codec or the text encoder are missing or do not fit together.
     """
     config = found.config
     codec = load_encodec(found.folder)
     expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
-    has = (codec.config.codebooks, codec.config.codebook_size, codec.config.sample_rate_hz)
-    if has != expected:
-        raise refuse(
+    actual = (codec.config.codebooks, codec.config.codebook_size, codec.config.sample_rate_hz)
+    if actual != expected:
+        raise invalid_checkpoint(
             found.folder / COMPRESSION_FILE,
-            "its codebooks, codes and rate are {}, {} and {} Hz; the language model needs {}, {} and {} Hz".format(
-                *has, *expected
+            "the codec has {} codebooks of {} codes at {} Hz, but the language model needs {} of {} at {} Hz".format(
+                *actual, *expected
             ),
         )
     conditioner = TextConditioner(found.checkpoint, config, found.device)
     if found.device == "cpu":
         lm = LanguageModel(found.checkpoint, config, found.precision)
-        memory = KvMemory(config, _free_memory() // 2 if kv_bytes is None else kv_bytes, lm.absorbed_tokens)
-        return MusicGen(found.info, lm, conditioner, codec, memory)
-    from generation_service.models.musicgen.lm.cuda_graph import CudaGraphs
+        pool = KvCachePool(config, _free_memory() // 2 if kv_bytes is None else kv_bytes, lm.max_absorbed_tokens)
+        return MusicGen(found.info, lm, conditioner, codec, pool)
+    from generation_service.models.musicgen.lm.cuda_graph import CudaGraphRunner
 
-    torch.backends.cudnn.allow_tf32 = False  # cuDNN's default, which would leave the codec's sums 10 bits.
+    torch.backends.cudnn.allow_tf32 = False  # On by default, with a significand of 10 bits: too little for the codec.
     codec.to(found.device)
-    # The other half is for the weights and for what steps and the codec need while they run.
-    torch.cuda.empty_cache()  # What a model before this one has left to torch is free, too.
+    # The other half is for the weights and for the working memory of the decode steps and the codec.
+    torch.cuda.empty_cache()  # Memory that torch has cached from an earlier model is free, too.
     kv_bytes = torch.cuda.mem_get_info()[0] // 2 if kv_bytes is None else kv_bytes
     positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
-    static_lm, static_kv = load_static(found, positions, kv_bytes, max_requests, CudaGraphs())
-    return MusicGen(found.info, static_lm, conditioner, codec, static_kv)
+    static_lm, static_pool = load_static_lm(found, positions, kv_bytes, max_requests, CudaGraphRunner())
+    return MusicGen(found.info, static_lm, conditioner, codec, static_pool)
 
 
-def load_static(
-    found: FoundModel, positions: int, kv_bytes: int, max_requests: int, runner: Runner
-) -> tuple[StaticLanguageModel, StaticKv]:
-    """The language model for an accelerator, with KV caches of so many positions for as many requests as fit.
+def load_static_lm(
+    found: FoundModel, positions: int, kv_bytes: int, max_requests: int, runner: StepRunner
+) -> tuple[StaticLanguageModel, StaticKvCachePool]:
+    """Loads the language model for an accelerator, with KV caches of `positions` for as many requests as fit.
 
-    Raises FailedPrecondition where not one does.
+    Raises FailedPrecondition if not even one request fits into `kv_bytes`.
     """
     dtype = torch.bfloat16 if found.precision == "bf16" else torch.float32
     size = slot_bytes(found.config, positions, dtype)
     requests = min(max_requests, kv_bytes // size)
     if not requests:
         raise FailedPrecondition(
-            f"{found.info.name} needs {size >> 20} MiB for one request's KV cache and may take {kv_bytes >> 20}; "
-            "free memory of the GPU, take a smaller model, or set DGX_MUSIC_DEVICE to cpu",
+            f"model {found.info.name} needs {size >> 20} MiB for the KV cache of one request, but only "
+            f"{kv_bytes >> 20} MiB are available; free GPU memory, use a smaller model, or set DGX_MUSIC_DEVICE to cpu",
             reason="GPU_MEMORY",
         )
-    memory = StaticKv(found.config, requests, positions, dtype=dtype, device=torch.device(found.device))
-    return StaticLanguageModel(found.checkpoint, found.config, found.precision, memory, runner), memory
+    pool = StaticKvCachePool(found.config, requests, positions, dtype=dtype, device=torch.device(found.device))
+    return StaticLanguageModel(found.checkpoint, found.config, found.precision, pool, runner), pool
 
 
 def _free_memory() -> int:
-    """Of the host, in bytes."""
+    """The host's free memory in bytes."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

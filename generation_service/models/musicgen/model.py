@@ -1,4 +1,4 @@
-"""MusicGen behind the engine's interface: prompt in, audio as the codes of its frames are made."""
+"""MusicGen behind the engine's `Model` interface: it decodes audio chunk by chunk while the codes are generated."""
 
 from __future__ import annotations
 
@@ -15,54 +15,56 @@ from dgx_music.errors import InvalidArgument
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, TooLarge
 from generation_service.models.musicgen.codec.encodec import Encodec, StreamingDecoder
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
-from generation_service.models.musicgen.device_sampling import draw_all
-from generation_service.models.musicgen.lm.kv_cache import KvCache, KvMemory
+from generation_service.models.musicgen.device_sampling import sample_batch
+from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.sampling import Sampler
-from generation_service.models.musicgen.sliding_window import WindowedCodes, stride_of
+from generation_service.models.musicgen.sliding_window import WindowedCodes, window_stride
 
 CHUNK_FRAMES: Final = (5, 10, 25, 50)
-"""Frames of codes that are decoded at once: few at first, so that sound begins early; then many, which costs less."""
+"""Frames of codes decoded at once: few at first, so that audio starts early, then many, which is more efficient."""
 
 
 @dataclass(slots=True)
 class MusicGenState:
-    """One request: its KV rows, its codes so far, the decoder's memory, its random numbers."""
+    """One request: its KV cache, its codes so far, its sampler, and the state of its decoder."""
 
     frames: int
-    """Of audio, to be delivered in all."""
+    """Audio frames to deliver in all."""
     cache: KvCache
     codes: WindowedCodes
     sampler: Sampler
     decoder: StreamingDecoder
-    given: int = 0
-    """Frames of codes of the clip that is continued. They are decoded, as what follows depends on them, and dropped."""
-    to_drop: int = 0
-    """Frames of audio."""
-    delivered: int = 0
-    decoded: int = 0
-    """Frames of codes."""
-    chunks: int = 0
-    """Decoded of what is new."""
+    prompt_code_frames: int = 0
+    """Frames of codes of the clip that is continued. They are decoded, because later audio depends on them, and the
+    audio is dropped."""
+    frames_to_drop: int = 0
+    """Audio frames still to be dropped."""
+    frames_delivered: int = 0
+    """Audio frames delivered so far."""
+    code_frames_decoded: int = 0
+    """Frames of codes decoded so far."""
+    chunks_decoded: int = 0
+    """Chunks of new codes decoded so far."""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
 
     @property
-    def is_behind(self) -> bool:
-        """The model has yet to read codes that are known, before it can make the next."""
+    def needs_prefill(self) -> bool:
+        """Whether the model still has to read known codes before it can generate the next."""
         return self.cache.position < self.codes.step
 
 
 class MusicGen:
-    """Implements `generation_service.models.base.Model`. Made by `loading.load_musicgen`."""
+    """Implements `generation_service.models.base.Model`. Built by `loader.load_musicgen`."""
 
     def __init__(
-        self, info: ModelInfo, lm: LanguageModel, conditioner: TextConditioner, codec: Encodec, memory: KvMemory
+        self, info: ModelInfo, lm: LanguageModel, conditioner: TextConditioner, codec: Encodec, memory: KvCachePool
     ) -> None:
         self._info = info
         self._lm = lm
         self._conditioner = conditioner
         self._codec = codec
-        self._window = int(lm.config.max_duration_seconds * codec.config.frame_rate_hz)  # As audiocraft rounds it.
+        self._window = int(lm.config.max_duration_seconds * codec.config.frame_rate_hz)  # Rounded as in audiocraft.
         self.memory = memory
 
     @property
@@ -70,98 +72,111 @@ class MusicGen:
         return self._info
 
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
-        """Encode the prompt and reserve KV memory for all steps.
+        """Encodes the prompt and reserves KV cache memory for all steps.
 
-        Raises InvalidArgument for more frames than the model makes or a clip too short to be continued, TooLarge where
-        there is less memory than it needs, ResourceExhausted where it is taken.
+        Raises InvalidArgument if the duration is too long or the clip too short to be continued, TooLarge if the KV
+        cache would not even fit into an idle model, ResourceExhausted if other requests use the memory that it needs.
         """
         limit = round(self._info.max_duration_seconds * self._info.sample_rate_hz)
         if parameters.frames > limit:
-            raise InvalidArgument("duration_seconds", f"{parameters.frames} frames; this model makes at most {limit}")
+            problem = f"{parameters.frames} frames; this model generates at most {limit}"
+            raise InvalidArgument("duration_seconds", problem)
         config, hop = self._lm.config, self._codec.config.hop_frames
         new = math.ceil(parameters.frames / hop)
         clip = parameters.prompt_audio
-        given = 0 if clip is None else self._count_given(len(clip), new)
+        prompt_frames = 0 if clip is None else self._count_prompt_frames(len(clip), new)
         text = self._conditioner.encode(parameters.prompt)
-        positions, tokens = min(given + new, self._window) + config.max_delay, 0 if text is None else len(text)
+        positions = min(prompt_frames + new, self._window) + config.max_delay
+        tokens = 0 if text is None else len(text)
         if self.memory.size_bytes(positions, tokens) > self.memory.limit_bytes:
-            raise self._too_large(positions, tokens, given)
+            raise self._too_large(positions, tokens, prompt_frames)
         cache = self.memory.reserve(positions, tokens)
         try:
             self._lm.condition(cache, text)
-            prompt = None if clip is None else self._codec.encode(clip[-given * hop :].copy())  # Writable, for torch.
+            prompt = None
+            if clip is not None:
+                prompt = self._codec.encode(clip[-prompt_frames * hop :].copy())  # torch needs a writable array.
             return MusicGenState(
                 frames=parameters.frames,
                 cache=cache,
-                codes=WindowedCodes(config.delays, given + new, config.card, self._window, prompt),
+                codes=WindowedCodes(config.delays, prompt_frames + new, config.card, self._window, prompt),
                 sampler=Sampler(parameters),
                 decoder=StreamingDecoder(self._codec, self._info.channels),
-                given=given,
-                to_drop=given * hop,
+                prompt_code_frames=prompt_frames,
+                frames_to_drop=prompt_frames * hop,
             )
         except BaseException:
             self.memory.release(cache)
             raise
 
     def step(self, states: Sequence[MusicGenState]) -> list[FloatArray]:
-        """One more code of every codebook for each; audio, [n, channels], whenever a chunk of frames is ready.
+        """Runs one decode step: one more code of every codebook for each state.
 
-        Of those that have a clip or the end of their last window to read, the first reads a piece of it.
+        Returns audio, [n, channels], for the states that have a chunk of codes ready, and [0, channels] for the others.
+        If states need a prefill (a clip, or the end of their last window), the first of them reads one piece of it.
         """
-        going = [state for state in states if not state.codes.is_done]
-        behind = next((state for state in going if state.is_behind), None)
+        active = [state for state in states if not state.codes.is_done]
+        behind = next((state for state in active if state.needs_prefill), None)
         if behind is not None:
             first = behind.cache.position
-            end = min(first + self._lm.prefill_positions, behind.codes.step)
+            end = min(first + self._lm.max_prefill_positions, behind.codes.step)
             self._lm.prefill(behind.codes.inputs(first, end), behind.cache)
-        going = [state for state in going if not state.is_behind]
-        if going:
-            logits = self._lm.step(torch.stack([state.codes.last for state in going]), [state.cache for state in going])
-            drawn = draw_all(logits, [state.sampler for state in going])
-            for state, codes in zip(going, drawn, strict=True):
-                if state.codes.add(codes):
+        batch = [state for state in active if not state.needs_prefill]
+        if batch:
+            inputs = torch.stack([state.codes.newest for state in batch])
+            logits = self._lm.step(inputs, [state.cache for state in batch])
+            sampled = sample_batch(logits, [state.sampler for state in batch])
+            for state, codes in zip(batch, sampled, strict=True):
+                if state.codes.append(codes):
                     state.cache.rewind()
-        return [self._decode(state) for state in states]
+        return [self._decode_chunk(state) for state in states]
 
     def release(self, state: MusicGenState) -> None:
-        """Free the KV memory."""
+        """Frees the state's KV cache."""
         self.memory.release(state.cache)
 
-    def _too_large(self, positions: int, tokens: int, given: int) -> TooLarge:
+    def _too_large(self, positions: int, tokens: int, prompt_frames: int) -> TooLarge:
         size, limit = self.memory.size_bytes(positions, tokens), self.memory.limit_bytes
         fitting = bisect_right(range(positions), limit, key=lambda count: self.memory.size_bytes(count, tokens)) - 1
-        frames = fitting - self._lm.config.max_delay - given  # Of codes, that could be made.
-        seconds = frames * self._codec.config.hop_frames / self._info.sample_rate_hz
+        code_frames = fitting - self._lm.config.max_delay - prompt_frames
+        seconds = code_frames * self._codec.config.hop_frames / self._info.sample_rate_hz
         return TooLarge(
             "duration_seconds",
-            f"its keys and values take {size / 2**20:.1f} MiB, and there are {limit / 2**20:.1f} MiB for all requests: "
-            + (f"ask for at most {math.floor(seconds * 10) / 10:g} s, or " if seconds >= 0.1 else "")
-            + "start the server where more memory is free",
+            f"the KV cache would need {size / 2**20:.1f} MiB, but all requests together have {limit / 2**20:.1f} MiB; "
+            + (f"request at most {math.floor(seconds * 10) / 10:g} s, or " if seconds >= 0.1 else "")
+            + "start the server with more free memory",
         )
 
-    def _count_given(self, frames: int, new: int) -> int:
-        """Frames of codes, at the end of a clip of so many frames of audio, that are read before `new` ones are made.
+    def _count_prompt_frames(self, frames: int, new: int) -> int:
+        """How many frames of codes at the end of a clip are read before `new` ones are generated.
 
-        As many as leave room for these in one window; but where that is little, as many as one window gives the next.
+        The clip has `frames` audio frames.
+        As many as leave room for the new ones in the same window, but not fewer than one window passes to the next.
         """
         hop = self._codec.config.hop_frames
         if frames < hop:
-            raise InvalidArgument("continuation.source_id", f"{frames} frames of audio; at least {hop} are needed")
-        return min(frames // hop, self._window - min(new, stride_of(self._window)))
+            problem = f"it has {frames} frames of audio; at least {hop} are needed to continue it"
+            raise InvalidArgument("continuation.source_id", problem)
+        return min(frames // hop, self._window - min(new, window_stride(self._window)))
 
-    def _decode(self, state: MusicGenState) -> FloatArray:
-        """Pieces end at the same frames in any company, so that they round to the same samples."""
-        if state.decoded < state.given:
-            end = min(state.decoded + CHUNK_FRAMES[-1], state.given)
+    def _decode_chunk(self, state: MusicGenState) -> FloatArray:
+        """The next chunk of audio, or none if its codes are not ready.
+
+        Chunk boundaries do not depend on the other requests, so that the samples round the same in any batch.
+        """
+        if state.code_frames_decoded < state.prompt_code_frames:
+            end = min(state.code_frames_decoded + CHUNK_FRAMES[-1], state.prompt_code_frames)
         else:
-            end = min(state.decoded + CHUNK_FRAMES[min(state.chunks, len(CHUNK_FRAMES) - 1)], state.codes.count)
-        if state.decoded == end or state.codes.frames_ready < end:
+            chunk_frames = CHUNK_FRAMES[min(state.chunks_decoded, len(CHUNK_FRAMES) - 1)]
+            end = min(state.code_frames_decoded + chunk_frames, state.codes.total_frames)
+        if state.code_frames_decoded == end or state.codes.frames_ready < end:
             return np.zeros((0, self._info.channels), np.float32)
-        block = state.decoder.push(state.codes.frames(state.decoded, end), is_last=end == state.codes.count)
-        state.chunks += state.decoded >= state.given
-        state.decoded = end
-        dropped = min(len(block), state.to_drop)
-        state.to_drop -= dropped
-        block = block[dropped : dropped + state.frames - state.delivered]
-        state.delivered += len(block)
+        codes = state.codes.frames(state.code_frames_decoded, end)
+        block = state.decoder.decode_chunk(codes, is_last=end == state.codes.total_frames)
+        state.chunks_decoded += state.code_frames_decoded >= state.prompt_code_frames
+        state.code_frames_decoded = end
+        dropped = min(len(block), state.frames_to_drop)
+        state.frames_to_drop -= dropped
+        block = block[dropped : dropped + state.frames - state.frames_delivered]
+        state.frames_delivered += len(block)
         return block

@@ -1,4 +1,4 @@
-"""The built-in synthesiser: music by rule, for machines without model weights."""
+"""The built-in rule-based synthesiser, for machines without model weights."""
 
 from generation_service.models.sketch.synthesizer import Sketch, SketchState
 

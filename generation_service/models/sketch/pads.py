@@ -1,4 +1,4 @@
-"""The pads: sustained sounds, which are arranged unlike others and synthesised from their spectrum."""
+"""The pads: sustained sounds, which are arranged differently from the others and synthesised from their spectrum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class PadVoice:
-    """Parameters of a spectral pad: see ``tone_synthesis.render_pad``. Attack and release in seconds."""
+    """The parameters of a spectral pad, see `tone_synthesis.render_pad`. Attack and release are in seconds."""
 
     tilt: float
     brightness_hz: float

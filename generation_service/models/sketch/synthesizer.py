@@ -1,9 +1,9 @@
-"""The ``sketch`` model: a deterministic synthesiser behind the interface that neural models have."""
+"""The `sketch` model: a deterministic synthesiser behind the same interface as neural models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,14 +11,14 @@ import numpy as np
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 from generation_service.models.sketch.composition.arranger import MAX_JITTER_FRAMES, Arranger
 from generation_service.models.sketch.composition.notes import Note
-from generation_service.models.sketch.composition.plan import Plan, make_plan
+from generation_service.models.sketch.composition.plan import Plan, build_plan
 from generation_service.models.sketch.composition.prompt_parser import parse_prompt
 from generation_service.models.sketch.synthesis.mixer import Mixer
 from generation_service.models.sketch.synthesis.texture import LOOP_FRAMES
 from generation_service.models.sketch.synthesis.tone_synthesis import RATE_HZ
 
 BLOCK_FRAMES: Final = 8192
-"""Frames a step renders: 256 ms."""
+"""Frames rendered per step: 256 ms."""
 
 _FADE_IN_FRAMES: Final = 96
 _MAX_DUCK_SECONDS: Final = 0.32
@@ -37,29 +37,29 @@ INFO: Final = ModelInfo(
 
 @dataclass(slots=True)
 class SketchState:
-    """One piece under way: what is still to be written and what still sounds."""
+    """The state of one piece: its arranger, its mixer, and its position."""
 
     metadata: Mapping[str, MetadataValue]
     total_frames: int
     arranger: Arranger
     mixer: Mixer | None
-    """None once the state is released."""
+    """None after the state has been released."""
     texture: Note | None
     position: int = 0
-    next_bar: int = field(default=0)
+    next_bar: int = 0
 
 
 class Sketch:
-    """Implements ``generation_service.models.base.Model``. Any number of states at once; no memory between."""
+    """Implements `generation_service.models.base.Model`. It is stateless and can run any number of states."""
 
     @property
     def info(self) -> ModelInfo:
         return INFO
 
     def prefill(self, parameters: GenerationParameters) -> SketchState:
-        """Read the prompt and lay out the piece. Sounds are rendered when they are first played."""
+        """Parses the prompt and plans the piece. Sounds are rendered when they are first played."""
         random = np.random.default_rng([parameters.seed, 1])
-        plan = make_plan(parse_prompt(parameters.prompt), random)
+        plan = build_plan(parse_prompt(parameters.prompt), random)
         style = plan.style
         mixer = Mixer(
             block=BLOCK_FRAMES,
@@ -82,23 +82,23 @@ class Sketch:
         )
 
     def step(self, states: Sequence[SketchState]) -> list[FloatArray]:
-        """One block of each state: ``[8192, 2]``, the last one shorter, then ``[0, 2]``."""
-        return [_advance(state) for state in states]
+        """The next block of each state: [8192, 2], less for the last block, and [0, 2] after it."""
+        return [_render_block(state) for state in states]
 
     def release(self, state: SketchState) -> None:
-        """Drop the sounds. A released state yields nothing more."""
+        """Frees the rendered sounds. A released state yields only empty blocks."""
         state.mixer = None
 
 
-def _advance(state: SketchState) -> FloatArray:
+def _render_block(state: SketchState) -> FloatArray:
     count = min(BLOCK_FRAMES, state.total_frames - state.position)
     if count <= 0 or state.mixer is None:
         return np.zeros((0, INFO.channels), np.float32)
     form = state.arranger.form
     horizon = state.position + BLOCK_FRAMES + MAX_JITTER_FRAMES
-    # One bar past the last is the close.
+    # The bar after the last is the closing chord.
     while state.next_bar <= form.bars and form.frame(state.next_bar - 1) < horizon:
-        state.mixer.schedule(state.arranger.bar(state.next_bar))
+        state.mixer.schedule(state.arranger.write_bar(state.next_bar))
         state.next_bar += 1
     _schedule_texture(state, state.mixer)
     block = np.ascontiguousarray(state.mixer.render()[:, :count].T)
@@ -108,21 +108,21 @@ def _advance(state: SketchState) -> FloatArray:
 
 
 def _schedule_texture(state: SketchState, mixer: Mixer) -> None:
-    """Lay the loop end to end; BLOCK_FRAMES divides its length."""
+    """Repeats the texture loop without gaps. Its length is a multiple of BLOCK_FRAMES."""
     note = state.texture
     if note is not None and state.position % LOOP_FRAMES == 0:
         mixer.schedule([Note(state.position, 0, note.sound, note.gain)])
 
 
 def _fade(block: FloatArray, position: int, fade_start: int, total: int) -> None:
-    """From silence within 3 ms, and to silence by the last frame. In place."""
+    """Fades in within 3 ms, and out to silence at the last frame. In place."""
     if position < _FADE_IN_FRAMES:
         rise = (np.arange(position, position + len(block)) + 0.5) / min(_FADE_IN_FRAMES, total)
         block *= np.minimum(1.0, rise).astype(np.float32)[:, None]
     if position + len(block) > fade_start:
-        at = np.arange(position, position + len(block))
-        done = np.clip((at + 1 - fade_start) / (total - fade_start), 0.0, 1.0)
-        block *= (np.cos(0.5 * np.pi * done) ** 2).astype(np.float32)[:, None]
+        frames = np.arange(position, position + len(block))
+        progress = np.clip((frames + 1 - fade_start) / (total - fade_start), 0.0, 1.0)
+        block *= (np.cos(0.5 * np.pi * progress) ** 2).astype(np.float32)[:, None]
 
 
 def _metadata(plan: Plan) -> dict[str, MetadataValue]:

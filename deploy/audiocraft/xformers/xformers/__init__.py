@@ -1,5 +1,5 @@
-"""Stands in for xformers: the names that audiocraft takes from it, on torch alone.
+"""A substitute for xformers that needs only torch, with the names that audiocraft imports.
 
-audiocraft's attention is torch's own unless it is told otherwise, yet it does not import without xformers, which has no
-wheel for aarch64 and none that fits every torch. `pip install xformers` puts the real one in this one's place.
+audiocraft uses torch's attention by default, but can't be imported without xformers, which has no wheel for aarch64 and
+not for every version of torch. `pip install xformers` replaces this package by the real one.
 """

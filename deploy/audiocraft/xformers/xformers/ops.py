@@ -1,4 +1,4 @@
-"""`xformers.ops` as far as audiocraft 1.3.0's `modules/transformer.py` goes."""
+"""The part of `xformers.ops` that audiocraft 1.3.0's `modules/transformer.py` uses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["LowerTriangularMask", "memory_efficient_attention", "unbind"]
 
 
 class LowerTriangularMask:
-    """With torch's attention only its presence counts: "causal"."""
+    """Marks attention as causal. With torch's attention, only its presence matters."""
 
 
 def memory_efficient_attention(*args: object, **kwargs: object) -> NoReturn:
-    """Called after `set_efficient_attention_backend("xformers")` only."""
-    raise NotImplementedError("a stand-in is installed; for xformers' attention: pip install xformers")
+    """Called only after `set_efficient_attention_backend("xformers")`."""
+    raise NotImplementedError("this is a substitute for xformers; for its attention, run `pip install xformers`")

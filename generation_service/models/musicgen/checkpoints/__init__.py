@@ -1,1 +1,1 @@
-"""Reading checkpoint files and the model's shape that they describe."""
+"""Reads checkpoint files and the model configurations in them."""

@@ -1,20 +1,18 @@
-"""The shape of a MusicGen language model, from the `xp.cfg` of its checkpoint.
+"""The hyperparameters of a MusicGen language model, from the `xp.cfg` of its checkpoint.
 
-What the decode loop does not know is refused by name, since weights that load into the wrong network make noise instead
-of an error.
+A setting that the decode loop does not support is rejected by name: weights loaded into the wrong network would produce
+noise instead of an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint, refuse
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
+from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
 
-_TRANSFORMER: dict[str, tuple[object, object]] = {
+_SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "norm": ("layer_norm", "layer_norm"),
     "norm_first": (True, False),
     "activation": ("gelu", "relu"),
@@ -29,32 +27,32 @@ _TRANSFORMER: dict[str, tuple[object, object]] = {
     "qk_layer_norm_cross": (False, False),
     "kv_repeat": (1, 1),
 }
-"""`transformer_lm` of every text-to-music model that was published; and what audiocraft takes where it says nothing."""
+"""`transformer_lm` key → the value that every published text-to-music model has, and audiocraft's default."""
 
 
 @dataclass(frozen=True, slots=True)
 class LmConfig:
-    """Hyperparameters; the names are audiocraft's where it has one."""
+    """Hyperparameters, under audiocraft's names where it has them."""
 
     dim: int
     num_heads: int
     num_layers: int
     hidden_dim: int
     n_q: int
-    """Codebooks, K in shapes; both channels' for stereo."""
+    """Number of codebooks, K in shapes; for stereo, those of both channels."""
     card: int
-    """Codes in a codebook. The code `card` itself stands for "none"."""
+    """Codes in a codebook. The code `card` itself stands for "no code"."""
     delays: tuple[int, ...]
-    """[K], in frames, ascending."""
+    """The delay of each codebook in frames: [K], ascending."""
     max_period: float
     positional_scale: float
     t5_name: str
     condition: str
-    """The attribute that the text conditions."""
+    """Name of the conditioner that encodes the text."""
     channels: int
     sample_rate_hz: int
     max_duration_seconds: float
-    """Of one window: what it was trained on."""
+    """Length of one window, which is the length of the clips that the model was trained on."""
 
     @property
     def head_dim(self) -> int:
@@ -65,18 +63,20 @@ class LmConfig:
         return max(self.delays)
 
 
-def lm_config(checkpoint: Checkpoint) -> LmConfig:
-    """Raises FailedPrecondition for a checkpoint of another kind of model."""
-    fields = _Fields(checkpoint.config, checkpoint.path)
+def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
+    """Raises FailedPrecondition if the checkpoint is of another kind of model."""
+    fields = ConfigFields(checkpoint.config, checkpoint.path, "a MusicGen language model")
     fields.expect("lm_model", "transformer_lm")
-    for key, (expected, default) in _TRANSFORMER.items():
+    for key, (expected, default) in _SUPPORTED_TRANSFORMER.items():
         fields.expect(f"transformer_lm.{key}", expected, default)
     dim = fields.count("transformer_lm.dim")
     num_heads = fields.count("transformer_lm.num_heads")
     if dim % num_heads or dim % 2:
-        raise refuse(checkpoint.path, f"transformer_lm.dim {dim} is not divided by 2 and by {num_heads} heads")
+        raise invalid_checkpoint(
+            checkpoint.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
+        )
     n_q = fields.count("transformer_lm.n_q")
-    condition = _condition(fields)
+    condition = _parse_condition(fields)
     return LmConfig(
         dim=dim,
         num_heads=num_heads,
@@ -84,33 +84,34 @@ def lm_config(checkpoint: Checkpoint) -> LmConfig:
         hidden_dim=int(dim * fields.number("transformer_lm.hidden_scale", 4)),
         n_q=n_q,
         card=fields.count("transformer_lm.card"),
-        delays=_delays(fields, n_q),
+        delays=_parse_delays(fields, n_q),
         max_period=fields.number("transformer_lm.max_period", 10_000),
         positional_scale=fields.number("transformer_lm.positional_scale", 1),
         t5_name=str(fields.value(f"conditioners.{condition}.t5.name")),
         condition=condition,
-        channels=_channels(fields),
+        channels=_parse_channels(fields),
         sample_rate_hz=fields.count("sample_rate"),
         max_duration_seconds=fields.number("dataset.segment_duration"),
     )
 
 
-def _condition(fields: _Fields) -> str:
-    crossed = fields.value("fuser.cross")
-    if not isinstance(crossed, list) or len(crossed) != 1:
-        raise refuse(fields.path, f"fuser.cross is {crossed!r}; expected one text condition")
+def _parse_condition(fields: ConfigFields) -> str:
+    cross = fields.value("fuser.cross")
+    if not isinstance(cross, list) or len(cross) != 1:
+        raise invalid_checkpoint(fields.path, f"fuser.cross is {cross!r}; expected exactly one text condition")
     for method in ("sum", "prepend", "input_interpolate"):
         if fields.value(f"fuser.{method}", None):
-            raise refuse(fields.path, f"it is conditioned by fuser.{method} (a melody model?); expected text only")
+            problem = f"the model is conditioned through fuser.{method} (a melody model?); only text is supported"
+            raise invalid_checkpoint(fields.path, problem)
     fields.expect("fuser.cross_attention_pos_emb", False, False)
-    name = str(crossed[0])
+    name = str(cross[0])
     fields.expect(f"conditioners.{name}.model", "t5")
     fields.expect(f"conditioners.{name}.t5.finetune", False, False)
     fields.expect(f"conditioners.{name}.t5.normalize_text", False, False)
     return name
 
 
-def _delays(fields: _Fields, n_q: int) -> tuple[int, ...]:
+def _parse_delays(fields: ConfigFields, n_q: int) -> tuple[int, ...]:
     fields.expect("codebooks_pattern.modeling", "delay")
     fields.expect("codebooks_pattern.delay.flatten_first", 0, 0)
     fields.expect("codebooks_pattern.delay.empty_initial", 0, 0)
@@ -123,50 +124,14 @@ def _delays(fields: _Fields, n_q: int) -> tuple[int, ...]:
         or not all(type(delay) is int and delay >= 0 for delay in delays)
         or any(first > second for first, second in pairwise(delays))
     ):
-        raise refuse(fields.path, f"codebooks_pattern.delay.delays is {delays!r}; expected {n_q} ascending numbers")
+        raise invalid_checkpoint(
+            fields.path, f"codebooks_pattern.delay.delays is {delays!r}; expected {n_q} ascending integers"
+        )
     return tuple(delays)
 
 
-def _channels(fields: _Fields) -> int:
+def _parse_channels(fields: ConfigFields) -> int:
     if not fields.value("interleave_stereo_codebooks.use", False):
         return 1
     fields.expect("interleave_stereo_codebooks.per_timestep", False, False)
     return 2
-
-
-_REQUIRED = object()
-
-
-class _Fields:
-    """Typed access to a nested mapping; what is missing or of another type is refused by its path."""
-
-    def __init__(self, mapping: Mapping[str, Any], path: Path) -> None:
-        self._mapping = mapping
-        self.path = path
-
-    def value(self, field: str, default: object = _REQUIRED) -> Any:
-        node: Any = self._mapping
-        for key in field.split("."):
-            if not isinstance(node, Mapping) or key not in node:
-                if default is _REQUIRED:
-                    raise refuse(self.path, f"xp.cfg has no {field}; expected a MusicGen language model")
-                return default
-            node = node[key]
-        return node
-
-    def expect(self, field: str, expected: object, default: object = _REQUIRED) -> None:
-        found = self.value(field, default)
-        if found != expected:
-            raise refuse(self.path, f"{field} is {found!r}; only {expected!r} is supported")
-
-    def count(self, field: str) -> int:
-        found = self.value(field)
-        if type(found) is not int or found < 1:
-            raise refuse(self.path, f"{field} is {found!r}; expected a whole number from 1")
-        return found
-
-    def number(self, field: str, default: object = _REQUIRED) -> float:
-        found = self.value(field, default)
-        if type(found) not in (int, float) or found <= 0:
-            raise refuse(self.path, f"{field} is {found!r}; expected a number above 0")
-        return float(found)

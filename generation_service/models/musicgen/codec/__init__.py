@@ -1,1 +1,1 @@
-"""EnCodec: codes to samples, piece by piece, and back."""
+"""EnCodec: encodes samples to codes, and decodes codes to samples chunk by chunk."""

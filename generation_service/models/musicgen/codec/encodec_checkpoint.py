@@ -1,8 +1,8 @@
-"""Load an EnCodec model from a local file or folder: audiocraft's format, or transformers'.
+"""Loads an EnCodec model from local files in audiocraft's or transformers' format.
 
-audiocraft's `compression_state_dict.bin` holds either the model (`best_state`, and `xp.cfg` as a YAML string) or, as
-`export_pretrained_compression_model` writes it, the name of one (`pretrained: facebook/encodec_32khz`) which is then
-taken from the Hugging Face cache; nothing is downloaded here. See audiocraft 1.3.0, `models/loaders.py`.
+audiocraft's `compression_state_dict.bin` holds either the model (`best_state`, and `xp.cfg` as a YAML string) or, if
+`export_pretrained_compression_model` wrote it, the name of a model (`pretrained: facebook/encodec_32khz`). A named
+model is read from the Hugging Face cache; nothing is downloaded. See audiocraft 1.3.0, `models/loaders.py`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.models.musicgen.checkpoints.audiocraft_file import COMPRESSION_FILE, parse_config, refuse
+from generation_service.models.musicgen.checkpoints.checkpoint import (
+    COMPRESSION_FILE,
+    invalid_checkpoint,
+    parse_xp_config,
+)
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_config import (
     EncodecConfig,
-    config_from_audiocraft,
-    config_from_transformers,
+    parse_audiocraft_config,
+    parse_transformers_config,
 )
 from generation_service.models.musicgen.codec.streaming_layers import Upsample
 
@@ -34,14 +38,15 @@ TRANSFORMERS_CONFIG = "config.json"
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 _TRAINING_ONLY = (".inited", ".cluster_size", ".embed_avg")
-"""What codebooks carry to go on training."""
+"""Endings of codebook entries that only training needs."""
 
 
 def load_encodec(path: Path, *, cache: Path | None = None) -> Encodec:
-    """The codec of a `compression_state_dict.bin`, or of a folder that holds one or transformers' EnCodec files.
+    """Loads from a `compression_state_dict.bin`, or from a folder with that file or with transformers' EnCodec files.
 
-    `cache` is the Hugging Face cache to look up `pretrained` names in (default: the usual one). The codec is on the
-    CPU, float32. Raises FailedPrecondition for what is missing, truncated, foreign or unsupported.
+    `cache` is the Hugging Face cache in which `pretrained` names are looked up; the default is the user's. The codec is
+    on the CPU in float32. Raises FailedPrecondition if the files are missing, truncated, of another kind of model, or
+    use an unsupported setting.
     """
     if path.is_dir():
         if (path / COMPRESSION_FILE).is_file():
@@ -60,22 +65,23 @@ def load_encodec(path: Path, *, cache: Path | None = None) -> Encodec:
         return _load_pretrained(package["pretrained"], path, cache)
     expected = "expected audiocraft's dictionary of best_state and xp.cfg"
     if not isinstance(package, Mapping):
-        raise refuse(path, f"holds a {type(package).__name__}; {expected}")
+        raise invalid_checkpoint(path, f"the file contains a {type(package).__name__}; {expected}")
     state, text = package.get("best_state"), package.get("xp.cfg")
     if not isinstance(state, Mapping) or not isinstance(text, str):
-        raise refuse(path, f"holds {_some(package)}; {expected}, or pretrained")
-    return _build(config_from_audiocraft(parse_config(text, path), path), state, path)
+        raise invalid_checkpoint(path, f"the file contains {_summarize(package)}; {expected}, or pretrained")
+    return _build(parse_audiocraft_config(parse_xp_config(text, path), path), state, path)
 
 
 def _load_pretrained(name: str, file: Path, cache: Path | None) -> Encodec:
     try:
         config = try_to_load_from_cache(name, TRANSFORMERS_CONFIG, cache_dir=cache)
     except HFValidationError:
-        raise refuse(file, f"its codec is {name!r}; expected the name of an EnCodec model on the hub") from None
+        problem = f"it names the codec {name!r}; expected the name of an EnCodec model on the Hugging Face hub"
+        raise invalid_checkpoint(file, problem) from None
     if not isinstance(config, str):
         raise FailedPrecondition(
-            f"{file}: its codec is the pretrained model {name!r}, which is not in the Hugging Face cache; "
-            f"fetch it once: hf download {name}",
+            f"{file}: it uses the pretrained codec {name!r}, which is not in the Hugging Face cache; "
+            f"download it with: hf download {name}",
             reason="CHECKPOINT_MISSING",
             metadata={"file": str(file), "pretrained": name},
         )
@@ -84,22 +90,24 @@ def _load_pretrained(name: str, file: Path, cache: Path | None) -> Encodec:
 
 def _load_transformers(folder: Path) -> Encodec:
     file = folder / TRANSFORMERS_CONFIG
+    expected = "expected the configuration of transformers' EncodecModel"
     try:
         raw = json.loads(file.read_bytes())
     except ValueError as error:
-        raise refuse(file, f"is no JSON ({error}); expected the configuration of transformers' EncodecModel") from None
+        raise invalid_checkpoint(file, f"the file is not valid JSON ({error}); {expected}") from None
     if not isinstance(raw, dict):
-        raise refuse(file, f"holds a {type(raw).__name__}; expected the configuration of transformers' EncodecModel")
-    config = config_from_transformers(raw, file)
+        raise invalid_checkpoint(file, f"the file contains a {type(raw).__name__}; {expected}")
+    config = parse_transformers_config(raw, file)
     for name in TRANSFORMERS_WEIGHTS:
         file = folder / name
         if file.is_file():
             state = _read_safetensors(file) if file.suffix == ".safetensors" else _unpickle(file)
             if not isinstance(state, Mapping):
-                raise refuse(file, f"holds a {type(state).__name__}; expected a dictionary of weights")
+                problem = f"the file contains a {type(state).__name__}; expected a dictionary of weights"
+                raise invalid_checkpoint(file, problem)
             return _build(config, state, file)
     raise FailedPrecondition(
-        f"{folder}: has {TRANSFORMERS_CONFIG} but neither {' nor '.join(TRANSFORMERS_WEIGHTS)}",
+        f"{folder}: the folder has {TRANSFORMERS_CONFIG} but neither {' nor '.join(TRANSFORMERS_WEIGHTS)}",
         reason="CHECKPOINT_MISSING",
         metadata={"file": str(folder)},
     )
@@ -109,17 +117,17 @@ def _unpickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # A foreign file can fail anywhere in the unpickler.
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'ends too early'}"
-        raise refuse(
-            path, f"can't be read as a PyTorch file of plain weights, it is truncated or something else ({reason})"
-        ) from None
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'unexpected end of file'}"
+        problem = f"can't be read as PyTorch weights; the file is truncated or of another format ({reason})"
+        raise invalid_checkpoint(path, problem) from None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise refuse(path, f"can't be read as safetensors, it is truncated or something else ({error})") from None
+        problem = f"can't be read as safetensors; the file is truncated or of another format ({error})"
+        raise invalid_checkpoint(path, problem) from None
 
 
 def _build(config: EncodecConfig, state: Mapping[str, Any], path: Path) -> Encodec:
@@ -129,27 +137,29 @@ def _build(config: EncodecConfig, state: Mapping[str, Any], path: Path) -> Encod
     for name, module in codec.named_modules():
         if isinstance(module, Upsample) and (weight := weights.get(f"{name}.weight")) is not None:
             if weight.dim() != 3 or weight.shape[2] != 2 * module.stride:
-                raise refuse(path, f"{name}.weight is {list(weight.shape)}; expected a kernel of {2 * module.stride}")
-            weights[f"{name}.weight"] = Upsample.pair_weights(weight)
-    wanted = codec.state_dict()
-    missing, foreign = sorted(set(wanted) - set(weights)), sorted(set(weights) - set(wanted))
-    if missing or foreign:
-        lists = [f"{word} {_some(names)}" for word, names in (("lacks", missing), ("has besides", foreign)) if names]
-        raise refuse(path, f"does not fit its configuration: it {' and '.join(lists)}")
+                problem = f"{name}.weight has the shape {list(weight.shape)}; expected a kernel of {2 * module.stride}"
+                raise invalid_checkpoint(path, problem)
+            weights[f"{name}.weight"] = Upsample.to_pair_weights(weight)
+    expected = codec.state_dict()
+    missing, unexpected = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
+    if missing or unexpected:
+        lists = (("missing", missing), ("unexpected", unexpected))
+        problem = "; ".join(f"{kind}: {_summarize(names)}" for kind, names in lists if names)
+        raise invalid_checkpoint(path, f"the weights do not fit the configuration ({problem})")
     for name, weight in weights.items():
-        if weight.shape != wanted[name].shape:
-            found, expected = list(weight.shape), list(wanted[name].shape)
-            raise refuse(path, f"does not fit its configuration: {name} is {found}, expected {expected}")
+        if weight.shape != expected[name].shape:
+            problem = f"{name} has the shape {list(weight.shape)}, expected {list(expected[name].shape)}"
+            raise invalid_checkpoint(path, f"the weights do not fit the configuration ({problem})")
     codec.load_state_dict(weights, assign=True)
     return codec.requires_grad_(False).eval()
 
 
 def _rename(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The names of audiocraft (`encoder.model.0.conv.conv.weight_g`) or transformers to those of our modules."""
+    """Translates audiocraft's names (`encoder.model.0.conv.conv.weight_g`) or transformers' into those of `Encodec`."""
     weights = {}
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise refuse(path, f"{name} is a {type(value).__name__}; expected weights only")
+            raise invalid_checkpoint(path, f"{name} is a {type(value).__name__}; expected only tensors")
         if name.endswith(_TRAINING_ONLY):
             continue
         name = re.sub(r"^(encoder|decoder)\.(model|layers)\.", r"\1.", name)
@@ -162,18 +172,18 @@ def _rename(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _fold_weight_norm(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """w = g v / |v|, the norm over all but the first dimension (Salimans & Kingma 2016, equation 2)."""
+    """Computes w = g v / |v|, with the norm over all but the first dimension (Salimans & Kingma 2016, equation 2)."""
     folded = {name: weight for name, weight in weights.items() if not name.endswith((".weight_g", ".weight_v"))}
     for name, v in weights.items():
         if name.endswith(".weight_v"):
             g = weights.get(f"{name[:-1]}g")
             if g is None or v.dim() != 3 or g.shape != (v.shape[0], 1, 1):
-                raise refuse(path, f"{name} has no weight_g that fits it; expected weight norm's two parts")
+                raise invalid_checkpoint(path, f"{name} has no matching weight_g; weight norm needs both")
             folded[name.removesuffix("_v")] = torch._weight_norm(v, g, 0)
     return folded
 
 
-def _some(names: Any) -> str:
-    """The first few names, and how many more."""
+def _summarize(names: Any) -> str:
+    """The first three names, and the number of the others."""
     names = [str(name)[:80] for name in names]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "nothing"

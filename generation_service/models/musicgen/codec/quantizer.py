@@ -1,4 +1,4 @@
-"""Residual vector quantisation: each codebook quantises what the ones before it left over.
+"""Residual vector quantisation (RVQ): each codebook quantises the residual of the codebooks before it.
 
 Source: audiocraft 1.3.0, `quantization/core_vq.py` (Zeghidour et al. 2021, "SoundStream", algorithm 1).
 """
@@ -30,9 +30,10 @@ class ResidualQuantizer(nn.Module):
         residual = latents.transpose(1, 2)  # [B, n, dimension]
         codes = []
         for codebook in self.codebooks:
-            # The full square, as audiocraft computes it: without residual² it would round, and break ties, otherwise.
-            square = residual.pow(2).sum(-1, keepdim=True) - 2 * residual @ codebook.t() + codebook.t().pow(2).sum(0)
-            nearest = square.argmin(-1)  # [B, n]
+            # The full squared distance, as audiocraft computes it. Without residual² the argmin would be the same in
+            # exact arithmetic, but it would round, and break ties, differently.
+            distance = residual.pow(2).sum(-1, keepdim=True) - 2 * residual @ codebook.t() + codebook.t().pow(2).sum(0)
+            nearest = distance.argmin(-1)  # [B, n]
             residual = residual - F.embedding(nearest, codebook)
             codes.append(nearest)
         return torch.stack(codes, dim=1)

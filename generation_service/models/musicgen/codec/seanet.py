@@ -1,4 +1,4 @@
-"""SEANet, EnCodec's encoder and decoder network.
+"""SEANet, the network of EnCodec's encoder and decoder.
 
 Architecture and layer numbering: audiocraft 1.3.0, `modules/seanet.py` (Défossez et al. 2022, "High Fidelity Neural
 Audio Compression").
@@ -10,12 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from generation_service.models.musicgen.codec.encodec_config import EncodecConfig
-from generation_service.models.musicgen.codec.streaming_layers import Conv, Elu, Layer, Memory, Upsample, advance_all
+from generation_service.models.musicgen.codec.streaming_layers import (
+    Conv,
+    Elu,
+    StreamingLayer,
+    StreamState,
+    Upsample,
+    forward_layers,
+)
 from generation_service.models.musicgen.codec.streaming_lstm import Lstm
 
 
-class ResidualBlock(Layer):
-    """Two convolutions beside a shortcut, which waits for them."""
+class ResidualBlock(StreamingLayer):
+    """Two convolutions and a shortcut, which is delayed until their output is available."""
 
     def __init__(self, channels: int, dilation: int, config: EncodecConfig) -> None:
         super().__init__()
@@ -30,21 +37,21 @@ class ResidualBlock(Layer):
         )
         self.shortcut = Conv(channels, channels, 1, config.pad_mode) if config.has_conv_shortcut else None
 
-    def advance(self, x: Tensor, memory: Memory) -> Tensor:
-        y = advance_all(self.block, x, memory)
-        if self in memory.tails:
-            x = torch.cat([memory.tails[self], x], dim=-1)
-        memory.tails[self] = x[..., y.shape[-1] :].clone()
+    def forward_chunk(self, x: Tensor, state: StreamState) -> Tensor:
+        y = forward_layers(self.block, x, state)
+        if self in state.layer_states:
+            x = torch.cat([state.layer_states[self], x], dim=-1)
+        state.layer_states[self] = x[..., y.shape[-1] :].clone()
         x = x[..., : y.shape[-1]]
-        return y.add_(x if self.shortcut is None else self.shortcut.advance(x, memory))
+        return y.add_(x if self.shortcut is None else self.shortcut.forward_chunk(x, state))
 
 
-def encoder_layers(config: EncodecConfig) -> nn.ModuleList:
-    """Samples [B, 1, n hop] → latents [B, dimension, n]; only in one piece."""
+def build_encoder_layers(config: EncodecConfig) -> nn.ModuleList:
+    """Samples [B, 1, n hop] → latents [B, dimension, n]. The encoder takes its whole input at once."""
     channels = config.n_filters
-    layers: list[Layer] = [Conv(1, channels, config.kernel_size, config.pad_mode)]
+    layers: list[StreamingLayer] = [Conv(1, channels, config.kernel_size, config.pad_mode)]
     for ratio in reversed(config.ratios):
-        layers += _residual_blocks(channels, config)
+        layers += _build_residual_blocks(channels, config)
         layers += [
             Elu(config.elu_alpha),
             Conv(channels, channels * 2, 2 * ratio, config.pad_mode, stride=ratio),
@@ -58,20 +65,20 @@ def encoder_layers(config: EncodecConfig) -> nn.ModuleList:
     return nn.ModuleList(layers)
 
 
-def decoder_layers(config: EncodecConfig) -> nn.ModuleList:
+def build_decoder_layers(config: EncodecConfig) -> nn.ModuleList:
     """Latents [B, dimension, n] → samples [B, 1, n hop]."""
     channels = config.n_filters << len(config.ratios)
-    layers: list[Layer] = [
+    layers: list[StreamingLayer] = [
         Conv(config.dimension, channels, config.kernel_size, config.pad_mode),
         Lstm(channels, config.lstm_layers),
     ]
     for ratio in config.ratios:
         layers += [Elu(config.elu_alpha), Upsample(channels, channels // 2, ratio)]
         channels //= 2
-        layers += _residual_blocks(channels, config)
+        layers += _build_residual_blocks(channels, config)
     layers += [Elu(config.elu_alpha), Conv(channels, 1, config.last_kernel_size, config.pad_mode)]
     return nn.ModuleList(layers)
 
 
-def _residual_blocks(channels: int, config: EncodecConfig) -> list[Layer]:
+def _build_residual_blocks(channels: int, config: EncodecConfig) -> list[StreamingLayer]:
     return [ResidualBlock(channels, config.dilation_base**i, config) for i in range(config.n_residual_layers)]

@@ -1,10 +1,11 @@
-"""Convolutions of EnCodec that can stop and go on.
+"""EnCodec's convolutions as streaming layers.
 
-Every layer takes its input in pieces (`advance`) and keeps in a `Memory` what the next piece needs. It holds back the
-output that still depends on input to come, so the pieces of output join to what the whole input at once would give, for
-any weights and any pieces, and nothing is computed twice. Padding is applied where the stream truly begins and ends.
+A layer takes its input in chunks (`forward_chunk`) and stores in a `StreamState` what the next chunk needs. It holds
+back output whose receptive field includes input to come, so the chunks of output join to what the whole input would
+give in one pass, for any weights and any chunk sizes, and nothing is computed twice. Padding is applied only at the
+true beginning and end of the stream.
 
-Source of what they compute: audiocraft 1.3.0, `modules/conv.py`. Weight norm is folded when weights are loaded.
+What the layers compute: audiocraft 1.3.0, `modules/conv.py`. Weight norm is folded when the weights are loaded.
 """
 
 from __future__ import annotations
@@ -15,48 +16,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_GEMM_WEIGHTS = 1 << 22
-"""oneDNN reorders a convolution's weights at every call; from about this many on, that costs more than the sums do."""
+_MIN_GEMM_WEIGHTS = 1 << 22
+"""oneDNN reorders a convolution's weights at every call. From about this many weights on, that costs more than the
+arithmetic, and a matrix product is faster."""
 
-_FEW_ROWS = 4
-"""Up to here MKL takes the weights on the left of a product at memory bandwidth, on the right at half of it or less."""
+_MAX_LEFT_WEIGHT_ROWS = 4
+"""Up to this many rows, MKL reads weights on the left of a product at memory bandwidth; on the right it reaches half of
+that or less."""
 
 
-class Memory:
-    """What one stream remembers between pieces: at most one tensor a layer, batch first."""
+class StreamState:
+    """What one stream carries from chunk to chunk: at most one tensor per layer, batch first."""
 
     def __init__(self) -> None:
-        self.pending: dict[Layer, Tensor] = {}
-        """Input of layers that have seen too little to begin."""
-        self.tails: dict[Layer, Tensor] = {}
-        """State of layers that have begun."""
+        self.pending_inputs: dict[StreamingLayer, Tensor] = {}
+        """Input of layers that have received too little to produce output."""
+        self.layer_states: dict[StreamingLayer, Tensor] = {}
+        """State of the layers that have produced output: the last inputs, or an LSTM's hidden and cell state."""
         self.is_last = False
-        """The piece being pushed ends the stream."""
+        """Whether the chunk being processed ends the stream."""
 
 
-class Layer(nn.Module):
-    """A part of the network that works on pieces of a stream."""
+class StreamingLayer(nn.Module):
+    """A part of the network that processes a stream chunk by chunk."""
 
-    def advance(self, x: Tensor, memory: Memory) -> Tensor:
-        """x: [B, C_in, n], n from 0 → [B, C_out, m], the output that no longer depends on input to come."""
+    def forward_chunk(self, x: Tensor, state: StreamState) -> Tensor:
+        """x: [B, C_in, n], n ≥ 0 → [B, C_out, m], the output that no longer depends on input to come."""
         raise NotImplementedError
 
 
-class Elu(Layer):
+class Elu(StreamingLayer):
     """Exponential linear unit."""
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
         self.alpha = alpha
 
-    def advance(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward_chunk(self, x: Tensor, state: StreamState) -> Tensor:
         return F.elu(x, self.alpha)
 
 
-class Conv(Layer):
-    """A convolution that keeps its input's length (divided by its stride), padded on both sides.
+class Conv(StreamingLayer):
+    """A convolution padded on both sides, so that its output has the length of its input divided by the stride.
 
-    With a stride it takes its whole input in one piece: only the encoder has such, and nothing streams into that.
+    A strided convolution takes its whole input at once. Only the encoder has them, and the encoder does not stream.
     """
 
     def __init__(
@@ -72,21 +75,21 @@ class Conv(Layer):
         self.right = (self.span - stride) // 2
         self.left = self.span - stride - self.right
 
-    def advance(self, x: Tensor, memory: Memory) -> Tensor:
-        if self in memory.tails:
-            x = torch.cat([memory.tails[self], x], dim=-1)
-            if memory.is_last and self.right:
+    def forward_chunk(self, x: Tensor, state: StreamState) -> Tensor:
+        if self in state.layer_states:
+            x = torch.cat([state.layer_states[self], x], dim=-1)
+            if state.is_last and self.right:
                 x = F.pad(x, (0, self.right), self.pad_mode)
         else:
-            if self in memory.pending:
-                x = torch.cat([memory.pending.pop(self), x], dim=-1)
-            if memory.is_last:
-                return self._convolve(self._pad_whole(x))
-            if x.shape[-1] <= max(self.left, self.right):  # A reflection needs one sample more than it adds.
-                memory.pending[self] = x
+            if self in state.pending_inputs:
+                x = torch.cat([state.pending_inputs.pop(self), x], dim=-1)
+            if state.is_last:
+                return self._convolve(self._pad_both_ends(x))
+            if x.shape[-1] <= max(self.left, self.right):  # Reflection padding needs one sample more than it adds.
+                state.pending_inputs[self] = x
                 return x.new_empty(x.shape[0], self.weight.shape[0], 0)
             x = F.pad(x, (self.left, 0), self.pad_mode) if self.left else x
-        memory.tails[self] = x[..., x.shape[-1] - (self.span - 1) :].clone()
+        state.layer_states[self] = x[..., x.shape[-1] - (self.span - 1) :].clone()
         return self._convolve(x)
 
     def _convolve(self, x: Tensor) -> Tensor:
@@ -94,24 +97,24 @@ class Conv(Layer):
             return x.new_empty(x.shape[0], self.weight.shape[0], 0)
         return F.conv1d(x, self.weight, self.bias, self.stride, dilation=self.dilation)
 
-    def _pad_whole(self, x: Tensor) -> Tensor:
-        """audiocraft's `pad1d`: an input shorter than its reflection is lengthened with zeros for the time being."""
-        right = self.right + -x.shape[-1] % self.stride  # The last window is filled up.
+    def _pad_both_ends(self, x: Tensor) -> Tensor:
+        """audiocraft's `pad1d`: an input shorter than its reflection is extended with zeros while it is padded."""
+        right = self.right + -x.shape[-1] % self.stride  # Fills the last stride.
         missing = max(0, max(self.left, right) - x.shape[-1] + 1) if self.pad_mode == "reflect" else 0
         padded = F.pad(F.pad(x, (0, missing)), (self.left, right), self.pad_mode)
         return padded[..., : padded.shape[-1] - missing]
 
 
-class Upsample(Layer):
-    """A transposed convolution whose kernel is twice its stride, as a convolution over pairs of inputs.
+class Upsample(StreamingLayer):
+    """A transposed convolution whose kernel is twice its stride, computed as a convolution over pairs of inputs.
 
-    Output block i (`stride` samples) depends on the inputs i and i-1 alone, so no overlaps have to be added, and one
-    matrix product gives all of it.
+    Output block i (`stride` samples) depends only on the inputs i and i-1, so there is no overlap to add, and one
+    matrix product computes all of it.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
-        # Row o * stride + r makes sample r of output o from (input i-1, input i): see `pair_weights`.
+        # Row o * stride + r computes sample r of output o from (input i-1, input i): see `to_pair_weights`.
         self.weight = nn.Parameter(torch.empty(channels_out * stride, channels_in, 2), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(channels_out), requires_grad=False)
         self.stride = stride
@@ -119,31 +122,31 @@ class Upsample(Layer):
         self.left = stride - self.right
 
     @staticmethod
-    def pair_weights(weight: Tensor) -> Tensor:
-        """A transposed convolution's weights [C_in, C_out, 2 stride] → [C_out stride, C_in, 2]."""
+    def to_pair_weights(weight: Tensor) -> Tensor:
+        """The weights of a transposed convolution: [C_in, C_out, 2 stride] → [C_out stride, C_in, 2]."""
         channels_in, channels_out, kernel = weight.shape
         taps = weight.reshape(channels_in, channels_out, 2, kernel // 2)  # [C_in, C_out, (i, i-1), stride]
         return taps.flip(2).permute(1, 3, 0, 2).reshape(-1, channels_in, 2).contiguous()
 
-    def advance(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward_chunk(self, x: Tensor, state: StreamState) -> Tensor:
         silence = x.new_zeros(x.shape[0], x.shape[1], 1)
-        has_begun = self in memory.tails
-        if memory.is_last:
+        has_begun = self in state.layer_states
+        if state.is_last:
             x = torch.cat([x, silence], dim=-1)
         if not x.shape[-1]:
             return x.new_empty(x.shape[0], self.bias.shape[0], 0)
-        x = torch.cat([memory.tails[self] if has_begun else silence, x], dim=-1)
-        memory.tails[self] = x[..., -1:].clone()
-        y = self._blocks(x)
-        return y[..., 0 if has_begun else self.left : y.shape[-1] - (self.right if memory.is_last else 0)]
+        x = torch.cat([state.layer_states[self] if has_begun else silence, x], dim=-1)
+        state.layer_states[self] = x[..., -1:].clone()
+        y = self._convolve_pairs(x)
+        return y[..., 0 if has_begun else self.left : y.shape[-1] - (self.right if state.is_last else 0)]
 
-    def _blocks(self, x: Tensor) -> Tensor:
+    def _convolve_pairs(self, x: Tensor) -> Tensor:
         """[B, C_in, n + 1] → [B, C_out, n stride]."""
         batch, channels_in, length = x.shape
         channels_out, n = self.bias.shape[0], length - 1
-        if self.weight.numel() >= _GEMM_WEIGHTS:
+        if self.weight.numel() >= _MIN_GEMM_WEIGHTS:
             pairs = x.unfold(-1, 2, 1).transpose(1, 2).reshape(batch * n, channels_in * 2)
-            rows = product(pairs, self.weight.view(-1, channels_in * 2))  # [B n, C_out stride]
+            rows = fast_linear(pairs, self.weight.view(-1, channels_in * 2))  # [B n, C_out stride]
             y = rows.reshape(batch, n, channels_out, self.stride).transpose(1, 2)
         else:
             rows = F.conv1d(x, self.weight)  # [B, C_out stride, n]
@@ -151,16 +154,16 @@ class Upsample(Layer):
         return (y + self.bias[:, None, None]).reshape(batch, channels_out, n * self.stride)
 
 
-def advance_all(layers: Iterable[nn.Module], x: Tensor, memory: Memory) -> Tensor:
-    """Push a piece through one layer after the other."""
+def forward_layers(layers: Iterable[nn.Module], x: Tensor, state: StreamState) -> Tensor:
+    """Passes a chunk through the layers in order."""
     for layer in layers:
-        assert isinstance(layer, Layer)
-        x = layer.advance(x, memory)
+        assert isinstance(layer, StreamingLayer)
+        x = layer.forward_chunk(x, state)
     return x
 
 
-def product(rows: Tensor, weight: Tensor) -> Tensor:
+def fast_linear(rows: Tensor, weight: Tensor) -> Tensor:
     """rows: [N, K], weight: [M, K] → rows weightᵀ: [N, M]."""
-    if rows.shape[0] <= _FEW_ROWS:
+    if rows.shape[0] <= _MAX_LEFT_WEIGHT_ROWS:
         return torch.mm(weight, rows.t()).t()
     return torch.mm(rows, weight.t())

@@ -1,1 +1,1 @@
-"""What the language model is conditioned on."""
+"""Encodes what the language model is conditioned on."""

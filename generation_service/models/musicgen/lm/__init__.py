@@ -1,1 +1,1 @@
-"""MusicGen's language model, for the CPU and for CUDA graphs."""
+"""MusicGen's language model: one implementation for the CPU, and one with static shapes for CUDA graphs."""

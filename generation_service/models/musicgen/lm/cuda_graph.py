@@ -1,4 +1,4 @@
-"""CUDA graphs of a model's steps, one for each shape, captured when it first comes."""
+"""CUDA graphs of a model's decode steps: one per step shape, captured when the shape first occurs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from generation_service.models.musicgen.lm.static_language_model import Shape
+from generation_service.models.musicgen.lm.static_language_model import StepShape
 
 _WARM_UP_RUNS = 2
-"""Before a capture: libraries choose their kernels and take their workspaces at the first call."""
+"""Runs before a capture, because libraries choose kernels and allocate workspaces at their first call."""
 
 
-class CudaGraphs:
-    """A `static_lm.Runner`. Made and called on the one thread that uses the GPU.
+class CudaGraphRunner:
+    """A `static_language_model.StepRunner`. Created and called on the one thread that uses the GPU.
 
-    The graphs share their memory: what one returns is there until the next one runs.
+    The graphs share a memory pool, so a result is valid only until the next graph runs.
     """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
-        self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._graphs: dict[StepShape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
-    def __call__(self, shape: Shape, compute: Callable[[], Tensor]) -> Tensor:
-        """`compute` reads and writes tensors that stay where they are, may run several times, and waits for nothing."""
+    def __call__(self, shape: StepShape, compute: Callable[[], Tensor]) -> Tensor:
+        """`compute` may run several times, must use tensors at fixed addresses, and must not synchronize."""
         if shape not in self._graphs:
             self._graphs[shape] = self._capture(compute)
         graph, result = self._graphs[shape]
@@ -42,7 +42,7 @@ class CudaGraphs:
                 compute()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # By the thread: what another one asks of the GPU meanwhile, such as how much memory is free, spoils nothing.
+        # thread_local: calls of other threads during the capture, such as for the free memory, do not invalidate it.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             result = compute()
         return graph, result

@@ -1,7 +1,6 @@
-"""Memory in pages of 2 MiB, for weights: a step walks through all of them, and finding 4 KiB at a time takes a tenth.
+"""Huge pages of 2 MiB for weights. A step reads all weights; with 4 KiB pages, a tenth of it is address translation.
 
-Source: Linux, madvise(2) and "Transparent Hugepage Support". Systems let a program ask for huge pages, and seldom give
-them unasked.
+Source: Linux, madvise(2) and "Transparent Hugepage Support". Most systems give huge pages only to programs that ask.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ import ctypes
 import sys
 
 HUGE_PAGE_BYTES = 1 << 21
-"""On x86-64, and on arm64 with pages of 4 KiB. Where they are larger, nothing is small enough to be asked for."""
+"""Their size on x86-64, and on arm64 with pages of 4 KiB."""
 _MADV_COLLAPSE = 25
-"""Linux 6.1: now, whatever the pages are. Python has no name for it."""
+"""Collapses pages synchronously, since Linux 6.1. Python's mmap module does not define it."""
 
 
-def collapse(address: int, size: int) -> None:
-    """Have so many bytes of memory in huge pages, and what shares the first and the last of them; where that is known.
+def collapse_to_huge_pages(address: int, size: int) -> None:
+    """Asks the kernel to back `size` bytes from `address`, rounded out to whole huge pages, with huge pages.
 
-    They stay as they are, and where. Whatever can't be had stays in small pages.
+    Content and addresses do not change. Errors are ignored: memory that can't be collapsed stays in small pages.
     """
     if sys.platform != "linux":
         return

@@ -1,9 +1,9 @@
-"""Keys and values of one request: what its next step attends to.
+"""The KV cache of one request on the CPU, and the pool that bounds the memory of all caches.
 
-At long positions a step's time goes into reading them, so they lie as they are read: for every head the values with a
-line for each position, the keys in blocks of a few positions with a line for each channel. A query's products with the
-keys are then a sum of the keys' lines, weighted by the query, as what attention gives is a sum of the values' lines,
-weighted by the softmax.
+At long positions most of a step's time is spent reading the cache, so keys and values are laid out for sequential
+reading: for every head, the values have a row per position, and the keys are in blocks of a few positions with a row
+per channel. The scores of a query are then a sum of key rows weighted by the query, just as the output of attention is
+a sum of value rows weighted by the softmax.
 """
 
 from __future__ import annotations
@@ -17,173 +17,178 @@ from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.lm.absorbed_cross_attention import AbsorbedText
-from generation_service.models.musicgen.lm.weighted_row_sum import sum_lines
+from generation_service.models.musicgen.lm.absorbed_cross_attention import AbsorbedCrossAttention
+from generation_service.models.musicgen.lm.weighted_row_sum import weighted_row_sum
 
-BLOCK = 32
-"""Positions. Fewer make shorter lines, with a number and a weight each; more are read and left out at the start."""
-ROWS = 2
-"""Of a request: with the prompt, and without it for classifier-free guidance."""
+BLOCK_POSITIONS = 32
+"""Positions per block. Smaller blocks mean shorter rows, each of which costs an index and a weight; larger blocks mean
+more unused positions to read and mask."""
+CFG_ROWS = 2
+"""Rows of a request in a batch: one with the prompt, and one without it for classifier-free guidance."""
 RETRY_SECONDS = 10.0
-"""After which a request that found no memory is worth asking again."""
+"""How long a request that found no free memory should wait before it retries."""
 
 
 class KvCache:
-    """A request's own: grows to its `capacity` in place, so nothing is ever copied.
+    """Keys and values of one request. It is allocated for `capacity` positions and filled in place, without copies.
 
-    Requests of different ages share a batch by their linear layers; each attends to just what it has, so its
-    attention has the same shapes, and gives the same bits, in any company.
+    Requests at different positions share a batch in the linear layers only. Attention runs per request over exactly its
+    own cache, so it has the same shapes, and gives the same bits, whatever else is in the batch.
     """
 
     cross: list[Tensor] | None
-    """[2 (key, value), 1, H, T, D] for each layer, of the row that has the prompt. None: there is no prompt, or it is
-    absorbed."""
-    absorbed: list[AbsorbedText] | None
-    """The same of a short prompt, for each layer."""
+    """The prompt's [2 (key, value), 1, H, T, D] for each layer; None if there is no prompt, or if it is absorbed."""
+    absorbed: list[AbsorbedCrossAttention] | None
+    """The absorbed cross-attention of a short prompt for each layer."""
 
     def __init__(self, config: LmConfig, capacity: int) -> None:
         self.position = 0
-        """Positions written; where the next step writes."""
+        """The number of positions written so far, which is the index of the next one."""
         self.cross = self.absorbed = None
-        shape = (config.num_layers, ROWS, config.num_heads, -(-capacity // BLOCK))
-        self._keys = torch.empty(*shape, config.head_dim, BLOCK)
-        """[layers, 2 (rows), H, blocks, D, BLOCK]."""
-        self._values = torch.empty(*shape, BLOCK, config.head_dim)
-        """[layers, 2 (rows), H, blocks, BLOCK, D]."""
-        key_lines, value_lines = self._keys.view(len(self._keys), -1, BLOCK), self._values.flatten(1, -2)
-        self._lines = list(zip(key_lines.unbind(0), value_lines.unbind(0), strict=True))
-        """Of keys, [2 H blocks D, BLOCK], and of values, [2 H blocks BLOCK, D], for each layer."""
-        self._step: _Step | None = None
+        shape = (config.num_layers, CFG_ROWS, config.num_heads, -(-capacity // BLOCK_POSITIONS))
+        self._keys = torch.empty(*shape, config.head_dim, BLOCK_POSITIONS)
+        """[layers, 2 (rows), H, blocks, D, BLOCK_POSITIONS]."""
+        self._values = torch.empty(*shape, BLOCK_POSITIONS, config.head_dim)
+        """[layers, 2 (rows), H, blocks, BLOCK_POSITIONS, D]."""
+        key_rows, value_rows = self._keys.view(len(self._keys), -1, BLOCK_POSITIONS), self._values.flatten(1, -2)
+        self._tables = list(zip(key_rows.unbind(0), value_rows.unbind(0), strict=True))
+        """The same as tables for `weighted_row_sum`: keys, [2 H blocks D, BLOCK_POSITIONS], and values,
+        [2 H blocks BLOCK_POSITIONS, D], for each layer."""
+        self._step: _StepIndices | None = None
         self._new_keys: Sequence[Tensor] = ()
-        """Where the step's go, [2 (rows), H, D] for each layer."""
+        """The views that the current step writes to: [2 (rows), H, D] for each layer."""
         self._new_values: Sequence[Tensor] = ()
 
     def rewind(self) -> None:
-        """Begin anew at position 0, in the same memory and with the same prompt."""
+        """Restarts at position 0 with the same memory and the same prompt."""
         self.position = 0
 
-    def drop(self) -> None:
-        """Let the memory go; the cache is not used again."""
+    def free(self) -> None:
+        """Releases the memory. The cache must not be used again."""
         self._keys = self._values = torch.empty(0)
-        self._lines, self._step, self.cross, self.absorbed = [], None, None, None
+        self._tables, self._step, self.cross, self.absorbed = [], None, None, None
         self._new_keys = self._new_values = ()
 
-    def put(self, index: int, keys: Tensor, values: Tensor) -> None:
-        """Write a layer's next positions, each [2 (rows), H, n, D]. `position` stays: there are more layers."""
+    def append(self, index: int, keys: Tensor, values: Tensor) -> None:
+        """Writes the next n positions of a layer: keys and values [2 (rows), H, n, D].
+
+        `position` does not change, because the other layers are still to be written.
+        """
         end = self.position + keys.shape[2]
-        if (end - 1) // BLOCK * BLOCK >= self.position:
-            self._values[index, :, :, (end - 1) // BLOCK] = 0  # As in `begin_step`.
+        if (end - 1) // BLOCK_POSITIONS * BLOCK_POSITIONS >= self.position:
+            self._values[index, :, :, (end - 1) // BLOCK_POSITIONS] = 0  # As in `begin_step`.
         at = torch.arange(self.position, end)
-        self._keys[index][:, :, at // BLOCK, :, at % BLOCK] = keys.permute(2, 0, 1, 3)
+        self._keys[index][:, :, at // BLOCK_POSITIONS, :, at % BLOCK_POSITIONS] = keys.permute(2, 0, 1, 3)
         self._values[index].flatten(2, 3)[:, :, self.position : end] = values
 
-    def kept(self, index: int, end: int) -> Tensor:
-        """A layer's positions before `end`: [2 (key, value), 2 (rows), H, end, D]."""
+    def view(self, index: int, end: int) -> Tensor:
+        """The positions of a layer up to `end` (exclusive): [2 (key, value), 2 (rows), H, end, D]."""
         return torch.stack([self._keys[index].transpose(-1, -2), self._values[index]]).flatten(3, 4)[..., :end, :]
 
     def begin_step(self) -> None:
-        """What all layers' `attend` at this position needs."""
-        block, within = divmod(self.position, BLOCK)
+        """Prepares what `attend` needs in all layers at the current position."""
+        block, within = divmod(self.position, BLOCK_POSITIONS)
         if not within:
-            # Values that are yet to come have a weight of 0, which makes nothing of a NaN that lies there.
+            # Future values have a weight of 0, but 0 · NaN is NaN, so the new block must not hold uninitialized memory.
             self._values[:, :, :, block] = 0
         if self._step is None or len(self._step.scale) != block + 1:
-            self._step = _Step.of(self._keys.shape, block + 1)
+            self._step = _StepIndices.build(self._keys.shape, block + 1)
         self._new_keys = self._keys[:, :, :, block, :, within].unbind(0)
         self._new_values = self._values[:, :, :, block, within].unbind(0)
 
     def attend(self, index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Write a layer's next position, and attend to all up to and with it. Each [2 (rows), H, D] → [2 H, D]."""
+        """Writes the next position of a layer and attends to all positions up to it. [2 (rows), H, D] → [2 H, D]."""
         self._new_keys[index].copy_(key)
         self._new_values[index].copy_(value)
         step = self._step
         assert step is not None
-        keys, values = self._lines[index]
+        keys, values = self._tables[index]
         weights = (query.unsqueeze(2) * step.scale).view(-1)
-        scores = sum_lines(keys, step.key_lines, step.key_bags, weights)  # [2 H blocks, BLOCK]
-        scores = scores.view(len(step.value_bags), -1)  # [2 H, blocks BLOCK]
+        scores = weighted_row_sum(keys, step.key_rows, step.key_offsets, weights)  # [2 H blocks, BLOCK_POSITIONS]
+        scores = scores.view(len(step.value_offsets), -1)  # [2 H, blocks BLOCK_POSITIONS]
         scores.narrow(1, self.position + 1, scores.shape[1] - self.position - 1).fill_(-torch.inf)
-        return sum_lines(values, step.value_lines, step.value_bags, scores.softmax(-1).view(-1))
+        return weighted_row_sum(values, step.value_rows, step.value_offsets, scores.softmax(-1).view(-1))
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """What a step reads, which is the same for all steps within a block."""
+class _StepIndices:
+    """The arguments of a step's `weighted_row_sum`, which are the same for all steps within a block."""
 
     scale: Tensor
-    """[blocks, 1], of a query, for each block that it meets."""
-    key_lines: Tensor
-    """[2 H blocks D], by number, of the first so many blocks of every head."""
-    key_bags: Tensor
-    """[2 H blocks], where the lines of each block begin among them."""
-    value_lines: Tensor
-    """[2 H blocks BLOCK], likewise,"""
-    value_bags: Tensor
-    """and [2 H], where those of each head begin."""
+    """[blocks, 1], the attention scale, repeated for every block that a query meets."""
+    key_rows: Tensor
+    """[2 H blocks D], the indices of the key rows in the first `blocks` blocks of every head."""
+    key_offsets: Tensor
+    """[2 H blocks], where the rows of each block begin among `key_rows`."""
+    value_rows: Tensor
+    """[2 H blocks BLOCK_POSITIONS], the indices of the value rows in the same blocks."""
+    value_offsets: Tensor
+    """[2 H], where the rows of each head begin among `value_rows`."""
 
     @classmethod
-    def of(cls, shape: Sequence[int], blocks: int) -> _Step:
-        """`shape` of a cache's keys."""
+    def build(cls, shape: Sequence[int], blocks: int) -> _StepIndices:
+        """`shape` is that of a cache's keys; `blocks` is how many blocks the step reads."""
         _, rows, heads, capacity, size, _ = shape
 
-        def numbers(end: int, step: int) -> Tensor:
+        def indices(end: int, step: int) -> Tensor:
             return torch.arange(0, end, step, dtype=torch.int32)
 
-        def lines(of_block: int) -> Tensor:
-            every = numbers(rows * heads * capacity * of_block, capacity * of_block)
-            return (every[:, None] + numbers(blocks * of_block, 1)).view(-1)
+        def table_rows(rows_per_block: int) -> Tensor:
+            head_starts = indices(rows * heads * capacity * rows_per_block, capacity * rows_per_block)
+            return (head_starts[:, None] + indices(blocks * rows_per_block, 1)).view(-1)
 
         return cls(
             scale=torch.full((blocks, 1), size**-0.5),
-            key_lines=lines(size),
-            key_bags=numbers(rows * heads * blocks * size, size),
-            value_lines=lines(BLOCK),
-            value_bags=numbers(rows * heads * blocks * BLOCK, blocks * BLOCK),
+            key_rows=table_rows(size),
+            key_offsets=indices(rows * heads * blocks * size, size),
+            value_rows=table_rows(BLOCK_POSITIONS),
+            value_offsets=indices(rows * heads * blocks * BLOCK_POSITIONS, blocks * BLOCK_POSITIONS),
         )
 
 
-class KvMemory:
-    """Bounds what all requests' caches may take together, in bytes. Reserving comes before allocating."""
+class KvCachePool:
+    """Bounds the memory of all requests' caches together, in bytes. Memory is reserved before it is allocated."""
 
-    def __init__(self, config: LmConfig, limit_bytes: int, absorbed_tokens: int = 0) -> None:
-        """`absorbed_tokens` of the language model whose caches they are."""
+    def __init__(self, config: LmConfig, limit_bytes: int, max_absorbed_tokens: int = 0) -> None:
+        """`max_absorbed_tokens` is that of the language model that uses the caches."""
         self._config = config
-        self._absorbed_tokens = absorbed_tokens
+        self._absorbed_tokens = max_absorbed_tokens
         self.limit_bytes = limit_bytes
         self._sizes: dict[KvCache, int] = {}
         self._lock = threading.Lock()
 
     @property
     def reserved_bytes(self) -> int:
-        """By all caches that were reserved and not released."""
+        """The size of all caches that are reserved and not yet released."""
         return sum(tuple(self._sizes.values()))
 
     def size_bytes(self, capacity: int, tokens: int) -> int:
-        """What a cache of so many positions takes, in whole blocks, with a prompt of so many tokens."""
+        """The size of a cache with `capacity` positions, rounded up to whole blocks, and a prompt of `tokens`."""
         prompt = tokens * self._config.num_heads if tokens <= self._absorbed_tokens else tokens
-        vectors = ROWS * -(-capacity // BLOCK) * BLOCK + prompt
+        vectors = CFG_ROWS * -(-capacity // BLOCK_POSITIONS) * BLOCK_POSITIONS + prompt
         return self._config.num_layers * 2 * vectors * self._config.dim * torch.float32.itemsize
 
     def reserve(self, capacity: int, tokens: int = 0) -> KvCache:
-        """Raises ResourceExhausted where it does not fit beside the others."""
+        """Raises ResourceExhausted if the cache does not fit beside those that are already reserved."""
         size = self.size_bytes(capacity, tokens)
         with self._lock:
             if self.reserved_bytes + size > self.limit_bytes:
                 raise ResourceExhausted(
-                    f"its KV cache of {size >> 20} MiB does not fit: {self.reserved_bytes >> 20} of "
-                    f"{self.limit_bytes >> 20} MiB are taken; ask for less, or when another generation has ended",
+                    f"the request needs a KV cache of {size >> 20} MiB, but {self.reserved_bytes >> 20} of "
+                    f"{self.limit_bytes >> 20} MiB are in use; request a shorter duration, or retry when another "
+                    "generation has finished",
                     reason="KV_MEMORY",
                     retry_after_seconds=RETRY_SECONDS,
                 )
             try:
                 cache = KvCache(self._config, capacity)
-            except RuntimeError as error:  # What torch raises where the system has no memory left.
-                raise MemoryError(f"no {size >> 20} MiB for a KV cache") from error
+            except RuntimeError as error:  # torch raises this if the system has no memory left.
+                raise MemoryError(f"failed to allocate {size >> 20} MiB for a KV cache") from error
             self._sizes[cache] = size
         return cache
 
     def release(self, cache: KvCache) -> None:
-        """Gives the memory back; the cache is not used again."""
+        """Returns the memory to the pool. The cache must not be used again."""
         with self._lock:
             del self._sizes[cache]
-        cache.drop()
+        cache.free()

@@ -1,9 +1,9 @@
-"""MusicGen's language model: a decoder-only transformer over K codebooks, one step at a time for many requests.
+"""MusicGen's language model: a decoder-only transformer over K codebooks that runs one decode step for many requests.
 
-Source: audiocraft 1.3.0, `models/lm.py` and `modules/transformer.py` (Copet et al. 2023). Differences are of speed
-only: the keys and values of the text are projected once a request instead of at every step, in fp32 on the CPU those
-of a short text absorb the projections around them, and the row without a prompt, whose cross-attention is exactly zero
-(no bias, all-zero condition), skips it.
+Source: audiocraft 1.3.0, `models/lm.py` and `modules/transformer.py` (Copet et al. 2023). The differences concern only
+speed: the keys and values of the text are projected once per request instead of at every step; in fp32 on the CPU, a
+short text also absorbs the projections around its cross-attention; and the unconditional row skips cross-attention,
+which for it is exactly zero (no bias, all-zero condition).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generation_service.models.musicgen.checkpoints.audiocraft_file import Checkpoint, refuse
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.lm.absorbed_cross_attention import AbsorbedText, absorbed_tokens
-from generation_service.models.musicgen.lm.kv_cache import ROWS, KvCache
-from generation_service.models.musicgen.lm.linear import Linear, PackedLinear, Precision, make_linear
+from generation_service.models.musicgen.lm.absorbed_cross_attention import AbsorbedCrossAttention, max_absorbed_tokens
+from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS, KvCache
+from generation_service.models.musicgen.lm.linear import Linear, PackedLinear, Precision, build_linear
 
 _NORM_EPSILON = 1e-5
 
@@ -48,113 +48,116 @@ class _Layer:
 
 
 class LanguageModel:
-    """Weights are fixed at loading. A `KvCache` holds all there is of a request."""
+    """The weights are fixed when the model is loaded. All state of a request is in its `KvCache`."""
 
-    prefill_positions = 64
-    """One `prefill` is given at most so many, since others wait for it as long as for a few steps."""
+    max_prefill_positions = 64
+    """Upper limit for one `prefill`. The other requests wait for it, about as long as for a few steps."""
 
     def __init__(
         self, checkpoint: Checkpoint, config: LmConfig, precision: Precision, device: torch.device | str = "cpu"
     ) -> None:
-        """Raises FailedPrecondition where weights are missing or of another shape than the configuration says."""
+        """Raises FailedPrecondition if weights are missing or do not have the shape that the configuration gives."""
         self.config = config
         self.device = torch.device(device)
         self._layers = [
-            _layer(_Weights(checkpoint, self.device), f"transformer.layers.{i}.", config, precision)
+            _build_layer(_WeightReader(checkpoint, self.device), f"transformer.layers.{i}.", config, precision)
             for i in range(config.num_layers)
         ]
-        take = _Weights(checkpoint, self.device)
+        weights = _WeightReader(checkpoint, self.device)
         dim, card = config.dim, config.card
         # [K (card + 1), dim]: one table for all codebooks.
-        self._embedding = torch.cat([take(f"emb.{k}.weight", card + 1, dim) for k in range(config.n_q)])
+        self._embedding = torch.cat([weights(f"emb.{k}.weight", card + 1, dim) for k in range(config.n_q)])
         self._offsets = torch.arange(config.n_q, device=self.device) * (card + 1)
-        self._out_norm = take.norm("out_norm", dim)
-        heads = torch.cat([take(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])
-        self._heads = make_linear(heads, precision)
-        self._positions = _sinusoids(0, config).to(self.device)
-        # Of int8, Wq and Wo take no more to read than what would stand for them.
-        self.absorbed_tokens = absorbed_tokens(config) if isinstance(self._layers[0].cross_q, PackedLinear) else 0
-        """A text of so many tokens at most is absorbed."""
+        self._out_norm = weights.norm("out_norm", dim)
+        heads = torch.cat([weights(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])
+        self._heads = build_linear(heads, precision)
+        self._positions = _sinusoidal_embeddings(0, config).to(self.device)
+        # In int8, Wq and Wo are as small as the products that would replace them.
+        self.max_absorbed_tokens = (
+            max_absorbed_tokens(config) if isinstance(self._layers[0].cross_q, PackedLinear) else 0
+        )
+        """A text of at most this many tokens is absorbed."""
 
     @torch.inference_mode()
     def condition(self, cache: KvCache, text: Tensor | None) -> None:
-        """Project the prompt's keys and values for all layers, or absorb them. text: [T, dim]; None for no prompt."""
+        """Projects the prompt's keys and values for all layers, or absorbs them. text: [T, dim], or None."""
         if text is None:
             return
         shape = (len(text), 2, self.config.num_heads, self.config.head_dim)
         projected = (layer.cross_kv(text).view(shape).permute(1, 2, 0, 3).unsqueeze(1) for layer in self._layers)
-        if len(text) <= self.absorbed_tokens:
+        if len(text) <= self.max_absorbed_tokens:
             cache.absorbed = [_absorb(cross, layer) for cross, layer in zip(projected, self._layers, strict=True)]
         else:
             cache.cross = [cross.contiguous() for cross in projected]
 
     @torch.inference_mode()
     def step(self, codes: Tensor, caches: Sequence[KvCache]) -> Tensor:
-        """codes: int64 [B, K], each request's newest → logits: [B, 2, K, card], with the prompt and without.
+        """Runs one decode step. codes: int64 [B, K], the newest of each request → logits: [B, 2, K, card].
 
-        Every cache grows by one position.
+        The logits are conditional and unconditional. Every cache grows by one position.
         """
         batch = len(caches)
         positions = torch.tensor([cache.position for cache in caches])
-        self._reach(max(cache.position for cache in caches))
+        self._extend_positions(max(cache.position for cache in caches))
         x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
         x = x + self._positions[positions]
-        x = x.repeat_interleave(ROWS, 0)  # [2 B, dim]: a request's rows side by side
+        x = x.repeat_interleave(CFG_ROWS, 0)  # [2 B, dim]: the two rows of a request are adjacent
         for cache in caches:
             cache.begin_step()
         for index, layer in enumerate(self._layers):
-            x = layer.out.add(self._attend(layer.qkv(layer.norm_self(x)), index, caches), x)
-            self._add_cross(x[0::ROWS], layer, index, caches)
-            x = layer.down.add(layer.up.gelu(layer.norm_ff(x)), x)
+            x = layer.out.add_residual(self._self_attend(layer.qkv(layer.norm_self(x)), index, caches), x)
+            self._add_cross_attention(x[0::CFG_ROWS], layer, index, caches)
+            x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)
         for cache in caches:
             cache.position += 1
-        return self._heads(self._out_norm(x)).view(batch, ROWS, self.config.n_q, self.config.card)
+        return self._heads(self._out_norm(x)).view(batch, CFG_ROWS, self.config.n_q, self.config.card)
 
     @torch.inference_mode()
     def prefill(self, codes: Tensor, cache: KvCache) -> None:
-        """Read codes that are known, int64 [K, n], in one pass; the cache grows by the n positions.
+        """Reads known codes, int64 [K, n], in one pass. The cache grows by n positions.
 
-        It writes what n steps would, but for rounding: 1e-5 in fp32; in int8 a value may fall on the step next to its
-        own. It makes no logits: the newest codes are for `step`.
+        It writes what n steps would write, except for rounding: 1e-5 in fp32; in int8, a value may be quantised to the
+        neighbouring level. It computes no logits, so the newest codes are left to `step`.
         """
         count, start = codes.shape[1], cache.position
         end = start + count
-        self._reach(end)
+        self._extend_positions(end)
         x = F.embedding_bag(codes.t() + self._offsets, self._embedding, mode="sum")  # [n, dim]
-        x = (x + self._positions[start:end]).repeat(ROWS, 1)  # [2 n, dim]: all that have the prompt, then the others
+        x = x + self._positions[start:end]
+        x = x.repeat(CFG_ROWS, 1)  # [2 n, dim]: all conditional rows, then all unconditional ones
         mask = torch.ones(count, end, dtype=torch.bool, device=self.device).tril(start)
         for index, layer in enumerate(self._layers):
-            qkv = layer.qkv(layer.norm_self(x))
-            queries, *new = qkv.view(ROWS, count, 3, self.config.num_heads, -1).permute(2, 0, 3, 1, 4)  # [2, H, n, D]
-            cache.put(index, *new)
+            qkv = layer.qkv(layer.norm_self(x)).view(CFG_ROWS, count, 3, self.config.num_heads, -1)
+            queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each [2, H, n, D]
+            cache.append(index, keys, values)
             if index == self.config.num_layers - 1:
-                break  # What would follow is for logits only.
-            kept = cache.kept(index, end)
-            attended = F.scaled_dot_product_attention(queries, kept[0], kept[1], mask)  # [2, H, n, D]
-            x = layer.out.add(attended.transpose(1, 2).reshape(-1, self.config.dim), x)
+                break  # The rest of the last layer is needed only for logits.
+            cached = cache.view(index, end)
+            attended = F.scaled_dot_product_attention(queries, cached[0], cached[1], mask)  # [2, H, n, D]
+            x = layer.out.add_residual(attended.transpose(1, 2).reshape(-1, self.config.dim), x)
             if cache.absorbed is not None:
                 x[:count] += cache.absorbed[index].attend_all(layer.norm_cross(x[:count]))
             elif cache.cross is not None:
-                x[:count] += self._cross(x[:count], layer, cache.cross[index])
-            x = layer.down.add(layer.up.gelu(layer.norm_ff(x)), x)
+                x[:count] += self._cross_attend(x[:count], layer, cache.cross[index])
+            x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)
         cache.position = end
 
-    def _cross(self, rows: Tensor, layer: _Layer, cross: Tensor) -> Tensor:
-        """rows: [n, dim], all of one request, with the prompt → what it adds to them, [n, dim]."""
+    def _cross_attend(self, rows: Tensor, layer: _Layer, cross: Tensor) -> Tensor:
+        """rows: [n, dim], conditional rows of one request → the output to add to them, [n, dim]."""
         queries = layer.cross_q(layer.norm_cross(rows)).view(1, len(rows), self.config.num_heads, -1).transpose(1, 2)
         attended = F.scaled_dot_product_attention(queries, cross[0], cross[1])  # [1, H, n, D]
         return layer.cross_out(attended.transpose(1, 2).reshape(-1, self.config.dim))
 
-    def _attend(self, qkv: Tensor, index: int, caches: Sequence[KvCache]) -> Tensor:
+    def _self_attend(self, qkv: Tensor, index: int, caches: Sequence[KvCache]) -> Tensor:
         """qkv: [2 B, 3 dim] → [2 B, dim]."""
         config = self.config
-        parts = qkv.view(len(caches), ROWS, 3, config.num_heads, config.head_dim).unbind(2)  # each [B, 2, H, D]
-        own = zip(*(part.unbind(0) for part in parts), strict=True)
-        results = [cache.attend(index, *part) for cache, part in zip(caches, own, strict=True)]  # each [2 H, D]
+        parts = qkv.view(len(caches), CFG_ROWS, 3, config.num_heads, config.head_dim).unbind(2)  # each [B, 2, H, D]
+        requests = zip(*(part.unbind(0) for part in parts), strict=True)
+        results = [cache.attend(index, *part) for cache, part in zip(caches, requests, strict=True)]  # each [2 H, D]
         return (torch.cat(results) if len(results) > 1 else results[0]).view(-1, config.dim)
 
-    def _add_cross(self, rows: Tensor, layer: _Layer, index: int, caches: Sequence[KvCache]) -> None:
-        """Add the cross-attention to the rows, [B, dim], that have a prompt. In place."""
+    def _add_cross_attention(self, rows: Tensor, layer: _Layer, index: int, caches: Sequence[KvCache]) -> None:
+        """Adds cross-attention to those of the conditional rows, [B, dim], that have a prompt. In place."""
         config = self.config
         normed = layer.norm_cross(rows)
         projected = []
@@ -165,71 +168,73 @@ class LanguageModel:
                 projected.append((i, cache.cross[index]))
         if not projected:
             return
-        which = slice(None) if len(projected) == len(caches) else torch.tensor([i for i, _ in projected])
-        queries = layer.cross_q(normed[which]).view(-1, 1, config.num_heads, 1, config.head_dim)
+        selected = slice(None) if len(projected) == len(caches) else torch.tensor([i for i, _ in projected])
+        queries = layer.cross_q(normed[selected]).view(-1, 1, config.num_heads, 1, config.head_dim)
         results = [
             F.scaled_dot_product_attention(query, *cross)  # [1, H, 1, D]
             for query, (_, cross) in zip(queries, projected, strict=True)
         ]
-        rows[which] = layer.cross_out.add(torch.cat(results).view(-1, config.dim), rows[which])
+        rows[selected] = layer.cross_out.add_residual(torch.cat(results).view(-1, config.dim), rows[selected])
 
-    def _reach(self, position: int) -> None:
+    def _extend_positions(self, position: int) -> None:
         if position >= len(self._positions):
-            self._positions = _sinusoids(max(position + 1, 2 * len(self._positions)), self.config).to(self.device)
+            count = max(position + 1, 2 * len(self._positions))
+            self._positions = _sinusoidal_embeddings(count, self.config).to(self.device)
 
 
-class _Weights:
-    """Takes tensors out of a checkpoint by name, in fp32, and refuses what is not there or has another shape.
+class _WeightReader:
+    """Reads tensors from a checkpoint by name, in fp32, and rejects those that are missing or have the wrong shape.
 
-    They may be mapped from the file. Of a mapping that is used for one layer, and not held, nothing stays in memory.
+    The tensors may be mapped from the file. Use one reader per layer: its pages leave memory with it.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._path = checkpoint.path
-        self._state = checkpoint.state()
+        self._state = checkpoint.map_tensors()
         self._device = device
 
     def __call__(self, name: str, *shape: int) -> Tensor:
         tensor = self._state.get(name)
         if tensor is None:
-            raise refuse(self._path, f"best_state has no {name}; expected a MusicGen language model")
+            raise invalid_checkpoint(self._path, f"best_state has no {name}; expected a MusicGen language model")
         if tuple(tensor.shape) != shape:
-            raise refuse(self._path, f"{name} is {list(tensor.shape)}; xp.cfg expects {list(shape)}")
+            problem = f"{name} has the shape {list(tensor.shape)}; xp.cfg expects {list(shape)}"
+            raise invalid_checkpoint(self._path, problem)
         return tensor.to(self._device, torch.float32)
 
     def norm(self, name: str, dim: int) -> _Norm:
         return _Norm(self(f"{name}.weight", dim).clone(), self(f"{name}.bias", dim).clone())
 
 
-def _layer(take: _Weights, prefix: str, config: LmConfig, precision: Precision) -> _Layer:
+def _build_layer(weights: _WeightReader, prefix: str, config: LmConfig, precision: Precision) -> _Layer:
     dim, hidden = config.dim, config.hidden_dim
-    cross = take(f"{prefix}cross_attention.in_proj_weight", 3 * dim, dim)
+    cross = weights(f"{prefix}cross_attention.in_proj_weight", 3 * dim, dim)
 
     def linear(name: str, outputs: int, inputs: int) -> Linear:
-        return make_linear(take(f"{prefix}{name}", outputs, inputs), precision)
+        return build_linear(weights(f"{prefix}{name}", outputs, inputs), precision)
 
     return _Layer(
-        norm_self=take.norm(f"{prefix}norm1", dim),
+        norm_self=weights.norm(f"{prefix}norm1", dim),
         qkv=linear("self_attn.in_proj_weight", 3 * dim, dim),
         out=linear("self_attn.out_proj.weight", dim, dim),
-        norm_cross=take.norm(f"{prefix}norm_cross", dim),
-        cross_q=make_linear(cross[:dim], precision),
-        cross_kv=make_linear(cross[dim:], precision),
+        norm_cross=weights.norm(f"{prefix}norm_cross", dim),
+        cross_q=build_linear(cross[:dim], precision),
+        cross_kv=build_linear(cross[dim:], precision),
         cross_out=linear("cross_attention.out_proj.weight", dim, dim),
-        norm_ff=take.norm(f"{prefix}norm2", dim),
+        norm_ff=weights.norm(f"{prefix}norm2", dim),
         up=linear("linear1.weight", hidden, dim),
         down=linear("linear2.weight", dim, hidden),
     )
 
 
-def _absorb(cross: Tensor, layer: _Layer) -> AbsorbedText:
+def _absorb(cross: Tensor, layer: _Layer) -> AbsorbedCrossAttention:
     assert isinstance(layer.cross_q, PackedLinear)
     assert isinstance(layer.cross_out, PackedLinear)
-    return AbsorbedText.of(cross, layer.cross_q.weight, layer.cross_out.weight)
+    return AbsorbedCrossAttention.from_projection(cross, layer.cross_q.weight, layer.cross_out.weight)
 
 
-def _sinusoids(count: int, config: LmConfig) -> Tensor:
-    """[count, dim], scaled. audiocraft's `create_sin_embedding`: cosines first, then sines."""
+def _sinusoidal_embeddings(count: int, config: LmConfig) -> Tensor:
+    """The scaled position embeddings, [count, dim]: audiocraft's `create_sin_embedding`, cosines first, then sines."""
     half = config.dim // 2
     positions = torch.arange(count).view(-1, 1).float()
     phase = positions / (torch.tensor(config.max_period) ** (torch.arange(half).float() / (half - 1)))

@@ -1,7 +1,7 @@
-"""Sums of lines of a table, by weights: how attention reads what it has of a request.
+"""Weighted sums of table rows, which is how attention reads the KV cache on the CPU.
 
-`torch.embedding_bag` reads lines as fast as memory can be read; a matrix product of one row, on which attention is
-built, takes twice as long.
+`torch.embedding_bag` reads rows at memory bandwidth. A matrix product with a single row, on which PyTorch's attention
+is built, takes twice as long.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 
-def sum_lines(table: Tensor, lines: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
-    """table: [lines, D]; numbers of lines, and their weights: [n], bags of them begin at [m] → sums [m, D]."""
-    return torch.embedding_bag(table, lines, bags, False, 0, False, weights)[0]
+def weighted_row_sum(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """Sums groups of rows by weight. table: [N, D]; rows (indices) and weights: [n]; offsets: [m] → sums: [m, D].
+
+    Group i has the rows from `offsets[i]` to before `offsets[i + 1]`.
+    """
+    return torch.embedding_bag(table, rows, offsets, False, 0, False, weights)[0]

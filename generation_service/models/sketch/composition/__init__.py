@@ -1,1 +1,1 @@
-"""What is played: from the prompt's words to notes."""
+"""Composition: turns the words of a prompt into notes."""

@@ -1,4 +1,4 @@
-"""The arranger: writes the piece bar by bar, so that memory does not grow with its length."""
+"""The arranger writes the piece bar by bar, so that memory does not grow with its length."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final
 
 import numpy as np
 
-from generation_service.models.sketch.composition.form import STEPS_PER_BAR, Form, Section, make_form
-from generation_service.models.sketch.composition.melody import PHRASE_BARS, make_phrase, sounding_pitch
+from generation_service.models.sketch.composition.form import STEPS_PER_BAR, Form, Section, build_form
+from generation_service.models.sketch.composition.melody import PHRASE_BARS, build_phrase, resolve_pitch
 from generation_service.models.sketch.composition.music_theory import Chord, parse_chord
 from generation_service.models.sketch.composition.notes import Note
 from generation_service.models.sketch.composition.plan import Plan
-from generation_service.models.sketch.composition.rhythm import drum_bar
+from generation_service.models.sketch.composition.rhythm import drum_hits
 from generation_service.models.sketch.composition.style import VELOCITIES, Part
 from generation_service.models.sketch.pads import PADS
 
 MAX_JITTER_FRAMES: Final = 640
-"""No note is written earlier than this before its bar."""
+"""How far before its bar a note may start at most."""
 
 _SLOW_RING_SECONDS: Final = 3.2
 _RING_SECONDS: Final = 1.5
@@ -28,7 +28,7 @@ _ECHO_LEVELS: Final = (0.30, 0.12)
 
 @dataclass(slots=True)
 class Arranger:
-    """Turns a plan into notes. Every bar draws from generators of its own: any bar, any time."""
+    """Turns a plan into notes. Every bar has its own random generators, so bars can be written in any order."""
 
     plan: Plan
     seed: int
@@ -39,36 +39,36 @@ class Arranger:
     def for_length(cls, plan: Plan, seed: int, frames: int, rate_hz: int) -> Arranger:
         slow = plan.style.name in ("ambient", "classical")
         ring = _SLOW_RING_SECONDS if slow else _RING_SECONDS
-        return cls(plan, seed, rate_hz, make_form(frames, plan.bpm, rate_hz, ring, plan.drive))
+        return cls(plan, seed, rate_hz, build_form(frames, plan.bpm, rate_hz, ring, plan.drive))
 
-    def bar(self, number: int) -> list[Note]:
-        """The notes that begin in a bar, in no particular order; after the last bar, the close."""
-        notes = list(self._bar(number)) if number < self.form.bars else []
+    def write_bar(self, number: int) -> list[Note]:
+        """The notes that start in a bar, in no particular order. The bar after the last is the closing chord."""
+        notes = list(self._write_notes(number)) if number < self.form.bars else []
         end = self.form.end_frame
         if end is not None:
             notes = [replace(n, gate=min(n.gate, end - n.start)) for n in notes if n.start < end - 400]
             if number == self.form.bars:
-                notes.extend(self._close(end))
+                notes.extend(self._closing_chord(end))
         return notes
 
-    def _bar(self, number: int) -> Iterator[Note]:
+    def _write_notes(self, number: int) -> Iterator[Note]:
         section = self.form.section_of(number)
-        feel = self._random("feel", number)
-        yield from self._drums(section, number, feel)
+        timing = self._generator("feel", number)
+        yield from self._drums(section, number, timing)
         for role in ("chords", "pad", "bass", "lead"):
             part: Part | None = getattr(self.plan, role)
             if part is None or not self._plays(section, role, part):
                 continue
-            write = {"bass": self._bass, "lead": self._lead}.get(role, self._chords)
-            yield from write(part, section, number, feel)
+            write_part = {"bass": self._bass, "lead": self._lead}.get(role, self._chords)
+            yield from write_part(part, section, number, timing)
 
-    def _random(self, purpose: str, number: int = 0) -> np.random.Generator:
+    def _generator(self, purpose: str, number: int = 0) -> np.random.Generator:
         return np.random.default_rng([self.seed, number, *purpose.encode()])
 
     def _plays(self, section: Section, role: str, part: Part) -> bool:
-        alone = not self.plan.drums and self.plan.chords is None
+        is_solo = not self.plan.drums and self.plan.chords is None
         if section.name in ("intro", "outro"):
-            return role in self.plan.style.intro or alone
+            return role in self.plan.style.intro or is_solo
         if role == "lead":
             return section.energy >= self.plan.style.lead_energy or (part.energy == 0.0 and section.name != "break")
         if section.name == "break":
@@ -79,69 +79,69 @@ class Arranger:
     def _chord(self, section: Section, bar: int) -> Chord:
         return self.plan.loop[(bar - section.first_bar) // self.plan.style.chord_bars % len(self.plan.loop)]
 
-    def _time(self, bar: int, step: float, feel: np.random.Generator) -> int:
-        """Frame of a step with swing and a hand's inaccuracy."""
+    def _start_frame(self, bar: int, step: float, timing: np.random.Generator) -> int:
+        """The frame of a step, with swing and the timing inaccuracy of a human player."""
         style = self.plan.style
         unit = 2.0 if style.swing_eighths else 1.0
         late = style.swing * unit * (int(step / unit) % 2)
-        jitter = float(feel.standard_normal()) * style.human_seconds * self.rate_hz
+        jitter = float(timing.standard_normal()) * style.human_seconds * self.rate_hz
         jitter = max(-MAX_JITTER_FRAMES, min(MAX_JITTER_FRAMES, jitter))
         return max(0, self.form.frame(bar, step + late) + int(jitter))
 
-    def _drums(self, section: Section, bar: int, feel: np.random.Generator) -> Iterator[Note]:
-        for hit in drum_bar(self.plan, self.form, section, bar, self._random(f"kit {section.name}")):
+    def _drums(self, section: Section, bar: int, timing: np.random.Generator) -> Iterator[Note]:
+        for hit in drum_hits(self.plan, self.form, section, bar, self._generator(f"kit {section.name}")):
             drum = hit.drum
-            touch = 1.0 - 0.12 * float(feel.random())
+            dynamics = 1.0 - 0.12 * float(timing.random())
             yield Note(
-                self._time(bar, hit.step, feel), 0, drum.sound, drum.gain * hit.velocity * touch,
+                self._start_frame(bar, hit.step, timing), 0, drum.sound, drum.gain * hit.velocity * dynamics,
                 pan=drum.pan, send=drum.send,
             )  # fmt: skip
 
     def _hits(self, part: Part, section: Section, bar: int, role: str) -> Iterator[tuple[int, int, float]]:
-        """(step in the bar, sixteenths until the next hit, velocity) of a part's rhythm."""
-        choice = self._random(f"{role} {section.name}")
+        """The hits of a part: (step in the bar, sixteenths until the next hit, velocity)."""
+        choice = self._generator(f"{role} {section.name}")
         rhythm = part.rhythms[int(choice.integers(len(part.rhythms)))]
         rhythm = rhythm.ljust(self.plan.style.chord_bars * STEPS_PER_BAR, ".") if role == "pad" else rhythm
         offset = (bar - section.first_bar) * STEPS_PER_BAR % len(rhythm)
         onsets = [at for at, symbol in enumerate(rhythm) if symbol in VELOCITIES] + [len(rhythm)]
-        room = (section.first_bar + section.bars - bar) * STEPS_PER_BAR
+        remaining = (section.first_bar + section.bars - bar) * STEPS_PER_BAR
         for at, following in pairwise(onsets):
             if offset <= at < offset + STEPS_PER_BAR:
                 step = at - offset
-                yield step, min(following - at, room - step), VELOCITIES[rhythm[at]]
+                yield step, min(following - at, remaining - step), VELOCITIES[rhythm[at]]
 
     def _note(
         self, part: Part, bar: int, step: int, length: float, velocity: float,
-        pitches: tuple[int, ...], feel: np.random.Generator, glide: int = 0,
+        pitches: tuple[int, ...], timing: np.random.Generator, glide: int = 0,
     ) -> Note:  # fmt: skip
-        start = self._time(bar, step, feel)
+        start = self._start_frame(bar, step, timing)
         gate = int(length * part.gate * self.form.bar_frames / STEPS_PER_BAR)
-        gain = part.gain * velocity * (1.0 - 0.08 * float(feel.random()))
+        gain = part.gain * velocity * (1.0 - 0.08 * float(timing.random()))
         return Note(start, max(600, gate), part.sound, gain, pitches, part.pan, part.send, part.ducked, glide)
 
-    def _chords(self, part: Part, section: Section, bar: int, feel: np.random.Generator) -> Iterator[Note]:
+    def _chords(self, part: Part, section: Section, bar: int, timing: np.random.Generator) -> Iterator[Note]:
         chord = self._chord(section, bar)
         style = self.plan.style
         role = "pad" if part is self.plan.pad else "chords"
         spread = chord.voicing(part.low, rootless=style.rootless and self.plan.bass is not None)
-        climb = (*spread, *(pitch + 12 for pitch in spread))
+        ascending = (*spread, *(pitch + 12 for pitch in spread))
         arpeggio = style.chord_style == "arpeggio" and role == "chords" and part.sound not in PADS
         for step, length, velocity in self._hits(part, section, bar, role):
             if arpeggio:
-                turn = 2 * len(climb) - 2
-                place = (step // 2 if length > 1 else step) % turn
-                pitch = climb[min(place, turn - place) % len(climb)]
-                yield self._note(part, bar, step, length, velocity, (pitch,), feel)
+                turn = 2 * len(ascending) - 2
+                position = (step // 2 if length > 1 else step) % turn
+                pitch = ascending[min(position, turn - position) % len(ascending)]
+                yield self._note(part, bar, step, length, velocity, (pitch,), timing)
             elif style.chord_style == "power" and part.sound == style.chords.sound:
                 root = chord.bass(part.low)
-                yield self._note(part, bar, step, length, velocity, (root, root + 7, root + 12), feel)
+                yield self._note(part, bar, step, length, velocity, (root, root + 7, root + 12), timing)
             else:
-                yield self._note(part, bar, step, length, velocity, spread, feel)
+                yield self._note(part, bar, step, length, velocity, spread, timing)
 
-    def _bass(self, part: Part, section: Section, bar: int, feel: np.random.Generator) -> Iterator[Note]:
+    def _bass(self, part: Part, section: Section, bar: int, timing: np.random.Generator) -> Iterator[Note]:
         chord, style = self._chord(section, bar), self.plan.style
         root = chord.bass(part.low)
-        walk = self._random(f"bass line {section.name}", (bar - section.first_bar) % 8)
+        random = self._generator(f"bass line {section.name}", (bar - section.first_bar) % 8)
         hits = list(self._hits(part, section, bar, "bass"))
         upcoming = self.form.section_of(min(bar + 1, self.form.bars - 1))
         target = self._chord(upcoming, bar + 1).bass(part.low)
@@ -149,39 +149,39 @@ class Arranger:
             last = index == len(hits) - 1
             pitch, glide = root, 0
             if style.bass_style == "walking":
-                pitch = self._walk(chord, root, target, index, walk)
-            elif style.bass_style == "octaves" and index and walk.random() < 0.4:
+                pitch = self._walking_pitch(chord, root, target, index, random)
+            elif style.bass_style == "octaves" and index and random.random() < 0.4:
                 pitch = root + 12
             elif style.bass_style == "groove" and index:
                 approach = target - 1 if last and target != root else root + 7
-                pitch = int(walk.choice((root, root, root + 12, root + 7, approach)))
-            elif style.bass_style == "trap" and last and walk.random() < 0.35:
-                glide = int(walk.choice((12, 7, -5, 3))) if part.sound == "808" else 0
-            yield self._note(part, bar, step, length, velocity, (pitch,), feel, glide)
+                pitch = int(random.choice((root, root, root + 12, root + 7, approach)))
+            elif style.bass_style == "trap" and last and random.random() < 0.35:
+                glide = int(random.choice((12, 7, -5, 3))) if part.sound == "808" else 0
+            yield self._note(part, bar, step, length, velocity, (pitch,), timing, glide)
 
     @staticmethod
-    def _walk(chord: Chord, root: int, target: int, beat: int, walk: np.random.Generator) -> int:
-        """Root, two chord tones, and a half-step into the next root."""
+    def _walking_pitch(chord: Chord, root: int, target: int, beat: int, random: np.random.Generator) -> int:
+        """One beat of a walking bass: the root, two chord tones, and a half-step to the next root."""
         if beat == 0:
             return root
         if beat == 3:
-            return target + (1 if walk.random() < 0.5 else -1)
+            return target + (1 if random.random() < 0.5 else -1)
         tones = [root + interval for interval in chord.intervals[1:4] if interval < 12]
-        return int(walk.choice(tones)) - (12 if root > 38 and walk.random() < 0.3 else 0)
+        return int(random.choice(tones)) - (12 if root > 38 and random.random() < 0.3 else 0)
 
-    def _lead(self, part: Part, section: Section, bar: int, feel: np.random.Generator) -> Iterator[Note]:
+    def _lead(self, part: Part, section: Section, bar: int, timing: np.random.Generator) -> Iterator[Note]:
         style = self.plan.style
         motif = "A" if section.name in ("intro", "outro", "break") else section.name
         density = style.lead_density * (1.0 + 0.2 * self.plan.drive)
-        phrase = make_phrase(self._random(f"melody {motif}"), density)
+        phrase = build_phrase(self._generator(f"melody {motif}"), density)
         window = (bar - section.first_bar) % PHRASE_BARS * STEPS_PER_BAR
         chord = self._chord(section, bar)
         low = part.low + round(2 * self.plan.brightness) - 5
         for tone in phrase:
             if not window <= tone.step < window + STEPS_PER_BAR:
                 continue
-            pitch = sounding_pitch(tone, self.plan.key, chord, low)
-            note = self._note(part, bar, tone.step - window, tone.length * 0.95, tone.accent, (pitch,), feel)
+            pitch = resolve_pitch(tone, self.plan.key, chord, low)
+            note = self._note(part, bar, tone.step - window, tone.length * 0.95, tone.accent, (pitch,), timing)
             yield note
             if style.echo_beats:
                 yield from self._echoes(note)
@@ -193,8 +193,8 @@ class Arranger:
             start = note.start + int(number * delay)
             yield replace(note, start=start, gain=note.gain * level, pan=side)
 
-    def _close(self, end: int) -> Iterator[Note]:
-        """The last chord, all together, left to ring."""
+    def _closing_chord(self, end: int) -> Iterator[Note]:
+        """The closing chord, played by all parts and left to ring."""
         plan, style = self.plan, self.plan.style
         colour = {"jazz": "6", "lo-fi": "add9", "hip hop": "add9", "ambient": "add9", "rock": "5"}
         chord = parse_chord(("i" if plan.key.minor else "I") + colour.get(style.name, ""), plan.key.tonic)

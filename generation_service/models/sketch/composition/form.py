@@ -1,4 +1,4 @@
-"""The form of a piece: which section each bar belongs to, and where it ends."""
+"""The form of a piece: the section of each bar, and the end of the piece."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Final
 BEATS_PER_BAR: Final = 4
 STEPS_PER_BAR: Final = 16
 
-# One round of a long piece after its intro: (name, bars).
-_ROUND: Final = (("A", 8), ("B", 8), ("break", 4), ("B", 8))
+# The sections that a long piece repeats between intro and outro: (name, bars).
+_CYCLE: Final = (("A", 8), ("B", 8), ("break", 4), ("B", 8))
 _ENERGY: Final = {"intro": 0.25, "A": 0.6, "B": 0.9, "break": 0.3, "outro": 0.35}
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A run of bars of one character. Two sections of one name share their material."""
+    """Consecutive bars of one character. Sections with the same name share their musical material."""
 
     name: str
     first_bar: int
     bars: int
     energy: float
-    """0 … 1: how many of the parts play."""
+    """0 … 1; a part plays if its own threshold is not above it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Sections in order, and the frame of the closing chord (None: too short for one)."""
+    """The sections in order, and the frame of the closing chord, which is None if the piece is too short for one."""
 
     sections: tuple[Section, ...]
     bar_frames: float
@@ -48,22 +48,22 @@ class Form:
         return self.sections[bisect_right(self._starts, bar) - 1]
 
     def frame(self, bar: int, step: float = 0.0) -> int:
-        """Frame of a sixteenth in a bar. Rounded from the exact time, so the tempo never drifts."""
+        """The frame of a sixteenth in a bar, rounded from the exact time, so that the tempo does not drift."""
         return round((bar + step / STEPS_PER_BAR) * self.bar_frames)
 
 
-def make_form(total_frames: int, bpm: float, rate_hz: int, ring_seconds: float, drive: float) -> Form:
-    """Lay out a piece of exactly ``total_frames``.
+def build_form(total_frames: int, bpm: float, rate_hz: int, ring_seconds: float, drive: float) -> Form:
+    """Lays out a piece of exactly `total_frames`.
 
-    It closes on a chord struck on the last beat 1 or 3 that leaves ``ring_seconds`` to ring. A piece
-    of less than two bars before that chord just fades.
+    The piece ends with a chord on the last beat 1 or 3 that leaves `ring_seconds` for it to ring. If there would be
+    less than two bars before that chord, the piece fades out instead.
     """
     bar_frames = BEATS_PER_BAR * 60.0 / bpm * rate_hz
     ring = min(ring_seconds, 0.25 * total_frames / rate_hz)
     halves = int((total_frames - ring * rate_hz) / (bar_frames / 2))
     spare = total_frames / rate_hz - (halves - 1) * bar_frames / 2 / rate_hz
     if halves % 2 and spare < ring + 1.6:
-        halves -= 1  # A full bar is the better end where it costs little.
+        halves -= 1  # Ending on a full bar is better if it costs little time.
     if halves < 4:
         bars = max(1, -(-total_frames // int(bar_frames)))
         fade = min(int(1.2 * rate_hz), int(0.3 * total_frames))
@@ -92,7 +92,7 @@ def _sections(bars: int, drive: float) -> tuple[Section, ...]:
     sections = []
     first = 0
     for number, (name, length) in enumerate(plan):
-        # Each return of a section is a little fuller than the time before.
+        # A section is a little fuller each time it returns.
         growth = 0.05 * sum(name == earlier for earlier, _ in plan[:number])
         energy = min(1.0, max(0.1, _ENERGY[name] + growth + 0.1 * drive))
         sections.append(Section(name, first, length, energy))
@@ -101,16 +101,16 @@ def _sections(bars: int, drive: float) -> tuple[Section, ...]:
 
 
 def _long_form(bars: int) -> list[tuple[str, int]]:
-    frame = 4 if bars >= 32 else 2  # Bars of intro and of outro.
-    plan = [("intro", frame)]
-    left = bars - 2 * frame
+    edge = 4 if bars >= 32 else 2  # Bars of the intro, and of the outro.
+    plan = [("intro", edge)]
+    left = bars - 2 * edge
     turn = 0
     while left > 0:
-        name, length = _ROUND[turn % len(_ROUND)]
+        name, length = _CYCLE[turn % len(_CYCLE)]
         turn += 1
-        if left - length < 4:  # No scrap of a section at the end, and no break before the outro.
+        if left - length < 4:  # Avoids a fragment of a section at the end, and a break before the outro.
             plan.append((name if name != "break" else "B", left))
             break
         plan.append((name, length))
         left -= length
-    return [*plan, ("outro", frame)]
+    return [*plan, ("outro", edge)]

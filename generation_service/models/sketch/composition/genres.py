@@ -1,4 +1,4 @@
-"""The genres: tempo ranges, chord loops, grooves, instruments and levels. Data, no code."""
+"""The data of the genres: tempo ranges, chord loops, grooves, instruments and levels."""
 
 from __future__ import annotations
 

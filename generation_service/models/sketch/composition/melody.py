@@ -1,4 +1,4 @@
-"""Melodies from motifs: two bars of rhythm and contour, answered, repeated and brought home."""
+"""Melodies from motifs: two bars of rhythm and contour, and an answer that ends on the tonic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from generation_service.models.sketch.composition.music_theory import Chord, Key
 _MOTIF_STEPS: Final = 2 * STEPS_PER_BAR
 PHRASE_BARS: Final = 4
 
-# How likely a note begins on each sixteenth of a beat, before the density is applied.
+# The relative probability of a note on each sixteenth of a beat; it is multiplied by the density.
 _ONSET_WEIGHTS: Final = (1.5, 0.22, 0.95, 0.3)
 _BUSY_WEIGHTS: Final = (1.0, 0.7, 0.9, 0.75)
 _BUSY_DENSITY: Final = 0.8
@@ -22,7 +22,7 @@ _MOVES: Final = np.array((-3, -2, -1, -1, 0, 1, 1, 2, 3))
 
 @dataclass(frozen=True, slots=True)
 class MelodyNote:
-    """``step`` and ``length`` in sixteenths from the phrase's start, ``degree`` in scale steps."""
+    """`step` and `length` are in sixteenths, counted from the start of the phrase; `degree` is in scale steps."""
 
     step: int
     length: int
@@ -30,8 +30,8 @@ class MelodyNote:
     accent: float
 
 
-def make_phrase(random: np.random.Generator, density: float) -> tuple[MelodyNote, ...]:
-    """Four bars: a motif, and the motif again with its end changed, closing on the tonic's chord."""
+def build_phrase(random: np.random.Generator, density: float) -> tuple[MelodyNote, ...]:
+    """Builds four bars: a motif, and its repetition with a changed ending that closes on the tonic."""
     steps = _motif_rhythm(random, density)
     degrees = _contour(random, len(steps))
     answer = degrees.copy()
@@ -48,10 +48,10 @@ def make_phrase(random: np.random.Generator, density: float) -> tuple[MelodyNote
     return tuple(phrase)
 
 
-def sounding_pitch(note: MelodyNote, key: Key, chord: Chord, low: int) -> int:
-    """The MIDI pitch of a melody note over a chord, in the two octaves above ``low``.
+def resolve_pitch(note: MelodyNote, key: Key, chord: Chord, low: int) -> int:
+    """The MIDI pitch of a melody note over a chord, in the two octaves above `low`.
 
-    Notes on the beat or held are pulled to a chord tone: that is what makes a melody fit its harmony.
+    Notes that are on the beat or long are moved to a chord tone, which makes the melody fit its harmony.
     """
     tonic = low + (key.tonic - low) % 12
     pitch = tonic + key.degree(note.degree)
@@ -59,14 +59,14 @@ def sounding_pitch(note: MelodyNote, key: Key, chord: Chord, low: int) -> int:
         tones = [pitch + shift for shift in (0, -1, 1, -2, 2) if (pitch + shift) % 12 in chord.pitch_classes]
         pitch = tones[0] if tones else pitch
     elif (pitch - key.tonic) % 12 == 10 and (key.tonic + 11) % 12 in chord.pitch_classes:
-        pitch += 1  # The leading note of a major dominant in minor.
+        pitch += 1  # The leading note, over a major dominant in a minor key.
     return int(pitch)
 
 
 def _motif_rhythm(random: np.random.Generator, density: float) -> list[int]:
     weights = np.tile(_BUSY_WEIGHTS if density > _BUSY_DENSITY else _ONSET_WEIGHTS, _MOTIF_STEPS // 4)
     chance = weights * density
-    # A breath at the end, more often than not: a melody without rests is an exercise.
+    # Usually ends with a rest: a melody without rests sounds like an exercise.
     if random.random() < 0.65:
         chance[-6:] = 0.0
     drawn = random.random(_MOTIF_STEPS)
@@ -79,7 +79,7 @@ def _motif_rhythm(random: np.random.Generator, density: float) -> list[int]:
 def _contour(
     random: np.random.Generator, count: int, start: int | None = None
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """A walk over the scale that leans back to its middle."""
+    """A random walk over the scale that tends back to its middle."""
     degrees = np.zeros(count, np.int64)
     here = int(random.choice((0, 2, 4, 7))) if start is None else start
     for index in range(count):

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
-# The spelling with the fewer accidentals in the signature, for keys that the seed draws.
+# The spelling with fewer accidentals in its key signature, for keys drawn from the seed.
 _MAJOR_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _MINOR_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
 
@@ -18,7 +18,7 @@ MINOR_SCALE = (0, 2, 3, 5, 7, 8, 10)
 _NUMERALS = {"i": 0, "ii": 2, "iii": 4, "iv": 5, "v": 7, "vi": 9, "vii": 11}
 _ROMAN = re.compile(r"(b|#)?([iv]+|[IV]+)(.*)")
 
-# Semitones above the root: (of an upper-case numeral, of a lower-case numeral).
+# Semitones above the root: (for an upper-case numeral, for a lower-case numeral).
 _QUALITIES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "": ((0, 4, 7), (0, 3, 7)),
     "5": ((0, 7), (0, 7)),
@@ -39,7 +39,7 @@ _QUALITIES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A tonic and a mode. ``spelling`` is how the tonic is written: "C#" and "Db" are one pitch."""
+    """A tonic and a mode. `spelling` is how the tonic is written, since "C#" and "Db" are the same pitch."""
 
     tonic: int
     minor: bool
@@ -54,14 +54,14 @@ class Key:
         return MINOR_SCALE if self.minor else MAJOR_SCALE
 
     def degree(self, step: int) -> int:
-        """Semitones above the tonic of a scale step; steps may be negative or beyond the octave."""
+        """The semitones from the tonic to a scale step, which may be negative or beyond the octave."""
         octave, index = divmod(step, len(self.scale))
         return 12 * octave + self.scale[index]
 
 
 @dataclass(frozen=True, slots=True)
 class Chord:
-    """``root`` is a pitch class 0 … 11, ``intervals`` are semitones above it."""
+    """`root` is a pitch class 0 … 11; `intervals` are semitones above it."""
 
     root: int
     intervals: tuple[int, ...]
@@ -71,10 +71,10 @@ class Chord:
         return tuple((self.root + interval) % 12 for interval in self.intervals)
 
     def voicing(self, low: int, *, rootless: bool = False) -> tuple[int, ...]:
-        """The chord's tones within the octave above ``low``, ascending.
+        """The tones of the chord within the octave above `low`, ascending.
 
-        A window that stays put makes each chord take the inversion nearest to its neighbours, which
-        is what keyboard players do: common tones stay, the others move by step.
+        With a fixed octave, each chord takes the inversion nearest to its neighbours, as keyboard players do: common
+        tones stay, and the others move by steps. `rootless` omits the root of chords with more than three tones.
         """
         classes = self.pitch_classes
         if rootless and len(classes) > 3:
@@ -82,30 +82,30 @@ class Chord:
         return tuple(sorted({low + (pitch_class - low) % 12 for pitch_class in classes}))
 
     def bass(self, low: int) -> int:
-        """The root within the octave above ``low``."""
+        """The root, within the octave above `low`."""
         return low + (self.root - low) % 12
 
 
 def pitch_class(spelling: str) -> int:
-    """Pitch class of a name such as "C", "F#" or "Bb"."""
+    """The pitch class of a name such as "C", "F#" or "Bb"."""
     shift = spelling.count("#") - spelling[1:].count("b")
     return (_LETTERS[spelling[0].upper()] + shift) % 12
 
 
-def make_key(tonic: int, *, minor: bool, spelling: str | None = None) -> Key:
+def build_key(tonic: int, *, minor: bool, spelling: str | None = None) -> Key:
     names = _MINOR_NAMES if minor else _MAJOR_NAMES
     return Key(tonic, minor, spelling or names[tonic])
 
 
 @lru_cache(maxsize=512)
 def parse_chord(numeral: str, tonic: int) -> Chord:
-    """A chord from a Roman numeral over the *major* scale's degrees: "ii7", "bVImaj7", "V7b9".
+    """A chord from a Roman numeral over the degrees of the *major* scale: "ii7", "bVImaj7", "V7b9".
 
-    Raises ValueError for an unknown numeral or quality.
+    Raises ValueError if the numeral or the quality is unknown.
     """
     match = _ROMAN.fullmatch(numeral)
     if match is None or match[2].lower() not in _NUMERALS or match[3] not in _QUALITIES:
-        raise ValueError(f"not a chord: {numeral!r}")
+        raise ValueError(f"{numeral!r} is not a chord; expected a Roman numeral and a quality, for example bVImaj7")
     shift = {"b": -1, "#": 1}.get(match[1], 0)
     major, minor = _QUALITIES[match[3]]
     root = (tonic + _NUMERALS[match[2].lower()] + shift) % 12
@@ -113,5 +113,5 @@ def parse_chord(numeral: str, tonic: int) -> Chord:
 
 
 def frequency(pitch: float) -> float:
-    """Hertz of a MIDI pitch, A4 = 440 Hz."""
+    """The frequency of a MIDI pitch in Hz, with A4 = 440 Hz."""
     return float(440.0 * 2.0 ** ((pitch - 69.0) / 12.0))

@@ -1,4 +1,4 @@
-"""The note: what the arrangement writes and the mixer plays."""
+"""The note, which the arranger writes and the mixer plays."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One sound at one place. Frames count from the beginning of the piece."""
+    """One sound at one time. Frames are counted from the beginning of the piece."""
 
     start: int
     gate: int
-    """How long it is held; its release rings on after that. Not used by drums."""
+    """How long the note is held, in frames; its release follows. Drums ignore it."""
     sound: str
     gain: float
     pitches: tuple[int, ...] = ()
@@ -19,11 +19,11 @@ class Note:
     pan: float = 0.0
     """-1 left … 1 right."""
     send: float = 0.0
-    """Share of the level that goes to the reverb."""
+    """Share of the level that is sent to the reverb."""
     ducked: bool = False
-    """Makes way for the kick."""
+    """Whether the side-chain lowers it under a kick."""
     glide: int = 0
-    """Semitones to slide, 808 only."""
+    """Semitones to slide; only for the 808."""
 
     @property
     def is_kick(self) -> bool:

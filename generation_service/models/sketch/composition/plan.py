@@ -1,4 +1,4 @@
-"""From a brief and a seed to the decisions that hold for the whole piece."""
+"""Makes the decisions that hold for the whole piece, from a parsed prompt and a seed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 import numpy as np
 
 from generation_service.models.sketch.composition.genres import DEFAULT_GENRE, STYLES
-from generation_service.models.sketch.composition.music_theory import Chord, Key, make_key, parse_chord
-from generation_service.models.sketch.composition.prompt_parser import Brief
+from generation_service.models.sketch.composition.music_theory import Chord, Key, build_key, parse_chord
+from generation_service.models.sketch.composition.prompt_parser import ParsedPrompt
 from generation_service.models.sketch.composition.style import Drum, Part, Style
 from generation_service.models.sketch.pads import PADS
 
-# The part a named instrument takes, in order of preference.
+# The parts that a named instrument can take, in order of preference.
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "piano": ("chords", "lead"),
     "epiano": ("chords", "lead"),
@@ -35,11 +35,11 @@ _HELD: Final = ("X...............",)
 _ABOVE_PADS: Final = ("X.....x.....x...", "X.........x.....", "X...x.....x.....")
 _DEFAULT_PAD: Final = Part("pad", 0.15, 55, send=0.25)
 _LEAD_REGISTERS: Final = {"flute": 67, "bells": 69, "harp": 60, "brass": 57, "synth": 60, "piano": 62}
-"""The lowest pitch that a melody on this instrument is written for."""
-_CHORD_FIT: Final = {"synth": "stab"}
-"""An instrument's sound where it plays chords, if another than where it leads."""
+"""The lowest MIDI pitch of a melody for the instrument."""
+_CHORD_SOUNDS: Final = {"synth": "stab"}
+"""The sound of an instrument that has a different sound for chords than for the lead."""
 
-# Roughly equal loudness: sustained sounds are turned down against plucked ones.
+# Sustained sounds are made quieter than plucked ones, for roughly equal loudness.
 _SUSTAINED: Final = frozenset(
     {"pad", "warm pad", "strings", "choir", "organ", "brass", "distorted guitar", "lead guitar", "flute"}
 )
@@ -53,37 +53,37 @@ class Plan:
     bpm: float
     key: Key
     loop: tuple[Chord, ...]
-    """The chords of the main loop, one for each ``style.chord_bars`` bars."""
+    """The chords of the main loop, each of which lasts `style.chord_bars` bars."""
     chords: Part | None
     bass: Part | None
     lead: Part | None
     pad: Part | None
     drums: tuple[Drum, ...]
     instruments: tuple[str, ...]
-    """What is heard, for people."""
+    """The instruments, for display."""
     brightness: float
-    """-1 dark … 1 bright: shifts the lead's register."""
+    """-1 dark … 1 bright; shifts the register of the lead."""
     drive: float
-    """-1 calm … 1 energetic: shifts every section's energy."""
+    """-1 calm … 1 energetic; shifts the energy of every section."""
     space: float
-    """Factor on the reverb."""
+    """Factor for the reverb level."""
 
 
-def make_plan(brief: Brief, random: np.random.Generator) -> Plan:
-    """Settle what the brief leaves open. The order of the draws is part of what a seed means."""
-    style = STYLES[brief.genre or DEFAULT_GENRE]
-    bpm = _tempo(brief, style, random)
-    key = _key(brief, style, random)
+def build_plan(parsed: ParsedPrompt, random: np.random.Generator) -> Plan:
+    """Decides what the prompt leaves open. The order of the random draws must not change, or seeds change meaning."""
+    style = STYLES[parsed.genre or DEFAULT_GENRE]
+    bpm = _choose_tempo(parsed, style, random)
+    key = _choose_key(parsed, style, random)
     loops = style.minor_loops if key.minor else style.major_loops
     loop = tuple(parse_chord(numeral, key.tonic) for numeral in loops[random.integers(len(loops))])
-    parts = _cast(brief, style, random)
-    drums = style.drums if _has_drums(brief, style) else ()
-    if drums == () and "drums" in brief.instruments and "drums" not in brief.excluded:
-        # A borrowed kit stays behind music that was not written for one.
+    parts = _assign_instruments(parsed, style, random)
+    drums = style.drums if _has_drums(parsed, style) else ()
+    if drums == () and "drums" in parsed.instruments and "drums" not in parsed.excluded:
+        # A borrowed kit is quieter, because the music was not written for drums.
         borrowed = STYLES[DEFAULT_GENRE].drums
         drums = tuple(replace(drum, gain=0.32 * drum.gain) for drum in borrowed)
 
-    heard = dict.fromkeys(part.sound for part in parts.values() if part is not None)
+    sounds = dict.fromkeys(part.sound for part in parts.values() if part is not None)
     return Plan(
         style=style,
         bpm=bpm,
@@ -94,75 +94,75 @@ def make_plan(brief: Brief, random: np.random.Generator) -> Plan:
         lead=parts["lead"],
         pad=parts["pad"],
         drums=drums,
-        instruments=(("drums",) if drums else ()) + tuple(heard),
-        brightness=_balance(brief, {"happy", "dreamy"}, {"dark", "sad"}),
-        drive=_balance(brief, {"energetic", "epic"}, {"chill", "dreamy", "sad"}),
-        space=1.5 if brief.moods & {"dreamy", "epic"} else 1.0,
+        instruments=(("drums",) if drums else ()) + tuple(sounds),
+        brightness=_balance(parsed, {"happy", "dreamy"}, {"dark", "sad"}),
+        drive=_balance(parsed, {"energetic", "epic"}, {"chill", "dreamy", "sad"}),
+        space=1.5 if parsed.moods & {"dreamy", "epic"} else 1.0,
     )
 
 
-def _tempo(brief: Brief, style: Style, random: np.random.Generator) -> float:
+def _choose_tempo(parsed: ParsedPrompt, style: Style, random: np.random.Generator) -> float:
     low, high = style.bpm
     drawn = float(random.integers(low, high + 1))
-    if brief.bpm is not None:
-        return brief.bpm
-    if brief.pace < 0:
+    if parsed.bpm is not None:
+        return parsed.bpm
+    if parsed.pace < 0:
         return float(round(low * 0.9))
-    if brief.pace > 0:
+    if parsed.pace > 0:
         return float(round(high * 1.08))
-    # Moods lean to one side of the genre's range and stay inside it.
-    lean = _balance(brief, {"energetic", "happy", "epic"}, {"chill", "sad", "dreamy"})
+    # Moods shift the tempo to one side of the genre's range, but not beyond it.
+    lean = _balance(parsed, {"energetic", "happy", "epic"}, {"chill", "sad", "dreamy"})
     return float(round(drawn + lean * 0.3 * ((high if lean > 0 else -low) - lean * drawn)))
 
 
-def _key(brief: Brief, style: Style, random: np.random.Generator) -> Key:
-    tonic, chance = int(random.integers(12)), float(random.random())
-    minor = brief.minor if brief.minor is not None else chance < style.minor_share
-    if brief.tonic is None:
-        return make_key(tonic, minor=minor)
-    return make_key(brief.tonic, minor=minor, spelling=brief.tonic_spelling)
+def _choose_key(parsed: ParsedPrompt, style: Style, random: np.random.Generator) -> Key:
+    tonic, drawn = int(random.integers(12)), float(random.random())
+    minor = parsed.minor if parsed.minor is not None else drawn < style.minor_share
+    if parsed.tonic is None:
+        return build_key(tonic, minor=minor)
+    return build_key(parsed.tonic, minor=minor, spelling=parsed.tonic_spelling)
 
 
-def _has_drums(brief: Brief, style: Style) -> bool:
-    if "drums" in brief.excluded:
+def _has_drums(parsed: ParsedPrompt, style: Style) -> bool:
+    if "drums" in parsed.excluded:
         return False
-    return "drums" in brief.instruments or not brief.alone
+    return "drums" in parsed.instruments or not parsed.is_solo
 
 
-def _cast(brief: Brief, style: Style, random: np.random.Generator) -> dict[str, Part | None]:
-    """Who plays which part: the genre's players, with those that the prompt names in their places."""
+def _assign_instruments(parsed: ParsedPrompt, style: Style, random: np.random.Generator) -> dict[str, Part | None]:
+    """Assigns an instrument to each part: the genre's own, unless the prompt names others."""
     parts: dict[str, Part | None] = {
-        "chords": _alternate(style.chords, style.chord_alternates, random),
+        "chords": _choose_alternate(style.chords, style.chord_alternates, random),
         "bass": style.bass,
-        "lead": _alternate(style.lead, style.lead_alternates, random),
+        "lead": _choose_alternate(style.lead, style.lead_alternates, random),
         "pad": style.pad,
     }
     taken: dict[str, str] = {}
-    for name in brief.instruments:
+    for name in parsed.instruments:
         role = next((r for r in _ROLES.get(name, ()) if r not in taken), None)
         if role is not None:
             taken[role] = name
-            parts[role] = _recast(role, name, style)
+            parts[role] = _assign_instrument(role, name, style)
     chords = parts["chords"]
-    if brief.alone:
-        _leave_alone(parts, taken, style)
+    if parsed.is_solo:
+        _reduce_to_solo(parts, taken, style)
     elif chords and "chords" in taken and style.chords.sound in PADS and chords.sound not in PADS:
-        # The named instrument plays above the bed of pads that the genre lives on.
+        # The named instrument plays over the pads that are typical of the genre.
         parts["chords"] = replace(chords, rhythms=_ABOVE_PADS, send=0.35)
         if "pad" not in taken:
             parts["pad"] = replace(style.chords, gain=0.9 * style.chords.gain)
     for role, part in parts.items():
-        if part is not None and (role in brief.excluded or _is_excluded(part.sound, brief)):
-            fallback = getattr(style, role) if role != "bass" and role not in brief.excluded else None
-            parts[role] = None if fallback and _is_excluded(fallback.sound, brief) else fallback
+        if part is not None and (role in parsed.excluded or _is_excluded(part.sound, parsed)):
+            fallback = getattr(style, role) if role != "bass" and role not in parsed.excluded else None
+            parts[role] = None if fallback and _is_excluded(fallback.sound, parsed) else fallback
     return parts
 
 
-def _is_excluded(sound: str, brief: Brief) -> bool:
-    return any(sound == name or sound.endswith(f" {name}") for name in brief.excluded)
+def _is_excluded(sound: str, parsed: ParsedPrompt) -> bool:
+    return any(sound == name or sound.endswith(f" {name}") for name in parsed.excluded)
 
 
-def _alternate(part: Part, sounds: tuple[str, ...], random: np.random.Generator) -> Part:
+def _choose_alternate(part: Part, sounds: tuple[str, ...], random: np.random.Generator) -> Part:
     drawn = int(random.integers(max(1, len(sounds))))
     return _with_sound(part, sounds[drawn]) if sounds else part
 
@@ -174,18 +174,18 @@ def _with_sound(part: Part, sound: str) -> Part:
     return replace(part, sound=sound, gain=gain)
 
 
-def _recast(role: str, name: str, style: Style) -> Part:
+def _assign_instrument(role: str, name: str, style: Style) -> Part:
     if role == "bass":
-        keep = name == "bass" and style.bass.sound != "808"
-        return style.bass if keep else replace(style.bass, sound="808" if name == "808" else "bass")
+        keeps_sound = name == "bass" and style.bass.sound != "808"
+        return style.bass if keeps_sound else replace(style.bass, sound="808" if name == "808" else "bass")
     part = style.pad or _DEFAULT_PAD if role == "pad" else getattr(style, role)
     if name == "distorted guitar" and role == "lead":
         name = "lead guitar"
     if role == "chords":
-        name = _CHORD_FIT.get(name, name)
+        name = _CHORD_SOUNDS.get(name, name)
     if name == "guitar" and part.sound == "distorted guitar":
-        return part  # Rock's guitars are the distorted ones.
-    # A named instrument is there to be heard.
+        return part  # In rock, a guitar is a distorted guitar.
+    # A named instrument should be clearly audible.
     named = _with_sound(part, name)
     if role == "lead":
         named = replace(named, low=max(named.low, _LEAD_REGISTERS.get(name, 0)))
@@ -194,8 +194,8 @@ def _recast(role: str, name: str, style: Style) -> Part:
     return replace(named, gain=named.gain * 1.15, energy=0.0)
 
 
-def _leave_alone(parts: dict[str, Part | None], taken: dict[str, str], style: Style) -> None:
-    """Only the named instruments; one that plays chords takes the melody and the bass line too."""
+def _reduce_to_solo(parts: dict[str, Part | None], taken: dict[str, str], style: Style) -> None:
+    """Keeps only the named instruments. If possible, one of them also plays the melody and the bass line."""
     named = taken.get("chords") or taken.get("pad") or taken.get("lead")
     for role in parts:
         if role not in taken:
@@ -203,12 +203,12 @@ def _leave_alone(parts: dict[str, Part | None], taken: dict[str, str], style: St
     if named is None:
         return
     if parts["chords"] is None and named not in ("flute", "bells", "brass"):
-        parts["chords"] = _recast("chords", named, style)
+        parts["chords"] = _assign_instrument("chords", named, style)
     if parts["lead"] is None:
-        parts["lead"] = _recast("lead", named, style)
+        parts["lead"] = _assign_instrument("lead", named, style)
     if parts["bass"] is None and named in ("piano", "guitar", "harp", "organ", "strings", "epiano"):
         parts["bass"] = replace(style.bass, sound=named, gain=0.4, low=36, send=0.2)
 
 
-def _balance(brief: Brief, up: set[str], down: set[str]) -> float:
-    return float(bool(brief.moods & up)) - float(bool(brief.moods & down))
+def _balance(parsed: ParsedPrompt, up: set[str], down: set[str]) -> float:
+    return float(bool(parsed.moods & up)) - float(bool(parsed.moods & down))

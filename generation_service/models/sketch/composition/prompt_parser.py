@@ -1,4 +1,4 @@
-"""From a prompt's words to a brief: tempo, key, genre, instruments, mood. Pure text, no randomness."""
+"""Parses a prompt: tempo, key, genre, instruments and mood. There is no randomness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from generation_service.models.sketch.composition.music_theory import pitch_clas
 MIN_BPM: Final = 40.0
 MAX_BPM: Final = 240.0
 
-# In order of precedence: in "lo-fi hip hop" or "jazzy house" the more specific word names the groove.
+# In order of precedence: in "lo-fi hip hop" or "jazzy house", the more specific word decides the groove.
 _GENRES: Final = (
     ("lo-fi", r"lo-?\s?fi|lofi|chill-?hop|study beats?|jazz-?hop|downtempo"),
     ("trap", r"trap|drill|phonk"),
@@ -27,7 +27,7 @@ _GENRES: Final = (
     ("pop", r"pop|synth-?wave|synth-?pop|indie|funk|folk|country|reggae|80s"),
 )
 
-# Longest first, so that "bass guitar" is a bass and "electric piano" no piano.
+# Longest first, so that "bass guitar" is a bass, and "electric piano" is not a piano.
 _INSTRUMENTS: Final = (
     ("epiano", r"electric pianos?|e-?pianos?|rhodes|wurlitzer|wurli|keys|keyboards?"),
     ("distorted guitar", r"distorted guitars?|electric guitars?|power chords?"),
@@ -83,12 +83,12 @@ _MODE_ONLY: Final = re.compile(r"\b(minor|major)\b", re.IGNORECASE)
 _MINOR_MODES: Final = frozenset({"minor", "min", "dorian", "phrygian", "aeolian"})
 
 _NEGATION: Final = r"(?:no|without|w/o|minus|not any|lacking)\s+(?:any\s+)?"
-_ALONE: Final = r"\b(?:solo|only|just)\s+(?:an?\s+)?(?:\w+\s+)?$"
+_SOLO_BEFORE: Final = r"\b(?:solo|only|just)\s+(?:an?\s+)?(?:\w+\s+)?$"
 
 
 @dataclass(frozen=True, slots=True)
-class Brief:
-    """What a prompt asks for. None and empty mean: not said, the seed and the genre decide."""
+class ParsedPrompt:
+    """What a prompt asks for. None and empty values are unspecified and left to the seed and the genre."""
 
     genre: str | None = None
     bpm: float | None = None
@@ -97,29 +97,29 @@ class Brief:
     tonic_spelling: str | None = None
     minor: bool | None = None
     instruments: tuple[str, ...] = ()
-    """Canonical names in the order the prompt has them."""
+    """Canonical names, in the order of the prompt."""
     excluded: frozenset[str] = frozenset()
-    alone: bool = False
-    """The named instruments and nothing else ("solo piano")."""
+    is_solo: bool = False
+    """Whether only the named instruments should play ("solo piano")."""
     moods: frozenset[str] = frozenset()
     pace: int = 0
-    """-1 slow, +1 fast, where no tempo is given in figures."""
+    """-1 slow, +1 fast; used if the prompt gives no tempo in BPM."""
 
 
-def parse_prompt(prompt: str) -> Brief:
-    """Read a prompt. Never fails: words that mean nothing here are passed over.
+def parse_prompt(prompt: str) -> ParsedPrompt:
+    """Parses a prompt. It never fails: unknown words are ignored.
 
-    A tempo is held to 40 … 240 BPM. Words after "no" or "without" are taken as excluded.
+    The tempo is limited to 40 … 240 BPM. Instruments after "no" or "without" are excluded.
     """
     text = prompt.lower()
     tonic, spelling, minor = _parse_key(prompt)
     genre, rest = _parse_genre(text)
-    instruments, excluded, alone = _parse_instruments(rest, genre)
-    moods = frozenset(name for name, words in _MOODS if _word(words).search(text))
+    instruments, excluded, is_solo = _parse_instruments(rest, genre)
+    moods = frozenset(name for name, words in _MOODS if _word_pattern(words).search(text))
     if minor is None:
-        minor = _mode_of_moods(moods)
-    slow, fast = bool(_word(_SLOW).search(text)), bool(_word(_FAST).search(text))
-    return Brief(
+        minor = _mode_from_moods(moods)
+    slow, fast = bool(_word_pattern(_SLOW).search(text)), bool(_word_pattern(_FAST).search(text))
+    return ParsedPrompt(
         genre=genre,
         bpm=_parse_tempo(prompt),
         tonic=tonic,
@@ -127,13 +127,13 @@ def parse_prompt(prompt: str) -> Brief:
         minor=minor,
         instruments=instruments,
         excluded=excluded,
-        alone=alone,
+        is_solo=is_solo,
         moods=moods,
         pace=int(fast) - int(slow),
     )
 
 
-def _word(alternatives: str) -> re.Pattern[str]:
+def _word_pattern(alternatives: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w])")
 
 
@@ -145,10 +145,10 @@ def _parse_tempo(prompt: str) -> float | None:
 
 
 def _parse_key(prompt: str) -> tuple[int | None, str | None, bool | None]:
-    """(tonic, its spelling, is it minor), each None where not said."""
+    """(tonic, its spelling, whether the key is minor), each None if the prompt does not say."""
     for match in _MODE_KEY.finditer(prompt):
         lead_in, letter, sign, word, mode, noun = match.groups()
-        # "a minor setback", "in a minor key": there the letter is an article, not a tonic.
+        # In "a minor setback" and "in a minor key", the letter is an article, not a tonic.
         ends = re.match(r"\s*(?:$|[,.;:!?)])", prompt[match.end() :]) is not None
         if letter == "a" and not sign and not word and (noun or not (lead_in or ends)):
             continue
@@ -172,10 +172,10 @@ def _spell(letter: str, sign: str | None, word: str | None) -> str:
 
 
 def _parse_genre(text: str) -> tuple[str | None, str]:
-    """The genre, and the text without its words: the "bass" of drum and bass is no instrument."""
+    """The genre, and the text without its words, since the "bass" in "drum and bass" is not an instrument."""
     found = None
     for name, words in _GENRES:
-        pattern = _word(words)
+        pattern = _word_pattern(words)
         if pattern.search(text):
             found = found or name
             if name in ("drum and bass", "hip hop", "trap"):
@@ -189,28 +189,28 @@ def _parse_instruments(text: str, genre: str | None) -> tuple[tuple[str, ...], f
     excluded = {name for span in negated.findall(text) for name, _ in _find_instruments(span)}
     if re.search(r"\b(?:drumless|beatless|no beats?|without beats?)\b", text):
         excluded.add("drums")
-    kept = negated.sub(" ", text)
-    wanted = _find_instruments(kept)
-    # "Piano solo" is a piece for piano alone; in a rock song it is eight bars for the guitarist.
+    remaining = negated.sub(" ", text)
+    wanted = _find_instruments(remaining)
+    # "Piano solo" means a piece for piano alone, but a "guitar solo" in a rock song is only a part of it.
     after = "only|alone|solo" if genre in (None, "classical", "ambient") else "only|alone"
-    alone = any(re.search(_ALONE, kept[max(0, at - 40) : at]) for _, at in wanted) or bool(
-        re.search(rf"(?:{names})\s+(?:{after})\b|\bunaccompanied\b", kept)
+    is_solo = any(re.search(_SOLO_BEFORE, remaining[max(0, at - 40) : at]) for _, at in wanted) or bool(
+        re.search(rf"(?:{names})\s+(?:{after})\b|\bunaccompanied\b", remaining)
     )
     ordered = dict.fromkeys(name for name, _ in sorted(wanted, key=lambda item: item[1]))
-    return tuple(ordered), frozenset(excluded) - ordered.keys(), alone and bool(ordered)
+    return tuple(ordered), frozenset(excluded) - ordered.keys(), is_solo and bool(ordered)
 
 
 def _find_instruments(text: str) -> list[tuple[str, int]]:
     found = []
     for name, words in _INSTRUMENTS:
-        pattern = _word(words)
+        pattern = _word_pattern(words)
         for match in pattern.finditer(text):
             found.append((name, match.start()))
         text = pattern.sub(lambda match: " " * len(match[0]), text)
     return found
 
 
-def _mode_of_moods(moods: frozenset[str]) -> bool | None:
+def _mode_from_moods(moods: frozenset[str]) -> bool | None:
     if moods & {"dark", "sad"}:
         return True
     return False if "happy" in moods else None

@@ -1,4 +1,4 @@
-"""The drummer: grooves, rolls, fills, builds, crashes."""
+"""The drum part: grooves, rolls, fills, builds and crashes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Hit:
     velocity: float
 
 
-def drum_bar(plan: Plan, form: Form, section: Section, bar: int, variants: np.random.Generator) -> Iterator[Hit]:
-    """The hits of one bar. ``variants`` is the same for all bars of sections of one name."""
+def drum_hits(plan: Plan, form: Form, section: Section, bar: int, variants: np.random.Generator) -> Iterator[Hit]:
+    """The hits of one bar. `variants` must be seeded the same for all bars of sections with the same name."""
     if not plan.drums:
         return
     in_section = bar - section.first_bar
@@ -63,7 +63,7 @@ def _plays(plan: Plan, section: Section, drum: Drum) -> bool:
 
 
 def _fill_start(plan: Plan, section: Section, is_last: bool, following: Section | None) -> int:
-    """The sixteenth from which a fill replaces the groove; 16: there is none."""
+    """The sixteenth from which a fill replaces the groove; 16 if there is no fill."""
     if not (is_last and plan.style.fill != "none" and following):
         return STEPS_PER_BAR
     if following.name == "outro" or section.name == "break":
@@ -100,7 +100,7 @@ def _fill(plan: Plan, start: int) -> Iterator[Hit]:
 
 
 def _build(plan: Plan, section: Section, in_section: int) -> Iterator[Hit]:
-    """The last two bars of a break: a roll that quickens, under rising noise."""
+    """The build in the last two bars of a break: an accelerating roll and rising noise."""
     left = section.bars - in_section
     if left > 2 or plan.style.name in ("jazz", "lo-fi", "hip hop"):
         return

@@ -1,8 +1,8 @@
-"""What makes a genre: the shape of the data in ``genres.py``.
+"""The conventions that define a genre: the types of the data in `genres.py`.
 
-Rhythms are strings of sixteenths, one character each, 16 to a bar; longer strings span several bars.
-``X`` accent, ``x`` plain, ``o`` soft, ``r`` a roll of three within the sixteenth, ``.`` rest, and in
-chord and bass rhythms ``-`` holds the note before (where there is none, it rings to the next).
+A rhythm is a string with one character per sixteenth, 16 per bar; longer strings span several bars. `X` is an accent,
+`x` a normal hit, `o` a soft one, `r` a roll of three within the sixteenth, and `.` a rest. The notes of chord and bass
+rhythms last until the next hit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Rhythms = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Drum:
-    """One voice of the kit. ``rhythms`` are alternatives, of which a section takes one."""
+    """One drum of the kit. `rhythms` are alternatives, of which each section uses one."""
 
     sound: str
     rhythms: Rhythms
@@ -30,7 +30,7 @@ class Drum:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A pitched part: what plays it, how, and where it sits in the mix."""
+    """A pitched part: its sound, its rhythm, and its place in the mix."""
 
     sound: str
     gain: float
@@ -40,21 +40,21 @@ class Part:
     send: float = 0.2
     pan: float = 0.0
     gate: float = 1.0
-    """Share of the time to the next hit that a note is held."""
+    """Share of the time to the next hit for which a note is held."""
     energy: float = 0.0
     ducked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """A genre's conventions. Times in seconds unless named otherwise."""
+    """The conventions of a genre. Times are in seconds unless their name says otherwise."""
 
     name: str
     bpm: tuple[int, int]
     minor_share: float
-    """Probability of a minor key where the prompt leaves it open."""
+    """Probability of a minor key if the prompt does not say."""
     minor_loops: tuple[tuple[str, ...], ...]
-    """Chord loops in Roman numerals, one bar a chord (see ``chord_bars``)."""
+    """Chord loops in Roman numerals. Each chord lasts `chord_bars` bars."""
     major_loops: tuple[tuple[str, ...], ...]
     chords: Part
     bass: Part
@@ -71,15 +71,15 @@ class Style:
     """The lead plays in sections of at least this energy."""
     rootless: bool = False
     swing: float = 0.0
-    """How late every second unit comes, as a share of the unit: 0.33 is a triplet."""
+    """Delay of every second unit, as a share of the unit: 0.33 gives triplets."""
     swing_eighths: bool = False
-    """Swing in eighths (jazz) rather than in sixteenths."""
+    """Whether the swing unit is an eighth, as in jazz, rather than a sixteenth."""
     human_seconds: float = 0.0
-    """Standard deviation of a note's timing."""
+    """Standard deviation of the timing of notes."""
     fill: str = "snare"
     """snare, toms, hats, none"""
     intro: frozenset[str] = field(default_factory=lambda: frozenset({"chords", "pad", "texture"}))
-    """Parts of the intro: chords, pad, bass, lead, texture, or a drum's sound."""
+    """The parts that play in the intro: chords, pad, bass, lead, texture, or the sound of a drum."""
     crash: bool = True
     duck: float = 0.0
     """Depth of the side-chain: 0.7 leaves 30 % of the level under a kick."""
@@ -90,7 +90,7 @@ class Style:
     """vinyl, air"""
     texture_gain: float = 0.0
     lead_alternates: tuple[str, ...] = ()
-    """Sounds that may take the place of the lead's, by the seed."""
+    """Sounds of which the seed selects the one for the lead."""
     chord_alternates: tuple[str, ...] = ()
     gain: float = 1.0
-    """Brings the mix to about -15 LUFS."""
+    """The gain that brings the mix to about -15 LUFS."""

@@ -1,1 +1,1 @@
-"""How it sounds: from notes to samples."""
+"""Synthesis: turns notes into samples."""

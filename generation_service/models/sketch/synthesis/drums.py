@@ -1,4 +1,4 @@
-"""Drum hits as one-shots, each a short recipe of swept sines and shaped noise."""
+"""Drum hits as one-shots, synthesised from swept sines and shaped noise."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from generation_service.models.base import FloatArray
 from generation_service.models.sketch.synthesis.tone_synthesis import RATE_HZ
 
-_ONSET_FRAMES: Final = 16  # 0.5 ms: still a hard attack, and no step from silence.
+_ONSET_FRAMES: Final = 16  # 0.5 ms, which is still a hard attack but avoids a step from silence.
 
 
 @lru_cache(maxsize=128)
 def render_drum(name: str, tonic: int) -> FloatArray:
-    """One hit, peak 1.0: float32 ``[1 or 2, frames]``. Raises KeyError for an unknown name.
+    """One hit with a peak of 1.0: float32 [1 or 2, frames]. Raises KeyError if the name is unknown.
 
-    Kicks, snares and toms are tuned to the tonic (a pitch class) or its fifth, whichever is nearer:
-    a drum that rings a note foreign to the key sours the mix.
+    Kicks, snares and toms are tuned to the tonic (a pitch class) or its fifth, whichever is nearer, because a drum that
+    rings at a note outside the key is dissonant.
     """
     sound = np.atleast_2d(_RECIPES[name]()).astype(np.float32)
     if name in _HEAD_HZ:
@@ -32,7 +32,7 @@ def render_drum(name: str, tonic: int) -> FloatArray:
 
 
 def _retuned(sound: FloatArray, head_hz: float, tonic: int) -> FloatArray:
-    """Played faster or slower by at most three and a half semitones."""
+    """The sound resampled by at most three and a half semitones."""
     pitch = 69.0 + 12.0 * np.log2(head_hz / 440.0)
     shifts = [(tonic + above - pitch + 6.0) % 12.0 - 6.0 for above in (0, 7)]
     ratio = 2.0 ** (min(shifts, key=abs) / 12.0)
@@ -52,12 +52,12 @@ def _decay(length: float, time_constant: float) -> FloatArray:
 
 
 def _noise(length: float, low_hz: float, high_hz: float, *, seed: int, channels: int = 1, order: int = 4) -> FloatArray:
-    """Noise between two corner frequencies, filtered by FFT: ``[channels, frames]``, RMS 1."""
+    """Noise between two corner frequencies, filtered by FFT: [channels, frames], RMS 1."""
     frames = int(length * RATE_HZ)
     white = np.random.default_rng(seed).standard_normal((channels, frames), dtype=np.float32)
-    if channels == 2:  # Half of it common, so that it survives in mono.
+    if channels == 2:  # Half of it is common to both channels, so that it is still there in mono.
         white[1] = 0.5 * white[0] + 0.87 * white[1]
-    # A power of two: a prime length would make the FFT many times slower.
+    # A power of two, because a prime length would make the FFT many times slower.
     size = 1 << (frames - 1).bit_length()
     hz = np.fft.rfftfreq(size, 1.0 / RATE_HZ).astype(np.float32) + np.float32(1.0)
     shape = 1.0 / np.sqrt((1.0 + (low_hz / hz) ** order) * (1.0 + (hz / high_hz) ** order))
@@ -67,7 +67,7 @@ def _noise(length: float, low_hz: float, high_hz: float, *, seed: int, channels:
 
 
 def _sweep(length: float, start_hz: float, end_hz: float, time_constant: float) -> FloatArray:
-    """A sine falling exponentially from one frequency to another."""
+    """A sine whose frequency falls exponentially from one value to another."""
     seconds = _seconds(length).astype(np.float64)
     turns = end_hz * seconds
     turns += (start_hz - end_hz) * time_constant * (1.0 - np.exp(-seconds / time_constant))
@@ -92,7 +92,7 @@ def _snare(tone_hz: float, body: float, rattle: float, low_hz: float, mix: float
 
 
 def _clap(rattle: float) -> FloatArray:
-    """Several hands, 9 ms apart, then the room."""
+    """Several hand claps about 9 ms apart, followed by the decay of the room."""
     length = 0.32
     noise = _noise(length, 900.0, 5200.0, seed=3, channels=2)
     shape = np.zeros(noise.shape[1], np.float32)
@@ -107,7 +107,7 @@ def _clap(rattle: float) -> FloatArray:
 
 
 def _metal(length: float, ring: float, low_hz: float, seed: int, pitch: float = 1.0) -> FloatArray:
-    """Cymbals and hats: inharmonic squares under high-passed noise, a little different left and right."""
+    """Cymbals and hats: inharmonic sines and high-passed noise, which differs between left and right."""
     noise = _noise(length, low_hz, 11_500.0, seed=seed, channels=2, order=6)
     seconds = _seconds(length)
     ringing = np.zeros(len(seconds), np.float32)
@@ -119,7 +119,7 @@ def _metal(length: float, ring: float, low_hz: float, seed: int, pitch: float = 
 
 
 def _ride() -> FloatArray:
-    """A stick's ping over a long wash."""
+    """The ping of a stick over a long wash."""
     length = 1.1
     wash = _metal(length, 0.32, 4200.0, 11, 0.83)
     ping = np.zeros(wash.shape[1], np.float32)
@@ -158,7 +158,7 @@ def _shaker() -> FloatArray:
 
 
 def _riser() -> FloatArray:
-    """Two seconds of noise opening up, for the bar before a drop."""
+    """Two seconds of brightening noise, for the bar before a drop."""
     length = 2.0
     bright = _noise(length, 2500.0, 10_000.0, seed=8, channels=2)
     dull = _noise(length, 500.0, 2500.0, seed=9, channels=2)
@@ -167,7 +167,7 @@ def _riser() -> FloatArray:
     return out
 
 
-# What the head of each tuned drum rings at.
+# The frequency at which the head of each tuned drum rings.
 _HEAD_HZ: Final = {
     "kick": 52.0,
     "boom kick": 48.0,

@@ -1,4 +1,4 @@
-"""The pitched instruments: a table of timbres, and the few that need their own recipe."""
+"""The pitched instruments: a table of timbres, pads, and the 808."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import numpy as np
 from generation_service.models.base import FloatArray
 from generation_service.models.sketch.composition.music_theory import frequency
 from generation_service.models.sketch.pads import PADS
-from generation_service.models.sketch.synthesis.tone_synthesis import RATE_HZ, Timbre, render_pad, render_tone, swell
+from generation_service.models.sketch.synthesis.tone_synthesis import (
+    RATE_HZ,
+    Timbre,
+    render_pad,
+    render_tone,
+    shape_loop,
+)
 
 TIMBRES: Final[dict[str, Timbre]] = {
     "piano": Timbre(
@@ -91,21 +97,21 @@ TIMBRES: Final[dict[str, Timbre]] = {
 
 
 def render_instrument(name: str, pitches: tuple[int, ...], gate: int, glide: int = 0, seed: int = 0) -> FloatArray:
-    """A note or chord of an instrument, held for ``gate`` frames: float32 ``[1 or 2, frames]``.
+    """A note or chord of an instrument, held for `gate` frames: float32 [1 or 2, frames].
 
-    ``glide`` is where an 808's pitch slides to, in semitones. Raises KeyError for an unknown name.
+    `glide` is the interval in semitones by which an 808 slides. Raises KeyError if the name is unknown.
     """
     if name == "808":
         return _render_808(pitches[0], gate, glide)
     if name in PADS:
         voice = PADS[name]
         loop = render_pad(tuple(float(p) for p in pitches), voice.tilt, voice.brightness_hz, voice.width_cents, seed)
-        return swell(loop, gate, voice.attack, voice.release)
+        return shape_loop(loop, gate, voice.attack, voice.release)
     return render_tone(TIMBRES[name], pitches, gate)
 
 
 def _render_808(pitch: int, gate: int, glide: int) -> FloatArray:
-    """A sine that starts with a kick's drop in pitch, saturated so that small speakers show it."""
+    """A sine that starts with the falling pitch of a kick, saturated so that it is audible on small speakers."""
     release = int(0.06 * RATE_HZ)
     frames = min(gate, int(1.6 * RATE_HZ)) + release
     seconds = np.arange(frames, dtype=np.float64) / RATE_HZ

@@ -1,4 +1,4 @@
-"""The master bus: a gentle compressor, then a clipper that only rounds off the last peaks."""
+"""The master bus: a gentle compressor, followed by a soft clipper for the remaining peaks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from generation_service.models.base import FloatArray
 
 CEILING: Final = 0.89
-"""No sample leaves the master above this."""
+"""The largest magnitude of an output sample."""
 
 _KNEE: Final = 0.56
 _WINDOW_FRAMES: Final = 256
@@ -22,8 +22,8 @@ _OFFSET_SECONDS: Final = 0.1
 _RAMP: Final = np.arange(1, _WINDOW_FRAMES + 1, dtype=np.float32)
 
 
-class Master:
-    """Keeps the peak-to-loudness ratio in bounds whatever mix of parts a prompt asks for."""
+class MasterBus:
+    """Limits the peak-to-loudness ratio, whatever mix of parts a prompt asks for."""
 
     def __init__(self, rate_hz: int, gain: float) -> None:
         window = _WINDOW_FRAMES / rate_hz
@@ -36,7 +36,7 @@ class Master:
         self._level = 1.0
 
     def process(self, mix: FloatArray) -> FloatArray:
-        """``[2, n]`` in, ``[2, n]`` out with every sample within ±CEILING; n a multiple of 256."""
+        """Processes [2, n] samples, n a multiple of 256. Every output sample is within ±CEILING."""
         mix *= np.float32(self._gain)
         windows = mix.reshape(2, -1, _WINDOW_FRAMES)
         self._remove_offset(windows)
@@ -45,17 +45,17 @@ class Master:
         for power in powers.tolist():
             speed = self._attack if power > self._power else self._release
             self._power += speed * (power - self._power)
-            loud = math.sqrt(self._power) / _THRESHOLD
-            levels.append(loud ** (1.0 / _RATIO - 1.0) if loud > 1.0 else 1.0)
+            excess = math.sqrt(self._power) / _THRESHOLD
+            levels.append(excess ** (1.0 / _RATIO - 1.0) if excess > 1.0 else 1.0)
         self._level = levels[-1]
-        # The gain runs in straight lines between the windows: a step would click.
+        # The gain is interpolated linearly between windows, because a step would click.
         start = np.asarray(levels[:-1], np.float32)
         slope = np.diff(np.asarray(levels, np.float32)) / np.float32(_WINDOW_FRAMES)
         windows *= start[:, None] + slope[:, None] * _RAMP
         return soft_clip(windows.reshape(2, -1))
 
     def _remove_offset(self, windows: FloatArray) -> None:
-        """High-pass at 1.6 Hz: saturated lopsided waves carry a direct current that eats headroom."""
+        """A high-pass at 1.6 Hz: saturated asymmetric waves have a DC offset, which costs headroom."""
         offsets = [self._offset]
         for mean in np.mean(windows, axis=2).T:
             offsets.append(offsets[-1] + self._offset_speed * (mean - offsets[-1]))
@@ -66,7 +66,7 @@ class Master:
 
 
 def soft_clip(mix: FloatArray) -> FloatArray:
-    """Linear up to the knee, then a smooth bend that never passes the ceiling. In place."""
+    """Linear up to the knee, then a smooth curve that never exceeds the ceiling. In place."""
     loud = np.abs(mix) > _KNEE
     if loud.any():
         peaks = mix[loud]

@@ -1,8 +1,8 @@
-"""A room: stereo convolution with a synthetic impulse response, block by block, without latency.
+"""Reverb: stereo convolution with a synthetic impulse response, block by block, without latency.
 
-Uniformly partitioned overlap-save (the response is cut into blocks, each applied in the frequency
-domain to the input of that many blocks ago): the cost a block is two forward and two inverse FFTs of
-twice its size, whatever the length of the room.
+Uniformly partitioned overlap-save: the response is cut into blocks, each of which is applied in the frequency domain to
+the input of that many blocks ago. A block costs one forward and two inverse FFTs of twice its size, whatever the length
+of the response.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Spectrum = npt.NDArray[np.complex64]
 
 
 class Reverb:
-    """Mono in, stereo out. Memory is the length of the response, whatever is played."""
+    """Mono in, stereo out. Its memory is proportional to the length of the response."""
 
     def __init__(self, seconds: float, rate_hz: int, block: int) -> None:
         self._block = block
@@ -26,30 +26,30 @@ class Reverb:
         parts = self._response.shape[1] // 2
         self._history: Spectrum = np.zeros((parts, block + 1), np.complex64)
         self._previous = np.zeros(block, np.float32)
-        self._turn = 0
+        self._newest = 0
 
     def process(self, send: FloatArray) -> FloatArray:
-        """``[block]`` of input to the ``[2, block]`` of reverberation that sounds at the same time."""
+        """Takes a block of input, [block], and returns the reverb of the same time, [2, block]."""
         parts = len(self._history)
-        self._history[self._turn] = np.fft.rfft(np.concatenate((self._previous, send)))
+        self._history[self._newest] = np.fft.rfft(np.concatenate((self._previous, send)))
         self._previous = send
-        # Row j of the history is (turn - j) blocks old: a window into the doubled, reversed response
-        # lines the two up without moving either.
-        window = self._response[:, parts - self._turn : 2 * parts - self._turn]
+        # Row j of the history is (newest - j) blocks old. A window into the doubled, reversed response aligns the two
+        # without moving either.
+        window = self._response[:, parts - self._newest : 2 * parts - self._newest]
         wet = np.fft.irfft(np.einsum("pb,cpb->cb", self._history, window), axis=1)
-        self._turn = (self._turn + 1) % parts
+        self._newest = (self._newest + 1) % parts
         return wet[:, self._block :].astype(np.float32)
 
 
 @lru_cache(maxsize=16)
 def _response(seconds: float, rate_hz: int, block: int) -> Spectrum:
-    """The response's partitions, doubled and reversed: complex64 ``[2, 2 * parts, block + 1]``."""
+    """The partitions of the response, doubled and reversed: complex64 [2, 2 * parts, block + 1]."""
     parts = max(1, round(seconds * rate_hz / block))
     frames = parts * block
     random = np.random.default_rng(int(seconds * 1000))
     noise = random.standard_normal((2, frames), dtype=np.float32)
     time = np.arange(frames, dtype=np.float32) / np.float32(rate_hz)
-    # Two bands: air and walls take the highs three times as fast as the lows.
+    # Two bands, because air and walls absorb high frequencies about three times as fast as low ones.
     spectrum = np.fft.rfft(noise, axis=1)
     hz = np.fft.rfftfreq(frames, 1.0 / rate_hz).astype(np.float32) + np.float32(1.0)
     low = 1.0 / np.sqrt((1.0 + (hz / 1800.0) ** 4) * (1.0 + (220.0 / hz) ** 4))
@@ -57,7 +57,7 @@ def _response(seconds: float, rate_hz: int, block: int) -> Spectrum:
     slow = np.fft.irfft(spectrum * low, frames, axis=1) * np.exp(-time * np.float32(5.5 / seconds))
     fast = np.fft.irfft(spectrum * high, frames, axis=1) * np.exp(-time * np.float32(14.0 / seconds))
     response = slow + 0.8 * fast
-    # Twelve milliseconds before the room answers, then a rise and not a step; silent at its end.
+    # A pre-delay of 12 ms, then a rise without a step; silent at the end.
     delay, rise, fall = int(0.012 * rate_hz), int(0.02 * rate_hz), frames // 4
     response = np.roll(response, delay, axis=1)
     response[:, :delay] = 0.0

@@ -1,4 +1,4 @@
-"""Background noise that is part of a genre's sound: seamless stereo loops, float32 ``[2, 131072]``."""
+"""Background noise that is part of the sound of a genre: seamless stereo loops, float32 [2, 131072]."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CRACKLES_PER_SECOND: Final = 9.0
 
 @lru_cache(maxsize=4)
 def render_texture(name: str) -> FloatArray:
-    """A loop of RMS 1 for the noise's bed. Filtered by FFT over the whole loop, so it has no seam."""
+    """A loop whose noise has an RMS of 1. It is filtered by an FFT over the whole loop, so it has no seam."""
     random = np.random.default_rng(len(name))
     noise: FloatArray = random.standard_normal((2, LOOP_FRAMES), dtype=np.float32)
     hz: FloatArray = np.fft.rfftfreq(LOOP_FRAMES, 1.0 / RATE_HZ).astype(np.float32) + np.float32(1.0)
@@ -32,9 +32,9 @@ def render_texture(name: str) -> FloatArray:
         side = random.random(count)
         specks[0, places], specks[1, places] = sizes * (1.0 - side), sizes * side
         crackle = _filtered(specks, 1.0 / np.sqrt((1.0 + (1200.0 / hz) ** 4) * (1.0 + (hz / 6000.0) ** 6)))
-        # Peaks a dozen times the bed: heard as specks, and no threat to the headroom.
+        # Peaks of 12 times the noise are audible as crackles, but do not threaten the headroom.
         return bed + crackle * np.float32(12.0 / np.max(np.abs(crackle)))
-    # Air: wind that comes and goes twice a loop, so that the swell repeats without a seam either.
+    # Air: wind that swells once per loop on each side, so that the swell has no seam either.
     bed = _filtered(noise, 1.0 / np.sqrt((1.0 + (180.0 / hz) ** 4) * (1.0 + (hz / 900.0) ** 3)))
     turn = np.arange(LOOP_FRAMES, dtype=np.float32) * np.float32(2.0 * np.pi / LOOP_FRAMES)
     swell = np.stack([0.7 + 0.3 * np.sin(turn), 0.7 + 0.3 * np.cos(turn)])

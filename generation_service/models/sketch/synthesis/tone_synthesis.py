@@ -1,13 +1,13 @@
-"""Two ways to make a pitched sound without a loop over samples.
+"""Two ways to synthesise a pitched sound without a loop over samples.
 
-*Evolving wavetable*: additive synthesis at the price of two table look-ups. The amplitude of every
-harmonic is worked out at a few moments of the note, each moment becomes a single-cycle waveform, and
-the note reads through them. Filter sweeps, plucked strings and blown notes are all tables of numbers,
-and nothing above the Nyquist frequency is ever made, so nothing aliases.
+*Evolving wavetable*: additive synthesis at the price of two table look-ups. The amplitudes of all harmonics are
+computed for a few moments of the note, each moment becomes a single-cycle waveform, and the note reads through them.
+Filter sweeps, plucked strings and wind instruments are only different tables of numbers. No harmonic exceeds the
+Nyquist frequency, so nothing aliases.
 
-*Spectral pad*: a whole chord as one long spectrum with a narrow band of noise around each harmonic
-(the PADsynth method of N. O. Paul), turned into a loop by one inverse FFT a channel. It sounds like a
-large ensemble and repeats without a seam.
+*Spectral pad*: a whole chord as one long spectrum with a narrow band of noise around each harmonic (the PADsynth method
+of N. O. Paul), turned into a loop by one inverse FFT per channel. It sounds like a large ensemble and repeats without a
+seam.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from generation_service.models.sketch.composition.music_theory import frequency
 
 RATE_HZ: Final = 32_000
 NYQUIST_MARGIN: Final = 0.45
-"""Highest harmonic as a share of the rate: leaves the last tenth to resamplers' filters."""
+"""The highest harmonic as a share of the sample rate. It leaves the last tenth of the band to resampling filters."""
 
 _TABLE_BITS: Final = 12
 _ROWS: Final = 14
@@ -34,43 +34,43 @@ _PAD_FRAMES: Final = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Timbre:
-    """How a note of one instrument sounds. Times in seconds, rates in 1/s, frequencies in Hz."""
+    """The sound of an instrument. Times are in seconds, rates in 1/s, frequencies in Hz."""
 
     tilt: float = 1.0
-    """Harmonic k has amplitude k ** -tilt: 1 is a sawtooth, 2 a triangle's mellowness."""
+    """Harmonic k has the amplitude k ** -tilt: 1 is a sawtooth, 2 is as mellow as a triangle."""
     even: float = 1.0
-    """Amplitude of the even harmonics: 0 sounds hollow (square, clarinet)."""
+    """Factor for the even harmonics: 0 sounds hollow, like a square wave or a clarinet."""
     partials: tuple[float, ...] = ()
-    """Amplitudes of the first harmonics, instead of tilt and even (organ drawbars, bells)."""
+    """The amplitudes of the first harmonics, which replace tilt and even (organ drawbars, bells)."""
     decay: float = 0.0
-    """Rate at which the whole note dies away; 0 sustains."""
+    """Decay rate of the whole note; 0 sustains it."""
     damping: float = 0.0
-    """Extra decay rate per kHz of a harmonic's frequency: strings lose their highs first."""
+    """Additional decay rate per kHz of a harmonic's frequency, because strings lose high frequencies first."""
     cutoff: tuple[float, float] = (12_000.0, 12_000.0)
-    """Low-pass cutoff at the start and at the end of the sweep."""
+    """The low-pass cutoff at the start and at the end of the sweep."""
     cutoff_rate: float = 4.0
     resonance: float = 0.0
-    """Height of the peak at the cutoff, relative."""
+    """Relative height of the peak at the cutoff."""
     attack: float = 0.004
     release: float = 0.06
     voices: tuple[float, ...] = (0.0,)
-    """Detuning of each unison voice in cents; two or more make the note stereo."""
+    """The detuning of each unison voice in cents; a note with two or more is stereo."""
     vibrato: float = 0.0
-    """Depth in cents, fading in after the attack."""
+    """Depth in cents; the vibrato fades in after the attack."""
     drive: float = 0.0
-    """Saturation: 0 none, 1 warm, 5 a distorted guitar."""
+    """Saturation: 0 is none, 1 is warm, 5 is a distorted guitar."""
     breath: float = 0.0
-    """Level of the noise at the onset (hammer, pick, air)."""
+    """Level of the noise at the onset (hammer, pick, breath)."""
 
 
 def render_tone(timbre: Timbre, pitches: tuple[float, ...], gate: int) -> FloatArray:
-    """One note or chord, held for ``gate`` frames and then released: float32 ``[1 or 2, frames]``.
+    """A note or chord, held for `gate` frames and then released: float32 [1 or 2, frames].
 
     Its power at the onset is about that of a full-scale sine at -12 dB, whatever the timbre.
     """
     release = int(timbre.release * RATE_HZ)
     frames = gate + release
-    if timbre.decay > 0.0:  # Inaudible after 60 dB: a short pluck in a long gate costs nothing.
+    if timbre.decay > 0.0:  # Inaudible after 60 dB, so a short pluck in a long gate is cut.
         frames = min(frames, int(6.9 / timbre.decay * RATE_HZ) + release)
     channels = 2 if len(timbre.voices) > 1 else 1
     out = np.zeros((channels, frames), np.float32)
@@ -101,7 +101,7 @@ def render_tone(timbre: Timbre, pitches: tuple[float, ...], gate: int) -> FloatA
 def render_pad(
     pitches: tuple[float, ...], tilt: float, brightness_hz: float, width_cents: float, seed: int
 ) -> FloatArray:
-    """A seamless stereo loop of a chord: float32 ``[2, 131072]`` (4.1 s), at the level of render_tone."""
+    """A seamless stereo loop of a chord: float32 [2, 131072] (4.1 s), at the level of `render_tone`."""
     bins = _PAD_FRAMES // 2 + 1
     magnitude = np.zeros(bins, np.float32)
     spread = 2.0 ** (width_cents / 1200.0) - 1.0
@@ -117,7 +117,7 @@ def render_pad(
             magnitude[span] += (level * bell).astype(np.float32)
     random = np.random.default_rng(seed)
     turns = random.random((2, bins), dtype=np.float32) * np.float32(2.0 * np.pi)
-    # Half of the phase is common to both sides: wide, and still there in mono.
+    # Half of the phase is common to both channels: the pad is wide, but still there in mono.
     turns[1] = turns[0] + 0.5 * (turns[1] - np.float32(np.pi))
     spectrum = np.empty((2, bins), np.complex64)
     spectrum.real, spectrum.imag = np.cos(turns), np.sin(turns)
@@ -127,8 +127,8 @@ def render_pad(
     return loop
 
 
-def swell(loop: FloatArray, gate: int, attack: float, release: float) -> FloatArray:
-    """A note out of a seamless loop: ``[2, gate + release]`` with raised-cosine ends (seconds)."""
+def shape_loop(loop: FloatArray, gate: int, attack: float, release: float) -> FloatArray:
+    """Cuts a note out of a seamless loop: [2, gate + release], with raised-cosine ends. Times are in seconds."""
     tail = int(release * RATE_HZ)
     frames = gate + tail
     out = np.tile(loop, (1, -(-frames // loop.shape[1])))[:, :frames]
@@ -137,7 +137,7 @@ def swell(loop: FloatArray, gate: int, attack: float, release: float) -> FloatAr
 
 
 def _evolution(timbre: Timbre, base_hz: float, frames: int) -> FloatArray:
-    """The note's single-cycle waveforms, flattened ``[rows * table]``, the last row twice."""
+    """The single-cycle waveforms of a note, flattened to [rows * table], with the last row twice."""
     count = max(1, min(_MAX_HARMONICS, int(NYQUIST_MARGIN * RATE_HZ / base_hz)))
     k = np.arange(1, count + 1)
     if timbre.partials:
@@ -156,7 +156,7 @@ def _evolution(timbre: Timbre, base_hz: float, frames: int) -> FloatArray:
     amplitude /= np.sqrt(np.sum(amplitude[0] ** 2))
     size = 1 << _TABLE_BITS
     spectrum = np.zeros((_ROWS + 1, size // 2 + 1), np.complex64)
-    # Schroeder's phases spread a cycle's energy over the whole cycle: far lower peaks at equal loudness.
+    # Schroeder's phases spread the energy over the whole cycle, for much lower peaks at equal loudness.
     turn = np.exp(-1j * np.pi * k * (k - 1) / count - 0.5j * np.pi)
     spectrum[:_ROWS, 1 : count + 1] = amplitude * turn
     spectrum[_ROWS] = spectrum[_ROWS - 1]
@@ -167,7 +167,7 @@ def _evolution(timbre: Timbre, base_hz: float, frames: int) -> FloatArray:
 
 @lru_cache(maxsize=32)
 def _row_positions(frames: int) -> tuple[FloatArray, npt.NDArray[np.int32]]:
-    """For each frame: how far it is between two rows, and the table offset of the first of them."""
+    """For each frame, its fractional position between two rows, and the table offset of the first of them."""
     rows = np.sqrt(np.arange(frames, dtype=np.float32) / np.float32(frames)) * np.float32(_ROWS - 1)
     whole = rows.astype(np.int32)
     return rows - whole, whole << _TABLE_BITS
@@ -184,7 +184,7 @@ def _vibrato_phase(cents: float, base_hz: float, frames: int) -> npt.NDArray[np.
 
 
 def _overdrive(sound: FloatArray, drive: float) -> FloatArray:
-    """Saturate; hard drive then goes through a speaker's band (80 Hz … 4.5 kHz, as a guitar's)."""
+    """Saturates the sound. A strong drive is then limited to the band of a guitar speaker (80 Hz … 4.5 kHz)."""
     power = float(np.sqrt(np.mean(sound[:, : RATE_HZ // 4] ** 2))) + 1e-9
     out: FloatArray = np.tanh(sound * np.float32(drive * 4.0)).astype(np.float32)
     if drive >= 2.0:
@@ -199,7 +199,7 @@ def _overdrive(sound: FloatArray, drive: float) -> FloatArray:
 
 @lru_cache(maxsize=1)
 def _breath() -> FloatArray:
-    """An eighth of a second of dying noise: hammer, pick, air."""
+    """An eighth of a second of decaying noise: hammer, pick or breath."""
     random = np.random.default_rng(7)
     noise = random.standard_normal(RATE_HZ // 8, dtype=np.float32)
     noise[1:] = noise[1:] + 0.6 * noise[:-1]
@@ -209,7 +209,7 @@ def _breath() -> FloatArray:
 
 
 def _envelope(out: FloatArray, attack: float, release: int) -> None:
-    """Raised-cosine attack (seconds) and release (frames), in place: no step at either end."""
+    """Applies a raised-cosine attack (seconds) and release (frames), in place, without a step at either end."""
     frames = out.shape[1]
     rise = min(frames // 2, max(32, int(attack * RATE_HZ)))
     out[:, :rise] *= _ramp(rise)
@@ -219,7 +219,7 @@ def _envelope(out: FloatArray, attack: float, release: int) -> None:
 
 @lru_cache(maxsize=128)
 def _ramp(frames: int) -> FloatArray:
-    # Half a sample in at both ends: neither a repeated 0 nor a repeated 1.
+    # Offset by half a sample, so that neither the 0 nor the 1 is repeated.
     angle = (np.arange(frames, dtype=np.float32) + np.float32(0.5)) * np.float32(np.pi / frames)
     ramp: FloatArray = np.float32(0.5) - np.float32(0.5) * np.cos(angle)
     return ramp

@@ -1,0 +1,66 @@
+"""Typed access to the configuration of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
+
+_REQUIRED = object()
+
+
+class ConfigFields:
+    """Reads fields by their dotted path. A field that is missing or has the wrong type is a FailedPrecondition."""
+
+    def __init__(self, config: Mapping[str, Any], path: Path, expected_model: str, prefix: str = "") -> None:
+        """Errors name the file `path`, put `prefix` before a field, and say that `expected_model` was expected."""
+        self.path = path
+        self._config = config
+        self._expected_model = expected_model
+        self._prefix = prefix
+
+    def value(self, name: str, default: object = _REQUIRED) -> Any:
+        node: Any = self._config
+        for key in name.split("."):
+            if not isinstance(node, Mapping) or key not in node:
+                if default is _REQUIRED:
+                    problem = f"its configuration has no {self._prefix}{name}; expected {self._expected_model}"
+                    raise invalid_checkpoint(self.path, problem)
+                return default
+            node = node[key]
+        return node
+
+    def expect(self, name: str, expected: object, default: object = _REQUIRED) -> None:
+        """Accepts only one value of the field."""
+        found = self.value(name, default)
+        if found != expected:
+            raise self._unexpected(name, found, f"only {expected!r} is supported")
+
+    def count(self, name: str) -> int:
+        found = self.value(name)
+        if type(found) is not int or found < 1:
+            raise self._unexpected(name, found, "expected an integer of at least 1")
+        return found
+
+    def factors(self, name: str) -> tuple[int, ...]:
+        found = self.value(name)
+        if not isinstance(found, list) or not found or not all(type(item) is int and item > 1 for item in found):
+            raise self._unexpected(name, found, "expected a list of integers of at least 2")
+        return tuple(found)
+
+    def number(self, name: str, default: object = _REQUIRED) -> float:
+        found = self.value(name, default)
+        if type(found) not in (int, float) or found <= 0:
+            raise self._unexpected(name, found, "expected a number above 0")
+        return float(found)
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        found = self.value(name)
+        if found not in choices:
+            raise self._unexpected(name, found, f"expected {' or '.join(choices)}")
+        return str(found)
+
+    def _unexpected(self, name: str, found: object, expectation: str) -> Exception:
+        return invalid_checkpoint(self.path, f"{self._prefix}{name} is {found!r}; {expectation}")

@@ -1,0 +1,74 @@
+"""Jobs during an outage of storage or export."""
+
+from __future__ import annotations
+
+from dgx_music.storage.v1 import storage_pb2 as pb
+from tests.support.service_stack import is_pending_after
+from tests.support.tone_model import Gate
+
+
+async def test_expired_lease_stops_the_engine_while_storage_is_down(stack):
+    await stack.start("storage", "export")
+    await stack.start("generation", lease_seconds=2)
+    gate = stack.model.at["a", 3] = Gate()
+    await stack.create(seconds=3600)
+    await gate.reached()
+    await stack.stop("storage")
+    gate.open()
+    await stack.model.release_of("a")
+
+
+async def test_export_outage_costs_one_attempt(stack):
+    await stack.start("storage", "generation")
+    generation_id = await stack.create()
+    waiting = await stack.wait_until(generation_id, is_pending_after(1))
+    assert waiting.error_message.startswith("export: ")
+    assert waiting.error_message.endswith("(UNAVAILABLE)")
+    await stack.start("export")
+    done = await stack.wait_until_ended(generation_id)
+    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
+
+
+async def test_export_outage_during_the_stream_costs_one_attempt(services):
+    gate = services.model.at["a", 3] = Gate()
+    generation_id = await services.create(seconds=0.8)
+    await gate.reached()
+    await services.stop("export")
+    gate.open()
+    waiting = await services.wait_until(generation_id, is_pending_after(1))
+    assert waiting.error_message.startswith("export: ")
+    await services.start("export")
+    done = await services.wait_until_ended(generation_id)
+    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
+
+
+async def test_completion_is_retried_until_storage_is_back(services):
+    gate = services.model.at["a", 5] = Gate()
+    generation_id = await services.create(seconds=0.5)
+    await gate.reached()
+    await services.stop("storage")
+    gate.open()
+    await services.model.release_of("a")
+    await services.start("storage")
+    done = await services.wait_until_ended(generation_id)
+    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 1)
+
+
+async def test_storage_outage_longer_than_the_lease_costs_one_attempt(stack):
+    await stack.start("storage", "export")
+    await stack.start("generation", lease_seconds=2)
+    gate = stack.model.at["a", 5] = Gate()
+    generation_id = await stack.create(seconds=0.5)
+    await gate.reached()
+    await stack.stop("storage")
+    gate.open()
+    await stack.wait_for_jobs()
+    await stack.start("storage")
+    done = await stack.wait_until_ended(generation_id)
+    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
+
+
+async def test_worker_claims_once_storage_has_started(stack):
+    await stack.start("export", "generation")
+    await stack.start("storage")
+    assert (await stack.wait_until_ended(await stack.create())).state == pb.GENERATION_STATE_COMPLETED

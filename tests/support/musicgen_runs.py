@@ -1,0 +1,48 @@
+"""Tiny MusicGen models with windows of 60 instead of 1500 frames of codes, and a function that runs requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="MusicGen needs torch")
+
+from generation_service.models.base import FloatArray, GenerationParameters
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.model import MusicGen, MusicGenState
+from tests.support.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
+
+
+def load_with_short_window(folder: Path) -> MusicGen:
+    found = find_musicgen(folder)
+    return load_musicgen(replace(found, config=replace(found.config, max_duration_seconds=WINDOW / FRAME_RATE_HZ)))
+
+
+def greedy(prompt: str, new: int, clip: FloatArray | None = None) -> GenerationParameters:
+    """Parameters for `new` frames of codes with greedy decoding."""
+    return GenerationParameters(prompt, new * HOP, seed=0, temperature=0, prompt_audio=clip)
+
+
+def run(
+    model: MusicGen, requests: Sequence[tuple[GenerationParameters, int]]
+) -> list[tuple[MusicGenState, FloatArray]]:
+    """Runs requests in one batch, each of which joins at its step; returns the final state and the samples of each."""
+    states: dict[int, MusicGenState] = {}
+    blocks: list[list[FloatArray]] = [[] for _ in requests]
+    for step in range(10_000):
+        for index, (parameters, joins_at) in enumerate(requests):
+            if joins_at == step:
+                states[index] = model.prefill(parameters)
+        active = [i for i in states if sum(map(len, blocks[i])) < states[i].frames]
+        if not active and len(states) == len(requests):
+            break
+        for i, block in zip(active, model.step([states[i] for i in active]), strict=True):
+            blocks[i].append(block)
+    for state in states.values():
+        model.release(state)
+    assert model.memory.reserved_bytes == 0
+    return [(states[i], np.concatenate(own)) for i, own in enumerate(blocks)]

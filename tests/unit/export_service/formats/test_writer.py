@@ -1,0 +1,273 @@
+"""Written files, as other programs read them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import struct
+import subprocess
+import wave
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from export_service.formats import ogg, writer
+from export_service.formats.codecs import CODECS
+from export_service.formats.tags import FileTags
+from export_service.formats.writer import AudioFile, build_quantizer
+from service_runtime.audio.output_options import SAMPLE_RATES_HZ, FileFormat
+from tests.support import signals
+
+TAGS = FileTags("12345678-9abc-def0-1234-56789abcdef0", 1, "dgx-music 0.1", "sketch 1", "house", 124.5, "C minor")
+LOSSLESS = [FileFormat.WAV_PCM_24, FileFormat.WAV_PCM_16, FileFormat.FLAC_24, FileFormat.FLAC_16]
+LOSSY = [format_ for format_, form in CODECS.items() if form.is_lossy]
+
+
+def write_file(path, samples, format_=FileFormat.WAV_PCM_24, gain_db=0.0, seed=7, sizes=(10_000,), rate=32_000):
+    blocks, start = [], 0
+    while start < len(samples):
+        for size in sizes:
+            blocks.append(samples[start : start + size])
+            start += size
+    AudioFile(format_, rate, samples.shape[1], len(samples), TAGS, seed).write(path, blocks, gain_db)
+    return path
+
+
+def chunks(path):
+    """RIFF chunks in order: name → (where its content begins, the size that stands there)."""
+    content, found, position = path.read_bytes(), {}, 12
+    while position + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, position)
+        found[name] = (position + 8, size)
+        position += 8 + (size + size % 2 if size != 0xFFFF_FFFF else len(content))
+    return content, found
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.FLAC_24])
+def test_24_bit_samples_are_rounded_to_nearest(tmp_path, channels, format_):
+    samples = signals.music(32_000, 1, channels)
+    path = write_file(tmp_path / "a", samples, format_, gain_db=-3.7)
+    read, rate = soundfile.read(path, dtype="int32", always_2d=True)
+    assert rate == 32_000
+    expected = np.rint(samples.astype(np.float64) * 10 ** (-3.7 / 20) * 2**23).astype(np.int32) << 8
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_float_samples_are_unchanged(tmp_path):
+    samples = signals.music(32_000, 1) * np.float32(3)
+    read, _ = soundfile.read(write_file(tmp_path / "a", samples, FileFormat.WAV_FLOAT), dtype="float32")
+    np.testing.assert_array_equal(read, samples)
+
+
+@pytest.mark.parametrize("format_", LOSSY)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_lossy_file_keeps_frame_count_and_waveform(tmp_path, format_, channels):
+    samples = signals.music(48_000, 2, channels)
+    read, rate = soundfile.read(write_file(tmp_path / "a", samples, format_, rate=48_000), always_2d=True)
+    assert (rate, read.shape) == (48_000, samples.shape)
+    delays = range(-50, 51)
+    alike = [(samples[100:-100, 0] * np.roll(read[:, 0], -delay)[100:-100]).sum() for delay in delays]
+    assert delays[int(np.argmax(alike))] == 0
+    assert max(alike) == pytest.approx((samples[100:-100, 0] ** 2).sum(), rel=0.1)
+
+
+@pytest.mark.parametrize("format_", FileFormat)
+def test_every_supported_sample_rate_is_written(tmp_path, format_):
+    samples = signals.music(8_000, 0.2)
+    for rate in SAMPLE_RATES_HZ.get(format_, (8_000, 12_345, 44_100, 192_000)):
+        read = soundfile.info(write_file(tmp_path / f"{rate}", samples, format_, rate=rate))
+        assert (read.samplerate, read.frames) == (rate, len(samples))
+
+
+def test_pcm_16_has_triangular_dither():
+    samples = np.full((200_000, 2), 0.25 / 2**15, dtype=np.float32)
+    steps = build_quantizer(16, 0.0, 1)(samples) >> 16
+    # The mean keeps what is below one step; the error's variance is 1/4 for any level, as TPDF promises.
+    assert steps.mean() == pytest.approx(0.25, abs=0.005)
+    assert (steps - 0.25).var() == pytest.approx(0.25, abs=0.005)
+    assert set(np.unique(steps)) <= {-1, 0, 1}
+    assert abs(np.corrcoef(steps.T)[0, 1]) < 0.01
+
+
+@pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_16, FileFormat.FLAC_16])
+def test_dither_does_not_depend_on_block_sizes(tmp_path, format_):
+    samples = signals.music(32_000, 1)
+    one = write_file(tmp_path / "a", samples, format_)
+    other = write_file(tmp_path / "b", samples, format_, sizes=(1, 4_001, 77))
+    assert soundfile.read(one)[0].tobytes() == soundfile.read(other)[0].tobytes()
+    assert write_file(tmp_path / "c", samples, format_, seed=8).read_bytes() != one.read_bytes()
+
+
+def test_files_written_at_different_times_are_identical(tmp_path):
+    # libsndfile takes what it should not, the time and with it Ogg's serial number, from the second that it writes in.
+    samples = signals.music(48_000, 0.5)
+
+    def all_formats(folder):
+        folder.mkdir()
+        paths = [write_file(folder / format_, samples, format_, rate=48_000) for format_ in FileFormat]
+        return {path.name: path.read_bytes() for path in paths}
+
+    first = all_formats(tmp_path / "first")
+    second_of_writing = (tmp_path / "first").stat().st_mtime
+    repeat = 0
+    while True:
+        folder = tmp_path / f"again-{repeat}"
+        assert all_formats(folder) == first
+        if int(folder.stat().st_mtime) > int(second_of_writing):
+            break
+        repeat += 1
+
+
+@pytest.mark.parametrize("format_", [FileFormat.OGG_VORBIS, FileFormat.OGG_OPUS])
+def test_ogg_pages_have_given_serial_number_and_valid_checksums(tmp_path, format_):
+    path = write_file(tmp_path / "a", signals.music(48_000, 3), format_, rate=48_000, seed=2**64 + 0x1234_5678)
+    content, position, pages = path.read_bytes(), 0, 0
+    while position < len(content):
+        header = ogg.PAGE_HEADER.unpack_from(content, position)
+        segments = position + ogg.PAGE_HEADER.size
+        end = segments + header[-1] + sum(content[segments : segments + header[-1]])
+        page = bytearray(content[position:end])
+        page[ogg.CHECKSUM_OFFSET : ogg.CHECKSUM_OFFSET + 4] = bytes(4)
+        assert header[4:7] == (0x1234_5678, pages, slow_crc(page))
+        position, pages = end, pages + 1
+    assert pages > 3
+
+
+def slow_crc(page):
+    """RFC 3533, section 6, bit by bit."""
+    crc = 0
+    for byte in page:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x04C1_1DB7 if crc & 0x8000_0000 else crc << 1) & 0xFFFF_FFFF
+    return crc
+
+
+@pytest.mark.parametrize("format_", LOSSLESS)
+def test_samples_over_full_scale_are_clipped(tmp_path, format_):
+    samples = np.array([[1.5, -1.5]] * 100, dtype=np.float32)
+    read, _ = soundfile.read(write_file(tmp_path / "a", samples, format_))
+    assert read[:, 0].min() > 0.999
+    assert (read[:, 1] == -1).all()
+
+
+@pytest.mark.parametrize("format_", FileFormat)
+def test_soundfile_reads_tags(tmp_path, format_):
+    with soundfile.SoundFile(write_file(tmp_path / "a", signals.music(48_000, 0.1), format_, rate=48_000)) as file:
+        assert [getattr(file, name) for name in ("title", "artist", "comment", "genre")] == [
+            TAGS.title,
+            TAGS.artist,
+            TAGS.comment,
+            TAGS.genre,
+        ]
+        assert file.date == ""
+
+
+@pytest.mark.parametrize(("format_", "width"), [(FileFormat.WAV_PCM_24, 3), (FileFormat.WAV_PCM_16, 2)])
+def test_wave_module_reads_file(tmp_path, format_, width):
+    samples = signals.music(44_100, 0.5)
+    path = write_file(tmp_path / "a", samples, format_, rate=44_100)
+    with wave.open(str(path)) as file:
+        found = (file.getnframes(), file.getframerate(), file.getnchannels(), file.getsampwidth())
+    assert found == (len(samples), 44_100, 2, width)
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
+@pytest.mark.parametrize("format_", FileFormat)
+def test_ffprobe_reads_file_without_warnings(tmp_path, format_):
+    path = write_file(tmp_path / f"a{CODECS[format_].extension}", signals.music(48_000, 1), format_, rate=48_000)
+    shown = "stream=sample_rate,channels,duration:format_tags=title:stream_tags=title"
+    command = ["ffprobe", "-v", "warning", "-show_entries", shown, "-of", "json", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    [stream] = found["streams"]
+    assert (stream["sample_rate"], stream["channels"]) == ("48000", 2)
+    assert float(stream["duration"]) == pytest.approx(1.0, abs=0.05), "MP3 is told with its padding"
+    assert TAGS.title in (*found["format"].get("tags", {}).values(), *map(str, stream.get("tags", {}).values()))
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(shutil.which("soxi") is None, reason="sox is not installed")
+@pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.WAV_PCM_16, FileFormat.WAV_FLOAT])
+def test_sox_counts_all_samples(tmp_path, format_):
+    path = write_file(tmp_path / "a.wav", signals.music(48_000, 1), format_, rate=48_000)
+    counted = subprocess.run(["soxi", "-s", path], capture_output=True, text=True, check=True).stdout
+    assert int(counted) == 48_000
+
+
+@pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.WAV_PCM_16, FileFormat.WAV_FLOAT])
+@pytest.mark.parametrize("frames", [1_000, 1_001])
+def test_wav_header_sizes_are_correct(tmp_path, format_, frames):
+    path = write_file(tmp_path / "a", np.zeros((frames, 1), np.float32), format_)
+    content, found = chunks(path)
+    width = CODECS[format_].bits // 8 or 4
+    assert content[:4] == b"RIFF"
+    assert struct.unpack_from("<I", content, 4) == (len(content) - 8,)
+    assert found[b"data"][1] == frames * width
+    start, size = found[b"data"]
+    assert start + size + size % 2 == len(content), "chunks are padded to an even length"
+
+
+@pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.WAV_FLOAT])
+def test_rf64_has_64_bit_sizes(tmp_path, monkeypatch, format_):
+    monkeypatch.setattr(writer, "MAX_WAV_BYTES", 10_000)
+    samples = signals.music(32_000, 1)
+    one, other = (write_file(tmp_path / name, samples, format_) for name in "ab")
+    assert one.read_bytes() == other.read_bytes()
+    content, found = chunks(one)
+    assert content[:4] == b"RF64"
+    size = len(samples) * 2 * (CODECS[format_].bits // 8 or 4)
+    place, _ = found[b"ds64"]
+    assert struct.unpack_from("<QQQ", content, place) == (len(content) - 8, size, len(samples))
+    assert struct.unpack_from("<I", content, 4) == (0xFFFF_FFFF,)
+    assert found[b"data"][1] == 0xFFFF_FFFF
+    read = soundfile.info(one)
+    assert (read.format, read.frames) == ("RF64", len(samples))
+
+
+@pytest.mark.parametrize(
+    ("frames", "format_", "expected"),
+    [
+        (10, FileFormat.WAV_PCM_24, "WAV"),
+        (700_000_000, FileFormat.WAV_PCM_24, "WAV"),
+        (720_000_000, FileFormat.WAV_PCM_24, "RF64"),
+        (720_000_000, FileFormat.WAV_PCM_16, "WAV"),
+        (540_000_000, FileFormat.WAV_FLOAT, "RF64"),
+        (720_000_000, FileFormat.FLAC_24, "FLAC"),
+    ],
+)
+def test_wav_over_4_gib_uses_rf64(frames, format_, expected):
+    assert AudioFile(format_, 48_000, 2, frames, None, 0).container == expected
+
+
+def test_write_does_not_overwrite_existing_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"precious")
+    with pytest.raises(FileExistsError):
+        write_file(tmp_path / "a", signals.music(32_000, 0.1))
+    assert (tmp_path / "a").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.FLAC_24, FileFormat.OGG_VORBIS, FileFormat.MP3])
+def test_write_raises_the_os_error_of_the_disk(tmp_path, format_):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    samples = signals.music(32_000, 10)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            write_file(tmp_path / "a", samples, format_)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_write_raises_soundfile_errors_unchanged(tmp_path):
+    mono = AudioFile(FileFormat.WAV_PCM_24, 32_000, 1, 10, None, 0)
+    with pytest.raises(ValueError, match="channels"):
+        mono.write(tmp_path / "a", [np.zeros((10, 2), dtype=np.float32)], 0.0)
+    with pytest.raises(soundfile.LibsndfileError):
+        replace(mono, channels=0).write(tmp_path / "b", [], 0.0)

@@ -1,0 +1,57 @@
+"""The description that lies beside each render on disk."""
+
+from __future__ import annotations
+
+import json
+
+from export_service.library.renders import MASTERED_FILE_JSON, RenderStore
+
+ID, RENDER = "123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174001"
+LOUDNESS = {
+    "loudness": {"integrated_lufs": -20.0, "max_momentary_lufs": -18.0, "max_short_term_lufs": -19.0, "range_lu": None},
+    "true_peak_dbtp": -6.0,
+    "sample_peak_dbfs": -6.5,
+    "rms_dbfs": -21.0,
+    "seconds": 2.0,
+}
+DESCRIPTION = {
+    "format": "flac_24",
+    "sample_rate_hz": 32_000,
+    "channels": 2,
+    "frames": 64_000,
+    "file_size_bytes": 1000,
+    "file_sha256": "ab",
+    "source": LOUDNESS,
+    "file": LOUDNESS,
+    "normalization": {
+        "mode": "limited",
+        "aim": {"target_lufs": -16.0, "ceiling_dbtp": None},
+        "gain_db": 4.0,
+        "shortfall_lu": 0.0,
+        "reason": "",
+        "largest_reduction_db": 0.0,
+        "limited_share": 0.0,
+    },
+    "marks": ["vorbis_comment"],
+}
+"""As on disk. Renames in the code must not change it, or existing renders would be created again."""
+
+
+def test_load_reads_description_of_earlier_version(tmp_path):
+    folder = tmp_path / "renders" / ID
+    folder.mkdir(parents=True)
+    (folder / f"{RENDER}.flac").touch()
+    (folder / f"{RENDER}.json").write_text(json.dumps(DESCRIPTION))
+    render = RenderStore(tmp_path).load(ID, RENDER)
+    assert render is not None
+    assert (render.file.frames, render.file.file_sha256) == (64_000, "ab")
+    assert json.loads(MASTERED_FILE_JSON.dump_json(render.file, by_alias=True)) == DESCRIPTION
+
+
+def test_load_without_valid_description_returns_none(tmp_path):
+    folder = tmp_path / "renders" / ID
+    folder.mkdir(parents=True)
+    (folder / f"{RENDER}.flac").touch()
+    assert RenderStore(tmp_path).load(ID, RENDER) is None
+    (folder / f"{RENDER}.json").write_text("{}")
+    assert RenderStore(tmp_path).load(ID, RENDER) is None

@@ -1,0 +1,19 @@
+"""Parsing ages and sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.cli.display.units import parse_age, parse_size
+from gateway.cli.session.command_errors import CommandError
+
+
+def test_ages_and_sizes_are_parsed_or_rejected() -> None:
+    assert parse_age("2w", "--older-than").days == 14
+    assert parse_size("1.5GB", "--keep") == 1_500_000_000
+    for text in ("", "30", "d", "-1d", "1y", "999999d"):
+        with pytest.raises(CommandError, match="--older-than"):
+            parse_age(text, "--older-than")
+    for text in ("", "5", "GB", "-1GB", "1,5GB", "1KB"):
+        with pytest.raises(CommandError, match="--keep"):
+            parse_size(text, "--keep")

@@ -1,0 +1,71 @@
+"""Reading checkpoint files in audiocraft's format, and rejecting others."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+
+
+from dgx_music.errors import FailedPrecondition  # noqa: E402
+from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE, parse_xp_config, read_checkpoint  # noqa: E402
+from tests.support.checkpoints import TINY, lm_weights, save_lm_package, write_lm  # noqa: E402
+
+
+def test_digest_changes_with_a_single_weight(tmp_path: Path) -> None:
+    digests = []
+    for name, weight in (("a", 0.0), ("b", 1.0), ("c", 0.0)):
+        (tmp_path / name).mkdir()
+        weights = lm_weights(TINY, 4, 0)
+        weights["emb.0.weight"][3, 3] = weight
+        path = save_lm_package(tmp_path / name, {"best_state": weights, "xp.cfg": "{a: 1}"})
+        digests.append(read_checkpoint(path).digest)
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_xp_config_references_are_resolved(tmp_path: Path) -> None:
+    config = parse_xp_config("{a: '${b.c}', b: {c: '${d}'}, d: 5, e: ['${d}'], f: '${nowhere}'}", tmp_path)
+    assert config == {"a": 5, "b": {"c": 5}, "d": 5, "e": [5], "f": "${nowhere}"}
+    with pytest.raises(FailedPrecondition, match="itself"):
+        parse_xp_config("{a: '${b}', b: '${a}'}", tmp_path)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, ("executed",)
+
+
+def test_invalid_checkpoint_file_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / LM_FILE
+    with pytest.raises(FailedPrecondition, match=r"no such file; expected a folder with audiocraft's state_dict\.bin"):
+        read_checkpoint(path)
+
+    whole = write_lm(tmp_path, TINY).read_bytes()
+    for size in (0, 1000, len(whole) // 2, len(whole) - 30):
+        path.write_bytes(whole[:size])
+        with pytest.raises(FailedPrecondition, match="truncated"):
+            read_checkpoint(path)
+    path.write_bytes(pickle.dumps({"best_state": {}}))
+    with pytest.raises(FailedPrecondition, match=r"was not written by torch\.save"):
+        read_checkpoint(path)
+    save_lm_package(tmp_path, {"best_state": {}, "xp.cfg": Malicious()})
+    with pytest.raises(FailedPrecondition, match="can't be read as weights"):
+        read_checkpoint(path)
+    assert not (tmp_path / "executed").exists()
+
+    for package, problem in (
+        ({"model": torch.zeros(1)}, r"expected best_state and xp.cfg, as audiocraft exports them; found \['model'\]"),
+        (torch.zeros(3), "found Tensor"),
+        ({"best_state": [1], "xp.cfg": ""}, "best_state is not a mapping of tensors"),
+        ({"best_state": {}, "xp.cfg": "{"}, "xp.cfg is not valid YAML"),
+        ({"best_state": {}, "xp.cfg": "text"}, "xp.cfg is not a mapping"),
+    ):
+        save_lm_package(tmp_path, package)
+        with pytest.raises(FailedPrecondition, match=problem):
+            read_checkpoint(path)

@@ -1,0 +1,30 @@
+"""Linear layers: a row's result is independent of the other rows, and int8 is close to fp32."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+
+from generation_service.models.musicgen.lm.linear import Int8Linear, Precision, build_linear  # noqa: E402
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1024, 4096), (3072, 1024), (96, 32)])
+def test_row_does_not_depend_on_the_other_rows(precision: Precision, outputs: int, inputs: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    linear = build_linear(torch.randn(outputs, inputs, generator=generator), precision)
+    x = torch.randn(64, inputs, generator=generator) * torch.logspace(-3, 3, 64)[:, None]
+    everything = linear(x)
+    for rows in (1, 2, 3, 4, 6, 8, 12, 16, 31, 32, 48):
+        assert torch.equal(linear(x[:rows].contiguous()), everything[:rows]), rows
+        assert torch.equal(linear(x[-rows:].contiguous()), everything[-rows:]), rows
+
+
+def test_int8_is_close_to_fp32_for_rows_of_any_magnitude() -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(256, 512, generator=generator)
+    x = torch.randn(3, 512, generator=generator) * torch.tensor([[1e-4], [1.0], [1e4]])
+    exact = x @ weight.t()
+    error = (Int8Linear(weight)(x) - exact).norm(dim=1) / exact.norm(dim=1)
+    assert error.max() < 0.02

@@ -1,0 +1,146 @@
+"""MusicGen through the `Model` interface, from files in the real format to samples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("transformers", reason="the text encoder is transformers'")
+
+from dgx_music.errors import ResourceExhausted
+from generation_service.models.base import FloatArray, GenerationParameters, TooLarge
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.model import MusicGen, MusicGenState
+
+HOP = 640
+
+
+@pytest.fixture(scope="module", params=["mono", "stereo"])
+def model(request: pytest.FixtureRequest, t5: None) -> MusicGen:
+    return load_musicgen(find_musicgen(request.getfixturevalue(request.param)))
+
+
+@pytest.fixture(scope="module")
+def small_memory(mono: Path, t5: None) -> MusicGen:
+    return load_musicgen(find_musicgen(mono), kv_bytes=3 * 4 * 2 * 2 * 64 * 110)
+
+
+def parameters(prompt: str = "calm piano", frames: int = 20 * HOP, seed: int = 1) -> GenerationParameters:
+    return GenerationParameters(prompt, frames, seed)
+
+
+def run(model: MusicGen, state: MusicGenState) -> list[FloatArray]:
+    blocks: list[FloatArray] = []
+    while sum(map(len, blocks)) < state.frames:
+        assert len(blocks) < 2000
+        blocks += model.step([state])
+    model.release(state)
+    return blocks
+
+
+def run_alone(model: MusicGen, request: GenerationParameters) -> FloatArray:
+    return np.concatenate(run(model, model.prefill(request)))
+
+
+@pytest.mark.parametrize("frames", [1, HOP - 1, HOP, HOP + 1, 7 * HOP, 61 * HOP + 13])
+def test_output_has_exactly_the_requested_frames(model: MusicGen, frames: int) -> None:
+    state = model.prefill(parameters(frames=frames))
+    blocks = run(model, state)
+    samples = np.concatenate(blocks)
+    assert samples.shape == (frames, model.info.channels)
+    assert samples.dtype == np.float32
+    assert np.abs(samples).max() > 0
+    assert len(model.step([state])[0]) == 0, "a finished state yields nothing more"
+
+
+def test_streamed_audio_equals_decoding_all_codes_at_once(model: MusicGen) -> None:
+    state = model.prefill(parameters(frames=100 * HOP))
+    blocks = run(model, state)
+    whole = model._codec.decode(state.codes.frames(0, 100), model.info.channels)
+    np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-4)
+    sounding = [index for index, block in enumerate(blocks) if len(block)]
+    delay = model._lm.config.max_delay
+    assert [index + 1 - delay for index in sounding] == [5, 15, 40, 90, 100], "chunks grow"
+
+
+def test_audio_does_not_depend_on_the_batch(model: MusicGen) -> None:
+    requests = [
+        parameters("calm piano", 33 * HOP, seed=1),
+        parameters("calm piano", 50 * HOP + 5, seed=2),
+        parameters("fast drums and a very long description of them", 20 * HOP, seed=1),
+        parameters("lofi", 41 * HOP, seed=4),
+    ]
+    expected = [run_alone(model, request) for request in requests]
+    assert not np.array_equal(expected[0][: 20 * HOP], expected[1][: 20 * HOP]), "the audio depends on the seed"
+    assert not np.array_equal(expected[0][: 20 * HOP], expected[2][: 20 * HOP]), "the audio depends on the prompt"
+
+    states: list[MusicGenState] = []
+    blocks: dict[int, list[FloatArray]] = {}
+    cancelled = model.prefill(parameters("gone soon", 100 * HOP, seed=9))
+    active: Sequence[MusicGenState] = [cancelled]
+    for now in range(120):
+        if now % 7 == 0 and len(states) < len(requests):
+            states.append(model.prefill(requests[len(states)]))
+            blocks[len(states) - 1] = []
+        if now == 25:
+            model.release(cancelled)
+        indices = [i for i, state in enumerate(states) if sum(map(len, blocks[i])) < state.frames]
+        active = [states[i] for i in indices] + ([cancelled] if now < 25 else [])
+        if not active:
+            break
+        for i, block in zip(indices, model.step(active), strict=False):
+            blocks[i].append(block)
+    for i, samples in enumerate(expected):
+        assert np.array_equal(np.concatenate(blocks[i]), samples), requests[i]
+        model.release(states[i])
+    assert model.memory.reserved_bytes == 0
+
+
+def test_request_that_exceeds_free_memory_is_rejected_and_others_continue(small_memory: MusicGen) -> None:
+    state = small_memory.prefill(parameters(frames=60 * HOP))
+    with pytest.raises(ResourceExhausted, match="KV cache"):
+        small_memory.prefill(parameters(frames=60 * HOP))
+    run(small_memory, state)
+    small_memory.release(small_memory.prefill(parameters(frames=60 * HOP)))
+
+
+@pytest.mark.parametrize("clip_frames", [0, 7])
+def test_too_large_request_error_names_the_longest_duration(small_memory: MusicGen, clip_frames: int) -> None:
+    clip = np.zeros((clip_frames * HOP, 1), np.float32) if clip_frames else None
+    with pytest.raises(TooLarge, match=r"^duration_seconds: the KV cache would need .* with more free memory") as error:
+        small_memory.prefill(replace(parameters(frames=500 * HOP), prompt_audio=clip))
+    match = re.search(r"all requests together have (.+) MiB; request at most (.+) s, or", error.value.message)
+    assert match is not None
+    assert float(match[1]) == round(small_memory.memory.limit_bytes / 2**20, 1)
+    longest = round(float(match[2]) * 32_000)
+    small_memory.release(small_memory.prefill(replace(parameters(frames=longest), prompt_audio=clip)))
+    with pytest.raises(TooLarge):
+        small_memory.prefill(replace(parameters(frames=longest + 5 * HOP), prompt_audio=clip))
+    with pytest.raises(TooLarge, match=r" MiB; start the server with more free memory$"):
+        small_memory.prefill(parameters("a very long prompt, " * 40))
+    assert small_memory.memory.reserved_bytes == 0
+
+
+def test_failed_prefill_releases_its_memory(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(cache: object, text: object) -> None:
+        raise RuntimeError("no such shape")
+
+    monkeypatch.setattr(small_memory._lm, "condition", broken)
+    with pytest.raises(RuntimeError, match="no such shape"):
+        small_memory.prefill(parameters())
+    assert small_memory.memory.reserved_bytes == 0
+
+
+def test_model_info(mono: Path, stereo: Path) -> None:
+    fp32, int8 = find_musicgen(mono).info, find_musicgen(mono, precision="int8").info
+    assert (fp32.name, fp32.channels, fp32.sample_rate_hz) == ("mono", 1, 32000)
+    assert fp32.licence == "CC-BY-NC-4.0"
+    assert not fp32.is_synthesiser
+    assert find_musicgen(stereo, name="other").info.name == "other"
+    assert len({fp32.version, int8.version, find_musicgen(stereo).info.version}) == 3
