@@ -183,6 +183,10 @@ def test_unit_tests_start_no_server() -> None:
     assert architecture.unit_tests_that_serve(tests, "tests.unit", SERVERS) == []
 
 
+def test_log_events_are_snake_case_names(tree: SourceTree) -> None:
+    assert architecture.misnamed_log_events(tree) == []
+
+
 def test_modules_are_short(tree: SourceTree) -> None:
     assert architecture.long_modules(tree, MAX_LINES) == {}
 
@@ -285,3 +289,7 @@ class TestEachRuleCanFail:
         self.write(tree, "tests.unit.test_b", "import service_runtime.settings\n")
         tests = SourceTree(tree.root, ("tests",))
         assert architecture.unit_tests_that_serve(tests, "tests.unit", SERVERS) == ["tests.unit.test_a"]
+
+    def test_log_event_in_words(self, tree: SourceTree) -> None:
+        self.write(tree, "service.a", 'log.info("model_loaded")\nlog.info("model loaded")\nlog.info(f"model_{x}")\n')
+        assert architecture.misnamed_log_events(tree) == ["service.a:2", "service.a:3"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+SNAKE_CASE = re.compile(r"[a-z]+(_[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -238,3 +241,17 @@ def unit_tests_that_serve(tree: SourceTree, unit_tests: str, servers: Collection
         return False
 
     return [module.name for module in tree.handwritten if is_within(module.name, unit_tests) and reaches(module, set())]
+
+
+def misnamed_log_events(tree: SourceTree) -> list[str]:
+    """Returns the log calls whose event is not a snake_case name: details belong into fields."""
+    misnamed = []
+    for module in tree.handwritten:
+        for node in ast.walk(ast.parse(module.path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="log"), attr="debug" | "info" | "warning" | "error"),
+                    args=[event, *_],
+                ) if not (isinstance(event, ast.Constant) and SNAKE_CASE.fullmatch(str(event.value))):
+                    misnamed.append(f"{module.name}:{node.lineno}")
+    return misnamed

@@ -166,7 +166,7 @@ async def _describe_default_model(session: Session, name: str) -> str:
         if name == SKETCH
         else "list the models with `dgx-music models`"
     )
-    return f"model: {name}{description}; use --model to choose another, {hint}"
+    return f"model: {name}{description}; use --model to choose another, or {hint}"
 
 
 async def _describe_server_model(session: Session, name: str, folder: Path) -> str:
