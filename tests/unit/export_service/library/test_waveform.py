@@ -8,12 +8,13 @@ import soundfile
 
 from dgx_music.errors import NotFound, Unavailable
 from export_service.library.waveform import compute_waveform
+from tests.support import signals
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("points", [1, 7, 800, 10_000])
 @pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT"])
-def test_waveform_of_points_across_block_boundaries(tmp_path, signals, channels, points, subtype, monkeypatch):
+def test_waveform_of_points_across_block_boundaries(tmp_path, channels, points, subtype, monkeypatch):
     monkeypatch.setattr("export_service.library.waveform.BLOCK_FRAMES", 1000)
     path = tmp_path / "noise.wav"
     soundfile.write(path, signals.noise(32_000, 0.7003, channels), 32_000, subtype=subtype)

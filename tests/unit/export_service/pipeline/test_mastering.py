@@ -12,6 +12,7 @@ from export_service.formats.writer import AudioFile
 from export_service.pipeline import mastering
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
+from tests.support import signals
 
 DEFAULT = LoudnessTarget(-16.0, -1.0)
 RATE_HZ = 48_000
@@ -46,10 +47,10 @@ def test_resolve_loudness_target(options, expected):
 
 
 @pytest.mark.parametrize("format_", [FileFormat.MP3, FileFormat.OGG_VORBIS, FileFormat.OGG_OPUS])
-def test_lossy_file_stays_under_ceiling_after_decoding(tmp_path, signals, libebur128, format_):
+def test_lossy_file_stays_under_ceiling_after_decoding(tmp_path, format_):
     result = master(tmp_path / "a", signals.music(RATE_HZ, 4), format_, LoudnessTarget(-14.0, -1.0))
     samples, _ = soundfile.read(tmp_path / "a", dtype="float32")
-    reference = libebur128(samples, RATE_HZ)
+    reference = signals.measured_by_libebur128(samples, RATE_HZ)
     assert result.file.peak_db <= -1.0
     assert result.file.loudness.integrated_lufs == pytest.approx(-14.0, abs=0.3)
     assert reference.true_peak_dbtp <= -0.9
@@ -57,7 +58,7 @@ def test_lossy_file_stays_under_ceiling_after_decoding(tmp_path, signals, libebu
     assert result.normalization.target == LoudnessTarget(-14.0, -1.0)
 
 
-def test_file_over_ceiling_is_encoded_again(tmp_path, signals, monkeypatch):
+def test_file_over_ceiling_is_encoded_again(tmp_path, monkeypatch):
     samples = signals.music(RATE_HZ, 4)
     target = LoudnessTarget(-14.0, -1.0)
     result = master(tmp_path / "a", samples, FileFormat.MP3, target)
@@ -67,7 +68,7 @@ def test_file_over_ceiling_is_encoded_again(tmp_path, signals, monkeypatch):
     assert result.file.peak_db <= -1.0
 
 
-def test_encoding_again_costs_no_loudness_below_maximum_reduction(tmp_path, signals):
+def test_encoding_again_costs_no_loudness_below_maximum_reduction(tmp_path):
     result = master(tmp_path / "a", signals.music(RATE_HZ, 4, seed=7), FileFormat.MP3, LoudnessTarget(-14.0, -1.0))
     assert result.file.peak_db <= -1.0
     assert result.normalization.shortfall_lu == 0 or result.normalization.largest_reduction_db > 5.9

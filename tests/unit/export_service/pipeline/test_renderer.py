@@ -13,6 +13,7 @@ from export_service.library.store import Library
 from export_service.pipeline import mastering
 from export_service.pipeline.renderer import Renderer
 from service_runtime.audio.output_options import FileFormat, OutputOptions
+from tests.support import signals
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 KEEP_LEVEL = LoudnessTarget(None, -1.0)
@@ -52,7 +53,7 @@ def files(tmp_path):
     return {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
 
 
-async def test_render_of_file_deleted_before_commit_fails(library, renderer, signals, tmp_path):
+async def test_render_of_file_deleted_before_commit_fails(library, renderer, tmp_path):
     commit(library, signals.music(32_000, 1))
     library.before_commit = lambda: library.delete(ID)
     with pytest.raises(NotFound, match="deleted or replaced in the meantime"):
@@ -60,7 +61,7 @@ async def test_render_of_file_deleted_before_commit_fails(library, renderer, sig
     assert files(tmp_path) == set()
 
 
-async def test_render_of_file_replaced_before_commit_fails(library, renderer, signals, tmp_path):
+async def test_render_of_file_replaced_before_commit_fails(library, renderer, tmp_path):
     commit(library, signals.music(32_000, 1))
     library.before_commit = lambda: commit(library, signals.music(32_000, 1, seed=2), attempt=2)
     with pytest.raises(NotFound, match="deleted or replaced in the meantime"):
@@ -69,9 +70,7 @@ async def test_render_of_file_replaced_before_commit_fails(library, renderer, si
 
 
 @pytest.mark.parametrize("replace", [False, True])
-async def test_render_of_file_changed_before_second_pass_fails(
-    library, renderer, signals, tmp_path, monkeypatch, replace
-):
+async def test_render_of_file_changed_before_second_pass_fails(library, renderer, tmp_path, monkeypatch, replace):
     commit(library, signals.music(32_000, 1))
 
     def change_file_and_master(*arguments):
@@ -86,7 +85,7 @@ async def test_render_of_file_changed_before_second_pass_fails(
     assert files(tmp_path) == ({"outputs"} if replace else set())
 
 
-async def test_render_continues_for_second_caller_when_first_is_cancelled(library, renderer, signals):
+async def test_render_continues_for_second_caller_when_first_is_cancelled(library, renderer):
     commit(library, signals.music(32_000, 1))
     loop, reached, proceed = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
@@ -105,7 +104,7 @@ async def test_render_continues_for_second_caller_when_first_is_cancelled(librar
     assert (await second).path.is_file()
 
 
-async def test_drain_aborts_renders(library, renderer, signals, tmp_path):
+async def test_drain_aborts_renders(library, renderer, tmp_path):
     commit(library, signals.music(32_000, 1))
     renderer.drain()
     with pytest.raises(Unavailable) as raised:
