@@ -20,16 +20,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from tests.stateful.calls import compare, make
-from tests.stateful.clocked import START, ClockedPostgres, clocked_postgres
-from tests.stateful.model import Answer, Call, Differs, Model, Request
+from tests.support.clocked_database import START, ClockedPostgres, clocked_postgres
+from tests.support.lifecycle_calls import compare, make
+from tests.support.lifecycle_model import Answer, Call, Model, ModelMismatch, Request
 
 WORKERS = 3
 ROUNDS = 8
 """Repetitions of each race. In most of them, the calls overlap."""
 REQUEST_ID = str(uuid.UUID(int=1, version=4))
-ONCE = Request("asked for once", request_id=REQUEST_ID)
-ONCE_BEFORE = Request("asked for before", request_id=str(uuid.UUID(int=2, version=4)))
+ONCE = Request("requested once", request_id=REQUEST_ID)
+ONCE_BEFORE = Request("requested before", request_id=str(uuid.UUID(int=2, version=4)))
 OWN = "the lease that this worker claimed last"
 
 
@@ -154,7 +154,7 @@ def has_an_order(situation: Situation, made: list[list[Made]]) -> bool:
         if not heads:
             try:
                 compare(situation.stored, model)
-            except Differs:
+            except ModelMismatch:
                 return False
             return True
         for index, calls in enumerate(left):
@@ -177,7 +177,7 @@ def _after(model: Model, made: Made, all_made: list[Made], ended_leases: frozens
         after.locked = frozenset(locked)
         try:
             after.apply(made.call, made.answer)
-        except Differs:
+        except ModelMismatch:
             continue
         after.locked = frozenset()
         yield after

@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from storage_service.db.database import Database
 from storage_service.maintenance.integrity import find_violations
-from tests.stateful.calls import compare, make
-from tests.stateful.clocked import START, ClockedDatabase, ClockedSqlite, clocked_postgres
-from tests.stateful.model import MARKED_FROM, REFUSALS, STATES, Answer, Call, Model, Request
+from tests.support.clocked_database import START, ClockedDatabase, ClockedSqlite, clocked_postgres
+from tests.support.lifecycle_calls import compare, make
+from tests.support.lifecycle_model import REJECTIONS, SOURCE_STATES, STATES, Answer, Call, Model, Request
 
 T = TypeVar("T")
 
@@ -92,12 +92,12 @@ class Storage(RuleBasedStateMachine):
     @rule(asked=st.lists(requests, min_size=1, max_size=2))
     def create(self, asked: list[Request]) -> None:
         answer = self.call("create", asked)
-        if answer not in REFUSALS:
+        if answer not in REJECTIONS:
             self.keys += answer
 
     @rule(sound=requests, refused=refused_requests)
     def create_none_of_two(self, sound: Request, refused: Request) -> None:
-        assert self.call("create", [sound, refused]) in REFUSALS
+        assert self.call("create", [sound, refused]) in REJECTIONS
 
     @rule(worker=st.sampled_from(["w1", "w2"]), models=st.sampled_from([MODELS, ("small",)]), seconds=lease_seconds)
     def claim(self, worker: str, models: tuple[str, ...], seconds: float) -> None:
@@ -150,7 +150,7 @@ class Storage(RuleBasedStateMachine):
 
     @rule(pick=picks, state=st.sampled_from(STATES))
     def mark_by_library(self, pick: int, state: str) -> None:
-        key = self.key(pick, *MARKED_FROM[state])
+        key = self.key(pick, *SOURCE_STATES[state])
         job = self.model.jobs.get(key)
         if state != "completed" or job is None or job.path:  # COMPLETED needs a file.
             self.call("mark", key, state)

@@ -27,16 +27,16 @@ from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.maintenance.integrity import find_violations
 from storage_service.states import GenerationStatus
-from tests.stateful.calls import make
-from tests.stateful.clocked import START, ClockedPostgres, clocked_postgres
-from tests.stateful.model import REFUSALS, Answer, Call, Request
+from tests.support.clocked_database import START, ClockedPostgres, clocked_postgres
+from tests.support.lifecycle_calls import make
+from tests.support.lifecycle_model import REJECTIONS, Answer, Call, Request
 
 WORKERS = 6
 JOBS = 48
 ROWS = "SELECT id, status, attempt, max_attempts, file_path, error_message FROM generations"
 
 
-class Crew:
+class WorkerPool:
     """Concurrent workers. One that finds nothing to claim advances the clock, so that leases of others expire."""
 
     def __init__(self, stored: ClockedPostgres, second: Database) -> None:
@@ -108,32 +108,32 @@ def test_concurrent_workers_finish_each_generation_once(
 ) -> None:
     # Two connection pools, as with two servers.
     second = open_database(stored.database.url, connections=WORKERS)
-    crew = Crew(stored, second)
+    worker_pool = WorkerPool(stored, second)
     asked = [Request(model_name=model) for model in ("small", "large")] * (JOBS // 2)
-    keys = crew.call(0, "create", asked)
-    gone = crew.call(0, "claim", "gone", ["small", "large"], 2.0)
+    keys = worker_pool.call(0, "create", asked)
+    gone = worker_pool.call(0, "claim", "gone", ["small", "large"], 2.0)
     for _ in range(3):
-        crew.let_time_pass()
+        worker_pool.let_time_pass()
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(crew.work, range(WORKERS)))
-    assert crew.complete(0, gone[:2]) == "Aborted", "it came too late"
+        list(pool.map(worker_pool.work, range(WORKERS)))
+    assert worker_pool.complete(0, gone[:2]) == "Aborted", "the lease had expired"
 
-    told: dict[str, dict[str, list[Any]]] = {key: defaultdict(list) for key in keys}
-    for call, answer in crew.answered:
+    calls_by_id: dict[str, dict[str, list[Any]]] = {key: defaultdict(list) for key in keys}
+    for call, answer in worker_pool.answered:
         assert answer != "Unavailable", call
         if call.name == "claim" and answer is not None:
-            told[answer[0]]["claim"].append(answer)
-        elif call.name not in ("create", "claim") and answer not in REFUSALS:
-            told[call.arguments[0]][call.name].append(call.arguments)
+            calls_by_id[answer[0]]["claim"].append(answer)
+        elif call.name not in ("create", "claim") and answer not in REJECTIONS:
+            calls_by_id[call.arguments[0]][call.name].append(call.arguments)
     rows = {row[0]: row[1:] for row in stored.rows(ROWS)}
     assert rows.keys() == set(keys)
     for key, (status, attempt, max_attempts, path, error) in rows.items():
-        of_key = told[key]
-        assert [number for _, _, number in sorted(of_key["claim"], key=lambda claim: claim[2])] == [
+        calls = calls_by_id[key]
+        assert [number for _, _, number in sorted(calls["claim"], key=lambda claim: claim[2])] == [
             *range(1, attempt + 1)
         ], "every claim has a number of its own"
         assert max_attempts >= attempt
-        completed, cancelled = of_key["complete"], of_key["cancel"]
+        completed, cancelled = calls["complete"], calls["cancel"]
         assert (len(completed), len(cancelled)) == (status == "completed", status == "cancelled")
         assert path == (completed[0][2] if completed else None)
         assert status in ("completed", "cancelled") or (status == "failed" and attempt == max_attempts and error)
@@ -144,7 +144,7 @@ def test_concurrent_workers_finish_each_generation_once(
 async def let_workers_die(url: str, after: list[int]) -> list[tuple[Call, Answer]]:
     """Kills each worker after this many answers, during its next call. Returns all answered calls."""
     workers = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.stateful.dying_workers", url, str(len(after))),
+        *(sys.executable, "-m", "tests.support.dying_workers", url, str(len(after))),
         cwd=Path(__file__).parents[2],
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,

@@ -340,11 +340,11 @@ def test_init_db_closes_rejected_database(empty_url: str, open_database: Callabl
 def test_package_docstring_examples_pass(url: str) -> None:
     documentation = (storage_service.__doc__ or "").replace("sqlite:///music.db", url)
     examples = doctest.DocTestParser().get_doctest(documentation, {}, "storage_service", None, None)
-    told: list[str] = []
+    output: list[str] = []
     flags = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
-    results = doctest.DocTestRunner(optionflags=flags).run(examples, out=told.append)
+    results = doctest.DocTestRunner(optionflags=flags).run(examples, out=output.append)
     assert results.attempted > 10
-    assert results.failed == 0, "".join(told)
+    assert results.failed == 0, "".join(output)
 
 
 def test_package_exports_exactly_the_api() -> None:

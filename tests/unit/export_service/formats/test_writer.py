@@ -188,7 +188,7 @@ def test_ffprobe_reads_file_without_warnings(tmp_path, format_):
     found = json.loads(done.stdout)
     [stream] = found["streams"]
     assert (stream["sample_rate"], stream["channels"]) == ("48000", 2)
-    assert float(stream["duration"]) == pytest.approx(1.0, abs=0.05), "MP3 is told with its padding"
+    assert float(stream["duration"]) == pytest.approx(1.0, abs=0.05), "the duration of an MP3 includes its padding"
     assert TAGS.title in (*found["format"].get("tags", {}).values(), *map(str, stream.get("tags", {}).values()))
     assert done.stderr == ""
 

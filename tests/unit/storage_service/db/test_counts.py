@@ -60,11 +60,11 @@ def test_find_count_mismatches_reports_wrong_counts(database: Database, new: New
         session.execute(text("UPDATE generation_counts SET generations = generations + 1"))
         session.execute(text("UPDATE prompt_counts SET prompts = 7"))
         session.execute(text("INSERT INTO generation_times VALUES ('sketch', 1.5, 0, 2)"))
-        told = counts.find_count_mismatches(session)
-    assert len(told) == 3
-    assert "pending" in told[0]
-    assert "1.5" in told[1]
-    assert "prompts" in told[2]
+        mismatches = counts.find_count_mismatches(session)
+    assert len(mismatches) == 3
+    assert "pending" in mismatches[0]
+    assert "1.5" in mismatches[1]
+    assert "prompts" in mismatches[2]
 
 
 def test_counts_are_exact_with_concurrent_workers(database: Database, new: New) -> None:

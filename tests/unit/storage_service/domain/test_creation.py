@@ -190,7 +190,7 @@ def test_create_with_invalid_field_names_it(database: Database, new: New, field:
     assert raised.value.field == field
     assert raised.value.message.startswith(field)
     assert len(raised.value.message) < 300
-    assert "e+" not in raised.value.message  # 2^63 - 1 is told to the last digit.
+    assert "e+" not in raised.value.message  # 2^63 - 1 is printed to the last digit.
 
 
 @pytest.mark.parametrize(

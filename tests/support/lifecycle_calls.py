@@ -17,8 +17,8 @@ from storage_service.domain import creation, leases, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
 from storage_service.states import GenerationStage
-from tests.stateful.clocked import ClockedDatabase
-from tests.stateful.model import Answer, Call, Differs, Job, Model, Request
+from tests.support.clocked_database import ClockedDatabase
+from tests.support.lifecycle_model import Answer, Call, Job, Model, ModelMismatch, Request
 
 
 class Killed(Exception):
@@ -131,7 +131,7 @@ _PROMPT_COUNTS = "SELECT sum(prompts) FROM prompt_counts"
 
 
 def compare(stored: ClockedDatabase, model: Model) -> None:
-    """Raises Differs unless every column of every row, every count and every prompt use equals the model's."""
+    """Raises ModelMismatch unless every column of every row, every count and every prompt use equals the model's."""
     _agree("generations", {row[len(_TIMES)]: _plain(row) for row in stored.rows(_GENERATIONS)}, _columns(model))
     counted = {(*row[:2], str(row[2])): [int(cell) for cell in row[3:]] for row in stored.rows(_COUNTS)}
     _agree("counts", {cell: sums for cell, sums in counted.items() if any(sums)}, _sums(model))
@@ -143,7 +143,7 @@ def compare(stored: ClockedDatabase, model: Model) -> None:
 
 def _agree(what: str, found: Any, expected: Any) -> None:
     if found != expected:
-        raise Differs(f"{what}: storage has {found}, but should have {expected}")
+        raise ModelMismatch(f"{what}: storage has {found}, but should have {expected}")
 
 
 def _plain(row: Sequence[Any]) -> list[Any]:

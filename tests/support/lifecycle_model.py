@@ -13,14 +13,14 @@ from typing import Any
 
 DEFAULT_ATTEMPTS = 3
 MORE_ATTEMPTS = 3
-PRIORITY_IS_WORTH = timedelta(minutes=10)
-LONGEST_WAIT_SECONDS = 64
+WAIT_PER_PRIORITY_LEVEL = timedelta(minutes=10)
+MAX_BACKOFF_SECONDS = 64
 LEASE_EXPIRED = "the worker stopped responding and its lease expired"
 
 STATES = "pending", "processing", "completed", "failed", "cancelled"
 
 ABORTED, ILLEGAL, UNKNOWN, INVALID = "Aborted", "FailedPrecondition", "NotFound", "InvalidArgument"
-MARKED_FROM = {
+SOURCE_STATES = {
     "pending": ("processing", "failed"),
     "processing": ("pending",),
     "completed": ("processing",),
@@ -28,17 +28,17 @@ MARKED_FROM = {
     "cancelled": ("pending", "processing"),
 }
 
-REFUSALS = ABORTED, ILLEGAL, UNKNOWN, INVALID
+REJECTIONS = ABORTED, ILLEGAL, UNKNOWN, INVALID
 
 Answer = Any
 """The name of an error, or the result of the call (see each method of `Model`)."""
 
 
-class Differs(AssertionError):
+class ModelMismatch(AssertionError):
     """Storage deviated from the state machine."""
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The call must fail and change nothing."""
 
 
@@ -90,7 +90,7 @@ class Job:
     @property
     def rank(self) -> datetime:
         """The smallest is claimed first; one level of priority counts as ten minutes of waiting."""
-        return self.created_at - self.request.priority * PRIORITY_IS_WORTH
+        return self.created_at - self.request.priority * WAIT_PER_PRIORITY_LEVEL
 
     def wait(self) -> None:
         """Returns the job to the queue, without a lease."""
@@ -119,13 +119,13 @@ class Model:
         return other
 
     def apply(self, call: Call, answer: Answer) -> None:
-        """Makes the call here too. Differs where the answer is not this model's."""
+        """Makes the call here too. ModelMismatch where the answer is not this model's."""
         try:
             expected = getattr(self, call.name)(answer, *call.arguments)
-        except Refused as refusal:
+        except Rejected as refusal:
             expected = str(refusal)
         if answer != expected:
-            raise Differs(f"{call} was answered {answer!r}; it should have been {expected!r}")
+            raise ModelMismatch(f"{call} was answered {answer!r}; it should have been {expected!r}")
 
     def create(self, answer: Answer, requests: Sequence[Request]) -> Answer:
         """The ids, in the order of the requests: all or none."""
@@ -134,28 +134,30 @@ class Model:
         asked = {job.request.request_id: job.request for job in self.jobs.values()}
         for request in requests:
             if not request.prompt:
-                raise Refused(INVALID)
+                raise Rejected(INVALID)
             if request.request_id and asked.setdefault(request.request_id, request) != request:
-                raise Refused(INVALID)
-        if answer in REFUSALS or len(answer) != len(requests):
+                raise Rejected(INVALID)
+        if answer in REJECTIONS or len(answer) != len(requests):
             return "the ids of all"
-        for request, told in zip(requests, answer, strict=True):
+        for request, generation_id in zip(requests, answer, strict=True):
             if request.request_id in known:
-                if known[request.request_id] != told:
+                if known[request.request_id] != generation_id:
                     return f"{known[request.request_id]} for {request}, which asks again"
                 continue
-            if told in self.jobs:
+            if generation_id in self.jobs:
                 return f"a new id for {request}"
             attempts = request.max_attempts or DEFAULT_ATTEMPTS
-            self.jobs[told] = Job(told, request, self.now, max_attempts=attempts, metadata=request.metadata)
+            self.jobs[generation_id] = Job(
+                generation_id, request, self.now, max_attempts=attempts, metadata=request.metadata
+            )
             self.uses[request.prompt] += 1
             if request.request_id:
-                known[request.request_id] = told
+                known[request.request_id] = generation_id
         return answer
 
     def create_by_library(self, answer: Answer, prompt: str, model_name: str, path: str) -> Answer:
         """The id."""
-        if answer in REFUSALS or answer in self.jobs:
+        if answer in REJECTIONS or answer in self.jobs:
             return "a new id"
         request = Request(prompt, model_name, metadata={})
         self.jobs[answer] = Job(answer, request, self.now, path=path)
@@ -170,20 +172,20 @@ class Model:
             return None
         if not isinstance(answer, tuple):
             return f"one of {[job.id for job in waiting]}"
-        told, token, _ = answer
+        generation_id, token, _ = answer
         # Two of one rank are of one age: either may go first.
         first = min(job.rank for job in waiting)
-        if told not in {job.id for job in waiting if job.rank == first}:
+        if generation_id not in {job.id for job in waiting if job.rank == first}:
             return f"one of {[job.id for job in waiting if job.rank == first]}"
         if not token or token in self.tokens:
-            return "a token that nobody ever had"
-        job = self.jobs[told]
+            return "a token that was never issued"
+        job = self.jobs[generation_id]
         job.state, job.token, job.worker, job.stage, job.progress = "processing", token, worker, "queued", 0.0
         job.lease_ends = self.now + timedelta(seconds=seconds)
         job.attempt += 1
         job.started_at, job.not_before = self.now, None
         self.tokens.add(token)
-        return told, token, job.attempt
+        return generation_id, token, job.attempt
 
     def is_due(self, job: Job) -> bool:
         """Whether a claim may return it."""
@@ -219,7 +221,7 @@ class Model:
         job.error = "it broke"
         if retryable and job.attempt < job.max_attempts:
             job.wait()
-            seconds = min(2 ** (job.attempt - 1), LONGEST_WAIT_SECONDS)
+            seconds = min(2 ** (job.attempt - 1), MAX_BACKOFF_SECONDS)
             job.not_before = self.now + timedelta(seconds=seconds)
         else:
             job.finish("failed", self.now)
@@ -262,7 +264,7 @@ class Model:
 
     def mark(self, _: Answer, key: str, state: str) -> Answer:
         """The state: as a script sets it through the library, which needs no lease and gives none."""
-        job = self._job(key, *MARKED_FROM[state])
+        job = self._job(key, *SOURCE_STATES[state])
         if state == "processing":
             job.state, job.stage, job.started_at, job.not_before = state, "queued", self.now, None
             job.attempt += 1
@@ -282,7 +284,7 @@ class Model:
         return state
 
     def sweep(self, _: Answer = None) -> Answer:
-        """The ids of those whose lease ended; nobody has them now."""
+        """Returns the ids of the generations whose lease ended, which no worker holds now."""
         ended = [job for job in self.jobs.values() if self.has_ended(job) and job.id not in self.locked]
         for job in ended:
             job.wait()
@@ -298,13 +300,13 @@ class Model:
     def _job(self, key: str, *states: str) -> Job:
         job = self.jobs.get(key)
         if job is None:
-            raise Refused(UNKNOWN)
+            raise Rejected(UNKNOWN)
         if states and job.state not in states:
-            raise Refused(ILLEGAL)
+            raise Rejected(ILLEGAL)
         return job
 
     def _require_lease(self, job: Job, token: str) -> None:
         if job.token != token or self.has_ended(job):
-            raise Refused(ABORTED)
+            raise Rejected(ABORTED)
         if job.state != "processing":
-            raise Refused(ILLEGAL)
+            raise Rejected(ILLEGAL)

@@ -1,4 +1,4 @@
-"""`python -m tests.stateful.dying_workers URL COUNT`: worker processes that create, claim and finish generations until
+"""`python -m tests.support.dying_workers URL COUNT`: worker processes that create, claim and finish generations until
 they are killed. Each acknowledged call is written to standard output as a line with a JSON array: the process id, the
 call, its arguments and its answer."""
 
@@ -12,8 +12,8 @@ import uuid
 from dataclasses import asdict
 
 from storage_service.db.database import Database
-from tests.stateful.calls import make
-from tests.stateful.model import Answer, Call, Request
+from tests.support.lifecycle_calls import make
+from tests.support.lifecycle_model import Answer, Call, Request
 
 
 def _tell(call: Call, answer: Answer) -> None:
