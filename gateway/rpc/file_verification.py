@@ -8,6 +8,7 @@ from contextlib import aclosing
 import grpc
 import grpc.aio
 
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.export.v1.export_pb2 import (
@@ -17,7 +18,6 @@ from dgx_music.export.v1.export_pb2 import (
     VerifyFilesRequest,
     VerifyFilesResponse,
 )
-from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2_grpc
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_COMPLETED,

@@ -9,8 +9,8 @@ import grpc
 import grpc.aio
 
 from dgx_music.channel import connect
+from dgx_music.error_status import status_of
 from dgx_music.errors import Unavailable
-from dgx_music.status import status_of
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.rpc.client_stream import ClientStreamCall
 from service_runtime.rpc.deadlines import time_left

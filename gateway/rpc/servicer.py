@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import FailedPrecondition, InvalidArgument
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceServicer
 from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.generation.v1 import generation_pb2_grpc
-from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.rpc.audio_proxy import stream_audio

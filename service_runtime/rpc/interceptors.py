@@ -14,8 +14,8 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
+from dgx_music.error_status import status_of, to_status
 from dgx_music.errors import ServiceError
-from dgx_music.status import status_of, to_status
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics import MetricsRecorder
 from service_runtime.rpc import deadlines

@@ -56,7 +56,7 @@ AT_THE_WIRE = {
 LAYERS = {
     "dgx_music": (
         ("dgx_music.client",),
-        ("dgx_music.channel", "dgx_music.status", "dgx_music.pcm"),
+        ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
         ("dgx_music.errors", "dgx_music.limits", "dgx_music"),
     ),
     "service_runtime": (

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import json, sys
-import dgx_music.channel, dgx_music.client, dgx_music.errors, dgx_music.limits, dgx_music.pcm, dgx_music.status
+import dgx_music.channel, dgx_music.client, dgx_music.errors, dgx_music.limits, dgx_music.pcm, dgx_music.error_status
 writer = dgx_music.pcm.PcmWriter(channels=2)
 chunks = list(writer.chunks(bytes(800)))
 print(json.dumps({"file": dgx_music.__file__, "frames": writer.end().total_frames, "modules": sorted(sys.modules)}))

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from dgx_music.channel import connect
-from dgx_music.status import ErrorDetails, read_error_details
+from dgx_music.error_status import ErrorDetails, read_error_details
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from storage_service.db.database import Database

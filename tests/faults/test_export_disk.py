@@ -14,8 +14,8 @@ import pytest
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
+from dgx_music.error_status import ErrorDetails, read_error_details
 from dgx_music.export.v1 import export_pb2
-from dgx_music.status import ErrorDetails, read_error_details
 from service_runtime.rpc.client_stream import ClientStreamCall
 from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, build_requests, music, new_id
 from tests.support.export_servers import run_export_process

@@ -11,9 +11,9 @@ import grpc
 import grpc.aio
 
 from dgx_music.channel import connect
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import FailedPrecondition
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
-from dgx_music.status import read_error_details
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, acquire_or_join
 from gateway.timeouts import CALL_TIMEOUT_SECONDS

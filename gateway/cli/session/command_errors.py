@@ -6,8 +6,8 @@ import grpc
 import grpc.aio
 from pydantic import ValidationError
 
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import InvalidArgument, ServiceError
-from dgx_music.status import read_error_details
 
 FAILURE, BAD_INPUT = 1, 2
 """Exit statuses. An interrupted command exits with 128 + the number of the signal."""

@@ -12,8 +12,8 @@ import grpc
 import grpc.aio
 
 from dgx_music.client import connect
+from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
-from dgx_music.status import status_of
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.signals import guard_signals
 from gateway.config import GatewaySettings

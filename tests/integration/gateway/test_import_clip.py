@@ -12,8 +12,8 @@ import grpc
 import grpc.aio
 import pytest
 
+from dgx_music.error_status import read_error_details
 from dgx_music.export.v1 import export_pb2 as export
-from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.embedded.service_set import LIBRARY

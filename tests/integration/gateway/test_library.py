@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
+from dgx_music.error_status import read_error_details
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1.export_pb2 import FileCondition
-from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
 from gateway.rpc import file_verification
 from tests.support.embedded_services import EmbeddedServices

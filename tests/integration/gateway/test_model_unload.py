@@ -12,9 +12,9 @@ import grpc.aio
 import pytest
 
 from dgx_music.channel import connect
+from dgx_music.error_status import read_error_details
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc
-from dgx_music.status import read_error_details
 from gateway.cli.commands.model_unload import unload
 from gateway.embedded.ownership import Owner, acquire_or_join
 from generation_service.config import GenerationSettings

@@ -13,10 +13,10 @@ import grpc.aio
 import pytest
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
+from dgx_music.error_status import read_error_details
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.pcm import PcmReader, PcmWriter, live_header
-from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
 from tests.support.embedded_services import EmbeddedServices
 

@@ -12,10 +12,10 @@ import pytest
 import soundfile
 
 from dgx_music.channel import connect
+from dgx_music.error_status import read_error_details
 from dgx_music.export.v1 import export_pb2
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
-from dgx_music.status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.config import GatewaySettings

@@ -11,9 +11,9 @@ import pytest
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.channel import connect
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import ResourceExhausted
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
-from dgx_music.status import read_error_details
 from generation_service.worker.export_stream import ExportStream
 from service_runtime.rpc.interceptors import CallInterceptor
 

@@ -18,11 +18,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.channel import connect
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import Unavailable
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from dgx_music.pcm import PcmReader
-from dgx_music.status import read_error_details
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from generation_service.config import GenerationSettings
 from generation_service.engine.engine import Engine

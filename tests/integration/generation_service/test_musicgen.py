@@ -21,10 +21,10 @@ import pytest_asyncio
 import soundfile
 
 from dgx_music.channel import connect
+from dgx_music.error_status import ErrorDetails, read_error_details
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.pcm import PcmReader
-from dgx_music.status import ErrorDetails, read_error_details
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.rpc.server import build as build_export

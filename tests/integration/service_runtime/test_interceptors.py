@@ -10,8 +10,8 @@ import grpc.aio
 import pytest
 
 from dgx_music import errors
+from dgx_music.error_status import ErrorDetails, read_error_details
 from dgx_music.generation.v1 import generation_pb2 as pb
-from dgx_music.status import ErrorDetails, read_error_details
 from service_runtime.rpc import deadlines
 from tests.support.log_capture import captured_logs
 from tests.support.scripted_service import ScriptedService

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, event
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.channel import connect
-from dgx_music.status import read_error_details
+from dgx_music.error_status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub

@@ -8,8 +8,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from pydantic import ValidationError
 
+from dgx_music.error_status import DETAILS_KEY, to_status
 from dgx_music.errors import InvalidArgument, Unavailable
-from dgx_music.status import DETAILS_KEY, to_status
 from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, format_error
 from gateway.config import GatewaySettings
 
