@@ -6,21 +6,22 @@ from pathlib import Path
 
 from pydantic import Field
 
+from dgx_music.limits import MAX_DURATION_SECONDS, MIN_CEILING_DBTP, MIN_DURATION_SECONDS, MIN_TARGET_LUFS
 from service_runtime.settings import Settings
 
 
 class ExportSettings(Settings):
     """The settings that all services share, and those for mastering, spooling, clips and signing."""
 
-    target_lufs: float = Field(default=-16.0, ge=-70, le=0)
+    target_lufs: float = Field(default=-16.0, ge=MIN_TARGET_LUFS, le=0)
     """Integrated loudness to which files are normalized."""
-    ceiling_dbtp: float = Field(default=-1.0, ge=-20, le=0)
+    ceiling_dbtp: float = Field(default=-1.0, ge=MIN_CEILING_DBTP, le=0)
     """True peak that no file exceeds."""
     spool_keep_seconds: float = Field(default=600.0, ge=0)
     """How long live audio (the samples as generated) remains available after the export has completed."""
     max_clip_bytes: int = Field(default=256 << 20, ge=1, le=2**31 - 2**16)
     """Size limit of an uploaded clip. The upper bound is where WAV sizes begin that stand for "unknown"."""
-    max_clip_seconds: float = Field(default=600.0, ge=0.1, le=3600)
+    max_clip_seconds: float = Field(default=600.0, ge=MIN_DURATION_SECONDS, le=MAX_DURATION_SECONDS)
     """Duration limit of an uploaded clip."""
     c2pa_certificate: Path | None = None
     """PEM certificate chain with which files are signed (C2PA) if their format allows it: the signer's certificate

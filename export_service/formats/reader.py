@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dgx_music.errors import InvalidArgument
-from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_CLIP_SECONDS, MIN_SAMPLE_RATE_HZ
+from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_DURATION_SECONDS, MIN_SAMPLE_RATE_HZ
 from export_service.dsp.arrays import Samples
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
@@ -120,9 +120,9 @@ def _require_acceptable(file: Any, max_seconds: float) -> None:
             "its header does not contain its length, as happens when it is written into a pipe; write it to a file"
         )
     seconds = file.frames / file.samplerate
-    if not MIN_CLIP_SECONDS <= seconds <= max_seconds:
+    if not MIN_DURATION_SECONDS <= seconds <= max_seconds:
         raise InvalidArgument(
-            "data", f"must be {MIN_CLIP_SECONDS:g} to {max_seconds:g} s of audio, not {seconds:.3f} s"
+            "data", f"must be {MIN_DURATION_SECONDS:g} to {max_seconds:g} s of audio, not {seconds:.3f} s"
         )
 
 

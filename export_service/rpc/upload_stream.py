@@ -6,10 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from dgx_music.errors import DataLoss, InvalidArgument
 from dgx_music.export.v1 import export_pb2
+from dgx_music.limits import MAX_CHUNK_BYTES
 from dgx_music.pcm import PcmReader
-
-MAX_DATA_BYTES = 65_536
-"""Limit of one message of an uploaded file."""
 
 
 class UploadStream:
@@ -64,9 +62,9 @@ class UploadStream:
 async def read_file_data(requests: AsyncIterator[export_pb2.ImportClipRequest]) -> AsyncGenerator[bytes, None]:
     """Yields the bytes of an uploaded file. Raises InvalidArgument if a message is empty or too large."""
     async for request in requests:
-        if not 1 <= len(request.data) <= MAX_DATA_BYTES:
+        if not 1 <= len(request.data) <= MAX_CHUNK_BYTES:
             raise InvalidArgument(
-                "data", f"must be 1 to {MAX_DATA_BYTES} bytes in each message, not {len(request.data)}"
+                "data", f"must be 1 to {MAX_CHUNK_BYTES} bytes in each message, not {len(request.data)}"
             )
         yield request.data
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dgx_music.errors import NotFound
+from dgx_music.limits import MAX_CHUNK_BYTES
 from export_service.library.filesystem import translate_disk_errors
 from export_service.streaming.audio_stream import validate_position
 from export_service.threads import run_in_thread
-
-CHUNK_BYTES = 65_536
 
 
 class Download:
@@ -31,7 +30,7 @@ class Download:
         """Yields the range in chunks of at most 64 KiB; a single empty chunk if it is empty."""
         while True:
             with translate_disk_errors("reading the file"):
-                size = min(self._end - self._position, CHUNK_BYTES)
+                size = min(self._end - self._position, MAX_CHUNK_BYTES)
                 data = await run_in_thread(os.pread, self._file.fileno(), size, self._position)
             yield data
             self._position += len(data)

@@ -11,8 +11,11 @@ import typer
 from dgx_music.limits import (
     DEFAULT_CONTINUATION_SECONDS,
     MAX_CONTINUATION_SECONDS,
+    MAX_PRIORITY,
     MAX_SEED,
+    MAX_TOP_K,
     MIN_CONTINUATION_SECONDS,
+    MIN_PRIORITY,
 )
 from gateway.embedded.service_set import DATABASE, ServiceSet
 
@@ -119,7 +122,7 @@ TopK = Annotated[
     typer.Option(
         metavar="K",
         min=0,
-        max=2048,
+        max=MAX_TOP_K,
         help="Sample from the K most likely tokens; 0 disables top-k. Default: set by the model.",
         show_default=False,
         rich_help_panel=SAMPLING_PANEL,
@@ -148,8 +151,8 @@ Priority = Annotated[
     int,
     typer.Option(
         metavar="N",
-        min=-10,
-        max=10,
+        min=MIN_PRIORITY,
+        max=MAX_PRIORITY,
         help="Queue priority; higher runs first. One level equals ten minutes of waiting.",
     ),
 ]

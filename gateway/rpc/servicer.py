@@ -16,6 +16,7 @@ from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceServicer
 from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.generation.v1 import generation_pb2_grpc
+from dgx_music.limits import MAX_BATCH_SIZE
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.rpc.audio_proxy import stream_audio
@@ -24,9 +25,6 @@ from gateway.rpc.file_cleanup import FileCleanup
 from gateway.rpc.file_verification import verify_files
 from gateway.rpc.service_client import ServiceClient
 from gateway.timeouts import RENDER_TIMEOUT_SECONDS
-
-MAX_BATCH = 100
-"""The largest batch that the API accepts."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -51,7 +49,7 @@ class MusicServicer(MusicServiceServicer):
     async def BatchCreateGenerations(
         self, request: storage.BatchCreateGenerationsRequest, context: Context
     ) -> storage.BatchCreateGenerationsResponse:
-        for index, one in enumerate(request.requests[:MAX_BATCH]):  # Storage rejects a batch that is larger.
+        for index, one in enumerate(request.requests[:MAX_BATCH_SIZE]):  # Storage rejects a batch that is larger.
             try:
                 await self._complete_request(one)
             except InvalidArgument as error:

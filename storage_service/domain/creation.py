@@ -14,6 +14,16 @@ from sqlalchemy import Executable, Integer, Text, bindparam, func, inspect, sele
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from dgx_music.errors import InvalidArgument
+from dgx_music.limits import (
+    MAX_BATCH_SIZE,
+    MAX_CHANNELS,
+    MAX_DURATION_SECONDS,
+    MAX_PRIORITY,
+    MAX_SAMPLE_RATE_HZ,
+    MIN_DURATION_SECONDS,
+    MIN_PRIORITY,
+    MIN_SAMPLE_RATE_HZ,
+)
 from service_runtime.audio.output_options import OutputOptions
 from service_runtime.validation import check_prompt, check_range, check_sampling, check_seed, check_uuid
 from storage_service.db.clock import now
@@ -27,8 +37,6 @@ from storage_service.states import GenerationStatus
 
 MAX_ATTEMPTS_RANGE = (1, 20)
 """The lowest and the highest number of attempts that a request may ask for."""
-MAX_BATCH_SIZE = 100
-"""The maximum number of generations in one call."""
 
 
 _EMPTY_COLUMNS: dict[str, Any] = dict.fromkeys(attribute.key for attribute in inspect(Generation).column_attrs)
@@ -60,9 +68,9 @@ class NewGeneration:
             check_uuid("request_id", self.request_id)
         check_prompt("prompt", self.prompt)
         check_name("model_name", self.model_name)
-        check_range("duration_seconds", self.duration_seconds, 0.1, 3600, "s")
-        check_range("sample_rate_hz", self.sample_rate, 8000, 192_000, "Hz")
-        check_range("channels", self.channels, 1, 2)
+        check_range("duration_seconds", self.duration_seconds, MIN_DURATION_SECONDS, MAX_DURATION_SECONDS, "s")
+        check_range("sample_rate_hz", self.sample_rate, MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ, "Hz")
+        check_range("channels", self.channels, 1, MAX_CHANNELS)
         if self.seed is not None:
             check_seed("seed", self.seed)
         self.output.check("output")
@@ -70,7 +78,7 @@ class NewGeneration:
         if self.continuation is not None:
             self.continuation.check("continuation")
         check_metadata("metadata", self.metadata)
-        check_range("priority", self.priority, *queue.PRIORITY_RANGE)
+        check_range("priority", self.priority, MIN_PRIORITY, MAX_PRIORITY)
         if self.max_attempts is not None:
             check_range("max_attempts", self.max_attempts, *MAX_ATTEMPTS_RANGE)
 

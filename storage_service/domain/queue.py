@@ -22,8 +22,6 @@ from storage_service.states import GenerationStatus
 
 T = TypeVar("T")
 
-PRIORITY_RANGE = (-10, 10)
-"""The lowest and the highest priority. The default is 0."""
 SECONDS_PER_PRIORITY_LEVEL = 600.0
 """How far one level of priority moves a generation ahead."""
 

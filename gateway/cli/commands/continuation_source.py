@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dgx_music.export.v1.export_pb2 import ImportClipRequest, ImportClipResponse
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest
+from dgx_music.limits import MAX_CHUNK_BYTES
 from dgx_music.storage.v1.storage_pb2 import Continuation
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
@@ -16,9 +17,6 @@ from gateway.cli.session.runner import Session
 from gateway.rpc.continuation_support import require_continuation_support
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.rpc.client_stream import ClientStreamCall
-
-CHUNK_BYTES = 65_536
-"""The most that ImportClip accepts in one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ async def _import_clip(session: Session, path: Path) -> ImportClipResponse:
     call = ClientStreamCall(session.music.ImportClip, STREAM_TIMEOUT_SECONDS)
     try:
         with open(path, "rb") as file:  # noqa: ASYNC230  # It is read in a thread.
-            while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            while data := await asyncio.to_thread(file.read, MAX_CHUNK_BYTES):
                 await call.write(ImportClipRequest(data=data))
         return await call.finish()
     except OSError as error:

@@ -10,13 +10,11 @@ import grpc
 import grpc.aio
 
 from dgx_music.storage.v1.storage_pb2 import (
-    GENERATION_STATE_CANCELLED,
-    GENERATION_STATE_COMPLETED,
-    GENERATION_STATE_FAILED,
     DeleteGenerationRequest,
     Generation,
     ListGenerationsRequest,
 )
+from gateway.cli.commands.generate import TERMINAL_STATES
 from gateway.cli.display.console import Console
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
@@ -46,7 +44,7 @@ async def prune(session: Session, console: Console, age: timedelta, *, confirm: 
 
 async def _finished(session: Session, before: datetime) -> AsyncIterator[list[Generation]]:
     request = ListGenerationsRequest(
-        states=[GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED],
+        states=TERMINAL_STATES,
         created_before=before,
         page_size=PAGE_SIZE,
     )

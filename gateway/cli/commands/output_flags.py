@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dgx_music.limits import MAX_CHANNELS
+
 PANEL = "Audio file"
 
 
@@ -46,7 +48,7 @@ Channels = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        max=2,
+        max=MAX_CHANNELS,
         help="1 for mono, 2 for stereo. Default: unchanged.",
         show_default=False,
         rich_help_panel=PANEL,

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import func, select
 
 from dgx_music.errors import InvalidArgument, Unavailable
+from dgx_music.limits import MAX_BATCH_SIZE
 from storage_service.db.database import RETRY_AFTER_SECONDS, Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import creation, prompts
-from storage_service.domain.creation import MAX_BATCH_SIZE, NewGeneration
+from storage_service.domain.creation import NewGeneration
 from storage_service.events.changes import get_recorded_changes
 
 New = Callable[..., NewGeneration]
