@@ -1,1 +1,1 @@
-"""Reading and writing audio files: codecs, containers, tags, provenance."""
+"""Reading and writing audio files: codecs, containers, provenance."""

@@ -1,4 +1,4 @@
-"""Discloses that a file is AI-generated: always in its tags, and by a C2PA signature if a certificate is configured."""
+"""Signs files with Content Credentials (C2PA), which disclose that they are AI-generated."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import io
 import json
 import os
 import wave
-from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
 from dgx_music.errors import FailedPrecondition
 from export_service.formats.native_file import NativeFileObject
-from export_service.formats.tags import FileTags
+from export_service.tagging.tags import FileTags
 from service_runtime.optional_deps import install_extra_command
 
 CERTIFICATE_VARIABLE, PRIVATE_KEY_VARIABLE = "DGX_MUSIC_C2PA_CERTIFICATE", "DGX_MUSIC_C2PA_PRIVATE_KEY"
@@ -22,16 +21,6 @@ MEDIA_TYPES = {"WAV": "audio/wav", "FLAC": "audio/flac", "MP3": "audio/mpeg"}
 CURVE_ALGORITHMS = {"secp256r1": b"es256", "secp384r1": b"es384", "secp521r1": b"es512"}
 SAMPLE_GENERATOR = "dgx-music 0"
 """The generator named in the sample that is signed at startup."""
-
-
-class AiDisclosure(Enum):
-    """A place in a file that discloses that it is AI-generated."""
-
-    INFO = "info"
-    BEXT = "bext"
-    ID3 = "id3"
-    VORBIS_COMMENT = "vorbis_comment"
-    C2PA = "c2pa"
 
 
 class Signer:

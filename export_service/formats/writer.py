@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from export_service.dsp.arrays import Samples
 from export_service.dsp.measurement import LoudnessMeasurement
-from export_service.formats import id3, ogg, riff, vorbis_comment
 from export_service.formats.codecs import CODECS, CodecSpec
 from export_service.formats.native_file import NativeFileObject
-from export_service.formats.provenance import AiDisclosure, Signer
-from export_service.formats.tags import FileTags
+from export_service.formats.provenance import Signer
+from export_service.tagging import riff
+from export_service.tagging.containers import DISCLOSURES, SampleLayout, encode_tags, overwrite_tags
+from export_service.tagging.disclosure import AiDisclosure
+from export_service.tagging.tags import FileTags
 from service_runtime.audio.output_options import FileFormat
 
 MAX_WAV_BYTES = 2**32 - 2**20
@@ -25,14 +27,6 @@ WRITE_BUFFER_BYTES = 1 << 20
 """libsndfile writes 8 KiB at a time; this much is written to the disk at once."""
 FLOAT_BYTES = 4
 PLACEHOLDER = "~"
-DISCLOSURES = {
-    "WAV": (AiDisclosure.INFO, AiDisclosure.BEXT),
-    "FLAC": (AiDisclosure.VORBIS_COMMENT,),
-    "OGG": (AiDisclosure.VORBIS_COMMENT,),
-    "MP3": (AiDisclosure.ID3,),
-}
-"""Where the tags of each container disclose that a file is AI-generated."""
-CHANNEL_MODES = {1: "mono", 2: "stereo"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,10 @@ class AudioFile:
         return "RF64" if is_too_large else self.codec.container
 
     @property
+    def _layout(self) -> SampleLayout:
+        return SampleLayout(self.sample_rate_hz, self.channels, self.codec.bits or FLOAT_BYTES * 8, self.frames)
+
+    @property
     def disclosures(self) -> tuple[AiDisclosure, ...]:
         """Where the file discloses that it is AI-generated."""
         if self.tags is None:
@@ -88,7 +86,9 @@ class AudioFile:
         import soundfile
 
         quantize = build_quantizer(self.codec.bits, gain_db, self.seed)
-        tag_bytes = self._encode_tags(measurement)
+        container, tag_bytes = self.codec.container, b""
+        if self.tags is not None:
+            tag_bytes = encode_tags(container, self.tags, self._layout, measurement)
         with part.open("x+b", buffering=WRITE_BUFFER_BYTES) as raw:
             destination = NativeFileObject(raw)
             try:
@@ -113,34 +113,7 @@ class AudioFile:
                 raise destination.os_error
         if self.codec.container == "WAV" and not self.codec.bits:
             _clear_peak_time(part)
-        self._overwrite_tags(part, tag_bytes)
-
-    def _encode_tags(self, measurement: LoudnessMeasurement | None) -> bytes:
-        """Returns all tags, encoded for the container; empty if the file has none."""
-        if self.tags is None:
-            return b""
-        match self.codec.container:
-            case "WAV":
-                width = f"W={self.codec.bits or FLOAT_BYTES * 8},M={CHANNEL_MODES[self.channels]}"
-                history = f"A=PCM,F={self.sample_rate_hz},{width},T={self.tags.generator}\r\n"
-                seconds = self.frames / self.sample_rate_hz
-                bext = riff.encode_bext(self.tags, measurement, history)
-                return bext + riff.encode_acid(self.tags, seconds) + riff.encode_info(self.tags)
-            case "MP3":
-                return id3.encode_frames(self.tags)
-        return vorbis_comment.encode_comments(self.tags)
-
-    def _overwrite_tags(self, part: Path, tag_bytes: bytes) -> None:
-        """Writes the tags into the space that libsndfile reserved for them."""
-        match self.codec.container:
-            case "OGG":
-                ogg.rewrite_stream(part, self.seed % 2**32, tag_bytes)
-            case "WAV" if tag_bytes:
-                riff.replace_list_chunk(part, tag_bytes)
-            case "FLAC" if tag_bytes:
-                vorbis_comment.replace_flac_comments(part, tag_bytes)
-            case "MP3" if self.tags:
-                id3.replace_tags(part, tag_bytes, self.tags)
+        overwrite_tags(part, container, self.tags, tag_bytes, self.seed % 2**32)
 
 
 def build_quantizer(bits: int, gain_db: float, dither_seed: int) -> Callable[[Samples], npt.NDArray[Any]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import Normalization
-from export_service.formats.provenance import AiDisclosure
+from export_service.tagging.disclosure import AiDisclosure
 from service_runtime.audio.output_options import FileFormat
 
 

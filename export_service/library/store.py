@@ -18,9 +18,9 @@ from typing import BinaryIO
 
 from dgx_music.errors import NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
-from export_service.formats.tags import COMMENT_PATTERN
 from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty, translate_disk_errors
 from export_service.library.renders import RenderStore
+from export_service.tagging.tags import COMMENT_PATTERN
 from service_runtime.failpoints import failpoint
 
 OUTPUTS, CLIPS = "outputs", "clips"

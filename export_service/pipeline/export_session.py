@@ -21,7 +21,6 @@ from export_service.dsp.measurement import SignalMeter
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.dsp.resampling import Resampler
 from export_service.formats.provenance import Signer
-from export_service.formats.tags import Tags, build_file_tags
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.mastered_file import MasteredFile
@@ -29,6 +28,7 @@ from export_service.library.store import Library
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from export_service.streaming.recording import Recording
 from export_service.streaming.spool import BYTES_PER_SAMPLE
+from export_service.tagging.tags import Tags, build_file_tags
 from service_runtime.audio.output_options import OutputOptions
 from service_runtime.observability.logging import get_logger
 

@@ -20,13 +20,13 @@ from export_service.dsp.resampling import Resampler
 from export_service.formats.codecs import CODECS
 from export_service.formats.provenance import Signer
 from export_service.formats.reader import open_sequential
-from export_service.formats.tags import FileTags
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.renders import Render, RenderSpec
 from export_service.library.store import Library, read_audio_properties, translate_file_errors
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
+from export_service.tagging.tags import FileTags
 from export_service.threads import run_in_thread
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import OutputOptions

@@ -15,14 +15,14 @@ from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import Normalization, NormalizationMode
-from export_service.formats.provenance import AiDisclosure
-from export_service.formats.tags import MAX_BPM, Tags, clean_tags
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.waveform import Waveform
 from export_service.pipeline.clip_import import Clip
 from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import Conversion, ConvertedAudio
 from export_service.streaming.recording import AttemptSpec
+from export_service.tagging.disclosure import AiDisclosure
+from export_service.tagging.tags import MAX_BPM, Tags, clean_tags
 from service_runtime.rpc.output_converters import FORMAT_NAMES
 from service_runtime.validation import check_uuid
 

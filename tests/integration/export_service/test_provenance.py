@@ -13,7 +13,7 @@ import soundfile
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2
 from dgx_music.export.v1.export_pb2 import ProvenanceMark, Tags
-from export_service.formats.tags import FileTags
+from export_service.tagging.tags import FileTags
 from tests.support.certificates import make_credentials
 from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, music, new_id, output_options, run_export_service
 from tests.support.sketch_clips import RATE_HZ, clips

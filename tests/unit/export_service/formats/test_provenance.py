@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from dgx_music.errors import FailedPrecondition
 from export_service.formats import writer
 from export_service.formats.codecs import CODECS
-from export_service.formats.provenance import MEDIA_TYPES, AiDisclosure, Signer, create_signer, signed_part_path
-from export_service.formats.tags import FileTags
+from export_service.formats.provenance import MEDIA_TYPES, Signer, create_signer, signed_part_path
 from export_service.formats.writer import AudioFile
 from export_service.library.store import Library
+from export_service.tagging.disclosure import AiDisclosure
+from export_service.tagging.tags import FileTags
 from service_runtime.audio.output_options import FileFormat
 from tests.support.certificates import KEYS, make_credentials, pem
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from export_service.formats import ogg, writer
+from export_service.formats import writer
 from export_service.formats.codecs import CODECS
-from export_service.formats.tags import FileTags
 from export_service.formats.writer import AudioFile, build_quantizer
+from export_service.tagging import ogg
+from export_service.tagging.tags import FileTags
 from service_runtime.audio.output_options import SAMPLE_RATES_HZ, FileFormat
 from tests.support import signals
 

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from dgx_music.errors import Aborted
-from export_service.formats.tags import FileTags
 from export_service.library.store import Library, read_attempt, read_audio_properties
+from export_service.tagging.tags import FileTags
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 

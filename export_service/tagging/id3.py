@@ -9,8 +9,8 @@ import os
 import struct
 from pathlib import Path
 
-from export_service.formats.musical_key import abbreviate_key
-from export_service.formats.tags import FileTags
+from export_service.tagging.musical_key import abbreviate_key
+from export_service.tagging.tags import FileTags
 
 HEADER = struct.Struct(">3sHB4s")
 """Identifier, version, flags, and the size of all frames as four groups of seven bits."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from export_service.formats.musical_key import abbreviate_key
-from export_service.formats.tags import FileTags
+from export_service.tagging.musical_key import abbreviate_key
+from export_service.tagging.tags import FileTags
 
 LENGTH = struct.Struct("<I")
 BLOCK_HEADER = struct.Struct(">I")

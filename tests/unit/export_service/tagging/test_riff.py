@@ -16,8 +16,8 @@ import soundfile
 from export_service.dsp.loudness import Loudness
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.formats import writer
-from export_service.formats.tags import FileTags
 from export_service.formats.writer import AudioFile
+from export_service.tagging.tags import FileTags
 from service_runtime.audio.output_options import FileFormat
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"

@@ -10,7 +10,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from export_service.formats.vorbis_comment import read_vendor
+from export_service.tagging.vorbis_comment import read_vendor
 
 PAGE_HEADER = struct.Struct("<4sBBqIIIB")
 """Capture pattern, version, type, granule position, serial number, page number, checksum, segments."""

@@ -18,9 +18,9 @@ from export_service.analysis.analyzer import Analysis
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
 from export_service.formats.codecs import CODECS
-from export_service.formats.musical_key import abbreviate_key, tonic_pitch_class
-from export_service.formats.tags import COMMENT_PATTERN, MAX_COMMENT_BYTES, FileTags, Tags, build_file_tags, clean_tags
 from export_service.formats.writer import AudioFile
+from export_service.tagging.musical_key import abbreviate_key, tonic_pitch_class
+from export_service.tagging.tags import COMMENT_PATTERN, MAX_COMMENT_BYTES, FileTags, Tags, build_file_tags, clean_tags
 from service_runtime.audio.output_options import FileFormat
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from export_service.dsp.measurement import LoudnessMeasurement
-from export_service.formats.musical_key import tonic_pitch_class
-from export_service.formats.tags import FileTags
+from export_service.tagging.musical_key import tonic_pitch_class
+from export_service.tagging.tags import FileTags
 
 CHUNK_HEADER = struct.Struct("<4sI")
 """Name and size."""

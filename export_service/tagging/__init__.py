@@ -1,0 +1,1 @@
+"""The content of file tags, and how each container stores them."""
