@@ -1,0 +1,140 @@
+"""The subcommands that make music: generate, watch, cancel, retry and render."""
+
+from __future__ import annotations
+
+import typer
+
+from dgx_music.limits import MAX_SEED
+from gateway.cli.commands.output_flags import Ceiling, Channels, FormatOption, Loudness, SampleRate, TagPrompt
+from gateway.cli.options import (
+    AsJson,
+    Continue,
+    ContinueSeconds,
+    Count,
+    Detach,
+    Duration,
+    Force,
+    Guidance,
+    Id,
+    ModelOption,
+    Output,
+    Priority,
+    PromptText,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    create_console,
+    run,
+)
+from gateway.embedded.service_set import ALL, LIBRARY
+
+app = typer.Typer()
+
+
+@app.command()
+def generate(
+    prompt: PromptText,
+    duration: Duration = 16.0,
+    seed: Seed = None,
+    model: ModelOption = "",
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    guidance: Guidance = None,
+    continue_: Continue = "",
+    continue_seconds: ContinueSeconds = None,
+    format_: FormatOption = None,
+    sample_rate: SampleRate = 0,
+    channels: Channels = 0,
+    loudness: Loudness = "",
+    ceiling: Ceiling = None,
+    tag_prompt: TagPrompt = False,
+    output: Output = None,
+    count: Count = 1,
+    priority: Priority = 0,
+    force: Force = False,
+    detach: Detach = False,
+    as_json: AsJson = False,
+) -> None:
+    """Generate music from a text prompt. Ctrl-C cancels the generation."""
+    from gateway.cli.commands import continuation_source, generate, render
+    from gateway.cli.session import output_files
+
+    if detach and output is not None:
+        raise typer.BadParameter("--detach exits before the file is finished, so it cannot be combined with --output")
+    if seed is not None and seed + count - 1 > MAX_SEED:
+        raise typer.BadParameter(f"--seed: must be at most {MAX_SEED - count + 1} with --count {count}")
+    output_paths = generate.numbered_output_paths(output, count)
+    output_files.require_writable(output_paths, overwrite=force)
+    console = create_console(as_json)
+    name, folder = generate.resolve_model(model)
+    options = generate.GenerateOptions(
+        prompt=prompt,
+        duration_seconds=duration,
+        seed=seed,
+        model_name=name,
+        model_folder=folder,
+        sampling=generate.build_sampling_params(
+            temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance
+        ),
+        source=continuation_source.parse_continuation_source(continue_, continue_seconds),
+        output=render.build_output_options(
+            format_, sample_rate, channels, loudness, ceiling, output, tag_prompt=tag_prompt
+        ),
+        count=count,
+        priority=priority,
+        output_paths=output_paths,
+        detach=detach,
+    )
+    run(lambda session: generate.generate(session, console, options), console, ALL, model_folder=folder)
+
+
+@app.command()
+def watch(generation_id: Id, as_json: AsJson = False) -> None:
+    """Follow a generation until it finishes. Ctrl-C stops following; the generation continues."""
+    from gateway.cli.commands import generate
+
+    console = create_console(as_json)
+    run(lambda session: generate.watch(session, console, generation_id), console, ALL)
+
+
+@app.command()
+def cancel(generation_id: Id, as_json: AsJson = False) -> None:
+    """Cancel a queued or running generation."""
+    from gateway.cli.commands import inspect
+
+    console = create_console(as_json)
+    run(lambda session: inspect.cancel(session, console, generation_id), console)
+
+
+@app.command()
+def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
+    """Retry a failed generation. Ctrl-C cancels it."""
+    from gateway.cli.commands import generate
+
+    console = create_console(as_json)
+    run(lambda session: generate.retry(session, console, generation_id, detach=detach), console, ALL)
+
+
+@app.command()
+def render(
+    generation_id: Id,
+    format_: FormatOption = None,
+    sample_rate: SampleRate = 0,
+    channels: Channels = 0,
+    loudness: Loudness = "",
+    ceiling: Ceiling = None,
+    output: Output = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a finished generation to another format, sample rate or loudness. The loudness is kept by default."""
+    from gateway.cli.commands import render
+    from gateway.cli.session import output_files
+
+    if output is not None:
+        output_files.require_writable([output], overwrite=force)
+    console = create_console(as_json)
+    options = render.build_output_options(format_, sample_rate, channels, loudness, ceiling, output)
+    run(lambda session: render.render(session, console, generation_id, options, output), console, LIBRARY)

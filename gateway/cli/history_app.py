@@ -1,0 +1,113 @@
+"""The subcommands for what was made: list, show, download, delete, stats and prompts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.options import (
+    AsJson,
+    Force,
+    Id,
+    Limit,
+    ModelFilter,
+    Output,
+    Png,
+    Search,
+    States,
+    Yes,
+    create_console,
+    run,
+)
+from gateway.embedded.service_set import LIBRARY
+
+app = typer.Typer()
+
+
+@app.command(name="list")
+def list_(
+    limit: Limit = 20,
+    state: States = None,
+    model: ModelFilter = "",
+    search: Search = "",
+    as_json: AsJson = False,
+) -> None:
+    """List generations, newest first."""
+    from gateway.cli.commands import inspect
+
+    console = create_console(as_json)
+    states = [f"GENERATION_STATE_{name.upper()}" for name in state or ()]
+    run(
+        lambda session: inspect.list_generations(
+            session, console, limit=limit, states=states, model_name=model, search=search
+        ),
+        console,
+    )
+
+
+@app.command()
+def show(
+    generation_id: Id,
+    png: Png = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file given by --png if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the details and the waveform of a generation."""
+    from gateway.cli.commands import inspect
+
+    if png is not None:
+        from gateway.cli.display import picture
+
+        picture.require_drawable(png, overwrite=force)
+    console = create_console(as_json)
+    run(lambda session: inspect.show(session, console, generation_id, png=png), console, LIBRARY)
+
+
+@app.command()
+def download(generation_id: Id, output: Output = None, force: Force = False) -> None:
+    """Save the audio file of a finished generation, in the current folder unless --output is given."""
+    from gateway.cli.commands import inspect
+    from gateway.cli.session import output_files
+
+    if output is not None:
+        output_files.require_writable([output], overwrite=force)
+    console = create_console()
+    run(lambda session: inspect.save(session, console, generation_id, output, overwrite=force), console, LIBRARY)
+
+
+@app.command()
+def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Delete a generation and its audio file."""
+    from gateway.cli.commands import inspect
+
+    if not yes:
+        typer.confirm(f"Delete generation {generation_id} and its audio file?", abort=True, err=True)
+    console = create_console(as_json)
+    run(lambda session: inspect.delete(session, console, generation_id), console, LIBRARY)
+
+
+@app.command()
+def stats(
+    days: Annotated[int, typer.Option(metavar="N", min=1, max=366, help="Number of days to list, up to today.")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Show statistics of all generations, by model and by day."""
+    from gateway.cli.commands import stats
+
+    console = create_console(as_json)
+    run(lambda session: stats.statistics(session, console, days), console)
+
+
+@app.command()
+def prompts(
+    limit: Limit = 20,
+    recent: Annotated[bool, typer.Option("--recent", help="Sort by last use instead of by number of uses.")] = False,
+    search: Search = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the prompts used so far, most used first."""
+    from gateway.cli.commands import inspect
+
+    console = create_console(as_json)
+    run(lambda session: inspect.prompts(session, console, limit=limit, recent=recent, search=search), console)
