@@ -115,7 +115,7 @@ async def show(session: Session, console: Console, generation_id: str, *, png: P
 
 def parse_rating(text: str) -> int:
     """Returns the rating, 0 for none. Raises CommandError if the text is not a rating."""
-    ratings = {"none": 0, **{str(rating): rating for rating in range(MAX_RATING + 1)}}
+    ratings = {"none": 0} | {str(rating): rating for rating in range(MAX_RATING + 1)}
     if text not in ratings:
         raise CommandError(f"RATING: must be 1 to {MAX_RATING}, or none to remove it, not {text!r}", BAD_INPUT)
     return ratings[text]
