@@ -85,7 +85,7 @@ async def export_files(
             sys.stdout.write(json.dumps({"generation_id": generation.id, "path": str(path), "is_new": is_new}) + "\n")
             sys.stdout.flush()
         else:
-            console.out.print(str(path), markup=False)
+            console.out.print(str(path), markup=False, emoji=False, soft_wrap=True)
     counts = (new, "exported"), (present, "already there"), (failed, "failed")
     console.print_notice("files: " + (", ".join(f"{number} {what}" for number, what in counts if number) or "none"))
     return FAILURE if failed else 0

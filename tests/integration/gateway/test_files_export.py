@@ -168,7 +168,7 @@ def test_bad_arguments_are_rejected_before_anything_is_written(
 def test_generated_files_are_exported_by_their_music(shell: InProcessShell, tmp_path: Path) -> None:
     arguments = ("techno at 130 BPM in A minor", "-d", "0.5", "--seed", "7", "--format", "flac")
     [made] = shell.generations("generate", *arguments)
-    name, target = "{prompt:.6} {bpm:.0f} {key} {seed}", tmp_path / "out"
+    name, target = "{prompt:.6} {bpm:.0f} {key} {seed}", tmp_path / "[b]:smile: out"
     done = shell.run("files", "export", made.id, "--to", str(target), "--name", name)
     assert done.stdout == f"{target}/techno 130 A minor 7.flac\n"
     assert (target / "techno 130 A minor 7.flac").read_bytes() == (shell.data_dir / made.file_path).read_bytes()
