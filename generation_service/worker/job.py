@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import InvalidArgument, ServiceError
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
@@ -176,7 +177,7 @@ class Job:
             if error.code() in TRANSIENT_CODES:
                 return LeaseLostReason.EXPIRED.value
             await self._delete_file()  # No database row will refer to it.
-            message = f"storage rejected the completion: {error.details()}"
+            message = f"storage rejected the completion: {read_error_details(error).message}"
             return await self._fail(storage_pb2.FailGenerationRequest(error_message=message))
         return "completed"
 
@@ -238,7 +239,7 @@ def _build_failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
         case ServiceError():
             message, is_retryable = error.message, error.code in RETRYABLE_CODES
         case grpc.aio.AioRpcError():
-            details = " ".join((error.details() or "no details").split())
+            details = " ".join(read_error_details(error).message.split())
             message, is_retryable = f"export: {details} ({error.code().name})", error.code().name in RETRYABLE_CODES
         case _:
             log.error("unexpected_error", exc_info=error)

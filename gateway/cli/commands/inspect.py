@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc.aio
 
+from dgx_music.error_status import read_error_details
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_COMPLETED,
@@ -82,7 +83,7 @@ async def show(session: Session, console: Console, generation_id: str, *, png: P
         try:
             await print_waveform(session, console, generation.id)
         except grpc.aio.AioRpcError as error:
-            console.print_notice(f"failed to draw the waveform: {error.details()}")
+            console.print_notice(f"failed to draw the waveform: {read_error_details(error).message}")
     return 0
 
 
