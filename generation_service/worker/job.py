@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +96,10 @@ class Job:
             seconds=round(seconds, 3),
             times_real_time=round(audio_seconds / seconds, 2),
         )
+
+    def when_unreportable(self, action: Callable[[], object]) -> None:
+        """Calls `action` once storage answers that it can't record anything, and so no outcome of this job either."""
+        self._lease.when_unwritable(action)
 
     def hand_back(self) -> None:
         """Stops the job and returns it to storage for another worker, because the server is shutting down."""
@@ -202,6 +207,7 @@ class Job:
                 await method(request, timeout=timeout_seconds)
                 return
             except grpc.aio.AioRpcError as error:
+                self._lease.note_failure(error)
                 if error.code() not in TRANSIENT_CODES or self._lease.seconds_remaining <= backoff.next_seconds:
                     raise
             await asyncio.sleep(backoff.next_delay())

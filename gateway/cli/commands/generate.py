@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
+from dgx_music.error_status import read_error_details
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_CANCELLED,
@@ -39,6 +40,8 @@ from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 SKETCH = "sketch"
 """The model that is always installed."""
 TERMINAL_STATES = (GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED)
+UNWRITABLE_REASONS = ("DISK_FULL", "DATABASE_UNAVAILABLE")
+"""Why storage can't record any change: watching ends, but the generation is done once that is mended."""
 DETACH_NEEDS_SERVER = (
     "--detach needs a server that keeps running after this command ends; nothing was queued. "
     "Start `dgx-music serve`, or set DGX_MUSIC_GATEWAY_ADDRESS"
@@ -207,6 +210,10 @@ async def _follow_or_cancel(
     except asyncio.CancelledError:
         await _cancel(session, console, generations)
         raise
+    except grpc.aio.AioRpcError as error:
+        if (details := read_error_details(error)).reason not in UNWRITABLE_REASONS:
+            raise
+        raise CommandError(f"{details.message}, then go on with: dgx-music watch {generations[0].id}") from error
     statuses = []
     for i, generation in enumerate(finished):
         if console.as_json:

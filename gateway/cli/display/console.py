@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from dgx_music.storage.v1.storage_pb2 import GENERATION_STATE_PENDING, GenerationStage, GenerationState
 from dgx_music.storage.v1.storage_pb2 import Generation as GenerationMessage
-from dgx_music.storage.v1.storage_pb2 import GenerationStage, GenerationState
 
 UNLIMITED_WIDTH = 10_000
 """Characters per line if standard output is not a terminal: programs and files get complete lines."""
@@ -97,6 +97,7 @@ class ProgressBars:
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._retries: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -114,6 +115,9 @@ class ProgressBars:
         task = self._tasks[generation.id]
         seconds = generation.progress * generation.duration_seconds
         elapsed = self._progress.tasks[self._progress.task_ids.index(task)].elapsed or 0.0
+        if (retry := format_retry(generation)) and self._retries.get(generation.id) != retry:
+            self._retries[generation.id] = retry
+            self._progress.console.print(retry, markup=False)
         label = escape_text(truncate(generation.prompt, MAX_LABEL_CHARACTERS))
         self._progress.update(
             task,
@@ -144,7 +148,7 @@ class ProgressLines:
         state = format_state(generation)
         if self._console is not None and self._shown.get(generation.id) != state:
             self._shown[generation.id] = state
-            self._console.print_notice(f"{generation.id}: {state}")
+            self._console.print_notice(format_retry(generation) or f"{generation.id}: {state}")
 
 
 def format_state(generation: GenerationMessage) -> str:
@@ -152,6 +156,13 @@ def format_state(generation: GenerationMessage) -> str:
     if generation.stage:
         return GenerationStage.Name(generation.stage).removeprefix("GENERATION_STAGE_").lower().replace("_", " ")
     return GenerationState.Name(generation.state).removeprefix("GENERATION_STATE_").lower()
+
+
+def format_retry(generation: GenerationMessage) -> str:
+    """Returns why the generation waits for another attempt; empty if it does not."""
+    if generation.state != GENERATION_STATE_PENDING or not generation.error_message:
+        return ""
+    return f"{generation.id}: attempt {generation.attempt} failed, trying again: {generation.error_message}"
 
 
 def format_styled_state(generation: GenerationMessage) -> str:
