@@ -33,7 +33,7 @@ from gateway.cli.display.braille_waveform import print_waveform
 from gateway.cli.display.console import Console
 from gateway.cli.display.summary import is_synthesized, licence_fields, summary_fields
 from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError
-from gateway.cli.session.output_files import download
+from gateway.cli.session.output_files import STANDARD_OUTPUT, download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 
@@ -94,7 +94,7 @@ def numbered_output_paths(output: Path | None, count: int) -> list[Path]:
     """Returns a path for each generation: `output` itself for one, beat-1.wav, beat-2.wav … for several."""
     if output is None:
         return []
-    if count == 1:
+    if count == 1 or output == STANDARD_OUTPUT:
         return [output]
     return [output.with_stem(f"{output.stem}-{number}") for number in range(1, count + 1)]
 
@@ -243,7 +243,10 @@ async def _report_result(session: Session, console: Console, generation: Generat
             result = f"failed: {generation.error_message}; to try again, run: dgx-music retry {generation.id}"
         console.print_notice(f"error: generation {generation.id} {result}")
         return FAILURE
-    copy = None if output is None else await download(session, generation.id, output)
+    try:
+        copy = None if output is None else await download(session, generation.id, output)
+    except CommandError as error:
+        raise CommandError(f"{error}; the generation is kept: dgx-music download {generation.id} -o FILE") from error
     if not console.as_json:
         await _print_summary(session, console, generation, copy)
     return 0

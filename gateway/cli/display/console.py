@@ -32,11 +32,14 @@ STATE_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "p
 
 
 class Console:
-    """Standard output and standard error of a command. With `as_json`, only messages go to standard output."""
+    """Standard output and standard error of a command. With `as_json`, only messages go to standard output. If a
+    file takes it, results go to standard error."""
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, out_is_taken: bool = False) -> None:
         self.as_json = as_json
-        self.out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else UNLIMITED_WIDTH)
+        stream = sys.stderr if out_is_taken else sys.stdout
+        width = None if stream.isatty() else UNLIMITED_WIDTH
+        self.out = RichConsole(stderr=out_is_taken, highlight=False, width=width)
         self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     @property
