@@ -54,7 +54,8 @@ def iter_pages(file: BinaryIO) -> Iterator[tuple[int, int, bytes, bytes]]:
         if len(header) < PAGE_HEADER.size:
             return
         pattern, *_, page_number, _, segments = PAGE_HEADER.unpack(header)
-        assert pattern == b"OggS", "libsndfile writes nothing between pages"
+        if pattern != b"OggS":
+            raise ValueError(f"no Ogg page at byte {start}")
         lacing = file.read(segments)
         content = file.read(sum(lacing))
         yield start, page_number, header + lacing, content
