@@ -61,18 +61,16 @@ class AudioFile:
 
     @property
     def disclosures(self) -> tuple[AiDisclosure, ...]:
-        """Where the file discloses that it is AI-generated."""
-        if self.tags is None:
-            return ()
-        is_signed = self.signer is not None and self.signer.can_sign(self.container)
-        return (*DISCLOSURES[self.codec.container], *([AiDisclosure.C2PA] if is_signed else []))
+        """Where its tags disclose that it is AI-generated."""
+        return () if self.tags is None else DISCLOSURES[self.codec.container]
 
-    def sign(self, part: Path) -> None:
-        """Signs the written file if there is a signer for it; the file must not change afterwards. Raises OSError, and
-        FailedPrecondition if signing fails.
+    def sign(self, part: Path) -> tuple[AiDisclosure, ...]:
+        """Signs the written file if there is a signer for it; it must not change afterwards. Returns where the
+        signature is. Raises OSError, and FailedPrecondition if signing fails.
         """
-        if self.signer is not None and self.tags is not None and self.signer.can_sign(self.container):
-            self.signer.sign(part, self.container, self.tags)
+        if self.signer is None or self.tags is None:
+            return ()
+        return (self.signer.sign(part, self.container, self.tags),)
 
     def write(
         self, part: Path, blocks: Iterable[Samples], gain_db: float, measurement: LoudnessMeasurement | None = None

@@ -19,6 +19,7 @@ from dgx_music.errors import NotFound
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.codecs import EXTENSIONS
 from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty
+from export_service.library.manifests import fsync_staged, manifest_path, move_staged
 from export_service.library.mastered_file import MasteredFile
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.failpoints import failpoint
@@ -99,14 +100,14 @@ class RenderStore:
         try:
             description.write_bytes(MASTERED_FILE_JSON.dump_json(file, by_alias=True))
             failpoint("export.before_render_fsync")
-            for written in (description, staged):
-                with written.open("rb") as opened:
-                    os.fsync(opened.fileno())
+            with description.open("rb") as opened:
+                os.fsync(opened.fileno())
+            fsync_staged(staged)
             failpoint("export.after_render_fsync")
             make_folder(path.parent)
             os.replace(description, path.with_suffix(".json"))
             failpoint("export.before_render_rename")
-            os.replace(staged, path)
+            move_staged(staged, path)
             failpoint("export.after_render_rename")
             fsync_folder(path.parent)
         except OSError:
@@ -126,7 +127,9 @@ class RenderStore:
     def delete(self, generation_id: str, render_id: str) -> None:
         """Deletes one render and its description. Raises NotFound."""
         path = self.find(generation_id, render_id)
-        path.with_suffix(".json").unlink(missing_ok=True)  # First: nothing would find it once the render is gone.
+        # First: nothing would find these once the render is gone.
+        path.with_suffix(".json").unlink(missing_ok=True)
+        manifest_path(path).unlink(missing_ok=True)
         path.unlink()
         fsync_folder(path.parent)
         remove_if_empty(path.parent)

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from dgx_music.errors import NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
 from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty, translate_disk_errors
+from export_service.library.manifests import fsync_staged, manifest_path, move_staged
 from export_service.library.renders import RenderStore
 from export_service.tagging.tags import COMMENT_PATTERN
 from service_runtime.failpoints import failpoint
@@ -77,8 +78,7 @@ class Library:
         wins: it has the older one vetoed before it begins itself.
         """
         failpoint("export.before_fsync")
-        with staged.open("rb") as file:
-            os.fsync(file.fileno())
+        fsync_staged(staged)
         failpoint("export.after_fsync")
         with self._commit_lock:
             previous = self.find(generation_id)
@@ -89,7 +89,7 @@ class Library:
                 # Before the rename: a crash in between must not leave renders of another file.
                 self.renders.delete_all(generation_id)
             failpoint("export.before_rename")
-            os.replace(staged, path)
+            move_staged(staged, path)
             failpoint("export.after_rename")
             if previous is not None:
                 # All extensions, because a crash at this point may have left a third file.
@@ -143,6 +143,7 @@ class Library:
             if path is None:
                 return False
             self.renders.delete_all(generation_id)
+            manifest_path(path).unlink(missing_ok=True)
             for extension in EXTENSIONS:
                 path.with_suffix(extension).unlink(missing_ok=True)
             fsync_folder(path.parent)

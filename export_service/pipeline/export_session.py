@@ -23,6 +23,7 @@ from export_service.dsp.resampling import Resampler
 from export_service.formats.provenance import Signer
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import translate_disk_errors
+from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.store import Library
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
@@ -278,7 +279,7 @@ class ExportSession:
             self._measurement.close()
         if self._result is None:
             self._recording.spool.remove()
-            self._staged.unlink(missing_ok=True)
+            remove_staged(self._staged)
 
 
 def _frame_count_error(expected_frames: int, actual: str) -> DataLoss:

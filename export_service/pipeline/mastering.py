@@ -61,7 +61,7 @@ def master_to_file(
         staged.unlink()
         ceiling_dbtp -= excess_db + REENCODE_HEADROOM_DB * 2 ** (encoding - 1)
         normalized = normalize(measurement, source, blocks, replace(target, ceiling_dbtp=ceiling_dbtp))
-    audio.sign(staged)
+    signature = audio.sign(staged)
     return MasteredFile(
         format=audio.format,
         sample_rate_hz=audio.sample_rate_hz,
@@ -72,7 +72,7 @@ def master_to_file(
         source=source,
         file=measured,
         normalization=replace(normalized.normalization, target=target),
-        marks=audio.disclosures,
+        marks=(*audio.disclosures, *signature),
     )
 
 

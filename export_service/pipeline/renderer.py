@@ -22,6 +22,7 @@ from export_service.formats.provenance import Signer
 from export_service.formats.reader import open_sequential
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import translate_disk_errors
+from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.renders import Render, RenderSpec
 from export_service.library.store import Library, read_audio_properties, translate_file_errors
@@ -116,7 +117,7 @@ class Renderer:
                         staged, generation_id, render_id, CODECS[spec.format].extension, rendered
                     )
         finally:
-            staged.unlink(missing_ok=True)
+            remove_staged(staged)
         log.info("rendered", generation_id=generation_id, render_id=render_id, format=spec.format.value)
         return Render(render_id, committed, rendered)
 

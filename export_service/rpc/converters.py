@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from dgx_music.audio.v1 import audio_pb2
@@ -15,6 +16,7 @@ from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import Normalization, NormalizationMode
+from export_service.library.manifests import manifest_path
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.waveform import Waveform
 from export_service.pipeline.clip_import import Clip
@@ -158,6 +160,7 @@ def from_mastered_file(
         tempo=_tempo(analysis.tempo),
         key=_key(analysis.key),
         marks=[MARK_VALUES[mark] for mark in file.marks],
+        manifest_path=_manifest_path(file, file_path),
     )
 
 
@@ -194,6 +197,12 @@ def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
         length=len(waveform.data) // 2,
         data=waveform.data,
     )
+
+
+def _manifest_path(file: MasteredFile, file_path: str) -> str:
+    if AiDisclosure.C2PA_SIDECAR not in file.marks:
+        return ""
+    return manifest_path(PurePosixPath(file_path)).as_posix()
 
 
 def _loudness(measured: LoudnessMeasurement) -> export_pb2.Loudness:

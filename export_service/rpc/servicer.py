@@ -17,6 +17,7 @@ from export_service.library.cleanup import Cleanup
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.inventory import read_audio_info
 from export_service.library.library_statistics import collect_statistics
+from export_service.library.manifests import find_manifest
 from export_service.library.verification import verify
 from export_service.library.waveform import compute_waveform
 from export_service.pipeline.export_manager import ExportManager
@@ -116,6 +117,8 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
         with self._manager.locks.read_lock(*file_id):
             path = await self._manager.find_path(*file_id)
+            if request.manifest:
+                path = await run_in_thread(find_manifest, path)
             async with open_download(path, start_byte, byte_count) as file, aclosing(file.chunks()) as chunks:
                 response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.file_size_bytes)
                 async for response.data in chunks:

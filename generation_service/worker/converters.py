@@ -101,6 +101,8 @@ def _build_metadata(
     metadata["provenance"] = ", ".join(
         export_pb2.ProvenanceMark.Name(mark).removeprefix("PROVENANCE_MARK_") for mark in exported.marks
     )
+    if exported.manifest_path:
+        metadata["manifest_path"] = exported.manifest_path
     if normalization.reason:
         metadata["normalization_reason"] = normalization.reason
     if handle.parameters.prompt_audio is not None:

@@ -7,10 +7,16 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import grpc
+import grpc.aio
+
 from dgx_music.export.v1.export_pb2 import DownloadRequest
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.runner import Session
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
+
+MANIFEST_EXTENSION = ".c2pa"
+"""By C2PA's convention, a manifest has the name of its file with this extension."""
 
 
 def require_writable(paths: Iterable[Path], option: str = "--output", *, overwrite: bool) -> None:
@@ -29,11 +35,23 @@ def require_writable(paths: Iterable[Path], option: str = "--output", *, overwri
 async def download(
     session: Session, generation_id: str, path: Path | None, *, render_id: str = "", overwrite: bool = True
 ) -> Path:
-    """Saves the file of a generation, or a render of it, at `path` or under its own name in the current folder.
+    """Saves the file of a generation, or a render of it, at `path` or under its own name in the current folder. A
+    signed manifest that the server keeps beside the file is saved beside the copy, with the extension `.c2pa`.
 
-    Returns the path. Raises CommandError if the file cannot be written or is incomplete.
+    Returns the path. Raises CommandError if a file cannot be written or is incomplete.
     """
     request = DownloadRequest(generation_id=generation_id, render_id=render_id)
+    path = await _save(session, request, path, overwrite=overwrite)
+    try:
+        request.manifest = True
+        await _save(session, request, path.with_suffix(MANIFEST_EXTENSION), overwrite=True)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+    return path.absolute()
+
+
+async def _save(session: Session, request: DownloadRequest, path: Path | None, *, overwrite: bool) -> Path:
     call = session.music.Download(request, timeout=STREAM_TIMEOUT_SECONDS)
     part: Path | None = None
     try:
@@ -55,4 +73,4 @@ async def download(
         call.cancel()
         if part is not None:
             part.unlink(missing_ok=True)
-    return path.absolute()
+    return path
