@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from dgx_music.errors import NotFound
 from export_service.formats.provenance import MANIFEST_EXTENSION, staged_manifest_path
+from service_runtime.file_modes import set_mode
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
@@ -31,10 +32,14 @@ def find_manifest(path: Path) -> Path:
     return manifest
 
 
-def fsync_staged(staged: Path) -> None:
-    """Makes the contents of a staged file and of its manifest, if it has one, durable. Raises OSError."""
+def seal_staged(staged: Path, mode: int) -> None:
+    """Gives a staged file, and its manifest if it has one, these access rights, and makes their contents durable.
+
+    Raises OSError.
+    """
     for path in (staged, staged_manifest_path(staged)):
         if path == staged or path.exists():
+            set_mode(path, mode)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 

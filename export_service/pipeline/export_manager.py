@@ -17,22 +17,23 @@ from export_service.pipeline.clip_import import Clip, ClipImport, ClipLimits
 from export_service.pipeline.export_session import ExportSession, ExportSpec
 from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio
 from export_service.streaming.recording import AttemptSpec, Recording, superseded_error
-from export_service.streaming.spool import BYTES_PER_SAMPLE, LIVE_AUDIO_EXPIRED, SpoolFolder
+from export_service.streaming.spool import BYTES_PER_SAMPLE, LIVE_AUDIO_EXPIRED, SPOOL, SpoolFolder
 from export_service.threads import run_in_thread
+from service_runtime.file_modes import PRIVATE, FileModes
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
-
-SPOOL = "spool"
 
 
 class ExportManager:
     """Used on the event loop only. Of several attempts of a generation, the newest one wins."""
 
-    def __init__(self, data_dir: Path, spool_keep_seconds: float, clip_limits: ClipLimits) -> None:
-        self.library = Library(data_dir)
+    def __init__(
+        self, data_dir: Path, spool_keep_seconds: float, clip_limits: ClipLimits, modes: FileModes = PRIVATE
+    ) -> None:
+        self.library = Library(data_dir, modes=modes)
         self.inventory, self.locks = Inventory(data_dir), FileLocks()
-        self._clips = Library(data_dir, CLIPS)
+        self._clips = Library(data_dir, CLIPS, modes)
         self._clip_limits = clip_limits
         self._spools = SpoolFolder(data_dir / SPOOL)
         self._spool_keep_seconds = spool_keep_seconds

@@ -18,9 +18,12 @@ import numpy as np
 
 from dgx_music.errors import NotFound
 from export_service.dsp.arrays import Samples
-from export_service.library.filesystem import make_folder
+from export_service.library.filesystem import make_private_folder
 from service_runtime.audio.block_size import BLOCK_FRAMES
+from service_runtime.file_modes import open_private
 
+SPOOL = "spool"
+"""The folder of all spools in a data directory."""
 BYTES_PER_SAMPLE = 4
 """float32."""
 FINISHED_NAME = re.compile(r"([0-9a-f-]{36})\.(\d{1,10})\.pcm")
@@ -45,7 +48,7 @@ class SpoolFolder:
 
     def open(self) -> None:
         """Creates the folder and removes the spools of exports that did not complete."""
-        make_folder(self._folder)
+        make_private_folder(self._folder)
         for part in self._folder.glob("*.part"):
             part.unlink()
 
@@ -73,7 +76,7 @@ class Spool:
     def create(self) -> None:
         """Creates the file for appending, and removes a finished one of the same attempt."""
         self._path.unlink(missing_ok=True)
-        self._file = self._part.open("xb", buffering=0)
+        self._file = open(self._part, "xb", buffering=0, opener=open_private)  # noqa: SIM115
 
     def append(self, pcm: bytes) -> None:
         """Appends samples, which readers see at once. Raises OSError."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 import grpc.aio
 
 from dgx_music.errors import FailedPrecondition
+from service_runtime.file_modes import private_umask
 from service_runtime.settings import Settings
 
 UNIX_PREFIX = "unix:"
@@ -43,7 +44,8 @@ def bind(server: grpc.aio.Server, address: str) -> str:
     if address.startswith(UNIX_PREFIX) and _accepts_connections(address.removeprefix(UNIX_PREFIX)):
         raise _address_taken(address)  # gRPC would unlink the other server's socket and replace it.
     try:
-        port = server.add_insecure_port(address)
+        with private_umask():  # Of the socket's file: no one else may connect, not even for a moment.
+            port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise _address_taken(address) from error
     if address.startswith(UNIX_PREFIX):

@@ -22,9 +22,17 @@ from sqlalchemy.pool import StaticPool
 
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from service_runtime.failpoints import failpoint
+from service_runtime.file_modes import make_data_dir
 from service_runtime.optional_deps import install_extra_command
 from storage_service.db.clock import register_clock
-from storage_service.db.sqlite import error_code, journal_mode, set_journal_mode, sqlite3, supports_shared_memory
+from storage_service.db.sqlite import (
+    create_file,
+    error_code,
+    journal_mode,
+    set_journal_mode,
+    sqlite3,
+    supports_shared_memory,
+)
 from storage_service.db.types import LazyJsonObject, encode_json
 from storage_service.events.changes import get_recorded_changes
 
@@ -137,6 +145,7 @@ class Database:
         )
         if not in_memory:
             _create_folder(folder)
+            event.listen(engine, "do_connect", lambda *_: create_file(Path(str(self.url.database))))
             event.listen(engine, "connect", lambda connection, _: _configure_sqlite_file(connection, folder))
         event.listen(engine, "connect", _configure_sqlite_connection)
         event.listen(engine, "begin", _begin_sqlite_transaction)
@@ -167,7 +176,7 @@ class Database:
 
 def _create_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_data_dir(folder)
     except OSError as error:
         raise FailedPrecondition(
             f"failed to create the database's folder {folder} ({error.strerror}); "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Iterable
 from datetime import UTC
@@ -32,19 +31,12 @@ TIMES_REAL_TIME = "\u00d7 real time"
 STATE_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan"}
 
 
-class _StandardOutput(RichConsole):
-    """Standard output. On a closed pipe, Rich would exit the process and tear down the running event loop."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, "standard output was closed")
-
-
 class Console:
     """Standard output and standard error of a command. With `as_json`, only messages go to standard output."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.out = _StandardOutput(highlight=False, width=None if sys.stdout.isatty() else UNLIMITED_WIDTH)
+        self.out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else UNLIMITED_WIDTH)
         self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     @property
