@@ -16,6 +16,8 @@ IDEMPOTENT_METHODS = {
         "ListGenerations",
         "RenewLease",
         "CompleteGeneration",
+        "RateGeneration",
+        "UpdateFile",
         "GetPrompt",
         "ListPrompts",
         "GetStatistics",
@@ -25,6 +27,7 @@ IDEMPOTENT_METHODS = {
     "dgx_music.gateway.v1.MusicService": (
         "GetGeneration",
         "ListGenerations",
+        "RateGeneration",
         "GetWaveform",
         "ListFiles",
         "GetLibraryStatistics",

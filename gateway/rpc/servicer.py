@@ -191,6 +191,11 @@ class MusicServicer(MusicServiceServicer):
             async for response in responses:
                 yield response
 
+    async def RateGeneration(
+        self, request: storage.RateGenerationRequest, context: Context
+    ) -> storage.RateGenerationResponse:
+        return await self._storage.call_unary(self._storage.stub.RateGeneration, request)
+
     async def CancelGeneration(
         self, request: storage.CancelGenerationRequest, context: Context
     ) -> storage.CancelGenerationResponse:
