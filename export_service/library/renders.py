@@ -10,6 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +18,16 @@ from pydantic import TypeAdapter
 
 from dgx_music.errors import NotFound
 from export_service.dsp.normalization import LoudnessTarget
-from export_service.formats.codecs import EXTENSIONS
+from export_service.formats.codecs import CODECS, EXTENSIONS
 from export_service.library.filesystem import (
+    compute_sha256,
     fsync_folder,
     make_folder,
     make_private_folder,
     remove_if_empty,
     widen_folders,
 )
-from export_service.library.manifests import manifest_path, move_staged, seal_staged
+from export_service.library.manifests import manifest_path, move_staged, move_staged_manifest, seal_staged
 from export_service.library.mastered_file import MasteredFile
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.failpoints import failpoint
@@ -69,14 +71,31 @@ class RenderStore:
         self._staging = self._folder / STAGING
 
     def open(self) -> None:
-        """Creates the folder and removes incomplete renders that an earlier process left."""
+        """Creates the folder, completes commits that a crash interrupted, and removes other incomplete renders that an
+        earlier process left.
+        """
         make_folder(self._folder, self._modes.folder)
         make_private_folder(self._staging)
         widen_folders([self._folder, *self._folder.glob("*/")], self._modes)
-        for staged in self._staging.glob("*.part"):
-            for description in self._folder.glob(f"*/{staged.stem}.json"):  # It is renamed before the render is.
-                description.unlink()
-            staged.unlink()
+        parts = list(self._staging.glob("*.part"))
+        for render_id in {part.name.partition(".")[0] for part in parts}:
+            for description in self._folder.glob(f"*/{render_id}.json"):
+                self._recover(self.staging_path(render_id), description)
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+    def _recover(self, staged: Path, description: Path) -> None:
+        """Completes a commit if its description is in place, which is renamed first."""
+        file = _read_description(description)
+        if file is None:
+            return
+        path = description.with_suffix(CODECS[file.format].extension)
+        if not staged.exists():
+            move_staged_manifest(staged, path)
+        elif compute_sha256(staged) == file.file_sha256:
+            move_staged(staged, path)
+        elif not path.exists():
+            description.unlink()
 
     def staging_path(self, render_id: str) -> Path:
         """Returns the path to write a render to before it is committed."""
@@ -96,17 +115,19 @@ class RenderStore:
         """Returns the render, or None if it does not exist or its description is from an incompatible version."""
         try:
             path = self.find(generation_id, render_id)
-            return Render(render_id, path, MASTERED_FILE_JSON.validate_json(path.with_suffix(".json").read_bytes()))
-        except (NotFound, FileNotFoundError, ValueError):
+        except NotFound:
             return None
+        file = _read_description(path.with_suffix(".json"))
+        return None if file is None else Render(render_id, path, file)
 
     def commit(self, staged: Path, generation_id: str, render_id: str, extension: str, file: MasteredFile) -> Path:
-        """Moves the complete render into the library, durably, and returns its path.
+        """Moves the complete render into the library, durably, over an earlier version of it, and returns its path.
 
-        Its description is renamed first, so that no render is without one. Raises OSError.
+        Its description is renamed first, so that no render is without one; after a crash in between, `open` moves the
+        render. Raises OSError, and then leaves an earlier version as it was.
         """
         path = self._folder / generation_id / f"{render_id}{extension}"
-        description = staged.with_suffix(".json.part")
+        description, previous = staged.with_suffix(".json.part"), staged.with_suffix(".previous.part")
         try:
             description.write_bytes(MASTERED_FILE_JSON.dump_json(file, by_alias=True))
             failpoint("export.before_render_fsync")
@@ -116,16 +137,22 @@ class RenderStore:
             seal_staged(staged, self._modes.file)
             failpoint("export.after_render_fsync")
             make_folder(path.parent, self._modes.folder)
+            with suppress(FileNotFoundError):
+                previous.write_bytes(path.with_suffix(".json").read_bytes())
             os.replace(description, path.with_suffix(".json"))
             failpoint("export.before_render_rename")
             move_staged(staged, path)
             failpoint("export.after_render_rename")
             fsync_folder(path.parent)
         except OSError:
-            path.with_suffix(".json").unlink(missing_ok=True)
+            if staged.exists() and previous.exists():
+                os.replace(previous, path.with_suffix(".json"))
+            elif staged.exists():
+                path.with_suffix(".json").unlink(missing_ok=True)
             raise
         finally:
             description.unlink(missing_ok=True)
+            previous.unlink(missing_ok=True)
         return path
 
     def iter_renders(self, generation_id: str) -> Iterator[tuple[str, Path, str]]:
@@ -151,3 +178,11 @@ class RenderStore:
         if folder.is_dir():
             shutil.rmtree(folder)
             fsync_folder(self._folder)
+
+
+def _read_description(path: Path) -> MasteredFile | None:
+    """Returns None if there is no description, or if it is from an incompatible version."""
+    try:
+        return MASTERED_FILE_JSON.validate_json(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None

@@ -27,7 +27,7 @@ from export_service.library.filesystem import (
     widen_folders,
 )
 from export_service.library.manifests import manifest_path, move_staged, seal_staged
-from export_service.library.renders import RenderStore
+from export_service.library.renders import Render, RenderStore
 from export_service.tagging.tags import COMMENT_PATTERN
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import PRIVATE, FileModes
@@ -114,17 +114,33 @@ class Library:
             self._cache_path(generation_id, path)
         return path
 
-    @contextmanager
-    def lock_unchanged(self, generation_id: str, source: BinaryIO) -> Iterator[None]:
-        """Prevents commits and deletions while the block runs.
+    def replace(self, staged: Path, generation_id: str, source: BinaryIO) -> None:
+        """Moves an edited copy of the open file `source` to its place, durably. Readers of the old file can read it to
+        its end. Raises OSError, and NotFound if `source` is no longer the generation's file.
+        """
+        seal_staged(staged, self._modes.file)
+        with self.lock_unchanged(generation_id, source) as path:
+            failpoint("export.before_edit_rename")
+            move_staged(staged, path)
+            failpoint("export.after_edit_rename")
+            fsync_folder(path.parent)
 
-        Raises NotFound if the open file `source` is no longer the generation's file.
+    def replace_render(self, staged: Path, generation_id: str, source: BinaryIO, render: Render) -> None:
+        """Like `replace`, with the render and its new description."""
+        with self.lock_unchanged(generation_id, source, render.render_id):
+            self.renders.commit(staged, generation_id, render.render_id, render.path.suffix, render.file)
+
+    @contextmanager
+    def lock_unchanged(self, generation_id: str, source: BinaryIO, render_id: str = "") -> Iterator[Path]:
+        """Prevents commits and deletions while the block runs, and yields the path of `source`.
+
+        Raises NotFound if the open file `source` is no longer the generation's file, or this render of it.
         """
         with self._commit_lock:
-            path = self.find(generation_id)
+            path = self.renders.find(generation_id, render_id) if render_id else self.find(generation_id)
             if path is None or not os.path.samestat(path.stat(), os.fstat(source.fileno())):
-                raise NotFound("file", generation_id, "it was deleted or replaced in the meantime")
-            yield
+                raise NotFound("file", render_id or generation_id, "it was deleted or replaced in the meantime")
+            yield path
 
     def relative_path(self, path: Path) -> str:
         """Returns the path relative to the data directory, with forward slashes."""
