@@ -28,6 +28,7 @@ from export_service.library.filesystem import (
 )
 from export_service.library.manifests import manifest_path, move_staged, seal_staged
 from export_service.library.renders import Render, RenderStore
+from export_service.tagging.containers import read_comment
 from export_service.tagging.tags import COMMENT_PATTERN
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import PRIVATE, FileModes
@@ -233,11 +234,5 @@ def read_audio_properties(path: Path) -> AudioProperties:
 
 def read_attempt(path: Path) -> int:
     """Reads from the file's comment tag which attempt it is from; 0 if the file has no such tag or is damaged."""
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            found = COMMENT_PATTERN.match(file.comment)
-    except soundfile.LibsndfileError:
-        return 0
+    found = COMMENT_PATTERN.match(read_comment(path))
     return int(found[2]) if found else 0

@@ -12,7 +12,7 @@ from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
 from export_service.tagging.cover import Cover
 from export_service.tagging.sections import Section
 from export_service.tagging.tag_text import clean_text, truncate_utf8
-from service_runtime.audio.output_options import PublicationTags
+from service_runtime.audio.output_options import NO_PUBLICATION, PublicationTags
 
 MAX_TAG_CHARACTERS = 200
 MAX_PROMPT_TAG_CHARACTERS = 2000
@@ -32,7 +32,6 @@ FIELD_SEPARATOR, INNER_SEPARATOR = "; ", ";\N{NO-BREAK SPACE}"
 """Between the fields of a comment, and how the same is written within a publisher's text; cleaned text has no other
 no-break space.
 """
-NO_PUBLICATION = PublicationTags()
 PUBLICATION_FIELDS = ("title", "artist", "album")
 
 
@@ -98,7 +97,7 @@ class FileTags:
         """All values except cover and sections, so that `parse_comment` can restore them. The end is cut off if the
         comment gets too long.
         """
-        names = ("generation", "attempt", "bpm", "key", "generator", "model", "genre", "license", *PUBLICATION_FIELDS)
+        names = ("generation", "attempt", "bpm", "key", "generator", "model", *PUBLICATION_FIELDS, "genre", "license")
         return truncate_utf8(self._join(*names, "prompt"), MAX_COMMENT_BYTES)
 
     @property
@@ -160,6 +159,12 @@ def clean_publication(publication: PublicationTags) -> PublicationTags:
     """Returns the texts in writable form: one line each, at most 200 characters."""
     texts = (getattr(publication, name) for name in PUBLICATION_FIELDS)
     return PublicationTags(*(clean_text(text, MAX_TAG_CHARACTERS) for text in texts))
+
+
+def publish(tags: FileTags, publication: PublicationTags) -> FileTags:
+    """Returns the tags with those texts of the publication that are not empty, cleaned."""
+    given = {name: text for name, text in vars(clean_publication(publication)).items() if text}
+    return replace(tags, publication=replace(tags.publication, **given))
 
 
 def build_file_tags(

@@ -54,6 +54,9 @@ class PublicationTags:
     album: str = ""
 
 
+NO_PUBLICATION = PublicationTags()
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """The requested options; `check` validates them. See `OutputOptions` in audio.proto."""
@@ -71,7 +74,7 @@ class OutputOptions:
     """Maximum true peak in dBTP."""
     tag_prompt: bool = False
     """Whether to write the prompt into the file's tags."""
-    publication: PublicationTags = PublicationTags()
+    publication: PublicationTags = NO_PUBLICATION
 
     def check(self, field: str) -> None:
         """Raises InvalidArgument for the first invalid option, named under `field`."""

@@ -1,0 +1,153 @@
+"""Tags of MPEG-4 files: the item list of iTunes in `moov/udta/meta/ilst`, which all players read, and Nero's chapters.
+
+The rewritten `moov` box ends the file. Where it stood before the samples, free space remains, so that no sample moves
+and no table of offsets has to change.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from export_service.tagging.cover import Cover, parse_cover
+from export_service.tagging.musical_key import abbreviate_key
+from export_service.tagging.sections import Section
+from export_service.tagging.tags import FileTags
+
+BOX_HEADER = struct.Struct(">I4s")
+"""Size, with this header, and type."""
+LARGE_SIZE = struct.Struct(">Q")
+"""Follows the header if its size is 1."""
+FULL_BOX_BYTES = 4
+"""Version and flags."""
+DATA = struct.Struct(">II")
+"""Type of the value, locale."""
+UTF_8, JPEG, PNG, INTEGER = 1, 13, 14, 21
+MEAN = b"com.apple.iTunes"
+METADATA_HANDLER = struct.pack(">4xI4s4s8xx", 0, b"mdir", b"appl")
+CHAPTER_COUNT = struct.Struct(">B3x4xB")
+"""Version, flags, reserved, number of chapters."""
+CHAPTER = struct.Struct(">QB")
+"""Start in units of 100 ns, length of the title, which follows."""
+MAX_CHAPTERS = MAX_TITLE_BYTES = 255
+
+
+def encode_user_data(tags: FileTags, sample_rate_hz: int) -> bytes:
+    """Returns the `udta` box with all tags; unknown values are left out. Only the first 255 sections are written."""
+    items = {
+        b"\xa9nam": tags.title,
+        b"\xa9ART": tags.artist,
+        b"\xa9alb": tags.album,
+        b"\xa9gen": tags.genre,
+        b"\xa9cmt": tags.comment,
+        b"cprt": tags.license,
+        b"\xa9too": tags.generator,
+    }
+    encoded = [_encode_box(name, _encode_data(UTF_8, text.encode())) for name, text in items.items() if text]
+    if tags.bpm:
+        encoded.append(_encode_box(b"tmpo", _encode_data(INTEGER, struct.pack(">H", round(tags.bpm)))))
+    if key := abbreviate_key(tags.key):
+        encoded.append(_encode_free_form("initialkey", key))
+    if tags.license:
+        encoded.append(_encode_free_form("LICENSE", tags.license))
+    if tags.cover is not None:
+        kind = PNG if tags.cover.media_type == "image/png" else JPEG
+        encoded.append(_encode_box(b"covr", _encode_data(kind, tags.cover.data)))
+    metadata = _encode_box(b"hdlr", METADATA_HANDLER) + _encode_box(b"ilst", b"".join(encoded))
+    chapters = _encode_chapters(tags.sections[:MAX_CHAPTERS], sample_rate_hz) if tags.sections else b""
+    return _encode_box(b"udta", _encode_box(b"meta", bytes(FULL_BOX_BYTES) + metadata) + chapters)
+
+
+def replace_user_data(path: Path, user_data: bytes) -> None:
+    """Replaces the `udta` box of the file. Raises OSError."""
+    with path.open("r+b") as file:
+        start, size, header = _find_movie(path)
+        file.seek(start + header)
+        content = file.read(size - header)
+        kept = (content[first:last] for name, first, _, last in _iter_boxes(content) if name != b"udta")
+        movie = _encode_box(b"moov", b"".join(kept) + user_data)
+        end = file.seek(0, 2)
+        if start + size == end:
+            file.seek(start)
+        else:
+            file.seek(start)
+            file.write(_encode_box(b"free", bytes(size - BOX_HEADER.size)))
+            file.seek(end)
+        file.write(movie)
+        file.truncate()
+
+
+def read_items(path: Path) -> dict[bytes, bytes]:
+    """Returns the values of the item list, by type; free-form items by their names. Raises OSError."""
+    with path.open("rb") as file:
+        start, size, header = _find_movie(path)
+        file.seek(start + header)
+        movie = file.read(size - header)
+    metadata = _find_box(_find_box(movie, b"udta"), b"meta")[FULL_BOX_BYTES:]
+    items = {}
+    for name, _, first, last in _iter_boxes(list_ := _find_box(metadata, b"ilst")):
+        item = list_[first:last]
+        key = _find_box(item, b"name")[FULL_BOX_BYTES:] if name == b"----" else name
+        items[key] = _find_box(item, b"data")[DATA.size :]
+    return items
+
+
+def read_cover(items: dict[bytes, bytes]) -> Cover | None:
+    """Returns the cover among the items of `read_items`."""
+    return parse_cover(items[b"covr"], "cover") if b"covr" in items else None
+
+
+def _find_movie(path: Path) -> tuple[int, int, int]:
+    """Returns offset, size and header's size of the `moov` box."""
+    position = 0
+    with path.open("rb") as file:
+        while True:
+            file.seek(position)
+            head = file.read(BOX_HEADER.size + LARGE_SIZE.size)
+            size, name = BOX_HEADER.unpack_from(head)
+            header = BOX_HEADER.size
+            if size == 1:
+                (size,) = LARGE_SIZE.unpack_from(head, header)
+                header += LARGE_SIZE.size
+            if name == b"moov":
+                return position, size, header
+            position += size
+
+
+def _iter_boxes(content: bytes) -> Iterator[tuple[bytes, int, int, int]]:
+    """Yields type, start, start of the content and end of each box."""
+    position = 0
+    while position + BOX_HEADER.size <= len(content):
+        size, name = BOX_HEADER.unpack_from(content, position)
+        yield name, position, position + BOX_HEADER.size, position + size
+        position += max(size, BOX_HEADER.size)
+
+
+def _find_box(content: bytes, wanted: bytes) -> bytes:
+    """Returns the content of the first box of the type; empty if there is none."""
+    return next((content[first:last] for name, _, first, last in _iter_boxes(content) if name == wanted), b"")
+
+
+def _encode_chapters(sections: Sequence[Section], sample_rate_hz: int) -> bytes:
+    chapters = [CHAPTER_COUNT.pack(1, len(sections))]
+    for section in sections:
+        title = section.name.encode()[:MAX_TITLE_BYTES].decode(errors="ignore").encode()
+        start = round(section.start_frame * 10_000_000 / sample_rate_hz)
+        chapters.append(CHAPTER.pack(start, len(title)) + title)
+    return _encode_box(b"chpl", b"".join(chapters))
+
+
+def _encode_free_form(name: str, text: str) -> bytes:
+    mean = _encode_box(b"mean", bytes(FULL_BOX_BYTES) + MEAN)
+    return _encode_box(
+        b"----", mean + _encode_box(b"name", bytes(FULL_BOX_BYTES) + name.encode()) + _encode_data(UTF_8, text.encode())
+    )
+
+
+def _encode_data(kind: int, value: bytes) -> bytes:
+    return _encode_box(b"data", DATA.pack(kind, 0) + value)
+
+
+def _encode_box(name: bytes, content: bytes) -> bytes:
+    return BOX_HEADER.pack(BOX_HEADER.size + len(content), name) + content
