@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from export_service.retagging.splicing import Piece, Span, iter_bytes
 from export_service.tagging.riff import CHUNK_HEADER
-from export_service.tagging.splicing import Piece, Span, iter_bytes
 
 CHUNK_NAME = b"C2PA"
 ID3_HEADER = struct.Struct(">3sBBB4s")

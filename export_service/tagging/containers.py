@@ -119,7 +119,7 @@ def read_comment(path: Path) -> str:
 def read_tags(path: Path, generation_id: str) -> FileTags:
     """Restores the tags of a file in any container, as far as it contains them. Raises OSError.
 
-    Sections are exact in WAV files; elsewhere they are to the nearest millisecond, and not read from AIFF and MPEG-4.
+    Sections are exact in WAV files; elsewhere they are to the nearest millisecond.
     """
     tags = FileTags.parse_comment(read_comment(path), generation_id)
     try:
@@ -138,10 +138,10 @@ def _read_cover_and_sections(path: Path) -> tuple[Cover | None, tuple[Section, .
             cover = id3.read_cover(chunks[b"id3 "][0]) if b"id3 " in chunks else None
             return cover, markers.decode_sections(chunks[b"cue "][0], chunks) if b"cue " in chunks else ()
         case "AIFF":
-            tag = aiff.read_tag_chunks(path).get(b"ID3 ")
-            return id3.read_cover(tag) if tag else None, ()
+            tag, rate = aiff.read_tag_chunks(path)[b"ID3 "], soundfile.info(path).samplerate
+            return id3.read_cover(tag), id3.read_sections(tag, rate)
         case "M4A":
-            return mp4.read_cover(mp4.read_items(path)), ()
+            return mp4.read_cover(mp4.read_items(path)), mp4.read_sections(path)
         case "MP3":
             tag, rate = id3.read_tag(path), soundfile.info(path).samplerate
             return id3.read_cover(tag), id3.read_sections(tag, rate)

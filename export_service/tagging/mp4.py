@@ -6,9 +6,11 @@ and no table of offsets has to change.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from export_service.tagging.cover import Cover, parse_cover
 from export_service.tagging.musical_key import abbreviate_key
@@ -17,6 +19,7 @@ from export_service.tagging.tags import FileTags
 
 BOX_HEADER = struct.Struct(">I4s")
 """Size, with this header, and type."""
+BOX_TYPE_OFFSET = 4
 LARGE_SIZE = struct.Struct(">Q")
 """Follows the header if its size is 1."""
 FULL_BOX_BYTES = 4
@@ -25,12 +28,17 @@ DATA = struct.Struct(">II")
 """Type of the value, locale."""
 UTF_8, JPEG, PNG, INTEGER = 1, 13, 14, 21
 MEAN = b"com.apple.iTunes"
+TIME = struct.Struct(">12xII"), struct.Struct(">20xIQ")
+"""Time scale and length in the `mdhd` box, by its version. The time scale of audio is its sample rate."""
 METADATA_HANDLER = struct.pack(">4xI4s4s8xx", 0, b"mdir", b"appl")
 CHAPTER_COUNT = struct.Struct(">B3x4xB")
 """Version, flags, reserved, number of chapters."""
 CHAPTER = struct.Struct(">QB")
 """Start in units of 100 ns, length of the title, which follows."""
+CHAPTER_UNITS_PER_SECOND = 10_000_000
 MAX_CHAPTERS = MAX_TITLE_BYTES = 255
+MANIFEST_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+"""Of the box with Content Credentials (C2PA Technical Specification, A.5)."""
 
 
 def encode_user_data(tags: FileTags, sample_rate_hz: int) -> bytes:
@@ -78,6 +86,16 @@ def replace_user_data(path: Path, user_data: bytes) -> None:
         file.truncate()
 
 
+def discard_manifest(path: Path) -> None:
+    """Turns the box with Content Credentials, if the file has one, into free space. Raises OSError."""
+    with path.open("r+b") as file:
+        for name, start, content_start, _ in list(_iter_file_boxes(file)):
+            file.seek(content_start)
+            if name == b"uuid" and file.read(len(MANIFEST_UUID)) == MANIFEST_UUID:
+                file.seek(start + BOX_TYPE_OFFSET)
+                file.write(b"free")
+
+
 def read_items(path: Path) -> dict[bytes, bytes]:
     """Returns the values of the item list, by type; free-form items by their names. Raises OSError."""
     with path.open("rb") as file:
@@ -98,21 +116,47 @@ def read_cover(items: dict[bytes, bytes]) -> Cover | None:
     return parse_cover(items[b"covr"], "cover") if b"covr" in items else None
 
 
+def read_sections(path: Path) -> tuple[Section, ...]:
+    """Returns the sections of the file; each ends where the next one starts. Raises OSError."""
+    with path.open("rb") as file:
+        start, size, header = _find_movie(path)
+        file.seek(start + header)
+        movie = file.read(size - header)
+    chapters = _find_box(_find_box(movie, b"udta"), b"chpl")
+    media = _find_box(_find_box(_find_box(movie, b"trak"), b"mdia"), b"mdhd")
+    sample_rate_hz, frames = TIME[media[0]].unpack_from(media)
+    position, starts, names = CHAPTER_COUNT.size, list[int](), list[str]()
+    while position < len(chapters):
+        units, title_bytes = CHAPTER.unpack_from(chapters, position)
+        position += CHAPTER.size + title_bytes
+        starts.append(round(units * sample_rate_hz / CHAPTER_UNITS_PER_SECOND))
+        names.append(chapters[position - title_bytes : position].decode())
+    return tuple(map(Section, names, starts, [*starts[1:], frames]))
+
+
 def _find_movie(path: Path) -> tuple[int, int, int]:
     """Returns offset, size and header's size of the `moov` box."""
-    position = 0
     with path.open("rb") as file:
-        while True:
-            file.seek(position)
-            head = file.read(BOX_HEADER.size + LARGE_SIZE.size)
-            size, name = BOX_HEADER.unpack_from(head)
-            header = BOX_HEADER.size
-            if size == 1:
-                (size,) = LARGE_SIZE.unpack_from(head, header)
-                header += LARGE_SIZE.size
-            if name == b"moov":
-                return position, size, header
-            position += size
+        boxes = _iter_file_boxes(file)
+        start, content_start, end = next(bounds for name, *bounds in boxes if name == b"moov")
+    return start, end - start, content_start - start
+
+
+def _iter_file_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int, int]]:
+    """Yields type, start, start of the content and end of each box of an open file."""
+    end, start = file.seek(0, os.SEEK_END), 0
+    while start + BOX_HEADER.size <= end:
+        file.seek(start)
+        head = file.read(BOX_HEADER.size + LARGE_SIZE.size)
+        size, name = BOX_HEADER.unpack_from(head)
+        content_start = start + BOX_HEADER.size
+        if size == 1:
+            (size,) = LARGE_SIZE.unpack_from(head, BOX_HEADER.size)
+            content_start += LARGE_SIZE.size
+        if size == 0:  # Up to the end.
+            size = end - start
+        yield name, start, content_start, start + size
+        start += max(size, BOX_HEADER.size)
 
 
 def _iter_boxes(content: bytes) -> Iterator[tuple[bytes, int, int, int]]:
@@ -133,7 +177,7 @@ def _encode_chapters(sections: Sequence[Section], sample_rate_hz: int) -> bytes:
     chapters = [CHAPTER_COUNT.pack(1, len(sections))]
     for section in sections:
         title = section.name.encode()[:MAX_TITLE_BYTES].decode(errors="ignore").encode()
-        start = round(section.start_frame * 10_000_000 / sample_rate_hz)
+        start = round(section.start_frame * CHAPTER_UNITS_PER_SECOND / sample_rate_hz)
         chapters.append(CHAPTER.pack(start, len(title)) + title)
     return _encode_box(b"chpl", b"".join(chapters))
 

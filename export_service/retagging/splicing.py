@@ -24,6 +24,30 @@ class Span:
 Piece = bytes | Span
 
 
+@dataclass(frozen=True)
+class Patch:
+    """Bytes that overwrite others in the copy, such as a size."""
+
+    position: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a copy consists of."""
+
+    pieces: Iterable[Piece]
+    patches: tuple[Patch, ...] = ()
+
+    def write(self, source: BinaryIO, destination: BinaryIO) -> None:
+        """Writes the copy of `source`. Memory use does not grow with the file. Raises OSError."""
+        for block in iter_bytes(source, self.pieces):
+            destination.write(block)
+        for patch in self.patches:
+            destination.seek(patch.position)
+            destination.write(patch.data)
+
+
 def iter_bytes(source: BinaryIO, pieces: Iterable[Piece]) -> Iterator[bytes]:
     """Yields the bytes of the copy, a mebibyte at a time. Raises OSError, and EOFError if the source is too short."""
     for piece in pieces:
