@@ -18,6 +18,7 @@ from export_service.dsp.measurement import SignalMeter
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.dsp.resampling import Resampler
 from export_service.formats.codecs import CODECS
+from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.formats.reader import open_sequential
 from export_service.formats.writer import AudioFile
@@ -54,8 +55,10 @@ class Renderer:
         """Returns the render, from the library if it already exists.
 
         Once started, a render is completed even if every caller has gone. Raises NotFound if the generation has no
-        file, and errors of the disk; after an error, no file of the render is left.
+        file, InvalidArgument if the options do not suit it, FailedPrecondition if the encoder is not installed, and
+        errors of the disk; after an error, no file of the render is left.
         """
+        require_encoder(options.format)
         spec = await run_in_thread(self._resolve, generation_id, options, default_target)
         render_id = spec.render_id(generation_id)
         task = self._tasks.get(render_id)
@@ -93,8 +96,13 @@ class Renderer:
         path = self._find(generation_id)
         with translate_file_errors(path):
             source = read_audio_properties(path)
+        seconds = source.frames / source.sample_rate_hz
+        options.check_for_source("output", source.sample_rate_hz, source.channels, seconds)
         rate, channels = options.resolve_for_source(source.sample_rate_hz, source.channels)
-        return RenderSpec(options.format, rate, channels, resolve_loudness_target(options, default_target))
+        target = resolve_loudness_target(options, default_target)
+        return RenderSpec(
+            options.format, rate, channels, target, options.bit_rate_kbps, options.quality, options.publication
+        )
 
     def _find(self, generation_id: str) -> Path:
         with translate_disk_errors("searching the library"):
@@ -139,6 +147,8 @@ class Renderer:
                 tags=tags,
                 seed=uuid.UUID(render_id).int,
                 signer=self._signer,
+                bit_rate_kbps=spec.bit_rate_kbps,
+                quality=spec.quality,
             )
             with translate_disk_errors("writing the render"):
                 return master_to_file(staged, audio, measurement, spec.target, lambda: self._blocks(open_source, spec))
