@@ -14,6 +14,7 @@ import numpy as np
 from dgx_music.errors import InvalidArgument
 from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_DURATION_SECONDS, MIN_SAMPLE_RATE_HZ
 from export_service.dsp.arrays import Samples
+from export_service.formats.m4a_file import M4aReader, is_mpeg4
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
 SOURCE_FILE_REQUIREMENT = "must be a complete WAV (PCM or float) or FLAC file"
@@ -85,12 +86,16 @@ def open_source_file(path: Path, max_seconds: float) -> Iterator[SourceFile]:
 
 
 def open_sequential(file: Path | int) -> Any:
-    """Opens a soundfile.SoundFile that can only be read forwards, from a path or from a descriptor, which stays open
-    when the file is closed.
+    """Opens a finished file for reading forwards only, from a path or from a descriptor, which stays open when the file
+    is closed. Returns a soundfile.SoundFile, or for MPEG-4 what has its methods.
+
+    Raises OSError, soundfile.LibsndfileError or DamagedFileError.
 
     soundfile follows every read with a seek to the current position. At a seek an MP3 decoder starts over, which can be
     audible, and in Vorbis libsndfile 1.2.2 lands next to the requested frame.
     """
+    if is_mpeg4(file):
+        return M4aReader(file)
     return _sequential_file_class()(file, closefd=isinstance(file, Path))
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -29,7 +30,7 @@ from export_service.library.filesystem import (
 )
 from export_service.library.manifests import manifest_path, move_staged, move_staged_manifest, seal_staged
 from export_service.library.mastered_file import MasteredFile
-from service_runtime.audio.output_options import FileFormat
+from service_runtime.audio.output_options import NO_PUBLICATION, FileFormat, PublicationTags
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import PRIVATE, FileModes, set_mode
 
@@ -46,11 +47,19 @@ class RenderSpec:
     sample_rate_hz: int
     channels: int
     target: LoudnessTarget
+    bit_rate_kbps: int = 0
+    quality: float | None = None
+    publication: PublicationTags = NO_PUBLICATION
+    """Replaces those of the source that it gives."""
 
     def render_id(self, generation_id: str) -> str:
         """Returns the render's id, a UUID (RFC 9562, version 5): the same for equal specs of one generation."""
         values = (self.format, self.sample_rate_hz, self.channels, self.target.target_lufs, self.target.ceiling_dbtp)
-        return str(uuid.uuid5(uuid.UUID(generation_id), " ".join(map(str, values))))
+        name = " ".join(map(str, values))
+        added = (self.bit_rate_kbps, self.quality, *vars(self.publication).values())
+        if added != (0, None, "", "", ""):  # So that ids from before these fields existed remain the same.
+            name += json.dumps(added)
+        return str(uuid.uuid5(uuid.UUID(generation_id), name))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from typing import BinaryIO
 
 from dgx_music.errors import NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
+from export_service.formats.m4a_file import DamagedFileError
+from export_service.formats.reader import open_sequential
 from export_service.library.filesystem import (
     fsync_folder,
     make_folder,
@@ -212,24 +214,23 @@ def translate_file_errors(path: Path) -> Iterator[None]:
     """Translates errors of reading `path`: NotFound if it no longer exists, Unavailable if it is damaged."""
     import soundfile
 
-    try:
-        with translate_disk_errors("reading the file"):
+    with translate_disk_errors("reading the file"):
+        try:
             yield
-    except soundfile.LibsndfileError as error:
-        if not path.exists():
-            raise NotFound("file", path.stem, "it was deleted") from error
-        raise Unavailable(
-            f"the file of generation {path.stem} is damaged and can't be read: {error.error_string}",
-            reason="FILE_DAMAGED",
-        ) from error
+        except (FileNotFoundError, soundfile.LibsndfileError, DamagedFileError) as error:
+            if not path.exists():
+                raise NotFound("file", path.stem, "it was deleted") from error
+            raise Unavailable(
+                f"the file of generation {path.stem} is damaged and can't be read: "
+                f"{getattr(error, 'error_string', error)}",
+                reason="FILE_DAMAGED",
+            ) from error
 
 
 def read_audio_properties(path: Path) -> AudioProperties:
-    """Reads the file's header. Raises soundfile.LibsndfileError if it is not an audio file."""
-    import soundfile
-
-    info = soundfile.info(path)
-    return AudioProperties(info.samplerate, info.channels, info.frames)
+    """Reads the file's header. Raises the same errors as `open_sequential`."""
+    with open_sequential(path) as file:
+        return AudioProperties(file.samplerate, file.channels, file.frames)
 
 
 def read_attempt(path: Path) -> int:

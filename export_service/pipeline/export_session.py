@@ -252,6 +252,8 @@ class ExportSession:
             tags=tags,
             seed=uuid.UUID(attempt.generation_id).int,
             signer=spec.signer,
+            bit_rate_kbps=spec.options.bit_rate_kbps,
+            quality=spec.options.quality,
         )
         target = resolve_loudness_target(spec.options, spec.default_target)
         with translate_disk_errors("writing the file"):

@@ -19,6 +19,7 @@ from export_service.dsp.measurement import SignalMeter
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.dsp.resampling import Resampler, resampled_frame_count
 from export_service.formats.codecs import CODECS
+from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.formats.reader import open_sequential
 from export_service.formats.writer import AudioFile
@@ -30,7 +31,7 @@ from export_service.library.store import Library, read_audio_properties, transla
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from export_service.tagging.containers import read_tags
 from export_service.tagging.sections import scale_sections
-from export_service.tagging.tags import FileTags
+from export_service.tagging.tags import FileTags, publish
 from export_service.threads import run_in_thread
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import OutputOptions
@@ -58,8 +59,10 @@ class Renderer:
         """Returns the render, from the library if it already exists.
 
         Once started, a render is completed even if every caller has gone. Raises NotFound if the generation has no
-        file, and errors of the disk; after an error, no file of the render is left.
+        file, InvalidArgument if the options do not suit it, FailedPrecondition if the encoder is not installed, and
+        errors of the disk; after an error, no file of the render is left.
         """
+        require_encoder(options.format)
         spec = await run_in_thread(self._resolve, generation_id, options, default_target)
         render_id = spec.render_id(generation_id)
         task = self._tasks.get(render_id)
@@ -97,8 +100,13 @@ class Renderer:
         path = self._find(generation_id)
         with translate_file_errors(path):
             source = read_audio_properties(path)
+        seconds = source.frames / source.sample_rate_hz
+        options.check_for_source("output", source.sample_rate_hz, source.channels, seconds)
         rate, channels = options.resolve_for_source(source.sample_rate_hz, source.channels)
-        return RenderSpec(options.format, rate, channels, resolve_loudness_target(options, default_target))
+        target = resolve_loudness_target(options, default_target)
+        return RenderSpec(
+            options.format, rate, channels, target, options.bit_rate_kbps, options.quality, options.publication
+        )
 
     def _find(self, generation_id: str) -> Path:
         with translate_disk_errors("searching the library"):
@@ -129,7 +137,7 @@ class Renderer:
         source = read_audio_properties(path)
         frames = resampled_frame_count(source.frames, source.sample_rate_hz, spec.sample_rate_hz)
         sections = scale_sections(tags.sections, source.sample_rate_hz, spec.sample_rate_hz, frames)
-        return replace(tags, sections=sections)
+        return publish(replace(tags, sections=sections), spec.publication)
 
     def _measure_and_master(
         self, staged: Path, render_id: str, spec: RenderSpec, open_source: OpenSource, tags: FileTags
@@ -150,6 +158,8 @@ class Renderer:
                 tags=tags,
                 seed=uuid.UUID(render_id).int,
                 signer=self._signer,
+                bit_rate_kbps=spec.bit_rate_kbps,
+                quality=spec.quality,
             )
             with translate_disk_errors("writing the render"):
                 return master_to_file(staged, audio, measurement, spec.target, lambda: self._blocks(open_source, spec))
