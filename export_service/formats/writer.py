@@ -21,8 +21,8 @@ from export_service.tagging.disclosure import AiDisclosure
 from export_service.tagging.tags import FileTags
 from service_runtime.audio.output_options import FileFormat, check_aiff_size
 
-MAX_WAV_BYTES = 2**32 - 2**20
-"""RIFF sizes have 32 bits; this leaves a mebibyte for headers and tags."""
+MAX_WAV_BYTES = 2**32 - 2**24
+"""RIFF sizes have 32 bits; this leaves 16 MiB for headers, tags with a cover, and a signature."""
 WRITE_BUFFER_BYTES = 1 << 20
 """libsndfile writes 8 KiB at a time; this much is written to the disk at once."""
 FLOAT_BYTES = 4
