@@ -23,6 +23,7 @@ from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.formats.reader import open_sequential
 from export_service.formats.writer import AudioFile
+from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
@@ -49,8 +50,8 @@ MAX_CONCURRENT_RENDERS = 2
 class Renderer:
     """Used on the event loop only. Encodes on threads of its own, so that listeners do not wait for an encoder."""
 
-    def __init__(self, library: Library, signer: Signer | None = None) -> None:
-        self._library, self._signer = library, signer
+    def __init__(self, library: Library, signer: Signer | None = None, locks: FileLocks | None = None) -> None:
+        self._library, self._signer, self._locks = library, signer, locks or FileLocks()
         self._workers = ThreadPoolExecutor(MAX_CONCURRENT_RENDERS, thread_name_prefix="render")
         self._tasks: dict[str, asyncio.Task[Render]] = {}
         self._is_draining = False
@@ -87,7 +88,8 @@ class Renderer:
         if existing is not None:
             return existing
         create = partial(self._create, generation_id, render_id, spec)
-        return await asyncio.get_running_loop().run_in_executor(self._workers, create)
+        async with self._locks.render_lock(generation_id):
+            return await asyncio.get_running_loop().run_in_executor(self._workers, create)
 
     def _on_done(self, render_id: str, task: asyncio.Task[Render]) -> None:
         del self._tasks[render_id]

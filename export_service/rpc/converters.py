@@ -10,7 +10,7 @@ from typing import TypeVar
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
-from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
+from dgx_music.limits import MAX_CHANNELS, MAX_PUBLICATION_CHARACTERS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
@@ -20,9 +20,12 @@ from export_service.library.manifests import manifest_path
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.waveform import Waveform
 from export_service.pipeline.clip_import import Clip
+from export_service.pipeline.tag_editor import EditedFile
+from export_service.retagging.tag_edit import TEXT_FIELDS, TagEdit
 from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import Conversion, ConvertedAudio
 from export_service.streaming.recording import AttemptSpec
+from export_service.tagging.cover import parse_cover
 from export_service.tagging.disclosure import AiDisclosure
 from export_service.tagging.tags import MAX_BPM, Tags, clean_tags
 from service_runtime.rpc.output_converters import FORMAT_NAMES
@@ -139,6 +142,24 @@ def to_waveform_points(points: int) -> int:
             "points", f"must be 1 to {MAX_WAVEFORM_POINTS}, or 0 for {DEFAULT_WAVEFORM_POINTS}, not {points}"
         )
     return points or DEFAULT_WAVEFORM_POINTS
+
+
+def to_tag_edit(request: export_pb2.EditTagsRequest) -> TagEdit:
+    texts = {name: getattr(request, name) for name in TEXT_FIELDS if request.HasField(name)}
+    for name, text in texts.items():
+        if len(text) > MAX_PUBLICATION_CHARACTERS:
+            raise InvalidArgument(name, f"must have at most {MAX_PUBLICATION_CHARACTERS} characters, not {len(text)}")
+    cover = parse_cover(request.cover, "cover") if request.cover else None
+    return TagEdit(**texts, cover=cover, removes_cover=request.HasField("cover") and cover is None)
+
+
+def from_edited_file(edited: EditedFile, file_path: str) -> export_pb2.EditTagsResponse:
+    return export_pb2.EditTagsResponse(
+        file_path=file_path,
+        file_size_bytes=edited.size_bytes,
+        file_sha256=edited.sha256,
+        marks=[MARK_VALUES[mark] for mark in edited.marks],
+    )
 
 
 def from_mastered_file(

@@ -23,6 +23,7 @@ from export_service.library.waveform import compute_waveform
 from export_service.pipeline.export_manager import ExportManager
 from export_service.pipeline.export_session import ExportResult, ExportSession, ExportSpec
 from export_service.pipeline.renderer import Renderer
+from export_service.pipeline.tag_editor import TagEditor
 from export_service.rpc import converters, library_converters
 from export_service.rpc.upload_stream import UploadStream, read_file_data
 from export_service.streaming.audio_stream import FinalAudio, LiveAudio
@@ -42,9 +43,15 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     """dgx_music.export.v1.ExportService."""
 
     def __init__(
-        self, manager: ExportManager, renderer: Renderer, target: LoudnessTarget, generator: str, signer: Signer | None
+        self,
+        manager: ExportManager,
+        renderer: Renderer,
+        editor: TagEditor,
+        target: LoudnessTarget,
+        generator: str,
+        signer: Signer | None,
     ) -> None:
-        self._manager, self._renderer, self._cleanup = manager, renderer, Cleanup(manager)
+        self._manager, self._renderer, self._editor, self._cleanup = manager, renderer, editor, Cleanup(manager)
         self._target, self._generator, self._signer = target, generator, signer
 
     async def Export(
@@ -75,6 +82,13 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         return export_pb2.RenderResponse(
             render_id=render.render_id, file=converters.from_mastered_file(render.file, path)
         )
+
+    async def EditTags(self, request: export_pb2.EditTagsRequest, context: Context) -> export_pb2.EditTagsResponse:
+        file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
+        edit = converters.to_tag_edit(request)
+        with self._manager.locks.read_lock(*file_id):
+            edited = await self._editor.edit(*file_id, edit)
+        return converters.from_edited_file(edited, self._manager.library.relative_path(edited.path))
 
     async def ImportClip(
         self, request_iterator: AsyncIterator[export_pb2.ImportClipRequest], context: Context
