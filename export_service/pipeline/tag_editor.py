@@ -59,7 +59,7 @@ class TagEditor:
         gone. Waits for renders of the generation.
 
         Raises NotFound if there is no such file, FailedPrecondition if its format has no place for a cover,
-        InvalidArgument if the texts are too long together, and errors of the disk; the file is then as it was before.
+        and errors of the disk; the file is then as it was before.
         """
         task = asyncio.create_task(self._edit(generation_id, render_id, edit))
         self._tasks.add(task)
@@ -119,9 +119,9 @@ class TagEditor:
             signed_as = "RF64" if file.format == "RF64" else container
             samples = SampleLayout(file.samplerate, file.channels, 0, file.frames)
         if edit.cover is not None and container in WITHOUT_COVER:
+            others = ", ".join(name for name in DISCLOSURES if name not in WITHOUT_COVER)
             raise FailedPrecondition(
-                f"{container} files have no place for a cover; render the generation in "
-                f"{', '.join(DISCLOSURES.keys() - WITHOUT_COVER)}",
+                f"cover: {container} files have no place for a picture; render the music in one of {others}",
                 reason="COVER_NOT_SUPPORTED",
             )
         tags = edit.apply(read_tags(path, generation_id))

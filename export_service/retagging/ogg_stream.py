@@ -47,7 +47,7 @@ def iter_stream(source: BinaryIO, comments: bytes) -> Iterator[bytes]:
 
 def _read_header_packets(pages: Iterator[tuple[int, int, bytes, bytes]]) -> tuple[list[bytes], int]:
     """Returns the packets from the comment header up to the audio, and the number of pages that they fill."""
-    packets, packet, count = list[bytes](), b"", 0
+    packets, packet, count = list[bytes](), bytearray(), 0
     for _, _, header, content in pages:
         count += 1
         position = 0
@@ -55,8 +55,8 @@ def _read_header_packets(pages: Iterator[tuple[int, int, bytes, bytes]]) -> tupl
             packet += content[position : position + size]
             position += size
             if size < MAX_SEGMENT_BYTES:
-                packets.append(packet)
-                packet = b""
+                packets.append(bytes(packet))
+                packet.clear()
         if packets and len(packets) >= next(n for magic, n in HEADER_PACKETS.items() if packets[0].startswith(magic)):
             break
     return packets, count

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dgx_music.errors import InvalidArgument
 from export_service.tagging.cover import Cover
-from export_service.tagging.tags import (
-    MAX_COMMENT_BYTES,
-    PUBLICATION_FIELDS,
-    FileTags,
-    clean_publication,
-    clean_tag_field,
-)
+from export_service.tagging.tags import PUBLICATION_FIELDS, FileTags, clean_publication, clean_tag_field
 
 TEXT_FIELDS = (*PUBLICATION_FIELDS, "genre")
 
@@ -30,19 +23,11 @@ class TagEdit:
     removes_cover: bool = False
 
     def apply(self, tags: FileTags) -> FileTags:
-        """Returns the edited tags. Raises InvalidArgument if the texts leave no space for the others in the comment,
-        from which all tags are restored.
-        """
+        """Returns the edited tags."""
         given = {name: text for name in PUBLICATION_FIELDS if (text := getattr(self, name)) is not None}
         edited = replace(tags, publication=clean_publication(replace(tags.publication, **given)))
         if self.genre is not None:
             edited = edited.with_genre(clean_tag_field(self.genre))
         if self.cover is not None or self.removes_cover:
             edited = replace(edited, cover=self.cover)
-        restored = FileTags.parse_comment(edited.comment, tags.generation_id)
-        if (restored.genre, restored.license) != (edited.genre, edited.license):
-            raise InvalidArgument(
-                max(TEXT_FIELDS, key=lambda name: len((getattr(self, name) or "").encode())),
-                f"is too long: all texts together must fit into {MAX_COMMENT_BYTES} bytes in UTF-8",
-            )
         return edited

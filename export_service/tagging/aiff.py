@@ -1,11 +1,12 @@
 """Chunks of AIFF and AIFF-C files that contain tags: text chunks, an `ID3 ` chunk, and markers with a loop.
 
-The standard's text chunks are for ASCII. They are written in UTF-8, as ffmpeg and libsndfile read them; programs that
-take them for Mac OS Roman, such as exiftool, read the ID3 tag as well.
+The standard's text chunks are for ASCII, and readers differ in what they take other bytes for. A text that is not ASCII
+is therefore only in the ID3 tag; the annotation, which discloses that the file is AI-generated, always exists.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,8 +23,8 @@ CHUNK_HEADER = struct.Struct(">4sI")
 FORM_HEADER_BYTES = 12
 SIZE = struct.Struct(">I")
 SIZE_OFFSET = 4
-TEXT_NAMES = {b"NAME": "title", b"AUTH": "artist", b"(c) ": "license", b"ANNO": "comment"}
-TAG_CHUNKS = frozenset({*TEXT_NAMES, b"ID3 ", b"MARK", b"INST"})
+TEXT_NAMES = {b"NAME": "title", b"AUTH": "artist", b"(c) ": "license"}
+TAG_CHUNKS = frozenset({*TEXT_NAMES, b"ANNO", b"ID3 ", b"MARK", b"INST"})
 """The names of all chunks that tags are written to."""
 
 COUNT = struct.Struct(">H")
@@ -39,21 +40,18 @@ FORWARD_LOOP = 1
 
 def iter_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yields name, offset of the content and size in bytes of each chunk."""
-    position = FORM_HEADER_BYTES
-    while True:
+    position, end = FORM_HEADER_BYTES, file.seek(0, os.SEEK_END)
+    while position + CHUNK_HEADER.size <= end:
         file.seek(position)
-        header = file.read(CHUNK_HEADER.size)
-        if len(header) < CHUNK_HEADER.size:
-            return
-        name, size = CHUNK_HEADER.unpack(header)
-        yield name, position + CHUNK_HEADER.size, size
+        name, size = CHUNK_HEADER.unpack(file.read(CHUNK_HEADER.size))
+        yield name, position + CHUNK_HEADER.size, min(size, end - position - CHUNK_HEADER.size)
         position += CHUNK_HEADER.size + size + size % 2
 
 
 def append_chunks(path: Path, chunks: bytes) -> None:
     """Appends complete chunks to the file. Raises OSError."""
     with path.open("r+b") as file:
-        end = file.seek(0, 2)
+        end = file.seek(0, os.SEEK_END)
         file.write(bytes(end % 2) + chunks)
         size = file.tell() - CHUNK_HEADER.size
         file.seek(SIZE_OFFSET)
@@ -73,8 +71,9 @@ def read_tag_chunks(path: Path) -> dict[bytes, bytes]:
 
 def encode_all(tags: FileTags, sample_rate_hz: int) -> bytes:
     """Returns all chunks with tags."""
-    texts = ((name, getattr(tags, attribute).encode()) for name, attribute in TEXT_NAMES.items())
-    chunks = [_encode_chunk(name, text) for name, text in texts if text]
+    texts = ((name, getattr(tags, attribute)) for name, attribute in TEXT_NAMES.items())
+    chunks = [_encode_chunk(name, text.encode()) for name, text in texts if text and text.isascii()]
+    chunks.append(_encode_chunk(b"ANNO", to_ascii(tags.comment).encode()))
     if tags.sections:
         loop = 1 + max(
             range(len(tags.sections)), key=lambda i: tags.sections[i].end_frame - tags.sections[i].start_frame

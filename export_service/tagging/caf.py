@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,23 +21,24 @@ TAG_CHUNKS = frozenset({b"info"})
 
 def iter_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yields name, offset of the content and size in bytes of each chunk."""
-    position = FILE_HEADER_BYTES
-    while True:
+    position, end = FILE_HEADER_BYTES, file.seek(0, os.SEEK_END)
+    while position + CHUNK_HEADER.size <= end:
         file.seek(position)
-        header = file.read(CHUNK_HEADER.size)
-        if len(header) < CHUNK_HEADER.size:
-            return
-        name, size = CHUNK_HEADER.unpack(header)
-        yield name, position + CHUNK_HEADER.size, size
+        name, size = CHUNK_HEADER.unpack(file.read(CHUNK_HEADER.size))
+        yield name, position + CHUNK_HEADER.size, min(size, end - position - CHUNK_HEADER.size)
         if size < 0:
             return
         position += CHUNK_HEADER.size + size
 
 
 def append_chunks(path: Path, chunks: bytes) -> None:
-    """Appends complete chunks to the file, whose samples must have a known size. Raises OSError."""
-    with path.open("ab") as file:
+    """Writes complete chunks behind the last one, whose size must be known. Raises OSError."""
+    with path.open("r+b") as file:
+        # libsndfile pads samples to an even size, which the format does not.
+        *_, (_, start, size) = iter_chunks(file)
+        file.seek(start + size)
         file.write(chunks)
+        file.truncate()
 
 
 def encode_info(tags: FileTags) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from export_service.tagging import aiff, caf, id3, markers, mp4, ogg, riff, vorb
 from export_service.tagging.cover import Cover
 from export_service.tagging.disclosure import AiDisclosure
 from export_service.tagging.sections import Section
-from export_service.tagging.tags import FileTags
+from export_service.tagging.tags import FileTags, restore_tags
 
 DISCLOSURES = {
     "WAV": (AiDisclosure.INFO, AiDisclosure.BEXT, AiDisclosure.ID3),
@@ -42,6 +43,16 @@ class SampleLayout:
     bits: int
     """Bits of a sample, also of a float."""
     frames: int
+
+
+@dataclass(frozen=True)
+class _StoredTags:
+    """What is read back from a file."""
+
+    texts: Mapping[str, str]
+    """By the names of FileTags."""
+    cover: Cover | None = None
+    sections: tuple[Section, ...] = ()
 
 
 def encode_tags(container: str, tags: FileTags, layout: SampleLayout, measurement: LoudnessMeasurement | None) -> bytes:
@@ -85,7 +96,7 @@ def overwrite_tags(part: Path, container: str, tags: FileTags | None, tag_bytes:
         case "CAF":
             caf.append_chunks(part, tag_bytes)
         case "W64":
-            riff.append_guid_chunk(part, tag_bytes)
+            riff.insert_guid_chunk(part, tag_bytes)
         case "FLAC":
             picture = vorbis_comment.encode_picture(tags.cover) if tags.cover else b""
             vorbis_comment.replace_flac_comments(part, tag_bytes.removesuffix(picture), tags.cover)
@@ -97,63 +108,62 @@ def overwrite_tags(part: Path, container: str, tags: FileTags | None, tag_bytes:
 
 def read_comment(path: Path) -> str:
     """Returns the comment of a file in any container; empty if it has none or is damaged. Raises OSError."""
-    import soundfile
-
     try:
-        match _detect_container(path):
-            case "AIFF":
-                return aiff.read_tag_chunks(path).get(b"ANNO", b"").decode(errors="replace")
-            case "CAF":
-                return caf.read_info(path).get("comments", "")
-            case "W64":
-                return riff.read_summary_list(path).get(b"ICMT", "")
-            case "M4A":
-                return mp4.read_items(path).get(b"\xa9cmt", b"").decode(errors="replace")
-        with soundfile.SoundFile(path) as file:
-            comment: str = file.comment
-            return comment
-    except (soundfile.LibsndfileError, *DAMAGED):
+        return _read(path, with_samples=False).texts.get("comment", "")
+    except DAMAGED:
         return ""
 
 
 def read_tags(path: Path, generation_id: str) -> FileTags:
     """Restores the tags of a file in any container, as far as it contains them. Raises OSError.
 
-    Sections are exact in WAV files; elsewhere they are to the nearest millisecond.
+    The sections start at the exact frame in WAV and MPEG-4 files, elsewhere at the nearest millisecond.
     """
-    tags = FileTags.parse_comment(read_comment(path), generation_id)
     try:
-        cover, sections = _read_cover_and_sections(path)
+        stored = _read(path)
+        tags = restore_tags(stored.texts, generation_id)
     except DAMAGED:
-        return tags
-    return replace(tags, cover=cover, sections=sections)
+        return restore_tags({}, generation_id)
+    return replace(tags, cover=stored.cover, sections=stored.sections)
 
 
-def _read_cover_and_sections(path: Path) -> tuple[Cover | None, tuple[Section, ...]]:
-    import soundfile
-
-    match container := _detect_container(path):
+def _read(path: Path, *, with_samples: bool = True) -> _StoredTags:
+    """Returns what the file contains. `with_samples`: also what depends on sample rate and length."""
+    match _detect_container(path):
         case "WAV":
             chunks = riff.read_tag_chunks(path)
             cover = id3.read_cover(chunks[b"id3 "][0]) if b"id3 " in chunks else None
-            return cover, markers.decode_sections(chunks[b"cue "][0], chunks) if b"cue " in chunks else ()
-        case "AIFF":
-            tag, rate = aiff.read_tag_chunks(path)[b"ID3 "], soundfile.info(path).samplerate
-            return id3.read_cover(tag), id3.read_sections(tag, rate)
+            sections = markers.decode_sections(chunks[b"cue "][0], chunks) if b"cue " in chunks else ()
+            return _StoredTags(riff.decode_info(chunks), cover, sections)
+        case "CAF":
+            return _StoredTags(caf.read_info(path))
+        case "W64":
+            return _StoredTags(riff.read_summary_list(path))
         case "M4A":
-            return mp4.read_cover(mp4.read_items(path)), mp4.read_sections(path)
-        case "MP3":
-            tag, rate = id3.read_tag(path), soundfile.info(path).samplerate
-            return id3.read_cover(tag), id3.read_sections(tag, rate)
-        case "FLAC" | "OGG":
-            if container == "FLAC":
-                comments, cover = vorbis_comment.read_flac_tags(path)
-            else:
-                comments = ogg.read_comments(path)
-                cover = vorbis_comment.find_picture(comments)
-            info = soundfile.info(path)
-            return cover, vorbis_comment.decode_sections(comments, info.samplerate, info.frames)
-    return None, ()
+            texts, cover = mp4.read_items(path)
+            return _StoredTags(texts, cover, mp4.read_sections(path))
+        case "AIFF" | "MP3" as container:
+            tag = aiff.read_tag_chunks(path)[b"ID3 "] if container == "AIFF" else id3.read_tag(path)
+            sections = id3.read_sections(tag, _read_rate_and_length(path)[0]) if with_samples else ()
+            return _StoredTags(id3.read_texts(tag), id3.read_cover(tag), sections)
+        case "FLAC":
+            comments, cover = vorbis_comment.read_flac_tags(path)
+        case _:
+            comments = ogg.read_comments(path)
+            cover = vorbis_comment.find_picture(comments)
+    sections = vorbis_comment.decode_sections(comments, *_read_rate_and_length(path)) if with_samples else ()
+    return _StoredTags({name.lower(): text for name, text in comments.items()}, cover, sections)
+
+
+def _read_rate_and_length(path: Path) -> tuple[int, int]:
+    """Returns the sample rate in Hz and the number of frames. Raises ValueError if the file is damaged."""
+    import soundfile
+
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(error.error_string) from error
+    return info.samplerate, info.frames
 
 
 def _detect_container(path: Path) -> str:

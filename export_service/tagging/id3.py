@@ -26,6 +26,7 @@ UTF_16_VERSION, UTF_8_VERSION = 3, 4
 LATIN_1, UTF_16, UTF_8 = 0, 1, 3
 ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
 """By the byte in front of a text. A text in UTF-16 starts with a byte order mark."""
+TEXT_FRAMES = {b"TIT2": "title", b"TPE1": "artist", b"TALB": "album"}
 LANGUAGE = b"eng"
 FRONT_COVER = b"\3"
 
@@ -101,6 +102,17 @@ def read_tag(path: Path) -> bytes:
         end = find_end(file)
         file.seek(0)
         return file.read(end)
+
+
+def read_texts(tag: bytes) -> dict[str, str]:
+    """Returns title, artist, album and comment of a tag, as far as it has them."""
+    texts = {}
+    for name, content in _iter_frames(tag):
+        if name in TEXT_FRAMES:
+            texts[TEXT_FRAMES[name]] = _decode_texts(content[0], content[1:])[0]
+        elif name == b"COMM" and "comment" not in texts:
+            texts["comment"] = _decode_texts(content[0], content[1 + len(LANGUAGE) :])[1]
+    return texts
 
 
 def read_cover(tag: bytes) -> Cover | None:

@@ -1,5 +1,5 @@
-"""Chunks of WAV and RF64 files for the sections of the music: `cue ` with LIST/adtl for their names and lengths, `smpl`
-for samplers, `iXML` for DAWs and recorders.
+"""Chunks of WAV and RF64 files for DAWs and samplers: `acid` with tempo and key, and the sections of the music: `cue `
+with LIST/adtl, `smpl` with loops, and `iXML`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,14 @@ from xml.sax.saxutils import escape
 from export_service.tagging.musical_key import tonic_pitch_class
 from export_service.tagging.sections import Section
 from export_service.tagging.tags import FileTags
+
+ACID = struct.Struct("<IHHfIHHf")
+"""Flags, root note, 0x8000, 0.0, beats, denominator, numerator, tempo. There is no published specification; this is
+how libsndfile reads it."""
+ROOT_NOTE_SET, DISK_BASED = 0x02, 0x08
+"""Flags. Audio that is too long to be a loop is disk-based."""
+BEATS_PER_BAR, BEAT_UNIT = 4, 4
+"""The metre is assumed, not measured."""
 
 COUNT = struct.Struct("<I")
 CUE_POINT = struct.Struct("<II4sIII")
@@ -39,6 +47,21 @@ def root_note(key: str) -> int:
     """Returns the MIDI note of the tonic, from C3 (48) to B3 (59); middle C if the key is not known."""
     tonic = tonic_pitch_class(key)
     return MIDDLE_C if tonic is None else LOWEST_ROOT_NOTE + tonic
+
+
+def encode_acid(tags: FileTags, seconds: float) -> bytes:
+    """Returns the content of the `acid` chunk: tempo, beats, metre and root note. The tempo must be known."""
+    has_root = tonic_pitch_class(tags.key) is not None
+    return ACID.pack(
+        DISK_BASED | (ROOT_NOTE_SET if has_root else 0),
+        root_note(tags.key),
+        0x8000,
+        0.0,
+        max(round(seconds * tags.bpm / 60), 1),
+        BEAT_UNIT,
+        BEATS_PER_BAR,
+        tags.bpm,
+    )
 
 
 def encode_cue(sections: Sequence[Section]) -> bytes:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from export_service.tagging.cover import Cover, parse_cover
 from export_service.tagging.musical_key import abbreviate_key
 from export_service.tagging.sections import Section
+from export_service.tagging.tag_text import truncate_utf8
 from export_service.tagging.tags import FileTags
 
 BOX_HEADER = struct.Struct(">I4s")
@@ -27,6 +28,15 @@ FULL_BOX_BYTES = 4
 DATA = struct.Struct(">II")
 """Type of the value, locale."""
 UTF_8, JPEG, PNG, INTEGER = 1, 13, 14, 21
+TEXT_ITEMS = {
+    b"\xa9nam": "title",
+    b"\xa9ART": "artist",
+    b"\xa9alb": "album",
+    b"\xa9gen": "genre",
+    b"\xa9cmt": "comment",
+    b"cprt": "license",
+    b"\xa9too": "generator",
+}
 MEAN = b"com.apple.iTunes"
 TIME = struct.Struct(">12xII"), struct.Struct(">20xIQ")
 """Time scale and length in the `mdhd` box, by its version. The time scale of audio is its sample rate."""
@@ -43,16 +53,8 @@ MANIFEST_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 
 def encode_user_data(tags: FileTags, sample_rate_hz: int) -> bytes:
     """Returns the `udta` box with all tags; unknown values are left out. Only the first 255 sections are written."""
-    items = {
-        b"\xa9nam": tags.title,
-        b"\xa9ART": tags.artist,
-        b"\xa9alb": tags.album,
-        b"\xa9gen": tags.genre,
-        b"\xa9cmt": tags.comment,
-        b"cprt": tags.license,
-        b"\xa9too": tags.generator,
-    }
-    encoded = [_encode_box(name, _encode_data(UTF_8, text.encode())) for name, text in items.items() if text]
+    texts = ((name, getattr(tags, attribute)) for name, attribute in TEXT_ITEMS.items())
+    encoded = [_encode_box(name, _encode_data(UTF_8, text.encode())) for name, text in texts if text]
     if tags.bpm:
         encoded.append(_encode_box(b"tmpo", _encode_data(INTEGER, struct.pack(">H", round(tags.bpm)))))
     if key := abbreviate_key(tags.key):
@@ -96,24 +98,17 @@ def discard_manifest(path: Path) -> None:
                 file.write(b"free")
 
 
-def read_items(path: Path) -> dict[bytes, bytes]:
-    """Returns the values of the item list, by type; free-form items by their names. Raises OSError."""
+def read_items(path: Path) -> tuple[dict[str, str], Cover | None]:
+    """Returns title, artist, album and comment, as far as the item list has them, and the cover. Raises OSError."""
     with path.open("rb") as file:
         start, size, header = _find_movie(path)
         file.seek(start + header)
         movie = file.read(size - header)
     metadata = _find_box(_find_box(movie, b"udta"), b"meta")[FULL_BOX_BYTES:]
-    items = {}
-    for name, _, first, last in _iter_boxes(list_ := _find_box(metadata, b"ilst")):
-        item = list_[first:last]
-        key = _find_box(item, b"name")[FULL_BOX_BYTES:] if name == b"----" else name
-        items[key] = _find_box(item, b"data")[DATA.size :]
-    return items
-
-
-def read_cover(items: dict[bytes, bytes]) -> Cover | None:
-    """Returns the cover among the items of `read_items`."""
-    return parse_cover(items[b"covr"], "cover") if b"covr" in items else None
+    items = _find_box(metadata, b"ilst")
+    values = {name: _find_box(items[first:last], b"data")[DATA.size :] for name, _, first, last in _iter_boxes(items)}
+    texts = {attribute: values[name].decode() for name, attribute in TEXT_ITEMS.items() if name in values}
+    return texts, parse_cover(values[b"covr"], "cover") if b"covr" in values else None
 
 
 def read_sections(path: Path) -> tuple[Section, ...]:
@@ -176,7 +171,7 @@ def _find_box(content: bytes, wanted: bytes) -> bytes:
 def _encode_chapters(sections: Sequence[Section], sample_rate_hz: int) -> bytes:
     chapters = [CHAPTER_COUNT.pack(1, len(sections))]
     for section in sections:
-        title = section.name.encode()[:MAX_TITLE_BYTES].decode(errors="ignore").encode()
+        title = truncate_utf8(section.name, MAX_TITLE_BYTES).encode()
         start = round(section.start_frame * CHAPTER_UNITS_PER_SECOND / sample_rate_hz)
         chapters.append(CHAPTER.pack(start, len(title)) + title)
     return _encode_box(b"chpl", b"".join(chapters))

@@ -1,5 +1,5 @@
 """Chunks of WAV and RF64 files, and those of them that contain tags: LIST/INFO and `id3 ` for players, `bext` for
-broadcasting, `acid` for DAWs, and markers.
+broadcasting, and those of `markers`.
 
 LIST/INFO has no encoding of its own. It is written in UTF-8, which ffmpeg, TagLib and libsndfile read, and a `CSET`
 chunk says so.
@@ -7,15 +7,16 @@ chunk says so.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.tagging import id3, markers
-from export_service.tagging.musical_key import tonic_pitch_class
 from export_service.tagging.tag_text import to_ascii
 from export_service.tagging.tags import FileTags
 
@@ -51,28 +52,17 @@ ORIGINATOR = b"DGX Music"
 UNKNOWN_LOUDNESS = 0x7FFF
 """Marks a loudness figure that is not known."""
 
-ACID = struct.Struct("<IHHfIHHf")
-"""Flags, root note, 0x8000, 0.0, beats, denominator, numerator, tempo. There is no published specification; this is
-how libsndfile reads it."""
-ROOT_NOTE_SET, DISK_BASED = 0x02, 0x08
-"""Flags. Audio that is too long to be a loop is disk-based."""
-BEATS_PER_BAR, BEAT_UNIT = 4, 4
-"""The metre is assumed, not measured."""
-
 
 def iter_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yields name, offset of the content and size in bytes of each chunk of a WAV or RF64 file."""
-    position = RIFF_HEADER_BYTES
-    while True:
+    position, end = RIFF_HEADER_BYTES, file.seek(0, os.SEEK_END)
+    while position + CHUNK_HEADER.size <= end:
         file.seek(position)
-        header = file.read(CHUNK_HEADER.size)
-        if len(header) < CHUNK_HEADER.size:
-            return
-        name, size = CHUNK_HEADER.unpack(header)
+        name, size = CHUNK_HEADER.unpack(file.read(CHUNK_HEADER.size))
         if name == b"data" and size == IN_DS64:
             file.seek(DATA_SIZE_OFFSET)
             (size,) = LARGE_SIZE.unpack(file.read(LARGE_SIZE.size))
-        yield name, position + CHUNK_HEADER.size, size
+        yield name, position + CHUNK_HEADER.size, min(size, end - position - CHUNK_HEADER.size)
         position += CHUNK_HEADER.size + size + size % 2
 
 
@@ -91,7 +81,7 @@ def write_chunks(path: Path, chunks: bytes) -> None:
             file.seek(start - CHUNK_HEADER.size)
             file.write(chunks[:fitting] + encode_chunk(b"JUNK", bytes(size + size % 2 - fitting)))
         if len(chunks) > fitting:
-            end = file.seek(0, 2)
+            end = file.seek(0, os.SEEK_END)
             file.write(bytes(end % 2) + chunks[fitting:])
             _set_file_size(file)
 
@@ -105,7 +95,7 @@ def _chunk_ends(chunks: bytes) -> Iterator[int]:
 
 
 def _set_file_size(file: BinaryIO) -> None:
-    size = file.seek(0, 2) - CHUNK_HEADER.size
+    size = file.seek(0, os.SEEK_END) - CHUNK_HEADER.size
     file.seek(0)
     is_rf64 = file.read(SIZE_OFFSET) == b"RF64"
     file.seek(DS64_OFFSET if is_rf64 else SIZE_OFFSET)
@@ -125,6 +115,15 @@ def read_tag_chunks(path: Path) -> dict[bytes, list[bytes]]:
                     for inner, inner_content in _iter_list(content):
                         found[inner].append(inner_content)
     return found
+
+
+def decode_info(chunks: Mapping[bytes, Sequence[bytes]]) -> dict[str, str]:
+    """Returns the texts of LIST/INFO, by the names of FileTags, from the chunks of `read_tag_chunks`."""
+    return {
+        attribute: chunks[name.encode()][0].rstrip(b"\0").decode(errors="replace")
+        for name, attribute in INFO_NAMES.items()
+        if name.encode() in chunks
+    }
 
 
 def _iter_list(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -153,11 +152,12 @@ def encode_all(
     return b"".join(
         [
             encode_bext(tags, measurement, coding_history),
-            encode_acid(tags, frames / sample_rate_hz),
+            encode_chunk(b"acid", markers.encode_acid(tags, frames / sample_rate_hz)) if tags.bpm else b"",
             encode_chunk(b"CSET", CODE_PAGE.pack(UTF_8_CODE_PAGE, 0, 0, 0)),
             encode_info(tags),
             *(encode_markers(tags, sample_rate_hz) if tags.sections else []),
-            encode_chunk(b"id3 ", id3.encode_tag(tags, sample_rate_hz)),
+            # Without the sections, because ffmpeg would list them twice.
+            encode_chunk(b"id3 ", id3.encode_tag(replace(tags, sections=()), sample_rate_hz)),
         ]
     )
 
@@ -210,26 +210,6 @@ def encode_bext(tags: FileTags, measurement: LoudnessMeasurement | None, coding_
     return encode_chunk(b"bext", fixed + history + bytes(len(history) % 2))
 
 
-def encode_acid(tags: FileTags, seconds: float) -> bytes:
-    """Returns the chunk with tempo, beats, metre and root note; empty if the tempo is not known."""
-    if not tags.bpm:
-        return b""
-    has_root = tonic_pitch_class(tags.key) is not None
-    return encode_chunk(
-        b"acid",
-        ACID.pack(
-            DISK_BASED | (ROOT_NOTE_SET if has_root else 0),
-            markers.root_note(tags.key),
-            0x8000,
-            0.0,
-            max(round(seconds * tags.bpm / 60), 1),
-            BEAT_UNIT,
-            BEATS_PER_BAR,
-            tags.bpm,
-        ),
-    )
-
-
 def _to_hundredths(figure: float | None) -> int:
     """Returns the figure as `bext` stores it; one that does not fit becomes unknown."""
     hundredths = UNKNOWN_LOUDNESS if figure is None else round(figure * 100)
@@ -241,6 +221,7 @@ def _to_hundredths(figure: float | None) -> int:
 GUID_HEADER = struct.Struct("<16sQ")
 """GUID and size, with this header. The next chunk starts at a multiple of 8 bytes."""
 GUID_ALIGNMENT = 8
+COPY_BYTES = 1 << 20
 GUID_SIZE_OFFSET, GUID_FILE_HEADER_BYTES = 16, 40
 SUMMARY_LIST = bytes.fromhex("bc945f925a52d21186dc00c04f8edb8a")
 """Of the chunk with the names of LIST/INFO and texts in UTF-16, as ffmpeg reads it."""
@@ -259,34 +240,43 @@ def encode_summary_list(tags: FileTags) -> bytes:
 
 def iter_guid_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yields GUID, offset of the content and its size in bytes of each chunk of a W64 file."""
-    position = GUID_FILE_HEADER_BYTES
-    while True:
+    position, end = GUID_FILE_HEADER_BYTES, file.seek(0, os.SEEK_END)
+    while position + GUID_HEADER.size <= end:
         file.seek(position)
-        header = file.read(GUID_HEADER.size)
-        if len(header) < GUID_HEADER.size:
-            return
-        guid, size = GUID_HEADER.unpack(header)
-        yield guid, position + GUID_HEADER.size, size - GUID_HEADER.size
+        guid, size = GUID_HEADER.unpack(file.read(GUID_HEADER.size))
+        yield guid, position + GUID_HEADER.size, min(size, end - position) - GUID_HEADER.size
         position += max(size, GUID_HEADER.size) + len(_guid_padding(size))
 
 
-def append_guid_chunk(path: Path, chunk: bytes) -> None:
-    """Appends a complete chunk to a W64 file. Raises OSError."""
+def insert_guid_chunk(path: Path, chunk: bytes) -> None:
+    """Inserts a complete chunk into a W64 file, in front of the samples, which libsndfile 1.2.2 reads up to the end of
+    the file. Raises OSError.
+    """
     with path.open("r+b") as file:
-        file.write(_guid_padding(file.seek(0, 2)) + chunk)
-        size = file.tell()
+        position = file.seek(0, os.SEEK_END)
+        size = position + len(chunk)
+        start = next(start for guid, start, _ in iter_guid_chunks(file) if guid.startswith(b"data")) - GUID_HEADER.size
+        while position > start:
+            block = min(COPY_BYTES, position - start)
+            position -= block
+            file.seek(position)
+            content = file.read(block)
+            file.seek(position + len(chunk))
+            file.write(content)
+        file.seek(start)
+        file.write(chunk)
         file.seek(GUID_SIZE_OFFSET)
         file.write(LARGE_SIZE.pack(size))
 
 
-def read_summary_list(path: Path) -> dict[bytes, str]:
-    """Returns the texts of the summary list of a W64 file, by name. Raises OSError."""
+def read_summary_list(path: Path) -> dict[str, str]:
+    """Returns the texts of the summary list of a W64 file, by the names of FileTags. Raises OSError."""
     with path.open("rb") as file:
         for guid, start, size in iter_guid_chunks(file):
             if guid == SUMMARY_LIST:
                 file.seek(start)
                 texts = _iter_list(file.read(size))
-                return {name: text.decode("utf-16-le").rstrip("\0") for name, text in texts}
+                return {INFO_NAMES[name.decode()]: text.decode("utf-16-le").rstrip("\0") for name, text in texts}
     return {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dgx_music.errors import InvalidArgument
@@ -28,10 +28,7 @@ COMMENT_PATTERN = re.compile(rf"{AI_LABEL}; generation=([0-9a-f-]{{36}}); attemp
 """How every comment starts; the library reads the attempt from it."""
 PROMPT_SEPARATOR = "; prompt="
 """Introduces the last field of a comment, the only one that may contain separators."""
-FIELD_SEPARATOR, INNER_SEPARATOR = "; ", ";\N{NO-BREAK SPACE}"
-"""Between the fields of a comment, and how the same is written within a publisher's text; cleaned text has no other
-no-break space.
-"""
+FIELD_SEPARATOR = "; "
 PUBLICATION_FIELDS = ("title", "artist", "album")
 
 
@@ -96,21 +93,10 @@ class FileTags:
 
     @property
     def comment(self) -> str:
-        """All values except cover and sections, so that `parse_comment` can restore them. The end is cut off if the
-        comment gets too long.
+        """What was generated, whatever the publisher calls it, so that `parse_comment` can restore it. The end is cut
+        off if the comment gets too long.
         """
-        names = (
-            "generation",
-            "attempt",
-            "bpm",
-            "key",
-            "generator",
-            "model",
-            *PUBLICATION_FIELDS,
-            "genre",
-            "edited_genre",
-            "license",
-        )
+        names = ("generation", "attempt", "bpm", "key", "generator", "model", "genre", "edited_genre", "license")
         return truncate_utf8(self._join(*names, "prompt"), MAX_COMMENT_BYTES)
 
     @property
@@ -125,10 +111,6 @@ class FileTags:
             "genre": self.genre if self.chosen_genre is None else self.chosen_genre,
             "edited_genre": "" if self.chosen_genre is None else self.genre,
             "bpm": f"{self.bpm:g}" if self.bpm else "",
-            **{
-                name: getattr(self.publication, name).replace(FIELD_SEPARATOR, INNER_SEPARATOR)
-                for name in PUBLICATION_FIELDS
-            },
         }
         return FIELD_SEPARATOR.join([AI_LABEL, *(f"{name}={values[name]}" for name in names if values[name])])
 
@@ -142,7 +124,6 @@ class FileTags:
         """Restores the tags from the comment of this generation's file, as far as the comment contains them."""
         fields, _, prompt = comment.partition(PROMPT_SEPARATOR)
         values = dict(field.partition("=")[::2] for field in fields.split(FIELD_SEPARATOR))
-        published = (values.get(name, "").replace(INNER_SEPARATOR, FIELD_SEPARATOR) for name in PUBLICATION_FIELDS)
         genre, edited_genre = values.get("genre", ""), values.get("edited_genre", "")
         return cls(
             generation_id=generation_id,
@@ -155,7 +136,6 @@ class FileTags:
             key=values.get("key", ""),
             license=values.get("license", ""),
             prompt=prompt,
-            publication=PublicationTags(*published),
         )
 
 
@@ -181,6 +161,16 @@ def clean_publication(publication: PublicationTags) -> PublicationTags:
     """Returns the texts in writable form: one line each, at most 200 characters."""
     texts = (getattr(publication, name) for name in PUBLICATION_FIELDS)
     return PublicationTags(*(clean_text(text, MAX_TAG_CHARACTERS) for text in texts))
+
+
+def restore_tags(texts: Mapping[str, str], generation_id: str) -> FileTags:
+    """Restores the tags from title, artist, album and comment of this generation's file, as far as it has them.
+
+    The publication is what differs from the title and the artist that the server would choose.
+    """
+    tags = FileTags.parse_comment(texts.get("comment", ""), generation_id)
+    given = {name: text for name in PUBLICATION_FIELDS if (text := texts.get(name, "")) != getattr(tags, name)}
+    return replace(tags, publication=PublicationTags(**given))
 
 
 def publish(tags: FileTags, publication: PublicationTags) -> FileTags:
