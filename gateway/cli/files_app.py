@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gateway.cli.options import AsJson, Limit, Yes, create_console, run
+from gateway.cli.options import AsJson, Limit, MinRating, Search, Yes, create_console, run
 from gateway.embedded.service_set import LIBRARY
 
 app = typer.Typer(
-    help="List, verify and clean up audio files: finished generations, renders of them, and uploaded clips."
+    help="List, export, verify and clean up audio files: finished generations, renders of them, and uploaded clips."
 )
+
+
+DEFAULT_NAME = "{date} {prompt:.40} {seed}"
+"""The template of --name."""
 
 
 class Kind(StrEnum):
@@ -37,6 +42,48 @@ def list_(limit: Limit = 20, kind: Kinds = None, as_json: AsJson = False) -> Non
     console = create_console(as_json)
     kinds = files.parse_kinds(kind)
     run(lambda session: files.list_files(session, console, limit=limit, kinds=kinds), console, LIBRARY)
+
+
+@app.command()
+def export(
+    folder: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER", help="Folder to save the files in; created if missing.")
+    ],
+    generation_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Generations to export.", show_default=False),
+    ] = None,
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name",
+            metavar="TEMPLATE",
+            help="Names of the files, as for Python's str.format, e.g. {prompt:.40} or {date:%Y%m%d}. Fields: date, "
+            "time, prompt, bpm, key, genre, seed, model, duration, rating, id.",
+        ),
+    ] = DEFAULT_NAME,
+    all_: Annotated[bool, typer.Option("--all", help="Export all finished generations.")] = False,
+    min_rating: MinRating = 0,
+    search: Search = "",
+    as_json: AsJson = False,
+) -> None:
+    """Save copies of finished files under readable names. Choose by ID, --all, --min-rating or --search.
+
+    Never overwrites: a name that is taken gets a number, unless that file has the same content already.
+    Prints the path of each file. The exit status is 1 if a file could not be exported; the others are.
+    """
+    from gateway.cli.commands import files_export
+    from gateway.cli.session.name_template import NameTemplate
+
+    has_filter = bool(all_ or min_rating or search)
+    if bool(generation_ids) == has_filter:
+        raise typer.BadParameter("choose what to export, either by ID or with --all, --min-rating or --search")
+    selection = files_export.Selection(generation_ids or (), min_rating, search)
+    selection.check()
+    template = NameTemplate(name, "--name")
+    console = create_console(as_json)
+    target = files_export.create_folder(folder)
+    run(lambda session: files_export.export_files(session, console, selection, target, template), console, LIBRARY)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from dgx_music.limits import (
     DEFAULT_CONTINUATION_SECONDS,
     MAX_CONTINUATION_SECONDS,
     MAX_PRIORITY,
+    MAX_RATING,
     MAX_SEED,
     MAX_TOP_K,
     MIN_CONTINUATION_SECONDS,
@@ -62,6 +63,17 @@ States = Annotated[
 ]
 ModelFilter = Annotated[
     str, typer.Option("--model", metavar="NAME", help="Only generations of this model.", show_default=False)
+]
+MinRating = Annotated[
+    int,
+    typer.Option(
+        "--min-rating",
+        metavar="N",
+        min=0,
+        max=MAX_RATING,
+        help=f"Only generations rated at least this, 1 to {MAX_RATING}.",
+        show_default=False,
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Output = Annotated[

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from dgx_music.limits import MAX_RATING
 from dgx_music.storage.v1.storage_pb2 import Generation as GenerationMessage
 from dgx_music.storage.v1.storage_pb2 import GenerationStage, GenerationState
 
@@ -159,6 +160,11 @@ def format_styled_state(generation: GenerationMessage) -> str:
     state = format_state(generation)
     style = STATE_STYLES.get("processing" if generation.stage else state)
     return f"[{style}]{state}[/]" if style else state
+
+
+def format_rating(generation: GenerationMessage) -> str:
+    """Returns for example "4/5", or nothing without a rating. Every terminal and font has these characters."""
+    return f"{generation.rating}/{MAX_RATING}" if generation.rating else ""
 
 
 def escape_text(text: str) -> str:

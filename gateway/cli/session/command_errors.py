@@ -33,6 +33,8 @@ FIELD_OPTIONS = {
     "output.target_lufs": "--loudness",
     "output.ceiling_dbtp": "--ceiling",
     "priority": "--priority",
+    "rating": "RATING",
+    "min_rating": "--min-rating",
     "page_size": "--limit",
     "prompt_contains": "--search",
     "text_contains": "--search",
