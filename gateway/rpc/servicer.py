@@ -24,6 +24,7 @@ from gateway.rpc.continuation_support import require_continuation_support
 from gateway.rpc.file_cleanup import FileCleanup
 from gateway.rpc.file_verification import verify_files
 from gateway.rpc.service_client import ServiceClient
+from gateway.rpc.tag_editing import TagEditing
 from gateway.timeouts import RENDER_TIMEOUT_SECONDS
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -39,6 +40,7 @@ class MusicServicer(MusicServiceServicer):
         generation_client: ServiceClient[generation_pb2_grpc.GenerationServiceAsyncStub],
     ) -> None:
         self._storage, self._export, self._generation = storage_client, export_client, generation_client
+        self._tag_editing = TagEditing(storage_client, export_client)
 
     async def CreateGeneration(
         self, request: storage.CreateGenerationRequest, context: Context
@@ -149,6 +151,9 @@ class MusicServicer(MusicServiceServicer):
 
     async def Render(self, request: export.RenderRequest, context: Context) -> export.RenderResponse:
         return await self._export.call_unary(self._export.stub.Render, request, RENDER_TIMEOUT_SECONDS)
+
+    async def EditTags(self, request: export.EditTagsRequest, context: Context) -> export.EditTagsResponse:
+        return await self._tag_editing.edit(request)
 
     async def DeleteFile(self, request: export.DeleteFileRequest, context: Context) -> export.DeleteFileResponse:
         if not request.render_id and await self._is_generation(request.generation_id):
