@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc.aio
 
+from dgx_music.error_status import read_error_details
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.limits import MAX_RATING
 from dgx_music.storage.v1.storage_pb2 import (
@@ -109,7 +110,7 @@ async def show(session: Session, console: Console, generation_id: str, *, png: P
         try:
             await print_waveform(session, console, generation.id)
         except grpc.aio.AioRpcError as error:
-            console.print_notice(f"failed to draw the waveform: {error.details()}")
+            console.print_notice(f"failed to draw the waveform: {read_error_details(error).message}")
     return 0
 
 
@@ -163,7 +164,8 @@ async def delete(session: Session, console: Console, generation_id: str) -> int:
 async def save(session: Session, console: Console, generation_id: str, output: Path | None, *, overwrite: bool) -> int:
     """Downloads the audio file of a finished generation and prints its path."""
     path = await download(session, generation_id, output, overwrite=overwrite)
-    console.out.print(str(path), markup=False)
+    if path is not None:
+        console.out.print(str(path), markup=False)
     return 0
 
 
