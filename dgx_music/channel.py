@@ -20,7 +20,7 @@ IDEMPOTENT_METHODS = {
         "ListPrompts",
         "GetStatistics",
     ),
-    "dgx_music.export.v1.ExportService": ("GetWaveform", "ListFiles", "GetLibraryStatistics"),
+    "dgx_music.export.v1.ExportService": ("CheckOutput", "GetWaveform", "ListFiles", "GetLibraryStatistics"),
     "dgx_music.generation.v1.GenerationService": ("ListModels", "GetModel", "GetEngineStatus"),
     "dgx_music.gateway.v1.MusicService": (
         "GetGeneration",

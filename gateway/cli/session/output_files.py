@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dgx_music.export.v1.export_pb2 import DownloadRequest
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.file_endings import require_ending_of_file
 from gateway.cli.session.runner import Session
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
@@ -31,7 +32,8 @@ async def download(
 ) -> Path:
     """Saves the file of a generation, or a render of it, at `path` or under its own name in the current folder.
 
-    Returns the path. Raises CommandError if the file cannot be written or is incomplete.
+    Returns the path. Raises CommandError if the file cannot be written, is incomplete, or is of another format than the
+    ending of `path` says.
     """
     request = DownloadRequest(generation_id=generation_id, render_id=render_id)
     call = session.music.Download(request, timeout=STREAM_TIMEOUT_SECONDS)
@@ -39,6 +41,7 @@ async def download(
     try:
         first = await anext(aiter(call))
         path = path or Path(Path(first.file_name).name)
+        require_ending_of_file(path, first.file_name, generation_id)
         require_writable([path], overwrite=overwrite)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.
