@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from export_service.dsp.gain_solver import ON_TARGET_TOLERANCE_LU, NormalizedSignal
+from export_service.dsp.gain_solver import CEILING_MARGIN_DB, ON_TARGET_TOLERANCE_LU, NormalizedSignal
 from export_service.dsp.limiter import MAX_REDUCTION_DB
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import LoudnessTarget, Normalization
@@ -96,7 +96,7 @@ def _next_aim(attempts: Sequence[_Attempt], source: LoudnessMeasurement, *, may_
         return None
     if last.excess_db > 0 and any(_subtract(last.aim.ceiling_dbtp, lower) > 0 for lower in _met_ceilings(attempts)):
         return None  # It was raised too far.
-    ceiling_dbtp = _next_ceiling(attempts)
+    ceiling_dbtp = _next_ceiling(attempts, CEILING_MARGIN_DB if may_limit else 0.0)
     aim = LoudnessTarget(_next_lufs(attempts), ceiling_dbtp)
     if not may_limit:
         aim = _without_limiter(aim, source)
@@ -111,13 +111,19 @@ def _met_ceilings(attempts: Sequence[_Attempt]) -> list[float | None]:
     return [attempt.aim.ceiling_dbtp for attempt in attempts if attempt.excess_db <= 0]
 
 
-def _next_ceiling(attempts: Sequence[_Attempt]) -> float | None:
-    """Returns the limiter's ceiling: lower while the decoded peaks exceed theirs, and higher if that gains loudness."""
+def _next_ceiling(attempts: Sequence[_Attempt], margin_db: float) -> float | None:
+    """Returns the limiter's ceiling: lower while the decoded peaks exceed theirs, and higher if that gains loudness.
+
+    The limiter stays below its ceiling by a margin.
+    """
     last = attempts[-1]
     ceiling_dbtp = last.aim.ceiling_dbtp
     if ceiling_dbtp is None:
         return None
     if last.excess_db > 0:
+        encoded_peak_db = last.encoding.signal.measurement.peak_db
+        if encoded_peak_db is not None:  # A lower ceiling has no effect until it touches the peaks.
+            ceiling_dbtp = min(ceiling_dbtp, encoded_peak_db + margin_db)
         return ceiling_dbtp - last.excess_db - HEADROOM_DB * 2.0 ** (len(attempts) - 1)
     if last.is_loudness_met or not last.is_limiter_exhausted:
         return ceiling_dbtp
