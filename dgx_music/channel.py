@@ -24,7 +24,13 @@ IDEMPOTENT_METHODS = {
         "ListPrompts",
         "GetStatistics",
     ),
-    "dgx_music.export.v1.ExportService": ("GetWaveform", "EditTags", "ListFiles", "GetLibraryStatistics"),
+    "dgx_music.export.v1.ExportService": (
+        "CheckOutput",
+        "GetWaveform",
+        "EditTags",
+        "ListFiles",
+        "GetLibraryStatistics",
+    ),
     "dgx_music.generation.v1.GenerationService": ("ListModels", "GetModel", "GetEngineStatus"),
     "dgx_music.gateway.v1.MusicService": (
         "GetGeneration",

@@ -61,6 +61,9 @@ MAX_COMPRESSION_LEVEL = 0.9999
 """LAME reports an error for V10, which it would treat as V9.999."""
 MP3_BIT_RATE_RANGES_KBPS = ((MPEG_1_MIN_RATE_HZ, 32, 320), (MPEG_2_MIN_RATE_HZ, 8, 160), (0, 8, 64))
 """The lowest sample rate in Hz, and the bit rates that libsndfile maps the compression levels 1 to 0 to."""
+MIN_MP3_FRAME_BITS = 8 * (36 + 156)
+"""LAME writes the length of the file and the encoder's delay only if its tag, after the side information, fits into a
+frame of the constant bit rate. Without them, a decoder returns some thousand frames of silence."""
 VORBIS_QUALITIES = np.arange(11.0)
 VORBIS_ID = struct.Struct("<xxxxxxxIBIiii")
 """The start of Vorbis' identification header: version, channels, sample rate, maximum, nominal and minimum bit rate."""
@@ -82,7 +85,9 @@ def libsndfile_options(
         )
         # libsndfile truncates the bit rate to an integer.
         level = (highest - bit_rate_kbps - 0.5) / (highest - lowest)
-        return {"compression_level": max(level, 0.0), "bitrate_mode": "CONSTANT"}
+        frame_bits = bit_rate_kbps * 1000 * (1152 if sample_rate_hz >= MPEG_1_MIN_RATE_HZ else 576) // sample_rate_hz
+        mode = "CONSTANT" if frame_bits >= MIN_MP3_FRAME_BITS else "AVERAGE"
+        return {"compression_level": max(level, 0.0), "bitrate_mode": mode}
     if bit_rate_kbps and file_format is FileFormat.OGG_OPUS:
         lowest, highest = OPUS_KBPS_PER_CHANNEL  # libsndfile maps the levels to the same range.
         return {"compression_level": (highest - bit_rate_kbps / channels) / (highest - lowest)}

@@ -121,14 +121,12 @@ class M4aReader:
         self.close()
 
     def read(
-        self, frames: int = -1, dtype: str = "float32", always_2d: bool = True, out: Samples | None = None
+        self, frames: int = 0, dtype: str = "float32", always_2d: bool = True, out: Samples | None = None
     ) -> Samples:
-        """Returns the next frames: [frames, channels] of float32. They are fewer at the end, and all for -1."""
+        """Returns the next frames, or as many as `out` takes: [frames, channels] of float32; fewer at the end."""
         assert dtype == "float32"
         assert always_2d
-        wanted = self.frames if frames < 0 else frames
-        if out is not None:
-            wanted = len(out)
+        wanted = frames if out is None else len(out)
         parts, missing = [self._rest], wanted - len(self._rest)
         while missing > 0 and (block := next(self._blocks, None)) is not None:
             parts.append(block)

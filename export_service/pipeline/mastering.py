@@ -8,7 +8,7 @@ from export_service.dsp.envelope import BlockSource
 from export_service.dsp.gain_solver import NormalizedSignal, normalize
 from export_service.dsp.measurement import LoudnessMeasurement, SignalMeter
 from export_service.dsp.normalization import PROFILE_TARGETS_LUFS, LoudnessTarget
-from export_service.formats.reader import open_sequential
+from export_service.formats.reader import open_as_played
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import fsync_and_compute_sha256
 from export_service.library.mastered_file import MasteredFile
@@ -74,7 +74,7 @@ def master_to_file(
 
 
 def _measure(path: Path) -> LoudnessMeasurement:
-    with open_sequential(path) as file:
+    with open_as_played(path) as file:
         measurement = SignalMeter(file.samplerate, file.channels)
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             measurement.feed(block)

@@ -12,6 +12,7 @@ import structlog
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from export_service.dsp.normalization import LoudnessTarget
+from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.library.cleanup import Cleanup
 from export_service.library.filesystem import translate_disk_errors
@@ -61,6 +62,9 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         header = await upload.read_header()
         attempt = converters.to_attempt_spec(header.audio, "header.audio")
         options = output_options_from_proto(header.output, "header.output")
+        require_encoder(options.format)
+        seconds = attempt.expected_frames / attempt.sample_rate_hz
+        options.check_for_source("header.output", attempt.sample_rate_hz, attempt.channels, seconds)
         tags = converters.to_tags(header.tags, "header.tags")
         tempo_hint_bpm = converters.to_tempo_hint(header.tempo_hint_bpm, "header.tempo_hint_bpm")
         spec = ExportSpec(options, tags, self._target, self._generator, tempo_hint_bpm, self._signer)
@@ -89,6 +93,12 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         with self._manager.locks.read_lock(*file_id):
             edited = await self._editor.edit(*file_id, edit)
         return converters.from_edited_file(edited, self._manager.library.relative_path(edited.path))
+
+    async def CheckOutput(
+        self, request: export_pb2.CheckOutputRequest, context: Context
+    ) -> export_pb2.CheckOutputResponse:
+        require_encoder(output_options_from_proto(request.output, "output").format)
+        return export_pb2.CheckOutputResponse()
 
     async def ImportClip(
         self, request_iterator: AsyncIterator[export_pb2.ImportClipRequest], context: Context

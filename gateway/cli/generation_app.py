@@ -5,7 +5,16 @@ from __future__ import annotations
 import typer
 
 from dgx_music.limits import MAX_SEED
-from gateway.cli.commands.output_flags import Ceiling, Channels, FormatOption, Loudness, SampleRate, TagPrompt
+from gateway.cli.commands.output_flags import (
+    BitRate,
+    Ceiling,
+    Channels,
+    FormatOption,
+    Loudness,
+    Quality,
+    SampleRate,
+    TagPrompt,
+)
 from gateway.cli.options import (
     AsJson,
     Continue,
@@ -45,6 +54,8 @@ def generate(
     continue_: Continue = "",
     continue_seconds: ContinueSeconds = None,
     format_: FormatOption = None,
+    bit_rate: BitRate = 0,
+    quality: Quality = None,
     sample_rate: SampleRate = 0,
     channels: Channels = 0,
     loudness: Loudness = "",
@@ -81,7 +92,15 @@ def generate(
         ),
         source=continuation_source.parse_continuation_source(continue_, continue_seconds),
         output=render.build_output_options(
-            format_, sample_rate, channels, loudness, ceiling, output, tag_prompt=tag_prompt
+            format_,
+            sample_rate,
+            channels,
+            loudness,
+            ceiling,
+            output,
+            bit_rate_kbps=bit_rate,
+            quality=quality,
+            tag_prompt=tag_prompt,
         ),
         count=count,
         priority=priority,
@@ -122,6 +141,8 @@ def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) ->
 def render(
     generation_id: Id,
     format_: FormatOption = None,
+    bit_rate: BitRate = 0,
+    quality: Quality = None,
     sample_rate: SampleRate = 0,
     channels: Channels = 0,
     loudness: Loudness = "",
@@ -136,5 +157,7 @@ def render(
 
     output_files.check_output(output, overwrite=force, as_json=as_json)
     console = create_console(as_json, output)
-    options = render.build_output_options(format_, sample_rate, channels, loudness, ceiling, output)
+    options = render.build_output_options(
+        format_, sample_rate, channels, loudness, ceiling, output, bit_rate_kbps=bit_rate, quality=quality
+    )
     run(lambda session: render.render(session, console, generation_id, options, output), console, LIBRARY)

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_M4A_AAC
 from dgx_music.error_status import read_error_details
 from dgx_music.errors import FailedPrecondition, InvalidArgument
 from dgx_music.export.v1 import export_pb2 as export
@@ -26,6 +27,9 @@ from gateway.rpc.file_verification import verify_files
 from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.tag_editing import TagEditing
 from gateway.timeouts import RENDER_TIMEOUT_SECONDS
+
+OPTIONAL_FORMATS = (FILE_FORMAT_M4A_AAC,)
+"""Formats that not every export service can write. The others need no check, and can be requested while it is down."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -75,6 +79,10 @@ class MusicServicer(MusicServiceServicer):
             )
         if request.HasField("continuation"):
             await self._check_continuation(model, request.continuation.source_id)
+        if request.output.format in OPTIONAL_FORMATS:
+            await self._export.call_unary(
+                self._export.stub.CheckOutput, export.CheckOutputRequest(output=request.output)
+            )
         request.model_name, request.sample_rate_hz, request.channels = model.name, model.sample_rate_hz, model.channels
 
     async def _get_model(self, name: str) -> generation.Model:

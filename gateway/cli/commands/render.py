@@ -10,18 +10,12 @@ from gateway.cli.commands.output_flags import Format
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import format_audio
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.file_endings import ENDINGS, STANDARD_OUTPUT, default_ending, formats_by_ending
 from gateway.cli.session.output_files import download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 PROFILES = [name.removeprefix("LOUDNESS_PROFILE_").lower() for name in LoudnessProfile.keys()[1:]]
-
-FORMAT_BY_EXTENSION = {
-    ".flac": Format.FLAC_24,
-    ".mp3": Format.MP3,
-    ".ogg": Format.OGG_VORBIS,
-    ".opus": Format.OGG_OPUS,
-}
 
 
 def build_output_options(
@@ -32,20 +26,25 @@ def build_output_options(
     ceiling_dbtp: float | None,
     output: Path | None = None,
     *,
+    bit_rate_kbps: int = 0,
+    quality: float | None = None,
     tag_prompt: bool = False,
 ) -> OutputOptions | None:
-    """Returns None if no option was given. Without a format, the extension of `output` determines it.
+    """Returns None if no option was given. Without a format, the ending of `output` determines it.
 
-    Raises CommandError if the loudness is neither a profile nor a number.
+    Raises CommandError if the format and the ending do not go together, or if the loudness is neither a profile nor a
+    number.
     """
-    if format_ is None and output is not None:
-        format_ = FORMAT_BY_EXTENSION.get(output.suffix.lower())
+    if output is not None:
+        format_ = resolve_format(format_, output)
     options = OutputOptions(
         format=None if format_ is None else f"FILE_FORMAT_{format_.name}",
         sample_rate_hz=sample_rate_hz,
         channels=channels,
         profile=f"LOUDNESS_PROFILE_{loudness.upper()}" if loudness in PROFILES else None,
         ceiling_dbtp=ceiling_dbtp,
+        bit_rate_kbps=bit_rate_kbps,
+        quality=quality,
         tag_prompt=tag_prompt,
     )
     if loudness and loudness not in PROFILES:
@@ -58,6 +57,22 @@ def build_output_options(
                 BAD_INPUT,
             ) from None
     return options if options.ListFields() else None
+
+
+def resolve_format(format_: Format | None, output: Path) -> Format | None:
+    """Returns the format of a file to be saved at `output`. Raises CommandError if its ending names none or another one
+    than `format_`.
+    """
+    named = [Format[name] for name in formats_by_ending(output)]
+    if format_ is None and not named and output != STANDARD_OUTPUT:
+        endings = ", ".join(ENDINGS)
+        raise CommandError(
+            f"--output: {output} has no ending that names its format; add one of {endings}, or use --format", BAD_INPUT
+        )
+    if format_ is not None and named and format_ not in named:
+        use = f"use the ending {default_ending(format_.name)}, or --format {named[0].value}"
+        raise CommandError(f"--output: {output} does not name a file of --format {format_.value}; {use}", BAD_INPUT)
+    return format_ or next(iter(named), None)
 
 
 async def render(

@@ -29,6 +29,8 @@ FIELD_OPTIONS = {
     "data": "--continue",
     "output.format": "--format",
     "output.sample_rate_hz": "--sample-rate",
+    "output.bit_rate_kbps": "--bitrate",
+    "output.quality": "--quality",
     "output.channels": "--channels",
     "output.target_lufs": "--loudness",
     "output.ceiling_dbtp": "--ceiling",

@@ -14,6 +14,7 @@ import grpc.aio
 
 from dgx_music.export.v1.export_pb2 import DownloadRequest, DownloadResponse
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.file_endings import require_ending_of_file
 from gateway.cli.session.runner import Session
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
@@ -62,7 +63,7 @@ async def download(
     signed manifest that the server keeps beside the file is saved beside the copy, with the extension `.c2pa`.
 
     Returns the path; None after writing to standard output, of which `path` is the name "-". Raises CommandError if a
-    file cannot be written or is incomplete.
+    file cannot be written, is incomplete, or is of another format than the ending of `path` says.
     """
     request = DownloadRequest(generation_id=generation_id, render_id=render_id)
     path = await _save(session, request, path, overwrite=overwrite)
@@ -86,6 +87,8 @@ async def _save(session: Session, request: DownloadRequest, path: Path | None, *
             await _write(sys.stdout.buffer, first, call)
             return STANDARD_OUTPUT
         path = path or Path(Path(first.file_name).name)
+        if not request.manifest:
+            require_ending_of_file(path, first.file_name, request.generation_id)
         require_writable([path], overwrite=overwrite)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.
