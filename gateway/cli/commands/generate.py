@@ -15,6 +15,7 @@ import grpc.aio
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.error_status import read_error_details
+from dgx_music.export.v1.export_pb2 import EditTagsRequest
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_CANCELLED,
@@ -32,7 +33,8 @@ from gateway.cli.commands.continuation_source import ContinuationSource, build_c
 from gateway.cli.display.braille_waveform import print_waveform
 from gateway.cli.display.console import Console
 from gateway.cli.display.summary import is_synthesized, licence_fields, summary_fields
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, format_error
+from gateway.cli.session.cover_file import edit_tags
 from gateway.cli.session.output_files import STANDARD_OUTPUT, download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
@@ -64,6 +66,8 @@ class GenerateOptions:
     """What to continue from."""
     output: OutputOptions | None
     """Format and loudness of the file."""
+    cover: bytes
+    """A PNG or JPEG file for the tags; empty for none."""
     count: int
     priority: int
     output_paths: Sequence[Path]
@@ -121,7 +125,7 @@ async def generate(session: Session, console: Console, options: GenerateOptions)
         console.print_notice(await _describe_default_model(session, generations[0].model_name))
     if options.detach:
         return _print_queued(console, generations)
-    return await _follow_or_cancel(session, console, generations, options.output_paths)
+    return await _follow_or_cancel(session, console, generations, options.output_paths, options.cover)
 
 
 async def retry(session: Session, console: Console, generation_id: str, *, detach: bool) -> int:
@@ -199,7 +203,11 @@ def _print_queued(console: Console, generations: Sequence[Generation]) -> int:
 
 
 async def _follow_or_cancel(
-    session: Session, console: Console, generations: Sequence[Generation], output_paths: Sequence[Path]
+    session: Session,
+    console: Console,
+    generations: Sequence[Generation],
+    output_paths: Sequence[Path],
+    cover: bytes = b"",
 ) -> int:
     """Waits for all generations and reports their results; cancels them if interrupted."""
     try:
@@ -216,10 +224,26 @@ async def _follow_or_cancel(
         raise CommandError(f"{details.message}, then go on with: dgx-music watch {generations[0].id}") from error
     statuses = []
     for i, generation in enumerate(finished):
+        if cover and generation.state == GENERATION_STATE_COMPLETED:
+            statuses.append(await _add_cover(session, console, generation, cover))
         if console.as_json:
             console.print_message(generation)
         statuses.append(await _report_result(session, console, generation, output_paths[i] if output_paths else None))
     return max(statuses)
+
+
+async def _add_cover(session: Session, console: Console, generation: Generation, cover: bytes) -> int:
+    """Puts the cover into the finished file, and returns the exit status. The file is kept if that fails."""
+    try:
+        edited = await edit_tags(session, EditTagsRequest(generation_id=generation.id, cover=cover))
+    except grpc.aio.AioRpcError as error:
+        reason, status = format_error(error)
+        retry = f"dgx-music files tag {generation.id} --cover IMAGE"
+        console.print_notice(f"error: failed to add the cover: {reason}; to try again, run: {retry}")
+        return status
+    generation.file_size_bytes = edited.file_size_bytes
+    generation.metadata["file_sha256"] = edited.file_sha256
+    return 0
 
 
 async def _wait_until_finished(

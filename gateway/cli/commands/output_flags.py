@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -114,4 +115,35 @@ Ceiling = Annotated[
 ]
 TagPrompt = Annotated[
     bool, typer.Option("--tag-prompt", help="Write the prompt to the file's tags.", rich_help_panel=PANEL)
+]
+
+TAGS_PANEL = "Tags"
+
+Title = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT",
+        help="Title of the music. Default: its genre, key and tempo.",
+        show_default=False,
+        rich_help_panel=TAGS_PANEL,
+    ),
+]
+Artist = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT",
+        help="Artist. Default: the model. The comment still says that the music is AI-generated.",
+        show_default=False,
+        rich_help_panel=TAGS_PANEL,
+    ),
+]
+Album = Annotated[str, typer.Option(metavar="TEXT", help="Album.", show_default=False, rich_help_panel=TAGS_PANEL)]
+Cover = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="IMAGE",
+        help="Cover picture: a PNG or JPEG file of at most 3 MiB. Not for CAF and W64.",
+        show_default=False,
+        rich_help_panel=TAGS_PANEL,
+    ),
 ]

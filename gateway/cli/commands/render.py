@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions
-from dgx_music.export.v1.export_pb2 import NORMALIZATION_MODE_NONE, ExportResponse, RenderRequest
+from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions, PublicationTags
+from dgx_music.export.v1.export_pb2 import NORMALIZATION_MODE_NONE, EditTagsRequest, ExportResponse, RenderRequest
 from gateway.cli.commands.output_flags import Format
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import format_audio
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.cover_file import edit_tags
 from gateway.cli.session.file_endings import ENDINGS, STANDARD_OUTPUT, default_ending, formats_by_ending
 from gateway.cli.session.output_files import download
 from gateway.cli.session.runner import Session
@@ -29,6 +30,7 @@ def build_output_options(
     bit_rate_kbps: int = 0,
     quality: float | None = None,
     tag_prompt: bool = False,
+    publication: PublicationTags | None = None,
 ) -> OutputOptions | None:
     """Returns None if no option was given. Without a format, the ending of `output` determines it.
 
@@ -46,6 +48,7 @@ def build_output_options(
         bit_rate_kbps=bit_rate_kbps,
         quality=quality,
         tag_prompt=tag_prompt,
+        publication=publication,
     )
     if loudness and loudness not in PROFILES:
         try:
@@ -57,6 +60,11 @@ def build_output_options(
                 BAD_INPUT,
             ) from None
     return options if options.ListFields() else None
+
+
+def build_publication(title: str, artist: str, album: str) -> PublicationTags | None:
+    """Returns the tags for publishing the file; None if none of them was given."""
+    return PublicationTags(title=title, artist=artist, album=album) if title or artist or album else None
 
 
 def resolve_format(format_: Format | None, output: Path) -> Format | None:
@@ -81,11 +89,17 @@ async def render(
     generation_id: str,
     options: OutputOptions | None,
     output: Path | None,
+    cover: bytes = b"",
 ) -> int:
-    """Renders a finished generation with these options, and saves the file to `output` if given."""
+    """Renders a finished generation with these options, puts the cover into the file, and saves it to `output`, each if
+    given."""
     response = await session.music.Render(
         RenderRequest(generation_id=generation_id, output=options), timeout=STREAM_TIMEOUT_SECONDS
     )
+    if cover:
+        edit = EditTagsRequest(generation_id=generation_id, render_id=response.render_id, cover=cover)
+        edited = await edit_tags(session, edit)
+        response.file.file_size_bytes, response.file.file_sha256 = edited.file_size_bytes, edited.file_sha256
     copy = None
     if output is not None:
         copy = await download(session, generation_id, output, render_id=response.render_id)
