@@ -34,9 +34,6 @@ Kinds = Annotated[
 ]
 
 
-EditedText = Annotated[str | None, typer.Option(metavar="TEXT", show_default=False)]
-
-
 @app.command(name="list")
 def list_(limit: Limit = 20, kind: Kinds = None, as_json: AsJson = False) -> None:
     """List files: finished generations by day, newest first, then clips, then renders."""
@@ -123,10 +120,10 @@ def tag(
     render: Annotated[
         str, typer.Option("--render", metavar="ID", help="Edit this render of it instead.", show_default=False)
     ] = "",
-    title: EditedText = None,
-    artist: EditedText = None,
-    album: EditedText = None,
-    genre: EditedText = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title.", show_default=False)] = None,
+    artist: Annotated[str | None, typer.Option(metavar="TEXT", help="Artist.", show_default=False)] = None,
+    album: Annotated[str | None, typer.Option(metavar="TEXT", help="Album.", show_default=False)] = None,
+    genre: Annotated[str | None, typer.Option(metavar="TEXT", help="Genre.", show_default=False)] = None,
     cover: Annotated[
         Path | None,
         typer.Option(metavar="IMAGE", help="Cover picture: a PNG or JPEG file of at most 3 MiB.", show_default=False),
