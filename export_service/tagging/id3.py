@@ -66,7 +66,8 @@ def encode_tag(tags: FileTags, sample_rate_hz: int) -> bytes:
     if sections:
         frames += encoder.chapters(sections, sample_rate_hz)
     content = b"".join(frames)
-    content += bytes(len(content) % 2)  # An even length, because a chunk of another needs a pad byte.
+    # Padding: exiftool expects room for another frame's header. An even length, as chunks have.
+    content += bytes(FRAME.size + len(content) % 2)
     return _encode_header(version, len(content)) + content
 
 
@@ -110,8 +111,10 @@ def read_texts(tag: bytes) -> dict[str, str]:
     for name, content in _iter_frames(tag):
         if name in TEXT_FRAMES:
             texts[TEXT_FRAMES[name]] = _decode_texts(content[0], content[1:])[0]
-        elif name == b"COMM" and "comment" not in texts:
-            texts["comment"] = _decode_texts(content[0], content[1 + len(LANGUAGE) :])[1]
+        elif name == b"COMM":
+            description, comment, *_ = _decode_texts(content[0], content[1 + len(LANGUAGE) :])
+            if not description:  # Taggers add one with the comment of the version 1 tag.
+                texts["comment"] = comment
     return texts
 
 
@@ -129,7 +132,7 @@ def read_sections(tag: bytes, sample_rate_hz: int) -> tuple[Section, ...]:
             times, start = content.index(b"\0") + 1, content.index(b"\0") + 1 + CHAPTER_TIMES.size
             frames = (round(ms * sample_rate_hz / 1000) for ms in CHAPTER_TIMES.unpack_from(content, times)[:2])
             _, title = next(_iter_frames(tag[: HEADER.size] + content[start:]))
-            sections.append(Section(_decode_texts(title[0], title[1:])[-1], *frames))
+            sections.append(Section(_decode_texts(title[0], title[1:])[0], *frames))
     return tuple(sections)
 
 

@@ -1,8 +1,8 @@
 """Chunks of WAV and RF64 files, and those of them that contain tags: LIST/INFO and `id3 ` for players, `bext` for
 broadcasting, and those of `markers`.
 
-LIST/INFO has no encoding of its own. It is written in UTF-8, which ffmpeg, TagLib and libsndfile read, and a `CSET`
-chunk says so.
+LIST/INFO has no encoding of its own. It is written in UTF-8, which ffmpeg, TagLib and libsndfile read; where that
+differs from ASCII, a `CSET` chunk says so.
 """
 
 from __future__ import annotations
@@ -149,11 +149,13 @@ def encode_all(
     tags: FileTags, measurement: LoudnessMeasurement | None, coding_history: str, sample_rate_hz: int, frames: int
 ) -> bytes:
     """Returns all chunks with tags. Those that readers of every kind know come first."""
+    names = (section.name for section in tags.sections)
+    is_ascii = all(text.isascii() for text in (*(getattr(tags, name) for name in INFO_NAMES.values()), *names))
     return b"".join(
         [
             encode_bext(tags, measurement, coding_history),
             encode_chunk(b"acid", markers.encode_acid(tags, frames / sample_rate_hz)) if tags.bpm else b"",
-            encode_chunk(b"CSET", CODE_PAGE.pack(UTF_8_CODE_PAGE, 0, 0, 0)),
+            b"" if is_ascii else encode_chunk(b"CSET", CODE_PAGE.pack(UTF_8_CODE_PAGE, 0, 0, 0)),
             encode_info(tags),
             *(encode_markers(tags, sample_rate_hz) if tags.sections else []),
             # Without the sections, because ffmpeg would list them twice.
