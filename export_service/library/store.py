@@ -16,12 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from dgx_music.errors import FailedPrecondition, NotFound, Unavailable
+from dgx_music.errors import NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
 from export_service.formats.m4a_file import DamagedFileError
 from export_service.formats.reader import open_sequential
 from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty, translate_disk_errors
 from export_service.library.renders import RenderStore
+from export_service.tagging.containers import read_comment
 from export_service.tagging.tags import COMMENT_PATTERN
 from service_runtime.failpoints import failpoint
 
@@ -203,11 +204,5 @@ def read_audio_properties(path: Path) -> AudioProperties:
 
 def read_attempt(path: Path) -> int:
     """Reads from the file's comment tag which attempt it is from; 0 if the file has no such tag or is damaged."""
-    import soundfile
-
-    try:
-        with open_sequential(path) as file:
-            found = COMMENT_PATTERN.match(file.comment)
-    except (soundfile.LibsndfileError, DamagedFileError, FailedPrecondition):
-        return 0
+    found = COMMENT_PATTERN.match(read_comment(path))
     return int(found[2]) if found else 0

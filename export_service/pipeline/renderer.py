@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +17,7 @@ from dgx_music.errors import NotFound, Unavailable
 from export_service.dsp.arrays import Samples
 from export_service.dsp.measurement import SignalMeter
 from export_service.dsp.normalization import LoudnessTarget
-from export_service.dsp.resampling import Resampler
+from export_service.dsp.resampling import Resampler, resampled_frame_count
 from export_service.formats.codecs import CODECS
 from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
@@ -27,7 +28,9 @@ from export_service.library.mastered_file import MasteredFile
 from export_service.library.renders import Render, RenderSpec
 from export_service.library.store import Library, read_audio_properties, translate_file_errors
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
-from export_service.tagging.tags import FileTags
+from export_service.tagging.containers import read_tags
+from export_service.tagging.sections import scale_sections
+from export_service.tagging.tags import FileTags, clean_publication
 from export_service.threads import run_in_thread
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import OutputOptions
@@ -116,8 +119,7 @@ class Renderer:
         try:
             with translate_file_errors(path), path.open("rb") as source:
                 open_source = partial(_open_same_file, path, source)
-                with open_source() as file:
-                    tags = FileTags.parse_comment(file.comment, generation_id)
+                tags = self._read_tags(path, generation_id, spec)
                 rendered = self._measure_and_master(staged, render_id, spec, open_source, tags)
                 with translate_disk_errors("writing the render"), self._library.lock_unchanged(generation_id, source):
                     committed = self._library.renders.commit(
@@ -127,6 +129,16 @@ class Renderer:
             staged.unlink(missing_ok=True)
         log.info("rendered", generation_id=generation_id, render_id=render_id, format=spec.format.value)
         return Render(render_id, committed, rendered)
+
+    def _read_tags(self, path: Path, generation_id: str, spec: RenderSpec) -> FileTags:
+        """Returns the tags of the exported file, with the render's publication and the sections at its sample rate."""
+        tags = read_tags(path, generation_id)
+        source = read_audio_properties(path)
+        frames = resampled_frame_count(source.frames, source.sample_rate_hz, spec.sample_rate_hz)
+        sections = scale_sections(tags.sections, source.sample_rate_hz, spec.sample_rate_hz, frames)
+        return replace(
+            tags, sections=sections, publication=clean_publication(spec.publication).or_else(tags.publication)
+        )
 
     def _measure_and_master(
         self, staged: Path, render_id: str, spec: RenderSpec, open_source: OpenSource, tags: FileTags

@@ -19,7 +19,7 @@ from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, music, ne
 from tests.support.sketch_clips import RATE_HZ, clips
 
 MARKS = {
-    "WAV_PCM_24": ["INFO", "BEXT"],
+    "WAV_PCM_24": ["INFO", "BEXT", "ID3"],
     "FLAC_16": ["VORBIS_COMMENT"],
     "MP3": ["ID3"],
     "OGG_VORBIS": ["VORBIS_COMMENT"],
