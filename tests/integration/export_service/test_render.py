@@ -215,7 +215,7 @@ async def test_options_that_do_not_suit_the_source_are_rejected(client):
     samples, generation_id = music(0.5), new_id()
     unsuitable = output_options("MP3", bit_rate_kbps=100)
     too_large = output_options("AIFF_FLOAT", sample_rate_hz=192_000)
-    async with raises_rpc_error("INVALID_ARGUMENT", field="header.output.bit_rate_kbps", match="256 or 320 kbit/s for MP3"):
+    async with raises_rpc_error("INVALID_ARGUMENT", field="header.output.bit_rate_kbps", match="256 or 320 kbit/s"):
         await client.send([build_header(new_id(), samples, output=unsuitable)], close=False)
     async with raises_rpc_error("INVALID_ARGUMENT", field="header.output.format", match="less than 4 GiB"):
         await client.send([build_header(new_id(), samples, expected=32_000 * 3600, output=too_large)], close=False)
