@@ -16,6 +16,7 @@ from export_service.formats.codecs import CODECS, CodecSpec, libsndfile_options
 from export_service.formats.m4a_file import M4aWriter
 from export_service.formats.native_file import NativeFileObject
 from export_service.formats.provenance import Signer
+from export_service.tagging import aiff, riff
 from export_service.tagging.containers import DISCLOSURES, SampleLayout, encode_tags, overwrite_tags
 from export_service.tagging.disclosure import AiDisclosure
 from export_service.tagging.tags import FileTags
@@ -29,10 +30,10 @@ FLOAT_BYTES = 4
 PLACEHOLDER = "~"
 RESERVING_CONTAINERS = ("WAV", "FLAC", "OGG", "MP3")
 """Containers in which libsndfile can reserve space for the tags. In the others they follow the samples."""
-PEAK_CONTAINERS = ("WAV", "AIFF")
-"""Containers in which libsndfile writes a PEAK chunk with the time into a file of floats, before the samples."""
-MAX_PEAK_OFFSET, PEAK_TIME_OFFSET = 4096, 12
-"""How far into the file the chunk starts at most, and where its time is after that."""
+PEAK_CHUNKS = {"WAV": riff.iter_chunks, "AIFF": aiff.iter_chunks}
+"""How to find the PEAK chunk, which libsndfile writes into a file of floats in these containers."""
+PEAK_TIME_OFFSET = 4
+"""Of the time of writing, after the chunk's version."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ class AudioFile:
                     raise
             if destination.os_error is not None:
                 raise destination.os_error
-        if self.container in PEAK_CONTAINERS and not self.codec.bits:
-            _clear_peak_time(part)
+        if self.container in PEAK_CHUNKS and not self.codec.bits:
+            _clear_peak_time(part, self.container)
         overwrite_tags(part, container, self.tags, tag_bytes, self.seed % 2**32)
 
     def _open_encoder(self, destination: NativeFileObject) -> Any:
@@ -159,8 +160,9 @@ def build_quantizer(bits: int, gain_db: float, dither_seed: int) -> Callable[[Sa
     return to_integers
 
 
-def _clear_peak_time(path: Path) -> None:
-    """Clears the time of writing in the PEAK chunk."""
+def _clear_peak_time(path: Path, container: str) -> None:
+    """Clears the time of writing, so that the file is reproducible."""
     with path.open("r+b") as file:
-        file.seek(file.read(MAX_PEAK_OFFSET).index(b"PEAK") + PEAK_TIME_OFFSET)
+        start = next(start for name, start, _ in PEAK_CHUNKS[container](file) if name == b"PEAK")
+        file.seek(start + PEAK_TIME_OFFSET)
         file.write(bytes(4))

@@ -32,7 +32,7 @@ from export_service.library.store import Library, read_audio_properties, transla
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from export_service.tagging.containers import read_tags
 from export_service.tagging.sections import scale_sections
-from export_service.tagging.tags import FileTags, publish
+from export_service.tagging.tags import FileTags, clean_publication
 from export_service.threads import run_in_thread
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import OutputOptions
@@ -134,12 +134,14 @@ class Renderer:
         return Render(render_id, committed, rendered)
 
     def _read_tags(self, path: Path, generation_id: str, spec: RenderSpec) -> FileTags:
-        """Returns the tags of the exported file, with the sections at the render's sample rate."""
+        """Returns the tags of the exported file, with the render's publication and the sections at its sample rate."""
         tags = read_tags(path, generation_id)
         source = read_audio_properties(path)
         frames = resampled_frame_count(source.frames, source.sample_rate_hz, spec.sample_rate_hz)
         sections = scale_sections(tags.sections, source.sample_rate_hz, spec.sample_rate_hz, frames)
-        return publish(replace(tags, sections=sections), spec.publication)
+        return replace(
+            tags, sections=sections, publication=clean_publication(spec.publication).or_else(tags.publication)
+        )
 
     def _measure_and_master(
         self, staged: Path, render_id: str, spec: RenderSpec, open_source: OpenSource, tags: FileTags

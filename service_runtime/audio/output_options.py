@@ -97,6 +97,10 @@ class PublicationTags:
                 problem = f"must have at most {MAX_PUBLICATION_CHARACTERS} characters, not {len(text)}"
                 raise InvalidArgument(f"{field}.{name}", problem)
 
+    def or_else(self, other: PublicationTags) -> PublicationTags:
+        """Returns these tags, with those of `other` where they are empty."""
+        return PublicationTags(**{name: text or getattr(other, name) for name, text in vars(self).items()})
+
 
 NO_PUBLICATION = PublicationTags()
 
