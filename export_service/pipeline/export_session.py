@@ -28,6 +28,7 @@ from export_service.library.store import Library
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from export_service.streaming.recording import Recording
 from export_service.streaming.spool import BYTES_PER_SAMPLE
+from export_service.tagging.sections import Section, scale_sections
 from export_service.tagging.tags import Tags, build_file_tags
 from service_runtime.audio.output_options import OutputOptions
 from service_runtime.observability.logging import get_logger
@@ -54,6 +55,8 @@ class ExportSpec:
     tempo_hint_bpm: float = 0.0
     """The tempo that the user asked for; 0 if none."""
     signer: Signer | None = None
+    sections: tuple[Section, ...] = ()
+    """In frames at the sample rate received."""
 
 
 @dataclass(frozen=True)
@@ -230,12 +233,22 @@ class ExportSession:
         self._measure(self._converter.finish())
         assert self._measurement is not None
         analysis = analyze(self._features.finish(), spec.tempo_hint_bpm)
+        frames = self._converter.out_frames
+        tags = build_file_tags(
+            spec.tags,
+            attempt.generation_id,
+            attempt.attempt,
+            spec.generator,
+            analysis,
+            spec.options.publication,
+            scale_sections(spec.sections, attempt.sample_rate_hz, self._rate, frames),
+        )
         audio = AudioFile(
             format=spec.options.format,
             sample_rate_hz=self._rate,
             channels=self._channels,
-            frames=self._converter.out_frames,
-            tags=build_file_tags(spec.tags, attempt.generation_id, attempt.attempt, spec.generator, analysis),
+            frames=frames,
+            tags=tags,
             seed=uuid.UUID(attempt.generation_id).int,
             signer=spec.signer,
         )

@@ -48,7 +48,10 @@ MARK_VALUES = {
     AiDisclosure.BEXT: export_pb2.PROVENANCE_MARK_BEXT,
     AiDisclosure.ID3: export_pb2.PROVENANCE_MARK_ID3,
     AiDisclosure.VORBIS_COMMENT: export_pb2.PROVENANCE_MARK_VORBIS_COMMENT,
+    AiDisclosure.ANNOTATION: export_pb2.PROVENANCE_MARK_ANNOTATION,
+    AiDisclosure.MP4: export_pb2.PROVENANCE_MARK_MP4,
     AiDisclosure.C2PA: export_pb2.PROVENANCE_MARK_C2PA,
+    AiDisclosure.C2PA_SIDECAR: export_pb2.PROVENANCE_MARK_C2PA_SIDECAR,
 }
 
 
