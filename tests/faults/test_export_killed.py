@@ -89,7 +89,9 @@ async def test_kill_while_newer_attempt_replaces_file(tmp_path: Path, point: str
     async with run_export_service(tmp_path) as client:
         names = {name for name in client.library_files() if not name.startswith("renders/")}
         assert names == {old.file_path}
-        assert client.spools() == ({f"{generation_id}.2.pcm"} if point == "after_rename" else kept_spool(generation_id, 2))
+        assert client.spools() == (
+            {f"{generation_id}.2.pcm"} if point == "after_rename" else kept_spool(generation_id, 2)
+        )
         assert await stream_attempt(client, generation_id) == (2 if point == "after_rename" else 1)
         assert (sha256(tmp_path / old.file_path) == old.file_sha256) == (point != "after_rename")
         # Renders of the replaced file are gone.
