@@ -37,3 +37,5 @@ MAX_CHUNK_BYTES = 65_536
 MAX_COVER_BYTES = 3 * 2**20
 MAX_SECTIONS = 1000
 """Of one export."""
+MAX_GENERATION_FACTS_BYTES = 16 * 2**10
+"""Of ExportHeader.generation_facts, as a message."""

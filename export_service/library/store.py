@@ -36,6 +36,8 @@ from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import PRIVATE, FileModes
 
 OUTPUTS, CLIPS = "outputs", "clips"
+SPOOL = "spool"
+"""The folder of samples as generated, see `streaming/spool.py`. It is not part of the library."""
 STAGING = ".landing"
 DAY_GLOB = "[0-9]*/[0-9]*/[0-9]*"
 DAY_GLOBS = DAY_GLOB, DAY_GLOB.rpartition("/")[0], DAY_GLOB.partition("/")[0]

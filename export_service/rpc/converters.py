@@ -27,7 +27,6 @@ from export_service.streaming.converted_audio import Conversion, ConvertedAudio
 from export_service.streaming.recording import AttemptSpec
 from export_service.tagging.cover import parse_cover
 from export_service.tagging.disclosure import AiDisclosure
-from export_service.tagging.tags import MAX_BPM, Tags, clean_tags
 from service_runtime.rpc.output_converters import FORMAT_NAMES
 from service_runtime.validation import check_uuid
 
@@ -65,10 +64,15 @@ def to_generation_id(text: str, field: str = "generation_id") -> str:
     return check_uuid(field, text)
 
 
+def to_attempt(attempt: int, field: str) -> int:
+    if attempt < 1:
+        raise InvalidArgument(field, f"must be at least 1, not {attempt}")
+    return attempt
+
+
 def to_attempt_spec(header: audio_pb2.AudioHeader, field: str) -> AttemptSpec:
     """Expects a header whose audio format has already been validated by PcmReader."""
-    if header.attempt < 1:
-        raise InvalidArgument(f"{field}.attempt", f"must be at least 1, not {header.attempt}")
+    to_attempt(header.attempt, f"{field}.attempt")
     if header.level != audio_pb2.AUDIO_LEVEL_LIVE:
         raise InvalidArgument(
             f"{field}.level", "must be AUDIO_LEVEL_LIVE, because an export takes samples as the model generated them"
@@ -80,19 +84,6 @@ def to_attempt_spec(header: audio_pb2.AudioHeader, field: str) -> AttemptSpec:
         channels=header.channels,
         expected_frames=header.expected_frames,
     )
-
-
-def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
-    return clean_tags(
-        Tags(tags.model_name, tags.model_version, tags.genre, tags.bpm, tags.key, tags.license, tags.prompt),
-        field,
-    )
-
-
-def to_tempo_hint(bpm: float, field: str) -> float:
-    if not (math.isfinite(bpm) and 0 <= bpm <= MAX_BPM):
-        raise InvalidArgument(field, f"must be 0 to {MAX_BPM:.0f} beats per minute, not {bpm}")
-    return bpm
 
 
 def to_level(level: audio_pb2.AudioLevel, field: str) -> AudioLevel:
@@ -182,6 +173,9 @@ def from_mastered_file(
         key=_key(analysis.key),
         marks=[MARK_VALUES[mark] for mark in file.marks],
         manifest_path=_manifest_path(file, file_path),
+        not_measured=[
+            export_pb2.NotMeasured(name=failure.name, reason=failure.reason) for failure in analysis.not_measured
+        ],
     )
 
 

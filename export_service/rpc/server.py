@@ -14,6 +14,7 @@ from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.provenance import create_signer
 from export_service.pipeline.clip_import import ClipLimits
 from export_service.pipeline.export_manager import ExportManager
+from export_service.pipeline.recording_registry import SpoolRetention
 from export_service.pipeline.renderer import Renderer
 from export_service.pipeline.tag_editor import TagEditor
 from export_service.rpc.servicer import ExportServicer
@@ -31,7 +32,7 @@ class ExportServer:
     def __init__(self, settings: ExportSettings) -> None:
         self._manager = ExportManager(
             settings.data_dir,
-            settings.spool_keep_seconds,
+            SpoolRetention(settings.spool_keep_seconds, settings.failed_spool_keep_seconds),
             ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
             GROUP_READABLE if settings.group_readable else PRIVATE,
         )
