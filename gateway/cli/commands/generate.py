@@ -15,7 +15,6 @@ import grpc.aio
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.error_status import read_error_details
-from dgx_music.export.v1.export_pb2 import EditTagsRequest
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_CANCELLED,
@@ -34,7 +33,7 @@ from gateway.cli.display.braille_waveform import print_waveform
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import Fields, is_synthesized, licence_fields, summary_fields
 from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, format_error
-from gateway.cli.session.cover_file import edit_tags
+from gateway.cli.session.cover_file import add_cover
 from gateway.cli.session.output_files import STANDARD_OUTPUT, download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
@@ -236,14 +235,12 @@ async def _follow_or_cancel(
 async def _add_cover(session: Session, console: Console, generation: Generation, cover: bytes) -> int:
     """Puts the cover into the finished file, and returns the exit status. The file is kept if that fails."""
     try:
-        edited = await edit_tags(session, EditTagsRequest(generation_id=generation.id, cover=cover))
+        await add_cover(session, generation, cover)
     except grpc.aio.AioRpcError as error:
         reason, status = format_error(error)
         retry = f"dgx-music files tag {generation.id} --cover IMAGE"
         console.print_notice(f"error: failed to add the cover: {reason}; to try again, run: {retry}")
         return status
-    generation.file_size_bytes = edited.file_size_bytes
-    generation.metadata["file_sha256"] = edited.file_sha256
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from dgx_music.audio.v1.audio_pb2 import FileFormat
 from dgx_music.export.v1.export_pb2 import EditTagsRequest, EditTagsResponse
 from dgx_music.limits import MAX_COVER_BYTES
+from dgx_music.storage.v1.storage_pb2 import Generation
 from export_service.tagging.cover import parse_cover
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.file_endings import CAF, W64
@@ -38,3 +39,10 @@ def read_cover(path: Path | None, file_format: FileFormat | None = None) -> byte
 async def edit_tags(session: Session, request: EditTagsRequest) -> EditTagsResponse:
     """Edits the tags. Waits for renders of the same generation."""
     return await session.music.EditTags(request, timeout=STREAM_TIMEOUT_SECONDS)
+
+
+async def add_cover(session: Session, generation: Generation, cover: bytes) -> None:
+    """Puts the cover into the finished file, and updates the file's size and hash in `generation`."""
+    edited = await edit_tags(session, EditTagsRequest(generation_id=generation.id, cover=cover))
+    generation.file_size_bytes = edited.file_size_bytes
+    generation.metadata["file_sha256"] = edited.file_sha256
