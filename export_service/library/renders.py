@@ -71,7 +71,7 @@ class RenderStore:
         """Creates the folder and removes incomplete renders that an earlier process left."""
         make_folder(self._folder, self._modes.folder)
         make_private_folder(self._staging)
-        widen_folders([self._folder, *self._folder.glob("*/")], self._modes)
+        widen_folders([self._folder, *self._folder.glob("[!.]*/")], self._modes)
         for staged in self._staging.glob("*.part"):
             for description in self._folder.glob(f"*/{staged.stem}.json"):  # It is renamed before the render is.
                 description.unlink()
