@@ -85,7 +85,7 @@ class RenderStore:
         """
         make_folder(self._folder, self._modes.folder)
         make_private_folder(self._staging)
-        widen_folders([self._folder, *self._folder.glob("*/")], self._modes)
+        widen_folders([self._folder, *self._folder.glob("[!.]*/")], self._modes)
         parts = list(self._staging.glob("*.part"))
         for render_id in {part.name.partition(".")[0] for part in parts}:
             for description in self._folder.glob(f"*/{render_id}.json"):
@@ -105,6 +105,7 @@ class RenderStore:
             move_staged(staged, path)
         elif not path.exists():
             description.unlink()
+        fsync_folder(path.parent)
 
     def staging_path(self, render_id: str) -> Path:
         """Returns the path to write a render to before it is committed."""
