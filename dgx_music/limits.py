@@ -26,7 +26,7 @@ MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 2
 MIN_TARGET_LUFS, MIN_CEILING_DBTP = -70.0, -20.0
 """The maximum of both is 0."""
-MAX_QUALITY = 10.0
+MAX_QUALITY = 10
 """Of a lossy format at a variable bit rate; the minimum is 0."""
 MAX_PUBLICATION_CHARACTERS = 200
 """Of each text in PublicationTags."""

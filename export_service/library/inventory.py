@@ -119,7 +119,7 @@ def stat_file(kind: FileKind, path: Path) -> LibraryFile | None:
 
 
 def read_audio_info(path: Path) -> AudioInfo | None:
-    """Reads the file's header. Returns None if the file no longer exists, is damaged, or needs PyAV, which is not
+    """Reads the file's header. Returns None if the file no longer exists, cannot be read, or needs PyAV and that is not
     installed.
     """
     import soundfile
@@ -130,7 +130,7 @@ def read_audio_info(path: Path) -> AudioInfo | None:
             for file_format, codec in CODECS.items():
                 if (codec.container, codec.subtype) == (container, file.subtype):
                     return AudioInfo(file_format, file.samplerate, file.channels, file.frames)
-    except (FileNotFoundError, soundfile.LibsndfileError, DamagedFileError, FailedPrecondition):
+    except (OSError, soundfile.LibsndfileError, DamagedFileError, FailedPrecondition):
         return None
     return None
 

@@ -167,9 +167,9 @@ class OutputOptions:
             problem = f"must be left out for {self.format.name}; only {_list(QUALITY_FORMATS)} have a quality"
             raise InvalidArgument(f"{field}.quality", problem)
         if self.bit_rate_kbps:
-            raise InvalidArgument(f"{field}.quality", "must be left out if bit_rate_kbps is set; use one of the two")
+            raise InvalidArgument(f"{field}.quality", "must be left out with a bit rate; use one of the two")
         if not 0 <= self.quality <= MAX_QUALITY:
-            raise InvalidArgument(f"{field}.quality", f"must be 0 to {MAX_QUALITY:g}, not {self.quality:g}")
+            raise InvalidArgument(f"{field}.quality", f"must be 0 to {MAX_QUALITY}, not {self.quality:g}")
 
     def check_for_source(self, field: str, sample_rate_hz: int, channels: int, seconds: float) -> None:
         """Checks what depends on the source: the bit rate, and whether the file can be as long. Raises InvalidArgument,
