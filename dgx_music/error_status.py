@@ -17,8 +17,11 @@ PLAIN_MESSAGES = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "the server has too many calls at a time, or the message is too large for it",
     grpc.StatusCode.UNIMPLEMENTED: "the server does not know this call; its version may be another one",
     grpc.StatusCode.CANCELLED: "the call was cancelled",
+    grpc.StatusCode.INTERNAL: "the connection to the server broke; try again",
+    grpc.StatusCode.UNKNOWN: "the server failed without giving a reason; its log may show one",
 }
-"""What a status means that gRPC itself has set. Its own text is about sockets and frames."""
+"""What a status means that gRPC itself has set, as it does with these codes; its own text is about sockets and frames.
+https://grpc.github.io/grpc/core/md_doc_statuscodes.html"""
 
 DETAILS_KEY = "grpc-status-details-bin"
 """Key of the trailing metadata that carries the status."""
@@ -56,7 +59,7 @@ class ErrorDetails:
 def read_error_details(error: grpc.aio.AioRpcError) -> ErrorDetails:
     """Returns the details of the error. If it carries no status, e.g. for a lost connection, only code and message.
 
-    The message is then one of ours, not gRPC's.
+    The message is then one of PLAIN_MESSAGES, if there is one for the code.
     """
     status = status_of(error)
     reason, metadata, violations, retry_after = "", {}, {}, None

@@ -26,6 +26,10 @@ MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 2
 MIN_TARGET_LUFS, MIN_CEILING_DBTP = -70.0, -20.0
 """The maximum of both is 0."""
+MAX_QUALITY = 10
+"""Of a lossy format at a variable bit rate; the minimum is 0."""
+MAX_PUBLICATION_CHARACTERS = 200
+"""Of each text in PublicationTags."""
 
 MAX_CHUNK_BYTES = 65_536
 """The most PCM bytes in one AudioChunk, and the most bytes of a file in one message of Download and ImportClip."""
@@ -33,3 +37,5 @@ MAX_CHUNK_BYTES = 65_536
 MAX_COVER_BYTES = 3 * 2**20
 MAX_SECTIONS = 1000
 """Of one export."""
+MAX_GENERATION_FACTS_BYTES = 16 * 2**10
+"""Of ExportHeader.generation_facts, as a message."""

@@ -14,6 +14,7 @@ import numpy as np
 from dgx_music.errors import InvalidArgument
 from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_DURATION_SECONDS, MIN_SAMPLE_RATE_HZ
 from export_service.dsp.arrays import Samples
+from export_service.formats.m4a_file import M4aReader, is_mpeg4
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
 SOURCE_FILE_REQUIREMENT = "must be a complete WAV (PCM or float) or FLAC file"
@@ -24,6 +25,9 @@ RIFF_HEADER_BYTES = 12
 MIN_UNKNOWN_CHUNK_BYTES = 0x7FFF_0000
 """A chunk size from here on means "unknown". Programs that write into a pipe use such values: sox 0x7FFFF000, ffmpeg
 0xFFFFFFFF."""
+OPUS_RATE_HZ = 48_000
+SFC_GET_CURRENT_SF_INFO, SFC_SET_ORIGINAL_SAMPLERATE = 0x1002, 0x1500
+"""Commands of libsndfile (sndfile.h)."""
 UNKNOWN_FRAMES = 2**63 - 1
 """What libsndfile reports for a FLAC file whose header does not contain its length."""
 
@@ -85,13 +89,32 @@ def open_source_file(path: Path, max_seconds: float) -> Iterator[SourceFile]:
 
 
 def open_sequential(file: Path | int) -> Any:
-    """Opens a soundfile.SoundFile that can only be read forwards, from a path or from a descriptor, which stays open
-    when the file is closed.
+    """Opens a finished file for reading forwards only, from a path or from a descriptor, which stays open when the file
+    is closed. Returns a soundfile.SoundFile, or for MPEG-4 what has its methods.
+
+    Raises OSError, soundfile.LibsndfileError or DamagedFileError.
 
     soundfile follows every read with a seek to the current position. At a seek an MP3 decoder starts over, which can be
     audible, and in Vorbis libsndfile 1.2.2 lands next to the requested frame.
     """
+    if is_mpeg4(file):
+        return M4aReader(file)
     return _sequential_file_class()(file, closefd=isinstance(file, Path))
+
+
+def open_as_played(path: Path) -> Any:
+    """Does what `open_sequential` does, but decodes Opus at 48 kHz as every player does (RFC 7845, section 5.1).
+
+    libsndfile decodes it at the sample rate of the encoder's input, and then loudness and peaks differ.
+    """
+    import soundfile
+
+    file = open_sequential(path)
+    if file.subtype == "OPUS":
+        library, ffi = soundfile._snd, soundfile._ffi  # soundfile itself has neither of these commands.
+        library.sf_command(file._file, SFC_SET_ORIGINAL_SAMPLERATE, ffi.new("int*", OPUS_RATE_HZ), ffi.sizeof("int"))
+        library.sf_command(file._file, SFC_GET_CURRENT_SF_INFO, file._info, ffi.sizeof("SF_INFO"))
+    return file
 
 
 @cache

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
-from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
+from dgx_music.limits import MAX_CHANNELS, MAX_PUBLICATION_CHARACTERS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import Normalization, NormalizationMode
+from export_service.library.manifests import manifest_path
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.waveform import Waveform
 from export_service.pipeline.clip_import import Clip
+from export_service.pipeline.tag_editor import EditedFile
+from export_service.retagging.tag_edit import TEXT_FIELDS, TagEdit
 from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import Conversion, ConvertedAudio
 from export_service.streaming.recording import AttemptSpec
+from export_service.tagging.cover import parse_cover
 from export_service.tagging.disclosure import AiDisclosure
-from export_service.tagging.tags import MAX_BPM, Tags, clean_tags
 from service_runtime.rpc.output_converters import FORMAT_NAMES
 from service_runtime.validation import check_uuid
 
@@ -60,10 +64,15 @@ def to_generation_id(text: str, field: str = "generation_id") -> str:
     return check_uuid(field, text)
 
 
+def to_attempt(attempt: int, field: str) -> int:
+    if attempt < 1:
+        raise InvalidArgument(field, f"must be at least 1, not {attempt}")
+    return attempt
+
+
 def to_attempt_spec(header: audio_pb2.AudioHeader, field: str) -> AttemptSpec:
     """Expects a header whose audio format has already been validated by PcmReader."""
-    if header.attempt < 1:
-        raise InvalidArgument(f"{field}.attempt", f"must be at least 1, not {header.attempt}")
+    to_attempt(header.attempt, f"{field}.attempt")
     if header.level != audio_pb2.AUDIO_LEVEL_LIVE:
         raise InvalidArgument(
             f"{field}.level", "must be AUDIO_LEVEL_LIVE, because an export takes samples as the model generated them"
@@ -75,19 +84,6 @@ def to_attempt_spec(header: audio_pb2.AudioHeader, field: str) -> AttemptSpec:
         channels=header.channels,
         expected_frames=header.expected_frames,
     )
-
-
-def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
-    return clean_tags(
-        Tags(tags.model_name, tags.model_version, tags.genre, tags.bpm, tags.key, tags.license, tags.prompt),
-        field,
-    )
-
-
-def to_tempo_hint(bpm: float, field: str) -> float:
-    if not (math.isfinite(bpm) and 0 <= bpm <= MAX_BPM):
-        raise InvalidArgument(field, f"must be 0 to {MAX_BPM:.0f} beats per minute, not {bpm}")
-    return bpm
 
 
 def to_level(level: audio_pb2.AudioLevel, field: str) -> AudioLevel:
@@ -139,6 +135,24 @@ def to_waveform_points(points: int) -> int:
     return points or DEFAULT_WAVEFORM_POINTS
 
 
+def to_tag_edit(request: export_pb2.EditTagsRequest) -> TagEdit:
+    texts = {name: getattr(request, name) for name in TEXT_FIELDS if request.HasField(name)}
+    for name, text in texts.items():
+        if len(text) > MAX_PUBLICATION_CHARACTERS:
+            raise InvalidArgument(name, f"must have at most {MAX_PUBLICATION_CHARACTERS} characters, not {len(text)}")
+    cover = parse_cover(request.cover, "cover") if request.cover else None
+    return TagEdit(**texts, cover=cover, removes_cover=request.HasField("cover") and cover is None)
+
+
+def from_edited_file(edited: EditedFile, file_path: str) -> export_pb2.EditTagsResponse:
+    return export_pb2.EditTagsResponse(
+        file_path=file_path,
+        file_size_bytes=edited.size_bytes,
+        file_sha256=edited.sha256,
+        marks=[MARK_VALUES[mark] for mark in edited.marks],
+    )
+
+
 def from_mastered_file(
     file: MasteredFile, file_path: str, pcm_sha256: str = "", analysis: Analysis = NO_ANALYSIS
 ) -> export_pb2.ExportResponse:
@@ -158,6 +172,10 @@ def from_mastered_file(
         tempo=_tempo(analysis.tempo),
         key=_key(analysis.key),
         marks=[MARK_VALUES[mark] for mark in file.marks],
+        manifest_path=_manifest_path(file, file_path),
+        not_measured=[
+            export_pb2.NotMeasured(name=failure.name, reason=failure.reason) for failure in analysis.not_measured
+        ],
     )
 
 
@@ -194,6 +212,12 @@ def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
         length=len(waveform.data) // 2,
         data=waveform.data,
     )
+
+
+def _manifest_path(file: MasteredFile, file_path: str) -> str:
+    if AiDisclosure.C2PA_SIDECAR not in file.marks:
+        return ""
+    return manifest_path(PurePosixPath(file_path)).as_posix()
 
 
 def _loudness(measured: LoudnessMeasurement) -> export_pb2.Loudness:

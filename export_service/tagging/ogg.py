@@ -64,7 +64,7 @@ def iter_pages(file: BinaryIO) -> Iterator[tuple[int, int, bytes, bytes]]:
 
 def read_comment_header(path: Path) -> bytes:
     """Returns the second packet, which contains the comments, with the magic that it starts with. Raises OSError."""
-    packet = b""
+    packet = bytearray()
     with path.open("rb") as file:
         for _, page_number, header, content in iter_pages(file):
             if page_number < COMMENT_PAGE:
@@ -74,8 +74,8 @@ def read_comment_header(path: Path) -> bytes:
                 packet += content[position : position + size]
                 position += size
                 if size < MAX_SEGMENT_BYTES:  # The packet ends.
-                    return packet
-    return packet
+                    return bytes(packet)
+    return bytes(packet)
 
 
 def read_comments(path: Path) -> dict[str, str]:

@@ -67,6 +67,8 @@ class FileTags:
     publication: PublicationTags = NO_PUBLICATION
     """Replaces title and artist; the comment still discloses that the file is AI-generated."""
     cover: Cover | None = None
+    chosen_genre: str | None = None
+    """The genre before a user edited it; None if nobody did."""
     sections: tuple[Section, ...] = ()
     """In the order of their start."""
 
@@ -94,8 +96,8 @@ class FileTags:
         """What was generated, whatever the publisher calls it, so that `parse_comment` can restore it. The end is cut
         off if the comment gets too long.
         """
-        text = self._join("generation", "attempt", "bpm", "key", "generator", "model", "genre", "license", "prompt")
-        return truncate_utf8(text, MAX_COMMENT_BYTES)
+        names = ("generation", "attempt", "bpm", "key", "generator", "model", "genre", "edited_genre", "license")
+        return truncate_utf8(self._join(*names, "prompt"), MAX_COMMENT_BYTES)
 
     @property
     def description(self) -> str:
@@ -106,21 +108,30 @@ class FileTags:
         values = {
             **self.__dict__,
             "generation": self.generation_id,
+            "genre": self.genre if self.chosen_genre is None else self.chosen_genre,
+            "edited_genre": "" if self.chosen_genre is None else self.genre,
             "bpm": f"{self.bpm:g}" if self.bpm else "",
         }
         return FIELD_SEPARATOR.join([AI_LABEL, *(f"{name}={values[name]}" for name in names if values[name])])
+
+    def with_genre(self, genre: str) -> FileTags:
+        """Returns the tags with this genre, or if it is empty, with the one that was chosen before any edit."""
+        chosen = self.genre if self.chosen_genre is None else self.chosen_genre
+        return replace(self, genre=genre or chosen, chosen_genre=chosen if genre not in ("", chosen) else None)
 
     @classmethod
     def parse_comment(cls, comment: str, generation_id: str) -> FileTags:
         """Restores the tags from the comment of this generation's file, as far as the comment contains them."""
         fields, _, prompt = comment.partition(PROMPT_SEPARATOR)
         values = dict(field.partition("=")[::2] for field in fields.split(FIELD_SEPARATOR))
+        genre, edited_genre = values.get("genre", ""), values.get("edited_genre", "")
         return cls(
             generation_id=generation_id,
             attempt=int(values.get("attempt", 0)),
             generator=values.get("generator", ""),
             model=values.get("model", UNKNOWN_MODEL),
-            genre=values.get("genre", ""),
+            genre=edited_genre or genre,
+            chosen_genre=genre if edited_genre else None,
             bpm=float(values.get("bpm", 0)),
             key=values.get("key", ""),
             license=values.get("license", ""),
@@ -136,12 +147,12 @@ def clean_tags(tags: Tags, field: str) -> Tags:
     if not (math.isfinite(tags.bpm) and 0 <= tags.bpm <= MAX_BPM):
         raise InvalidArgument(f"{field}.bpm", f"must be 0 to {MAX_BPM:.0f} beats per minute, not {tags.bpm}")
     return Tags(
-        model_name=_clean_field(tags.model_name) or UNKNOWN_MODEL,
-        model_version=_clean_field(tags.model_version),
-        genre=_clean_field(tags.genre),
+        model_name=clean_tag_field(tags.model_name) or UNKNOWN_MODEL,
+        model_version=clean_tag_field(tags.model_version),
+        genre=clean_tag_field(tags.genre),
         bpm=tags.bpm,
-        key=_clean_field(tags.key),
-        license=_clean_field(tags.license),
+        key=clean_tag_field(tags.key),
+        license=clean_tag_field(tags.license),
         prompt=clean_text(tags.prompt, MAX_PROMPT_TAG_CHARACTERS),
     )
 
@@ -197,6 +208,6 @@ def build_file_tags(
     )
 
 
-def _clean_field(text: str) -> str:
-    """Also removes the character that separates the fields of a comment."""
+def clean_tag_field(text: str) -> str:
+    """Returns the text in writable form, without the character that separates the fields of a comment."""
     return clean_text(text.replace(";", ","), MAX_TAG_CHARACTERS)

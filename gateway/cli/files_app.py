@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import AsJson, Limit, MinRating, Search, Yes, create_console, run
+from gateway.cli.options import AsJson, Id, Limit, MinRating, Search, Yes, create_console, run
 from gateway.embedded.service_set import LIBRARY
 
 app = typer.Typer(
@@ -112,6 +112,39 @@ def verify(
 
     console = create_console(as_json)
     run(lambda session: files.verify(session, console, generation_ids or [], quick=quick), console, LIBRARY)
+
+
+@app.command()
+def tag(
+    generation_id: Id,
+    render: Annotated[
+        str, typer.Option("--render", metavar="ID", help="Edit this render of it instead.", show_default=False)
+    ] = "",
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title.", show_default=False)] = None,
+    artist: Annotated[str | None, typer.Option(metavar="TEXT", help="Artist.", show_default=False)] = None,
+    album: Annotated[str | None, typer.Option(metavar="TEXT", help="Album.", show_default=False)] = None,
+    genre: Annotated[str | None, typer.Option(metavar="TEXT", help="Genre.", show_default=False)] = None,
+    cover: Annotated[
+        Path | None,
+        typer.Option(metavar="IMAGE", help="Cover picture: a PNG or JPEG file of at most 3 MiB.", show_default=False),
+    ] = None,
+    no_cover: Annotated[bool, typer.Option("--no-cover", help="Remove the cover.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Edit the tags of a finished file without changing its audio. An empty text (--title "") restores the default.
+
+    Existing renders keep their tags; edit them with --render.
+    """
+    from gateway.cli.commands import files
+
+    if (title, artist, album, genre, cover) == (None,) * 5 and not no_cover:
+        raise typer.BadParameter("choose what to edit with --title, --artist, --album, --genre, --cover or --no-cover")
+    if cover is not None and no_cover:
+        raise typer.BadParameter("--cover and --no-cover exclude each other")
+    console = create_console(as_json)
+    texts = {"title": title, "artist": artist, "album": album, "genre": genre}
+    request = files.tag_request(generation_id, render, texts, cover, removes_cover=no_cover)
+    run(lambda session: files.tag(session, console, request), console, LIBRARY)
 
 
 @app.command()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from contextlib import suppress
 from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dgx_music.address import LIST_PREFIXES, UnixAddress, parse_address
+from dgx_music.address import LIST_PREFIXES, TcpAddress, UnixAddress, parse_address
 
 TIMEOUT_SECONDS = 2.0
 """How long another program may take to accept the connection, and then to say something."""
@@ -18,8 +19,8 @@ HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 
 """The preface with which a client begins, and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5)."""
 SETTINGS_FRAME = 4
 """The type of the frame that a server sends first, in the fourth byte."""
-TLS_RECORDS = (0x15, 0x16)
-"""The first byte of a TLS alert or handshake (RFC 8446, section 5.1)."""
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def explain_unreachable(address: str) -> str:
@@ -30,14 +31,10 @@ async def explain_unreachable(address: str) -> str:
         parsed = parse_address(address)
     except ValueError as error:
         return f"the address {address} {error}"
+    if isinstance(parsed, TcpAddress) and parsed.port == 0:
+        return f"the address {address} has port 0, which means any free port and is only for servers"
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            if isinstance(parsed, UnixAddress):
-                reader, writer = await asyncio.open_unix_connection(parsed.path)
-            elif parsed.port == 0:
-                return f"the address {address} has port 0, which means any free port and is only for servers"
-            else:
-                reader, writer = await asyncio.open_connection(parsed.host, parsed.port)
+        first = await _exchange_greetings(parsed)
     except TimeoutError:
         return f"nothing answers at {address}; is it the right address, and open in the firewall?"
     except socket.gaierror:
@@ -46,34 +43,61 @@ async def explain_unreachable(address: str) -> str:
         return f"no server listens at {address}"
     except OSError as error:
         return f"can't connect to {address} ({error.strerror or error})"
-    try:
-        return await _explain_first_bytes(address, reader, writer)
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
+    if first is not None and first[3:4] == bytes([SETTINGS_FRAME]):
+        return f"the server at {address} answers, but has ended the call"
+    return f"{address} belongs to another program, {await _describe_program(parsed, first)}"
 
 
-async def _explain_first_bytes(address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
-    another = f"{address} belongs to another program"
+async def _connect(address: TcpAddress | UnixAddress, tls: ssl.SSLContext | None = None) -> Streams:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        if isinstance(address, UnixAddress):
+            return await asyncio.open_unix_connection(address.path, ssl=tls, server_hostname="" if tls else None)
+        return await asyncio.open_connection(address.host, address.port, ssl=tls)
+
+
+async def _exchange_greetings(address: TcpAddress | UnixAddress) -> bytes | None:
+    """Returns the first bytes that the server answers; empty if it closes the connection, None if it says nothing.
+
+    Raises OSError if there is no connection.
+    """
+    reader, writer = await _connect(address)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             writer.write(HTTP2_GREETING)
-            await writer.drain()
-            first = await reader.read(len(HTTP2_GREETING))
+            return await reader.read(len(HTTP2_GREETING))
     except TimeoutError:
-        return f"{another}, which accepts the connection and says nothing"
+        return None
     except OSError:
-        first = b""
-    if not first:
-        return f"{another}, which closes the connection at once"
-    if first.startswith(b"HTTP/1"):
-        return f"{another}, a web server (HTTP/1)"
-    if first[0] in TLS_RECORDS:
-        return f"{another}, which requires TLS"
-    if first[3:4] == bytes([SETTINGS_FRAME]):
-        return f"the server at {address} answers, but has ended the call"
-    return f"{another}, which does not speak gRPC"
+        return b""
+    finally:
+        await _close(writer)
+
+
+async def _describe_program(address: TcpAddress | UnixAddress, first: bytes | None) -> str:
+    if first is None:
+        return "which accepts the connection and says nothing"
+    if first.startswith((b"HTTP/1", b"<")):  # Some web servers answer an unknown version with a page alone.
+        return "a web server (HTTP/1)"
+    if await _speaks_tls(address):
+        return "which requires TLS"
+    return "which does not speak gRPC" if first else "which closes the connection at once"
+
+
+async def _speaks_tls(address: TcpAddress | UnixAddress) -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # Nothing is sent.
+    try:
+        _, writer = await _connect(address, context)
+    except OSError:
+        return False
+    await _close(writer)
+    return True
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 async def explain_unknown_method(channel: grpc.aio.Channel, address: str, full_name: str) -> str:

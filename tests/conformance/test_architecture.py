@@ -86,6 +86,7 @@ LAYERS = {
         ("export_service.streaming",),
         ("export_service.library",),
         ("export_service.formats",),
+        ("export_service.retagging",),
         ("export_service.tagging",),
         ("export_service.analysis",),
         ("export_service.dsp",),

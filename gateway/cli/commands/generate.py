@@ -30,12 +30,14 @@ from dgx_music.storage.v1.storage_pb2 import (
 )
 from gateway.cli.commands.continuation_source import ContinuationSource, build_continuation
 from gateway.cli.display.braille_waveform import print_waveform
-from gateway.cli.display.console import Console
-from gateway.cli.display.summary import is_synthesized, licence_fields, summary_fields
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError
+from gateway.cli.display.console import Console, escape_text
+from gateway.cli.display.summary import Fields, is_synthesized, licence_fields, summary_fields
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, format_error
+from gateway.cli.session.cover_file import add_cover
 from gateway.cli.session.output_files import STANDARD_OUTPUT, download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
+from service_runtime.failpoints import failpoint
 
 SKETCH = "sketch"
 """The model that is always installed."""
@@ -64,6 +66,8 @@ class GenerateOptions:
     """What to continue from."""
     output: OutputOptions | None
     """Format and loudness of the file."""
+    cover: bytes
+    """A PNG or JPEG file for the tags; empty for none."""
     count: int
     priority: int
     output_paths: Sequence[Path]
@@ -121,7 +125,7 @@ async def generate(session: Session, console: Console, options: GenerateOptions)
         console.print_notice(await _describe_default_model(session, generations[0].model_name))
     if options.detach:
         return _print_queued(console, generations)
-    return await _follow_or_cancel(session, console, generations, options.output_paths)
+    return await _follow_or_cancel(session, console, generations, options.output_paths, options.cover)
 
 
 async def retry(session: Session, console: Console, generation_id: str, *, detach: bool) -> int:
@@ -199,7 +203,11 @@ def _print_queued(console: Console, generations: Sequence[Generation]) -> int:
 
 
 async def _follow_or_cancel(
-    session: Session, console: Console, generations: Sequence[Generation], output_paths: Sequence[Path]
+    session: Session,
+    console: Console,
+    generations: Sequence[Generation],
+    output_paths: Sequence[Path],
+    cover: bytes = b"",
 ) -> int:
     """Waits for all generations and reports their results; cancels them if interrupted."""
     try:
@@ -216,10 +224,24 @@ async def _follow_or_cancel(
         raise CommandError(f"{details.message}, then go on with: dgx-music watch {generations[0].id}") from error
     statuses = []
     for i, generation in enumerate(finished):
+        if cover and generation.state == GENERATION_STATE_COMPLETED:
+            statuses.append(await _add_cover(session, console, generation, cover))
         if console.as_json:
             console.print_message(generation)
         statuses.append(await _report_result(session, console, generation, output_paths[i] if output_paths else None))
     return max(statuses)
+
+
+async def _add_cover(session: Session, console: Console, generation: Generation, cover: bytes) -> int:
+    """Puts the cover into the finished file, and returns the exit status. The file is kept if that fails."""
+    try:
+        await add_cover(session, generation, cover)
+    except grpc.aio.AioRpcError as error:
+        reason, status = format_error(error)
+        retry = f"dgx-music files tag {generation.id} --cover IMAGE"
+        console.print_notice(f"error: failed to add the cover: {reason}; to try again, run: {retry}")
+        return status
+    return 0
 
 
 async def _wait_until_finished(
@@ -253,8 +275,14 @@ async def _report_result(session: Session, console: Console, generation: Generat
 
 
 async def _print_summary(session: Session, console: Console, generation: Generation, copy: Path | None) -> None:
-    fields = summary_fields(generation, session.locate(generation.file_path), "" if copy is None else str(copy))
-    console.print_fields(fields if is_synthesized(generation) else (*fields, *licence_fields(generation)))
+    """Prints what is known about a finished generation, at least where its file is."""
+    file, copied = session.locate(generation.file_path), "" if copy is None else str(copy)
+    fields: Fields = (("file", escape_text(file)), ("copy", escape_text(copied)), ("id", generation.id))
+    with console.optional("describe the generation"):
+        failpoint("cli.summary")
+        fields = summary_fields(generation, file, copied)
+        fields = fields if is_synthesized(generation) else (*fields, *licence_fields(generation))
+    console.print_fields(fields)
     await print_waveform(session, console, generation.id)
 
 

@@ -18,7 +18,7 @@ from export_service.dsp.arrays import FloatArray
 from export_service.dsp.loudness import SHORT_TERM_HOPS, LoudnessMeter
 from gateway.cli.display.console import truncate
 from gateway.cli.display.spectrogram import ROWS, Samples, Spectrogram
-from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.output_files import require_writable
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
@@ -45,7 +45,10 @@ class PictureData:
 
 
 def require_drawable(path: Path, *, overwrite: bool) -> None:
-    """Raises CommandError, before any work is done, if matplotlib is missing or the path cannot be written."""
+    """Raises CommandError, before any work is done, if matplotlib is missing or the path cannot be written or does not
+    end in .png."""
+    if path.suffix.lower() != ".png":
+        raise CommandError(f"--png: {path} does not end in .png, the only format of pictures", BAD_INPUT)
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

@@ -9,11 +9,17 @@ from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+import grpc
+import grpc.aio
+
 from dgx_music.export.v1.export_pb2 import DownloadRequest, DownloadResponse
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.file_endings import require_ending_of_file
 from gateway.cli.session.runner import Session
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
+MANIFEST_EXTENSION = ".c2pa"
+"""By C2PA's convention, a manifest has the name of its file with this extension."""
 STANDARD_OUTPUT = Path("-")
 """The value of --output that stands for it."""
 
@@ -53,20 +59,36 @@ def check_output(output: Path | None, *, overwrite: bool, as_json: bool = False,
 async def download(
     session: Session, generation_id: str, path: Path | None, *, render_id: str = "", overwrite: bool = True
 ) -> Path | None:
-    """Saves the file of a generation, or a render of it, at `path` or under its own name in the current folder.
+    """Saves the file of a generation, or a render of it, at `path` or under its own name in the current folder. A
+    signed manifest that the server keeps beside the file is saved beside the copy, with the extension `.c2pa`.
 
-    Returns the path; None after writing to standard output, of which `path` is the name "-". Raises CommandError if the
-    file cannot be written or is incomplete.
+    Returns the path; None after writing to standard output, of which `path` is the name "-". Raises CommandError if a
+    file cannot be written, is incomplete, or is of another format than the ending of `path` says.
     """
     request = DownloadRequest(generation_id=generation_id, render_id=render_id)
+    path = await _save(session, request, path, overwrite=overwrite)
+    if path == STANDARD_OUTPUT:
+        return None
+    request.manifest = True
+    try:
+        await _save(session, request, path.with_suffix(MANIFEST_EXTENSION), overwrite=True)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+    return path.absolute()
+
+
+async def _save(session: Session, request: DownloadRequest, path: Path | None, *, overwrite: bool) -> Path:
     call = session.music.Download(request, timeout=STREAM_TIMEOUT_SECONDS)
     part: Path | None = None
     try:
         first = await anext(aiter(call))
         if path == STANDARD_OUTPUT:
             await _write(sys.stdout.buffer, first, call)
-            return None
+            return STANDARD_OUTPUT
         path = path or Path(Path(first.file_name).name)
+        if not request.manifest:
+            require_ending_of_file(path, first.file_name, request.generation_id)
         require_writable([path], overwrite=overwrite)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.
@@ -78,7 +100,7 @@ async def download(
         call.cancel()
         if part is not None:
             part.unlink(missing_ok=True)
-    return path.absolute()
+    return path
 
 
 async def _write(file: BinaryIO, first: DownloadResponse, rest: AsyncIterable[DownloadResponse]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import sys
 import uuid
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,6 +21,8 @@ from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.pcm import PcmReader, PcmWriter, live_header
 from dgx_music.storage.v1 import storage_pb2 as storage
 from tests.support.embedded_services import EmbeddedServices
+from tests.support.failpoints import armed
+from tests.support.library_files import exported
 
 TIMEOUT_SECONDS = 60.0
 RATE_HZ, CHANNELS = 32_000, 2
@@ -361,6 +365,25 @@ async def test_retry_after_failure_is_pending_again(library_services: EmbeddedSe
     assert again.generation.state == storage.GENERATION_STATE_PENDING
 
 
+async def test_cancel_removes_the_samples_kept_for_another_attempt(
+    library_services: EmbeddedServices, tmp_path: Path
+) -> None:
+    await create_pending(library_services)
+    claimed = await claim(library_services)
+    with armed("export.before_fsync:EIO"):
+        error = await error_of(exported(library_services, claimed.generation.id))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    failure = storage.FailGenerationRequest(
+        id=claimed.generation.id, lease_token=claimed.lease_token, error_message="no file", retryable=True
+    )
+    await library_services.storage.FailGeneration(failure, timeout=TIMEOUT_SECONDS)
+    assert list((tmp_path / "spool").iterdir())
+    request = storage.CancelGenerationRequest(id=claimed.generation.id)
+    cancelled = await library_services.music.CancelGeneration(request, timeout=TIMEOUT_SECONDS)
+    assert cancelled.generation.state == storage.GENERATION_STATE_CANCELLED
+    assert not list((tmp_path / "spool").iterdir())
+
+
 async def test_watch_can_be_cancelled(library_services: EmbeddedServices) -> None:
     generated = await create_pending(library_services)
     call = library_services.music.WatchGeneration(
@@ -406,3 +429,33 @@ async def test_create_with_impossible_output_options_is_rejected(all_services: E
     )
     error = await error_of(all_services.music.CreateGeneration(request, timeout=TIMEOUT_SECONDS))
     assert list(read_error_details(error).violations) == ["output.sample_rate_hz"]
+
+
+async def test_format_without_its_encoder_is_refused_before_anything_is_generated(
+    all_services: EmbeddedServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    options = OutputOptions(format="FILE_FORMAT_M4A_AAC")
+    error = read_error_details(await error_of(create(all_services, output=options)))
+    assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "M4A_NOT_INSTALLED")
+    listed = await all_services.music.ListGenerations(storage.ListGenerationsRequest(), timeout=TIMEOUT_SECONDS)
+    assert not listed.generations
+    await create(all_services, output=OutputOptions(format="FILE_FORMAT_MP3"))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (OutputOptions(format="FILE_FORMAT_MP3", bit_rate_kbps=97), "output.bit_rate_kbps"),
+        (OutputOptions(format="FILE_FORMAT_AIFF_FLOAT", sample_rate_hz=192_000), "output.format"),
+    ],
+)
+async def test_options_that_do_not_suit_the_model_are_refused(
+    library_services: EmbeddedServices, options: OutputOptions, field: str
+) -> None:
+    request = storage.CreateGenerationRequest(
+        prompt="techno", model_name="sketch", duration_seconds=3600.0, sample_rate_hz=RATE_HZ, channels=CHANNELS
+    )
+    request.output.CopyFrom(options)
+    error = await error_of(library_services.storage.CreateGeneration(request, timeout=TIMEOUT_SECONDS))
+    assert list(read_error_details(error).violations) == [field]
