@@ -171,6 +171,7 @@ def from_audio(audio: LiveAudio | FinalAudio | ConvertedAudio) -> audio_pb2.Audi
 
 
 def from_clip(clip: Clip) -> export_pb2.ImportClipResponse:
+    measured = clip.measurement
     return export_pb2.ImportClipResponse(
         clip_id=clip.clip_id,
         duration_seconds=clip.frames / clip.sample_rate_hz,
@@ -178,6 +179,12 @@ def from_clip(clip: Clip) -> export_pb2.ImportClipResponse:
         sample_rate_hz=clip.sample_rate_hz,
         channels=clip.channels,
         pcm_sha256=clip.pcm_sha256,
+        loudness=_loudness(measured.loudness) if measured.loudness else None,
+        tempo=_tempo(measured.tempo),
+        key=_key(measured.key),
+        not_measured=[export_pb2.NotMeasured(name=name, reason=why) for name, why in measured.not_measured.items()],
+        source_format=clip.source_format,
+        source_channels=clip.source_channels,
     )
 
 

@@ -84,6 +84,7 @@ LAYERS = {
         ("export_service.pipeline",),
         ("export_service.streaming",),
         ("export_service.library",),
+        ("export_service.decoding",),
         ("export_service.formats",),
         ("export_service.tagging",),
         ("export_service.analysis",),

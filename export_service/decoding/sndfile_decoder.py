@@ -1,0 +1,209 @@
+"""Decodes with libsndfile."""
+
+from __future__ import annotations
+
+import re
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from export_service.decoding.container_lengths import repair_lengths
+from export_service.decoding.decoded_audio import DecodedAudio, DecodeError, UnsupportedEncodingError
+from export_service.decoding.file_view import FileView
+from export_service.decoding.ogg_pages import AUDIO_CODECS, Stream, read_streams, unwrap_flac
+from export_service.decoding.signatures import Container
+from export_service.decoding.surround import FLAC_LAYOUTS, VORBIS_LAYOUTS, Layout, layout_of_mask
+from export_service.dsp.arrays import Samples
+from export_service.formats.native_file import NativeFileObject
+from export_service.formats.reader import open_sequential
+from service_runtime.audio.block_size import BLOCK_FRAMES
+
+CONTAINER_NAMES = {"WAVEX": "WAV"}
+"""soundfile's name → the usual one, where they differ."""
+SUBTYPE_NAMES = {
+    "PCM_S8": "8-bit PCM",
+    "PCM_U8": "8-bit PCM",
+    "PCM_16": "16-bit PCM",
+    "PCM_24": "24-bit PCM",
+    "PCM_32": "32-bit PCM",
+    "FLOAT": "32-bit float",
+    "DOUBLE": "64-bit float",
+    "ULAW": "µ-law",
+    "ALAW": "A-law",
+    "IMA_ADPCM": "IMA ADPCM",
+    "MS_ADPCM": "Microsoft ADPCM",
+    "GSM610": "GSM 6.10",
+    "MPEG_LAYER_I": "MP1",
+    "MPEG_LAYER_II": "MP2",
+    "MPEG_LAYER_III": "MP3",
+    "VORBIS": "Vorbis",
+    "OPUS": "Opus",
+}
+UNKNOWN_FRAMES = 2**63 - 1
+"""What libsndfile reports for a FLAC file whose header does not contain its length."""
+
+GET_CHANNEL_MAP = 0x1100
+"""SFC_GET_CHANNEL_MAP_INFO, which soundfile does not wrap."""
+CHANNEL_MAP = {
+    2: "FL",
+    3: "FR",
+    4: "FC",
+    5: "FL",
+    6: "FR",
+    7: "FC",
+    8: "BC",
+    9: "BL",
+    10: "BR",
+    11: "LFE",
+    12: "FLC",
+    13: "FRC",
+    14: "SL",
+    15: "SR",
+}
+"""SF_CHANNEL_MAP_… → the loudspeaker."""
+FLAC_COMMENTS, FLAC_IS_LAST = 4, 0x80
+FLAC_MASK = re.compile(rb"WAVEFORMATEXTENSIBLE_CHANNEL_MASK=0x([0-9a-f]{1,8})(?![0-9a-f])", re.IGNORECASE)
+OPUS_FAMILY_OFFSET, OPUS_SURROUND = 18, 1
+MP3_HEADER_BYTES, MP3_SIDE_INFORMATION = 4, (9, 17, 32)
+"""Bytes between the header of the first frame and its Xing header, which depend on the version and the channels."""
+MP3_LENGTH_TOLERANCE_FRAMES = 2 * 1152
+"""A decoder without the last frames of an encoder's delay returns a little less than the header says."""
+
+
+@contextmanager
+def open_with_sndfile(file: FileView, container: Container, folder: Path) -> Iterator[DecodedAudio]:
+    """Opens a file of one of the containers. Temporary files are created in `folder`. Raises DecodeError, and
+    UnsupportedEncodingError if its encoding is not one of libsndfile's.
+    """
+    with ExitStack() as stack:
+        stream: Stream | None = None
+        if container is Container.OGG:
+            stream = _single_stream(file)
+            if stream.codec == "FLAC":
+                unwrapped = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+                unwrap_flac(file, cast(BinaryIO, unwrapped))
+                file = FileView(cast(BinaryIO, unwrapped))
+        file = file.patched(repair_lengths(file, container))
+        # Read before libsndfile is where the file is.
+        flac_mask, has_xing_length = _read_flac_mask(file), _has_xing_length(file)
+        native = NativeFileObject(cast(BinaryIO, file))
+        sound = stack.enter_context(_open(native))
+        yield DecodedAudio(
+            _describe(sound, stream),
+            sound.samplerate,
+            sound.channels,
+            _layout(sound, flac_mask, stream),
+            _exact_frames(sound, has_xing_length),
+            MP3_LENGTH_TOLERANCE_FRAMES if sound.format == "MP3" else 0,
+            _read_blocks(sound, native),
+        )
+
+
+def _single_stream(file: FileView) -> Stream:
+    """Returns the stream of a file that libsndfile can read."""
+    streams = read_streams(file)
+    audio = [stream for stream in streams if stream.codec in AUDIO_CODECS]
+    names = " and ".join(stream.codec for stream in streams)
+    if len(audio) > 1:
+        raise DecodeError(f"it contains {len(audio)} audio streams at once ({names}); extract the one to use")
+    if len(streams) > 1 or (audio[:1] and audio[0].codec in ("Speex", "CELT", "PCM")):
+        raise UnsupportedEncodingError(f"it contains {names}")
+    if not audio:
+        raise DecodeError(f"it contains no audio but {names}")
+    return audio[0]
+
+
+def _open(native: NativeFileObject) -> Any:
+    import soundfile
+
+    native.seek(0)
+    try:
+        return open_sequential(native)
+    except soundfile.LibsndfileError as error:
+        if native.os_error is not None:
+            raise native.os_error from error
+        raise UnsupportedEncodingError(f"it can't be read: {error.error_string.rstrip('.')}") from error
+
+
+def _read_blocks(sound: Any, native: NativeFileObject) -> Iterator[Samples]:
+    import soundfile
+
+    while True:
+        try:
+            block: Samples = sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            if native.os_error is not None:
+                raise native.os_error from error
+            raise DecodeError("truncated or damaged") from error
+        if native.os_error is not None:
+            raise native.os_error
+        if not len(block):
+            return
+        yield block
+
+
+def _describe(sound: Any, stream: Stream | None) -> str:
+    subtype: str = SUBTYPE_NAMES.get(sound.subtype, sound.subtype_info)
+    if stream is not None:
+        return "Opus" if stream.codec == "Opus" else f"Ogg {stream.codec}"
+    if sound.format == "MP3":
+        return subtype
+    if sound.format == "FLAC":
+        subtype = subtype.removesuffix(" PCM")
+    return f"{CONTAINER_NAMES.get(sound.format, sound.format)}, {subtype}"
+
+
+def _exact_frames(sound: Any, has_xing_length: bool) -> int | None:
+    if sound.format == "OGG" or sound.frames == UNKNOWN_FRAMES:
+        return None  # The pages of an Ogg file have already been checked.
+    if sound.format == "MP3":
+        return int(sound.frames) if has_xing_length else None
+    return None if sound.subtype == "MPEG_LAYER_III" else int(sound.frames)
+
+
+def _has_xing_length(file: FileView) -> bool:
+    """Returns whether an MP3 file says how many frames it has; if not, libsndfile estimates it."""
+    file.seek(0)
+    head = file.read(64) or b""
+    for side_information in MP3_SIDE_INFORMATION:
+        tag = head[MP3_HEADER_BYTES + side_information :][:12]
+        if tag[:4] in (b"Xing", b"Info"):
+            flags, frames = struct.unpack(">II", tag[4:])
+            return bool(flags & 1 and frames)
+    return False
+
+
+def _layout(sound: Any, flac_mask: int | None, stream: Stream | None) -> Layout | None:
+    if stream is not None and stream.codec != "FLAC":
+        is_ordered = stream.codec == "Vorbis" or stream.first_packet[OPUS_FAMILY_OFFSET] == OPUS_SURROUND
+        return VORBIS_LAYOUTS.get(sound.channels) if is_ordered else None
+    if sound.format == "FLAC":
+        return FLAC_LAYOUTS.get(sound.channels) if flac_mask is None else layout_of_mask(flac_mask, sound.channels)
+    return _read_channel_map(sound)
+
+
+def _read_flac_mask(file: FileView) -> int | None:
+    """Returns the channel mask in a FLAC file's comments, which overrides the usual order (RFC 9639, section 8.6.2)."""
+    file.seek(0)
+    if file.read(4) != b"fLaC":
+        return None
+    while len(head := file.read(4) or b"") == 4:
+        size = int.from_bytes(head[1:])
+        if head[0] & ~FLAC_IS_LAST == FLAC_COMMENTS:
+            found = FLAC_MASK.search(file.read(size) or b"")
+            return int(found[1], 16) if found else None
+        if head[0] & FLAC_IS_LAST:
+            break
+        file.seek(file.tell() + size)
+    return None
+
+
+def _read_channel_map(sound: Any) -> Layout | None:
+    from soundfile import _ffi, _snd
+
+    channel_map = _ffi.new("int[]", sound.channels)
+    known = _snd.sf_command(sound._file, GET_CHANNEL_MAP, channel_map, _ffi.sizeof(channel_map))
+    return tuple(CHANNEL_MAP.get(place, "?") for place in channel_map) if known else None
