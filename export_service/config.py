@@ -19,7 +19,7 @@ class ExportSettings(Settings):
     """True peak that no file exceeds."""
     spool_keep_seconds: float = Field(default=600.0, ge=0)
     """How long live audio (the samples as generated) remains available after the export has completed."""
-    max_clip_bytes: int = Field(default=256 << 20, ge=1, le=2**31 - 2**16)
+    max_clip_bytes: int = Field(default=256 << 20, ge=1, le=2**31 - 2**24)
     """Size limit of an uploaded clip. The upper bound is where WAV sizes begin that stand for "unknown"."""
     max_clip_seconds: float = Field(default=600.0, ge=MIN_DURATION_SECONDS, le=MAX_DURATION_SECONDS)
     """Duration limit of an uploaded clip."""

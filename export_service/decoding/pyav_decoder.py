@@ -25,6 +25,8 @@ EXACT_DEMUXERS = {"mov", "wv", "tta", "ape"}
 LENGTH_TOLERANCE_FRAMES = 4096
 """How much shorter than its header says decoded audio may be: two packets of HE-AAC."""
 NO_LAYOUT = "NONE"
+CODEC_NAMES = {"vorbis": "Vorbis", "opus": "Opus", "speex": "Speex", "wavpack": "WavPack"}
+"""FFmpeg's name → the usual one, unless that is the same in upper case."""
 
 
 def can_use_pyav() -> bool:
@@ -43,17 +45,18 @@ def open_with_pyav(file: FileView, kind: FileKind) -> Iterator[DecodedAudio]:
 
     file.seek(0)
     try:
-        container = av.open(file, format=kind.demuxer, options=NO_PROTOCOL)
+        container = av.open(file, format=kind.demuxer, options=NO_PROTOCOL, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise DecodeError(f"it can't be read: {error.strerror}") from error
+        raise DecodeError("its header is damaged, or its encoding is not supported") from error
     with container:
         if not container.streams.audio:
             raise DecodeError("it contains no audio track")
         stream = container.streams.audio[0]
         frames = _decode(container, stream)
-        first = next(frames, None)
-        if first is None:
-            raise DecodeError("it contains no audio that can be decoded")
+        try:
+            first = next(frames)
+        except (StopIteration, DecodeError) as error:
+            raise DecodeError("it contains no audio that can be decoded") from error
         length = _exact_length(stream, first.sample_rate, kind)
         yield DecodedAudio(
             _describe(stream, kind),
@@ -72,7 +75,7 @@ def _decode(container: Any, stream: Any) -> Iterator[Any]:
     try:
         yield from container.decode(stream)
     except av.FFmpegError as error:
-        raise DecodeError(f"damaged ({error.strerror})") from error
+        raise DecodeError("truncated or damaged") from error
 
 
 def _read_blocks(first: Any, frames: Iterator[Any], length: int | None) -> Iterator[Samples]:
@@ -116,10 +119,10 @@ def _exact_length(stream: Any, sample_rate_hz: int, kind: FileKind) -> int | Non
 
 
 def _describe(stream: Any, kind: FileKind) -> str:
-    codec = stream.codec_context.codec.canonical_name.upper().replace("_", " ")
-    if kind.encodings:
-        return f"{codec} ({kind.encodings})"
-    return kind.name.partition(" ")[2].removesuffix(" file")
+    if not kind.encodings:
+        return kind.name.partition(" ")[2].replace(" file", "")
+    codec = stream.codec_context.codec.canonical_name
+    return f"{CODEC_NAMES.get(codec) or codec.upper().replace('_', '-')} ({kind.encodings})"
 
 
 def _layout(frame: Any) -> Layout | None:

@@ -48,7 +48,7 @@ AAC = FileKind("an AAC file (ADTS)", None, "aac")
 MPEG_TS = FileKind("an MPEG transport stream", None, "mpegts", "MPEG-TS")
 TEXT = FileKind("text")
 WEB_PAGE = FileKind("a web page or another XML document")
-ZEROS = FileKind("nothing but zeros at its start")
+ZEROS = FileKind("a file that begins with zeros")
 
 SIGNATURES: tuple[tuple[bytes, FileKind], ...] = (
     (rb"(RIFF|RIFX)....WAVE", WAV),
@@ -80,6 +80,7 @@ SIGNATURES: tuple[tuple[bytes, FileKind], ...] = (
     (rb"\.RMF", FileKind("a RealMedia file", None, "rm", "RealMedia")),
     (rb"Creative Voice File", FileKind("a Creative Voice file (VOC)", None, "voc")),
     (rb"FORM....(8SVX|16SV)", FileKind("an Amiga IFF file", None, "iff")),
+    (rb"\x64\xa3[\x00-\x04]\x00|\x00[\x00-\x04]\xa3\x64", FileKind("an IRCAM file", None, "ircam")),
     (rb"NIST_1A", FileKind("a NIST SPHERE file", None, "nistsphere")),
     (rb"MThd|RIFF....RMID", FileKind("a MIDI file, which contains notes and no sound")),
     (rb"\xff\xd8\xff", FileKind("a JPEG picture")),

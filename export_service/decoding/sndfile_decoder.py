@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from export_service.decoding.container_lengths import repair_lengths
+from export_service.decoding.container_lengths import XingHeader, find_xing_header, read_flac_length, repair_lengths
 from export_service.decoding.decoded_audio import DecodedAudio, DecodeError, UnsupportedEncodingError
 from export_service.decoding.file_view import FileView
 from export_service.decoding.ogg_pages import AUDIO_CODECS, Stream, read_streams, unwrap_flac
@@ -42,9 +41,6 @@ SUBTYPE_NAMES = {
     "VORBIS": "Vorbis",
     "OPUS": "Opus",
 }
-UNKNOWN_FRAMES = 2**63 - 1
-"""What libsndfile reports for a FLAC file whose header does not contain its length."""
-
 GET_CHANNEL_MAP = 0x1100
 """SFC_GET_CHANNEL_MAP_INFO, which soundfile does not wrap."""
 CHANNEL_MAP = {
@@ -67,8 +63,6 @@ CHANNEL_MAP = {
 FLAC_COMMENTS, FLAC_IS_LAST = 4, 0x80
 FLAC_MASK = re.compile(rb"WAVEFORMATEXTENSIBLE_CHANNEL_MASK=0x([0-9a-f]{1,8})(?![0-9a-f])", re.IGNORECASE)
 OPUS_FAMILY_OFFSET, OPUS_SURROUND = 18, 1
-MP3_HEADER_BYTES, MP3_SIDE_INFORMATION = 4, (9, 17, 32)
-"""Bytes between the header of the first frame and its Xing header, which depend on the version and the channels."""
 MP3_LENGTH_TOLERANCE_FRAMES = 2 * 1152
 """A decoder without the last frames of an encoder's delay returns a little less than the header says."""
 
@@ -86,9 +80,12 @@ def open_with_sndfile(file: FileView, container: Container, folder: Path) -> Ite
                 unwrapped = stack.enter_context(tempfile.TemporaryFile(dir=folder))
                 unwrap_flac(file, cast(BinaryIO, unwrapped))
                 file = FileView(cast(BinaryIO, unwrapped))
-        file = file.patched(repair_lengths(file, container))
-        # Read before libsndfile is where the file is.
-        flac_mask, has_xing_length = _read_flac_mask(file), _has_xing_length(file)
+        # All before libsndfile, because it moves the position in the file.
+        if stream is not None and stream.codec == "FLAC":
+            container = Container.FLAC
+        flac_mask, flac_length = _read_flac_mask(file), read_flac_length(file)
+        file = repair_lengths(file, container)
+        xing = find_xing_header(file)
         native = NativeFileObject(cast(BinaryIO, file))
         sound = stack.enter_context(_open(native))
         yield DecodedAudio(
@@ -96,7 +93,7 @@ def open_with_sndfile(file: FileView, container: Container, folder: Path) -> Ite
             sound.samplerate,
             sound.channels,
             _layout(sound, flac_mask, stream),
-            _exact_frames(sound, has_xing_length),
+            _exact_frames(sound, flac_length, xing),
             MP3_LENGTH_TOLERANCE_FRAMES if sound.format == "MP3" else 0,
             _read_blocks(sound, native),
         )
@@ -125,7 +122,7 @@ def _open(native: NativeFileObject) -> Any:
     except soundfile.LibsndfileError as error:
         if native.os_error is not None:
             raise native.os_error from error
-        raise UnsupportedEncodingError(f"it can't be read: {error.error_string.rstrip('.')}") from error
+        raise UnsupportedEncodingError("its header is damaged, or its encoding is not supported") from error
 
 
 def _read_blocks(sound: Any, native: NativeFileObject) -> Iterator[Samples]:
@@ -156,24 +153,14 @@ def _describe(sound: Any, stream: Stream | None) -> str:
     return f"{CONTAINER_NAMES.get(sound.format, sound.format)}, {subtype}"
 
 
-def _exact_frames(sound: Any, has_xing_length: bool) -> int | None:
-    if sound.format == "OGG" or sound.frames == UNKNOWN_FRAMES:
-        return None  # The pages of an Ogg file have already been checked.
+def _exact_frames(sound: Any, flac_length: int | None, xing: XingHeader | None) -> int | None:
+    if sound.format == "OGG":
+        return None  # Its pages have already been checked.
+    if sound.format == "FLAC":
+        return flac_length
     if sound.format == "MP3":
-        return int(sound.frames) if has_xing_length else None
+        return int(sound.frames) if xing and xing.frames else None
     return None if sound.subtype == "MPEG_LAYER_III" else int(sound.frames)
-
-
-def _has_xing_length(file: FileView) -> bool:
-    """Returns whether an MP3 file says how many frames it has; if not, libsndfile estimates it."""
-    file.seek(0)
-    head = file.read(64) or b""
-    for side_information in MP3_SIDE_INFORMATION:
-        tag = head[MP3_HEADER_BYTES + side_information :][:12]
-        if tag[:4] in (b"Xing", b"Info"):
-            flags, frames = struct.unpack(">II", tag[4:])
-            return bool(flags & 1 and frames)
-    return False
 
 
 def _layout(sound: Any, flac_mask: int | None, stream: Stream | None) -> Layout | None:
@@ -187,8 +174,7 @@ def _layout(sound: Any, flac_mask: int | None, stream: Stream | None) -> Layout 
 
 def _read_flac_mask(file: FileView) -> int | None:
     """Returns the channel mask in a FLAC file's comments, which overrides the usual order (RFC 9639, section 8.6.2)."""
-    file.seek(0)
-    if file.read(4) != b"fLaC":
+    if file.read_at(0, 4) != b"fLaC":
         return None
     while len(head := file.read(4) or b"") == 4:
         size = int.from_bytes(head[1:])
@@ -206,4 +192,5 @@ def _read_channel_map(sound: Any) -> Layout | None:
 
     channel_map = _ffi.new("int[]", sound.channels)
     known = _snd.sf_command(sound._file, GET_CHANNEL_MAP, channel_map, _ffi.sizeof(channel_map))
-    return tuple(CHANNEL_MAP.get(place, "?") for place in channel_map) if known else None
+    layout = tuple(CHANNEL_MAP[place] for place in channel_map if place in CHANNEL_MAP)
+    return layout if known and len(layout) == sound.channels else None

@@ -63,14 +63,16 @@ class SourceFile:
 
     def _decode(self) -> Iterator[Samples]:
         """Yields what is decoded; raises InvalidArgument if that is not all."""
-        expected = self._audio.frames
-        of_all = "" if expected is None else f" of {expected}"
+        frames, tolerance = self._audio.frames, self._audio.tolerance_frames
+        of_all = "" if frames is None else f" of {frames}"
         try:
             yield from self._audio.blocks
         except DecodeError as error:
             raise _invalid_file(f"it can't be read beyond frame {self.frames_read}{of_all}: {error}") from error
-        if expected is not None and self.frames_read < expected - self._audio.tolerance_frames:
+        if frames is not None and self.frames_read < frames - tolerance:
             raise _invalid_file(f"it can't be read beyond frame {self.frames_read}{of_all}: truncated or damaged")
+        if frames is not None and self.frames_read > frames + tolerance:
+            raise _invalid_file(f"it is damaged: it has {self.frames_read} frames, but its header says {frames}")
 
 
 @contextmanager
@@ -83,7 +85,9 @@ def open_source_file(path: Path, max_seconds: float) -> Iterator[SourceFile]:
     with path.open("rb") as raw, ExitStack() as stack:
         try:
             view = _skip_id3(raw)
-            audio = _open_decoder(stack, view, recognize(view.read(HEAD_BYTES) or b""), path.parent)
+            if not view.size:
+                raise DecodeError("it is empty")
+            audio = _open_decoder(stack, view, recognize(view.read_at(0, HEAD_BYTES)), path.parent)
         except DecodeError as error:
             raise _invalid_file(str(error)) from error
         _require_acceptable(audio, max_seconds)
@@ -120,14 +124,12 @@ def _skip_id3(raw: BinaryIO) -> FileView:
         # Seven bits in each byte.
         size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
         start += ID3_HEADER_BYTES * (2 if head[5] & ID3_HAS_FOOTER else 1) + size
-    if start:
-        raw.seek(start)
-        padding = raw.read(MAX_PADDING_BYTES)
-        if not padding:
-            raise DecodeError("it ends within an ID3 tag, before its audio begins")
-        audio = padding.lstrip(b"\0")
-        if is_mpeg_audio_frame(audio):
-            start += len(padding) - len(audio)
+    raw.seek(start)
+    padding = raw.read(MAX_PADDING_BYTES)
+    if start and not padding:
+        raise DecodeError("it ends within an ID3 tag, before its audio begins")
+    if is_mpeg_audio_frame(audio := padding.lstrip(b"\0")):
+        start += len(padding) - len(audio)
     return FileView(raw, start)
 
 
@@ -155,12 +157,12 @@ def _invalid_sample(block: Samples, first_frame: int) -> InvalidArgument:
     value = block[frame, channel]
     if np.isfinite(value):
         problem = (
-            f"which is more than {MAX_AMPLITUDE:g} times full scale: the file probably contains integers as floats, "
+            f", more than {MAX_AMPLITUDE:g} times full scale; the file probably contains integers as floats, "
             "which have to be scaled to ±1 (those of 16 bits divided by 32768)"
         )
     else:
-        problem = "every sample must be finite"
-    return InvalidArgument("data", f"frame {first_frame + frame}, channel {channel} is {value:g}; {problem}")
+        problem = "; every sample must be finite"
+    return InvalidArgument("data", f"frame {first_frame + frame}, channel {channel} is {value:g}{problem}")
 
 
 def _invalid_length(max_seconds: float, problem: str) -> InvalidArgument:
