@@ -27,3 +27,9 @@ MIN_TARGET_LUFS, MIN_CEILING_DBTP = -70.0, -20.0
 
 MAX_CHUNK_BYTES = 65_536
 """The most PCM bytes in one AudioChunk, and the most bytes of a file in one message of Download and ImportClip."""
+
+MAX_COVER_BYTES = 3 * 2**20
+MAX_SECTIONS = 1000
+"""Of one export."""
+MAX_GENERATION_FACTS_BYTES = 16 * 2**10
+"""Of ExportHeader.generation_facts, as a message."""

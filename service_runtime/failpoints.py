@@ -5,6 +5,7 @@
     storage.before_commit:kill      the process is killed by SIGKILL when it reaches the point
     storage.before_commit:kill@3    … when it reaches the point for the third time
     export.before_rename:ENOSPC     the point raises OSError with this errno each time; with @3 from the third time on
+    export.tempo_estimation:raise   the point raises RuntimeError, as an unexpected fault of the code around it would
 
 If the variable is not set, a failpoint costs one comparison.
 """
@@ -18,7 +19,7 @@ import signal
 
 ENVIRONMENT_VARIABLE = "DGX_MUSIC_FAILPOINT"
 
-_SPECIFICATION = re.compile(r"(?P<point>[a-z_.]+):(?P<action>kill|E[A-Z0-9]+)(?:@(?P<first_hit>[1-9][0-9]*))?")
+_SPECIFICATION = re.compile(r"(?P<point>[a-z_.]+):(?P<action>kill|raise|E[A-Z0-9]+)(?:@(?P<first_hit>[1-9][0-9]*))?")
 
 
 class Failpoint:
@@ -26,24 +27,27 @@ class Failpoint:
 
     def __init__(self, specification: str) -> None:
         match = _SPECIFICATION.fullmatch(specification)
-        if match is None or (match["action"] != "kill" and not hasattr(errno, match["action"])):
+        if match is None or (match["action"] not in ("kill", "raise") and not hasattr(errno, match["action"])):
             raise ValueError(
-                f"{ENVIRONMENT_VARIABLE}={specification}: must be POINT:kill or POINT:ERRNO, "
+                f"{ENVIRONMENT_VARIABLE}={specification}: must be POINT:kill, POINT:raise or POINT:ERRNO, "
                 "optionally followed by @N to act from the Nth time on"
             )
         self.point = match["point"]
-        self._errno = None if match["action"] == "kill" else int(getattr(errno, match["action"]))
+        self._action = match["action"]
         self._hits_left = int(match["first_hit"] or 1)
 
     def hit(self) -> None:
-        """Counts one more hit and, from the Nth hit on, kills the process or raises the OSError."""
+        """Counts one more hit and, from the Nth hit on, kills the process or raises the error."""
         self._hits_left -= 1
         if self._hits_left > 0:
             return
-        if self._errno is None:
+        if self._action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self._action == "raise":
+            raise RuntimeError(f"failpoint {self.point}")
         else:
-            raise OSError(self._errno, os.strerror(self._errno), self.point)
+            number = int(getattr(errno, self._action))
+            raise OSError(number, os.strerror(number), self.point)
 
 
 _armed = Failpoint(os.environ[ENVIRONMENT_VARIABLE]) if os.environ.get(ENVIRONMENT_VARIABLE) else None

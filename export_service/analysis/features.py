@@ -83,8 +83,9 @@ class FeatureExtractor:
         while len(samples):
             part = samples[: len(self._mono) - self._filled]
             mono = self._mono[self._filled : self._filled + len(part)]
-            np.add(part[:, 0], part[:, -1], out=mono)  # For mono, this adds the channel to itself.
-            mono *= 0.5
+            # Halved before they are added, which could overflow. For mono, this adds the channel to itself.
+            np.multiply(part[:, 0], 0.5, out=mono)
+            mono += 0.5 * part[:, -1]
             np.clip(mono, -MAX_AMPLITUDE, MAX_AMPLITUDE, out=mono)
             self._filled += len(part)
             samples = samples[len(part) :]

@@ -41,9 +41,9 @@ class Key:
 
 def estimate_key(chroma: FloatArray) -> Key | None:
     """Estimates the key from a chroma as in `Features` [36]; None if no key fits."""
-    strength = chroma.reshape(12, BINS_PER_SEMITONE).sum(axis=1)
-    if not strength.any():
+    if not chroma.any():
         return None
+    strength = (chroma / chroma.max()).reshape(12, BINS_PER_SEMITONE).sum(axis=1)
     strength /= np.linalg.norm(strength)
     deviation = strength - strength.mean()
     contrast = float(np.linalg.norm(deviation))

@@ -11,6 +11,8 @@ from export_service.dsp.arrays import FloatArray, Samples
 MIN_BPM, MAX_BPM = 40.0, 240.0
 CANDIDATES = 1200
 """The number of tempi that are tried, 0.15 % apart."""
+MARGIN_CANDIDATES = 3
+"""How many more are tried at each end, because a tempo is recognized only if its neighbours fit less well."""
 METRES = (((1, 2, 4, 8), 1.0), ((1, 2, 3, 6), 0.9))
 """After how many beats music repeats, in duple and in triple metre, and the weight of each metre."""
 PRIOR_BPM, PRIOR_OCTAVES = 120.0, 0.9
@@ -50,8 +52,9 @@ def estimate_tempo(onsets: Samples, rate_hz: float, hint_bpm: float = 0.0) -> Te
     max_lag_seconds = min(MAX_LAG_SHARE * len(onsets) / rate_hz, MAX_LAG_SECONDS)
     if max_lag_seconds <= 60.0 / MAX_BPM or not onsets.any():
         return None
-    similarity = _self_similarity(onsets, rate_hz)
-    bpm = np.geomspace(MIN_BPM, MAX_BPM, CANDIDATES)
+    similarity = _self_similarity(onsets / onsets.max(), rate_hz)
+    step = (MAX_BPM / MIN_BPM) ** (1.0 / (CANDIDATES - 1))
+    bpm = MIN_BPM * step ** np.arange(-MARGIN_CANDIDATES, CANDIDATES + MARGIN_CANDIDATES)
     metrical = _metrical_similarity(similarity, rate_hz * UPSAMPLING, max_lag_seconds, bpm)
     score = metrical * _prior(bpm, hint_bpm)
     peaks = np.flatnonzero((score[1:-1] > score[:-2]) & (score[1:-1] >= score[2:])) + 1
@@ -63,14 +66,17 @@ def estimate_tempo(onsets: Samples, rate_hz: float, hint_bpm: float = 0.0) -> Te
         return None
     # The vertex of the parabola through three candidates, which are evenly spaced on a logarithmic scale.
     left, peak, right = score[best - 1 : best + 2]
-    tempo_bpm = float(bpm[best] * (bpm[1] / bpm[0]) ** (0.5 * (left - right) / (left - 2.0 * peak + right)))
+    vertex_bpm = float(bpm[best] * step ** (0.5 * (left - right) / (left - 2.0 * peak + right)))
+    tempo_bpm = min(max(vertex_bpm, MIN_BPM), MAX_BPM)
     others = [tempo_bpm * factor for factor in (0.5, 2.0) if MIN_BPM <= tempo_bpm * factor <= MAX_BPM]
     alternative = max(others, key=lambda other: score[np.abs(np.log2(bpm / other)) < 0.03].max())
     return Tempo(tempo_bpm, confidence, alternative)
 
 
 def _self_similarity(onsets: Samples, rate_hz: float) -> FloatArray:
-    """Returns the autocorrelation up to MAX_LAG_SECONDS, with UPSAMPLING lags per onset frame and 1 at lag 0."""
+    """Returns the autocorrelation up to MAX_LAG_SECONDS, with UPSAMPLING lags per onset frame and 1 at lag 0. The
+    largest onset must be 1, so that no product underflows.
+    """
     count = len(onsets)
     salient = _salient_onsets(onsets, rate_hz)
     salient -= salient.mean()
@@ -87,7 +93,8 @@ def _autocorrelation(signal: Samples, lags: int) -> FloatArray:
     total = np.zeros(lags)
     for start in range(0, len(signal), SECTION_FRAMES):
         section, overlap = signal[start : start + SECTION_FRAMES], signal[start : start + SECTION_FRAMES + lags]
-        size = 1 << (len(section) + len(overlap)).bit_length()
+        # Room for all lags, however short the last section is, and for the negative ones beyond them.
+        size = 1 << (len(section) + lags).bit_length()
         total += np.fft.irfft(np.fft.rfft(section, size).conj() * np.fft.rfft(overlap, size), size)[:lags]
     return total
 
@@ -118,4 +125,4 @@ def _metrical_similarity(
 
 def _prior(bpm: FloatArray, hint_bpm: float) -> FloatArray:
     centre, octaves = (hint_bpm, HINT_OCTAVES) if hint_bpm else (PRIOR_BPM, PRIOR_OCTAVES)
-    return np.asarray(np.exp(-0.5 * (np.log2(bpm / centre) / octaves) ** 2))
+    return np.asarray(np.exp(-0.5 * ((np.log2(bpm) - np.log2(centre)) / octaves) ** 2))

@@ -2,62 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 
-from export_service.analysis.analyzer import Analysis, analyze
-from export_service.analysis.features import FeatureExtractor
-from export_service.analysis.key import Key
-from export_service.analysis.tempo import Tempo
+from export_service.analysis.analyzer import Analysis, Analyzer
+from export_service.analysis.figure_guard import FigureGuard, NotMeasured
 from export_service.dsp.arrays import Samples
 from export_service.dsp.measurement import LoudnessMeasurement, SignalMeter
-from service_runtime.observability.logging import get_logger
 
-log = get_logger(__name__)
-
-T = TypeVar("T")
-
-LOUDNESS, TEMPO_AND_KEY = ("loudness",), ("tempo", "key")
-"""The names of the figures that are measured together."""
+LOUDNESS = "loudness"
 
 
 @dataclass(frozen=True)
 class ClipMeasurement:
-    """What was measured of a clip; None if it is too short or has no such property, or if the measurement failed."""
+    """What was measured of a clip."""
 
-    loudness: LoudnessMeasurement | None = None
-    tempo: Tempo | None = None
-    key: Key | None = None
-    not_measured: dict[str, str] = field(default_factory=dict)
-    """The name of each figure whose measurement failed → why."""
+    loudness: LoudnessMeasurement | None
+    """None if an error occurred."""
+    analysis: Analysis
+    not_measured: tuple[NotMeasured, ...]
 
 
 class ClipMeter:
-    """Measures samples fed in pieces of any size. Never raises: a measurement that fails is not continued."""
+    """Measures samples fed in pieces of any size. It raises no errors: `ClipMeasurement.not_measured` reports them."""
 
     def __init__(self, sample_rate_hz: int, channels: int) -> None:
+        self._figures = FigureGuard()
         self._meter = SignalMeter(sample_rate_hz, channels)
-        self._features = FeatureExtractor(sample_rate_hz)
-        self._not_measured: dict[str, str] = {}
+        self._analyzer = Analyzer(sample_rate_hz)
 
     def feed(self, samples: Samples) -> None:
         """Adds the next frames: [frames, channels], finite."""
-        self._try(LOUDNESS, lambda: self._meter.feed(samples))
-        self._try(TEMPO_AND_KEY, lambda: self._features.feed(samples))
+        if not self._figures.failures:
+            with self._figures.guard(LOUDNESS):
+                self._meter.feed(samples)
+        self._analyzer.feed(samples)
 
     def finish(self) -> ClipMeasurement:
         """Returns the figures of everything that was fed. `feed` must not be called afterwards."""
-        loudness = self._try(LOUDNESS, self._meter.finish)
-        analysis = self._try(TEMPO_AND_KEY, lambda: analyze(self._features.finish())) or Analysis(None, None)
-        return ClipMeasurement(loudness, analysis.tempo, analysis.key, self._not_measured)
-
-    def _try(self, names: tuple[str, ...], measure: Callable[[], T]) -> T | None:
-        if names[0] in self._not_measured:
-            return None
-        try:
-            return measure()
-        except Exception as error:  # Whatever it is, the clip is worth more.
-            log.exception("clip_measurement_failed", figures=names)
-            self._not_measured |= dict.fromkeys(names, f"{type(error).__name__}: {error}")
-            return None
+        loudness = None
+        if not self._figures.failures:
+            with self._figures.guard(LOUDNESS):
+                loudness = self._meter.finish()
+        analysis = self._analyzer.finish()
+        return ClipMeasurement(loudness, analysis, self._figures.failures + analysis.not_measured)

@@ -1,52 +1,52 @@
-"""Keeps track of exports, in progress and recently completed, and finds audio in them and in the library."""
+"""Runs exports and clip imports, and finds audio in them and in the library."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from dgx_music.errors import Aborted, FailedPrecondition, NotFound, Unavailable
+from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import mark_used, translate_disk_errors
 from export_service.library.inventory import Inventory
-from export_service.library.store import CLIPS, Library, read_audio_properties
+from export_service.library.store import CLIPS, Library
+from export_service.pipeline.attempt_processor import ExportSpec
 from export_service.pipeline.clip_import import Clip, ClipImport, ClipLimits
-from export_service.pipeline.export_session import ExportSession, ExportSpec
+from export_service.pipeline.export_session import ExportSession
+from export_service.pipeline.recording_registry import RecordingRegistry, SpoolRetention
 from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio
-from export_service.streaming.recording import AttemptSpec, Recording, superseded_error
-from export_service.streaming.spool import BYTES_PER_SAMPLE, LIVE_AUDIO_EXPIRED, SpoolFolder
+from export_service.streaming.recording import AttemptSpec, Recording, received_audio_not_found
+from export_service.streaming.spool import LIVE_AUDIO_EXPIRED, SpoolFolder
 from export_service.threads import run_in_thread
-from service_runtime.observability.logging import get_logger
-
-log = get_logger(__name__)
 
 SPOOL = "spool"
 
+BuildSpec = Callable[[Mapping[str, Any]], ExportSpec]
+"""Returns what file to make from the header with which samples were sent."""
+
 
 class ExportManager:
-    """Used on the event loop only. Of several attempts of a generation, the newest one wins."""
+    """Used on the event loop only."""
 
-    def __init__(self, data_dir: Path, spool_keep_seconds: float, clip_limits: ClipLimits) -> None:
+    def __init__(self, data_dir: Path, retention: SpoolRetention, clip_limits: ClipLimits) -> None:
         self.library = Library(data_dir)
         self.inventory, self.locks = Inventory(data_dir), FileLocks()
         self._clips = Library(data_dir, CLIPS)
         self._clip_limits = clip_limits
-        self._spools = SpoolFolder(data_dir / SPOOL)
-        self._spool_keep_seconds = spool_keep_seconds
-        self._recordings: dict[str, Recording] = {}
-        self._expiry_timers: dict[str, asyncio.TimerHandle] = {}
+        self._recordings = RecordingRegistry(self.library, SpoolFolder(data_dir / SPOOL), retention)
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
 
     async def start(self) -> None:
         """Opens the library, removes what earlier processes left incomplete, and restores the spools they kept."""
-        for recording, age_seconds in await run_in_thread(self._open):
-            self._recordings[recording.spec.generation_id] = recording
-            self._schedule_expiry(recording, self._spool_keep_seconds - age_seconds)
+        with translate_disk_errors("opening the library"):
+            await run_in_thread(self.library.open)
+            await run_in_thread(self._clips.open)
+            await self._recordings.start()
 
     async def check(self) -> None:
         """Raises Unavailable if files can't be written."""
@@ -62,24 +62,49 @@ class ExportManager:
 
     async def stop(self) -> None:
         """Waits for the remaining cleanup. Call it when no export is running any more."""
-        for timer in self._expiry_timers.values():
-            timer.cancel()
         await asyncio.gather(*self._tasks)
+        await self._recordings.stop()
 
     @asynccontextmanager
     async def open_session(self, attempt: AttemptSpec, spec: ExportSpec) -> AsyncIterator[ExportSession]:
-        """Opens an export of one attempt. When the block ends, the export is complete or all of its files are removed.
+        """Opens an export of one attempt. When the block ends, the export is complete, or all of its files are removed
+        except the samples, if all of them have arrived.
 
         Aborts an older attempt in progress. Raises Aborted if there is a newer attempt, or if this one is already in
         progress.
         """
-        recording, previous = await self._register(attempt)
-        session = ExportSession(recording, spec, self.library)
-        try:
-            if previous is not None and previous.is_completed:
-                await self._remove_spool(previous)
+        recording, replaced = await self._recordings.register(attempt)
+        async with self._close_after(ExportSession(recording, spec, self.library), recording) as session:
+            if replaced is not None:
+                await self._recordings.remove_spool(replaced)
             await session.open()
             self._notify_waiters(attempt.generation_id)
+            yield session
+
+    @asynccontextmanager
+    async def resume_session(
+        self, generation_id: str, attempt: int, build_spec: BuildSpec
+    ) -> AsyncIterator[ExportSession]:
+        """Opens an export of the samples that an earlier attempt received. When the block ends, the export is complete,
+        or the samples are still kept.
+
+        Raises NotFound if there are none, or none that can be used, and the same errors as `open_session`.
+        """
+        previous = await self._recordings.find_received(generation_id, attempt)
+        assert previous.received is not None
+        try:
+            spec = build_spec(previous.received.header)
+        except (InvalidArgument, ValueError) as error:
+            await self._recordings.discard(generation_id)
+            raise received_audio_not_found(generation_id, f"its header can't be used any more ({error})") from error
+        recording = self._recordings.resume(previous, attempt)
+        async with self._close_after(ExportSession(recording, spec, self.library), recording) as session:
+            self._notify_waiters(generation_id)
+            yield session
+
+    @asynccontextmanager
+    async def _close_after(self, session: ExportSession, recording: Recording) -> AsyncIterator[ExportSession]:
+        try:
             yield session
         finally:
             # Shielded: a second cancellation of the caller must not interrupt the cleanup.
@@ -158,12 +183,8 @@ class ExportManager:
                 await run_in_thread(self.library.delete_render, generation_id, render_id)
             return
         self.raise_if_exporting(generation_id)
-        recording = self._recordings.get(generation_id)
-        has_spool = recording is not None and recording.is_completed
         with translate_disk_errors("deleting the file"):
-            if recording is not None and recording.is_completed:
-                self._forget(recording)
-                await run_in_thread(recording.spool.remove)
+            has_spool = await self._recordings.discard(generation_id)
             has_file = await run_in_thread(self.library.delete, generation_id)
             has_file = has_file or await run_in_thread(self._clips.delete, generation_id)
         if not (has_file or has_spool):
@@ -183,85 +204,11 @@ class ExportManager:
             mark_used(path)
         return path
 
-    def _open(self) -> list[tuple[Recording, float]]:
-        """Runs in a thread. Returns the completed recordings that are still kept, and their age in seconds."""
-        with translate_disk_errors("opening the library"):
-            self.library.open()
-            self._clips.open()
-            self._spools.open()
-            newest: dict[str, tuple[Recording, float]] = {}
-            for found in sorted(self._spools.iter_finished(), key=lambda found: found.attempt, reverse=True):
-                spool = self._spools.spool(found.generation_id, found.attempt)
-                path = self.library.find(found.generation_id)
-                if path is None or found.age_seconds > self._spool_keep_seconds or found.generation_id in newest:
-                    spool.remove()
-                    continue
-                audio = read_audio_properties(path)
-                frames = found.bytes // (audio.channels * BYTES_PER_SAMPLE)
-                spec = AttemptSpec(found.generation_id, found.attempt, audio.sample_rate_hz, audio.channels, frames)
-                newest[found.generation_id] = Recording.restore_completed(spec, spool), found.age_seconds
-        return list(newest.values())
-
-    async def _register(self, attempt: AttemptSpec) -> tuple[Recording, Recording | None]:
-        """Returns the new recording, and the one that it replaces."""
-        generation_id = attempt.generation_id
-        with translate_disk_errors("searching the library"):
-            stored_attempt = await run_in_thread(self.library.find_attempt, generation_id)
-        if attempt.attempt < stored_attempt:
-            raise superseded_error(attempt, stored_attempt)
-        while (previous := self._recordings.get(generation_id)) is not None:
-            if attempt.attempt < previous.spec.attempt:
-                raise superseded_error(attempt, previous.spec.attempt)
-            if attempt.attempt > previous.spec.attempt:
-                previous.abort(superseded_error(previous.spec, attempt.attempt))
-                break
-            if previous.is_in_progress:
-                raise Aborted(
-                    f"attempt {attempt.attempt} of generation {generation_id} is already being exported",
-                    reason="ATTEMPT_IN_PROGRESS",
-                )
-            if previous.closed.is_set():
-                break
-            await previous.closed.wait()  # The same attempt again: its files have the same names.
-        if previous is not None:
-            self._forget(previous)
-        recording = Recording(attempt, self._spools.spool(generation_id, attempt.attempt))
-        self._recordings[generation_id] = recording
-        return recording, previous
-
     async def _close_session(self, session: ExportSession, recording: Recording) -> None:
         await session.close()
-        is_current = self._recordings.get(recording.spec.generation_id) is recording
-        if is_current and recording.is_completed:
-            self._schedule_expiry(recording, self._spool_keep_seconds)
+        await self._recordings.close(recording)
+        if recording.is_completed:
             self._notify_waiters(recording.spec.generation_id)
-        elif is_current:
-            self._forget(recording)
-        elif recording.is_completed:
-            await self._remove_spool(recording)
-        recording.closed.set()
-
-    def _schedule_expiry(self, recording: Recording, seconds: float) -> None:
-        """Has the spool removed after this many seconds."""
-        timer = asyncio.get_running_loop().call_later(seconds, self._expire, recording)
-        self._expiry_timers[recording.spec.generation_id] = timer
-
-    def _expire(self, recording: Recording) -> None:
-        self._forget(recording)
-        self._create_task(self._remove_spool(recording))
-
-    async def _remove_spool(self, recording: Recording) -> None:
-        try:
-            await run_in_thread(recording.spool.remove)
-        except OSError as error:
-            # The next start of the service removes it.
-            log.warning("cleanup_failed", generation_id=recording.spec.generation_id, error=str(error))
-
-    def _forget(self, recording: Recording) -> None:
-        del self._recordings[recording.spec.generation_id]
-        timer = self._expiry_timers.pop(recording.spec.generation_id, None)
-        if timer is not None:
-            timer.cancel()
 
     async def _find_audio(self, generation_id: str, level: AudioLevel) -> LiveAudio | FinalAudio | None:
         recording = self._recordings.get(generation_id)

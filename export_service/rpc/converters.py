@@ -11,6 +11,7 @@ from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
 from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
+from export_service.analysis.figure_guard import NotMeasured
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
 from export_service.dsp.measurement import LoudnessMeasurement
@@ -22,7 +23,6 @@ from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAu
 from export_service.streaming.converted_audio import Conversion, ConvertedAudio
 from export_service.streaming.recording import AttemptSpec
 from export_service.tagging.disclosure import AiDisclosure
-from export_service.tagging.tags import MAX_BPM, Tags, clean_tags
 from service_runtime.rpc.output_converters import FORMAT_NAMES
 from service_runtime.validation import check_uuid
 
@@ -48,7 +48,10 @@ MARK_VALUES = {
     AiDisclosure.BEXT: export_pb2.PROVENANCE_MARK_BEXT,
     AiDisclosure.ID3: export_pb2.PROVENANCE_MARK_ID3,
     AiDisclosure.VORBIS_COMMENT: export_pb2.PROVENANCE_MARK_VORBIS_COMMENT,
+    AiDisclosure.ANNOTATION: export_pb2.PROVENANCE_MARK_ANNOTATION,
+    AiDisclosure.MP4: export_pb2.PROVENANCE_MARK_MP4,
     AiDisclosure.C2PA: export_pb2.PROVENANCE_MARK_C2PA,
+    AiDisclosure.C2PA_SIDECAR: export_pb2.PROVENANCE_MARK_C2PA_SIDECAR,
 }
 
 
@@ -57,10 +60,15 @@ def to_generation_id(text: str, field: str = "generation_id") -> str:
     return check_uuid(field, text)
 
 
+def to_attempt(attempt: int, field: str) -> int:
+    if attempt < 1:
+        raise InvalidArgument(field, f"must be at least 1, not {attempt}")
+    return attempt
+
+
 def to_attempt_spec(header: audio_pb2.AudioHeader, field: str) -> AttemptSpec:
     """Expects a header whose audio format has already been validated by PcmReader."""
-    if header.attempt < 1:
-        raise InvalidArgument(f"{field}.attempt", f"must be at least 1, not {header.attempt}")
+    to_attempt(header.attempt, f"{field}.attempt")
     if header.level != audio_pb2.AUDIO_LEVEL_LIVE:
         raise InvalidArgument(
             f"{field}.level", "must be AUDIO_LEVEL_LIVE, because an export takes samples as the model generated them"
@@ -72,19 +80,6 @@ def to_attempt_spec(header: audio_pb2.AudioHeader, field: str) -> AttemptSpec:
         channels=header.channels,
         expected_frames=header.expected_frames,
     )
-
-
-def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
-    return clean_tags(
-        Tags(tags.model_name, tags.model_version, tags.genre, tags.bpm, tags.key, tags.license, tags.prompt),
-        field,
-    )
-
-
-def to_tempo_hint(bpm: float, field: str) -> float:
-    if not (math.isfinite(bpm) and 0 <= bpm <= MAX_BPM):
-        raise InvalidArgument(field, f"must be 0 to {MAX_BPM:.0f} beats per minute, not {bpm}")
-    return bpm
 
 
 def to_level(level: audio_pb2.AudioLevel, field: str) -> AudioLevel:
@@ -155,6 +150,7 @@ def from_mastered_file(
         tempo=_tempo(analysis.tempo),
         key=_key(analysis.key),
         marks=[MARK_VALUES[mark] for mark in file.marks],
+        not_measured=_not_measured(analysis.not_measured),
     )
 
 
@@ -180,9 +176,9 @@ def from_clip(clip: Clip) -> export_pb2.ImportClipResponse:
         channels=clip.channels,
         pcm_sha256=clip.pcm_sha256,
         loudness=_loudness(measured.loudness) if measured.loudness else None,
-        tempo=_tempo(measured.tempo),
-        key=_key(measured.key),
-        not_measured=[export_pb2.NotMeasured(name=name, reason=why) for name, why in measured.not_measured.items()],
+        tempo=_tempo(measured.analysis.tempo),
+        key=_key(measured.analysis.key),
+        not_measured=_not_measured(measured.not_measured),
         source_format=clip.source_format,
         source_channels=clip.source_channels,
     )
@@ -210,6 +206,10 @@ def _loudness(measured: LoudnessMeasurement) -> export_pb2.Loudness:
         rms_dbfs=measured.rms_dbfs,
         peak_to_loudness_lu=measured.peak_to_loudness_lu,
     )
+
+
+def _not_measured(failures: tuple[NotMeasured, ...]) -> list[export_pb2.NotMeasured]:
+    return [export_pb2.NotMeasured(name=failure.name, reason=failure.reason) for failure in failures]
 
 
 def _tempo(tempo: Tempo | None) -> export_pb2.Tempo | None:

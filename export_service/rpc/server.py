@@ -14,6 +14,7 @@ from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.provenance import create_signer
 from export_service.pipeline.clip_import import ClipLimits
 from export_service.pipeline.export_manager import ExportManager
+from export_service.pipeline.recording_registry import SpoolRetention
 from export_service.pipeline.renderer import Renderer
 from export_service.rpc.servicer import ExportServicer
 from service_runtime.observability.logging import configure_logging
@@ -29,7 +30,7 @@ class ExportServer:
     def __init__(self, settings: ExportSettings) -> None:
         self._manager = ExportManager(
             settings.data_dir,
-            settings.spool_keep_seconds,
+            SpoolRetention(settings.spool_keep_seconds, settings.failed_spool_keep_seconds),
             ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
         )
         self._signer = create_signer(settings.c2pa_certificate, settings.c2pa_private_key)

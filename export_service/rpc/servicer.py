@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -19,10 +19,11 @@ from export_service.library.inventory import read_audio_info
 from export_service.library.library_statistics import collect_statistics
 from export_service.library.verification import verify
 from export_service.library.waveform import compute_waveform
+from export_service.pipeline.attempt_processor import ExportResult, ExportSpec
 from export_service.pipeline.export_manager import ExportManager
-from export_service.pipeline.export_session import ExportResult, ExportSession, ExportSpec
+from export_service.pipeline.export_session import ExportSession
 from export_service.pipeline.renderer import Renderer
-from export_service.rpc import converters, library_converters
+from export_service.rpc import converters, export_converters, library_converters
 from export_service.rpc.upload_stream import UploadStream, read_file_data
 from export_service.streaming.audio_stream import FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import convert_audio
@@ -51,17 +52,35 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     ) -> export_pb2.ExportResponse:
         upload = UploadStream(request_iterator)
         header = await upload.read_header()
-        attempt = converters.to_attempt_spec(header.audio, "header.audio")
-        options = output_options_from_proto(header.output, "header.output")
-        tags = converters.to_tags(header.tags, "header.tags")
-        tempo_hint_bpm = converters.to_tempo_hint(header.tempo_hint_bpm, "header.tempo_hint_bpm")
-        spec = ExportSpec(options, tags, self._target, self._generator, tempo_hint_bpm, self._signer)
+        attempt, spec = converters.to_attempt_spec(header.audio, "header.audio"), self._to_spec(header)
         with structlog.contextvars.bound_contextvars(generation_id=attempt.generation_id, attempt=attempt.attempt):
             async with self._manager.open_session(attempt, spec) as session:
                 result = await session.run_until_aborted(_receive(upload, session))
-            path, file = self._manager.library.relative_path(result.path), result.file
-            log.info("exported", file_path=path, frames=file.frames, gain_db=file.normalization.gain_db)
-            return converters.from_mastered_file(file, path, upload.sha256, result.analysis)
+            return self._from_result(result)
+
+    async def ResumeExport(
+        self, request: export_pb2.ResumeExportRequest, context: Context
+    ) -> export_pb2.ResumeExportResponse:
+        generation_id = converters.to_generation_id(request.generation_id)
+        attempt = converters.to_attempt(request.attempt, "attempt")
+        header = export_pb2.ExportHeader()
+
+        def build_spec(values: Mapping[str, Any]) -> ExportSpec:
+            header.CopyFrom(export_converters.header_from_json(values))
+            return self._to_spec(header)
+
+        with structlog.contextvars.bound_contextvars(generation_id=generation_id, attempt=attempt):
+            async with self._manager.resume_session(generation_id, attempt, build_spec) as session:
+                result = await session.run_until_aborted(session.resume())
+            return export_pb2.ResumeExportResponse(file=self._from_result(result), header=header)
+
+    def _to_spec(self, header: export_pb2.ExportHeader) -> ExportSpec:
+        return export_converters.to_export_spec(header, self._target, self._generator, self._signer)
+
+    def _from_result(self, result: ExportResult) -> export_pb2.ExportResponse:
+        path, file = self._manager.library.relative_path(result.path), result.file
+        log.info("exported", file_path=path, frames=file.frames, gain_db=file.normalization.gain_db)
+        return converters.from_mastered_file(file, path, result.pcm_sha256, result.analysis)
 
     async def Render(self, request: export_pb2.RenderRequest, context: Context) -> export_pb2.RenderResponse:
         generation_id = converters.to_generation_id(request.generation_id)
@@ -186,4 +205,4 @@ async def _receive(upload: UploadStream, session: ExportSession) -> ExportResult
     async with aclosing(upload.read_pcm()) as blocks:
         async for pcm in blocks:
             await session.write(pcm)
-    return await session.finish()
+    return await session.finish(upload.sha256)

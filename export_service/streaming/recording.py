@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dgx_music.errors import Aborted, ServiceError
-from export_service.streaming.spool import Spool
+from dgx_music.errors import Aborted, NotFound, ServiceError
+from export_service.streaming.spool import ReceivedAudio, Spool
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,14 @@ class Recording:
         """The spool exists, so listeners can open it."""
         self.is_fully_received = False
         """All samples have arrived, in the expected number."""
+        self.received: ReceivedAudio | None = None
+        """The samples have all arrived and are kept in the spool, even if the attempt fails."""
         self.is_completed = False
         """The mastered file is in the library."""
         self.abort_error: ServiceError | None = None
         """Why the attempt ended before it was completed."""
         self.closed = asyncio.Event()
-        """Set when the attempt has ended and, if it was aborted, its files have been removed."""
+        """Set when the attempt has ended and its files have been removed, except those that are kept."""
         self._changed = asyncio.Event()
 
     @classmethod
@@ -49,6 +51,28 @@ class Recording:
         recording.is_readable = recording.is_fully_received = recording.is_completed = True
         recording.closed.set()
         return recording
+
+    @classmethod
+    def restore_failed(cls, spec: AttemptSpec, spool: Spool, received: ReceivedAudio) -> Recording:
+        """Returns the recording of an attempt that an earlier process received completely, but did not complete."""
+        recording = cls(spec, spool)
+        recording.frames, recording.received, recording.is_fully_received = received.frames, received, True
+        recording.abort(broke_off_error(spec))
+        recording.closed.set()
+        return recording
+
+    @classmethod
+    def resume(cls, previous: Recording, attempt: int) -> Recording:
+        """Returns the recording of a newer attempt that takes over the spool of `previous`, which must have one."""
+        recording = cls(replace(previous.spec, attempt=attempt), previous.spool)
+        recording.frames, recording.received = previous.frames, previous.received
+        recording.is_readable = recording.is_fully_received = True
+        return recording
+
+    @property
+    def has_spool(self) -> bool:
+        """Whether the spool is kept after the attempt has ended."""
+        return self.is_completed or self.received is not None
 
     @property
     def is_in_progress(self) -> bool:
@@ -97,3 +121,13 @@ def superseded_error(spec: AttemptSpec, newer_attempt: int) -> Aborted:
         reason="ATTEMPT_SUPERSEDED",
         metadata={"attempt": str(spec.attempt), "newest_attempt": str(newer_attempt)},
     )
+
+
+def broke_off_error(spec: AttemptSpec) -> Aborted:
+    """Returns the error of an attempt that ended without a file."""
+    return Aborted(f"attempt {spec.attempt} of generation {spec.generation_id} was aborted", reason="ATTEMPT_BROKE_OFF")
+
+
+def received_audio_not_found(generation_id: str, why: str) -> NotFound:
+    """Returns the error of an export that can't be resumed."""
+    return NotFound("received audio", generation_id, f"{why}; generate it again")

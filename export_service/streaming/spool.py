@@ -1,7 +1,8 @@
 """The spool: samples as generated, appended to a file as they arrive and read by listeners at their own pace.
 
-The file is named `<generation id>.<attempt>.pcm.part` while the export runs, and `.pcm` once the mastered file is in
-the library.
+The file is named `<generation id>.<attempt>.pcm.part` until the mastered file is in the library, and then `.pcm`. Once
+all samples have arrived, `<generation id>.<attempt>.json` describes them, so that a failed export can be resumed, by
+this process or the next one. It is removed when the mastered file is in the library.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from dgx_music.errors import NotFound
 from export_service.dsp.arrays import Samples
@@ -23,18 +25,42 @@ from service_runtime.audio.block_size import BLOCK_FRAMES
 
 BYTES_PER_SAMPLE = 4
 """float32."""
-FINISHED_NAME = re.compile(r"([0-9a-f-]{36})\.(\d{1,10})\.pcm")
+STORED_NAME = re.compile(r"([0-9a-f-]{36})\.(\d{1,10})\.pcm(\.part)?")
 LIVE_AUDIO_EXPIRED = "it is no longer kept; request the finished file with level FINAL"
 
 
 @dataclass(frozen=True)
-class FinishedSpool:
-    """The spool of a completed export, left by an earlier process."""
+class ReceivedAudio:
+    """Describes samples that have arrived completely. Its JSON lies beside the spool, so the field names are part of a
+    format on disk.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    frames: int
+    pcm_sha256: str
+    header: Mapping[str, Any]
+    """The header with which the samples were sent, as JSON. The domain does not read it."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the samples."""
+        return self.frames * self.channels * BYTES_PER_SAMPLE
+
+
+RECEIVED_AUDIO_JSON = TypeAdapter(ReceivedAudio)
+
+
+@dataclass(frozen=True)
+class StoredSpool:
+    """A spool that an earlier process left."""
 
     generation_id: str
     attempt: int
-    bytes: int
+    size_bytes: int
     age_seconds: float
+    received: ReceivedAudio | None
+    """None if the mastered file is in the library."""
 
 
 class SpoolFolder:
@@ -44,18 +70,25 @@ class SpoolFolder:
         self._folder = folder
 
     def open(self) -> None:
-        """Creates the folder and removes the spools of exports that did not complete."""
+        """Creates the folder and removes incomplete spools, and descriptions without a spool."""
         make_folder(self._folder)
         for part in self._folder.glob("*.part"):
-            part.unlink()
+            name = STORED_NAME.fullmatch(part.name)
+            received = self.spool(name[1], int(name[2])).read_received() if name else None
+            if received is None or part.stat().st_size != received.size_bytes:
+                part.unlink()
+        for description in self._folder.glob("*.json"):
+            if not description.with_suffix(".pcm.part").exists():
+                description.unlink()
 
-    def iter_finished(self) -> Iterator[FinishedSpool]:
-        """Yields the spools of completed exports."""
-        for path in self._folder.glob("*.pcm"):
-            if name := FINISHED_NAME.fullmatch(path.name):
+    def iter_stored(self) -> Iterator[StoredSpool]:
+        """Yields the spools whose samples have all arrived."""
+        for path in self._folder.iterdir():
+            if name := STORED_NAME.fullmatch(path.name):
                 status = path.stat()
                 age = max(0.0, time.time() - status.st_mtime)
-                yield FinishedSpool(name[1], int(name[2]), status.st_size, age)
+                received = self.spool(name[1], int(name[2])).read_received() if name[3] else None
+                yield StoredSpool(name[1], int(name[2]), status.st_size, age, received)
 
     def spool(self, generation_id: str, attempt: int) -> Spool:
         """Returns the spool of an attempt, whether or not its file exists."""
@@ -68,6 +101,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._part = path.with_name(path.name + ".part")
+        self._description = path.with_suffix(".json")
         self._file: BinaryIO | None = None
 
     def create(self) -> None:
@@ -82,23 +116,46 @@ class Spool:
         while view:
             view = view[self._file.write(view) :]
 
+    def describe(self, received: ReceivedAudio) -> None:
+        """Records that all samples have arrived. They are not synced: whoever resumes checks their hash."""
+        part = self._description.with_name(self._description.name + ".part")
+        part.write_bytes(RECEIVED_AUDIO_JSON.dump_json(received))
+        part.rename(self._description)
+
+    def read_received(self) -> ReceivedAudio | None:
+        """Reads what `describe` recorded. Returns None if there is nothing, or nothing that can be read."""
+        try:
+            return RECEIVED_AUDIO_JSON.validate_json(self._description.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def size_bytes(self) -> int:
+        """Returns the size of the file; 0 if it no longer exists."""
+        try:
+            with self.open() as file:
+                return os.fstat(file.fileno()).st_size
+        except NotFound:
+            return 0
+
     def blocks(self, channels: int) -> Iterator[Samples]:
-        """Yields all samples in blocks of [frames, channels]."""
-        with self._part.open("rb", buffering=0) as file:
+        """Yields all samples in blocks of [frames, channels]. Raises NotFound if the file no longer exists."""
+        with self.open() as file:
             while pcm := file.read(BLOCK_FRAMES * channels * BYTES_PER_SAMPLE):
                 yield np.frombuffer(pcm, dtype="<f4").reshape(-1, channels)
 
     def finish(self) -> None:
-        """Renames the file so that the next process keeps it. Its age counts from now."""
-        self._close()
-        os.utime(self._part)
-        self._part.rename(self._path)
+        """Records that the mastered file is in the library. The spool's age counts from now."""
+        self.close()
+        if self._part.exists():
+            self._part.rename(self._path)
+        os.utime(self._path)
+        self._description.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Removes the file, finished or not. Readers that have it open can read it to its end."""
-        self._close()
-        self._part.unlink(missing_ok=True)
-        self._path.unlink(missing_ok=True)
+        self.close()
+        for path in (self._description, self._part, self._path):
+            path.unlink(missing_ok=True)
 
     def open(self) -> BinaryIO:
         """Opens the file for reading. Raises NotFound if it no longer exists."""
@@ -110,7 +167,8 @@ class Spool:
                 continue
         raise NotFound("live audio", self._path.name, LIVE_AUDIO_EXPIRED)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Closes the file for appending."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -12,4 +12,7 @@ class AiDisclosure(Enum):
     BEXT = "bext"
     ID3 = "id3"
     VORBIS_COMMENT = "vorbis_comment"
+    ANNOTATION = "annotation"
+    MP4 = "mp4"
     C2PA = "c2pa"
+    C2PA_SIDECAR = "c2pa_sidecar"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from dgx_music.errors import InvalidArgument
 from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
+from export_service.tagging.cover import Cover
+from export_service.tagging.sections import Section
+from export_service.tagging.tag_text import clean_text, truncate_utf8
+from service_runtime.audio.output_options import PublicationTags
 
 MAX_TAG_CHARACTERS = 200
 MAX_PROMPT_TAG_CHARACTERS = 2000
@@ -23,7 +27,13 @@ AI_LABEL = "AI-generated music"
 COMMENT_PATTERN = re.compile(rf"{AI_LABEL}; generation=([0-9a-f-]{{36}}); attempt=(\d{{1,10}});")
 """How every comment starts; the library reads the attempt from it."""
 PROMPT_SEPARATOR = "; prompt="
-"""Introduces the last field of a comment, the only one that may contain semicolons."""
+"""Introduces the last field of a comment, the only one that may contain separators."""
+FIELD_SEPARATOR, INNER_SEPARATOR = "; ", ";\N{NO-BREAK SPACE}"
+"""Between the fields of a comment, and how the same is written within a publisher's text; cleaned text has no other
+no-break space.
+"""
+NO_PUBLICATION = PublicationTags()
+PUBLICATION_FIELDS = ("title", "artist", "album")
 
 
 @dataclass(frozen=True)
@@ -58,23 +68,38 @@ class FileTags:
     key: str = ""
     license: str = ""
     prompt: str = ""
+    publication: PublicationTags = NO_PUBLICATION
+    """Replaces title and artist; the comment still discloses that the file is AI-generated."""
+    cover: Cover | None = None
+    sections: tuple[Section, ...] = ()
+    """In the order of their start."""
 
     @property
     def title(self) -> str:
         """The title that music players show."""
+        return self.publication.title or self._describe()
+
+    def _describe(self) -> str:
         tempo = f"{round(self.bpm, TITLE_BPM_DIGITS):g} BPM" if self.bpm else ""
         return ", ".join(filter(None, [self.genre, self.key, tempo])) or "Generated music"
 
     @property
     def artist(self) -> str:
-        """The artist: the model, labelled as an AI."""
-        return f"{self.model} (AI)"
+        """The artist: the model, labelled as an AI, unless the publisher names another."""
+        return self.publication.artist or f"{self.model} (AI)"
+
+    @property
+    def album(self) -> str:
+        """The album; only a publisher gives it."""
+        return self.publication.album
 
     @property
     def comment(self) -> str:
-        """All values, so that `parse_comment` can restore them. The end is cut off if the comment gets too long."""
-        text = self._join("generation", "attempt", "bpm", "key", "generator", "model", "genre", "license", "prompt")
-        return text.encode()[:MAX_COMMENT_BYTES].decode(errors="ignore")
+        """All values except cover and sections, so that `parse_comment` can restore them. The end is cut off if the
+        comment gets too long.
+        """
+        names = ("generation", "attempt", "bpm", "key", "generator", "model", "genre", "license", *PUBLICATION_FIELDS)
+        return truncate_utf8(self._join(*names, "prompt"), MAX_COMMENT_BYTES)
 
     @property
     def description(self) -> str:
@@ -86,14 +111,19 @@ class FileTags:
             **self.__dict__,
             "generation": self.generation_id,
             "bpm": f"{self.bpm:g}" if self.bpm else "",
+            **{
+                name: getattr(self.publication, name).replace(FIELD_SEPARATOR, INNER_SEPARATOR)
+                for name in PUBLICATION_FIELDS
+            },
         }
-        return "; ".join([AI_LABEL, *(f"{name}={values[name]}" for name in names if values[name])])
+        return FIELD_SEPARATOR.join([AI_LABEL, *(f"{name}={values[name]}" for name in names if values[name])])
 
     @classmethod
     def parse_comment(cls, comment: str, generation_id: str) -> FileTags:
         """Restores the tags from the comment of this generation's file, as far as the comment contains them."""
         fields, _, prompt = comment.partition(PROMPT_SEPARATOR)
-        values = dict(field.partition("=")[::2] for field in fields.split("; "))
+        values = dict(field.partition("=")[::2] for field in fields.split(FIELD_SEPARATOR))
+        published = (values.get(name, "").replace(INNER_SEPARATOR, FIELD_SEPARATOR) for name in PUBLICATION_FIELDS)
         return cls(
             generation_id=generation_id,
             attempt=int(values.get("attempt", 0)),
@@ -104,6 +134,7 @@ class FileTags:
             key=values.get("key", ""),
             license=values.get("license", ""),
             prompt=prompt,
+            publication=PublicationTags(*published),
         )
 
 
@@ -121,14 +152,29 @@ def clean_tags(tags: Tags, field: str) -> Tags:
         bpm=tags.bpm,
         key=_clean_field(tags.key),
         license=_clean_field(tags.license),
-        prompt=_clean(tags.prompt, MAX_PROMPT_TAG_CHARACTERS),
+        prompt=clean_text(tags.prompt, MAX_PROMPT_TAG_CHARACTERS),
     )
 
 
+def clean_publication(publication: PublicationTags) -> PublicationTags:
+    """Returns the texts in writable form: one line each, at most 200 characters."""
+    texts = (getattr(publication, name) for name in PUBLICATION_FIELDS)
+    return PublicationTags(*(clean_text(text, MAX_TAG_CHARACTERS) for text in texts))
+
+
 def build_file_tags(
-    tags: Tags, generation_id: str, attempt: int, generator: str, analysis: Analysis = NO_ANALYSIS
+    tags: Tags,
+    generation_id: str,
+    attempt: int,
+    generator: str,
+    analysis: Analysis = NO_ANALYSIS,
+    publication: PublicationTags = NO_PUBLICATION,
+    sections: Sequence[Section] = (),
 ) -> FileTags:
-    """Builds the tags of a file from cleaned tags. A tempo or key that they lack is taken from the analysis."""
+    """Builds the tags of a file from cleaned tags. A tempo or key that they lack is taken from the analysis.
+
+    `publication` and the names of the sections, which are in frames of the file, are cleaned here.
+    """
     tempo, key = analysis.tempo, analysis.key
     return FileTags(
         generation_id=generation_id,
@@ -140,15 +186,11 @@ def build_file_tags(
         key=tags.key or (key.name if key else ""),
         license=tags.license,
         prompt=tags.prompt,
+        publication=clean_publication(publication),
+        sections=tuple(replace(section, name=clean_text(section.name, MAX_TAG_CHARACTERS)) for section in sections),
     )
 
 
 def _clean_field(text: str) -> str:
     """Also removes the character that separates the fields of a comment."""
-    return _clean(text.replace(";", ","), MAX_TAG_CHARACTERS)
-
-
-def _clean(text: str, max_characters: int) -> str:
-    # Control and format characters (line ends, NUL, direction marks) do not belong in a one-line tag.
-    visible = "".join(" " if unicodedata.category(character)[0] == "C" else character for character in text)
-    return " ".join(visible.split())[:max_characters].rstrip()
+    return clean_text(text.replace(";", ","), MAX_TAG_CHARACTERS)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class DeviceThread:
         self._throughput = throughput
         self._work_available = work_available
         self._call_on_loop = call_on_loop
-        self._pending_calls: list[tuple[Callable[..., None], Any]] = []
+        self._pending_calls: list[Callable[[], None]] = []
         self._tasks: deque[DeviceTask] = deque()
         self._is_stopping = False
         self.fatal_error: BaseException | None = None
@@ -94,9 +95,9 @@ class DeviceThread:
             self._work_available.notify()
         return task
 
-    def _enqueue_call(self, function: Callable[..., None], argument: Any) -> None:
+    def _enqueue_call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Adds a call on the event loop to those that the next `_flush_calls` sends."""
-        self._pending_calls.append((function, argument))
+        self._pending_calls.append(partial(function, *arguments))
 
     def _flush_calls(self) -> None:
         # All rows of a step share one wake-up: waking the event loop costs more than a row's bookkeeping.
@@ -158,7 +159,7 @@ class DeviceThread:
                 self._load(sequence.info)
             sequence.stage = Stage.ENCODING_PROMPT
             self._prefill(sequence)
-            metadata = dict(sequence.state.metadata)
+            metadata, sections = dict(sequence.state.metadata), tuple(sequence.state.sections)
         except TooLarge as error:
             self._finish_with_error(sequence, error)
             return
@@ -174,7 +175,7 @@ class DeviceThread:
             self._fail_request(sequence, "before the first step", error)
             return
         sequence.stage = Stage.GENERATING
-        self._enqueue_call(sequence.sink.on_started, metadata)
+        self._enqueue_call(sequence.sink.on_started, metadata, sections)
 
     def _load(self, info: ModelInfo) -> None:
         try:
@@ -294,6 +295,6 @@ class DeviceThread:
             log.error("state_release_failed", model=sequence.info.name, exc_info=error)
 
 
-def _run_calls(calls: list[tuple[Callable[..., None], Any]]) -> None:
-    for function, argument in calls:
-        function(argument)
+def _run_calls(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from dgx_music.errors import Aborted, ServiceError
 from generation_service.engine.sequence import Sequence, Stage
-from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
+from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section
 
 
 class EngineControl(Protocol):
@@ -41,7 +41,8 @@ class GenerationHandle:
         self.info = info
         self.parameters = parameters
         self.metadata: Mapping[str, MetadataValue] = {}
-        """What the model knows about the music. Filled in once `wait_until_started` has returned."""
+        """What the model knows about the music. Filled in once `wait_until_started` has returned, as is `sections`."""
+        self.sections: tuple[Section, ...] = ()
         self._engine = engine
         self._stall_seconds = stall_seconds
         self.sequence = Sequence(info, parameters, max(1, round(buffer_seconds * info.sample_rate_hz)), self)
@@ -97,8 +98,8 @@ class GenerationHandle:
         elif self._blocks:
             self._blocks.clear()
 
-    def on_started(self, metadata: Mapping[str, MetadataValue]) -> None:
-        self.metadata = metadata
+    def on_started(self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...]) -> None:
+        self.metadata, self.sections = metadata, sections
         self._is_started = True
         self._changed.set()
 

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from dgx_music.errors import ServiceError
-from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
+from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section
 
 
 class Stage(Enum):
@@ -26,7 +26,7 @@ class Stage(Enum):
 class ResultSink(Protocol):
     """Receives a request's results. The device thread schedules these calls on the event loop, in order."""
 
-    def on_started(self, metadata: Mapping[str, MetadataValue]) -> None:
+    def on_started(self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...]) -> None:
         """Called when prefill is done."""
 
     def on_block(self, block: FloatArray) -> None:

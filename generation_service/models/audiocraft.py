@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument
-from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
+from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section
 from generation_service.models.device_errors import is_out_of_memory
 from generation_service.models.musicgen.checkpoints.checkpoint import (
     COMPRESSION_FILE,
@@ -60,6 +60,7 @@ class AudiocraftState:
     """The KV cache and positions, by module."""
     is_finished: bool = False
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
 
 
 class Audiocraft:

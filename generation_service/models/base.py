@@ -48,6 +48,16 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """Consecutive frames of the music with one character, such as an intro or a chorus."""
+
+    name: str
+    start_frame: int
+    end_frame: int
+    """The frame after the last one."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationParameters:
     """The parameters of a request. They are already validated: a model can rely on the ranges given here.
 
@@ -92,6 +102,11 @@ class SequenceState(Protocol):
 
         For example `{"bpm": 140.0, "key": "C minor", "genre": "trap"}`; empty if nothing is known.
         """
+        ...
+
+    @property
+    def sections(self) -> Sequence[Section]:
+        """The sections of the music, from its first to its last frame, from `prefill` on; empty if not known."""
         ...
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from google.protobuf import struct_pb2
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
+from dgx_music.limits import MAX_SECTIONS
 from dgx_music.pcm import live_header
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.engine.request_handle import GenerationHandle
@@ -22,6 +25,13 @@ STAGE_TO_PROTO = {
     Stage.ENCODING_PROMPT: storage_pb2.GENERATION_STAGE_ENCODING_PROMPT,
     Stage.GENERATING: storage_pb2.GENERATION_STAGE_GENERATING,
 }
+
+
+class Exported(NamedTuple):
+    """A file in the library, and the header with which its samples were sent, by this attempt or an earlier one."""
+
+    header: export_pb2.ExportHeader
+    file: export_pb2.ExportResponse
 
 
 def encode_pcm(block: FloatArray) -> bytes:
@@ -56,36 +66,51 @@ def build_export_header(generation: storage_pb2.Generation, handle: GenerationHa
             prompt=generation.prompt if generation.output.tag_prompt else "",
         ),
         tempo_hint_bpm=float(metadata.get("bpm", parse_prompt(generation.prompt).bpm or 0.0)),
+        sections=[
+            export_pb2.Section(name=section.name, start_frame=section.start_frame, end_frame=section.end_frame)
+            for section in handle.sections[:MAX_SECTIONS]
+        ],
+        generation_facts=_build_generation_facts(generation, handle),
     )
 
 
 def build_completion(
     generation: storage_pb2.Generation,
     lease_token: str,
-    handle: GenerationHandle,
-    exported: export_pb2.ExportResponse,
+    exported: Exported,
     generation_time_seconds: float,
 ) -> storage_pb2.CompleteGenerationRequest:
     """Returns the report that the file is in the library, with everything known about it."""
+    metadata = struct_pb2.Struct()
+    metadata.CopyFrom(exported.header.generation_facts)
+    metadata.MergeFrom(_to_struct(_build_metadata(exported.file)))
     return storage_pb2.CompleteGenerationRequest(
         id=generation.id,
         lease_token=lease_token,
-        file_path=exported.file_path,
-        file_size_bytes=exported.file_size_bytes,
+        file_path=exported.file.file_path,
+        file_size_bytes=exported.file.file_size_bytes,
         generation_time_seconds=generation_time_seconds,
-        model_version=handle.info.version,
-        metadata=_to_struct(_build_metadata(generation, handle, exported)),
+        model_version=exported.header.tags.model_version,
+        metadata=metadata,
     )
 
 
-def _build_metadata(
-    generation: storage_pb2.Generation, handle: GenerationHandle, exported: export_pb2.ExportResponse
-) -> dict[str, MetadataValue]:
-    normalization, measurement = exported.normalization, exported.file
-    metadata: dict[str, MetadataValue] = {
+def _build_generation_facts(generation: storage_pb2.Generation, handle: GenerationHandle) -> struct_pb2.Struct:
+    """Returns what is known about the music before it is measured. Export keeps it with the samples."""
+    facts: dict[str, MetadataValue] = {
         **handle.metadata,
         "license": handle.info.licence,
         "is_synthesiser": handle.info.is_synthesiser,
+    }
+    if handle.parameters.prompt_audio is not None:
+        facts["continued_from"] = generation.continuation.source_id
+        facts["continued_seconds"] = len(handle.parameters.prompt_audio) / handle.info.sample_rate_hz
+    return _to_struct(facts)
+
+
+def _build_metadata(exported: export_pb2.ExportResponse) -> dict[str, MetadataValue]:
+    normalization, measurement = exported.normalization, exported.file
+    metadata: dict[str, MetadataValue] = {
         "frames": exported.frames,
         "file_format": audio_pb2.FileFormat.Name(exported.format).removeprefix("FILE_FORMAT_"),
         "file_sample_rate_hz": exported.sample_rate_hz,
@@ -103,9 +128,6 @@ def _build_metadata(
     )
     if normalization.reason:
         metadata["normalization_reason"] = normalization.reason
-    if handle.parameters.prompt_audio is not None:
-        metadata["continued_from"] = generation.continuation.source_id
-        metadata["continued_seconds"] = len(handle.parameters.prompt_audio) / handle.info.sample_rate_hz
     # Export omits a value if the audio is too short or too quiet to measure it.
     if measurement.HasField("integrated_lufs"):
         metadata["integrated_lufs"] = measurement.integrated_lufs
@@ -125,11 +147,17 @@ def _build_metadata(
     if exported.HasField("key"):
         metadata["measured_key"] = exported.key.name
         metadata["measured_key_confidence"] = exported.key.confidence
+    if exported.not_measured:
+        metadata["not_measured"] = "; ".join(f"{figure.name}: {figure.reason}" for figure in exported.not_measured)
     return metadata
 
 
 def _to_struct(values: Mapping[str, MetadataValue]) -> struct_pb2.Struct:
     struct = struct_pb2.Struct()
-    # More digits are neither audible nor measurable, and would cost space in every row of the database.
-    struct.update({name: round(value, 2) if isinstance(value, float) else value for name, value in values.items()})
+    for name, value in values.items():
+        if not isinstance(value, float):
+            struct[name] = value
+        elif math.isfinite(value):  # A number that JSON can't represent would have the whole file rejected.
+            # More digits are neither audible nor measurable, and would cost space in every row of the database.
+            struct[name] = round(value, 2)
     return struct

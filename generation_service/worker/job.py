@@ -22,6 +22,7 @@ from generation_service.models.params import build_parameters
 from generation_service.worker import converters
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.continuation_audio import fetch_prompt_audio
+from generation_service.worker.converters import Exported
 from generation_service.worker.export_stream import ExportStream
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
 from service_runtime.observability.logging import get_logger
@@ -33,6 +34,8 @@ RETRYABLE_CODES = frozenset(
     {"ABORTED", "CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 )
 """Names of the status codes after which another attempt may succeed."""
+RETRYABLE_EXPORT_CODES = RETRYABLE_CODES | {"INTERNAL"}
+"""The same after all the audio has been sent: export then keeps it, and the next attempt does not generate it again."""
 TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 """Status codes after which the same call to storage is retried."""
 INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
@@ -70,8 +73,8 @@ class Job:
         )
         self._handle: GenerationHandle | None = None
         self._has_sent_audio = False
-        """Whether the export service has received all the audio, so that it may create a file."""
-        self._export_task = asyncio.create_task(self._generate_and_export())
+        """Whether the export service may have all the audio, so that it may create a file."""
+        self._export_task = asyncio.create_task(self._resume_or_generate())
 
     async def run(self) -> None:
         """Returns once storage knows the outcome, or once the lease is lost."""
@@ -100,13 +103,33 @@ class Job:
         self._export_task.cancel()
 
     def _current_progress(self) -> tuple[storage_pb2.GenerationStage, float]:
-        if self._handle is None:
-            return storage_pb2.GENERATION_STAGE_QUEUED, 0.0
         if self._has_sent_audio:
             return storage_pb2.GENERATION_STAGE_EXPORTING, 1.0
+        if self._handle is None:
+            return storage_pb2.GENERATION_STAGE_QUEUED, 0.0
         return converters.STAGE_TO_PROTO[self._handle.stage], self._handle.progress
 
-    async def _generate_and_export(self) -> export_pb2.ExportResponse:
+    async def _resume_or_generate(self) -> Exported:
+        resumed = await self._resume_export() if self._generation.attempt > 1 else None
+        return resumed or await self._generate_and_export()
+
+    async def _resume_export(self) -> Exported | None:
+        """Has export make the file from the audio of an earlier attempt. Returns None if it does not have all of it."""
+        request = export_pb2.ResumeExportRequest(generation_id=self._generation.id, attempt=self._generation.attempt)
+        self._has_sent_audio = True
+        try:
+            response = await self._export.ResumeExport(request, timeout=self._export_timeout_seconds)
+        except grpc.aio.AioRpcError as error:
+            if error.code().name in RETRYABLE_EXPORT_CODES:
+                raise
+            self._has_sent_audio = False
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                log.warning("resume_failed", code=error.code().name, error=error.details())
+            return None
+        log.info("export_resumed", frames=response.file.frames)
+        return Exported(response.header, response.file)
+
+    async def _generate_and_export(self) -> Exported:
         self._handle = handle = await self._submit()
         try:
             await handle.wait_until_started()
@@ -139,40 +162,35 @@ class Job:
             parameters = replace(parameters, prompt_audio=prompt_audio)
         return self._engine.submit(info, parameters)
 
-    async def _send_audio(self, handle: GenerationHandle, stream: ExportStream) -> export_pb2.ExportResponse:
+    async def _send_audio(self, handle: GenerationHandle, stream: ExportStream) -> Exported:
         writer = PcmWriter(handle.info.channels)
-        await stream.send_header(converters.build_export_header(self._generation, handle))
+        header = converters.build_export_header(self._generation, handle)
+        await stream.send_header(header)
         async for block in handle:
             for chunk in writer.chunks(converters.encode_pcm(block)):
                 await stream.send_chunk(chunk)
         self._has_sent_audio = True
-        return await stream.finish(writer.end())
+        return Exported(header, await stream.finish(writer.end()))
 
-    async def _report_outcome(
-        self, exported: export_pb2.ExportResponse | BaseException, lost: LeaseLostReason | BaseException
-    ) -> str:
+    async def _report_outcome(self, exported: Exported | BaseException, lost: LeaseLostReason | BaseException) -> str:
         """Reports the outcome to storage, unless the lease is lost. Returns it in words, for the log."""
-        if isinstance(exported, export_pb2.ExportResponse):
+        if isinstance(exported, Exported):
             return await self._complete(exported)
         if isinstance(lost, LeaseLostReason):
             if lost is LeaseLostReason.CANCELLED and self._has_sent_audio:
                 await self._delete_file()
             return lost.value
-        return await self._fail(_build_failure(exported))
+        return await self._fail(_build_failure(exported, has_sent_audio=self._has_sent_audio))
 
-    async def _complete(self, exported: export_pb2.ExportResponse) -> str:
-        assert self._handle is not None
+    async def _complete(self, exported: Exported) -> str:
         request = converters.build_completion(
-            self._generation, self._lease.token, self._handle, exported, time.monotonic() - self._started_at
+            self._generation, self._lease.token, exported, time.monotonic() - self._started_at
         )
         try:
             await self._call_with_retry(self._storage.CompleteGeneration, request)
         except grpc.aio.AioRpcError as error:
             if error.code() in LEASE_LOST_CODES:
-                if await self._is_cancelled():
-                    await self._delete_file()
-                    return LeaseLostReason.CANCELLED.value
-                return LeaseLostReason.STALE.value
+                return await self._end_without_lease()
             if error.code() in TRANSIENT_CODES:
                 return LeaseLostReason.EXPIRED.value
             await self._delete_file()  # No database row will refer to it.
@@ -187,10 +205,17 @@ class Job:
             await self._call_with_retry(self._storage.FailGeneration, failure)
         except grpc.aio.AioRpcError as error:
             if error.code() in LEASE_LOST_CODES:
-                return LeaseLostReason.STALE.value
+                return await self._end_without_lease()
             # The lease will expire, and storage then gives the generation to another worker.
             log.warning("failure_report_failed", code=error.code().name, error=error.details())
         return "handed back" if failure.handed_back else "failed"
+
+    async def _end_without_lease(self) -> str:
+        """Deletes the audio if no other attempt needs it. Returns the outcome in words."""
+        if self._has_sent_audio and await self._is_cancelled():
+            await self._delete_file()
+            return LeaseLostReason.CANCELLED.value
+        return LeaseLostReason.STALE.value
 
     async def _call_with_retry(self, method: Any, request: Any) -> None:
         """Calls storage, and retries transient errors until the lease expires. Raises AioRpcError."""
@@ -215,17 +240,28 @@ class Job:
         return response.generation.state == storage_pb2.GENERATION_STATE_CANCELLED
 
     async def _delete_file(self) -> None:
+        """Deletes the file, and the samples of an export that did not make one."""
         request = export_pb2.DeleteFileRequest(generation_id=self._generation.id)
-        try:
-            await self._export.DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                # An audio file without a database row stays in the library.
-                log.warning("orphaned_file_left", code=error.code().name, error=error.details())
+        backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
+        while True:
+            try:
+                await self._export.DeleteFile(request, timeout=CALL_TIMEOUT_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                # Export may not have noticed yet that the call has been cancelled.
+                if error.code() is grpc.StatusCode.FAILED_PRECONDITION and backoff.next_seconds < MAX_DELAY_SECONDS:
+                    await asyncio.sleep(backoff.next_delay())
+                    continue
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    # An audio file without a database row stays in the library.
+                    log.warning("orphaned_file_left", code=error.code().name, error=error.details())
+            return
 
 
-def _build_failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
-    """Returns the report of a failed attempt: a one-line message for the user, and whether to try again."""
+def _build_failure(error: BaseException, *, has_sent_audio: bool) -> storage_pb2.FailGenerationRequest:
+    """Returns the report of a failed attempt: a one-line message for the user, and whether to try again.
+
+    If export has all the audio, another attempt is cheap: it generates nothing.
+    """
     match error:
         case asyncio.CancelledError():
             return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
@@ -239,7 +275,8 @@ def _build_failure(error: BaseException) -> storage_pb2.FailGenerationRequest:
             message, is_retryable = error.message, error.code in RETRYABLE_CODES
         case grpc.aio.AioRpcError():
             details = " ".join((error.details() or "no details").split())
-            message, is_retryable = f"export: {details} ({error.code().name})", error.code().name in RETRYABLE_CODES
+            codes = RETRYABLE_EXPORT_CODES if has_sent_audio else RETRYABLE_CODES
+            message, is_retryable = f"export: {details} ({error.code().name})", error.code().name in codes
         case _:
             log.error("unexpected_error", exc_info=error)
             message, is_retryable = f"an unexpected error occurred: {type(error).__name__}", False

@@ -46,6 +46,15 @@ SAMPLE_RATES_HZ = {
 
 
 @dataclass(frozen=True)
+class PublicationTags:
+    """What a publisher calls a piece of music; what is empty is left to the server."""
+
+    title: str = ""
+    artist: str = ""
+    album: str = ""
+
+
+@dataclass(frozen=True)
 class OutputOptions:
     """The requested options; `check` validates them. See `OutputOptions` in audio.proto."""
 
@@ -62,6 +71,7 @@ class OutputOptions:
     """Maximum true peak in dBTP."""
     tag_prompt: bool = False
     """Whether to write the prompt into the file's tags."""
+    publication: PublicationTags = PublicationTags()
 
     def check(self, field: str) -> None:
         """Raises InvalidArgument for the first invalid option, named under `field`."""

@@ -1,5 +1,5 @@
 """Fault 13: the disk is full or fails at each step of committing a file. The caller gets the reason, no file is left
-behind, and exports succeed again once there is space."""
+behind except the samples, and exports succeed again once there is space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.error_status import ErrorDetails, read_error_details
 from dgx_music.export.v1 import export_pb2
 from service_runtime.rpc.client_stream import ClientStreamCall
-from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, build_requests, music, new_id
+from tests.support.export_client import (
+    RATE_HZ,
+    TIMEOUT_SECONDS,
+    ExportClient,
+    build_requests,
+    kept_spool,
+    music,
+    new_id,
+)
 from tests.support.export_servers import run_export_process
 
 DISK_BYTES = 4 << 20
@@ -27,18 +35,23 @@ EXPECTED_ERRORS = {
     "EIO": (grpc.StatusCode.UNAVAILABLE, "LIBRARY_UNAVAILABLE"),
 }
 FLAC = OutputOptions(format=audio_pb2.FILE_FORMAT_FLAC_24)
+FLOAT = OutputOptions(format=audio_pb2.FILE_FORMAT_WAV_FLOAT)
 
 
-async def export(client: ExportClient, generation_id: str, seconds: float) -> export_pb2.ExportResponse:
+async def export(
+    client: ExportClient, generation_id: str, seconds: float, output: OutputOptions | None = None
+) -> export_pb2.ExportResponse:
     call = ClientStreamCall(client.stub.Export, TIMEOUT_SECONDS)
-    for part in build_requests(generation_id, music(seconds)):
+    for part in build_requests(generation_id, music(seconds), output=output):
         await call.write(part)
     return await call.finish()
 
 
-async def fail_to_export(client: ExportClient, generation_id: str, seconds: float = 1.0) -> ErrorDetails:
+async def fail_to_export(
+    client: ExportClient, generation_id: str, seconds: float = 1.0, output: OutputOptions | None = None
+) -> ErrorDetails:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await export(client, generation_id, seconds)
+        await export(client, generation_id, seconds, output)
     return read_error_details(raised.value)
 
 
@@ -54,7 +67,8 @@ async def test_disk_error_during_commit_leaves_no_files(tmp_path: Path, point: s
             failure = await fail_to_export(client, other)
             assert (failure.code, failure.reason) == EXPECTED_ERRORS[error]
             assert failure.retry_after_seconds is not None
-            assert client.files() == before == {kept.file_path}
+            assert client.library_files() == before == {kept.file_path}
+            assert kept_spool(other) <= client.spools()
         request = export_pb2.DownloadRequest(generation_id=generation_id)
         received = [len(part.data) async for part in client.stub.Download(request, timeout=TIMEOUT_SECONDS)]
         assert sum(received) == kept.file_size_bytes
@@ -76,18 +90,21 @@ async def test_file_size_limit_fails_export_until_it_is_lifted(tmp_path: Path) -
     """The limit (RLIMIT_FSIZE) is first too small for the spool, then for the file only."""
     async with run_export_process(tmp_path) as (process, client):
         await export(client, new_id(), 0.5)
-        before = client.files()
+        before, spools = client.library_files(), client.spools()
         soft, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
         generation_id = new_id()
-        # One second takes 256 kB in the spool (float) and 192 kB in the file (PCM_24).
-        for limit in (50_000, 200_000):
+        # One second takes 256 kB in the spool, and a little more in a file of floats.
+        for limit in (50_000, 512_000):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, hard))
-            failure = await fail_to_export(client, generation_id, 2.0)
+            failure = await fail_to_export(client, generation_id, 2.0, FLOAT)
             assert (failure.code, failure.reason) == EXPECTED_ERRORS["ENOSPC"]
-            assert client.files() == before
+            assert client.library_files() == before
+            assert client.spools() - spools == (kept_spool(generation_id) if limit == 512_000 else set())
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (soft, hard))
-        exported = await export(client, generation_id, 2.0)
-        assert client.files() == before | {exported.file_path, f"spool/{generation_id}.1.pcm"}
+        resumed = (await client.resume(generation_id, 2)).file
+        assert client.library_files() == before | {resumed.file_path}
+        assert client.spools() == spools | {f"{generation_id}.1.pcm"}
+        assert resumed.frames == 2 * RATE_HZ
 
 
 @pytest.fixture
@@ -112,7 +129,8 @@ async def test_full_disk_accepts_files_again_after_deletions(small_disk: Path) -
                 failure = read_error_details(error)
         assert (failure.code, failure.reason) == EXPECTED_ERRORS["ENOSPC"]
         assert exported
-        assert not [name for name in client.files() if name.endswith(".part") or generation_id in name]
+        assert not [name for name in client.library_files() if name.endswith(".part") or generation_id in name]
+        assert client.spools() in (set(), kept_spool(generation_id))
         for other in exported:
             await client.stub.DeleteFile(export_pb2.DeleteFileRequest(generation_id=other), timeout=TIMEOUT_SECONDS)
         await export(client, generation_id, 3.0)

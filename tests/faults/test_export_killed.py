@@ -1,5 +1,6 @@
 """Fault 2: the export service is killed before or after an fsync or a rename. The library then has the old file or the
-complete new one, the next start removes incomplete files, and the next attempt succeeds."""
+complete new one, the next start removes incomplete files but keeps the samples, and the next attempt succeeds, with or
+without sending them again."""
 
 from __future__ import annotations
 
@@ -18,7 +19,15 @@ from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.error_status import read_error_details
 from dgx_music.export.v1 import export_pb2
 from service_runtime.rpc.client_stream import ClientStreamCall
-from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, build_requests, music, new_id, run_export_service
+from tests.support.export_client import (
+    TIMEOUT_SECONDS,
+    ExportClient,
+    build_requests,
+    kept_spool,
+    music,
+    new_id,
+    run_export_service,
+)
 from tests.support.export_servers import run_export_process
 
 FLAC = OutputOptions(format=audio_pb2.FILE_FORMAT_FLAC_24)
@@ -55,11 +64,19 @@ async def test_kill_during_commit_of_first_file(tmp_path: Path, point: str) -> N
     async with run_export_process(tmp_path, DGX_MUSIC_FAILPOINT=f"export.{point}:kill") as (process, client):
         await expect_kill_during(client.export(generation_id, samples), process)
     async with run_export_service(tmp_path) as client:
-        left = client.files()
-        exported = await client.export(generation_id, samples, attempt=2)
+        left, spools = client.library_files(), client.spools()
+        if point == "after_rename":
+            assert spools == {f"{generation_id}.1.pcm"}
+        else:
+            assert spools == kept_spool(generation_id)
+            resumed = (await client.resume(generation_id, 2)).file
+            assert client.library_files() == {resumed.file_path}
+            assert sha256(tmp_path / resumed.file_path) == resumed.file_sha256
+        exported = await client.export(generation_id, samples, attempt=3)
         assert left == ({exported.file_path} if point == "after_rename" else set())
-        assert client.files() == {exported.file_path, f"spool/{generation_id}.2.pcm"}
+        assert client.files() == {exported.file_path, f"spool/{generation_id}.3.pcm"}
         assert sha256(tmp_path / exported.file_path) == exported.file_sha256
+        assert point == "after_rename" or resumed.pcm_sha256 == exported.pcm_sha256
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -70,12 +87,15 @@ async def test_kill_while_newer_attempt_replaces_file(tmp_path: Path, point: str
         await render(client, generation_id)
         await expect_kill_during(client.export(generation_id, music(2), attempt=2), process)
     async with run_export_service(tmp_path) as client:
-        names = {name for name in client.files() if not name.startswith("renders/")}
+        names = {name for name in client.library_files() if not name.startswith("renders/")}
         assert names == {old.file_path}
+        assert client.spools() == (
+            {f"{generation_id}.2.pcm"} if point == "after_rename" else kept_spool(generation_id, 2)
+        )
         assert await stream_attempt(client, generation_id) == (2 if point == "after_rename" else 1)
         assert (sha256(tmp_path / old.file_path) == old.file_sha256) == (point != "after_rename")
         # Renders of the replaced file are gone.
-        assert (len(client.files()) > 1) == (point in ("before_fsync", "after_fsync"))
+        assert (len(client.library_files()) > 1) == (point in ("before_fsync", "after_fsync"))
         exported = await client.export(generation_id, music(3), attempt=3)
         assert client.files() == {exported.file_path, f"spool/{generation_id}.3.pcm"}
 

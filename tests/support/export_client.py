@@ -50,6 +50,11 @@ def build_header(generation_id, samples, *, attempt=1, expected=None, output=Non
     return Request(header=export_pb2.ExportHeader(audio=audio, output=output, tags=tags))
 
 
+def kept_spool(generation_id: str, attempt: int = 1) -> set[str]:
+    """Returns the names of the files that are kept of an attempt that was received completely, but failed."""
+    return {f"{generation_id}.{attempt}.pcm.part", f"{generation_id}.{attempt}.json"}
+
+
 def build_requests(generation_id, samples, **header_changes) -> list[Request]:
     """Returns all requests of an export."""
     writer = PcmWriter(samples.shape[1])
@@ -80,6 +85,18 @@ class ExportClient:
         """Returns the paths of all files in the data directory."""
         paths = (path for path in self.data_dir.rglob("*") if path.is_file())
         return {path.relative_to(self.data_dir).as_posix() for path in paths}
+
+    def library_files(self) -> set[str]:
+        """Returns the paths of all files in the data directory except the spools."""
+        return {path for path in self.files() if not path.startswith("spool/")}
+
+    def spools(self) -> set[str]:
+        """Returns the names of the files in the folder of the spools."""
+        return {path.removeprefix("spool/") for path in self.files() if path.startswith("spool/")}
+
+    async def resume(self, generation_id: str, attempt: int) -> export_pb2.ResumeExportResponse:
+        request = export_pb2.ResumeExportRequest(generation_id=generation_id, attempt=attempt)
+        return await self.stub.ResumeExport(request, timeout=TIMEOUT_SECONDS)
 
     def upload(self) -> Upload:
         return Upload(self.stub)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from generation_service.models.base import FloatArray, GenerationParameters, ModelInfo
+from generation_service.models.base import FloatArray, GenerationParameters, ModelInfo, Section
 from generation_service.models.catalog import BuiltInModel
 
 RATE_HZ = 8000
@@ -48,6 +48,7 @@ class ToneState:
     position: int = 0
     steps: int = 0
     metadata: dict[str, str | float | int] = field(default_factory=lambda: {"bpm": 120.0, "key": "A minor"})
+    sections: Sequence[Section] = ()
 
 
 class ToneModel:

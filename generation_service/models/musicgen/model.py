@@ -12,7 +12,14 @@ import numpy as np
 import torch
 
 from dgx_music.errors import InvalidArgument
-from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, TooLarge
+from generation_service.models.base import (
+    FloatArray,
+    GenerationParameters,
+    MetadataValue,
+    ModelInfo,
+    Section,
+    TooLarge,
+)
 from generation_service.models.musicgen.codec.encodec import Encodec, StreamingDecoder
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.device_sampling import sample_batch
@@ -47,6 +54,7 @@ class MusicGenState:
     chunks_decoded: int = 0
     """Chunks of new codes decoded so far."""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
 
     @property
     def needs_prefill(self) -> bool:

@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
+from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section
 from generation_service.models.sketch.composition.arranger import MAX_JITTER_FRAMES, Arranger
+from generation_service.models.sketch.composition.form import Form
 from generation_service.models.sketch.composition.notes import Note
 from generation_service.models.sketch.composition.plan import Plan, build_plan
 from generation_service.models.sketch.composition.prompt_parser import parse_prompt
@@ -40,6 +41,7 @@ class SketchState:
     """The state of one piece: its arranger, its mixer, and its position."""
 
     metadata: Mapping[str, MetadataValue]
+    sections: Sequence[Section]
     total_frames: int
     arranger: Arranger
     mixer: Mixer | None
@@ -73,10 +75,12 @@ class Sketch:
             tonic=plan.key.tonic,
         )
         texture = Note(0, 0, style.texture, style.texture_gain) if style.texture else None
+        arranger = Arranger.for_length(plan, parameters.seed, parameters.frames, RATE_HZ)
         return SketchState(
             metadata=_metadata(plan),
+            sections=_sections(arranger.form),
             total_frames=parameters.frames,
-            arranger=Arranger.for_length(plan, parameters.seed, parameters.frames, RATE_HZ),
+            arranger=arranger,
             mixer=mixer,
             texture=texture,
         )
@@ -133,3 +137,12 @@ def _metadata(plan: Plan) -> dict[str, MetadataValue]:
         "instruments": ", ".join(plan.instruments),
         "time_signature": "4/4",
     }
+
+
+def _sections(form: Form) -> tuple[Section, ...]:
+    """Returns the sections of the form. The last one includes the closing chord, or the fade-out."""
+    starts = [form.frame(section.first_bar) for section in form.sections]
+    return tuple(
+        Section(section.name, start, end)
+        for section, start, end in zip(form.sections, starts, [*starts[1:], form.total_frames], strict=True)
+    )

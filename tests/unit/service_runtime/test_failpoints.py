@@ -42,9 +42,14 @@ def test_armed_point_raises_from_the_nth_hit_on() -> None:
         assert raised.value.errno == errno.ENOSPC
 
 
+def test_armed_point_raises_an_unexpected_error() -> None:
+    with pytest.raises(RuntimeError, match=r"failpoint export\.tempo_estimation"):
+        Failpoint("export.tempo_estimation:raise").hit()
+
+
 @pytest.mark.parametrize("text", ["here", "here:explode", "here:ENOTHING", "here:kill@0", "Here:kill", ":kill"])
 def test_invalid_specification_is_rejected(text: str) -> None:
-    with pytest.raises(ValueError, match="must be POINT:kill or POINT:ERRNO"):
+    with pytest.raises(ValueError, match="must be POINT:kill, POINT:raise or POINT:ERRNO"):
         Failpoint(text)
 
 

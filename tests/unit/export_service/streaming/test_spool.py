@@ -24,9 +24,9 @@ def test_spool_is_readable_while_it_grows(tmp_path):
         assert reader.read() == b"9abcdefg"
         assert [block.shape for block in spool.blocks(2)] == [(2, 2)]
         spool.finish()
-        (finished,) = folder.iter_finished()
-        assert (finished.generation_id, finished.attempt, finished.bytes) == (ID, 1, 16)
-        assert finished.age_seconds < 60
+        (stored,) = folder.iter_stored()
+        assert (stored.generation_id, stored.attempt, stored.size_bytes, stored.received) == (ID, 1, 16, None)
+        assert stored.age_seconds < 60
         spool.remove()
         reader.seek(0)
         assert len(reader.read()) == 16
@@ -65,4 +65,4 @@ def test_open_folder_removes_incomplete_spools_and_ignores_other_files(tmp_path)
     (tmp_path / "notes.pcm").write_bytes(b"not a spool")
     folder.open()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.pcm"]
-    assert list(folder.iter_finished()) == []
+    assert list(folder.iter_stored()) == []
