@@ -24,6 +24,8 @@ AU_HEADER = struct.Struct(">4sII")
 W64_MAGIC_BYTES = 16
 FLAC_LENGTH_OFFSET, FLAC_LENGTH_BYTES, FLAC_LENGTH_MASK = 21, 5, 2**36 - 1
 ID3V1_BYTES = 128
+MP3_CLAIMED_FACTOR = 64
+"""The bitrates of two frames differ by less."""
 MP3_HEADER_BYTES, MP3_SIDE_INFORMATION = 4, (9, 17, 32)
 """Bytes between the header of the first frame and its Xing header, which depend on the version and the channels."""
 
@@ -143,12 +145,16 @@ def _repair_flac(file: FileView) -> FileView:
 
 
 def _repair_mp3(file: FileView) -> FileView:
-    """If several files were joined to one, hides the length in the header, which is that of the first."""
+    """Lets libsndfile read to the end: it stops at the length in the header, which is that of the first file if several
+    were joined to one, or without one at what it estimates from the first frame and the size.
+    """
     header = find_xing_header(file)
-    if header is None or not header.audio_bytes:
-        return file
-    after = file.read_at(header.audio_bytes, 4)
-    return file.part(patches={header.offset: bytes(4)}) if is_mpeg_audio_frame(after) or after[:3] == b"ID3" else file
+    if header is None or not header.frames:
+        return file.part(claimed_size=file.size * MP3_CLAIMED_FACTOR)
+    after = file.read_at(header.audio_bytes, 4) if header.audio_bytes else b""
+    if is_mpeg_audio_frame(after) or after[:3] == b"ID3":
+        return file.part(patches={header.offset: bytes(4)}, claimed_size=file.size * MP3_CLAIMED_FACTOR)
+    return file
 
 
 @dataclass(frozen=True)
