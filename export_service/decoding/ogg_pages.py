@@ -7,6 +7,7 @@ in Ogg.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -32,6 +33,7 @@ CODECS = {
 AUDIO_CODECS = {"Vorbis", "Opus", "FLAC", "Speex", "CELT", "PCM"}
 FLAC_MAPPING_BYTES = 9
 """What comes before the native FLAC header: 0x7F "FLAC", version, and number of header packets (RFC 9639, 10.1)."""
+TYPE_OFFSET = 5
 BEGINS, ENDS = 2, 4
 """Bits of the type of a page: first and last of its stream."""
 
@@ -40,6 +42,7 @@ BEGINS, ENDS = 2, 4
 class Page:
     """A page without its header."""
 
+    offset: int
     serial: int
     number: int
     granule: int
@@ -52,32 +55,52 @@ class Page:
 class Stream:
     """One of the streams of a file."""
 
-    serial: int
     codec: str
     first_packet: bytes
+    last_page: Page
+    """Without its content."""
 
 
 def read_streams(file: FileView) -> list[Stream]:
     """Reads the whole file. Raises DecodeError if it is truncated or damaged, or consists of several files."""
-    streams: list[Stream] = []
-    last: dict[int, Page] = {}
+    streams: dict[int, Stream] = {}
     are_all_begun = False
     for page in iterate_pages(file):
+        last_page = replace(page, content=b"")
         if page.begins:
             if are_all_begun:
                 raise DecodeError(
                     "it consists of several files one after another (chained Ogg), which has to be split or converted"
                 )
-            codec = next((name for magic, name in CODECS.items() if page.content.startswith(magic)), "unknown")
-            streams.append(Stream(page.serial, codec, page.content))
-        else:
-            are_all_begun = True
-            before = last.get(page.serial)
-            # A recorded broadcast begins with headers that belong before other pages.
-            if before and before.granule > 0 and page.number != before.number + 1:
-                raise DecodeError(f"pages are missing after page {before.number} of its {page.serial:08x} stream")
-        last[page.serial] = replace(page, content=b"")
-    return streams
+            codec = next((name for magic, name in CODECS.items() if page.content.startswith(magic)), "unknown data")
+            streams[page.serial] = Stream(codec, page.content, last_page)
+            continue
+        are_all_begun = True
+        if page.serial not in streams:
+            raise DecodeError(f"its {page.serial:08x} stream has no beginning")
+        before = streams[page.serial].last_page
+        # A recorded broadcast begins with headers that belong before other pages.
+        if before.granule > 0 and page.number != before.number + 1:
+            raise DecodeError(f"pages are missing after page {before.number} of its {page.serial:08x} stream")
+        streams[page.serial] = replace(streams[page.serial], last_page=last_page)
+    return list(streams.values())
+
+
+def mark_end(file: FileView, stream: Stream) -> dict[int, bytes]:
+    """Returns what to patch in the stream's last page so that it says it is the last: offset → bytes. In recordings
+    of broadcasts none says so, and libsndfile does not decode Opus then.
+    """
+    if stream.last_page.ends:
+        return {}
+    offset = stream.last_page.offset
+    page = bytearray(file.read_at(offset, PAGE_HEADER.size))
+    segments = page[-1]
+    lacing = file.read_at(offset + len(page), segments)
+    page += lacing + file.read_at(offset + len(page) + segments, sum(lacing))
+    page[TYPE_OFFSET] |= ENDS
+    page[CHECKSUM_OFFSET : CHECKSUM_OFFSET + 4] = bytes(4)
+    checksum = struct.pack("<I", compute_checksum(page))
+    return {offset + TYPE_OFFSET: bytes([page[TYPE_OFFSET]]), offset + CHECKSUM_OFFSET: checksum}
 
 
 def iterate_pages(file: FileView) -> Iterator[Page]:
@@ -103,7 +126,7 @@ def iterate_pages(file: FileView) -> Iterator[Page]:
         if compute_checksum(page) != checksum:
             raise DecodeError(f"it is damaged: the page at byte {offset} has a wrong checksum")
         (open_streams.discard if kind & ENDS else open_streams.add)(serial)
-        yield Page(serial, number, granule, bool(kind & BEGINS), bool(kind & ENDS), content)
+        yield Page(offset, serial, number, granule, bool(kind & BEGINS), bool(kind & ENDS), content)
         offset += len(page)
 
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 from export_service.decoding.container_lengths import XingHeader, find_xing_header, read_flac_length, repair_lengths
 from export_service.decoding.decoded_audio import DecodedAudio, DecodeError, UnsupportedEncodingError
 from export_service.decoding.file_view import FileView
-from export_service.decoding.ogg_pages import AUDIO_CODECS, Stream, read_streams, unwrap_flac
+from export_service.decoding.ogg_pages import AUDIO_CODECS, Stream, mark_end, read_streams, unwrap_flac
 from export_service.decoding.signatures import Container
 from export_service.decoding.surround import FLAC_LAYOUTS, VORBIS_LAYOUTS, Layout, layout_of_mask
 from export_service.dsp.arrays import Samples
@@ -73,21 +73,20 @@ def open_with_sndfile(file: FileView, container: Container, folder: Path) -> Ite
     UnsupportedEncodingError if its encoding is not one of libsndfile's.
     """
     with ExitStack() as stack:
-        stream: Stream | None = None
-        if container is Container.OGG:
-            stream = _single_stream(file)
-            if stream.codec == "FLAC":
-                unwrapped = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-                unwrap_flac(file, cast(BinaryIO, unwrapped))
-                file = FileView(cast(BinaryIO, unwrapped))
-        # All before libsndfile, because it moves the position in the file.
+        stream = _single_stream(file) if container is Container.OGG else None
         if stream is not None and stream.codec == "FLAC":
-            container = Container.FLAC
+            unwrapped = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(dir=folder)))
+            unwrap_flac(file, unwrapped)
+            file, container = FileView(unwrapped), Container.FLAC
+        elif stream is not None:
+            file = file.part(patches=mark_end(file, stream))
         flac_mask, flac_length = _read_flac_mask(file), read_flac_length(file)
         file = repair_lengths(file, container)
         xing = find_xing_header(file)
         native = NativeFileObject(cast(BinaryIO, file))
         sound = stack.enter_context(_open(native))
+        if sound.subtype == "MPEG_LAYER_III" and sound.format != "MP3":
+            raise UnsupportedEncodingError("it contains MP3, of which libsndfile could lose the end")
         yield DecodedAudio(
             _describe(sound, stream),
             sound.samplerate,
@@ -160,7 +159,7 @@ def _exact_frames(sound: Any, flac_length: int | None, xing: XingHeader | None) 
         return flac_length
     if sound.format == "MP3":
         return int(sound.frames) if xing and xing.frames else None
-    return None if sound.subtype == "MPEG_LAYER_III" else int(sound.frames)
+    return int(sound.frames)
 
 
 def _layout(sound: Any, flac_mask: int | None, stream: Stream | None) -> Layout | None:
