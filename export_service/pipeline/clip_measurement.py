@@ -8,6 +8,7 @@ from export_service.analysis.analyzer import Analysis, Analyzer
 from export_service.analysis.figure_guard import FigureGuard, NotMeasured
 from export_service.dsp.arrays import Samples
 from export_service.dsp.measurement import LoudnessMeasurement, SignalMeter
+from service_runtime.failpoints import failpoint
 
 LOUDNESS = "loudness"
 
@@ -34,6 +35,7 @@ class ClipMeter:
         """Adds the next frames: [frames, channels], finite."""
         if not self._figures.failures:
             with self._figures.guard(LOUDNESS):
+                failpoint("export.loudness_measurement")
                 self._meter.feed(samples)
         self._analyzer.feed(samples)
 
