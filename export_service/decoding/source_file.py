@@ -145,7 +145,7 @@ def _require_acceptable(audio: DecodedAudio, max_seconds: float) -> None:
         raise InvalidArgument(
             "data",
             f"must have a sample rate of {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz, not {audio.sample_rate_hz} "
-            "Hz",
+            "Hz; convert it first, for example with `ffmpeg -i INPUT -ar 48000 OUTPUT.flac`",
         )
     seconds = 0.0 if audio.frames is None else audio.frames / audio.sample_rate_hz
     if seconds > max_seconds:

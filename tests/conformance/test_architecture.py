@@ -36,6 +36,7 @@ ONLY_IN = {
     "sqlalchemy": ("storage_service",),
     "alembic": ("storage_service",),
     "soundfile": ("export_service",),
+    "av": ("export_service",),
     "typer": ("gateway",),
     "rich": ("gateway",),
 }
