@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from export_service.decoding.surround import Layout
 from export_service.dsp.arrays import Samples
 
+NOT_DECODABLE = "its header is damaged, or its encoding is not supported"
+
 
 class DecodeError(Exception):
     """The file cannot be decoded; the message completes a sentence that begins with "it", e.g. "it is damaged"."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export_service.decoding.decoded_audio import DecodedAudio, DecodeError
+from export_service.decoding.decoded_audio import NOT_DECODABLE, DecodedAudio, DecodeError
 from export_service.decoding.file_view import FileView
 from export_service.decoding.signatures import FileKind
 from export_service.decoding.surround import Layout
@@ -47,7 +47,7 @@ def open_with_pyav(file: FileView, kind: FileKind) -> Iterator[DecodedAudio]:
     try:
         container = av.open(file, format=kind.demuxer, options=NO_PROTOCOL, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise DecodeError("its header is damaged, or its encoding is not supported") from error
+        raise DecodeError(NOT_DECODABLE) from error
     with container:
         if not container.streams.audio:
             raise DecodeError("it contains no audio track")
@@ -56,7 +56,7 @@ def open_with_pyav(file: FileView, kind: FileKind) -> Iterator[DecodedAudio]:
         try:
             first = next(frames)
         except (StopIteration, DecodeError) as error:
-            raise DecodeError("it contains no audio that can be decoded") from error
+            raise DecodeError(NOT_DECODABLE) from error
         length = _exact_length(stream, first.sample_rate, kind)
         yield DecodedAudio(
             _describe(stream, kind),

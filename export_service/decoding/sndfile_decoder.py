@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from export_service.decoding.container_lengths import XingHeader, find_xing_header, read_flac_length, repair_lengths
-from export_service.decoding.decoded_audio import DecodedAudio, DecodeError, UnsupportedEncodingError
+from export_service.decoding.decoded_audio import NOT_DECODABLE, DecodedAudio, DecodeError, UnsupportedEncodingError
 from export_service.decoding.file_view import FileView
 from export_service.decoding.ogg_pages import AUDIO_CODECS, Stream, mark_end, read_streams, unwrap_flac
 from export_service.decoding.signatures import Container
@@ -121,7 +121,7 @@ def _open(native: NativeFileObject) -> Any:
     except soundfile.LibsndfileError as error:
         if native.os_error is not None:
             raise native.os_error from error
-        raise UnsupportedEncodingError("its header is damaged, or its encoding is not supported") from error
+        raise UnsupportedEncodingError(NOT_DECODABLE) from error
 
 
 def _read_blocks(sound: Any, native: NativeFileObject) -> Iterator[Samples]:
