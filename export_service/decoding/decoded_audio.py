@@ -10,6 +10,8 @@ from export_service.dsp.arrays import Samples
 
 NOT_DECODABLE = "its header is damaged, or its encoding is not supported"
 
+EXTRACT_HINT = "extract the one to use, for example with `ffmpeg -i INPUT -map 0:a:0 OUTPUT.flac`"
+
 
 class DecodeError(Exception):
     """The file cannot be decoded; the message completes a sentence that begins with "it", e.g. "it is damaged"."""

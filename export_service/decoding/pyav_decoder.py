@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export_service.decoding.decoded_audio import NOT_DECODABLE, DecodedAudio, DecodeError
+from export_service.decoding.decoded_audio import EXTRACT_HINT, NOT_DECODABLE, DecodedAudio, DecodeError
 from export_service.decoding.file_view import FileView
 from export_service.decoding.signatures import FileKind
 from export_service.decoding.surround import Layout
@@ -51,6 +51,8 @@ def open_with_pyav(file: FileView, kind: FileKind) -> Iterator[DecodedAudio]:
     with container:
         if not container.streams.audio:
             raise DecodeError("it contains no audio track")
+        if len(container.streams.audio) > 1:
+            raise DecodeError(f"it contains {len(container.streams.audio)} audio tracks; {EXTRACT_HINT}")
         stream = container.streams.audio[0]
         frames = _decode(container, stream)
         try:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from export_service.decoding.container_lengths import XingHeader, find_xing_header, read_flac_length, repair_lengths
-from export_service.decoding.decoded_audio import NOT_DECODABLE, DecodedAudio, DecodeError, UnsupportedEncodingError
+from export_service.decoding.decoded_audio import (
+    EXTRACT_HINT,
+    NOT_DECODABLE,
+    DecodedAudio,
+    DecodeError,
+    UnsupportedEncodingError,
+)
 from export_service.decoding.file_view import FileView
 from export_service.decoding.ogg_pages import AUDIO_CODECS, Stream, mark_end, read_streams, unwrap_flac
 from export_service.decoding.signatures import Container
@@ -104,7 +110,7 @@ def _single_stream(file: FileView) -> Stream:
     audio = [stream for stream in streams if stream.codec in AUDIO_CODECS]
     names = " and ".join(stream.codec for stream in streams)
     if len(audio) > 1:
-        raise DecodeError(f"it contains {len(audio)} audio streams at once ({names}); extract the one to use")
+        raise DecodeError(f"it contains {len(audio)} audio streams at once ({names}); {EXTRACT_HINT}")
     if len(streams) > 1 or (audio[:1] and audio[0].codec in ("Speex", "CELT", "PCM")):
         raise UnsupportedEncodingError(f"it contains {names}")
     if not audio:

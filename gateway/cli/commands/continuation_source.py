@@ -37,7 +37,7 @@ def parse_continuation_source(text: str, seconds: float | None) -> ContinuationS
         return ContinuationSource(str(uuid.UUID(text)), seconds or 0.0)
     except ValueError:
         file = Path(text).expanduser()
-    if not file.is_file():
+    if not file.exists() or file.is_dir():  # It may be a pipe.
         raise CommandError(f"--continue: {text} is neither a valid id nor an existing file", BAD_INPUT)
     return ContinuationSource(file, seconds or 0.0)
 

@@ -20,7 +20,7 @@ def clip_fields(clip: ImportClipResponse, path: Path) -> Fields:
         ("true peak", _true_peak(clip)),
         ("tempo", f"{_tempo(clip)}, confidence {clip.tempo.confidence:.2f}" if clip.HasField("tempo") else ""),
         ("key", f"{clip.key.name}, confidence {clip.key.confidence:.2f}" if clip.HasField("key") else ""),
-        ("not measured", "; ".join(f"{failure.name} ({failure.reason})" for failure in clip.not_measured)),
+        ("not measured", escape_text("; ".join(f"{one.name} ({one.reason})" for one in clip.not_measured))),
     )
 
 

@@ -98,6 +98,12 @@ def test_video_without_sound_is_rejected(tmp_path):
         read(tmp_path / "file", ffmpeg(*PICTURE, output="a.mp4"))
 
 
+def test_several_tracks_are_rejected(tmp_path):
+    content = ffmpeg(*TONE, "-map", "0", "-map", "0", output="a.m4a")
+    with pytest.raises(InvalidArgument, match="it contains 2 audio tracks; extract the one to use"):
+        read(tmp_path / "file", content)
+
+
 def test_change_of_sample_rate_is_rejected(tmp_path):
     content = encode_tones(output="a.aac") + encode_tones(output="a.aac", rate_hz=48_000)
     with pytest.raises(InvalidArgument, match="its audio changes there to 48000 Hz, stereo; convert it first"):
