@@ -47,8 +47,9 @@ SUBTYPE_NAMES = {
     "VORBIS": "Vorbis",
     "OPUS": "Opus",
 }
-GET_CHANNEL_MAP = 0x1100
-"""SFC_GET_CHANNEL_MAP_INFO, which soundfile does not wrap."""
+GET_CHANNEL_MAP, GET_CURRENT_INFO, SET_ORIGINAL_SAMPLE_RATE = 0x1100, 0x1002, 0x1500
+"""Commands of libsndfile (sndfile.h), which soundfile does not wrap."""
+OPUS_RATE_HZ = 48_000
 CHANNEL_MAP = {
     2: "FL",
     3: "FR",
@@ -123,11 +124,23 @@ def _open(native: NativeFileObject) -> Any:
 
     native.seek(0)
     try:
-        return open_sequential(native)
+        sound = open_sequential(native)
     except soundfile.LibsndfileError as error:
         if native.os_error is not None:
             raise native.os_error from error
         raise UnsupportedEncodingError(NOT_DECODABLE) from error
+    if sound.subtype == "OPUS":
+        # As every player does (RFC 7845, section 5.1). libsndfile decodes at the rate of what the encoder got.
+        rate = soundfile._ffi.new("int*", OPUS_RATE_HZ)
+        _run_command(sound, SET_ORIGINAL_SAMPLE_RATE, rate, "int")
+        _run_command(sound, GET_CURRENT_INFO, sound._info, "SF_INFO")
+    return sound
+
+
+def _run_command(sound: Any, command: int, data: Any, kind: str, count: int = 1) -> bool:
+    from soundfile import _ffi, _snd
+
+    return bool(_snd.sf_command(sound._file, command, data, _ffi.sizeof(kind) * count))
 
 
 def _read_blocks(sound: Any, native: NativeFileObject) -> Iterator[Samples]:
@@ -193,9 +206,9 @@ def _read_flac_mask(file: FileView) -> int | None:
 
 
 def _read_channel_map(sound: Any) -> Layout | None:
-    from soundfile import _ffi, _snd
+    import soundfile
 
-    channel_map = _ffi.new("int[]", sound.channels)
-    known = _snd.sf_command(sound._file, GET_CHANNEL_MAP, channel_map, _ffi.sizeof(channel_map))
+    channel_map = soundfile._ffi.new("int[]", sound.channels)
+    known = _run_command(sound, GET_CHANNEL_MAP, channel_map, "int", sound.channels)
     layout = tuple(CHANNEL_MAP[place] for place in channel_map if place in CHANNEL_MAP)
     return layout if known and len(layout) == sound.channels else None

@@ -103,3 +103,16 @@ def test_page_without_a_beginning_is_rejected(tmp_path):
 def test_what_follows_the_end_is_ignored(tmp_path):
     content = encode_tones("-c:a", "libvorbis", output="a.ogg")
     assert len(read(tmp_path / "file", content + b"TAG" + bytes(125))) == 22_050
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
+def test_opus_is_decoded_at_48_khz_whatever_its_source_had(tmp_path, rate):
+    content = encode_tones("-c:a", "libopus", output="a.opus", rate_hz=48_000)
+    first, *others = pages(content)
+    at = first.index(b"OpusHead") + 12
+    first = with_checksum(first[:at] + struct.pack("<I", rate) + first[at + 4 :])
+    expected = read(tmp_path / "file", content)
+    assert len(expected) == 24_000
+    np.testing.assert_array_equal(read(tmp_path / "file", b"".join([first, *others])), expected)
+    with open_source_file(tmp_path / "file", 600.0) as file:
+        assert file.sample_rate_hz == 48_000
