@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from export_service.library.inventory import FileKind, Inventory, LibraryFile
+from export_service.library.store import SPOOL
 
 
 @dataclass
@@ -34,6 +36,8 @@ class LibraryStatistics:
     """Free space on the library's disk."""
     disk_bytes: int = 0
     """Size of the library's disk."""
+    spool_bytes: int = 0
+    """Size of the samples in the spool, which is not part of the totals."""
 
 
 def collect_statistics(inventory: Inventory) -> LibraryStatistics:
@@ -49,4 +53,7 @@ def collect_statistics(inventory: Inventory) -> LibraryStatistics:
     statistics.days = dict(sorted(statistics.days.items()))
     disk = shutil.disk_usage(inventory.data_dir)
     statistics.free_bytes, statistics.disk_bytes = disk.free, disk.total
+    for path in (inventory.data_dir / SPOOL).iterdir():
+        with suppress(FileNotFoundError):  # It was removed in the meantime.
+            statistics.spool_bytes += path.stat().st_size
     return statistics

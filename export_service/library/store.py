@@ -24,6 +24,8 @@ from export_service.tagging.tags import COMMENT_PATTERN
 from service_runtime.failpoints import failpoint
 
 OUTPUTS, CLIPS = "outputs", "clips"
+SPOOL = "spool"
+"""The folder of samples as generated, see `streaming/spool.py`. It is not part of the library."""
 STAGING = ".landing"
 DAY_GLOB = "[0-9]*/[0-9]*/[0-9]*"
 MAX_CACHED_PATHS = 10_000

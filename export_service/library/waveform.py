@@ -10,6 +10,7 @@ import numpy as np
 from export_service.formats.reader import open_sequential
 from export_service.library.store import translate_file_errors
 from service_runtime.audio.block_size import BLOCK_FRAMES
+from service_runtime.failpoints import failpoint
 
 FULL_SCALE_8_BIT = 128
 """Values are signed 8-bit integers, -128 to 127."""
@@ -31,6 +32,7 @@ def compute_waveform(path: Path, points: int) -> Waveform:
     Raises NotFound if the file no longer exists, Unavailable if it can't be read. Blocks: call it in a thread. Memory
     use does not grow with the file.
     """
+    failpoint("export.waveform")
     with translate_file_errors(path), open_sequential(path) as file:
         frames_per_point = max(1, -(-file.frames // points))
         extremes = np.full((-(-file.frames // frames_per_point), 2), [np.inf, -np.inf], dtype=np.float32)
@@ -47,5 +49,6 @@ def compute_waveform(path: Path, points: int) -> Waveform:
             np.maximum(touched[:, 1], np.maximum.reduceat(mono, starts), out=touched[:, 1])
             position += len(mono)
         extremes = extremes[: -(-position // frames_per_point)]
-        data = np.clip(np.rint(extremes * FULL_SCALE_8_BIT), -FULL_SCALE_8_BIT, FULL_SCALE_8_BIT - 1).astype(int)
+        levels = np.rint(np.clip(extremes, -1.0, 1.0) * FULL_SCALE_8_BIT)
+        data = np.minimum(levels, FULL_SCALE_8_BIT - 1).astype(int)
         return Waveform(file.samplerate, frames_per_point, data.ravel().tolist())

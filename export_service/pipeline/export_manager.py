@@ -12,7 +12,7 @@ from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, Unav
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import mark_used, translate_disk_errors
 from export_service.library.inventory import Inventory
-from export_service.library.store import CLIPS, Library
+from export_service.library.store import CLIPS, SPOOL, Library
 from export_service.pipeline.attempt_processor import ExportSpec
 from export_service.pipeline.clip_import import Clip, ClipImport, ClipLimits
 from export_service.pipeline.export_session import ExportSession
@@ -21,8 +21,6 @@ from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAu
 from export_service.streaming.recording import AttemptSpec, Recording, received_audio_not_found
 from export_service.streaming.spool import LIVE_AUDIO_EXPIRED, SpoolFolder
 from export_service.threads import run_in_thread
-
-SPOOL = "spool"
 
 BuildSpec = Callable[[Mapping[str, Any]], ExportSpec]
 """Returns what file to make from the header with which samples were sent."""

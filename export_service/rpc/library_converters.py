@@ -101,6 +101,7 @@ def from_statistics(statistics: LibraryStatistics) -> export_pb2.GetLibraryStati
         days=[_file_totals(*item) for item in statistics.days.items()],
         free_bytes=statistics.free_bytes,
         disk_bytes=statistics.disk_bytes,
+        spool_bytes=statistics.spool_bytes,
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from dgx_music.error_status import read_error_details
-from dgx_music.errors import FailedPrecondition, InvalidArgument
+from dgx_music.errors import FailedPrecondition, InvalidArgument, Unavailable
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceServicer
@@ -194,7 +194,13 @@ class MusicServicer(MusicServiceServicer):
     async def CancelGeneration(
         self, request: storage.CancelGenerationRequest, context: Context
     ) -> storage.CancelGenerationResponse:
-        return await self._storage.call_unary(self._storage.stub.CancelGeneration, request)
+        response = await self._storage.call_unary(self._storage.stub.CancelGeneration, request)
+        if response.generation.attempt:
+            # Samples of an export that failed are kept for the next attempt. While a worker exports, this is rejected,
+            # and the worker deletes them itself; if export does not answer, they expire.
+            with suppress(grpc.aio.AioRpcError, Unavailable):
+                await self._delete_file(request.id)
+        return response
 
     async def RetryGeneration(
         self, request: storage.RetryGenerationRequest, context: Context

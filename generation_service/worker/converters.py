@@ -11,14 +11,19 @@ from google.protobuf import struct_pb2
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from dgx_music.limits import MAX_SECTIONS
+from dgx_music.limits import MAX_GENERATION_FACTS_BYTES, MAX_SECTIONS
 from dgx_music.pcm import live_header
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.sequence import Stage
 from generation_service.models.base import FloatArray, MetadataValue
 from generation_service.models.sketch.composition.prompt_parser import parse_prompt
+from service_runtime.observability.logging import get_logger
 
+log = get_logger(__name__)
+
+MAX_BPM = 1000.0
+"""The fastest tempo that export accepts."""
 STAGE_TO_PROTO = {
     Stage.QUEUED: storage_pb2.GENERATION_STAGE_QUEUED,
     Stage.LOADING_MODEL: storage_pb2.GENERATION_STAGE_LOADING_MODEL,
@@ -53,6 +58,8 @@ def sampling_from_proto(message: storage_pb2.SamplingParameters) -> dict[str, fl
 def build_export_header(generation: storage_pb2.Generation, handle: GenerationHandle) -> export_pb2.ExportHeader:
     """Returns the header of the Export call. `handle.metadata` is empty until the prompt is encoded."""
     metadata = handle.metadata
+    bpm = float(metadata.get("bpm", 0.0))
+    bpm = bpm if 0.0 < bpm <= MAX_BPM else 0.0  # Export would reject a tempo out of range, and with it the audio.
     return export_pb2.ExportHeader(
         audio=build_audio_header(generation.id, generation.attempt, handle),
         output=generation.output if generation.HasField("output") else None,
@@ -60,12 +67,12 @@ def build_export_header(generation: storage_pb2.Generation, handle: GenerationHa
             model_name=handle.info.name,
             model_version=handle.info.version,
             genre=str(metadata.get("genre", "")),
-            bpm=float(metadata.get("bpm", 0.0)),
+            bpm=bpm,
             key=str(metadata.get("key", "")),
             license=handle.info.licence,
             prompt=generation.prompt if generation.output.tag_prompt else "",
         ),
-        tempo_hint_bpm=float(metadata.get("bpm", parse_prompt(generation.prompt).bpm or 0.0)),
+        tempo_hint_bpm=bpm or parse_prompt(generation.prompt).bpm or 0.0,
         sections=[
             export_pb2.Section(name=section.name, start_frame=section.start_frame, end_frame=section.end_frame)
             for section in handle.sections[:MAX_SECTIONS]
@@ -83,7 +90,13 @@ def build_completion(
     """Returns the report that the file is in the library, with everything known about it."""
     metadata = struct_pb2.Struct()
     metadata.CopyFrom(exported.header.generation_facts)
-    metadata.MergeFrom(_to_struct(_build_metadata(exported.file)))
+    if exported.header.audio.attempt != generation.attempt:
+        metadata["audio_attempt"] = exported.header.audio.attempt
+    try:
+        metadata.MergeFrom(_to_struct(_build_metadata(exported.file)))
+    except Exception as error:  # The file is complete, whatever is wrong with its description.
+        log.error("metadata_incomplete", exc_info=error)
+        metadata["file_sha256"] = exported.file.file_sha256
     return storage_pb2.CompleteGenerationRequest(
         id=generation.id,
         lease_token=lease_token,
@@ -98,14 +111,14 @@ def build_completion(
 def _build_generation_facts(generation: storage_pb2.Generation, handle: GenerationHandle) -> struct_pb2.Struct:
     """Returns what is known about the music before it is measured. Export keeps it with the samples."""
     facts: dict[str, MetadataValue] = {
-        **handle.metadata,
         "license": handle.info.licence,
         "is_synthesiser": handle.info.is_synthesiser,
     }
     if handle.parameters.prompt_audio is not None:
         facts["continued_from"] = generation.continuation.source_id
         facts["continued_seconds"] = len(handle.parameters.prompt_audio) / handle.info.sample_rate_hz
-    return _to_struct(facts)
+    everything = _to_struct({**handle.metadata, **facts})
+    return everything if everything.ByteSize() <= MAX_GENERATION_FACTS_BYTES else _to_struct(facts)
 
 
 def _build_metadata(exported: export_pb2.ExportResponse) -> dict[str, MetadataValue]:

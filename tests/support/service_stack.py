@@ -116,6 +116,9 @@ class ServiceStack:
     def audio_files(self) -> list[Path]:
         return list((self.folder / "outputs").rglob("*.wav"))
 
+    def spools(self) -> list[Path]:
+        return list((self.folder / "spool").iterdir())
+
 
 def is_pending_after(attempt: int) -> Callable[[pb.Generation], bool]:
     """Returns a condition for `wait_until`: the generation waits for another attempt after this one."""

@@ -47,7 +47,7 @@ class ToneState:
     parameters: GenerationParameters
     position: int = 0
     steps: int = 0
-    metadata: dict[str, str | float | int] = field(default_factory=lambda: {"bpm": 120.0, "key": "A minor"})
+    metadata: dict[str, str | float | int] = field(default_factory=dict)
     sections: Sequence[Section] = ()
 
 
@@ -56,6 +56,8 @@ class ToneModel:
 
     def __init__(self, name: str = "tone") -> None:
         self.info = ModelInfo(name, "7", "A sine.", "CC0-1.0", RATE_HZ, 2, 3600.0, True, can_continue=True)
+        self.metadata: dict[str, str | float | int] = {"bpm": 120.0, "key": "A minor"}
+        self.sections: Sequence[Section] = ()
         self.at: dict[tuple[str, int], Callable[[], None]] = {}
         """(prompt, step) → the function called at that step; step 0 is prefill. ("load", n) is the n-th load."""
         self.shapes: dict[str, Callable[[FloatArray], FloatArray]] = {}
@@ -82,7 +84,7 @@ class ToneModel:
         self.prefilled.append(parameters.prompt)
         self.received.append(parameters)
         self.at.get((parameters.prompt, 0), lambda: None)()
-        return ToneState(parameters)
+        return ToneState(parameters, metadata=self.metadata, sections=self.sections)
 
     def step(self, states: Sequence[ToneState]) -> list[FloatArray]:
         self.batches.append([state.parameters.prompt for state in states])

@@ -85,6 +85,7 @@ async def statistics(session: Session, console: Console) -> int:
             *((f"{kind.name}s", _format_figures(kind)) for kind in stats.kinds),
             *((file_format.name, _format_figures(file_format)) for file_format in stats.formats),
             *((day.name, _format_figures(day)) for day in stats.days[-MAX_DAYS_SHOWN:]),
+            ("unfinished audio", format_size(stats.spool_bytes) if stats.spool_bytes else ""),
             ("free", f"{format_size(stats.free_bytes)} of {format_size(stats.disk_bytes)}"),
         )
     )

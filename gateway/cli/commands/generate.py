@@ -29,12 +29,13 @@ from dgx_music.storage.v1.storage_pb2 import (
 )
 from gateway.cli.commands.continuation_source import ContinuationSource, build_continuation
 from gateway.cli.display.braille_waveform import print_waveform
-from gateway.cli.display.console import Console
-from gateway.cli.display.summary import is_synthesized, licence_fields, summary_fields
+from gateway.cli.display.console import Console, escape_text
+from gateway.cli.display.summary import Fields, is_synthesized, licence_fields, summary_fields
 from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError
 from gateway.cli.session.output_files import download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
+from service_runtime.failpoints import failpoint
 
 SKETCH = "sketch"
 """The model that is always installed."""
@@ -243,8 +244,14 @@ async def _report_result(session: Session, console: Console, generation: Generat
 
 
 async def _print_summary(session: Session, console: Console, generation: Generation, copy: Path | None) -> None:
-    fields = summary_fields(generation, session.locate(generation.file_path), "" if copy is None else str(copy))
-    console.print_fields(fields if is_synthesized(generation) else (*fields, *licence_fields(generation)))
+    """Prints what is known about a finished generation, at least where its file is."""
+    file, copied = session.locate(generation.file_path), "" if copy is None else str(copy)
+    fields: Fields = (("file", escape_text(file)), ("copy", escape_text(copied)), ("id", generation.id))
+    with console.optional("describe the generation"):
+        failpoint("cli.summary")
+        fields = summary_fields(generation, file, copied)
+        fields = fields if is_synthesized(generation) else (*fields, *licence_fields(generation))
+    console.print_fields(fields)
     await print_waveform(session, console, generation.id)
 
 

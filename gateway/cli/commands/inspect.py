@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import grpc.aio
-
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_COMPLETED,
@@ -79,10 +77,7 @@ async def show(session: Session, console: Console, generation_id: str, *, png: P
     )
     console.print_fields(fields)
     if is_completed:
-        try:
-            await print_waveform(session, console, generation.id)
-        except grpc.aio.AioRpcError as error:
-            console.print_notice(f"failed to draw the waveform: {error.details()}")
+        await print_waveform(session, console, generation.id)
     return 0
 
 

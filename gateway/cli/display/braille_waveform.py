@@ -22,13 +22,14 @@ DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 
 
 async def print_waveform(session: Session, console: Console, generation_id: str) -> None:
-    """Prints the waveform across the width of the terminal. Raises AioRpcError if there is no file."""
+    """Prints the waveform across the width of the terminal, or why there is none: it never fails the command."""
     columns = min(console.width, MAX_COLUMNS)
-    waveform = await session.music.GetWaveform(
-        GetWaveformRequest(generation_id=generation_id, points=columns * POINTS_PER_CHARACTER),
-        timeout=CALL_TIMEOUT_SECONDS,
-    )
-    for line in draw_waveform(waveform.data, ROWS):
+    request = GetWaveformRequest(generation_id=generation_id, points=columns * POINTS_PER_CHARACTER)
+    lines: list[str] = []
+    with console.optional("draw the waveform"):
+        waveform = await session.music.GetWaveform(request, timeout=CALL_TIMEOUT_SECONDS)
+        lines = draw_waveform(waveform.data, ROWS)
+    for line in lines:
         console.out.print(line, style="cyan")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from dgx_music.storage.v1.storage_pb2 import Generation as GenerationMessage
 from dgx_music.storage.v1.storage_pb2 import GenerationStage, GenerationState
+from gateway.cli.session.command_errors import format_error
 
 UNLIMITED_WIDTH = 10_000
 """Characters per line if standard output is not a terminal: programs and files get complete lines."""
@@ -55,6 +57,17 @@ class Console:
     def print_notice(self, text: str) -> None:
         """Prints a line to standard error."""
         self.err.print(text, markup=False)
+
+    @contextmanager
+    def optional(self, action: str) -> Iterator[None]:
+        """Turns any error of the block into a notice that the command failed to do `action`, which it can do without.
+
+        The block must not print: an error of the output is not optional.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.print_notice(f"failed to {action}: {format_error(error)[0]}")
 
     def print_message(self, message: Message) -> None:
         """Prints the message as one line of JSON, in protobuf's JSON mapping with the contract's field names."""

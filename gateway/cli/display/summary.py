@@ -20,6 +20,8 @@ SUMMARIZED_METADATA = {
     "integrated_lufs",
     "true_peak_dbtp",
     "normalization_reason",
+    "not_measured",
+    "audio_attempt",
     "is_synthesiser",
 }
 """Metadata that is shown as part of other fields."""
@@ -37,6 +39,7 @@ def summary_fields(generation: Generation, file: str, copy: str = "") -> Fields:
         ("tempo", _format_number(generation, "bpm", "{:g} BPM")),
         ("key", _text_value(generation, "key")),
         ("measured", _measured(generation)),
+        ("not measured", _text_value(generation, "not_measured")),
         ("dynamics", _dynamics(generation)),
         ("genre", _text_value(generation, "genre")),
         ("seed", str(generation.seed)),
@@ -96,8 +99,8 @@ def _continuation(generation: Generation) -> str:
 def format_audio(seconds: float, sample_rate_hz: int, channels: int, file_format: str, size_bytes: int) -> str:
     """Returns for example "16 s, 32 kHz stereo, WAV PCM 24, 3.1 MB"; the size is left out if it is 0."""
     size = f", {size_bytes / 1e6:.1f} MB" if size_bytes else ""
-    layout = f"{sample_rate_hz / 1000:g} kHz {CHANNELS[channels]}, {file_format.replace('_', ' ')}"
-    return f"{seconds:g} s, {layout}{size}"
+    layout = CHANNELS.get(channels, f"{channels} channels")
+    return f"{seconds:g} s, {sample_rate_hz / 1000:g} kHz {layout}, {file_format.replace('_', ' ')}{size}"
 
 
 def _audio(generation: Generation) -> str:
@@ -156,6 +159,8 @@ def _provenance(generation: Generation) -> str:
 
 def _generation_time(generation: Generation) -> str:
     seconds = generation.generation_time_seconds
+    if attempt := _int_value(generation, "audio_attempt"):
+        return f"{seconds:.2f} s, from the audio of attempt {attempt}"
     return f"{seconds:.2f} s, {generation.duration_seconds / seconds:.0f}{TIMES_REAL_TIME}" if seconds else ""
 
 

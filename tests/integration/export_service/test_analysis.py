@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile
 
 from dgx_music.export.v1 import export_pb2
 from tests.support.export_client import RATE_HZ, TIMEOUT_SECONDS, ExportClient, build_requests, new_id, raises_rpc_error
+from tests.support.failpoints import armed
 from tests.support.sketch_clips import Clip
 
 DRUM_AND_BASS = Clip("drum and bass at 174 BPM in F minor", "drum and bass", 174.0, "F minor", 3)
@@ -30,6 +32,40 @@ async def test_export_reports_tempo_and_key(client):
     hinted = await export(client, samples, tempo_hint_bpm=170)
     assert hinted.tempo.bpm == pytest.approx(174, rel=0.005)
     assert hinted.key == analysed.key
+
+
+@pytest.mark.parametrize(
+    ("point", "names"),
+    [
+        ("feature_extraction", ["tempo", "key"]),
+        ("tempo_estimation", ["tempo"]),
+        ("key_estimation", ["key"]),
+    ],
+)
+async def test_figure_that_fails_does_not_cost_the_file(client, point, names):
+    samples = DRUM_AND_BASS.samples(6.0)
+    with armed(f"export.{point}:raise"):
+        response = await export(client, samples)
+    assert [failure.name for failure in response.not_measured] == names
+    assert all("RuntimeError" in failure.reason for failure in response.not_measured)
+    for name in ("tempo", "key"):
+        assert response.HasField(name) == (name not in names)
+    undisturbed = await export(client, samples)
+    assert (response.source, response.normalization) == (undisturbed.source, undisturbed.normalization)
+    assert soundfile.info(client.data_dir / response.file_path).frames == len(samples)
+    assert not undisturbed.not_measured
+
+
+async def test_audio_just_over_a_section_of_the_autocorrelation_is_exported(client):
+    """At 8 kHz, a section of the onset envelope has 393.216 s. A remainder shorter than the lags once failed."""
+    seconds, rate = 395, 8000
+    clicks = np.zeros((seconds * rate, 1), dtype=np.float32)
+    clicks[:: rate * 60 // 120] = 0.5
+    requests = build_requests(new_id(), clicks, tags=None, sample_rate_hz=rate)
+    response = await client.send(requests)
+    assert response.duration_seconds == seconds
+    assert response.tempo.bpm == pytest.approx(120, rel=0.005)
+    assert not response.not_measured
 
 
 async def test_analysis_is_independent_of_output_rate(client):

@@ -179,6 +179,7 @@ async def test_library_statistics(client):
     for groups in (found.kinds, found.formats):
         assert sum(group.bytes for group in groups) == found.total_bytes
     assert 0 < found.free_bytes < found.disk_bytes
+    assert found.spool_bytes == sum(path.stat().st_size for path in (client.data_dir / "spool").iterdir()) > 0
 
 
 async def test_verify_compares_files_and_renders_with_their_hashes(client):

@@ -28,6 +28,7 @@ from gateway.embedded.ownership import Owner, acquire_or_join
 from gateway.embedded.service_set import LIBRARY
 from gateway.embedded.services import run_embedded_services
 from tests.support.command_line import DGX_MUSIC, SECONDS, InProcessShell, Shell, environment, read_until
+from tests.support.failpoints import armed
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,38 @@ def test_generated_file_is_described_downloaded_and_deleted(shell: Shell, tmp_pa
     assert shell.run("delete", fields["id"], "--yes", "--json").stdout == "{}\n"
     assert not Path(fields["file"]).exists()
     assert "generation" in shell.error("show", fields["id"], status=1)
+
+
+@pytest.mark.parametrize(
+    ("point", "notice"),
+    [("export.waveform", "failed to draw the waveform"), ("cli.summary", "failed to describe the generation")],
+)
+def test_display_that_fails_does_not_fail_the_command(shell: Shell, tmp_path: Path, point: str, notice: str) -> None:
+    with armed(f"{point}:raise"):
+        done = shell.run("generate", "techno", "-d", "1", "-o", str(tmp_path / "beat.wav"))
+    fields = printed_fields(done.stdout)
+    assert Path(fields["file"]).read_bytes() == Path(fields["copy"]).read_bytes()
+    assert f"{notice}: " in done.stderr
+    with armed("export.waveform:raise"):
+        assert fields["id"] in shell.run("show", fields["id"]).stdout
+
+
+def test_figure_that_failed_is_shown(shell: Shell) -> None:
+    with armed("export.tempo_estimation:raise"):
+        fields = printed_fields(shell.run("generate", "techno", "-d", "6").stdout)
+    assert fields["not measured"].startswith("tempo: an unexpected error occurred (RuntimeError)")
+    shown = printed_fields(shell.run("show", fields["id"]).stdout)
+    assert shown["not measured"] == fields["not measured"]
+
+
+def test_generation_whose_export_failed_is_retried_from_its_samples(shell: Shell) -> None:
+    with armed("export.before_mastering:raise"):
+        failed = shell.run("generate", "techno", "-d", "4", "--json", status=1, DGX_MUSIC_MAX_ATTEMPTS="1")
+    [generation_id] = [generation.id for generation in shell.generations("list")]
+    assert f"dgx-music retry {generation_id}" in failed.stderr
+    [retried] = shell.generations("retry", generation_id)
+    assert retried.attempt == 2
+    assert [path.name for path in (shell.data_dir / "spool").iterdir()] == [f"{generation_id}.1.pcm"]
 
 
 def test_output_options_are_applied_and_file_is_rendered(shell: Shell, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 import uuid
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,6 +20,8 @@ from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.pcm import PcmReader, PcmWriter, live_header
 from dgx_music.storage.v1 import storage_pb2 as storage
 from tests.support.embedded_services import EmbeddedServices
+from tests.support.failpoints import armed
+from tests.support.library_files import exported
 
 TIMEOUT_SECONDS = 60.0
 RATE_HZ, CHANNELS = 32_000, 2
@@ -359,6 +362,25 @@ async def test_retry_after_failure_is_pending_again(library_services: EmbeddedSe
         storage.RetryGenerationRequest(id=generated.id), timeout=TIMEOUT_SECONDS
     )
     assert again.generation.state == storage.GENERATION_STATE_PENDING
+
+
+async def test_cancel_removes_the_samples_kept_for_another_attempt(
+    library_services: EmbeddedServices, tmp_path: Path
+) -> None:
+    await create_pending(library_services)
+    claimed = await claim(library_services)
+    with armed("export.before_fsync:EIO"):
+        error = await error_of(exported(library_services, claimed.generation.id))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    failure = storage.FailGenerationRequest(
+        id=claimed.generation.id, lease_token=claimed.lease_token, error_message="no file", retryable=True
+    )
+    await library_services.storage.FailGeneration(failure, timeout=TIMEOUT_SECONDS)
+    assert list((tmp_path / "spool").iterdir())
+    request = storage.CancelGenerationRequest(id=claimed.generation.id)
+    cancelled = await library_services.music.CancelGeneration(request, timeout=TIMEOUT_SECONDS)
+    assert cancelled.generation.state == storage.GENERATION_STATE_CANCELLED
+    assert not list((tmp_path / "spool").iterdir())
 
 
 async def test_watch_can_be_cancelled(library_services: EmbeddedServices) -> None:

@@ -14,6 +14,7 @@ from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2 as pb
 from generation_service.worker.lease import Lease, LeaseLostReason
 from storage_service.db.sqlite import sqlite3
+from tests.support.failpoints import armed
 from tests.support.tone_model import Gate, fail_with
 
 
@@ -87,6 +88,21 @@ async def test_cancel_during_the_files_commit_leaves_no_file(services, monkeypat
     await jobs
     await services.stop("export")
     assert services.audio_files() == []
+    assert services.spools() == []
+
+
+async def test_samples_of_an_export_that_fails_after_the_cancel_are_deleted(stack):
+    await stack.start("storage", "export")
+    await stack.start("generation", renew_interval_seconds=10)
+    gate = stack.model.at["a", 5] = Gate()
+    generation_id = await stack.create(seconds=0.5)
+    await gate.reached()
+    await stack.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
+    with armed("export.before_fsync:EIO"):
+        gate.open()
+        await stack.wait_for_jobs()
+    assert (await stack.get(generation_id)).state == pb.GENERATION_STATE_CANCELLED
+    assert stack.audio_files() == stack.spools() == []
 
 
 async def test_stale_lease_stops_the_engine_and_changes_nothing(services):

@@ -48,6 +48,21 @@ def test_metadata_is_known_before_the_first_step() -> None:
     assert {"drums", "808", "bells"} <= set(instruments)
 
 
+@pytest.mark.parametrize("seconds", [0.1, 4.0, 12.3, 30.0, 97.5, 590.0])
+def test_sections_cover_the_piece_without_a_gap(seconds: float) -> None:
+    frames = round(seconds * RATE)
+    for prompt in ("techno at 130 BPM", "slow ambient", "waltz at 61 BPM"):
+        sections = MODEL.prefill(GenerationParameters(prompt, frames, 5)).sections
+        assert [section.start_frame for section in sections] == [0, *(section.end_frame for section in sections[:-1])]
+        assert sections[-1].end_frame == frames
+        assert all(section.start_frame < section.end_frame for section in sections)
+        assert {section.name for section in sections} <= {"intro", "A", "B", "break", "outro"}
+        if seconds == 590.0:
+            bar_frames = 4 * 60 / float(MODEL.prefill(GenerationParameters(prompt, frames, 5)).metadata["bpm"]) * RATE
+            assert len(sections) > 5
+            assert all(abs(section.start_frame / bar_frames % 1 - 0.5) > 0.49 for section in sections)
+
+
 @pytest.mark.parametrize("genre", ["lo-fi", "house", "ambient"])
 def test_same_request_same_samples(genre: str) -> None:
     assert np.array_equal(render(genre, 8.0, 11), np.concatenate(blocks(genre, 8.0, 11)))
