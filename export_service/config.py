@@ -22,7 +22,7 @@ class ExportSettings(Settings):
     failed_spool_keep_seconds: float = Field(default=7 * 86_400.0, ge=0)
     """How long the samples of a generation whose export failed are kept, so that `retry` need not generate them again.
     Minutes of music take 15 MB each (32 kHz, stereo)."""
-    max_clip_bytes: int = Field(default=256 << 20, ge=1, le=2**31 - 2**16)
+    max_clip_bytes: int = Field(default=256 << 20, ge=1, le=2**31 - 2**24)
     """Size limit of an uploaded clip. The upper bound is where WAV sizes begin that stand for "unknown"."""
     max_clip_seconds: float = Field(default=600.0, ge=MIN_DURATION_SECONDS, le=MAX_DURATION_SECONDS)
     """Duration limit of an uploaded clip."""

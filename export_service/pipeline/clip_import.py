@@ -12,11 +12,12 @@ from functools import partial
 from typing import TypeVar
 
 from dgx_music.errors import Aborted, InvalidArgument
+from export_service.decoding.source_file import SOURCE_FILE_REQUIREMENT, SourceFile, open_source_file
 from export_service.dsp.arrays import Samples
-from export_service.formats.reader import SOURCE_FILE_REQUIREMENT, SourceFile, open_source_file
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.store import Library
+from export_service.pipeline.clip_measurement import ClipMeasurement, ClipMeter
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.observability.logging import get_logger
 
@@ -44,6 +45,10 @@ class Clip:
     frames: int
     pcm_sha256: str
     """SHA-256 of its samples as little-endian float32."""
+    source_format: str
+    """What the uploaded file was, e.g. "AIFF, 24-bit PCM"."""
+    source_channels: int
+    measurement: ClipMeasurement
 
 
 class ClipImport:
@@ -69,7 +74,8 @@ class ClipImport:
         self._received_bytes += len(data)
         if self._received_bytes > self._limits.max_bytes:
             raise InvalidArgument(
-                "data", f"must be at most {self._limits.max_bytes} bytes in total; send a shorter clip, or use FLAC"
+                "data",
+                f"must be at most {self._limits.max_bytes} bytes in total; send a shorter or a compressed file",
             )
         await self._run_on_worker(partial(self._append, data))
 
@@ -104,18 +110,29 @@ class ClipImport:
         sha256 = hashlib.sha256()
         with translate_disk_errors("writing the clip"):
             with open_source_file(self._upload, self._limits.max_seconds) as source:
+                meter = ClipMeter(source.sample_rate_hz, source.channels)
                 audio = AudioFile(
-                    FileFormat.WAV_FLOAT, source.sample_rate_hz, source.channels, source.frames, tags=None, seed=0
+                    FileFormat.WAV_FLOAT, source.sample_rate_hz, source.channels, source.max_frames, tags=None, seed=0
                 )
-                audio.write(self._staged, self._blocks(source, sha256.update), gain_db=0.0)
+                audio.write(self._staged, self._blocks(source, meter, sha256.update), gain_db=0.0)
             self._library.commit(self._staged, self._clip_id, audio.codec.extension, self._raise_if_closed)
         self._is_committed = True
-        return Clip(self._clip_id, source.sample_rate_hz, source.channels, source.frames, sha256.hexdigest())
+        return Clip(
+            self._clip_id,
+            source.sample_rate_hz,
+            source.channels,
+            source.frames_read,
+            sha256.hexdigest(),
+            source.description,
+            source.source_channels,
+            meter.finish(),
+        )
 
-    def _blocks(self, source: SourceFile, hash_pcm: Callable[[bytes], None]) -> Iterator[Samples]:
+    def _blocks(self, source: SourceFile, meter: ClipMeter, hash_pcm: Callable[[bytes], None]) -> Iterator[Samples]:
         for block in source.blocks():
             self._raise_if_closed()
             hash_pcm(block.astype("<f4", copy=False).tobytes())
+            meter.feed(block)
             yield block
 
     def _raise_if_closed(self) -> None:

@@ -145,7 +145,7 @@ class ExportManager:
         return await FinalAudio.open(generation_id, await self.find_path(generation_id, render_id))
 
     async def import_clip(self, data: AsyncIterator[bytes]) -> Clip:
-        """Imports the bytes of a WAV or FLAC file as a clip. Unless it returns, all files of the import are removed.
+        """Imports the bytes of an audio file as a clip. Unless it returns, all files of the import are removed.
 
         Raises InvalidArgument if the file is not acceptable as a clip.
         """

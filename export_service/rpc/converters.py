@@ -12,6 +12,7 @@ from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
 from dgx_music.limits import MAX_CHANNELS, MAX_PUBLICATION_CHARACTERS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
+from export_service.analysis.figure_guard import NotMeasured
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
 from export_service.dsp.measurement import LoudnessMeasurement
@@ -173,9 +174,7 @@ def from_mastered_file(
         key=_key(analysis.key),
         marks=[MARK_VALUES[mark] for mark in file.marks],
         manifest_path=_manifest_path(file, file_path),
-        not_measured=[
-            export_pb2.NotMeasured(name=failure.name, reason=failure.reason) for failure in analysis.not_measured
-        ],
+        not_measured=_not_measured(analysis.not_measured),
     )
 
 
@@ -192,6 +191,7 @@ def from_audio(audio: LiveAudio | FinalAudio | ConvertedAudio) -> audio_pb2.Audi
 
 
 def from_clip(clip: Clip) -> export_pb2.ImportClipResponse:
+    measured = clip.measurement
     return export_pb2.ImportClipResponse(
         clip_id=clip.clip_id,
         duration_seconds=clip.frames / clip.sample_rate_hz,
@@ -199,6 +199,12 @@ def from_clip(clip: Clip) -> export_pb2.ImportClipResponse:
         sample_rate_hz=clip.sample_rate_hz,
         channels=clip.channels,
         pcm_sha256=clip.pcm_sha256,
+        loudness=_loudness(measured.loudness) if measured.loudness else None,
+        tempo=_tempo(measured.analysis.tempo),
+        key=_key(measured.analysis.key),
+        not_measured=_not_measured(measured.not_measured),
+        source_format=clip.source_format,
+        source_channels=clip.source_channels,
     )
 
 
@@ -230,6 +236,10 @@ def _loudness(measured: LoudnessMeasurement) -> export_pb2.Loudness:
         rms_dbfs=measured.rms_dbfs,
         peak_to_loudness_lu=measured.peak_to_loudness_lu,
     )
+
+
+def _not_measured(failures: tuple[NotMeasured, ...]) -> list[export_pb2.NotMeasured]:
+    return [export_pb2.NotMeasured(name=failure.name, reason=failure.reason) for failure in failures]
 
 
 def _tempo(tempo: Tempo | None) -> export_pb2.Tempo | None:

@@ -12,7 +12,7 @@ from gateway.cli.options import AsJson, Id, Limit, MinRating, Search, Yes, creat
 from gateway.embedded.service_set import LIBRARY
 
 app = typer.Typer(
-    help="List, export, verify and clean up audio files: finished generations, renders of them, and uploaded clips."
+    help="Import, list, export, tag, verify and clean up audio files: finished ones, renders of them, and clips."
 )
 
 
@@ -42,6 +42,24 @@ def list_(limit: Limit = 20, kind: Kinds = None, as_json: AsJson = False) -> Non
     console = create_console(as_json)
     kinds = files.parse_kinds(kind)
     run(lambda session: files.list_files(session, console, limit=limit, kinds=kinds), console, LIBRARY)
+
+
+@app.command(name="import")
+def import_(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Local audio files.", exists=True, dir_okay=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Import audio files as clips, and show their loudness, tempo and key. `generate --continue ID` continues them.
+
+    Reads WAV, RF64, W64, AIFF, CAF, FLAC, MP3, Ogg and Opus; others, such as M4A, with the extra `m4a`. Surround sound
+    is mixed down to stereo.
+    """
+    from gateway.cli.commands import files
+
+    console = create_console(as_json)
+    run(lambda session: files.import_clips(session, console, paths), console, LIBRARY)
 
 
 @app.command()

@@ -180,7 +180,7 @@ Continue = Annotated[
     typer.Option(
         "--continue",
         metavar="ID|FILE",
-        help="Continue from the end of a generation, a clip, or a WAV or FLAC file.",
+        help="Continue from the end of a generation, a clip, or an audio file, such as WAV, FLAC, MP3 or Ogg.",
         show_default=False,
     ),
 ]

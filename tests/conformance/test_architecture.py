@@ -36,6 +36,7 @@ ONLY_IN = {
     "sqlalchemy": ("storage_service",),
     "alembic": ("storage_service",),
     "soundfile": ("export_service",),
+    "av": ("export_service",),
     "typer": ("gateway",),
     "rich": ("gateway",),
 }
@@ -85,6 +86,7 @@ LAYERS = {
         ("export_service.pipeline",),
         ("export_service.streaming",),
         ("export_service.library",),
+        ("export_service.decoding",),
         ("export_service.formats",),
         ("export_service.retagging",),
         ("export_service.tagging",),

@@ -1,4 +1,4 @@
-"""`dgx-music files …`: lists, verifies and cleans up audio files."""
+"""`dgx-music files …`: imports, lists, verifies and cleans up audio files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ from dgx_music.export.v1.export_pb2 import (
     VerifyFilesRequest,
     VerifyFilesResponse,
 )
+from gateway.cli.display.clip_summary import clip_fields
 from gateway.cli.display.console import Console, escape_text, format_local_time
 from gateway.cli.display.units import format_size, parse_age, parse_size
+from gateway.cli.session.clip_upload import upload_clip
 from gateway.cli.session.command_errors import FAILURE
 from gateway.cli.session.cover_file import edit_tags, read_cover
 from gateway.cli.session.pagination import fetch_first
@@ -201,4 +203,15 @@ async def delete_clip(session: Session, console: Console, clip_id: str) -> int:
         console.print_message(response)
     else:
         console.print_notice(f"deleted clip {clip_id}")
+    return 0
+
+
+async def import_clips(session: Session, console: Console, paths: Sequence[Path]) -> int:
+    """Imports local audio files as clips and prints what each is."""
+    for path in paths:
+        clip = await upload_clip(session, path, "FILE")
+        if console.as_json:
+            console.print_message(clip)
+        else:
+            console.print_fields(clip_fields(clip, path))
     return 0

@@ -13,6 +13,8 @@ import soundfile
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
+from export_service.decoding.source_file import SOURCE_FILE_REQUIREMENT
+from export_service.dsp.measurement import SignalMeter
 from tests.support.export_client import (
     RATE_HZ,
     TIMEOUT_SECONDS,
@@ -23,6 +25,7 @@ from tests.support.export_client import (
     run_export_service,
 )
 from tests.support.export_servers import run_export_process
+from tests.support.foreign_files import CHANNEL_COUNTS, PIPED, encode_tones
 
 
 def tone(rate: int, seconds: float, channels: int) -> np.ndarray:
@@ -150,6 +153,54 @@ async def test_export_with_id_of_clip_creates_output(client):
     assert len([name for name in client.files() if name.startswith("clips/")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "output", "source_format", "layout"),
+    [
+        ([], "a.mp3", "MP3", "stereo"),
+        ([], "a.m4a", "AAC (MPEG-4)", "mono"),
+        (["-f", "wav"], PIPED, "WAV, 16-bit PCM", "stereo"),
+        (["-c:a", "libvorbis"], "a.ogg", "Ogg Vorbis", "5.1"),
+    ],
+)
+async def test_clip_of_any_format_is_measured(client, options, output, source_format, layout):
+    clip = await client.import_clip(encode_tones(*options, output=output, layout=layout, seconds=1.0))
+    samples = await client.read_audio(clip.clip_id)
+    channels = CHANNEL_COUNTS[layout]
+    assert (clip.source_format, clip.source_channels, clip.channels) == (source_format, channels, min(channels, 2))
+    assert samples.shape == (clip.frames, clip.channels)
+    assert hashlib.sha256(samples.tobytes()).hexdigest() == clip.pcm_sha256
+    meter = SignalMeter(44_100, clip.channels)
+    meter.feed(samples)
+    measured = meter.finish()
+    assert clip.loudness.integrated_lufs == pytest.approx(measured.loudness.integrated_lufs, abs=1e-6)
+    assert clip.loudness.true_peak_dbtp == pytest.approx(measured.true_peak_dbtp, abs=1e-6)
+    assert not clip.HasField("tempo"), "it is shorter than 5 s"
+    assert not clip.not_measured
+
+
+async def test_tempo_and_key_of_clip_are_measured(client):
+    clip = await client.import_clip(encode(music(10), RATE_HZ, "FLAC"))
+    assert (
+        pytest.approx(clip.tempo.bpm, rel=0.02) == 120.0 or pytest.approx(clip.tempo.alternative_bpm, rel=0.02) == 120.0
+    )
+    assert clip.key.name.startswith("A")
+    assert clip.source_format == "FLAC, 24-bit"
+
+
+async def test_clip_is_kept_if_it_cannot_be_measured(tmp_path):
+    for point, names in (
+        ("export.loudness_measurement", ["loudness"]),
+        ("export.feature_extraction", ["tempo", "key"]),
+    ):
+        async with run_export_process(tmp_path / names[0], DGX_MUSIC_FAILPOINT=f"{point}:raise") as (_, client):
+            clip = await client.import_clip(encode(music(6), RATE_HZ))
+            assert [failure.name for failure in clip.not_measured] == names
+            assert all("RuntimeError" in failure.reason for failure in clip.not_measured)
+            assert clip.HasField("loudness") is (names != ["loudness"])
+            assert clip.HasField("key") is (names == ["loudness"])
+            assert len(await client.read_audio(clip.clip_id)) == clip.frames == 6 * RATE_HZ
+
+
 async def begin_import(client) -> grpc.aio.StreamUnaryCall:
     """Returns an import that the server has begun to write: gRPC buffers less than this without it reading."""
     call = client.stub.ImportClip(timeout=TIMEOUT_SECONDS)
@@ -184,8 +235,8 @@ async def test_restart_after_kill_removes_incomplete_import_and_keeps_clips(tmp_
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "must be a complete WAV (PCM or float) or FLAC file; it is empty"),
-        (b"# Notes\n" * 20_000, "must be a complete WAV (PCM or float) or FLAC file; it is neither"),
+        (b"", f"{SOURCE_FILE_REQUIREMENT}; it is empty"),
+        (b"# Notes\n" * 20_000, f"{SOURCE_FILE_REQUIREMENT}; it is text"),
         (encode(tone(44_100, 1, 2))[:-10_000], "the last 10000 of its 264600 bytes of samples are missing"),
         (encode(tone(44_100, 1, 2), kind="FLAC")[:-10_000], "truncated or damaged"),
         (encode(tone(44_100, 0.05, 2)), "must be 0.1 to 600 s of audio, not 0.050 s"),

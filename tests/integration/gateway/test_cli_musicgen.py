@@ -90,6 +90,7 @@ def test_continuation_of_generation_and_of_file(shell: Shell, tiny: Path, text_e
         wav.writeframes(bytes(range(256)) * 1000)
     done = shell.run(*command, "--json", "--continue", str(file))
     third = json_format.Parse(done.stdout, Generation())
+    assert f"imported {file} (WAV, 16-bit PCM, 1.45125 s, " in done.stderr
     assert f"as clip {third.continuation.source_id}; " in done.stderr
     assert third.metadata["continued_from"] == third.continuation.source_id
     assert third.metadata["continued_seconds"] == pytest.approx(64_000 / 44_100, abs=0.005)

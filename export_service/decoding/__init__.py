@@ -1,0 +1,1 @@
+"""Audio files from outside: what they are, whether they are complete, and their samples."""
