@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from export_service.dsp.arrays import FloatArray, Samples
-from export_service.dsp.envelope import SEGMENT_FRAMES, BlockSource, Envelope, split_into_segments
+from export_service.dsp.envelope import BlockSource, Envelope
 from export_service.dsp.loudness import HOPS_PER_SECOND
-from export_service.dsp.true_peak import ROW_FRAMES
+from export_service.dsp.segments import ROW_FRAMES, SEGMENT_FRAMES, split_into_segments
 
 ATTACK_DB_PER_SECOND = 1500.0
 """Reaches the full 6 dB within the 4 ms before a peak, which masks it."""
@@ -89,31 +90,37 @@ class Limiter:
     def reduction(self, settings: LimiterSettings) -> GainReduction:
         """Computes the reduction from the envelope, without touching the signal."""
         hops = self._envelope.frames * HOPS_PER_SECOND // self._rate + 1
-        energies, max_db, rows = np.zeros(hops), 0.0, 0
+        energies, max_db, frames = np.zeros(hops), 0.0, 0
         for index, curve in enumerate(self._curves(settings)):
             if curve is None:
                 continue
             max_db = max(max_db, -float(curve.min()))
-            rows += int((np.minimum(curve[1:], curve[:-1]) < -MIN_AUDIBLE_REDUCTION_DB).sum())
-            gains = 10.0 ** (curve / 20.0)
+            frames += ROW_FRAMES * int((np.minimum(curve[1:], curve[:-1]) < -MIN_AUDIBLE_REDUCTION_DB).sum())
+            rows = _limited_rows(curve)
+            before, after = _amplitudes(curve[rows]), _amplitudes(curve[rows + 1])
             # The mean square of a straight line from one gain to the next.
-            squares = (gains[1:] ** 2 + gains[1:] * gains[:-1] + gains[:-1] ** 2) / 3.0
-            removed = self._envelope.segment(index)[1] * (1.0 - squares)
-            centres = index * SEGMENT_FRAMES + np.arange(len(removed)) * ROW_FRAMES + ROW_FRAMES // 2
+            squares = (after**2 + after * before + before**2) / 3.0
+            removed = self._envelope.segment(index)[1, rows] * (1.0 - squares)
+            centres = index * SEGMENT_FRAMES + rows * ROW_FRAMES + ROW_FRAMES // 2
             np.add.at(energies, np.minimum(centres * HOPS_PER_SECOND // self._rate, hops - 1), removed)
-        return GainReduction(max_db, min(rows * ROW_FRAMES / self._envelope.frames, 1.0), energies)
+        return GainReduction(max_db, min(frames / self._envelope.frames, 1.0), energies)
 
     def blocks(self, settings: LimiterSettings) -> Iterator[Samples]:
         """Yields the limited signal: [frames, channels] each."""
-        gain = 10.0 ** (settings.gain_db / 20.0)
-        ramp = np.arange(ROW_FRAMES) / ROW_FRAMES
         for samples, curve in zip(split_into_segments(self._blocks()), self._curves(settings), strict=True):
-            if curve is None:
-                yield (samples * np.float64(gain)).astype(np.float32)
-                continue
-            gains = gain * 10.0 ** (curve / 20.0)
-            lines = gains[:-1, None] + np.diff(gains)[:, None] * ramp
-            yield (samples * lines.reshape(-1, 1)[: len(samples)]).astype(np.float32)
+            yield _apply(curve, samples, settings.gain_db)
+
+    def segments(self, settings: LimiterSettings) -> Iterator[tuple[Samples, FloatArray]]:
+        """Yields the limited signal in segments, each with the `limits` of its rows that `TruePeakMeter` can use."""
+        self._refine(settings)
+        least_limit = 10.0 ** (-self._refined_db / 20.0)
+        gain = 10.0 ** (settings.gain_db / 20.0)
+        segments = split_into_segments(self._blocks())
+        for index, (samples, curve) in enumerate(zip(segments, self._curves(settings), strict=True)):
+            limits = np.maximum(self._envelope.segment(index)[0], least_limit) * gain
+            if curve is not None:
+                limits[_limited_rows(curve)] = np.inf
+            yield _apply(curve, samples, settings.gain_db), limits
 
     def _curves(self, settings: LimiterSettings) -> Iterator[FloatArray | None]:
         """Yields the gain curve of each segment at the edges of its rows, in dB up to 0: [rows + 1]; None if the
@@ -138,8 +145,33 @@ class Limiter:
         peaks = self._envelope.segment(index)[0]
         needs = np.zeros(len(peaks))
         over = np.flatnonzero(peaks > 10.0 ** (-over_db / 20.0))
-        needs[over] = np.maximum(-over_db - 20.0 * np.log10(peaks[over]), -MAX_REDUCTION_DB)
+        needs[over] = np.maximum(-over_db - 20.0 * np.log10(peaks[over].astype(np.float64)), -MAX_REDUCTION_DB)
         return needs
+
+
+def _limited_rows(curve: FloatArray) -> npt.NDArray[np.intp]:
+    """Returns the rows in which a curve is below 0 dB."""
+    return np.flatnonzero((curve[1:] < 0) | (curve[:-1] < 0))
+
+
+def _amplitudes(decibels: FloatArray) -> FloatArray:
+    return np.asarray(np.exp(decibels * (math.log(10.0) / 20.0)))
+
+
+def _apply(curve: FloatArray | None, samples: Samples, gain_db: float) -> Samples:
+    """Returns the samples [frames, channels] with the gain and, on top of it, the curve at the edges of their rows."""
+    gain = 10.0 ** (gain_db / 20.0)
+    limited = samples * np.float32(gain)
+    if curve is None:
+        return limited
+    rows, (frames, channels) = _limited_rows(curve), samples.shape
+    edges = gain * _amplitudes(curve)
+    ramp = np.repeat(np.arange(ROW_FRAMES) / ROW_FRAMES, channels)
+    gains = edges[rows, None] + (edges[rows + 1] - edges[rows])[:, None] * ramp
+    if missing := -frames % ROW_FRAMES:
+        samples, limited = np.pad(samples, ((0, missing), (0, 0))), np.pad(limited, ((0, missing), (0, 0)))
+    limited.reshape(-1, len(ramp))[rows] = samples.reshape(-1, len(ramp))[rows] * gains
+    return limited[:frames]
 
 
 class _GainCurve:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export_service.dsp.envelope import SEGMENT_FRAMES
+from export_service.dsp.segments import SEGMENT_FRAMES
 from export_service.dsp.gain_solver import normalize
 from export_service.dsp.limiter import MAX_REDUCTION_DB, Limiter, LimiterSettings
 from export_service.dsp.measurement import SignalMeter
