@@ -18,7 +18,6 @@ from export_service.dsp.segments import (
     SEGMENT_FRAMES,
     SEGMENT_ROWS,
     SegmentBuffer,
-    max_over_reach,
 )
 from export_service.dsp.true_peak import (
     ROWS_PER_BATCH,
@@ -27,8 +26,8 @@ from export_service.dsp.true_peak import (
     oversampling_factor,
 )
 
-COLUMNS = 2
-"""Peak and energy."""
+COLUMNS = 3
+"""Peak, curvature and energy."""
 FLOAT_BYTES = 4
 BlockSource = Callable[[], Iterable[Samples]]
 """A signal that can be read more than once. Each call yields the same blocks, which can have any size."""
@@ -53,16 +52,17 @@ class Envelope:
         """The number of segments so far; only the last one is shorter than SEGMENT_FRAMES."""
         return -(-self.frames // SEGMENT_FRAMES)
 
-    def append(self, peaks: Samples, energies: FloatArray, frames: int) -> None:
+    def append(self, peaks: Samples, curvatures: Samples, energies: FloatArray, frames: int) -> None:
         """Appends the rows of the next segment, [rows] each, and its number of frames."""
-        self._write(self._rows, np.stack([peaks, energies], axis=1, dtype=np.float32, casting="same_kind"))
+        self._write(self._rows, np.stack([peaks, curvatures, energies], axis=1, dtype=np.float32, casting="same_kind"))
         self._rows += len(peaks)
         self.frames += frames
 
-    def segment(self, index: int) -> Samples:
-        """Returns the peaks and the energies of a segment: [2, rows]; no rows past the end of the signal."""
+    def segment(self, index: int) -> tuple[Samples, Samples]:
+        """Returns the peaks and the energies of a segment, [rows] each; no rows past the end of the signal."""
         first = index * SEGMENT_ROWS
-        return self._read(first, min(first + SEGMENT_ROWS, self._rows)).T
+        table = self._read(first, min(first + SEGMENT_ROWS, self._rows))
+        return table[:, 0], table[:, 2]
 
     def refine(self, blocks: Iterable[Samples], threshold: float) -> float:
         """Raises row peaks to the true peak wherever it may exceed the threshold; returns the largest peak."""
@@ -80,11 +80,10 @@ class Envelope:
         """Refines the rows from `first` on whose surroundings are in the buffer; returns their largest peak."""
         begin, end = max(first - REACH_ROWS, 0), min(first + buffer.rows + REACH_ROWS, self._rows)
         table = self._read(begin, end)
-        row_peaks = np.zeros(buffer.rows + HISTORY_ROWS, dtype=np.float32)
-        row_peaks[begin - first + REACH_ROWS :][: len(table)] = table[:, 0]
-        bounds = max_over_reach(row_peaks)
+        around = np.zeros((buffer.rows + HISTORY_ROWS, COLUMNS), dtype=np.float32)
+        around[begin - first + REACH_ROWS :][: len(table)] = table
         for interpolator in build_interpolator(oversampling_factor(self._rate)), build_annex2_example_interpolator():
-            hot = np.flatnonzero(bounds * interpolator.max_gain > threshold)
+            hot = np.flatnonzero(interpolator.bounds(around[:, 0], around[:, 1]) > threshold)
             for batch in np.split(hot, range(ROWS_PER_BATCH, len(hot), ROWS_PER_BATCH)) if len(hot) else ():
                 surroundings = buffer.surroundings[batch].reshape(-1, REACH_FRAMES)
                 peaks = interpolator.peaks(surroundings, threshold).reshape(len(batch), -1).max(axis=1)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from export_service.dsp.arrays import FloatArray, Samples
 from export_service.dsp.envelope import BlockSource, Envelope
 from export_service.dsp.loudness import HOPS_PER_SECOND
-from export_service.dsp.segments import ROW_FRAMES, SEGMENT_FRAMES, split_into_segments
+from export_service.dsp.segments import ROW_FRAMES, SEGMENT_FRAMES, SEGMENT_ROWS, split_into_segments
 
 ATTACK_DB_PER_SECOND = 1500.0
 """Reaches the full 6 dB within the 4 ms before a peak, which masks it."""
@@ -100,7 +100,7 @@ class Limiter:
             before, after = _amplitudes(curve[rows]), _amplitudes(curve[rows + 1])
             # The mean square of a straight line from one gain to the next.
             squares = (after**2 + after * before + before**2) / 3.0
-            removed = self._envelope.segment(index)[1, rows] * (1.0 - squares)
+            removed = self._envelope.segment(index)[1][rows] * (1.0 - squares)
             centres = index * SEGMENT_FRAMES + rows * ROW_FRAMES + ROW_FRAMES // 2
             np.add.at(energies, np.minimum(centres * HOPS_PER_SECOND // self._rate, hops - 1), removed)
         return GainReduction(max_db, min(frames / self._envelope.frames, 1.0), energies)
@@ -188,6 +188,8 @@ class _GainCurve:
         """The needs of the rows before the last edge that are still held after it."""
         self._last_db = 0.0
         """The gain at the last edge."""
+        edges = np.arange(SEGMENT_ROWS + self._look_ahead_rows + 1)
+        self._falls, self._rises = edges * self._attack_db, edges * self._release_db
 
     def advance(self, needs: FloatArray, next_needs: FloatArray) -> FloatArray | None:
         """Returns the curve at the edges of the next rows, starting at the last edge: [rows + 1]; None if it is 0 dB
@@ -200,7 +202,7 @@ class _GainCurve:
         # An edge needs the gain of the rows on both sides and of those that are held.
         held = _sliding_minimum(rows, 2 * self._hold_rows + 2)
         held[0] = self._last_db
-        falls, rises = (np.arange(len(held)) * step for step in (self._attack_db, self._release_db))
+        falls, rises = self._falls[: len(held)], self._rises[: len(held)]
         falling = np.minimum.accumulate((held + falls)[::-1])[::-1] - falls
         curve: FloatArray = (np.minimum.accumulate(falling - rises) + rises)[: len(needs) + 1]
         self._before = rows[len(needs) : len(needs) + len(self._before)]

@@ -129,7 +129,8 @@ class SignalMeter:
         self._energy += float(np.einsum("lc,lc->c", lines, lines).sum(dtype=np.float64)) / scale**2
         energies = self.loudness.feed(segment, frames, scale)
         if self.envelope is not None:
-            self.envelope.append(row_peaks, energies, frames)
+            curvatures = self._matrix.curvatures()[HISTORY_ROWS:].max(axis=1)
+            self.envelope.append(row_peaks, curvatures, energies, frames)
         self._frames += frames
         self._buffer.advance()
 

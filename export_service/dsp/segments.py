@@ -110,6 +110,7 @@ class RowMatrix:
         columns = (HISTORY_ROWS + SEGMENT_ROWS) * channels
         self._matrix = np.zeros((ROW_FRAMES + STATE_LINES, columns), dtype=np.float32)
         self._rows = 0
+        self._curvatures: Samples | None = None
 
     @property
     def segment(self) -> Samples:
@@ -120,7 +121,7 @@ class RowMatrix:
         """Replaces the segment by the next one: [frames, channels], in whole rows."""
         lines, history = self._matrix[:ROW_FRAMES], self._history
         lines[:, :history] = lines[:, self._rows * self._channels : self._rows * self._channels + history].copy()
-        self._rows = len(segment) // ROW_FRAMES
+        self._rows, self._curvatures = len(segment) // ROW_FRAMES, None
         # As one number per frame, it is copied twice as fast.
         dtype = np.float32 if self._channels == 1 else np.complex64
         rows = segment.view(dtype).reshape(self._rows, ROW_FRAMES).T
@@ -135,18 +136,18 @@ class RowMatrix:
         return self._largest(np.abs(self._used()))
 
     def curvatures(self) -> Samples:
-        """Returns the largest magnitude of the second difference around the samples of each row:
-        [HISTORY_ROWS + rows, channels]. The very first and the very last sample have none.
+        """Returns the largest magnitude of the second differences of each row: [HISTORY_ROWS + rows, channels]. They
+        lie around its samples but the last, and around the last one of the row before; the first row here lacks that.
         """
-        lines, step = self._used(), self._channels
-        differences = np.zeros_like(lines)
-        differences[1:-1] = lines[2:] - lines[1:-1]
-        differences[1:-1] -= lines[1:-1]
-        differences[1:-1] += lines[:-2]
-        first, last = lines[0, step:], lines[-1, :-step]
-        differences[0, step:] = lines[1, step:] - first - first + last
-        differences[-1, :-step] = first - last - last + lines[-2, :-step]
-        return self._largest(np.abs(differences, out=differences))
+        if self._curvatures is None:
+            lines, step = self._used(), self._channels
+            slopes, differences = np.zeros_like(lines), np.zeros_like(lines)
+            np.subtract(lines[0, step:], lines[-1, :-step], out=slopes[0, step:])
+            np.subtract(lines[1:], lines[:-1], out=slopes[1:])
+            np.subtract(slopes[0, step:], slopes[-1, :-step], out=differences[0, step:])
+            np.subtract(slopes[1:], slopes[:-1], out=differences[1:])
+            self._curvatures = self._largest(np.abs(differences, out=differences))
+        return self._curvatures
 
     def _used(self) -> Samples:
         return self._matrix[:ROW_FRAMES, : self._history + self._rows * self._channels]

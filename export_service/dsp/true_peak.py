@@ -55,6 +55,16 @@ class Interpolator:
     curvature_gain: float
     """How far a peak can exceed the samples in its window, as a multiple of the largest second difference there."""
 
+    def bounds(self, row_peaks: Samples, curvatures: Samples) -> Samples:
+        """Returns what the true peak of each row cannot exceed, without REACH_ROWS at both ends: [rows, channels].
+
+        The arguments are those of the rows of a `RowMatrix`. No interpolated sample exceeds the peak of the samples by
+        more than the gain of the filter, or than their curvature allows, which is little if the loudest part is bass.
+        """
+        largest = max_over_reach(row_peaks)
+        excess = max_over_reach(curvatures) * np.float32(self.curvature_gain)
+        return np.fmin(largest * np.float32(self.max_gain), largest + excess)
+
     def peaks(self, surroundings: Samples, threshold: float) -> FloatArray:
         """Returns the true peaks of rows, [rows], from their surroundings, [rows, REACH_FRAMES].
 
@@ -97,10 +107,8 @@ class TruePeakMeter:
         `limits` [rows] says what the true peaks of its rows do not exceed as long as no row that they depend on has the
         limit inf.
         """
-        # No interpolated sample exceeds the peak of the samples times the gain of the filter. Starting with the loudest
-        # row, most rows can be skipped.
-        largest = max_over_reach(row_peaks)
-        bounds = largest * self._interpolator.max_gain
+        # Starting with the loudest row, most rows can be skipped.
+        bounds = max_over_reach(row_peaks) * self._interpolator.max_gain
         if limits is not None:
             limits = np.concatenate([self._limits, limits])
             self._limits = limits[-HISTORY_ROWS:]
@@ -108,9 +116,7 @@ class TruePeakMeter:
             bounds = np.minimum(bounds, np.where(np.isinf(max_over_reach(limits)), np.inf, own)[:, None])
         loudest = np.flatnonzero(bounds > self.peak)
         if len(loudest) > ROWS_PER_BATCH:
-            # Nor can it exceed them by more than their curvature allows, which is little if the loudest part is bass.
-            excess = max_over_reach(matrix.curvatures()) * self._interpolator.curvature_gain
-            bounds = np.fmin(bounds, largest + excess)
+            bounds = np.minimum(bounds, self._interpolator.bounds(row_peaks, matrix.curvatures()))
             loudest = np.flatnonzero(bounds > self.peak)
         bounds = bounds.ravel()
         loudest = loudest[np.argsort(-bounds[loudest], kind="stable")]
@@ -119,7 +125,7 @@ class TruePeakMeter:
             batch = batch[bounds[batch] > self.peak]
             if not len(batch):
                 break
-            surroundings = buffer.surroundings[np.divmod(batch, largest.shape[1])]
+            surroundings = buffer.surroundings[np.divmod(batch, row_peaks.shape[1])]
             self.peak = max(self.peak, float(self._interpolator.peaks(surroundings, self.peak).max()))
 
 
