@@ -18,6 +18,7 @@ from export_service.dsp.segments import (
     SEGMENT_FRAMES,
     SEGMENT_ROWS,
     SegmentBuffer,
+    max_over_channels,
 )
 from export_service.dsp.true_peak import (
     ROWS_PER_BATCH,
@@ -86,7 +87,7 @@ class Envelope:
             hot = np.flatnonzero(interpolator.bounds(around[:, 0], around[:, 1]) > threshold)
             for batch in np.split(hot, range(ROWS_PER_BATCH, len(hot), ROWS_PER_BATCH)) if len(hot) else ():
                 surroundings = buffer.surroundings[batch].reshape(-1, REACH_FRAMES)
-                peaks = interpolator.peaks(surroundings, threshold).reshape(len(batch), -1).max(axis=1)
+                peaks = max_over_channels(interpolator.peaks(surroundings, threshold).reshape(len(batch), -1))
                 # A signal's waveform rings on beyond both of its ends.
                 np.maximum.at(table[:, 0], np.clip(first + batch, 0, self._rows - 1) - begin, peaks)
         self._write(begin, table)

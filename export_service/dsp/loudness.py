@@ -60,7 +60,7 @@ class LoudnessMeter:
         rows = -(-frames // ROW_FRAMES)
         # BS.1770-5 eq. 1 and 2: mean square of each channel, summed with weight 1.0 for left, right and mono.
         energies = np.einsum("lc,lc->c", weighted, weighted)[: rows * self._channels].astype(np.float64)
-        energies = energies.reshape(rows, self._channels).sum(axis=1) / scale**2
+        energies = energies.reshape(rows, self._channels) @ np.full(self._channels, 1.0 / scale**2)
         self._add_to_hops(energies, weighted, frames, scale)
         return energies
 
@@ -79,11 +79,10 @@ class LoudnessMeter:
             energies[rows] = (squares * ~is_head).sum(axis=0)
         sums = np.add.reduceat(energies, rows)
         sums[:-1] = np.where(rows[1:] > rows[:-1], sums[:-1], 0.0) + heads[1:]
-        for hop, energy in zip(hops.tolist(), sums.tolist(), strict=True):
-            self._open_energy += energy
-            if end >= self._hop_start(hop + 1):
-                self._energies.append(self._open_energy)
-                self._open_energy = 0.0
+        sums[0] += self._open_energy
+        complete = len(sums) if end >= self._hop_start(int(hops[-1]) + 1) else len(sums) - 1
+        self._energies.frombytes(sums[:complete].tobytes())
+        self._open_energy = float(sums[complete:].sum())
         self._frames = end
 
     def momentary(self) -> FloatArray:

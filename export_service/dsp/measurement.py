@@ -11,7 +11,7 @@ import numpy as np
 from export_service.dsp.arrays import FloatArray, Samples
 from export_service.dsp.envelope import Envelope
 from export_service.dsp.loudness import Loudness, LoudnessMeter
-from export_service.dsp.segments import HISTORY_ROWS, ROW_FRAMES, RowMatrix, SegmentBuffer
+from export_service.dsp.segments import HISTORY_ROWS, ROW_FRAMES, RowMatrix, SegmentBuffer, max_over_channels
 from export_service.dsp.true_peak import (
     TruePeakMeter,
     build_annex2_example_interpolator,
@@ -118,7 +118,7 @@ class SignalMeter:
 
     def _measure_segment(self) -> None:
         frames = self._buffer.frames
-        row_peaks = self._measure_peaks()[HISTORY_ROWS:].max(axis=1)
+        row_peaks = max_over_channels(self._measure_peaks()[HISTORY_ROWS:])
         peak = float(row_peaks.max())
         self._sample_peak = max(self._sample_peak, peak)
         segment, scale = self._matrix.segment, 1.0
@@ -129,7 +129,7 @@ class SignalMeter:
         self._energy += float(np.einsum("lc,lc->c", lines, lines).sum(dtype=np.float64)) / scale**2
         energies = self.loudness.feed(segment, frames, scale)
         if self.envelope is not None:
-            curvatures = self._matrix.curvatures()[HISTORY_ROWS:].max(axis=1)
+            curvatures = max_over_channels(self._matrix.curvatures()[HISTORY_ROWS:])
             self.envelope.append(row_peaks, curvatures, energies, frames)
         self._frames += frames
         self._buffer.advance()

@@ -133,7 +133,7 @@ class RowMatrix:
 
     def peaks(self) -> Samples:
         """Returns the largest magnitude of each row: [HISTORY_ROWS + rows, channels]."""
-        return self._largest(np.abs(self._used()))
+        return self._largest(self._used())
 
     def curvatures(self) -> Samples:
         """Returns the largest magnitude of the second differences of each row: [HISTORY_ROWS + rows, channels]. They
@@ -141,19 +141,23 @@ class RowMatrix:
         """
         if self._curvatures is None:
             lines, step = self._used(), self._channels
-            slopes, differences = np.zeros_like(lines), np.zeros_like(lines)
-            np.subtract(lines[0, step:], lines[-1, :-step], out=slopes[0, step:])
-            np.subtract(lines[1:], lines[:-1], out=slopes[1:])
-            np.subtract(slopes[0, step:], slopes[-1, :-step], out=differences[0, step:])
-            np.subtract(slopes[1:], slopes[:-1], out=differences[1:])
-            self._curvatures = self._largest(np.abs(differences, out=differences))
+            self._curvatures = self._largest(_slopes(_slopes(lines, step), step))
         return self._curvatures
 
     def _used(self) -> Samples:
         return self._matrix[:ROW_FRAMES, : self._history + self._rows * self._channels]
 
-    def _largest(self, magnitudes: Samples) -> Samples:
-        return np.asarray(magnitudes.max(axis=0).reshape(-1, self._channels))
+    def _largest(self, lines: Samples) -> Samples:
+        return np.asarray(np.abs(lines).max(axis=0).reshape(-1, self._channels))
+
+
+def _slopes(lines: Samples, step: int) -> Samples:
+    """Returns the difference from each sample to the one before it, which is 0 for the first samples."""
+    slopes = np.empty_like(lines)
+    slopes[0, :step] = 0.0
+    np.subtract(lines[0, step:], lines[-1, :-step], out=slopes[0, step:])
+    np.subtract(lines[1:], lines[:-1], out=slopes[1:])
+    return slopes
 
 
 def split_into_segments(blocks: Iterable[Samples]) -> Iterator[Samples]:
@@ -179,6 +183,11 @@ def split_into_segments(blocks: Iterable[Samples]) -> Iterator[Samples]:
                 filled = 0
     if segment is not None and filled:
         yield segment[:filled]
+
+
+def max_over_channels(rows: Samples) -> Samples:
+    """Returns the largest of the values of one or two channels: [rows] from [rows, channels]."""
+    return np.maximum(rows[:, 0], rows[:, -1])  # Twenty times as fast as max(axis=1).
 
 
 def max_over_reach(rows: npt.NDArray[T]) -> npt.NDArray[T]:

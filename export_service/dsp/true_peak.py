@@ -85,7 +85,7 @@ class Interpolator:
             tiles = np.stack(
                 [loudest[first : first + self.second.shape[1]] for first in range(1, 1 + 2 * ROW_FRAMES, TILE)]
             )
-            between = np.abs(self.second @ tiles).max(axis=(0, 1))
+            between = np.abs(self.second @ tiles).reshape(-1, len(candidates)).max(axis=0)
             peaks[candidates] = np.maximum(peaks[candidates], between)
         return np.asarray(peaks.astype(np.float64) * scale)
 
