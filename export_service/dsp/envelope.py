@@ -28,7 +28,7 @@ from export_service.dsp.true_peak import (
 )
 
 COLUMNS = 3
-"""Peak, curvature and energy."""
+"""Peak, curvature and the root of the energy, which fits into float32 however loud the signal is."""
 FLOAT_BYTES = 4
 BlockSource = Callable[[], Iterable[Samples]]
 """A signal that can be read more than once. Each call yields the same blocks, which can have any size."""
@@ -55,15 +55,17 @@ class Envelope:
 
     def append(self, peaks: Samples, curvatures: Samples, energies: FloatArray, frames: int) -> None:
         """Appends the rows of the next segment, [rows] each, and its number of frames."""
-        self._write(self._rows, np.stack([peaks, curvatures, energies], axis=1, dtype=np.float32, casting="same_kind"))
+        table = np.empty((len(peaks), COLUMNS), dtype=np.float32)
+        table[:, 0], table[:, 1], table[:, 2] = peaks, curvatures, np.sqrt(energies)
+        self._write(self._rows, table)
         self._rows += len(peaks)
         self.frames += frames
 
-    def segment(self, index: int) -> tuple[Samples, Samples]:
+    def segment(self, index: int) -> tuple[Samples, FloatArray]:
         """Returns the peaks and the energies of a segment, [rows] each; no rows past the end of the signal."""
         first = index * SEGMENT_ROWS
         table = self._read(first, min(first + SEGMENT_ROWS, self._rows))
-        return table[:, 0], table[:, 2]
+        return table[:, 0], np.square(table[:, 2], dtype=np.float64)
 
     def refine(self, blocks: Iterable[Samples], threshold: float) -> float:
         """Raises row peaks to the true peak wherever it may exceed the threshold; returns the largest peak."""

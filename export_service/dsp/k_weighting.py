@@ -39,25 +39,23 @@ class KWeighting:
         """Filters the next segment of a `RowMatrix`, times `scale`, and returns it in the same layout: [ROW_FRAMES,
         SEGMENT_ROWS * channels], valid until the next call.
         """
-        system, channels, dtype = self._system, self._channels, self._dtype
+        system, channels, dtype, width = self._system, self._channels, self._dtype, GROUPS_PER_PRODUCT
         batches = _batches(segment)
-        inputs = np.matmul(system.inputs, batches[:, :ROW_FRAMES]).transpose(1, 0, 2).reshape(STATE_LINES, -1)
-        grouped = inputs.view(dtype).reshape(STATE_LINES, GROUPS, GROUP_ROWS).transpose(2, 0, 1)
-        grouped = grouped.reshape(-1, GROUPS).view(np.float32)
-        # From rest at the start of each group: the states after each of its rows.
+        added = np.matmul(system.inputs, batches[:, :ROW_FRAMES]).transpose(1, 0, 2).reshape(STATE_LINES, -1)
+        grouped = added.view(dtype).reshape(STATE_LINES, GROUPS, GROUP_ROWS).transpose(2, 0, 1)
+        grouped = grouped.reshape(GROUP_ROWS * STATE_LINES, GROUPS).view(np.float32)
+        # From rest at the start of each group: the states before each of its rows and after the last one.
         inside = np.empty((len(system.in_group), GROUPS * channels), dtype=np.float32)
-        width = GROUPS_PER_PRODUCT
         np.matmul(system.in_group[:, STATE_LINES:], _batches(grouped, width), out=_batches(inside, width))
-        inside = inside.reshape(GROUP_ROWS + 1, STATE_LINES, -1)
         # The states before each group, and after the last one.
-        ends = inside[-1].reshape(STATE_LINES, GROUPS, channels).transpose(1, 0, 2)
+        ends = inside[-STATE_LINES:].reshape(STATE_LINES, GROUPS, channels).transpose(1, 0, 2)
         ends = np.concatenate([(self._state * scale).astype(np.float32)[None], ends])
         starts = (system.over_groups @ ends.reshape(-1, channels)).reshape(GROUPS + 1, STATE_LINES, channels)
         self._state = starts[-1].astype(np.float64) / scale
-        before = starts[:-1].transpose(1, 0, 2).reshape(STATE_LINES, -1)
-        states = system.in_group[: GROUP_ROWS * STATE_LINES, :STATE_LINES] @ before
-        states = states.reshape(GROUP_ROWS, STATE_LINES, -1) + inside[:-1]
-        segment[ROW_FRAMES:].view(dtype).reshape(STATE_LINES, GROUPS, GROUP_ROWS)[:] = states.view(dtype).transpose(1, 2, 0)
+        states = inside[:-STATE_LINES]
+        states += system.in_group[:-STATE_LINES, :STATE_LINES] @ starts[:-1].transpose(1, 0, 2).reshape(STATE_LINES, -1)
+        by_row = states.view(dtype).reshape(GROUP_ROWS, STATE_LINES, GROUPS).transpose(1, 2, 0)
+        segment[ROW_FRAMES:].view(dtype).reshape(STATE_LINES, GROUPS, GROUP_ROWS)[:] = by_row
         np.matmul(system.outputs, batches, out=_batches(self._weighted))
         return self._weighted
 
@@ -101,9 +99,10 @@ def _states(transition: FloatArray, steps: int) -> Samples:
     powers = [np.eye(STATE_LINES)]
     for _ in range(steps):
         powers.append(transition @ powers[-1])
-    zero = np.zeros((STATE_LINES, STATE_LINES))
-    blocks = [[powers[row - column] if column <= row else zero for column in range(steps + 1)] for row in range(steps + 1)]
-    return np.block(blocks).astype(np.float32)
+    powers += [np.zeros((STATE_LINES, STATE_LINES))] * steps  # For negative differences.
+    return np.block([[powers[row - column] for column in range(steps + 1)] for row in range(steps + 1)]).astype(
+        np.float32
+    )
 
 
 def _state_space(sample_rate_hz: int) -> tuple[FloatArray, FloatArray, FloatArray, float]:

@@ -59,8 +59,8 @@ class LoudnessMeter:
         weighted = self._weighting.weigh(segment, scale)
         rows = -(-frames // ROW_FRAMES)
         # BS.1770-5 eq. 1 and 2: mean square of each channel, summed with weight 1.0 for left, right and mono.
-        energies = np.einsum("lc,lc->c", weighted, weighted)[: rows * self._channels].astype(np.float64)
-        energies = energies.reshape(rows, self._channels) @ np.full(self._channels, 1.0 / scale**2)
+        columns = np.einsum("lc,lc->c", weighted, weighted)[: rows * self._channels].astype(np.float64)
+        energies: FloatArray = columns.reshape(rows, self._channels) @ np.full(self._channels, 1.0 / scale**2)
         self._add_to_hops(energies, weighted, frames, scale)
         return energies
 

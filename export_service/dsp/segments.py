@@ -185,7 +185,7 @@ def split_into_segments(blocks: Iterable[Samples]) -> Iterator[Samples]:
         yield segment[:filled]
 
 
-def max_over_channels(rows: Samples) -> Samples:
+def max_over_channels(rows: npt.NDArray[T]) -> npt.NDArray[T]:
     """Returns the largest of the values of one or two channels: [rows] from [rows, channels]."""
     return np.maximum(rows[:, 0], rows[:, -1])  # Twenty times as fast as max(axis=1).
 

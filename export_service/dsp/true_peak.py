@@ -63,7 +63,7 @@ class Interpolator:
         """
         largest = max_over_reach(row_peaks)
         excess = max_over_reach(curvatures) * np.float32(self.curvature_gain)
-        return np.fmin(largest * np.float32(self.max_gain), largest + excess)
+        return np.asarray(np.fmin(largest * np.float32(self.max_gain), largest + excess))
 
     def peaks(self, surroundings: Samples, threshold: float) -> FloatArray:
         """Returns the true peaks of rows, [rows], from their surroundings, [rows, REACH_FRAMES].
@@ -156,9 +156,7 @@ def build_annex2_example_interpolator() -> Interpolator:
     return _create_interpolator(EXAMPLE_TAPS // 2 - 1, filters, np.empty((0, 0)), filters)
 
 
-def _create_interpolator(
-    before: int, first: FloatArray, second: FloatArray, responses: FloatArray
-) -> Interpolator:
+def _create_interpolator(before: int, first: FloatArray, second: FloatArray, responses: FloatArray) -> Interpolator:
     """`before` is the number of samples that the window has before the row."""
     return Interpolator(
         REACH_ROWS * ROW_FRAMES - before,
