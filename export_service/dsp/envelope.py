@@ -15,8 +15,6 @@ from export_service.dsp.segments import (
     HISTORY_ROWS,
     REACH_FRAMES,
     REACH_ROWS,
-    SEGMENT_FRAMES,
-    SEGMENT_ROWS,
     SegmentBuffer,
     max_over_channels,
 )
@@ -45,27 +43,24 @@ class Envelope:
     def __init__(self, folder: Path, sample_rate_hz: int, channels: int) -> None:
         self._rate, self._channels = sample_rate_hz, channels
         self._file = tempfile.TemporaryFile(suffix=".part", dir=folder, buffering=0)  # noqa: SIM115
-        self._rows = 0
+        self.rows = 0
         self.frames = 0
-
-    @property
-    def segments(self) -> int:
-        """The number of segments so far; only the last one is shorter than SEGMENT_FRAMES."""
-        return -(-self.frames // SEGMENT_FRAMES)
 
     def append(self, peaks: Samples, curvatures: Samples, energies: FloatArray, frames: int) -> None:
         """Appends the rows of the next segment, [rows] each, and its number of frames."""
         table = np.empty((len(peaks), COLUMNS), dtype=np.float32)
         table[:, 0], table[:, 1], table[:, 2] = peaks, curvatures, np.sqrt(energies)
-        self._write(self._rows, table)
-        self._rows += len(peaks)
+        self._write(self.rows, table)
+        self.rows += len(peaks)
         self.frames += frames
 
-    def segment(self, index: int) -> tuple[Samples, FloatArray]:
-        """Returns the peaks and the energies of a segment, [rows] each; no rows past the end of the signal."""
-        first = index * SEGMENT_ROWS
-        table = self._read(first, min(first + SEGMENT_ROWS, self._rows))
-        return table[:, 0], np.square(table[:, 2], dtype=np.float64)
+    def peaks(self, begin: int, end: int) -> Samples:
+        """Returns the peaks of rows; none past the end of the signal."""
+        return self._read(begin, min(end, self.rows))[:, 0]
+
+    def energies(self, begin: int, end: int) -> FloatArray:
+        """Returns the energies of rows; none past the end of the signal."""
+        return np.square(self._read(begin, min(end, self.rows))[:, 2], dtype=np.float64)
 
     def refine(self, blocks: Iterable[Samples], threshold: float) -> float:
         """Raises row peaks to the true peak wherever it may exceed the threshold; returns the largest peak."""
@@ -81,7 +76,7 @@ class Envelope:
 
     def _refine_rows(self, first: int, buffer: SegmentBuffer, threshold: float) -> float:
         """Refines the rows from `first` on whose surroundings are in the buffer; returns their largest peak."""
-        begin, end = max(first - REACH_ROWS, 0), min(first + buffer.rows + REACH_ROWS, self._rows)
+        begin, end = max(first - REACH_ROWS, 0), min(first + buffer.rows + REACH_ROWS, self.rows)
         table = self._read(begin, end)
         around = np.zeros((buffer.rows + HISTORY_ROWS, COLUMNS), dtype=np.float32)
         around[begin - first + REACH_ROWS :][: len(table)] = table
@@ -91,7 +86,7 @@ class Envelope:
                 surroundings = buffer.surroundings[batch].reshape(-1, REACH_FRAMES)
                 peaks = max_over_channels(interpolator.peaks(surroundings, threshold).reshape(len(batch), -1))
                 # A signal's waveform rings on beyond both of its ends.
-                np.maximum.at(table[:, 0], np.clip(first + batch, 0, self._rows - 1) - begin, peaks)
+                np.maximum.at(table[:, 0], np.clip(first + batch, 0, self.rows - 1) - begin, peaks)
         self._write(begin, table)
         return float(table[:, 0].max(initial=0.0))
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from export_service.dsp.arrays import FloatArray, Samples
 from export_service.dsp.envelope import BlockSource, Envelope
 from export_service.dsp.loudness import HOPS_PER_SECOND
-from export_service.dsp.segments import ROW_FRAMES, SEGMENT_FRAMES, SEGMENT_ROWS, split_into_segments
+from export_service.dsp.segments import ROW_FRAMES, SEGMENT_ROWS, split_into_segments
 
 ATTACK_DB_PER_SECOND = 1500.0
 """Reaches the full 6 dB within the 4 ms before a peak, which masks it."""
@@ -27,6 +27,8 @@ MAX_REDUCTION_DB = 6.0
 REFINEMENT_MARGIN_DB = 2.0
 """The envelope is refined for this much more gain than requested, because the solver raises the gain to make up for the
 loudness that limiting costs."""
+CURVE_ROWS = 8 * SEGMENT_ROWS
+"""The rows whose gain is computed together."""
 MIN_AUDIBLE_REDUCTION_DB = 0.01
 """A frame that is reduced by less does not count as limited."""
 
@@ -91,58 +93,61 @@ class Limiter:
         """Computes the reduction from the envelope, without touching the signal."""
         hops = self._envelope.frames * HOPS_PER_SECOND // self._rate + 1
         energies, max_db, frames = np.zeros(hops), 0.0, 0
-        for index, curve in enumerate(self._curves(settings)):
-            if curve is None:
-                continue
+        for first, curve in self._curves(settings):
             max_db = max(max_db, -float(curve.min()))
             frames += ROW_FRAMES * int((np.minimum(curve[1:], curve[:-1]) < -MIN_AUDIBLE_REDUCTION_DB).sum())
             rows = _limited_rows(curve)
             before, after = _amplitudes(curve[rows]), _amplitudes(curve[rows + 1])
             # The mean square of a straight line from one gain to the next.
             squares = (after**2 + after * before + before**2) / 3.0
-            removed = self._envelope.segment(index)[1][rows] * (1.0 - squares)
-            centres = index * SEGMENT_FRAMES + rows * ROW_FRAMES + ROW_FRAMES // 2
+            removed = self._envelope.energies(first, first + len(curve) - 1)[rows] * (1.0 - squares)
+            centres = (first + rows) * ROW_FRAMES + ROW_FRAMES // 2
             np.add.at(energies, np.minimum(centres * HOPS_PER_SECOND // self._rate, hops - 1), removed)
         return GainReduction(max_db, min(frames / self._envelope.frames, 1.0), energies)
 
     def blocks(self, settings: LimiterSettings) -> Iterator[Samples]:
         """Yields the limited signal: [frames, channels] each."""
-        for samples, curve in zip(split_into_segments(self._blocks()), self._curves(settings), strict=True):
+        for samples, curve in zip(split_into_segments(self._blocks()), self._segment_curves(settings), strict=True):
             yield _apply(curve, samples, settings.gain_db)
 
-    def segments(self, settings: LimiterSettings) -> Iterator[tuple[Samples, FloatArray]]:
-        """Yields the limited signal in segments, each with the `limits` of its rows that `TruePeakMeter` can use."""
+    def segments(self, settings: LimiterSettings) -> Iterator[tuple[Samples, Samples]]:
+        """Yields the limited signal in segments, each with the `limits` of its rows for `LimitedSignalMeter`."""
         self._refine(settings)
-        least_limit = 10.0 ** (-self._refined_db / 20.0)
-        gain = 10.0 ** (settings.gain_db / 20.0)
-        segments = split_into_segments(self._blocks())
-        for index, (samples, curve) in enumerate(zip(segments, self._curves(settings), strict=True)):
-            limits = np.maximum(self._envelope.segment(index)[0], least_limit) * gain
-            if curve is not None:
-                limits[_limited_rows(curve)] = np.inf
+        least_peak, gain = 10.0 ** (-self._refined_db / 20.0), 10.0 ** (settings.gain_db / 20.0)
+        segments = zip(split_into_segments(self._blocks()), self._segment_curves(settings), strict=True)
+        for index, (samples, curve) in enumerate(segments):
+            peaks = self._envelope.peaks(index * SEGMENT_ROWS, (index + 1) * SEGMENT_ROWS)
+            limits = np.maximum(peaks, np.float32(least_peak)) * np.float32(gain)
+            limits[_limited_rows(curve)] = np.inf
             yield _apply(curve, samples, settings.gain_db), limits
 
-    def _curves(self, settings: LimiterSettings) -> Iterator[FloatArray | None]:
-        """Yields the gain curve of each segment at the edges of its rows, in dB up to 0: [rows + 1]; None if the
-        segment is not limited.
+    def _segment_curves(self, settings: LimiterSettings) -> Iterator[FloatArray]:
+        """Yields the gain curve of each segment: [rows + 1]."""
+        for _, curve in self._curves(settings):
+            for begin in range(0, len(curve) - 1, SEGMENT_ROWS):
+                yield curve[begin : begin + SEGMENT_ROWS + 1]
+
+    def _curves(self, settings: LimiterSettings) -> Iterator[tuple[int, FloatArray]]:
+        """Yields the gain curve of each CURVE_ROWS at the edges of the rows, in dB up to 0: the first row, and a curve
+        of [rows + 1].
         """
         self._refine(settings)
         over_db = settings.over_db
         curve = _GainCurve(self._rate, settings.release)
         next_needs = self._required_gains(0, over_db)
         curve.advance(np.zeros(1), next_needs)  # The row before the first one.
-        for index in range(self._envelope.segments):
-            needs, next_needs = next_needs, self._required_gains(index + 1, over_db)
-            yield curve.advance(needs, next_needs)
+        for first in range(0, self._envelope.rows, CURVE_ROWS):
+            needs, next_needs = next_needs, self._required_gains(first + CURVE_ROWS, over_db)
+            yield first, curve.advance(needs, next_needs)
 
     def _refine(self, settings: LimiterSettings) -> None:
         if settings.over_db > self._refined_db:
             self._refined_db = settings.over_db + REFINEMENT_MARGIN_DB
             self._peak = self._envelope.refine(self._blocks(), 10.0 ** (-self._refined_db / 20.0))
 
-    def _required_gains(self, index: int, over_db: float) -> FloatArray:
-        """Returns the gain that each row of a segment needs, in dB up to 0: [rows]."""
-        peaks = self._envelope.segment(index)[0]
+    def _required_gains(self, first: int, over_db: float) -> FloatArray:
+        """Returns the gain that each of CURVE_ROWS rows needs, in dB up to 0; fewer at the end of the signal."""
+        peaks = self._envelope.peaks(first, first + CURVE_ROWS)
         needs = np.zeros(len(peaks))
         over = np.flatnonzero(peaks > 10.0 ** (-over_db / 20.0))
         needs[over] = np.maximum(-over_db - 20.0 * np.log10(peaks[over].astype(np.float64)), -MAX_REDUCTION_DB)
@@ -158,16 +163,16 @@ def _amplitudes(decibels: FloatArray) -> FloatArray:
     return np.asarray(np.exp(decibels * (math.log(10.0) / 20.0)))
 
 
-def _apply(curve: FloatArray | None, samples: Samples, gain_db: float) -> Samples:
+def _apply(curve: FloatArray, samples: Samples, gain_db: float) -> Samples:
     """Returns the samples [frames, channels] with the gain and, on top of it, the curve at the edges of their rows."""
     gain = 10.0 ** (gain_db / 20.0)
     limited = samples * np.float32(gain)
-    if curve is None:
-        return limited
     rows, (frames, channels) = _limited_rows(curve), samples.shape
-    edges = gain * _amplitudes(curve)
+    if not len(rows):
+        return limited
+    before, after = gain * _amplitudes(curve[rows]), gain * _amplitudes(curve[rows + 1])
     ramp = np.repeat(np.arange(ROW_FRAMES) / ROW_FRAMES, channels)
-    gains = edges[rows, None] + (edges[rows + 1] - edges[rows])[:, None] * ramp
+    gains = before[:, None] + (after - before)[:, None] * ramp
     if missing := -frames % ROW_FRAMES:
         samples, limited = np.pad(samples, ((0, missing), (0, 0))), np.pad(limited, ((0, missing), (0, 0)))
     limited.reshape(-1, len(ramp))[rows] = samples.reshape(-1, len(ramp))[rows] * gains
@@ -188,17 +193,13 @@ class _GainCurve:
         """The needs of the rows before the last edge that are still held after it."""
         self._last_db = 0.0
         """The gain at the last edge."""
-        edges = np.arange(SEGMENT_ROWS + self._look_ahead_rows + 1)
+        edges = np.arange(CURVE_ROWS + self._look_ahead_rows + 1)
         self._falls, self._rises = edges * self._attack_db, edges * self._release_db
 
-    def advance(self, needs: FloatArray, next_needs: FloatArray) -> FloatArray | None:
-        """Returns the curve at the edges of the next rows, starting at the last edge: [rows + 1]; None if it is 0 dB
-        throughout.
-        """
+    def advance(self, needs: FloatArray, next_needs: FloatArray) -> FloatArray:
+        """Returns the curve at the edges of the next rows, starting at the last edge: [rows + 1]."""
         after = next_needs[: self._look_ahead_rows]
         rows = np.concatenate([self._before, needs, after, np.zeros(self._look_ahead_rows - len(after))])
-        if not (rows.any() or self._last_db):
-            return None
         # An edge needs the gain of the rows on both sides and of those that are held.
         held = _sliding_minimum(rows, 2 * self._hold_rows + 2)
         held[0] = self._last_db

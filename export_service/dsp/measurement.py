@@ -8,10 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from export_service.dsp.arrays import FloatArray, Samples
+from export_service.dsp.arrays import Samples
 from export_service.dsp.envelope import Envelope
 from export_service.dsp.loudness import Loudness, LoudnessMeter
-from export_service.dsp.segments import HISTORY_ROWS, ROW_FRAMES, RowMatrix, SegmentBuffer, max_over_channels
+from export_service.dsp.segments import (
+    HISTORY_ROWS,
+    REACH_ROWS,
+    ROW_FRAMES,
+    RowMatrix,
+    SegmentBuffer,
+    max_over_channels,
+    max_over_reach,
+)
 from export_service.dsp.true_peak import (
     TruePeakMeter,
     build_annex2_example_interpolator,
@@ -146,20 +154,21 @@ class SignalMeter:
 
 
 class LimitedSignalMeter(SignalMeter):
-    """Measures a limited signal, of which much is known: away from where it was limited, no true peak is of interest
-    that the limiter knows to be low enough.
+    """Measures a limited signal, of which much is known: where it was not limited, no true peak is of interest that the
+    limiter knows to be low enough.
     """
 
     def __init__(self, sample_rate_hz: int, channels: int) -> None:
         super().__init__(sample_rate_hz, channels)
         self._simple_meter = TruePeakMeter(build_annex2_example_interpolator())
-        self._limits: FloatArray | None = None
+        self._limits = np.full(HISTORY_ROWS, np.inf, dtype=np.float32)
+        """Of the rows before the segment and, until it is measured, of its own."""
 
-    def feed_segment(self, segment: Samples, limits: FloatArray) -> None:
-        """Adds the next segment of SEGMENT_FRAMES, of which only the last one may be shorter, with the `limits` of its
-        rows as in `TruePeakMeter.feed`.
+    def feed_segment(self, segment: Samples, limits: Samples) -> None:
+        """Adds the next segment of SEGMENT_FRAMES; only the last one may be shorter. `limits` [rows] says what the true
+        peaks of its rows do not exceed as long as no row that they depend on has the limit inf.
         """
-        self._limits = limits
+        self._limits = np.concatenate([self._limits, limits])
         self.feed(segment)
 
     def highest_peak_db(self) -> float | None:
@@ -167,9 +176,13 @@ class LimitedSignalMeter(SignalMeter):
         return to_decibels(max(self._sample_peak, self._true_peak.peak, self._simple_meter.peak))
 
     def _feed_true_peak(self, row_peaks: Samples) -> None:
+        limits = None  # Nothing is known of the silence after the end.
+        if len(self._limits) > HISTORY_ROWS:
+            limits = self._limits[REACH_ROWS:-REACH_ROWS].copy()
+            limits[np.isinf(max_over_reach(self._limits))] = np.inf
+            self._limits = self._limits[-HISTORY_ROWS:]
         for meter in (self._true_peak, self._simple_meter):
-            meter.feed(self._buffer, self._matrix, row_peaks, self._limits)
-        self._limits = None
+            meter.feed(self._buffer, self._matrix, row_peaks, limits)
 
 
 def to_decibels(amplitude: float) -> float | None:

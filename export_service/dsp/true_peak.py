@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from export_service.dsp.arrays import FloatArray, Samples
-from export_service.dsp.segments import HISTORY_ROWS, REACH_ROWS, ROW_FRAMES, RowMatrix, SegmentBuffer, max_over_reach
+from export_service.dsp.segments import REACH_ROWS, ROW_FRAMES, RowMatrix, SegmentBuffer, max_over_reach
 
 MIN_OVERSAMPLED_RATE_HZ = 192_000
 """Annex 2 requires at least this rate."""
@@ -95,25 +95,17 @@ class TruePeakMeter:
 
     def __init__(self, interpolator: Interpolator) -> None:
         self._interpolator = interpolator
-        self._limits = np.full(HISTORY_ROWS, np.inf)
         self.peak = 0.0
         """The largest true peak of all channels so far, except in the last REACH_ROWS rows."""
 
-    def feed(
-        self, buffer: SegmentBuffer, matrix: RowMatrix, row_peaks: Samples, limits: FloatArray | None = None
-    ) -> None:
-        """Adds the next segment, in both layouts and with the row peaks of `matrix`.
-
-        `limits` [rows] says what the true peaks of its rows do not exceed as long as no row that they depend on has the
-        limit inf.
+    def feed(self, buffer: SegmentBuffer, matrix: RowMatrix, row_peaks: Samples, limits: Samples | None = None) -> None:
+        """Adds the next segment, in both layouts and with the row peaks of `matrix`; the last REACH_ROWS rows will only
+        be measured with the next one. `limits` [rows] says what true peaks are known not to exceed.
         """
         # Starting with the loudest row, most rows can be skipped.
-        bounds = max_over_reach(row_peaks) * self._interpolator.max_gain
+        bounds = max_over_reach(row_peaks) * np.float32(self._interpolator.max_gain)
         if limits is not None:
-            limits = np.concatenate([self._limits, limits])
-            self._limits = limits[-HISTORY_ROWS:]
-            own = limits[REACH_ROWS:-REACH_ROWS]
-            bounds = np.minimum(bounds, np.where(np.isinf(max_over_reach(limits)), np.inf, own)[:, None])
+            bounds = np.minimum(bounds, limits[:, None])
         loudest = np.flatnonzero(bounds > self.peak)
         if len(loudest) > ROWS_PER_BATCH:
             bounds = np.minimum(bounds, self._interpolator.bounds(row_peaks, matrix.curvatures()))
