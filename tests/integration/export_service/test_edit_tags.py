@@ -167,7 +167,18 @@ async def test_largest_cover_fits_into_a_request(client: ExportClient) -> None:
         ({"generation_id": "x"}, "INVALID_ARGUMENT", "INVALID_FIELD", "generation_id"),
         ({"generation_id": new_id()}, "NOT_FOUND", "FILE_NOT_FOUND", None),
     ],
-    ids=str,
+    ids=[
+        "title",
+        "artist",
+        "album",
+        "genre",
+        "cover",
+        "unsupported-cover",
+        "render",
+        "unknown-render",
+        "id",
+        "unknown-id",
+    ],
 )
 async def test_invalid_edit_changes_nothing(
     client: ExportClient, changes: dict[str, str | bytes], code: str, reason: str, field: str | None
