@@ -18,10 +18,17 @@ from pydantic import TypeAdapter
 from dgx_music.errors import NotFound
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.codecs import EXTENSIONS
-from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty
+from export_service.library.filesystem import (
+    fsync_folder,
+    make_folder,
+    make_private_folder,
+    remove_if_empty,
+    widen_folders,
+)
 from export_service.library.mastered_file import MasteredFile
 from service_runtime.audio.output_options import FileFormat
 from service_runtime.failpoints import failpoint
+from service_runtime.file_modes import PRIVATE, FileModes, set_mode
 
 RENDERS = "renders"
 STAGING = ".landing"
@@ -55,13 +62,16 @@ class Render:
 class RenderStore:
     """The renders of one data directory. Methods block: call them in a thread."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, modes: FileModes = PRIVATE) -> None:
+        self._modes = modes
         self._folder = data_dir / RENDERS
         self._staging = self._folder / STAGING
 
     def open(self) -> None:
         """Creates the folder and removes incomplete renders that an earlier process left."""
-        make_folder(self._staging)
+        make_folder(self._folder, self._modes.folder)
+        make_private_folder(self._staging)
+        widen_folders([self._folder, *self._folder.glob("[!.]*/")], self._modes)
         for staged in self._staging.glob("*.part"):
             for description in self._folder.glob(f"*/{staged.stem}.json"):  # It is renamed before the render is.
                 description.unlink()
@@ -100,10 +110,11 @@ class RenderStore:
             description.write_bytes(MASTERED_FILE_JSON.dump_json(file, by_alias=True))
             failpoint("export.before_render_fsync")
             for written in (description, staged):
+                set_mode(written, self._modes.file)
                 with written.open("rb") as opened:
                     os.fsync(opened.fileno())
             failpoint("export.after_render_fsync")
-            make_folder(path.parent)
+            make_folder(path.parent, self._modes.folder)
             os.replace(description, path.with_suffix(".json"))
             failpoint("export.before_render_rename")
             os.replace(staged, path)

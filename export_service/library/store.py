@@ -18,16 +18,26 @@ from typing import BinaryIO
 
 from dgx_music.errors import NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
-from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty, translate_disk_errors
+from export_service.library.filesystem import (
+    fsync_folder,
+    make_folder,
+    make_private_folder,
+    remove_if_empty,
+    translate_disk_errors,
+    widen_folders,
+)
 from export_service.library.renders import RenderStore
 from export_service.tagging.tags import COMMENT_PATTERN
 from service_runtime.failpoints import failpoint
+from service_runtime.file_modes import PRIVATE, FileModes, set_mode
 
 OUTPUTS, CLIPS = "outputs", "clips"
 SPOOL = "spool"
 """The folder of samples as generated, see `streaming/spool.py`. It is not part of the library."""
 STAGING = ".landing"
 DAY_GLOB = "[0-9]*/[0-9]*/[0-9]*"
+DAY_GLOBS = DAY_GLOB, DAY_GLOB.rpartition("/")[0], DAY_GLOB.partition("/")[0]
+"""The folders of days, months and years."""
 MAX_CACHED_PATHS = 10_000
 
 
@@ -46,18 +56,22 @@ class Library:
     In the folder of clips, a `generation_id` is the id of a clip. Methods block: call them in a thread.
     """
 
-    def __init__(self, data_dir: Path, folder: str = OUTPUTS) -> None:
+    def __init__(self, data_dir: Path, folder: str = OUTPUTS, modes: FileModes = PRIVATE) -> None:
         self._data_dir = data_dir
+        self._modes = modes
         self._folder = data_dir / folder
         self._staging = self._folder / STAGING
         self._commit_lock = threading.Lock()
-        self.renders = RenderStore(data_dir)
+        self.renders = RenderStore(data_dir, modes)
         self._cached_paths: dict[str, Path] = {}
         self._cache_lock = threading.Lock()
 
     def open(self) -> None:
         """Creates the folders and removes incomplete files that an earlier process left."""
-        make_folder(self._staging)
+        make_folder(self._folder, self._modes.folder)
+        make_private_folder(self._staging)
+        days = (folder for pattern in DAY_GLOBS for folder in self._folder.glob(pattern))
+        widen_folders([self._data_dir, self._folder, *days], self._modes)
         for staged in self._staging.glob("*.part"):
             staged.unlink()
         self.renders.open()
@@ -79,13 +93,14 @@ class Library:
         wins: it has the older one vetoed before it begins itself.
         """
         failpoint("export.before_fsync")
+        set_mode(staged, self._modes.file)
         with staged.open("rb") as file:
             os.fsync(file.fileno())
         failpoint("export.after_fsync")
         with self._commit_lock:
             previous = self.find(generation_id)
             path = (previous or self._path_for_today(generation_id)).with_suffix(extension)
-            make_folder(path.parent)
+            make_folder(path.parent, self._modes.folder)
             check_permitted()
             if previous is not None:
                 # Before the rename: a crash in between must not leave renders of another file.
@@ -159,7 +174,7 @@ class Library:
     def remove_empty_folders(self) -> None:
         """Removes the folders of days, months and years that have become empty."""
         with self._commit_lock:
-            for depth in (DAY_GLOB, DAY_GLOB.rpartition("/")[0], DAY_GLOB.partition("/")[0]):
+            for depth in DAY_GLOBS:
                 for folder in self._folder.glob(depth):
                     remove_if_empty(folder)
 

@@ -17,6 +17,7 @@ from export_service.pipeline.export_manager import ExportManager
 from export_service.pipeline.recording_registry import SpoolRetention
 from export_service.pipeline.renderer import Renderer
 from export_service.rpc.servicer import ExportServicer
+from service_runtime.file_modes import GROUP_READABLE, PRIVATE, limit_umask
 from service_runtime.observability.logging import configure_logging
 from service_runtime.rpc.server import serve_until_signalled
 from service_runtime.rpc.service import Service
@@ -32,6 +33,7 @@ class ExportServer:
             settings.data_dir,
             SpoolRetention(settings.spool_keep_seconds, settings.failed_spool_keep_seconds),
             ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
+            GROUP_READABLE if settings.group_readable else PRIVATE,
         )
         self._signer = create_signer(settings.c2pa_certificate, settings.c2pa_private_key)
         self._renderer = Renderer(self._manager.library, self._signer)
@@ -74,6 +76,7 @@ def build(settings: ExportSettings) -> Service:
 
 def main() -> None:
     """Serves until SIGTERM."""
+    limit_umask()
     settings = ExportSettings()
     configure_logging(settings.log_level, settings.log_format)
     asyncio.run(serve_until_signalled([build(settings)], settings.listen or settings.export_address, settings))

@@ -66,8 +66,9 @@ def generate(
     if seed is not None and seed + count - 1 > MAX_SEED:
         raise typer.BadParameter(f"--seed: must be at most {MAX_SEED - count + 1} with --count {count}")
     output_paths = generate.numbered_output_paths(output, count)
-    output_files.require_writable(output_paths, overwrite=force)
-    console = create_console(as_json)
+    for path in output_paths:
+        output_files.check_output(path, overwrite=force, as_json=as_json, count=count)
+    console = create_console(as_json, output)
     name, folder = generate.resolve_model(model)
     options = generate.GenerateOptions(
         prompt=prompt,
@@ -133,8 +134,7 @@ def render(
     from gateway.cli.commands import render
     from gateway.cli.session import output_files
 
-    if output is not None:
-        output_files.require_writable([output], overwrite=force)
-    console = create_console(as_json)
+    output_files.check_output(output, overwrite=force, as_json=as_json)
+    console = create_console(as_json, output)
     options = render.build_output_options(format_, sample_rate, channels, loudness, ceiling, output)
     run(lambda session: render.render(session, console, generation_id, options, output), console, LIBRARY)

@@ -70,8 +70,7 @@ def download(generation_id: Id, output: Output = None, force: Force = False) -> 
     from gateway.cli.commands import inspect
     from gateway.cli.session import output_files
 
-    if output is not None:
-        output_files.require_writable([output], overwrite=force)
+    output_files.check_output(output, overwrite=force)
     console = create_console()
     run(lambda session: inspect.save(session, console, generation_id, output, overwrite=force), console, LIBRARY)
 

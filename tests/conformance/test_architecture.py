@@ -57,7 +57,7 @@ LAYERS = {
     "dgx_music": (
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
-        ("dgx_music.errors", "dgx_music.limits", "dgx_music"),
+        ("dgx_music.address", "dgx_music.errors", "dgx_music.limits", "dgx_music"),
     ),
     "service_runtime": (
         ("service_runtime.rpc",),
@@ -65,6 +65,7 @@ LAYERS = {
         (
             "service_runtime.settings",
             "service_runtime.failpoints",
+            "service_runtime.file_modes",
             "service_runtime.optional_deps",
             "service_runtime.supervision",
             "service_runtime",

@@ -108,7 +108,8 @@ async def delete(session: Session, console: Console, generation_id: str) -> int:
 async def save(session: Session, console: Console, generation_id: str, output: Path | None, *, overwrite: bool) -> int:
     """Downloads the audio file of a finished generation and prints its path."""
     path = await download(session, generation_id, output, overwrite=overwrite)
-    console.out.print(str(path), markup=False)
+    if path is not None:
+        console.out.print(str(path), markup=False)
     return 0
 
 

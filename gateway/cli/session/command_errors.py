@@ -84,19 +84,12 @@ def _format_rpc_error(error: grpc.aio.AioRpcError) -> tuple[str, int]:
     if failure.violations:
         problems = (f"{_option_for(field)}: {problem}" for field, problem in failure.violations.items())
         return "; ".join(problems), BAD_INPUT
-    match failure.code:
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            line = "the server did not respond in time; it may be overloaded, so try again later"
-        case grpc.StatusCode.UNAVAILABLE if not failure.reason:
-            line = f"lost the connection to the server: {failure.message}"
-        case _:
-            line = failure.message
-    return line, BAD_INPUT if failure.code is grpc.StatusCode.INVALID_ARGUMENT else FAILURE
+    return failure.message, BAD_INPUT if failure.code is grpc.StatusCode.INVALID_ARGUMENT else FAILURE
 
 
 def _format_settings_error(error: ValidationError) -> str:
     problems = []
     for detail in error.errors(include_url=False):
         name = "DGX_MUSIC_" + "_".join(str(part) for part in detail["loc"]).upper()
-        problems.append(f"{name}={detail['input']}: {detail['msg']}")
+        problems.append(f"{name}={detail['input']}: {detail['msg'].removeprefix('Value error, ')}")
     return "; ".join(problems)

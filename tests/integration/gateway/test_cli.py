@@ -356,24 +356,6 @@ def test_progress_bar_is_shown_on_terminal(shell: Shell) -> None:
     assert "real time" in shown.decode(errors="ignore")
 
 
-def test_command_with_closed_output_ends_cleanly(shell: Shell) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    with open(write, "wb") as unread:
-        done = subprocess.run(
-            [DGX_MUSIC, "--data-dir", shell.data_dir, "list", "--debug"],
-            env=environment(),
-            stdout=unread,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "stopped" in done.stderr.splitlines()[-1]
-
-
 def test_ctrl_c_cancels_generation(shell: Shell) -> None:
     with shell.running("generate", "drum and bass", "--duration", "3600") as process:
         generation_id = read_until("generating", process).partition(":")[0]
