@@ -23,7 +23,7 @@ NO_PROTOCOL = {"protocol_whitelist": "none"}
 EXACT_DEMUXERS = {"mov", "wv", "tta", "ape"}
 """Of which the header says how long the audio is, exactly."""
 LENGTH_TOLERANCE_FRAMES = 4096
-"""How much shorter than its header says decoded audio may be: two packets of HE-AAC."""
+"""How much shorter or longer than its header says decoded audio may be: two packets of HE-AAC."""
 NO_LAYOUT = "NONE"
 CODEC_NAMES = {"vorbis": "Vorbis", "opus": "Opus", "speex": "Speex", "wavpack": "WavPack"}
 """FFmpeg's name → the usual one, unless that is the same in upper case."""
@@ -83,10 +83,14 @@ def _decode(container: Any, stream: Any) -> Iterator[Any]:
 def _read_blocks(first: Any, frames: Iterator[Any], length: int | None) -> Iterator[Samples]:
     """Joins frames to blocks, without the padding that an encoder adds after `length` frames."""
     rest = sys.maxsize if length is None else length
+    padding = 0
     pending: list[Samples] = []
     for samples in _to_samples(chain([first], frames)):
         pending.append(samples[:rest])
         rest -= len(pending[-1])
+        padding += len(samples) - len(pending[-1])
+        if padding > LENGTH_TOLERANCE_FRAMES:
+            raise DecodeError("its header says that it ends there, but there is more")
         if sum(map(len, pending)) >= BLOCK_FRAMES:
             yield np.concatenate(pending)
             pending = []
