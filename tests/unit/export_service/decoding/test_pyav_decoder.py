@@ -35,6 +35,7 @@ def read(path, content, max_seconds=600.0):
         ("a.wma", [], "WMAV2 (Windows Media)", 2_048),
         ("a.wv", [], "WavPack", 0),
         ("a.tta", [], "TTA", 0),
+        ("a.flac", ["-sample_fmt", "s32", "-bits_per_raw_sample", "32", "-strict", "experimental"], "FLAC", 0),
         ("a.ac3", [], "AC-3", 1_536),
         ("a.webm", ["-c:a", "libopus", "-ar", "48000"], "Opus (Matroska)", 0),
         ("a.mka", ["-c:a", "libvorbis"], "Vorbis (Matroska)", 0),

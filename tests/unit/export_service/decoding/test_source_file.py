@@ -26,6 +26,8 @@ ID3V1 = b"TAG" + bytes(125)
 
 PCM_16, PCM_8, COMPANDED, ADPCM = 2**-14, 2**-6, 0.025, 0.1
 """How much samples may differ after a trip through these encodings."""
+FLAC_32 = ["-sample_fmt", "s32", "-bits_per_raw_sample", "32", "-strict", "experimental"]
+"""FLAC with 32 bits, which FFmpeg decodes."""
 
 
 def write_file(path, samples=SAMPLES, rate=RATE, **options):
@@ -261,6 +263,7 @@ def test_truncated_file_is_rejected(tmp_path, options, output, problem):
     [
         ([], "a.flac", "it can't be read beyond frame 0 of 22050: truncated or damaged"),
         (["-c:a", "libvorbis"], "a.ogg", "it is damaged: the page at byte "),
+        (FLAC_32, "a.flac", " of 22050: truncated or damaged"),
         ([], "a.m4a", "truncated or damaged"),
     ],
 )
