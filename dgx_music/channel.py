@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import grpc.aio
 
+from dgx_music.address import check_address
+
 KEEPALIVE_SECONDS = 30
 """Interval of a client's keepalive pings; `service_runtime/rpc/server.py` permits it."""
 
@@ -16,16 +18,26 @@ IDEMPOTENT_METHODS = {
         "ListGenerations",
         "RenewLease",
         "CompleteGeneration",
+        "RateGeneration",
+        "UpdateFile",
         "GetPrompt",
         "ListPrompts",
         "GetStatistics",
     ),
-    "dgx_music.export.v1.ExportService": ("GetWaveform", "ListFiles", "GetLibraryStatistics"),
+    "dgx_music.export.v1.ExportService": (
+        "CheckOutput",
+        "GetWaveform",
+        "EditTags",
+        "ListFiles",
+        "GetLibraryStatistics",
+    ),
     "dgx_music.generation.v1.GenerationService": ("ListModels", "GetModel", "GetEngineStatus"),
     "dgx_music.gateway.v1.MusicService": (
         "GetGeneration",
         "ListGenerations",
+        "RateGeneration",
         "GetWaveform",
+        "EditTags",
         "ListFiles",
         "GetLibraryStatistics",
         "ListModels",
@@ -65,14 +77,17 @@ CHANNEL_OPTIONS: Sequence[tuple[str, str | int]] = (
     # Reconnects to a restarted server within a second; gRPC's default backoff grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # gRPC's name for how long a connection may take: a program that accepts it and says nothing is none of ours.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     # Servers are on loopback, a Unix socket or a trusted network: never connect through an HTTP proxy.
     ("grpc.enable_http_proxy", 0),
 )
 
 
 def connect(address: str) -> grpc.aio.Channel:
-    """Returns a channel to the server at `host:port` or `unix:/path`.
+    """Returns a channel to the server at `host:port` or `unix:/path`. Raises ValueError if the address is neither.
 
     It connects on the first call. The caller closes it.
     """
+    check_address(address)
     return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)

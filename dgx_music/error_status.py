@@ -11,6 +11,18 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from dgx_music.errors import DOMAIN, ServiceError
 
+PLAIN_MESSAGES = {
+    grpc.StatusCode.UNAVAILABLE: "lost the connection to the server, or could not connect to it",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "the server did not respond in time; it may be overloaded, so try again later",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "the server has too many calls at a time, or the message is too large for it",
+    grpc.StatusCode.UNIMPLEMENTED: "the server does not know this call; its version may be another one",
+    grpc.StatusCode.CANCELLED: "the call was cancelled",
+    grpc.StatusCode.INTERNAL: "the connection to the server broke; try again",
+    grpc.StatusCode.UNKNOWN: "the server failed without giving a reason; its log may show one",
+}
+"""What a status means that gRPC itself has set, as it does with these codes; its own text is about sockets and frames.
+https://grpc.github.io/grpc/core/md_doc_statuscodes.html"""
+
 DETAILS_KEY = "grpc-status-details-bin"
 """Key of the trailing metadata that carries the status."""
 
@@ -45,7 +57,10 @@ class ErrorDetails:
 
 
 def read_error_details(error: grpc.aio.AioRpcError) -> ErrorDetails:
-    """Returns the details of the error. If it carries no status, e.g. for a lost connection, only code and message."""
+    """Returns the details of the error. If it carries no status, e.g. for a lost connection, only code and message.
+
+    The message is then one of PLAIN_MESSAGES, if there is one for the code.
+    """
     status = status_of(error)
     reason, metadata, violations, retry_after = "", {}, {}, None
     for detail in status.details if status else ():
@@ -60,7 +75,9 @@ def read_error_details(error: grpc.aio.AioRpcError) -> ErrorDetails:
             violations = {violation.field: violation.description for violation in request.field_violations}
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToNanoseconds() / 1e9
-    return ErrorDetails(error.code(), error.details() or error.code().name, reason, metadata, violations, retry_after)
+    code = error.code()
+    message = status.message if status else PLAIN_MESSAGES.get(code, error.details())
+    return ErrorDetails(code, message or code.name, reason, metadata, violations, retry_after)
 
 
 def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:

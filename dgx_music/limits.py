@@ -8,6 +8,8 @@ MAX_SEED = 2**63 - 1
 MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 0.1, 3600.0
 """Of a generation and of a clip. Most models generate less than the maximum."""
 MIN_PRIORITY, MAX_PRIORITY = -10, 10
+MAX_RATING = 5
+"""The minimum is 1; 0 stands for no rating."""
 MAX_BATCH_SIZE = 100
 """The most generations that one BatchCreateGenerations creates."""
 
@@ -24,6 +26,10 @@ MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 2
 MIN_TARGET_LUFS, MIN_CEILING_DBTP = -70.0, -20.0
 """The maximum of both is 0."""
+MAX_QUALITY = 10
+"""Of a lossy format at a variable bit rate; the minimum is 0."""
+MAX_PUBLICATION_CHARACTERS = 200
+"""Of each text in PublicationTags."""
 
 MAX_CHUNK_BYTES = 65_536
 """The most PCM bytes in one AudioChunk, and the most bytes of a file in one message of Download and ImportClip."""

@@ -26,9 +26,11 @@ class ExportSettings(Settings):
     """Size limit of an uploaded clip. The upper bound is where WAV sizes begin that stand for "unknown"."""
     max_clip_seconds: float = Field(default=600.0, ge=MIN_DURATION_SECONDS, le=MAX_DURATION_SECONDS)
     """Duration limit of an uploaded clip."""
+    group_readable: bool = False
+    """Let the group read finished files, renders and clips (0640, folders 0750). If false, only the owner may (0600,
+    0700), as is always so of database, spool and sockets. The umask does not matter."""
     c2pa_certificate: Path | None = None
-    """PEM certificate chain with which files are signed (C2PA) if their format allows it: the signer's certificate
-    first, then the intermediate ones, without the root. Needs the extra `c2pa`; signing takes three times the file's
-    size in memory."""
+    """PEM certificate chain with which files are signed (C2PA): the signer's certificate first, then the intermediate
+    ones, without the root. Needs the extra `c2pa`."""
     c2pa_private_key: Path | None = None
     """Private key of the certificate, PEM without a password: ECDSA, RSA or Ed25519."""

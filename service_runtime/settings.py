@@ -6,8 +6,19 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dgx_music.address import check_address
+
+DEFAULT_PORTS = {
+    "gateway_address": 50050,
+    "generation_address": 50051,
+    "storage_address": 50052,
+    "export_address": 50053,
+    "listen": 50050,
+}
+"""Setting → the port that it usually has."""
 
 
 def default_data_dir() -> Path:
@@ -50,6 +61,11 @@ class Settings(BaseSettings):
     """Minimum level of the events that are logged."""
     log_format: Literal["json", "console"] = "json"
     """Log one JSON object per line, or lines of text for people."""
+
+    @field_validator(*DEFAULT_PORTS)
+    @classmethod
+    def _check_address(cls, address: str | None, info: ValidationInfo) -> str | None:
+        return address and check_address(address, DEFAULT_PORTS[info.field_name or "listen"])
 
 
 DEFAULT_GATEWAY_ADDRESS = "127.0.0.1:50050"

@@ -61,6 +61,12 @@ Lists are newest first. Creating a generation counts its prompt.
 None False
 >>> done.to_dict()["status"], done.to_dict()["file_path"]
 ('completed', 'outputs/gen_123.wav')
+
+A generation can be rated from 1 to 5; 0 removes the rating.
+
+>>> with get_session() as session:
+...     print(rate_generation(session, done.id, 5).rating, rate_generation(session, done.id, 0).rating)
+5 None
 """
 
 from __future__ import annotations
@@ -85,6 +91,7 @@ if TYPE_CHECKING:
         get_prompt_by_text,
         get_session,
         init_db,
+        rate_generation,
         reset_database,
         track_prompt_usage,
         update_generation_status,
@@ -111,6 +118,7 @@ __all__ = [
     "get_prompt_by_text",
     "get_session",
     "init_db",
+    "rate_generation",
     "reset_database",
     "track_prompt_usage",
     "update_generation_status",

@@ -146,6 +146,11 @@ def complete_generation(
     return generation
 
 
+def rate_generation(session: Session, generation_id: str, rating: int) -> Generation:
+    """Sets the rating, 1 to 5, or removes it (0), in any state. Raises NotFound for an unknown generation."""
+    return lifecycle.rate(session, _require_generation(session, generation_id).id, rating)
+
+
 def delete_generation(session: Session, generation_id: str) -> bool:
     """Deletes a generation's row, in any state but PROCESSING. Returns False if there is none with this id."""
     if session.get(Generation, generation_id) is None:

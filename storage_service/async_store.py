@@ -15,7 +15,7 @@ from dgx_music.errors import NotFound, Unavailable
 from service_runtime.validation import check_range, check_uuid
 from storage_service.config import StorageSettings
 from storage_service.db import schema
-from storage_service.db.database import RETRY_AFTER_SECONDS, Database
+from storage_service.db.database import RETRY_AFTER_SECONDS, Database, UnwritableDatabase
 from storage_service.db.models import Generation
 from storage_service.domain import leases, lifecycle
 from storage_service.events.changes import get_recorded_changes, set_sender
@@ -83,9 +83,13 @@ class Store:
         loop = asyncio.get_running_loop()
 
         def run_in_transaction() -> T:
-            with self._database.write() as session:
-                set_sender(session, self._sender)
-                result = work(session)
+            try:
+                with self._database.write() as session:
+                    set_sender(session, self._sender)
+                    result = work(session)
+            except UnwritableDatabase as error:
+                loop.call_soon_threadsafe(self.notifier.fail_watchers, error)
+                raise
             if changes := get_recorded_changes(session):
                 loop.call_soon_threadsafe(self.notifier.publish, changes)
             return result
@@ -115,7 +119,8 @@ class Store:
     async def watch(self, generation_id: str) -> AsyncGenerator[Generation, None]:
         """Yields the generation now and after each change, until it has finished or is deleted.
 
-        Raises Unavailable if the server shuts down.
+        Raises Unavailable if the server shuts down, and UnwritableDatabase if a write, even one for another generation,
+        finds that the disk is full or fails: this one could not change either.
         """
         last_yielded: dict[str, Any] | None = None
         with self.notifier.subscribe_to_changes(check_uuid("id", generation_id)) as changed:
@@ -141,6 +146,8 @@ class Store:
                         reason="SHUTTING_DOWN",
                         retry_after_seconds=RETRY_AFTER_SECONDS,
                     )
+                if changed.error is not None:
+                    raise changed.error
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
         submitted_at = time.monotonic()

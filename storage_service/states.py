@@ -50,6 +50,7 @@ RENEW = _transition("renew the lease of", {GenerationStatus.PROCESSING}, {Genera
 COMPLETE = _transition("complete", {GenerationStatus.PROCESSING}, {GenerationStatus.COMPLETED})
 FAIL = _transition("fail", {GenerationStatus.PROCESSING}, {GenerationStatus.PENDING, GenerationStatus.FAILED})
 CANCEL = _transition("cancel", {GenerationStatus.PENDING, GenerationStatus.PROCESSING}, {GenerationStatus.CANCELLED})
+UPDATE_FILE = _transition("update the file of", {GenerationStatus.COMPLETED}, {GenerationStatus.COMPLETED})
 RETRY = _transition("retry", {GenerationStatus.FAILED}, {GenerationStatus.PENDING})
 
 TRANSITIONS = (CLAIM, COMPLETE, FAIL, CANCEL, RETRY)

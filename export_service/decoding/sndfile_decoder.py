@@ -23,7 +23,7 @@ from export_service.decoding.signatures import Container
 from export_service.decoding.surround import FLAC_LAYOUTS, VORBIS_LAYOUTS, Layout, layout_of_mask
 from export_service.dsp.arrays import Samples
 from export_service.formats.native_file import NativeFileObject
-from export_service.formats.reader import open_sequential
+from export_service.formats.reader import open_sndfile_sequential, run_sndfile_command
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
 CONTAINER_NAMES = {"WAVEX": "WAV"}
@@ -47,9 +47,8 @@ SUBTYPE_NAMES = {
     "VORBIS": "Vorbis",
     "OPUS": "Opus",
 }
-GET_CHANNEL_MAP, GET_CURRENT_INFO, SET_ORIGINAL_SAMPLE_RATE = 0x1100, 0x1002, 0x1500
-"""Commands of libsndfile (sndfile.h), which soundfile does not wrap."""
-OPUS_RATE_HZ = 48_000
+GET_CHANNEL_MAP = 0x1100
+"""A command of libsndfile (sndfile.h)."""
 CHANNEL_MAP = {
     2: "FL",
     3: "FR",
@@ -125,23 +124,11 @@ def _open(native: NativeFileObject) -> Any:
 
     native.seek(0)
     try:
-        sound = open_sequential(native)
+        return open_sndfile_sequential(native, as_played=True)
     except soundfile.LibsndfileError as error:
         if native.os_error is not None:
             raise native.os_error from error
         raise UnsupportedEncodingError(NOT_DECODABLE) from error
-    if sound.subtype == "OPUS":
-        # As every player does (RFC 7845, section 5.1). libsndfile decodes at the rate of what the encoder got.
-        rate = soundfile._ffi.new("int*", OPUS_RATE_HZ)
-        _run_command(sound, SET_ORIGINAL_SAMPLE_RATE, rate, "int")
-        _run_command(sound, GET_CURRENT_INFO, sound._info, "SF_INFO")
-    return sound
-
-
-def _run_command(sound: Any, command: int, data: Any, kind: str, count: int = 1) -> bool:
-    from soundfile import _ffi, _snd
-
-    return bool(_snd.sf_command(sound._file, command, data, _ffi.sizeof(kind) * count))
 
 
 def _read_blocks(sound: Any, native: NativeFileObject) -> Iterator[Samples]:
@@ -210,6 +197,6 @@ def _read_channel_map(sound: Any) -> Layout | None:
     import soundfile
 
     channel_map = soundfile._ffi.new("int[]", sound.channels)
-    known = _run_command(sound, GET_CHANNEL_MAP, channel_map, "int", sound.channels)
+    known = run_sndfile_command(sound, GET_CHANNEL_MAP, channel_map, "int", sound.channels)
     layout = tuple(CHANNEL_MAP[place] for place in channel_map if place in CHANNEL_MAP)
     return layout if known and len(layout) == sound.channels else None

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
-import wave
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dgx_music.errors import FailedPrecondition
+from export_service.formats.manifest_slot import EMBEDDABLE, layout_slot
 from export_service.formats.native_file import NativeFileObject
+from export_service.tagging.disclosure import AiDisclosure
 from export_service.tagging.tags import FileTags
 from service_runtime.optional_deps import install_extra_command
 
 CERTIFICATE_VARIABLE, PRIVATE_KEY_VARIABLE = "DGX_MUSIC_C2PA_CERTIFICATE", "DGX_MUSIC_C2PA_PRIVATE_KEY"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-MEDIA_TYPES = {"WAV": "audio/wav", "FLAC": "audio/flac", "MP3": "audio/mpeg"}
-"""By container, of those that can be signed; the C2PA library supports neither Ogg nor RF64."""
 CURVE_ALGORITHMS = {"secp256r1": b"es256", "secp384r1": b"es384", "secp521r1": b"es512"}
-SAMPLE_GENERATOR = "dgx-music 0"
-"""The generator named in the sample that is signed at startup."""
+
+MANIFEST_TYPE, M4A_TYPE = "application/c2pa", "audio/mp4"
+MANIFEST_EXTENSION = ".c2pa"
+MAX_BUFFERED_BYTES = 64 << 20
+"""The largest M4A file that is signed by the C2PA library, which uses twice the size of the file in memory."""
+DRAFT_BYTES = 4096
+"""Assumed size of a manifest before it is known. Like the actual size, it takes three bytes within the manifest."""
+SAMPLE_TAGS = FileTags("", 1, "dgx-music 0", "dgx-music 0")
+SAMPLE_SHA256 = hashlib.sha256(b"sample").digest()
 
 
 class Signer:
-    """Signs files by the C2PA specification. It can be used from any thread."""
+    """Signs files by the C2PA specification. It can be used from any thread.
+
+    A manifest states the SHA-256 of its file, which is computed here, block by block. The C2PA library embeds manifests
+    by itself, but holds up to three times the size of the file in memory, and supports neither RF64 nor Ogg.
+    """
 
     def __init__(self, certificate: Path, private_key: Path) -> None:
         """Loads two PEM files: the certificate chain, with the signer's certificate first and without the root, and the
@@ -43,38 +54,78 @@ class Signer:
         chain, key = _read(CERTIFICATE_VARIABLE, certificate), _read(PRIVATE_KEY_VARIABLE, private_key)
         try:
             self._signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(_signing_algorithm(key), chain, key, None))
-            self._sign(_build_sample(), io.BytesIO(), "WAV", FileTags("", 1, SAMPLE_GENERATOR, SAMPLE_GENERATOR))
+            # A wrong configuration shows at startup, not after the first generation.
+            self._build_manifest(SAMPLE_TAGS, SAMPLE_SHA256)
         except (c2pa.C2paError, ValueError, TypeError) as error:
             files = f"{CERTIFICATE_VARIABLE}={certificate} and {PRIVATE_KEY_VARIABLE}={private_key}"
             raise _credentials_error(f"{files} can't sign: {error}") from error
 
-    def can_sign(self, container: str) -> bool:
-        """Returns whether files of this container, by soundfile's name, can be signed."""
-        return container in MEDIA_TYPES
+    def sign(self, part: Path, container: str, tags: FileTags) -> AiDisclosure:
+        """Signs `part`, a file of this container by soundfile's name, or "M4A". The samples do not change.
 
-    def sign(self, part: Path, container: str, tags: FileTags) -> None:
-        """Replaces `part` with a signed copy; the samples do not change.
+        Replaces it with a copy that contains the manifest, or if the container can't hold one, writes the manifest to
+        `staged_manifest_path(part)`. Returns which of the two. Memory use does not grow with the file, except for an
+        M4A file of up to 64 MiB; a larger one gets its manifest in a file of its own.
 
         Raises OSError, and FailedPrecondition if the certificate is no longer valid; `part` is then unchanged and no
-        other file is left behind. While signing, c2pa uses up to three times the size of the file in memory.
+        other file is left behind.
         """
         signed = signed_part_path(part)
         try:
-            with part.open("rb") as source, signed.open("x+b") as file:
-                destination = NativeFileObject(file)
-                try:
-                    self._sign(source, destination, container, tags)
-                except self._c2pa.C2paError as error:
-                    if destination.os_error is None:
-                        message = f"failed to sign the file: {error}; check {CERTIFICATE_VARIABLE} on the export server"
-                        raise FailedPrecondition(message, reason="C2PA_SIGNING_FAILED") from error
-                if destination.os_error is not None:
-                    raise destination.os_error
+            with part.open("rb") as source:
+                if container in EMBEDDABLE:
+                    self._embed(source, signed, container, tags)
+                elif container == "M4A" and part.stat().st_size <= MAX_BUFFERED_BYTES:
+                    self._embed_in_m4a(source, signed, tags)
+                else:
+                    manifest = self._build_manifest(tags, hashlib.file_digest(source, "sha256").digest())
+                    signed.write_bytes(manifest)
+                    os.replace(signed, staged_manifest_path(part))
+                    return AiDisclosure.C2PA_SIDECAR
             os.replace(signed, part)
+        except self._c2pa.C2paError as error:
+            message = f"failed to sign the file: {error}; check {CERTIFICATE_VARIABLE} on the export server"
+            raise FailedPrecondition(message, reason="C2PA_SIGNING_FAILED") from error
         finally:
             signed.unlink(missing_ok=True)
+        return AiDisclosure.C2PA
 
-    def _sign(self, source: BinaryIO, destination: BinaryIO | NativeFileObject, container: str, tags: FileTags) -> None:
+    def _embed(self, source: BinaryIO, signed: Path, container: str, tags: FileTags) -> None:
+        draft = self._build_manifest(tags, SAMPLE_SHA256, layout_slot(source, container, DRAFT_BYTES).slot)
+        layout = layout_slot(source, container, len(draft))
+        with signed.open("xb") as destination:
+            sha256 = layout.write(source, destination)
+            manifest = self._build_manifest(tags, sha256, layout.slot)
+            if len(manifest) != len(draft):
+                raise self._c2pa.C2paError(f"the manifest has {len(manifest)} bytes, but the draft {len(draft)}")
+            destination.seek(sum(layout.slot) - len(manifest))
+            destination.write(manifest)
+
+    def _embed_in_m4a(self, source: BinaryIO, signed: Path, tags: FileTags) -> None:
+        with signed.open("x+b") as file:
+            destination = NativeFileObject(file)
+            try:
+                self._sign(tags, M4A_TYPE, source, destination)
+            except self._c2pa.C2paError:
+                if destination.os_error is None:
+                    raise
+            if destination.os_error is not None:
+                raise destination.os_error
+
+    def _build_manifest(self, tags: FileTags, sha256: bytes, slot: tuple[int, int] | None = None) -> bytes:
+        """Returns a signed manifest for a file with this SHA-256, which does not cover the slot (position and size)
+        that the manifest itself has in the file.
+        """
+        data_hash = {"name": "jumbf manifest", "alg": "sha256", "hash": list(sha256), "pad": []}
+        if slot is not None:
+            data_hash["exclusions"] = [dict(zip(("start", "length"), slot, strict=True))]
+        return self._sign(
+            tags, MANIFEST_TYPE, io.BytesIO(), io.BytesIO(), {"label": "c2pa.hash.data", "data": data_hash}
+        )
+
+    def _sign(
+        self, tags: FileTags, media_type: str, source: Any, destination: Any, *assertions: dict[str, Any]
+    ) -> bytes:
         name, _, version = tags.generator.rpartition(" ")
         action = {
             "action": "c2pa.created",
@@ -84,15 +135,21 @@ class Signer:
         manifest = {
             "title": tags.title,
             "claim_generator_info": [{"name": name, "version": version}],
-            "assertions": [{"label": "c2pa.actions", "data": {"actions": [action]}}],
+            "assertions": [{"label": "c2pa.actions", "data": {"actions": [action]}}, *assertions],
         }
         with self._c2pa.Builder(json.dumps(manifest)) as builder:
-            builder.sign(self._signer, MEDIA_TYPES[container], source, destination)
+            signed: bytes = builder.sign(self._signer, media_type, source, destination)
+        return signed
 
 
 def signed_part_path(part: Path) -> Path:
     """Returns where the signed copy is written: next to `part`, under a name that startup cleans up."""
     return part.with_suffix(".signed.part")
+
+
+def staged_manifest_path(part: Path) -> Path:
+    """Returns where the manifest of `part` is if it is not within the file; startup cleans it up too."""
+    return part.with_suffix(f"{MANIFEST_EXTENSION}{part.suffix}")
 
 
 def create_signer(certificate: Path | None, private_key: Path | None) -> Signer | None:
@@ -131,18 +188,6 @@ def _signing_algorithm(key: bytes) -> bytes:
         case ed25519.Ed25519PrivateKey():
             return b"ed25519"
     raise ValueError("the key must be an ECDSA (P-256, P-384 or P-521), RSA or Ed25519 key")
-
-
-def _build_sample() -> BinaryIO:
-    """Returns a file to sign at startup, so that a wrong configuration shows then, not after the first generation."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(8000)
-        writer.writeframes(bytes(16))
-    file.seek(0)
-    return file
 
 
 def _credentials_error(message: str) -> FailedPrecondition:

@@ -12,21 +12,28 @@ import numpy.typing as npt
 
 from export_service.dsp.arrays import Samples
 from export_service.dsp.measurement import LoudnessMeasurement
-from export_service.formats.codecs import CODECS, CodecSpec
+from export_service.formats.codecs import CODECS, CodecSpec, libsndfile_options
+from export_service.formats.m4a_file import M4aWriter
 from export_service.formats.native_file import NativeFileObject
 from export_service.formats.provenance import Signer
-from export_service.tagging import riff
+from export_service.tagging import aiff, riff
 from export_service.tagging.containers import DISCLOSURES, SampleLayout, encode_tags, overwrite_tags
 from export_service.tagging.disclosure import AiDisclosure
 from export_service.tagging.tags import FileTags
-from service_runtime.audio.output_options import FileFormat
+from service_runtime.audio.output_options import FileFormat, check_aiff_size
 
-MAX_WAV_BYTES = 2**32 - 2**20
-"""RIFF sizes have 32 bits; this leaves a mebibyte for headers and tags."""
+MAX_WAV_BYTES = 2**32 - 2**24
+"""RIFF sizes have 32 bits; this leaves 16 MiB for headers, tags with a cover, and a signature."""
 WRITE_BUFFER_BYTES = 1 << 20
 """libsndfile writes 8 KiB at a time; this much is written to the disk at once."""
 FLOAT_BYTES = 4
 PLACEHOLDER = "~"
+RESERVING_CONTAINERS = ("WAV", "FLAC", "OGG", "MP3")
+"""Containers in which libsndfile can reserve space for the tags. In the others they follow the samples."""
+PEAK_CHUNKS = {"WAV": riff.iter_chunks, "AIFF": aiff.iter_chunks}
+"""How to find the PEAK chunk, which libsndfile writes into a file of floats in these containers."""
+PEAK_TIME_OFFSET = 4
+"""Of the time of writing, after the chunk's version."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,10 @@ class AudioFile:
     seed: int
     """Seeds the dither and the serial number of an Ogg stream: 0 or more."""
     signer: Signer | None = None
+    bit_rate_kbps: int = 0
+    """Of a lossy format; 0 for its default."""
+    quality: float | None = None
+    """Of a lossy format without a bit rate, 0 to 10; None for its default."""
 
     @property
     def codec(self) -> CodecSpec:
@@ -61,18 +72,16 @@ class AudioFile:
 
     @property
     def disclosures(self) -> tuple[AiDisclosure, ...]:
-        """Where the file discloses that it is AI-generated."""
-        if self.tags is None:
-            return ()
-        is_signed = self.signer is not None and self.signer.can_sign(self.container)
-        return (*DISCLOSURES[self.codec.container], *([AiDisclosure.C2PA] if is_signed else []))
+        """Where its tags disclose that it is AI-generated."""
+        return () if self.tags is None else DISCLOSURES[self.codec.container]
 
-    def sign(self, part: Path) -> None:
-        """Signs the written file if there is a signer for it; the file must not change afterwards. Raises OSError, and
-        FailedPrecondition if signing fails.
+    def sign(self, part: Path) -> tuple[AiDisclosure, ...]:
+        """Signs the written file if there is a signer for it; it must not change afterwards. Returns where the
+        signature is. Raises OSError, and FailedPrecondition if signing fails.
         """
-        if self.signer is not None and self.tags is not None and self.signer.can_sign(self.container):
-            self.signer.sign(part, self.container, self.tags)
+        if self.signer is None or self.tags is None:
+            return ()
+        return (self.signer.sign(part, self.container, self.tags),)
 
     def write(
         self, part: Path, blocks: Iterable[Samples], gain_db: float, measurement: LoudnessMeasurement | None = None
@@ -80,11 +89,13 @@ class AudioFile:
         """Writes `blocks` ([frames, channels] each) with the gain applied to the new file `part`. `measurement` is that
         of the result; only the tags of WAV files contain it.
 
-        The same arguments and the same libsndfile give the same bytes, for any block sizes except in Vorbis. Raises
-        OSError if the disk fails; the caller then has to remove the part.
+        The same arguments and the same libraries give the same bytes, for any block sizes except in Vorbis. Raises
+        OSError if the disk fails; the caller then has to remove the part. Raises InvalidArgument if the samples do not
+        fit into AIFF, and FailedPrecondition if the encoder is not installed.
         """
         import soundfile
 
+        check_aiff_size("output.format", self.format, self.frames, self.channels)
         quantize = build_quantizer(self.codec.bits, gain_db, self.seed)
         container, tag_bytes = self.codec.container, b""
         if self.tags is not None:
@@ -92,16 +103,8 @@ class AudioFile:
         with part.open("x+b", buffering=WRITE_BUFFER_BYTES) as raw:
             destination = NativeFileObject(raw)
             try:
-                with soundfile.SoundFile(
-                    destination,
-                    "w",
-                    samplerate=self.sample_rate_hz,
-                    channels=self.channels,
-                    subtype=self.codec.subtype,
-                    format=self.container,
-                    **self.codec.encoder_options,
-                ) as file:
-                    if tag_bytes:
+                with self._open_encoder(destination) as file:
+                    if tag_bytes and container in RESERVING_CONTAINERS:
                         # libsndfile can write only a few tags, but it can reserve the space for all of them.
                         file.title = PLACEHOLDER * len(tag_bytes)
                     for block in blocks:
@@ -111,9 +114,25 @@ class AudioFile:
                     raise
             if destination.os_error is not None:
                 raise destination.os_error
-        if self.codec.container == "WAV" and not self.codec.bits:
-            _clear_peak_time(part)
+        if self.container in PEAK_CHUNKS and not self.codec.bits:
+            _clear_peak_time(part, self.container)
         overwrite_tags(part, container, self.tags, tag_bytes, self.seed % 2**32)
+
+    def _open_encoder(self, destination: NativeFileObject) -> Any:
+        """Opens a soundfile.SoundFile, or what has its method `write`."""
+        import soundfile
+
+        if self.codec.container == "M4A":
+            return M4aWriter(destination, self.sample_rate_hz, self.channels, self.bit_rate_kbps)
+        return soundfile.SoundFile(
+            destination,
+            "w",
+            samplerate=self.sample_rate_hz,
+            channels=self.channels,
+            subtype=self.codec.subtype,
+            format=self.container,
+            **libsndfile_options(self.format, self.sample_rate_hz, self.channels, self.bit_rate_kbps, self.quality),
+        )
 
 
 def build_quantizer(bits: int, gain_db: float, dither_seed: int) -> Callable[[Samples], npt.NDArray[Any]]:
@@ -141,11 +160,9 @@ def build_quantizer(bits: int, gain_db: float, dither_seed: int) -> Callable[[Sa
     return to_integers
 
 
-def _clear_peak_time(path: Path) -> None:
-    """Clears the time of writing, which libsndfile stores in the PEAK chunk of a float file; RF64 has no such chunk."""
+def _clear_peak_time(path: Path, container: str) -> None:
+    """Clears the time of writing, so that the file is reproducible."""
     with path.open("r+b") as file:
-        for name, start, _ in riff.iter_chunks(file):
-            if name == b"PEAK":
-                file.seek(start + 4)  # After its version.
-                file.write(bytes(4))
-                return
+        start = next(start for name, start, _ in PEAK_CHUNKS[container](file) if name == b"PEAK")
+        file.seek(start + PEAK_TIME_OFFSET)
+        file.write(bytes(4))

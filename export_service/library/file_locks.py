@@ -1,10 +1,11 @@
-"""Locks that keep a cleanup from deleting a file while it is being read."""
+"""Locks that keep a file that is being read from being cleaned up, and one that is being rendered from being edited."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from dgx_music.errors import FailedPrecondition, NotFound
 
@@ -18,6 +19,40 @@ class FileLocks:
     def __init__(self) -> None:
         self._readers: dict[str, Counter[str]] = {}
         self._deleting: set[tuple[str, str]] = set()
+        self._rendering: Counter[str] = Counter()
+        self._editing: set[str] = set()
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def render_lock(self, generation_id: str) -> AsyncIterator[None]:
+        """Keeps the generation's files from being edited while the block renders one. Waits for an edit to end."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: generation_id not in self._editing)
+            self._rendering[generation_id] += 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._rendering[generation_id] -= 1
+                self._rendering += Counter()  # Removes counts of 0.
+                self._changed.notify_all()
+
+    @asynccontextmanager
+    async def edit_lock(self, generation_id: str) -> AsyncIterator[None]:
+        """Keeps the generation from being rendered or edited while the block edits one of its files. Waits for renders
+        and another edit to end.
+        """
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: not self._rendering[generation_id] and generation_id not in self._editing
+            )
+            self._editing.add(generation_id)
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._editing.discard(generation_id)
+                self._changed.notify_all()
 
     @contextmanager
     def read_lock(self, generation_id: str, render_id: str = "") -> Iterator[None]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dgx_music.errors import ResourceExhausted, Unavailable
+from service_runtime.file_modes import PRIVATE, FileModes, restrict, set_mode
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DISK_FULL_RETRY_SECONDS = 60.0
@@ -50,13 +52,26 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path) -> None:
-    """Creates the folder and its parents, durably. Does nothing if it exists."""
+def make_folder(folder: Path, mode: int = PRIVATE.folder) -> None:
+    """Creates the folder and its parents with these access rights, durably. Does nothing if it exists."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    make_folder(folder.parent, mode)
+    folder.mkdir(mode, exist_ok=True)
+    set_mode(folder, mode)
     fsync_folder(folder.parent)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Creates the folder, durably, and makes one that exists private."""
+    make_folder(folder)
+    restrict(folder, PRIVATE.folder)
+
+
+def widen_folders(folders: Iterable[Path], modes: FileModes) -> None:
+    """Opens existing folders as far as `modes` asks for, so that files in them can be reached. Never closes any."""
+    for folder in folders:
+        set_mode(folder, stat.S_IMODE(folder.stat().st_mode) | modes.folder)
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -16,8 +16,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from dgx_music.errors import InvalidArgument
+from dgx_music.errors import FailedPrecondition, InvalidArgument
 from export_service.formats.codecs import CODECS, EXTENSIONS
+from export_service.formats.m4a_file import DamagedFileError
+from export_service.formats.reader import open_sequential
 from export_service.library.renders import RENDERS
 from export_service.library.store import CLIPS, DAY_GLOB, OUTPUTS
 from service_runtime.audio.output_options import FileFormat
@@ -117,17 +119,19 @@ def stat_file(kind: FileKind, path: Path) -> LibraryFile | None:
 
 
 def read_audio_info(path: Path) -> AudioInfo | None:
-    """Reads the file's header. Returns None if the file no longer exists or is damaged."""
+    """Reads the file's header. Returns None if the file no longer exists, cannot be read, or needs PyAV and that is not
+    installed.
+    """
     import soundfile
 
     try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError:
+        with open_sequential(path) as file:
+            container = "WAV" if file.format in ("RF64", "WAVEX") else file.format
+            for file_format, codec in CODECS.items():
+                if (codec.container, codec.subtype) == (container, file.subtype):
+                    return AudioInfo(file_format, file.samplerate, file.channels, file.frames)
+    except (OSError, soundfile.LibsndfileError, DamagedFileError, FailedPrecondition):
         return None
-    container = "WAV" if info.format in ("RF64", "WAVEX") else info.format
-    for file_format, form in CODECS.items():
-        if (form.container, form.subtype) == (container, info.subtype):
-            return AudioInfo(file_format, info.samplerate, info.channels, info.frames)
     return None
 
 

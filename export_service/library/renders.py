@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +19,20 @@ from pydantic import TypeAdapter
 
 from dgx_music.errors import NotFound
 from export_service.dsp.normalization import LoudnessTarget
-from export_service.formats.codecs import EXTENSIONS
-from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty
+from export_service.formats.codecs import CODECS, EXTENSIONS
+from export_service.library.filesystem import (
+    compute_sha256,
+    fsync_folder,
+    make_folder,
+    make_private_folder,
+    remove_if_empty,
+    widen_folders,
+)
+from export_service.library.manifests import manifest_path, move_staged, move_staged_manifest, seal_staged
 from export_service.library.mastered_file import MasteredFile
-from service_runtime.audio.output_options import FileFormat
+from service_runtime.audio.output_options import NO_PUBLICATION, FileFormat, PublicationTags
 from service_runtime.failpoints import failpoint
+from service_runtime.file_modes import PRIVATE, FileModes, set_mode
 
 RENDERS = "renders"
 STAGING = ".landing"
@@ -36,11 +47,19 @@ class RenderSpec:
     sample_rate_hz: int
     channels: int
     target: LoudnessTarget
+    bit_rate_kbps: int = 0
+    quality: float | None = None
+    publication: PublicationTags = NO_PUBLICATION
+    """Replaces those of the source that it gives."""
 
     def render_id(self, generation_id: str) -> str:
         """Returns the render's id, a UUID (RFC 9562, version 5): the same for equal specs of one generation."""
         values = (self.format, self.sample_rate_hz, self.channels, self.target.target_lufs, self.target.ceiling_dbtp)
-        return str(uuid.uuid5(uuid.UUID(generation_id), " ".join(map(str, values))))
+        name = " ".join(map(str, values))
+        added = (self.bit_rate_kbps, self.quality, *vars(self.publication).values())
+        if added != (0, None, "", "", ""):  # So that ids from before these fields existed remain the same.
+            name += json.dumps(added)
+        return str(uuid.uuid5(uuid.UUID(generation_id), name))
 
 
 @dataclass(frozen=True)
@@ -55,17 +74,38 @@ class Render:
 class RenderStore:
     """The renders of one data directory. Methods block: call them in a thread."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, modes: FileModes = PRIVATE) -> None:
+        self._modes = modes
         self._folder = data_dir / RENDERS
         self._staging = self._folder / STAGING
 
     def open(self) -> None:
-        """Creates the folder and removes incomplete renders that an earlier process left."""
-        make_folder(self._staging)
-        for staged in self._staging.glob("*.part"):
-            for description in self._folder.glob(f"*/{staged.stem}.json"):  # It is renamed before the render is.
-                description.unlink()
-            staged.unlink()
+        """Creates the folder, completes commits that a crash interrupted, and removes other incomplete renders that an
+        earlier process left.
+        """
+        make_folder(self._folder, self._modes.folder)
+        make_private_folder(self._staging)
+        widen_folders([self._folder, *self._folder.glob("[!.]*/")], self._modes)
+        parts = list(self._staging.glob("*.part"))
+        for render_id in {part.name.partition(".")[0] for part in parts}:
+            for description in self._folder.glob(f"*/{render_id}.json"):
+                self._recover(self.staging_path(render_id), description)
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+    def _recover(self, staged: Path, description: Path) -> None:
+        """Completes a commit if its description is in place, which is renamed first."""
+        file = _read_description(description)
+        if file is None:
+            return
+        path = description.with_suffix(CODECS[file.format].extension)
+        if not staged.exists():
+            move_staged_manifest(staged, path)
+        elif compute_sha256(staged) == file.file_sha256:
+            move_staged(staged, path)
+        elif not path.exists():
+            description.unlink()
+        fsync_folder(path.parent)
 
     def staging_path(self, render_id: str) -> Path:
         """Returns the path to write a render to before it is committed."""
@@ -85,35 +125,44 @@ class RenderStore:
         """Returns the render, or None if it does not exist or its description is from an incompatible version."""
         try:
             path = self.find(generation_id, render_id)
-            return Render(render_id, path, MASTERED_FILE_JSON.validate_json(path.with_suffix(".json").read_bytes()))
-        except (NotFound, FileNotFoundError, ValueError):
+        except NotFound:
             return None
+        file = _read_description(path.with_suffix(".json"))
+        return None if file is None else Render(render_id, path, file)
 
     def commit(self, staged: Path, generation_id: str, render_id: str, extension: str, file: MasteredFile) -> Path:
-        """Moves the complete render into the library, durably, and returns its path.
+        """Moves the complete render into the library, durably, over an earlier version of it, and returns its path.
 
-        Its description is renamed first, so that no render is without one. Raises OSError.
+        Its description is renamed first, so that no render is without one; after a crash in between, `open` moves the
+        render. Raises OSError, and then leaves an earlier version as it was.
         """
         path = self._folder / generation_id / f"{render_id}{extension}"
-        description = staged.with_suffix(".json.part")
+        description, previous = staged.with_suffix(".json.part"), staged.with_suffix(".previous.part")
         try:
             description.write_bytes(MASTERED_FILE_JSON.dump_json(file, by_alias=True))
             failpoint("export.before_render_fsync")
-            for written in (description, staged):
-                with written.open("rb") as opened:
-                    os.fsync(opened.fileno())
+            set_mode(description, self._modes.file)
+            with description.open("rb") as opened:
+                os.fsync(opened.fileno())
+            seal_staged(staged, self._modes.file)
             failpoint("export.after_render_fsync")
-            make_folder(path.parent)
+            make_folder(path.parent, self._modes.folder)
+            with suppress(FileNotFoundError):
+                previous.write_bytes(path.with_suffix(".json").read_bytes())
             os.replace(description, path.with_suffix(".json"))
             failpoint("export.before_render_rename")
-            os.replace(staged, path)
+            move_staged(staged, path)
             failpoint("export.after_render_rename")
             fsync_folder(path.parent)
         except OSError:
-            path.with_suffix(".json").unlink(missing_ok=True)
+            if staged.exists() and previous.exists():
+                os.replace(previous, path.with_suffix(".json"))
+            elif staged.exists():
+                path.with_suffix(".json").unlink(missing_ok=True)
             raise
         finally:
             description.unlink(missing_ok=True)
+            previous.unlink(missing_ok=True)
         return path
 
     def iter_renders(self, generation_id: str) -> Iterator[tuple[str, Path, str]]:
@@ -126,7 +175,9 @@ class RenderStore:
     def delete(self, generation_id: str, render_id: str) -> None:
         """Deletes one render and its description. Raises NotFound."""
         path = self.find(generation_id, render_id)
-        path.with_suffix(".json").unlink(missing_ok=True)  # First: nothing would find it once the render is gone.
+        # First: nothing would find these once the render is gone.
+        path.with_suffix(".json").unlink(missing_ok=True)
+        manifest_path(path).unlink(missing_ok=True)
         path.unlink()
         fsync_folder(path.parent)
         remove_if_empty(path.parent)
@@ -137,3 +188,11 @@ class RenderStore:
         if folder.is_dir():
             shutil.rmtree(folder)
             fsync_folder(self._folder)
+
+
+def _read_description(path: Path) -> MasteredFile | None:
+    """Returns None if there is no description, or if it is from an incompatible version."""
+    try:
+        return MASTERED_FILE_JSON.validate_json(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None

@@ -18,16 +18,30 @@ from typing import BinaryIO
 
 from dgx_music.errors import NotFound, Unavailable
 from export_service.formats.codecs import EXTENSIONS
-from export_service.library.filesystem import fsync_folder, make_folder, remove_if_empty, translate_disk_errors
-from export_service.library.renders import RenderStore
+from export_service.formats.m4a_file import DamagedFileError
+from export_service.formats.reader import open_sequential
+from export_service.library.filesystem import (
+    fsync_folder,
+    make_folder,
+    make_private_folder,
+    remove_if_empty,
+    translate_disk_errors,
+    widen_folders,
+)
+from export_service.library.manifests import manifest_path, move_staged, seal_staged
+from export_service.library.renders import Render, RenderStore
+from export_service.tagging.containers import read_comment
 from export_service.tagging.tags import COMMENT_PATTERN
 from service_runtime.failpoints import failpoint
+from service_runtime.file_modes import PRIVATE, FileModes
 
 OUTPUTS, CLIPS = "outputs", "clips"
 SPOOL = "spool"
 """The folder of samples as generated, see `streaming/spool.py`. It is not part of the library."""
 STAGING = ".landing"
 DAY_GLOB = "[0-9]*/[0-9]*/[0-9]*"
+DAY_GLOBS = DAY_GLOB, DAY_GLOB.rpartition("/")[0], DAY_GLOB.partition("/")[0]
+"""The folders of days, months and years."""
 MAX_CACHED_PATHS = 10_000
 
 
@@ -46,18 +60,22 @@ class Library:
     In the folder of clips, a `generation_id` is the id of a clip. Methods block: call them in a thread.
     """
 
-    def __init__(self, data_dir: Path, folder: str = OUTPUTS) -> None:
+    def __init__(self, data_dir: Path, folder: str = OUTPUTS, modes: FileModes = PRIVATE) -> None:
         self._data_dir = data_dir
+        self._modes = modes
         self._folder = data_dir / folder
         self._staging = self._folder / STAGING
         self._commit_lock = threading.Lock()
-        self.renders = RenderStore(data_dir)
+        self.renders = RenderStore(data_dir, modes)
         self._cached_paths: dict[str, Path] = {}
         self._cache_lock = threading.Lock()
 
     def open(self) -> None:
         """Creates the folders and removes incomplete files that an earlier process left."""
-        make_folder(self._staging)
+        make_folder(self._folder, self._modes.folder)
+        make_private_folder(self._staging)
+        days = (folder for pattern in DAY_GLOBS for folder in self._folder.glob(pattern))
+        widen_folders([self._data_dir, self._folder, *days], self._modes)
         for staged in self._staging.glob("*.part"):
             staged.unlink()
         self.renders.open()
@@ -79,19 +97,18 @@ class Library:
         wins: it has the older one vetoed before it begins itself.
         """
         failpoint("export.before_fsync")
-        with staged.open("rb") as file:
-            os.fsync(file.fileno())
+        seal_staged(staged, self._modes.file)
         failpoint("export.after_fsync")
         with self._commit_lock:
             previous = self.find(generation_id)
             path = (previous or self._path_for_today(generation_id)).with_suffix(extension)
-            make_folder(path.parent)
+            make_folder(path.parent, self._modes.folder)
             check_permitted()
             if previous is not None:
                 # Before the rename: a crash in between must not leave renders of another file.
                 self.renders.delete_all(generation_id)
             failpoint("export.before_rename")
-            os.replace(staged, path)
+            move_staged(staged, path)
             failpoint("export.after_rename")
             if previous is not None:
                 # All extensions, because a crash at this point may have left a third file.
@@ -102,17 +119,33 @@ class Library:
             self._cache_path(generation_id, path)
         return path
 
-    @contextmanager
-    def lock_unchanged(self, generation_id: str, source: BinaryIO) -> Iterator[None]:
-        """Prevents commits and deletions while the block runs.
+    def replace(self, staged: Path, generation_id: str, source: BinaryIO) -> None:
+        """Moves an edited copy of the open file `source` to its place, durably. Readers of the old file can read it to
+        its end. Raises OSError, and NotFound if `source` is no longer the generation's file.
+        """
+        seal_staged(staged, self._modes.file)
+        with self.lock_unchanged(generation_id, source) as path:
+            failpoint("export.before_edit_rename")
+            move_staged(staged, path)
+            failpoint("export.after_edit_rename")
+            fsync_folder(path.parent)
 
-        Raises NotFound if the open file `source` is no longer the generation's file.
+    def replace_render(self, staged: Path, generation_id: str, source: BinaryIO, render: Render) -> None:
+        """Like `replace`, with the render and its new description."""
+        with self.lock_unchanged(generation_id, source, render.render_id):
+            self.renders.commit(staged, generation_id, render.render_id, render.path.suffix, render.file)
+
+    @contextmanager
+    def lock_unchanged(self, generation_id: str, source: BinaryIO, render_id: str = "") -> Iterator[Path]:
+        """Prevents commits and deletions while the block runs, and yields the path of `source`.
+
+        Raises NotFound if the open file `source` is no longer the generation's file, or this render of it.
         """
         with self._commit_lock:
-            path = self.find(generation_id)
+            path = self.renders.find(generation_id, render_id) if render_id else self.find(generation_id)
             if path is None or not os.path.samestat(path.stat(), os.fstat(source.fileno())):
-                raise NotFound("file", generation_id, "it was deleted or replaced in the meantime")
-            yield
+                raise NotFound("file", render_id or generation_id, "it was deleted or replaced in the meantime")
+            yield path
 
     def relative_path(self, path: Path) -> str:
         """Returns the path relative to the data directory, with forward slashes."""
@@ -145,6 +178,7 @@ class Library:
             if path is None:
                 return False
             self.renders.delete_all(generation_id)
+            manifest_path(path).unlink(missing_ok=True)
             for extension in EXTENSIONS:
                 path.with_suffix(extension).unlink(missing_ok=True)
             fsync_folder(path.parent)
@@ -159,7 +193,7 @@ class Library:
     def remove_empty_folders(self) -> None:
         """Removes the folders of days, months and years that have become empty."""
         with self._commit_lock:
-            for depth in (DAY_GLOB, DAY_GLOB.rpartition("/")[0], DAY_GLOB.partition("/")[0]):
+            for depth in DAY_GLOBS:
                 for folder in self._folder.glob(depth):
                     remove_if_empty(folder)
 
@@ -182,33 +216,26 @@ def translate_file_errors(path: Path) -> Iterator[None]:
     """Translates errors of reading `path`: NotFound if it no longer exists, Unavailable if it is damaged."""
     import soundfile
 
-    try:
-        with translate_disk_errors("reading the file"):
+    with translate_disk_errors("reading the file"):
+        try:
             yield
-    except soundfile.LibsndfileError as error:
-        if not path.exists():
-            raise NotFound("file", path.stem, "it was deleted") from error
-        raise Unavailable(
-            f"the file of generation {path.stem} is damaged and can't be read: {error.error_string}",
-            reason="FILE_DAMAGED",
-        ) from error
+        except (FileNotFoundError, soundfile.LibsndfileError, DamagedFileError) as error:
+            if not path.exists():
+                raise NotFound("file", path.stem, "it was deleted") from error
+            raise Unavailable(
+                f"the file of generation {path.stem} is damaged and can't be read: "
+                f"{getattr(error, 'error_string', error)}",
+                reason="FILE_DAMAGED",
+            ) from error
 
 
 def read_audio_properties(path: Path) -> AudioProperties:
-    """Reads the file's header. Raises soundfile.LibsndfileError if it is not an audio file."""
-    import soundfile
-
-    info = soundfile.info(path)
-    return AudioProperties(info.samplerate, info.channels, info.frames)
+    """Reads the file's header. Raises the same errors as `open_sequential`."""
+    with open_sequential(path) as file:
+        return AudioProperties(file.samplerate, file.channels, file.frames)
 
 
 def read_attempt(path: Path) -> int:
     """Reads from the file's comment tag which attempt it is from; 0 if the file has no such tag or is damaged."""
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            found = COMMENT_PATTERN.match(file.comment)
-    except soundfile.LibsndfileError:
-        return 0
+    found = COMMENT_PATTERN.match(read_comment(path))
     return int(found[2]) if found else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -47,7 +47,12 @@ def verify(library: Library, generation_id: str, sha256: str, *, presence_only: 
     """
     yield _verify_file(library.find(generation_id), generation_id, "", sha256, presence_only)
     for render_id, path, expected_sha256 in library.renders.iter_renders(generation_id):
-        yield _verify_file(path, generation_id, render_id, expected_sha256, presence_only)
+        result = _verify_file(path, generation_id, render_id, expected_sha256, presence_only)
+        if result.condition is FileCondition.CHANGED:
+            render = library.renders.load(generation_id, render_id)
+            if render is not None and render.file.file_sha256 == result.sha256:  # Its tags have just been edited.
+                result = replace(result, condition=FileCondition.INTACT)
+        yield result
 
 
 def _verify_file(

@@ -20,6 +20,7 @@ from export_service.dsp.resampling import Resampler
 from export_service.formats.provenance import Signer
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import translate_disk_errors
+from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.store import Library
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
@@ -162,6 +163,8 @@ class AttemptProcessor:
             tags=tags,
             seed=uuid.UUID(attempt.generation_id).int,
             signer=spec.signer,
+            bit_rate_kbps=spec.options.bit_rate_kbps,
+            quality=spec.options.quality,
         )
         target = resolve_loudness_target(spec.options, spec.default_target)
         with translate_disk_errors("writing the file"):
@@ -182,7 +185,7 @@ class AttemptProcessor:
         if self._measurement is not None:
             self._measurement.close()
         if self.result is None:
-            self._staged.unlink(missing_ok=True)
+            remove_staged(self._staged)
         if self.result is None and self._recording.received is None:
             self._recording.spool.remove()
         else:

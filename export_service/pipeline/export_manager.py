@@ -21,6 +21,7 @@ from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAu
 from export_service.streaming.recording import AttemptSpec, Recording, received_audio_not_found
 from export_service.streaming.spool import LIVE_AUDIO_EXPIRED, SpoolFolder
 from export_service.threads import run_in_thread
+from service_runtime.file_modes import PRIVATE, FileModes
 
 BuildSpec = Callable[[Mapping[str, Any]], ExportSpec]
 """Returns what file to make from the header with which samples were sent."""
@@ -29,10 +30,12 @@ BuildSpec = Callable[[Mapping[str, Any]], ExportSpec]
 class ExportManager:
     """Used on the event loop only."""
 
-    def __init__(self, data_dir: Path, retention: SpoolRetention, clip_limits: ClipLimits) -> None:
-        self.library = Library(data_dir)
+    def __init__(
+        self, data_dir: Path, retention: SpoolRetention, clip_limits: ClipLimits, modes: FileModes = PRIVATE
+    ) -> None:
+        self.library = Library(data_dir, modes=modes)
         self.inventory, self.locks = Inventory(data_dir), FileLocks()
-        self._clips = Library(data_dir, CLIPS)
+        self._clips = Library(data_dir, CLIPS, modes)
         self._clip_limits = clip_limits
         self._recordings = RecordingRegistry(self.library, SpoolFolder(data_dir / SPOOL), retention)
         self._waiters: dict[str, set[asyncio.Event]] = {}

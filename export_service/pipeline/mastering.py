@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from export_service.dsp.envelope import BlockSource
-from export_service.dsp.gain_solver import normalize
+from export_service.dsp.gain_solver import NormalizedSignal, normalize
 from export_service.dsp.measurement import LoudnessMeasurement, SignalMeter
 from export_service.dsp.normalization import PROFILE_TARGETS_LUFS, LoudnessTarget
-from export_service.formats.reader import open_sequential
+from export_service.formats.reader import open_as_played
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import fsync_and_compute_sha256
 from export_service.library.mastered_file import MasteredFile
+from export_service.pipeline.lossy_correction import Encoding, encode_to_target
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
 
-MAX_ENCODINGS = 6
-"""How often a lossy file is encoded at most: once, and again while the encoder pushes peaks over the ceiling."""
-REENCODE_HEADROOM_DB = 0.05
-"""Extra reduction of the ceiling before encoding again, doubled each time. Reducing it by the measured excess alone
-is not enough, because the peaks of the next encoding differ a little."""
+FLOAT_FORMATS = (FileFormat.WAV_FLOAT, FileFormat.AIFF_FLOAT, FileFormat.CAF_FLOAT, FileFormat.W64_FLOAT)
+"""Formats whose samples may exceed full scale."""
 
 
 def resolve_loudness_target(options: OutputOptions, default: LoudnessTarget) -> LoudnessTarget:
@@ -28,7 +25,7 @@ def resolve_loudness_target(options: OutputOptions, default: LoudnessTarget) -> 
     target, ceiling = default.target_lufs, default.ceiling_dbtp
     if options.profile is LoudnessProfile.NONE:
         # Above full scale, an integer file would clip, and a lossy one would when it is played.
-        target, ceiling = None, None if options.format is FileFormat.WAV_FLOAT else 0.0
+        target, ceiling = None, None if options.format in FLOAT_FORMATS else 0.0
     elif options.profile is not None:
         target = PROFILE_TARGETS_LUFS[options.profile]
     elif options.target_lufs is not None:
@@ -44,24 +41,24 @@ def master_to_file(
     `blocks` returns the samples from the beginning each time it is called; all of them have been fed to `measurement`,
     which has an envelope.
 
-    An encoder of a lossy format shifts peaks. Its file is therefore decoded and measured, and if it exceeds the
-    ceiling, encoded again with a lower one. That costs no loudness as long as the limiter can reduce peaks further.
+    The file of a lossy format is decoded and measured, and if it misses the target, encoded again.
 
     Raises OSError, and then leaves it to the caller to remove `staged`.
     """
     source = measurement.finish()
-    normalized = normalize(measurement, source, blocks, target)
-    ceiling_dbtp = target.ceiling_dbtp or 0.0
-    for encoding in range(1, MAX_ENCODINGS + 1):
-        audio.write(staged, normalized.blocks(), normalized.gain_db, normalized.measurement)
-        measured = _measure_file(staged) if audio.codec.is_lossy else normalized.measurement
-        excess_db = _excess_db(measured, target)
-        if not audio.codec.is_lossy or excess_db <= 0 or encoding == MAX_ENCODINGS:
-            break
-        staged.unlink()
-        ceiling_dbtp -= excess_db + REENCODE_HEADROOM_DB * 2 ** (encoding - 1)
-        normalized = normalize(measurement, source, blocks, replace(target, ceiling_dbtp=ceiling_dbtp))
-    audio.sign(staged)
+
+    def write(aim: LoudnessTarget) -> NormalizedSignal:
+        signal = normalize(measurement, source, blocks, aim)
+        staged.unlink(missing_ok=True)
+        audio.write(staged, signal.blocks(), signal.gain_db, signal.measurement)
+        return signal
+
+    if audio.codec.is_lossy:
+        measured, normalization = encode_to_target(lambda aim: Encoding(write(aim), _measure(staged)), source, target)
+    else:
+        signal = write(target)
+        measured, normalization = signal.measurement, signal.normalization
+    signature = audio.sign(staged)
     return MasteredFile(
         format=audio.format,
         sample_rate_hz=audio.sample_rate_hz,
@@ -71,20 +68,13 @@ def master_to_file(
         file_sha256=fsync_and_compute_sha256(staged),
         source=source,
         file=measured,
-        normalization=replace(normalized.normalization, target=target),
-        marks=audio.disclosures,
+        normalization=normalization,
+        marks=(*audio.disclosures, *signature),
     )
 
 
-def _excess_db(measured: LoudnessMeasurement, target: LoudnessTarget) -> float:
-    """Returns by how much the highest peak exceeds the ceiling, in dB; negative if it does not."""
-    if measured.peak_db is None or target.ceiling_dbtp is None:
-        return -1.0
-    return measured.peak_db - target.ceiling_dbtp
-
-
-def _measure_file(path: Path) -> LoudnessMeasurement:
-    with open_sequential(path) as file:
+def _measure(path: Path) -> LoudnessMeasurement:
+    with open_as_played(path) as file:
         measurement = SignalMeter(file.samplerate, file.channels)
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             measurement.feed(block)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,17 +17,22 @@ from dgx_music.errors import NotFound, Unavailable
 from export_service.dsp.arrays import Samples
 from export_service.dsp.measurement import SignalMeter
 from export_service.dsp.normalization import LoudnessTarget
-from export_service.dsp.resampling import Resampler
+from export_service.dsp.resampling import Resampler, resampled_frame_count
 from export_service.formats.codecs import CODECS
+from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.formats.reader import open_sequential
 from export_service.formats.writer import AudioFile
+from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import translate_disk_errors
+from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.renders import Render, RenderSpec
 from export_service.library.store import Library, read_audio_properties, translate_file_errors
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
-from export_service.tagging.tags import FileTags
+from export_service.tagging.containers import read_tags
+from export_service.tagging.sections import scale_sections
+from export_service.tagging.tags import FileTags, clean_publication
 from export_service.threads import run_in_thread
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import OutputOptions
@@ -44,8 +50,8 @@ MAX_CONCURRENT_RENDERS = 2
 class Renderer:
     """Used on the event loop only. Encodes on threads of its own, so that listeners do not wait for an encoder."""
 
-    def __init__(self, library: Library, signer: Signer | None = None) -> None:
-        self._library, self._signer = library, signer
+    def __init__(self, library: Library, signer: Signer | None = None, locks: FileLocks | None = None) -> None:
+        self._library, self._signer, self._locks = library, signer, locks or FileLocks()
         self._workers = ThreadPoolExecutor(MAX_CONCURRENT_RENDERS, thread_name_prefix="render")
         self._tasks: dict[str, asyncio.Task[Render]] = {}
         self._is_draining = False
@@ -54,8 +60,10 @@ class Renderer:
         """Returns the render, from the library if it already exists.
 
         Once started, a render is completed even if every caller has gone. Raises NotFound if the generation has no
-        file, and errors of the disk; after an error, no file of the render is left.
+        file, InvalidArgument if the options do not suit it, FailedPrecondition if the encoder is not installed, and
+        errors of the disk; after an error, no file of the render is left.
         """
+        require_encoder(options.format)
         spec = await run_in_thread(self._resolve, generation_id, options, default_target)
         render_id = spec.render_id(generation_id)
         task = self._tasks.get(render_id)
@@ -80,7 +88,8 @@ class Renderer:
         if existing is not None:
             return existing
         create = partial(self._create, generation_id, render_id, spec)
-        return await asyncio.get_running_loop().run_in_executor(self._workers, create)
+        async with self._locks.render_lock(generation_id):
+            return await asyncio.get_running_loop().run_in_executor(self._workers, create)
 
     def _on_done(self, render_id: str, task: asyncio.Task[Render]) -> None:
         del self._tasks[render_id]
@@ -93,8 +102,13 @@ class Renderer:
         path = self._find(generation_id)
         with translate_file_errors(path):
             source = read_audio_properties(path)
+        seconds = source.frames / source.sample_rate_hz
+        options.check_for_source("output", source.sample_rate_hz, source.channels, seconds)
         rate, channels = options.resolve_for_source(source.sample_rate_hz, source.channels)
-        return RenderSpec(options.format, rate, channels, resolve_loudness_target(options, default_target))
+        target = resolve_loudness_target(options, default_target)
+        return RenderSpec(
+            options.format, rate, channels, target, options.bit_rate_kbps, options.quality, options.publication
+        )
 
     def _find(self, generation_id: str) -> Path:
         with translate_disk_errors("searching the library"):
@@ -108,17 +122,26 @@ class Renderer:
         try:
             with translate_file_errors(path), path.open("rb") as source:
                 open_source = partial(_open_same_file, path, source)
-                with open_source() as file:
-                    tags = FileTags.parse_comment(file.comment, generation_id)
+                tags = self._read_tags(path, generation_id, spec)
                 rendered = self._measure_and_master(staged, render_id, spec, open_source, tags)
                 with translate_disk_errors("writing the render"), self._library.lock_unchanged(generation_id, source):
                     committed = self._library.renders.commit(
                         staged, generation_id, render_id, CODECS[spec.format].extension, rendered
                     )
         finally:
-            staged.unlink(missing_ok=True)
+            remove_staged(staged)
         log.info("rendered", generation_id=generation_id, render_id=render_id, format=spec.format.value)
         return Render(render_id, committed, rendered)
+
+    def _read_tags(self, path: Path, generation_id: str, spec: RenderSpec) -> FileTags:
+        """Returns the tags of the exported file, with the render's publication and the sections at its sample rate."""
+        tags = read_tags(path, generation_id)
+        source = read_audio_properties(path)
+        frames = resampled_frame_count(source.frames, source.sample_rate_hz, spec.sample_rate_hz)
+        sections = scale_sections(tags.sections, source.sample_rate_hz, spec.sample_rate_hz, frames)
+        return replace(
+            tags, sections=sections, publication=clean_publication(spec.publication).or_else(tags.publication)
+        )
 
     def _measure_and_master(
         self, staged: Path, render_id: str, spec: RenderSpec, open_source: OpenSource, tags: FileTags
@@ -139,6 +162,8 @@ class Renderer:
                 tags=tags,
                 seed=uuid.UUID(render_id).int,
                 signer=self._signer,
+                bit_rate_kbps=spec.bit_rate_kbps,
+                quality=spec.quality,
             )
             with translate_disk_errors("writing the render"):
                 return master_to_file(staged, audio, measurement, spec.target, lambda: self._blocks(open_source, spec))

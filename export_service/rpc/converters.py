@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
-from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
+from dgx_music.limits import MAX_CHANNELS, MAX_PUBLICATION_CHARACTERS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
 from export_service.analysis.figure_guard import NotMeasured
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
 from export_service.dsp.measurement import LoudnessMeasurement
 from export_service.dsp.normalization import Normalization, NormalizationMode
+from export_service.library.manifests import manifest_path
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.waveform import Waveform
 from export_service.pipeline.clip_import import Clip
+from export_service.pipeline.tag_editor import EditedFile
+from export_service.retagging.tag_edit import TEXT_FIELDS, TagEdit
 from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAudio
 from export_service.streaming.converted_audio import Conversion, ConvertedAudio
 from export_service.streaming.recording import AttemptSpec
+from export_service.tagging.cover import parse_cover
 from export_service.tagging.disclosure import AiDisclosure
 from service_runtime.rpc.output_converters import FORMAT_NAMES
 from service_runtime.validation import check_uuid
@@ -131,6 +136,24 @@ def to_waveform_points(points: int) -> int:
     return points or DEFAULT_WAVEFORM_POINTS
 
 
+def to_tag_edit(request: export_pb2.EditTagsRequest) -> TagEdit:
+    texts = {name: getattr(request, name) for name in TEXT_FIELDS if request.HasField(name)}
+    for name, text in texts.items():
+        if len(text) > MAX_PUBLICATION_CHARACTERS:
+            raise InvalidArgument(name, f"must have at most {MAX_PUBLICATION_CHARACTERS} characters, not {len(text)}")
+    cover = parse_cover(request.cover, "cover") if request.cover else None
+    return TagEdit(**texts, cover=cover, removes_cover=request.HasField("cover") and cover is None)
+
+
+def from_edited_file(edited: EditedFile, file_path: str) -> export_pb2.EditTagsResponse:
+    return export_pb2.EditTagsResponse(
+        file_path=file_path,
+        file_size_bytes=edited.size_bytes,
+        file_sha256=edited.sha256,
+        marks=[MARK_VALUES[mark] for mark in edited.marks],
+    )
+
+
 def from_mastered_file(
     file: MasteredFile, file_path: str, pcm_sha256: str = "", analysis: Analysis = NO_ANALYSIS
 ) -> export_pb2.ExportResponse:
@@ -150,6 +173,7 @@ def from_mastered_file(
         tempo=_tempo(analysis.tempo),
         key=_key(analysis.key),
         marks=[MARK_VALUES[mark] for mark in file.marks],
+        manifest_path=_manifest_path(file, file_path),
         not_measured=_not_measured(analysis.not_measured),
     )
 
@@ -194,6 +218,12 @@ def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
         length=len(waveform.data) // 2,
         data=waveform.data,
     )
+
+
+def _manifest_path(file: MasteredFile, file_path: str) -> str:
+    if AiDisclosure.C2PA_SIDECAR not in file.marks:
+        return ""
+    return manifest_path(PurePosixPath(file_path)).as_posix()
 
 
 def _loudness(measured: LoudnessMeasurement) -> export_pb2.Loudness:

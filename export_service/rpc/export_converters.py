@@ -12,6 +12,7 @@ from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
 from dgx_music.limits import MAX_GENERATION_FACTS_BYTES, MAX_SECTIONS
 from export_service.dsp.normalization import LoudnessTarget
+from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.pipeline.attempt_processor import ExportSpec
 from export_service.tagging.sections import Section
@@ -23,9 +24,13 @@ from service_runtime.rpc.output_converters import output_options_from_proto
 def to_export_spec(
     header: export_pb2.ExportHeader, target: LoudnessTarget, generator: str, signer: Signer | None
 ) -> ExportSpec:
-    """Raises InvalidArgument for the first invalid field."""
+    """Raises InvalidArgument for the first invalid field, and FailedPrecondition if the encoder is not installed."""
+    options, audio = output_options_from_proto(header.output, "header.output"), header.audio
+    require_encoder(options.format)
+    seconds = audio.expected_frames / audio.sample_rate_hz
+    options.check_for_source("header.output", audio.sample_rate_hz, audio.channels, seconds)
     return ExportSpec(
-        options=output_options_from_proto(header.output, "header.output"),
+        options=options,
         tags=to_tags(header.tags, "header.tags"),
         default_target=target,
         generator=generator,

@@ -16,7 +16,9 @@ from export_service.pipeline.clip_import import ClipLimits
 from export_service.pipeline.export_manager import ExportManager
 from export_service.pipeline.recording_registry import SpoolRetention
 from export_service.pipeline.renderer import Renderer
+from export_service.pipeline.tag_editor import TagEditor
 from export_service.rpc.servicer import ExportServicer
+from service_runtime.file_modes import GROUP_READABLE, PRIVATE, limit_umask
 from service_runtime.observability.logging import configure_logging
 from service_runtime.rpc.server import serve_until_signalled
 from service_runtime.rpc.service import Service
@@ -32,12 +34,15 @@ class ExportServer:
             settings.data_dir,
             SpoolRetention(settings.spool_keep_seconds, settings.failed_spool_keep_seconds),
             ClipLimits(settings.max_clip_bytes, settings.max_clip_seconds),
+            GROUP_READABLE if settings.group_readable else PRIVATE,
         )
         self._signer = create_signer(settings.c2pa_certificate, settings.c2pa_private_key)
-        self._renderer = Renderer(self._manager.library, self._signer)
+        self._renderer = Renderer(self._manager.library, self._signer, self._manager.locks)
+        self._editor = TagEditor(self._manager.library, self._manager.locks, self._signer)
         self._servicer = ExportServicer(
             self._manager,
             self._renderer,
+            self._editor,
             LoudnessTarget(settings.target_lufs, settings.ceiling_dbtp),
             generator=f"dgx-music {version('dgx-music')}",
             signer=self._signer,
@@ -64,6 +69,7 @@ class ExportServer:
         if self._warm_up_task is not None:
             await self._warm_up_task
         await self._renderer.stop()
+        await self._editor.stop()
         await self._manager.stop()
 
 
@@ -74,6 +80,7 @@ def build(settings: ExportSettings) -> Service:
 
 def main() -> None:
     """Serves until SIGTERM."""
+    limit_umask()
     settings = ExportSettings()
     configure_logging(settings.log_level, settings.log_format)
     asyncio.run(serve_until_signalled([build(settings)], settings.listen or settings.export_address, settings))

@@ -12,17 +12,20 @@ import structlog
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from export_service.dsp.normalization import LoudnessTarget
+from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.library.cleanup import Cleanup
 from export_service.library.filesystem import translate_disk_errors
 from export_service.library.inventory import read_audio_info
 from export_service.library.library_statistics import collect_statistics
+from export_service.library.manifests import find_manifest
 from export_service.library.verification import verify
 from export_service.library.waveform import compute_waveform
 from export_service.pipeline.attempt_processor import ExportResult, ExportSpec
 from export_service.pipeline.export_manager import ExportManager
 from export_service.pipeline.export_session import ExportSession
 from export_service.pipeline.renderer import Renderer
+from export_service.pipeline.tag_editor import TagEditor
 from export_service.rpc import converters, export_converters, library_converters
 from export_service.rpc.upload_stream import UploadStream, read_file_data
 from export_service.streaming.audio_stream import FinalAudio, LiveAudio
@@ -42,9 +45,15 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
     """dgx_music.export.v1.ExportService."""
 
     def __init__(
-        self, manager: ExportManager, renderer: Renderer, target: LoudnessTarget, generator: str, signer: Signer | None
+        self,
+        manager: ExportManager,
+        renderer: Renderer,
+        editor: TagEditor,
+        target: LoudnessTarget,
+        generator: str,
+        signer: Signer | None,
     ) -> None:
-        self._manager, self._renderer, self._cleanup = manager, renderer, Cleanup(manager)
+        self._manager, self._renderer, self._editor, self._cleanup = manager, renderer, editor, Cleanup(manager)
         self._target, self._generator, self._signer = target, generator, signer
 
     async def Export(
@@ -94,6 +103,19 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
             render_id=render.render_id, file=converters.from_mastered_file(render.file, path)
         )
 
+    async def EditTags(self, request: export_pb2.EditTagsRequest, context: Context) -> export_pb2.EditTagsResponse:
+        file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
+        edit = converters.to_tag_edit(request)
+        with self._manager.locks.read_lock(*file_id):
+            edited = await self._editor.edit(*file_id, edit)
+        return converters.from_edited_file(edited, self._manager.library.relative_path(edited.path))
+
+    async def CheckOutput(
+        self, request: export_pb2.CheckOutputRequest, context: Context
+    ) -> export_pb2.CheckOutputResponse:
+        require_encoder(output_options_from_proto(request.output, "output").format)
+        return export_pb2.CheckOutputResponse()
+
     async def ImportClip(
         self, request_iterator: AsyncIterator[export_pb2.ImportClipRequest], context: Context
     ) -> export_pb2.ImportClipResponse:
@@ -135,6 +157,8 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         file_id = converters.to_generation_id(request.generation_id), converters.to_render_id(request.render_id)
         with self._manager.locks.read_lock(*file_id):
             path = await self._manager.find_path(*file_id)
+            if request.manifest:
+                path = await run_in_thread(find_manifest, path)
             async with open_download(path, start_byte, byte_count) as file, aclosing(file.chunks()) as chunks:
                 response = export_pb2.DownloadResponse(file_name=file.name, file_size_bytes=file.file_size_bytes)
                 async for response.data in chunks:

@@ -24,7 +24,7 @@ from service_runtime.audio.block_size import BLOCK_FRAMES
 
 MAX_READ_BYTES = 1 << 18
 """Memory for each listener: one second of 32 kHz stereo."""
-SEQUENTIAL_CONTAINERS = {"OGG", "MP3"}
+SEQUENTIAL_CONTAINERS = {"OGG", "MP3", "M4A"}
 """Decoded from the beginning instead of seeking: a lossy decoder's output depends on the preceding samples, see
 `open_sequential`."""
 

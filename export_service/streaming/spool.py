@@ -20,8 +20,9 @@ from pydantic import TypeAdapter
 
 from dgx_music.errors import NotFound
 from export_service.dsp.arrays import Samples
-from export_service.library.filesystem import make_folder
+from export_service.library.filesystem import make_private_folder
 from service_runtime.audio.block_size import BLOCK_FRAMES
+from service_runtime.file_modes import open_private
 
 BYTES_PER_SAMPLE = 4
 """float32."""
@@ -71,7 +72,7 @@ class SpoolFolder:
 
     def open(self) -> None:
         """Creates the folder and removes incomplete spools, and descriptions without a spool."""
-        make_folder(self._folder)
+        make_private_folder(self._folder)
         for part in self._folder.glob("*.part"):
             name = STORED_NAME.fullmatch(part.name)
             received = self.spool(name[1], int(name[2])).read_received() if name else None
@@ -107,7 +108,7 @@ class Spool:
     def create(self) -> None:
         """Creates the file for appending, and removes a finished one of the same attempt."""
         self._path.unlink(missing_ok=True)
-        self._file = self._part.open("xb", buffering=0)
+        self._file = open(self._part, "xb", buffering=0, opener=open_private)  # noqa: SIM115
 
     def append(self, pcm: bytes) -> None:
         """Appends samples, which readers see at once. Raises OSError."""

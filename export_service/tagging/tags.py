@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dgx_music.errors import InvalidArgument
@@ -12,7 +12,7 @@ from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
 from export_service.tagging.cover import Cover
 from export_service.tagging.sections import Section
 from export_service.tagging.tag_text import clean_text, truncate_utf8
-from service_runtime.audio.output_options import PublicationTags
+from service_runtime.audio.output_options import NO_PUBLICATION, PublicationTags
 
 MAX_TAG_CHARACTERS = 200
 MAX_PROMPT_TAG_CHARACTERS = 2000
@@ -28,11 +28,7 @@ COMMENT_PATTERN = re.compile(rf"{AI_LABEL}; generation=([0-9a-f-]{{36}}); attemp
 """How every comment starts; the library reads the attempt from it."""
 PROMPT_SEPARATOR = "; prompt="
 """Introduces the last field of a comment, the only one that may contain separators."""
-FIELD_SEPARATOR, INNER_SEPARATOR = "; ", ";\N{NO-BREAK SPACE}"
-"""Between the fields of a comment, and how the same is written within a publisher's text; cleaned text has no other
-no-break space.
-"""
-NO_PUBLICATION = PublicationTags()
+FIELD_SEPARATOR = "; "
 PUBLICATION_FIELDS = ("title", "artist", "album")
 
 
@@ -71,6 +67,8 @@ class FileTags:
     publication: PublicationTags = NO_PUBLICATION
     """Replaces title and artist; the comment still discloses that the file is AI-generated."""
     cover: Cover | None = None
+    chosen_genre: str | None = None
+    """The genre before a user edited it; None if nobody did."""
     sections: tuple[Section, ...] = ()
     """In the order of their start."""
 
@@ -95,10 +93,10 @@ class FileTags:
 
     @property
     def comment(self) -> str:
-        """All values except cover and sections, so that `parse_comment` can restore them. The end is cut off if the
-        comment gets too long.
+        """What was generated, whatever the publisher calls it, so that `parse_comment` can restore it. The end is cut
+        off if the comment gets too long.
         """
-        names = ("generation", "attempt", "bpm", "key", "generator", "model", "genre", "license", *PUBLICATION_FIELDS)
+        names = ("generation", "attempt", "bpm", "key", "generator", "model", "genre", "edited_genre", "license")
         return truncate_utf8(self._join(*names, "prompt"), MAX_COMMENT_BYTES)
 
     @property
@@ -110,31 +108,34 @@ class FileTags:
         values = {
             **self.__dict__,
             "generation": self.generation_id,
+            "genre": self.genre if self.chosen_genre is None else self.chosen_genre,
+            "edited_genre": "" if self.chosen_genre is None else self.genre,
             "bpm": f"{self.bpm:g}" if self.bpm else "",
-            **{
-                name: getattr(self.publication, name).replace(FIELD_SEPARATOR, INNER_SEPARATOR)
-                for name in PUBLICATION_FIELDS
-            },
         }
         return FIELD_SEPARATOR.join([AI_LABEL, *(f"{name}={values[name]}" for name in names if values[name])])
+
+    def with_genre(self, genre: str) -> FileTags:
+        """Returns the tags with this genre, or if it is empty, with the one that was chosen before any edit."""
+        chosen = self.genre if self.chosen_genre is None else self.chosen_genre
+        return replace(self, genre=genre or chosen, chosen_genre=chosen if genre not in ("", chosen) else None)
 
     @classmethod
     def parse_comment(cls, comment: str, generation_id: str) -> FileTags:
         """Restores the tags from the comment of this generation's file, as far as the comment contains them."""
         fields, _, prompt = comment.partition(PROMPT_SEPARATOR)
         values = dict(field.partition("=")[::2] for field in fields.split(FIELD_SEPARATOR))
-        published = (values.get(name, "").replace(INNER_SEPARATOR, FIELD_SEPARATOR) for name in PUBLICATION_FIELDS)
+        genre, edited_genre = values.get("genre", ""), values.get("edited_genre", "")
         return cls(
             generation_id=generation_id,
             attempt=int(values.get("attempt", 0)),
             generator=values.get("generator", ""),
             model=values.get("model", UNKNOWN_MODEL),
-            genre=values.get("genre", ""),
+            genre=edited_genre or genre,
+            chosen_genre=genre if edited_genre else None,
             bpm=float(values.get("bpm", 0)),
             key=values.get("key", ""),
             license=values.get("license", ""),
             prompt=prompt,
-            publication=PublicationTags(*published),
         )
 
 
@@ -146,12 +147,12 @@ def clean_tags(tags: Tags, field: str) -> Tags:
     if not (math.isfinite(tags.bpm) and 0 <= tags.bpm <= MAX_BPM):
         raise InvalidArgument(f"{field}.bpm", f"must be 0 to {MAX_BPM:.0f} beats per minute, not {tags.bpm}")
     return Tags(
-        model_name=_clean_field(tags.model_name) or UNKNOWN_MODEL,
-        model_version=_clean_field(tags.model_version),
-        genre=_clean_field(tags.genre),
+        model_name=clean_tag_field(tags.model_name) or UNKNOWN_MODEL,
+        model_version=clean_tag_field(tags.model_version),
+        genre=clean_tag_field(tags.genre),
         bpm=tags.bpm,
-        key=_clean_field(tags.key),
-        license=_clean_field(tags.license),
+        key=clean_tag_field(tags.key),
+        license=clean_tag_field(tags.license),
         prompt=clean_text(tags.prompt, MAX_PROMPT_TAG_CHARACTERS),
     )
 
@@ -160,6 +161,22 @@ def clean_publication(publication: PublicationTags) -> PublicationTags:
     """Returns the texts in writable form: one line each, at most 200 characters."""
     texts = (getattr(publication, name) for name in PUBLICATION_FIELDS)
     return PublicationTags(*(clean_text(text, MAX_TAG_CHARACTERS) for text in texts))
+
+
+def restore_tags(texts: Mapping[str, str], generation_id: str) -> FileTags:
+    """Restores the tags from title, artist, album and comment of this generation's file, as far as it has them.
+
+    The publication is what differs from the title and the artist that the server would choose.
+    """
+    tags = FileTags.parse_comment(texts.get("comment", ""), generation_id)
+    given = {name: text for name in PUBLICATION_FIELDS if (text := texts.get(name, "")) != getattr(tags, name)}
+    return replace(tags, publication=PublicationTags(**given))
+
+
+def publish(tags: FileTags, publication: PublicationTags) -> FileTags:
+    """Returns the tags with those texts of the publication that are not empty, cleaned."""
+    given = {name: text for name, text in vars(clean_publication(publication)).items() if text}
+    return replace(tags, publication=replace(tags.publication, **given))
 
 
 def build_file_tags(
@@ -191,6 +208,6 @@ def build_file_tags(
     )
 
 
-def _clean_field(text: str) -> str:
-    """Also removes the character that separates the fields of a comment."""
+def clean_tag_field(text: str) -> str:
+    """Returns the text in writable form, without the character that separates the fields of a comment."""
     return clean_text(text.replace(";", ","), MAX_TAG_CHARACTERS)

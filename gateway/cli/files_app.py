@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import AsJson, Limit, Yes, create_console, run
+from gateway.cli.options import AsJson, Id, Limit, MinRating, Search, Yes, create_console, run
 from gateway.embedded.service_set import LIBRARY
 
 app = typer.Typer(
-    help="Import, list, verify and clean up audio files: finished generations, renders of them, and uploaded clips."
+    help="Import, list, export, tag, verify and clean up audio files: finished ones, renders of them, and clips."
 )
+
+
+DEFAULT_NAME = "{date} {prompt:.40} {seed}"
+"""The template of --name."""
 
 
 class Kind(StrEnum):
@@ -59,6 +63,48 @@ def import_(
 
 
 @app.command()
+def export(
+    folder: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER", help="Folder to save the files in; created if missing.")
+    ],
+    generation_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Generations to export.", show_default=False),
+    ] = None,
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name",
+            metavar="TEMPLATE",
+            help="Names of the files, as for Python's str.format, e.g. {prompt:.40} or {date:%Y%m%d}. Fields: date, "
+            "time, prompt, bpm, key, genre, seed, model, duration, rating, id.",
+        ),
+    ] = DEFAULT_NAME,
+    all_: Annotated[bool, typer.Option("--all", help="Export all finished generations.")] = False,
+    min_rating: MinRating = 0,
+    search: Search = "",
+    as_json: AsJson = False,
+) -> None:
+    """Save copies of finished files under readable names. Choose by ID, --all, --min-rating or --search.
+
+    Never overwrites: a name that is taken gets a number, unless that file has the same content already.
+    Prints the path of each file. The exit status is 1 if a file could not be exported; the others are.
+    """
+    from gateway.cli.commands import files_export
+    from gateway.cli.session.name_template import NameTemplate
+
+    has_filter = bool(all_ or min_rating or search)
+    if bool(generation_ids) == has_filter:
+        raise typer.BadParameter("choose what to export, either by ID or with --all, --min-rating or --search")
+    selection = files_export.Selection(generation_ids or (), min_rating, search)
+    selection.check()
+    template = NameTemplate(name, "--name")
+    console = create_console(as_json)
+    target = files_export.create_folder(folder)
+    run(lambda session: files_export.export_files(session, console, selection, target, template), console, LIBRARY)
+
+
+@app.command()
 def stats(as_json: AsJson = False) -> None:
     """Show the number and size of the files, and the free disk space."""
     from gateway.cli.commands import files
@@ -84,6 +130,39 @@ def verify(
 
     console = create_console(as_json)
     run(lambda session: files.verify(session, console, generation_ids or [], quick=quick), console, LIBRARY)
+
+
+@app.command()
+def tag(
+    generation_id: Id,
+    render: Annotated[
+        str, typer.Option("--render", metavar="ID", help="Edit this render of it instead.", show_default=False)
+    ] = "",
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title.", show_default=False)] = None,
+    artist: Annotated[str | None, typer.Option(metavar="TEXT", help="Artist.", show_default=False)] = None,
+    album: Annotated[str | None, typer.Option(metavar="TEXT", help="Album.", show_default=False)] = None,
+    genre: Annotated[str | None, typer.Option(metavar="TEXT", help="Genre.", show_default=False)] = None,
+    cover: Annotated[
+        Path | None,
+        typer.Option(metavar="IMAGE", help="Cover picture: a PNG or JPEG file of at most 3 MiB.", show_default=False),
+    ] = None,
+    no_cover: Annotated[bool, typer.Option("--no-cover", help="Remove the cover.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Edit the tags of a finished file without changing its audio. An empty text (--title "") restores the default.
+
+    Existing renders keep their tags; edit them with --render.
+    """
+    from gateway.cli.commands import files
+
+    if (title, artist, album, genre, cover) == (None,) * 5 and not no_cover:
+        raise typer.BadParameter("choose what to edit with --title, --artist, --album, --genre, --cover or --no-cover")
+    if cover is not None and no_cover:
+        raise typer.BadParameter("--cover and --no-cover exclude each other")
+    console = create_console(as_json)
+    texts = {"title": title, "artist": artist, "album": album, "genre": genre}
+    request = files.tag_request(generation_id, render, texts, cover, removes_cover=no_cover)
+    run(lambda session: files.tag(session, console, request), console, LIBRARY)
 
 
 @app.command()

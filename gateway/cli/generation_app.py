@@ -5,7 +5,20 @@ from __future__ import annotations
 import typer
 
 from dgx_music.limits import MAX_SEED
-from gateway.cli.commands.output_flags import Ceiling, Channels, FormatOption, Loudness, SampleRate, TagPrompt
+from gateway.cli.commands.output_flags import (
+    Album,
+    Artist,
+    BitRate,
+    Ceiling,
+    Channels,
+    Cover,
+    FormatOption,
+    Loudness,
+    Quality,
+    SampleRate,
+    TagPrompt,
+    Title,
+)
 from gateway.cli.options import (
     AsJson,
     Continue,
@@ -45,11 +58,17 @@ def generate(
     continue_: Continue = "",
     continue_seconds: ContinueSeconds = None,
     format_: FormatOption = None,
+    bit_rate: BitRate = 0,
+    quality: Quality = None,
     sample_rate: SampleRate = 0,
     channels: Channels = 0,
     loudness: Loudness = "",
     ceiling: Ceiling = None,
     tag_prompt: TagPrompt = False,
+    title: Title = "",
+    artist: Artist = "",
+    album: Album = "",
+    cover: Cover = None,
     output: Output = None,
     count: Count = 1,
     priority: Priority = 0,
@@ -59,16 +78,34 @@ def generate(
 ) -> None:
     """Generate music from a text prompt. Ctrl-C cancels the generation."""
     from gateway.cli.commands import continuation_source, generate, render
-    from gateway.cli.session import output_files
+    from gateway.cli.session import cover_file, output_files
 
     if detach and output is not None:
         raise typer.BadParameter("--detach exits before the file is finished, so it cannot be combined with --output")
+    if detach and cover is not None:
+        raise typer.BadParameter(
+            "--detach exits before the file is finished, so it cannot be combined with --cover; add the cover later "
+            "with: dgx-music files tag ID --cover IMAGE"
+        )
     if seed is not None and seed + count - 1 > MAX_SEED:
         raise typer.BadParameter(f"--seed: must be at most {MAX_SEED - count + 1} with --count {count}")
     output_paths = generate.numbered_output_paths(output, count)
-    output_files.require_writable(output_paths, overwrite=force)
-    console = create_console(as_json)
+    for path in output_paths:
+        output_files.check_output(path, overwrite=force, as_json=as_json, count=count)
+    console = create_console(as_json, output)
     name, folder = generate.resolve_model(model)
+    output_options = render.build_output_options(
+        format_,
+        sample_rate,
+        channels,
+        loudness,
+        ceiling,
+        output,
+        bit_rate_kbps=bit_rate,
+        quality=quality,
+        tag_prompt=tag_prompt,
+        publication=render.build_publication(title, artist, album),
+    )
     options = generate.GenerateOptions(
         prompt=prompt,
         duration_seconds=duration,
@@ -79,9 +116,8 @@ def generate(
             temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance
         ),
         source=continuation_source.parse_continuation_source(continue_, continue_seconds),
-        output=render.build_output_options(
-            format_, sample_rate, channels, loudness, ceiling, output, tag_prompt=tag_prompt
-        ),
+        output=output_options,
+        cover=cover_file.read_cover(cover, output_options.format if output_options else None),
         count=count,
         priority=priority,
         output_paths=output_paths,
@@ -121,20 +157,36 @@ def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) ->
 def render(
     generation_id: Id,
     format_: FormatOption = None,
+    bit_rate: BitRate = 0,
+    quality: Quality = None,
     sample_rate: SampleRate = 0,
     channels: Channels = 0,
     loudness: Loudness = "",
     ceiling: Ceiling = None,
+    title: Title = "",
+    artist: Artist = "",
+    album: Album = "",
+    cover: Cover = None,
     output: Output = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert a finished generation to another format, sample rate or loudness. The loudness is kept by default."""
     from gateway.cli.commands import render
-    from gateway.cli.session import output_files
+    from gateway.cli.session import cover_file, output_files
 
-    if output is not None:
-        output_files.require_writable([output], overwrite=force)
-    console = create_console(as_json)
-    options = render.build_output_options(format_, sample_rate, channels, loudness, ceiling, output)
-    run(lambda session: render.render(session, console, generation_id, options, output), console, LIBRARY)
+    output_files.check_output(output, overwrite=force, as_json=as_json)
+    console = create_console(as_json, output)
+    options = render.build_output_options(
+        format_,
+        sample_rate,
+        channels,
+        loudness,
+        ceiling,
+        output,
+        bit_rate_kbps=bit_rate,
+        quality=quality,
+        publication=render.build_publication(title, artist, album),
+    )
+    picture = cover_file.read_cover(cover, options.format if options else None)
+    run(lambda session: render.render(session, console, generation_id, options, output, picture), console, LIBRARY)

@@ -1,4 +1,4 @@
-"""The subcommands for what was made: list, show, download, delete, stats and prompts."""
+"""The subcommands for what was made: list, show, rate, download, delete, stats and prompts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gateway.cli.options import (
     Force,
     Id,
     Limit,
+    MinRating,
     ModelFilter,
     Output,
     Png,
@@ -31,6 +32,7 @@ def list_(
     state: States = None,
     model: ModelFilter = "",
     search: Search = "",
+    min_rating: MinRating = 0,
     as_json: AsJson = False,
 ) -> None:
     """List generations, newest first."""
@@ -40,7 +42,7 @@ def list_(
     states = [f"GENERATION_STATE_{name.upper()}" for name in state or ()]
     run(
         lambda session: inspect.list_generations(
-            session, console, limit=limit, states=states, model_name=model, search=search
+            session, console, limit=limit, states=states, model_name=model, search=search, min_rating=min_rating
         ),
         console,
     )
@@ -65,13 +67,28 @@ def show(
 
 
 @app.command()
+def rate(
+    generation_id: Id,
+    rating: Annotated[
+        str, typer.Argument(metavar="1-5|none", help="From 1 to 5; none removes the rating.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Rate a generation. list and files export can select by rating."""
+    from gateway.cli.commands import inspect
+
+    number = inspect.parse_rating(rating)
+    console = create_console(as_json)
+    run(lambda session: inspect.rate(session, console, generation_id, number), console)
+
+
+@app.command()
 def download(generation_id: Id, output: Output = None, force: Force = False) -> None:
     """Save the audio file of a finished generation, in the current folder unless --output is given."""
     from gateway.cli.commands import inspect
     from gateway.cli.session import output_files
 
-    if output is not None:
-        output_files.require_writable([output], overwrite=force)
+    output_files.check_output(output, overwrite=force)
     console = create_console()
     run(lambda session: inspect.save(session, console, generation_id, output, overwrite=force), console, LIBRARY)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ import typer.main
 from typer.exceptions import TyperException
 
 from gateway.cli.app import app
+from gateway.cli.session.standard_streams import OutputLost, open_standard_streams
+from service_runtime.file_modes import limit_umask
 
 GLOBAL_OPTIONS = "--data-dir", "--debug"
 """Options that may come before or after the subcommand."""
@@ -22,12 +24,14 @@ INTERRUPTED_STATUS = 130
 
 def main() -> NoReturn:
     """Runs the command line of this process, and exits."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # A character that the terminal cannot show must not be an error.
-    arguments = sys.argv[1:] or ["--help"]
+    open_standard_streams()
+    limit_umask()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # Its own lines would stand beside those of the command.
     try:
-        status = run(arguments)
+        status = run(sys.argv[1:] or ["--help"])
+        sys.stdout.flush()
+    except OutputLost as error:
+        status = _fail(f"error: {error}", error.exit_status)
     except KeyboardInterrupt:
         status = _fail("interrupted", INTERRUPTED_STATUS)
     sys.exit(status)
@@ -47,6 +51,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(f"error: {error.format_message().rstrip('.')}; see --help", error.exit_code)
     except typer.Abort:
         return _fail("error: aborted, nothing was changed", 1)
+    except OutputLost:
+        raise
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()

@@ -12,6 +12,7 @@ from dgx_music.limits import (
     DEFAULT_CONTINUATION_SECONDS,
     MAX_CONTINUATION_SECONDS,
     MAX_PRIORITY,
+    MAX_RATING,
     MAX_SEED,
     MAX_TOP_K,
     MIN_CONTINUATION_SECONDS,
@@ -63,10 +64,27 @@ States = Annotated[
 ModelFilter = Annotated[
     str, typer.Option("--model", metavar="NAME", help="Only generations of this model.", show_default=False)
 ]
+MinRating = Annotated[
+    int,
+    typer.Option(
+        "--min-rating",
+        metavar="N",
+        min=0,
+        max=MAX_RATING,
+        help=f"Only generations rated at least this, 1 to {MAX_RATING}.",
+        show_default=False,
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Save a copy of the audio file here.", show_default=False),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Save a copy of the audio file here; - is standard output.",
+        show_default=False,
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file given by --output.")]
 Detach = Annotated[
@@ -194,8 +212,9 @@ def run(
     raise typer.Exit(status)
 
 
-def create_console(as_json: bool = False) -> Console:
-    """Returns the console that a command prints to."""
+def create_console(as_json: bool = False, output: Path | None = None) -> Console:
+    """Returns the console that a command prints to, which leaves standard output to an audio file that goes there."""
     from gateway.cli.display.console import Console
+    from gateway.cli.session.output_files import STANDARD_OUTPUT
 
-    return Console(as_json=as_json)
+    return Console(as_json=as_json, out_is_taken=output == STANDARD_OUTPUT)

@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Self, TypedDict
 
 from dgx_music.errors import FailedPrecondition, Unavailable
+from service_runtime.file_modes import make_data_dir, make_private_folder, open_private
 
 SOCKET_PATH_PATTERN = re.compile(r"[A-Za-z0-9/._-]{1,100}")
 """Paths that every system accepts for a Unix socket (at most 103 bytes) and that need no escaping in a gRPC address."""
@@ -44,7 +45,7 @@ class Lock:
     """A lock on a file, which is held at most as long as the file is open."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "a+b")  # noqa: SIM115  # release() closes it.
+        self._file = open(path, "a+b", opener=open_private)  # noqa: SIM115  # release() closes it.
 
     def acquire(self, operation: int) -> None:
         """Waits for the lock. `operation` is fcntl.LOCK_EX or LOCK_SH; with LOCK_NB, raises BlockingIOError instead."""
@@ -175,7 +176,8 @@ def acquire_or_join(data_dir: Path) -> Owner | Client:
     """
     run_folder = data_dir / "run"
     try:
-        run_folder.mkdir(parents=True, exist_ok=True)
+        make_data_dir(data_dir)
+        make_private_folder(run_folder)
         for _ in range(MAX_ATTEMPTS):
             membership = _try_acquire_or_join(run_folder)
             if membership is not None:

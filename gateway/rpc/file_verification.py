@@ -12,6 +12,7 @@ from dgx_music.error_status import read_error_details
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.export.v1.export_pb2 import (
+    FILE_CONDITION_CHANGED,
     FILE_CONDITION_INTACT,
     FILE_CONDITION_PRESENT,
     ExpectedFile,
@@ -36,12 +37,18 @@ async def verify_files(
     export: ServiceClient[export_pb2_grpc.ExportServiceAsyncStub],
     request: VerifyFilesRequest,
 ) -> AsyncGenerator[VerifyFilesResponse, None]:
-    """Yields one response per file. A file whose generation is deleted meanwhile is not reported as missing."""
+    """Yields one response per file. A file whose generation is deleted meanwhile is not reported as missing, and one
+    whose tags are edited meanwhile not as changed.
+    """
+    given = {file.generation_id for file in request.files if file.file_sha256}
     async with aclosing(_expected_files(storage, request)) as batches:
         async for files in batches:
             batch_request = VerifyFilesRequest(files=files, presence_only=request.presence_only)
             async with aclosing(export.call_server_stream(export.stub.VerifyFiles, batch_request)) as responses:
                 async for response in responses:
+                    is_own_hash = bool(response.render_id) or response.generation_id in given
+                    if response.condition == FILE_CONDITION_CHANGED and not is_own_hash:
+                        await _recheck(storage, response)
                     is_valid = response.condition in (FILE_CONDITION_INTACT, FILE_CONDITION_PRESENT)
                     if is_valid or request.files or await _is_completed(storage, response.generation_id):
                         yield response
@@ -88,11 +95,27 @@ def _recorded_sha256(generation: Generation) -> str:
     return fields["file_sha256"].string_value if "file_sha256" in fields else ""
 
 
+async def _recheck(
+    storage: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub], response: VerifyFilesResponse
+) -> None:
+    """Reports a changed file as intact if its new hash has been recorded since it was listed."""
+    found = await _find_generation(storage, response.generation_id)
+    if found is not None and _recorded_sha256(found) == response.file_sha256:
+        response.condition = FILE_CONDITION_INTACT
+
+
 async def _is_completed(storage: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub], generation_id: str) -> bool:
+    found = await _find_generation(storage, generation_id)
+    return found is not None and found.state == GENERATION_STATE_COMPLETED
+
+
+async def _find_generation(
+    storage: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub], generation_id: str
+) -> Generation | None:
     try:
         response = await storage.call_unary(storage.stub.GetGeneration, GetGenerationRequest(id=generation_id))
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             raise
-        return False
-    return response.generation.state == GENERATION_STATE_COMPLETED
+        return None
+    return response.generation

@@ -12,9 +12,12 @@ from dgx_music.channel import connect
 from dgx_music.error_status import status_of
 from dgx_music.errors import Unavailable
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
+from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.client_stream import ClientStreamCall
 from service_runtime.rpc.deadlines import time_left
 from service_runtime.rpc.health_check import require_serving
+
+log = get_logger(__name__)
 
 Stub = TypeVar("Stub")
 Request = TypeVar("Request")
@@ -93,8 +96,9 @@ class ServiceClient(Generic[Stub]):
     def _translate_error(self, error: grpc.aio.AioRpcError) -> Exception:
         """Returns Unavailable with the service's name and address if the connection failed, else `error` itself."""
         if error.code() is grpc.StatusCode.UNAVAILABLE and status_of(error) is None:
+            log.info("service_unreachable", service=self._full_name, address=self._address, error=error.details())
             return Unavailable(
-                f"{self._full_name} does not answer at {self._address}: {error.details() or 'no connection'}",
+                f"{self._full_name} does not answer at {self._address}",
                 reason="SERVICE_UNAVAILABLE",
                 metadata={"service": self._full_name, "address": self._address},
                 retry_after_seconds=1.0,

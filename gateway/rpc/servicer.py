@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_M4A_AAC
 from dgx_music.error_status import read_error_details
 from dgx_music.errors import FailedPrecondition, InvalidArgument, Unavailable
 from dgx_music.export.v1 import export_pb2 as export
@@ -24,7 +25,11 @@ from gateway.rpc.continuation_support import require_continuation_support
 from gateway.rpc.file_cleanup import FileCleanup
 from gateway.rpc.file_verification import verify_files
 from gateway.rpc.service_client import ServiceClient
+from gateway.rpc.tag_editing import TagEditing
 from gateway.timeouts import RENDER_TIMEOUT_SECONDS
+
+OPTIONAL_FORMATS = (FILE_FORMAT_M4A_AAC,)
+"""Formats that not every export service can write. The others need no check, and can be requested while it is down."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -39,6 +44,7 @@ class MusicServicer(MusicServiceServicer):
         generation_client: ServiceClient[generation_pb2_grpc.GenerationServiceAsyncStub],
     ) -> None:
         self._storage, self._export, self._generation = storage_client, export_client, generation_client
+        self._tag_editing = TagEditing(storage_client, export_client)
 
     async def CreateGeneration(
         self, request: storage.CreateGenerationRequest, context: Context
@@ -73,6 +79,10 @@ class MusicServicer(MusicServiceServicer):
             )
         if request.HasField("continuation"):
             await self._check_continuation(model, request.continuation.source_id)
+        if request.output.format in OPTIONAL_FORMATS:
+            await self._export.call_unary(
+                self._export.stub.CheckOutput, export.CheckOutputRequest(output=request.output)
+            )
         request.model_name, request.sample_rate_hz, request.channels = model.name, model.sample_rate_hz, model.channels
 
     async def _get_model(self, name: str) -> generation.Model:
@@ -150,6 +160,9 @@ class MusicServicer(MusicServiceServicer):
     async def Render(self, request: export.RenderRequest, context: Context) -> export.RenderResponse:
         return await self._export.call_unary(self._export.stub.Render, request, RENDER_TIMEOUT_SECONDS)
 
+    async def EditTags(self, request: export.EditTagsRequest, context: Context) -> export.EditTagsResponse:
+        return await self._tag_editing.edit(request)
+
     async def DeleteFile(self, request: export.DeleteFileRequest, context: Context) -> export.DeleteFileResponse:
         if not request.render_id and await self._is_generation(request.generation_id):
             raise FailedPrecondition(
@@ -190,6 +203,11 @@ class MusicServicer(MusicServiceServicer):
         async with aclosing(FileCleanup(self._storage, self._export, request).run()) as responses:
             async for response in responses:
                 yield response
+
+    async def RateGeneration(
+        self, request: storage.RateGenerationRequest, context: Context
+    ) -> storage.RateGenerationResponse:
+        return await self._storage.call_unary(self._storage.stub.RateGeneration, request)
 
     async def CancelGeneration(
         self, request: storage.CancelGenerationRequest, context: Context

@@ -17,6 +17,7 @@ from generation_service.models.catalog import ModelCatalog
 from generation_service.models.discovery import find_installed_models
 from generation_service.rpc.servicer import GenerationServicer
 from generation_service.worker.worker import Worker
+from service_runtime.file_modes import limit_umask
 from service_runtime.observability.logging import configure_logging
 from service_runtime.observability.metrics import Gauge
 from service_runtime.rpc.health_check import require_serving
@@ -99,6 +100,7 @@ def build(settings: GenerationSettings, *, catalog: ModelCatalog | None = None) 
 
 def main() -> None:
     """Runs the service in this process until SIGTERM."""
+    limit_umask()
     settings = GenerationSettings()
     configure_logging(settings.log_level, settings.log_format)
     address = settings.listen or settings.generation_address

@@ -139,6 +139,8 @@ def _build_metadata(exported: export_pb2.ExportResponse) -> dict[str, MetadataVa
     metadata["provenance"] = ", ".join(
         export_pb2.ProvenanceMark.Name(mark).removeprefix("PROVENANCE_MARK_") for mark in exported.marks
     )
+    if exported.manifest_path:
+        metadata["manifest_path"] = exported.manifest_path
     if normalization.reason:
         metadata["normalization_reason"] = normalization.reason
     # Export omits a value if the audio is too short or too quiet to measure it.

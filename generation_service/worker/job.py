@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import InvalidArgument, ServiceError
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
@@ -97,6 +99,10 @@ class Job:
             seconds=round(seconds, 3),
             times_real_time=round(audio_seconds / seconds, 2),
         )
+
+    def when_unreportable(self, action: Callable[[], object]) -> None:
+        """Calls `action` once storage answers that it can't record anything, and so no outcome of this job either."""
+        self._lease.when_unwritable(action)
 
     def hand_back(self) -> None:
         """Stops the job and returns it to storage for another worker, because the server is shutting down."""
@@ -194,7 +200,7 @@ class Job:
             if error.code() in TRANSIENT_CODES:
                 return LeaseLostReason.EXPIRED.value
             await self._delete_file()  # No database row will refer to it.
-            message = f"storage rejected the completion: {error.details()}"
+            message = f"storage rejected the completion: {read_error_details(error).message}"
             return await self._fail(storage_pb2.FailGenerationRequest(error_message=message))
         return "completed"
 
@@ -226,6 +232,7 @@ class Job:
                 await method(request, timeout=timeout_seconds)
                 return
             except grpc.aio.AioRpcError as error:
+                self._lease.note_failure(error)
                 if error.code() not in TRANSIENT_CODES or self._lease.seconds_remaining <= backoff.next_seconds:
                     raise
             await asyncio.sleep(backoff.next_delay())
@@ -274,7 +281,7 @@ def _build_failure(error: BaseException, *, has_sent_audio: bool) -> storage_pb2
         case ServiceError():
             message, is_retryable = error.message, error.code in RETRYABLE_CODES
         case grpc.aio.AioRpcError():
-            details = " ".join((error.details() or "no details").split())
+            details = " ".join(read_error_details(error).message.split())
             codes = RETRYABLE_EXPORT_CODES if has_sent_audio else RETRYABLE_CODES
             message, is_retryable = f"export: {details} ({error.code().name})", error.code().name in codes
         case _:

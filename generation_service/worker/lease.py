@@ -10,6 +10,7 @@ from enum import Enum
 import grpc
 import grpc.aio
 
+from dgx_music.error_status import read_error_details
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.observability.logging import get_logger
 
@@ -20,6 +21,9 @@ CALL_TIMEOUT_SECONDS = 5.0
 
 LEASE_LOST_CODES = (grpc.StatusCode.ABORTED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
 """The status codes with which storage says that this worker no longer holds the lease."""
+
+UNWRITABLE_REASONS = ("DISK_FULL", "DATABASE_UNAVAILABLE")
+"""The reasons for which storage can't record anything."""
 
 
 class LeaseLostReason(Enum):
@@ -54,11 +58,26 @@ class Lease:
         self._seconds = seconds
         self._renew_interval_seconds = renew_interval_seconds
         self._expires_at = time.monotonic() + seconds
+        self._is_unwritable = False
+        """Whether storage has answered the last call that it can't record anything."""
+        self._on_unwritable: Callable[[], object] | None = None
 
     @property
     def seconds_remaining(self) -> float:
         """Seconds until the lease expires unless it is renewed; 0 if it has expired."""
         return max(0.0, self._expires_at - time.monotonic())
+
+    def note_failure(self, error: grpc.aio.AioRpcError) -> None:
+        """Records that a call to storage has failed."""
+        self._is_unwritable = read_error_details(error).reason in UNWRITABLE_REASONS
+        if self._is_unwritable and self._on_unwritable is not None:
+            self._on_unwritable()
+
+    def when_unwritable(self, action: Callable[[], object]) -> None:
+        """Calls `action` once storage answers that it can't record anything; at once if it has."""
+        self._on_unwritable = action
+        if self._is_unwritable:
+            action()
 
     async def renew_until_lost(
         self, current_progress: Callable[[], tuple[storage_pb2.GenerationStage, float]]
@@ -85,11 +104,12 @@ class Lease:
             except grpc.aio.AioRpcError as error:
                 if error.code() in LEASE_LOST_CODES:
                     return LeaseLostReason.STALE
+                self.note_failure(error)
                 if not is_failing:
                     log.warning("lease_renewal_failed", code=error.code().name, error=error.details())
                 is_failing = True
                 continue
             if renewal.cancelled:
                 return LeaseLostReason.CANCELLED
-            is_failing = False
+            is_failing = self._is_unwritable = False
             self._expires_at = sent_at + self._seconds

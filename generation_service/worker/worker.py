@@ -66,6 +66,8 @@ class Worker:
             return
         self._claim_task.cancel()
         await asyncio.gather(self._claim_task, return_exceptions=True)
+        for task, job in self._jobs.items():
+            job.when_unreportable(task.cancel)  # Its lease will expire: there is no point in waiting for an outcome.
         if self._jobs:
             _, unfinished = await asyncio.wait(self._jobs, timeout=grace_seconds)
             for task in unfinished:

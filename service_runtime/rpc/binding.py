@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 import grpc.aio
 
+from dgx_music.address import LIST_PREFIXES, UNIX_PREFIX, UnixAddress, parse_address
 from dgx_music.errors import FailedPrecondition
+from service_runtime.file_modes import private_umask
 from service_runtime.settings import Settings
-
-UNIX_PREFIX = "unix:"
 
 
 def is_local(address: str) -> bool:
@@ -27,7 +29,14 @@ def is_local(address: str) -> bool:
 
 
 def require_local_or_allowed(address: str, settings: Settings) -> None:
-    """Raises FailedPrecondition if the address is open to the network and the settings do not allow that."""
+    """Raises FailedPrecondition if the address is open to the network and the settings do not allow that, or if it is
+    not one that a server can listen on."""
+    if address.startswith(LIST_PREFIXES):
+        raise _cannot_listen(address, "it names servers to connect to; set DGX_MUSIC_LISTEN to HOST:PORT")
+    try:
+        parse_address(address)
+    except ValueError as error:
+        raise _cannot_listen(address, f"it {error}") from error
     if not is_local(address) and not settings.allow_insecure_listen:
         raise FailedPrecondition(
             f"{address} can be reached from the network, and this server has no TLS; "
@@ -38,20 +47,29 @@ def require_local_or_allowed(address: str, settings: Settings) -> None:
         )
 
 
-def bind(server: grpc.aio.Server, address: str) -> str:
-    """Binds the server and returns the address with its actual port. Raises FailedPrecondition if it is taken."""
+def bind(server: grpc.aio.Server, address: str, variable: str = "DGX_MUSIC_GATEWAY_ADDRESS") -> str:
+    """Binds the server and returns the address with its actual port. `variable` is the setting that has the address.
+
+    Raises FailedPrecondition if that is not possible, with the reason.
+    """
     if address.startswith(UNIX_PREFIX) and _accepts_connections(address.removeprefix(UNIX_PREFIX)):
-        raise _address_taken(address)  # gRPC would unlink the other server's socket and replace it.
+        # gRPC would unlink the other server's socket and replace it.
+        raise _cannot_listen(address, f"another server listens on it; stop it, or set {variable} to another address")
     try:
-        port = server.add_insecure_port(address)
+        with private_umask():  # Of the socket's file: no one else may connect, not even for a moment.
+            port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise _address_taken(address) from error
+        raise _cannot_listen(address, f"{_find_problem(address)}set {variable} to another address") from error
     if address.startswith(UNIX_PREFIX):
         return address
-    host, _, requested_port = address.rpartition(":")
-    if requested_port not in ("0", str(port)):
-        raise _address_taken(address)  # gRPC binds port 65537 as port 1.
-    return f"{host}:{port}"
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def setting_of(address: str, settings: Settings) -> str:
+    """Returns the environment variable that an address comes from."""
+    names = ("listen", "gateway_address", "generation_address", "storage_address", "export_address")
+    name = next((name for name in names if getattr(settings, name) == address), "gateway_address")
+    return f"DGX_MUSIC_{name.upper()}"
 
 
 def _accepts_connections(path: str) -> bool:
@@ -63,10 +81,34 @@ def _accepts_connections(path: str) -> bool:
         return True
 
 
-def _address_taken(address: str) -> FailedPrecondition:
+def _find_problem(address: str) -> str:
+    """Returns why an address can't be listened on, by trying it without gRPC, which does not tell. The sentence goes on
+    with a setting to change."""
+    parsed = parse_address(address)
+    if isinstance(parsed, UnixAddress):
+        folder = Path(parsed.path).parent
+        return f"the folder {folder} does not exist; create it, or " if not folder.is_dir() else "no access to it; "
+    try:
+        family, _, _, _, target = socket.getaddrinfo(parsed.host, parsed.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+            probe.listen()
+    except socket.gaierror:
+        return f"there is no host {parsed.host}; "
+    except OSError as error:
+        match error.errno:
+            case errno.EADDRINUSE:
+                return f"port {parsed.port} is in use by another program; stop it, or "
+            case errno.EADDRNOTAVAIL:
+                return f"{parsed.host} is not an address of this machine; "
+            case errno.EACCES:
+                return f"only the administrator may use port {parsed.port}; "
+        return f"{error.strerror or error}; "
+    return "it was in use a moment ago; try again, or "
+
+
+def _cannot_listen(address: str, problem: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"cannot listen on {address}: another server uses it, or it is not an address of this machine; "
-        "stop that server or set DGX_MUSIC_<SERVICE>_ADDRESS to another address",
-        reason="ADDRESS_TAKEN",
-        metadata={"address": address},
+        f"cannot listen on {address}: {problem}", reason="ADDRESS_TAKEN", metadata={"address": address}
     )

@@ -7,6 +7,7 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import Unavailable
 
 HEALTH_CHECK_TIMEOUT_SECONDS = 1.5
@@ -22,7 +23,9 @@ async def require_serving(channel: grpc.aio.Channel, address: str, full_name: st
             health_pb2.HealthCheckRequest(service=full_name), timeout=HEALTH_CHECK_TIMEOUT_SECONDS
         )
     except grpc.aio.AioRpcError as error:
-        raise _not_serving(f"{name} does not answer at {address}: {error.details()}", address) from error
+        raise _not_serving(
+            f"{name} does not answer at {address}: {read_error_details(error).message}", address
+        ) from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
         raise _not_serving(f"{name} at {address} is {status}", address)

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
-from dgx_music.error_status import status_of, to_status
+from dgx_music.error_status import read_error_details, status_of, to_status
 from dgx_music.errors import ServiceError
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics import MetricsRecorder
@@ -113,7 +113,7 @@ class _CallContext:
                 status = status_of(error)
                 if status is not None:
                     await self._context.abort_with_status(rpc_status.to_status(status))
-                await self._context.abort(error.code(), error.details() or "")
+                await self._context.abort(error.code(), read_error_details(error).message)
             case _:
                 self._code = "INTERNAL"
                 error_id = uuid.uuid4().hex[:12]

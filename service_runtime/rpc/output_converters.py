@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
-from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
+from service_runtime.audio.output_options import (
+    NO_PUBLICATION,
+    FileFormat,
+    LoudnessProfile,
+    OutputOptions,
+    PublicationTags,
+)
 
 FORMATS_BY_NUMBER = {audio_pb2.FileFormat.Value(f"FILE_FORMAT_{format.name}"): format for format in FileFormat}
 FORMAT_NAMES = {format: f"FILE_FORMAT_{format.name}" for format in FileFormat}
@@ -32,6 +38,9 @@ def output_options_from_proto(message: audio_pb2.OutputOptions, field: str) -> O
         target_lufs=message.target_lufs if loudness == "target_lufs" else None,
         ceiling_dbtp=message.ceiling_dbtp if message.HasField("ceiling_dbtp") else None,
         tag_prompt=message.tag_prompt,
+        bit_rate_kbps=message.bit_rate_kbps,
+        quality=message.quality if message.HasField("quality") else None,
+        publication=_publication_from_proto(message.publication),
     )
     options.check(field)
     return options
@@ -39,7 +48,7 @@ def output_options_from_proto(message: audio_pb2.OutputOptions, field: str) -> O
 
 def output_options_to_proto(options: OutputOptions) -> audio_pb2.OutputOptions:
     """Returns the message for the options."""
-    profile = options.profile
+    profile, publication = options.profile, options.publication
     return audio_pb2.OutputOptions(
         format=FORMAT_NAMES[options.format],
         sample_rate_hz=options.sample_rate_hz,
@@ -48,4 +57,11 @@ def output_options_to_proto(options: OutputOptions) -> audio_pb2.OutputOptions:
         target_lufs=options.target_lufs,
         ceiling_dbtp=options.ceiling_dbtp,
         tag_prompt=options.tag_prompt,
+        bit_rate_kbps=options.bit_rate_kbps,
+        quality=options.quality,
+        publication=None if publication == NO_PUBLICATION else audio_pb2.PublicationTags(**vars(publication)),
     )
+
+
+def _publication_from_proto(message: audio_pb2.PublicationTags) -> PublicationTags:
+    return PublicationTags(message.title, message.artist, message.album)

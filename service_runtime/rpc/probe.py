@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import grpc.aio
+
 from dgx_music.channel import connect
 from dgx_music.errors import Unavailable
+from service_runtime.rpc.connection_diagnosis import explain_unreachable
 from service_runtime.rpc.health_check import require_serving
 
 
@@ -19,6 +22,8 @@ async def probe(address: str) -> str | None:
         try:
             await require_serving(channel, address)
         except Unavailable as error:
+            if isinstance(error.__cause__, grpc.aio.AioRpcError):
+                return await explain_unreachable(address)
             return error.message
     return None
 

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from dgx_music.channel import KEEPALIVE_SECONDS
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics import MetricsRecorder, metrics_endpoint
-from service_runtime.rpc.binding import bind, is_local, require_local_or_allowed
+from service_runtime.rpc.binding import bind, is_local, require_local_or_allowed, setting_of
 from service_runtime.rpc.health_monitor import check_health, monitor_health
 from service_runtime.rpc.interceptors import CallInterceptor
 from service_runtime.rpc.service import MetricsProvider, Service
@@ -63,7 +63,7 @@ async def serve_services(
             for address, served in listeners.items():
                 server = _build_server(served, address, health_servicer, settings, recorder)
                 servers.append(server)
-                bound.append(bind(server, address))
+                bound.append(bind(server, address, setting_of(address, settings)))
             for service in services:
                 started.append(service)
                 await service.start()

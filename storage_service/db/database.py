@@ -8,6 +8,7 @@ another transaction wrote in between.
 from __future__ import annotations
 
 import select
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +23,17 @@ from sqlalchemy.pool import StaticPool
 
 from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from service_runtime.failpoints import failpoint
+from service_runtime.file_modes import make_data_dir
 from service_runtime.optional_deps import install_extra_command
 from storage_service.db.clock import register_clock
-from storage_service.db.sqlite import error_code, journal_mode, set_journal_mode, sqlite3, supports_shared_memory
+from storage_service.db.sqlite import (
+    create_file,
+    error_code,
+    journal_mode,
+    set_journal_mode,
+    sqlite3,
+    supports_shared_memory,
+)
 from storage_service.db.types import LazyJsonObject, encode_json
 from storage_service.events.changes import get_recorded_changes
 
@@ -40,16 +49,12 @@ _MAX_JOURNAL_BYTES = 16 << 20
 """SQLite truncates a larger journal to this size. Twice what a WAL grows to between two checkpoints: commits to a WAL
 that was truncated and grows again take up to a third longer."""
 
-_POSTGRES_LOCK_TIMEOUT = "55P03"
+_POSTGRES_LOCK_TIMEOUT, _POSTGRES_DISK_FULL = "55P03", "53100"
 
-_SQLITE_TRANSIENT = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
-}
+_SQLITE_UNWRITABLE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+
+_SHARED_MEMORY_BYTES = 32 << 10
+"""The size in which SQLite extends the shared memory of a WAL."""
 
 
 def parse_url(url: str | URL) -> URL:
@@ -74,6 +79,10 @@ class DamagedDatabase(FailedPrecondition):
     """The file is not a SQLite database, or is corrupt."""
 
 
+class UnwritableDatabase(Unavailable):
+    """The disk is full, fails or is read-only: nothing changes until someone mends that."""
+
+
 class Database:
     """The connections to one database. Create one per process; `dispose` or the end of a `with` block closes them."""
 
@@ -93,13 +102,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Yields a session for reading only. What it loads stays usable. Raises Unavailable if the database is not."""
-        with _translate_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with self._translate_errors(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Yields a session that commits at the end and rolls back on an exception. Raises Unavailable if locked."""
-        with _translate_errors(), Session(self._write_engine, expire_on_commit=False) as session:
+        with self._translate_errors(), Session(self._write_engine, expire_on_commit=False) as session:
             yield session
             if changed := bool(get_recorded_changes(session)):
                 failpoint("storage.before_commit")
@@ -110,19 +119,31 @@ class Database:
     @contextmanager
     def connect_for_writing(self) -> Iterator[Connection]:
         """Yields a connection in a write transaction, for statements on the schema."""
-        with _translate_errors(), self._write_engine.begin() as connection:
+        with self._translate_errors(), self._write_engine.begin() as connection:
             yield connection
 
     @contextmanager
     def outside_transactions(self) -> Iterator[Connection]:
         """Yields a connection for statements that can't run in a transaction."""
         options: dict[str, Any] = {"begins_transaction": False} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        with _translate_errors(), self.engine.execution_options(**options).connect() as connection:
+        with self._translate_errors(), self.engine.execution_options(**options).connect() as connection:
             yield connection
 
     def dispose(self) -> None:
         """Closes every connection."""
         self.engine.dispose()
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeout as error:
+            raise _unavailable("all connections to the database are in use") from error
+        except DBAPIError as error:
+            translated = _translate_error(error, Path(str(self.url.database)).parent)
+            if translated is None:
+                raise
+            raise translated from error
 
     def _sqlite_engine(self) -> Engine:
         in_memory = self.url.database in (None, "", ":memory:")
@@ -137,6 +158,7 @@ class Database:
         )
         if not in_memory:
             _create_folder(folder)
+            event.listen(engine, "do_connect", lambda *_: create_file(Path(str(self.url.database))))
             event.listen(engine, "connect", lambda connection, _: _configure_sqlite_file(connection, folder))
         event.listen(engine, "connect", _configure_sqlite_connection)
         event.listen(engine, "begin", _begin_sqlite_transaction)
@@ -167,7 +189,7 @@ class Database:
 
 def _create_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_data_dir(folder)
     except OSError as error:
         raise FailedPrecondition(
             f"failed to create the database's folder {folder} ({error.strerror}); "
@@ -226,21 +248,11 @@ def _begin_sqlite_transaction(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("is_write", False) else "BEGIN")
 
 
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    try:
-        yield
-    except PoolTimeout as error:
-        raise _unavailable("all connections to the database are in use") from error
-    except DBAPIError as error:
-        translated = _translate_error(error)
-        if translated is None:
-            raise
-        raise translated from error
+def _translate_error(error: DBAPIError, folder: Path) -> ServiceError | None:
+    """Returns the error to raise for a driver's error, or None if it is a bug of ours, such as invalid SQL.
 
-
-def _translate_error(error: DBAPIError) -> ServiceError | None:
-    """Returns the error to raise for a driver's error, or None if it is a bug of ours, such as invalid SQL."""
+    `folder` is that of a SQLite database.
+    """
     original = error.orig
     if isinstance(original, sqlite3.Error):
         code = error_code(original)
@@ -249,14 +261,33 @@ def _translate_error(error: DBAPIError) -> ServiceError | None:
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             problem = f"the database is damaged: {original}; restore a backup with: dgx-music db restore FILE"
             return DamagedDatabase(problem, reason="DATABASE_DAMAGED")
-        return _unavailable(f"the database is unavailable: {original}") if code in _SQLITE_TRANSIENT else None
-    if getattr(original, "sqlstate", None) == _POSTGRES_LOCK_TIMEOUT:
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(folder)):
+            return _unwritable(f"the database's disk is full: {folder}; free up space", "DISK_FULL")
+        if code in _SQLITE_UNWRITABLE:
+            return _unwritable(f"the database is unavailable: {original}; check its disk and its access rights")
+        return None
+    sqlstate = getattr(original, "sqlstate", None)
+    if sqlstate == _POSTGRES_LOCK_TIMEOUT:
         return _unavailable("the database is locked by another process", reason="DATABASE_LOCKED")
-    # Lost or refused connections, deadlocks, a full disk: errors that may be temporary.
+    if sqlstate == _POSTGRES_DISK_FULL:
+        return _unwritable("the disk of the database server is full; free up space there", "DISK_FULL")
+    # Lost or refused connections, deadlocks: errors that may be temporary.
     if isinstance(error, OperationalError):
         return _unavailable(f"the database is unavailable: {str(original).partition(chr(10))[0]}")
     return None
 
 
+def _is_full(folder: Path) -> bool:
+    """Returns whether there is no room for what SQLite writes at once. It reports some full disks as I/O errors."""
+    try:
+        return shutil.disk_usage(folder).free < _SHARED_MEMORY_BYTES
+    except OSError:
+        return False
+
+
 def _unavailable(problem: str, reason: str = "DATABASE_UNAVAILABLE") -> Unavailable:
     return Unavailable(f"{problem}; try again later", reason=reason, retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def _unwritable(problem: str, reason: str = "DATABASE_UNAVAILABLE") -> UnwritableDatabase:
+    return UnwritableDatabase(problem, reason=reason, retry_after_seconds=RETRY_AFTER_SECONDS)

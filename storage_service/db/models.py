@@ -63,6 +63,7 @@ class Generation(Base):
         partial_index("generations_waiting", "not_before IS NOT NULL", "not_before"),
         # Includes the status, which is the same in all entries: SQLite would otherwise prefer the status index above.
         partial_index("generations_leases", "status = 'processing'", "status", "lease_expires_at"),
+        partial_index("generations_rated", "rating IS NOT NULL", "rating", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(UuidText, primary_key=True)
@@ -112,6 +113,8 @@ class Generation(Base):
     worker_id: Mapped[str | None] = mapped_column(Text)
     stage: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[float] = mapped_column(default=0.0)
+    rating: Mapped[int | None] = mapped_column(SmallInteger)
+    """The user's rating, 1 to 5."""
 
     def __init__(self, *, metadata: Mapping[str, Any] | None = None, **values: Any) -> None:
         values.setdefault("id", str(uuid.uuid4()))

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service_runtime.file_modes import PRIVATE, create_private_file, restrict
+
 WAL_SAFE = (3, 51, 3)
 """The first SQLite version in which WAL mode is safe."""
 
@@ -24,7 +26,29 @@ if not TYPE_CHECKING and sqlite3.sqlite_version_info < WAL_SAFE:
     with suppress(ModuleNotFoundError):
         import pysqlite3.dbapi2 as sqlite3
 
-__all__ = ["WAL_SAFE", "error_code", "journal_mode", "set_journal_mode", "sqlite3", "supports_shared_memory"]
+__all__ = [
+    "WAL_SAFE",
+    "create_file",
+    "error_code",
+    "journal_mode",
+    "set_journal_mode",
+    "sqlite3",
+    "supports_shared_memory",
+]
+
+_FILE_SUFFIXES = "-journal", "-wal", "-shm"
+"""What SQLite appends to the database's name for its other files."""
+
+
+def create_file(path: Path) -> None:
+    """Creates an empty database that only its owner may open, or makes an existing one private with its other files.
+
+    SQLite gives the files that it creates later the same access rights.
+    """
+    with suppress(OSError):  # SQLite reports a folder or a file that is not writable better.
+        create_private_file(path)
+        for suffix in _FILE_SUFFIXES:
+            restrict(path.with_name(path.name + suffix), PRIVATE.file)
 
 
 def error_code(error: sqlite3.Error) -> int:

@@ -74,6 +74,7 @@ class NewGeneration:
         if self.seed is not None:
             check_seed("seed", self.seed)
         self.output.check("output")
+        self.output.check_for_source("output", self.sample_rate, self.channels, self.duration_seconds)
         check_sampling("sampling", self.sampling)
         if self.continuation is not None:
             self.continuation.check("continuation")

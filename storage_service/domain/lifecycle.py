@@ -1,4 +1,4 @@
-"""The transitions of a generation that any caller may request: cancel, retry, delete and changes of metadata.
+"""The changes of a generation that any caller may request: cancel, retry, delete; metadata, rating and file.
 
 Every transition is a single UPDATE whose conditions include the state it starts from; its row count decides. Only if it
 changed no row is the row read, to report why. What requires a lease is in `leases.py`.
@@ -14,16 +14,18 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from dgx_music.errors import NotFound
-from service_runtime.validation import check_uuid
+from dgx_music.limits import MAX_RATING
+from service_runtime.validation import check_range, check_uuid
 from storage_service.db.clock import now
 from storage_service.db.models import FINAL_COLUMNS, REFRESH_FROM_RETURNING, Generation
 from storage_service.domain.merge_patch import merge_patch
-from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata
+from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata, check_sha256
 from storage_service.events.changes import Change, record_change
 from storage_service.states import (
     CANCEL,
     DELETABLE_STATES,
     RETRY,
+    UPDATE_FILE,
     GenerationStatus,
     Transition,
     illegal_transition_error,
@@ -79,6 +81,27 @@ def update_metadata(session: Session, generation_id: str, patch: Mapping[str, An
     if updated is None:
         raise NotFound("generation", generation_id)
     return updated
+
+
+def update_file(session: Session, generation_id: str, file_size_bytes: int, file_sha256: str) -> Generation:
+    """Records the new size and hash of the file of a COMPLETED generation. Nothing else changes."""
+    check_range("file_size_bytes", file_size_bytes, 1, 2**63 - 1)
+    check_sha256("file_sha256", file_sha256)
+    generation_id = check_uuid("id", generation_id)
+    metadata = session.scalar(select(Generation.metadata_).where(Generation.id == generation_id).with_for_update())
+    # No limit on the metadata: the file has changed already, and a hash that differs from it would report damage.
+    values = {"file_size_bytes": file_size_bytes, "metadata_": {**(metadata or {}), "file_sha256": file_sha256}}
+    return _request_transition(session, generation_id, UPDATE_FILE, **values)
+
+
+def rate(session: Session, generation_id: str, rating: int) -> Generation:
+    """Sets the rating, 1 to 5, or removes it (0), in any state. Nothing else changes."""
+    check_range("rating", rating, 0, MAX_RATING)
+    generation_id = check_uuid("id", generation_id)
+    rated = transition(session, [Generation.id == generation_id], rating=rating or None)
+    if rated is None:
+        raise NotFound("generation", generation_id)
+    return rated
 
 
 def remove(session: Session, generation_id: str, states: frozenset[GenerationStatus] = DELETABLE_STATES) -> None:

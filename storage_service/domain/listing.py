@@ -21,9 +21,9 @@ from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dgx_music.errors import InvalidArgument
-from dgx_music.limits import MAX_PROMPT_CHARACTERS
+from dgx_music.limits import MAX_PROMPT_CHARACTERS, MAX_RATING
 from service_runtime.rpc.paging import Page
-from service_runtime.validation import check_text, check_uuid
+from service_runtime.validation import check_range, check_text, check_uuid
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain.request_validation import check_name
 from storage_service.states import GenerationStatus
@@ -45,6 +45,7 @@ class GenerationFilter:
     prompt_contains: str = ""
     created_after: datetime | None = None
     created_before: datetime | None = None
+    min_rating: int = 0
 
 
 def list_generations(session: Session, filters: GenerationFilter, page: Page) -> tuple[list[Generation], str]:
@@ -60,34 +61,35 @@ def list_generations(session: Session, filters: GenerationFilter, page: Page) ->
         where.append(Generation.created_at >= filters.created_after)
     if filters.created_before is not None:
         where.append(Generation.created_at < filters.created_before)
+    check_range("min_rating", filters.min_rating, 0, MAX_RATING)
     filters_hash = _hash_filters(
         "generations", sorted(filters.statuses), *(str(value) for value in list(vars(filters).values())[1:])
     )
     if page.token:
         created_at, last_id = _decode_token(page.token, filters_hash, _parse_timestamp, _parse_id)
         where.append(tuple_(Generation.created_at, Generation.id) < (created_at, last_id))
-    rows = list(session.scalars(_select_newest(set(filters.statuses), where, page.limit + 1)))
+    rows = list(session.scalars(_select_newest(filters, where, page.limit + 1)))
     return _split_page(rows, page.limit, filters_hash, lambda row: [row.created_at.isoformat(), row.id])
 
 
-def _select_newest(
-    statuses: set[GenerationStatus], where: Sequence[ColumnElement[bool]], limit: int
-) -> Select[Generation]:
-    """Returns a query for the newest generations in `statuses`, or in all states if it is empty.
+def _select_newest(filters: GenerationFilter, where: list[ColumnElement[bool]], limit: int) -> Select[Generation]:
+    """Returns a query for the newest generations in the filter's states and with its ratings.
 
-    Each state is a contiguous run of the index. For several, the newest of each are found first, then those of all.
+    Each rating and each state is a contiguous run of an index. For several, the newest of each are found first, then
+    those of all. If both are chosen, the ratings make the runs: fewer rows are rated than are in most states.
     """
     newest_first = Generation.created_at.desc(), Generation.id.desc()
-    if len(statuses) in (0, len(GenerationStatus)):
-        found = select(Generation).where(*where)
-    elif len(statuses) == 1:
-        found = select(Generation).where(Generation.status == next(iter(statuses)), *where)
+    is_any_status = set(filters.statuses) >= set(GenerationStatus)
+    statuses = [] if is_any_status else sorted(set(filters.statuses))
+    runs = [Generation.status == status for status in statuses]
+    if filters.min_rating:
+        where = [*where, Generation.status.in_(statuses)] if statuses else where
+        runs = [Generation.rating == rating for rating in range(filters.min_rating, MAX_RATING + 1)]
+    if len(runs) <= 1:
+        found = select(Generation).where(*runs, *where)
     else:
-        runs = [
-            select(Generation.id).where(Generation.status == status, *where).order_by(*newest_first).limit(limit)
-            for status in sorted(statuses)
-        ]
-        ids = union_all(*(select(run.subquery().c.id) for run in runs))
+        newest = [select(Generation.id).where(run, *where).order_by(*newest_first).limit(limit) for run in runs]
+        ids = union_all(*(select(run.subquery().c.id) for run in newest))
         found = select(Generation).where(Generation.id.in_(ids))
     return found.order_by(*newest_first).limit(limit)
 

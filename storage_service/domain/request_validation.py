@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from dgx_music.errors import InvalidArgument
 from service_runtime.validation import check_text
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_NAME_CHARACTERS = 200
 MAX_PATH_CHARACTERS = 4096
@@ -41,6 +44,12 @@ def check_file_path(field: str, path: str) -> None:
     check_text(field, path, MAX_PATH_CHARACTERS)
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise InvalidArgument(field, "must be a relative path inside the library's folder, without '..'")
+
+
+def check_sha256(field: str, digest: str) -> None:
+    """Requires a SHA-256 in lower-case hex."""
+    if not _SHA256.fullmatch(digest):
+        raise InvalidArgument(field, f"must be a SHA-256 as 64 lower-case hex digits, not {digest[:80]!r}")
 
 
 def check_metadata(field: str, metadata: Mapping[str, Any], max_bytes: int | None = MAX_METADATA_BYTES) -> None:

@@ -12,23 +12,31 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from dgx_music.errors import ServiceError
 from storage_service.events.changes import Change
+
+
+class ChangeEvent(asyncio.Event):
+    """Set when a generation may have changed."""
+
+    error: ServiceError | None = None
+    """Why it can't change any more."""
 
 
 class Notifier:
     """Passes changes on to the calls that wait for them. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._watchers: defaultdict[str, set[ChangeEvent]] = defaultdict(set)
         self._claimers: dict[asyncio.Event, frozenset[str]] = {}
         self._next_sweep_at = float("inf")
         self._sweep_earlier = asyncio.Event()
         self.is_closed = False
 
     @contextmanager
-    def subscribe_to_changes(self, generation_id: str) -> Iterator[asyncio.Event]:
+    def subscribe_to_changes(self, generation_id: str) -> Iterator[ChangeEvent]:
         """Yields an event that every change of the generation sets while the block runs."""
-        event = asyncio.Event()
+        event = ChangeEvent()
         self._watchers[generation_id].add(event)
         try:
             yield event
@@ -58,6 +66,13 @@ class Notifier:
             if change.due_seconds is not None and loop_time + change.due_seconds < self._next_sweep_at:
                 self._sweep_earlier.set()
 
+    def fail_watchers(self, error: ServiceError) -> None:
+        """Wakes all calls that wait for changes with the error for which there will be none."""
+        for events in self._watchers.values():
+            for event in events:
+                event.error = error
+                event.set()
+
     def wake_claimers(self, model_names: Iterable[str]) -> None:
         """Wakes the calls that wait for work of one of the models."""
         names = frozenset(model_names)
@@ -70,8 +85,8 @@ class Notifier:
         for events in self._watchers.values():
             for event in events:
                 event.set()
-        for event in self._claimers:
-            event.set()
+        for maybe_work in self._claimers:
+            maybe_work.set()
         self._sweep_earlier.set()
 
     async def wait_for_sweep(self, seconds: float) -> None:

@@ -17,9 +17,10 @@ from sqlalchemy import URL
 
 from dgx_music.errors import FailedPrecondition, Unavailable
 from service_runtime.failpoints import failpoint
+from service_runtime.file_modes import open_private
 from storage_service.db import schema
 from storage_service.db.database import RETRY_AFTER_SECONDS, Database
-from storage_service.db.sqlite import error_code, set_journal_mode, sqlite3
+from storage_service.db.sqlite import create_file, error_code, set_journal_mode, sqlite3
 from storage_service.maintenance import postgres_backup
 
 STEP_PAGES = 1024
@@ -44,7 +45,7 @@ def create_backup(database: Database, path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with _file_errors(path):
-            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # Prompts may be private.
+            os.close(open_private(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # Prompts may be private.
         if database.is_sqlite:
             with _sqlite_errors(path), _sqlite_copy(database, part) as copy:
                 _check_integrity(copy, path)
@@ -189,6 +190,7 @@ def _move_aside_if_damaged(database: Database) -> None:
 
 @contextmanager
 def _open_sqlite(database: Database) -> Iterator[sqlite3.Connection]:
+    create_file(_sqlite_file(database))
     with closing(sqlite3.connect(_sqlite_file(database), timeout=database.busy_timeout_seconds)) as connection:
         connection.execute("PRAGMA synchronous=FULL")
         yield connection

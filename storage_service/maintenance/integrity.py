@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, String, and_, case, cast, func, not_, or_,
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import InstrumentedAttribute
 
+from dgx_music.limits import MAX_RATING
 from storage_service.db import schema
 from storage_service.db.counts import find_count_mismatches
 from storage_service.db.database import DamagedDatabase, Database
@@ -150,6 +151,7 @@ def _build_rules(database: Database) -> dict[str, ColumnElement[bool]]:
             row.duration_seconds <= 0, row.sample_rate <= 0, row.channels < 1
         ),
         "has a negative file size or generation time": or_(row.file_size_bytes < 0, row.generation_time_seconds < 0),
+        "has a rating other than 1 to 5": not_(row.rating.between(1, MAX_RATING)),
         "has an attempt count out of range": or_(row.attempt < 0, row.max_attempts < 1),
         "has only one of request id and request fingerprint": row.request_id.is_(None)
         != row.request_fingerprint.is_(None),

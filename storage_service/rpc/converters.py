@@ -69,6 +69,7 @@ def generation_to_proto(generation: Generation) -> storage_pb2.Generation:
         sampling=_sampling_to_proto(generation.sampling),
         continuation=_continuation_to_proto(generation.continuation),
         priority=generation.priority,
+        rating=generation.rating or 0,
     )
 
 
@@ -160,6 +161,7 @@ def generation_filter_from_proto(request: storage_pb2.ListGenerationsRequest) ->
         prompt_contains=request.prompt_contains,
         created_after=_timestamp_from_proto("created_after", request) if request.HasField("created_after") else None,
         created_before=_timestamp_from_proto("created_before", request) if request.HasField("created_before") else None,
+        min_rating=request.min_rating,
     )
 
 

@@ -137,6 +137,20 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         row = await self._store.write(lambda s: lifecycle.update_metadata(s, request.id, patch))
         return storage_pb2.UpdateMetadataResponse(generation=converters.generation_to_proto(row))
 
+    async def RateGeneration(
+        self, request: storage_pb2.RateGenerationRequest, context: Context
+    ) -> storage_pb2.RateGenerationResponse:
+        row = await self._store.write(lambda s: lifecycle.rate(s, request.id, request.rating))
+        return storage_pb2.RateGenerationResponse(generation=converters.generation_to_proto(row))
+
+    async def UpdateFile(
+        self, request: storage_pb2.UpdateFileRequest, context: Context
+    ) -> storage_pb2.UpdateFileResponse:
+        changed = request.id, request.file_size_bytes, request.file_sha256
+        row = await self._store.write(lambda s: lifecycle.update_file(s, *changed))
+        log.info("file_updated", generation_id=row.id, bytes=row.file_size_bytes)
+        return storage_pb2.UpdateFileResponse(generation=converters.generation_to_proto(row))
+
     async def WatchGeneration(
         self, request: storage_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[storage_pb2.WatchGenerationResponse]:

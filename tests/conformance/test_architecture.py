@@ -58,7 +58,7 @@ LAYERS = {
     "dgx_music": (
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
-        ("dgx_music.errors", "dgx_music.limits", "dgx_music"),
+        ("dgx_music.address", "dgx_music.errors", "dgx_music.limits", "dgx_music"),
     ),
     "service_runtime": (
         ("service_runtime.rpc",),
@@ -66,6 +66,7 @@ LAYERS = {
         (
             "service_runtime.settings",
             "service_runtime.failpoints",
+            "service_runtime.file_modes",
             "service_runtime.optional_deps",
             "service_runtime.supervision",
             "service_runtime",
@@ -87,6 +88,7 @@ LAYERS = {
         ("export_service.library",),
         ("export_service.decoding",),
         ("export_service.formats",),
+        ("export_service.retagging",),
         ("export_service.tagging",),
         ("export_service.analysis",),
         ("export_service.dsp",),

@@ -122,8 +122,46 @@ async def test_kill_during_commit_of_render(tmp_path: Path, point: str) -> None:
         left = client.files() - finished
         rendered = await render(client, generation_id)
         assert client.files() - finished == {rendered.file.file_path, rendered.file.file_path.replace(".flac", ".json")}
-        assert left == (client.files() - finished if point == "after_render_rename" else set())
+        # Once its description is in place, the next start completes the render.
+        assert left == (client.files() - finished if point.endswith("rename") else set())
         assert sha256(tmp_path / rendered.file.file_path) == rendered.file.file_sha256
+
+
+@pytest.mark.parametrize("point", ["before_edit_rename", "after_edit_rename"])
+async def test_kill_during_edit_of_tags(tmp_path: Path, point: str) -> None:
+    generation_id = new_id()
+    edit = export_pb2.EditTagsRequest(generation_id=generation_id, title="New")
+    async with run_export_process(tmp_path, DGX_MUSIC_FAILPOINT=f"export.{point}:kill") as (process, client):
+        exported = await client.export(generation_id, music(1))
+        await render(client, generation_id)
+        await expect_kill_during(client.stub.EditTags(edit, timeout=TIMEOUT_SECONDS), process)
+    async with run_export_service(tmp_path) as client:
+        path, files = tmp_path / exported.file_path, client.files()
+        # The file is the old one or the new one; repeating the edit gives the new one.
+        assert (sha256(path) == exported.file_sha256) == (point == "before_edit_rename")
+        edited = await client.stub.EditTags(edit, timeout=TIMEOUT_SECONDS)
+        assert sha256(path) == edited.file_sha256 != exported.file_sha256
+        assert client.files() == files
+
+
+@pytest.mark.parametrize("point", RENDER_POINTS)
+async def test_kill_during_edit_of_render(tmp_path: Path, point: str) -> None:
+    generation_id = new_id()
+    async with run_export_process(tmp_path, DGX_MUSIC_FAILPOINT=f"export.{point}:kill@2") as (process, client):
+        exported = await client.export(generation_id, music(1))
+        rendered = await render(client, generation_id)
+        edit = export_pb2.EditTagsRequest(generation_id=generation_id, render_id=rendered.render_id, title="New")
+        await expect_kill_during(client.stub.EditTags(edit, timeout=TIMEOUT_SECONDS), process)
+        files = {name for name in client.files() if not name.endswith(".part")}
+    async with run_export_service(tmp_path) as client:
+        # Whichever version it is, the render has the description of that version.
+        assert client.files() == files
+        path = tmp_path / rendered.file.file_path
+        assert (sha256(path) == rendered.file.file_sha256) == (not point.endswith("rename"))
+        expected = export_pb2.ExpectedFile(generation_id=generation_id, file_sha256=exported.file_sha256)
+        verify = export_pb2.VerifyFilesRequest(files=[expected])
+        responses = [one async for one in client.stub.VerifyFiles(verify, timeout=TIMEOUT_SECONDS)]
+        assert [one.condition for one in responses] == [export_pb2.FILE_CONDITION_INTACT] * 2
 
 
 async def test_newest_of_concurrent_attempts_wins_and_survives_kill(tmp_path: Path) -> None:

@@ -91,6 +91,10 @@ class Situation:
             return Call(name, whole[word])
         if name == "update_metadata":
             return Call(name, (self.held, {about: "new"}))
+        if name == "rate":
+            return Call(name, (self.held, int(about)))
+        if name == "update_file":
+            return Call(name, (self.held, 2000, "0f" * 32))
         return Call(name, (getattr(self, about),))
 
     def _call(self, name: str, *arguments: Any) -> Answer:
@@ -108,8 +112,9 @@ class Situation:
 
 OF_A_LEASE = "renew", "complete", "fail", "hand_back"
 OF_ANYBODY = "cancel", "delete", "retry"
+OF_ITS_ROW = "update_metadata mood", "update_metadata key", "rate 4", "update_file"
 WORDS = {
-    "held": [*(f"{name} held" for name in (*OF_A_LEASE, *OF_ANYBODY)), "update_metadata mood", "update_metadata key"],
+    "held": [*(f"{name} held" for name in (*OF_A_LEASE, *OF_ANYBODY)), *OF_ITS_ROW],
     "late": ["claim", "sweep", *(f"{name} late" for name in (*OF_A_LEASE, *OF_ANYBODY)), "complete own"],
     "waiting": ["claim", *(f"{name} waiting" for name in OF_ANYBODY), *(f"{name} own" for name in OF_A_LEASE)],
     "failed": ["claim", *(f"{name} failed" for name in OF_ANYBODY), "complete own"],
@@ -216,6 +221,8 @@ RACES = [
     ["retry failed", "delete failed", "cancel failed"],
     ["complete held", "hand_back held", "cancel held"],
     ["update_metadata mood", "update_metadata key", "complete held"],
+    ["update_file", "update_metadata mood", "complete held"],
+    ["rate 4", "rate 5", "complete held"],
 ]
 
 

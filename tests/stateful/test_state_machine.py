@@ -144,6 +144,14 @@ class Storage(RuleBasedStateMachine):
     def update_metadata(self, pick: int, patch: dict[str, Any]) -> None:
         self.call("update_metadata", self.key(pick, *STATES), patch)
 
+    @rule(pick=picks, rating=st.integers(0, 5))
+    def rate(self, pick: int, rating: int) -> None:
+        self.call("rate", self.key(pick, *STATES), rating)
+
+    @rule(pick=picks, size=st.sampled_from([1, 6_000_000]))
+    def update_file(self, pick: int, size: int) -> None:
+        self.call("update_file", self.key(pick, "completed"), size, "0f" * 32)
+
     @rule(model=st.sampled_from(MODELS))
     def create_by_library(self, model: str) -> None:
         self.keys.append(self.call("create_by_library", "drums", model, "outputs/drums.wav"))

@@ -32,10 +32,10 @@ async def exported(
     return await call
 
 
-async def completed(services: EmbeddedServices, seconds: float = 0.2) -> storage.Generation:
+async def completed(services: EmbeddedServices, seconds: float = 0.2, prompt: str = "techno") -> storage.Generation:
     """Completes a generation with its file, acting as the worker."""
     create = storage.CreateGenerationRequest(
-        prompt="techno", model_name="sketch", duration_seconds=seconds, sample_rate_hz=RATE, channels=CHANNELS
+        prompt=prompt, model_name="sketch", duration_seconds=seconds, sample_rate_hz=RATE, channels=CHANNELS
     )
     await services.storage.CreateGeneration(create, timeout=SECONDS)
     claim = storage.ClaimGenerationRequest(worker_id="test", model_names=["sketch"], lease_seconds=30, wait_seconds=5)

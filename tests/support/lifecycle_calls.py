@@ -86,6 +86,14 @@ def _update_metadata(session: Session, key: str, patch: Mapping[str, Any]) -> An
     return lifecycle.update_metadata(session, key, patch).get_metadata()
 
 
+def _rate(session: Session, key: str, rating: int) -> Answer:
+    return lifecycle.rate(session, key, rating).rating
+
+
+def _update_file(session: Session, key: str, size: int, digest: str) -> Answer:
+    return lifecycle.update_file(session, key, size, digest).file_size_bytes
+
+
 def _create_by_library(session: Session, prompt: str, model_name: str, path: str) -> Answer:
     return api.create_generation(session, prompt, model_name, 1.5, 32000, 2, path).id
 
@@ -109,6 +117,8 @@ _CALLS: dict[str, Callable[..., Answer]] = {
     "retry": _retry,
     "delete": _delete,
     "update_metadata": _update_metadata,
+    "rate": _rate,
+    "update_file": _update_file,
     "create_by_library": _create_by_library,
     "mark": _mark,
     "sweep": _sweep,
@@ -117,7 +127,8 @@ _CALLS: dict[str, Callable[..., Answer]] = {
 _TIMES = "created_at", "ranked_at", "started_at", "completed_at", "not_before", "lease_expires_at"
 _OTHERS = (
     "id, prompt, model_name, duration_seconds, priority, request_id, status, attempt, max_attempts, lease_token, "
-    "worker_id, stage, progress, error_message, metadata, file_path, file_size_bytes, generation_time_seconds"
+    "worker_id, stage, progress, error_message, metadata, file_path, file_size_bytes, generation_time_seconds, "
+    "rating"
 )
 _RANK, _LEASE_ENDS, _STATE = 1, 5, 6
 _GENERATIONS = f"SELECT {', '.join(_TIMES)}, {_OTHERS} FROM generations"
@@ -172,7 +183,7 @@ def _row(job: Job) -> list[Any]:
     times = [job.created_at, rank, job.started_at, job.finished_at, job.not_before, lease_ends]
     request = [job.id, asked.prompt, asked.model_name, asked.duration_seconds, asked.priority, asked.request_id]
     lease = [job.state, job.attempt, job.max_attempts, job.token, job.worker, job.stage, job.progress]
-    return [*times, *request, *lease, job.error, job.metadata, job.path, job.size, job.seconds]
+    return [*times, *request, *lease, job.error, job.metadata, job.path, job.size, job.seconds, job.rating]
 
 
 def _sums(model: Model) -> dict[tuple[str, str, str], list[int]]:

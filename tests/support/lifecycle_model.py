@@ -86,6 +86,7 @@ class Job:
     path: str | None = None
     size: int | None = None
     seconds: float | None = None
+    rating: int | None = None
 
     @property
     def rank(self) -> datetime:
@@ -261,6 +262,18 @@ class Model:
         job = self._job(key)
         job.metadata = {name: value for name, value in {**job.metadata, **patch}.items() if value is not None}
         return job.metadata
+
+    def rate(self, _: Answer, key: str, rating: int) -> Answer:
+        """The rating, None for 0."""
+        job = self._job(key)
+        job.rating = rating or None
+        return job.rating
+
+    def update_file(self, _: Answer, key: str, size: int, digest: str) -> Answer:
+        """The size."""
+        job = self._job(key, "completed")
+        job.size, job.metadata = size, {**job.metadata, "file_sha256": digest}
+        return job.size
 
     def mark(self, _: Answer, key: str, state: str) -> Answer:
         """The state: as a script sets it through the library, which needs no lease and gives none."""

@@ -11,6 +11,7 @@ from gateway.cli.commands.serve import acquire_ownership, resolve_settings
 from gateway.cli.display.units import format_size
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.output_files import require_writable
+from service_runtime.file_modes import make_private_folder
 from service_runtime.observability.logging import configure_logging
 from storage_service.config import StorageSettings
 from storage_service.db import schema
@@ -54,7 +55,7 @@ def create_backup(data_dir: Path | None, path: Path | None, *, overwrite: bool) 
         if path is None:
             suffix = "db" if database.is_sqlite else "dump"
             path = folder / BACKUPS / f"dgx_music-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
         else:
             require_writable([path], "FILE", overwrite=overwrite)
         backup.create_backup(database, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dgx_music.audio.v1.audio_pb2 import FileFormat
@@ -16,6 +16,7 @@ from dgx_music.export.v1.export_pb2 import (
     CleanupReason,
     CleanupRequest,
     DeleteFileRequest,
+    EditTagsRequest,
     ExpectedFile,
     FileCondition,
     FileFigures,
@@ -23,6 +24,7 @@ from dgx_music.export.v1.export_pb2 import (
     GetLibraryStatisticsRequest,
     LibraryFile,
     ListFilesRequest,
+    ProvenanceMark,
     VerifyFilesRequest,
     VerifyFilesResponse,
 )
@@ -31,6 +33,7 @@ from gateway.cli.display.console import Console, escape_text, format_local_time
 from gateway.cli.display.units import format_size, parse_age, parse_size
 from gateway.cli.session.clip_upload import upload_clip
 from gateway.cli.session.command_errors import FAILURE
+from gateway.cli.session.cover_file import edit_tags, read_cover
 from gateway.cli.session.pagination import fetch_first
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
@@ -119,6 +122,38 @@ def _format_bad_file(response: VerifyFilesResponse) -> str:
     condition = FileCondition.Name(response.condition).removeprefix("FILE_CONDITION_").lower()
     details = ", ".join(filter(None, [response.file_path, response.problem]))
     return f"{condition}: {what}generation {response.generation_id}" + (f" ({details})" if details else "")
+
+
+def tag_request(
+    generation_id: str, render_id: str, texts: Mapping[str, str | None], cover: Path | None, *, removes_cover: bool
+) -> EditTagsRequest:
+    """Builds the request from the texts that are not None. Raises CommandError or InvalidArgument if the cover can't be
+    used.
+    """
+    request = EditTagsRequest(generation_id=generation_id, render_id=render_id)
+    for name, text in texts.items():
+        if text is not None:
+            setattr(request, name, text)
+    if cover is not None or removes_cover:
+        request.cover = read_cover(cover)
+    return request
+
+
+async def tag(session: Session, console: Console, request: EditTagsRequest) -> int:
+    """Edits the tags and prints the file."""
+    edited = await edit_tags(session, request)
+    if console.as_json:
+        console.print_message(edited)
+        return 0
+    marks = (ProvenanceMark.Name(mark).removeprefix("PROVENANCE_MARK_").replace("_", " ") for mark in edited.marks)
+    console.print_fields(
+        (
+            ("file", escape_text(session.locate(edited.file_path))),
+            ("size", format_size(edited.file_size_bytes)),
+            ("marked", f"AI-generated, in {', '.join(marks)}"),
+        )
+    )
+    return 0
 
 
 def cleanup_request(

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
+from dgx_music.error_status import read_error_details
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_CANCELLED,
@@ -31,8 +32,9 @@ from gateway.cli.commands.continuation_source import ContinuationSource, build_c
 from gateway.cli.display.braille_waveform import print_waveform
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import Fields, is_synthesized, licence_fields, summary_fields
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError
-from gateway.cli.session.output_files import download
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, format_error
+from gateway.cli.session.cover_file import add_cover
+from gateway.cli.session.output_files import STANDARD_OUTPUT, download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.failpoints import failpoint
@@ -40,6 +42,8 @@ from service_runtime.failpoints import failpoint
 SKETCH = "sketch"
 """The model that is always installed."""
 TERMINAL_STATES = (GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED)
+UNWRITABLE_REASONS = ("DISK_FULL", "DATABASE_UNAVAILABLE")
+"""Why storage can't record any change: watching ends, but the generation is done once that is mended."""
 DETACH_NEEDS_SERVER = (
     "--detach needs a server that keeps running after this command ends; nothing was queued. "
     "Start `dgx-music serve`, or set DGX_MUSIC_GATEWAY_ADDRESS"
@@ -62,6 +66,8 @@ class GenerateOptions:
     """What to continue from."""
     output: OutputOptions | None
     """Format and loudness of the file."""
+    cover: bytes
+    """A PNG or JPEG file for the tags; empty for none."""
     count: int
     priority: int
     output_paths: Sequence[Path]
@@ -92,7 +98,7 @@ def numbered_output_paths(output: Path | None, count: int) -> list[Path]:
     """Returns a path for each generation: `output` itself for one, beat-1.wav, beat-2.wav … for several."""
     if output is None:
         return []
-    if count == 1:
+    if count == 1 or output == STANDARD_OUTPUT:
         return [output]
     return [output.with_stem(f"{output.stem}-{number}") for number in range(1, count + 1)]
 
@@ -119,7 +125,7 @@ async def generate(session: Session, console: Console, options: GenerateOptions)
         console.print_notice(await _describe_default_model(session, generations[0].model_name))
     if options.detach:
         return _print_queued(console, generations)
-    return await _follow_or_cancel(session, console, generations, options.output_paths)
+    return await _follow_or_cancel(session, console, generations, options.output_paths, options.cover)
 
 
 async def retry(session: Session, console: Console, generation_id: str, *, detach: bool) -> int:
@@ -197,7 +203,11 @@ def _print_queued(console: Console, generations: Sequence[Generation]) -> int:
 
 
 async def _follow_or_cancel(
-    session: Session, console: Console, generations: Sequence[Generation], output_paths: Sequence[Path]
+    session: Session,
+    console: Console,
+    generations: Sequence[Generation],
+    output_paths: Sequence[Path],
+    cover: bytes = b"",
 ) -> int:
     """Waits for all generations and reports their results; cancels them if interrupted."""
     try:
@@ -208,12 +218,30 @@ async def _follow_or_cancel(
     except asyncio.CancelledError:
         await _cancel(session, console, generations)
         raise
+    except grpc.aio.AioRpcError as error:
+        if (details := read_error_details(error)).reason not in UNWRITABLE_REASONS:
+            raise
+        raise CommandError(f"{details.message}, then go on with: dgx-music watch {generations[0].id}") from error
     statuses = []
     for i, generation in enumerate(finished):
+        if cover and generation.state == GENERATION_STATE_COMPLETED:
+            statuses.append(await _add_cover(session, console, generation, cover))
         if console.as_json:
             console.print_message(generation)
         statuses.append(await _report_result(session, console, generation, output_paths[i] if output_paths else None))
     return max(statuses)
+
+
+async def _add_cover(session: Session, console: Console, generation: Generation, cover: bytes) -> int:
+    """Puts the cover into the finished file, and returns the exit status. The file is kept if that fails."""
+    try:
+        await add_cover(session, generation, cover)
+    except grpc.aio.AioRpcError as error:
+        reason, status = format_error(error)
+        retry = f"dgx-music files tag {generation.id} --cover IMAGE"
+        console.print_notice(f"error: failed to add the cover: {reason}; to try again, run: {retry}")
+        return status
+    return 0
 
 
 async def _wait_until_finished(
@@ -237,7 +265,10 @@ async def _report_result(session: Session, console: Console, generation: Generat
             result = f"failed: {generation.error_message}; to try again, run: dgx-music retry {generation.id}"
         console.print_notice(f"error: generation {generation.id} {result}")
         return FAILURE
-    copy = None if output is None else await download(session, generation.id, output)
+    try:
+        copy = None if output is None else await download(session, generation.id, output)
+    except CommandError as error:
+        raise CommandError(f"{error}; the generation is kept: dgx-music download {generation.id} -o FILE") from error
     if not console.as_json:
         await _print_summary(session, console, generation, copy)
     return 0

@@ -1,10 +1,11 @@
-"""The commands that list, show, download, cancel and delete generations, and list prompts and models."""
+"""The commands that list, show, rate, download, cancel and delete generations, and list prompts and models."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
+from dgx_music.limits import MAX_RATING
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_COMPLETED,
     PROMPT_ORDER_MOST_RECENT,
@@ -14,11 +15,19 @@ from dgx_music.storage.v1.storage_pb2 import (
     GetGenerationRequest,
     ListGenerationsRequest,
     ListPromptsRequest,
+    RateGenerationRequest,
 )
 from gateway.cli.display.braille_waveform import print_waveform
-from gateway.cli.display.console import Console, escape_text, format_local_time, format_state, format_styled_state
+from gateway.cli.display.console import (
+    Console,
+    escape_text,
+    format_local_time,
+    format_rating,
+    format_state,
+    format_styled_state,
+)
 from gateway.cli.display.summary import licence_fields, metadata_fields, status_fields, summary_fields
-from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.output_files import download
 from gateway.cli.session.pagination import fetch_first
 from gateway.cli.session.runner import Session
@@ -26,17 +35,34 @@ from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
 
 async def list_generations(
-    session: Session, console: Console, *, limit: int, states: list[str], model_name: str, search: str
+    session: Session,
+    console: Console,
+    *,
+    limit: int,
+    states: list[str],
+    model_name: str,
+    search: str,
+    min_rating: int = 0,
 ) -> int:
     """Prints the newest `limit` generations that match."""
-    request = ListGenerationsRequest(states=states, model_name=model_name, prompt_contains=search)
+    request = ListGenerationsRequest(
+        states=states, model_name=model_name, prompt_contains=search, min_rating=min_rating
+    )
     found = await fetch_first(session.music.ListGenerations, request, lambda page: page.generations, limit)
     if console.as_json:
         for generation in found:
             console.print_message(generation)
         return 0
     console.print_table(
-        (("id", False), ("state", False), ("length", False), ("model", False), ("created", False), ("prompt", True)),
+        (
+            ("id", False),
+            ("state", False),
+            ("length", False),
+            ("model", False),
+            ("created", False),
+            ("rating", False),
+            ("prompt", True),
+        ),
         (
             (
                 generation.id,
@@ -44,6 +70,7 @@ async def list_generations(
                 f"{generation.duration_seconds:g} s",
                 escape_text(generation.model_name),
                 format_local_time(generation.created_at),
+                format_rating(generation),
                 escape_text(generation.prompt),
             )
             for generation in found
@@ -81,6 +108,29 @@ async def show(session: Session, console: Console, generation_id: str, *, png: P
     return 0
 
 
+def parse_rating(text: str) -> int:
+    """Returns the rating, 0 for none. Raises CommandError if the text is not a rating."""
+    ratings = {"none": 0} | {str(rating): rating for rating in range(MAX_RATING + 1)}
+    if text not in ratings:
+        raise CommandError(f"RATING: must be 1 to {MAX_RATING}, or none to remove it, not {text!r}", BAD_INPUT)
+    return ratings[text]
+
+
+async def rate(session: Session, console: Console, generation_id: str, rating: int) -> int:
+    """Sets the rating of a generation, or removes it (0)."""
+    response = await session.music.RateGeneration(
+        RateGenerationRequest(id=generation_id, rating=rating), timeout=CALL_TIMEOUT_SECONDS
+    )
+    generation = response.generation
+    if console.as_json:
+        console.print_message(generation)
+    elif generation.rating:
+        console.print_notice(f"rated generation {generation.id} {format_rating(generation)}")
+    else:
+        console.print_notice(f"removed the rating of generation {generation.id}")
+    return 0
+
+
 async def cancel(session: Session, console: Console, generation_id: str) -> int:
     """Cancels a queued or running generation."""
     response = await session.music.CancelGeneration(
@@ -108,7 +158,8 @@ async def delete(session: Session, console: Console, generation_id: str) -> int:
 async def save(session: Session, console: Console, generation_id: str, output: Path | None, *, overwrite: bool) -> int:
     """Downloads the audio file of a finished generation and prints its path."""
     path = await download(session, generation_id, output, overwrite=overwrite)
-    console.out.print(str(path), markup=False)
+    if path is not None:
+        console.out.print(str(path), markup=False)
     return 0
 
 

@@ -1,13 +1,14 @@
-"""The options for the audio file: --format, --sample-rate, --channels, --loudness, --ceiling and --tag-prompt."""
+"""The options for the audio file: --format, --bitrate, --quality, --sample-rate, --channels, --loudness and others."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dgx_music.limits import MAX_CHANNELS
+from dgx_music.limits import MAX_CHANNELS, MAX_QUALITY
 
 PANEL = "Audio file"
 
@@ -17,19 +18,58 @@ class Format(StrEnum):
 
     WAV_PCM_24 = "wav"
     WAV_PCM_16 = "wav-16"
+    WAV_PCM_32 = "wav-32"
     WAV_FLOAT = "wav-float"
     FLAC_24 = "flac"
     FLAC_16 = "flac-16"
     MP3 = "mp3"
     OGG_VORBIS = "ogg"
     OGG_OPUS = "opus"
+    M4A_AAC = "m4a"
+    AIFF_PCM_24 = "aiff"
+    AIFF_PCM_16 = "aiff-16"
+    AIFF_PCM_32 = "aiff-32"
+    AIFF_FLOAT = "aiff-float"
+    CAF_PCM_24 = "caf"
+    CAF_PCM_16 = "caf-16"
+    CAF_PCM_32 = "caf-32"
+    CAF_FLOAT = "caf-float"
+    W64_PCM_24 = "w64"
+    W64_PCM_16 = "w64-16"
+    W64_PCM_32 = "w64-32"
+    W64_FLOAT = "w64-float"
 
 
 FormatOption = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="File format; wav and flac have 24 bits, mp3 is VBR V0. Default: by the extension of --output, or wav.",
+        help="File format; 24 bits unless it says otherwise. m4a requires the extra m4a. Default: by the ending of "
+        "--output, or wav.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+BitRate = Annotated[
+    int,
+    typer.Option(
+        "--bitrate",
+        metavar="KBPS",
+        min=0,
+        help="Bit rate of mp3 (constant), ogg, opus or m4a (mean) in kbit/s for all channels together. Default: the "
+        "quality below; 256 for stereo in m4a.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+Quality = Annotated[
+    float | None,
+    typer.Option(
+        metavar="Q",
+        min=0,
+        max=MAX_QUALITY,
+        help="Quality of mp3, ogg or opus at a variable bit rate, 0 (smallest file) to 10. Default: 10 for mp3 (V0), 8 "
+        "for ogg, 5 for opus (256 kbit/s for stereo).",
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -38,7 +78,7 @@ SampleRate = Annotated[
     int,
     typer.Option(
         metavar="HZ",
-        help="Resample to this rate, e.g. 44100 or 48000. Default: unchanged; 48000 for Opus.",
+        help="Resample to this rate, e.g. 44100 or 48000. Default: unchanged, or the next that the format supports.",
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -75,4 +115,35 @@ Ceiling = Annotated[
 ]
 TagPrompt = Annotated[
     bool, typer.Option("--tag-prompt", help="Write the prompt to the file's tags.", rich_help_panel=PANEL)
+]
+
+TAGS_PANEL = "Tags"
+
+Title = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT",
+        help="Title of the music. Default: its genre, key and tempo.",
+        show_default=False,
+        rich_help_panel=TAGS_PANEL,
+    ),
+]
+Artist = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT",
+        help="Artist. Default: the model. The comment still says that the music is AI-generated.",
+        show_default=False,
+        rich_help_panel=TAGS_PANEL,
+    ),
+]
+Album = Annotated[str, typer.Option(metavar="TEXT", help="Album.", show_default=False, rich_help_panel=TAGS_PANEL)]
+Cover = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="IMAGE",
+        help="Cover picture: a PNG or JPEG file of at most 3 MiB. Not for CAF and W64.",
+        show_default=False,
+        rich_help_panel=TAGS_PANEL,
+    ),
 ]

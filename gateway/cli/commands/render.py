@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions
-from dgx_music.export.v1.export_pb2 import NORMALIZATION_MODE_NONE, ExportResponse, RenderRequest
+from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions, PublicationTags
+from dgx_music.export.v1.export_pb2 import NORMALIZATION_MODE_NONE, EditTagsRequest, ExportResponse, RenderRequest
 from gateway.cli.commands.output_flags import Format
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import format_audio
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.cover_file import edit_tags
+from gateway.cli.session.file_endings import ENDINGS, STANDARD_OUTPUT, default_ending, formats_by_ending
 from gateway.cli.session.output_files import download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 PROFILES = [name.removeprefix("LOUDNESS_PROFILE_").lower() for name in LoudnessProfile.keys()[1:]]
-
-FORMAT_BY_EXTENSION = {
-    ".flac": Format.FLAC_24,
-    ".mp3": Format.MP3,
-    ".ogg": Format.OGG_VORBIS,
-    ".opus": Format.OGG_OPUS,
-}
 
 
 def build_output_options(
@@ -32,21 +27,28 @@ def build_output_options(
     ceiling_dbtp: float | None,
     output: Path | None = None,
     *,
+    bit_rate_kbps: int = 0,
+    quality: float | None = None,
     tag_prompt: bool = False,
+    publication: PublicationTags | None = None,
 ) -> OutputOptions | None:
-    """Returns None if no option was given. Without a format, the extension of `output` determines it.
+    """Returns None if no option was given. Without a format, the ending of `output` determines it.
 
-    Raises CommandError if the loudness is neither a profile nor a number.
+    Raises CommandError if the format and the ending do not go together, or if the loudness is neither a profile nor a
+    number.
     """
-    if format_ is None and output is not None:
-        format_ = FORMAT_BY_EXTENSION.get(output.suffix.lower())
+    if output is not None:
+        format_ = resolve_format(format_, output)
     options = OutputOptions(
         format=None if format_ is None else f"FILE_FORMAT_{format_.name}",
         sample_rate_hz=sample_rate_hz,
         channels=channels,
         profile=f"LOUDNESS_PROFILE_{loudness.upper()}" if loudness in PROFILES else None,
         ceiling_dbtp=ceiling_dbtp,
+        bit_rate_kbps=bit_rate_kbps,
+        quality=quality,
         tag_prompt=tag_prompt,
+        publication=publication,
     )
     if loudness and loudness not in PROFILES:
         try:
@@ -60,17 +62,44 @@ def build_output_options(
     return options if options.ListFields() else None
 
 
+def build_publication(title: str, artist: str, album: str) -> PublicationTags | None:
+    """Returns the tags for publishing the file; None if none of them was given."""
+    return PublicationTags(title=title, artist=artist, album=album) if title or artist or album else None
+
+
+def resolve_format(format_: Format | None, output: Path) -> Format | None:
+    """Returns the format of a file to be saved at `output`. Raises CommandError if its ending names none or another one
+    than `format_`.
+    """
+    named = [Format[name] for name in formats_by_ending(output)]
+    if format_ is None and not named and output != STANDARD_OUTPUT:
+        endings = ", ".join(ENDINGS)
+        raise CommandError(
+            f"--output: {output} has no ending that names its format; add one of {endings}, or use --format", BAD_INPUT
+        )
+    if format_ is not None and named and format_ not in named:
+        use = f"use the ending {default_ending(format_.name)}, or --format {named[0].value}"
+        raise CommandError(f"--output: {output} does not name a file of --format {format_.value}; {use}", BAD_INPUT)
+    return format_ or next(iter(named), None)
+
+
 async def render(
     session: Session,
     console: Console,
     generation_id: str,
     options: OutputOptions | None,
     output: Path | None,
+    cover: bytes = b"",
 ) -> int:
-    """Renders a finished generation with these options, and saves the file to `output` if given."""
+    """Renders a finished generation with these options, puts the cover into the file, and saves it to `output`, each if
+    given."""
     response = await session.music.Render(
         RenderRequest(generation_id=generation_id, output=options), timeout=STREAM_TIMEOUT_SECONDS
     )
+    if cover:
+        edit = EditTagsRequest(generation_id=generation_id, render_id=response.render_id, cover=cover)
+        edited = await edit_tags(session, edit)
+        response.file.file_size_bytes, response.file.file_sha256 = edited.file_size_bytes, edited.file_sha256
     copy = None
     if output is not None:
         copy = await download(session, generation_id, output, render_id=response.render_id)

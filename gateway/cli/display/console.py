@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from dgx_music.limits import MAX_RATING
+from dgx_music.storage.v1.storage_pb2 import GENERATION_STATE_PENDING, GenerationStage, GenerationState
 from dgx_music.storage.v1.storage_pb2 import Generation as GenerationMessage
-from dgx_music.storage.v1.storage_pb2 import GenerationStage, GenerationState
 from gateway.cli.session.command_errors import format_error
 
 UNLIMITED_WIDTH = 10_000
@@ -34,19 +34,15 @@ TIMES_REAL_TIME = "\u00d7 real time"
 STATE_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan"}
 
 
-class _StandardOutput(RichConsole):
-    """Standard output. On a closed pipe, Rich would exit the process and tear down the running event loop."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, "standard output was closed")
-
-
 class Console:
-    """Standard output and standard error of a command. With `as_json`, only messages go to standard output."""
+    """Standard output and standard error of a command. With `as_json`, only messages go to standard output. If a
+    file takes it, results go to standard error."""
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, out_is_taken: bool = False) -> None:
         self.as_json = as_json
-        self.out = _StandardOutput(highlight=False, width=None if sys.stdout.isatty() else UNLIMITED_WIDTH)
+        stream = sys.stderr if out_is_taken else sys.stdout
+        width = None if stream.isatty() else UNLIMITED_WIDTH
+        self.out = RichConsole(stderr=out_is_taken, highlight=False, width=width)
         self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     @property
@@ -118,6 +114,7 @@ class ProgressBars:
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._retries: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -135,6 +132,9 @@ class ProgressBars:
         task = self._tasks[generation.id]
         seconds = generation.progress * generation.duration_seconds
         elapsed = self._progress.tasks[self._progress.task_ids.index(task)].elapsed or 0.0
+        if (retry := format_retry(generation)) and self._retries.get(generation.id) != retry:
+            self._retries[generation.id] = retry
+            self._progress.console.print(retry, markup=False)
         label = escape_text(truncate(generation.prompt, MAX_LABEL_CHARACTERS))
         self._progress.update(
             task,
@@ -165,7 +165,7 @@ class ProgressLines:
         state = format_state(generation)
         if self._console is not None and self._shown.get(generation.id) != state:
             self._shown[generation.id] = state
-            self._console.print_notice(f"{generation.id}: {state}")
+            self._console.print_notice(format_retry(generation) or f"{generation.id}: {state}")
 
 
 def format_state(generation: GenerationMessage) -> str:
@@ -175,11 +175,23 @@ def format_state(generation: GenerationMessage) -> str:
     return GenerationState.Name(generation.state).removeprefix("GENERATION_STATE_").lower()
 
 
+def format_retry(generation: GenerationMessage) -> str:
+    """Returns why the generation waits for another attempt; empty if it does not."""
+    if generation.state != GENERATION_STATE_PENDING or not generation.error_message:
+        return ""
+    return f"{generation.id}: attempt {generation.attempt} failed, trying again: {generation.error_message}"
+
+
 def format_styled_state(generation: GenerationMessage) -> str:
     """Returns the same with the markup for its colour."""
     state = format_state(generation)
     style = STATE_STYLES.get("processing" if generation.stage else state)
     return f"[{style}]{state}[/]" if style else state
+
+
+def format_rating(generation: GenerationMessage) -> str:
+    """Returns for example "4/5", or nothing without a rating. Every terminal and font has these characters."""
+    return f"{generation.rating}/{MAX_RATING}" if generation.rating else ""
 
 
 def escape_text(text: str) -> str:

@@ -15,10 +15,11 @@ from dgx_music.export.v1.export_pb2 import GetWaveformRequest, GetWaveformRespon
 from dgx_music.pcm import BYTES_PER_SAMPLE, PcmReader
 from dgx_music.storage.v1.storage_pb2 import Generation
 from export_service.dsp.arrays import FloatArray
-from export_service.dsp.loudness import SHORT_TERM_HOPS, LoudnessMeter
+from export_service.dsp.loudness import SHORT_TERM_HOPS
+from export_service.dsp.measurement import SignalMeter
 from gateway.cli.display.console import truncate
 from gateway.cli.display.spectrogram import ROWS, Samples, Spectrogram
-from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.output_files import require_writable
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
@@ -45,7 +46,10 @@ class PictureData:
 
 
 def require_drawable(path: Path, *, overwrite: bool) -> None:
-    """Raises CommandError, before any work is done, if matplotlib is missing or the path cannot be written."""
+    """Raises CommandError, before any work is done, if matplotlib is missing or the path cannot be written or does not
+    end in .png."""
+    if path.suffix.lower() != ".png":
+        raise CommandError(f"--png: {path} does not end in .png, the only format of pictures", BAD_INPUT)
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -75,7 +79,7 @@ async def _collect(session: Session, generation_id: str) -> PictureData:
         responses = aiter(call)
         header = (await anext(responses)).header
         reader = PcmReader(header)
-        meter = LoudnessMeter(header.sample_rate_hz, header.channels)
+        meter = SignalMeter(header.sample_rate_hz, header.channels)
         spectrogram = Spectrogram(header.sample_rate_hz, header.channels, header.expected_frames)
 
         def feed(samples: Samples) -> None:
@@ -92,9 +96,10 @@ async def _collect(session: Session, generation_id: str) -> PictureData:
                 await asyncio.to_thread(feed, _samples(pending, header.channels))
                 pending = b""
         await asyncio.to_thread(feed, _samples(pending, header.channels))
+        await asyncio.to_thread(meter.finish)
     finally:
         call.cancel()
-    return PictureData(waveform, meter.short_term(), spectrogram, reader.frames / header.sample_rate_hz)
+    return PictureData(waveform, meter.loudness.short_term(), spectrogram, reader.frames / header.sample_rate_hz)
 
 
 def _samples(pcm: bytes, channels: int) -> Samples:

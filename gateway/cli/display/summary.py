@@ -9,7 +9,13 @@ from google.protobuf.json_format import MessageToDict
 
 from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_WAV_PCM_24, FileFormat
 from dgx_music.storage.v1.storage_pb2 import Generation
-from gateway.cli.display.console import TIMES_REAL_TIME, escape_text, format_local_time, format_styled_state
+from gateway.cli.display.console import (
+    TIMES_REAL_TIME,
+    escape_text,
+    format_local_time,
+    format_rating,
+    format_styled_state,
+)
 
 CHANNELS = {1: "mono", 2: "stereo"}
 SUMMARIZED_METADATA = {
@@ -83,6 +89,7 @@ def status_fields(generation: Generation) -> Fields:
         ("error", escape_text(generation.error_message)),
         *((name.replace("_at", ""), value) for name, value in times),
         ("attempt", attempts),
+        ("rating", format_rating(generation)),
         ("priority", f"{generation.priority:+d}" if generation.priority else ""),
     )
 

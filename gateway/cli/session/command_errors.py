@@ -29,10 +29,22 @@ FIELD_OPTIONS = {
     "data": "--continue",
     "output.format": "--format",
     "output.sample_rate_hz": "--sample-rate",
+    "output.bit_rate_kbps": "--bitrate",
+    "output.quality": "--quality",
     "output.channels": "--channels",
     "output.target_lufs": "--loudness",
     "output.ceiling_dbtp": "--ceiling",
+    "output.publication.title": "--title",
+    "output.publication.artist": "--artist",
+    "output.publication.album": "--album",
+    "title": "--title",
+    "artist": "--artist",
+    "album": "--album",
+    "genre": "--genre",
+    "cover": "--cover",
     "priority": "--priority",
+    "rating": "RATING",
+    "min_rating": "--min-rating",
     "page_size": "--limit",
     "prompt_contains": "--search",
     "text_contains": "--search",
@@ -84,19 +96,12 @@ def _format_rpc_error(error: grpc.aio.AioRpcError) -> tuple[str, int]:
     if failure.violations:
         problems = (f"{_option_for(field)}: {problem}" for field, problem in failure.violations.items())
         return "; ".join(problems), BAD_INPUT
-    match failure.code:
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            line = "the server did not respond in time; it may be overloaded, so try again later"
-        case grpc.StatusCode.UNAVAILABLE if not failure.reason:
-            line = f"lost the connection to the server: {failure.message}"
-        case _:
-            line = failure.message
-    return line, BAD_INPUT if failure.code is grpc.StatusCode.INVALID_ARGUMENT else FAILURE
+    return failure.message, BAD_INPUT if failure.code is grpc.StatusCode.INVALID_ARGUMENT else FAILURE
 
 
 def _format_settings_error(error: ValidationError) -> str:
     problems = []
     for detail in error.errors(include_url=False):
         name = "DGX_MUSIC_" + "_".join(str(part) for part in detail["loc"]).upper()
-        problems.append(f"{name}={detail['input']}: {detail['msg']}")
+        problems.append(f"{name}={detail['input']}: {detail['msg'].removeprefix('Value error, ')}")
     return "; ".join(problems)

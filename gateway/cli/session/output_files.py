@@ -1,16 +1,27 @@
-"""Saves audio files: complete under their name, or not at all."""
+"""Saves audio files: complete under their name, or not at all; or writes them to standard output."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
-from dgx_music.export.v1.export_pb2 import DownloadRequest
+import grpc
+import grpc.aio
+
+from dgx_music.export.v1.export_pb2 import DownloadRequest, DownloadResponse
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.file_endings import require_ending_of_file
 from gateway.cli.session.runner import Session
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
+
+MANIFEST_EXTENSION = ".c2pa"
+"""By C2PA's convention, a manifest has the name of its file with this extension."""
+STANDARD_OUTPUT = Path("-")
+"""The value of --output that stands for it."""
 
 
 def require_writable(paths: Iterable[Path], option: str = "--output", *, overwrite: bool) -> None:
@@ -26,28 +37,62 @@ def require_writable(paths: Iterable[Path], option: str = "--output", *, overwri
             raise CommandError(f"{option}: {path} already exists; use --force to overwrite it", BAD_INPUT)
 
 
+def check_output(output: Path | None, *, overwrite: bool, as_json: bool = False, count: int = 1) -> None:
+    """Raises CommandError if --output names a file that cannot be written, see `require_writable`, or is "-" where
+    standard output cannot take one file alone."""
+    if output is None:
+        return
+    if output != STANDARD_OUTPUT:
+        require_writable([output], overwrite=overwrite)
+    elif as_json:
+        raise CommandError("--output -: cannot be combined with --json, which prints to standard output too", BAD_INPUT)
+    elif count > 1:
+        raise CommandError(
+            "--output -: cannot be combined with --count: the files would run into each other", BAD_INPUT
+        )
+    elif sys.stdout.isatty():
+        raise CommandError(
+            "--output -: standard output is a terminal; send it to a program or a file: | ffplay -", BAD_INPUT
+        )
+
+
 async def download(
     session: Session, generation_id: str, path: Path | None, *, render_id: str = "", overwrite: bool = True
-) -> Path:
-    """Saves the file of a generation, or a render of it, at `path` or under its own name in the current folder.
+) -> Path | None:
+    """Saves the file of a generation, or a render of it, at `path` or under its own name in the current folder. A
+    signed manifest that the server keeps beside the file is saved beside the copy, with the extension `.c2pa`.
 
-    Returns the path. Raises CommandError if the file cannot be written or is incomplete.
+    Returns the path; None after writing to standard output, of which `path` is the name "-". Raises CommandError if a
+    file cannot be written, is incomplete, or is of another format than the ending of `path` says.
     """
     request = DownloadRequest(generation_id=generation_id, render_id=render_id)
+    path = await _save(session, request, path, overwrite=overwrite)
+    if path == STANDARD_OUTPUT:
+        return None
+    request.manifest = True
+    try:
+        await _save(session, request, path.with_suffix(MANIFEST_EXTENSION), overwrite=True)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+    return path.absolute()
+
+
+async def _save(session: Session, request: DownloadRequest, path: Path | None, *, overwrite: bool) -> Path:
     call = session.music.Download(request, timeout=STREAM_TIMEOUT_SECONDS)
     part: Path | None = None
     try:
         first = await anext(aiter(call))
+        if path == STANDARD_OUTPUT:
+            await _write(sys.stdout.buffer, first, call)
+            return STANDARD_OUTPUT
         path = path or Path(Path(first.file_name).name)
+        if not request.manifest:
+            require_ending_of_file(path, first.file_name, request.generation_id)
         require_writable([path], overwrite=overwrite)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.
-            await asyncio.to_thread(file.write, first.data)
-            async for response in call:
-                await asyncio.to_thread(file.write, response.data)
-            size = file.tell()
-        if size != first.file_size_bytes:
-            raise CommandError(f"received only {size} of {first.file_size_bytes} bytes; try again")
+            await _write(file, first, call)
         os.replace(part, path)
     except OSError as error:
         raise CommandError(f"failed to write {path}: {error.strerror or error}") from error
@@ -55,4 +100,14 @@ async def download(
         call.cancel()
         if part is not None:
             part.unlink(missing_ok=True)
-    return path.absolute()
+    return path
+
+
+async def _write(file: BinaryIO, first: DownloadResponse, rest: AsyncIterable[DownloadResponse]) -> None:
+    """Writes in a thread. Raises OSError, and CommandError if the file is incomplete."""
+    size = await asyncio.to_thread(file.write, first.data)
+    async for response in rest:
+        size += await asyncio.to_thread(file.write, response.data)
+    await asyncio.to_thread(file.flush)
+    if size != first.file_size_bytes:
+        raise CommandError(f"received only {size} of {first.file_size_bytes} bytes; try again")

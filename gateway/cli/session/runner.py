@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from dgx_music import channel
 from dgx_music.client import connect
 from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
@@ -20,6 +21,9 @@ from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
 from gateway.embedded.service_set import ALL, ServiceSet
 from service_runtime.observability.logging import configure_logging
+from service_runtime.rpc.connection_diagnosis import explain_unknown_method, explain_unreachable
+
+GATEWAY = "dgx_music.gateway.v1.MusicService"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,9 @@ def run_command(
 
 
 async def _run_remote(address: str, command: Command, data_dir: Path) -> int:
-    async with guard_signals() as guard, connect(address) as music:
-        message = f"no server responds at {address}; start `dgx-music serve` there, or unset DGX_MUSIC_GATEWAY_ADDRESS"
-        return await guard.run(_explain_disconnect(command(Session(music, data_dir, True)), message))
+    async with guard_signals() as guard, channel.connect(address) as gateway_channel:
+        music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
+        return await guard.run(_explain_remote(command(Session(music, data_dir, True)), gateway_channel, address))
 
 
 async def _run_as_client(client: Client, command: Command, data_dir: Path) -> int:
@@ -108,6 +112,25 @@ async def _run_embedded(
                     "waiting for another dgx-music command that uses the services of this one; Ctrl-C ends both"
                 )
                 await guard.run(owner.wait_for_clients())
+
+
+async def _explain_remote(command: Coroutine[None, None, int], gateway_channel: grpc.aio.Channel, address: str) -> int:
+    """Runs the command. Raises CommandError if there is no gateway at the configured address, or none that knows it."""
+    try:
+        return await command
+    except grpc.aio.AioRpcError as error:
+        if status_of(error) is not None:
+            raise
+        match error.code():
+            case grpc.StatusCode.UNAVAILABLE:
+                problem = await explain_unreachable(address)
+            case grpc.StatusCode.UNIMPLEMENTED:
+                problem = await explain_unknown_method(gateway_channel, address, GATEWAY)
+            case _:
+                raise
+        raise CommandError(
+            f"{problem}; set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset it"
+        ) from error
 
 
 async def _explain_disconnect(command: Coroutine[None, None, int], message: str) -> int:

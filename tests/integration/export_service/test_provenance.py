@@ -6,8 +6,10 @@ import json
 import struct
 
 import c2pa
+import grpc.aio
 import mutagen
 import numpy as np
+import pytest
 import soundfile
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
@@ -19,7 +21,7 @@ from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, music, ne
 from tests.support.sketch_clips import RATE_HZ, clips
 
 MARKS = {
-    "WAV_PCM_24": ["INFO", "BEXT"],
+    "WAV_PCM_24": ["INFO", "BEXT", "ID3"],
     "FLAC_16": ["VORBIS_COMMENT"],
     "MP3": ["ID3"],
     "OGG_VORBIS": ["VORBIS_COMMENT"],
@@ -130,10 +132,50 @@ async def test_files_and_renders_are_signed_with_certificate(tmp_path):
             assert path.stat().st_size == response.file_size_bytes
             with path.open("rb") as signed:
                 assert json.loads(c2pa.Reader(kind, signed, context=trust).json())["validation_state"] == "Trusted"
-    assert mark_names(rendered["OGG_OPUS"]) == mark_names(rendered["OGG_VORBIS"]) == ["VORBIS_COMMENT"]
+        for format_ in ("OGG_OPUS", "OGG_VORBIS"):
+            response = rendered[format_]
+            assert mark_names(response) == ["VORBIS_COMMENT", "C2PA_SIDECAR"]
+            path = client.data_dir / response.file_path
+            assert client.data_dir / response.manifest_path == path.with_suffix(".c2pa")
+            with path.open("rb") as signed:
+                reader = c2pa.Reader("audio/ogg", signed, path.with_suffix(".c2pa").read_bytes(), context=trust)
+                assert json.loads(reader.json())["validation_state"] == "Trusted"
+    assert not file.manifest_path
     with_and_without = [
         soundfile.read(folder / response.file_path, dtype="int32")[0]
         for folder, response in ((client.data_dir, file), (plain.data_dir, unsigned))
     ]
     np.testing.assert_array_equal(*with_and_without)
     assert not list((tmp_path / "data").rglob("*.part"))
+
+
+async def test_manifest_beside_file_can_be_downloaded_and_goes_with_the_file(tmp_path):
+    credentials = make_credentials(tmp_path)
+    settings = {"c2pa_certificate": credentials.certificate, "c2pa_private_key": credentials.private_key}
+    generation_id = new_id()
+    async with run_export_service(tmp_path / "data", **settings) as client:
+        exported = await client.export(generation_id, music(1), output=output_options("OGG_VORBIS"))
+        request = export_pb2.RenderRequest(generation_id=generation_id, output=output_options("OGG_OPUS"))
+        rendered = await client.stub.Render(request, timeout=TIMEOUT_SECONDS)
+        listed = await client.stub.ListFiles(export_pb2.ListFilesRequest(), timeout=TIMEOUT_SECONDS)
+        assert {file.file_path for file in listed.files} == {exported.file_path, rendered.file.file_path}
+        for file, render_id in ((exported, ""), (rendered.file, rendered.render_id)):
+            request = export_pb2.DownloadRequest(generation_id=generation_id, render_id=render_id, manifest=True)
+            parts = [part async for part in client.stub.Download(request, timeout=TIMEOUT_SECONDS)]
+            manifest = client.data_dir / file.manifest_path
+            assert b"".join(part.data for part in parts) == manifest.read_bytes()
+            assert parts[0].file_name == manifest.name
+        delete = export_pb2.DeleteFileRequest(generation_id=generation_id, render_id=rendered.render_id)
+        await client.stub.DeleteFile(delete, timeout=TIMEOUT_SECONDS)
+        assert list(client.data_dir.rglob("*.c2pa")) == [client.data_dir / exported.manifest_path]
+        # Exported again in a format that holds the manifest, the file takes the place of both.
+        again = await client.export(generation_id, music(1), attempt=2, output=output_options("FLAC_16"))
+        assert not list(client.data_dir.rglob("*.c2pa"))
+        request = export_pb2.DownloadRequest(generation_id=generation_id, manifest=True)
+        with pytest.raises(grpc.aio.AioRpcError, match="there is no manifest") as raised:
+            await anext(aiter(client.stub.Download(request, timeout=TIMEOUT_SECONDS)))
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+        assert not again.manifest_path
+        await client.export(generation_id, music(1), attempt=3, output=output_options("OGG_VORBIS"))
+        await client.stub.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=TIMEOUT_SECONDS)
+        assert not [path for path in client.data_dir.rglob("*.*") if path.suffix in (".c2pa", ".ogg", ".part")]

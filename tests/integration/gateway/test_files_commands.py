@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
-
-import pytest
 
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest
 from gateway.cli.commands import files
 from gateway.cli.display.console import Console
-from gateway.cli.session.runner import Session
 from tests.support.embedded_services import EmbeddedServices
 from tests.support.library_files import clip, completed
-
-LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d .*\[(debug|info) ")
-Captured = pytest.CaptureFixture[str]
-
-
-def printed(capsys: Captured) -> str:
-    """Returns standard output without the log of the services in this process."""
-    captured = capsys.readouterr()
-    print(captured.err, end="", file=sys.stderr)  # Stays readable for the next readouterr().
-    return "".join(line for line in captured.out.splitlines(keepends=True) if not LOG_LINE.match(line))
-
-
-def session_for(services: EmbeddedServices, data_dir: Path) -> Session:
-    return Session(services.music, data_dir, is_persistent=False)
+from tests.support.printed_output import Captured, printed, session_for
 
 
 async def cleanup(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -428,3 +429,33 @@ async def test_create_with_impossible_output_options_is_rejected(all_services: E
     )
     error = await error_of(all_services.music.CreateGeneration(request, timeout=TIMEOUT_SECONDS))
     assert list(read_error_details(error).violations) == ["output.sample_rate_hz"]
+
+
+async def test_format_without_its_encoder_is_refused_before_anything_is_generated(
+    all_services: EmbeddedServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    options = OutputOptions(format="FILE_FORMAT_M4A_AAC")
+    error = read_error_details(await error_of(create(all_services, output=options)))
+    assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "M4A_NOT_INSTALLED")
+    listed = await all_services.music.ListGenerations(storage.ListGenerationsRequest(), timeout=TIMEOUT_SECONDS)
+    assert not listed.generations
+    await create(all_services, output=OutputOptions(format="FILE_FORMAT_MP3"))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (OutputOptions(format="FILE_FORMAT_MP3", bit_rate_kbps=97), "output.bit_rate_kbps"),
+        (OutputOptions(format="FILE_FORMAT_AIFF_FLOAT", sample_rate_hz=192_000), "output.format"),
+    ],
+)
+async def test_options_that_do_not_suit_the_model_are_refused(
+    library_services: EmbeddedServices, options: OutputOptions, field: str
+) -> None:
+    request = storage.CreateGenerationRequest(
+        prompt="techno", model_name="sketch", duration_seconds=3600.0, sample_rate_hz=RATE_HZ, channels=CHANNELS
+    )
+    request.output.CopyFrom(options)
+    error = await error_of(library_services.storage.CreateGeneration(request, timeout=TIMEOUT_SECONDS))
+    assert list(read_error_details(error).violations) == [field]

@@ -21,7 +21,7 @@ from tests.support.scripted_service import ScriptedService
 
 async def test_taken_port_is_rejected(service: ScriptedService, settings: Settings) -> None:
     async with serve_services([service], ["127.0.0.1:0"], settings) as bound:
-        with pytest.raises(FailedPrecondition, match="another server uses it"):
+        with pytest.raises(FailedPrecondition, match="in use by another program; stop it, or set DGX_MUSIC_GATEWAY"):
             async with serve_services([service], bound, settings):
                 pass
 
@@ -38,7 +38,7 @@ async def test_socket_of_running_server_is_rejected_and_stale_socket_is_replaced
 ) -> None:
     address = f"unix:{tmp_path}/s"
     async with serve_services([service], [address], settings):
-        with pytest.raises(FailedPrecondition, match="another server uses it"):
+        with pytest.raises(FailedPrecondition, match="another server listens on it"):
             async with serve_services([service], [address], settings):
                 pass
     with socket.socket(socket.AF_UNIX) as stale:  # Leaves its file behind, as a killed server does.

@@ -275,6 +275,47 @@ async def test_update_metadata_notifies_watcher(stub: Any) -> None:
     assert (await watch.read()).generation == made
 
 
+async def test_rating_notifies_watcher_and_filters_list(stub: Any) -> None:
+    made, other = await create(stub), await create(stub)
+    watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=made.id), timeout=60)
+    await watch.read()
+    rated = (await stub.RateGeneration(pb.RateGenerationRequest(id=made.id, rating=4), timeout=60)).generation
+    made.rating = 4
+    assert rated == made
+    assert (await watch.read()).generation == made
+    watch.cancel()
+    for min_rating, expected in ((0, [other.id, made.id]), (4, [made.id]), (5, [])):
+        listed = await stub.ListGenerations(pb.ListGenerationsRequest(min_rating=min_rating), timeout=60)
+        assert [row.id for row in listed.generations] == expected
+    removed = await stub.RateGeneration(pb.RateGenerationRequest(id=made.id), timeout=60)
+    assert removed.generation.rating == 0
+
+
+async def test_update_file_keeps_statistics_right(stub: Any) -> None:
+    made = await create(stub)
+    update = pb.UpdateFileRequest(id=made.id, file_size_bytes=12, file_sha256="0f" * 32)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stub.UpdateFile(update, timeout=60)
+    assert read_error_details(raised.value).reason == "ILLEGAL_TRANSITION"
+    claimed = await claim(stub)
+    done = pb.CompleteGenerationRequest(
+        id=made.id,
+        lease_token=claimed.lease_token,
+        file_path="a.wav",
+        file_size_bytes=10,
+        generation_time_seconds=1.0,
+        metadata=struct(bpm=84, file_sha256="00" * 32),
+    )
+    completed = (await stub.CompleteGeneration(done, timeout=60)).generation
+    updated = (await stub.UpdateFile(update, timeout=60)).generation
+    completed.file_size_bytes = 12
+    completed.metadata.update({"file_sha256": "0f" * 32})
+    assert updated == completed
+    figures = await stub.GetStatistics(pb.GetStatisticsRequest(), timeout=60)
+    assert figures.completed_file_bytes == figures.models[0].completed_file_bytes == 12
+    assert figures.days[0].completed_file_bytes == 12
+
+
 async def test_create_answers_waiting_claim(stub: Any) -> None:
     waiting = asyncio.create_task(claim(stub, wait_seconds=30))
     made = await create(stub)
@@ -340,6 +381,11 @@ INVALID_REQUESTS: list[tuple[str, Any, str, str | None]] = [
     ),
     ("UpdateMetadata", pb.UpdateMetadataRequest(id=UNKNOWN), "NOT_FOUND", None),
     ("UpdateMetadata", pb.UpdateMetadataRequest(id="x"), "INVALID_ARGUMENT", "id"),
+    ("RateGeneration", pb.RateGenerationRequest(id=UNKNOWN, rating=6), "INVALID_ARGUMENT", "rating"),
+    ("RateGeneration", pb.RateGenerationRequest(id=UNKNOWN, rating=5), "NOT_FOUND", None),
+    ("UpdateFile", pb.UpdateFileRequest(id=UNKNOWN, file_size_bytes=1), "INVALID_ARGUMENT", "file_sha256"),
+    ("UpdateFile", pb.UpdateFileRequest(id=UNKNOWN, file_sha256="0" * 64), "INVALID_ARGUMENT", "file_size_bytes"),
+    ("ListGenerations", pb.ListGenerationsRequest(min_rating=6), "INVALID_ARGUMENT", "min_rating"),
     ("GetStatistics", pb.GetStatisticsRequest(days=367), "INVALID_ARGUMENT", "days"),
     ("GetGeneration", pb.GetGenerationRequest(id="x"), "INVALID_ARGUMENT", "id"),
     ("GetGeneration", pb.GetGenerationRequest(id=UNKNOWN), "NOT_FOUND", None),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export_service.dsp.envelope import SEGMENT_FRAMES
 from export_service.dsp.gain_solver import normalize
 from export_service.dsp.limiter import MAX_REDUCTION_DB, Limiter, LimiterSettings
 from export_service.dsp.measurement import SignalMeter
 from export_service.dsp.normalization import LoudnessTarget, NormalizationMode
+from export_service.dsp.segments import SEGMENT_FRAMES
 from tests.support import signals
 from tests.support.signals import measured_by_libebur128, true_peak_by_soxr
 

@@ -7,30 +7,42 @@ import errno
 import json
 import os
 import resource
+import struct
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import c2pa
+import imageio_ffmpeg
 import mutagen
 import numpy as np
 import pytest
-import soundfile
 from cryptography.hazmat.primitives.asymmetric import dsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from dgx_music.errors import FailedPrecondition
-from export_service.formats import writer
+from export_service.formats import provenance, writer
 from export_service.formats.codecs import CODECS
-from export_service.formats.provenance import MEDIA_TYPES, Signer, create_signer, signed_part_path
+from export_service.formats.provenance import (
+    Signer,
+    create_signer,
+    signed_part_path,
+    staged_manifest_path,
+)
+from export_service.formats.reader import open_sequential
 from export_service.formats.writer import AudioFile
 from export_service.library.store import Library
+from export_service.tagging.containers import read_comment
 from export_service.tagging.disclosure import AiDisclosure
 from export_service.tagging.tags import FileTags
 from service_runtime.audio.output_options import FileFormat
 from tests.support.certificates import KEYS, make_credentials, pem
 
 TAGS = FileTags("12345678-9abc-def0-1234-56789abcdef0", 1, "dgx-music 0.1", "sketch 1", "house", 124.5, "C minor")
-SIGNED = [format_ for format_, form in CODECS.items() if form.container in MEDIA_TYPES]
+MEDIA_TYPES = {"WAV": "audio/wav", "FLAC": "audio/flac", "MP3": "audio/mpeg", "M4A": "audio/mp4"}
+"""Of the containers in which manifests are embedded. With a manifest of its own, c2pa reads a file of any type."""
 
 
 @pytest.fixture
@@ -42,23 +54,33 @@ def write_file(path, format_, signer=None, frames=48_000):
     samples = np.random.default_rng(1).standard_normal((frames, 2)).astype(np.float32) * 0.1
     audio = AudioFile(format_, 48_000, 2, frames, TAGS, 7, signer)
     audio.write(path, [samples], 0.0)
-    audio.sign(path)
-    return audio
+    return audio, audio.sign(path)
+
+
+def read_samples(path):
+    with open_sequential(path) as file:
+        return file.read(file.frames, dtype="float32", always_2d=True)
 
 
 def read_manifest(path, container, root=""):
-    """What c2pa's reader says of the file, trusting the root."""
+    """What c2pa's reader says of the file and of the manifest beside it, if there is one, trusting the root."""
     trust = {"trust": {"trust_anchors": root}, "verify": {"verify_trust": True}}
+    manifest = staged_manifest_path(path)
+    beside = {"manifest_data": manifest.read_bytes()} if manifest.exists() else {}
+    media_type = MEDIA_TYPES.get(container, "application/octet-stream")
     with c2pa.Context(c2pa.Settings.from_dict(trust)) as context, path.open("rb") as file:
-        return json.loads(c2pa.Reader(MEDIA_TYPES[container], file, context=context).json())
+        return json.loads(c2pa.Reader(media_type, file, context=context, **beside).json())
 
 
-@pytest.mark.parametrize("format_", SIGNED)
+@pytest.mark.parametrize("format_", CODECS)
 def test_signed_file_is_valid_and_names_its_creator(tmp_path, credentials, format_):
     files = credentials()
-    audio = write_file(tmp_path / "a", format_, create_signer(files.certificate, files.private_key))
-    plain = write_file(tmp_path / "plain", format_)
-    assert audio.disclosures == (*plain.disclosures, AiDisclosure.C2PA)
+    audio, signature = write_file(tmp_path / "a", format_, create_signer(files.certificate, files.private_key))
+    _, no_signature = write_file(tmp_path / "plain", format_)
+    embedded = audio.container in MEDIA_TYPES
+    assert signature == ((AiDisclosure.C2PA if embedded else AiDisclosure.C2PA_SIDECAR),)
+    assert no_signature == ()
+    assert staged_manifest_path(tmp_path / "a").exists() is not embedded
     found = read_manifest(tmp_path / "a", audio.container, files.root)
     assert found["validation_state"] == "Trusted"
     manifest = found["manifests"][found["active_manifest"]]
@@ -73,10 +95,8 @@ def test_signed_file_is_valid_and_names_its_creator(tmp_path, credentials, forma
             "softwareAgent": {"name": "sketch 1"},
         }
     ]
-    samples, unsigned = (soundfile.read(tmp_path / name, dtype="int32")[0] for name in ("a", "plain"))
-    np.testing.assert_array_equal(samples, unsigned)
-    with soundfile.SoundFile(tmp_path / "a") as file:
-        assert file.comment == TAGS.comment
+    np.testing.assert_array_equal(*(read_samples(tmp_path / name) for name in ("a", "plain")))
+    assert read_comment(tmp_path / "a") == TAGS.comment
 
 
 def test_signed_mp3_keeps_its_tags(tmp_path, credentials):
@@ -87,38 +107,83 @@ def test_signed_mp3_keeps_its_tags(tmp_path, credentials):
     assert {name: str(signed[name]) for name in plain} == {name: str(plain[name]) for name in plain}
 
 
-def test_modified_file_is_invalid(tmp_path, credentials):
+@pytest.mark.parametrize("format_", [FileFormat.WAV_PCM_24, FileFormat.FLAC_16, FileFormat.MP3, FileFormat.OGG_OPUS])
+def test_modified_file_is_invalid(tmp_path, credentials, format_):
     files = credentials()
-    write_file(
-        tmp_path / "a",
-        FileFormat.WAV_PCM_24,
-        create_signer(files.certificate, files.private_key),
-    )
+    audio, _ = write_file(tmp_path / "a", format_, create_signer(files.certificate, files.private_key))
     content = bytearray((tmp_path / "a").read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) * 3 // 4] ^= 1
     (tmp_path / "a").write_bytes(content)
-    assert read_manifest(tmp_path / "a", "WAV", files.root)["validation_state"] == "Invalid"
+    assert read_manifest(tmp_path / "a", audio.container, files.root)["validation_state"] == "Invalid"
+
+
+def test_manifest_of_odd_size_is_valid(tmp_path, credentials):
+    files = credentials()
+    signer, sizes = Signer(files.certificate, files.private_key), set()
+    for genre in ("house", "houses", "housess"):
+        path = tmp_path / genre
+        write_file(path, FileFormat.WAV_PCM_16)
+        signer.sign(path, "WAV", replace(TAGS, genre=genre))
+        content = path.read_bytes()
+        sizes.add(struct.unpack_from("<I", content, content.rindex(b"C2PA") + 4)[0] % 2)
+        assert struct.unpack_from("<I", content, 4)[0] + 8 == len(content)
+        assert read_manifest(path, "WAV", files.root)["validation_state"] == "Trusted"
+    assert sizes == {0, 1}
+
+
+def test_rf64_file_gets_manifest_beside_it(tmp_path, credentials, monkeypatch):
+    monkeypatch.setattr(writer, "MAX_WAV_BYTES", 1000)
+    files = credentials()
+    audio, signature = write_file(
+        tmp_path / "a", FileFormat.WAV_PCM_24, create_signer(files.certificate, files.private_key)
+    )
+    write_file(tmp_path / "plain", FileFormat.WAV_PCM_24)
+    assert (audio.container, signature) == ("RF64", (AiDisclosure.C2PA_SIDECAR,))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "plain").read_bytes()
+    assert read_manifest(tmp_path / "a", audio.container, files.root)["validation_state"] == "Trusted"
+
+
+def test_m4a_file_is_signed_by_the_library_up_to_its_limit(tmp_path, credentials, monkeypatch):
+    files = credentials()
+    signer, path = Signer(files.certificate, files.private_key), tmp_path / "a.m4a"
+    encode = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", "sine", "-t", "1", "-c:a", "aac"]
+    subprocess.run([*encode, path], check=True)
+    content = path.read_bytes()
+    assert signer.sign(path, "M4A", TAGS) is AiDisclosure.C2PA
+    assert read_manifest(path, "M4A", files.root)["validation_state"] == "Trusted"
+    path.write_bytes(content)
+    monkeypatch.setattr(provenance, "MAX_BUFFERED_BYTES", len(content) - 1)
+    assert signer.sign(path, "M4A", TAGS) is AiDisclosure.C2PA_SIDECAR
+    assert path.read_bytes() == content
+    assert read_manifest(path, "M4A", files.root)["validation_state"] == "Trusted"
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "MP3", "OGG"])
+def test_memory_does_not_grow_with_the_file(tmp_path, credentials, container):
+    files = credentials()
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.truncate(256 << 20)
+    code = (
+        "import resource, sys; from pathlib import Path; from export_service.formats.provenance import *\n"
+        "signer = Signer(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "usage = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = usage(); signer.sign(Path(sys.argv[3]), sys.argv[4], SAMPLE_TAGS); print(usage() - before)"
+    )
+    arguments = [files.certificate, files.private_key, path, container]
+    grown = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+    assert int(grown.stdout) < 32 << 10  # In KiB.
 
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_every_key_type_signs(tmp_path, credentials, kind):
     files = credentials(kind)
-    audio = write_file(
+    audio, _ = write_file(
         tmp_path / "a",
         FileFormat.WAV_PCM_16,
         create_signer(files.certificate, files.private_key),
     )
     assert read_manifest(tmp_path / "a", audio.container, files.root)["validation_state"] == "Trusted"
-
-
-@pytest.mark.parametrize("format_", [FileFormat.OGG_VORBIS, FileFormat.WAV_PCM_24])
-def test_unsupported_container_is_written_unsigned(tmp_path, credentials, monkeypatch, format_):
-    monkeypatch.setattr(writer, "MAX_WAV_BYTES", 1000)
-    files = credentials()
-    audio = write_file(tmp_path / "a", format_, create_signer(files.certificate, files.private_key))
-    plain = write_file(tmp_path / "plain", format_)
-    assert audio.disclosures == plain.disclosures
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "plain").read_bytes()
 
 
 def test_signer_is_thread_safe(tmp_path, credentials):
@@ -219,7 +284,7 @@ def test_sign_invalid_file_is_rejected(tmp_path, credentials):
     part = tmp_path / "a.part"
     part.write_bytes(b"no audio at all")
     with raises_failed_precondition("failed to sign the file: .*DGX_MUSIC_C2PA_CERTIFICATE") as raised:
-        Signer(files.certificate, files.private_key).sign(part, "WAV", TAGS)
+        Signer(files.certificate, files.private_key).sign(part, "M4A", TAGS)
     assert raised.value.reason == "C2PA_SIGNING_FAILED"
     assert part.read_bytes() == b"no audio at all"
     assert [path.name for path in tmp_path.glob("*.part")] == ["a.part"]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
-from export_service.library.renders import MASTERED_FILE_JSON, RenderStore
+import pytest
+
+from export_service.dsp.normalization import LoudnessTarget
+from export_service.library.renders import MASTERED_FILE_JSON, RenderSpec, RenderStore
+from service_runtime.audio.output_options import FileFormat, PublicationTags
 
 ID, RENDER = "123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174001"
 LOUDNESS = {
@@ -55,3 +59,33 @@ def test_load_without_valid_description_returns_none(tmp_path):
     assert RenderStore(tmp_path).load(ID, RENDER) is None
     (folder / f"{RENDER}.json").write_text("{}")
     assert RenderStore(tmp_path).load(ID, RENDER) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (RenderSpec(FileFormat.MP3, 32_000, 2, LoudnessTarget(None, -1.0)), "438f942b-218a-5191-baec-89c57c4fe1b4"),
+        (
+            RenderSpec(FileFormat.FLAC_24, 44_100, 1, LoudnessTarget(-14.0, -2.0)),
+            "9b652a36-8a12-5dab-bed7-57b0b129dc06",
+        ),
+    ],
+)
+def test_render_id_of_an_earlier_version_is_the_same(spec, expected):
+    assert spec.render_id(ID) == expected
+
+
+def test_different_specs_have_different_render_ids():
+    added = (
+        {},
+        {"bit_rate_kbps": 96},
+        {"bit_rate_kbps": 128},
+        {"quality": 0.0},
+        {"quality": 9.0},
+        {"publication": PublicationTags(title="a")},
+        {"publication": PublicationTags(artist="a")},
+        {"publication": PublicationTags(title="a b")},
+        {"publication": PublicationTags(title="a", artist="b")},
+    )
+    ids = {RenderSpec(FileFormat.MP3, 32_000, 2, LoudnessTarget(None, -1.0), **one).render_id(ID) for one in added}
+    assert len(ids) == len(added)

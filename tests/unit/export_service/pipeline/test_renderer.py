@@ -1,8 +1,9 @@
-"""Renders of files that are deleted or replaced meanwhile, and during a shutdown."""
+"""Tags of renders; renders of files that are deleted or replaced meanwhile, and during a shutdown."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -12,17 +13,22 @@ from export_service.formats.writer import AudioFile
 from export_service.library.store import Library
 from export_service.pipeline import mastering
 from export_service.pipeline.renderer import Renderer
-from service_runtime.audio.output_options import FileFormat, OutputOptions
+from export_service.tagging.containers import read_tags
+from export_service.tagging.cover import parse_cover
+from export_service.tagging.sections import Section
+from export_service.tagging.tags import FileTags
+from service_runtime.audio.output_options import FileFormat, OutputOptions, PublicationTags
 from tests.support import signals
+from tests.support.pictures import png
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 KEEP_LEVEL = LoudnessTarget(None, -1.0)
 FLAC = OutputOptions(FileFormat.FLAC_24)
 
 
-def commit(library, samples, attempt=1):
+def commit(library, samples, attempt=1, tags=None):
     staged = library.staging_path(ID, attempt)
-    AudioFile(FileFormat.WAV_PCM_24, 32_000, 2, len(samples), None, 0).write(staged, [samples], 0.0)
+    AudioFile(FileFormat.WAV_PCM_24, 32_000, 2, len(samples), tags, 0).write(staged, [samples], 0.0)
     return library.commit(staged, ID, ".wav", lambda: None)
 
 
@@ -51,6 +57,17 @@ async def renderer(library):
 
 def files(tmp_path):
     return {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
+
+
+async def test_render_has_the_tags_cover_and_sections_of_its_source(library, renderer):
+    tags = FileTags(ID, 1, "x 1", "sketch 1", "house", 120.0, prompt="at night")
+    sections = (Section("Intro 夜", 0, 16_000), Section("Vers", 16_000, 32_000))
+    tags = replace(tags, publication=PublicationTags("Nacht 夜", album="A"), cover=parse_cover(png(), "cover"))
+    commit(library, signals.music(32_000, 1), tags=replace(tags, sections=sections))
+    at_another_rate = OutputOptions(FileFormat.WAV_PCM_16, sample_rate_hz=48_000)
+    rendered = await renderer.render(ID, at_another_rate, KEEP_LEVEL)
+    scaled = (Section("Intro 夜", 0, 24_000), Section("Vers", 24_000, 48_000))
+    assert read_tags(rendered.path, ID) == replace(tags, sections=scaled)
 
 
 async def test_render_of_file_deleted_before_commit_fails(library, renderer, tmp_path):

@@ -18,10 +18,22 @@ from export_service.analysis.analyzer import Analysis
 from export_service.analysis.key import Key
 from export_service.analysis.tempo import Tempo
 from export_service.formats.codecs import CODECS
+from export_service.formats.reader import open_sequential
 from export_service.formats.writer import AudioFile
+from export_service.tagging.containers import read_comment, read_tags
 from export_service.tagging.musical_key import abbreviate_key, tonic_pitch_class
-from export_service.tagging.tags import COMMENT_PATTERN, MAX_COMMENT_BYTES, FileTags, Tags, build_file_tags, clean_tags
-from service_runtime.audio.output_options import FileFormat
+from export_service.tagging.sections import Section
+from export_service.tagging.tags import (
+    COMMENT_PATTERN,
+    MAX_COMMENT_BYTES,
+    FileTags,
+    Tags,
+    build_file_tags,
+    clean_tags,
+    publish,
+    restore_tags,
+)
+from service_runtime.audio.output_options import FileFormat, PublicationTags
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"
 TAGS = Tags("sketch", "1.0", "house", 124.5, "C minor", "CC0", "a beat; at night")
@@ -73,6 +85,36 @@ def test_parse_comment_restores_tags():
     assert FileTags.parse_comment("by hand", ID) == FileTags(ID, 0, "", "unknown model")
 
 
+def test_publication_replaces_title_and_artist_but_not_the_disclosure():
+    own = build_file_tags(clean_tags(TAGS, "tags"), ID, 2, "x", publication=PublicationTags("", "\0A\n B", ""))
+    assert (own.title, own.artist, own.album) == ("house, C minor, 124.5 BPM", "A B", "")
+    full = publish(own, PublicationTags("T\u202e; prompt=x", "", "夜" * 300))
+    assert (full.title, full.artist, full.album) == ("T; prompt=x", "A B", "夜" * 200)
+    assert full.comment == own.comment
+    assert full.comment.startswith(f"AI-generated music; generation={ID}; attempt=2;")
+
+
+@pytest.mark.parametrize(
+    "publication",
+    [
+        PublicationTags(),
+        PublicationTags("T; prompt=x", "A=b", "B"),
+        PublicationTags(album="only"),
+        PublicationTags(artist="only"),
+    ],
+)
+def test_restore_tags(publication):
+    tags = replace(FILE_TAGS, publication=publication)
+    texts = {name: text for name in ("title", "artist", "album", "comment") if (text := getattr(tags, name))}
+    assert restore_tags(texts, ID) == tags
+
+
+def test_section_names_are_cleaned():
+    sections = (Section("A\0\nB " + "夜" * 300, 0, 10),)
+    [section] = build_file_tags(TAGS, ID, 1, "x", sections=sections).sections
+    assert (section.name, section.start_frame, section.end_frame) == ("A B " + "夜" * 196, 0, 10)
+
+
 def test_long_comment_is_truncated():
     words = clean_tags(Tags("夜" * 300, "1", "夜" * 300, 90, "夜" * 300, "CC0", "夜" * 3000), "tags")
     comment = build_file_tags(words, ID, 7, "dgx-music 0.1").comment
@@ -116,7 +158,12 @@ def test_abbreviate_key_and_pitch_class(key, short, tonic):
 
 
 @pytest.mark.parametrize("format_", FileFormat)
-def test_soundfile_reads_comment_of_every_format(tmp_path, format_):
+def test_tags_of_every_format_are_read_back(tmp_path, format_):
+    assert read_tags(write_file(tmp_path / "a", format_), ID) == FILE_TAGS
+
+
+@pytest.mark.parametrize("format_", [*WAV, *VORBIS_COMMENT_FORMATS, FileFormat.MP3])
+def test_soundfile_reads_tags(tmp_path, format_):
     with soundfile.SoundFile(write_file(tmp_path / "a", format_)) as file:
         assert FileTags.parse_comment(file.comment, ID) == FILE_TAGS
         assert (file.title, file.artist, file.genre) == (FILE_TAGS.title, FILE_TAGS.artist, FILE_TAGS.genre)
@@ -126,9 +173,10 @@ def test_soundfile_reads_comment_of_every_format(tmp_path, format_):
 @pytest.mark.parametrize("format_", FileFormat)
 def test_long_comment_is_read_back(tmp_path, format_):
     long = replace(FILE_TAGS, model="夜" * 300, prompt="夜" * 2000)
-    with soundfile.SoundFile(write_file(tmp_path / "a", format_, long)) as file:
-        assert file.comment == long.comment
-        assert len(file.read()) == 48_000
+    path = write_file(tmp_path / "a", format_, long)
+    assert read_comment(path) == long.comment
+    with open_sequential(path) as file:
+        assert len(file.read(50_000)) == pytest.approx(48_000, abs=0 if "M4A" not in format_.name else 2048)
 
 
 def test_id3_frames_contain_tempo_and_key(tmp_path):
@@ -148,6 +196,14 @@ def test_id3_frames_contain_tempo_and_key(tmp_path):
     assert str(tags["COMM::eng"]) == FILE_TAGS.comment
     assert b"~~~" not in path.read_bytes()
     assert path.read_bytes()[-128:].startswith(b"TAGH\xf4use ?, Bb minor, 124.5 BPM\0")
+
+
+@pytest.mark.parametrize(("genre", "version"), [("house", 3), ("Hôuse 夜", 3), ("house 🌙", 4)])
+def test_id3_version_suits_the_text(tmp_path, genre, version):
+    path = write_file(tmp_path / "a.mp3", FileFormat.MP3, replace(FILE_TAGS, genre=genre))
+    tags = ID3(path)
+    assert tags.version == (2, version, 0)
+    assert str(tags["TCON"]) == genre
 
 
 def test_id3_version_1_tag(tmp_path):

@@ -50,6 +50,7 @@ def filled(database: Database) -> Database:
                 "ranked_at": moment,
                 "lease_expires_at": moment if status is PROCESSING else None,
                 "metadata_": {},
+                "rating": n % 5 + 1 if n % 100 == 0 else None,
             }
         )
         prompts.append({"text": f"p{n}", "text_sha256": text_sha256(f"p{n}"), "last_used_at": moment})
@@ -99,7 +100,7 @@ PRIMARY = "pk_generations|sqlite_autoindex_generations_1"
 CREATED, STATUS, MODEL = (
     f"ix_generations_{name}" for name in ("created_at", "status_created_at", "model_name_created_at")
 )
-LEASES, WAITING, QUEUE = (f"ix_generations_{name}" for name in ("leases", "waiting", "queue"))
+LEASES, WAITING, QUEUE, RATED = (f"ix_generations_{name}" for name in ("leases", "waiting", "queue", "rated"))
 
 EXPIRED = f"{PRIMARY}|{STATUS}|{LEASES}"
 """By id, or by status: what is being made is no more than there are workers."""
@@ -113,6 +114,13 @@ CASES: list[tuple[Callable[[Session], Any], list[str]]] = [
     (newest(statuses=[PENDING, FAILED, CANCELLED]), [STATUS]),
     (newest(model_name="m1"), [f"{MODEL}|{CREATED}"]),
     (newest(created_before=BEGAN + timedelta(seconds=1000)), [CREATED]),
+    (newest(min_rating=5), [RATED]),
+    (newest(min_rating=1), [RATED]),
+    (newest(min_rating=5, statuses=[COMPLETED]), [RATED]),
+    (newest(min_rating=5, statuses=[FAILED], model_name="m1"), [RATED]),
+    (newest(min_rating=4, statuses=[COMPLETED], created_before=BEGAN + timedelta(seconds=1000)), [RATED]),
+    (newest(min_rating=5, model_name="m1", created_after=BEGAN), [RATED]),
+    (newest(min_rating=4, statuses=[COMPLETED, FAILED], model_name="m1"), [RATED]),
     (second_page, [f"{STATUS}|{CREATED}"] * 2),
     (lambda s: list_prompts(s, PromptOrder.MOST_USED, "", Page(10)), ["ix_prompts_used_count_id"]),
     (lambda s: list_prompts(s, PromptOrder.MOST_RECENT, "", Page(10)), ["ix_prompts_last_used_at"]),

@@ -78,6 +78,7 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "sampling": None,
             "continuation": None,
             "output": None,
+            "rating": None,
             **rank,
         }
         compared = MigrationContext.configure(connection, opts={"compare_type": True})

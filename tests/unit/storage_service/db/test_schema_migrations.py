@@ -13,7 +13,7 @@ from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
 from storage_service.db.models import Generation
-from storage_service.domain import creation
+from storage_service.domain import creation, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.maintenance.integrity import find_violations
 from tests.support.old_rows import insert_old_rows, rows_of
@@ -74,6 +74,17 @@ def test_downgrade_to_0004_unpacks_metadata(empty_url: str, empty_database: Data
     with empty_database.read() as session:
         assert all(dict(one.metadata_) in known for one in session.scalars(select(Generation)))
     assert list(find_violations(empty_database)) == []
+
+
+def test_downgrade_to_0005_forgets_ratings(empty_url: str, empty_database: Database) -> None:
+    schema.upgrade(empty_url)
+    with empty_database.write() as session:
+        rated = creation.create(session, NewGeneration("piano", "sketch", 4.0, 32000, 2)).id
+        lifecycle.rate(session, rated, 5)
+    schema.downgrade(empty_url, "0005")
+    schema.upgrade(empty_url)
+    with empty_database.read() as session:
+        assert session.get_one(Generation, rated).rating is None
 
 
 def test_downgrade_to_base_and_upgrade_rebuild_schema(empty_url: str, empty_database: Database) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,33 @@ def test_sqlite_text_filter_ignores_case_beyond_ascii(
             assert len(list_generations(session, GenerationFilter(prompt_contains=text), Page())[0]) == found
 
 
+def test_min_rating_pages_newest_first(database: Database, new: New) -> None:
+    ratings = [3, 5, 0, 4, 5, 1, 2, 0, 4]
+    with database.write() as session:
+        rows = creation.create_all(session, [new(model_name=f"m{n % 2}") for n in range(len(ratings))])
+        for row, rating in zip(rows, ratings, strict=True):
+            lifecycle.rate(session, row.id, rating)
+        lifecycle.cancel(session, rows[1].id)
+
+    def places(**chosen: Any) -> list[int]:
+        """Returns the places of the rows that match, page by page."""
+        found: list[str] = []
+        token = "first"
+        while token:
+            with database.read() as session:
+                page = Page(2, "" if token == "first" else token)
+                matching, token = list_generations(session, GenerationFilter(**chosen), page)
+            found += [row.id for row in matching]
+        return [next(n for n, row in enumerate(rows) if row.id == one) for one in found]
+
+    assert places(min_rating=5) == [4, 1]
+    assert places(min_rating=4) == [8, 4, 3, 1]
+    assert places(min_rating=1) == [8, 6, 5, 4, 3, 1, 0]
+    assert places(min_rating=0) == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert places(min_rating=4, statuses=[GenerationStatus.CANCELLED, GenerationStatus.FAILED]) == [1]
+    assert places(min_rating=1, statuses=list(GenerationStatus), model_name="m0") == [8, 6, 4, 0]
+
+
 @pytest.mark.parametrize("token", ["x", "%%%", "e30=", "bnVsbA==", base64.urlsafe_b64encode(b'["a", 1, 2]').decode()])
 def test_invalid_page_token_is_rejected(database: Database, token: str) -> None:
     for ask in (
@@ -117,6 +145,7 @@ def test_page_token_with_other_filters_is_rejected(database: Database, new: New)
             lambda: list_generations(
                 session, GenerationFilter(statuses=[GenerationStatus.PENDING]), Page(1, generations_token)
             ),
+            lambda: list_generations(session, GenerationFilter(min_rating=1), Page(1, generations_token)),
             lambda: list_prompts(session, PromptOrder.MOST_USED, "p", Page(1, prompts_token)),
         ):
             with pytest.raises(InvalidArgument) as raised:
@@ -165,6 +194,8 @@ def test_invalid_filters_name_their_field(database: Database) -> None:
         for field, chosen in (
             ("prompt_contains", GenerationFilter(prompt_contains="\0")),
             ("model_name", GenerationFilter(model_name="m" * 201)),
+            ("min_rating", GenerationFilter(min_rating=6)),
+            ("min_rating", GenerationFilter(min_rating=-1)),
         ):
             with pytest.raises(InvalidArgument) as raised:
                 list_generations(session, chosen, Page())

@@ -81,6 +81,8 @@ ILLEGAL: list[tuple[str, dict[str, Any], str]] = [
     ("cancelled", {"completed_at": None}, "has no completion time"),
     ("pending", {"sampling": "7"}, "sampling is not a JSON object"),
     ("pending", {"channels": 0}, "out of range"),
+    ("completed", {"rating": 0}, "rating other than 1 to 5"),
+    ("pending", {"rating": 6}, "rating other than 1 to 5"),
     ("pending", {"attempt": -1}, "attempt count out of range"),
     ("pending", {"request_fingerprint": "f"}, "request id and request fingerprint"),
 ]

@@ -14,7 +14,7 @@ from gateway.cli.session.command_errors import CommandError
 
 def test_no_options_leave_the_server_default() -> None:
     assert build_output_options(None, 0, 0, "", None) is None
-    assert build_output_options(None, 0, 0, "", None, Path("beat.wav")) is None
+    assert build_output_options(None, 0, 0, "", None, Path("-")) is None
 
 
 def test_every_format_and_profile_of_contract_has_a_name() -> None:
@@ -50,10 +50,59 @@ def test_invalid_loudness_is_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("a.FLAC", "FLAC_24"), ("a.mp3", "MP3"), ("a.ogg", "OGG_VORBIS"), ("a.opus", "OGG_OPUS")]
+    ("name", "expected"),
+    [
+        ("a.wav", "WAV_PCM_24"),
+        ("a.bwf", "WAV_PCM_24"),
+        ("a.FLAC", "FLAC_24"),
+        ("a.mp3", "MP3"),
+        ("a.ogg", "OGG_VORBIS"),
+        ("a.opus", "OGG_OPUS"),
+        ("a.b.aif", "AIFF_PCM_24"),
+        ("a.aifc", "AIFF_FLOAT"),
+        ("a.caf", "CAF_PCM_24"),
+        ("a.w64", "W64_PCM_24"),
+        ("a.m4a", "M4A_AAC"),
+    ],
 )
-def test_format_option_overrides_extension(name: str, expected: str) -> None:
+def test_ending_of_output_decides_format(name: str, expected: str) -> None:
     assert build_output_options(None, 0, 0, "", None, Path(name)) == OutputOptions(format=f"FILE_FORMAT_{expected}")
-    assert build_output_options(Format.FLAC_16, 0, 0, "", None, Path(name)) == OutputOptions(
-        format="FILE_FORMAT_FLAC_16"
+
+
+@pytest.mark.parametrize(
+    ("format_", "name"),
+    [
+        (Format.WAV_PCM_16, "a.wav"),
+        (Format.AIFF_FLOAT, "a.aiff"),
+        (Format.OGG_OPUS, "a.oga"),
+        (Format.FLAC_24, "beat"),
+        (Format.MP3, "-"),
+        (Format.MP3, "folder.wav/beat"),
+    ],
+)
+def test_format_option_within_ending(format_: Format, name: str) -> None:
+    assert build_output_options(format_, 0, 0, "", None, Path(name)) == OutputOptions(
+        format=f"FILE_FORMAT_{format_.name}"
     )
+
+
+@pytest.mark.parametrize(
+    ("format_", "name", "problem"),
+    [
+        (None, "a.xyz", r"\.xyz names no format that can be written; use \.wav, .*\.mp4"),
+        (Format.MP3, "a.xyz", r"\.xyz names no format"),
+        (None, "beat", r"beat has no ending that names its format; add one of \.wav, .*or use --format"),
+        (Format.MP3, "a.wav", r"a\.wav does not name a file of --format mp3; use the ending \.mp3, or --format wav$"),
+        (Format.AIFF_PCM_24, "a.aifc", r".*use the ending \.aiff, or --format aiff-float$"),
+        (Format.OGG_VORBIS, "a.opus", r".*use the ending \.ogg, or --format opus$"),
+    ],
+)
+def test_output_of_another_format_is_rejected(format_: Format | None, name: str, problem: str) -> None:
+    with pytest.raises(CommandError, match=f"^--output: {problem}") as raised:
+        build_output_options(format_, 0, 0, "", None, Path(name))
+    assert raised.value.exit_status == 2
+
+
+def test_bit_rate_and_quality_are_passed_on() -> None:
+    assert build_output_options(None, 0, 0, "", None, bit_rate_kbps=96) == OutputOptions(bit_rate_kbps=96)
+    assert build_output_options(None, 0, 0, "", None, quality=0.0) == OutputOptions(quality=0.0)

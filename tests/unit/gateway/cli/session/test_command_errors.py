@@ -30,7 +30,7 @@ def rpc_error(code: grpc.StatusCode, details: str, status: status_pb2.Status | N
         (rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "bad"), "bad", BAD_INPUT),
         (
             rpc_error(grpc.StatusCode.UNAVAILABLE, "Socket closed"),
-            "lost the connection to the server: Socket closed",
+            "lost the connection to the server, or could not connect to it",
             FAILURE,
         ),
         (ValueError("odd"), "unexpected ValueError: odd; use --debug to see where", FAILURE),

@@ -1,0 +1,81 @@
+"""Standard input, output and error of the process, also where they are closed, full or have lost their reader.
+
+Results go to standard output: if they can't be written, the command fails. Notices go to standard error: if they can't
+be written, the command goes on without them.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+OUTPUT_LOST = 3
+"""Exit status of a command that has done its work, but could not write all of its output."""
+READER_GONE = 128 + signal.SIGPIPE
+"""The same if a pipe was closed by its reader, as for other programs."""
+
+
+class OutputLost(Exception):
+    """Standard output can't be written to. Not an OSError, which would be handled as an error of another file."""
+
+    def __init__(self, cause: OSError) -> None:
+        self.exit_status = READER_GONE if cause.errno == errno.EPIPE else OUTPUT_LOST
+        reason = {
+            errno.EPIPE: "it was closed by its reader",
+            errno.EBADF: "it is closed",
+        }.get(cause.errno or 0, cause.strerror or str(cause))
+        super().__init__(f"can't write to standard output: {reason}")
+
+
+class _StandardOutput(io.FileIO):
+    """Raises OutputLost once; later writes, such as that of the buffer at exit, are discarded."""
+
+    _is_lost = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        size = memoryview(data).nbytes
+        if self._is_lost:
+            return size
+        try:
+            return super().write(data)
+        except OSError as error:
+            self._is_lost = True
+            raise OutputLost(error) from error
+
+
+class _StandardError(io.FileIO):
+    """Discards what can't be written."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def open_standard_streams() -> None:
+    """Replaces `sys.stdout` and `sys.stderr`. No file that is opened later can become one of the standard streams."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor is this one. Reading finds nothing, and writing to standard output fails.
+            os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115  # Until the process ends.
+    # A character that the terminal cannot show must not be an error.
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    output = _StandardOutput(1, "wb", closefd=False)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(output), encoding, errors="replace", line_buffering=output.isatty())
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_StandardError(2, "wb", closefd=False)),
+        getattr(sys.stderr, "encoding", None) or "utf-8",
+        errors="replace",
+        line_buffering=True,
+    )

@@ -1,0 +1,67 @@
+"""Edits the tags of a finished file: export writes the file, then storage records its new size and hash."""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakValueDictionary
+
+from dgx_music.errors import FailedPrecondition
+from dgx_music.export.v1 import export_pb2_grpc
+from dgx_music.export.v1.export_pb2 import EditTagsRequest, EditTagsResponse
+from dgx_music.storage.v1 import storage_pb2_grpc
+from dgx_music.storage.v1.storage_pb2 import (
+    GENERATION_STATE_COMPLETED,
+    GenerationState,
+    GetGenerationRequest,
+    UpdateFileRequest,
+)
+from gateway.rpc.service_client import ServiceClient
+from gateway.timeouts import RENDER_TIMEOUT_SECONDS
+from service_runtime.validation import check_uuid
+
+
+class TagEditing:
+    """Used on the event loop only. Edits of one generation follow one another, so that storage has the hash of the last
+    one. After a crash between the two steps, the file is reported as changed until an edit is repeated.
+    """
+
+    def __init__(
+        self,
+        storage: ServiceClient[storage_pb2_grpc.StorageServiceAsyncStub],
+        export: ServiceClient[export_pb2_grpc.ExportServiceAsyncStub],
+    ) -> None:
+        self._storage, self._export = storage, export
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._tasks: set[asyncio.Task[EditTagsResponse]] = set()
+
+    async def edit(self, request: EditTagsRequest) -> EditTagsResponse:
+        """Returns export's response. Once started, an edit is completed even if the caller has gone.
+
+        Raises FailedPrecondition unless the generation is COMPLETED, and the errors of both services.
+        """
+        task = asyncio.create_task(self._edit(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _edit(self, request: EditTagsRequest) -> EditTagsResponse:
+        generation_id = check_uuid("generation_id", request.generation_id)
+        async with self._locks.setdefault(generation_id, asyncio.Lock()):
+            await self._require_completed(generation_id)
+            response = await self._export.call_unary(self._export.stub.EditTags, request, RENDER_TIMEOUT_SECONDS)
+            if not request.render_id:
+                update = UpdateFileRequest(
+                    id=generation_id, file_size_bytes=response.file_size_bytes, file_sha256=response.file_sha256
+                )
+                await self._storage.call_unary(self._storage.stub.UpdateFile, update)
+        return response
+
+    async def _require_completed(self, generation_id: str) -> None:
+        found = await self._storage.call_unary(self._storage.stub.GetGeneration, GetGenerationRequest(id=generation_id))
+        if found.generation.state != GENERATION_STATE_COMPLETED:
+            state = GenerationState.Name(found.generation.state).removeprefix("GENERATION_STATE_")
+            raise FailedPrecondition(
+                f"generation {generation_id} is {state}; only a COMPLETED generation has tags that can be edited",
+                reason="NOT_COMPLETED",
+                metadata={"id": generation_id, "state": state},
+            )

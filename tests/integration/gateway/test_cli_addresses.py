@@ -1,0 +1,98 @@
+"""An address of the gateway at which there is no gateway: one sentence each, without gRPC's own text."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.support.command_line import InProcessShell, Shell
+from tests.support.processes import free_ports
+
+WAY_OUT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset it"
+
+
+class SilentHandler(BaseHTTPRequestHandler):
+    """Rejects every request, and does not log that on standard error."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), SilentHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def grpc_server() -> Iterator[str]:
+    """A gRPC server without any service."""
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None).wait()
+
+
+def test_port_without_a_server_is_told(shell: InProcessShell) -> None:
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=address)
+    assert line == f"error: no server listens at {address}; {WAY_OUT}"
+
+
+def test_port_of_another_program_is_told(shell: InProcessShell, web_server: str) -> None:
+    line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
+    assert line == f"error: {web_server} belongs to another program, a web server (HTTP/1); {WAY_OUT}"
+    doctor = shell.run("doctor", status=1, DGX_MUSIC_GATEWAY_ADDRESS=web_server, DGX_MUSIC_STORAGE_ADDRESS=web_server)
+    assert doctor.stdout.count(f"{web_server} belongs to another program, a web server (HTTP/1)") == 2
+
+
+def test_grpc_server_of_another_service_is_told(shell: InProcessShell, grpc_server: str) -> None:
+    line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=grpc_server)
+    assert line == (
+        f"error: the server at {grpc_server} is a gRPC server, but not dgx_music.gateway.v1.MusicService; {WAY_OUT}"
+    )
+
+
+@pytest.mark.parametrize("command", [("list",), ("serve",), ("doctor",), ("generate", "x")])
+def test_invalid_address_names_variable_and_right_form(shell: InProcessShell, command: tuple[str, ...]) -> None:
+    line = shell.error(*command, status=2, DGX_MUSIC_GATEWAY_ADDRESS="http://127.0.0.1:50050")
+    assert line == ("error: DGX_MUSIC_GATEWAY_ADDRESS=http://127.0.0.1:50050: must not be a URL; use 127.0.0.1:50050")
+    assert not shell.data_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("DGX_MUSIC_GENERATION_ADDRESS", "host", "must have a port; use host:50051"),
+        ("DGX_MUSIC_STORAGE_ADDRESS", "host", "must have a port; use host:50052"),
+        ("DGX_MUSIC_EXPORT_ADDRESS", ":1", "must have a host before the port; use 127.0.0.1:1"),
+        ("DGX_MUSIC_LISTEN", "0.0.0.0:70000", "must have a port from 1 to 65535, not '70000'; use e.g. port 50050"),
+    ],
+)
+def test_each_address_setting_is_checked(shell: InProcessShell, variable: str, value: str, says: str) -> None:
+    assert shell.error("list", status=2, **{variable: value}) == f"error: {variable}={value}: {says}"
+
+
+def test_server_that_cannot_listen_says_why(tmp_path: Path, web_server: str) -> None:
+    shell = Shell(tmp_path / "data")
+    done = shell.run("serve", status=1, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
+    port = web_server.rpartition(":")[2]
+    assert done.stderr.splitlines()[-1] == (
+        f"error: cannot listen on {web_server}: port {port} is in use by another program; stop it, or set "
+        "DGX_MUSIC_GATEWAY_ADDRESS to another address"
+    )
+    assert not [
+        line for line in done.stderr.splitlines()[:-1] if not line.startswith("{")
+    ]  # The log, and no other line.
