@@ -21,6 +21,7 @@ IS_IN_DS64 = 0xFFFF_FFFF
 DS64_SIZES = struct.Struct("<QQ")
 DS64_SIZES_OFFSET = 20
 AU_HEADER = struct.Struct(">4sII")
+AU_SIZE_OFFSET, AU_UNKNOWN_SIZE = 8, b"\xff" * 4
 W64_MAGIC_BYTES = 16
 FLAC_LENGTH_OFFSET, FLAC_LENGTH_BYTES, FLAC_LENGTH_MASK = 21, 5, 2**36 - 1
 ID3V1_BYTES = 128
@@ -81,7 +82,7 @@ def repair_lengths(file: FileView, container: Container) -> FileView:
         case Container.CAF:
             return _repair_chunk(_skip_repeated_headers(file, CAF), CAF)
         case Container.AU:
-            _check_au(file)
+            return _repair_au(file)
         case Container.FLAC:
             return _repair_flac(file)
         case Container.MP3:
@@ -95,7 +96,7 @@ def _repair_chunk(file: FileView, layout: ChunkLayout) -> FileView:
     if not _is_unknown(file, chunk.start, chunk.size, layout):
         _require_complete(chunk.size, rest)
         # Of several chunks with samples, libsndfile would take the last.
-        return file.part(end=chunk.start + chunk.size) if layout.audio == b"data" and layout.first == 12 else file
+        return file.part(end=chunk.start + chunk.size) if layout in (RIFF, RIFX) else file
     header = struct.Struct(layout.header)
     size = rest + header.size if layout.counts_header else rest
     return file.part(patches={chunk.header_offset: header.pack(layout.audio, size)})
@@ -180,10 +181,12 @@ def find_xing_header(file: FileView) -> XingHeader | None:
     return None
 
 
-def _check_au(file: FileView) -> None:
+def _repair_au(file: FileView) -> FileView:
     _, start, size = AU_HEADER.unpack(_read(file, 0, AU_HEADER.size))
-    if file.read_at(0, 4) == b".snd" and size < MIN_UNKNOWN_BYTES:
-        _require_complete(size, file.size - start)
+    if file.read_at(0, 4) != b".snd" or size >= MIN_UNKNOWN_BYTES:
+        return file
+    _require_complete(size, file.size - start)
+    return file if size else file.part(patches={AU_SIZE_OFFSET: AU_UNKNOWN_SIZE})
 
 
 def _find_audio(file: FileView, layout: ChunkLayout) -> AudioChunk:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
 from typing import BinaryIO
 
 
@@ -17,23 +16,23 @@ class FileView(io.RawIOBase):
         self._file, self._start = file, start
         self.size = (file.seek(0, os.SEEK_END) if end is None else end) - start
         self._claimed_size = self.size
-        self._patches: Mapping[int, bytes] = {}
+        self._patches: dict[int, bytes] = {}
         self._position = 0
 
     def part(
         self,
         start: int = 0,
         end: int | None = None,
-        patches: Mapping[int, bytes] | None = None,
+        patches: dict[int, bytes] | None = None,
         claimed_size: int | None = None,
     ) -> FileView:
-        """Returns the part from `start` to `end`, without the patches of this one but with others.
+        """Returns the part from `start` to `end`, with more patches.
 
         If it claims to be larger than it is, reading from its start on ends at its end nevertheless; only what seeks
         beyond that finds zeros.
         """
         view = FileView(self._file, self._start + start, self._start + (self.size if end is None else end))
-        view._patches = patches or {}
+        view._patches = {at - start: replacement for at, replacement in self._patches.items()} | (patches or {})
         view._claimed_size = claimed_size or view.size
         return view
 

@@ -20,10 +20,10 @@ from service_runtime.audio.block_size import BLOCK_FRAMES
 
 NO_PROTOCOL = {"protocol_whitelist": "none"}
 """Nothing in a file can make FFmpeg open another one."""
-EXACT_DEMUXERS = {"mov", "wv", "tta", "ape"}
-"""Of which the header says how long the audio is, exactly."""
-LENGTH_TOLERANCE_FRAMES = 4096
-"""How much shorter than its header says decoded audio may be: two packets of HE-AAC."""
+REPORT_DAMAGE = {"err_detect": "crccheck+explode"}
+"""Decoders raise an error for a wrong checksum, instead of what they made of it."""
+TOLERANCES = {"mov": 4096, "wv": 0, "tta": 0, "ape": 0, "flac": 0}
+"""Demuxer whose files say how long their audio is → how far that may be off: by two packets of HE-AAC."""
 NO_LAYOUT = "NONE"
 CODEC_NAMES = {"vorbis": "Vorbis", "opus": "Opus", "speex": "Speex", "wavpack": "WavPack"}
 """FFmpeg's name → the usual one, unless that is the same in upper case."""
@@ -54,20 +54,24 @@ def open_with_pyav(file: FileView, kind: FileKind) -> Iterator[DecodedAudio]:
         if len(container.streams.audio) > 1:
             raise DecodeError(f"it contains {len(container.streams.audio)} audio tracks; {EXTRACT_HINT}")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise DecodeError(NOT_DECODABLE)
+        stream.codec_context.options = REPORT_DAMAGE
         frames = _decode(container, stream)
         try:
             first = next(frames)
         except (StopIteration, DecodeError) as error:
             raise DecodeError(NOT_DECODABLE) from error
         length = _exact_length(stream, first.sample_rate, kind)
+        tolerance = TOLERANCES.get(kind.demuxer, 0)
         yield DecodedAudio(
             _describe(stream, kind),
             first.sample_rate,
             len(first.layout.channels),
             _layout(first),
             length,
-            LENGTH_TOLERANCE_FRAMES,
-            _read_blocks(first, frames, length),
+            tolerance,
+            _read_blocks(first, frames, length, tolerance),
         )
 
 
@@ -80,13 +84,17 @@ def _decode(container: Any, stream: Any) -> Iterator[Any]:
         raise DecodeError("truncated or damaged") from error
 
 
-def _read_blocks(first: Any, frames: Iterator[Any], length: int | None) -> Iterator[Samples]:
+def _read_blocks(first: Any, frames: Iterator[Any], length: int | None, tolerance_frames: int) -> Iterator[Samples]:
     """Joins frames to blocks, without the padding that an encoder adds after `length` frames."""
     rest = sys.maxsize if length is None else length
+    padding = 0
     pending: list[Samples] = []
     for samples in _to_samples(chain([first], frames)):
         pending.append(samples[:rest])
         rest -= len(pending[-1])
+        padding += len(samples) - len(pending[-1])
+        if padding > tolerance_frames:
+            raise DecodeError("its header says that it ends there, but there is more")
         if sum(map(len, pending)) >= BLOCK_FRAMES:
             yield np.concatenate(pending)
             pending = []
@@ -114,7 +122,7 @@ def _to_samples(frames: Iterable[Any]) -> Iterator[Samples]:
 
 
 def _exact_length(stream: Any, sample_rate_hz: int, kind: FileKind) -> int | None:
-    if kind.demuxer not in EXACT_DEMUXERS or not stream.duration:
+    if kind.demuxer not in TOLERANCES or not stream.duration:
         return None
     length = stream.duration * stream.time_base * sample_rate_hz
     return int(length) if isinstance(length, Fraction) and length.denominator == 1 else None

@@ -57,7 +57,7 @@ SIGNATURES: tuple[tuple[bytes, FileKind], ...] = (
     (rb"FORM....AIF[FC]", FileKind("an AIFF file", Container.AIFF, "aiff", "AIFF")),
     (rb"caff", FileKind("a CAF file", Container.CAF, "caf", "CAF")),
     (rb"\.snd|dns\.", FileKind("an AU file", Container.AU)),
-    (rb"fLaC", FileKind("a FLAC file", Container.FLAC)),
+    (rb"fLaC", FileKind("a FLAC file", Container.FLAC, "flac")),
     (rb"OggS", OGG),
     (rb"\x00...(ftyp|moov|mdat|wide|pnot|free|skip)", MPEG_4),
     (rb"ADIF", AAC),

@@ -68,7 +68,8 @@ CHANNEL_MAP = {
 """SF_CHANNEL_MAP_… → the loudspeaker."""
 FLAC_COMMENTS, FLAC_IS_LAST = 4, 0x80
 FLAC_MASK = re.compile(rb"WAVEFORMATEXTENSIBLE_CHANNEL_MASK=0x([0-9a-f]{1,8})(?![0-9a-f])", re.IGNORECASE)
-OPUS_FAMILY_OFFSET, OPUS_SURROUND = 18, 1
+OPUS_FAMILY_OFFSET, OPUS_SURROUND = 18, b"\1"
+"""The mapping family (RFC 7845, section 5.1.1): the others say nothing of loudspeakers, or are ambisonic."""
 MP3_LENGTH_TOLERANCE_FRAMES = 2 * 1152
 """A decoder without the last frames of an encoder's delay returns a little less than the header says."""
 
@@ -170,7 +171,7 @@ def _exact_frames(sound: Any, flac_length: int | None, xing: XingHeader | None) 
 
 def _layout(sound: Any, flac_mask: int | None, stream: Stream | None) -> Layout | None:
     if stream is not None and stream.codec != "FLAC":
-        is_ordered = stream.codec == "Vorbis" or stream.first_packet[OPUS_FAMILY_OFFSET] == OPUS_SURROUND
+        is_ordered = stream.codec == "Vorbis" or stream.first_packet.startswith(OPUS_SURROUND, OPUS_FAMILY_OFFSET)
         return VORBIS_LAYOUTS.get(sound.channels) if is_ordered else None
     if sound.format == "FLAC":
         return FLAC_LAYOUTS.get(sound.channels) if flac_mask is None else layout_of_mask(flac_mask, sound.channels)

@@ -96,7 +96,10 @@ def open_source_file(path: Path, max_seconds: float) -> Iterator[SourceFile]:
 
 def _open_decoder(stack: ExitStack, view: FileView, kind: FileKind | None, folder: Path) -> DecodedAudio:
     if kind is None:
-        raise DecodeError("it is not recognized as an audio file")
+        raise DecodeError(
+            "it is not recognized as an audio file; if it contains samples without a header, add one, for example with "
+            "`ffmpeg -f s16le -ar 44100 -ac 2 -i INPUT OUTPUT.wav`"
+        )
     if not (kind.container or kind.demuxer):
         raise DecodeError(f"it is {kind.name}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 
 import numpy as np
@@ -34,6 +35,7 @@ def read(path, content, max_seconds=600.0):
         ("a.wma", [], "WMAV2 (Windows Media)", 2_048),
         ("a.wv", [], "WavPack", 0),
         ("a.tta", [], "TTA", 0),
+        ("a.flac", ["-sample_fmt", "s32", "-bits_per_raw_sample", "32", "-strict", "experimental"], "FLAC", 0),
         ("a.ac3", [], "AC-3", 1_536),
         ("a.webm", ["-c:a", "libopus", "-ar", "48000"], "Opus (Matroska)", 0),
         ("a.mka", ["-c:a", "libvorbis"], "Vorbis (Matroska)", 0),
@@ -96,6 +98,15 @@ def test_samples_of_any_type_are_scaled_to_full_scale(tmp_path, codec, expected)
 def test_video_without_sound_is_rejected(tmp_path):
     with pytest.raises(InvalidArgument, match=r"it is an MPEG-4 file .*, but it contains no audio track"):
         read(tmp_path / "file", ffmpeg(*PICTURE, output="a.mp4"))
+
+
+def test_file_with_more_audio_than_its_header_says_is_rejected(tmp_path):
+    content = bytearray(encode_tones("-c:a", "pcm_s16le", output="a.mov", seconds=2.0))
+    at = content.index(b"mdhd") + 20
+    assert content[at : at + 4] == struct.pack(">I", 88_200)
+    content[at : at + 4] = struct.pack(">I", 22_050)
+    with pytest.raises(InvalidArgument, match="its header says that it ends there, but there is more"):
+        read(tmp_path / "file", bytes(content))
 
 
 def test_several_tracks_are_rejected(tmp_path):
