@@ -76,11 +76,8 @@ def read_error_details(error: grpc.aio.AioRpcError) -> ErrorDetails:
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToNanoseconds() / 1e9
     code = error.code()
-    plain = PLAIN_MESSAGES.get(
-        code, f"the call failed with the status {code.name}, for which the server gave no reason"
-    )
-    message = status.message if status else plain
-    return ErrorDetails(code, message or plain, reason, metadata, violations, retry_after)
+    message = status.message if status else PLAIN_MESSAGES.get(code, error.details())
+    return ErrorDetails(code, message or code.name, reason, metadata, violations, retry_after)
 
 
 def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:

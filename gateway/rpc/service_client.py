@@ -14,6 +14,7 @@ from dgx_music.errors import Unavailable
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.client_stream import ClientStreamCall
+from service_runtime.rpc.connection_diagnosis import explain_unreachable
 from service_runtime.rpc.deadlines import time_left
 from service_runtime.rpc.health_check import require_serving
 
@@ -53,7 +54,7 @@ class ServiceClient(Generic[Stub]):
         try:
             return await method(request, timeout=time_left(timeout_seconds))
         except grpc.aio.AioRpcError as error:
-            raise self._translate_error(error) from error
+            raise await self._translate_error(error) from error
 
     async def call_server_stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
@@ -67,7 +68,7 @@ class ServiceClient(Generic[Stub]):
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise self._translate_error(error) from error
+            raise await self._translate_error(error) from error
         finally:
             call.cancel()
 
@@ -85,7 +86,7 @@ class ServiceClient(Generic[Stub]):
                 await call.write(request)
             return await call.finish()
         except grpc.aio.AioRpcError as error:
-            raise self._translate_error(error) from error
+            raise await self._translate_error(error) from error
         finally:
             call.cancel()
 
@@ -93,14 +94,16 @@ class ServiceClient(Generic[Stub]):
         """Raises Unavailable if the service does not answer or does not report SERVING."""
         await require_serving(self._channel, self._address, self._full_name)
 
-    def _translate_error(self, error: grpc.aio.AioRpcError) -> Exception:
-        """Returns Unavailable with the service's name and address if the connection failed, else `error` itself."""
-        if error.code() is grpc.StatusCode.UNAVAILABLE and status_of(error) is None:
-            log.info("service_unreachable", service=self._full_name, address=self._address, error=error.details())
-            return Unavailable(
-                f"{self._full_name} does not answer at {self._address}",
-                reason="SERVICE_UNAVAILABLE",
-                metadata={"service": self._full_name, "address": self._address},
-                retry_after_seconds=1.0,
-            )
-        return error
+    async def _translate_error(self, error: grpc.aio.AioRpcError) -> Exception:
+        """Returns Unavailable with what is at the service's address if the connection failed, else `error` itself."""
+        if error.code() is not grpc.StatusCode.UNAVAILABLE or status_of(error) is not None:
+            return error
+        log.info("service_unreachable", service=self._full_name, address=self._address, error=error.details())
+        name = self._full_name.split(".")[1]
+        return Unavailable(
+            f"{self._full_name} does not answer: {await explain_unreachable(self._address)}; start "
+            f"`dgx-music serve {name}` there, or set the gateway's DGX_MUSIC_{name.upper()}_ADDRESS",
+            reason="SERVICE_UNAVAILABLE",
+            metadata={"service": self._full_name, "address": self._address},
+            retry_after_seconds=1.0,
+        )

@@ -103,3 +103,26 @@ async def test_full_disk_loses_nothing_and_recovers(
     with database.read() as session:
         assert set(session.scalars(select(Generation.id))) == set(acknowledged)
     assert is_clean()
+
+
+@pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
+async def test_watch_ends_when_no_change_can_be_written(url: str, address: str, is_clean: Callable[[], bool]) -> None:
+    """Otherwise who waits for a pending generation would wait for ever: no worker can claim it."""
+    claim = pb.ClaimGenerationRequest(worker_id="w", model_names=["sketch"], lease_seconds=60)
+    async with storage_server(url, address, **SHORT_TIMEOUT) as server, connect(address) as channel:
+        stub = StorageServiceStub(channel)
+        generation_id = await create(stub, 1)
+        watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=generation_id), timeout=60)
+        assert (await anext(aiter(watch))).generation.state == pb.GENERATION_STATE_PENDING
+        soft, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, hard))
+        for call in (stub.ClaimGeneration(claim, timeout=60), anext(aiter(watch))):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await call
+            failure = read_error_details(raised.value)
+            assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (soft, hard))
+        assert (await stub.ClaimGeneration(claim, timeout=60)).generation.id == generation_id
+        watch = stub.WatchGeneration(pb.WatchGenerationRequest(id=generation_id), timeout=60)
+        assert (await anext(aiter(watch))).generation.state == pb.GENERATION_STATE_PROCESSING
+    assert is_clean()

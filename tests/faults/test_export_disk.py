@@ -3,10 +3,7 @@ behind except the samples, and exports succeed again once there is space."""
 
 from __future__ import annotations
 
-import os
 import resource
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.aio
@@ -28,7 +25,6 @@ from tests.support.export_client import (
 )
 from tests.support.export_servers import run_export_process
 
-DISK_BYTES = 4 << 20
 EXPECTED_ERRORS = {
     "ENOSPC": (grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL"),
     "EDQUOT": (grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL"),
@@ -105,15 +101,6 @@ async def test_file_size_limit_fails_export_until_it_is_lifted(tmp_path: Path) -
         assert client.library_files() == before | {resumed.file_path}
         assert client.spools() == spools | {f"{generation_id}.1.pcm"}
         assert resumed.frames == 2 * RATE_HZ
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(tmp_path)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a disk requires root")
-    yield tmp_path
-    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 async def test_full_disk_accepts_files_again_after_deletions(small_disk: Path) -> None:

@@ -9,8 +9,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import grpc
+import grpc.aio
 import pytest
 
+from dgx_music.client import connect
+from dgx_music.storage.v1.storage_pb2 import ListGenerationsRequest
+from gateway.cli.session.command_errors import format_error
+from gateway.config import GatewaySettings
+from gateway.rpc.server import build
+from service_runtime.rpc.server import serve_services
 from tests.support.command_line import InProcessShell, Shell
 from tests.support.processes import free_ports
 
@@ -54,8 +61,6 @@ def test_port_without_a_server_is_told(shell: InProcessShell) -> None:
 def test_port_of_another_program_is_told(shell: InProcessShell, web_server: str) -> None:
     line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
     assert line == f"error: {web_server} belongs to another program, a web server (HTTP/1); {WAY_OUT}"
-    doctor = shell.run("doctor", status=1, DGX_MUSIC_GATEWAY_ADDRESS=web_server, DGX_MUSIC_STORAGE_ADDRESS=web_server)
-    assert doctor.stdout.count(f"{web_server} belongs to another program, a web server (HTTP/1)") == 2
 
 
 def test_grpc_server_of_another_service_is_told(shell: InProcessShell, grpc_server: str) -> None:
@@ -65,7 +70,7 @@ def test_grpc_server_of_another_service_is_told(shell: InProcessShell, grpc_serv
     )
 
 
-@pytest.mark.parametrize("command", [("list",), ("serve",), ("doctor",), ("generate", "x")])
+@pytest.mark.parametrize("command", [("list",), ("serve",), ("generate", "x")])
 def test_invalid_address_names_variable_and_right_form(shell: InProcessShell, command: tuple[str, ...]) -> None:
     line = shell.error(*command, status=2, DGX_MUSIC_GATEWAY_ADDRESS="http://127.0.0.1:50050")
     assert line == ("error: DGX_MUSIC_GATEWAY_ADDRESS=http://127.0.0.1:50050: must not be a URL; use 127.0.0.1:50050")
@@ -83,6 +88,18 @@ def test_invalid_address_names_variable_and_right_form(shell: InProcessShell, co
 )
 def test_each_address_setting_is_checked(shell: InProcessShell, variable: str, value: str, says: str) -> None:
     assert shell.error("list", status=2, **{variable: value}) == f"error: {variable}={value}: {says}"
+
+
+async def test_gateway_says_what_is_at_the_address_of_a_service(web_server: str) -> None:
+    settings = GatewaySettings(storage_address=web_server)
+    async with serve_services([build(settings)], ["127.0.0.1:0"], settings) as [address], connect(address) as music:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await music.ListGenerations(ListGenerationsRequest(), timeout=60)
+    assert format_error(caught.value) == (
+        f"dgx_music.storage.v1.StorageService does not answer: {web_server} belongs to another program, a web server "
+        "(HTTP/1); start `dgx-music serve storage` there, or set the gateway's DGX_MUSIC_STORAGE_ADDRESS",
+        1,
+    )
 
 
 def test_server_that_cannot_listen_says_why(tmp_path: Path, web_server: str) -> None:

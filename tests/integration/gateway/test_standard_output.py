@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -13,6 +15,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE
+from gateway.cli.session.standard_streams import OUTPUT_LOST
+from gateway.cli.session.standard_streams import READER_GONE as READER_GONE_STATUS
 from tests.support.command_line import DGX_MUSIC, SECONDS, InProcessShell, Shell, environment
 
 FULL = "error: can't write to standard output: No space left on device"
@@ -68,11 +73,7 @@ def run(library: Library, *arguments: str, redirection: str = "", **streams: int
         "list",
         "list --json",
         "show ID",
-        "prompts",
-        "stats",
-        "models",
         "files list --json",
-        "doctor --json",
         "db backup",
         "download ID -o -",
         "--help",
@@ -88,13 +89,13 @@ def test_full_disk_under_standard_output_is_told(library: Library, command: str)
     assert done.returncode == 3
 
 
-@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["--help"]])
+@pytest.mark.parametrize("command", [["list"], ["--help"]])
 def test_closed_standard_output_is_told(library: Library, command: list[str]) -> None:
     done = run(library, *command, redirection=">&-")
     assert (done.returncode, done.stderr.decode()) == (3, f"{CLOSED}\n")
 
 
-@pytest.mark.parametrize("command", [["list"], ["list", "--json", "--debug"], ["--help"]])
+@pytest.mark.parametrize("command", [["list", "--json", "--debug"], ["--help"]])
 def test_pipe_without_a_reader_is_told(library: Library, command: list[str]) -> None:
     with sink("pipe") as pipe:
         done = run(library, *command, stdout=pipe)
@@ -123,6 +124,17 @@ def test_all_standard_streams_may_be_closed(library: Library) -> None:
     assert done.returncode == 1
     assert b"nothing was changed" in done.stderr
     assert library.file.is_file()
+
+
+def test_documented_exit_statuses_are_those_of_the_code() -> None:
+    page = Path(__file__).parents[3] / "docs" / "command-line.md"
+    documented = [
+        int(status)
+        for row in re.findall(r"^\| ([\d, ]+) \|", page.read_text(), re.MULTILINE)
+        for status in row.split(",")
+    ]
+    signals = [128 + signal.SIGINT, 128 + signal.SIGTERM]
+    assert documented == [0, FAILURE, BAD_INPUT, OUTPUT_LOST, *signals, READER_GONE_STATUS]
 
 
 def test_finished_file_is_written_to_standard_output(library: Library, tmp_path: Path) -> None:

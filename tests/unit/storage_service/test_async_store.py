@@ -13,11 +13,12 @@ from sqlalchemy import update
 from dgx_music.errors import InvalidArgument, NotFound, Unavailable
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
-from storage_service.db.database import Database
+from storage_service.db.database import Database, UnwritableDatabase
 from storage_service.db.models import Generation
 from storage_service.domain import creation, leases, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
+from tests.support.full_disk import fill_disk
 from tests.support.recording_store import RecordingStore, open_store
 
 New = Callable[..., NewGeneration]
@@ -84,6 +85,19 @@ async def test_watch_yields_each_state_and_ends(store: Store, new: New) -> None:
     await store.write(lambda s: lifecycle.cancel(s, created.id))
     assert [row.status async for row in snapshots] == ["cancelled"]
     assert not store.notifier._watchers
+
+
+async def test_full_disk_ends_watches_of_all_generations(store: Store, new: New) -> None:
+    ids = [(await store.write(lambda s: creation.create(s, new()))).id for _ in range(2)]
+    watches = [store.watch(one) for one in ids]
+    for snapshots in watches:
+        assert (await anext(snapshots)).is_pending
+    with pytest.raises(UnwritableDatabase):
+        await store.write(fill_disk)
+    for snapshots in watches:
+        with pytest.raises(UnwritableDatabase, match="is full"):
+            await anext(snapshots)
+    assert (await anext(store.watch(ids[0]))).is_pending  # There may be room by now.
 
 
 async def test_watch_woken_without_change_yields_nothing(store: RecordingStore, new: New) -> None:

@@ -15,10 +15,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from dgx_music.errors import FailedPrecondition, Unavailable
-from storage_service.db.database import Database, parse_url
+from storage_service.db.database import Database, UnwritableDatabase, parse_url
 from storage_service.db.sqlite import sqlite3
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
+from tests.support.full_disk import fill_disk
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
@@ -42,6 +43,12 @@ def test_postgres_lock_timeout_is_unavailable(url: str, open_database: Callable[
         with pytest.raises(Unavailable) as raised, opened.write() as other:
             other.execute(text("LOCK TABLE prompts"))
     assert raised.value.reason == "DATABASE_LOCKED"
+
+
+def test_full_disk_is_told_from_other_failures(url: str, open_database: Callable[..., Database]) -> None:
+    with pytest.raises(UnwritableDatabase, match="is full") as raised, open_database(url).write() as session:
+        fill_disk(session)
+    assert raised.value.reason == "DISK_FULL"
 
 
 def test_exhausted_connection_pool_is_unavailable(url: str, open_database: Callable[..., Database]) -> None:
