@@ -26,8 +26,8 @@ ONSET_HOP, ONSET_FRAME = 192, 512
 FLUX_LAG = 2
 """Onset frames between the two spectra that are compared."""
 CHROMA_HOP, CHROMA_FRAME = 2048, 4096
-BLOCK = 6 * CHROMA_HOP
-"""Samples at the reduced rate that are processed together: about a second, and a multiple of both hops."""
+BLOCK = 12 * CHROMA_HOP
+"""Samples at the reduced rate that are processed together: about two seconds, and a multiple of both hops."""
 MAX_ONSET_HZ = 5000.0
 NARROW_BANDS, WIDE_BANDS = 12, 24
 """Bands of one spectral line each, and above them bands whose edges have a constant ratio."""
@@ -68,7 +68,7 @@ class FeatureExtractor:
         self._sample_rate_hz = sample_rate_hz
         self._factor = max(1, sample_rate_hz // MIN_REDUCED_RATE_HZ)
         self._reduced_rate = sample_rate_hz / self._factor
-        history = _decimator(self._factor).shape[0] - ROW * self._factor
+        history = ROW * self._factor
         self._mono = np.zeros(history + BLOCK * self._factor, dtype=np.float32)
         self._filled = self._history = history
         self._low = np.zeros(CHROMA_FRAME - CHROMA_HOP + BLOCK, dtype=np.float32)
@@ -122,26 +122,34 @@ class FeatureExtractor:
 
 
 def _decimate(signal: Samples, factor: int) -> Samples:
-    """Returns every `factor`-th sample of the signal after low-pass filtering to half the new rate: [BLOCK]."""
+    """Returns every `factor`-th sample of the signal after low-pass filtering to half the new rate: [BLOCK]. The signal
+    starts with ROW * factor earlier samples.
+    """
     if factor == 1:
-        return signal
-    matrix = _decimator(factor)
-    rows = np.lib.stride_tricks.sliding_window_view(signal, len(matrix))[:: ROW * factor]
-    rows_per_product = max(1, MAX_PRODUCT_SIZE // matrix.size)
-    products = [rows[start : start + rows_per_product] @ matrix for start in range(0, len(rows), rows_per_product)]
-    return np.concatenate(products).ravel()
+        return signal[ROW:]
+    earlier, current = _decimator(factor)
+    rows = signal.reshape(-1, ROW * factor)
+    rows_per_product = 1 << (MAX_PRODUCT_SIZE // earlier.size).bit_length() - 1
+    batches = (
+        rows[:-1].reshape(-1, rows_per_product, ROW * factor),
+        rows[1:].reshape(-1, rows_per_product, ROW * factor),
+    )
+    return (batches[0] @ earlier + batches[1] @ current).ravel()
 
 
 @cache
-def _decimator(factor: int) -> Samples:
-    """Returns a Kaiser-windowed sinc as a matrix [(ROW - 1) * factor + taps, ROW] that computes ROW samples at once."""
-    taps = 16 * factor + 1 if factor > 1 else 1
+def _decimator(factor: int) -> tuple[Samples, Samples]:
+    """Returns a Kaiser-windowed sinc as two matrices [ROW * factor, ROW] that compute ROW samples at once: from the row
+    before and from the row itself.
+    """
+    taps = 16 * factor + 1
     n = np.arange(taps) - (taps - 1) / 2
     prototype = np.sinc(0.9 * n / factor) * np.kaiser(taps, 5.0)
-    matrix = np.zeros(((ROW - 1) * factor + taps, ROW), dtype=np.float32)
+    matrix = np.zeros((2 * ROW * factor, ROW), dtype=np.float32)
     for column in range(ROW):
-        matrix[column * factor : column * factor + taps, column] = prototype / prototype.sum()
-    return matrix
+        end = (ROW + 1 + column) * factor
+        matrix[end - taps : end, column] = prototype / prototype.sum()
+    return matrix[: ROW * factor], matrix[ROW * factor :]
 
 
 def _power_spectrum(signal: Samples, frame: int, hop: int, lines: int) -> Samples:

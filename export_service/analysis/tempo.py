@@ -100,14 +100,21 @@ def _autocorrelation(signal: Samples, lags: int) -> FloatArray:
 
 
 def _salient_onsets(onsets: Samples, rate_hz: float) -> Samples:
-    """Returns what exceeds the mean around it, blurred: [n]."""
+    """Returns what exceeds the mean around it, blurred: [n]. Works in sections, like `_autocorrelation`."""
     reach = round(LOCAL_MEAN_SECONDS / 2 * rate_hz)
-    sums = np.cumsum(np.pad(onsets, (reach + 1, reach)), dtype=np.float64)
-    excess = np.maximum(0.0, onsets - (sums[2 * reach + 1 :] - sums[: -2 * reach - 1]) / (2 * reach + 1))
     deviation = BLUR_SECONDS * rate_hz
-    at = np.arange(-round(4 * deviation), round(4 * deviation) + 1)
-    blur = np.exp(-0.5 * (at / deviation) ** 2)
-    return np.convolve(excess, blur, mode="full")[len(at) // 2 :][: len(onsets)].astype(np.float32)
+    blur_reach = round(4 * deviation)
+    blur = np.exp(-0.5 * (np.arange(-blur_reach, blur_reach + 1) / deviation) ** 2)
+    salient = np.empty(len(onsets), dtype=np.float32)
+    for start in range(0, len(onsets), SECTION_FRAMES):
+        end = min(start + SECTION_FRAMES, len(onsets))
+        first, last = start - blur_reach - reach, end + blur_reach + reach
+        around = np.pad(onsets[max(first, 0) : last], (max(-first, 0), max(last - len(onsets), 0)))
+        sums = np.cumsum(np.pad(around, (1, 0)), dtype=np.float64)
+        width = 2 * reach + 1
+        excess = np.maximum(0.0, around[reach : len(around) - reach] - (sums[width:] - sums[:-width]) / width)
+        salient[start:end] = np.convolve(excess, blur, mode="valid")
+    return salient
 
 
 def _metrical_similarity(

@@ -5,53 +5,31 @@ row of 32 frames, which is 1 ms at 32 kHz.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from export_service.dsp.arrays import FloatArray, Samples
-from export_service.dsp.true_peak import (
+from export_service.dsp.segments import (
+    HISTORY_ROWS,
+    REACH_FRAMES,
     REACH_ROWS,
-    ROW_FRAMES,
+    SegmentBuffer,
+    max_over_channels,
+)
+from export_service.dsp.true_peak import (
     ROWS_PER_BATCH,
     build_annex2_example_interpolator,
     build_interpolator,
-    compute_row_peaks,
-    max_over_reach,
     oversampling_factor,
-    row_windows,
 )
 
-SEGMENT_FRAMES = 32_768
-"""About one second at 32 kHz; every pass over a signal works in segments of this size."""
-SEGMENT_ROWS = SEGMENT_FRAMES // ROW_FRAMES
-COLUMNS = 2
-"""Peak and energy."""
-FLOAT_BYTES = 8
+COLUMNS = 3
+"""Peak, curvature and the root of the energy, which fits into float32 however loud the signal is."""
+FLOAT_BYTES = 4
 BlockSource = Callable[[], Iterable[Samples]]
 """A signal that can be read more than once. Each call yields the same blocks, which can have any size."""
-
-
-def split_into_segments(blocks: Iterable[Samples]) -> Iterator[Samples]:
-    """Yields the signal in segments of SEGMENT_FRAMES; the last one may be shorter. A segment is valid only until the
-    next one is requested.
-    """
-    segment: Samples | None = None
-    filled = 0
-    for block in blocks:
-        if segment is None:
-            segment = np.empty((SEGMENT_FRAMES, block.shape[1]), dtype=np.float32)
-        while len(block):
-            part = block[: SEGMENT_FRAMES - filled]
-            segment[filled : filled + len(part)] = part
-            filled += len(part)
-            block = block[len(part) :]
-            if filled == SEGMENT_FRAMES:
-                yield segment
-                filled = 0
-    if segment is not None and filled:
-        yield segment[:filled]
 
 
 class Envelope:
@@ -62,89 +40,65 @@ class Envelope:
     disk fails.
     """
 
-    def __init__(self, folder: Path, sample_rate_hz: int) -> None:
-        self._rate = sample_rate_hz
+    def __init__(self, folder: Path, sample_rate_hz: int, channels: int) -> None:
+        self._rate, self._channels = sample_rate_hz, channels
         self._file = tempfile.TemporaryFile(suffix=".part", dir=folder, buffering=0)  # noqa: SIM115
+        self.rows = 0
         self.frames = 0
 
-    @property
-    def segments(self) -> int:
-        """The number of segments so far; only the last one is shorter than SEGMENT_FRAMES."""
-        return -(-self.frames // SEGMENT_FRAMES)
+    def append(self, peaks: Samples, curvatures: Samples, energies: FloatArray, frames: int) -> None:
+        """Appends the rows of the next segment, [rows] each, and its number of frames."""
+        table = np.empty((len(peaks), COLUMNS), dtype=np.float32)
+        table[:, 0], table[:, 1], table[:, 2] = peaks, curvatures, np.sqrt(energies)
+        self._write(self.rows, table)
+        self.rows += len(peaks)
+        self.frames += frames
 
-    def append(self, segment: Samples, power: FloatArray) -> None:
-        """Appends the next segment [frames, channels] with its K-weighted power [frames]."""
-        rows = -(-len(segment) // ROW_FRAMES)
-        missing = rows * ROW_FRAMES - len(segment)
-        if missing:
-            segment_rows = np.pad(segment, ((0, missing), (0, 0))).reshape(rows, -1)
-            power = np.pad(power, (0, missing))
-        else:
-            segment_rows = segment.reshape(rows, -1)
-        energies = power.reshape(rows, ROW_FRAMES).sum(axis=1)
-        self._write(self.segments, np.stack([compute_row_peaks(segment_rows).astype(np.float64), energies]))
-        self.frames += len(segment)
+    def peaks(self, begin: int, end: int) -> Samples:
+        """Returns the peaks of rows; none past the end of the signal."""
+        return self._read(begin, min(end, self.rows))[:, 0]
 
-    def segment(self, index: int) -> FloatArray:
-        """Returns the peaks and the energies of a segment: [2, rows]; zero rows past the end of the signal."""
-        frames = min(max(self.frames - index * SEGMENT_FRAMES, 0), SEGMENT_FRAMES)
-        table = np.empty((COLUMNS, -(-frames // ROW_FRAMES)))
-        self._file.seek(index * SEGMENT_ROWS * COLUMNS * FLOAT_BYTES)
-        if self._file.readinto(table.data) != table.nbytes:
-            raise OSError("the envelope file is shorter than what was written to it")
-        return table
+    def energies(self, begin: int, end: int) -> FloatArray:
+        """Returns the energies of rows; none past the end of the signal."""
+        return np.square(self._read(begin, min(end, self.rows))[:, 2], dtype=np.float64)
 
     def refine(self, blocks: Iterable[Samples], threshold: float) -> float:
         """Raises row peaks to the true peak wherever it may exceed the threshold; returns the largest peak."""
-        max_peak = 0.0
-        interpolators = build_interpolator(oversampling_factor(self._rate)), build_annex2_example_interpolator()
-        for index, signal in enumerate(_with_context(split_into_segments(blocks))):
-            table = self.segment(index)
-            rows, is_last = table.shape[1], index + 1 == self.segments
-            for channel in signal:
-                # From row -1 to the row after the last one: a signal's waveform rings on beyond both of its ends.
-                bounds, windows = (
-                    max_over_reach(compute_row_peaks(channel.reshape(-1, ROW_FRAMES))),
-                    row_windows(channel),
-                )
-                for interpolator in interpolators:
-                    hot = np.flatnonzero(bounds * interpolator.max_gain > threshold)
-                    hot = hot[((hot > 0) | (index == 0)) & ((hot <= rows) | is_last)]
-                    for first in range(0, len(hot), ROWS_PER_BATCH):
-                        batch = hot[first : first + ROWS_PER_BATCH]
-                        peaks = interpolator.peaks(windows[batch], threshold)
-                        np.maximum.at(table[0], np.clip(batch - 1, 0, rows - 1), peaks)
-            self._write(index, table)
-            max_peak = max(max_peak, float(table[0].max()))
+        max_peak, first = 0.0, -REACH_ROWS
+        for buffer in SegmentBuffer(self._channels).iter_segments(blocks):
+            max_peak = max(max_peak, self._refine_rows(first, buffer, threshold))
+            first += buffer.rows
         return max_peak
 
     def close(self) -> None:
         """Frees the disk space."""
         self._file.close()
 
-    def _write(self, index: int, table: FloatArray) -> None:
-        self._file.seek(index * SEGMENT_ROWS * COLUMNS * FLOAT_BYTES)
+    def _refine_rows(self, first: int, buffer: SegmentBuffer, threshold: float) -> float:
+        """Refines the rows from `first` on whose surroundings are in the buffer; returns their largest peak."""
+        begin, end = max(first - REACH_ROWS, 0), min(first + buffer.rows + REACH_ROWS, self.rows)
+        table = self._read(begin, end)
+        around = np.zeros((buffer.rows + HISTORY_ROWS, COLUMNS), dtype=np.float32)
+        around[begin - first + REACH_ROWS :][: len(table)] = table
+        for interpolator in build_interpolator(oversampling_factor(self._rate)), build_annex2_example_interpolator():
+            hot = np.flatnonzero(interpolator.bounds(around[:, 0], around[:, 1]) > threshold)
+            for batch in np.split(hot, range(ROWS_PER_BATCH, len(hot), ROWS_PER_BATCH)) if len(hot) else ():
+                surroundings = buffer.surroundings[batch].reshape(-1, REACH_FRAMES)
+                peaks = max_over_channels(interpolator.peaks(surroundings, threshold).reshape(len(batch), -1))
+                # A signal's waveform rings on beyond both of its ends.
+                np.maximum.at(table[:, 0], np.clip(first + batch, 0, self.rows - 1) - begin, peaks)
+        self._write(begin, table)
+        return float(table[:, 0].max(initial=0.0))
+
+    def _read(self, begin: int, end: int) -> Samples:
+        table = np.empty((max(end - begin, 0), COLUMNS), dtype=np.float32)
+        self._file.seek(begin * COLUMNS * FLOAT_BYTES)
+        if self._file.readinto(table.data) != table.nbytes:
+            raise OSError("the envelope file is shorter than what was written to it")
+        return table
+
+    def _write(self, begin: int, table: Samples) -> None:
+        self._file.seek(begin * COLUMNS * FLOAT_BYTES)
         view = memoryview(table.tobytes())
         while view:
             view = view[self._file.write(view) :]
-
-
-def _with_context(segments: Iterator[Samples]) -> Iterator[Samples]:
-    """Yields each segment [channels, frames] padded to whole rows, with the frames before and after it that its rows'
-    windows reach.
-    """
-    margin = (REACH_ROWS + 1) * ROW_FRAMES
-    segment = _next_channels(segments, 1)
-    before = np.zeros((len(segment), margin), dtype=np.float32)
-    while segment.size:
-        following = _next_channels(segments, len(segment))
-        missing = -segment.shape[1] % ROW_FRAMES
-        after = np.zeros((len(segment), missing + margin), dtype=np.float32)
-        head = following[:, :margin]
-        after[:, missing : missing + head.shape[1]] = head
-        yield np.concatenate([before, segment, after], axis=1)
-        before, segment = segment[:, -margin:], following
-
-
-def _next_channels(segments: Iterator[Samples], channels: int) -> Samples:
-    return next(segments, np.empty((0, channels), dtype=np.float32)).T.copy()

@@ -14,7 +14,7 @@ from export_service.dsp.limiter import (
     LimiterSettings,
     ReleaseProfile,
 )
-from export_service.dsp.measurement import LoudnessMeasurement, SignalMeter
+from export_service.dsp.measurement import LimitedSignalMeter, LoudnessMeasurement, SignalMeter
 from export_service.dsp.normalization import (
     GAIN_DIGITS,
     LoudnessTarget,
@@ -22,7 +22,6 @@ from export_service.dsp.normalization import (
     NormalizationMode,
     plan_normalization,
 )
-from export_service.dsp.true_peak import TruePeakMeter, build_annex2_example_interpolator
 
 CEILING_MARGIN_DB = 0.2
 """The limiter aims this far below the ceiling, because other meters read higher near half the sample rate."""
@@ -141,14 +140,10 @@ class _GainSolver:
 
     def _measure(self, settings: LimiterSettings) -> tuple[LoudnessMeasurement, float | None]:
         """Measures the limited signal. Returns its figures and the highest peak that any meter would read, in dB."""
-        meter = SignalMeter(self._source.sample_rate_hz, self._source.channels)
-        simple_meter = TruePeakMeter(self._source.channels, build_annex2_example_interpolator())
-        for block in self._limiter.blocks(settings):
-            meter.feed(block)
-            simple_meter.feed(block)
-        measurement = meter.finish()
-        peaks = [peak for peak in (measurement.peak_db, simple_meter.peak_dbtp()) if peak is not None]
-        return measurement, max(peaks, default=None)
+        meter = LimitedSignalMeter(self._source.sample_rate_hz, self._source.channels)
+        for segment, limits in self._limiter.segments(settings):
+            meter.feed_segment(segment, limits)
+        return meter.finish(), meter.highest_peak_db()
 
     def _build_result(
         self,

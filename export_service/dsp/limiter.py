@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from export_service.dsp.arrays import FloatArray, Samples
-from export_service.dsp.envelope import SEGMENT_FRAMES, BlockSource, Envelope, split_into_segments
+from export_service.dsp.envelope import BlockSource, Envelope
 from export_service.dsp.loudness import HOPS_PER_SECOND
-from export_service.dsp.true_peak import ROW_FRAMES
+from export_service.dsp.segments import ROW_FRAMES, SEGMENT_ROWS, split_into_segments
 
 ATTACK_DB_PER_SECOND = 1500.0
 """Reaches the full 6 dB within the 4 ms before a peak, which masks it."""
@@ -26,6 +27,8 @@ MAX_REDUCTION_DB = 6.0
 REFINEMENT_MARGIN_DB = 2.0
 """The envelope is refined for this much more gain than requested, because the solver raises the gain to make up for the
 loudness that limiting costs."""
+CURVE_ROWS = 8 * SEGMENT_ROWS
+"""The rows whose gain is computed together."""
 MIN_AUDIBLE_REDUCTION_DB = 0.01
 """A frame that is reduced by less does not count as limited."""
 
@@ -89,57 +92,91 @@ class Limiter:
     def reduction(self, settings: LimiterSettings) -> GainReduction:
         """Computes the reduction from the envelope, without touching the signal."""
         hops = self._envelope.frames * HOPS_PER_SECOND // self._rate + 1
-        energies, max_db, rows = np.zeros(hops), 0.0, 0
-        for index, curve in enumerate(self._curves(settings)):
-            if curve is None:
-                continue
+        energies, max_db, frames = np.zeros(hops), 0.0, 0
+        for first, curve in self._curves(settings):
             max_db = max(max_db, -float(curve.min()))
-            rows += int((np.minimum(curve[1:], curve[:-1]) < -MIN_AUDIBLE_REDUCTION_DB).sum())
-            gains = 10.0 ** (curve / 20.0)
+            frames += ROW_FRAMES * int((np.minimum(curve[1:], curve[:-1]) < -MIN_AUDIBLE_REDUCTION_DB).sum())
+            rows = _limited_rows(curve)
+            before, after = _amplitudes(curve[rows]), _amplitudes(curve[rows + 1])
             # The mean square of a straight line from one gain to the next.
-            squares = (gains[1:] ** 2 + gains[1:] * gains[:-1] + gains[:-1] ** 2) / 3.0
-            removed = self._envelope.segment(index)[1] * (1.0 - squares)
-            centres = index * SEGMENT_FRAMES + np.arange(len(removed)) * ROW_FRAMES + ROW_FRAMES // 2
+            squares = (after**2 + after * before + before**2) / 3.0
+            removed = self._envelope.energies(first, first + len(curve) - 1)[rows] * (1.0 - squares)
+            centres = (first + rows) * ROW_FRAMES + ROW_FRAMES // 2
             np.add.at(energies, np.minimum(centres * HOPS_PER_SECOND // self._rate, hops - 1), removed)
-        return GainReduction(max_db, min(rows * ROW_FRAMES / self._envelope.frames, 1.0), energies)
+        return GainReduction(max_db, min(frames / self._envelope.frames, 1.0), energies)
 
     def blocks(self, settings: LimiterSettings) -> Iterator[Samples]:
         """Yields the limited signal: [frames, channels] each."""
-        gain = 10.0 ** (settings.gain_db / 20.0)
-        ramp = np.arange(ROW_FRAMES) / ROW_FRAMES
-        for samples, curve in zip(split_into_segments(self._blocks()), self._curves(settings), strict=True):
-            if curve is None:
-                yield (samples * np.float64(gain)).astype(np.float32)
-                continue
-            gains = gain * 10.0 ** (curve / 20.0)
-            lines = gains[:-1, None] + np.diff(gains)[:, None] * ramp
-            yield (samples * lines.reshape(-1, 1)[: len(samples)]).astype(np.float32)
+        for samples, curve in zip(split_into_segments(self._blocks()), self._segment_curves(settings), strict=True):
+            yield _apply(curve, samples, settings.gain_db)
 
-    def _curves(self, settings: LimiterSettings) -> Iterator[FloatArray | None]:
-        """Yields the gain curve of each segment at the edges of its rows, in dB up to 0: [rows + 1]; None if the
-        segment is not limited.
+    def segments(self, settings: LimiterSettings) -> Iterator[tuple[Samples, Samples]]:
+        """Yields the limited signal in segments, each with the `limits` of its rows for `LimitedSignalMeter`."""
+        self._refine(settings)
+        least_peak, gain = 10.0 ** (-self._refined_db / 20.0), 10.0 ** (settings.gain_db / 20.0)
+        segments = zip(split_into_segments(self._blocks()), self._segment_curves(settings), strict=True)
+        for index, (samples, curve) in enumerate(segments):
+            peaks = self._envelope.peaks(index * SEGMENT_ROWS, (index + 1) * SEGMENT_ROWS)
+            limits = np.maximum(peaks, np.float32(least_peak)) * np.float32(gain)
+            limits[_limited_rows(curve)] = np.inf
+            yield _apply(curve, samples, settings.gain_db), limits
+
+    def _segment_curves(self, settings: LimiterSettings) -> Iterator[FloatArray]:
+        """Yields the gain curve of each segment: [rows + 1]."""
+        for _, curve in self._curves(settings):
+            for begin in range(0, len(curve) - 1, SEGMENT_ROWS):
+                yield curve[begin : begin + SEGMENT_ROWS + 1]
+
+    def _curves(self, settings: LimiterSettings) -> Iterator[tuple[int, FloatArray]]:
+        """Yields the gain curve of each CURVE_ROWS at the edges of the rows, in dB up to 0: the first row, and a curve
+        of [rows + 1].
         """
         self._refine(settings)
         over_db = settings.over_db
         curve = _GainCurve(self._rate, settings.release)
         next_needs = self._required_gains(0, over_db)
         curve.advance(np.zeros(1), next_needs)  # The row before the first one.
-        for index in range(self._envelope.segments):
-            needs, next_needs = next_needs, self._required_gains(index + 1, over_db)
-            yield curve.advance(needs, next_needs)
+        for first in range(0, self._envelope.rows, CURVE_ROWS):
+            needs, next_needs = next_needs, self._required_gains(first + CURVE_ROWS, over_db)
+            yield first, curve.advance(needs, next_needs)
 
     def _refine(self, settings: LimiterSettings) -> None:
         if settings.over_db > self._refined_db:
             self._refined_db = settings.over_db + REFINEMENT_MARGIN_DB
             self._peak = self._envelope.refine(self._blocks(), 10.0 ** (-self._refined_db / 20.0))
 
-    def _required_gains(self, index: int, over_db: float) -> FloatArray:
-        """Returns the gain that each row of a segment needs, in dB up to 0: [rows]."""
-        peaks = self._envelope.segment(index)[0]
+    def _required_gains(self, first: int, over_db: float) -> FloatArray:
+        """Returns the gain that each of CURVE_ROWS rows needs, in dB up to 0; fewer at the end of the signal."""
+        peaks = self._envelope.peaks(first, first + CURVE_ROWS)
         needs = np.zeros(len(peaks))
         over = np.flatnonzero(peaks > 10.0 ** (-over_db / 20.0))
-        needs[over] = np.maximum(-over_db - 20.0 * np.log10(peaks[over]), -MAX_REDUCTION_DB)
+        needs[over] = np.maximum(-over_db - 20.0 * np.log10(peaks[over].astype(np.float64)), -MAX_REDUCTION_DB)
         return needs
+
+
+def _limited_rows(curve: FloatArray) -> npt.NDArray[np.intp]:
+    """Returns the rows in which a curve is below 0 dB."""
+    return np.flatnonzero((curve[1:] < 0) | (curve[:-1] < 0))
+
+
+def _amplitudes(decibels: FloatArray) -> FloatArray:
+    return np.asarray(np.exp(decibels * (math.log(10.0) / 20.0)))
+
+
+def _apply(curve: FloatArray, samples: Samples, gain_db: float) -> Samples:
+    """Returns the samples [frames, channels] with the gain and, on top of it, the curve at the edges of their rows."""
+    gain = 10.0 ** (gain_db / 20.0)
+    limited = samples * np.float32(gain)
+    rows, (frames, channels) = _limited_rows(curve), samples.shape
+    if not len(rows):
+        return limited
+    before, after = gain * _amplitudes(curve[rows]), gain * _amplitudes(curve[rows + 1])
+    ramp = np.repeat(np.arange(ROW_FRAMES) / ROW_FRAMES, channels)
+    gains = before[:, None] + (after - before)[:, None] * ramp
+    if missing := -frames % ROW_FRAMES:
+        samples, limited = np.pad(samples, ((0, missing), (0, 0))), np.pad(limited, ((0, missing), (0, 0)))
+    limited.reshape(-1, len(ramp))[rows] = samples.reshape(-1, len(ramp))[rows] * gains
+    return limited[:frames]
 
 
 class _GainCurve:
@@ -156,19 +193,17 @@ class _GainCurve:
         """The needs of the rows before the last edge that are still held after it."""
         self._last_db = 0.0
         """The gain at the last edge."""
+        edges = np.arange(CURVE_ROWS + self._look_ahead_rows + 1)
+        self._falls, self._rises = edges * self._attack_db, edges * self._release_db
 
-    def advance(self, needs: FloatArray, next_needs: FloatArray) -> FloatArray | None:
-        """Returns the curve at the edges of the next rows, starting at the last edge: [rows + 1]; None if it is 0 dB
-        throughout.
-        """
+    def advance(self, needs: FloatArray, next_needs: FloatArray) -> FloatArray:
+        """Returns the curve at the edges of the next rows, starting at the last edge: [rows + 1]."""
         after = next_needs[: self._look_ahead_rows]
         rows = np.concatenate([self._before, needs, after, np.zeros(self._look_ahead_rows - len(after))])
-        if not (rows.any() or self._last_db):
-            return None
         # An edge needs the gain of the rows on both sides and of those that are held.
         held = _sliding_minimum(rows, 2 * self._hold_rows + 2)
         held[0] = self._last_db
-        falls, rises = (np.arange(len(held)) * step for step in (self._attack_db, self._release_db))
+        falls, rises = self._falls[: len(held)], self._rises[: len(held)]
         falling = np.minimum.accumulate((held + falls)[::-1])[::-1] - falls
         curve: FloatArray = (np.minimum.accumulate(falling - rises) + rises)[: len(needs) + 1]
         self._before = rows[len(needs) : len(needs) + len(self._before)]

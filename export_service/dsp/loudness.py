@@ -1,7 +1,6 @@
 """Loudness by ITU-R BS.1770-5 and EBU Tech 3341/3342, measured while the audio arrives.
 
-The K-weighting filters come from pyloudnorm (its "DeMan" class, which agrees with libebur128). The gating is our own,
-because pyloudnorm needs the whole signal in memory.
+The gating is our own, because pyloudnorm needs the whole signal in memory.
 """
 
 from __future__ import annotations
@@ -9,11 +8,12 @@ from __future__ import annotations
 import math
 from array import array
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from export_service.dsp.arrays import FloatArray, Samples
+from export_service.dsp.k_weighting import KWeighting
+from export_service.dsp.segments import ROW_FRAMES
 
 HOPS_PER_SECOND = 10
 """Gating blocks start every 100 ms: 400 ms with 75 % overlap (BS.1770-5), which is also the minimum update rate of
@@ -40,42 +40,50 @@ class Loudness:
 
 
 class LoudnessMeter:
-    """Measures a signal of one or two channels, fed in pieces of any size.
+    """Measures a signal of one or two channels, segment by segment.
 
     Its memory grows by one number for each 100 ms.
     """
 
     def __init__(self, sample_rate_hz: int, channels: int) -> None:
-        self._rate = sample_rate_hz
-        self._dtype = np.float64 if channels == 1 else np.complex128
-        """A frame is one number: two channels are filtered as real and imaginary part, which is faster than in turn."""
-        self._sections = _k_weighting(sample_rate_hz).astype(self._dtype)
-        self._state = np.zeros((2, 2), self._dtype)  # [biquads, taps]
+        self._rate, self._channels = sample_rate_hz, channels
+        self._weighting = KWeighting(sample_rate_hz, channels)
         self._frames = 0
         self._energies = array("d")  # One for each complete hop.
         self._open_energy = 0.0  # Of the hop in progress.
 
-    def feed(self, samples: Samples | FloatArray) -> FloatArray:
-        """Adds the next frames [frames, channels]; returns their K-weighted power summed over channels: [frames]."""
-        if not len(samples):
-            return np.empty(0)
-        from scipy.signal import sosfilt  # Importing it takes half a second, which would delay the start of the server.
-
-        signal = np.ascontiguousarray(samples, dtype=np.float64).view(self._dtype)[:, 0]
-        weighted, self._state = sosfilt(self._sections, signal, zi=self._state)
+    def feed(self, segment: Samples, frames: int, scale: float) -> FloatArray:
+        """Adds the next segment, of which only the last one may have fewer than SEGMENT_FRAMES: that of a `RowMatrix`,
+        times `scale`. Returns the K-weighted energies of its rows, summed over channels: [rows].
+        """
+        weighted = self._weighting.weigh(segment, scale)
+        rows = -(-frames // ROW_FRAMES)
         # BS.1770-5 eq. 1 and 2: mean square of each channel, summed with weight 1.0 for left, right and mono.
-        power = weighted.real**2 + weighted.imag**2
-        first, end = self._frames, self._frames + len(samples)
-        first_hop, last_hop = self._hop_of(first), self._hop_of(end - 1)
-        edges = [max(self._hop_start(hop), first) - first for hop in range(first_hop, last_hop + 1)]
-        sums = np.add.reduceat(power, edges)
-        for hop, energy in zip(range(first_hop, last_hop + 1), sums.tolist(), strict=True):
-            self._open_energy += energy
-            if end >= self._hop_start(hop + 1):
-                self._energies.append(self._open_energy)
-                self._open_energy = 0.0
+        columns = np.einsum("lc,lc->c", weighted, weighted)[: rows * self._channels].astype(np.float64)
+        energies: FloatArray = columns.reshape(rows, self._channels) @ np.full(self._channels, 1.0 / scale**2)
+        self._add_to_hops(energies, weighted, frames, scale)
+        return energies
+
+    def _add_to_hops(self, energies: FloatArray, weighted: Samples, frames: int, scale: float) -> None:
+        first, end = self._frames, self._frames + frames
+        hops = np.arange(self._hop_of(first), self._hop_of(end - 1) + 1)
+        rows, offsets = np.divmod(np.maximum(hops * self._rate // HOPS_PER_SECOND - first, 0), ROW_FRAMES)
+        heads = np.zeros(len(hops))
+        if offsets.any():
+            # Of a row that a hop begins within, the samples before belong to the previous hop.
+            squares = np.square(weighted.reshape(ROW_FRAMES, -1, self._channels)[:, rows], dtype=np.float64) / scale**2
+            squares = squares.sum(axis=2)
+            is_head = np.arange(ROW_FRAMES)[:, None] < offsets
+            heads = (squares * is_head).sum(axis=0)
+            energies = energies.copy()
+            energies[rows] = (squares * ~is_head).sum(axis=0)
+        sums = np.add.reduceat(energies, rows)
+        sums[:-1] = np.where(rows[1:] > rows[:-1], sums[:-1], 0.0) + heads[1:]
+        sums[0] += self._open_energy
+        complete = len(sums) if end >= self._hop_start(int(hops[-1]) + 1) else len(sums) - 1
+        self._energies.frombytes(sums[:complete].tobytes())
+        self._open_energy = float(sums[complete:].sum())
         self._frames = end
-        return np.asarray(power)
 
     def momentary(self) -> FloatArray:
         """Returns the loudness of each complete 400 ms in LUFS, one value every 100 ms; -inf for digital silence."""
@@ -124,18 +132,9 @@ class LoudnessMeter:
         return np.asarray(windows.sum(axis=1) / lengths)
 
 
-@cache
-def _k_weighting(sample_rate_hz: int) -> FloatArray:
-    """Returns the two biquads of BS.1770-5 Annex 1 for any sample rate, as second-order sections [2, 6]."""
-    from pyloudnorm import Meter
-
-    filters = Meter(sample_rate_hz, filter_class="DeMan")._filters.values()
-    return np.array([[*stage.b, *stage.a] for stage in filters])
-
-
 def warm_up() -> None:
     """Imports the libraries that the first measurement needs, which takes about half a second."""
-    LoudnessMeter(48_000, 1).feed(np.zeros((1, 1), dtype=np.float32))
+    LoudnessMeter(48_000, 1)
 
 
 def _lufs(mean_squares: FloatArray) -> FloatArray:

@@ -9,9 +9,26 @@ from pathlib import Path
 import numpy as np
 
 from export_service.dsp.arrays import Samples
-from export_service.dsp.envelope import SEGMENT_FRAMES, Envelope
+from export_service.dsp.envelope import Envelope
 from export_service.dsp.loudness import Loudness, LoudnessMeter
-from export_service.dsp.true_peak import TruePeakMeter, build_interpolator, oversampling_factor
+from export_service.dsp.segments import (
+    HISTORY_ROWS,
+    REACH_ROWS,
+    ROW_FRAMES,
+    RowMatrix,
+    SegmentBuffer,
+    max_over_channels,
+    max_over_reach,
+)
+from export_service.dsp.true_peak import (
+    TruePeakMeter,
+    build_annex2_example_interpolator,
+    build_interpolator,
+    oversampling_factor,
+)
+
+MAX_EXACT_PEAK = 1e6
+"""Louder segments are scaled down, because the squares of absurdly large samples overflow float32."""
 
 
 @dataclass(frozen=True)
@@ -71,35 +88,33 @@ class SignalMeter:
     def __init__(self, sample_rate_hz: int, channels: int, folder: Path | None = None) -> None:
         self.sample_rate_hz, self.channels = sample_rate_hz, channels
         self.loudness = LoudnessMeter(sample_rate_hz, channels)
-        self.envelope = None if folder is None else Envelope(folder, sample_rate_hz)
+        """Complete after `finish`."""
+        self.envelope = None if folder is None else Envelope(folder, sample_rate_hz, channels)
         """What a limiter needs, in a temporary file in `folder`; None if no folder was given."""
-        self._true_peak = TruePeakMeter(channels, build_interpolator(oversampling_factor(sample_rate_hz)))
-        self._segment = np.empty((SEGMENT_FRAMES, channels), dtype=np.float32)
-        self._filled = 0
-        self._frames = 0
+        self._buffer, self._matrix = SegmentBuffer(channels), RowMatrix(channels)
+        self._true_peak = TruePeakMeter(build_interpolator(oversampling_factor(sample_rate_hz)))
+        self._sample_peak = 0.0
         self._energy = 0.0
+        self._frames = 0
 
     def feed(self, samples: Samples) -> None:
         """Adds the next frames: [frames, channels], finite. Raises OSError if the envelope can't be written."""
-        self._frames += len(samples)
         while len(samples):
-            part = samples[: SEGMENT_FRAMES - self._filled]
-            self._segment[self._filled : self._filled + len(part)] = part
-            self._filled += len(part)
-            samples = samples[len(part) :]
-            if self._filled == SEGMENT_FRAMES:
+            samples = self._buffer.fill(samples)
+            if self._buffer.is_full:
                 self._measure_segment()
 
     def finish(self) -> LoudnessMeasurement:
         """Returns the figures of everything that was fed. `feed` must not be called afterwards."""
-        if self._filled:
+        if self._buffer.frames:
             self._measure_segment()
-        true_peak = self._true_peak.peak_dbtp()
+        self._buffer.fill_with_silence()
+        self._measure_peaks()
         rms_dbfs = 10.0 * math.log10(self._energy / (self._frames * self.channels)) if self._energy else None
         return LoudnessMeasurement(
             self.loudness.measure(),
-            true_peak,
-            self._true_peak.sample_peak_dbfs(),
+            to_decibels(self._true_peak.peak),
+            to_decibels(self._sample_peak),
             rms_dbfs,
             self._frames / self.sample_rate_hz,
         )
@@ -110,11 +125,66 @@ class SignalMeter:
             self.envelope.close()
 
     def _measure_segment(self) -> None:
-        segment = self._segment[: self._filled]
-        exact = segment.astype(np.float64)
-        power = self.loudness.feed(exact)
-        self._true_peak.feed(segment)
-        self._energy += float(np.einsum("nc,nc->", exact, exact))
+        frames = self._buffer.frames
+        row_peaks = max_over_channels(self._measure_peaks()[HISTORY_ROWS:])
+        peak = float(row_peaks.max())
+        self._sample_peak = max(self._sample_peak, peak)
+        segment, scale = self._matrix.segment, 1.0
+        if peak > MAX_EXACT_PEAK:
+            scale = MAX_EXACT_PEAK / peak
+            segment = segment * np.float32(scale)
+        lines = segment[:ROW_FRAMES]
+        self._energy += float(np.einsum("lc,lc->c", lines, lines).sum(dtype=np.float64)) / scale**2
+        energies = self.loudness.feed(segment, frames, scale)
         if self.envelope is not None:
-            self.envelope.append(segment, power)
-        self._filled = 0
+            curvatures = max_over_channels(self._matrix.curvatures()[HISTORY_ROWS:])
+            self.envelope.append(row_peaks, curvatures, energies, frames)
+        self._frames += frames
+        self._buffer.advance()
+
+    def _measure_peaks(self) -> Samples:
+        """Returns the peaks of the rows: [HISTORY_ROWS + rows, channels]."""
+        self._matrix.load(self._buffer.segment)
+        row_peaks = self._matrix.peaks()
+        self._feed_true_peak(row_peaks)
+        return row_peaks
+
+    def _feed_true_peak(self, row_peaks: Samples) -> None:
+        self._true_peak.feed(self._buffer, self._matrix, row_peaks)
+
+
+class LimitedSignalMeter(SignalMeter):
+    """Measures a limited signal, of which much is known: where it was not limited, no true peak is of interest that the
+    limiter knows to be low enough.
+    """
+
+    def __init__(self, sample_rate_hz: int, channels: int) -> None:
+        super().__init__(sample_rate_hz, channels)
+        self._simple_meter = TruePeakMeter(build_annex2_example_interpolator())
+        self._limits = np.full(HISTORY_ROWS, np.inf, dtype=np.float32)
+        """Of the rows before the segment and, until it is measured, of its own."""
+
+    def feed_segment(self, segment: Samples, limits: Samples) -> None:
+        """Adds the next segment of SEGMENT_FRAMES; only the last one may be shorter. `limits` [rows] says what the true
+        peaks of its rows do not exceed as long as no row that they depend on has the limit inf.
+        """
+        self._limits = np.concatenate([self._limits, limits])
+        self.feed(segment)
+
+    def highest_peak_db(self) -> float | None:
+        """Returns the highest peak that any meter would read, after `finish`; None for digital silence."""
+        return to_decibels(max(self._sample_peak, self._true_peak.peak, self._simple_meter.peak))
+
+    def _feed_true_peak(self, row_peaks: Samples) -> None:
+        limits = None  # Nothing is known of the silence after the end.
+        if len(self._limits) > HISTORY_ROWS:
+            limits = self._limits[REACH_ROWS:-REACH_ROWS].copy()
+            limits[np.isinf(max_over_reach(self._limits))] = np.inf
+            self._limits = self._limits[-HISTORY_ROWS:]
+        for meter in (self._true_peak, self._simple_meter):
+            meter.feed(self._buffer, self._matrix, row_peaks, limits)
+
+
+def to_decibels(amplitude: float) -> float | None:
+    """Returns an amplitude in dB relative to 1; None for 0."""
+    return 20.0 * math.log10(amplitude) if amplitude else None

@@ -15,7 +15,8 @@ from dgx_music.export.v1.export_pb2 import GetWaveformRequest, GetWaveformRespon
 from dgx_music.pcm import BYTES_PER_SAMPLE, PcmReader
 from dgx_music.storage.v1.storage_pb2 import Generation
 from export_service.dsp.arrays import FloatArray
-from export_service.dsp.loudness import SHORT_TERM_HOPS, LoudnessMeter
+from export_service.dsp.loudness import SHORT_TERM_HOPS
+from export_service.dsp.measurement import SignalMeter
 from gateway.cli.display.console import truncate
 from gateway.cli.display.spectrogram import ROWS, Samples, Spectrogram
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
@@ -78,7 +79,7 @@ async def _collect(session: Session, generation_id: str) -> PictureData:
         responses = aiter(call)
         header = (await anext(responses)).header
         reader = PcmReader(header)
-        meter = LoudnessMeter(header.sample_rate_hz, header.channels)
+        meter = SignalMeter(header.sample_rate_hz, header.channels)
         spectrogram = Spectrogram(header.sample_rate_hz, header.channels, header.expected_frames)
 
         def feed(samples: Samples) -> None:
@@ -95,9 +96,10 @@ async def _collect(session: Session, generation_id: str) -> PictureData:
                 await asyncio.to_thread(feed, _samples(pending, header.channels))
                 pending = b""
         await asyncio.to_thread(feed, _samples(pending, header.channels))
+        await asyncio.to_thread(meter.finish)
     finally:
         call.cancel()
-    return PictureData(waveform, meter.short_term(), spectrogram, reader.frames / header.sample_rate_hz)
+    return PictureData(waveform, meter.loudness.short_term(), spectrogram, reader.frames / header.sample_rate_hz)
 
 
 def _samples(pcm: bytes, channels: int) -> Samples:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export_service.dsp.true_peak import TruePeakMeter, build_interpolator, oversampling_factor
+from export_service.dsp.measurement import SignalMeter
+from export_service.dsp.true_peak import oversampling_factor
 from tests.support import signals
 from tests.support.signals import true_peak_by_soxr
 
 
 def peak(samples, rate, sizes=None):
-    meter = TruePeakMeter(samples.shape[1], build_interpolator(oversampling_factor(rate)))
+    meter = SignalMeter(rate, samples.shape[1])
     for chunk in signals.in_chunks(samples, sizes) if sizes else [samples]:
         meter.feed(chunk)
-    return meter.peak_dbtp()
+    return meter.finish().true_peak_dbtp
 
 
 @pytest.mark.parametrize("rate", [32_000, 44_100, 48_000])
@@ -76,11 +77,10 @@ def test_skipping_rows_of_low_curvature_does_not_change_the_peak(hz, monkeypatch
 
 def test_sample_peak_is_measured():
     samples = signals.noise(32_000, 1)
-    meter = TruePeakMeter(2, build_interpolator(oversampling_factor(32_000)))
+    meter = SignalMeter(32_000, 2)
     for chunk in signals.in_chunks(samples, [999]):
         meter.feed(chunk)
-    meter.peak_dbtp()
-    assert meter.sample_peak_dbfs() == pytest.approx(20 * np.log10(np.abs(samples).max()), abs=1e-6)
+    assert meter.finish().sample_peak_dbfs == pytest.approx(20 * np.log10(np.abs(samples).max()), abs=1e-6)
 
 
 def test_digital_silence_has_no_peak():
