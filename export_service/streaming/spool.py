@@ -120,7 +120,8 @@ class Spool:
     def describe(self, received: ReceivedAudio) -> None:
         """Records that all samples have arrived. They are not synced: whoever resumes checks their hash."""
         part = self._description.with_name(self._description.name + ".part")
-        part.write_bytes(RECEIVED_AUDIO_JSON.dump_json(received))
+        with open(part, "wb", opener=open_private) as file:
+            file.write(RECEIVED_AUDIO_JSON.dump_json(received))
         part.rename(self._description)
 
     def read_received(self) -> ReceivedAudio | None:

@@ -90,6 +90,8 @@ def build_completion(
     """Returns the report that the file is in the library, with everything known about it."""
     metadata = struct_pb2.Struct()
     metadata.CopyFrom(exported.header.generation_facts)
+    if exported.header.audio.attempt != generation.attempt:
+        metadata["audio_attempt"] = exported.header.audio.attempt
     try:
         metadata.MergeFrom(_to_struct(_build_metadata(exported.file)))
     except Exception as error:  # The file is complete, whatever is wrong with its description.

@@ -25,10 +25,12 @@ async def print_waveform(session: Session, console: Console, generation_id: str)
     """Prints the waveform across the width of the terminal, or why there is none: it never fails the command."""
     columns = min(console.width, MAX_COLUMNS)
     request = GetWaveformRequest(generation_id=generation_id, points=columns * POINTS_PER_CHARACTER)
+    lines: list[str] = []
     with console.optional("draw the waveform"):
         waveform = await session.music.GetWaveform(request, timeout=CALL_TIMEOUT_SECONDS)
-        for line in draw_waveform(waveform.data, ROWS):
-            console.out.print(line, style="cyan")
+        lines = draw_waveform(waveform.data, ROWS)
+    for line in lines:
+        console.out.print(line, style="cyan")
 
 
 def draw_waveform(data: Sequence[int], rows: int) -> list[str]:

@@ -58,12 +58,10 @@ class Console:
     def optional(self, action: str) -> Iterator[None]:
         """Turns any error of the block into a notice that the command failed to do `action`, which it can do without.
 
-        Errors of the output itself are raised.
+        The block must not print: an error of the output is not optional.
         """
         try:
             yield
-        except OSError:
-            raise
         except Exception as error:
             self.print_notice(f"failed to {action}: {format_error(error)[0]}")
 

@@ -27,6 +27,7 @@ SUMMARIZED_METADATA = {
     "true_peak_dbtp",
     "normalization_reason",
     "not_measured",
+    "audio_attempt",
     "is_synthesiser",
 }
 """Metadata that is shown as part of other fields."""
@@ -165,6 +166,8 @@ def _provenance(generation: Generation) -> str:
 
 def _generation_time(generation: Generation) -> str:
     seconds = generation.generation_time_seconds
+    if attempt := _int_value(generation, "audio_attempt"):
+        return f"{seconds:.2f} s, from the audio of attempt {attempt}"
     return f"{seconds:.2f} s, {generation.duration_seconds / seconds:.0f}{TIMES_REAL_TIME}" if seconds else ""
 
 

@@ -55,6 +55,16 @@ def test_figure_without_a_value_is_shown_with_its_reason() -> None:
     assert fields_for()["not measured"] == ""
 
 
+def test_time_of_a_resumed_export_is_not_shown_as_a_speed() -> None:
+    def shown(**metadata: float) -> str:
+        generation = Generation(generation_time_seconds=0.2, duration_seconds=60, sample_rate_hz=32_000, channels=2)
+        generation.metadata.update(metadata)
+        return dict(summary_fields(generation, ""))["generated in"]
+
+    assert shown() == "0.20 s, 300\u00d7 real time"
+    assert shown(audio_attempt=1) == "0.20 s, from the audio of attempt 1"
+
+
 def test_unknown_channel_layout_is_counted() -> None:
     audio = dict(summary_fields(Generation(sample_rate_hz=48_000, channels=6), ""))["audio"]
     assert audio == "0 s, 48 kHz 6 channels, WAV PCM 24"
