@@ -18,34 +18,54 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from dgx_music.audio.v1 import audio_pb2
 from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter, live_header
 from export_service.dsp.measurement import SignalMeter
+from tests.support.sketch_clips import RATE_HZ, Clip
 
-RATE_HZ, CHANNELS = 32_000, 2
-BLOCK_SECONDS = 5
-"""Duration of the signal, which is repeated to the requested length."""
-TARGET_LUFS, CEILING_DBTP = -16.0, -1.0
+CHANNELS = 2
+SYNTHETIC_SECONDS = 5
+CLIP = Clip("energetic hip hop at 93 BPM in F# minor", "hip hop", 93.0, "F# minor", 5)
+CLIP_SECONDS = 30
+WARM_UP_SECONDS = 5
+CEILING_DBTP = -1.0
 TIMEOUT_SECONDS = 600
-PATHS = {"linear": 0.3, "limited": 2.3}
-"""Normalization path → how loud the hits must be for it: peak-to-loudness ratios of 11 and 17 LU."""
-MODES = {"linear": export_pb2.NORMALIZATION_MODE_LINEAR, "limited": export_pb2.NORMALIZATION_MODE_LIMITED}
+
+
+class Signal(NamedTuple):
+    """A signal, which is repeated to the requested length, and what is done to it."""
+
+    hits: float | None
+    """How loud the hits of a synthetic signal are; None for music of the `sketch` model."""
+    target_lufs: float
+    mode: export_pb2.NormalizationMode
+
+
+SIGNALS = {
+    "linear": Signal(0.3, -16.0, export_pb2.NORMALIZATION_MODE_LINEAR),
+    "limited": Signal(2.3, -16.0, export_pb2.NORMALIZATION_MODE_LIMITED),
+    "music": Signal(None, -12.0, export_pb2.NORMALIZATION_MODE_LIMITED),
+}
+"""Peak-to-loudness ratios of 11, 17 and 13 LU. Quiet music with hits of noise is what a limiter has most to do on in a
+few places, dense music at -12 LUFS what it has to look at everywhere."""
 
 PYLOUDNORM = """
 import json, sys, time
 import pyloudnorm, soundfile
 from benchmarks.librosa_analysis import peak_mb
-source, output = sys.argv[1:]
+source, output, target = sys.argv[1:]
 pyloudnorm.Meter(48_000).integrated_loudness(soundfile.read(source, stop=48_000)[0])
 before_mb, started_at, cpu = peak_mb(), time.perf_counter(), time.process_time()
 samples, rate = soundfile.read(source)
 loudness = pyloudnorm.Meter(rate, filter_class="DeMan").integrated_loudness(samples)
-soundfile.write(output, samples * 10 ** ((-16.0 - loudness) / 20), rate, subtype="PCM_24")
+soundfile.write(output, samples * 10 ** ((float(target) - loudness) / 20), rate, subtype="PCM_24")
 print(json.dumps([time.perf_counter() - started_at, time.process_time() - cpu, peak_mb() - before_mb]))
 """
 
@@ -64,25 +84,32 @@ class Server(NamedTuple):
 
     pid: int
     stub: export_pb2_grpc.ExportServiceAsyncStub
+    idle_mb: float
+    """Memory after a short export, which loads all libraries."""
 
 
 @cache
 def build_block(path: str) -> npt.NDArray[np.float32]:
-    """Builds the signal, float32 [frames, channels]: a swelling chord, a little noise and two hits per second."""
+    """Builds the signal, float32 [frames, channels]: music, or a swelling chord, a little noise and two hits per
+    second.
+    """
+    hits = SIGNALS[path].hits
+    if hits is None:
+        return CLIP.samples(CLIP_SECONDS)
     random = np.random.default_rng(5)
-    seconds = np.arange(BLOCK_SECONDS * RATE_HZ) / RATE_HZ
+    seconds = np.arange(SYNTHETIC_SECONDS * RATE_HZ) / RATE_HZ
     chord = sum(np.sin(2 * np.pi * hz * seconds) for hz in (110.0, 220.0, 277.2, 440.0, 659.3))
     signal = chord[:, None] * 0.05 * (1.2 + np.sin(seconds))[:, None]
     noise = random.standard_normal((len(seconds), CHANNELS))
-    hits = np.clip(noise / 4, -1, 1) * np.exp(-(seconds % 0.5) * 60)[:, None]
-    return ((signal + 0.01 * noise + PATHS[path] * hits) * 0.3).astype(np.float32)
+    bursts = np.clip(noise / 4, -1, 1) * np.exp(-(seconds % 0.5) * 60)[:, None]
+    return ((signal + 0.01 * noise + hits * bursts) * 0.3).astype(np.float32)
 
 
 def iter_pcm(path: str, seconds: int) -> Iterator[bytes]:
     """Yields the signal in blocks of interleaved float32."""
     samples = build_block(path)
-    for begin in range(0, seconds, BLOCK_SECONDS):
-        yield samples[: min(seconds - begin, BLOCK_SECONDS) * RATE_HZ].tobytes()
+    for begin in range(0, seconds * RATE_HZ, len(samples)):
+        yield samples[: seconds * RATE_HZ - begin].tobytes()
 
 
 def write_input(file: Path, path: str, seconds: int) -> None:
@@ -93,8 +120,8 @@ def write_input(file: Path, path: str, seconds: int) -> None:
 
 
 @asynccontextmanager
-async def export_server(data_dir: Path) -> AsyncIterator[Server]:
-    """Runs the export service and yields it when it is ready."""
+async def export_server(data_dir: Path, path: str) -> AsyncIterator[Server]:
+    """Runs the export service and yields it after a first short export of the signal."""
     with tempfile.TemporaryDirectory() as folder:
         address = f"unix:{folder}/export.sock"
         environment = {
@@ -109,7 +136,9 @@ async def export_server(data_dir: Path) -> AsyncIterator[Server]:
         try:
             async with connect(address) as channel:
                 await asyncio.wait_for(channel.channel_ready(), 30)
-                yield Server(process.pid, export_pb2_grpc.ExportServiceStub(channel))
+                server = Server(process.pid, export_pb2_grpc.ExportServiceStub(channel), 0.0)
+                await ours(server, path, WARM_UP_SECONDS)
+                yield server._replace(idle_mb=_memory_mb(process.pid, "VmRSS"))
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
@@ -119,12 +148,15 @@ async def export_server(data_dir: Path) -> AsyncIterator[Server]:
 async def ours(server: Server, path: str, seconds: int) -> Figures:
     """Measures one export, from the first message to the response. The file is deleted afterwards."""
     generation_id = str(uuid.uuid4())
-    audio = live_header(generation_id, 1, RATE_HZ, CHANNELS, seconds * RATE_HZ)
+    output = audio_pb2.OutputOptions(target_lufs=SIGNALS[path].target_lufs, ceiling_dbtp=CEILING_DBTP)
+    header = export_pb2.ExportHeader(
+        audio=live_header(generation_id, 1, RATE_HZ, CHANNELS, seconds * RATE_HZ), output=output
+    )
     writer = PcmWriter(CHANNELS)
-    idle_mb = _reset_peak(server.pid)
+    _reset_peak(server.pid)
     started_at, cpu = time.perf_counter(), _cpu_seconds(server.pid)
     call = server.stub.Export(timeout=TIMEOUT_SECONDS)
-    await call.write(export_pb2.ExportRequest(header=export_pb2.ExportHeader(audio=audio)))
+    await call.write(export_pb2.ExportRequest(header=header))
     for piece in iter_pcm(path, seconds):
         for chunk in writer.chunks(piece):
             await call.write(export_pb2.ExportRequest(chunk=chunk))
@@ -132,27 +164,29 @@ async def ours(server: Server, path: str, seconds: int) -> Figures:
     await call.done_writing()
     response = await call
     figures = Figures(
-        time.perf_counter() - started_at, _cpu_seconds(server.pid) - cpu, _memory_mb(server.pid, "VmHWM") - idle_mb
+        time.perf_counter() - started_at,
+        _cpu_seconds(server.pid) - cpu,
+        _memory_mb(server.pid, "VmHWM") - server.idle_mb,
     )
-    if response.normalization.mode != MODES[path]:
+    if response.normalization.mode != SIGNALS[path].mode:
         raise RuntimeError(f"the signal was normalized another way: {response.normalization}")
     await server.stub.DeleteFile(export_pb2.DeleteFileRequest(generation_id=generation_id), timeout=TIMEOUT_SECONDS)
     return figures
 
 
-def pyloudnorm(file: Path) -> Figures:
+def pyloudnorm(file: Path, target_lufs: float) -> Figures:
     """Measures pyloudnorm + soundfile."""
     output = file.with_suffix(".normalized.wav")
-    command = [sys.executable, "-c", PYLOUDNORM, str(file), str(output)]
+    command = [sys.executable, "-c", PYLOUDNORM, str(file), str(output), str(target_lufs)]
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     output.unlink()
     return Figures(*json.loads(result.stdout))
 
 
-def ffmpeg(file: Path) -> Figures:
+def ffmpeg(file: Path, target_lufs: float) -> Figures:
     """Measures two passes of ffmpeg's loudnorm, the second with the values that the first has measured."""
     output = file.with_suffix(".normalized.wav")
-    loudnorm = f"loudnorm=I={TARGET_LUFS}:TP={CEILING_DBTP}"
+    loudnorm = f"loudnorm=I={target_lufs}:TP={CEILING_DBTP}"
     started_at, before = time.perf_counter(), os.times()
     first, mb = _ffmpeg(file, f"{loudnorm}:print_format=json", "-f", "null", "-")
     found = json.loads(re.findall(r"\{[^{}]*\}", first)[-1])
@@ -180,7 +214,7 @@ def meter_speeds(seconds: int, rounds: int) -> tuple[float, float]:
     flags = pyebur128.MeasurementMode
     everything = flags.MODE_I | flags.MODE_S | flags.MODE_LRA | flags.MODE_TRUE_PEAK
     samples = build_block("limited")
-    blocks = range(seconds // BLOCK_SECONDS)
+    blocks = range(seconds // SYNTHETIC_SECONDS)
     times: tuple[list[float], list[float]] = [], []
     for _ in range(rounds):
         started_at = time.process_time()
@@ -200,15 +234,15 @@ def meter_speeds(seconds: int, rounds: int) -> tuple[float, float]:
 
 def _ffmpeg(file: Path, filters: str, *output: str) -> tuple[str, float]:
     """Runs ffmpeg. Returns its standard error and its peak memory in MB."""
-    command = ["ffmpeg", "-nostdin", "-hide_banner", "-benchmark", "-y", "-i", str(file), "-af", filters, *output]
+    options = ["-nostdin", "-hide_banner", "-benchmark", "-y"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), *options, "-i", str(file), "-af", filters, *output]
     stderr = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     return stderr, int(re.findall(r"maxrss=(\d+)", stderr)[-1]) / 1024
 
 
-def _reset_peak(pid: int) -> float:
-    """Makes the kernel count peak memory from now on. Returns the memory in use, in MB."""
+def _reset_peak(pid: int) -> None:
+    """Makes the kernel count peak memory from now on."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
-    return _memory_mb(pid, "VmRSS")
 
 
 def _memory_mb(pid: int, name: str) -> float:

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from export_service.retagging.splicing import Piece, Span, iter_bytes
+from export_service.tagging import id3
 from export_service.tagging.riff import CHUNK_HEADER
 
 CHUNK_NAME = b"C2PA"
-ID3_HEADER = struct.Struct(">3sBBB4s")
-"""Identifier, version and revision, flags, and the size of all frames as four groups of seven bits."""
-ID3_FRAME = struct.Struct(">4s4sH")
-"""Name, size of the content, flags."""
-ID3_VERSION = 3
 OBJECT_HEADER = b"\0application/c2pa\0c2pa\0c2pa manifest store\0"
 """Start of a general encapsulated object: encoding, media type, file name, description."""
 
@@ -75,29 +70,16 @@ def _layout_wav(source: BinaryIO, size: int) -> SlotLayout:
 
 def _layout_id3(source: BinaryIO, size: int) -> SlotLayout:
     """The manifest is in the first frame of the tag, which a FLAC file does not have otherwise."""
-    end = source.seek(0, os.SEEK_END)
-    source.seek(0)
-    head = source.read(ID3_HEADER.size)
-    version, revision, flags, frames_bytes, start = ID3_VERSION, 0, 0, 0, 0
-    if head[:3] == b"ID3":
-        _, version, revision, flags, synchsafe = ID3_HEADER.unpack(head)
-        frames_bytes, start = decode_synchsafe(synchsafe), ID3_HEADER.size
+    tag_end, end = id3.find_end(source), source.seek(0, os.SEEK_END)
+    version, revision, flags = id3.UTF_16_VERSION, 0, 0
+    if tag_end:
+        source.seek(0)
+        _, version, revision, flags, _ = id3.HEADER.unpack(source.read(id3.HEADER.size))
+    start = min(id3.HEADER.size, tag_end)
     content_bytes = len(OBJECT_HEADER) + size
-    frame_size = encode_synchsafe(content_bytes) if version > ID3_VERSION else content_bytes.to_bytes(4, "big")
-    frame = ID3_FRAME.pack(b"GEOB", frame_size, 0) + OBJECT_HEADER
-    tag_size = encode_synchsafe(frames_bytes + len(frame) + size)
-    head = ID3_HEADER.pack(b"ID3", version, revision, flags, tag_size)
+    is_utf_8 = version == id3.UTF_8_VERSION
+    frame_size = id3.encode_size(content_bytes) if is_utf_8 else content_bytes.to_bytes(4)
+    frame = id3.FRAME.pack(b"GEOB", frame_size, 0) + OBJECT_HEADER
+    tag_size = id3.encode_size(tag_end - start + len(frame) + size)
+    head = id3.HEADER.pack(b"ID3", version, revision, flags, tag_size)
     return SlotLayout([head, frame], b"", size, [Span(start, end)])
-
-
-def decode_synchsafe(data: bytes) -> int:
-    """Returns the number whose seven-bit groups are in `data`, as ID3v2 stores sizes."""
-    number = 0
-    for byte in data:
-        number = number << 7 | byte
-    return number
-
-
-def encode_synchsafe(number: int) -> bytes:
-    """Returns a number below 2²⁸ as four groups of seven bits."""
-    return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))

@@ -26,6 +26,8 @@ MAX_BUFFERED_BYTES = 64 << 20
 """The largest M4A file that is signed by the C2PA library, which uses twice the size of the file in memory."""
 DRAFT_BYTES = 4096
 """Assumed size of a manifest before it is known. Like the actual size, it takes three bytes within the manifest."""
+UNKNOWN_GENERATOR = "dgx-music unknown"
+"""Name and version."""
 SAMPLE_TAGS = FileTags("", 1, "dgx-music 0", "dgx-music 0")
 SAMPLE_SHA256 = hashlib.sha256(b"sample").digest()
 
@@ -126,7 +128,8 @@ class Signer:
     def _sign(
         self, tags: FileTags, media_type: str, source: Any, destination: Any, *assertions: dict[str, Any]
     ) -> bytes:
-        name, _, version = tags.generator.rpartition(" ")
+        # A file whose tags another program removed does not say what generated it.
+        name, _, version = (tags.generator or UNKNOWN_GENERATOR).rpartition(" ")
         action = {
             "action": "c2pa.created",
             "digitalSourceType": SOURCE_TYPE,

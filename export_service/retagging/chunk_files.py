@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -14,7 +14,7 @@ from export_service.tagging import aiff, caf, riff
 MANIFEST_CHUNK = b"C2PA"
 W64_SAMPLES = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
 UNCHANGED_RIFF_CHUNKS = frozenset({b"bext", b"acid"})
-"""Those with tags that can't be edited. The first also has the loudness of the file."""
+"""Those with tags that can't be edited, which are taken over. The first also has the loudness of the file."""
 UNCHANGED_AIFF_CHUNKS = frozenset({b"MARK", b"INST"})
 RF64_SIZE_POSITION = 20
 
@@ -78,12 +78,12 @@ def layout_chunk_file(source: BinaryIO, tags: bytes) -> Layout:
     source.seek(0)
     chunk_format = FORMATS[source.read(4)]
     end = source.seek(0, io.SEEK_END)
+    kept = [(name, span) for name, span in _iter_spans(source, chunk_format, end) if name not in chunk_format.replaced]
     pieces: list[Piece] = [Span(0, chunk_format.file_header_bytes)]
-    for name, span in _iter_spans(source, chunk_format, end):
+    for name, span in kept:
         if name == chunk_format.samples:
-            pieces.append(_new_chunks(chunk_format, tags))
-        if name not in chunk_format.replaced:
-            pieces.append(span)
+            pieces += _new_chunks(chunk_format, tags, {name for name, _ in kept})
+        pieces.append(span)
     if chunk_format.size_field is None:
         return Layout(pieces)
     position, encoding, uncounted = chunk_format.size_field
@@ -91,11 +91,11 @@ def layout_chunk_file(source: BinaryIO, tags: bytes) -> Layout:
     return Layout(pieces, (Patch(position, struct.pack(encoding, size)),))
 
 
-def _new_chunks(chunk_format: ChunkFormat, tags: bytes) -> bytes:
-    """Returns those of the encoded chunks that are replaced."""
+def _new_chunks(chunk_format: ChunkFormat, tags: bytes, kept: Collection[bytes]) -> list[Piece]:
+    """Returns those of the encoded chunks that are not kept."""
     content = bytes(chunk_format.file_header_bytes) + tags
     chunks = _iter_spans(io.BytesIO(content), chunk_format, len(content))
-    return b"".join(content[span.start : span.end] for name, span in chunks if name in chunk_format.replaced)
+    return [content[span.start : span.end] for name, span in chunks if name not in kept]
 
 
 def _iter_spans(source: BinaryIO, chunk_format: ChunkFormat, end: int) -> Iterator[tuple[bytes, Span]]:

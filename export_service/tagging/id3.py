@@ -82,7 +82,7 @@ def replace_tags(path: Path, tag: bytes, tags: FileTags) -> None:
     """Overwrites the tag at the start of the file, which must be longer, and its version 1 tag. Raises OSError."""
     with path.open("r+b") as file:
         *_, size = HEADER.unpack(file.read(HEADER.size))
-        space = _decode_size(size)
+        space = decode_size(size)
         file.seek(0)
         _, version, *_ = HEADER.unpack_from(tag)
         file.write(_encode_header(version, space) + tag[HEADER.size :].ljust(space, b"\0"))
@@ -94,7 +94,7 @@ def find_end(file: BinaryIO) -> int:
     """Returns the offset at which a tag at the start of the file ends; 0 if there is none."""
     file.seek(0)
     header = file.read(HEADER.size)
-    return HEADER.size + _decode_size(HEADER.unpack(header)[-1]) if header.startswith(b"ID3") else 0
+    return HEADER.size + decode_size(HEADER.unpack(header)[-1]) if header.startswith(b"ID3") else 0
 
 
 def read_tag(path: Path) -> bytes:
@@ -159,7 +159,7 @@ class _FrameEncoder:
 
     def frame(self, name: bytes, content: bytes) -> bytes:
         size = len(content)
-        return FRAME.pack(name, _encode_size(size) if self._version == UTF_8_VERSION else size.to_bytes(4), 0) + content
+        return FRAME.pack(name, encode_size(size) if self._version == UTF_8_VERSION else size.to_bytes(4), 0) + content
 
     def _encode_texts(self, before: bytes, *texts: str) -> bytes:
         """Returns the encoding byte and the texts, separated by terminators."""
@@ -181,18 +181,20 @@ def _iter_frames(tag: bytes) -> Iterator[tuple[bytes, bytes]]:
     while position + FRAME.size < len(tag) and tag[position]:
         name, size, _ = FRAME.unpack_from(tag, position)
         position += FRAME.size
-        end = position + (_decode_size(size) if version == UTF_8_VERSION else int.from_bytes(size))
+        end = position + (decode_size(size) if version == UTF_8_VERSION else int.from_bytes(size))
         yield name, tag[position:end]
         position = end
 
 
 def _encode_header(version: int, size: int) -> bytes:
-    return HEADER.pack(b"ID3", version, 0, 0, _encode_size(size))
+    return HEADER.pack(b"ID3", version, 0, 0, encode_size(size))
 
 
-def _encode_size(size: int) -> bytes:
+def encode_size(size: int) -> bytes:
+    """Returns a size below 256 MiB as four groups of seven bits."""
     return bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
 
 
-def _decode_size(size: bytes) -> int:
+def decode_size(size: bytes) -> int:
+    """Returns the size from four groups of seven bits."""
     return sum(part << shift for part, shift in zip(size, (21, 14, 7, 0), strict=True))

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from dgx_music.error_status import read_error_details
+from dgx_music.export.v1.export_pb2 import DownloadRequest
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_COMPLETED,
     Generation,
@@ -27,7 +28,7 @@ from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError
 from gateway.cli.session.file_names import file_name
 from gateway.cli.session.file_placement import place_file
 from gateway.cli.session.name_template import NameTemplate
-from gateway.cli.session.output_files import download
+from gateway.cli.session.output_files import fetch, fetch_manifest
 from gateway.cli.session.pagination import MAX_PAGE_SIZE
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
@@ -130,9 +131,13 @@ async def _export(session: Session, generation: Generation, folder: Path, templa
     suffix = suffix if _SUFFIX.fullmatch(suffix) else ""
     part = folder / f".{generation.id}.{secrets.token_hex(4)}"
     try:
-        await download(session, generation.id, part)
+        request = DownloadRequest(generation_id=generation.id)
+        await fetch(session, request, part)
         names = (file_name(text, suffix, generation.id, number) for number in count(1))
-        return await asyncio.to_thread(place_file, part, names)
+        path, is_new = await asyncio.to_thread(place_file, part, names)
+        if is_new:
+            await fetch_manifest(session, request, path)
+        return path, is_new
     except grpc.aio.AioRpcError as error:
         raise _without_file(generation.id, error) from error
     except CommandError as error:

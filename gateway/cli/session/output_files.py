@@ -66,19 +66,32 @@ async def download(
     file cannot be written, is incomplete, or is of another format than the ending of `path` says.
     """
     request = DownloadRequest(generation_id=generation_id, render_id=render_id)
-    path = await _save(session, request, path, overwrite=overwrite)
+    path = await fetch(session, request, path, overwrite=overwrite, check_ending=True)
     if path == STANDARD_OUTPUT:
         return None
-    request.manifest = True
-    try:
-        await _save(session, request, path.with_suffix(MANIFEST_EXTENSION), overwrite=True)
-    except grpc.aio.AioRpcError as error:
-        if error.code() is not grpc.StatusCode.NOT_FOUND:
-            raise
+    await fetch_manifest(session, request, path)
     return path.absolute()
 
 
-async def _save(session: Session, request: DownloadRequest, path: Path | None, *, overwrite: bool) -> Path:
+async def fetch_manifest(session: Session, request: DownloadRequest, path: Path) -> None:
+    """Saves the signed manifest, if the server keeps one beside the file of the request, beside its copy at `path`."""
+    request = DownloadRequest(generation_id=request.generation_id, render_id=request.render_id, manifest=True)
+    try:
+        await fetch(session, request, path.with_suffix(MANIFEST_EXTENSION))
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+
+
+async def fetch(
+    session: Session,
+    request: DownloadRequest,
+    path: Path | None,
+    *,
+    overwrite: bool = True,
+    check_ending: bool = False,
+) -> Path:
+    """Saves what is requested at `path`, like `download`, and returns the path."""
     call = session.music.Download(request, timeout=STREAM_TIMEOUT_SECONDS)
     part: Path | None = None
     try:
@@ -87,7 +100,7 @@ async def _save(session: Session, request: DownloadRequest, path: Path | None, *
             await _write(sys.stdout.buffer, first, call)
             return STANDARD_OUTPUT
         path = path or Path(Path(first.file_name).name)
-        if not request.manifest:
+        if check_ending:
             require_ending_of_file(path, first.file_name, request.generation_id)
         require_writable([path], overwrite=overwrite)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")

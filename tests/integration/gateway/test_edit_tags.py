@@ -8,10 +8,12 @@ import json
 import re
 from pathlib import Path
 
+import c2pa
 import grpc
 import grpc.aio
 import mutagen
 import pytest
+from google.protobuf import json_format
 
 from dgx_music.error_status import read_error_details
 from dgx_music.export.v1 import export_pb2 as export
@@ -22,6 +24,7 @@ from export_service.library import store
 from gateway.rpc import file_verification
 from service_runtime.failpoints import Failpoint
 from tests.support import pictures
+from tests.support.certificates import make_credentials
 from tests.support.command_line import InProcessShell
 from tests.support.embedded_services import EmbeddedServices
 from tests.support.library_files import CHANNELS, RATE, SECONDS, completed
@@ -187,3 +190,23 @@ def test_generation_is_kept_if_its_cover_cannot_be_added(
     done = shell.run("generate", "techno", "-d", "1", "--cover", str(cover), "-o", str(copy), status=1)
     assert re.search(r"error: failed to add the cover: .*disk is full.*: dgx-music files tag .* --cover", done.stderr)
     assert mutagen.File(copy).pictures == []
+
+
+def test_copies_get_the_manifest_beside_them(shell: InProcessShell, tmp_path: Path) -> None:
+    credentials = make_credentials(tmp_path)
+    settings = {
+        "DGX_MUSIC_C2PA_CERTIFICATE": str(credentials.certificate),
+        "DGX_MUSIC_C2PA_PRIVATE_KEY": str(credentials.private_key),
+    }
+    copy = tmp_path / "beat.ogg"
+    done = shell.run("generate", "techno", "-d", "1", "--title", "Night", "-o", str(copy), "--json", **settings)
+    generation = json_format.Parse(done.stdout, storage.Generation())
+    manifest = shell.data_dir / generation.metadata["manifest_path"]
+    assert copy.with_suffix(".c2pa").read_bytes() == manifest.read_bytes()
+    with copy.open("rb") as file:
+        assert json.loads(c2pa.Reader("audio/ogg", file, manifest.read_bytes()).json())["validation_state"] == "Valid"
+    shell.run("files", "export", generation.id, "--to", str(tmp_path / "best"), "--name", "{seed}")
+    assert sorted(path.suffix for path in (tmp_path / "best").iterdir()) == [".c2pa", ".ogg"]
+    # A WAV file contains its manifest.
+    shell.run("render", generation.id, "-o", str(tmp_path / "other.wav"), **settings)
+    assert not (tmp_path / "other.c2pa").exists()

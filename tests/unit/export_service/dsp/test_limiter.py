@@ -10,6 +10,7 @@ from export_service.dsp.limiter import MAX_REDUCTION_DB, Limiter, LimiterSetting
 from export_service.dsp.measurement import SignalMeter
 from export_service.dsp.normalization import LoudnessTarget, NormalizationMode
 from export_service.dsp.segments import SEGMENT_FRAMES
+from export_service.dsp.true_peak import Interpolator
 from tests.support import signals
 from tests.support.signals import measured_by_libebur128, true_peak_by_soxr
 
@@ -213,6 +214,29 @@ def test_normalize_signal_of_whole_segments(normalizer):
     assert measured_by_libebur128(limited, RATE).integrated_lufs == pytest.approx(
         -12 - normalization.shortfall_lu, abs=0.05
     )
+
+
+@pytest.mark.parametrize("seconds", [2.0, 2 * SEGMENT_FRAMES / RATE, (SEGMENT_FRAMES + 128) / RATE, 3.33])
+@pytest.mark.parametrize("kind", ["music", "spiky", "noise"])
+def test_measures_the_limited_signal_as_if_nothing_was_known_of_it(kind, seconds, normalizer):
+    normalized, limited = normalizer(getattr(signals, kind)(RATE, seconds), target=LoudnessTarget(-7.0, -1.0))
+    assert normalized.normalization.mode is NormalizationMode.LIMITED
+    meter = SignalMeter(RATE, 2)
+    meter.feed(limited)
+    expected = meter.finish()
+    assert normalized.measurement.true_peak_dbtp == pytest.approx(expected.true_peak_dbtp, abs=1e-4)
+    assert normalized.measurement.sample_peak_dbfs == expected.sample_peak_dbfs
+    assert normalized.measurement.loudness == expected.loudness
+
+
+@pytest.mark.parametrize("kind", ["music", "spiky", "noise"])
+def test_rows_that_cannot_exceed_the_threshold_are_skipped_without_effect(kind, normalizer, monkeypatch):
+    samples = getattr(signals, kind)(RATE, 3)
+    skipping, limited = normalizer(samples, target=LoudnessTarget(-12.0, -1.0))
+    monkeypatch.setattr(Interpolator, "bounds", lambda _, peaks, curvatures: np.full_like(peaks[4:], np.inf))
+    complete, expected = normalizer(samples, target=LoudnessTarget(-12.0, -1.0))
+    assert skipping.normalization.gain_db == pytest.approx(complete.normalization.gain_db, abs=1e-3)
+    np.testing.assert_allclose(limited, expected, atol=1e-4)
 
 
 def test_short_signal_over_full_scale_is_turned_down(normalizer):

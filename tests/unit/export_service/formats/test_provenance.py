@@ -131,6 +131,14 @@ def test_manifest_of_odd_size_is_valid(tmp_path, credentials):
     assert sizes == {0, 1}
 
 
+def test_file_without_tags_is_signed(tmp_path, credentials):
+    files = credentials()
+    write_file(tmp_path / "a", FileFormat.FLAC_16)
+    stripped = FileTags.parse_comment("", TAGS.generation_id)
+    assert Signer(files.certificate, files.private_key).sign(tmp_path / "a", "FLAC", stripped) is AiDisclosure.C2PA
+    assert read_manifest(tmp_path / "a", "FLAC", files.root)["validation_state"] == "Trusted"
+
+
 def test_rf64_file_gets_manifest_beside_it(tmp_path, credentials, monkeypatch):
     monkeypatch.setattr(writer, "MAX_WAV_BYTES", 1000)
     files = credentials()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 
 from export_service.dsp.normalization import LoudnessTarget
+from export_service.formats.provenance import staged_manifest_path
 from export_service.library.renders import MASTERED_FILE_JSON, RenderSpec, RenderStore
 from service_runtime.audio.output_options import FileFormat, PublicationTags
 
@@ -89,3 +91,60 @@ def test_different_specs_have_different_render_ids():
     )
     ids = {RenderSpec(FileFormat.MP3, 32_000, 2, LoudnessTarget(None, -1.0), **one).render_id(ID) for one in added}
     assert len(ids) == len(added)
+
+
+class TestRecovery:
+    """What `open` does with the files that a crash left."""
+
+    AUDIO = b"fLaC"
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """The folder of the generation's renders, with the description of a render of these bytes."""
+        RenderStore(tmp_path).open()
+        folder = tmp_path / "renders" / ID
+        folder.mkdir()
+        description = {**DESCRIPTION, "file_sha256": hashlib.sha256(self.AUDIO).hexdigest()}
+        (folder / f"{RENDER}.json").write_text(json.dumps(description))
+        return folder
+
+    def staged(self, tmp_path):
+        return RenderStore(tmp_path).staging_path(RENDER)
+
+    def reopen(self, tmp_path):
+        RenderStore(tmp_path).open()
+        assert not list(tmp_path.rglob("*.part"))
+
+    def test_render_is_moved_if_its_description_is_in_place(self, tmp_path, folder):
+        (folder / f"{RENDER}.flac").write_bytes(b"the previous version")
+        (folder / f"{RENDER}.c2pa").write_bytes(b"its manifest")
+        self.staged(tmp_path).write_bytes(self.AUDIO)
+        staged_manifest_path(self.staged(tmp_path)).write_bytes(b"manifest")
+        self.reopen(tmp_path)
+        assert (folder / f"{RENDER}.flac").read_bytes() == self.AUDIO
+        assert (folder / f"{RENDER}.c2pa").read_bytes() == b"manifest"
+        assert RenderStore(tmp_path).load(ID, RENDER) is not None
+
+    def test_manifest_is_moved_if_its_render_was(self, tmp_path, folder):
+        (folder / f"{RENDER}.flac").write_bytes(self.AUDIO)
+        staged_manifest_path(self.staged(tmp_path)).write_bytes(b"manifest")
+        self.reopen(tmp_path)
+        assert (folder / f"{RENDER}.c2pa").read_bytes() == b"manifest"
+
+    def test_incomplete_new_version_is_removed_and_the_old_one_kept(self, tmp_path, folder):
+        (folder / f"{RENDER}.flac").write_bytes(self.AUDIO)
+        self.staged(tmp_path).write_bytes(b"half")
+        self.reopen(tmp_path)
+        assert (folder / f"{RENDER}.flac").read_bytes() == self.AUDIO
+        assert RenderStore(tmp_path).load(ID, RENDER) is not None
+
+    def test_description_without_render_is_removed(self, tmp_path, folder):
+        self.staged(tmp_path).write_bytes(b"damaged")
+        self.reopen(tmp_path)
+        assert list(folder.iterdir()) == []
+
+    def test_unreadable_description_is_left_alone(self, tmp_path, folder):
+        (folder / f"{RENDER}.json").write_text("{}")
+        self.staged(tmp_path).write_bytes(self.AUDIO)
+        self.reopen(tmp_path)
+        assert [path.name for path in folder.iterdir()] == [f"{RENDER}.json"]
