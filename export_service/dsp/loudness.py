@@ -58,6 +58,8 @@ class LoudnessMeter:
         """
         weighted = self._weighting.weigh(segment, scale)
         rows = -(-frames // ROW_FRAMES)
+        if used := frames % ROW_FRAMES:  # The filter rings on after the last frame.
+            weighted[used:, (rows - 1) * self._channels : rows * self._channels] = 0.0
         # BS.1770-5 eq. 1 and 2: mean square of each channel, summed with weight 1.0 for left, right and mono.
         columns = np.einsum("lc,lc->c", weighted, weighted)[: rows * self._channels].astype(np.float64)
         energies: FloatArray = columns.reshape(rows, self._channels) @ np.full(self._channels, 1.0 / scale**2)

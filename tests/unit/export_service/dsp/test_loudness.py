@@ -116,6 +116,12 @@ def test_incomplete_last_block_is_ignored():
     assert meter_of(with_burst, 32_000).measure() == meter_of(quiet, 32_000).measure()
 
 
+def test_abrupt_end_does_not_count():
+    # The filter would ring on, and 3 s at this rate end within a row of 32 frames.
+    samples = np.full((3 * 11_025, 1), 0.5, dtype=np.float32)
+    assert meter_of(samples, 11_025).momentary()[-1] < -100
+
+
 def test_digital_silence_has_no_loudness():
     figures = meter_of(np.zeros((200_000, 2), dtype=np.float32), 32_000).measure()
     assert figures.integrated_lufs is None
