@@ -166,12 +166,12 @@ def test_m4a_file_is_signed_by_the_library_up_to_its_limit(tmp_path, credentials
     assert read_manifest(path, "M4A", files.root)["validation_state"] == "Trusted"
 
 
-@pytest.mark.parametrize("container", ["WAV", "FLAC", "MP3", "OGG"])
+@pytest.mark.parametrize("container", ["WAV", "MP3", "OGG"])
 def test_memory_does_not_grow_with_the_file(tmp_path, credentials, container):
     files = credentials()
     path = tmp_path / "a"
     with path.open("wb") as file:
-        file.truncate(256 << 20)
+        file.truncate(128 << 20)
     code = (
         "import resource, sys; from pathlib import Path; from export_service.formats.provenance import *\n"
         "signer = Signer(Path(sys.argv[1]), Path(sys.argv[2]))\n"
@@ -180,7 +180,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, credentials, container):
     )
     arguments = [files.certificate, files.private_key, path, container]
     grown = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
-    assert int(grown.stdout) < 32 << 10  # In KiB.
+    assert int(grown.stdout) < 16 << 10  # In KiB.
 
 
 @pytest.mark.parametrize("kind", KEYS)
