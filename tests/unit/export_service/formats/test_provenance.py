@@ -164,7 +164,7 @@ def test_m4a_file_is_signed_by_the_library_up_to_its_limit(tmp_path, credentials
     assert read_manifest(path, "M4A", files.root)["validation_state"] == "Trusted"
     staged_manifest_path(path).unlink()
     with pytest.raises(c2pa.C2paError, match="ManifestNotFound"):
-        read_manifest(path, "M4A")  # The embedded one, which no longer fits, is gone.
+        read_manifest(path, "M4A", files.root)  # The embedded one, which no longer fits, is gone.
     np.testing.assert_array_equal(read_samples(path), samples)
 
 
