@@ -146,7 +146,7 @@ def cancel(generation_id: Id, as_json: AsJson = False) -> None:
 
 @app.command()
 def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
-    """Retry a failed generation. Ctrl-C cancels it."""
+    """Retry a failed generation; if its audio was complete, only the file is made again. Ctrl-C cancels it."""
     from gateway.cli.commands import generate
 
     console = create_console(as_json)
