@@ -17,6 +17,9 @@ from dgx_music.gateway.v1 import gateway_pb2_grpc
 
 @asynccontextmanager
 async def connect(address: str = "127.0.0.1:50050") -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
-    """Yields a stub with the methods of `MusicService` (gateway.proto). `address` is `host:port` or `unix:/path`."""
+    """Yields a stub with the methods of `MusicService` (gateway.proto). `address` is `host:port` or `unix:/path`.
+
+    Raises ValueError if it is neither.
+    """
     async with channel.connect(address) as gateway_channel:
         yield gateway_pb2_grpc.MusicServiceStub(gateway_channel)

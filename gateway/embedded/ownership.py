@@ -15,6 +15,7 @@ that owner either listening or gone, and never has to poll.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
@@ -45,7 +46,8 @@ class Lock:
     """A lock on a file, which is held at most as long as the file is open."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "a+b", opener=open_private)  # noqa: SIM115  # release() closes it.
+        self.path = path
+        self._file = open(path, "a+b", buffering=0, opener=open_private)  # noqa: SIM115  # release() closes it.
 
     def acquire(self, operation: int) -> None:
         """Waits for the lock. `operation` is fcntl.LOCK_EX or LOCK_SH; with LOCK_NB, raises BlockingIOError instead."""
@@ -69,7 +71,6 @@ class Lock:
     def write(self, content: bytes) -> None:
         self._file.truncate(0)
         self._file.write(content)
-        self._file.flush()
 
     def release(self) -> None:
         """Unlocks and closes the file."""
@@ -137,7 +138,10 @@ class Owner(_Membership):
         self._publish(_OwnerRecord(socket=None, pid=os.getpid(), lasting=True))
 
     def _publish(self, record: _OwnerRecord) -> None:
-        self._owner_lock.write(json.dumps(record).encode())
+        try:
+            self._owner_lock.write(json.dumps(record).encode())
+        except OSError as error:
+            raise _unusable(self._owner_lock.path.parents[1], error) from error
         self._client_lock.unlock()
 
     def has_no_clients(self) -> bool:
@@ -183,15 +187,21 @@ def acquire_or_join(data_dir: Path) -> Owner | Client:
             if membership is not None:
                 return membership
     except OSError as error:
-        raise FailedPrecondition(
-            f"can't write to {data_dir}: {error.strerror or error}; "
-            "choose another folder with --data-dir or DGX_MUSIC_DATA_DIR",
-            reason="DATA_DIR_UNUSABLE",
-            metadata={"data_dir": str(data_dir)},
-        ) from error
+        raise _unusable(data_dir, error) from error
     raise Unavailable(
         f"the dgx-music process that owns {data_dir} does not answer: stop it and try again",
         reason="OWNER_SILENT",
+        metadata={"data_dir": str(data_dir)},
+    )
+
+
+def _unusable(data_dir: Path, error: OSError) -> FailedPrecondition:
+    way_out = "choose another folder with --data-dir or DGX_MUSIC_DATA_DIR"
+    if error.errno == errno.ENOSPC:
+        way_out = f"free up space, or {way_out}"
+    return FailedPrecondition(
+        f"can't write to {data_dir}: {error.strerror or error}; {way_out}",
+        reason="DATA_DIR_UNUSABLE",
         metadata={"data_dir": str(data_dir)},
     )
 

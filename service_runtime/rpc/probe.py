@@ -18,13 +18,13 @@ from service_runtime.rpc.health_check import require_serving
 
 async def probe(address: str) -> str | None:
     """Returns what is wrong with the server at `address`, or None if all of its services are SERVING."""
-    async with connect(address) as channel:
-        try:
+    try:
+        async with connect(address) as channel:
             await require_serving(channel, address)
-        except Unavailable as error:
-            if isinstance(error.__cause__, grpc.aio.AioRpcError):
-                return await explain_unreachable(address)
+    except (Unavailable, ValueError) as error:
+        if isinstance(error, Unavailable) and not isinstance(error.__cause__, grpc.aio.AioRpcError):
             return error.message
+        return await explain_unreachable(address)
     return None
 
 

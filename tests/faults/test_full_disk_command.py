@@ -8,6 +8,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.support.command_line import SECONDS, Shell, read_until
 
 
@@ -54,12 +56,17 @@ def test_generation_that_no_worker_could_claim_is_done_when_there_is_room(small_
     assert "completed" in shell.run("watch", match[1]).stderr
 
 
-def test_full_disk_is_told_before_anything_is_created(small_disk: Path) -> None:
+def test_full_disk_is_told_before_anything_is_created(
+    small_disk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     shell = Shell(small_disk / "data")
     shell.run("list")
     fill(small_disk)
     line = shell.error("generate", "house", status=1)
     assert line == f"error: the database's disk is full: {shell.data_dir}; free up space"
+    elsewhere = {"DGX_MUSIC_DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('database')}/music.db"}
+    line = shell.error("generate", "house", status=1, **elsewhere)
+    assert line.startswith(f"error: can't write to {shell.data_dir}: No space left on device; free up space, or choose")
 
 
 def test_data_directory_that_is_read_only_is_told(small_disk: Path) -> None:

@@ -81,6 +81,9 @@ def format_error(error: Exception) -> tuple[str, int]:
             line, status = _format_rpc_error(error)
         case ValidationError():
             line, status = _format_settings_error(error), BAD_INPUT
+        case OSError() if error.strerror:
+            where = f"{error.filename}: " if error.filename else ""
+            line, status = f"{where}{error.strerror}; use --debug to see what failed", FAILURE
         case _:
             line, status = f"unexpected {type(error).__name__}: {error}; use --debug to see where", FAILURE
     return " ".join(line.split()), status

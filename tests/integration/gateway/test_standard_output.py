@@ -179,12 +179,12 @@ def test_standard_output_that_cannot_take_a_file_is_refused(
 
 
 def test_copy_that_cannot_be_written_says_that_the_generation_is_kept(library: Library, tmp_path: Path) -> None:
-    """A limit of the size of its files, which the server does not have, stands for a full disk."""
+    """A limit of the size of its files (1 or 2 MiB), which the server does not have, stands for a full disk."""
     copy = tmp_path / "copy.wav"
     shell = Shell(library.data_dir)
-    command = [str(DGX_MUSIC), "--data-dir", str(library.data_dir), "generate", "house", "-d", "1", "-o", str(copy)]
+    command = [str(DGX_MUSIC), "--data-dir", str(library.data_dir), "generate", "house", "-d", "20", "-o", str(copy)]
     done = subprocess.run(
-        ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *command],
+        ["sh", "-c", 'ulimit -f 2048; exec "$@"', "sh", *command],
         env=environment(),
         capture_output=True,
         text=True,

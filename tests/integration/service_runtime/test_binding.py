@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from pathlib import Path
 
 import grpc
@@ -45,6 +47,38 @@ async def test_socket_of_running_server_is_rejected_and_stale_socket_is_replaced
         stale.bind(f"{tmp_path}/s")
     async with serve_services([service], [address], settings) as bound, connect(bound[0]) as channel:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
+
+
+async def test_socket_is_private_whatever_the_umask(
+    service: ScriptedService, settings: Settings, tmp_path: Path
+) -> None:
+    previous = os.umask(0)
+    try:
+        async with serve_services([service], [f"unix:{tmp_path}/s"], settings):
+            assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
+        assert os.umask(0) == 0
+    finally:
+        os.umask(previous)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("unix:/no/such/folder/s", "the folder /no/such/folder does not exist; create it, or set DGX_MUSIC_GATEWAY"),
+        ("nowhere.invalid:1", "there is no host nowhere.invalid; set DGX_MUSIC_GATEWAY_ADDRESS to another address"),
+        ("192.0.2.1:1", "192.0.2.1 is not an address of this machine; set DGX_MUSIC_GATEWAY_ADDRESS"),
+        ("ipv4:127.0.0.1:1", "it names servers to connect to; set DGX_MUSIC_LISTEN to HOST:PORT"),
+        ("127.0.0.1", "it must have a port; use 127.0.0.1:50050"),
+    ],
+)
+async def test_address_that_cannot_be_listened_on_says_why(
+    service: ScriptedService, settings: Settings, address: str, says: str
+) -> None:
+    allowed = settings.model_copy(update={"allow_insecure_listen": True})
+    with pytest.raises(FailedPrecondition) as caught:
+        async with serve_services([service], [address], allowed):
+            pass
+    assert caught.value.message.startswith(f"cannot listen on {address}: {says}")
 
 
 async def test_network_address_requires_allow_insecure_listen(service: ScriptedService, settings: Settings) -> None:

@@ -48,6 +48,7 @@ async def test_probe_names_the_problem(service: ScriptedService, settings: Setti
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     assert await probe(address) == f"no server listens at {address}"
+    assert await probe("127.0.0.1") == "the address 127.0.0.1 must have a port; use 127.0.0.1:50050"
     async with serve_services([service], [address], settings):
         assert await probe(address) is None
     service.problem = Unavailable("the database is away", reason="AWAY")

@@ -33,6 +33,11 @@ def rpc_error(code: grpc.StatusCode, details: str, status: status_pb2.Status | N
             "lost the connection to the server, or could not connect to it",
             FAILURE,
         ),
+        (
+            OSError(28, "No space left on device", "/a"),
+            "/a: No space left on device; use --debug to see what failed",
+            1,
+        ),
         (ValueError("odd"), "unexpected ValueError: odd; use --debug to see where", FAILURE),
     ],
 )
