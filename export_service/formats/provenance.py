@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from dgx_music.errors import FailedPrecondition
 from export_service.formats.manifest_slot import EMBEDDABLE, layout_slot
 from export_service.formats.native_file import NativeFileObject
+from export_service.tagging import mp4
 from export_service.tagging.disclosure import AiDisclosure
 from export_service.tagging.tags import FileTags
 from service_runtime.optional_deps import install_extra_command
@@ -80,6 +81,8 @@ class Signer:
                 elif container == "M4A" and part.stat().st_size <= MAX_BUFFERED_BYTES:
                     self._embed_in_m4a(source, signed, tags)
                 else:
+                    if container == "M4A":
+                        mp4.discard_manifest(part)
                     manifest = self._build_manifest(tags, hashlib.file_digest(source, "sha256").digest())
                     signed.write_bytes(manifest)
                     os.replace(signed, staged_manifest_path(part))

@@ -19,6 +19,7 @@ from export_service.library.renders import Render
 from export_service.library.store import Library, translate_file_errors
 from export_service.retagging.tag_edit import TagEdit
 from export_service.retagging.tag_replacement import write_with_tags
+from export_service.tagging import mp4
 from export_service.tagging.containers import DISCLOSURES, WITHOUT_COVER, SampleLayout, read_tags
 from export_service.tagging.disclosure import AiDisclosure
 from service_runtime.observability.logging import get_logger
@@ -127,8 +128,11 @@ class TagEditor:
         tags = edit.apply(read_tags(path, generation_id))
         with translate_disk_errors("writing the tags"):
             write_with_tags(source, staged, container, tags, samples)
-            signature = () if self._signer is None else (self._signer.sign(staged, signed_as, tags),)
-        return (*DISCLOSURES[container], *signature)
+            if self._signer is not None:
+                return (*DISCLOSURES[container], self._signer.sign(staged, signed_as, tags))
+            if container == "M4A":
+                mp4.discard_manifest(staged)
+        return DISCLOSURES[container]
 
     def _describe(self, generation_id: str, edited: EditedFile) -> Render:
         """Returns the render with its new description."""

@@ -18,7 +18,8 @@ REPLACED_BLOCKS = (vorbis_comment.VORBIS_COMMENT, vorbis_comment.PICTURE, vorbis
 
 
 def write_with_tags(source: BinaryIO, part: Path, container: str, tags: FileTags, samples: SampleLayout) -> None:
-    """Writes a copy of an open file of ours to the new file `part`, with these tags. A signature is not taken over.
+    """Writes a copy of an open file of ours to the new file `part`, with these tags and without its signature; only in
+    M4A its box is taken over, to be replaced or discarded.
 
     The same arguments give the same bytes. Memory use does not grow with the file. Raises OSError.
     """
@@ -30,7 +31,6 @@ def write_with_tags(source: BinaryIO, part: Path, container: str, tags: FileTags
         else:
             _layout(source, container, tags, samples).write(source, destination)
     if container == "M4A":
-        mp4.discard_manifest(part)
         mp4.replace_user_data(part, encode_tags(container, tags, samples, None))
 
 

@@ -200,12 +200,13 @@ async def test_edit_of_damaged_file_is_refused(client: ExportClient) -> None:
 async def test_edited_files_are_signed_again(tmp_path: Path) -> None:
     credentials = make_credentials(tmp_path)
     settings = {"c2pa_certificate": credentials.certificate, "c2pa_private_key": credentials.private_key}
-    formats = ("WAV_PCM_24", "FLAC_24", "MP3", "M4A_AAC", "OGG_OPUS", "AIFF_PCM_24")
+    formats = ("WAV_PCM_24", "FLAC_24", "MP3", "OGG_OPUS", "AIFF_PCM_24", "M4A_AAC")
     trust = c2pa.Context(c2pa.Settings.from_dict({"trust": {"trust_anchors": credentials.root}}))
+    exports = []
     async with run_export_service(tmp_path / "data", **settings) as client:
         for format_ in formats:
             generation_id, exported = await export_all(client, format_)
-            path = client.data_dir / exported.file_path
+            path, sizes = client.data_dir / exported.file_path, []
             for title in ("First", "Second"):
                 edited = await edit(client, generation_id, title=title, cover=COVER)
                 assert edited.marks == exported.marks
@@ -218,11 +219,17 @@ async def test_edited_files_are_signed_again(tmp_path: Path) -> None:
                     found = json.loads(reader.json())
                 assert found["validation_state"] == "Trusted"
                 assert [manifest["title"] for manifest in found["manifests"].values()] == [title]
+                sizes.append(edited.file_size_bytes)
+            assert sizes[0] - len("First") <= sizes[1] <= sizes[0] + 10 * len("Second")
+            exports.append((generation_id, path))
     # A server without a certificate removes the signature.
     async with run_export_service(tmp_path / "data") as client:
-        edited = await edit(client, generation_id, title="Third")
-        assert export_pb2.PROVENANCE_MARK_C2PA_SIDECAR not in edited.marks
-        assert not path.with_suffix(".c2pa").exists()
+        for generation_id, path in exports:
+            edited = await edit(client, generation_id, title="Third")
+            assert not {export_pb2.PROVENANCE_MARK_C2PA, export_pb2.PROVENANCE_MARK_C2PA_SIDECAR} & set(edited.marks)
+            with path.open("rb") as file, pytest.raises(c2pa.C2paError, match=r"ManifestNotFound|NotSupported"):
+                c2pa.Reader(SIGNED_TYPES.get(path.suffix, "audio/ogg"), file)
+        assert not list(client.data_dir.rglob("*.c2pa"))
 
 
 async def test_edits_renders_and_deletions_at_once_leave_consistent_files(client: ExportClient) -> None:

@@ -156,22 +156,24 @@ def test_m4a_file_is_signed_by_the_library_up_to_its_limit(tmp_path, credentials
     signer, path = Signer(files.certificate, files.private_key), tmp_path / "a.m4a"
     encode = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", "sine", "-t", "1", "-c:a", "aac"]
     subprocess.run([*encode, path], check=True)
-    content = path.read_bytes()
+    samples = read_samples(path)
     assert signer.sign(path, "M4A", TAGS) is AiDisclosure.C2PA
     assert read_manifest(path, "M4A", files.root)["validation_state"] == "Trusted"
-    path.write_bytes(content)
-    monkeypatch.setattr(provenance, "MAX_BUFFERED_BYTES", len(content) - 1)
+    monkeypatch.setattr(provenance, "MAX_BUFFERED_BYTES", path.stat().st_size - 1)
     assert signer.sign(path, "M4A", TAGS) is AiDisclosure.C2PA_SIDECAR
-    assert path.read_bytes() == content
     assert read_manifest(path, "M4A", files.root)["validation_state"] == "Trusted"
+    staged_manifest_path(path).unlink()
+    with pytest.raises(c2pa.C2paError, match="ManifestNotFound"):
+        read_manifest(path, "M4A", files.root)  # The embedded one, which no longer fits, is gone.
+    np.testing.assert_array_equal(read_samples(path), samples)
 
 
-@pytest.mark.parametrize("container", ["WAV", "FLAC", "MP3", "OGG"])
+@pytest.mark.parametrize("container", ["WAV", "MP3", "OGG"])
 def test_memory_does_not_grow_with_the_file(tmp_path, credentials, container):
     files = credentials()
     path = tmp_path / "a"
     with path.open("wb") as file:
-        file.truncate(256 << 20)
+        file.truncate(128 << 20)
     code = (
         "import resource, sys; from pathlib import Path; from export_service.formats.provenance import *\n"
         "signer = Signer(Path(sys.argv[1]), Path(sys.argv[2]))\n"
@@ -180,7 +182,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, credentials, container):
     )
     arguments = [files.certificate, files.private_key, path, container]
     grown = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
-    assert int(grown.stdout) < 32 << 10  # In KiB.
+    assert int(grown.stdout) < 16 << 10  # In KiB.
 
 
 @pytest.mark.parametrize("kind", KEYS)
