@@ -77,8 +77,9 @@ proto: develop ## Build the gRPC stubs from protos/
 	@python dgx_music/hatch_build.py
 
 .PHONY: docs
-docs: develop ## Write docs/configuration.md from the settings classes
-	@python docs/configuration.py
+docs: develop ## Write docs/configuration.md and docs/files.md from the code
+	@PYTHONPATH=. python docs/configuration.py
+	@PYTHONPATH=. python docs/files.py
 
 .PHONY: format lint types quality verify
 format lint types quality verify: develop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from export_service.formats.codecs import CODECS, CodecSpec, libsndfile_options
 from export_service.formats.m4a_file import M4aWriter
 from export_service.formats.native_file import NativeFileObject
 from export_service.formats.provenance import Signer
+from export_service.retagging.tag_replacement import write_with_tags
 from export_service.tagging import aiff, riff
 from export_service.tagging.containers import DISCLOSURES, SampleLayout, encode_tags, overwrite_tags
 from export_service.tagging.disclosure import AiDisclosure
@@ -117,6 +119,18 @@ class AudioFile:
         if self.container in PEAK_CHUNKS and not self.codec.bits:
             _clear_peak_time(part, self.container)
         overwrite_tags(part, container, self.tags, tag_bytes, self.seed % 2**32)
+        if container == "OGG" and self.tags is not None and self.tags.cover is not None:
+            self._add_cover_to_ogg(part, self.tags)
+
+    def _add_cover_to_ogg(self, part: Path, tags: FileTags) -> None:
+        # libsndfile can't reserve the space: Opus files with that many comments are damaged.
+        tagged = part.with_suffix(".tagged.part")
+        try:
+            with part.open("rb") as source:
+                write_with_tags(source, tagged, "OGG", tags, self._layout)
+            os.replace(tagged, part)
+        finally:
+            tagged.unlink(missing_ok=True)
 
     def _open_encoder(self, destination: NativeFileObject) -> Any:
         """Opens a soundfile.SoundFile, or what has its method `write`."""

@@ -18,9 +18,10 @@ PATH = re.compile(
 )
 
 
-def test_configuration_page_is_generated_from_the_settings() -> None:
-    render = runpy.run_path(str(ROOT / "docs/configuration.py"))["render"]
-    assert (ROOT / "docs/configuration.md").read_text() == render(), "run `make docs`"
+@pytest.mark.parametrize("name", ["configuration", "files"])
+def test_generated_page_is_current(name: str) -> None:
+    render = runpy.run_path(str(ROOT / f"docs/{name}.py"))["render"]
+    assert (ROOT / f"docs/{name}.md").read_text() == render(), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
