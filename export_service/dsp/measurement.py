@@ -110,6 +110,7 @@ class SignalMeter:
             self._measure_segment()
         self._buffer.fill_with_silence()
         self._measure_peaks()
+        del self._buffer, self._matrix  # The memory is needed for a limiter and its meter.
         rms_dbfs = 10.0 * math.log10(self._energy / (self._frames * self.channels)) if self._energy else None
         return LoudnessMeasurement(
             self.loudness.measure(),
