@@ -135,7 +135,7 @@ def build_quantizer(bits: int, gain_db: float, dither_seed: int) -> Callable[[Sa
             steps += uniform[..., 0] - uniform[..., 1]
         np.rint(steps, out=steps)
         np.clip(steps, -full_scale, full_scale - 1, out=steps)
-        integers = steps.astype(np.int32)
+        integers: npt.NDArray[np.int32] = steps.astype(np.int32)
         np.left_shift(integers, 32 - bits, out=integers)
         return integers
 
