@@ -100,9 +100,9 @@ def _states(transition: FloatArray, steps: int) -> Samples:
     for _ in range(steps):
         powers.append(transition @ powers[-1])
     powers += [np.zeros((STATE_LINES, STATE_LINES))] * steps  # For negative differences.
-    return np.block([[powers[row - column] for column in range(steps + 1)] for row in range(steps + 1)]).astype(
-        np.float32
-    )
+    step = np.arange(steps + 1)
+    blocks = np.array(powers)[step[:, None] - step]
+    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3), dtype=np.float32).reshape(STATE_LINES * len(step), -1)
 
 
 def _state_space(sample_rate_hz: int) -> tuple[FloatArray, FloatArray, FloatArray, float]:
