@@ -22,6 +22,6 @@ from generation_service.worker.job import _build_failure
 )
 def test_message_has_nothing_of_grpc(code: grpc.StatusCode, details: str) -> None:
     error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
-    failure = _build_failure(error)
+    failure = _build_failure(error, has_sent_audio=False)
     assert failure.error_message == f"export: {PLAIN_MESSAGES[code]} ({code.name})"
     assert details not in failure.error_message

@@ -123,5 +123,5 @@ def test_deadlocked_batches_are_retryable(database: Database, new: New) -> None:
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(work, [ids, ids[::-1]])
     assert one == other
-    assert refused == [RETRY_AFTER_SECONDS]
+    assert set(refused) == {RETRY_AFTER_SECONDS}  # Mostly once, but who retries may be the quicker one again.
     assert count(database) == 2
