@@ -20,9 +20,10 @@ from export_service.decoding.source_file import MAX_AMPLITUDE
 from export_service.formats.codecs import CODECS
 from export_service.formats.manifest_slot import EMBEDDABLE
 from export_service.formats.provenance import MAX_BUFFERED_BYTES
-from export_service.tagging.containers import DISCLOSURES, WITHOUT_COVER
+from export_service.tagging.containers import DISCLOSURES
+from export_service.tagging.cover import WITHOUT_COVER
 from gateway.cli.commands.output_flags import Format
-from gateway.cli.session.file_endings import ENDINGS
+from gateway.cli.session.file_extensions import EXTENSION_FORMATS
 from service_runtime.audio.output_options import BIT_RATES_KBPS, QUALITY_FORMATS, SAMPLE_RATES_HZ, FileFormat
 
 FILE = Path(__file__).with_suffix(".md")
@@ -89,7 +90,7 @@ overrides are removed. A cover is a PNG or JPEG picture of at most {MAX_COVER_BY
 {MAX_SECTIONS} sections. `dgx-music files tag` changes tags and cover of a finished file without touching its samples.
 
 Every file discloses that it is AI-generated, with model, generator and generation id. With a certificate it is also
-signed (C2PA). A sidecar is a file of the same name and the ending `.c2pa` beside it, which a copy made by
+signed (C2PA). A sidecar is a file of the same name and the extension `.c2pa` beside it, which a copy made by
 `dgx-music` brings along.
 """
 
@@ -101,7 +102,14 @@ def render() -> str:
             INTRODUCTION,
             "## Written\n",
             _table(
-                ("Format", "`--format`", "Endings of `--output`", "Sample rates in Hz", "Bit rates in kbit/s", "Size"),
+                (
+                    "Format",
+                    "`--format`",
+                    "Extensions of `--output`",
+                    "Sample rates in Hz",
+                    "Bit rates in kbit/s",
+                    "Size",
+                ),
                 map(_format_row, NAMES),
             ),
             AFTER_FORMATS,
@@ -125,11 +133,13 @@ def _formats(container: str) -> list[FileFormat]:
 
 def _format_row(container: str) -> Sequence[str]:
     formats = _formats(container)
-    endings = [ending for ending, names in ENDINGS.items() if {form.name for form in formats} & set(names)]
+    extensions = [
+        extension for extension, names in EXTENSION_FORMATS.items() if {form.name for form in formats} & set(names)
+    ]
     return (
         NAMES[container],
         _code(Format[file_format.name] for file_format in formats),
-        _code(endings),
+        _code(extensions),
         "; ".join(dict.fromkeys(map(_sample_rates, formats))),
         "; ".join(dict.fromkeys(map(_bit_rates, formats))),
         SIZES.get(container, ""),

@@ -26,8 +26,6 @@ DISCLOSURES = {
     "M4A": (AiDisclosure.MP4,),
 }
 """Where the tags of each container disclose that a file is AI-generated."""
-WITHOUT_COVER = frozenset({"CAF", "W64"})
-"""Containers that have no place for a picture."""
 MAGIC_BYTES = 12
 DAMAGED = (struct.error, ValueError, LookupError, StopIteration, InvalidArgument)
 """What the readers raise for tags that are not as they were written."""

@@ -21,17 +21,17 @@ from service_runtime.audio.bit_rates import aac_bit_rates, mp3_bit_rates, opus_b
 
 
 class FileFormat(StrEnum):
-    """Container and encoding of a file."""
+    """Container and encoding of a file. The first format of a container is its default."""
 
     WAV_PCM_24 = "wav_pcm_24"
     WAV_PCM_16 = "wav_pcm_16"
+    WAV_PCM_32 = "wav_pcm_32"
     WAV_FLOAT = "wav_float"
     FLAC_24 = "flac_24"
     FLAC_16 = "flac_16"
     MP3 = "mp3"
     OGG_VORBIS = "ogg_vorbis"
     OGG_OPUS = "ogg_opus"
-    WAV_PCM_32 = "wav_pcm_32"
     AIFF_PCM_24 = "aiff_pcm_24"
     AIFF_PCM_16 = "aiff_pcm_16"
     AIFF_PCM_32 = "aiff_pcm_32"

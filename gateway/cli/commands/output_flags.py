@@ -44,7 +44,7 @@ FormatOption = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="File format; 24 bits unless it says otherwise. m4a requires the extra m4a. Default: by the ending of "
+        help="File format; 24 bits unless it says otherwise. m4a requires the extra m4a. Default: by the extension of "
         "--output, or wav.",
         show_default=False,
         rich_help_panel=PANEL,

@@ -14,14 +14,13 @@ import grpc.aio
 
 from dgx_music.export.v1.export_pb2 import DownloadRequest, DownloadResponse
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.file_endings import require_ending_of_file
+from gateway.cli.session.file_extensions import require_extension_of_file
 from gateway.cli.session.runner import Session
+from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 MANIFEST_EXTENSION = ".c2pa"
 """By C2PA's convention, a manifest has the name of its file with this extension."""
-STANDARD_OUTPUT = Path("-")
-"""The value of --output that stands for it."""
 
 
 def require_writable(paths: Iterable[Path], option: str = "--output", *, overwrite: bool) -> None:
@@ -63,10 +62,10 @@ async def download(
     signed manifest that the server keeps beside the file is saved beside the copy, with the extension `.c2pa`.
 
     Returns the path; None after writing to standard output, of which `path` is the name "-". Raises CommandError if a
-    file cannot be written, is incomplete, or is of another format than the ending of `path` says.
+    file cannot be written, is incomplete, or is of another format than the extension of `path` says.
     """
     request = DownloadRequest(generation_id=generation_id, render_id=render_id)
-    path = await fetch(session, request, path, overwrite=overwrite, check_ending=True)
+    path = await fetch(session, request, path, overwrite=overwrite, check_extension=True)
     if path == STANDARD_OUTPUT:
         return None
     await fetch_manifest(session, request, path)
@@ -89,7 +88,7 @@ async def fetch(
     path: Path | None,
     *,
     overwrite: bool = True,
-    check_ending: bool = False,
+    check_extension: bool = False,
 ) -> Path:
     """Saves what is requested at `path`, like `download`, and returns the path."""
     call = session.music.Download(request, timeout=STREAM_TIMEOUT_SECONDS)
@@ -100,8 +99,8 @@ async def fetch(
             await _write(sys.stdout.buffer, first, call)
             return STANDARD_OUTPUT
         path = path or Path(Path(first.file_name).name)
-        if check_ending:
-            require_ending_of_file(path, first.file_name, request.generation_id)
+        if check_extension:
+            require_extension_of_file(path, first.file_name, request.generation_id)
         require_writable([path], overwrite=overwrite)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.

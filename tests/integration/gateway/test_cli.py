@@ -184,8 +184,8 @@ def test_file_is_saved_in_the_format_that_its_ending_names(shell: Shell, tmp_pat
     for problem, command in (
         (f"--output: \\.xyz names no format that can be written; {with_list}", [*arguments, "-o", "a.xyz"]),
         (f"--output: \\.xyz names no format that can be written; {with_list}", ["render", first.id, "-o", "a.xyz"]),
-        ("use the ending .mp3, or --format wav", [*arguments, "--format", "mp3", "-o", "a.wav"]),
-        ("a has no ending that names its format", [*arguments, "-o", "a"]),
+        ("use the extension .mp3, or --format wav", [*arguments, "--format", "mp3", "-o", "a.wav"]),
+        ("a has no extension that names its format", [*arguments, "-o", "a"]),
         ("a.wav would be a .m4a file .* dgx-music render", ["download", first.id, "-o", "a.wav"]),
         ("--bitrate: must be 0 for WAV_PCM_24, which is lossless", [*arguments, "--bitrate", "96"]),
         ("--bitrate: must be 32, 40, .* or 320 kbit/s", [*arguments, "--bitrate", "97", "-o", "b.mp3"]),
