@@ -144,7 +144,7 @@ class Library:
         with self._commit_lock:
             path = self.renders.find(generation_id, render_id) if render_id else self.find(generation_id)
             if path is None or not os.path.samestat(path.stat(), os.fstat(source.fileno())):
-                raise NotFound("file", render_id or generation_id, "it was deleted or replaced in the meantime")
+                raise file_replaced(render_id or generation_id)
             yield path
 
     def relative_path(self, path: Path) -> str:
@@ -165,6 +165,13 @@ class Library:
                 self._cache_path(generation_id, newest)
                 return newest
         return None
+
+    def require(self, generation_id: str) -> Path:
+        """Returns the path of the generation's file. Raises NotFound if there is none."""
+        path = self.find(generation_id)
+        if path is None:
+            raise file_not_found(generation_id)
+        return path
 
     def find_attempt(self, generation_id: str) -> int:
         """Returns the number of the attempt that the generation's file is from; 0 if there is no file."""
@@ -209,6 +216,16 @@ class Library:
     def _uncache_path(self, generation_id: str) -> None:
         with self._cache_lock:
             self._cached_paths.pop(generation_id, None)
+
+
+def file_not_found(generation_id: str) -> NotFound:
+    """Returns the error of a generation or clip that has no file."""
+    return NotFound("file", generation_id, "it was never exported, or it was deleted")
+
+
+def file_replaced(file_id: str) -> NotFound:
+    """Returns the error of a file that is no longer the one that was opened. `file_id` is that of its name."""
+    return NotFound("file", file_id, "it was deleted or replaced in the meantime")
 
 
 @contextmanager

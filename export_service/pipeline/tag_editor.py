@@ -107,10 +107,7 @@ class TagEditor:
         with translate_disk_errors("searching the library"):
             if render_id:
                 return self._library.renders.find(generation_id, render_id)
-            path = self._library.find(generation_id)
-        if path is None:
-            raise NotFound("file", generation_id, "it was never exported, or it was deleted")
-        return path
+            return self._library.require(generation_id)
 
     def _write_copy(
         self, source: BinaryIO, path: Path, staged: Path, generation_id: str, edit: TagEdit
