@@ -261,7 +261,7 @@ def test_stats_prompts_and_models_are_listed(served: Shell) -> None:
         (("files", "verify", "not-an-id"), "ID: "),
         (("generate", "x", "--detach", "-o", "x.wav"), "--detach"),
         (("show", "not-an-id"), "ID: "),
-        (("generate",), "prompt"),
+        (("generate",), "PROMPT"),
         (("sing",), "sing"),
         (("db",), "command"),
     ],
