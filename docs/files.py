@@ -76,7 +76,7 @@ AFTER_FORMATS = f"""\
 Names without a number have 24 bits. 16-bit samples get triangular dither; floats may exceed full scale. A rate that a
 format does not support becomes the next higher one that it does. `--bitrate` takes the rates in the table, here for
 stereo at the highest rate that the format supports up to 48 kHz; those for others are in
-`service_runtime/audio/bit_rates.py`. `--quality` is 0 to {MAX_QUALITY}, on a variable bit rate.
+`service_runtime/audio/bit_rates.py`. `--quality` is 0 (smallest file) to {MAX_QUALITY}, at a variable bit rate.
 
 Loudness and peaks of MP3, Vorbis, Opus and AAC are those of the decoded file, which is corrected until it is within
 0.1 LU of its target and below its ceiling. If that can't be, `Normalization.reason` says by how much and why.
@@ -191,14 +191,15 @@ def _describe_reading() -> str:
 
 - Always: {_kinds(kind for _, kind in SIGNATURES if kind.container)}, and MP1, MP2 and MP3.
 - With the extra `m4a` on the server: {with_extra}. Also encodings within WAV, CAF and Ogg that libsndfile lacks.
-- Also behind ID3v2 tags, and as written into a pipe, with a length of 0 or the largest value in the header.
+- ID3v2 tags in front are skipped. Files whose header gives no length, as when written into a pipe, are read to their
+  end.
 - {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz; {MIN_DURATION_SECONDS:g} to {max_seconds:g} s, counted while decoding
   (`DGX_MUSIC_MAX_CLIP_SECONDS`); at most {max_bytes >> 20} MiB (`DGX_MUSIC_MAX_CLIP_BYTES`).
 - Surround sound of a known layout is mixed down to stereo by ITU-R BS.775: centre and surrounds at -3 dB, without the
   low-frequency channel, the level unchanged. Other channel counts are refused.
-- Samples must be finite and at most {MAX_AMPLITUDE:g} times full scale.
+- Samples must be finite and at most {MAX_AMPLITUDE:g} times full scale (+60 dBFS).
 - Refused as damaged: a file that is shorter than its header says, a wrong checksum in FLAC or Ogg, and Ogg streams one
-  after the other. Damage within an MP3 file can't be noticed.
+  after the other. Damage within an MP3 file can't be detected.
 """
 
 
