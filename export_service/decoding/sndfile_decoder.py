@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -24,6 +25,7 @@ from export_service.decoding.surround import FLAC_LAYOUTS, VORBIS_LAYOUTS, Chann
 from export_service.dsp.arrays import Samples
 from export_service.formats.native_file import NativeFileObject
 from export_service.formats.reader import open_sndfile_sequential, run_sndfile_command
+from export_service.tagging.vorbis_comment import FLAC_MAGIC, VORBIS_COMMENT, iter_flac_blocks
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
 CONTAINER_NAMES = {"WAVEX": "WAV"}
@@ -66,7 +68,6 @@ CHANNEL_MAP = {
     15: "SR",
 }
 """SF_CHANNEL_MAP_… → the loudspeaker."""
-FLAC_COMMENTS, FLAC_IS_LAST = 4, 0x80
 FLAC_MASK = re.compile(rb"WAVEFORMATEXTENSIBLE_CHANNEL_MASK=0x([0-9a-f]{1,8})(?![0-9a-f])", re.IGNORECASE)
 OPUS_FAMILY_OFFSET, OPUS_SURROUND = 18, b"\1"
 """The channel mapping family of surround sound (RFC 7845, section 5.1.1). The others do not assign loudspeakers."""
@@ -180,16 +181,12 @@ def _layout(sound: Any, flac_mask: int | None, stream: Stream | None) -> Channel
 
 def _read_flac_mask(file: FileView) -> int | None:
     """Returns the channel mask in a FLAC file's comments, which overrides the usual order (RFC 9639, section 8.6.2)."""
-    if file.read_at(0, 4) != b"fLaC":
+    if file.read_at(0, len(FLAC_MAGIC)) != FLAC_MAGIC:
         return None
-    while len(head := file.read(4) or b"") == 4:
-        size = int.from_bytes(head[1:])
-        if head[0] & ~FLAC_IS_LAST == FLAC_COMMENTS:
-            found = FLAC_MASK.search(file.read(size) or b"")
-            return int(found[1], 16) if found else None
-        if head[0] & FLAC_IS_LAST:
-            break
-        file.seek(file.tell() + size)
+    with suppress(struct.error):  # The file is truncated, which decoding reports.
+        for kind, start, size, _ in iter_flac_blocks(cast(BinaryIO, file)):
+            if kind == VORBIS_COMMENT and (found := FLAC_MASK.search(file.read_at(start, size))):
+                return int(found[1], 16)
     return None
 
 

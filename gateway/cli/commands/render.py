@@ -8,7 +8,7 @@ from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOpti
 from dgx_music.export.v1.export_pb2 import NORMALIZATION_MODE_NONE, EditTagsRequest, ExportResponse, RenderRequest
 from gateway.cli.commands.output_flags import Format
 from gateway.cli.display.console import Console, escape_text
-from gateway.cli.display.summary import format_audio
+from gateway.cli.display.summary import format_audio, format_loudness, format_true_peak
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.cover_file import edit_tags
 from gateway.cli.session.file_extensions import EXTENSION_FORMATS, default_extension, formats_by_extension
@@ -115,7 +115,7 @@ async def render(
             ("copy", "" if copy is None else escape_text(str(copy))),
             ("audio", _audio(response.file)),
             ("loudness", _loudness(response.file)),
-            ("true peak", _true_peak(response.file)),
+            ("true peak", format_true_peak(response.file.file)),
             ("render", response.render_id),
             ("id", generation_id),
         )
@@ -129,11 +129,7 @@ def _audio(file: ExportResponse) -> str:
 
 
 def _loudness(file: ExportResponse) -> str:
-    loudness = f"{file.file.integrated_lufs:.1f} LUFS" if file.file.HasField("integrated_lufs") else ""
+    loudness = format_loudness(file.file)
     is_unchanged = file.normalization.mode == NORMALIZATION_MODE_NONE
     reason = "" if is_unchanged and loudness else file.normalization.reason
     return f"{loudness} ({reason})" if loudness and reason else loudness or reason
-
-
-def _true_peak(file: ExportResponse) -> str:
-    return f"{file.file.true_peak_dbtp:.1f} dBTP" if file.file.HasField("true_peak_dbtp") else ""
