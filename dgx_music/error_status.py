@@ -24,7 +24,7 @@ PLAIN_MESSAGES = {
 https://grpc.github.io/grpc/core/md_doc_statuscodes.html"""
 
 UNWRITABLE_REASONS = ("DISK_FULL", "DATABASE_UNAVAILABLE")
-"""The reasons of errors with which storage says that it can't record anything until someone mends its disk."""
+"""The reasons of errors with which storage says that it can't record anything until its disk is repaired."""
 
 DETAILS_KEY = "grpc-status-details-bin"
 """Key of the trailing metadata that carries the status."""
