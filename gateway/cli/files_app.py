@@ -141,7 +141,7 @@ def verify(
 def tag(
     generation_id: Id,
     render: Annotated[
-        str, typer.Option("--render", metavar="ID", help="Edit this render of the file instead.", show_default=False)
+        str, typer.Option("--render", metavar="ID", help="Edit this render of it instead.", show_default=False)
     ] = "",
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title.", show_default=False)] = None,
     artist: Annotated[str | None, typer.Option(metavar="TEXT", help="Artist.", show_default=False)] = None,
