@@ -124,6 +124,8 @@ class Renderer:
                 open_source = partial(_open_same_file, path, source)
                 tags = self._read_tags(path, generation_id, spec)
                 rendered = self._measure_and_master(staged, render_id, spec, open_source, tags)
+                own_tags = [name for name, text in vars(clean_publication(spec.publication)).items() if text]
+                rendered = replace(rendered, own_tags=tuple(sorted(own_tags)))
                 with translate_disk_errors("writing the render"), self._library.lock_unchanged(generation_id, source):
                     committed = self._library.renders.commit(
                         staged, generation_id, render_id, CODECS[spec.format].extension, rendered
