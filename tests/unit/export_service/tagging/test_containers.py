@@ -42,13 +42,14 @@ from tests.support.tag_readers import (
 )
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"
-TAGS = FileTags(ID, 3, "dgx-music 0.1", "sketch 1", "Hôuse 夜", 124.5, "F# minor", "CC-BY-4.0", "ein Lied; für 夜 🌙")
+TAGS = FileTags(ID, 3, "dgx-music 0.1", "sketch 1", "Hôuse 夜", 124.5, "F# minor", "CC-BY-4.0", "ein Lied; für A一")
 SECTIONS = (Section("Intro", 0, 4001), Section("Vers 夜 🌙", 4001, 8000), Section("Outro & <end>", 8000, FRAMES))
 COVER = parse_cover(png(), "cover")
 TEXTS = {
     "plain": ("Night drive", "Night drive"),
     "accents": ("Café Zoë", "Café Zoë"),
     "japanese": ("夜の音楽", "夜の音楽"),
+    "zeros": ("Neu ☀ A一 abĀb 一A",) * 2,  # Two bytes of zeros within a character each, in UTF-16.
     "emoji": ("🎵 night 🌙", "🎵 night 🌙"),
     "family": ("family \U0001f468‍\U0001f469‍\U0001f467‍\U0001f466",) * 2,
     "arabic": ("موسيقى می‌خواهم",) * 2,
