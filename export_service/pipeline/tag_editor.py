@@ -96,7 +96,7 @@ class TagEditor:
             render = self._load_render(generation_id, render_id)
             _require_place_for_cover(render.path, edit)
             return self._write_render(generation_id, render, edit, edit.changed.union(render.file.own_tags))
-        path = self._find(generation_id)
+        path = self._library.locate(generation_id)
         _require_place_for_cover(path, edit)
         for render in self._load_renders(generation_id):
             self._write_inheriting_render(generation_id, render, edit)
@@ -134,13 +134,6 @@ class TagEditor:
             self._library.replace_render(staged, generation_id, source, replace(render, file=file))
         log.info("tags_edited", generation_id=generation_id, render_id=render.render_id)
         return edited
-
-    def _find(self, generation_id: str) -> Path:
-        with translate_disk_errors("searching the library"):
-            path = self._library.find(generation_id)
-        if path is None:
-            raise NotFound("file", generation_id, "it was never exported, or it was deleted")
-        return path
 
     def _load_render(self, generation_id: str, render_id: str) -> Render:
         with translate_disk_errors("searching the library"):

@@ -22,7 +22,7 @@ from export_service.tagging.containers import (
 )
 from export_service.tagging.cover import parse_cover
 from export_service.tagging.sections import Section
-from export_service.tagging.tags import FileTags, publish
+from export_service.tagging.tags import FileTags, clean_publication
 from service_runtime.audio.output_options import PublicationTags
 from tests.support.pictures import png
 from tests.support.tag_readers import (
@@ -69,7 +69,8 @@ SHOWN = ("title", "artist", "album", "genre", "comment")
 
 def published(case: str) -> FileTags:
     text, _ = TEXTS[case]
-    return publish(TAGS, PublicationTags(text, f"{text} (artist)", f"{text} (album)"))
+    publication = PublicationTags(text, f"{text} (artist)", f"{text} (album)")
+    return replace(TAGS, publication=clean_publication(publication))
 
 
 def expected(tags: FileTags) -> dict[str, str]:
@@ -237,7 +238,7 @@ def test_mpeg_4_file_for_streaming_keeps_its_samples(tmp_path):
     content = path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
     for title in ("first", "second"):
-        tags = publish(TAGS, PublicationTags(title=title))
+        tags = replace(TAGS, publication=PublicationTags(title=title))
         overwrite_tags(path, "M4A", tags, encode_tags("M4A", tags, LAYOUT, None), 7)
         assert read_tags(path, ID) == tags
         assert np.array_equal(decode(path), decode(plain))
@@ -270,7 +271,7 @@ def test_damaged_tags_raise_nothing(tmp_path, kind):
 def test_disclosures_are_where_they_are_said_to_be(tmp_path):
     assert set(DISCLOSURES) == {CONTAINERS.get(kind, kind) for kind in FORMATS}
     for kind, (_, _, extension) in FORMATS.items():
-        artist = publish(TAGS, PublicationTags("A", "A human", "B"))
+        artist = replace(TAGS, publication=PublicationTags("A", "A human", "B"))
         path = write_tagged(tmp_path / f"{kind}{extension}", kind, artist)
         assert read_comment(path).startswith(f"AI-generated music; generation={ID}; attempt=3;")
 
