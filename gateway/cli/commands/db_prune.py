@@ -16,6 +16,7 @@ from dgx_music.storage.v1.storage_pb2 import (
 )
 from gateway.cli.commands.generate import TERMINAL_STATES
 from gateway.cli.display.console import Console
+from gateway.cli.display.units import format_size
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
@@ -37,7 +38,7 @@ async def prune(session: Session, console: Console, age: timedelta, *, confirm: 
                 some = [generation for generation, is_gone in zip(some, gone, strict=True) if is_gone]
             count += len(some)
             file_bytes += sum(generation.file_size_bytes for generation in some)
-    what = f"{count} generations that finished before {before:%Y-%m-%d %H:%M} UTC, with {file_bytes / 1e6:.1f} MB"
+    what = f"{count} generations that finished before {before:%Y-%m-%d %H:%M} UTC, with {format_size(file_bytes)}"
     console.out.print(f"deleted {what}" if confirm else f"would delete {what}; use --yes to delete", markup=False)
     return 0
 

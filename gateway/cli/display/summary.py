@@ -17,6 +17,7 @@ from gateway.cli.display.console import (
     format_rating,
     format_styled_state,
 )
+from gateway.cli.display.units import format_size
 
 CHANNELS = {1: "mono", 2: "stereo"}
 SUMMARIZED_METADATA = {
@@ -106,7 +107,7 @@ def _continuation(generation: Generation) -> str:
 
 def format_audio(seconds: float, sample_rate_hz: int, channels: int, file_format: str, size_bytes: int) -> str:
     """Returns for example "16 s, 32 kHz stereo, WAV PCM 24, 3.1 MB"; the size is left out if it is 0."""
-    size = f", {size_bytes / 1e6:.1f} MB" if size_bytes else ""
+    size = f", {format_size(size_bytes)}" if size_bytes else ""
     layout = CHANNELS.get(channels, f"{channels} channels")
     return f"{seconds:g} s, {sample_rate_hz / 1000:g} kHz {layout}, {file_format.replace('_', ' ')}{size}"
 

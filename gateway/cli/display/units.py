@@ -30,6 +30,8 @@ def parse_size(text: str, option: str) -> int:
 
 
 def format_size(size_bytes: int) -> str:
-    """Returns for example "3.1 MB"."""
+    """Returns for example "3.1 MB", or "40 kB" if it is below 0.1 MB."""
+    if size_bytes < SIZE_UNITS["MB"] / 10:
+        return f"{size_bytes / 1e3:.0f} kB"
     unit = "GB" if size_bytes >= SIZE_UNITS["GB"] else "MB"
     return f"{size_bytes / SIZE_UNITS[unit]:.1f} {unit}"

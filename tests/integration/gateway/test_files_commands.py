@@ -9,6 +9,7 @@ from pathlib import Path
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest
 from gateway.cli.commands import files
 from gateway.cli.display.console import Console
+from gateway.cli.display.units import format_size
 from tests.support.embedded_services import EmbeddedServices
 from tests.support.library_files import clip, completed
 from tests.support.printed_output import Captured, printed, session_for
@@ -35,7 +36,7 @@ async def test_list_stats_and_delete_print_files(
     capsys.readouterr()
     assert await files.list_files(session, Console(), limit=9, kinds=[]) == 0
     shown = printed(capsys)
-    assert len(re.findall(r"output +WAV PCM 24 +0\.2 s +0\.0 MB .* outputs/\S+\.wav", shown)) == 2
+    assert len(re.findall(r"output +WAV PCM 24 +0\.2 s +\d+ kB .* outputs/\S+\.wav", shown)) == 2
     assert re.search(rf"{clip_id} +clip +WAV FLOAT +1\.0 s +0\.1 MB .* clips/\S+\.wav", shown)
     await files.list_files(session, Console(as_json=True), limit=9, kinds=kinds)
     assert json.loads(printed(capsys))["generation_id"] == clip_id
@@ -46,7 +47,8 @@ async def test_list_stats_and_delete_print_files(
     assert await files.statistics(session, Console()) == 0
     fields = dict(re.findall(r"^(\S+) {2,}(.+?) *$", printed(capsys), re.MULTILINE))
     assert fields["files"] == fields["wav"] == "3, 0.2 MB"
-    assert (fields["outputs"], fields["clips"]) == ("2, 0.1 MB", "1, 0.1 MB")
+    outputs = sum(one.file_size_bytes for one in generations)
+    assert (fields["outputs"], fields["clips"]) == (f"2, {format_size(outputs)}", "1, 0.1 MB")
     assert re.fullmatch(r"[0-9.]+ GB of [0-9.]+ GB", fields["free"])
     await files.statistics(session, Console(as_json=True))
     assert json.loads(printed(capsys))["total_files"] == "3"
@@ -85,15 +87,15 @@ async def test_cleanup_reports_before_it_deletes(
     generations = [await completed(library_services) for _ in range(2)]
     (tmp_path / generations[0].file_path).unlink()
     missing = f"missing: the file of generation {generations[0].id}\n"
-    size = f"size: output {generations[1].file_path}, 0.0 MB\n"
+    size = f"size: output {generations[1].file_path}, {format_size(generations[1].file_size_bytes)}\n"
     await cleanup(library_services, tmp_path, keep="0.01MB")
     output, errors = printed(capsys), capsys.readouterr().err
     assert missing + size in output
-    assert "would delete 2 items, 0.0 MB; use --yes to delete\n" in errors
+    assert re.search(r"would delete 2 items, \d+ kB; use --yes to delete\n", errors)
     await cleanup(library_services, tmp_path, older_than="1h", confirm=True)
     output, errors = printed(capsys), capsys.readouterr().err
     assert missing in output
-    assert "deleted 1 items, 0.0 MB\n" in errors
+    assert re.search(r"deleted 1 items, \d+ kB\n", errors)
     await cleanup(library_services, tmp_path, keep="0GB", as_json=True)
     assert json.loads(printed(capsys).splitlines()[-1])["reason"] == "CLEANUP_REASON_SIZE"
 
@@ -108,5 +110,5 @@ async def test_cleanup_prints_files_in_use(
     await cleanup(library_services, tmp_path, keep="0GB", confirm=True)
     output, errors = printed(capsys), capsys.readouterr().err
     assert f"is being read; try again later: {generation.file_path}\n" in output
-    assert "deleted 0 items, 0.0 MB; kept 1 in use\n" in errors
+    assert "deleted 0 items, 0 kB; kept 1 in use\n" in errors
     call.cancel()

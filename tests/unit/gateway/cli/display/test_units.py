@@ -1,10 +1,10 @@
-"""Parsing ages and sizes."""
+"""Ages and sizes as users type and read them."""
 
 from __future__ import annotations
 
 import pytest
 
-from gateway.cli.display.units import parse_age, parse_size
+from gateway.cli.display.units import format_size, parse_age, parse_size
 from gateway.cli.session.command_errors import CommandError
 
 
@@ -17,3 +17,11 @@ def test_ages_and_sizes_are_parsed_or_rejected() -> None:
     for text in ("", "5", "GB", "-1GB", "1,5GB", "1KB"):
         with pytest.raises(CommandError, match="--keep"):
             parse_size(text, "--keep")
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 kB"), (40_266, "40 kB"), (99_999, "100 kB"), (100_000, "0.1 MB"), (3_145_728, "3.1 MB"), (10**9, "1.0 GB")],
+)
+def test_size_is_readable_in_every_magnitude(size_bytes: int, text: str) -> None:
+    assert format_size(size_bytes) == text
