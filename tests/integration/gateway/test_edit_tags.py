@@ -24,17 +24,16 @@ from dgx_music.export.v1.export_pb2_grpc import ExportServiceStub
 from dgx_music.limits import MAX_COVER_BYTES
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
-from export_service.library import store
 from export_service.tagging.containers import read_tags
 from gateway.embedded.service_set import LIBRARY
 from gateway.rpc import file_verification
 from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.tag_editing import TagEditing
-from service_runtime.failpoints import Failpoint
 from tests.support import pictures
 from tests.support.certificates import make_credentials
 from tests.support.command_line import InProcessShell
 from tests.support.embedded_services import EmbeddedServices, embedded_services
+from tests.support.failpoints import armed
 from tests.support.library_files import CHANNELS, RATE, SECONDS, completed
 
 COVER = pictures.png()
@@ -256,14 +255,11 @@ def test_unusable_tags_are_refused_before_anything_is_generated(
     assert shell.generations("list") == []
 
 
-def test_generation_is_kept_if_its_cover_cannot_be_added(
-    shell: InProcessShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generation_is_kept_if_its_cover_cannot_be_added(shell: InProcessShell, tmp_path: Path) -> None:
     (cover := tmp_path / "cover.png").write_bytes(COVER)
-    full_disk = Failpoint("export.before_edit_rename:ENOSPC")
-    monkeypatch.setattr(store, "failpoint", lambda point: full_disk.hit() if point == full_disk.point else None)
     copy = tmp_path / "beat.flac"
-    done = shell.run("generate", "techno", "-d", "1", "--cover", str(cover), "-o", str(copy), status=1)
+    with armed("export.before_edit_rename:ENOSPC"):
+        done = shell.run("generate", "techno", "-d", "1", "--cover", str(cover), "-o", str(copy), status=1)
     assert re.search(r"error: failed to add the cover: .*disk is full.*: dgx-music files tag .* --cover", done.stderr)
     assert mutagen.File(copy).pictures == []
 

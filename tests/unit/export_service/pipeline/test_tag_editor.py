@@ -13,7 +13,6 @@ import pytest
 from dgx_music.errors import NotFound, ResourceExhausted, Unavailable
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.writer import AudioFile
-from export_service.library import renders
 from export_service.library.file_locks import FileLocks
 from export_service.library.store import Library
 from export_service.library.verification import FileCondition, verify
@@ -23,8 +22,8 @@ from export_service.retagging.tag_edit import TagEdit
 from export_service.tagging.containers import read_tags
 from export_service.tagging.tags import FileTags
 from service_runtime.audio.output_options import FileFormat, OutputOptions
-from service_runtime.failpoints import Failpoint
 from tests.support import signals
+from tests.support.failpoints import armed
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 KEEP_LEVEL = LoudnessTarget(None, -1.0)
@@ -114,15 +113,11 @@ def failing_disk():
     return fail
 
 
-async def test_disk_error_before_render_is_moved_restores_its_description(
-    library, editor, renderer, tmp_path, monkeypatch
-):
+async def test_disk_error_before_render_is_moved_restores_its_description(library, editor, renderer, tmp_path):
     commit(library)
     rendered = await renderer.render(ID, FLAC, KEEP_LEVEL)
     before = contents(tmp_path)
-    full_disk = Failpoint("export.before_render_rename:ENOSPC")
-    monkeypatch.setattr(renders, "failpoint", lambda point: full_disk.hit() if point == full_disk.point else None)
-    with pytest.raises(ResourceExhausted):
+    with armed("export.before_render_rename:ENOSPC"), pytest.raises(ResourceExhausted):
         await editor.edit(ID, rendered.render_id, TITLE)
     assert contents(tmp_path) == before
 
