@@ -14,6 +14,9 @@ from typing import TypeVar
 from dgx_music.errors import NotFound
 from export_service.formats.provenance import MANIFEST_EXTENSION, staged_manifest_path
 from service_runtime.file_modes import set_mode
+from service_runtime.observability.logging import get_logger
+
+log = get_logger(__name__)
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
@@ -59,6 +62,12 @@ def move_staged_manifest(staged: Path, path: Path) -> None:
 
 
 def remove_staged(staged: Path) -> None:
-    """Removes a staged file and its manifest, as far as they exist. Raises OSError."""
-    staged_manifest_path(staged).unlink(missing_ok=True)
-    staged.unlink(missing_ok=True)
+    """Removes a staged file and its manifest, as far as they exist.
+
+    Does not raise, which would hide why the file did not land: the next start of the service removes what is left.
+    """
+    try:
+        staged_manifest_path(staged).unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("staged_file_left", file=staged.name, error=str(error))

@@ -9,6 +9,7 @@ import subprocess
 import grpc
 import pytest
 
+from dgx_music.export.v1 import export_pb2
 from tests.support.export_client import (
     TIMEOUT_SECONDS,
     build_requests,
@@ -63,11 +64,19 @@ def mounted_disk(tmp_path):
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-async def test_export_to_read_only_disk_is_rejected(mounted_disk):
+async def test_writing_to_read_only_disk_is_rejected(mounted_disk):
     data_dir, make_read_only = mounted_disk
     async with run_export_service(data_dir) as client:
-        existing = await client.export(new_id(), music(1))
+        generation_id = new_id()
+        existing = await client.export(generation_id, music(1))
         make_read_only()
         async with raises_rpc_error("UNAVAILABLE", "LIBRARY_UNAVAILABLE"):
             await client.send(build_requests(new_id(), music(1))[:1], close=False)
+        for method, request in (
+            (client.stub.Render, export_pb2.RenderRequest(generation_id=generation_id)),
+            (client.stub.EditTags, export_pb2.EditTagsRequest(generation_id=generation_id, title="A")),
+            (client.stub.DeleteFile, export_pb2.DeleteFileRequest(generation_id=generation_id)),
+        ):
+            async with raises_rpc_error("UNAVAILABLE", "LIBRARY_UNAVAILABLE"):
+                await method(request, timeout=TIMEOUT_SECONDS)
         assert (client.data_dir / existing.file_path).exists()
