@@ -130,7 +130,7 @@ class AttemptProcessor:
             self._open_meter()
             if recording.spool.size_bytes() == received.size_bytes:
                 for block in self._received_blocks():
-                    sha256.update(block.tobytes())
+                    sha256.update(block.data)
                     self._process(block)
         if sha256.hexdigest() != received.pcm_sha256:
             recording.received = None

@@ -140,10 +140,13 @@ class Spool:
             return 0
 
     def blocks(self, channels: int) -> Iterator[Samples]:
-        """Yields all samples in blocks of [frames, channels]. Raises NotFound if the file no longer exists."""
+        """Yields all samples in blocks of [frames, channels], each valid only until the next one is requested. Raises
+        NotFound if the file no longer exists.
+        """
+        block = np.empty((BLOCK_FRAMES, channels), dtype="<f4")
         with self.open() as file:
-            while pcm := file.read(BLOCK_FRAMES * channels * BYTES_PER_SAMPLE):
-                yield np.frombuffer(pcm, dtype="<f4").reshape(-1, channels)
+            while size := file.readinto(block.data):
+                yield block[: size // block.strides[0]]
 
     def finish(self) -> None:
         """Records that the mastered file is in the library. The spool's age counts from now."""
