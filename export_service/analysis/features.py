@@ -6,7 +6,6 @@ per second of audio.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,6 +24,8 @@ ONSET_HOP, ONSET_FRAME = 192, 512
 """Samples at the reduced rate. At 10.7 kHz there is an onset value every 18 ms, from a spectrum over 48 ms."""
 FLUX_LAG = 2
 """Onset frames between the two spectra that are compared."""
+BLOCKS_PER_TABLE = 128
+"""The onsets of this many blocks, about five minutes, are kept in one array, so that no array has to grow."""
 CHROMA_HOP, CHROMA_FRAME = 2048, 4096
 BLOCK = 12 * CHROMA_HOP
 """Samples at the reduced rate that are processed together: about two seconds, and a multiple of both hops."""
@@ -77,7 +78,9 @@ class FeatureExtractor:
         self._low = np.zeros(self._overlap + BLOCK, dtype=np.float32)
         self._low_filled = self._overlap
         self._last_bands = np.full((FLUX_LAG, NARROW_BANDS + WIDE_BANDS), np.log(FLOOR_POWER), dtype=np.float32)
-        self._onsets = array("f")
+        self._onsets: list[Samples] = []
+        """Tables of [BLOCKS_PER_TABLE, BLOCK // ONSET_HOP], the last of which may be incomplete."""
+        self._blocks = 0
         self._chroma = np.zeros(CHROMA_BINS)
         self._frames = 0
 
@@ -102,7 +105,7 @@ class FeatureExtractor:
             self._mono[self._filled :] = 0.0
             self._process_piece()
         count = self._frames // (ONSET_HOP * self._factor)
-        onsets = np.frombuffer(self._onsets, dtype=np.float32)[:count] if count else np.empty(0, dtype=np.float32)
+        onsets = np.concatenate(self._onsets).ravel()[:count] if count else np.empty(0, dtype=np.float32)
         return Features(self._reduced_rate / ONSET_HOP, onsets, self._chroma, self._frames / self._sample_rate_hz)
 
     def _process_piece(self) -> None:
@@ -115,7 +118,11 @@ class FeatureExtractor:
 
     def _process_block(self) -> None:
         low, overlap = self._low, self._overlap
-        self._onsets.frombytes(self._spectral_flux(low[overlap + ONSET_HOP - ONSET_FRAME :]).tobytes())
+        if self._blocks % BLOCKS_PER_TABLE == 0:
+            self._onsets.append(np.empty((BLOCKS_PER_TABLE, BLOCK // ONSET_HOP), dtype=np.float32))
+        flux = self._spectral_flux(low[overlap + ONSET_HOP - ONSET_FRAME :])
+        self._onsets[-1][self._blocks % BLOCKS_PER_TABLE] = flux
+        self._blocks += 1
         self._chroma += _chroma(low, self._reduced_rate)
         low[:overlap] = low[BLOCK:]
         self._low_filled = overlap

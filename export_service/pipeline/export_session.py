@@ -20,8 +20,8 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-MAX_PENDING_BYTES = 1 << 20
-"""How many samples may wait for the worker: 4 s of 32 kHz stereo."""
+MAX_PENDING_BYTES = 1 << 19
+"""How many samples may wait for the worker: 2 s of 32 kHz stereo."""
 
 
 class ExportSession:
