@@ -86,7 +86,8 @@ M4A needs the extra `m4a` on the server.
 AFTER_TAGS = f"""\
 Title, artist and album have at most {MAX_PUBLICATION_CHARACTERS} characters; control characters and direction
 overrides are removed. A cover is a PNG or JPEG picture of at most {MAX_COVER_BYTES >> 20} MiB. There are at most
-{MAX_SECTIONS} sections. `dgx-music files tag` changes tags and cover of a finished file without touching its samples.
+{MAX_SECTIONS} sections. `dgx-music files tag` changes tags and cover of a finished file without touching its samples,
+and those of its renders, except for tags that were set for a render alone.
 
 Every file discloses that it is AI-generated, with model, generator and generation id. With a certificate it is also
 signed (C2PA). A sidecar is a file of the same name and the ending `.c2pa` beside it, which a copy made by

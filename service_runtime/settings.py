@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dgx_music.address import check_address
@@ -70,3 +70,12 @@ class Settings(BaseSettings):
 
 DEFAULT_GATEWAY_ADDRESS = "127.0.0.1:50050"
 """Address of the gateway that `serve` starts if `gateway_address` is unset."""
+
+
+def format_settings_error(error: ValidationError) -> str:
+    """Returns which variables are invalid, with their values and what they must be."""
+    problems = []
+    for detail in error.errors(include_url=False):
+        name = "DGX_MUSIC_" + "_".join(str(part) for part in detail["loc"]).upper()
+        problems.append(f"{name}={detail['input']}: {detail['msg'].removeprefix('Value error, ')}")
+    return "; ".join(problems)

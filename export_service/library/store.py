@@ -29,7 +29,7 @@ from export_service.library.filesystem import (
     widen_folders,
 )
 from export_service.library.manifests import manifest_path, move_staged, seal_staged
-from export_service.library.renders import Render, RenderStore
+from export_service.library.renders import STAGING, Render, RenderStore
 from export_service.tagging.containers import read_comment
 from export_service.tagging.tags import COMMENT_PATTERN
 from service_runtime.failpoints import failpoint
@@ -38,7 +38,6 @@ from service_runtime.file_modes import PRIVATE, FileModes
 OUTPUTS, CLIPS = "outputs", "clips"
 SPOOL = "spool"
 """The folder of samples as generated, see `streaming/spool.py`. It is not part of the library."""
-STAGING = ".landing"
 DAY_GLOB = "[0-9]*/[0-9]*/[0-9]*"
 DAY_GLOBS = DAY_GLOB, DAY_GLOB.rpartition("/")[0], DAY_GLOB.partition("/")[0]
 """The folders of days, months and years."""
@@ -166,6 +165,14 @@ class Library:
                 return newest
         return None
 
+    def locate(self, generation_id: str) -> Path:
+        """Returns the path of the generation's file. Raises NotFound, and errors of the disk."""
+        with translate_disk_errors("searching the library"):
+            path = self.find(generation_id)
+        if path is None:
+            raise file_not_found(generation_id)
+        return path
+
     def find_attempt(self, generation_id: str) -> int:
         """Returns the number of the attempt that the generation's file is from; 0 if there is no file."""
         path = self.find(generation_id)
@@ -209,6 +216,11 @@ class Library:
     def _uncache_path(self, generation_id: str) -> None:
         with self._cache_lock:
             self._cached_paths.pop(generation_id, None)
+
+
+def file_not_found(generation_id: str) -> NotFound:
+    """Returns the error for a generation without a file."""
+    return NotFound("file", generation_id, "it was never exported, or it was deleted")
 
 
 @contextmanager

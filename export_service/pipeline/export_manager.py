@@ -12,7 +12,7 @@ from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, Unav
 from export_service.library.file_locks import FileLocks
 from export_service.library.filesystem import mark_used, translate_disk_errors
 from export_service.library.inventory import Inventory
-from export_service.library.store import CLIPS, SPOOL, Library
+from export_service.library.store import CLIPS, SPOOL, Library, file_not_found
 from export_service.pipeline.attempt_processor import ExportSpec
 from export_service.pipeline.clip_import import Clip, ClipImport, ClipLimits
 from export_service.pipeline.export_session import ExportSession
@@ -162,7 +162,7 @@ class ExportManager:
         with translate_disk_errors("searching the library"):
             path = await run_in_thread(self._find_path, generation_id, render_id)
         if path is None:
-            raise _file_not_found(generation_id)
+            raise file_not_found(generation_id)
         return path
 
     def raise_if_exporting(self, generation_id: str) -> None:
@@ -189,7 +189,7 @@ class ExportManager:
             has_file = await run_in_thread(self.library.delete, generation_id)
             has_file = has_file or await run_in_thread(self._clips.delete, generation_id)
         if not (has_file or has_spool):
-            raise _file_not_found(generation_id)
+            raise file_not_found(generation_id)
 
     def remove_empty_folders(self) -> None:
         """Removes the folders of days on which no file is left. Blocks: call it in a thread."""
@@ -237,10 +237,6 @@ class ExportManager:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _file_not_found(generation_id: str) -> NotFound:
-    return NotFound("file", generation_id, "it was never exported, or it was deleted")
 
 
 def _audio_not_found(generation_id: str, hint: str) -> NotFound:

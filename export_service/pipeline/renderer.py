@@ -99,7 +99,7 @@ class Renderer:
     # The methods below run in threads.
 
     def _resolve(self, generation_id: str, options: OutputOptions, default_target: LoudnessTarget) -> RenderSpec:
-        path = self._find(generation_id)
+        path = self._library.locate(generation_id)
         with translate_file_errors(path):
             source = read_audio_properties(path)
         seconds = source.frames / source.sample_rate_hz
@@ -110,20 +110,15 @@ class Renderer:
             options.format, rate, channels, target, options.bit_rate_kbps, options.quality, options.publication
         )
 
-    def _find(self, generation_id: str) -> Path:
-        with translate_disk_errors("searching the library"):
-            path = self._library.find(generation_id)
-        if path is None:
-            raise NotFound("file", generation_id, "it was never exported, or it was deleted")
-        return path
-
     def _create(self, generation_id: str, render_id: str, spec: RenderSpec) -> Render:
-        path, staged = self._find(generation_id), self._library.renders.staging_path(render_id)
+        path, staged = self._library.locate(generation_id), self._library.renders.staging_path(render_id)
         try:
             with translate_file_errors(path), path.open("rb") as source:
                 open_source = partial(_open_same_file, path, source)
                 tags = self._read_tags(path, generation_id, spec)
                 rendered = self._measure_and_master(staged, render_id, spec, open_source, tags)
+                own_tags = [name for name, text in vars(clean_publication(spec.publication)).items() if text]
+                rendered = replace(rendered, own_tags=tuple(sorted(own_tags)))
                 with translate_disk_errors("writing the render"), self._library.lock_unchanged(generation_id, source):
                     committed = self._library.renders.commit(
                         staged, generation_id, render_id, CODECS[spec.format].extension, rendered

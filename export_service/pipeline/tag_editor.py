@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from dgx_music.errors import FailedPrecondition, NotFound
+from dgx_music.errors import FailedPrecondition, NotFound, Unavailable
+from export_service.formats.codecs import CODECS
 from export_service.formats.provenance import Signer
 from export_service.formats.reader import open_sequential
 from export_service.library.file_locks import FileLocks
@@ -17,7 +20,7 @@ from export_service.library.filesystem import fsync_and_compute_sha256, translat
 from export_service.library.manifests import remove_staged
 from export_service.library.renders import Render
 from export_service.library.store import Library, translate_file_errors
-from export_service.retagging.tag_edit import TagEdit
+from export_service.retagging.tag_edit import COVER, TagEdit
 from export_service.retagging.tag_replacement import write_with_tags
 from export_service.tagging import mp4
 from export_service.tagging.containers import DISCLOSURES, WITHOUT_COVER, SampleLayout, read_tags
@@ -26,6 +29,7 @@ from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 
+UNREADABLE_REASONS = ("FILE_NOT_FOUND", "RENDER_NOT_FOUND", "FILE_DAMAGED")
 EDIT = 0
 """Stands for the attempt in the name of a staged file; attempts are numbered from 1."""
 
@@ -46,8 +50,11 @@ class TagEditor:
 
     An edit writes a copy of the file with other tags, signs it again, and moves it to the place of the file. The same
     edit of the same file gives the same bytes, except for the signature. A crash leaves the old file or the new one; if
-    that is not the one whose hash the caller knows, repeating the edit returns the hash of the new one. Renders keep
-    their tags when their source is edited.
+    that is not the one whose hash the caller knows, repeating the edit returns the hash of the new one.
+
+    An edit of the generation's file first changes its renders, whose hashes are beside them: whatever fails or crashes,
+    the edit can be repeated, and meanwhile every file has the hash that is recorded. A render keeps those tags that
+    were set for it alone.
     """
 
     def __init__(self, library: Library, locks: FileLocks, signer: Signer | None = None) -> None:
@@ -56,11 +63,11 @@ class TagEditor:
         self._tasks: set[asyncio.Task[EditedFile]] = set()
 
     async def edit(self, generation_id: str, render_id: str, edit: TagEdit) -> EditedFile:
-        """Edits the generation's file, or a render of it. Once started, an edit is completed even if the caller has
-        gone. Waits for renders of the generation.
+        """Edits the generation's file with its renders, or one render. Once started, an edit is completed even if the
+        caller has gone. Waits for renders of the generation.
 
         Raises NotFound if there is no such file, FailedPrecondition if its format has no place for a cover,
-        and errors of the disk; the file is then as it was before.
+        and errors of the disk; the file is then as it was before, but some of its renders may be edited.
         """
         task = asyncio.create_task(self._edit(generation_id, render_id, edit))
         self._tasks.add(task)
@@ -85,46 +92,87 @@ class TagEditor:
     # The methods below run on the worker thread.
 
     def _write(self, generation_id: str, render_id: str, edit: TagEdit) -> EditedFile:
-        library = self._library
-        path = self._find(generation_id, render_id)
-        staged = library.renders.staging_path(render_id) if render_id else library.staging_path(generation_id, EDIT)
+        if render_id:
+            render = self._load_render(generation_id, render_id)
+            _require_place_for_cover(render.path, edit)
+            return self._write_render(generation_id, render, edit, edit.changed.union(render.file.own_tags))
+        path = self._library.locate(generation_id)
+        _require_place_for_cover(path, edit)
+        for render in self._load_renders(generation_id):
+            self._write_inheriting_render(generation_id, render, edit)
+        staged = self._library.staging_path(generation_id, EDIT)
+        with self._edited_copy(path, staged, generation_id, edit) as (edited, source):
+            self._library.replace(staged, generation_id, source)
+        log.info("tags_edited", generation_id=generation_id)
+        return edited
+
+    def _write_inheriting_render(self, generation_id: str, render: Render, edit: TagEdit) -> None:
+        """Edits what a render has from its source."""
+        inherited = edit.without(render.file.own_tags)
+        if CODECS[render.file.format].container in WITHOUT_COVER:
+            inherited = inherited.without({COVER})
+        if not inherited.changed:
+            return
+        try:
+            self._write_render(generation_id, render, inherited, render.file.own_tags)
+        except (NotFound, Unavailable) as error:
+            # A render that was deleted or is damaged has no tags to keep up with those of its source.
+            if error.reason not in UNREADABLE_REASONS:
+                raise
+            log.warning("render_not_edited", render_id=render.render_id, error=error.message)
+
+    def _write_render(self, generation_id: str, render: Render, edit: TagEdit, own_tags: Collection[str]) -> EditedFile:
+        staged = self._library.renders.staging_path(render.render_id)
+        with self._edited_copy(render.path, staged, generation_id, edit) as (edited, source):
+            file = replace(
+                render.file,
+                file_size_bytes=edited.size_bytes,
+                file_sha256=edited.sha256,
+                marks=edited.marks,
+                own_tags=tuple(sorted(own_tags)),
+            )
+            self._library.replace_render(staged, generation_id, source, replace(render, file=file))
+        log.info("tags_edited", generation_id=generation_id, render_id=render.render_id)
+        return edited
+
+    def _load_render(self, generation_id: str, render_id: str) -> Render:
+        with translate_disk_errors("searching the library"):
+            path = self._library.renders.find(generation_id, render_id)
+            render = self._library.renders.load(generation_id, render_id)
+        if render is None:
+            raise NotFound("render", path.stem, "its description is from another version; render it again")
+        return render
+
+    def _load_renders(self, generation_id: str) -> list[Render]:
+        """Returns the renders, without those whose description is from another version: Render makes them anew."""
+        renders = self._library.renders
+        with translate_disk_errors("searching the library"):
+            found = [renders.load(generation_id, render_id) for render_id, *_ in renders.iter_renders(generation_id)]
+        return [render for render in found if render is not None]
+
+    @contextmanager
+    def _edited_copy(
+        self, path: Path, staged: Path, generation_id: str, edit: TagEdit
+    ) -> Iterator[tuple[EditedFile, BinaryIO]]:
+        """Writes a copy with other tags, and removes what the block leaves of it. Yields its description and the open
+        file that it is a copy of.
+        """
         try:
             with translate_file_errors(path), path.open("rb") as source:
                 marks = self._write_copy(source, path, staged, generation_id, edit)
                 with translate_disk_errors("writing the tags"):
-                    edited = EditedFile(path, staged.stat().st_size, fsync_and_compute_sha256(staged), marks)
-                    if render_id:
-                        library.replace_render(staged, generation_id, source, self._describe(generation_id, edited))
-                    else:
-                        library.replace(staged, generation_id, source)
+                    yield EditedFile(path, staged.stat().st_size, fsync_and_compute_sha256(staged), marks), source
         finally:
             remove_staged(staged)
-        log.info("tags_edited", generation_id=generation_id, render_id=render_id)
-        return edited
-
-    def _find(self, generation_id: str, render_id: str) -> Path:
-        with translate_disk_errors("searching the library"):
-            if render_id:
-                return self._library.renders.find(generation_id, render_id)
-            path = self._library.find(generation_id)
-        if path is None:
-            raise NotFound("file", generation_id, "it was never exported, or it was deleted")
-        return path
 
     def _write_copy(
         self, source: BinaryIO, path: Path, staged: Path, generation_id: str, edit: TagEdit
     ) -> tuple[AiDisclosure, ...]:
         """Returns where the copy discloses that it is AI-generated."""
         with open_sequential(path) as file:
-            container = "WAV" if file.format in ("RF64", "WAVEX") else file.format
+            container = _container_of(file)
             signed_as = "RF64" if file.format == "RF64" else container
             samples = SampleLayout(file.samplerate, file.channels, 0, file.frames)
-        if edit.cover is not None and container in WITHOUT_COVER:
-            others = ", ".join(name for name in DISCLOSURES if name not in WITHOUT_COVER)
-            raise FailedPrecondition(
-                f"cover: {container} files have no place for a picture; render the music in one of {others}",
-                reason="COVER_NOT_SUPPORTED",
-            )
         tags = edit.apply(read_tags(path, generation_id))
         with translate_disk_errors("writing the tags"):
             write_with_tags(source, staged, container, tags, samples)
@@ -134,10 +182,20 @@ class TagEditor:
                 mp4.discard_manifest(staged)
         return DISCLOSURES[container]
 
-    def _describe(self, generation_id: str, edited: EditedFile) -> Render:
-        """Returns the render with its new description."""
-        render = self._library.renders.load(generation_id, edited.path.stem)
-        if render is None:
-            raise NotFound("render", edited.path.stem, "its description is from another version; render it again")
-        file = replace(render.file, file_size_bytes=edited.size_bytes, file_sha256=edited.sha256, marks=edited.marks)
-        return replace(render, file=file)
+
+def _container_of(file: Any) -> str:
+    return "WAV" if file.format in ("RF64", "WAVEX") else str(file.format)
+
+
+def _require_place_for_cover(path: Path, edit: TagEdit) -> None:
+    """Raises FailedPrecondition if the edit adds a cover to a file that has no place for one."""
+    if edit.cover is None:
+        return
+    with translate_file_errors(path), open_sequential(path) as file:
+        container = _container_of(file)
+    if container in WITHOUT_COVER:
+        others = ", ".join(name for name in DISCLOSURES if name not in WITHOUT_COVER)
+        raise FailedPrecondition(
+            f"cover: {container} files have no place for a picture; render the music in one of {others}",
+            reason="COVER_NOT_SUPPORTED",
+        )

@@ -57,7 +57,14 @@ FORMATS = {
         aiff.TAG_CHUNKS - UNCHANGED_AIFF_CHUNKS,
         (4, ">I", 8),
     ),
-    b"caff": ChunkFormat(caf.iter_chunks, caf.FILE_HEADER_BYTES, caf.CHUNK_HEADER.size, 1, b"data", caf.TAG_CHUNKS),
+    b"caff": ChunkFormat(
+        caf.iter_chunks,
+        caf.FILE_HEADER_BYTES,
+        caf.CHUNK_HEADER.size,
+        1,
+        b"data",
+        caf.TAG_CHUNKS | caf.DISPENSABLE_CHUNKS,
+    ),
     b"riff": ChunkFormat(
         riff.iter_guid_chunks,
         riff.GUID_FILE_HEADER_BYTES,

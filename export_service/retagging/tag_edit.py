@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 from export_service.tagging.cover import Cover
 from export_service.tagging.tags import PUBLICATION_FIELDS, FileTags, clean_publication, clean_tag_field
 
 TEXT_FIELDS = (*PUBLICATION_FIELDS, "genre")
+COVER = "cover"
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,18 @@ class TagEdit:
     cover: Cover | None = None
     """Replaces the cover."""
     removes_cover: bool = False
+
+    @property
+    def changed(self) -> set[str]:
+        """The names of the tags that it changes."""
+        names = {name for name in TEXT_FIELDS if getattr(self, name) is not None}
+        return names | ({COVER} if self.cover is not None or self.removes_cover else set())
+
+    def without(self, names: Collection[str]) -> TagEdit:
+        """Returns the edit without its changes of the tags with these names."""
+        unset: dict[str, Any] = dict.fromkeys(set(TEXT_FIELDS).intersection(names))
+        edit = replace(self, **unset)
+        return replace(edit, cover=None, removes_cover=False) if COVER in names else edit
 
     def apply(self, tags: FileTags) -> FileTags:
         """Returns the edited tags."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -151,6 +151,7 @@ def from_edited_file(edited: EditedFile, file_path: str) -> export_pb2.EditTagsR
         file_size_bytes=edited.size_bytes,
         file_sha256=edited.sha256,
         marks=[MARK_VALUES[mark] for mark in edited.marks],
+        manifest_path=_manifest_path(edited.marks, file_path),
     )
 
 
@@ -173,7 +174,7 @@ def from_mastered_file(
         tempo=_tempo(analysis.tempo),
         key=_key(analysis.key),
         marks=[MARK_VALUES[mark] for mark in file.marks],
-        manifest_path=_manifest_path(file, file_path),
+        manifest_path=_manifest_path(file.marks, file_path),
         not_measured=_not_measured(analysis.not_measured),
     )
 
@@ -220,8 +221,8 @@ def from_waveform(waveform: Waveform) -> export_pb2.GetWaveformResponse:
     )
 
 
-def _manifest_path(file: MasteredFile, file_path: str) -> str:
-    if AiDisclosure.C2PA_SIDECAR not in file.marks:
+def _manifest_path(marks: Collection[AiDisclosure], file_path: str) -> str:
+    if AiDisclosure.C2PA_SIDECAR not in marks:
         return ""
     return manifest_path(PurePosixPath(file_path)).as_posix()
 

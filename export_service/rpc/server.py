@@ -18,9 +18,8 @@ from export_service.pipeline.recording_registry import SpoolRetention
 from export_service.pipeline.renderer import Renderer
 from export_service.pipeline.tag_editor import TagEditor
 from export_service.rpc.servicer import ExportServicer
-from service_runtime.file_modes import GROUP_READABLE, PRIVATE, limit_umask
-from service_runtime.observability.logging import configure_logging
-from service_runtime.rpc.server import serve_until_signalled
+from service_runtime.file_modes import GROUP_READABLE, PRIVATE
+from service_runtime.rpc.process import run_process
 from service_runtime.rpc.service import Service
 
 
@@ -80,10 +79,7 @@ def build(settings: ExportSettings) -> Service:
 
 def main() -> None:
     """Serves until SIGTERM."""
-    limit_umask()
-    settings = ExportSettings()
-    configure_logging(settings.log_level, settings.log_format)
-    asyncio.run(serve_until_signalled([build(settings)], settings.listen or settings.export_address, settings))
+    run_process(ExportSettings, "export_address", build)
 
 
 if __name__ == "__main__":

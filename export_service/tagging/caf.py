@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from export_service.tagging.musical_key import abbreviate_key
+from export_service.tagging.riff import move_bytes
 from export_service.tagging.tags import FileTags
 
 FILE_HEADER_BYTES = 8
@@ -17,6 +18,8 @@ CHUNK_HEADER = struct.Struct(">4sq")
 COUNT = struct.Struct(">I")
 TAG_CHUNKS = frozenset({b"info"})
 """The names of all chunks that tags are written to."""
+DISPENSABLE_CHUNKS = frozenset({b"free", b"peak"})
+"""The names of the chunks in front of the samples that files of earlier versions have from libsndfile."""
 
 
 def iter_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
@@ -31,14 +34,19 @@ def iter_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         position += CHUNK_HEADER.size + size
 
 
-def append_chunks(path: Path, chunks: bytes) -> None:
-    """Writes complete chunks behind the last one, whose size must be known. Raises OSError."""
+def insert_chunks(path: Path, chunks: bytes) -> None:
+    """Puts complete chunks between the description and the samples of a file of libsndfile, in place of what it wrote
+    there: free space and peaks, which FFmpeg can't skip in a pipe. Raises OSError.
+    """
     with path.open("r+b") as file:
-        # libsndfile pads samples to an even size, which the format does not.
-        *_, (_, start, size) = iter_chunks(file)
-        file.seek(start + size)
+        (_, description, description_size), *_, (_, samples, size) = iter_chunks(file)
+        position, start = description + description_size, samples - CHUNK_HEADER.size
+        end = samples + size  # libsndfile pads the samples to an even size, which the format does not.
+        distance = position + len(chunks) - start
+        move_bytes(file, start, end, distance)
+        file.seek(position)
         file.write(chunks)
-        file.truncate()
+        file.truncate(end + distance)
 
 
 def encode_info(tags: FileTags) -> bytes:

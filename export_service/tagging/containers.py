@@ -94,7 +94,7 @@ def overwrite_tags(part: Path, container: str, tags: FileTags | None, tag_bytes:
         case "AIFF":
             aiff.append_chunks(part, tag_bytes)
         case "CAF":
-            caf.append_chunks(part, tag_bytes)
+            caf.insert_chunks(part, tag_bytes)
         case "W64":
             riff.insert_guid_chunk(part, tag_bytes)
         case "FLAC":

@@ -167,7 +167,10 @@ class _FrameEncoder:
         if all(ord(character) < 0x100 for text in texts for character in text):
             encoding = LATIN_1
         terminator = bytes(2 if encoding == UTF_16 else 1)
-        return bytes([encoding]) + before + terminator.join(text.encode(ENCODINGS[encoding]) for text in texts)
+        encoded = [text.encode(ENCODINGS[encoding]) for text in texts]
+        # Without it, exiftool ends a text at zeros on any byte, such as those within "A一" (41 00 00 4E).
+        last = terminator if encoding == UTF_16 else b""
+        return bytes([encoding]) + before + terminator.join(encoded) + last
 
 
 def _decode_texts(encoding: int, content: bytes) -> list[str]:

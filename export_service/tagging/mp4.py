@@ -1,7 +1,6 @@
 """Tags of MPEG-4 files: the item list of iTunes in `moov/udta/meta/ilst`, which all players read, and Nero's chapters.
 
-The rewritten `moov` box ends the file. Where it stood before the samples, free space remains, so that no sample moves
-and no table of offsets has to change.
+The `moov` box stands in front of the samples, so that a file can be played while it arrives, e.g. from a pipe.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import BinaryIO
 
 from export_service.tagging.cover import Cover, parse_cover
 from export_service.tagging.musical_key import abbreviate_key
+from export_service.tagging.riff import move_bytes
 from export_service.tagging.sections import Section
 from export_service.tagging.tag_text import truncate_utf8
 from export_service.tagging.tags import FileTags
@@ -47,6 +47,11 @@ CHAPTER = struct.Struct(">QB")
 """Start in units of 100 ns, length of the title, which follows."""
 CHAPTER_UNITS_PER_SECOND = 10_000_000
 MAX_CHAPTERS = MAX_TITLE_BYTES = 255
+SAMPLE_TABLE_PARENTS = (b"trak", b"mdia", b"minf", b"stbl")
+OFFSET_TABLES = {b"stco": "I", b"co64": "Q"}
+"""Boxes with the offsets of samples in the file → the type of one."""
+TABLE_HEADER_BYTES = 8
+"""Version, flags and number of entries."""
 MANIFEST_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 """Of the box with Content Credentials (C2PA Technical Specification, A.5)."""
 
@@ -70,22 +75,20 @@ def encode_user_data(tags: FileTags, sample_rate_hz: int) -> bytes:
 
 
 def replace_user_data(path: Path, user_data: bytes) -> None:
-    """Replaces the `udta` box of the file. Raises OSError."""
+    """Replaces the `udta` box of a file of ours, and puts the `moov` box in front of the samples. Raises OSError."""
     with path.open("r+b") as file:
         start, size, header = _find_movie(path)
         file.seek(start + header)
         content = file.read(size - header)
-        kept = (content[first:last] for name, first, _, last in _iter_boxes(content) if name != b"udta")
-        movie = _encode_box(b"moov", b"".join(kept) + user_data)
-        end = file.seek(0, 2)
-        if start + size == end:
-            file.seek(start)
-        else:
-            file.seek(start)
-            file.write(_encode_box(b"free", bytes(size - BOX_HEADER.size)))
-            file.seek(end)
-        file.write(movie)
-        file.truncate()
+        kept = b"".join(content[first:last] for name, first, _, last in _iter_boxes(content) if name != b"udta")
+        samples = next(first for name, first, *_ in _iter_file_boxes(file) if name == b"mdat")
+        moved = (start + size, file.seek(0, os.SEEK_END)) if start < samples else (samples, start)
+        position = min(start, samples)
+        distance = position + BOX_HEADER.size + len(kept) + len(user_data) - moved[0]
+        move_bytes(file, *moved, distance)
+        file.seek(position)
+        file.write(_encode_box(b"moov", _move_samples(kept, distance) + user_data))
+        file.truncate(moved[1] + distance)
 
 
 def discard_manifest(path: Path) -> None:
@@ -135,6 +138,23 @@ def _find_movie(path: Path) -> tuple[int, int, int]:
         boxes = _iter_file_boxes(file)
         start, content_start, end = next(bounds for name, *bounds in boxes if name == b"moov")
     return start, end - start, content_start - start
+
+
+def _move_samples(content: bytes, distance: int) -> bytes:
+    """Returns the boxes with all offsets of samples changed by the distance."""
+    moved = []
+    for name, first, content_first, last in _iter_boxes(content):
+        if name in OFFSET_TABLES:
+            count = (last - content_first - TABLE_HEADER_BYTES) // struct.calcsize(OFFSET_TABLES[name])
+            table = struct.Struct(f">{count}{OFFSET_TABLES[name]}")
+            offsets = table.unpack_from(content, content_first + TABLE_HEADER_BYTES)
+            head = content[first : content_first + TABLE_HEADER_BYTES]
+            moved.append(head + table.pack(*(offset + distance for offset in offsets)))
+        elif name in SAMPLE_TABLE_PARENTS:
+            moved.append(_encode_box(name, _move_samples(content[content_first:last], distance)))
+        else:
+            moved.append(content[first:last])
+    return b"".join(moved)
 
 
 def _iter_file_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int, int]]:

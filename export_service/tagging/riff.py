@@ -255,20 +255,25 @@ def insert_guid_chunk(path: Path, chunk: bytes) -> None:
     the file. Raises OSError.
     """
     with path.open("r+b") as file:
-        position = file.seek(0, os.SEEK_END)
-        size = position + len(chunk)
+        end = file.seek(0, os.SEEK_END)
         start = next(start for guid, start, _ in iter_guid_chunks(file) if guid.startswith(b"data")) - GUID_HEADER.size
-        while position > start:
-            block = min(COPY_BYTES, position - start)
-            position -= block
-            file.seek(position)
-            content = file.read(block)
-            file.seek(position + len(chunk))
-            file.write(content)
+        move_bytes(file, start, end, len(chunk))
         file.seek(start)
         file.write(chunk)
         file.seek(GUID_SIZE_OFFSET)
-        file.write(LARGE_SIZE.pack(size))
+        file.write(LARGE_SIZE.pack(end + len(chunk)))
+
+
+def move_bytes(file: BinaryIO, start: int, end: int, distance: int) -> None:
+    """Copies the bytes of the file from `start` up to `end` to a place further back, or with a negative distance,
+    further to the front; both may overlap. Raises OSError.
+    """
+    positions = range(start, end, COPY_BYTES)
+    for position in positions if distance < 0 else reversed(positions):
+        file.seek(position)
+        content = file.read(min(COPY_BYTES, end - position))
+        file.seek(position + distance)
+        file.write(content)
 
 
 def read_summary_list(path: Path) -> dict[str, str]:

@@ -173,12 +173,6 @@ def restore_tags(texts: Mapping[str, str], generation_id: str) -> FileTags:
     return replace(tags, publication=PublicationTags(**given))
 
 
-def publish(tags: FileTags, publication: PublicationTags) -> FileTags:
-    """Returns the tags with those texts of the publication that are not empty, cleaned."""
-    given = {name: text for name, text in vars(clean_publication(publication)).items() if text}
-    return replace(tags, publication=replace(tags.publication, **given))
-
-
 def build_file_tags(
     tags: Tags,
     generation_id: str,

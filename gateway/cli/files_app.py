@@ -136,7 +136,7 @@ def verify(
 def tag(
     generation_id: Id,
     render: Annotated[
-        str, typer.Option("--render", metavar="ID", help="Edit this render of it instead.", show_default=False)
+        str, typer.Option("--render", metavar="ID", help="Edit only this render of it.", show_default=False)
     ] = "",
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title.", show_default=False)] = None,
     artist: Annotated[str | None, typer.Option(metavar="TEXT", help="Artist.", show_default=False)] = None,
@@ -151,7 +151,7 @@ def tag(
 ) -> None:
     """Edit the tags of a finished file without changing its audio. An empty text (--title "") restores the default.
 
-    Existing renders keep their tags; edit them with --render.
+    Its renders are edited with it, except for tags that were set for one of them alone.
     """
     from gateway.cli.commands import files
 

@@ -215,6 +215,6 @@ def run(
 def create_console(as_json: bool = False, output: Path | None = None) -> Console:
     """Returns the console that a command prints to, which leaves standard output to an audio file that goes there."""
     from gateway.cli.display.console import Console
-    from gateway.cli.session.output_files import STANDARD_OUTPUT
+    from gateway.cli.session.file_endings import STANDARD_OUTPUT
 
     return Console(as_json=as_json, out_is_taken=output == STANDARD_OUTPUT)

@@ -61,7 +61,7 @@ async def _expected_files(
     if request.files:
         for index, file in enumerate(request.files):
             if not file.file_sha256:
-                file.file_sha256 = _recorded_sha256(await _get_generation(storage, file.generation_id, index))
+                file.file_sha256 = recorded_sha256(await _get_generation(storage, file.generation_id, index))
         yield list(request.files)
         return
     page_request = ListGenerationsRequest(states=[GENERATION_STATE_COMPLETED], page_size=PAGE_SIZE)
@@ -69,7 +69,7 @@ async def _expected_files(
         page = await storage.call_unary(storage.stub.ListGenerations, page_request)
         if page.generations:
             yield [
-                ExpectedFile(generation_id=generation.id, file_sha256=_recorded_sha256(generation))
+                ExpectedFile(generation_id=generation.id, file_sha256=recorded_sha256(generation))
                 for generation in page.generations
             ]
         page_request.page_token = page.next_page_token
@@ -89,7 +89,7 @@ async def _get_generation(
     return response.generation
 
 
-def _recorded_sha256(generation: Generation) -> str:
+def recorded_sha256(generation: Generation) -> str:
     """Returns the SHA-256 that the worker recorded at completion, or an empty string if it recorded none."""
     fields = generation.metadata.fields
     return fields["file_sha256"].string_value if "file_sha256" in fields else ""
@@ -100,7 +100,7 @@ async def _recheck(
 ) -> None:
     """Reports a changed file as intact if its new hash has been recorded since it was listed."""
     found = await _find_generation(storage, response.generation_id)
-    if found is not None and _recorded_sha256(found) == response.file_sha256:
+    if found is not None and recorded_sha256(found) == response.file_sha256:
         response.condition = FILE_CONDITION_INTACT
 
 

@@ -14,6 +14,7 @@ from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.config import GatewaySettings
 from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.servicer import MusicServicer
+from service_runtime.rpc.process import run_process
 from service_runtime.rpc.service import Service
 
 
@@ -54,3 +55,12 @@ class MusicService:
 def build(settings: GatewaySettings) -> Service:
     """Builds the gateway service."""
     return MusicService(settings)
+
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    run_process(GatewaySettings, "address", build)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,11 +17,9 @@ from generation_service.models.catalog import ModelCatalog
 from generation_service.models.discovery import find_installed_models
 from generation_service.rpc.servicer import GenerationServicer
 from generation_service.worker.worker import Worker
-from service_runtime.file_modes import limit_umask
-from service_runtime.observability.logging import configure_logging
 from service_runtime.observability.metrics import Gauge
 from service_runtime.rpc.health_check import require_serving
-from service_runtime.rpc.server import serve_until_signalled
+from service_runtime.rpc.process import run_process
 
 STORAGE_SERVICE = "dgx_music.storage.v1.StorageService"
 EXPORT_SERVICE = "dgx_music.export.v1.ExportService"
@@ -100,11 +98,7 @@ def build(settings: GenerationSettings, *, catalog: ModelCatalog | None = None) 
 
 def main() -> None:
     """Runs the service in this process until SIGTERM."""
-    limit_umask()
-    settings = GenerationSettings()
-    configure_logging(settings.log_level, settings.log_format)
-    address = settings.listen or settings.generation_address
-    asyncio.run(serve_until_signalled([build(settings)], address, settings))
+    run_process(GenerationSettings, "generation_address", build)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from dgx_music.errors import NotFound
+from dgx_music.errors import Aborted, NotFound
 from dgx_music.limits import MAX_RATING
 from service_runtime.validation import check_range, check_uuid
 from storage_service.db.clock import now
@@ -83,14 +83,35 @@ def update_metadata(session: Session, generation_id: str, patch: Mapping[str, An
     return updated
 
 
-def update_file(session: Session, generation_id: str, file_size_bytes: int, file_sha256: str) -> Generation:
-    """Records the new size and hash of the file of a COMPLETED generation. Nothing else changes."""
+def update_file(
+    session: Session,
+    generation_id: str,
+    file_size_bytes: int,
+    file_sha256: str,
+    *,
+    previous_sha256: str | None = None,
+    patch: Mapping[str, Any] | None = None,
+) -> Generation:
+    """Records the new size and hash of the file of a COMPLETED generation, and merges `patch` (RFC 7386) into its
+    metadata. Nothing else changes.
+
+    Raises Aborted if the recorded hash is neither `previous_sha256` nor the new one; None allows any.
+    """
     check_range("file_size_bytes", file_size_bytes, 1, 2**63 - 1)
     check_sha256("file_sha256", file_sha256)
+    check_metadata("metadata", patch or {})
     generation_id = check_uuid("id", generation_id)
     metadata = session.scalar(select(Generation.metadata_).where(Generation.id == generation_id).with_for_update())
+    expected = (previous_sha256, file_sha256)  # The new one if the call is repeated.
+    if metadata is not None and previous_sha256 is not None and metadata.get("file_sha256", "") not in expected:
+        raise Aborted(
+            f"another edit of the file of generation {generation_id} was recorded meanwhile; edit it once more",
+            reason="FILE_CHANGED",
+            metadata={"generation_id": generation_id},
+        )
     # No limit on the metadata: the file has changed already, and a hash that differs from it would report damage.
-    values = {"file_size_bytes": file_size_bytes, "metadata_": {**(metadata or {}), "file_sha256": file_sha256}}
+    merged = merge_patch(metadata or {}, {**(patch or {}), "file_sha256": file_sha256})
+    values = {"file_size_bytes": file_size_bytes, "metadata_": merged}
     return _request_transition(session, generation_id, UPDATE_FILE, **values)
 
 

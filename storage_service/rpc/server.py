@@ -8,6 +8,7 @@ import grpc.aio
 
 from dgx_music.errors import FailedPrecondition, Unavailable
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
+from service_runtime.rpc.process import run_process
 from service_runtime.rpc.service import Service
 from service_runtime.supervision import UnrecoverableError
 from storage_service.async_store import Store
@@ -62,3 +63,12 @@ class StorageServer:
 def build(settings: StorageSettings) -> Service:
     """Returns the service for `service_runtime.rpc.server` to run. Raises FailedPrecondition for an invalid URL."""
     return StorageServer(settings)
+
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    run_process(StorageSettings, "storage_address", build)
+
+
+if __name__ == "__main__":
+    main()

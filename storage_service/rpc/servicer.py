@@ -147,7 +147,11 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: storage_pb2.UpdateFileRequest, context: Context
     ) -> storage_pb2.UpdateFileResponse:
         changed = request.id, request.file_size_bytes, request.file_sha256
-        row = await self._store.write(lambda s: lifecycle.update_file(s, *changed))
+        previous = request.previous_file_sha256 if request.HasField("previous_file_sha256") else None
+        patch = converters.dict_from_proto("metadata", request.metadata)
+        row = await self._store.write(
+            lambda s: lifecycle.update_file(s, *changed, previous_sha256=previous, patch=patch)
+        )
         log.info("file_updated", generation_id=row.id, bytes=row.file_size_bytes)
         return storage_pb2.UpdateFileResponse(generation=converters.generation_to_proto(row))
 

@@ -7,6 +7,7 @@ import io
 import numpy as np
 import soundfile
 
+from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.pcm import PcmWriter, live_header
 from dgx_music.storage.v1 import storage_pb2 as storage
@@ -17,12 +18,17 @@ RATE, CHANNELS = 32_000, 2
 
 
 async def exported(
-    services: EmbeddedServices, generation_id: str, seconds: float = 0.2, attempt: int = 1
+    services: EmbeddedServices,
+    generation_id: str,
+    seconds: float = 0.2,
+    attempt: int = 1,
+    output: OutputOptions | None = None,
 ) -> export.ExportResponse:
     """Exports a file to the library without telling storage."""
     samples = np.random.default_rng(1).standard_normal((round(seconds * RATE), CHANNELS)).astype(np.float32) * 0.1
     writer = PcmWriter(CHANNELS)
-    header = export.ExportHeader(audio=live_header(generation_id, attempt, RATE, CHANNELS, len(samples)))
+    audio = live_header(generation_id, attempt, RATE, CHANNELS, len(samples))
+    header = export.ExportHeader(audio=audio, output=output)
     call = services.export.Export(timeout=SECONDS)
     await call.write(export.ExportRequest(header=header))
     for chunk in writer.chunks(samples.tobytes()):
@@ -32,7 +38,9 @@ async def exported(
     return await call
 
 
-async def completed(services: EmbeddedServices, seconds: float = 0.2, prompt: str = "techno") -> storage.Generation:
+async def completed(
+    services: EmbeddedServices, seconds: float = 0.2, prompt: str = "techno", output: OutputOptions | None = None
+) -> storage.Generation:
     """Completes a generation with its file, acting as the worker."""
     create = storage.CreateGenerationRequest(
         prompt=prompt, model_name="sketch", duration_seconds=seconds, sample_rate_hz=RATE, channels=CHANNELS
@@ -40,7 +48,7 @@ async def completed(services: EmbeddedServices, seconds: float = 0.2, prompt: st
     await services.storage.CreateGeneration(create, timeout=SECONDS)
     claim = storage.ClaimGenerationRequest(worker_id="test", model_names=["sketch"], lease_seconds=30, wait_seconds=5)
     claimed = await services.storage.ClaimGeneration(claim, timeout=SECONDS)
-    file = await exported(services, claimed.generation.id, seconds)
+    file = await exported(services, claimed.generation.id, seconds, output=output)
     completion = storage.CompleteGenerationRequest(
         id=claimed.generation.id,
         lease_token=claimed.lease_token,

@@ -34,7 +34,8 @@ from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import Fields, is_synthesized, licence_fields, summary_fields
 from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, format_error
 from gateway.cli.session.cover_file import add_cover
-from gateway.cli.session.output_files import STANDARD_OUTPUT, download
+from gateway.cli.session.file_endings import STANDARD_OUTPUT
+from gateway.cli.session.output_files import download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.failpoints import failpoint

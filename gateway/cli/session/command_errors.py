@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from dgx_music.error_status import read_error_details
 from dgx_music.errors import InvalidArgument, ServiceError
+from service_runtime.settings import format_settings_error
 
 FAILURE, BAD_INPUT = 1, 2
 """Exit statuses. An interrupted command exits with 128 + the number of the signal."""
@@ -80,7 +81,7 @@ def format_error(error: Exception) -> tuple[str, int]:
         case grpc.aio.AioRpcError():
             line, status = _format_rpc_error(error)
         case ValidationError():
-            line, status = _format_settings_error(error), BAD_INPUT
+            line, status = format_settings_error(error), BAD_INPUT
         case OSError() if error.strerror:
             where = f"{error.filename}: " if error.filename else ""
             line, status = f"{where}{error.strerror}; use --debug to see what failed", FAILURE
@@ -100,11 +101,3 @@ def _format_rpc_error(error: grpc.aio.AioRpcError) -> tuple[str, int]:
         problems = (f"{_option_for(field)}: {problem}" for field, problem in failure.violations.items())
         return "; ".join(problems), BAD_INPUT
     return failure.message, BAD_INPUT if failure.code is grpc.StatusCode.INVALID_ARGUMENT else FAILURE
-
-
-def _format_settings_error(error: ValidationError) -> str:
-    problems = []
-    for detail in error.errors(include_url=False):
-        name = "DGX_MUSIC_" + "_".join(str(part) for part in detail["loc"]).upper()
-        problems.append(f"{name}={detail['input']}: {detail['msg'].removeprefix('Value error, ')}")
-    return "; ".join(problems)

@@ -7,6 +7,7 @@ from pathlib import Path
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 
 STANDARD_OUTPUT = Path("-")
+"""The value of --output that stands for it."""
 
 WAV, FLAC = ("WAV_PCM_24", "WAV_PCM_16", "WAV_PCM_32", "WAV_FLOAT"), ("FLAC_24", "FLAC_16")
 AIFF = ("AIFF_PCM_24", "AIFF_PCM_16", "AIFF_PCM_32", "AIFF_FLOAT")

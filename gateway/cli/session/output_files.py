@@ -14,14 +14,12 @@ import grpc.aio
 
 from dgx_music.export.v1.export_pb2 import DownloadRequest, DownloadResponse
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.file_endings import require_ending_of_file
+from gateway.cli.session.file_endings import STANDARD_OUTPUT, require_ending_of_file
 from gateway.cli.session.runner import Session
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 MANIFEST_EXTENSION = ".c2pa"
 """By C2PA's convention, a manifest has the name of its file with this extension."""
-STANDARD_OUTPUT = Path("-")
-"""The value of --output that stands for it."""
 
 
 def require_writable(paths: Iterable[Path], option: str = "--output", *, overwrite: bool) -> None:

@@ -107,18 +107,29 @@ async def test_edit_of_render_updates_its_description(client: ExportClient) -> N
     assert again.file.file == rendered.file.file
 
 
-async def test_renders_survive_edit_of_their_source_and_new_ones_inherit_it(client: ExportClient) -> None:
+async def test_edit_of_finished_file_is_one_of_its_renders_too(client: ExportClient) -> None:
     generation_id, _ = await export_all(client, "WAV_PCM_24")
-    first = await render(client, generation_id, "FLAC_16")
+    old = [await render(client, generation_id, format_) for format_ in ("FLAC_16", "CAF_PCM_24", "M4A_AAC")]
+    audio = [samples(client.data_dir / one.file.file_path) for one in old]
     edited = await edit(client, generation_id, title="Named", cover=COVER)
-    assert await conditions(client, generation_id, edited.file_sha256) == ["INTACT", "INTACT"]
-    assert read_tags(client.data_dir / first.file.file_path, generation_id).publication.title == ""
-    second = await render(client, generation_id, "MP3")
-    tags = read_tags(client.data_dir / second.file.file_path, generation_id)
-    assert (tags.title, tags.cover and tags.cover.data) == ("Named", COVER)
+    again = await edit(client, generation_id, title="Named", cover=COVER)
+    assert again == edited
+    new = await render(client, generation_id, "MP3")
+    assert await conditions(client, generation_id, edited.file_sha256) == ["INTACT"] * 5
+    for one, before in zip([*old, new], [*audio, None], strict=True):
+        path = client.data_dir / one.file.file_path
+        tags = read_tags(path, generation_id)
+        has_cover = path.suffix != ".caf"
+        assert (tags.title, tags.cover and tags.cover.data) == ("Named", COVER if has_cover else None)
+        assert before is None or np.array_equal(samples(path), before)
+    renamed = await render(client, generation_id, "FLAC_16")
+    assert (renamed.render_id, renamed.file.file_sha256) == (
+        old[0].render_id,
+        sha256(client.data_dir / renamed.file.file_path),
+    )
 
 
-async def test_render_with_publication_of_its_own(client: ExportClient) -> None:
+async def test_render_keeps_tags_of_its_own(client: ExportClient) -> None:
     generation_id, _ = await export_all(client, "WAV_PCM_24")
     await edit(client, generation_id, title="Source", artist="Somebody")
     plain = await render(client, generation_id, "MP3")
@@ -127,8 +138,33 @@ async def test_render_with_publication_of_its_own(client: ExportClient) -> None:
     request = export_pb2.RenderRequest(generation_id=generation_id, output=options)
     named = await client.stub.Render(request, timeout=TIMEOUT_SECONDS)
     assert named.render_id != plain.render_id
-    tags = read_tags(client.data_dir / named.file.file_path, generation_id)
+    path = client.data_dir / named.file.file_path
+    tags = read_tags(path, generation_id)
     assert (tags.title, tags.artist) == ("Single", "Somebody")
+    await edit(client, generation_id, named.render_id, cover=COVER, genre="dub")
+    changes = {"title": "Album version", "artist": "Band", "genre": "house", "cover": b""}
+    await edit(client, generation_id, **changes)
+    assert await client.stub.Render(request, timeout=TIMEOUT_SECONDS) != named
+    tags = read_tags(path, generation_id)
+    assert (tags.title, tags.artist, tags.genre) == ("Single", "Band", "dub")
+    assert tags.cover is not None
+    tags = read_tags(client.data_dir / plain.file.file_path, generation_id)
+    assert (tags.title, tags.artist, tags.genre, tags.cover) == ("Album version", "Band", "house", None)
+
+
+async def test_damaged_render_does_not_hinder_edit(client: ExportClient) -> None:
+    generation_id, _ = await export_all(client, "WAV_PCM_24")
+    rendered = [await render(client, generation_id, format_) for format_ in ("FLAC_16", "MP3", "OGG_OPUS")]
+    (client.data_dir / rendered[0].file.file_path).write_bytes(b"fLaC no more")
+    (client.data_dir / rendered[1].file.file_path).with_suffix(".json").write_text("{}")
+    edited = await edit(client, generation_id, title="Named")
+    assert sorted(await conditions(client, generation_id, edited.file_sha256)) == [
+        "CHANGED",
+        "INTACT",
+        "INTACT",
+        "PRESENT",
+    ]
+    assert read_tags(client.data_dir / rendered[2].file.file_path, generation_id).title == "Named"
 
 
 async def test_reader_gets_old_file_to_its_end(client: ExportClient) -> None:

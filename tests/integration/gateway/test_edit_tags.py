@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import c2pa
@@ -15,18 +16,25 @@ import mutagen
 import pytest
 from google.protobuf import json_format
 
+from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_OGG_OPUS, OutputOptions
 from dgx_music.error_status import read_error_details
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1.export_pb2 import EditTagsRequest, EditTagsResponse, FileCondition
+from dgx_music.export.v1.export_pb2_grpc import ExportServiceStub
 from dgx_music.limits import MAX_COVER_BYTES
 from dgx_music.storage.v1 import storage_pb2 as storage
+from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from export_service.library import store
+from export_service.tagging.containers import read_tags
+from gateway.embedded.service_set import LIBRARY
 from gateway.rpc import file_verification
+from gateway.rpc.service_client import ServiceClient
+from gateway.rpc.tag_editing import TagEditing
 from service_runtime.failpoints import Failpoint
 from tests.support import pictures
 from tests.support.certificates import make_credentials
 from tests.support.command_line import InProcessShell
-from tests.support.embedded_services import EmbeddedServices
+from tests.support.embedded_services import EmbeddedServices, embedded_services
 from tests.support.library_files import CHANNELS, RATE, SECONDS, completed
 
 COVER = pictures.png()
@@ -80,6 +88,74 @@ async def test_last_of_concurrent_edits_is_in_the_row(library_services: Embedded
     edits = [edit(library_services, generation.id, title=str(number)) for number in range(8)]
     await asyncio.gather(*edits)
     assert await verified(library_services, generation.id) == ["INTACT"]
+
+
+@pytest.mark.parametrize("in_order", [True, False], ids=["in-order", "overtaken"])
+async def test_edits_by_two_gateways_leave_hash_of_the_file(
+    library_services: EmbeddedServices, tmp_path: Path, in_order: bool
+) -> None:
+    generation = await completed(library_services)
+    records = [HeldCall(), HeldCall()]
+    async with AsyncExitStack() as stack:
+        gateways = []
+        for held in records:
+            storage_client = ServiceClient("", library_services.address, StorageServiceStub)
+            export_client = ServiceClient("", library_services.address, ExportServiceStub)
+            for client in (storage_client, export_client):
+                client.open()
+                stack.push_async_callback(client.close)
+            held.method, storage_client.stub.UpdateFile = storage_client.stub.UpdateFile, held
+            gateways.append(TagEditing(storage_client, export_client))
+        edits = []
+        for gateway, held, change in zip(gateways, records, ({"title": "T"}, {"artist": "A"}), strict=True):
+            request = EditTagsRequest(generation_id=generation.id, **change)
+            edits.append(asyncio.create_task(gateway.edit(request)))
+            await held.reached.wait()
+        for edited, held in list(zip(edits, records, strict=True))[:: 1 if in_order else -1]:
+            held.proceed.set()
+            await edited
+    assert await verified(library_services, generation.id) == ["INTACT"]
+    tags = read_tags(tmp_path / generation.file_path, generation.id)
+    assert (tags.title, tags.artist) == ("T", "A")
+
+
+class HeldCall:
+    """Calls a method once it may proceed."""
+
+    def __init__(self) -> None:
+        self.reached, self.proceed = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, *arguments: object, **options: object) -> object:
+        self.reached.set()
+        await self.proceed.wait()
+        return await self.method(*arguments, **options)  # type: ignore[attr-defined]
+
+
+async def test_edit_records_where_the_file_discloses_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials = make_credentials(tmp_path)
+    async with embedded_services(tmp_path / "data", LIBRARY) as services:
+        generation = await completed(services, output=OutputOptions(format=FILE_FORMAT_OGG_OPUS))
+        await edit(services, generation.id, title="Plain")
+        assert await provenance(services, generation.id) == {"provenance": "VORBIS_COMMENT"}
+    with monkeypatch.context() as patched:
+        patched.setenv("DGX_MUSIC_C2PA_CERTIFICATE", str(credentials.certificate))
+        patched.setenv("DGX_MUSIC_C2PA_PRIVATE_KEY", str(credentials.private_key))
+        async with embedded_services(tmp_path / "data", LIBRARY) as services:
+            edited = await edit(services, generation.id, title="Signed")
+            assert edited.manifest_path == str(Path(edited.file_path).with_suffix(".c2pa"))
+            assert await provenance(services, generation.id) == {
+                "provenance": "VORBIS_COMMENT, C2PA_SIDECAR",
+                "manifest_path": edited.manifest_path,
+            }
+    async with embedded_services(tmp_path / "data", LIBRARY) as services:
+        assert (await edit(services, generation.id, title="Plain again")).manifest_path == ""
+        assert await provenance(services, generation.id) == {"provenance": "VORBIS_COMMENT"}
+
+
+async def provenance(services: EmbeddedServices, generation_id: str) -> dict[str, object]:
+    found = await services.music.GetGeneration(storage.GetGenerationRequest(id=generation_id), timeout=SECONDS)
+    metadata = json_format.MessageToDict(found.generation.metadata)
+    return {name: metadata[name] for name in ("provenance", "manifest_path") if name in metadata}
 
 
 async def test_file_edited_during_verification_is_intact(

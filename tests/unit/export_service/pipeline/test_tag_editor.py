@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from export_service.formats.writer import AudioFile
 from export_service.library import renders
 from export_service.library.file_locks import FileLocks
 from export_service.library.store import Library
+from export_service.library.verification import FileCondition, verify
 from export_service.pipeline.renderer import Renderer
 from export_service.pipeline.tag_editor import TagEditor
 from export_service.retagging.tag_edit import TagEdit
@@ -74,6 +76,10 @@ async def renderer(library, locks):
     await renderer.stop()
 
 
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
 def contents(tmp_path):
     return {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -119,6 +125,43 @@ async def test_disk_error_before_render_is_moved_restores_its_description(
     with pytest.raises(ResourceExhausted):
         await editor.edit(ID, rendered.render_id, TITLE)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3], ids=["first-render", "second-render", "file"])
+async def test_edit_that_fails_midway_is_completed_by_repeating_it(library, editor, renderer, failing, failing_disk):
+    path = commit(library)
+    specs = [OutputOptions(file_format) for file_format in (FileFormat.FLAC_24, FileFormat.WAV_PCM_16)]
+    rendered = {(await renderer.render(ID, spec, KEEP_LEVEL)).render_id for spec in specs}
+    original, commits = path.read_bytes(), iter(range(1, failing + 1))
+    library.before_commit = lambda: next(commits) == failing and failing_disk(errno.ENOSPC)()
+    with pytest.raises(ResourceExhausted):
+        await editor.edit(ID, "", TITLE)
+    assert path.read_bytes() == original
+    titles = [read_tags(library.renders.find(ID, render_id), ID).publication.title for render_id in rendered]
+    assert titles.count("New") == failing - 1
+    assert {one.condition for one in verify(library, ID, sha256(original), presence_only=False)} == {
+        FileCondition.INTACT
+    }
+    library.before_commit = lambda: None
+    edited = await editor.edit(ID, "", TITLE)
+    assert edited.sha256 == sha256(path.read_bytes())
+    paths = [path, *(library.renders.find(ID, render_id) for render_id in rendered)]
+    assert {read_tags(one, ID).publication.title for one in paths} == {"New"}
+
+
+async def test_render_that_is_deleted_meanwhile_is_left_out(library, editor, renderer):
+    path = commit(library)
+    render_id = (await renderer.render(ID, FLAC, KEEP_LEVEL)).render_id
+
+    def delete_render():
+        library.before_commit = lambda: None
+        library.delete_render(ID, render_id)
+
+    library.before_commit = delete_render
+    await editor.edit(ID, "", TITLE)
+    assert read_tags(path, ID).publication.title == "New"
+    with pytest.raises(NotFound):
+        library.renders.find(ID, render_id)
 
 
 @pytest.mark.parametrize("replaced", [False, True])

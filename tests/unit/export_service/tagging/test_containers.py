@@ -22,7 +22,7 @@ from export_service.tagging.containers import (
 )
 from export_service.tagging.cover import parse_cover
 from export_service.tagging.sections import Section
-from export_service.tagging.tags import FileTags, publish
+from export_service.tagging.tags import FileTags, clean_publication
 from service_runtime.audio.output_options import PublicationTags
 from tests.support.pictures import png
 from tests.support.tag_readers import (
@@ -42,13 +42,14 @@ from tests.support.tag_readers import (
 )
 
 ID = "12345678-9abc-def0-1234-56789abcdef0"
-TAGS = FileTags(ID, 3, "dgx-music 0.1", "sketch 1", "Hôuse 夜", 124.5, "F# minor", "CC-BY-4.0", "ein Lied; für 夜 🌙")
+TAGS = FileTags(ID, 3, "dgx-music 0.1", "sketch 1", "Hôuse 夜", 124.5, "F# minor", "CC-BY-4.0", "ein Lied; für A一")
 SECTIONS = (Section("Intro", 0, 4001), Section("Vers 夜 🌙", 4001, 8000), Section("Outro & <end>", 8000, FRAMES))
 COVER = parse_cover(png(), "cover")
 TEXTS = {
     "plain": ("Night drive", "Night drive"),
     "accents": ("Café Zoë", "Café Zoë"),
     "japanese": ("夜の音楽", "夜の音楽"),
+    "zeros": ("Neu ☀ A一 abĀb 一A",) * 2,  # Two bytes of zeros within a character each, in UTF-16.
     "emoji": ("🎵 night 🌙", "🎵 night 🌙"),
     "family": ("family \U0001f468‍\U0001f469‍\U0001f467‍\U0001f466",) * 2,
     "arabic": ("موسيقى می‌خواهم",) * 2,
@@ -68,7 +69,8 @@ SHOWN = ("title", "artist", "album", "genre", "comment")
 
 def published(case: str) -> FileTags:
     text, _ = TEXTS[case]
-    return publish(TAGS, PublicationTags(text, f"{text} (artist)", f"{text} (album)"))
+    publication = PublicationTags(text, f"{text} (artist)", f"{text} (album)")
+    return replace(TAGS, publication=clean_publication(publication))
 
 
 def expected(tags: FileTags) -> dict[str, str]:
@@ -236,7 +238,7 @@ def test_mpeg_4_file_for_streaming_keeps_its_samples(tmp_path):
     content = path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
     for title in ("first", "second"):
-        tags = publish(TAGS, PublicationTags(title=title))
+        tags = replace(TAGS, publication=PublicationTags(title=title))
         overwrite_tags(path, "M4A", tags, encode_tags("M4A", tags, LAYOUT, None), 7)
         assert read_tags(path, ID) == tags
         assert np.array_equal(decode(path), decode(plain))
@@ -269,7 +271,7 @@ def test_damaged_tags_raise_nothing(tmp_path, kind):
 def test_disclosures_are_where_they_are_said_to_be(tmp_path):
     assert set(DISCLOSURES) == {CONTAINERS.get(kind, kind) for kind in FORMATS}
     for kind, (_, _, extension) in FORMATS.items():
-        artist = publish(TAGS, PublicationTags("A", "A human", "B"))
+        artist = replace(TAGS, publication=PublicationTags("A", "A human", "B"))
         path = write_tagged(tmp_path / f"{kind}{extension}", kind, artist)
         assert read_comment(path).startswith(f"AI-generated music; generation={ID}; attempt=3;")
 

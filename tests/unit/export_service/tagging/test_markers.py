@@ -12,7 +12,7 @@ import soundfile
 
 from export_service.tagging.riff import read_tag_chunks
 from export_service.tagging.sections import Section
-from export_service.tagging.tags import FileTags, publish
+from export_service.tagging.tags import FileTags
 from service_runtime.audio.output_options import PublicationTags
 from tests.support.tag_readers import FORMATS, FRAMES, RATE, write_tagged
 
@@ -70,7 +70,7 @@ def test_at_most_16_loops(tmp_path):
 
 @pytest.mark.parametrize("kind", ["WAV", "RF64"])
 def test_ixml_is_valid_and_has_sync_points(tmp_path, kind):
-    tags = publish(replace(TAGS, sections=SECTIONS), PublicationTags(album="A & <B>"))
+    tags = replace(TAGS, sections=SECTIONS, publication=PublicationTags(album="A & <B>"))
     [document] = read_tag_chunks(write_tagged(tmp_path / "a.wav", kind, tags))[b"iXML"]
     assert len(document) % 2 == 0
     root = ElementTree.fromstring(document)

@@ -30,7 +30,6 @@ from export_service.tagging.tags import (
     Tags,
     build_file_tags,
     clean_tags,
-    publish,
     restore_tags,
 )
 from service_runtime.audio.output_options import FileFormat, PublicationTags
@@ -88,7 +87,8 @@ def test_parse_comment_restores_tags():
 def test_publication_replaces_title_and_artist_but_not_the_disclosure():
     own = build_file_tags(clean_tags(TAGS, "tags"), ID, 2, "x", publication=PublicationTags("", "\0A\n B", ""))
     assert (own.title, own.artist, own.album) == ("house, C minor, 124.5 BPM", "A B", "")
-    full = publish(own, PublicationTags("T\u202e; prompt=x", "", "夜" * 300))
+    publication = PublicationTags("T\u202e; prompt=x", "A B", "夜" * 300)
+    full = build_file_tags(clean_tags(TAGS, "tags"), ID, 2, "x", publication=publication)
     assert (full.title, full.artist, full.album) == ("T; prompt=x", "A B", "夜" * 200)
     assert full.comment == own.comment
     assert full.comment.startswith(f"AI-generated music; generation={ID}; attempt=2;")

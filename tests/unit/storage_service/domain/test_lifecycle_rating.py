@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
+from dgx_music.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from storage_service.db.counts import find_count_mismatches
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
@@ -103,6 +103,31 @@ def test_invalid_file_names_its_field(
         with pytest.raises(NotFound):
             lifecycle.update_file(session, NOBODY, 1, SHA256)
     assert raised.value.field == field
+
+
+@pytest.mark.parametrize("recorded", ["", "00" * 32])
+def test_update_file_is_refused_if_another_edit_was_recorded(database: Database, row_in: Row, recorded: str) -> None:
+    row = row_in(GenerationStatus.COMPLETED, metadata_={"file_sha256": recorded} if recorded else {})
+    with database.write() as session:
+        with pytest.raises(Aborted) as raised:
+            lifecycle.update_file(session, row.id, 7, SHA256, previous_sha256="11" * 32)
+        assert raised.value.reason == "FILE_CHANGED"
+        for _ in range(2):  # It may be repeated.
+            updated = lifecycle.update_file(session, row.id, 7, SHA256, previous_sha256=recorded)
+        assert updated.metadata_["file_sha256"] == SHA256
+        with pytest.raises(NotFound):
+            lifecycle.update_file(session, NOBODY, 7, SHA256, previous_sha256=recorded)
+
+
+def test_update_file_patches_metadata(database: Database, row_in: Row) -> None:
+    before = {"bpm": 80, "file_sha256": "00" * 32, "provenance": "ID3", "manifest_path": "a.c2pa"}
+    row = row_in(GenerationStatus.COMPLETED, metadata_=before)
+    patch = {"provenance": "ID3, C2PA", "manifest_path": None, "file_sha256": "no hash"}
+    with database.write() as session:
+        updated = lifecycle.update_file(session, row.id, 7, SHA256, patch=patch)
+        assert updated.metadata_ == {"bpm": 80, "file_sha256": SHA256, "provenance": "ID3, C2PA"}
+        with pytest.raises(InvalidArgument, match="metadata"):
+            lifecycle.update_file(session, row.id, 7, SHA256, patch={"x": "x" * 20_000})
 
 
 def test_update_file_is_not_stopped_by_full_metadata(database: Database, row_in: Row) -> None:
