@@ -23,6 +23,9 @@ PLAIN_MESSAGES = {
 """What a status means that gRPC itself has set, as it does with these codes; its own text is about sockets and frames.
 https://grpc.github.io/grpc/core/md_doc_statuscodes.html"""
 
+UNWRITABLE_REASONS = ("DISK_FULL", "DATABASE_UNAVAILABLE")
+"""The reasons of errors with which storage says that it can't record anything until its disk is repaired."""
+
 DETAILS_KEY = "grpc-status-details-bin"
 """Key of the trailing metadata that carries the status."""
 

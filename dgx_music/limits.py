@@ -34,6 +34,8 @@ MAX_PUBLICATION_CHARACTERS = 200
 MAX_CHUNK_BYTES = 65_536
 """The most PCM bytes in one AudioChunk, and the most bytes of a file in one message of Download and ImportClip."""
 
+MAX_TEMPO_BPM = 1000.0
+"""Of a tag, and of a tempo hint; 0 stands for an unknown tempo."""
 MAX_COVER_BYTES = 3 * 2**20
 MAX_SECTIONS = 1000
 """Of one export."""

@@ -20,9 +20,10 @@ from export_service.decoding.source_file import MAX_AMPLITUDE
 from export_service.formats.codecs import CODECS
 from export_service.formats.manifest_slot import EMBEDDABLE
 from export_service.formats.provenance import MAX_BUFFERED_BYTES
-from export_service.tagging.containers import DISCLOSURES, WITHOUT_COVER
+from export_service.tagging.containers import DISCLOSURES
+from export_service.tagging.cover import WITHOUT_COVER
 from gateway.cli.commands.output_flags import Format
-from gateway.cli.session.file_endings import ENDINGS
+from gateway.cli.session.file_extensions import EXTENSION_FORMATS
 from service_runtime.audio.output_options import BIT_RATES_KBPS, QUALITY_FORMATS, SAMPLE_RATES_HZ, FileFormat
 
 FILE = Path(__file__).with_suffix(".md")
@@ -75,7 +76,7 @@ AFTER_FORMATS = f"""\
 Names without a number have 24 bits. 16-bit samples get triangular dither; floats may exceed full scale. A rate that a
 format does not support becomes the next higher one that it does. `--bitrate` takes the rates in the table, here for
 stereo at the highest rate that the format supports up to 48 kHz; those for others are in
-`service_runtime/audio/bit_rates.py`. `--quality` is 0 to {MAX_QUALITY}, on a variable bit rate.
+`service_runtime/audio/bit_rates.py`. `--quality` is 0 (smallest file) to {MAX_QUALITY}, at a variable bit rate.
 
 Loudness and peaks of MP3, Vorbis, Opus and AAC are those of the decoded file, which is corrected until it is within
 0.1 LU of its target and below its ceiling. If that can't be, `Normalization.reason` says by how much and why.
@@ -90,7 +91,7 @@ overrides are removed. A cover is a PNG or JPEG picture of at most {MAX_COVER_BY
 and those of its renders, except for tags that were set for a render alone.
 
 Every file discloses that it is AI-generated, with model, generator and generation id. With a certificate it is also
-signed (C2PA). A sidecar is a file of the same name and the ending `.c2pa` beside it, which a copy made by
+signed (C2PA). A sidecar is a file of the same name and the extension `.c2pa` beside it, which a copy made by
 `dgx-music` brings along.
 """
 
@@ -102,7 +103,14 @@ def render() -> str:
             INTRODUCTION,
             "## Written\n",
             _table(
-                ("Format", "`--format`", "Endings of `--output`", "Sample rates in Hz", "Bit rates in kbit/s", "Size"),
+                (
+                    "Format",
+                    "`--format`",
+                    "Extensions of `--output`",
+                    "Sample rates in Hz",
+                    "Bit rates in kbit/s",
+                    "Size",
+                ),
                 map(_format_row, NAMES),
             ),
             AFTER_FORMATS,
@@ -126,11 +134,13 @@ def _formats(container: str) -> list[FileFormat]:
 
 def _format_row(container: str) -> Sequence[str]:
     formats = _formats(container)
-    endings = [ending for ending, names in ENDINGS.items() if {form.name for form in formats} & set(names)]
+    extensions = [
+        extension for extension, names in EXTENSION_FORMATS.items() if {form.name for form in formats} & set(names)
+    ]
     return (
         NAMES[container],
         _code(Format[file_format.name] for file_format in formats),
-        _code(endings),
+        _code(extensions),
         "; ".join(dict.fromkeys(map(_sample_rates, formats))),
         "; ".join(dict.fromkeys(map(_bit_rates, formats))),
         SIZES.get(container, ""),
@@ -182,14 +192,15 @@ def _describe_reading() -> str:
 
 - Always: {_kinds(kind for _, kind in SIGNATURES if kind.container)}, and MP1, MP2 and MP3.
 - With the extra `m4a` on the server: {with_extra}. Also encodings within WAV, CAF and Ogg that libsndfile lacks.
-- Also behind ID3v2 tags, and as written into a pipe, with a length of 0 or the largest value in the header.
+- ID3v2 tags in front are skipped. Files whose header gives no length, as when written into a pipe, are read to their
+  end.
 - {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz; {MIN_DURATION_SECONDS:g} to {max_seconds:g} s, counted while decoding
   (`DGX_MUSIC_MAX_CLIP_SECONDS`); at most {max_bytes >> 20} MiB (`DGX_MUSIC_MAX_CLIP_BYTES`).
 - Surround sound of a known layout is mixed down to stereo by ITU-R BS.775: centre and surrounds at -3 dB, without the
   low-frequency channel, the level unchanged. Other channel counts are refused.
-- Samples must be finite and at most {MAX_AMPLITUDE:g} times full scale.
+- Samples must be finite and at most {MAX_AMPLITUDE:g} times full scale (+60 dBFS).
 - Refused as damaged: a file that is shorter than its header says, a wrong checksum in FLAC or Ogg, and Ogg streams one
-  after the other. Damage within an MP3 file can't be noticed.
+  after the other. Damage within an MP3 file can't be detected.
 """
 
 

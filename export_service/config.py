@@ -21,14 +21,14 @@ class ExportSettings(Settings):
     """How long live audio (the samples as generated) remains available after the export has completed."""
     failed_spool_keep_seconds: float = Field(default=7 * 86_400.0, ge=0)
     """How long the samples of a generation whose export failed are kept, so that `retry` need not generate them again.
-    Minutes of music take 15 MB each (32 kHz, stereo)."""
+    A minute of music takes 15 MB (32 kHz, stereo)."""
     max_clip_bytes: int = Field(default=256 << 20, ge=1, le=2**31 - 2**24)
-    """Size limit of an uploaded clip. The upper bound is where WAV sizes begin that stand for "unknown"."""
+    """Size limit of an uploaded clip. At most 2 GiB less 16 MiB: larger sizes in WAV headers stand for "unknown"."""
     max_clip_seconds: float = Field(default=600.0, ge=MIN_DURATION_SECONDS, le=MAX_DURATION_SECONDS)
     """Duration limit of an uploaded clip."""
     group_readable: bool = False
-    """Let the group read finished files, renders and clips (0640, folders 0750). If false, only the owner may (0600,
-    0700), as is always so of database, spool and sockets. The umask does not matter."""
+    """Let the group read finished files, renders and clips (0640, folders 0750). If false, only the owner can (0600,
+    0700). Only the owner can read the database, the spool and the sockets in any case. The umask does not matter."""
     c2pa_certificate: Path | None = None
     """PEM certificate chain with which files are signed (C2PA): the signer's certificate first, then the intermediate
     ones, without the root. Needs the extra `c2pa`."""

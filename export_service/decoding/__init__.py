@@ -1,1 +1,1 @@
-"""Audio files from outside: what they are, whether they are complete, and their samples."""
+"""Reads files that other programs wrote: recognizes them, checks that they are complete, and decodes them."""

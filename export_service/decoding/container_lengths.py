@@ -1,5 +1,7 @@
-"""How many bytes of samples a file says it has: unknown lengths, which programs write into a pipe, are filled in, and
-truncated files are found out. libsndfile takes some of the first for empty, and reads the latter as if they were whole.
+"""Repairs how many bytes of samples a file says that it has: fills in unknown lengths, which programs write into a pipe
+because they can't seek back, and detects truncated files.
+
+libsndfile takes some files of unknown length for empty, and reads truncated ones as if they were complete.
 """
 
 from __future__ import annotations
@@ -10,23 +12,23 @@ from dataclasses import dataclass
 from export_service.decoding.decoded_audio import DecodeError
 from export_service.decoding.file_view import FileView
 from export_service.decoding.signatures import Container, is_mpeg_audio_frame
+from export_service.tagging.riff import DS64_OFFSET, GUID_SAMPLES, IN_DS64
 
-MAX_CHUNKS = 10_000
-"""That come before the samples."""
+MAX_CHUNKS_BEFORE_SAMPLES = 10_000
 MIN_UNKNOWN_BYTES = 0x7F00_0000
 """A 32-bit length from here on means "unknown" if the file is shorter: sox writes 0x7FFFF000, for AIFF 0x7F000008,
 others 0x80000000, ffmpeg 0xFFFFFFFF."""
 MIN_UNKNOWN_BYTES_64 = 2**62
-IS_IN_DS64 = 0xFFFF_FFFF
 DS64_SIZES = struct.Struct("<QQ")
-DS64_SIZES_OFFSET = 20
+"""Of the file without its first chunk header, and of the samples."""
 AU_HEADER = struct.Struct(">4sII")
+"""Magic, offset of the samples, and their size."""
 AU_SIZE_OFFSET, AU_UNKNOWN_SIZE = 8, b"\xff" * 4
 W64_MAGIC_BYTES = 16
 FLAC_LENGTH_OFFSET, FLAC_LENGTH_BYTES, FLAC_LENGTH_MASK = 21, 5, 2**36 - 1
 ID3V1_BYTES = 128
 MP3_CLAIMED_FACTOR = 64
-"""The bitrates of two frames differ by less."""
+"""The longest MP3 file that libsndfile could expect, relative to the actual one: bit rates of frames differ by less."""
 MP3_HEADER_BYTES, MP3_SIDE_INFORMATION = 4, (9, 17, 32)
 """Bytes between the header of the first frame and its Xing header, which depend on the version and the channels."""
 
@@ -36,29 +38,30 @@ class ChunkLayout:
     """How a container stores its chunks."""
 
     header: str
-    """For `struct`: the name, then the size."""
-    first: int
+    """Format of a chunk's header, for `struct`: the name, then the size."""
+    first_chunk: int
     """Offset of the first chunk."""
-    audio: bytes
+    samples: bytes
     """Name of the chunk with the samples."""
     counts_header: bool = False
-    """The size includes the header."""
+    """Whether a chunk's size includes its header."""
     empty_bytes: int = 0
-    """Bytes of the chunk that are not samples."""
+    """Bytes of the chunk with the samples that come before them."""
     alignment: int = 2
+    """Each chunk starts at a multiple of this many bytes."""
     min_unknown_bytes: int = MIN_UNKNOWN_BYTES
+    """A size from here on means "unknown" if the file is shorter."""
 
 
-W64_GUID = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 RIFF = ChunkLayout("<4sI", 12, b"data")
 RIFX = ChunkLayout(">4sI", 12, b"data")
 AIFF = ChunkLayout(">4sI", 12, b"SSND", empty_bytes=8)
-W64 = ChunkLayout("<16sQ", 40, W64_GUID, counts_header=True, alignment=8, min_unknown_bytes=MIN_UNKNOWN_BYTES_64)
+W64 = ChunkLayout("<16sQ", 40, GUID_SAMPLES, counts_header=True, alignment=8, min_unknown_bytes=MIN_UNKNOWN_BYTES_64)
 CAF = ChunkLayout(">4sQ", 8, b"data", empty_bytes=4, alignment=1, min_unknown_bytes=MIN_UNKNOWN_BYTES_64)
 
 
 @dataclass(frozen=True)
-class AudioChunk:
+class SampleChunk:
     """The chunk with the samples."""
 
     header_offset: int
@@ -91,7 +94,7 @@ def repair_lengths(file: FileView, container: Container) -> FileView:
 
 
 def _repair_chunk(file: FileView, layout: ChunkLayout) -> FileView:
-    chunk = _find_audio(file, layout)
+    chunk = _find_samples(file, layout)
     rest = file.size - chunk.start
     if not _is_unknown(file, chunk.start, chunk.size, layout):
         _require_complete(chunk.size, rest)
@@ -99,18 +102,18 @@ def _repair_chunk(file: FileView, layout: ChunkLayout) -> FileView:
         return file.part(end=chunk.start + chunk.size) if layout in (RIFF, RIFX) else file
     header = struct.Struct(layout.header)
     size = rest + header.size if layout.counts_header else rest
-    return file.part(patches={chunk.header_offset: header.pack(layout.audio, size)})
+    return file.part(patches={chunk.header_offset: header.pack(layout.samples, size)})
 
 
 def _repair_rf64(file: FileView) -> FileView:
     magic = {0: b"RF64"}  # libsndfile does not know its other name, BW64.
-    chunk = _find_audio(file, RIFF)
-    if chunk.size != IS_IN_DS64:
+    chunk = _find_samples(file, RIFF)
+    if chunk.size != IN_DS64:
         return _repair_chunk(file.part(patches=magic), RIFF)
-    _, size = DS64_SIZES.unpack(_read(file, DS64_SIZES_OFFSET, DS64_SIZES.size))
+    _, size = DS64_SIZES.unpack(_read(file, DS64_OFFSET, DS64_SIZES.size))
     rest = file.size - chunk.start
     if size >= MIN_UNKNOWN_BYTES_64 or (size == 0 and rest):
-        return file.part(patches=magic | {DS64_SIZES_OFFSET: DS64_SIZES.pack(file.size - 8, rest)})
+        return file.part(patches=magic | {DS64_OFFSET: DS64_SIZES.pack(file.size - 8, rest)})
     _require_complete(size, rest)
     return file.part(patches=magic)
 
@@ -119,8 +122,8 @@ def _skip_repeated_headers(file: FileView, layout: ChunkLayout) -> FileView:
     """Returns the part with the last header and the samples: libsndfile, and with it sox, writes the header before the
     first samples several times and once more at the end if it writes into a pipe.
     """
-    header_bytes = _find_audio(file, layout).start + layout.empty_bytes
-    magic = file.read_at(0, layout.first)[:W64_MAGIC_BYTES]
+    header_bytes = _find_samples(file, layout).start + layout.empty_bytes
+    magic = file.read_at(0, layout.first_chunk)[:W64_MAGIC_BYTES]
     end = file.size - header_bytes
     if end <= header_bytes or not file.read_at(end, len(magic)) == file.read_at(header_bytes, len(magic)) == magic:
         return file
@@ -189,18 +192,18 @@ def _repair_au(file: FileView) -> FileView:
     return file if size else file.part(patches={AU_SIZE_OFFSET: AU_UNKNOWN_SIZE})
 
 
-def _find_audio(file: FileView, layout: ChunkLayout) -> AudioChunk:
+def _find_samples(file: FileView, layout: ChunkLayout) -> SampleChunk:
     header = struct.Struct(layout.header)
-    offset = layout.first
-    for _ in range(MAX_CHUNKS):
+    offset = layout.first_chunk
+    for _ in range(MAX_CHUNKS_BEFORE_SAMPLES):
         head = file.read_at(offset, header.size)
         if len(head) < header.size:
             break
         name, size = header.unpack(head)
         if layout.counts_header:
             size -= header.size
-        if name == layout.audio:
-            return AudioChunk(offset, offset + header.size, size)
+        if name == layout.samples:
+            return SampleChunk(offset, offset + header.size, size)
         if size < 0:
             break
         offset += header.size + size

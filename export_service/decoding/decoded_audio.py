@@ -1,11 +1,11 @@
-"""What every decoder gives."""
+"""What every decoder returns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from export_service.decoding.surround import Layout
+from export_service.decoding.surround import ChannelLayout
 from export_service.dsp.arrays import Samples
 
 NOT_DECODABLE = "its header is damaged, or its encoding is not supported"
@@ -14,7 +14,7 @@ EXTRACT_HINT = "extract the one to use, for example with `ffmpeg -i INPUT -map 0
 
 
 class DecodeError(Exception):
-    """The file cannot be decoded; the message completes a sentence that begins with "it", e.g. "it is damaged"."""
+    """The file can't be decoded. The message is a clause about the file, e.g. "it is empty"."""
 
 
 class UnsupportedEncodingError(DecodeError):
@@ -29,11 +29,11 @@ class DecodedAudio:
     """Encoding and container, e.g. "AIFF, 24-bit PCM"."""
     sample_rate_hz: int
     channels: int
-    layout: Layout | None
+    layout: ChannelLayout | None
     """The loudspeakers that the channels are for, in their order; None if the file does not say."""
     frames: int | None
-    """How many frames the file says that it has; None if it does not say so exactly."""
+    """How many frames the file says that it has; None if it does not give the exact number."""
     tolerance_frames: int
-    """So many fewer may be decoded from a complete file."""
+    """By how many frames a complete file may differ from that."""
     blocks: Iterator[Samples]
-    """The samples as they are decoded: [frames, channels] each. Raises DecodeError, and OSError if the disk fails."""
+    """The decoded samples: [frames, channels] each. Iterating raises DecodeError, and OSError if the disk fails."""

@@ -28,8 +28,8 @@ class FileView(io.RawIOBase):
     ) -> FileView:
         """Returns the part from `start` to `end`, with more patches.
 
-        If it claims to be larger than it is, reading from its start on ends at its end nevertheless; only what seeks
-        beyond that finds zeros.
+        With `claimed_size`, it can be sought up to this size, and zeros are read beyond its end. Reading from its start
+        on still ends at its end.
         """
         view = FileView(self._file, self._start + start, self._start + (self.size if end is None else end))
         view._patches = {at - start: replacement for at, replacement in self._patches.items()} | (patches or {})

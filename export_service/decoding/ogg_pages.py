@@ -1,4 +1,4 @@
-"""The pages of an Ogg file (RFC 3533): whether they are complete, and what streams they contain.
+"""Validates the pages of an Ogg file (RFC 3533), and finds the streams that they contain.
 
 libsndfile skips damaged pages without an error, stops after the first of several chained streams, and can't read FLAC
 in Ogg.
@@ -7,14 +7,13 @@ in Ogg.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from export_service.decoding.decoded_audio import DecodeError
 from export_service.decoding.file_view import FileView
-from export_service.tagging.ogg import CHECKSUM_OFFSET, PAGE_HEADER, compute_checksum
+from export_service.tagging.ogg import CHECKSUM, CHECKSUM_OFFSET, PAGE_HEADER, compute_checksum, set_checksum
 
 CODECS = {
     b"\x01vorbis": "Vorbis",
@@ -40,7 +39,7 @@ BEGINS, ENDS = 2, 4
 
 @dataclass(frozen=True)
 class Page:
-    """A page without its header."""
+    """A page, with what its header says."""
 
     offset: int
     serial: int
@@ -58,14 +57,14 @@ class Stream:
     codec: str
     first_packet: bytes
     last_page: Page
-    """Without its content."""
+    """Its `content` is empty."""
 
 
 def read_streams(file: FileView) -> list[Stream]:
     """Reads the whole file. Raises DecodeError if it is truncated or damaged, or consists of several files."""
     streams: dict[int, Stream] = {}
     are_all_begun = False
-    for page in iterate_pages(file):
+    for page in iter_valid_pages(file):
         last_page = replace(page, content=b"")
         if page.begins:
             if are_all_begun:
@@ -98,14 +97,14 @@ def mark_end(file: FileView, stream: Stream) -> dict[int, bytes]:
     lacing = file.read_at(offset + len(page), segments)
     page += lacing + file.read_at(offset + len(page) + segments, sum(lacing))
     page[TYPE_OFFSET] |= ENDS
-    page[CHECKSUM_OFFSET : CHECKSUM_OFFSET + 4] = bytes(4)
-    checksum = struct.pack("<I", compute_checksum(page))
+    set_checksum(page)
+    checksum = bytes(page[CHECKSUM_OFFSET : CHECKSUM_OFFSET + CHECKSUM.size])
     return {offset + TYPE_OFFSET: bytes([page[TYPE_OFFSET]]), offset + CHECKSUM_OFFSET: checksum}
 
 
-def iterate_pages(file: FileView) -> Iterator[Page]:
-    """Yields all pages. Raises DecodeError if one is damaged or incomplete. What follows the end of all streams is
-    ignored.
+def iter_valid_pages(file: FileView) -> Iterator[Page]:
+    """Yields all pages. Raises DecodeError if one is damaged or incomplete. What follows the last page of all streams
+    is ignored.
     """
     file.seek(0, os.SEEK_SET)
     open_streams: set[int] = set()
@@ -121,16 +120,18 @@ def iterate_pages(file: FileView) -> Iterator[Page]:
         content = file.read(sum(lacing)) or b""
         if len(lacing) < segments or len(content) < sum(lacing):
             raise DecodeError(f"it is truncated: its last page, at byte {offset}, is incomplete")
-        page = bytearray(header + lacing + content)
-        page[CHECKSUM_OFFSET : CHECKSUM_OFFSET + 4] = bytes(4)
+        page = header + lacing + content
         if compute_checksum(page) != checksum:
             raise DecodeError(f"it is damaged: the page at byte {offset} has a wrong checksum")
-        (open_streams.discard if kind & ENDS else open_streams.add)(serial)
+        if kind & ENDS:
+            open_streams.discard(serial)
+        else:
+            open_streams.add(serial)
         yield Page(offset, serial, number, granule, bool(kind & BEGINS), bool(kind & ENDS), content)
         offset += len(page)
 
 
 def unwrap_flac(file: FileView, destination: BinaryIO) -> None:
     """Writes the FLAC file that an Ogg file with a single stream of FLAC contains. Raises DecodeError and OSError."""
-    for page in iterate_pages(file):
+    for page in iter_valid_pages(file):
         destination.write(page.content[FLAC_MAPPING_BYTES if page.begins else 0 :])

@@ -14,16 +14,16 @@ import numpy as np
 from export_service.decoding.decoded_audio import EXTRACT_HINT, NOT_DECODABLE, DecodedAudio, DecodeError
 from export_service.decoding.file_view import FileView
 from export_service.decoding.signatures import FileKind
-from export_service.decoding.surround import Layout
+from export_service.decoding.surround import ChannelLayout
 from export_service.dsp.arrays import Samples
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
 NO_PROTOCOL = {"protocol_whitelist": "none"}
-"""Nothing in a file can make FFmpeg open another one."""
+"""So that nothing in a file can make FFmpeg open another file or an address."""
 REPORT_DAMAGE = {"err_detect": "crccheck+explode"}
-"""Decoders raise an error for a wrong checksum, instead of what they made of it."""
+"""Decoders report a wrong checksum as an error, instead of returning damaged samples."""
 TOLERANCES = {"mov": 4096, "wv": 0, "tta": 0, "ape": 0, "flac": 0}
-"""Demuxer whose files say how long their audio is → how far that may be off: by two packets of HE-AAC."""
+"""Demuxer whose files say how long their audio is → by how many frames that may be off: two packets of HE-AAC."""
 NO_LAYOUT = "NONE"
 CODEC_NAMES = {"vorbis": "Vorbis", "opus": "Opus", "speex": "Speex", "wavpack": "WavPack"}
 """FFmpeg's name → the usual one, unless that is the same in upper case."""
@@ -85,7 +85,7 @@ def _decode(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _read_blocks(first: Any, frames: Iterator[Any], length: int | None, tolerance_frames: int) -> Iterator[Samples]:
-    """Joins frames to blocks, without the padding that an encoder adds after `length` frames."""
+    """Joins FFmpeg's frames into blocks, without the padding that an encoder adds after `length` frames."""
     rest = sys.maxsize if length is None else length
     padding = 0
     pending: list[Samples] = []
@@ -103,9 +103,9 @@ def _read_blocks(first: Any, frames: Iterator[Any], length: int | None, toleranc
 
 
 def _to_samples(frames: Iterable[Any]) -> Iterator[Samples]:
-    """Converts frames of FFmpeg's to [frames, channels].
+    """Converts FFmpeg's frames to [frames, channels] of float32.
 
-    They are interleaved by FFmpeg: PyAV 18.1 reads beyond the planes of a frame with 8 of them.
+    FFmpeg interleaves the channels, because PyAV 18.1 reads beyond the planes of a frame that has 8 of them.
     """
     import av
 
@@ -135,6 +135,6 @@ def _describe(stream: Any, kind: FileKind) -> str:
     return f"{CODEC_NAMES.get(codec) or codec.upper().replace('_', '-')} ({kind.encodings})"
 
 
-def _layout(frame: Any) -> Layout | None:
+def _layout(frame: Any) -> ChannelLayout | None:
     names = tuple(channel.name for channel in frame.layout.channels)
     return None if NO_LAYOUT in names else names

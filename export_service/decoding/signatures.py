@@ -106,7 +106,7 @@ BITRATE_FREE, BITRATE_INVALID, RATE_INVALID, VERSION_INVALID = 0, 15, 3, 1
 
 
 def recognize(head: bytes) -> FileKind | None:
-    """Returns what a file is that begins with `head`, HEAD_BYTES if it has so many; None if it is unknown."""
+    """Returns what kind of file begins with `head`, its first HEAD_BYTES; None if it is unknown."""
     for pattern, kind in PATTERNS:
         if pattern.match(head):
             return kind

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -20,10 +21,11 @@ from export_service.decoding.decoded_audio import (
 from export_service.decoding.file_view import FileView
 from export_service.decoding.ogg_pages import AUDIO_CODECS, Stream, mark_end, read_streams, unwrap_flac
 from export_service.decoding.signatures import Container
-from export_service.decoding.surround import FLAC_LAYOUTS, VORBIS_LAYOUTS, Layout, layout_of_mask
+from export_service.decoding.surround import FLAC_LAYOUTS, VORBIS_LAYOUTS, ChannelLayout, channel_mask_layout
 from export_service.dsp.arrays import Samples
 from export_service.formats.native_file import NativeFileObject
 from export_service.formats.reader import open_sndfile_sequential, run_sndfile_command
+from export_service.tagging.vorbis_comment import FLAC_MAGIC, VORBIS_COMMENT, iter_flac_blocks
 from service_runtime.audio.block_size import BLOCK_FRAMES
 
 CONTAINER_NAMES = {"WAVEX": "WAV"}
@@ -66,12 +68,11 @@ CHANNEL_MAP = {
     15: "SR",
 }
 """SF_CHANNEL_MAP_… → the loudspeaker."""
-FLAC_COMMENTS, FLAC_IS_LAST = 4, 0x80
 FLAC_MASK = re.compile(rb"WAVEFORMATEXTENSIBLE_CHANNEL_MASK=0x([0-9a-f]{1,8})(?![0-9a-f])", re.IGNORECASE)
 OPUS_FAMILY_OFFSET, OPUS_SURROUND = 18, b"\1"
-"""The mapping family (RFC 7845, section 5.1.1): the others say nothing of loudspeakers, or are ambisonic."""
+"""The channel mapping family of surround sound (RFC 7845, section 5.1.1). The others do not assign loudspeakers."""
 MP3_LENGTH_TOLERANCE_FRAMES = 2 * 1152
-"""A decoder without the last frames of an encoder's delay returns a little less than the header says."""
+"""Without the encoder's delay and padding, fewer frames are decoded than the header says."""
 
 
 @contextmanager
@@ -169,31 +170,27 @@ def _exact_frames(sound: Any, flac_length: int | None, xing: XingHeader | None) 
     return int(sound.frames)
 
 
-def _layout(sound: Any, flac_mask: int | None, stream: Stream | None) -> Layout | None:
+def _layout(sound: Any, flac_mask: int | None, stream: Stream | None) -> ChannelLayout | None:
     if stream is not None and stream.codec != "FLAC":
         is_ordered = stream.codec == "Vorbis" or stream.first_packet.startswith(OPUS_SURROUND, OPUS_FAMILY_OFFSET)
         return VORBIS_LAYOUTS.get(sound.channels) if is_ordered else None
     if sound.format == "FLAC":
-        return FLAC_LAYOUTS.get(sound.channels) if flac_mask is None else layout_of_mask(flac_mask, sound.channels)
+        return FLAC_LAYOUTS.get(sound.channels) if flac_mask is None else channel_mask_layout(flac_mask, sound.channels)
     return _read_channel_map(sound)
 
 
 def _read_flac_mask(file: FileView) -> int | None:
     """Returns the channel mask in a FLAC file's comments, which overrides the usual order (RFC 9639, section 8.6.2)."""
-    if file.read_at(0, 4) != b"fLaC":
+    if file.read_at(0, len(FLAC_MAGIC)) != FLAC_MAGIC:
         return None
-    while len(head := file.read(4) or b"") == 4:
-        size = int.from_bytes(head[1:])
-        if head[0] & ~FLAC_IS_LAST == FLAC_COMMENTS:
-            found = FLAC_MASK.search(file.read(size) or b"")
-            return int(found[1], 16) if found else None
-        if head[0] & FLAC_IS_LAST:
-            break
-        file.seek(file.tell() + size)
+    with suppress(struct.error):  # The file is truncated, which decoding reports.
+        for kind, start, size, _ in iter_flac_blocks(cast(BinaryIO, file)):
+            if kind == VORBIS_COMMENT and (found := FLAC_MASK.search(file.read_at(start, size))):
+                return int(found[1], 16)
     return None
 
 
-def _read_channel_map(sound: Any) -> Layout | None:
+def _read_channel_map(sound: Any) -> ChannelLayout | None:
     import soundfile
 
     channel_map = soundfile._ffi.new("int[]", sound.channels)

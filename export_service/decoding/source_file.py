@@ -18,6 +18,7 @@ from export_service.decoding.signatures import HEAD_BYTES, FileKind, is_mpeg_aud
 from export_service.decoding.sndfile_decoder import open_with_sndfile
 from export_service.decoding.surround import can_mix_down, mix_down
 from export_service.dsp.arrays import Samples
+from export_service.tagging import id3
 from service_runtime.optional_deps import install_extra_command
 
 SOURCE_FILE_REQUIREMENT = "must be a complete audio file, such as WAV, AIFF, CAF, FLAC, MP3, Ogg or Opus"
@@ -25,8 +26,10 @@ CONVERT_HINT = "`ffmpeg -i INPUT OUTPUT.flac`"
 
 MAX_AMPLITUDE = 1000.0
 """Relative to full scale: +60 dBFS. Nothing that was meant for ±1 is louder."""
-ID3_HEADER_BYTES, ID3_HAS_FOOTER = 10, 0x10
+ID3_HAS_FOOTER = 0x10
+"""Flag of a tag that ends with a copy of its header."""
 MAX_PADDING_BYTES = 1 << 16
+"""Zeros that are skipped between an ID3 tag and the audio of an MP3 file."""
 
 
 class SourceFile:
@@ -38,12 +41,12 @@ class SourceFile:
         """Encoding and container, e.g. "AIFF, 24-bit PCM"."""
         self.sample_rate_hz = audio.sample_rate_hz
         self.source_channels = audio.channels
-        """Of the file."""
+        """Channels of the file."""
         self.channels = min(audio.channels, MAX_CHANNELS)
-        """Of the samples: more are mixed down to stereo."""
+        """Channels of `blocks`: surround sound is mixed down to stereo."""
         self._limit_frames = int(max_seconds * audio.sample_rate_hz)
         self.max_frames = self._limit_frames if audio.frames is None else min(audio.frames, self._limit_frames)
-        """There are at most so many frames, unless the file says too few."""
+        """How many frames there are at most, unless the file has more than it says."""
         self.frames_read = 0
         """How many frames `blocks` has yielded."""
 
@@ -79,8 +82,8 @@ class SourceFile:
 def open_source_file(path: Path, max_seconds: float) -> Iterator[SourceFile]:
     """Opens and validates a file from outside. Raises InvalidArgument with field "data" if it is not acceptable.
 
-    libsndfile decodes what it supports; FFmpeg gets only what is recognized as a kind of file that libsndfile does not
-    read. Temporary files are created beside the file.
+    libsndfile decodes what it supports. FFmpeg gets only files of a recognized kind that libsndfile does not read.
+    Temporary files are created beside the file. Raises OSError if the disk fails.
     """
     with path.open("rb") as raw, ExitStack() as stack:
         try:
@@ -117,16 +120,15 @@ def _open_decoder(stack: ExitStack, view: FileView, kind: FileKind | None, folde
 
 
 def _skip_id3(raw: BinaryIO) -> FileView:
-    """Returns the file without the ID3v2 tags at its start (ID3v2.4, section 3.1), nor zeros before an MP3 file."""
+    """Returns the file without the ID3v2 tags at its start (ID3v2.4, section 3.1), and without zeros before MP3."""
     start = 0
     while True:
         raw.seek(start)
-        head = raw.read(ID3_HEADER_BYTES)
-        if len(head) < ID3_HEADER_BYTES or not head.startswith(b"ID3"):
+        header = raw.read(id3.HEADER.size)
+        if len(header) < id3.HEADER.size or not header.startswith(b"ID3"):
             break
-        # Seven bits in each byte.
-        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-        start += ID3_HEADER_BYTES * (2 if head[5] & ID3_HAS_FOOTER else 1) + size
+        *_, flags, size = id3.HEADER.unpack(header)
+        start += id3.HEADER.size * (2 if flags & ID3_HAS_FOOTER else 1) + id3.decode_size(size)
     raw.seek(start)
     padding = raw.read(MAX_PADDING_BYTES)
     if start and not padding:

@@ -1,1 +1,1 @@
-"""Reading and writing audio files: codecs, containers, provenance."""
+"""Writes, signs and reads back the files of the library, in every format."""

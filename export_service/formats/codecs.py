@@ -31,6 +31,11 @@ class CodecSpec:
     default_quality: float = MAX_QUALITY
     """Of a lossy format that has one: 0 to 10."""
 
+    @property
+    def is_float(self) -> bool:
+        """Whether it stores floats, which may exceed full scale."""
+        return not (self.bits or self.is_lossy)
+
 
 def _pcm_codecs(container: str, extension: str, float_extension: str = "") -> dict[FileFormat, CodecSpec]:
     codecs = {

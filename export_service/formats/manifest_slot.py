@@ -11,11 +11,11 @@ import os
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from export_service.retagging.chunk_files import MANIFEST_CHUNK
 from export_service.retagging.splicing import Piece, Span, iter_bytes
 from export_service.tagging import id3
 from export_service.tagging.riff import CHUNK_HEADER
 
-CHUNK_NAME = b"C2PA"
 OBJECT_HEADER = b"\0application/c2pa\0c2pa\0c2pa manifest store\0"
 """Start of a general encapsulated object: encoding, media type, file name, description."""
 
@@ -62,7 +62,7 @@ def _layout_wav(source: BinaryIO, size: int) -> SlotLayout:
     """The manifest is in the last chunk."""
     end = source.seek(0, os.SEEK_END)
     padding, trailer = bytes(end % 2), bytes(size % 2)
-    chunk = CHUNK_HEADER.pack(CHUNK_NAME, size)
+    chunk = CHUNK_HEADER.pack(MANIFEST_CHUNK, size)
     riff_bytes = end + len(padding) + len(chunk) + size + len(trailer) - CHUNK_HEADER.size
     head = CHUNK_HEADER.pack(b"RIFF", riff_bytes)
     return SlotLayout([head, Span(CHUNK_HEADER.size, end), padding], chunk, size, [trailer])

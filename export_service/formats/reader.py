@@ -1,4 +1,4 @@
-"""Reads audio files from their start to their end."""
+"""Opens audio files for reading from their start to their end."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ def open_sndfile_sequential(file: Path | int | NativeFileObject, *, as_played: b
 
 
 def open_as_played(path: Path) -> Any:
-    """Does what `open_sequential` does, but decodes as a player does."""
+    """Opens a finished file like `open_sequential`, but decodes it as players do: Opus at 48 kHz."""
     return M4aReader(path) if is_mpeg4(path) else open_sndfile_sequential(path, as_played=True)
 
 
 def run_sndfile_command(sound: Any, command: int, data: Any, kind: str, count: int = 1) -> bool:
-    """Runs sf_command of libsndfile on `count` values of a C type: those in a list, or memory of cffi, which is changed
-    in place. Returns whether libsndfile says that it succeeded."""
+    """Runs sf_command of libsndfile on `count` values of the C type `kind`: those in a list, or in memory of cffi that
+    the command may change. Returns whether libsndfile says that it succeeded.
+    """
     import soundfile
 
     if isinstance(data, list):

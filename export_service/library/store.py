@@ -143,7 +143,7 @@ class Library:
         with self._commit_lock:
             path = self.renders.find(generation_id, render_id) if render_id else self.find(generation_id)
             if path is None or not os.path.samestat(path.stat(), os.fstat(source.fileno())):
-                raise NotFound("file", render_id or generation_id, "it was deleted or replaced in the meantime")
+                raise file_replaced(render_id or generation_id)
             yield path
 
     def relative_path(self, path: Path) -> str:
@@ -219,8 +219,13 @@ class Library:
 
 
 def file_not_found(generation_id: str) -> NotFound:
-    """Returns the error for a generation without a file."""
+    """Returns the error of a generation or clip that has no file."""
     return NotFound("file", generation_id, "it was never exported, or it was deleted")
+
+
+def file_replaced(file_id: str) -> NotFound:
+    """Returns the error of a file that is no longer the one that was opened. `file_id` is that of its name."""
+    return NotFound("file", file_id, "it was deleted or replaced in the meantime")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class _Trial:
     """An encoding, and by how much it misses its target."""
 
     aim: LoudnessTarget
@@ -76,47 +76,47 @@ def encode_to_target(
     keeps_level = target.target_lufs is None or unchanged_lufs is None
     wanted_lufs = unchanged_lufs if keeps_level else target.target_lufs
 
-    def assess(aim: LoudnessTarget, encoding: Encoding) -> _Attempt:
+    def assess(aim: LoudnessTarget, encoding: Encoding) -> _Trial:
         shortfall_lu = _subtract(wanted_lufs, encoding.decoded.loudness.integrated_lufs)
-        return _Attempt(aim, encoding, shortfall_lu, _subtract(encoding.decoded.peak_db, target.ceiling_dbtp))
+        return _Trial(aim, encoding, shortfall_lu, _subtract(encoding.decoded.peak_db, target.ceiling_dbtp))
 
-    attempts = [assess(replace(target, target_lufs=wanted_lufs), first)]
-    while len(attempts) < MAX_ENCODINGS and (aim := _next_aim(attempts, source, may_limit=not keeps_level)) is not None:
-        attempts.append(assess(aim, encode(aim)))
-    best = min(attempts, key=lambda attempt: (max(attempt.excess_db, 0.0), abs(attempt.shortfall_lu)))
-    if best is not attempts[-1]:
+    trials = [assess(replace(target, target_lufs=wanted_lufs), first)]
+    while len(trials) < MAX_ENCODINGS and (aim := _next_aim(trials, source, may_limit=not keeps_level)) is not None:
+        trials.append(assess(aim, encode(aim)))
+    best = min(trials, key=lambda trial: (max(trial.excess_db, 0.0), abs(trial.shortfall_lu)))
+    if best is not trials[-1]:
         encode(best.aim)
-    return best.encoding.decoded, _describe(best, attempts, target, keeps_level=keeps_level)
+    return best.encoding.decoded, _describe(best, trials, target, keeps_level=keeps_level)
 
 
-def _next_aim(attempts: Sequence[_Attempt], source: LoudnessMeasurement, *, may_limit: bool) -> LoudnessTarget | None:
+def _next_aim(trials: Sequence[_Trial], source: LoudnessMeasurement, *, may_limit: bool) -> LoudnessTarget | None:
     """Returns what to encode next, or None if the file is on target or would not get closer to it."""
-    last = attempts[-1]
+    last = trials[-1]
     if last.excess_db <= 0 and last.is_loudness_met:
         return None
-    if last.excess_db > 0 and any(_subtract(last.aim.ceiling_dbtp, lower) > 0 for lower in _met_ceilings(attempts)):
+    if last.excess_db > 0 and any(_subtract(last.aim.ceiling_dbtp, lower) > 0 for lower in _met_ceilings(trials)):
         return None  # It was raised too far.
-    ceiling_dbtp = _next_ceiling(attempts, CEILING_MARGIN_DB if may_limit else 0.0)
-    aim = LoudnessTarget(_next_lufs(attempts), ceiling_dbtp)
+    ceiling_dbtp = _next_ceiling(trials, CEILING_MARGIN_DB if may_limit else 0.0)
+    aim = LoudnessTarget(_next_lufs(trials), ceiling_dbtp)
     if not may_limit:
         aim = _without_limiter(aim, source)
     if ceiling_dbtp != last.aim.ceiling_dbtp:
         return aim
-    is_closer = all(abs(_subtract(aim.target_lufs, other.encoded_lufs)) >= MIN_STEP_LU for other in attempts)
+    is_closer = all(abs(_subtract(aim.target_lufs, other.encoded_lufs)) >= MIN_STEP_LU for other in trials)
     return aim if is_closer and not (last.is_limiter_exhausted and last.shortfall_lu > 0) else None
 
 
-def _met_ceilings(attempts: Sequence[_Attempt]) -> list[float | None]:
+def _met_ceilings(trials: Sequence[_Trial]) -> list[float | None]:
     """Returns the limiter's ceilings with which the decoded peaks stayed below theirs."""
-    return [attempt.aim.ceiling_dbtp for attempt in attempts if attempt.excess_db <= 0]
+    return [trial.aim.ceiling_dbtp for trial in trials if trial.excess_db <= 0]
 
 
-def _next_ceiling(attempts: Sequence[_Attempt], margin_db: float) -> float | None:
+def _next_ceiling(trials: Sequence[_Trial], margin_db: float) -> float | None:
     """Returns the limiter's ceiling: lower while the decoded peaks exceed theirs, and higher if that gains loudness.
 
     The limiter stays below its ceiling by a margin.
     """
-    last = attempts[-1]
+    last = trials[-1]
     ceiling_dbtp = last.aim.ceiling_dbtp
     if ceiling_dbtp is None:
         return None
@@ -124,23 +124,23 @@ def _next_ceiling(attempts: Sequence[_Attempt], margin_db: float) -> float | Non
         encoded_peak_db = last.encoding.signal.measurement.peak_db
         if encoded_peak_db is not None:  # A lower ceiling has no effect until it touches the peaks.
             ceiling_dbtp = min(ceiling_dbtp, encoded_peak_db + margin_db)
-        return ceiling_dbtp - last.excess_db - HEADROOM_DB * 2.0 ** (len(attempts) - 1)
+        return ceiling_dbtp - last.excess_db - HEADROOM_DB * 2.0 ** (len(trials) - 1)
     if last.is_loudness_met or not last.is_limiter_exhausted:
         return ceiling_dbtp
     step_db = min(-last.excess_db, MAX_LIMITER_CEILING_DBTP - ceiling_dbtp)
-    for other in attempts:
+    for other in trials:
         if other.excess_db > 0:  # Between the highest ceiling that was met and the lowest that was not.
             step_db = min(step_db, _subtract(other.aim.ceiling_dbtp, ceiling_dbtp) / 2)
     return ceiling_dbtp + step_db if step_db >= MIN_CEILING_STEP_DB else ceiling_dbtp
 
 
-def _next_lufs(attempts: Sequence[_Attempt]) -> float | None:
+def _next_lufs(trials: Sequence[_Trial]) -> float | None:
     """Returns the loudness to encode with: raised by what the encoder takes away, or between two that were tried."""
-    last = attempts[-1]
+    last = trials[-1]
     if last.encoded_lufs is None:
         return None
-    quiet = [other.encoded_lufs for other in attempts if other.shortfall_lu > 0 and other.encoded_lufs is not None]
-    loud = [other.encoded_lufs for other in attempts if other.shortfall_lu < 0 and other.encoded_lufs is not None]
+    quiet = [other.encoded_lufs for other in trials if other.shortfall_lu > 0 and other.encoded_lufs is not None]
+    loud = [other.encoded_lufs for other in trials if other.shortfall_lu < 0 and other.encoded_lufs is not None]
     if quiet and loud and not last.is_loudness_met:
         return (max(quiet) + min(loud)) / 2
     return last.encoded_lufs + last.shortfall_lu
@@ -154,28 +154,26 @@ def _without_limiter(aim: LoudnessTarget, source: LoudnessMeasurement) -> Loudne
     return replace(aim, target_lufs=min(aim.target_lufs, highest_lufs))
 
 
-def _describe(
-    attempt: _Attempt, attempts: Sequence[_Attempt], target: LoudnessTarget, *, keeps_level: bool
-) -> Normalization:
+def _describe(trial: _Trial, trials: Sequence[_Trial], target: LoudnessTarget, *, keeps_level: bool) -> Normalization:
     """Returns what was done to the level, and by how much and why the decoded file misses its target."""
-    reasons = [attempts[0].encoding.signal.normalization.reason] if keeps_level else []
-    distance_lu, is_short = abs(attempt.shortfall_lu), attempt.shortfall_lu > 0
+    reasons = [trials[0].encoding.signal.normalization.reason] if keeps_level else []
+    distance_lu, is_short = abs(trial.shortfall_lu), trial.shortfall_lu > 0
     is_met = distance_lu <= ON_TARGET_TOLERANCE_LU
     if is_met:
-        if keeps_level and attempt is not attempts[0]:
+        if keeps_level and trial is not trials[0]:
             reasons.append("the gain makes up for what the encoder changes")
     elif keeps_level:
         reasons.append(f"the encoder {'takes away' if is_short else 'adds'} {distance_lu:.2f} LU")
-    elif is_short and attempt.is_limiter_exhausted:
+    elif is_short and trial.is_limiter_exhausted:
         limits = f"more than {MAX_REDUCTION_DB:g} dB of limiting, also of peaks that the encoder adds"
         reasons.append(f"held back {distance_lu:.2f} LU below the target: reaching it would need {limits}")
     else:
         side = "below" if is_short else "above"
         reasons.append(f"{distance_lu:.2f} LU {side} the target: the encoder changes the loudness in larger steps")
-    if attempt.excess_db > 0:
-        reasons.append(f"its peak is {attempt.excess_db:.2f} dB above the ceiling after {len(attempts)} encodings")
+    if trial.excess_db > 0:
+        reasons.append(f"its peak is {trial.excess_db:.2f} dB above the ceiling after {len(trials)} encodings")
     return replace(
-        attempt.encoding.signal.normalization,
+        trial.encoding.signal.normalization,
         target=target,
         shortfall_lu=distance_lu if is_short and not keeps_level and not is_met else 0.0,
         reason="; ".join(reasons),

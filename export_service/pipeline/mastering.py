@@ -8,16 +8,14 @@ from export_service.dsp.envelope import BlockSource
 from export_service.dsp.gain_solver import NormalizedSignal, normalize
 from export_service.dsp.measurement import LoudnessMeasurement, SignalMeter
 from export_service.dsp.normalization import PROFILE_TARGETS_LUFS, LoudnessTarget
+from export_service.formats.codecs import CODECS
 from export_service.formats.reader import open_as_played
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import fsync_and_compute_sha256
 from export_service.library.mastered_file import MasteredFile
 from export_service.pipeline.lossy_correction import Encoding, encode_to_target
 from service_runtime.audio.block_size import BLOCK_FRAMES
-from service_runtime.audio.output_options import FileFormat, LoudnessProfile, OutputOptions
-
-FLOAT_FORMATS = (FileFormat.WAV_FLOAT, FileFormat.AIFF_FLOAT, FileFormat.CAF_FLOAT, FileFormat.W64_FLOAT)
-"""Formats whose samples may exceed full scale."""
+from service_runtime.audio.output_options import LoudnessProfile, OutputOptions
 
 
 def resolve_loudness_target(options: OutputOptions, default: LoudnessTarget) -> LoudnessTarget:
@@ -25,7 +23,7 @@ def resolve_loudness_target(options: OutputOptions, default: LoudnessTarget) -> 
     target, ceiling = default.target_lufs, default.ceiling_dbtp
     if options.profile is LoudnessProfile.NONE:
         # Above full scale, an integer file would clip, and a lossy one would when it is played.
-        target, ceiling = None, None if options.format in FLOAT_FORMATS else 0.0
+        target, ceiling = None, None if CODECS[options.format].is_float else 0.0
     elif options.profile is not None:
         target = PROFILE_TARGETS_LUFS[options.profile]
     elif options.target_lufs is not None:

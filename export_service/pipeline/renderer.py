@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dgx_music.errors import NotFound, Unavailable
+from dgx_music.errors import Unavailable
 from export_service.dsp.arrays import Samples
 from export_service.dsp.measurement import SignalMeter
 from export_service.dsp.normalization import LoudnessTarget
@@ -28,7 +28,7 @@ from export_service.library.filesystem import translate_disk_errors
 from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.renders import Render, RenderSpec
-from export_service.library.store import Library, read_audio_properties, translate_file_errors
+from export_service.library.store import Library, file_replaced, read_audio_properties, translate_file_errors
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from export_service.tagging.containers import read_tags
 from export_service.tagging.sections import scale_sections
@@ -183,13 +183,9 @@ def _open_same_file(path: Path, source: BinaryIO) -> Iterator[Any]:
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        raise _source_changed(path) from None
+        raise file_replaced(path.stem) from None
     with file:
         if not os.path.sameopenfile(file.fileno(), source.fileno()):
-            raise _source_changed(path)
+            raise file_replaced(path.stem)
         with open_sequential(file.fileno()) as decoder:
             yield decoder
-
-
-def _source_changed(path: Path) -> NotFound:
-    return NotFound("file", path.stem, "it was deleted or replaced in the meantime")

@@ -23,7 +23,8 @@ from export_service.library.store import Library, translate_file_errors
 from export_service.retagging.tag_edit import COVER, TagEdit
 from export_service.retagging.tag_replacement import write_with_tags
 from export_service.tagging import mp4
-from export_service.tagging.containers import DISCLOSURES, WITHOUT_COVER, SampleLayout, read_tags
+from export_service.tagging.containers import DISCLOSURES, SampleLayout, read_tags
+from export_service.tagging.cover import WITHOUT_COVER
 from export_service.tagging.disclosure import AiDisclosure
 from service_runtime.observability.logging import get_logger
 

@@ -1,1 +1,1 @@
-"""Copies of audio files with other tags, whose encoded audio is the same byte for byte."""
+"""Replaces the tags of files of the library: copies them, with the encoded audio unchanged byte for byte."""

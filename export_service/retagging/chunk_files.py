@@ -12,11 +12,10 @@ from export_service.retagging.splicing import Layout, Patch, Piece, Span
 from export_service.tagging import aiff, caf, riff
 
 MANIFEST_CHUNK = b"C2PA"
-W64_SAMPLES = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
+"""Of WAV, with Content Credentials (C2PA Technical Specification, A.3)."""
 UNCHANGED_RIFF_CHUNKS = frozenset({b"bext", b"acid"})
 """Those with tags that can't be edited, which are taken over. The first also has the loudness of the file."""
 UNCHANGED_AIFF_CHUNKS = frozenset({b"MARK", b"INST"})
-RF64_SIZE_POSITION = 20
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,11 @@ WAV = ChunkFormat(
     2,
     b"data",
     riff.TAG_CHUNKS - UNCHANGED_RIFF_CHUNKS | {MANIFEST_CHUNK},
-    (4, "<I", 8),
+    (riff.SIZE_OFFSET, "<I", 8),
 )
 FORMATS = {
     b"RIFF": WAV,
-    b"RF64": ChunkFormat(**{**vars(WAV), "size_field": (RF64_SIZE_POSITION, "<Q", 8)}),
+    b"RF64": ChunkFormat(**{**vars(WAV), "size_field": (riff.DS64_OFFSET, "<Q", 8)}),
     b"FORM": ChunkFormat(
         aiff.iter_chunks,
         aiff.FORM_HEADER_BYTES,
@@ -55,7 +54,7 @@ FORMATS = {
         2,
         b"SSND",
         aiff.TAG_CHUNKS - UNCHANGED_AIFF_CHUNKS,
-        (4, ">I", 8),
+        (aiff.SIZE_OFFSET, ">I", 8),
     ),
     b"caff": ChunkFormat(
         caf.iter_chunks,
@@ -70,7 +69,7 @@ FORMATS = {
         riff.GUID_FILE_HEADER_BYTES,
         riff.GUID_HEADER.size,
         riff.GUID_ALIGNMENT,
-        W64_SAMPLES,
+        riff.GUID_SAMPLES,
         frozenset({riff.SUMMARY_LIST}),
         (riff.GUID_SIZE_OFFSET, "<Q", 0),
     ),

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from export_service.tagging.ogg import (
-    CHECKSUM_OFFSET,
     COMMENT_PAGE,
     MAX_SEGMENT_BYTES,
     PAGE_HEADER,
-    compute_checksum,
     encode_comment_header,
     iter_pages,
+    set_checksum,
 )
 
 MAX_SEGMENTS = 255
@@ -82,6 +81,5 @@ def _paginate(packets: list[bytes], serial: int) -> Iterator[bytes]:
 
 
 def _with_checksum(page: bytearray) -> bytes:
-    struct.pack_into("<I", page, CHECKSUM_OFFSET, 0)
-    struct.pack_into("<I", page, CHECKSUM_OFFSET, compute_checksum(page))
+    set_checksum(page)
     return bytes(page)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
-from dgx_music.limits import MAX_CHANNELS, MAX_PUBLICATION_CHARACTERS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
+from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
 from export_service.analysis.figure_guard import NotMeasured
 from export_service.analysis.key import Key
@@ -28,6 +28,7 @@ from export_service.streaming.converted_audio import Conversion, ConvertedAudio
 from export_service.streaming.recording import AttemptSpec
 from export_service.tagging.cover import parse_cover
 from export_service.tagging.disclosure import AiDisclosure
+from service_runtime.audio.output_options import check_tag_text
 from service_runtime.rpc.output_converters import FORMAT_NAMES
 from service_runtime.validation import check_uuid
 
@@ -139,8 +140,7 @@ def to_waveform_points(points: int) -> int:
 def to_tag_edit(request: export_pb2.EditTagsRequest) -> TagEdit:
     texts = {name: getattr(request, name) for name in TEXT_FIELDS if request.HasField(name)}
     for name, text in texts.items():
-        if len(text) > MAX_PUBLICATION_CHARACTERS:
-            raise InvalidArgument(name, f"must have at most {MAX_PUBLICATION_CHARACTERS} characters, not {len(text)}")
+        check_tag_text(name, text)
     cover = parse_cover(request.cover, "cover") if request.cover else None
     return TagEdit(**texts, cover=cover, removes_cover=request.HasField("cover") and cover is None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,21 +9,25 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError, Se
 
 from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
-from dgx_music.limits import MAX_GENERATION_FACTS_BYTES, MAX_SECTIONS
+from dgx_music.limits import MAX_GENERATION_FACTS_BYTES, MAX_SECTIONS, MAX_TEMPO_BPM
 from export_service.dsp.normalization import LoudnessTarget
 from export_service.formats.m4a_file import require_encoder
 from export_service.formats.provenance import Signer
 from export_service.pipeline.attempt_processor import ExportSpec
 from export_service.tagging.sections import Section
 from export_service.tagging.tag_text import clean_text
-from export_service.tagging.tags import MAX_BPM, MAX_TAG_CHARACTERS, Tags, clean_tags
+from export_service.tagging.tags import MAX_TAG_CHARACTERS, Tags, clean_tags
 from service_runtime.rpc.output_converters import output_options_from_proto
+from service_runtime.validation import check_range
 
 
 def to_export_spec(
     header: export_pb2.ExportHeader, target: LoudnessTarget, generator: str, signer: Signer | None
 ) -> ExportSpec:
-    """Raises InvalidArgument for the first invalid field, and FailedPrecondition if the encoder is not installed."""
+    """`target` applies where the header asks for no loudness or ceiling, and `generator` names this software.
+
+    Raises InvalidArgument for the first invalid field, and FailedPrecondition if the encoder is not installed.
+    """
     options, audio = output_options_from_proto(header.output, "header.output"), header.audio
     require_encoder(options.format)
     seconds = audio.expected_frames / audio.sample_rate_hz
@@ -49,8 +52,7 @@ def to_tags(tags: export_pb2.Tags, field: str) -> Tags:
 
 
 def to_tempo_hint(bpm: float, field: str) -> float:
-    if not (math.isfinite(bpm) and 0 <= bpm <= MAX_BPM):
-        raise InvalidArgument(field, f"must be 0 to {MAX_BPM:.0f} beats per minute, not {bpm}")
+    check_range(field, bpm, 0, MAX_TEMPO_BPM, "BPM")
     return bpm
 
 

@@ -1,1 +1,1 @@
-"""The content of file tags, and how each container stores them."""
+"""What the tags of a file say, and how each container stores and encodes them."""

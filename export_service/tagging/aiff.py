@@ -27,6 +27,10 @@ TEXT_NAMES = {b"NAME": "title", b"AUTH": "artist", b"(c) ": "license"}
 TAG_CHUNKS = frozenset({*TEXT_NAMES, b"ANNO", b"ID3 ", b"MARK", b"INST"})
 """The names of all chunks that tags are written to."""
 
+COMMON = struct.Struct(">hIh")
+"""Start of the COMM chunk: channels, frames, bits of a sample."""
+SAMPLES_OFFSET = 8
+"""Of the samples in the SSND chunk."""
 COUNT = struct.Struct(">H")
 MARKER = struct.Struct(">HIB")
 """Id, frame, length of the name, which follows."""
@@ -49,13 +53,23 @@ def iter_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def append_chunks(path: Path, chunks: bytes) -> None:
-    """Appends complete chunks to the file. Raises OSError."""
+    """Appends complete chunks to a file that libsndfile wrote, and corrects the size of its samples. Raises OSError."""
     with path.open("r+b") as file:
+        _correct_sample_size(file)
         end = file.seek(0, os.SEEK_END)
         file.write(bytes(end % 2) + chunks)
         size = file.tell() - CHUNK_HEADER.size
         file.seek(SIZE_OFFSET)
         file.write(SIZE.pack(size))
+
+
+def _correct_sample_size(file: BinaryIO) -> None:
+    """libsndfile 1.2.2 counts the pad byte after an odd number of bytes as one of the samples."""
+    chunks = {name: start for name, start, _ in iter_chunks(file)}
+    file.seek(chunks[b"COMM"])
+    channels, frames, bits = COMMON.unpack(file.read(COMMON.size))
+    file.seek(chunks[b"SSND"] - SIZE.size)
+    file.write(SIZE.pack(SAMPLES_OFFSET + frames * channels * bits // 8))
 
 
 def read_tag_chunks(path: Path) -> dict[bytes, bytes]:

@@ -26,10 +26,8 @@ DISCLOSURES = {
     "M4A": (AiDisclosure.MP4,),
 }
 """Where the tags of each container disclose that a file is AI-generated."""
-WITHOUT_COVER = frozenset({"CAF", "W64"})
-"""Containers that have no place for a picture."""
 MAGIC_BYTES = 12
-DAMAGED = (struct.error, ValueError, LookupError, StopIteration, InvalidArgument)
+DAMAGE_ERRORS = (struct.error, ValueError, LookupError, StopIteration, InvalidArgument)
 """What the readers raise for tags that are not as they were written."""
 CHANNEL_MODES = {1: "mono", 2: "stereo"}
 
@@ -110,7 +108,7 @@ def read_comment(path: Path) -> str:
     """Returns the comment of a file in any container; empty if it has none or is damaged. Raises OSError."""
     try:
         return _read(path, with_samples=False).texts.get("comment", "")
-    except DAMAGED:
+    except DAMAGE_ERRORS:
         return ""
 
 
@@ -122,7 +120,7 @@ def read_tags(path: Path, generation_id: str) -> FileTags:
     try:
         stored = _read(path)
         tags = restore_tags(stored.texts, generation_id)
-    except DAMAGED:
+    except DAMAGE_ERRORS:
         return restore_tags({}, generation_id)
     return replace(tags, cover=stored.cover, sections=stored.sections)
 

@@ -20,13 +20,17 @@ JPEG_SIZE = struct.Struct(">5xHH")
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of frame headers. The others in the range are tables and extensions."""
 
+WITHOUT_COVER = frozenset({"CAF", "W64"})
+"""Containers that have no place for a picture."""
+
 
 @dataclass(frozen=True)
 class Cover:
-    """A picture for the file, as its bytes are."""
+    """A picture for the tags of a file."""
 
     media_type: Literal["image/png", "image/jpeg"]
     data: bytes
+    """The complete picture file."""
     width: int
     """In pixels, as `height`."""
     height: int

@@ -17,6 +17,7 @@ from export_service.tagging.vorbis_comment import decode_comments, read_vendor
 PAGE_HEADER = struct.Struct("<4sBBqIIIB")
 """Capture pattern, version, type, granule position, serial number, page number, checksum, segments."""
 SERIAL_OFFSET, CHECKSUM_OFFSET = 14, 22
+CHECKSUM = struct.Struct("<I")
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 ALL_ONES = 0xFFFF_FFFF
 COMMENT_PAGE = 1
@@ -39,8 +40,7 @@ def rewrite_stream(path: Path, serial: int, comments: bytes = b"") -> None:
                 replacement = replacement[len(packets) :]
             page = bytearray(page_header) + packets
             struct.pack_into("<I", page, SERIAL_OFFSET, serial)
-            struct.pack_into("<I", page, CHECKSUM_OFFSET, 0)
-            struct.pack_into("<I", page, CHECKSUM_OFFSET, compute_checksum(page))
+            set_checksum(page)
             file.seek(start)
             file.write(page)
 
@@ -99,8 +99,14 @@ def _find_magic(header: bytes) -> bytes:
 
 
 def compute_checksum(page: bytes | bytearray) -> int:
-    """Returns the CRC of a page (RFC 3533, section 6): zlib's polynomial, but most significant bit first, and without
-    inversion at the start and the end.
+    """Returns the CRC of a page, whatever its checksum field contains (RFC 3533, section 6): zlib's polynomial, but
+    most significant bit first, and without inversion at the start and the end.
     """
-    crc = zlib.crc32(page.translate(REVERSED_BITS), ALL_ONES) ^ ALL_ONES
+    blank = page[:CHECKSUM_OFFSET] + bytes(CHECKSUM.size) + page[CHECKSUM_OFFSET + CHECKSUM.size :]
+    crc = zlib.crc32(blank.translate(REVERSED_BITS), ALL_ONES) ^ ALL_ONES
     return int(f"{crc:032b}"[::-1], 2)
+
+
+def set_checksum(page: bytearray) -> None:
+    """Writes the checksum of a page into it."""
+    CHECKSUM.pack_into(page, CHECKSUM_OFFSET, compute_checksum(page))

@@ -225,6 +225,8 @@ GUID_HEADER = struct.Struct("<16sQ")
 GUID_ALIGNMENT = 8
 COPY_BYTES = 1 << 20
 GUID_SIZE_OFFSET, GUID_FILE_HEADER_BYTES = 16, 40
+GUID_SAMPLES = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
+"""Of the chunk with the samples."""
 SUMMARY_LIST = bytes.fromhex("bc945f925a52d21186dc00c04f8edb8a")
 """Of the chunk with the names of LIST/INFO and texts in UTF-16, as ffmpeg reads it."""
 
@@ -256,7 +258,7 @@ def insert_guid_chunk(path: Path, chunk: bytes) -> None:
     """
     with path.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
-        start = next(start for guid, start, _ in iter_guid_chunks(file) if guid.startswith(b"data")) - GUID_HEADER.size
+        start = next(start for guid, start, _ in iter_guid_chunks(file) if guid == GUID_SAMPLES) - GUID_HEADER.size
         move_bytes(file, start, end, len(chunk))
         file.seek(start)
         file.write(chunk)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dgx_music.errors import InvalidArgument
+from dgx_music.limits import MAX_TEMPO_BPM
 from export_service.analysis.analyzer import NO_ANALYSIS, Analysis
 from export_service.tagging.cover import Cover
 from export_service.tagging.sections import Section
 from export_service.tagging.tag_text import clean_text, truncate_utf8
 from service_runtime.audio.output_options import NO_PUBLICATION, PublicationTags
+from service_runtime.validation import check_range
 
 MAX_TAG_CHARACTERS = 200
 MAX_PROMPT_TAG_CHARACTERS = 2000
 MAX_COMMENT_BYTES = 2000
 """libsndfile 1.2.2 ignores INFO texts of 2048 bytes or more."""
-MAX_BPM = 1000.0
 BPM_DIGITS = 2
 """Digits after the decimal point of a measured tempo; more would suggest false precision."""
 UNKNOWN_MODEL = "unknown model"
@@ -144,8 +143,7 @@ def clean_tags(tags: Tags, field: str) -> Tags:
 
     Raises InvalidArgument for an invalid tempo; `field` is the path of the tags in the request.
     """
-    if not (math.isfinite(tags.bpm) and 0 <= tags.bpm <= MAX_BPM):
-        raise InvalidArgument(f"{field}.bpm", f"must be 0 to {MAX_BPM:.0f} beats per minute, not {tags.bpm}")
+    check_range(f"{field}.bpm", tags.bpm, 0, MAX_TEMPO_BPM, "BPM")
     return Tags(
         model_name=clean_tag_field(tags.model_name) or UNKNOWN_MODEL,
         model_version=clean_tag_field(tags.model_version),

@@ -30,7 +30,12 @@ class Kind(StrEnum):
 
 Kinds = Annotated[
     list[Kind] | None,
-    typer.Option("--kind", help="Only files of this kind; may be given more than once.", show_default=False),
+    typer.Option(
+        "--kind",
+        metavar="KIND",
+        help="Only files of this kind: output, clip or render. May be given more than once.",
+        show_default=False,
+    ),
 ]
 
 
@@ -47,14 +52,14 @@ def list_(limit: Limit = 20, kind: Kinds = None, as_json: AsJson = False) -> Non
 @app.command(name="import")
 def import_(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Local audio files.", exists=True, dir_okay=False)
+        list[Path], typer.Argument(metavar="FILE", help="Local audio files.", exists=True, dir_okay=False)
     ],
     as_json: AsJson = False,
 ) -> None:
     """Import audio files as clips, and show their loudness, tempo and key. `generate --continue ID` continues them.
 
-    Reads WAV, RF64, W64, AIFF, CAF, FLAC, MP3, Ogg and Opus; others, such as M4A, with the extra `m4a`. Surround sound
-    is mixed down to stereo.
+    Reads WAV, RF64, W64, AIFF, CAF, AU, FLAC, MP3, Ogg and Opus; others, such as M4A, with the extra `m4a`.
+    Surround sound is mixed down to stereo.
     """
     from gateway.cli.commands import files
 
@@ -69,7 +74,7 @@ def export(
     ],
     generation_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Generations to export.", show_default=False),
+        typer.Argument(metavar="ID", help="Generations to export.", show_default=False),
     ] = None,
     name: Annotated[
         str,
@@ -85,10 +90,10 @@ def export(
     search: Search = "",
     as_json: AsJson = False,
 ) -> None:
-    """Save copies of finished files under readable names. Choose by ID, --all, --min-rating or --search.
+    """Save copies of finished files under readable names. Choose them by ID, --all, --min-rating or --search.
 
     Never overwrites: a name that is taken gets a number, unless that file has the same content already.
-    Prints the path of each file. The exit status is 1 if a file could not be exported; the others are.
+    Prints the path of each file. If one can't be exported, the others are, and the exit status is 1.
     """
     from gateway.cli.commands import files_export
     from gateway.cli.session.name_template import NameTemplate
@@ -117,7 +122,7 @@ def stats(as_json: AsJson = False) -> None:
 def verify(
     generation_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Generations to verify. Default: all.", show_default=False),
+        typer.Argument(metavar="ID", help="Generations to verify. Default: all.", show_default=False),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only check that the files exist.")] = False,
     as_json: AsJson = False,

@@ -70,11 +70,11 @@ def show(
 def rate(
     generation_id: Id,
     rating: Annotated[
-        str, typer.Argument(metavar="1-5|none", help="From 1 to 5; none removes the rating.", show_default=False)
+        str, typer.Argument(metavar="RATING", help="1 to 5, or none to remove the rating.", show_default=False)
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Rate a generation. list and files export can select by rating."""
+    """Rate a generation from 1 to 5. `list` and `files export` select by --min-rating."""
     from gateway.cli.commands import inspect
 
     number = inspect.parse_rating(rating)

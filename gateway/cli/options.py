@@ -51,6 +51,13 @@ class GlobalOptions:
     debug: bool = False
 
 
+def _check_seed(seed: int | None) -> int | None:
+    # With `min` and `max`, the help would show a number of 19 digits.
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise typer.BadParameter(f"must be 0 to {MAX_SEED}, not {seed}")
+    return seed
+
+
 Id = Annotated[str, typer.Argument(metavar="ID", help="ID of the generation (a UUID).", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Maximum number of rows to print.")]
@@ -59,7 +66,13 @@ Search = Annotated[
 ]
 States = Annotated[
     list[State] | None,
-    typer.Option("--state", help="Only generations in this state; may be given more than once.", show_default=False),
+    typer.Option(
+        "--state",
+        metavar="STATE",
+        help="Only generations in this state: pending, processing, completed, failed or cancelled. May be given more "
+        "than once.",
+        show_default=False,
+    ),
 ]
 ModelFilter = Annotated[
     str, typer.Option("--model", metavar="NAME", help="Only generations of this model.", show_default=False)
@@ -93,15 +106,19 @@ Detach = Annotated[
 ]
 
 PromptText = Annotated[
-    str, typer.Argument(help='Description of the music, e.g. "lo-fi hip hop at 84 BPM in A minor".', show_default=False)
+    str,
+    typer.Argument(
+        metavar="PROMPT",
+        help='Description of the music, e.g. "lo-fi hip hop at 84 BPM in A minor".',
+        show_default=False,
+    ),
 ]
 Duration = Annotated[float, typer.Option("--duration", "-d", metavar="SECONDS", help="Length of the music in seconds.")]
 Seed = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        min=0,
-        max=MAX_SEED,
+        callback=_check_seed,
         help="Random seed, for reproducible output. Default: random.",
         show_default=False,
     ),
@@ -215,6 +232,6 @@ def run(
 def create_console(as_json: bool = False, output: Path | None = None) -> Console:
     """Returns the console that a command prints to, which leaves standard output to an audio file that goes there."""
     from gateway.cli.display.console import Console
-    from gateway.cli.session.file_endings import STANDARD_OUTPUT
+    from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 
     return Console(as_json=as_json, out_is_taken=output == STANDARD_OUTPUT)

@@ -26,7 +26,11 @@ def doctor(as_json: AsJson = False) -> None:
 def serve(
     service: Annotated[
         ServiceArg | None,
-        typer.Argument(help="Run only this service. Default: all of them in one process.", show_default=False),
+        typer.Argument(
+            metavar="SERVICE",
+            help="Run only storage, export, generation or gateway. Default: all of them in one process.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Run the services until Ctrl-C or SIGTERM."""

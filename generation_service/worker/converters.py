@@ -11,7 +11,7 @@ from google.protobuf import struct_pb2
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from dgx_music.limits import MAX_GENERATION_FACTS_BYTES, MAX_SECTIONS
+from dgx_music.limits import MAX_GENERATION_FACTS_BYTES, MAX_SECTIONS, MAX_TEMPO_BPM
 from dgx_music.pcm import live_header
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.engine.request_handle import GenerationHandle
@@ -22,8 +22,6 @@ from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 
-MAX_BPM = 1000.0
-"""The fastest tempo that export accepts."""
 STAGE_TO_PROTO = {
     Stage.QUEUED: storage_pb2.GENERATION_STAGE_QUEUED,
     Stage.LOADING_MODEL: storage_pb2.GENERATION_STAGE_LOADING_MODEL,
@@ -59,7 +57,7 @@ def build_export_header(generation: storage_pb2.Generation, handle: GenerationHa
     """Returns the header of the Export call. `handle.metadata` is empty until the prompt is encoded."""
     metadata = handle.metadata
     bpm = float(metadata.get("bpm", 0.0))
-    bpm = bpm if 0.0 < bpm <= MAX_BPM else 0.0  # Export would reject a tempo out of range, and with it the audio.
+    bpm = bpm if 0.0 < bpm <= MAX_TEMPO_BPM else 0.0  # Export would reject a tempo out of range, and with it the audio.
     return export_pb2.ExportHeader(
         audio=build_audio_header(generation.id, generation.attempt, handle),
         output=generation.output if generation.HasField("output") else None,

@@ -10,7 +10,7 @@ from enum import Enum
 import grpc
 import grpc.aio
 
-from dgx_music.error_status import read_error_details
+from dgx_music.error_status import UNWRITABLE_REASONS, read_error_details
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.observability.logging import get_logger
 
@@ -21,9 +21,6 @@ CALL_TIMEOUT_SECONDS = 5.0
 
 LEASE_LOST_CODES = (grpc.StatusCode.ABORTED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
 """The status codes with which storage says that this worker no longer holds the lease."""
-
-UNWRITABLE_REASONS = ("DISK_FULL", "DATABASE_UNAVAILABLE")
-"""The reasons for which storage can't record anything."""
 
 
 class LeaseLostReason(Enum):

@@ -21,17 +21,17 @@ from service_runtime.audio.bit_rates import aac_bit_rates, mp3_bit_rates, opus_b
 
 
 class FileFormat(StrEnum):
-    """Container and encoding of a file."""
+    """Container and encoding of a file. The first format of a container is its default."""
 
     WAV_PCM_24 = "wav_pcm_24"
     WAV_PCM_16 = "wav_pcm_16"
+    WAV_PCM_32 = "wav_pcm_32"
     WAV_FLOAT = "wav_float"
     FLAC_24 = "flac_24"
     FLAC_16 = "flac_16"
     MP3 = "mp3"
     OGG_VORBIS = "ogg_vorbis"
     OGG_OPUS = "ogg_opus"
-    WAV_PCM_32 = "wav_pcm_32"
     AIFF_PCM_24 = "aiff_pcm_24"
     AIFF_PCM_16 = "aiff_pcm_16"
     AIFF_PCM_32 = "aiff_pcm_32"
@@ -84,7 +84,7 @@ MAX_AIFF_SAMPLES_BYTES = 2**32 - 2**24
 
 @dataclass(frozen=True)
 class PublicationTags:
-    """What a publisher calls a piece of music; what is empty is left to the server."""
+    """Title, artist and album with which a file is published. The server chooses those that are empty."""
 
     title: str = ""
     artist: str = ""
@@ -93,9 +93,7 @@ class PublicationTags:
     def check(self, field: str) -> None:
         """Raises InvalidArgument for the first text that is too long, named under `field`."""
         for name, text in vars(self).items():
-            if len(text) > MAX_PUBLICATION_CHARACTERS:
-                problem = f"must have at most {MAX_PUBLICATION_CHARACTERS} characters, not {len(text)}"
-                raise InvalidArgument(f"{field}.{name}", problem)
+            check_tag_text(f"{field}.{name}", text)
 
     def or_else(self, other: PublicationTags) -> PublicationTags:
         """Returns these tags, with those of `other` where they are empty."""
@@ -214,6 +212,12 @@ class OutputOptions:
                 "publication": PublicationTags(**options.get("publication", {})),
             }
         )
+
+
+def check_tag_text(field: str, text: str) -> None:
+    """Raises InvalidArgument if the text is too long for a tag."""
+    if len(text) > MAX_PUBLICATION_CHARACTERS:
+        raise InvalidArgument(field, f"must have at most {MAX_PUBLICATION_CHARACTERS} characters, not {len(text)}")
 
 
 def check_aiff_size(field: str, file_format: FileFormat, frames: int, channels: int) -> None:

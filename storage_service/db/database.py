@@ -80,7 +80,7 @@ class DamagedDatabase(FailedPrecondition):
 
 
 class UnwritableDatabase(Unavailable):
-    """The disk is full, fails or is read-only: nothing changes until someone mends that."""
+    """The disk is full, fails or is read-only: nothing can be recorded until that is repaired."""
 
 
 class Database:

@@ -56,7 +56,7 @@ def test_generation_that_no_worker_could_claim_is_done_when_there_is_room(small_
     assert "completed" in shell.run("watch", match[1]).stderr
 
 
-def test_full_disk_is_told_before_anything_is_created(
+def test_full_disk_is_reported_before_anything_is_created(
     small_disk: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     shell = Shell(small_disk / "data")
@@ -69,7 +69,7 @@ def test_full_disk_is_told_before_anything_is_created(
     assert line.startswith(f"error: can't write to {shell.data_dir}: No space left on device; free up space, or choose")
 
 
-def test_data_directory_that_is_read_only_is_told(small_disk: Path) -> None:
+def test_data_directory_that_is_read_only_is_reported(small_disk: Path) -> None:
     shell = Shell(small_disk / "data")
     shell.run("list")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)

@@ -52,7 +52,7 @@ class Selection:
             check_uuid("id", generation_id)
 
 
-class _Unavailable(Exception):
+class _NoFile(Exception):
     """A generation has no file that can be exported; the message says why."""
 
 
@@ -76,7 +76,7 @@ async def export_files(
         try:
             generation = await _fetch(session, selected) if isinstance(selected, str) else selected
             path, is_new = await _export(session, generation, folder, template)
-        except _Unavailable as error:
+        except _NoFile as error:
             failed += 1
             console.print_notice(f"error: {error}")
             continue
@@ -121,7 +121,7 @@ async def _fetch(session: Session, generation_id: str) -> Generation:
     except grpc.aio.AioRpcError as error:
         raise _without_file(generation_id, error) from error
     if response.generation.state != GENERATION_STATE_COMPLETED:
-        raise _Unavailable(f"generation {generation_id} is {format_state(response.generation)} and has no file")
+        raise _NoFile(f"generation {generation_id} is {format_state(response.generation)} and has no file")
     return response.generation
 
 
@@ -143,7 +143,7 @@ async def _export(session: Session, generation: Generation, folder: Path, templa
     except CommandError as error:
         if isinstance(error.__cause__, OSError):
             raise _unwritable(folder, error.__cause__) from error
-        raise _Unavailable(f"generation {generation.id}: {error}") from error
+        raise _NoFile(f"generation {generation.id}: {error}") from error
     except OSError as error:
         raise _unwritable(folder, error) from error
     finally:
@@ -160,4 +160,4 @@ def _without_file(generation_id: str, error: grpc.aio.AioRpcError) -> Exception:
     if error.code() in _SERVER_GONE:
         return error
     message = read_error_details(error).message
-    return _Unavailable(message if generation_id in message else f"generation {generation_id}: {message}")
+    return _NoFile(message if generation_id in message else f"generation {generation_id}: {message}")

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
-from dgx_music.error_status import read_error_details
+from dgx_music.error_status import UNWRITABLE_REASONS, read_error_details
 from dgx_music.generation.v1.generation_pb2 import ListModelsRequest, Model
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_CANCELLED,
@@ -34,17 +34,15 @@ from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import Fields, is_synthesized, licence_fields, summary_fields
 from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, format_error
 from gateway.cli.session.cover_file import add_cover
-from gateway.cli.session.file_endings import STANDARD_OUTPUT
 from gateway.cli.session.output_files import download
 from gateway.cli.session.runner import Session
+from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.failpoints import failpoint
 
 SKETCH = "sketch"
 """The model that is always installed."""
 TERMINAL_STATES = (GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED)
-UNWRITABLE_REASONS = ("DISK_FULL", "DATABASE_UNAVAILABLE")
-"""Why storage can't record any change: watching ends, but the generation is done once that is mended."""
 DETACH_NEEDS_SERVER = (
     "--detach needs a server that keeps running after this command ends; nothing was queued. "
     "Start `dgx-music serve`, or set DGX_MUSIC_GATEWAY_ADDRESS"

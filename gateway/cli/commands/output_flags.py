@@ -44,8 +44,9 @@ FormatOption = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="File format; 24 bits unless it says otherwise. m4a requires the extra m4a. Default: by the ending of "
-        "--output, or wav.",
+        metavar="FORMAT",
+        help="wav, aiff, caf or w64 with 24 bits, or with -16, -32 or -float appended; flac, flac-16; mp3, ogg, opus; "
+        "m4a, which requires the extra m4a. Default: by the extension of --output, or wav.",
         show_default=False,
         rich_help_panel=PANEL,
     ),
@@ -123,7 +124,7 @@ Title = Annotated[
     str,
     typer.Option(
         metavar="TEXT",
-        help="Title of the music. Default: its genre, key and tempo.",
+        help="Title of the music. Default: its genre, key and tempo; `render` keeps that of the file.",
         show_default=False,
         rich_help_panel=TAGS_PANEL,
     ),
@@ -132,7 +133,8 @@ Artist = Annotated[
     str,
     typer.Option(
         metavar="TEXT",
-        help="Artist. Default: the model. The comment still says that the music is AI-generated.",
+        help="Artist. Default: the model; `render` keeps that of the file. The comment still says that the music is "
+        "AI-generated.",
         show_default=False,
         rich_help_panel=TAGS_PANEL,
     ),

@@ -8,12 +8,13 @@ from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOpti
 from dgx_music.export.v1.export_pb2 import NORMALIZATION_MODE_NONE, EditTagsRequest, ExportResponse, RenderRequest
 from gateway.cli.commands.output_flags import Format
 from gateway.cli.display.console import Console, escape_text
-from gateway.cli.display.summary import format_audio
+from gateway.cli.display.summary import format_audio, format_loudness, format_true_peak
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.cover_file import edit_tags
-from gateway.cli.session.file_endings import ENDINGS, STANDARD_OUTPUT, default_ending, formats_by_ending
+from gateway.cli.session.file_extensions import EXTENSION_FORMATS, default_extension, formats_by_extension
 from gateway.cli.session.output_files import download
 from gateway.cli.session.runner import Session
+from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 PROFILES = [name.removeprefix("LOUDNESS_PROFILE_").lower() for name in LoudnessProfile.keys()[1:]]
@@ -32,10 +33,10 @@ def build_output_options(
     tag_prompt: bool = False,
     publication: PublicationTags | None = None,
 ) -> OutputOptions | None:
-    """Returns None if no option was given. Without a format, the ending of `output` determines it.
+    """Returns None if no option was given. Without a format, the extension of `output` determines it.
 
-    Raises CommandError if the format and the ending do not go together, or if the loudness is neither a profile nor a
-    number.
+    Raises CommandError if the format and the extension do not go together, or if the loudness is neither a profile nor
+    a number.
     """
     if output is not None:
         format_ = resolve_format(format_, output)
@@ -68,17 +69,19 @@ def build_publication(title: str, artist: str, album: str) -> PublicationTags | 
 
 
 def resolve_format(format_: Format | None, output: Path) -> Format | None:
-    """Returns the format of a file to be saved at `output`. Raises CommandError if its ending names none or another one
-    than `format_`.
+    """Returns the format of a file to be saved at `output`.
+
+    Raises CommandError if its extension names no format, or another one than `format_`.
     """
-    named = [Format[name] for name in formats_by_ending(output)]
+    named = [Format[name] for name in formats_by_extension(output)]
     if format_ is None and not named and output != STANDARD_OUTPUT:
-        endings = ", ".join(ENDINGS)
+        extensions = ", ".join(EXTENSION_FORMATS)
         raise CommandError(
-            f"--output: {output} has no ending that names its format; add one of {endings}, or use --format", BAD_INPUT
+            f"--output: {output} has no extension that names its format; add one of {extensions}, or use --format",
+            BAD_INPUT,
         )
     if format_ is not None and named and format_ not in named:
-        use = f"use the ending {default_ending(format_.name)}, or --format {named[0].value}"
+        use = f"use the extension {default_extension(format_.name)}, or --format {named[0].value}"
         raise CommandError(f"--output: {output} does not name a file of --format {format_.value}; {use}", BAD_INPUT)
     return format_ or next(iter(named), None)
 
@@ -112,7 +115,7 @@ async def render(
             ("copy", "" if copy is None else escape_text(str(copy))),
             ("audio", _audio(response.file)),
             ("loudness", _loudness(response.file)),
-            ("true peak", _true_peak(response.file)),
+            ("true peak", format_true_peak(response.file.file)),
             ("render", response.render_id),
             ("id", generation_id),
         )
@@ -126,11 +129,7 @@ def _audio(file: ExportResponse) -> str:
 
 
 def _loudness(file: ExportResponse) -> str:
-    loudness = f"{file.file.integrated_lufs:.1f} LUFS" if file.file.HasField("integrated_lufs") else ""
+    loudness = format_loudness(file.file)
     is_unchanged = file.normalization.mode == NORMALIZATION_MODE_NONE
     reason = "" if is_unchanged and loudness else file.normalization.reason
     return f"{loudness} ({reason})" if loudness and reason else loudness or reason
-
-
-def _true_peak(file: ExportResponse) -> str:
-    return f"{file.file.true_peak_dbtp:.1f} dBTP" if file.file.HasField("true_peak_dbtp") else ""

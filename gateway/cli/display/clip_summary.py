@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dgx_music.export.v1.export_pb2 import ImportClipResponse
 from gateway.cli.display.console import escape_text
-from gateway.cli.display.summary import CHANNELS, Fields
+from gateway.cli.display.summary import CHANNELS, Fields, format_loudness, format_true_peak
 
 
 def clip_fields(clip: ImportClipResponse, path: Path) -> Fields:
@@ -16,8 +16,8 @@ def clip_fields(clip: ImportClipResponse, path: Path) -> Fields:
         ("file", escape_text(str(path))),
         ("audio", f"{clip.duration_seconds:g} s, {clip.sample_rate_hz / 1000:g} kHz {CHANNELS[clip.channels]}"),
         ("from", ", ".join(filter(None, [clip.source_format, _mixed_down(clip)]))),
-        ("loudness", _loudness(clip)),
-        ("true peak", _true_peak(clip)),
+        ("loudness", format_loudness(clip.loudness)),
+        ("true peak", format_true_peak(clip.loudness)),
         ("tempo", f"{_tempo(clip)}, confidence {clip.tempo.confidence:.2f}" if clip.HasField("tempo") else ""),
         ("key", f"{clip.key.name}, confidence {clip.key.confidence:.2f}" if clip.HasField("key") else ""),
         ("not measured", escape_text("; ".join(f"{one.name} ({one.reason})" for one in clip.not_measured))),
@@ -26,23 +26,13 @@ def clip_fields(clip: ImportClipResponse, path: Path) -> Fields:
 
 def format_clip(clip: ImportClipResponse) -> str:
     """Returns for example "MP3, 12.5 s, -14.2 LUFS, 120.0 BPM, A minor"."""
-    figures = _mixed_down(clip), _loudness(clip), _tempo(clip), clip.key.name
+    figures = _mixed_down(clip), format_loudness(clip.loudness), _tempo(clip), clip.key.name
     return ", ".join(filter(None, [clip.source_format, f"{clip.duration_seconds:g} s", *figures]))
 
 
 def _mixed_down(clip: ImportClipResponse) -> str:
     is_mixed_down = clip.source_channels > clip.channels
     return f"{clip.source_channels} channels mixed down to stereo" if is_mixed_down else ""
-
-
-def _loudness(clip: ImportClipResponse) -> str:
-    lufs = clip.loudness.integrated_lufs
-    return f"{lufs:.1f} LUFS" if clip.loudness.HasField("integrated_lufs") else ""
-
-
-def _true_peak(clip: ImportClipResponse) -> str:
-    peak = clip.loudness.true_peak_dbtp
-    return f"{peak:.1f} dBTP" if clip.loudness.HasField("true_peak_dbtp") else ""
 
 
 def _tempo(clip: ImportClipResponse) -> str:

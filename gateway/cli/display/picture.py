@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from export_service.dsp.measurement import SignalMeter
 from gateway.cli.display.console import truncate
 from gateway.cli.display.spectrogram import ROWS, Samples, Spectrogram
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.output_files import require_writable
+from gateway.cli.session.output_files import replacing, require_writable
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.audio.block_size import BLOCK_FRAMES
@@ -146,12 +145,7 @@ def _render(generation: Generation, data: PictureData, path: Path) -> Path:
     spectrum.set(ylabel="frequency (Hz)", xlabel="time (s)", xlim=(0, data.seconds))
     figure.colorbar(image, ax=spectrum, label="dBFS", pad=0.01)
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # The font may lack characters of the prompt.
-            figure.savefig(part, format="png")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # The font may lack characters of the prompt.
+        figure.savefig(part, format="png")
     return path.absolute()

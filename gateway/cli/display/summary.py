@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from google.protobuf.json_format import MessageToDict
 
 from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_WAV_PCM_24, FileFormat
+from dgx_music.export.v1.export_pb2 import Loudness
 from dgx_music.storage.v1.storage_pb2 import Generation
 from gateway.cli.display.console import (
     TIMES_REAL_TIME,
@@ -108,6 +109,16 @@ def format_audio(seconds: float, sample_rate_hz: int, channels: int, file_format
     size = f", {size_bytes / 1e6:.1f} MB" if size_bytes else ""
     layout = CHANNELS.get(channels, f"{channels} channels")
     return f"{seconds:g} s, {sample_rate_hz / 1000:g} kHz {layout}, {file_format.replace('_', ' ')}{size}"
+
+
+def format_loudness(measured: Loudness) -> str:
+    """Returns for example "-16.0 LUFS"; empty if the loudness could not be measured."""
+    return f"{measured.integrated_lufs:.1f} LUFS" if measured.HasField("integrated_lufs") else ""
+
+
+def format_true_peak(measured: Loudness) -> str:
+    """Returns for example "-1.0 dBTP"; empty if the true peak could not be measured."""
+    return f"{measured.true_peak_dbtp:.1f} dBTP" if measured.HasField("true_peak_dbtp") else ""
 
 
 def _audio(generation: Generation) -> str:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dgx_music.audio.v1.audio_pb2 import FileFormat
+from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_WAV_PCM_24, FileFormat
 from dgx_music.export.v1.export_pb2 import EditTagsRequest, EditTagsResponse
 from dgx_music.limits import MAX_COVER_BYTES
 from dgx_music.storage.v1.storage_pb2 import Generation
-from export_service.tagging.cover import parse_cover
+from export_service.tagging.cover import WITHOUT_COVER, parse_cover
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.file_endings import CAF, W64
 from gateway.cli.session.runner import Session
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
-
-WITHOUT_COVER = (*CAF, *W64)
-"""Names of the formats that have no place for a picture."""
 
 
 def read_cover(path: Path | None, file_format: FileFormat | None = None) -> bytes:
     """Returns the content of the picture that --cover names; empty if it is not given.
 
-    Raises CommandError or InvalidArgument if it is no PNG or JPEG file of at most 3 MiB, or if a file of this format
-    can't have it.
+    Raises CommandError or InvalidArgument if it is not a PNG or JPEG file of at most 3 MiB, or if a file of this
+    format can't have it.
     """
     if path is None:
         return b""
-    if file_format and FileFormat.Name(file_format).removeprefix("FILE_FORMAT_") in WITHOUT_COVER:
-        raise CommandError("--cover: CAF and W64 files have no place for a picture; use another --format", BAD_INPUT)
+    container = FileFormat.Name(file_format or FILE_FORMAT_WAV_PCM_24).removeprefix("FILE_FORMAT_").partition("_")[0]
+    if container in WITHOUT_COVER:
+        raise CommandError(f"--cover: {container} files have no place for a picture; use another --format", BAD_INPUT)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_COVER_BYTES + 1)

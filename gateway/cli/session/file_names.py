@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 from rich.cells import split_graphemes
 
+MANIFEST_EXTENSION = ".c2pa"
+"""By C2PA's convention, a manifest has the name of its file with this extension."""
 MAX_NAME_BYTES = 255
 """In UTF-8, the limit of Linux and of APFS. The 255 UTF-16 units of Windows are never fewer."""
 
@@ -32,12 +34,13 @@ def file_name(text: str, suffix: str, fallback: str, number: int = 1) -> str:
     Forbidden characters become "_", and a text that is too long is cut between two graphemes. `fallback` is the name if
     nothing remains of the text.
     """
-    ending = (f" ({number})" if number > 1 else "") + suffix
+    end = (f" ({number})" if number > 1 else "") + suffix
     if suffix and text[-len(suffix) :].lower() == suffix.lower():
         text = text[: -len(suffix)]
-    # One byte is reserved for the underscore.
-    stem = cut(_clean(text), MAX_NAME_BYTES - 1 - len(ending.encode()), _count_bytes).rstrip(" .") or fallback
-    return ("_" if _DEVICE.fullmatch(stem) else "") + stem + ending
+    # Bytes are reserved for the underscore, and for the longer extension of a manifest beside the file.
+    reserved = 1 + max(len(MANIFEST_EXTENSION) - len(suffix), 0)
+    stem = cut(_clean(text), MAX_NAME_BYTES - reserved - len(end.encode()), _count_bytes).rstrip(" .") or fallback
+    return ("_" if _DEVICE.fullmatch(stem) else "") + stem + end
 
 
 def collision_key(name: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,12 +16,11 @@ import grpc.aio
 
 from dgx_music.export.v1.export_pb2 import DownloadRequest, DownloadResponse
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.file_endings import STANDARD_OUTPUT, require_ending_of_file
+from gateway.cli.session.file_extensions import require_extension_of_file
+from gateway.cli.session.file_names import MANIFEST_EXTENSION
 from gateway.cli.session.runner import Session
+from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
-
-MANIFEST_EXTENSION = ".c2pa"
-"""By C2PA's convention, a manifest has the name of its file with this extension."""
 
 
 def require_writable(paths: Iterable[Path], option: str = "--output", *, overwrite: bool) -> None:
@@ -61,10 +62,10 @@ async def download(
     signed manifest that the server keeps beside the file is saved beside the copy, with the extension `.c2pa`.
 
     Returns the path; None after writing to standard output, of which `path` is the name "-". Raises CommandError if a
-    file cannot be written, is incomplete, or is of another format than the ending of `path` says.
+    file cannot be written, is incomplete, or is of another format than the extension of `path` says.
     """
     request = DownloadRequest(generation_id=generation_id, render_id=render_id)
-    path = await fetch(session, request, path, overwrite=overwrite, check_ending=True)
+    path = await fetch(session, request, path, overwrite=overwrite, check_extension=True)
     if path == STANDARD_OUTPUT:
         return None
     await fetch_manifest(session, request, path)
@@ -87,31 +88,37 @@ async def fetch(
     path: Path | None,
     *,
     overwrite: bool = True,
-    check_ending: bool = False,
+    check_extension: bool = False,
 ) -> Path:
     """Saves what is requested at `path`, like `download`, and returns the path."""
     call = session.music.Download(request, timeout=STREAM_TIMEOUT_SECONDS)
-    part: Path | None = None
     try:
         first = await anext(aiter(call))
         if path == STANDARD_OUTPUT:
             await _write(sys.stdout.buffer, first, call)
             return STANDARD_OUTPUT
         path = path or Path(Path(first.file_name).name)
-        if check_ending:
-            require_ending_of_file(path, first.file_name, request.generation_id)
+        if check_extension:
+            require_extension_of_file(path, first.file_name, request.generation_id)
         require_writable([path], overwrite=overwrite)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.
+        with replacing(path) as part, open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.
             await _write(file, first, call)
-        os.replace(part, path)
     except OSError as error:
         raise CommandError(f"failed to write {path}: {error.strerror or error}") from error
     finally:
         call.cancel()
-        if part is not None:
-            part.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields the path of a new file in the same folder, which replaces the one at `path` when the block succeeds."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 async def _write(file: BinaryIO, first: DownloadResponse, rest: AsyncIterable[DownloadResponse]) -> None:

@@ -11,11 +11,14 @@ import io
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+STANDARD_OUTPUT = Path("-")
+"""The value of --output that stands for it."""
 OUTPUT_LOST = 3
 """Exit status of a command that has done its work, but could not write all of its output."""
 READER_GONE = 128 + signal.SIGPIPE

@@ -25,6 +25,7 @@ from tests.support.export_client import (
     run_export_service,
 )
 from tests.support.export_servers import run_export_process
+from tests.support.failpoints import armed
 from tests.support.foreign_files import CHANNEL_COUNTS, PIPED, encode_tones
 
 
@@ -187,18 +188,17 @@ async def test_tempo_and_key_of_clip_are_measured(client):
     assert clip.source_format == "FLAC, 24-bit"
 
 
-async def test_clip_is_kept_if_it_cannot_be_measured(tmp_path):
-    for point, names in (
-        ("export.loudness_measurement", ["loudness"]),
-        ("export.feature_extraction", ["tempo", "key"]),
-    ):
-        async with run_export_process(tmp_path / names[0], DGX_MUSIC_FAILPOINT=f"{point}:raise") as (_, client):
-            clip = await client.import_clip(encode(music(6), RATE_HZ))
-            assert [failure.name for failure in clip.not_measured] == names
-            assert all("RuntimeError" in failure.reason for failure in clip.not_measured)
-            assert clip.HasField("loudness") is (names != ["loudness"])
-            assert clip.HasField("key") is (names == ["loudness"])
-            assert len(await client.read_audio(clip.clip_id)) == clip.frames == 6 * RATE_HZ
+@pytest.mark.parametrize(
+    ("point", "names"), [("export.loudness_measurement", ["loudness"]), ("export.feature_extraction", ["tempo", "key"])]
+)
+async def test_clip_is_kept_if_it_cannot_be_measured(client, point, names):
+    with armed(f"{point}:raise"):
+        clip = await client.import_clip(encode(music(6), RATE_HZ))
+    assert [failure.name for failure in clip.not_measured] == names
+    assert all("RuntimeError" in failure.reason for failure in clip.not_measured)
+    assert clip.HasField("loudness") is (names != ["loudness"])
+    assert clip.HasField("key") is (names == ["loudness"])
+    assert len(await client.read_audio(clip.clip_id)) == clip.frames == 6 * RATE_HZ
 
 
 async def begin_import(client) -> grpc.aio.StreamUnaryCall:

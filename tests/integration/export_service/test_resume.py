@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dgx_music.audio.v1 import audio_pb2
+from dgx_music.errors import ServiceError
 from dgx_music.export.v1 import export_pb2
+from export_service.streaming.recording import Recording
 from tests.support.export_client import (
     RATE_HZ,
     TIMEOUT_SECONDS,
@@ -45,6 +47,22 @@ async def fail_to_export(client, requests, fault=FAULT):
     with armed(fault):
         async with raises_rpc_error("INTERNAL" if fault == INTERNAL_FAULT else "UNAVAILABLE"):
             await client.send(requests)
+
+
+async def export_up_to_fsync(client, requests):
+    """Returns an export that waits to sync its file until the gate opens, and the gate."""
+    gate, fsync, upload = Gate(), os.fsync, client.upload()
+
+    def gated_fsync(descriptor):
+        gate()
+        fsync(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", gated_fsync)
+        await upload.send(*requests)
+        finishing = asyncio.create_task(upload.finish())
+        await gate.reached()
+    return finishing, gate
 
 
 @pytest.mark.parametrize("is_restarted", [False, True], ids=["same process", "restarted"])
@@ -108,23 +126,16 @@ async def test_export_whose_response_was_lost_can_be_resumed(client):
 
 
 async def test_resuming_takes_over_from_an_attempt_that_is_mastering(client, monkeypatch):
-    generation_id, samples = new_id(), music(1)
-    gate, fsync = Gate(), os.fsync
+    generation_id, abort = new_id(), Recording.abort
+    older, gate = await export_up_to_fsync(client, build_requests(generation_id, music(1)))
 
-    def gated_fsync(descriptor: int) -> None:
-        gate()
-        fsync(descriptor)
+    def abort_before_fsync(recording: Recording, error: ServiceError) -> None:
+        abort(recording, error)
+        gate.open()
 
-    upload = client.upload()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", gated_fsync)
-        await upload.send(*build_requests(generation_id, samples))
-        older = asyncio.create_task(upload.finish())
-        await gate.reached()
+    monkeypatch.setattr(Recording, "abort", abort_before_fsync)
     resuming = asyncio.create_task(client.resume(generation_id, 2))
     async with raises_rpc_error("ABORTED", "ATTEMPT_SUPERSEDED"):
-        # It has been told so before its thread has ended.
-        asyncio.get_running_loop().call_later(0.05, gate.open)
         await older
     assert (await resuming).file.frames == RATE_HZ
     listener = await client.listen(generation_id)
@@ -132,20 +143,9 @@ async def test_resuming_takes_over_from_an_attempt_that_is_mastering(client, mon
     await listener.read_rest()
 
 
-async def test_caller_that_goes_away_while_mastering_leaves_the_samples(client, monkeypatch):
+async def test_caller_that_goes_away_while_mastering_leaves_the_samples(client):
     generation_id = new_id()
-    gate, fsync = Gate(), os.fsync
-
-    def gated_fsync(descriptor: int) -> None:
-        gate()
-        fsync(descriptor)
-
-    upload = client.upload()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", gated_fsync)
-        await upload.send(*build_requests(generation_id, music(1)))
-        finishing = asyncio.create_task(upload.finish())
-        await gate.reached()
+    finishing, gate = await export_up_to_fsync(client, build_requests(generation_id, music(1)))
     finishing.cancel()
     resuming = asyncio.create_task(client.resume(generation_id, 2))
     gate.open()

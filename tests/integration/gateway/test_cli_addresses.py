@@ -1,4 +1,4 @@
-"""An address of the gateway at which there is no gateway: one sentence each, without gRPC's own text."""
+"""An address at which there is no gateway is described in one sentence, without gRPC's own text."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def grpc_server() -> Iterator[str]:
         server.stop(None).wait()
 
 
-def test_port_without_a_server_is_told(shell: InProcessShell) -> None:
+def test_port_without_a_server_is_reported(shell: InProcessShell) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
     line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=address)
     assert line == f"error: no server listens at {address}; {WAY_OUT}"
 
 
-def test_port_of_another_program_is_told(shell: InProcessShell, web_server: str) -> None:
+def test_port_of_another_program_is_reported(shell: InProcessShell, web_server: str) -> None:
     line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
     assert line == f"error: {web_server} belongs to another program, a web server (HTTP/1); {WAY_OUT}"
 
 
-def test_grpc_server_of_another_service_is_told(shell: InProcessShell, grpc_server: str) -> None:
+def test_grpc_server_of_another_service_is_reported(shell: InProcessShell, grpc_server: str) -> None:
     line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=grpc_server)
     assert line == (
         f"error: the server at {grpc_server} is a gRPC server, but not dgx_music.gateway.v1.MusicService; {WAY_OUT}"

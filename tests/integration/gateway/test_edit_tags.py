@@ -242,7 +242,7 @@ def test_invalid_edit_is_refused_in_one_line(
     ("arguments", "message"),
     [
         (["--cover", "absent.png"], "--cover: absent.png can't be read: No such file"),
-        (["--cover", "{}", "--format", "caf"], "CAF and W64 files have no place for a picture"),
+        (["--cover", "{}", "--format", "caf"], "CAF files have no place for a picture"),
         (["--cover", "{}", "--detach"], "add the cover later with: dgx-music files tag ID --cover IMAGE"),
         (["--album", "x" * 201], "--album: must have at most 200 characters, not 201"),
     ],

@@ -80,7 +80,7 @@ def run(library: Library, *arguments: str, redirection: str = "", **streams: int
         "--version",
     ],
 )
-def test_full_disk_under_standard_output_is_told(library: Library, command: str) -> None:
+def test_full_disk_under_standard_output_is_reported(library: Library, command: str) -> None:
     with sink("full") as full:
         done = run(library, *command.replace("ID", library.generation_id).split(), stdout=full)
     assert done.stderr.decode().splitlines()[-1] == FULL
@@ -90,13 +90,13 @@ def test_full_disk_under_standard_output_is_told(library: Library, command: str)
 
 
 @pytest.mark.parametrize("command", [["list"], ["--help"]])
-def test_closed_standard_output_is_told(library: Library, command: list[str]) -> None:
+def test_closed_standard_output_is_reported(library: Library, command: list[str]) -> None:
     done = run(library, *command, redirection=">&-")
     assert (done.returncode, done.stderr.decode()) == (3, f"{CLOSED}\n")
 
 
 @pytest.mark.parametrize("command", [["list", "--json", "--debug"], ["--help"]])
-def test_pipe_without_a_reader_is_told(library: Library, command: list[str]) -> None:
+def test_pipe_without_a_reader_is_reported(library: Library, command: list[str]) -> None:
     with sink("pipe") as pipe:
         done = run(library, *command, stdout=pipe)
     assert done.returncode == 141

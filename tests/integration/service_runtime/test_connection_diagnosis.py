@@ -1,4 +1,4 @@
-"""What is told of an address at which no server of ours answers, with the other programs running."""
+"""How an address at which no server of ours answers is described, with the other programs running."""
 
 from __future__ import annotations
 

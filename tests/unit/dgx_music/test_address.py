@@ -1,4 +1,4 @@
-"""Addresses that are accepted, and how each that is not is told to be written."""
+"""Addresses that are accepted, and what the error for an invalid one says to write instead."""
 
 from __future__ import annotations
 

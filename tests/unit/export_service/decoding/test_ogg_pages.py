@@ -9,7 +9,7 @@ import pytest
 
 from dgx_music.errors import InvalidArgument
 from export_service.decoding.source_file import open_source_file
-from export_service.tagging.ogg import PAGE_HEADER, compute_checksum
+from export_service.tagging.ogg import PAGE_HEADER, set_checksum
 from tests.support.foreign_files import encode_tones, ffmpeg
 
 CODECS = [("libvorbis", 44_100), ("libopus", 48_000), ("flac", 44_100)]
@@ -34,8 +34,7 @@ def pages(content):
 
 def with_checksum(page):
     page = bytearray(page)
-    page[22:26] = bytes(4)
-    page[22:26] = struct.pack("<I", compute_checksum(page))
+    set_checksum(page)
     return bytes(page)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from dgx_music.errors import InvalidArgument
 from export_service.decoding.source_file import open_source_file
-from export_service.decoding.surround import can_mix_down, layout_of_mask, mix_down
+from export_service.decoding.surround import can_mix_down, channel_mask_layout, mix_down
 from tests.support.foreign_files import CHANNEL_COUNTS, encode_tones
 
 LAYOUTS = {
@@ -83,7 +83,7 @@ def test_level_is_not_changed():
     ],
 )
 def test_layout_of_channel_mask(mask, channels, layout):
-    assert layout_of_mask(mask, channels) == (layout and tuple(layout.split()))
+    assert channel_mask_layout(mask, channels) == (layout and tuple(layout.split()))
 
 
 @pytest.mark.parametrize(

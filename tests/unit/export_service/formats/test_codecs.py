@@ -1,4 +1,4 @@
-"""What the encoders are told."""
+"""The options with which encoders are called."""
 
 from __future__ import annotations
 

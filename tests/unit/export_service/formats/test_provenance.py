@@ -173,7 +173,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, credentials, container):
     files = credentials()
     path = tmp_path / "a"
     with path.open("wb") as file:
-        file.truncate(128 << 20)
+        file.truncate(48 << 20)
     code = (
         "import resource, sys; from pathlib import Path; from export_service.formats.provenance import *\n"
         "signer = Signer(Path(sys.argv[1]), Path(sys.argv[2]))\n"

@@ -1,4 +1,4 @@
-"""Copies of files that end too early."""
+"""Copies made of new bytes and spans of another file."""
 
 from __future__ import annotations
 

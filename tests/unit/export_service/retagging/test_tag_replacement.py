@@ -18,8 +18,8 @@ from export_service.formats.codecs import CODECS
 from export_service.formats.reader import open_sequential
 from export_service.formats.writer import AudioFile
 from export_service.retagging.tag_replacement import write_with_tags
-from export_service.tagging.containers import WITHOUT_COVER, SampleLayout, read_tags
-from export_service.tagging.cover import parse_cover
+from export_service.tagging.containers import SampleLayout, read_tags
+from export_service.tagging.cover import WITHOUT_COVER, parse_cover
 from export_service.tagging.sections import Section
 from export_service.tagging.tags import FileTags
 from service_runtime.audio.output_options import FileFormat, PublicationTags

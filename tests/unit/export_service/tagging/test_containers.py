@@ -24,6 +24,8 @@ from export_service.tagging.cover import parse_cover
 from export_service.tagging.sections import Section
 from export_service.tagging.tags import FileTags, clean_publication
 from service_runtime.audio.output_options import PublicationTags
+from tests.support.ffmpeg_decoder import decode
+from tests.support.foreign_files import ffmpeg
 from tests.support.pictures import png
 from tests.support.tag_readers import (
     CONTAINERS,
@@ -132,17 +134,11 @@ def test_samples_do_not_change_and_bytes_are_reproducible(tmp_path, kind):
     tagged, again = (write_tagged(tmp_path / f"{name}{extension}", kind, tags) for name in ("a", "b"))
     assert tagged.read_bytes() == again.read_bytes()
     assert b"~~" not in tagged.read_bytes()
-    assert np.array_equal(decode(tagged), decode(plain))
+    assert np.array_equal(decode(tagged)[0], decode(plain)[0])
     if kind != "M4A":
         with soundfile.SoundFile(tagged) as file:
             assert file.frames == FRAMES
             assert np.array_equal(file.read(), soundfile.read(plain)[0])
-
-
-def decode(path):
-    """Returns the samples as ffmpeg decodes them."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-map", "0:a", "-f", "f32le", "-"]
-    return np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, dtype="<f4")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -191,7 +187,7 @@ def test_tags_of_any_size(tmp_path, kind):
     restored = read_tags(path, ID)
     assert replace(restored, sections=(), cover=None) == TAGS
     plain = write_plain(tmp_path / f"plain{FORMATS[kind][2]}", kind)
-    assert np.array_equal(decode(path), decode(plain))
+    assert np.array_equal(decode(path)[0], decode(plain)[0])
     if kind in ("WAV", "RF64"):
         assert restored.sections == sections
     elif kind not in ("CAF", "W64"):
@@ -216,32 +212,20 @@ def test_odd_sizes_of_mono_files(tmp_path, kind, frames):
     restored = read_tags(path, ID)
     assert replace(restored, sections=()) == TAGS
     assert len(restored.sections) == (0 if kind in ("CAF", "W64") else 1)
-    assert len(decode(path)) == frames
+    assert len(decode(path)[0]) == frames
 
 
 def test_mpeg_4_file_for_streaming_keeps_its_samples(tmp_path):
-    """Its `moov` box precedes the samples; theirs offsets must remain right."""
+    """Its `moov` box precedes the samples, whose offsets must remain right."""
     plain, path = write_plain(tmp_path / "plain.m4a", "M4A"), tmp_path / "a.m4a"
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-v",
-        "error",
-        "-i",
-        plain,
-        "-c",
-        "copy",
-        "-movflags",
-        "faststart",
-        path,
-    ]
-    subprocess.run(command, check=True)
+    path.write_bytes(ffmpeg("-i", str(plain), "-c", "copy", "-movflags", "faststart", output="a.m4a"))
     content = path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
     for title in ("first", "second"):
         tags = replace(TAGS, publication=PublicationTags(title=title))
         overwrite_tags(path, "M4A", tags, encode_tags("M4A", tags, LAYOUT, None), 7)
         assert read_tags(path, ID) == tags
-        assert np.array_equal(decode(path), decode(plain))
+        assert np.array_equal(decode(path)[0], decode(plain)[0])
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -80,7 +80,7 @@ def test_ending_of_output_decides_format(name: str, expected: str) -> None:
         (Format.MP3, "folder.wav/beat"),
     ],
 )
-def test_format_option_within_ending(format_: Format, name: str) -> None:
+def test_format_option_that_the_extension_names_too(format_: Format, name: str) -> None:
     assert build_output_options(format_, 0, 0, "", None, Path(name)) == OutputOptions(
         format=f"FILE_FORMAT_{format_.name}"
     )
@@ -91,10 +91,14 @@ def test_format_option_within_ending(format_: Format, name: str) -> None:
     [
         (None, "a.xyz", r"\.xyz names no format that can be written; use \.wav, .*\.mp4"),
         (Format.MP3, "a.xyz", r"\.xyz names no format"),
-        (None, "beat", r"beat has no ending that names its format; add one of \.wav, .*or use --format"),
-        (Format.MP3, "a.wav", r"a\.wav does not name a file of --format mp3; use the ending \.mp3, or --format wav$"),
-        (Format.AIFF_PCM_24, "a.aifc", r".*use the ending \.aiff, or --format aiff-float$"),
-        (Format.OGG_VORBIS, "a.opus", r".*use the ending \.ogg, or --format opus$"),
+        (None, "beat", r"beat has no extension that names its format; add one of \.wav, .*or use --format"),
+        (
+            Format.MP3,
+            "a.wav",
+            r"a\.wav does not name a file of --format mp3; use the extension \.mp3, or --format wav$",
+        ),
+        (Format.AIFF_PCM_24, "a.aifc", r".*use the extension \.aiff, or --format aiff-float$"),
+        (Format.OGG_VORBIS, "a.opus", r".*use the extension \.ogg, or --format opus$"),
     ],
 )
 def test_output_of_another_format_is_rejected(format_: Format | None, name: str, problem: str) -> None:
