@@ -6,17 +6,18 @@ import asyncio
 import os
 import secrets
 import socket
+from contextlib import suppress
 
 import grpc.aio
 from structlog.contextvars import bound_contextvars
 
 from dgx_music.errors import Unavailable
-from dgx_music.export.v1 import export_pb2_grpc
+from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
 from generation_service.engine.engine import Engine
 from generation_service.worker.backoff import Backoff
-from generation_service.worker.job import Job
+from generation_service.worker.job import TRANSIENT_CODES, Job
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS
 from service_runtime.observability.logging import get_logger
 from service_runtime.supervision import UnrecoverableError
@@ -107,6 +108,8 @@ class Worker:
                 self._slots.release()
 
     async def _claim(self) -> storage_pb2.ClaimGenerationResponse:
+        """Returns a claimed job, or none. Raises AioRpcError if storage or export can't be reached."""
+        await self._require_export()
         request = storage_pb2.ClaimGenerationRequest(
             worker_id=self.id,
             model_names=await self._engine.catalog.refresh_names(),
@@ -114,9 +117,31 @@ class Worker:
             wait_seconds=CLAIM_WAIT_SECONDS,
         )
         # Wait for a storage service that is still starting: a refused connection would delay the first job.
-        return await self._storage.ClaimGeneration(
+        claim = await self._storage.ClaimGeneration(
             request, timeout=CLAIM_WAIT_SECONDS + CLAIM_TIMEOUT_MARGIN_SECONDS, wait_for_ready=True
         )
+        if claim.HasField("generation"):
+            try:
+                await self._require_export()  # The claim may have waited for seconds.
+            except grpc.aio.AioRpcError as error:
+                await self._hand_back(claim, f"export: {error.details()} ({error.code().name})")
+                raise
+        return claim
+
+    async def _require_export(self) -> None:
+        """Raises AioRpcError if export can't be reached: jobs would use up their attempts within seconds."""
+        try:
+            await self._export.CheckOutput(export_pb2.CheckOutputRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in TRANSIENT_CODES:
+                raise
+
+    async def _hand_back(self, claim: storage_pb2.ClaimGenerationResponse, problem: str) -> None:
+        request = storage_pb2.FailGenerationRequest(
+            id=claim.generation.id, lease_token=claim.lease_token, error_message=problem, handed_back=True
+        )
+        with suppress(grpc.aio.AioRpcError):  # The lease will expire.
+            await self._storage.FailGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
 
     def _start_job(self, claim: storage_pb2.ClaimGenerationResponse) -> None:
         with bound_contextvars(generation_id=claim.generation.id, attempt=claim.generation.attempt):

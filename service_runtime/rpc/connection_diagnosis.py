@@ -45,7 +45,7 @@ async def explain_unreachable(address: str) -> str:
         return f"can't connect to {address} ({error.strerror or error})"
     if first is not None and first[3:4] == bytes([SETTINGS_FRAME]):
         return f"the server at {address} answers, but has ended the call"
-    return f"{address} belongs to another program, {await _describe_program(parsed, first)}"
+    return f"{address} {await _describe_program(parsed, first)}"
 
 
 async def _connect(address: TcpAddress | UnixAddress, tls: ssl.SSLContext | None = None) -> Streams:
@@ -75,12 +75,14 @@ async def _exchange_greetings(address: TcpAddress | UnixAddress) -> bytes | None
 
 async def _describe_program(address: TcpAddress | UnixAddress, first: bytes | None) -> str:
     if first is None:
-        return "which accepts the connection and says nothing"
+        return "accepts the connection and says nothing; it belongs to another program, or its server hangs"
     if first.startswith((b"HTTP/1", b"<")):  # Some web servers answer an unknown version with a page alone.
-        return "a web server (HTTP/1)"
+        return "belongs to another program, a web server (HTTP/1)"
     if await _speaks_tls(address):
-        return "which requires TLS"
-    return "which does not speak gRPC" if first else "which closes the connection at once"
+        return "belongs to another program, which requires TLS"
+    if first:
+        return "belongs to another program, which does not speak gRPC"
+    return "closes the connection at once; it belongs to another program, or its server was ending just now"
 
 
 async def _speaks_tls(address: TcpAddress | UnixAddress) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from types import TracebackType
@@ -16,6 +16,7 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from dgx_music.limits import MAX_RATING
 from dgx_music.storage.v1.storage_pb2 import GENERATION_STATE_PENDING, GenerationStage, GenerationState
@@ -26,8 +27,10 @@ UNLIMITED_WIDTH = 10_000
 """Characters per line if standard output is not a terminal: programs and files get complete lines."""
 DEFAULT_WIDTH = 80
 """Width of a drawing in characters if standard output is not a terminal."""
+COLUMN_GAP = 2
+"""Spaces between the columns of a table."""
 MAX_LABEL_CHARACTERS = 24
-"""Of the prompt beside its progress bar."""
+"""Of the prompt beside its progress bar, and of a truncated column in lines that wrap."""
 
 TIMES_REAL_TIME = "\u00d7 real time"
 
@@ -70,19 +73,25 @@ class Console:
         sys.stdout.write(MessageToJson(message, indent=None, preserving_proto_field_name=True) + "\n")
         sys.stdout.flush()
 
-    def print_table(self, columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
-        """Prints a table. `columns` are pairs of title and whether the column may be truncated to fit the terminal."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title, may_truncate in columns:
-            table.add_column(
-                title,
-                no_wrap=True,
-                overflow="ellipsis" if may_truncate else "ignore",
-                min_width=0 if may_truncate else None,
-            )
-        for row in rows:
+    def print_table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
+        """Prints a table. `columns` are pairs of title and whether the column may be truncated to fit the terminal.
+
+        The other columns, such as ids to copy, stay whole: on a narrow terminal, the lines wrap.
+        """
+        table = Table(box=None, pad_edge=False, padding=(0, COLUMN_GAP // 2), header_style="bold")
+        cells = [list(row) for row in rows]
+        titles = [title for title, _ in columns]
+        widths = [max(Text.from_markup(text).cell_len for text in texts) for texts in zip(titles, *cells, strict=True)]
+        gaps = COLUMN_GAP * (len(widths) - 1)
+        for index, (title, may_truncate) in enumerate(columns):
+            if may_truncate:
+                left = self.out.width - gaps - sum(widths) + widths[index]
+                widths[index] = min(widths[index], left if left >= len(title) else MAX_LABEL_CHARACTERS)
+            table.add_column(title, no_wrap=True, overflow="ellipsis", width=widths[index])
+        for row in cells:
             table.add_row(*row)
-        self.out.print(table)
+        table.width = sum(widths) + gaps
+        self.out.print(table, crop=False)
 
     def print_fields(self, fields: Iterable[tuple[str, str]]) -> None:
         """Prints a line per name and value; fields without a value are left out."""

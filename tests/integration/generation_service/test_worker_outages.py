@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from dgx_music.storage.v1 import storage_pb2 as pb
+from generation_service.worker import worker
 from tests.support.service_stack import is_pending_after
 from tests.support.tone_model import Gate
 
@@ -18,14 +21,30 @@ async def test_expired_lease_stops_the_engine_while_storage_is_down(stack):
     await stack.model.release_of("a")
 
 
-async def test_export_outage_costs_one_attempt(stack):
-    await stack.start("storage", "generation")
+async def test_export_outage_costs_no_attempt_of_a_waiting_job(stack, monkeypatch):
+    claim_failed = asyncio.Event()
+    monkeypatch.setattr(worker.log, "warning", lambda *_, **__: claim_failed.set(), raising=False)
+    await stack.start("storage")
     generation_id = await stack.create()
-    waiting = await stack.wait_until(generation_id, is_pending_after(1))
-    assert waiting.error_message.startswith("export: ")
-    assert waiting.error_message.endswith("(UNAVAILABLE)")
+    await stack.start("generation")
+    await claim_failed.wait()
+    waiting = await stack.get(generation_id)
+    assert (waiting.state, waiting.attempt) == (pb.GENERATION_STATE_PENDING, 0)
     await stack.start("export")
     done = await stack.wait_until_ended(generation_id)
+    assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 1)
+
+
+async def test_job_claimed_while_export_went_away_is_handed_back(services):
+    """The claim that waits for a job may have begun before the outage."""
+    await services.wait_until_ended(await services.create("b"))  # Meanwhile, the worker makes its next claim.
+    await services.stop("export")
+    generation_id = await services.create(max_attempts=1)
+    waiting = await services.wait_until(generation_id, is_pending_after(1))
+    assert waiting.error_message.startswith("export: ")
+    assert waiting.error_message.endswith("(UNAVAILABLE)")
+    await services.start("export")
+    done = await services.wait_until_ended(generation_id)
     assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
 
 

@@ -45,8 +45,8 @@ async def program(first_bytes: bytes | None, tls: ssl.SSLContext | None = None) 
 @pytest.mark.parametrize(
     ("first_bytes", "says"),
     [
-        (None, "belongs to another program, which accepts the connection and says nothing"),
-        (b"", "belongs to another program, which closes the connection at once"),
+        (None, "accepts the connection and says nothing; it belongs to another program, or its server hangs"),
+        (b"", "closes the connection at once; it belongs to another program, or its server was ending just now"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "belongs to another program, a web server (HTTP/1)"),
         (b"220 mail.example.org ESMTP\r\n", "belongs to another program, which does not speak gRPC"),
     ],

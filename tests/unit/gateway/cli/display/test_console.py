@@ -45,3 +45,17 @@ def test_results_go_to_standard_error_if_a_file_takes_standard_output(capsys: py
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.split() == ["loudness", "-16.0", "LUFS"]
+
+
+ID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
+COLUMNS = (("id", False), ("state", False), ("created", False), ("prompt", True))
+ROW = (ID, "[green]completed[/]", "2026-11-29 11:15:01", "a prompt of more characters than a narrow terminal has")
+
+
+@pytest.mark.parametrize(("width", "prompt"), [(40, ROW[3][:23] + "…"), (80, "a prompt …"), (10_000, ROW[3])])
+def test_tables_truncate_only_what_nobody_copies(width: int, prompt: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.out.width = width
+    console.print_table(COLUMNS, [ROW])
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.split("  ") == [ID, "completed", ROW[2], prompt]
