@@ -52,6 +52,7 @@ class Analyzer:
         if not self._figures.failures:
             with self._figures.guard(TEMPO, KEY):
                 features = self._extractor.finish()
+                del self._extractor  # The memory is needed for the tempo and for mastering.
         if features is None:
             return Analysis(None, None, self._figures.failures)
         return analyze(features, self._tempo_hint_bpm)

@@ -6,7 +6,6 @@ per second of audio.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,9 +24,13 @@ ONSET_HOP, ONSET_FRAME = 192, 512
 """Samples at the reduced rate. At 10.7 kHz there is an onset value every 18 ms, from a spectrum over 48 ms."""
 FLUX_LAG = 2
 """Onset frames between the two spectra that are compared."""
+BLOCKS_PER_TABLE = 128
+"""The onsets of this many blocks, about five minutes, are kept in one array, so that no array has to grow."""
 CHROMA_HOP, CHROMA_FRAME = 2048, 4096
 BLOCK = 12 * CHROMA_HOP
 """Samples at the reduced rate that are processed together: about two seconds, and a multiple of both hops."""
+PIECE = BLOCK // 3
+"""Samples that the decimator returns together."""
 MAX_ONSET_HZ = 5000.0
 NARROW_BANDS, WIDE_BANDS = 12, 24
 """Bands of one spectral line each, and above them bands whose edges have a constant ratio."""
@@ -69,11 +72,15 @@ class FeatureExtractor:
         self._factor = max(1, sample_rate_hz // MIN_REDUCED_RATE_HZ)
         self._reduced_rate = sample_rate_hz / self._factor
         history = ROW * self._factor
-        self._mono = np.zeros(history + BLOCK * self._factor, dtype=np.float32)
+        self._mono = np.zeros(history + PIECE * self._factor, dtype=np.float32)
         self._filled = self._history = history
-        self._low = np.zeros(CHROMA_FRAME - CHROMA_HOP + BLOCK, dtype=np.float32)
+        self._overlap = CHROMA_FRAME - CHROMA_HOP
+        self._low = np.zeros(self._overlap + BLOCK, dtype=np.float32)
+        self._low_filled = self._overlap
         self._last_bands = np.full((FLUX_LAG, NARROW_BANDS + WIDE_BANDS), np.log(FLOOR_POWER), dtype=np.float32)
-        self._onsets = array("f")
+        self._onsets: list[Samples] = []
+        """Tables of [BLOCKS_PER_TABLE, BLOCK // ONSET_HOP], the last of which may be incomplete."""
+        self._blocks = 0
         self._chroma = np.zeros(CHROMA_BINS)
         self._frames = 0
 
@@ -90,25 +97,35 @@ class FeatureExtractor:
             self._filled += len(part)
             samples = samples[len(part) :]
             if self._filled == len(self._mono):
-                self._process_block()
+                self._process_piece()
 
     def finish(self) -> Features:
         """Returns the features of everything that was fed. `feed` must not be called afterwards."""
-        if self._filled > self._history:
+        while self._filled > self._history or self._low_filled > self._overlap:
             self._mono[self._filled :] = 0.0
-            self._process_block()
+            self._process_piece()
         count = self._frames // (ONSET_HOP * self._factor)
-        onsets = np.frombuffer(self._onsets, dtype=np.float32)[:count] if count else np.empty(0, dtype=np.float32)
+        onsets = np.concatenate(self._onsets).ravel()[:count] if count else np.empty(0, dtype=np.float32)
         return Features(self._reduced_rate / ONSET_HOP, onsets, self._chroma, self._frames / self._sample_rate_hz)
 
-    def _process_block(self) -> None:
-        low, overlap = self._low, len(self._low) - BLOCK
-        low[:overlap] = low[BLOCK:]
-        low[overlap:] = _decimate(self._mono, self._factor)
+    def _process_piece(self) -> None:
+        self._low[self._low_filled : self._low_filled + PIECE] = _decimate(self._mono, self._factor)
         self._mono[: self._history] = self._mono[len(self._mono) - self._history :]
         self._filled = self._history
-        self._onsets.frombytes(self._spectral_flux(low[overlap + ONSET_HOP - ONSET_FRAME :]).tobytes())
+        self._low_filled += PIECE
+        if self._low_filled == len(self._low):
+            self._process_block()
+
+    def _process_block(self) -> None:
+        low, overlap = self._low, self._overlap
+        if self._blocks % BLOCKS_PER_TABLE == 0:
+            self._onsets.append(np.empty((BLOCKS_PER_TABLE, BLOCK // ONSET_HOP), dtype=np.float32))
+        flux = self._spectral_flux(low[overlap + ONSET_HOP - ONSET_FRAME :])
+        self._onsets[-1][self._blocks % BLOCKS_PER_TABLE] = flux
+        self._blocks += 1
         self._chroma += _chroma(low, self._reduced_rate)
+        low[:overlap] = low[BLOCK:]
+        self._low_filled = overlap
 
     def _spectral_flux(self, signal: Samples) -> Samples:
         """Returns the spectral flux: the rise of each band's log power, averaged over the bands."""
@@ -122,7 +139,7 @@ class FeatureExtractor:
 
 
 def _decimate(signal: Samples, factor: int) -> Samples:
-    """Returns every `factor`-th sample of the signal after low-pass filtering to half the new rate: [BLOCK]. The signal
+    """Returns every `factor`-th sample of the signal after low-pass filtering to half the new rate: [PIECE]. The signal
     starts with ROW * factor earlier samples.
     """
     if factor == 1:

@@ -52,7 +52,7 @@ def estimate_tempo(onsets: Samples, rate_hz: float, hint_bpm: float = 0.0) -> Te
     max_lag_seconds = min(MAX_LAG_SHARE * len(onsets) / rate_hz, MAX_LAG_SECONDS)
     if max_lag_seconds <= 60.0 / MAX_BPM or not onsets.any():
         return None
-    similarity = _self_similarity(onsets / onsets.max(), rate_hz)
+    similarity = _self_similarity(onsets, rate_hz)
     step = (MAX_BPM / MIN_BPM) ** (1.0 / (CANDIDATES - 1))
     bpm = MIN_BPM * step ** np.arange(-MARGIN_CANDIDATES, CANDIDATES + MARGIN_CANDIDATES)
     metrical = _metrical_similarity(similarity, rate_hz * UPSAMPLING, max_lag_seconds, bpm)
@@ -74,9 +74,7 @@ def estimate_tempo(onsets: Samples, rate_hz: float, hint_bpm: float = 0.0) -> Te
 
 
 def _self_similarity(onsets: Samples, rate_hz: float) -> FloatArray:
-    """Returns the autocorrelation up to MAX_LAG_SECONDS, with UPSAMPLING lags per onset frame and 1 at lag 0. The
-    largest onset must be 1, so that no product underflows.
-    """
+    """Returns the autocorrelation up to MAX_LAG_SECONDS, with UPSAMPLING lags per onset frame and 1 at lag 0."""
     count = len(onsets)
     salient = _salient_onsets(onsets, rate_hz)
     salient -= salient.mean()
@@ -100,7 +98,10 @@ def _autocorrelation(signal: Samples, lags: int) -> FloatArray:
 
 
 def _salient_onsets(onsets: Samples, rate_hz: float) -> Samples:
-    """Returns what exceeds the mean around it, blurred: [n]. Works in sections, like `_autocorrelation`."""
+    """Returns what exceeds the mean around it, blurred: [n], where the largest onset is 1, so that no product of two
+    underflows. Works in sections, like `_autocorrelation`.
+    """
+    largest = onsets.max()
     reach = round(LOCAL_MEAN_SECONDS / 2 * rate_hz)
     deviation = BLUR_SECONDS * rate_hz
     blur_reach = round(4 * deviation)
@@ -109,7 +110,7 @@ def _salient_onsets(onsets: Samples, rate_hz: float) -> Samples:
     for start in range(0, len(onsets), SECTION_FRAMES):
         end = min(start + SECTION_FRAMES, len(onsets))
         first, last = start - blur_reach - reach, end + blur_reach + reach
-        around = np.pad(onsets[max(first, 0) : last], (max(-first, 0), max(last - len(onsets), 0)))
+        around = np.pad(onsets[max(first, 0) : last] / largest, (max(-first, 0), max(last - len(onsets), 0)))
         sums = np.cumsum(np.pad(around, (1, 0)), dtype=np.float64)
         width = 2 * reach + 1
         excess = np.maximum(0.0, around[reach : len(around) - reach] - (sums[width:] - sums[:-width]) / width)

@@ -26,8 +26,10 @@ from service_runtime.audio.output_options import FileFormat, check_aiff_size
 
 MAX_WAV_BYTES = 2**32 - 2**24
 """RIFF sizes have 32 bits; this leaves 16 MiB for headers, tags with a cover, and a signature."""
-WRITE_BUFFER_BYTES = 1 << 20
+WRITE_BUFFER_BYTES = 1 << 18
 """libsndfile writes 8 KiB at a time; this much is written to the disk at once."""
+QUANTIZED_FRAMES = 8192
+"""Quantizing this many frames at a time stays within the cache."""
 FLOAT_BYTES = 4
 PLACEHOLDER = "~"
 RESERVING_CONTAINERS = ("WAV", "FLAC", "OGG", "MP3")
@@ -162,13 +164,16 @@ def build_quantizer(bits: int, gain_db: float, dither_seed: int) -> Callable[[Sa
     random = np.random.PCG64(dither_seed) if bits == 16 else None
 
     def to_integers(block: Samples) -> npt.NDArray[np.int32]:
-        steps = np.multiply(block, gain * full_scale, dtype=np.float64)
-        if random is not None:
-            uniform = random.random_raw(block.size).view(np.uint32).reshape(*block.shape, 2) * 2.0**-32
-            steps += uniform[..., 0] - uniform[..., 1]
-        np.rint(steps, out=steps)
-        np.clip(steps, -full_scale, full_scale - 1, out=steps)
-        integers: npt.NDArray[np.int32] = steps.astype(np.int32)
+        integers = np.empty(block.shape, dtype=np.int32)
+        for begin in range(0, len(block), QUANTIZED_FRAMES):
+            part = block[begin : begin + QUANTIZED_FRAMES]
+            steps = np.multiply(part, gain * full_scale, dtype=np.float64)
+            if random is not None:
+                uniform = random.random_raw(part.size).view(np.uint32).reshape(*part.shape, 2) * 2.0**-32
+                steps += uniform[..., 0] - uniform[..., 1]
+            np.rint(steps, out=steps)
+            np.clip(steps, -full_scale, full_scale - 1, out=steps)
+            integers[begin : begin + len(part)] = steps
         np.left_shift(integers, 32 - bits, out=integers)
         return integers
 

@@ -69,11 +69,8 @@ class ExportResult:
 class AttemptProcessor:
     """Its methods block. They must be called in order, on one thread."""
 
-    def __init__(
-        self, recording: Recording, spec: ExportSpec, library: Library, on_stored: Callable[[int, int], None]
-    ) -> None:
-        """`on_stored` is called with the number of frames and bytes that have reached the spool."""
-        self._recording, self._spec, self._library, self._on_stored = recording, spec, library, on_stored
+    def __init__(self, recording: Recording, spec: ExportSpec, library: Library) -> None:
+        self._recording, self._spec, self._library = recording, spec, library
         attempt = recording.spec
         self._staged = library.staging_path(attempt.generation_id, attempt.attempt)
         self._rate, self._channels = spec.options.resolve_for_source(attempt.sample_rate_hz, attempt.channels)
@@ -88,8 +85,10 @@ class AttemptProcessor:
             self._recording.spool.create()
             self._open_meter()
 
-    def store(self, pcm: bytes) -> None:
-        """Appends samples to the spool and measures them. Raises InvalidArgument for a sample that is not finite."""
+    def store(self, pcm: bytes, on_stored: Callable[[int, int], None]) -> None:
+        """Appends samples to the spool and measures them. `on_stored` is called with the number of frames and bytes
+        once they have reached the spool. Raises InvalidArgument for a sample that is not finite.
+        """
         samples = np.frombuffer(pcm, dtype="<f4").reshape(-1, self._recording.spec.channels)
         finite = np.isfinite(samples)
         if not finite.all():
@@ -102,7 +101,7 @@ class AttemptProcessor:
         with translate_disk_errors("writing the spool"):
             self._recording.spool.append(pcm)
         # Before the measurement, so that listeners do not wait for it.
-        self._on_stored(len(samples), len(pcm))
+        on_stored(len(samples), len(pcm))
         self._stored_frames += len(samples)
         self._process(samples)
 
@@ -131,7 +130,7 @@ class AttemptProcessor:
             self._open_meter()
             if recording.spool.size_bytes() == received.size_bytes:
                 for block in self._received_blocks():
-                    sha256.update(block.tobytes())
+                    sha256.update(block.data)
                     self._process(block)
         if sha256.hexdigest() != received.pcm_sha256:
             recording.received = None

@@ -20,8 +20,8 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-MAX_PENDING_BYTES = 1 << 20
-"""How many samples may wait for the worker: 4 s of 32 kHz stereo."""
+MAX_PENDING_BYTES = 1 << 19
+"""How many samples may wait for the worker: 2 s of 32 kHz stereo."""
 
 
 class ExportSession:
@@ -35,7 +35,7 @@ class ExportSession:
         self._recording = recording
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="export")
-        self._processor = AttemptProcessor(recording, spec, library, self._on_stored)
+        self._processor = AttemptProcessor(recording, spec, library)
         self._pending: deque[bytes] = deque()
         """Samples that the worker has not picked up yet."""
         self._pending_bytes = 0
@@ -145,7 +145,10 @@ class ExportSession:
     def _drain_pending(self) -> None:
         # What arrives while one piece is stored forms the next piece, without a detour over the event loop.
         while self._pending:
-            self._processor.store(b"".join(self._pending.popleft() for _ in range(len(self._pending))))
+            self._processor.store(self._take_pending(), self._on_stored)
+
+    def _take_pending(self) -> bytes:
+        return b"".join(self._pending.popleft() for _ in range(len(self._pending)))
 
     def _on_stored(self, frames: int, size: int) -> None:
         self._loop.call_soon_threadsafe(self._add_stored, frames, size)

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -140,10 +141,13 @@ class Spool:
             return 0
 
     def blocks(self, channels: int) -> Iterator[Samples]:
-        """Yields all samples in blocks of [frames, channels]. Raises NotFound if the file no longer exists."""
+        """Yields all samples in blocks of [frames, channels], each valid only until the next one is requested. Raises
+        NotFound if the file no longer exists.
+        """
+        block = np.empty((BLOCK_FRAMES, channels), dtype="<f4")
         with self.open() as file:
-            while pcm := file.read(BLOCK_FRAMES * channels * BYTES_PER_SAMPLE):
-                yield np.frombuffer(pcm, dtype="<f4").reshape(-1, channels)
+            while size := file.readinto(block.data):
+                yield block[: size // block.strides[0]]
 
     def finish(self) -> None:
         """Records that the mastered file is in the library. The spool's age counts from now."""
@@ -159,7 +163,7 @@ class Spool:
         for path in (self._description, self._part, self._path):
             path.unlink(missing_ok=True)
 
-    def open(self) -> BinaryIO:
+    def open(self) -> FileIO:
         """Opens the file for reading. Raises NotFound if it no longer exists."""
         # Tried in the order of the rename, so that a rename between the two attempts can't hide the file.
         for path in (self._part, self._path):
