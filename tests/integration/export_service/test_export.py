@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
+import threading
 
 import numpy as np
 import pyebur128
@@ -13,6 +15,7 @@ import soundfile
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
 from dgx_music.pcm import PcmWriter
+from export_service.dsp.measurement import SignalMeter
 from tests.support.export_client import RATE_HZ, Request, build_header, music, new_id
 
 
@@ -124,3 +127,19 @@ async def test_file_does_not_depend_on_chunk_sizes(client, mode):
 async def test_extremely_loud_samples_are_normalized(client):
     response = await client.export(new_id(), music(1, level=1e30))
     assert response.file.integrated_lufs == pytest.approx(-16, abs=0.01)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.6])
+async def test_finished_export_leaves_no_meters_to_the_garbage_collector(client, level):
+    samples = music(2, level=level)
+    samples[1000] = 0.9
+    gc.collect()
+    gc.disable()
+    try:
+        await client.export(new_id(), samples)
+        for thread in threading.enumerate():
+            if thread.name.startswith("export_"):
+                thread.join()
+        assert not [each for each in gc.get_objects() if isinstance(each, SignalMeter)]
+    finally:
+        gc.enable()
