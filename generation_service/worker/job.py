@@ -42,6 +42,8 @@ TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDE
 """Status codes after which the same call to storage is retried."""
 INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
 """The delays between such retries."""
+MAX_RETRY_AFTER_SECONDS = 3600.0
+"""The longest delay of another attempt that storage accepts."""
 MIN_CALL_TIMEOUT_SECONDS = 0.1
 """The timeout of a call that starts when the lease has almost expired."""
 
@@ -269,6 +271,7 @@ def _build_failure(error: BaseException, *, has_sent_audio: bool) -> storage_pb2
 
     If export has all the audio, another attempt is cheap: it generates nothing.
     """
+    delay_seconds = 0.0
     match error:
         case asyncio.CancelledError():
             return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
@@ -280,11 +283,17 @@ def _build_failure(error: BaseException, *, has_sent_audio: bool) -> storage_pb2
             message, is_retryable = error.message, False
         case ServiceError():
             message, is_retryable = error.message, error.code in RETRYABLE_CODES
+            delay_seconds = error.retry_after_seconds or 0.0
         case grpc.aio.AioRpcError():
-            details = " ".join(read_error_details(error).message.split())
+            details = read_error_details(error)
             codes = RETRYABLE_EXPORT_CODES if has_sent_audio else RETRYABLE_CODES
-            message, is_retryable = f"export: {details} ({error.code().name})", error.code().name in codes
+            message = f"export: {' '.join(details.message.split())} ({error.code().name})"
+            is_retryable, delay_seconds = error.code().name in codes, details.retry_after_seconds or 0.0
         case _:
             log.error("unexpected_error", exc_info=error)
             message, is_retryable = f"an unexpected error occurred: {type(error).__name__}", False
-    return storage_pb2.FailGenerationRequest(error_message=message, retryable=is_retryable)
+    return storage_pb2.FailGenerationRequest(
+        error_message=message,
+        retryable=is_retryable,
+        retry_after_seconds=min(delay_seconds, MAX_RETRY_AFTER_SECONDS) if is_retryable else 0.0,
+    )

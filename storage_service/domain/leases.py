@@ -44,6 +44,8 @@ from storage_service.states import (
 LEASE_SECONDS_RANGE = (1.0, 3600.0)
 """The shortest and the longest lease, in seconds."""
 
+MAX_RETRY_AFTER_SECONDS = 3600.0
+
 _LEASE_EXPIRED = "the worker stopped responding and its lease expired"
 
 
@@ -153,12 +155,22 @@ def complete(session: Session, generation_id: str, lease_token: str, completion:
     raise _lease_error(current, lease_token, COMPLETE)
 
 
-def fail(session: Session, generation_id: str, lease_token: str, error_message: str, *, retryable: bool) -> Generation:
+def fail(
+    session: Session,
+    generation_id: str,
+    lease_token: str,
+    error_message: str,
+    *,
+    retryable: bool,
+    retry_after_seconds: float = 0.0,
+) -> Generation:
     """PROCESSING → PENDING if the failure is retryable and attempts are left, else PROCESSING → FAILED.
 
-    By the holder of the lease. A retry waits for 1 s·2^(attempt-1), but at most 64 s.
+    By the holder of the lease. A retry waits for 1 s·2^(attempt-1), but at most 64 s; or for `retry_after_seconds` if
+    that is longer.
     """
     message = _clean_error_message(error_message)
+    check_range("retry_after_seconds", retry_after_seconds, 0, MAX_RETRY_AFTER_SECONDS, "s")
     is_leased = _lease_conditions(generation_id, lease_token)
     failed = None
     if retryable:
@@ -166,12 +178,14 @@ def fail(session: Session, generation_id: str, lease_token: str, error_message: 
             (Generation.attempt > MAX_BACKOFF_DOUBLINGS, MAX_BACKOFF_DOUBLINGS), else_=Generation.attempt - 1
         )
         backoff = literal(1).bitwise_lshift(doublings)
+        delay = case((backoff < retry_after_seconds, literal(retry_after_seconds)), else_=backoff)
         failed = transition(
             session,
             [*is_leased, Generation.attempt < Generation.max_attempts],
+            due_seconds=retry_after_seconds,
             status=GenerationStatus.PENDING,
             error_message=message,
-            not_before=now_plus(backoff),
+            not_before=now_plus(delay),
             **UNLEASED_COLUMNS,
         )
     if failed is None:

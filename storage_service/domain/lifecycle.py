@@ -145,7 +145,7 @@ def transition(
     updated = session.scalars(statement, execution_options=REFRESH_FROM_RETURNING).one_or_none()
     if updated is not None:
         if updated.not_before is not None:
-            due_seconds = 2.0 ** min(updated.attempt - 1, MAX_BACKOFF_DOUBLINGS)
+            due_seconds = max(due_seconds or 0.0, 2.0 ** min(updated.attempt - 1, MAX_BACKOFF_DOUBLINGS))
         claimable = updated.is_pending and updated.not_before is None
         record_change(session, Change(updated.id, updated.model_name, is_claimable=claimable, due_seconds=due_seconds))
     return updated

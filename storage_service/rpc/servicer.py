@@ -104,7 +104,10 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
             row = await self._store.write(lambda s: leases.hand_back(s, *report))
             log.info("handed_back", generation_id=row.id, reason=row.error_message)
         else:
-            row = await self._store.write(lambda s: leases.fail(s, *report, retryable=request.retryable))
+            retryable, delay_seconds = request.retryable, request.retry_after_seconds
+            row = await self._store.write(
+                lambda s: leases.fail(s, *report, retryable=retryable, retry_after_seconds=delay_seconds)
+            )
             log.warning("attempt_failed", generation_id=row.id, state=row.status.value, error=row.error_message)
         return storage_pb2.FailGenerationResponse(generation=converters.generation_to_proto(row))
 

@@ -25,7 +25,7 @@ from dgx_music.storage.v1.storage_pb2 import (
 )
 from gateway.cli.display.console import Console, format_state
 from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError
-from gateway.cli.session.file_names import file_name
+from gateway.cli.session.file_names import MANIFEST_EXTENSION, file_name
 from gateway.cli.session.file_placement import place_file
 from gateway.cli.session.name_template import NameTemplate
 from gateway.cli.session.output_files import fetch, fetch_manifest
@@ -134,7 +134,8 @@ async def _export(session: Session, generation: Generation, folder: Path, templa
         request = DownloadRequest(generation_id=generation.id)
         await fetch(session, request, part)
         names = (file_name(text, suffix, generation.id, number) for number in count(1))
-        path, is_new = await asyncio.to_thread(place_file, part, names)
+        has_manifest = bool(generation.metadata.fields["manifest_path"].string_value)
+        path, is_new = await asyncio.to_thread(place_file, part, names, MANIFEST_EXTENSION if has_manifest else "")
         if is_new:
             await fetch_manifest(session, request, path)
         return path, is_new

@@ -188,7 +188,10 @@ def format_retry(generation: GenerationMessage) -> str:
     """Returns why the generation waits for another attempt; empty if it does not."""
     if generation.state != GENERATION_STATE_PENDING or not generation.error_message:
         return ""
-    return f"{generation.id}: attempt {generation.attempt} failed, trying again: {generation.error_message}"
+    at = ""
+    if generation.HasField("not_before"):
+        at = f" at {generation.not_before.ToDatetime(tzinfo=UTC).astimezone():%H:%M:%S}"
+    return f"{generation.id}: attempt {generation.attempt} failed, trying again{at}: {generation.error_message}"
 
 
 def format_styled_state(generation: GenerationMessage) -> str:

@@ -17,10 +17,11 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 """What linking gives on file systems such as FAT."""
 
 
-def place_file(part: Path, names: Iterable[str]) -> tuple[Path, bool]:
+def place_file(part: Path, names: Iterable[str], companion: str = "") -> tuple[Path, bool]:
     """Gives the complete file `part` the first of `names` that is free in its folder, also if others do so meanwhile.
 
-    A name that differs from an existing one only in case is not free. If a file with the same content already has one
+    A name that differs from an existing one only in case is not free. With the extension of a `companion`, neither is
+    one whose companion exists. If a file with the same content already has one
     of the names, `part` is deleted. Returns the path, and whether the file is new. Raises OSError.
     """
     folder = part.parent
@@ -34,6 +35,8 @@ def place_file(part: Path, names: Iterable[str]) -> tuple[Path, bool]:
                 if _is_same_content(part, folder / other):
                     part.unlink()
                     return folder / other, False
+            if companion:
+                others = others + taken.get(collision_key(str(Path(name).with_suffix(companion))), [])
             if not others and _move_exclusively(part, folder / name):
                 return folder / name, True
     raise FileExistsError(f"no free name is left in {folder}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 import soundfile
 
 from dgx_music.storage.v1 import storage_pb2 as pb
+from export_service.library import filesystem
 from tests.support.failpoints import armed
 from tests.support.service_stack import is_pending_after, server_process
 from tests.support.tone_model import Gate
@@ -24,12 +26,16 @@ def figures(generation):
 
 
 @pytest.mark.parametrize(("fault", "code"), [(INTERNAL_FAULT, "INTERNAL"), (DISK_FULL, "RESOURCE_EXHAUSTED")])
-async def test_next_attempt_resumes_the_export(services, fault, code):
+async def test_next_attempt_resumes_the_export(services, monkeypatch, fault, code):
+    monkeypatch.setattr(filesystem, "DISK_FULL_RETRY_SECONDS", 2.5)
+    failed_at = datetime.now(UTC)
     with armed(fault):
         generation_id = await services.create()
         waiting = await services.wait_until(generation_id, is_pending_after(1))
     assert waiting.error_message.startswith("export: ")
     assert waiting.error_message.endswith(f"({code})")
+    delay = waiting.not_before.ToDatetime(tzinfo=UTC) - failed_at
+    assert delay >= timedelta(seconds=2.5 if fault == DISK_FULL else 1)
     done = await services.wait_until_ended(generation_id)
     assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
     assert services.model.prefilled == ["a"]

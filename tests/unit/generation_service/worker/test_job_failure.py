@@ -6,7 +6,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from dgx_music.error_status import PLAIN_MESSAGES
+from dgx_music.error_status import DETAILS_KEY, PLAIN_MESSAGES, to_status
+from dgx_music.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
 from generation_service.worker.job import _build_failure
 
 
@@ -25,3 +26,20 @@ def test_message_has_nothing_of_grpc(code: grpc.StatusCode, details: str) -> Non
     failure = _build_failure(error, has_sent_audio=False)
     assert failure.error_message == f"export: {PLAIN_MESSAGES[code]} ({code.name})"
     assert details not in failure.error_message
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ResourceExhausted("the disk is full", reason="DISK_FULL", retry_after_seconds=60), 60),
+        (ResourceExhausted("the disk is full", reason="DISK_FULL", retry_after_seconds=1e6), 3600),
+        (Unavailable("the disk failed", reason="LIBRARY_UNAVAILABLE"), 0),
+        (FailedPrecondition("no encoder", reason="M4A_NOT_INSTALLED", retry_after_seconds=60), 0),
+    ],
+)
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_retry_is_delayed_as_the_error_asks_for(error: ServiceError, expected: float, is_remote: bool) -> None:
+    status = grpc.aio.Metadata((DETAILS_KEY, to_status(error).SerializeToString()))
+    remote = grpc.aio.AioRpcError(grpc.StatusCode[error.code], grpc.aio.Metadata(), status)
+    failure = _build_failure(remote if is_remote else error, has_sent_audio=True)
+    assert (failure.retry_after_seconds, failure.retryable) == (expected, error.code != "FAILED_PRECONDITION")

@@ -19,6 +19,7 @@ from storage_service.db.models import Generation
 from storage_service.domain import creation, leases, lifecycle, queue
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
+from storage_service.events.changes import get_recorded_changes
 from storage_service.states import GenerationStage, GenerationStatus
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -145,6 +146,23 @@ def test_hand_back_is_claimable_immediately_and_keeps_attempts(database: Databas
         assert leases.fail(session, row.id, claimed.lease_token, "it broke", retryable=True).is_failed
 
 
+@pytest.mark.parametrize(("retry_after_seconds", "expected"), [(0.0, 2.0), (1.5, 2.0), (60.5, 60.5)])
+def test_retry_waits_as_long_as_the_error_asks_for(
+    database: Database, row_in: Row, retry_after_seconds: float, expected: float
+) -> None:
+    row = row_in(PROCESSING, attempt=2, max_attempts=3)
+    with database.write() as session:
+        before = session.scalars(select(now())).one()
+        failed = leases.fail(
+            session, row.id, TOKEN, "disk full", retryable=True, retry_after_seconds=retry_after_seconds
+        )
+        [change] = get_recorded_changes(session)
+        assert failed.not_before is not None
+        waits_from = failed.not_before - timedelta(seconds=expected)
+        assert before <= waits_from <= session.scalars(select(now())).one()
+    assert change.due_seconds == expected
+
+
 def test_retry_delay_is_at_most_64_seconds(database: Database, row_in: Row) -> None:
     row = row_in(PROCESSING, attempt=90, max_attempts=100)
     with database.write() as session:
@@ -215,6 +233,10 @@ def test_concurrent_claims_have_one_winner(url: str, database: Database, row_in:
         ("lease_token", lambda s: leases.renew(s, UNKNOWN, "", 30, None, 0.0)),
         ("lease_token", lambda s: leases.renew(s, UNKNOWN, "\0", 30, None, 0.0)),
         ("error_message", lambda s: leases.fail(s, UNKNOWN, TOKEN, " ", retryable=True)),
+        (
+            "retry_after_seconds",
+            lambda s: leases.fail(s, UNKNOWN, TOKEN, "x", retryable=True, retry_after_seconds=3601),
+        ),
         ("file_path", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("", 1, 1, "", {}))),
         ("file_path", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("/etc/x", 1, 1, "", {}))),
         ("file_path", lambda s: leases.complete(s, UNKNOWN, TOKEN, Completion("a/../../x", 1, 1, "", {}))),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from dgx_music.storage.v1.storage_pb2 import (
@@ -10,7 +12,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_PROCESSING,
     Generation,
 )
-from gateway.cli.display.console import Console, ProgressBars
+from gateway.cli.display.console import Console, ProgressBars, format_retry
 
 
 def generation(**fields: object) -> Generation:
@@ -38,6 +40,12 @@ def test_bars_say_why_an_attempt_is_repeated(capsys: pytest.CaptureFixture[str])
         for change in CHANGES:
             progress.update(change)
     assert capsys.readouterr().err.count(RETRY) == 1
+
+
+def test_wait_for_another_attempt_is_told_in_local_time() -> None:
+    due = datetime(2026, 11, 29, 12, 34, 56).astimezone()
+    waiting = generation(state=GENERATION_STATE_PENDING, error_message="disk full", not_before=due)
+    assert format_retry(waiting) == "a: attempt 1 failed, trying again at 12:34:56: disk full"
 
 
 def test_results_go_to_standard_error_if_a_file_takes_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,10 +18,10 @@ from gateway.cli.session.file_placement import place_file
 EACH = 25
 
 
-def place(folder: Path, content: str, stem: str = "beat") -> tuple[str, bool]:
+def place(folder: Path, content: str, stem: str = "beat", companion: str = "") -> tuple[str, bool]:
     part = folder / f".{content}.part"
     part.write_text(content)
-    path, is_new = place_file(part, (file_name(stem, ".wav", "id", number) for number in count(1)))
+    path, is_new = place_file(part, (file_name(stem, ".wav", "id", number) for number in count(1)), companion)
     assert not part.exists()
     assert path.read_text() == content
     return path.name, is_new
@@ -40,6 +40,14 @@ def test_taken_name_gets_number_and_same_content_none(tmp_path: Path) -> None:
     assert place(tmp_path, "3", "BEAT") == ("BEAT (3).wav", True)
     assert place(tmp_path, "2", "bEaT") == ("beat (2).wav", False)
     assert sorted(os.listdir(tmp_path)) == ["BEAT (3).wav", "beat (2).wav", "beat.wav"]
+
+
+def test_name_whose_companion_exists_is_taken(tmp_path: Path) -> None:
+    for name in ("Beat.c2pa", "beat (2).wav", "beat (3).flac"):
+        (tmp_path / name).write_text(name)
+    assert place(tmp_path, "1", companion=".c2pa") == ("beat (3).wav", True)
+    assert place(tmp_path, "1", companion=".c2pa") == ("beat (3).wav", False)
+    assert place(tmp_path, "2") == ("beat.wav", True)
 
 
 def test_what_is_not_a_file_is_left_alone(tmp_path: Path) -> None:
