@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import re
+import uuid
 from pathlib import Path
 
 import c2pa
@@ -20,8 +22,11 @@ from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1.export_pb2 import EditTagsRequest, EditTagsResponse, FileCondition
 from dgx_music.limits import MAX_COVER_BYTES
 from dgx_music.storage.v1 import storage_pb2 as storage
+from dgx_music.storage.v1 import storage_pb2_grpc
 from export_service.library import store
 from gateway.rpc import file_verification
+from gateway.rpc.service_client import ServiceClient
+from gateway.rpc.tag_editing import TagEditing
 from service_runtime.failpoints import Failpoint
 from tests.support import pictures
 from tests.support.certificates import make_credentials
@@ -95,6 +100,24 @@ async def test_file_edited_during_verification_is_intact(
 
     monkeypatch.setattr(file_verification, "_expected_files", list_and_edit)
     assert await verified(library_services, generation.id) == ["INTACT"]
+
+
+async def test_failed_edit_whose_caller_has_gone_is_no_unexpected_error(tmp_path: Path) -> None:
+    unexpected: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
+    nowhere = ServiceClient(
+        "dgx_music.storage.v1.StorageService", f"unix:{tmp_path}/storage.sock", storage_pb2_grpc.StorageServiceStub
+    )
+    nowhere.open()
+    editing = TagEditing(nowhere, nowhere)  # type: ignore[arg-type]
+    caller = asyncio.create_task(editing.edit(EditTagsRequest(generation_id=str(uuid.uuid4()))))
+    await asyncio.sleep(0)  # The edit starts.
+    caller.cancel()
+    await asyncio.wait({caller, *editing._tasks}, timeout=SECONDS)
+    del caller
+    gc.collect()
+    assert unexpected == []
+    await nowhere.close()
 
 
 async def test_only_completed_generations_can_be_edited(library_services: EmbeddedServices) -> None:
