@@ -22,7 +22,10 @@ from dgx_music.storage.v1.storage_pb2 import (
 from gateway.rpc.file_verification import recorded_sha256
 from gateway.rpc.service_client import ServiceClient
 from gateway.timeouts import RENDER_TIMEOUT_SECONDS
+from service_runtime.observability.logging import get_logger
 from service_runtime.validation import check_uuid
+
+log = get_logger(__name__)
 
 
 class TagEditing:
@@ -47,8 +50,13 @@ class TagEditing:
         """
         task = asyncio.create_task(self._edit(request))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_done)
         return await asyncio.shield(task)
+
+    def _on_done(self, task: asyncio.Task[EditTagsResponse]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:  # The caller may have gone.
+            log.info("tag_edit_failed", error=str(error))
 
     async def _edit(self, request: EditTagsRequest) -> EditTagsResponse:
         generation_id = check_uuid("generation_id", request.generation_id)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import re
+import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -170,6 +172,22 @@ async def test_file_edited_during_verification_is_intact(
 
     monkeypatch.setattr(file_verification, "_expected_files", list_and_edit)
     assert await verified(library_services, generation.id) == ["INTACT"]
+
+
+async def test_failed_edit_whose_caller_has_gone_is_no_unexpected_error(tmp_path: Path) -> None:
+    unexpected: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
+    nowhere = ServiceClient("dgx_music.storage.v1.StorageService", f"unix:{tmp_path}/storage.sock", StorageServiceStub)
+    nowhere.open()
+    editing = TagEditing(nowhere, nowhere)  # type: ignore[arg-type]
+    caller = asyncio.create_task(editing.edit(EditTagsRequest(generation_id=str(uuid.uuid4()))))
+    await asyncio.sleep(0)  # The edit starts.
+    caller.cancel()
+    await asyncio.wait({caller, *editing._tasks}, timeout=SECONDS)
+    del caller
+    gc.collect()
+    assert unexpected == []
+    await nowhere.close()
 
 
 async def test_only_completed_generations_can_be_edited(library_services: EmbeddedServices) -> None:
