@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -162,7 +163,7 @@ class Spool:
         for path in (self._description, self._part, self._path):
             path.unlink(missing_ok=True)
 
-    def open(self) -> BinaryIO:
+    def open(self) -> FileIO:
         """Opens the file for reading. Raises NotFound if it no longer exists."""
         # Tried in the order of the rename, so that a rename between the two attempts can't hide the file.
         for path in (self._part, self._path):
