@@ -20,8 +20,10 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-MAX_PENDING_BYTES = 1 << 19
-"""How many samples may wait for the worker: 2 s of 32 kHz stereo."""
+MAX_PENDING_BYTES = 1 << 20
+"""How many samples may wait for the worker: 4 s of 32 kHz stereo."""
+MAX_PIECE_BYTES = 1 << 19
+"""The worker takes samples until it has this many. Half of those that wait costs no time and saves memory."""
 
 
 class ExportSession:
@@ -148,7 +150,11 @@ class ExportSession:
             self._processor.store(self._take_pending(), self._on_stored)
 
     def _take_pending(self) -> bytes:
-        return b"".join(self._pending.popleft() for _ in range(len(self._pending)))
+        chunks, size = list[bytes](), 0
+        while self._pending and size < MAX_PIECE_BYTES:
+            chunks.append(self._pending.popleft())
+            size += len(chunks[-1])
+        return b"".join(chunks)
 
     def _on_stored(self, frames: int, size: int) -> None:
         self._loop.call_soon_threadsafe(self._add_stored, frames, size)
