@@ -83,7 +83,10 @@ async def _run_remote(address: str, command: Command, data_dir: Path) -> int:
 
 async def _run_as_client(client: Client, command: Command, data_dir: Path) -> int:
     async with guard_signals() as guard, connect(client.address) as music:
-        message = f"dgx-music process {client.owner_pid}, whose services this command used, has ended; run it again"
+        message = (
+            f"dgx-music process {client.owner_pid}, whose services this command used, has ended; a generation that it "
+            "queued goes on with `dgx-music watch ID`, else run the command again"
+        )
         return await guard.run(_explain_disconnect(command(Session(music, data_dir, client.is_persistent)), message))
 
 
