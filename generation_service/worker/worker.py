@@ -11,6 +11,7 @@ from contextlib import suppress
 import grpc.aio
 from structlog.contextvars import bound_contextvars
 
+from dgx_music.error_status import read_error_details
 from dgx_music.errors import Unavailable
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
@@ -124,7 +125,7 @@ class Worker:
             try:
                 await self._require_export()  # The claim may have waited for seconds.
             except grpc.aio.AioRpcError as error:
-                await self._hand_back(claim, f"export: {error.details()} ({error.code().name})")
+                await self._hand_back(claim, f"export: {read_error_details(error).message} ({error.code().name})")
                 raise
         return claim
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
+
+from dgx_music.error_status import PLAIN_MESSAGES
 from dgx_music.storage.v1 import storage_pb2 as pb
 from generation_service.worker import worker
 from tests.support.service_stack import is_pending_after
@@ -41,8 +44,7 @@ async def test_job_claimed_while_export_went_away_is_handed_back(services):
     await services.stop("export")
     generation_id = await services.create(max_attempts=1)
     waiting = await services.wait_until(generation_id, is_pending_after(1))
-    assert waiting.error_message.startswith("export: ")
-    assert waiting.error_message.endswith("(UNAVAILABLE)")
+    assert waiting.error_message == f"export: {PLAIN_MESSAGES[grpc.StatusCode.UNAVAILABLE]} (UNAVAILABLE)"
     await services.start("export")
     done = await services.wait_until_ended(generation_id)
     assert (done.state, done.attempt) == (pb.GENERATION_STATE_COMPLETED, 2)
