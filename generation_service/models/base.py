@@ -5,7 +5,7 @@ A model turns validated parameters into a *state* (`prefill`) and advances many 
 only sees "these states, one step each". The interface suits a rule-based synthesiser as well as an autoregressive
 transformer, which encodes its text once in `prefill` and runs all rows of a step as one batch on the device.
 
-All calls come from the engine's device thread, so an implementation needs no locks.
+All calls but `encode_prompts` come from the engine's device thread, so an implementation needs few locks.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class GenerationParameters:
     top_k: int = 250
     """0 samples from all tokens."""
     top_p: float = 0.0
-    """0 disables nucleus sampling, so that `top_k` applies."""
+    """0 disables nucleus sampling. It applies to the codes that `top_k` leaves."""
     guidance_scale: float = 3.0
     """The classifier-free guidance scale; 1 disables guidance."""
     prompt_audio: FloatArray | None = None
@@ -119,6 +119,14 @@ class Model(Protocol[StateT]):
     @property
     def info(self) -> ModelInfo:
         """The model's properties. They do not change."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> None:
+        """Encodes prompts ahead of their `prefill`, which then finds the results by text.
+
+        Called from a thread of its own while the other methods run. It only saves time: `prefill` encodes what it does
+        not find. A model that has nothing to encode does nothing.
+        """
         ...
 
     def prefill(self, parameters: GenerationParameters) -> StateT:

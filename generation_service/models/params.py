@@ -18,7 +18,8 @@ def build_parameters(
 ) -> GenerationParameters:
     """Returns the validated parameters. Without a seed, a random one is drawn.
 
-    `sampling` may contain temperature, top_k, top_p and guidance_scale; missing ones keep the model's defaults.
+    `sampling` may contain temperature, top_k, top_p and guidance_scale; missing ones keep the model's defaults, but
+    a top_p without a top_k applies to all codes.
     Raises InvalidArgument, which names the field: prompt, duration_seconds, seed or, for example, sampling.top_k.
     """
     check_prompt("prompt", prompt)
@@ -32,6 +33,8 @@ def build_parameters(
         check_seed("seed", seed)
     check_sampling("sampling", sampling)
     overrides: dict[str, Any] = dict(sampling)  # The names are those of GenerationParameters.
+    if overrides.get("top_p"):
+        overrides.setdefault("top_k", 0)
     return GenerationParameters(
         prompt=prompt,
         frames=round(duration_seconds * info.sample_rate_hz),

@@ -22,10 +22,9 @@ from generation_service.models.base import (
 )
 from generation_service.models.musicgen.codec.encodec import Encodec, StreamingDecoder
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
-from generation_service.models.musicgen.device_sampling import sample_batch
 from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
-from generation_service.models.musicgen.sampling import Sampler
+from generation_service.models.musicgen.sampling import SamplingTensors, sample
 from generation_service.models.musicgen.sliding_window import WindowedCodes, window_stride
 
 CHUNK_FRAMES: Final = (5, 10, 25, 50)
@@ -40,11 +39,13 @@ class MusicGenState:
     """Audio frames to deliver in all."""
     cache: KvCache
     codes: WindowedCodes
-    sampler: Sampler
+    parameters: GenerationParameters
     decoder: StreamingDecoder
     prompt_code_frames: int = 0
     """Frames of codes of the clip that is continued. They are decoded, because later audio depends on them, and the
     audio is dropped."""
+    sample_count: int = 0
+    """Steps sampled so far."""
     frames_to_drop: int = 0
     """Audio frames still to be dropped."""
     frames_delivered: int = 0
@@ -79,6 +80,9 @@ class MusicGen:
     def info(self) -> ModelInfo:
         return self._info
 
+    def encode_prompts(self, prompts: Sequence[str]) -> None:
+        """Does nothing: prompts are read by `prefill`."""
+
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
         """Encodes the prompt and reserves KV cache memory for all steps.
 
@@ -108,7 +112,7 @@ class MusicGen:
                 frames=parameters.frames,
                 cache=cache,
                 codes=WindowedCodes(config.delays, prompt_frames + new, config.card, self._window, prompt),
-                sampler=Sampler(parameters),
+                parameters=parameters,
                 decoder=StreamingDecoder(self._codec, self._info.channels),
                 prompt_code_frames=prompt_frames,
                 frames_to_drop=prompt_frames * hop,
@@ -133,8 +137,7 @@ class MusicGen:
         if batch:
             inputs = torch.stack([state.codes.newest for state in batch])
             logits = self._lm.step(inputs, [state.cache for state in batch])
-            sampled = sample_batch(logits, [state.sampler for state in batch])
-            for state, codes in zip(batch, sampled, strict=True):
+            for state, codes in zip(batch, self._sample(logits, batch), strict=True):
                 if state.codes.append(codes):
                     state.cache.rewind()
         return [self._decode_chunk(state) for state in states]
@@ -142,6 +145,21 @@ class MusicGen:
     def release(self, state: MusicGenState) -> None:
         """Frees the state's KV cache."""
         self.memory.release(state.cache)
+
+    def _sample(self, logits: torch.Tensor, states: Sequence[MusicGenState]) -> torch.Tensor:
+        """logits: [B, 2, K, card] → codes: int64 [B, K], on the CPU."""
+        card = self._lm.config.card
+        tensors = SamplingTensors.from_parameters([state.parameters for state in states], card)
+        counts = torch.tensor([state.sample_count for state in states])
+        for state in states:
+            state.sample_count += 1
+        return sample(
+            logits.float().cpu(),
+            tensors,
+            counts,
+            max_top_k=int(tensors.top_k.max()),
+            uses_top_p=any(state.parameters.top_p for state in states),
+        )
 
     def _too_large(self, positions: int, tokens: int, prompt_frames: int) -> TooLarge:
         size, limit = self.memory.size_bytes(positions, tokens), self.memory.limit_bytes

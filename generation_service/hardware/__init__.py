@@ -1,0 +1,1 @@
+"""What this machine has: devices, their memory, temperature and power. Imports no model and no torch."""

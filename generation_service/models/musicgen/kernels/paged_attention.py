@@ -1,0 +1,62 @@
+"""Attention over a paged KV cache, in plain PyTorch. It defines what the Triton kernel in `attention_kernel` computes.
+
+The keys and values of a layer are stored in pages of `PAGE_POSITIONS` positions. A row's page table lists its pages, in
+order; rows share the pool of pages, but no page. Page 0 belongs to no row: entries of a table that are not in use point
+to it, and rows that only fill up a batch write to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PAGE_POSITIONS = 32
+"""Positions per page."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPages:
+    """The pool of pages of one layer."""
+
+    keys: Tensor
+    """[pages, H, PAGE_POSITIONS, D]."""
+    values: Tensor
+    """[pages, H, PAGE_POSITIONS, D]."""
+
+
+def append_and_attend(qkv: Tensor, pages: LayerPages, table: Tensor, positions: Tensor, max_positions: int) -> Tensor:
+    """Writes one key and value per row, and attends to all of the row's positions up to this one.
+
+    qkv: [R, 3, H, D]; table: int32 [R, P]; positions: int64 [R], the index of the new position of each row, less than
+    `max_positions`, which is static: a multiple of PAGE_POSITIONS, at most P PAGE_POSITIONS. → [R, H D] in fp32.
+    Reads no tensor on the host.
+    """
+    rows, _, heads, size = qkv.shape
+    page = table.gather(1, (positions // PAGE_POSITIONS)[:, None]).squeeze(1).long()
+    within = positions % PAGE_POSITIONS
+    pages.keys[page, :, within] = qkv[:, 1].to(pages.keys.dtype)
+    pages.values[page, :, within] = qkv[:, 2].to(pages.values.dtype)
+    return attend(qkv[:, 0], pages, table, positions + 1, max_positions)
+
+
+def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max_positions: int) -> Tensor:
+    """Attends to the first `lengths` positions of each row; the result of a row of length 0 is 0.
+
+    query: [R, H, D]; table: int32 [R, P]; lengths: int64 [R], at most `max_positions`, as in `append_and_attend`.
+    → [R, H D] in fp32.
+    """
+    rows, heads, size = query.shape
+    used = table[:, : max_positions // PAGE_POSITIONS].long()  # [R, n]
+    keys = pages.keys[used].transpose(1, 2).reshape(rows, heads, -1, size).to(query.dtype)  # [R, H, L, D]
+    values = pages.values[used].transpose(1, 2).reshape(rows, heads, -1, size).to(query.dtype)
+    span = torch.arange(max_positions, device=query.device)
+    # A row of length 0 attends to its first position, so that no softmax is over nothing; its result is replaced by 0.
+    hidden = span >= lengths.clamp_min(1)[:, None]
+    mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, float("-inf"))
+    # Pages that were never written may hold NaN, and 0 · NaN is NaN.
+    values = values.masked_fill(hidden[:, None, :, None], 0)
+    attended = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, mask[:, None, None])  # [R, H, 1, D]
+    return attended.reshape(rows, heads * size).float() * (lengths > 0)[:, None]

@@ -1,0 +1,1 @@
+"""Engine processes: one per device, under one generation service."""
