@@ -28,13 +28,13 @@ class CodeRow:
     """One request in a code generator. Counts its steps within the current window."""
 
     parameters: GenerationParameters
-    window: DelayedCodes
-    """The codes of the current window that are known on the host."""
+    window: DelayedCodes = field(init=False)
+    """The codes of the current window that are known on the host. Set by `begin_window`."""
     position: int = 0
     """The number of positions of the window that were read, by steps that may still be running."""
     sample_count: int = 0
     """The number of steps that were launched for the request, in all windows."""
-    is_open: bool = field(default=True, kw_only=True)
+    is_open: bool = True
 
     @property
     def needs_prefill(self) -> bool:
@@ -88,16 +88,16 @@ class CodeGenerator(Protocol[RowT]):
     @property
     def memory(self) -> KvMemory: ...
 
-    def open(self, parameters: GenerationParameters, text: Tensor | None, window: DelayedCodes) -> RowT:
-        """Reserves the memory for the steps of a window, projects the prompt, and begins the first window.
+    def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> RowT:
+        """Reserves the memory for windows of at most `positions` steps, and projects the prompt.
 
-        text: the encoded prompt, [T, dim], or None. Later windows must not be longer. Raises ResourceExhausted if other
-        requests use the memory, InvalidArgument if the prompt is too long for the generator.
+        text: the encoded prompt, [T, dim], or None. Raises ResourceExhausted if other requests use the memory,
+        InvalidArgument if the prompt is too long for the generator.
         """
         ...
 
     def begin_window(self, row: RowT, window: DelayedCodes) -> None:
-        """Restarts the row at position 0 with the codes of another window. No step of the row may be running."""
+        """Starts the row at position 0 of its first or its next window. No step of the row may be running."""
         ...
 
     def prefill(self, row: RowT) -> None:

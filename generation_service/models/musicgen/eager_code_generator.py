@@ -37,14 +37,14 @@ class EagerCodeGenerator:
     def config(self) -> LmConfig:
         return self._lm.config
 
-    def open(self, parameters: GenerationParameters, text: Tensor | None, window: DelayedCodes) -> EagerRow:
-        cache = self.memory.reserve(window.total_steps, 0 if text is None else len(text))
+    def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> EagerRow:
+        cache = self.memory.reserve(positions, 0 if text is None else len(text))
         try:
             self._lm.condition(cache, text)
         except BaseException:
             self.memory.release(cache)
             raise
-        return EagerRow(parameters, window, cache=cache)
+        return EagerRow(parameters, cache=cache)
 
     def begin_window(self, row: EagerRow, window: DelayedCodes) -> None:
         row.window, row.position = window, 0
