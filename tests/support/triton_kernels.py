@@ -8,10 +8,13 @@ alignments and constants of exactly that launch.
 
 from __future__ import annotations
 
+import functools
+import math
+import random
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +22,28 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 import triton
 import triton.language as tl
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
-from triton.runtime.interpreter import InterpretedFunction
+from triton.language import core  # noqa: F401 - the interpreter looks for it in this module
+from triton.runtime import interpreter
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 MAX_SHARED_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10, 121: 99 << 10}
 """Compute capability × 10 → the shared memory that one program may use. Source: the CUDA C++ Programming Guide."""
+
+
+_TORCH_DTYPES = {
+    "fp8e4nv": torch.float8_e4m3fn,
+    "fp8e5": torch.float8_e5m2,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +69,12 @@ class Launch:
 
     def compile(self, capability: int) -> Binary:
         """capability: compute capability × 10. Raises what Triton raises if the kernel doesn't compile."""
-        target = GPUTarget("cuda", capability, 32)
-        backend = make_backend(target)
-        bind = create_function_from_signature(self.kernel.signature, self.kernel.params, backend)
-        bound, specialization, options = bind(*self.args, **self.kwargs, debug=False)
-        options, signature, constants, attributes = self.kernel._pack_args(
-            backend, dict(self.kwargs), bound, specialization, options
-        )
+        signature, constants, attributes, options = self.specialization(capability)
         source = ASTSource(self.kernel, signature, constants, attributes)
+        target = GPUTarget("cuda", capability, 32)
         with tempfile.TemporaryDirectory() as directory, knobs.cache.scope():
             knobs.cache.dir = directory
-            compiled = triton.compile(source, target=target, options=options.__dict__)
+            compiled = triton.compile(source, target=target, options=vars(options))
             cubin = Path(directory, "kernel.cubin")
             cubin.write_bytes(compiled.asm["cubin"])
             command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(cubin)]
@@ -79,35 +89,49 @@ class Launch:
             ptx=compiled.asm["ptx"],
         )
 
+    def specialization(self, capability: int) -> tuple[Any, ...]:
+        """What Triton compiles the kernel for: the types, constants, alignments, and options. Launches for which they
+        are equal share one binary."""
+        backend = make_backend(GPUTarget("cuda", capability, 32))
+        bind = create_function_from_signature(self.kernel.signature, self.kernel.params, backend)
+        bound, specialization, _ = bind(*self.args, **self.kwargs, debug=False)
+        options, *rest = self.kernel._pack_args(backend, dict(self.kwargs), bound, specialization, None)
+        return (*rest, options)
+
 
 @contextmanager
-def interpreted() -> Iterator[None]:
-    """Inside, kernels run in Triton's interpreter; its `tl.dot` is wrong for bf16: convert to fp32 before."""
+def interpreted(order: random.Random | None = None) -> Iterator[None]:
+    """Inside, kernels run in Triton's interpreter, program after program; with `order`, in a random order."""
+    set_index = interpreter.interpreter_builder.set_grid_idx
+    programs: list[int] = []
+
+    def set_shuffled_index(*index: int) -> None:
+        size = interpreter.interpreter_builder.grid_dim
+        if order and not programs:
+            programs.extend(order.sample(range(math.prod(size)), math.prod(size)))
+        set_index(*np.unravel_index(programs.pop(), size) if order else index)
 
     def run(kernel: Any, *args: Any, grid: Any, **kwargs: Any) -> None:
-        InterpretedFunction(kernel.fn).run(*args, grid=grid, **kwargs)
+        _interpreted(kernel.fn).run(*args, grid=grid, **kwargs)
 
     def call(function: Any, *args: Any, **kwargs: Any) -> Any:
-        return InterpretedFunction(function.fn)(*args, **kwargs)
+        return _interpreted(function.fn)(*args, **kwargs)
 
-    # The interpreter replaces the functions of the language, and does not put all of them back.
-    patched = (tl, tl.core, tl.math, tl.tensor, tl.dtype, tl.core.tensor_descriptor_base)
-    saved = [dict(vars(owner)) for owner in patched]
+    # The functions of the language are replaced once, not again for each program and call.
+    language = interpreter._patch_lang(_dot)
     try:
         with (
             mock.patch.multiple(JITFunction, run=run, __call__=call),
+            mock.patch.multiple(interpreter, _convert_float=_convert_float, _patch_lang=mock.MagicMock()),
+            mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _dot),
+            mock.patch.object(interpreter.interpreter_builder, "set_grid_idx", set_shuffled_index),
             knobs.runtime.scope(),
             np.errstate(all="ignore"),
         ):
             knobs.runtime.interpret = True
             yield
     finally:
-        for owner, members in zip(patched, saved, strict=True):
-            for name in set(vars(owner)) - set(members):
-                delattr(owner, name)
-            for name, member in members.items():
-                if vars(owner)[name] is not member:
-                    setattr(owner, name, member)
+        language.restore()
 
 
 @contextmanager
@@ -120,3 +144,23 @@ def recorded() -> Iterator[list[Launch]]:
 
     with mock.patch.object(JITFunction, "run", run):
         yield launches
+
+
+@functools.cache
+def _interpreted(function: Callable[..., Any]) -> Any:
+    return interpreter.InterpretedFunction(function)
+
+
+def _convert_float(values: Any, source: tl.dtype, target: tl.dtype, rounding_mode: Any) -> Any:
+    """Rounds to the nearest value, as a GPU does; the interpreter's own function truncates, and loses carries."""
+    bits = torch.from_numpy(np.ascontiguousarray(values)).view(_TORCH_DTYPES[source.name])
+    converted = bits.to(_TORCH_DTYPES[target.name])
+    return converted.view(getattr(torch, f"uint{target.primitive_bitwidth}")).numpy()
+
+
+def _dot(builder: Any, a: Any, b: Any, accumulator: Any, *precision: Any) -> Any:
+    """The interpreter's own function takes the bits of bf16 for integers."""
+    a, b = (
+        x.data if x.dtype.scalar == tl.float32 else builder.create_fp_to_fp(x, tl.float32, None).data for x in (a, b)
+    )
+    return interpreter.TensorHandle(np.matmul(a, b) + accumulator.data, accumulator.dtype.scalar)
