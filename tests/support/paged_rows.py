@@ -24,12 +24,16 @@ class PagedRows:
 
     def select(self, rows: Sequence[int]) -> PagedRows:
         """Other rows on the same pages."""
-        index = torch.tensor(rows)
+        index = torch.tensor(rows, device=self.table.device)
         return PagedRows(self.qkv[index], self.pages, self.table[index], self.lengths[index])
 
     def copy(self) -> PagedRows:
         pages = LayerPages(self.pages.keys.clone(), self.pages.values.clone())
         return PagedRows(self.qkv, pages, self.table, self.lengths)
+
+    def to(self, device: str) -> PagedRows:
+        pages = LayerPages(self.pages.keys.to(device), self.pages.values.to(device))
+        return PagedRows(self.qkv.to(device), pages, self.table.to(device), self.lengths.to(device))
 
     def page_bits(self) -> tuple[Tensor, Tensor]:
         """All keys and values, as bits, so that NaN equals NaN."""

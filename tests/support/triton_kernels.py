@@ -125,6 +125,8 @@ def interpreted(order: random.Random | None = None) -> Iterator[None]:
             mock.patch.multiple(interpreter, _convert_float=_convert_float, _patch_lang=mock.MagicMock()),
             mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _dot),
             mock.patch.object(interpreter.interpreter_builder, "set_grid_idx", set_shuffled_index),
+            # It would copy each tensor onto itself: they are on the CPU already.
+            mock.patch.object(interpreter.GridExecutor, "_restore_args_dev"),
             knobs.runtime.scope(),
             np.errstate(all="ignore"),
         ):

@@ -69,6 +69,18 @@ def test_attends_without_appending() -> None:
     assert all(map(torch.equal, rows.page_bits(), before.page_bits()))
 
 
+def test_pool_may_have_more_than_2_to_the_31_elements() -> None:
+    heads = 16
+    count = 2**31 // (heads * 32 * 64) + 3
+    pool = torch.empty(count, heads, 32, 64, dtype=FP8)  # The operating system provides only what is written.
+    table = torch.tensor([[count - 1, count - 3]], dtype=torch.int32)
+    pool[[-1, -3]] = torch.randn(2, heads, 32, 64, generator=torch.Generator().manual_seed(1)).to(FP8)
+    pages, lengths, query = paged_attention.LayerPages(pool, pool), torch.tensor([40]), torch.ones(1, heads, 64)
+    with interpreted():
+        attended = attention_kernel.attend(query, pages, table, lengths, 64)
+    torch.testing.assert_close(attended, paged_attention.attend(query, pages, table, lengths, 64), atol=2e-6, rtol=2e-6)
+
+
 def test_fp8_stores_its_largest_value_for_larger_ones() -> None:
     rows = paged_rows([0], dtype=torch.float32, kv_dtype=FP8)
     rows.qkv[0, 1:, 0, :2] = torch.tensor([1000.0, -1000.0])

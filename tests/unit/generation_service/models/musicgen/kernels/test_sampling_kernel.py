@@ -142,3 +142,5 @@ def test_compiles_without_spilling_registers(capability: int) -> None:
     assert binary.shared_bytes <= MAX_SHARED_BYTES[capability] // 8
     # The largest noise comes from logarithms next to 1, where the approximation is wrong.
     assert "lg2.approx" not in binary.ptx
+    # Guidance is calculated before the first barrier, and rounded as often as in the definition.
+    assert "fma" not in binary.ptx.partition("bar.sync")[0]
