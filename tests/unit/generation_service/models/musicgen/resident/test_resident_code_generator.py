@@ -20,7 +20,7 @@ from generation_service.models.musicgen.lm.linear import build_linear  # noqa: E
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import PrefillShape, StepShape  # noqa: E402
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
-from generation_service.models.musicgen.sampling import sample  # noqa: E402
+from generation_service.models.musicgen.sampling import sample_checked  # noqa: E402
 from generation_service.models.musicgen.sliding_window import WindowedCodes  # noqa: E402
 from tests.support.generator_runs import (  # noqa: E402
     LateEvent,
@@ -198,11 +198,11 @@ def test_prompt_that_is_too_long_and_a_full_batch_are_rejected(folder: Path) -> 
 def test_narrow_kv_cache_yields_nearly_the_same_logits(mono: Path, dtype: torch.dtype, tolerance: float) -> None:
     logits: list[Tensor] = []
 
-    def record(of_step: Tensor, *arguments: Any, **options: Any) -> Tensor:
+    def record(of_step: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
         logits.append(of_step)
-        return sample(of_step, *arguments, **options)
+        return sample_checked(of_step, *arguments, **options)
 
-    operations = DecodeOperations(lambda weight: build_linear(weight, "fp32"), sample=record)
+    operations = DecodeOperations(lambda weight: build_linear(weight, "fp32"), sample_checked=record)
     sizes = []
     for each in (torch.float32, dtype):
         generator = build(mono, slots=1, dtype=each, operations=operations)
