@@ -106,6 +106,8 @@ def test_sampled_codes_depend_on_the_request_alone(folder: Path, generator: Resi
         assert np.array_equal(one, expected[:, : one.shape[1]]), plan
         assert np.array_equal(other, expected[:, : other.shape[1]]), plan
     assert not np.array_equal(together[0][:, :20], together[6][:, :20]), "the codes depend on the seed"
+    two_windows = replace(plans[6], joins_at=0, paused_every=0)
+    assert np.array_equal(together[6], run_plans(eager_generator(folder), [two_windows], WINDOW)[0])
 
 
 def test_warm_up_captures_the_usual_shapes_and_changes_nothing(folder: Path) -> None:
@@ -113,6 +115,7 @@ def test_warm_up_captures_the_usual_shapes_and_changes_nothing(folder: Path) -> 
     row = generator.open(PLANS[0].parameters(), PLANS[0].text(generator.config.dim), 40)
     codes = WindowedCodes(generator.config.delays, 37, generator.config.card, WINDOW)
     generator.begin_window(row, codes.window)
+    generator.launch([row])
     state = generator._state
     tensors = (state.codes, state.integers, state.floats, state.tables, state.prompt_tables, state.prompt_tokens)
     before = [tensor[:SLOTS].clone() for tensor in tensors]
