@@ -9,15 +9,12 @@ are predictions: no GPU takes part.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from unittest import mock
 
-from benchmarks.engine_simulation_costs import DEVICES, FRAME_RATE_HZ, SHAPES, Costs, calibrated_from_results
+from benchmarks.engine_simulation_costs import FRAME_RATE_HZ, Costs
 from benchmarks.engine_simulation_model import INFO, SimulatedModel
 from benchmarks.virtual_time import VirtualClock, VirtualCondition
 from dgx_music.errors import ServiceError

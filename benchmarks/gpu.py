@@ -198,7 +198,9 @@ def main() -> None:
     results.save()
     print(f"\n{markdown(results.data)}")
     failed = [name for name, entry in results.data["stages"].items() if entry["status"] != "ok"]
-    print(f"\n{results.path}: {len(chosen) - len(failed)} of {len(chosen)} stages are ok, in {results.data['seconds']} s")
+    print(
+        f"\n{results.path}: {len(chosen) - len(failed)} of {len(chosen)} stages are ok, in {results.data['seconds']} s"
+    )
     if failed:
         sys.exit(f"these stages are not: {', '.join(failed)}")
 

@@ -51,7 +51,9 @@ def _write_lm(folder: Path, shape: Shape, *, is_shared: bool) -> None:
         for layer in range(1, shape.num_layers):
             weights |= {name.replace(".layers.0.", f".layers.{layer}."): tensor for name, tensor in first.items()}
     config = yaml.safe_dump(lm_config_dump(shape, stereo=False))
-    torch.save({"best_state": weights, "xp.cfg": config, "version": "1.3.0", "exported": True}, folder / "state_dict.bin")
+    torch.save(
+        {"best_state": weights, "xp.cfg": config, "version": "1.3.0", "exported": True}, folder / "state_dict.bin"
+    )
 
 
 def load(
@@ -105,7 +107,6 @@ class Run:
         return {
             "audio_seconds_per_second": self.audio_seconds / self.total_seconds,
             "steps_per_second": 1 / self.step_seconds,
-            "times_real_time_alone": self.audio_seconds / self.total_seconds,
             "first_100_ms_seconds": self.first_audio_seconds,
             "admission_seconds": self.admission_seconds,
             "total_seconds": self.total_seconds,
@@ -140,6 +141,8 @@ def generate(
             if len(active) == batch:
                 run.step_times.append(now - before)
             for index, block in zip(active, blocks, strict=False):
+                if isinstance(block, Exception):
+                    raise block
                 received[index] += len(block)
             if not run.first_audio_seconds and min(received) >= rate // 10:
                 run.first_audio_seconds = now - started_at

@@ -23,7 +23,7 @@ from generation_service.models.musicgen.model import MusicGen
 
 ROOT = Path(__file__).parents[1]
 CUDA_TESTS = "tests/unit/generation_service/models/musicgen"
-PYTEST_SETTINGS = "[pytest]\nmarkers = cuda: needs an NVIDIA GPU\nfilterwarnings = error\n"
+PYTEST_SETTINGS = "[pytest]\nmarkers = cuda: needs an NVIDIA GPU\n"
 """Instead of pyproject.toml's, which need plugins that a bare machine lacks."""
 PIECES = ((1, 30), (64, 30), (128, 30), (16, 30), (4, 30), (1, 5), (64, 5), (128, 5), (16, 5))
 """Requests at a time, and seconds of audio of each; the most important first."""
@@ -84,7 +84,7 @@ def cuda_tests(options: Options) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         settings = Path(temporary, "pytest.ini")
         settings.write_text(PYTEST_SETTINGS)
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "-rfE"]
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "-p", "no:asyncio", "-rfE"]
         command += ["-c", str(settings), "--rootdir", str(ROOT), "--import-mode=importlib", "--tb=short", CUDA_TESTS]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.stdout is not None
@@ -154,13 +154,19 @@ def formats(options: Options) -> None:
         name = precision if kv_precision == "auto" else f"{precision}, KV {kv_precision}"
         try:
             model, seconds = load(
-                options.folder / "small", options.device, precision, kv_precision=kv_precision, max_batch_size=_most(options)
+                options.folder / "small",
+                options.device,
+                precision,
+                kv_precision=kv_precision,
+                max_batch_size=_most(options),
             )
             generate(model, 1, 0.5)
             figures: dict[str, Any] = {"load_seconds": seconds}
             for batch, length in ((1, 1), (4, 1)) if options.is_tiny else ((1, 10), (64, 10)):
                 _reset_peak(options)
-                figures[f"{batch} × {length} s"] = generate(model, batch, length, stop_after=8).summary() | _peak(options)
+                figures[f"{batch} × {length} s"] = generate(model, batch, length, stop_after=8).summary() | _peak(
+                    options
+                )
             emit(name, figures)
         except Exception as error:  # One format that fails must not cost the others.
             emit(name, {"problem": f"{type(error).__name__}: {error}"})
@@ -169,7 +175,7 @@ def formats(options: Options) -> None:
 
 
 def _larger(options: Options, shape: str) -> None:
-    for precision in (["fp32"] if options.device == "cpu" else ["bf16", "int8"]):
+    for precision in ["fp32"] if options.device == "cpu" else ["bf16", "int8"]:
         model, seconds = load(options.folder / shape, options.device, precision, max_batch_size=min(32, _most(options)))
         generate(model, 1, 0.5)
         figures: dict[str, Any] = {"load_seconds": seconds}
