@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,13 +16,9 @@ from benchmarks.gpu_models import encode, generate, load
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
-from generation_service.models.musicgen.delay_pattern import DelayedCodes
+from generation_service.models.musicgen.delay_pattern import Codes
 from generation_service.models.musicgen.model import MusicGen
-
-if TYPE_CHECKING:
-    from generation_service.models.musicgen.code_generator import CodeGenerator
-
-    from generation_service.models.musicgen.delay_pattern import Codes
+from tests.support.generated_codes import CodeRequest, generate_codes
 
 PROMPTS = ("a calm piano", "fast drums and a long bass line with a choir", "lofi")
 COMPARED_FRAMES, TINY_FRAMES = 120, 30
@@ -33,32 +29,15 @@ TRANSFORMERS_POSITIONS = (50, 500, 1000)
 TRANSFORMERS_STEPS = 20
 
 
-def greedy_codes(model: MusicGen, prompts: Sequence[str], frames: int, *, prefix: Codes | None = None) -> list[Codes]:
+def greedy_codes(
+    model: MusicGen, prompts: Sequence[str], frames: int, *, prefix: Codes | None = None
+) -> list[Codes]:
     """The codes of a batch of requests, decoded greedily: [K, frames] each. prefix: [K, n], codes that are known."""
-    generator: CodeGenerator[Any] = model._generator
-    config = generator.config
-    rows = []
-    for prompt in prompts:
-        parameters = GenerationParameters(prompt, frames, seed=0, temperature=0.0)
-        window = DelayedCodes(config.delays, frames, config.card, prefix)
-        rows.append(generator.open(parameters, encode(model, prompt), window))
-    try:
-        while any(not row.window.is_done for row in rows):
-            for row in rows:
-                while row.needs_prefill:
-                    generator.prefill(row)
-            launched = [row for row in rows if row.can_step]
-            if launched:
-                generator.launch(launched)
-            for result in generator.collect(wait=not launched):
-                if not result.is_finite.all():
-                    raise AssertionError("a step had logits that are not finite")
-                for row, codes in zip(result.rows, result.codes, strict=True):
-                    row.window.append(codes)
-    finally:
-        for row in rows:
-            generator.close(row)
-    return [row.window.select_frames(0, frames) for row in rows]
+    requests = [
+        CodeRequest(GenerationParameters(prompt, frames, seed=0, temperature=0.0), encode(model, prompt), frames)
+        for prompt in prompts
+    ]
+    return generate_codes(model._generator, [replace(request, prefix=prefix) for request in requests])
 
 
 def exact(options: Options) -> None:
