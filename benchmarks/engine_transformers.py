@@ -10,7 +10,7 @@ from torch import Tensor
 
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.delay_pattern import DelayedCodes
+from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
 TRANSFORMERS = "transformers"
 _GUIDANCE, _TOP_K = 3.0, 250
@@ -81,14 +81,15 @@ class TransformersRunner:
     def stop(self) -> None:
         self._cache = self._text = None
 
-    def greedy(self, text: Tensor, frames: int) -> Tensor:
-        """text: [T, dim] → codes: int64 [K, frames]."""
+    def greedy(self, text: Tensor, frames: int) -> Codes:
+        """text: [T, dim] → codes: [K, frames]."""
         codes = DelayedCodes(self.config.delays, frames, self.config.card)
         self._reset(text[None].to(self.device))
         while not codes.is_done:
-            codes.append(self._forward(codes.newest[None].to(self.device))[0].argmax(-1).cpu())
+            newest = torch.from_numpy(codes.newest)[None].to(self.device)
+            codes.append(self._forward(newest)[0].argmax(-1).cpu().numpy())
         self.stop()
-        return codes.frames(0, frames)
+        return codes.select_frames(0, frames)
 
     def _reset(self, text: Tensor) -> None:
         from transformers.cache_utils import DynamicCache, EncoderDecoderCache

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.engine_transformers import TransformersRunner
 from benchmarks.gpu import Options, emit
-from benchmarks.gpu_models import encode, generate, load
+from benchmarks.gpu_models import encode, generate, load, load_reference
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
@@ -29,9 +29,7 @@ TRANSFORMERS_POSITIONS = (50, 500, 1000)
 TRANSFORMERS_STEPS = 20
 
 
-def greedy_codes(
-    model: MusicGen, prompts: Sequence[str], frames: int, *, prefix: Codes | None = None
-) -> list[Codes]:
+def greedy_codes(model: MusicGen, prompts: Sequence[str], frames: int, *, prefix: Codes | None = None) -> list[Codes]:
     """The codes of a batch of requests, decoded greedily: [K, frames] each. prefix: [K, n], codes that are known."""
     requests = [
         CodeRequest(GenerationParameters(prompt, frames, seed=0, temperature=0.0), encode(model, prompt), frames)
@@ -46,7 +44,7 @@ def exact(options: Options) -> None:
     folder = options.folder / "exact"
     if options.device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
-    reference, _ = load(folder, "cpu", "fp32")
+    reference = load_reference(folder)
     expected = greedy_codes(reference, PROMPTS[:2], frames)
     text = encode(reference, PROMPTS[0])
     assert text is not None
@@ -60,7 +58,7 @@ def exact(options: Options) -> None:
         wrong += _compare(name, compute(), expected)
     checkpoint = read_checkpoint(folder / "state_dict.bin")
     runner = TransformersRunner(checkpoint, parse_lm_config(checkpoint), options.device)
-    wrong += _compare("fp32 alone, of transformers'", expected[:1], [runner.greedy(text, frames).numpy()])
+    wrong += _compare("fp32 alone, of transformers'", expected[:1], [runner.greedy(text, frames)])
     del model, runner
     if options.device == "cuda":
         model, _ = load(folder, "cuda", "bf16", max_batch_size=8)

@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen, load_resident
 from generation_service.models.musicgen.model import MusicGen
 from tests.support.checkpoints import SMALL, TINY, Shape, lm_config_dump, lm_weights, write_t5
 from tests.support.compression_checkpoints import FULL_CODEC, TINY_CODEC, write_compression_checkpoint
@@ -22,6 +22,7 @@ from tests.support.compression_checkpoints import FULL_CODEC, TINY_CODEC, write_
 MEDIUM = replace(SMALL, dim=1536, num_heads=24, num_layers=48)
 LARGE = replace(SMALL, dim=2048, num_heads=32, num_layers=48)
 SHAPES = {"small": SMALL, "medium": MEDIUM, "large": LARGE}
+_CPU_KV_BYTES = 3 << 30
 EXACT_LAYERS = 4
 """Layers of the model whose codes are compared: every matrix as in small, and few enough for the CPU."""
 
@@ -59,11 +60,19 @@ def _write_lm(folder: Path, shape: Shape, *, is_shared: bool) -> None:
 def load(
     folder: Path, device: str, precision: str, *, kv_precision: str = "auto", max_batch_size: int = 128
 ) -> tuple[MusicGen, float]:
-    """The model, ready to run, and the seconds that loading took."""
+    """The model as GPUs run it, also on the CPU; ready to run. And the seconds that loading took."""
     started_at = time.perf_counter()
-    found = find_musicgen(folder, device=device, precision=precision)  # type: ignore[arg-type]
-    model = load_musicgen(found, max_requests=max_batch_size)
+    found: Any = find_musicgen(folder, device=device, precision=precision, kv_precision=kv_precision)  # type: ignore[arg-type]
+    if device == "cuda":
+        model = load_musicgen(found, max_batch_size=max_batch_size)
+    else:
+        model = load_resident(found, "cpu", kv_bytes=_CPU_KV_BYTES, max_batch_size=max_batch_size)
     return model, time.perf_counter() - started_at
+
+
+def load_reference(folder: Path) -> MusicGen:
+    """The model as the CPU runs it, in fp32."""
+    return load_musicgen(find_musicgen(folder, device="cpu", precision="fp32"))
 
 
 def describe_execution(model: MusicGen) -> dict[str, Any]:

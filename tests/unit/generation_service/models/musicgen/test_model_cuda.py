@@ -36,6 +36,7 @@ pytestmark = [
 ]
 
 HOP = 640
+MAX_BATCH_SIZE = 40
 MIN_SNR_DB = 60.0
 """Of EnCodec in half precision against fp32 on the CPU."""
 
@@ -50,7 +51,8 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, precision: str = "bf16", device: str = "cuda") -> MusicGen:
-    return load_musicgen(find_musicgen(folder, device=device, precision=precision))  # type: ignore[arg-type]
+    found = find_musicgen(folder, device=device, precision=precision)  # type: ignore[arg-type]
+    return load_musicgen(found, max_batch_size=MAX_BATCH_SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +208,7 @@ def test_audio_equals_the_one_shot_decode_in_fp32(bf16: MusicGen, wide: Path) ->
     samples = run(bf16, [state])[0][:, 0]
     codes = torch.from_numpy(state.codes.select_frames(0, 150))
     bf16.release(state)
-    reference = load_encodec(wide).decode(codes).numpy().reshape(-1)[: 150 * HOP]
+    reference = load_encodec(wide).decode(codes, channels=1)[: 150 * HOP, 0]
     noise = np.square(samples.astype(np.float64) - reference).sum()
     assert 10 * np.log10(np.square(reference.astype(np.float64)).sum() / noise) >= MIN_SNR_DB
 
@@ -265,5 +267,5 @@ def test_full_batch_of_long_requests_fits_and_short_ones_take_less(bf16: MusicGe
     of_long = bf16.memory.reserved_bytes - of_short
     bf16.release(short)
     bf16.release(long)
-    assert of_short * 10 < of_long
+    assert of_short * 8 < of_long
     assert 2 * of_long <= bf16.memory.limit_bytes
