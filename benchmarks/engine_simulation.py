@@ -1,197 +1,133 @@
-"""Simulates the engine on GPUs that are not at hand: `python -m benchmarks.engine_simulation`.
+"""Predicts how the engine does on GPUs that are not at hand: `python -m benchmarks.engine_simulation`.
 
-    python -m benchmarks.engine_simulation [--device h200] [--shape small] [--precision bf16] [--results gpu-results.json]
+    python -m benchmarks.engine_simulation [--results gpu-results.json]
 
-The scheduler, the sequences and the device thread are the real ones. They run under a virtual clock, with a model whose
-calls take the time that `engine_simulation_costs` computes, or that was measured on a GPU (--results). What it prints
-are predictions: no GPU takes part.
+The engine's scheduler and threads are the real ones. They run under a virtual clock, with a model whose calls take the
+time that `engine_simulation_costs` computes, or that was measured on a GPU (--results). What this prints are
+predictions: no GPU takes part.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from unittest import mock
+import argparse
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from benchmarks.engine_simulation_costs import FRAME_RATE_HZ, Costs
-from benchmarks.engine_simulation_model import INFO, SimulatedModel
-from benchmarks.virtual_time import VirtualClock, VirtualCondition
-from dgx_music.errors import ServiceError
-from generation_service.engine import device_thread
-from generation_service.engine.device_thread import DeviceThread
-from generation_service.engine.model_cache import ModelCache
-from generation_service.engine.scheduler import Scheduler
-from generation_service.engine.sequence import Sequence
-from generation_service.engine.throughput import Throughput
-from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, Section
-from generation_service.models.catalog import BuiltInModel, ModelCatalog
+import structlog
 
-SERVICE_CHUNK_SECONDS = 50e-6
-"""The work of the service's process for a chunk of any engine: decode the message, send it on. An assumption."""
+from benchmarks.engine_simulation_costs import CPU, GB10, H100, H200, LARGE, MEDIUM, SMALL, Costs, calibrated_costs
+from benchmarks.engine_simulation_service import Simulation, burst, poisson, simulate
 
-
-@dataclass(slots=True)
-class Request:
-    """A request and what became of it; times are those of the virtual clock."""
-
-    arrives_at: float
-    frames: int
-    client: str = "client"
-    prompt: str = "prompt"
-    admitted_at: float = float("inf")
-    first_audio_at: float = float("inf")
-    finished_at: float = float("inf")
-    frames_received: int = 0
-    gap: float = 0.0
-    error: ServiceError | None = None
-
-    @property
-    def first_audio_seconds(self) -> float:
-        """From admission to the first 100 ms."""
-        return self.first_audio_at - self.admitted_at
-
-    @property
-    def wait_seconds(self) -> float:
-        return self.admitted_at - self.arrives_at
+PIECE_FRAMES, SHORT_FRAMES = 1500, 250
+LOAD = 0.8
+"""Arrivals, as a share of the throughput with a full batch."""
+SMALL_ON = (
+    *(Costs(device, SMALL, precision) for device in (H200, H100, GB10) for precision in ("bf16", "int8")),
+    *(Costs(CPU, SMALL, precision, precision) for precision in ("fp32",)),
+)
+LARGER_ON = tuple(
+    Costs(device, shape, precision)
+    for device in (H200, H100, GB10)
+    for shape in (MEDIUM, LARGE)
+    for precision in ("bf16", "int8")
+)
 
 
-class _Sink:
-    """Receives a request's results in the service's process."""
-
-    def __init__(self, service: Service, request: Request) -> None:
-        self._service, self._request = service, request
-        self.sequence: Sequence | None = None
-
-    def on_started(self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...]) -> None:
-        self._request.admitted_at = self._service.clock.monotonic()
-
-    def on_block(self, block: FloatArray) -> None:
-        request = self._request
-        request.frames_received += len(block)
-        received_at = self._service.handle_chunk()
-        if request.frames_received >= FRAME_RATE_HZ // 10:
-            request.first_audio_at = min(request.first_audio_at, received_at)
-        assert self.sequence is not None
-        self.sequence.frames_buffered -= len(block)
-
-    def on_finished(self, error: ServiceError | None) -> None:
-        self._request.finished_at, self._request.error = self._service.clock.monotonic(), error
-
-
-@dataclass(slots=True)
-class Service:
-    """The process that routes requests to engines and passes on their audio."""
-
-    clock: VirtualClock
-    busy_until: float = 0.0
-
-    def handle_chunk(self) -> float:
-        """When a chunk that arrives now has been passed on. Chunks are handled one after another."""
-        self.busy_until = max(self.busy_until, self.clock.monotonic()) + SERVICE_CHUNK_SECONDS
-        return self.busy_until
-
-
-class SimulatedEngine:
-    """One device: the engine's scheduler and device thread, and a simulated model."""
-
-    def __init__(self, clock: VirtualClock, costs: Costs, max_batch_size: int, scheduler: Scheduler) -> None:
-        self.model = SimulatedModel(clock, costs, max_batch_size)
-        self.scheduler = scheduler
-        self._work_available = VirtualCondition(clock)
-        models = ModelCache(ModelCatalog(lambda: [BuiltInModel(INFO, lambda: self.model)]))
-        self._thread = DeviceThread(
-            models,
-            scheduler,
-            Throughput(),
-            self._work_available,  # type: ignore[arg-type]
-            lambda function, *arguments: function(*arguments),
+def print_predictions(results: dict[str, Any] | None) -> None:
+    """Prints all tables. `results` is the JSON of `benchmarks/gpu.sh`, whose measurements replace H200's constants."""
+    basis = Costs(H200, SMALL) if results is None else calibrated_costs(results)
+    _print(
+        ("Predicted, 30 s each", "alone, × real time", "batch 64, audio-s/s", "batch 128", "KV of 128, GB"),
+        (_throughput(costs) for costs in ((basis,) if results else SMALL_ON)),
+    )
+    if results is None:
+        _print(("Predicted, alone", "× real time", "without gaps between kernels"), map(_alone, LARGER_ON))
+        gaps = [replace(basis, device=replace(H200, launch_gap=gap * 1e-6)) for gap in (0.5, 1.0, 1.5, 2.0, 3.0)]
+        _print(
+            ("H200, small, bf16: µs per kernel beside its bytes", *(f"{c.device.launch_gap * 1e6:g}" for c in gaps)),
+            [("alone, × real time", *(f"{_speed(costs):.1f}" for costs in gaps))],
         )
-        clock.spawn(self._thread._run)
-
-    @property
-    def load(self) -> int:
-        """Requests running and waiting, by which the service routes."""
-        return len(self.scheduler.running) + len(self.scheduler.waiting)
-
-    def submit(self, service: Service, request: Request) -> None:
-        sink = _Sink(service, request)
-        parameters = GenerationParameters(request.prompt, request.frames, seed=0)
-        sink.sequence = Sequence(INFO, parameters, 1 << 40, sink)
-        with self._work_available:
-            self.scheduler.add(sink.sequence)
-            self._work_available.notify()
-
-
-@dataclass(slots=True)
-class Simulation:
-    """What a simulation saw."""
-
-    requests: list[Request]
-    gaps: list[float] = field(default_factory=list)
-    """The longest time between two steps of each request."""
-    seconds: float = 0.0
-    steps: int = 0
-    rows: int = 0
-
-    @property
-    def audio_seconds_per_second(self) -> float:
-        return sum(request.frames for request in self.requests) / FRAME_RATE_HZ / self.seconds
-
-    def first_audio(self, quantile: float) -> float:
-        return percentile([request.first_audio_seconds for request in self.requests], quantile)
-
-    def waits(self, client: str) -> list[float]:
-        return [request.wait_seconds for request in self.requests if request.client == client]
+    full = simulate(basis, burst(128, PIECE_FRAMES)).audio_seconds_per_second
+    rate = LOAD * full * 50 / PIECE_FRAMES
+    loads = {
+        "one at a time": simulate(basis, [*burst(1, SHORT_FRAMES)]),
+        f"Poisson, {rate:.1f}/s of 30 s ({LOAD:.0%})": simulate(basis, poisson(rate, 60, PIECE_FRAMES)),
+        "burst of 128": simulate(basis, burst(128, PIECE_FRAMES)),
+        "burst of 64 into 64 that run": simulate(basis, burst(64, PIECE_FRAMES) + burst(64, PIECE_FRAMES, at=2.0)),
+    }
+    _print(
+        (f"{basis.device.name}, small, bf16", "first 100 ms after admission p50, ms", "p99", "longest stall, ms"),
+        ((name, *_latency(load)) for name, load in loads.items()),
+    )
+    _print_fairness(basis)
+    _print(
+        (f"{basis.device.name}: GPUs", "audio-s/s", "speed-up", "first 100 ms p99, ms"),
+        _scaling(basis),
+    )
 
 
-def simulate(
-    costs: Costs,
-    requests: Iterable[Request],
-    *,
-    engines: int = 1,
-    max_batch_size: int = 128,
-    make_scheduler: Callable[[int, int], Scheduler] = Scheduler,
-) -> Simulation:
-    """Runs all requests to their end."""
-    clock = VirtualClock()
-    pending = sorted(requests, key=lambda request: request.arrives_at)
-    simulation = Simulation(pending)
-    with mock.patch.object(device_thread, "time", clock):
-        service = Service(clock)
-        devices = [
-            SimulatedEngine(clock, costs, max_batch_size, make_scheduler(max_batch_size, len(pending)))
-            for _ in range(engines)
-        ]
-
-        def route() -> None:
-            for request in pending:
-                clock.sleep(request.arrives_at - clock.monotonic())
-                min(devices, key=lambda device: device.load).submit(service, request)
-
-        clock.spawn(route)
-        clock.run()
-    simulation.seconds = max(request.finished_at for request in pending) - pending[0].arrives_at
-    for device in devices:
-        simulation.gaps += device.model.gaps
-        simulation.steps += device.model.steps
-        simulation.rows += device.model.rows
-    return simulation
+def _throughput(costs: Costs) -> tuple[str, ...]:
+    batches = [simulate(costs, burst(batch, PIECE_FRAMES)).audio_seconds_per_second for batch in (64, 128)]
+    memory = 128 * 2 * PIECE_FRAMES * costs.position_bytes
+    return (
+        f"{costs.device.name}, {costs.precision}",
+        f"{_speed(costs):.1f}",
+        *(f"{batch:.0f}" for batch in batches),
+        f"{memory / 1e9:.0f}",
+    )
 
 
-def poisson(rate: float, seconds: float, frames: int, seed: int = 0) -> list[Request]:
-    """Requests that arrive independently, `rate` per second, each with a prompt of its own."""
-    draws, now, requests = random.Random(seed), 0.0, []
-    while (now := now + draws.expovariate(rate)) < seconds:
-        requests.append(Request(now, frames, prompt=f"prompt {len(requests)}"))
-    return requests
+def _speed(costs: Costs) -> float:
+    return simulate(costs, burst(1, PIECE_FRAMES)).audio_seconds_per_second
 
 
-def burst(count: int, frames: int, at: float = 0.0, client: str = "client") -> list[Request]:
-    """Requests that arrive at once, each with a prompt of its own."""
-    return [Request(at, frames, client, f"{client} {index}") for index in range(count)]
+def _alone(costs: Costs) -> tuple[str, ...]:
+    bound = simulate(replace(costs, fixed=0.0, row=0.0), burst(1, PIECE_FRAMES)).audio_seconds_per_second
+    name = f"{costs.device.name}, {costs.shape.name}, {costs.precision}"
+    return name, f"{_speed(costs):.1f}", f"{bound:.1f}"
 
 
-def percentile(values: Iterable[float], quantile: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+def _latency(load: Simulation) -> tuple[str, ...]:
+    return (*(f"{load.first_audio(quantile) * 1e3:.0f}" for quantile in (0.5, 0.99)), f"{max(load.gaps) * 1e3:.0f}")
+
+
+def _print_fairness(basis: Costs) -> None:
+    rows = []
+    for name, client in {"of its own": "one", "as the same client": "many"}.items():
+        load = simulate(basis, burst(5000, SHORT_FRAMES, client="many") + burst(1, SHORT_FRAMES, 1.0, client))
+        late = next(request for request in load.requests if request.arrives_at)
+        last = max(request.wait_seconds for request in load.requests)
+        rows.append((f"1 request {name}", f"{late.wait_seconds:.2f}", f"{last:.1f}"))
+    _print(("Behind 5,000 requests of 5 s of one client", "it waits, s", "the last of the others, s"), rows)
+
+
+def _scaling(basis: Costs) -> Iterable[tuple[str, ...]]:
+    first = 0.0
+    for engines in (1, 2, 4, 8):
+        load = simulate(basis, burst(256 * engines, SHORT_FRAMES), engines=engines)
+        first = first or load.audio_seconds_per_second
+        speed = load.audio_seconds_per_second
+        yield f"{engines}", f"{speed:.0f}", f"{speed / first:.2f}×", f"{load.first_audio(0.99) * 1e3:.0f}"
+
+
+def _print(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, help="the JSON of benchmarks/gpu.sh, which replaces the constants")
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    print_predictions(json.loads(arguments.results.read_text()) if arguments.results else None)
+
+
+if __name__ == "__main__":
+    main()

@@ -199,12 +199,22 @@ def calibrated(costs: Costs, steps: Sequence[MeasuredStep]) -> Costs:
     return replace(costs, device=device, fixed=found.get(0, 0.0), row=found.get(2, 0.0))
 
 
-def calibrated_from_results(costs: Costs, results: dict[str, Any]) -> Costs:
-    """As `calibrated`, from the JSON of `benchmarks/gpu.sh`: its steps of this shape and these precisions."""
-    steps = [
-        MeasuredStep(entry["batch"], entry["position"], entry["seconds"])
-        for entry in results.get("calibration", [])
-        if (entry["shape"], entry["precision"], entry["kv_precision"])
-        == (costs.shape.name, costs.precision, costs.kv_precision)
+def calibrated_costs(results: dict[str, Any]) -> Costs:
+    """The costs of small on the GPU that the JSON of `benchmarks/gpu.sh` is from, fitted to its steps.
+
+    Raises ValueError if it has too few of them.
+    """
+    entries = calibration_steps(results)
+    precision = entries[0]["precision"] if entries else "bf16"
+    basis = Costs(replace(H200, name=results["machine"].get("gpu", "CPU")), SMALL, precision)
+    return calibrated(basis, [MeasuredStep(entry["batch"], entry["position"], entry["seconds"]) for entry in entries])
+
+
+def calibration_steps(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps that `benchmarks/gpu.sh` measured with small: batch, position, seconds and precision of each."""
+    return [
+        entry
+        for name, entries in results["results"].get("small", {}).items()
+        if name.startswith("calibration")
+        for entry in entries
     ]
-    return calibrated(costs, steps)

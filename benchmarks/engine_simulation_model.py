@@ -66,6 +66,7 @@ class SimulatedModel:
     """Implements `generation_service.models.base.Model`; each call takes its time on the virtual clock."""
 
     info = INFO
+    prompt_batch_size = 16
 
     def __init__(self, clock: VirtualClock, costs: Costs, max_requests: int) -> None:
         self._clock, self._costs = clock, costs
@@ -75,7 +76,7 @@ class SimulatedModel:
         """Time that the decoder's work takes from the next step."""
         self.gaps: list[float] = []
         """The longest gap of each request that has ended."""
-        self.busy_seconds = 0.0
+        self.longest_step = 0.0
         self.steps = self.rows = 0
 
     def encode_prompts(self, prompts: Sequence[str]) -> None:
@@ -101,7 +102,7 @@ class SimulatedModel:
         if active:
             seconds = self._costs.step(sum(state.position for state in active), len(active)) + self._decoder_busy
             self._decoder_busy = 0.0
-            self.busy_seconds += seconds
+            self.longest_step = max(self.longest_step, seconds)
             self.steps += 1
             self.rows += len(active)
             self._clock.sleep(seconds)

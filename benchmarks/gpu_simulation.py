@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import Any
 
-from benchmarks.engine_simulation import burst, poisson, simulate
-from benchmarks.engine_simulation_costs import H200, SHAPES, Costs, calibrated_from_results
+from benchmarks.engine_simulation_costs import calibrated_costs, calibration_steps
+from benchmarks.engine_simulation_service import burst, poisson, simulate
 from benchmarks.gpu import Options, emit
 
 LOAD = 0.8
 """Arrivals, as a share of the throughput with a full batch."""
 
 
-def calibration_entries(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """All measured steps of a results file."""
-    return [
-        entry
-        for results in data["results"].values()
-        for name, value in results.items()
-        if name.startswith("calibration")
-        for entry in value
-    ]
-
-
 def simulate_measured(options: Options) -> None:
     """Emits the fitted costs, and what a service with this GPU, and with eight of them, would do under load."""
     data = json.loads(options.output.read_text())
-    entries = calibration_entries(data)
-    precision = "fp32" if options.device == "cpu" else "bf16"
-    basis = Costs(replace(H200, name=data["machine"].get("gpu", options.device)), SHAPES["small"], precision)
-    costs = calibrated_from_results(basis, {"calibration": entries})
+    entries, costs = calibration_steps(data), calibrated_costs(data)
     emit(
         "fit",
         {"fixed_us": (costs.fixed or 0) * 1e6, "row_us": (costs.row or 0) * 1e6}
