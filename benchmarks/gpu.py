@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,9 @@ def run_stage(stage: Stage, options: Options, results: Results, seconds_left: fl
 def _fork(stage: Stage, options: Options) -> tuple[int, int]:
     # Forked, not spawned: importing torch and transformers takes seconds. This process never touches CUDA.
     reader, writer = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns if numpy has started threads.
+        child = os.fork()
     if child:
         os.close(writer)
         return reader, child
@@ -118,6 +121,7 @@ def _fork(stage: Stage, options: Options) -> tuple[int, int]:
         os.setsid()  # A process group of its own, which can be ended with all that it started.
         os.dup2(writer, 1)
         os.dup2(writer, 2)
+        sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
         stage.run(options)
         status = 0
     except BaseException as error:
@@ -125,7 +129,6 @@ def _fork(stage: Stage, options: Options) -> tuple[int, int]:
         print(f"{type(error).__name__}: {error}".partition("\n")[0])
     finally:
         sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
     raise AssertionError("not reached")
 
@@ -154,7 +157,7 @@ def _wait(child: int, deadline: float) -> int | None:
     while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return status
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
@@ -186,11 +189,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dgx-music-gpu-") as temporary:
         folder = (arguments.folder or Path(temporary)).resolve()
         os.environ |= {"HF_HOME": str(folder / "hf"), "TRITON_CACHE_DIR": str(folder / "triton")}
-        from benchmarks.gpu_stages import STAGES, describe_machine
+        from benchmarks.gpu_stages import STAGES, describe_machine, preload
 
         options = Options(arguments.device, arguments.tiny, folder, arguments.output.resolve())
         results = Results(options.output)
         results.data["machine"] = describe_machine(options)
+        results.save()
+        preload()
         chosen = [stage for stage in STAGES if not arguments.stages or stage.name in arguments.stages.split(",")]
         for stage in chosen:
             run_stage(stage, options, results, started_at + TOTAL_SECONDS - time.monotonic())

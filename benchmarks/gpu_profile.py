@@ -31,15 +31,18 @@ def profile(options: Options) -> None:
     generate(model, 1, 0.5)
     layers = model._generator.config.num_layers
     for batch in (1, 2) if options.is_tiny else (1, 64):
-        emit(f"batch {batch}", profile_steps(model, batch, layers, options.device))
+        warm_up_steps = 20 if options.is_tiny else WARM_UP_STEPS
+        emit(f"batch {batch}", profile_steps(model, batch, layers, options.device, warm_up_steps))
 
 
-def profile_steps(model: MusicGen, batch: int, layers: int, device: str) -> dict[str, Any]:
+def profile_steps(
+    model: MusicGen, batch: int, layers: int, device: str, warm_up_steps: int = WARM_UP_STEPS
+) -> dict[str, Any]:
     """Kernels of `STEPS` steps in a row; of other streams than the step's, EnCodec's, apart."""
     rate = model.info.sample_rate_hz
     states = [model.prefill(GenerationParameters(f"piano {i}", 30 * rate, seed=i)) for i in range(batch)]
     try:
-        for _ in range(WARM_UP_STEPS):
+        for _ in range(warm_up_steps):
             model.step(states)
         activities = [ProfilerActivity.CUDA] if device == "cuda" else [ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities) as profiler:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import platform
 import re
@@ -10,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import gpu_comparison, gpu_profile, gpu_simulation
 from benchmarks.gpu import Options, Stage, emit
 from benchmarks.gpu_models import describe_execution, generate, load, write_models
 from generation_service.models.base import GenerationParameters
@@ -257,17 +259,35 @@ def _empty_cache(options: Options) -> None:
         torch.cuda.empty_cache()
 
 
+def _from(module: str, name: str) -> Callable[[Options], None]:
+    """A stage of another module, which is imported by the stage, so that a broken import costs only that."""
+
+    def run(options: Options) -> None:
+        getattr(importlib.import_module(f"benchmarks.{module}"), name)(options)
+
+    return run
+
+
+def preload() -> None:
+    """Imports what the stages need, once for all. What can't be imported fails in its stage."""
+    for name in ("gpu_comparison", "gpu_profile", "gpu_simulation"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(f"benchmarks.{name}")
+    with contextlib.suppress(Exception):
+        from transformers import MusicgenForCausalLM, T5EncoderModel, T5Tokenizer  # noqa: F401
+
+
 STAGES = (
     Stage("prepare", prepare, 40),
     Stage("tests", cuda_tests, 70),
-    Stage("exact", gpu_comparison.exact, 40),
+    Stage("exact", _from("gpu_comparison", "exact"), 40),
     Stage("small", small, 100),
-    Stage("transformers", gpu_comparison.against_transformers, 30),
-    Stage("profile", gpu_profile.profile, 40),
+    Stage("transformers", _from("gpu_comparison", "against_transformers"), 30),
+    Stage("profile", _from("gpu_profile", "profile"), 40),
     Stage("large", large, 45),
     Stage("medium", medium, 40),
     Stage("formats", formats, 60),
     Stage("second start", second_start, 30),
-    Stage("simulation", gpu_simulation.simulate_measured, 20),
+    Stage("simulation", _from("gpu_simulation", "simulate_measured"), 20),
 )
 """The limits add up to more than the whole has: a stage usually takes half of its own."""
