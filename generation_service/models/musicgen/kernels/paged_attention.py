@@ -64,7 +64,7 @@ def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max
     # A row of length 0 attends to its first position, so that no softmax is over nothing; its result is replaced by 0.
     hidden = span >= lengths.clamp_min(1)[:, None]
     mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, float("-inf"))
-    # Pages that were never written may hold NaN, and 0 · NaN is NaN.
-    values = values.masked_fill(hidden[:, None, :, None], 0)
+    # Pages may hold NaN of earlier requests, which neither a weight of 0 nor a score of -inf would hide.
+    keys, values = (stored.masked_fill(hidden[:, None, :, None], 0) for stored in (keys, values))
     attended = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, mask[:, None, None])  # [R, H, 1, D]
     return attended.reshape(rows, heads * size).float().masked_fill((lengths == 0)[:, None], 0)
