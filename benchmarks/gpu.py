@@ -20,7 +20,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Options:
     folder: Path
     """Where checkpoints, T5 and Triton's cache are written."""
     output: Path
+    is_isolated: bool = False
+    """Whether stages start a new Python instead of going on in a copy of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,10 @@ def _fork(stage: Stage, options: Options) -> tuple[int, int]:
         os.dup2(writer, 1)
         os.dup2(writer, 2)
         sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+        if options.is_isolated:
+            os.execv(
+                sys.executable, [sys.executable, "-m", "benchmarks.gpu", *_arguments(options), "--run", stage.name]
+            )
         stage.run(options)
         status = 0
     except BaseException as error:
@@ -131,6 +137,11 @@ def _fork(stage: Stage, options: Options) -> tuple[int, int]:
         sys.stdout.flush()
         os._exit(status)
     raise AssertionError("not reached")
+
+
+def _arguments(options: Options) -> list[str]:
+    tiny = ["--tiny"] if options.is_tiny else []
+    return ["--device", options.device, "--folder", str(options.folder), "--output", str(options.output), *tiny]
 
 
 def _lines(descriptor: int, deadline: float) -> Iterator[str]:
@@ -177,6 +188,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("gpu-results.json"))
     parser.add_argument("--folder", type=Path, help="where to write the models; default: a temporary folder")
     parser.add_argument("--stages", help="only these, separated by commas")
+    parser.add_argument("--isolated", action="store_true", help="start a new Python for each stage: slower")
+    parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--report", type=Path, help="print the tables of an earlier run's JSON, and measure nothing")
     arguments = parser.parse_args()
     from benchmarks.gpu_report import markdown
@@ -191,7 +204,16 @@ def main() -> None:
         os.environ |= {"HF_HOME": str(folder / "hf"), "TRITON_CACHE_DIR": str(folder / "triton")}
         from benchmarks.gpu_stages import STAGES, describe_machine, preload
 
-        options = Options(arguments.device, arguments.tiny, folder, arguments.output.resolve())
+        options = Options(
+            arguments.device,
+            arguments.tiny,
+            folder,
+            arguments.output.resolve(),
+            arguments.isolated and not arguments.run,
+        )
+        if arguments.run:
+            next(stage for stage in STAGES if stage.name == arguments.run).run(options)
+            return
         results = Results(options.output)
         results.data["machine"] = describe_machine(options)
         results.save()
@@ -199,6 +221,14 @@ def main() -> None:
         chosen = [stage for stage in STAGES if not arguments.stages or stage.name in arguments.stages.split(",")]
         for stage in chosen:
             run_stage(stage, options, results, started_at + TOTAL_SECONDS - time.monotonic())
+            if (
+                stage.name == "device"
+                and results.data["stages"]["device"]["status"] != "ok"
+                and not options.is_isolated
+            ):
+                # A library that touched CUDA when it was imported would make it unusable in copies of this process.
+                options = replace(options, is_isolated=True)
+                run_stage(stage, options, results, started_at + TOTAL_SECONDS - time.monotonic())
     results.data["seconds"] = round(time.monotonic() - started_at, 1)
     results.save()
     print(f"\n{markdown(results.data)}")

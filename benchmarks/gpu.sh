@@ -6,4 +6,4 @@
 # Each stage has a time limit of its own; results are in gpu-results.json as soon as they are known, and a table is
 # printed at the end.
 cd "$(dirname "$0")/.." || exit
-exec env PYTHONPATH=. PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 "${PYTHON:-python3}" -m benchmarks.gpu "$@"
+exec env PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 PYTORCH_NVML_BASED_CUDA_CHECK=1 "${PYTHON:-python3}" -m benchmarks.gpu "$@"

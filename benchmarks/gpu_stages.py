@@ -74,6 +74,27 @@ def _run(command: list[str]) -> str:
         return ""
 
 
+def device(options: Options) -> None:
+    """What torch says about the device. Shows that CUDA works in a stage's process."""
+    if options.device == "cpu":
+        emit("threads", torch.get_num_threads())
+        return
+    properties = torch.cuda.get_device_properties(0)
+    for name in ("name", "multi_processor_count", "total_memory", "L2_cache_size", "is_integrated"):
+        emit(name, getattr(properties, name, None))
+    emit("capability", f"{properties.major}.{properties.minor}")
+    source = torch.zeros(1 << 30, dtype=torch.uint8, device="cuda")
+    target, times = torch.empty_like(source), []
+    for _ in range(6):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        target.copy_(source)
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    emit("copy, bytes read and written per second", 2 * len(source) / min(times))
+
+
 def prepare(options: Options) -> None:
     """Writes the models."""
     write_models(options.folder, is_tiny=options.is_tiny)
@@ -278,6 +299,7 @@ def preload() -> None:
 
 
 STAGES = (
+    Stage("device", device, 30),
     Stage("prepare", prepare, 40),
     Stage("tests", cuda_tests, 70),
     Stage("exact", _from("gpu_comparison", "exact"), 40),
