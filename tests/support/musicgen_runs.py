@@ -16,6 +16,7 @@ from dgx_music.errors import ServiceError
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.musicgen.loader import FoundModel, find_musicgen, load_musicgen, load_resident
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
+from tests.support.generator_runs import LateEvent
 from tests.support.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
 
 PIECE = 8
@@ -31,7 +32,7 @@ def load_model(found: FoundModel, generator: str, **options: Any) -> MusicGen:
 def load_with_short_window(folder: Path, generator: str = "eager", **options: Any) -> MusicGen:
     if generator == "resident":
         # Smaller than on a GPU, so that the short windows have several pieces and lengths.
-        options = {"prefill_positions": PIECE, "length_buckets": (32,), **options}
+        options = {"prefill_positions": PIECE, "length_buckets": (32,), "copy_results": LateEvent, **options}
     found = find_musicgen(folder)
     found = replace(found, config=replace(found.config, max_duration_seconds=WINDOW / FRAME_RATE_HZ))
     return load_model(found, generator, **options)

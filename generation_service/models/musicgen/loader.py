@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -36,11 +35,7 @@ from generation_service.models.musicgen.model import MusicGen
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.memory_budget import GpuBudget, budget_pages
 from generation_service.models.musicgen.resident.page_pool import PagePool
-from generation_service.models.musicgen.resident.resident_code_generator import (
-    LENGTH_BUCKETS,
-    PREFILL_POSITIONS,
-    ResidentCodeGenerator,
-)
+from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 
 KvPrecision = Literal["auto", "bf16", "fp8"]
 
@@ -135,12 +130,11 @@ def load_resident(
     kv_bytes: int | None = None,
     max_batch_size: int = DEFAULT_BATCH_SIZE,
     memory_fraction: float = DEFAULT_MEMORY_FRACTION,
-    prefill_positions: int = PREFILL_POSITIONS,
-    length_buckets: Sequence[int] = LENGTH_BUCKETS,
+    **generator_options: Any,
 ) -> MusicGen:
     """Loads the model with the state of its requests on the device, as GPUs need it; on the CPU it is tested.
 
-    The other arguments are those of `load_musicgen` and `ResidentCodeGenerator`.
+    The arguments are those of `load_musicgen` and, as `generator_options`, those of `ResidentCodeGenerator`.
     """
     config, torch_device = found.config, torch.device(device)
     budget = None
@@ -163,8 +157,7 @@ def load_resident(
         PagePool(config, pages, dtype, torch_device),
         slots=max_batch_size,
         positions=positions,
-        prefill_positions=prefill_positions,
-        length_buckets=length_buckets,
+        **generator_options,
     )
     decoder = ChunkDecoder(codec, config.channels, max_streams=max_batch_size)
     if device == "cuda":

@@ -15,8 +15,9 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 import torch
 
-from dgx_music.errors import ResourceExhausted
+from dgx_music.errors import ResourceExhausted, ServiceError
 from generation_service.models.base import FloatArray, GenerationParameters, TooLarge
+from generation_service.models.musicgen.code_generator import CodeRow, StepResult
 from generation_service.models.musicgen.codec.chunk_decoder import DecoderStream
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
@@ -179,6 +180,41 @@ def test_model_blocks_only_if_nothing_else_can_be_done(small_memory: MusicGen, m
     monkeypatch.setattr(small_memory._decoder, "wait", recording_wait)
     assert sum(map(len, run(small_memory, state))) == state.frames
     assert waits == [True]
+
+
+def test_state_that_is_not_finite_fails_alone(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error arrives in place of audio, and the others make the same music as without it."""
+    requests = [parameters(prompt, 12 * HOP, seed) for seed, prompt in enumerate(("", "lofi"))]
+    expected = run_alone(small_memory, requests[0])
+    states = [small_memory.prefill(request) for request in requests]
+    damaged, collect = states[1].row, small_memory._generator.collect
+    steps = 0
+
+    def spoil(*, wait: bool) -> list[StepResult[CodeRow]]:
+        nonlocal steps
+        results = collect(wait=wait)
+        for result in results:
+            steps += 1
+            if steps >= 9 and damaged in result.rows:
+                result.is_finite[result.rows.index(damaged)] = False
+        return results
+
+    monkeypatch.setattr(small_memory._generator, "collect", spoil)
+    blocks: list[FloatArray] = []
+    errors: list[ServiceError] = []
+    while sum(map(len, blocks)) < states[0].frames:
+        block, other = (*small_memory.step(states), None)[:2]
+        assert not isinstance(block, ServiceError)
+        blocks.append(block)
+        if isinstance(other, ServiceError):
+            errors.append(other)
+            small_memory.release(states.pop())
+    (error,) = errors
+    assert error.reason == "MODEL_OUTPUT"
+    assert "not finite after 5 frames of codes, for the seed 1; retry, or set DGX_MUSIC_PRECISION" in error.message
+    assert np.array_equal(np.concatenate(blocks), expected)
+    small_memory.release(states[0])
+    assert small_memory.memory.reserved_bytes == 0
 
 
 def test_model_info(mono: Path, stereo: Path) -> None:
