@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dgx_music.generation.v1 import generation_pb2
-from generation_service.engine.engine import EngineStatus
+from generation_service.engine.engine_status import EngineStatus
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import ModelInfo
 

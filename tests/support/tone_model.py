@@ -80,9 +80,6 @@ class ToneModel:
     def entry(self) -> BuiltInModel:
         return BuiltInModel(self.info, self.load)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Does nothing: prompts are read by `prefill`."""
-
     def prefill(self, parameters: GenerationParameters) -> ToneState:
         self.prefilled.append(parameters.prompt)
         self.received.append(parameters)

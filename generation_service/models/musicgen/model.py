@@ -80,8 +80,13 @@ class MusicGen:
     def info(self) -> ModelInfo:
         return self._info
 
+    @property
+    def prompt_batch_size(self) -> int:
+        return self._conditioner.prompt_batch_size
+
     def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Does nothing: prompts are read by `prefill`."""
+        """Encodes prompts for a later `prefill`. Any thread can call it."""
+        self._conditioner.encode_prompts(prompts)
 
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
         """Encodes the prompt and reserves KV cache memory for all steps.
