@@ -196,7 +196,7 @@ class DeviceThread:
         except Exception as error:
             if is_fatal(error):
                 raise
-            raise to_service_error(info.name, "while loading", error) from error
+            raise to_service_error(info.name, "while loading", error) from None
         self._shared.notice_loaded(info)
 
     def _unload(self, name: str) -> None:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 from generation_service.engine.sequence import Sequence
 
-_MAX_IDLE_CLIENTS = 64
-
 
 @dataclass(slots=True)
 class _Client:
@@ -67,7 +65,7 @@ class FairQueue:
 
     def push_front(self, sequence: Sequence) -> None:
         """Returns a request that was taken, as its client's next, and what it has cost."""
-        client = self._add(sequence, self._finish.get(sequence.client, self._virtual_time))
+        client = self._add(sequence, self._finish.get(sequence.client, self._virtual_time), is_first=True)
         client.start -= sequence.audio_seconds
         self._finish[sequence.client] = client.start
         client.requests.appendleft(sequence)
@@ -79,9 +77,9 @@ class FairQueue:
         client.start += sequence.audio_seconds
         self._finish[sequence.client] = client.start
         self.remove(sequence)
-        if len(self._finish) > _MAX_IDLE_CLIENTS + 2 * len(self._clients):
-            # A time that has passed makes no difference any more.
-            self._finish = {name: time for name, time in self._finish.items() if time > self._virtual_time}
+        if not self._clients:  # Nobody is short of anything, so the shares of the past no longer matter.
+            self._finish.clear()
+            self._virtual_time = 0.0
 
     def remove(self, sequence: Sequence) -> None:
         """Removes a waiting request without serving it."""
@@ -100,11 +98,11 @@ class FairQueue:
             self.remove(sequence)
         return removed
 
-    def _add(self, sequence: Sequence, start: float) -> _Client:
+    def _add(self, sequence: Sequence, start: float, *, is_first: bool = False) -> _Client:
         sequence.is_waiting = True
         self._length += 1
         self.audio_seconds += sequence.audio_seconds
         if sequence.client not in self._clients:
             self._arrivals += 1
-            self._clients[sequence.client] = _Client(start, self._arrivals)
+            self._clients[sequence.client] = _Client(start, -self._arrivals if is_first else self._arrivals)
         return self._clients[sequence.client]

@@ -63,8 +63,14 @@ def is_fatal(error: BaseException) -> bool:
 
     An error that was raised while another was handled, or because of it, is fatal if that one is.
     """
-    cause = error.__cause__ or error.__context__
-    return _is_fatal_itself(error) or (cause is not None and is_fatal(cause))
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        if _is_fatal_itself(current):
+            return True
+        seen.append(current)
+        current = current.__cause__ or current.__context__
+    return False
 
 
 def _is_fatal_itself(error: BaseException) -> bool:
