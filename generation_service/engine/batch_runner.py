@@ -69,7 +69,7 @@ class BatchRunner:
         for sequence, block in zip(batch, blocks, strict=True):
             sequence.steps += 1
             sequence.silent_seconds += seconds
-            if isinstance(block, Exception):
+            if isinstance(block, ServiceError):
                 self.fail(sequence, f"at step {sequence.steps}", block)
             elif (problem := _find_problem(sequence, block)) is not None:
                 self.finish(sequence, invalid_output_error(sequence, problem))

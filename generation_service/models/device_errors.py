@@ -32,6 +32,7 @@ _HARMLESS_MESSAGES = (
     "invalid device ordinal",
     "invalid device function",
     "no kernel image is available",
+    "kernel image is invalid",
     "named symbol not found",
     "too many resources requested for launch",
     "operation not supported",

@@ -1,5 +1,5 @@
-"""`ToneModel`: a tiny model that generates a sine, each step of which a test can block (`Gate`) or fail, and a clock that
-a test moves."""
+"""`ToneModel`: a tiny model that generates a sine, each step of which a test can block (`Gate`) or fail, and a clock
+that a test moves (`ManualClock`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dgx_music.errors import ServiceError
 from generation_service.models.base import FloatArray, GenerationParameters, ModelInfo, Section
 from generation_service.models.catalog import BuiltInModel
 
@@ -79,7 +80,7 @@ class ToneModel:
         self.sections: Sequence[Section] = ()
         self.at: dict[tuple[str, int], Callable[[], None]] = {}
         """(prompt, step) → the function called at that step; step 0 is prefill. ("load", n) is the n-th load."""
-        self.shapes: dict[str, Callable[[FloatArray], FloatArray | Exception]] = {}
+        self.shapes: dict[str, Callable[[FloatArray], FloatArray | ServiceError]] = {}
         """prompt → the function applied to each of its blocks."""
         self.batches: list[list[str]] = []
         """The prompts of each step's batch."""
@@ -105,9 +106,9 @@ class ToneModel:
         self.at.get((parameters.prompt, 0), lambda: None)()
         return ToneState(parameters, metadata=self.metadata, sections=self.sections)
 
-    def step(self, states: Sequence[ToneState]) -> list[FloatArray | Exception]:
+    def step(self, states: Sequence[ToneState]) -> list[FloatArray | ServiceError]:
         self.batches.append([state.parameters.prompt for state in states])
-        blocks: list[FloatArray | Exception] = []
+        blocks: list[FloatArray | ServiceError] = []
         for state in states:
             state.steps += 1
             self.at.get((state.parameters.prompt, state.steps), lambda: None)()

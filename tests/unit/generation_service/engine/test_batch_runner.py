@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from dgx_music.errors import ServiceError
+from dgx_music.errors import ServiceError, Unavailable
 from generation_service.engine import batch_runner
 from generation_service.engine.batch_runner import GOOD_STEPS, MAX_EMPTY_STEPS
 from tests.support.engine_calls import read, submit
@@ -32,7 +32,7 @@ class LateModel(ToneModel):
         super().__init__()
         self.empty_steps = empty_steps
 
-    def step(self, states: Sequence[ToneState]) -> list[np.ndarray | Exception]:
+    def step(self, states: Sequence[ToneState]) -> list[np.ndarray | ServiceError]:
         if self.empty_steps:
             self.empty_steps -= 1
             self.at.get(("empty", 0), lambda: None)()
@@ -97,19 +97,21 @@ async def test_batch_that_fails_again_and_again_stays_apart_longer(start_engine,
 
 async def test_row_that_fails_alone_leaves_the_others_as_they_are(start_engine, model):
     engine = await start_engine(model)
-    model.shapes["bad"] = lambda block: ArithmeticError("logits are not finite")
+    model.shapes["bad"] = lambda block: ServiceError("the logits are not finite", reason="MODEL_FAILED")
     handles = await start_together(engine, model, ["a", "bad"])
     first, a, bad = await asyncio.gather(*map(read, handles), return_exceptions=True)
     assert np.array_equal(a, tone(tone_parameters("a", 6, seed=100)))
     assert len(first) == 6 * BLOCK_FRAMES
-    assert str(bad) == "model 'tone' failed at step 1: ArithmeticError: logits are not finite"
+    assert str(bad) == "the logits are not finite"
     assert sorted(model.prefilled) == ["a", "bad", "first"], "nothing is restarted"
 
 
 async def test_row_with_a_fatal_error_stops_the_engine(start_engine, model):
     engine = await start_engine(model)
-    model.shapes["bad"] = lambda block: RuntimeError("CUDA error: unspecified launch failure")
-    with pytest.raises(ServiceError, match="the engine stopped: RuntimeError: CUDA error: unspecified"):
+    error = ServiceError("the codec failed", reason="MODEL_FAILED")
+    error.__cause__ = RuntimeError("CUDA error: unspecified launch failure")
+    model.shapes["bad"] = lambda block: error
+    with pytest.raises(Unavailable, match="the engine stopped: ServiceError: the codec failed"):
         await read(submit(engine, "", tone_parameters("bad")))
 
 
