@@ -80,18 +80,24 @@ def test_errors_of_python_and_the_system():
     assert not is_out_of_memory(OSError(errno.ENOENT, "No such file"))
 
 
-def test_error_caused_by_a_fatal_one_is_fatal():
+def raise_because_of_a_fatal_error():
+    try:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    except RuntimeError as cause:
+        raise KeyError("row 7") from cause
+
+
+def raise_after_a_fatal_error():
+    try:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    finally:
+        raise KeyError("row 7")
+
+
+@pytest.mark.parametrize("function", [raise_because_of_a_fatal_error, raise_after_a_fatal_error])
+def test_error_that_follows_a_fatal_one_is_fatal(function):
     with pytest.raises(KeyError) as caught:
-        try:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        except RuntimeError as cause:
-            raise KeyError("row 7") from cause
-    assert is_fatal(caught.value)
-    with pytest.raises(KeyError) as caught:
-        try:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        finally:
-            raise KeyError("row 7")
+        function()
     assert is_fatal(caught.value)
 
 
