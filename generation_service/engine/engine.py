@@ -18,6 +18,7 @@ from generation_service.engine.throughput import Throughput
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.device import device_in_use
+from generation_service.models.execution import ModelExecution
 from service_runtime.observability.logging import get_logger
 from service_runtime.supervision import UnrecoverableError
 
@@ -143,6 +144,10 @@ class Engine:
     def has_loaded(self, name: str) -> bool:
         """Whether a model with this name is in memory, even if its files have since changed or been deleted."""
         return name in self._models.names
+
+    def loaded_models(self) -> dict[ModelInfo, ModelExecution | None]:
+        """Returns the models in memory, and how each runs; None for a model that does not say."""
+        return self._models.executions()
 
     async def load(self, info: ModelInfo) -> None:
         """Loads a model into memory between two steps. Raises whatever loading it raises."""

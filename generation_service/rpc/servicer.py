@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,9 +14,9 @@ from dgx_music.errors import ServiceError
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
 from dgx_music.pcm import PcmWriter
-from generation_service.engine.engine import Engine
 from generation_service.models.base import ModelInfo
 from generation_service.models.params import build_parameters
+from generation_service.processes.engine_pool import EnginePool
 from generation_service.rpc import converters
 from generation_service.worker import converters as worker_converters
 from generation_service.worker.continuation_audio import fetch_prompt_audio
@@ -29,7 +30,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     export: export_pb2_grpc.ExportServiceAsyncStub
     """Set before the server accepts calls."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EnginePool) -> None:
         self._engine = engine
 
     async def Generate(
@@ -42,7 +43,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         if request.HasField("continuation"):
             prompt_audio = await fetch_prompt_audio(request.continuation, info, self._engine.catalog, self.export)
             parameters = replace(parameters, prompt_audio=prompt_audio)
-        handle = self._engine.submit(info, parameters)
+        handle = await self._engine.submit(info, parameters)
         writer = PcmWriter(info.channels)
         try:
             header = worker_converters.build_audio_header(str(uuid.uuid4()), 1, handle)
@@ -90,7 +91,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def GetEngineStatus(
         self, request: generation_pb2.GetEngineStatusRequest, context: Context
     ) -> generation_pb2.GetEngineStatusResponse:
-        return converters.engine_status_to_proto(self._engine.status())
+        await self._engine.refresh()
+        readings = await asyncio.to_thread(self._engine.readings)
+        return converters.engine_status_to_proto(self._engine.reports(), readings, self._engine.requests())
 
     async def _describe(self, name: str) -> generation_pb2.Model:
         try:
@@ -104,4 +107,5 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             info,
             is_default=info.name == self._engine.catalog.default_name,
             is_loaded=self._engine.is_loaded(info),
+            execution=self._engine.execution(info),
         )
