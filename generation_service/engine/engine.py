@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dgx_music.errors import ResourceExhausted, ServiceError, Unavailable
 from generation_service.engine.device_task import DeviceTask
 from generation_service.engine.device_thread import DeviceThread
-from generation_service.engine.engine_status import EngineStatus, describe_requests
+from generation_service.engine.engine_status import EngineStatus as EngineStatus
+from generation_service.engine.engine_status import describe_requests
 from generation_service.engine.failures import deadline_error, format_error
 from generation_service.engine.model_cache import ModelCache
 from generation_service.engine.prompt_thread import PromptThread
@@ -21,6 +22,7 @@ from generation_service.engine.throughput import Throughput
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.device import device_in_use
+from generation_service.models.execution import ModelExecution
 from service_runtime.observability.logging import get_logger
 from service_runtime.supervision import UnrecoverableError
 
@@ -174,6 +176,10 @@ class Engine:
     def has_loaded(self, name: str) -> bool:
         """Whether a model with this name is in memory, even if its files have since changed or been deleted."""
         return name in self._shared.models.names
+
+    def loaded_models(self) -> dict[ModelInfo, ModelExecution | None]:
+        """Returns the models in memory, and how each runs; None for a model that does not say."""
+        return self._shared.models.executions()
 
     async def load(self, info: ModelInfo) -> None:
         """Loads a model into memory between two steps. Raises whatever loading it raises."""

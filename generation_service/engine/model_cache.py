@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from generation_service.models.base import Model, ModelInfo, PromptEncoder
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.device import empty_device_cache
+from generation_service.models.execution import ModelExecution
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
@@ -31,6 +32,13 @@ class HasKvCache(Protocol):
 
     @property
     def memory(self) -> KvCacheMemory: ...
+
+
+@runtime_checkable
+class HasExecution(Protocol):
+    """A model that says how it runs."""
+
+    def execution(self) -> ModelExecution: ...
 
 
 class ModelCache:
@@ -77,6 +85,13 @@ class ModelCache:
         gc.collect()
         empty_device_cache()
         log.info("model_unloaded", model=name)
+
+    def executions(self) -> dict[ModelInfo, ModelExecution | None]:
+        """Returns the loaded models, and how each runs; None for a model that does not say."""
+        return {
+            info: model.execution() if isinstance(model, HasExecution) else None
+            for info, model in tuple(self._models.items())
+        }
 
     def kv_cache_bytes(self) -> tuple[int, int]:
         """Returns the KV memory that sequences have reserved and its limit, in bytes, summed over all models."""
