@@ -25,6 +25,7 @@ from generation_service.models.musicgen.codec.encodec_checkpoint import load_enc
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from tests.support.golden_codes import clip as golden_clip
+from tests.support.musicgen_runs import step_all
 
 pytestmark = [
     pytest.mark.cuda,
@@ -64,7 +65,7 @@ def run(model: MusicGen, states: list[MusicGenState]) -> list[FloatArray]:
         active = [i for i, state in enumerate(states) if sum(map(len, blocks[i])) < state.frames]
         if not active:
             break
-        for i, block in zip(active, model.step([states[i] for i in active]), strict=True):
+        for i, block in zip(active, step_all(model, [states[i] for i in active]), strict=True):
             blocks[i].append(block)
     return [np.concatenate(own) for own in blocks]
 
@@ -90,7 +91,7 @@ def test_audio_does_not_depend_on_the_changing_batch(model: MusicGen) -> None:
         active = [i for i, state in enumerate(states) if sum(map(len, blocks[i])) < state.frames]
         if not active:
             break
-        for i, block in zip(active, model.step([states[i] for i in active]), strict=True):
+        for i, block in zip(active, step_all(model, [states[i] for i in active]), strict=True):
             blocks[i].append(block)
             if sum(map(len, blocks[i])) == states[i].frames:
                 model.release(states[i])
@@ -109,7 +110,7 @@ def test_unloaded_model_releases_its_memory(mono: Path, t5: None) -> None:
     pool_bytes, reserved = loaded.memory.limit_bytes, torch.cuda.memory_reserved()
     reference = weakref.ref(loaded)
     del loaded, state
-    models.forget("mono")
+    models.unload("mono")
     assert reference() is None
     assert torch.cuda.memory_reserved() <= reserved - pool_bytes
 
@@ -118,7 +119,7 @@ def test_clip_is_encoded_as_on_the_cpu(model: MusicGen, mono: Path) -> None:
     clip = golden_clip(1, 40 * HOP)
     state = model.prefill(GenerationParameters("calm piano", 20 * HOP, seed=1, prompt_audio=clip))
     exact = load_encodec(mono).encode(clip)
-    agree = (state.codes.frames(0, 40) == exact).float().mean()
+    agree = (state.codes.select_frames(0, 40) == exact.numpy()).mean()
     assert agree > 0.95, "ties may be broken differently"
     assert len(run(model, [state])[0]) == 20 * HOP
     model.release(state)
@@ -132,7 +133,7 @@ def test_out_of_memory_fails_only_the_request_that_needed_it(
     expected = run(model, [before])[0]
     model.release(before)
     bystander = model.prefill(parameters)
-    blocks = [model.step([bystander])[0] for _ in range(20)]
+    blocks = [step_all(model, [bystander])[0] for _ in range(20)]
     reserved = model.memory.reserved_bytes
     filler = limit_memory()
     with pytest.raises(torch.OutOfMemoryError) as failed:
@@ -142,5 +143,5 @@ def test_out_of_memory_fails_only_the_request_that_needed_it(
     assert not is_fatal(failed.value)
     assert model.memory.reserved_bytes == reserved, "the KV cache has been released"
     while sum(map(len, blocks)) < bystander.frames:
-        blocks += model.step([bystander])
+        blocks += step_all(model, [bystander])
     np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-3)
