@@ -151,6 +151,8 @@ class DeviceThread:
         while True:
             with self._shared.lock:
                 sequence = self._scheduler.admit(stalled_seconds)
+                if sequence is not None:
+                    self._shared.prompt_work.notify()  # Prompts are encoded only so far ahead of the batch.
             if sequence is None:
                 return
             self._start(sequence)
