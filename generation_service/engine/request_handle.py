@@ -69,6 +69,11 @@ class GenerationHandle:
         """The fraction of the frames generated so far, 0 to 1."""
         return self.sequence.frames_delivered / self.parameters.frames
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the request has ended; blocks may still be unread."""
+        return self._is_finished
+
     async def wait_until_started(self) -> None:
         """Returns once the prompt is encoded and `metadata` is known. Raises the error that ended the request before
         that, if there is one."""
@@ -78,15 +83,23 @@ class GenerationHandle:
         return self
 
     async def __anext__(self) -> FloatArray:
+        block = await self.next_block()
+        if block is None:
+            raise StopAsyncIteration
+        self._engine.frames_consumed(self.sequence, len(block))
+        return block
+
+    async def next_block(self) -> FloatArray | None:
+        """Returns the next block, or None after the last, without reporting its frames to the engine as consumed. The
+        caller does that once their reader, in another process, has consumed them."""
         await self._wait_until(lambda: bool(self._blocks))
         if not self._blocks:
-            raise StopAsyncIteration
+            return None
         block = self._blocks.popleft()
         self._queued_frames -= len(block)
         if self._stall_timer and self._queued_frames < self.sequence.max_buffered_frames:
             self._stall_timer.cancel()
             self._stall_timer = None
-        self._engine.frames_consumed(self.sequence, len(block))
         return block
 
     def cancel(self, error: ServiceError | None = None) -> None:

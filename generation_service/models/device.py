@@ -1,4 +1,5 @@
-"""Chooses the device that models run on. torch is consulted only if it is loaded already or a model needs it anyway."""
+"""The device that the models of this process run on, as torch sees it. torch is consulted only if it is loaded already
+or a model needs it anyway."""
 
 from __future__ import annotations
 
@@ -6,8 +7,12 @@ import sys
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, PrecisionChoice, PrecisionName
+from generation_service.hardware.memory import DeviceMemory, cuda_memory
 
-SUPPORTED_PRECISIONS: dict[DeviceName, tuple[PrecisionName, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("bf16", "fp32")}
+SUPPORTED_PRECISIONS: dict[DeviceName, tuple[PrecisionName, ...]] = {
+    "cpu": ("fp32", "int8"),
+    "cuda": ("bf16", "fp32", "int8", "fp8"),
+}
 """The precisions of each device; the first is its default."""
 
 
@@ -22,8 +27,8 @@ def resolve_device(device: DeviceChoice, precision: PrecisionChoice) -> tuple[De
     if device == "cuda" and not has_cuda:
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
         raise FailedPrecondition(
-            f"DGX_MUSIC_DEVICE is cuda, but torch {torch.__version__} (built for {build}) finds no GPU; "
-            "run `dgx-music doctor` for details",
+            f"DGX_MUSIC_DEVICES asks for a GPU, but torch {torch.__version__} (built for {build}) finds none; "
+            "set it to cpu, or run `dgx-music doctor` for details",
             reason="CUDA_MISSING",
         )
     name: DeviceName = "cuda" if has_cuda and device != "cpu" else "cpu"
@@ -36,6 +41,15 @@ def resolve_device(device: DeviceChoice, precision: PrecisionChoice) -> tuple[De
             reason="PRECISION_UNSUPPORTED",
         )
     return name, precision
+
+
+def gpu_memory() -> DeviceMemory:
+    """Returns the memory of the GPU that this process uses, as it is now. Imports torch; raises RuntimeError without a
+    GPU. Memory that torch's allocator caches counts as used: call `empty_device_cache` first."""
+    import torch
+
+    is_integrated = bool(torch.cuda.get_device_properties(torch.cuda.current_device()).is_integrated)
+    return cuda_memory(*torch.cuda.mem_get_info(), is_integrated=is_integrated)
 
 
 def device_in_use() -> str:

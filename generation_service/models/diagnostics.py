@@ -93,10 +93,10 @@ def _check_torch(settings: GenerationSettings) -> Iterator[Finding]:
             "torch does not find the NVIDIA GPU; check with nvidia-smi that its driver supports CUDA "
             f"{torch.version.cuda}"
         )
-    elif settings.device == "cuda":
-        advice = "DGX_MUSIC_DEVICE is cuda, but no NVIDIA driver is running; install it, or unset DGX_MUSIC_DEVICE"
+    elif settings.devices not in ("auto", "cpu"):
+        advice = f"DGX_MUSIC_DEVICES is {settings.devices}, but no NVIDIA driver is running; install it, or unset DGX_MUSIC_DEVICES"
     state: Literal["ok", "missing", "broken"] = "missing" if advice else "ok"
-    yield Finding("device", "broken" if settings.device == "cuda" else state, cpu, advice)
+    yield Finding("device", "broken" if settings.devices not in ("auto", "cpu") else state, cpu, advice)
 
 
 def _check_gpu(index: int) -> Finding:
@@ -110,7 +110,7 @@ def _check_gpu(index: int) -> Finding:
     except RuntimeError as error:
         problem = str(error).partition("\n")[0]
         built_for = ", ".join(torch.cuda.get_arch_list())
-        advice = f"torch is built for {built_for}; install a build for {arch}, or set DGX_MUSIC_DEVICE=cpu"
+        advice = f"torch is built for {built_for}; install a build for {arch}, or set DGX_MUSIC_DEVICES=cpu"
         return Finding("device", "broken", f"{found}: {problem}", advice)
     return Finding("device", "ok", found)
 

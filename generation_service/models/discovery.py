@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.config import DeviceChoice, DeviceName, EngineName, GenerationSettings, PrecisionChoice
+from generation_service.config import DeviceName, EngineName, GenerationSettings, PrecisionChoice
+from generation_service.hardware.devices import Device, Devices
 from generation_service.models.base import Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
 from generation_service.models.device import resolve_device
@@ -41,7 +42,7 @@ class MusicGenFolder:
     weights_mtime_ns: int
     """The modification time of the weights; 0 if there are none."""
     engine: EngineName
-    device: DeviceChoice
+    device: DeviceName
     precision: PrecisionChoice
     max_batch_size: int
 
@@ -84,22 +85,28 @@ class MusicGenFolder:
 def find_installed_models(settings: GenerationSettings | None = None) -> ModelCatalog:
     """Returns the catalog of the installed models.
 
-    Raises FailedPrecondition or InvalidArgument if the configured default model is not among them.
+    Raises FailedPrecondition or InvalidArgument if the configured default model is not among them, and
+    FailedPrecondition if this machine lacks a configured device.
     """
     settings = settings or GenerationSettings()
-    return ModelCatalog(lambda: _find_entries(settings), settings.default_model, installable=PUBLISHED)
+    devices = Devices()
+    device = devices.resolve(settings.devices)[0]  # All engines are on devices of one kind.
+    max_batch_size = devices.max_batch_size(device, settings)
+    return ModelCatalog(
+        lambda: _find_entries(settings, device, max_batch_size), settings.default_model, installable=PUBLISHED
+    )
 
 
-def _find_entries(settings: GenerationSettings) -> Iterator[ModelEntry]:
+def _find_entries(settings: GenerationSettings, device: Device, max_batch_size: int) -> Iterator[ModelEntry]:
     def musicgen_entry(name: str, folder: Path) -> MusicGenFolder:
         return MusicGenFolder(
             name=name,
             folder=folder,
             weights_mtime_ns=_weights_mtime_ns(folder),
             engine=settings.engine,
-            device=settings.device,
+            device=device.kind,
             precision=settings.precision,
-            max_batch_size=settings.max_batch_size,
+            max_batch_size=max_batch_size,
         )
 
     for folder in settings.model_folders:

@@ -12,9 +12,12 @@ from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2_grpc
 from generation_service.config import GenerationSettings
-from generation_service.engine.engine import Engine
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.discovery import find_installed_models
+from generation_service.processes.engine_link import HOST_MODULE
+from generation_service.processes.engine_pool import EnginePool
+from generation_service.processes.pool_builder import build_pool
+from generation_service.rpc.engine_gauges import read_gauges
 from generation_service.rpc.servicer import GenerationServicer
 from generation_service.worker.worker import Worker
 from service_runtime.observability.metrics import Gauge
@@ -26,19 +29,13 @@ EXPORT_SERVICE = "dgx_music.export.v1.ExportService"
 
 
 class GenerationService:
-    """The engine, the servicer and the claim worker. Implements `service_runtime.rpc.service.Service`."""
+    """The engines, the servicer and the claim worker. Implements `service_runtime.rpc.service.Service`."""
 
     full_name = "dgx_music.generation.v1.GenerationService"
 
-    def __init__(self, settings: GenerationSettings, catalog: ModelCatalog) -> None:
+    def __init__(self, settings: GenerationSettings, engine: EnginePool) -> None:
         self._settings = settings
-        self.engine = Engine(
-            catalog,
-            max_batch_size=settings.max_batch_size,
-            max_waiting=settings.max_waiting,
-            buffer_seconds=settings.buffer_seconds,
-            stall_seconds=settings.stall_seconds,
-        )
+        self.engine = engine
         self._servicer = GenerationServicer(self.engine)
         self._worker: Worker | None = None
 
@@ -64,19 +61,7 @@ class GenerationService:
         )
 
     def gauges(self) -> Iterator[Gauge]:
-        status = self.engine.status()
-        yield Gauge("engine_running", "Requests in the batch.", status.running)
-        yield Gauge("engine_waiting", "Requests waiting to be admitted into the batch.", status.waiting)
-        yield Gauge("engine_steps_per_second", "Decode steps per second, over ten seconds.", status.steps_per_second)
-        yield Gauge(
-            "engine_audio_rate",
-            "Seconds of audio generated per second, over ten seconds.",
-            status.audio_seconds_per_second,
-        )
-        yield Gauge(
-            "engine_kv_reserved_bytes", "KV cache memory that requests have reserved.", status.kv_reserved_bytes
-        )
-        yield Gauge("engine_kv_limit_bytes", "KV cache memory that requests can reserve.", status.kv_limit_bytes)
+        return read_gauges(self.engine.reports(), self.engine.readings())
 
     async def drain(self) -> None:
         if self._worker is not None:
@@ -88,12 +73,17 @@ class GenerationService:
             await asyncio.gather(self._storage_channel.close(), self._export_channel.close())
 
 
-def build(settings: GenerationSettings, *, catalog: ModelCatalog | None = None) -> GenerationService:
+def build(
+    settings: GenerationSettings, *, catalog: ModelCatalog | None = None, engine_module: str = HOST_MODULE
+) -> GenerationService:
     """Builds the service from its settings, by default with the models that are installed on this machine.
 
-    Raises FailedPrecondition or InvalidArgument if the configured default model is not among them.
+    `engine_module` is the main program of engine processes, which find the models by themselves. Raises
+    FailedPrecondition or InvalidArgument if the configured default model is not installed, and FailedPrecondition if
+    this machine lacks a configured device.
     """
-    return GenerationService(settings, catalog or find_installed_models(settings))
+    catalog = catalog or find_installed_models(settings)
+    return GenerationService(settings, build_pool(settings, catalog, module=engine_module))
 
 
 def main() -> None:

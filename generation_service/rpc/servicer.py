@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,9 +15,10 @@ from dgx_music.errors import ServiceError
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
 from dgx_music.pcm import PcmWriter
-from generation_service.engine.engine import Engine
 from generation_service.models.base import ModelInfo
 from generation_service.models.params import build_parameters
+from generation_service.processes.engine_client import RequestOrigin
+from generation_service.processes.engine_pool import EnginePool
 from generation_service.rpc import converters
 from generation_service.worker import converters as worker_converters
 from generation_service.worker.continuation_audio import fetch_prompt_audio
@@ -29,7 +32,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     export: export_pb2_grpc.ExportServiceAsyncStub
     """Set before the server accepts calls."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EnginePool) -> None:
         self._engine = engine
 
     async def Generate(
@@ -42,7 +45,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         if request.HasField("continuation"):
             prompt_audio = await fetch_prompt_audio(request.continuation, info, self._engine.catalog, self.export)
             parameters = replace(parameters, prompt_audio=prompt_audio)
-        handle = self._engine.submit(info, parameters)
+        handle = await self._engine.submit(info, parameters, _origin_of(context))
         writer = PcmWriter(info.channels)
         try:
             header = worker_converters.build_audio_header(str(uuid.uuid4()), 1, handle)
@@ -90,7 +93,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def GetEngineStatus(
         self, request: generation_pb2.GetEngineStatusRequest, context: Context
     ) -> generation_pb2.GetEngineStatusResponse:
-        return converters.engine_status_to_proto(self._engine.status())
+        await self._engine.refresh()
+        readings = await asyncio.to_thread(self._engine.readings)
+        return converters.engine_status_to_proto(self._engine.reports(), readings, self._engine.requests())
 
     async def _describe(self, name: str) -> generation_pb2.Model:
         try:
@@ -104,4 +109,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             info,
             is_default=info.name == self._engine.catalog.default_name,
             is_loaded=self._engine.is_loaded(info),
+            execution=self._engine.execution(info),
         )
+
+
+def _origin_of(context: Context) -> RequestOrigin:
+    """Returns who makes a call, and until when it waits. All connections of a host, or of a socket, are one client."""
+    remaining_seconds = context.time_remaining()
+    deadline = None if remaining_seconds is None else time.monotonic() + remaining_seconds
+    return RequestOrigin(client=context.peer().rpartition(":")[0], deadline=deadline)

@@ -17,10 +17,11 @@ from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
-from generation_service.engine.engine import Engine
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import TooLarge
 from generation_service.models.params import build_parameters
+from generation_service.processes.engine_client import RequestOrigin
+from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker import converters
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.continuation_audio import fetch_prompt_audio
@@ -56,7 +57,7 @@ class Job:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: EnginePool,
         storage: storage_pb2_grpc.StorageServiceAsyncStub,
         export: export_pb2_grpc.ExportServiceAsyncStub,
         claim: storage_pb2.ClaimGenerationResponse,
@@ -168,7 +169,7 @@ class Job:
         if generation.HasField("continuation"):
             prompt_audio = await fetch_prompt_audio(generation.continuation, info, self._engine.catalog, self._export)
             parameters = replace(parameters, prompt_audio=prompt_audio)
-        return self._engine.submit(info, parameters)
+        return await self._engine.submit(info, parameters, RequestOrigin(generation_id=generation.id))
 
     async def _send_audio(self, handle: GenerationHandle, stream: ExportStream) -> Exported:
         writer = PcmWriter(handle.info.channels)

@@ -16,7 +16,7 @@ from dgx_music.errors import Unavailable
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
-from generation_service.engine.engine import Engine
+from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker.backoff import Backoff
 from generation_service.worker.job import TRANSIENT_CODES, Job
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS
@@ -35,11 +35,11 @@ DELAY_JITTER = 0.5
 
 
 class Worker:
-    """Keeps one claim pending while a slot is free. If it dies, other workers get its jobs when the leases expire."""
+    """Keeps one claim pending while a slot is free: a place in the batch of an engine that accepts requests. If it dies, other workers get its jobs when the leases expire."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: EnginePool,
         storage: storage_pb2_grpc.StorageServiceAsyncStub,
         export: export_pb2_grpc.ExportServiceAsyncStub,
         settings: GenerationSettings,
@@ -49,7 +49,8 @@ class Worker:
         self._storage = storage
         self._export = export
         self._settings = settings
-        self._slots = asyncio.Semaphore(settings.worker_slots or settings.max_batch_size)
+        self._slots_changed = asyncio.Event()
+        engine.on_capacity_changed(self._slots_changed.set)
         self._jobs: dict[asyncio.Task[None], Job] = {}
         self._claim_task: asyncio.Task[None] | None = None
 
@@ -85,14 +86,13 @@ class Worker:
         backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS, jitter=DELAY_JITTER)
         is_failing = False
         while True:
-            await self._slots.acquire()
+            await self._wait_for_slot()
             try:
                 self._engine.check()
                 claim = await self._claim()
             except UnrecoverableError:
                 return  # This process cannot generate any more; leave the jobs to other workers.
             except (Unavailable, grpc.aio.AioRpcError) as error:
-                self._slots.release()
                 if not is_failing:
                     problem = error.details() if isinstance(error, grpc.aio.AioRpcError) else error.message
                     log.warning("claim_failed", worker=self.id, error=problem)
@@ -105,8 +105,11 @@ class Worker:
                 backoff.reset()
             if claim.HasField("generation"):
                 self._start_job(claim)
-            else:
-                self._slots.release()
+
+    async def _wait_for_slot(self) -> None:
+        while len(self._jobs) >= min(self._engine.capacity, self._settings.worker_slots or self._engine.capacity):
+            self._slots_changed.clear()
+            await self._slots_changed.wait()
 
     async def _claim(self) -> storage_pb2.ClaimGenerationResponse:
         """Returns a claimed job, or none. Raises AioRpcError if storage or export can't be reached."""
@@ -153,6 +156,6 @@ class Worker:
 
     def _on_job_done(self, task: asyncio.Task[None]) -> None:
         del self._jobs[task]
-        self._slots.release()
+        self._slots_changed.set()
         if not task.cancelled() and (error := task.exception()):
             log.error("job_crashed", exc_info=error)

@@ -9,14 +9,24 @@ from typing import TextIO
 import structlog
 
 
-def configure_logging(level: str, log_format: str, stream: TextIO | None = None) -> None:
+_configuration = "info", "json"
+
+
+def configure_logging(level: str, log_format: str, stream: TextIO | None = None, **fields: str) -> None:
     """Sends the logs of all code in the process to `stream` (default: standard error), one event per line.
 
-    `log_format` is "json" or "console", which is text for people.
+    `log_format` is "json" or "console", which is text for people. Every event gets the `fields`.
     """
+    global _configuration
+    _configuration = level, log_format
     stream = stream or sys.stderr
+
+    def add_fields(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**event, **fields}
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        *([add_fields] if fields else []),
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -43,6 +53,11 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # gRPC logs an error with a traceback for every client that leaves a stream early.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
+
+
+def logging_configuration() -> tuple[str, str]:
+    """Returns the level and the format of the last `configure_logging`, for a child process that logs alike."""
+    return _configuration
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

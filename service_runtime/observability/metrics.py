@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from dgx_music.errors import FailedPrecondition
@@ -19,6 +21,8 @@ class Gauge(NamedTuple):
     """Without the common prefix "dgx_music_", with the unit, e.g. "kv_reserved_bytes"."""
     help: str
     value: float
+    labels: Mapping[str, str] = MappingProxyType({})
+    """Tells apart the values of one name, which come one after another and have the same label names."""
 
 
 class MetricsRecorder(Protocol):
@@ -72,8 +76,12 @@ def metrics_endpoint(port: int | None) -> Iterator[MetricsRecorder | None]:
             self._read_gauges = read_gauges
 
         def collect(self) -> Iterator[Metric]:
-            for gauge in self._read_gauges():
-                yield GaugeMetricFamily(f"dgx_music_{gauge.name}", gauge.help, value=gauge.value)
+            for name, gauges in groupby(self._read_gauges(), key=lambda gauge: gauge.name):
+                first, *others = gauges
+                family = GaugeMetricFamily(f"dgx_music_{name}", first.help, labels=list(first.labels))
+                for gauge in (first, *others):
+                    family.add_metric(list(gauge.labels.values()), gauge.value)
+                yield family
 
     try:
         server, thread = start_http_server(port, LOOPBACK, registry=registry)

@@ -122,6 +122,7 @@ LAYERS = {
         (
             "generation_service.models.base",
             "generation_service.models.device_errors",
+            "generation_service.models.execution",
             "generation_service.models.sketch.pads",
         ),
         ("generation_service.hardware",),

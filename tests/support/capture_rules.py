@@ -165,6 +165,8 @@ class _Operators(TorchDispatchMode):
         if not isinstance(value, Tensor):
             return value if isinstance(value, int | float | bool | str | None) else str(value)
         description = (str(value.dtype), str(value.device), tuple(value.shape))
+        if value.is_mkldnn:  # Weights of the CPU's own layout, which have no address to read.
+            return (*description, id(value))
         if _address(value) in self._produced:
             return description
         return (*description, value.data_ptr(), value.stride())
@@ -197,8 +199,10 @@ def _target_devices(kwargs: dict[str, Any]) -> set[str]:
 
 
 def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return id(tensor) if tensor.is_mkldnn else tensor.untyped_storage().data_ptr()
 
 
 def _shares_storage(tensor: Tensor, other: Tensor) -> bool:
+    if tensor.is_mkldnn or other.is_mkldnn:
+        return tensor is other
     return bool(tensor.untyped_storage()._cdata == other.untyped_storage()._cdata)

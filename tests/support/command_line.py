@@ -25,7 +25,7 @@ SECONDS = 120.0
 def environment(**settings: str) -> dict[str, str]:
     """Returns the environment of this process without the settings, models and GPU of the user who runs the tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DGX_MUSIC_", "HF_"))}
-    return inherited | {"HF_HOME": "/nonexistent", "DGX_MUSIC_DEVICE": "cpu"} | settings
+    return inherited | {"HF_HOME": "/nonexistent", "DGX_MUSIC_DEVICES": "cpu"} | settings
 
 
 class Shell:

@@ -106,8 +106,13 @@ class MusicGen:
         """The memory of all requests' keys and values."""
         return self._generator.memory
 
+    @property
+    def prompt_batch_size(self) -> int:
+        return self._conditioner.prompt_batch_size
+
     def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Does nothing: prompts are encoded by `prefill`."""
+        """Encodes prompts for a later `prefill`. Any thread can call it."""
+        self._conditioner.encode_prompts(prompts)
 
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
         """Encodes the prompt and reserves KV cache memory for all steps.

@@ -25,9 +25,9 @@ from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from dgx_music.pcm import PcmReader
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from generation_service.config import GenerationSettings
-from generation_service.engine.engine import Engine
 from generation_service.models.base import TooLarge
 from generation_service.models.catalog import ModelCatalog
+from generation_service.processes.engine_pool import EnginePool
 from generation_service.rpc.server import build
 from service_runtime.rpc.server import serve_services
 from tests.support.processes import free_ports
@@ -38,7 +38,7 @@ from tests.support.tone_model import Gate, ToneModel, fail_with, tone, tone_para
 class Server:
     stub: rpc.GenerationServiceAsyncStub
     channel: grpc.aio.Channel
-    engine: Engine
+    engine: EnginePool
     service: object
 
 
@@ -279,10 +279,14 @@ async def test_metrics_contain_the_engine_gauges(tmp_path, model):
         page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=60).read().decode())
         gate.open()
         await read_stream(call)
-    shown = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("dgx_music_engine"))
-    assert shown["dgx_music_engine_running"] == "1.0"
-    assert {name.removeprefix("dgx_music_engine_") for name in shown} == {
-        *("running", "waiting", "steps_per_second", "audio_rate", "kv_reserved_bytes", "kv_limit_bytes")
+    names = ("engine_", "device_")
+    shown = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("dgx_music_"))
+    shown = {name: value for name, value in shown.items() if name.removeprefix("dgx_music_").startswith(names)}
+    assert shown['dgx_music_engine_running{device="cpu"}'] == "1.0"
+    assert {name.removeprefix("dgx_music_").removesuffix('{device="cpu"}') for name in shown} == {
+        *("engine_running", "engine_waiting", "engine_steps_per_second", "engine_audio_rate"),
+        *("engine_kv_reserved_bytes", "engine_kv_limit_bytes", "engine_serving", "engine_restarts"),
+        *("device_memory_used_bytes", "device_memory_total_bytes"),
     }
 
 

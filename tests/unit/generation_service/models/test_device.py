@@ -30,7 +30,7 @@ def test_unsupported_precision_error_lists_the_supported_ones() -> None:
 def test_without_gpu_auto_is_cpu_and_cuda_is_rejected() -> None:
     assert resolve_device("auto", "auto")[0] == "cpu"
     assert device_in_use() == "cpu"
-    with pytest.raises(FailedPrecondition, match="finds no GPU; run `dgx-music doctor`"):
+    with pytest.raises(FailedPrecondition, match="finds none; set it to cpu, or run `dgx-music doctor`"):
         resolve_device("cuda", "auto")
 
 

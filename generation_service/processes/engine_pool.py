@@ -1,0 +1,188 @@
+"""All engines of the service as one: routes each request to the least loaded, and reports on them all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dgx_music.errors import Unavailable
+from generation_service.engine.request_handle import GenerationHandle
+from generation_service.engine.sequence import Stage
+from generation_service.hardware.devices import Device, Devices
+from generation_service.hardware.gpu_readings import GpuReading
+from generation_service.models.base import GenerationParameters, ModelInfo
+from generation_service.models.catalog import ModelCatalog
+from generation_service.models.execution import ModelExecution
+from generation_service.processes.engine_client import EngineClient, EngineReport, EngineState, RequestOrigin
+from service_runtime.supervision import UnrecoverableError
+
+RETRY_SECONDS = 1.0
+"""The retry time while no engine accepts requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReport:
+    """A request in an engine."""
+
+    origin: RequestOrigin
+    device: Device
+    info: ModelInfo
+    stage: Stage
+    frames: int
+    """Frames generated so far."""
+    expected_frames: int
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenRequest:
+    handle: GenerationHandle
+    engine: EngineClient
+    origin: RequestOrigin
+    submitted_at: float
+
+
+class EnginePool:
+    """Routes requests to engines. All methods but `reports` and `readings` are called on the event loop."""
+
+    def __init__(self, catalog: ModelCatalog, engines: Sequence[EngineClient], devices: Devices) -> None:
+        self.catalog = catalog
+        self._engines = tuple(engines)
+        self._devices = devices
+        self._requests: list[_OpenRequest] = []
+        """Oldest first; those that have ended are dropped from time to time."""
+        self._turn = 0
+        """Number of requests that were routed; decides between equally loaded engines."""
+
+    async def start(self) -> None:
+        """Starts the engines. Returns before those in processes of their own are ready."""
+        for engine in self._engines:
+            await engine.start()
+
+    async def stop(self) -> None:
+        """Ends the engines. Unfinished requests fail with Unavailable."""
+        await asyncio.gather(*(engine.stop() for engine in self._engines))
+
+    def check(self) -> None:
+        """Raises Unavailable if no engine accepts requests, with the reason of each; UnrecoverableError if none ever
+        will again in this process."""
+        errors: list[Unavailable] = []
+        for engine in self._engines:
+            try:
+                engine.check()
+            except Unavailable as error:
+                errors.append(error)
+            else:
+                return
+        if len(errors) == 1 or all(isinstance(error, UnrecoverableError) for error in errors):
+            raise errors[0]
+        raise Unavailable(
+            "; ".join(error.message for error in errors),
+            reason="ENGINE_UNAVAILABLE",
+            retry_after_seconds=RETRY_SECONDS,
+        )
+
+    @property
+    def capacity(self) -> int:
+        """How many requests fit into the batches of the engines that accept requests."""
+        return sum(engine.capacity for engine in self._engines)
+
+    def on_capacity_changed(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called whenever `capacity` has changed."""
+        for engine in self._engines:
+            engine.on_capacity_changed = callback
+
+    async def submit(
+        self, info: ModelInfo, parameters: GenerationParameters, origin: RequestOrigin | None = None
+    ) -> GenerationHandle:
+        """Queues a request for a model that the catalog describes as `info`, at the least loaded engine.
+
+        Raises ResourceExhausted if its queue is full, and Unavailable if no engine accepts requests.
+        """
+        origin = origin or RequestOrigin()
+        engine = self._least_loaded()
+        self._turn += 1
+        handle = await engine.submit(info, parameters, origin)
+        self._requests.append(_OpenRequest(handle, engine, origin, time.monotonic()))
+        return handle
+
+    def _least_loaded(self) -> EngineClient:
+        """Returns the engine with the least audio left to generate for each place in its batch."""
+        if len(self._engines) == 1:
+            return self._engines[0]
+        # An engine that starts is not ready, but it takes requests, and processes them once it is.
+        engines = self._serving() or [
+            engine for engine in self._engines if engine.report().state is EngineState.STARTING
+        ]
+        if not engines:
+            self.check()
+            raise Unavailable("no engine accepts requests", reason="ENGINE_UNAVAILABLE")
+        seconds = dict.fromkeys(engines, 0.0)
+        self._drop_ended()
+        for request in self._requests:
+            if request.engine in seconds:
+                seconds[request.engine] += request.handle.sequence.seconds_remaining
+        turn = self._turn % len(engines)
+        in_turn = engines[turn:] + engines[:turn]
+        return min(in_turn, key=lambda engine: seconds[engine] / engine.max_batch_size)
+
+    def _serving(self) -> list[EngineClient]:
+        return [engine for engine in self._engines if engine.capacity]
+
+    def _drop_ended(self) -> None:
+        self._requests = [request for request in self._requests if not request.handle.is_finished]
+
+    async def refresh(self) -> None:
+        """Brings `reports` up to date with the engines that respond soon."""
+        await asyncio.gather(*(engine.refresh() for engine in self._engines))
+
+    def reports(self) -> list[EngineReport]:
+        """Returns the state of each engine. May be called from any thread."""
+        return [engine.report() for engine in self._engines]
+
+    def requests(self) -> list[RequestReport]:
+        """Returns the requests in the engines, oldest first."""
+        self._drop_ended()
+        now = time.monotonic()
+        return [
+            RequestReport(
+                request.origin,
+                request.engine.device,
+                request.handle.info,
+                request.handle.stage,
+                request.handle.frames_delivered,
+                request.handle.parameters.frames,
+                now - request.submitted_at,
+            )
+            for request in self._requests
+        ]
+
+    def readings(self) -> list[GpuReading]:
+        """Returns what the device of each engine reports now. Takes milliseconds; may be called from any thread."""
+        return [self._devices.read(engine.device) for engine in self._engines]
+
+    def execution(self, info: ModelInfo) -> ModelExecution | None:
+        """Returns how the model runs on the first engine that has loaded it; None if none has, or it doesn't say."""
+        return next((execution for report in self.reports() if (execution := report.models.get(info))), None)
+
+    def is_loaded(self, info: ModelInfo) -> bool:
+        """Whether this model is in the memory of an engine."""
+        return any(info in report.models for report in self.reports())
+
+    def has_loaded(self, name: str) -> bool:
+        """Whether a model with this name is in memory, even if its files have since changed or been deleted."""
+        return bool(self._engines_with(name))
+
+    async def load(self, info: ModelInfo) -> None:
+        """Loads a model into the memory of each engine that accepts requests. Raises whatever loading it raises."""
+        self.check()
+        await asyncio.gather(*(engine.load(info) for engine in self._serving()))
+
+    async def unload(self, name: str) -> None:
+        """Removes a model from memory everywhere. Raises FailedPrecondition while requests use it."""
+        await asyncio.gather(*(engine.unload(name) for engine in self._engines_with(name)))
+
+    def _engines_with(self, name: str) -> list[EngineClient]:
+        return [engine for engine in self._engines if any(info.name == name for info in engine.report().models)]

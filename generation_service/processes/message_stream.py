@@ -1,0 +1,49 @@
+"""Sends Python objects through a socket between two processes of this service."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+import struct
+from typing import Any, Self
+
+_HEADER = struct.Struct("<Q")
+"""The length of the pickled object that follows, in bytes."""
+
+
+class MessageStream:
+    """One end of a socket pair. pickle is safe here: the other end is a process that this service has started."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, end: socket.socket) -> Self:
+        """Takes over an end of a `socket.socketpair`."""
+        return cls(*await asyncio.open_unix_connection(sock=end))
+
+    def send(self, message: object) -> None:
+        """Queues a message; does nothing once the other process has ended. What is queued is bounded by the frames of
+        audio that the reader of each request has not taken yet."""
+        if not self._writer.is_closing():
+            data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+            self._writer.writelines((_HEADER.pack(len(data)), data))
+
+    async def receive(self) -> Any:
+        """Returns the next message. Raises EOFError once the other process has ended."""
+        try:
+            (length,) = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
+            data = await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise EOFError("the other process has closed the connection") from error
+        return pickle.loads(data)
+
+    async def close(self) -> None:
+        """Sends what is queued, and closes the socket."""
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except ConnectionError:
+            pass  # The other process has ended.

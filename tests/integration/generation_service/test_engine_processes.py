@@ -1,0 +1,240 @@
+"""Two engine processes behind one pool: who gets which request, and what the end of one does to the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from dgx_music.errors import Unavailable
+from generation_service.config import GenerationSettings
+from generation_service.engine.request_handle import GenerationHandle
+from generation_service.engine.sequence import Stage
+from generation_service.models.base import GenerationParameters, TooLarge
+from generation_service.processes.engine_client import EngineState, RequestOrigin
+from generation_service.processes.engine_pool import EnginePool
+from generation_service.processes.pool_builder import build_pool
+from tests.support.engine_calls import read
+from tests.support.tone_engine_process import EXECUTION, MODULE, Fifo, build_catalog
+from tests.support.tone_model import BLOCK_FRAMES, RATE_HZ, tone, tone_parameters
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+WAIT_SECONDS = 60.0
+
+
+class Pool:
+    """A pool of two processes that run the tone model."""
+
+    def __init__(self, pool: EnginePool) -> None:
+        self.pool = pool
+        self.info = pool.catalog.get("tone").describe()
+        self._devices: dict[GenerationHandle, str] = {}
+        self._changed = asyncio.Event()
+        pool.on_capacity_changed(self._changed.set)
+
+    async def submit(self, parameters: GenerationParameters, origin: RequestOrigin | None = None) -> GenerationHandle:
+        handle = await self.pool.submit(self.info, parameters, origin)
+        self._devices[handle] = self.pool._requests[-1].engine.device.name
+        return handle
+
+    async def wait_until(self, *states: EngineState) -> None:
+        """Waits until the engines have these states."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while tuple(report.state for report in self.pool.reports()) != states:
+                await self._changed.wait()
+                self._changed.clear()
+
+    def pid(self, device: str) -> int:
+        [pid] = [report.pid for report in self.pool.reports() if report.device.name == device]
+        return pid
+
+    def device_of(self, handle: GenerationHandle) -> str:
+        return self._devices[handle]
+
+
+SERVING, FAILED = EngineState.SERVING, EngineState.FAILED
+
+
+@asynccontextmanager
+async def run_pool(**overrides: object) -> AsyncIterator[Pool]:
+    settings = GenerationSettings(devices="cpu,cpu", buffer_seconds=0.5, **overrides)
+    pool = Pool(build_pool(settings, build_catalog(), module=MODULE))
+    await pool.pool.start()
+    try:
+        await pool.wait_until(SERVING, SERVING)
+        yield pool
+    finally:
+        await pool.pool.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[Pool]:
+    """A pool for the tests that do not count what happened to it before."""
+    async with run_pool() as pool:
+        yield pool
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Fifo:
+    return Fifo(tmp_path / "fifo")
+
+
+async def test_samples_metadata_and_flow_are_those_of_an_engine_in_this_process(shared):
+    parameters = tone_parameters("a", 20.5)
+    handle = await shared.submit(parameters)
+    await handle.wait_until_started()
+    assert handle.metadata == {"bpm": 120.0, "key": "A minor"}
+    assert handle.stage is Stage.GENERATING
+    assert np.array_equal(await read(handle), tone(parameters))
+    assert (handle.frames_delivered, handle.progress) == (parameters.frames, 1.0)
+
+
+async def test_prompt_audio_arrives_and_errors_return_as_their_own_class(shared):
+    clip = np.ones((RATE_HZ, 2), np.float32)
+    handle = await shared.submit(GenerationParameters("large", 800, 1, prompt_audio=clip))
+    with pytest.raises(TooLarge, match="ask for at most 12 s") as caught:
+        await handle.wait_until_started()
+    assert (caught.value.reason, caught.value.field) == ("KV_MEMORY", "duration_seconds")
+    assert caught.value.metadata == {"field": "duration_seconds"}
+
+
+async def test_least_loaded_engine_gets_the_next_request(shared, tmp_path):
+    fifos = [Fifo(tmp_path / name) for name in "abcd"]
+    lengths = (40, 10, 10, 10)
+    handles = [
+        await shared.submit(tone_parameters(fifo.prompt, blocks)) for fifo, blocks in zip(fifos, lengths, strict=True)
+    ]
+    long, *short = map(shared.device_of, handles)
+    assert short == [*short[:1] * 3]
+    assert long != short[0]
+    assert [request.device.name for request in shared.pool.requests()] == [long, *short]
+    for fifo in fifos:
+        await fifo.release()
+    for handle, fifo, blocks in zip(handles, fifos, lengths, strict=True):
+        assert np.array_equal(await read(handle), tone(tone_parameters(fifo.prompt, blocks)))
+    assert shared.pool.requests() == []
+
+
+async def test_equal_requests_take_turns(shared, tmp_path):
+    fifos = [Fifo(tmp_path / name) for name in "abcd"]
+    handles = [await shared.submit(tone_parameters(fifo.prompt, 10)) for fifo in fifos]
+    assert sorted(map(shared.device_of, handles)) == ["cpu:0", "cpu:0", "cpu:1", "cpu:1"]
+    for fifo in fifos:
+        await fifo.release()
+    await asyncio.gather(*map(read, handles))
+
+
+async def test_slow_reader_pauses_only_itself(shared):
+    slow = await shared.submit(tone_parameters("slow", 100))
+    await slow.wait_until_started()
+    others = [await shared.submit(tone_parameters(name, 100)) for name in "abc"]
+    await asyncio.gather(*map(read, others))
+    await shared.pool.refresh()
+    assert slow.frames_delivered == 0.5 * RATE_HZ
+    assert len(await anext(slow)) == BLOCK_FRAMES  # Makes room for one more block.
+    assert len(await read(slow)) == 99 * BLOCK_FRAMES
+
+
+async def test_cancelled_request_leaves_its_batch(shared):
+    handle = await shared.submit(tone_parameters("a", 1000))
+    await handle.wait_until_started()
+    handle.cancel()
+    await shared.pool.load(shared.info)  # Between two steps, and so after the step that it leaves at.
+    assert sum(report.status.running + report.status.waiting for report in shared.pool.reports()) == 0
+
+
+async def test_request_is_listed_while_it_runs(shared, fifo):
+    handle = await shared.submit(tone_parameters(fifo.prompt, 10), RequestOrigin(generation_id="id"))
+    await anext(handle)
+    await anext(handle)
+    [request] = shared.pool.requests()
+    assert (request.origin.generation_id, request.info.name, request.stage) == ("id", "tone", Stage.GENERATING)
+    assert (request.frames, request.expected_frames) == (2 * BLOCK_FRAMES, 10 * BLOCK_FRAMES)
+    await fifo.release()
+    await read(handle)
+
+
+async def test_load_and_unload_reach_every_engine(shared):
+    await shared.pool.load(shared.info)
+    assert all(shared.info in report.models for report in shared.pool.reports())
+    assert shared.pool.execution(shared.info) == EXECUTION
+    await shared.pool.unload("tone")
+    assert not shared.pool.has_loaded("tone")
+    assert not shared.pool.is_loaded(shared.info)
+
+
+async def test_signals_of_the_terminal_are_for_the_service(shared):
+    pid = shared.pid("cpu:0")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    assert os.getpgid(pid) != os.getpgid(0)
+    await asyncio.gather(*[read(await shared.submit(tone_parameters("a", 2))) for _ in range(2)])
+    assert shared.pid("cpu:0") == pid
+
+
+async def test_killed_process_takes_only_its_own_requests_with_it_and_is_replaced(shared, fifo, tmp_path):
+    other_fifo = Fifo(tmp_path / "other")
+    victim = await shared.submit(tone_parameters(fifo.prompt, 10))
+    other = await shared.submit(tone_parameters(other_fifo.prompt, 10))
+    await victim.wait_until_started()
+    device = shared.device_of(victim)
+    assert shared.pool.capacity == 16
+    os.kill(shared.pid(device), signal.SIGKILL)
+    with pytest.raises(Unavailable, match="the engine process failed: it was killed by SIGKILL; retry") as caught:
+        await read(victim)
+    assert (caught.value.reason, caught.value.retry_after_seconds) == ("ENGINE_STOPPED", 1.0)
+    [failed] = [report for report in shared.pool.reports() if report.device.name == device]
+    assert (failed.state, failed.pid) == (FAILED, None)
+    assert failed.problem == "its process failed: it was killed by SIGKILL"
+    assert shared.pool.capacity == 8
+    shared.pool.check()  # The other one serves.
+    next_one = await shared.submit(tone_parameters("next", 3))
+    assert shared.device_of(next_one) != device
+    await other_fifo.release()
+    assert np.array_equal(await read(other), tone(tone_parameters(other_fifo.prompt, 10)))
+    await read(next_one)
+    await shared.wait_until(SERVING, SERVING)
+    assert {report.device.name for report in shared.pool.reports() if report.restarts == 1} == {device}
+    again = [await shared.submit(tone_parameters("again", 2)) for _ in range(2)]
+    assert {shared.device_of(handle) for handle in again} == {"cpu:0", "cpu:1"}
+    await asyncio.gather(*map(read, again))
+
+
+async def test_lost_device_ends_the_process_and_stop_ends_those_that_replace_it():
+    async with run_pool() as pool:
+        handles = [await pool.submit(tone_parameters("lose", 10)) for _ in range(2)]
+        for handle in handles:
+            with pytest.raises(Unavailable, match="an illegal memory access"):
+                await read(handle)
+        await pool.wait_until(FAILED, FAILED)
+        with pytest.raises(Unavailable, match="cpu:0 does not .* illegal memory access.*cpu:1 does not") as caught:
+            pool.pool.check()
+        assert caught.value.retry_after_seconds == 1.0
+        with pytest.raises(Unavailable, match="illegal memory access"):
+            await pool.submit(tone_parameters("a", 1))
+        await pool.wait_until(SERVING, SERVING)
+        handle = await pool.submit(tone_parameters("a", 1000))
+        await handle.wait_until_started()
+        pids = [report.pid for report in pool.pool.reports()]
+    with pytest.raises(Unavailable, match="the server is shutting down"):
+        await read(handle)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_hung_process_is_killed_and_replaced(fifo, monkeypatch):
+    monkeypatch.setenv("TEST_HANG_SECONDS", "0.2")
+    async with run_pool() as pool:
+        handle = await pool.submit(tone_parameters(fifo.prompt, 10))
+        with pytest.raises(Unavailable, match="it hung: a model call has been running for more than 0.2 s"):
+            await read(handle)
+        await pool.wait_until(SERVING, SERVING)
+        assert sum(report.restarts for report in pool.pool.reports()) == 1

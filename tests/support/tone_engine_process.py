@@ -1,0 +1,72 @@
+"""The main program of an engine process that runs the tone model, and `Fifo`, with which a test holds its steps.
+
+A request with the prompt "hold:PATH" blocks in its third step until the test releases the FIFO at PATH, "lose" loses
+the device in its third step, and "large" does not fit. A model call that takes longer than `HANG_SECONDS` counts as
+hung.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+from generation_service.config import GenerationSettings
+from generation_service.engine import engine as engine_module
+from generation_service.models.base import GenerationParameters, TooLarge
+from generation_service.models.catalog import BuiltInModel, ModelCatalog
+from generation_service.models.execution import KernelChoice, ModelExecution
+from generation_service.models.sketch import Sketch
+from generation_service.processes.engine_host import run_host
+from tests.support.tone_model import ToneModel, ToneState, fail_with
+
+MODULE = "tests.support.tone_engine_process"
+HOLD = "hold:"
+HANG_SECONDS = 30.0
+EXECUTION = ModelExecution("cpu", "fp32", "fp32", 8, 0.5, 0.25, (KernelChoice("attention", "torch", {"torch": 12.5}),))
+
+
+class Fifo:
+    """Blocks the step of an engine process that reads it."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+
+    @property
+    def prompt(self) -> str:
+        return f"{HOLD}{self.path}"
+
+    async def release(self) -> None:
+        """Waits until the process has reached the step, and lets it go on."""
+        await asyncio.to_thread(self.path.write_bytes, b"x")
+
+
+class ProcessToneModel(ToneModel):
+    """A tone model that obeys the prompts."""
+
+    def execution(self) -> ModelExecution:
+        return EXECUTION
+
+    def prefill(self, parameters: GenerationParameters) -> ToneState:
+        prompt = parameters.prompt
+        if prompt.startswith(HOLD):
+            self.at[prompt, 3] = partial(Path(prompt.removeprefix(HOLD)).read_bytes)
+        elif prompt == "lose":
+            self.at[prompt, 3] = fail_with(RuntimeError("CUDA error: an illegal memory access was encountered"))
+        elif prompt == "large":
+            raise TooLarge("duration_seconds", "ask for at most 12 s")
+        return super().prefill(parameters)
+
+
+def build_catalog(settings: GenerationSettings | None = None) -> ModelCatalog:
+    model = ProcessToneModel()
+    return ModelCatalog(lambda: [model.entry, BuiltInModel(Sketch().info, Sketch)])
+
+
+if __name__ == "__main__":
+    hang_seconds = float(os.environ.get("TEST_HANG_SECONDS", HANG_SECONDS))
+    with mock.patch.object(engine_module, "MODEL_CALL_TIMEOUT_SECONDS", hang_seconds):
+        run_host(build_catalog)
