@@ -245,8 +245,11 @@ class DeviceThread:
             except Exception as prefill_error:
                 self._fail_request(sequence, "while restarting", prefill_error)
 
-    def _deliver_block(self, sequence: Sequence, block: FloatArray) -> None:
+    def _deliver_block(self, sequence: Sequence, block: FloatArray | ServiceError) -> None:
         """Validates the output of a step, passes it to the sink, and finishes the sequence after its last frame."""
+        if isinstance(block, ServiceError):
+            self._finish_with_error(sequence, block)
+            return
         frames, channels = sequence.parameters.frames, sequence.info.channels
         sequence.steps += 1
         if block.ndim != 2 or block.shape[1] != channels or block.dtype != np.float32:

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dgx_music.errors import ResourceExhausted
+from dgx_music.errors import ResourceExhausted, ServiceError
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -138,12 +138,15 @@ class Model(Protocol[StateT]):
         """
         ...
 
-    def step(self, states: Sequence[StateT]) -> list[FloatArray]:
+    def step(self, states: Sequence[StateT]) -> Sequence[FloatArray | ServiceError]:
         """Advances each state by one decode step.
 
         Returns one array per state, in the same order: float32 [n, channels], nominally within ±1. n may be 0 (a step
         that yields no audio yet, or a finished sequence); over all steps it adds up to exactly `parameters.frames`. A
-        state's samples do not depend on the other states of the batch.
+        state's samples do not depend on the other states of the batch. The results may lag behind: a model may start a
+        step before it has the results of the last one, and blocks only if nothing else can be done for these states.
+
+        An error in place of an array fails that state alone; it must not be stepped again, and the others continue.
         """
         ...
 

@@ -43,7 +43,7 @@ class MusicGenFolder:
     engine: EngineName
     device: DeviceChoice
     precision: PrecisionChoice
-    max_requests: int
+    max_batch_size: int
 
     def describe(self) -> ModelInfo:
         """Reads the headers of the files. Imports torch, which takes seconds the first time."""
@@ -62,7 +62,7 @@ class MusicGenFolder:
             return load_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
         from generation_service.models.musicgen.loader import load_musicgen
 
-        return load_musicgen(self._find_native(), max_requests=self.max_requests)
+        return load_musicgen(self._find_native(), max_batch_size=self.max_batch_size)
 
     def _find_native(self) -> FoundModel:
         try:
@@ -99,7 +99,7 @@ def _find_entries(settings: GenerationSettings) -> Iterator[ModelEntry]:
             engine=settings.engine,
             device=settings.device,
             precision=settings.precision,
-            max_requests=settings.max_batch_size,
+            max_batch_size=settings.max_batch_size,
         )
 
     for folder in settings.model_folders:

@@ -5,26 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
 
+from dgx_music.errors import ServiceError
 from generation_service.models.base import FloatArray, GenerationParameters
-from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.loader import find_musicgen, load_musicgen, load_resident
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from tests.support.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
 
+GENERATORS = ("eager", "resident")
+"""The code generators. The resident one is made for GPUs; here it runs on the CPU."""
 
-def load_with_short_window(folder: Path) -> MusicGen:
+
+def load_with_short_window(folder: Path, generator: str = "eager", **options: Any) -> MusicGen:
+    """`options` are those of `load_musicgen` or `load_resident`."""
     found = find_musicgen(folder)
-    return load_musicgen(replace(found, config=replace(found.config, max_duration_seconds=WINDOW / FRAME_RATE_HZ)))
+    found = replace(found, config=replace(found.config, max_duration_seconds=WINDOW / FRAME_RATE_HZ))
+    if generator == "eager":
+        return load_musicgen(found, **options)
+    # Smaller pieces and lengths than on a GPU, so that the short windows have several of each.
+    return load_resident(found, "cpu", **{"prefill_positions": 8, "length_buckets": (32,), **options})
 
 
 def greedy(prompt: str, new: int, clip: FloatArray | None = None) -> GenerationParameters:
     """Parameters for `new` frames of codes with greedy decoding."""
     return GenerationParameters(prompt, new * HOP, seed=0, temperature=0, prompt_audio=clip)
+
+
+def step_all(model: MusicGen, states: Sequence[MusicGenState]) -> list[FloatArray]:
+    """One step that fails for none of the states."""
+    blocks = []
+    for block in model.step(states):
+        if isinstance(block, ServiceError):
+            raise block
+        blocks.append(block)
+    return blocks
 
 
 def run(
@@ -40,7 +60,7 @@ def run(
         active = [i for i in states if sum(map(len, blocks[i])) < states[i].frames]
         if not active and len(states) == len(requests):
             break
-        for i, block in zip(active, model.step([states[i] for i in active]), strict=True):
+        for i, block in zip(active, step_all(model, [states[i] for i in active]), strict=True):
             blocks[i].append(block)
     for state in states.values():
         model.release(state)

@@ -214,9 +214,9 @@ class QuantizedKvBlocks(KvBlocks):
         scales = self._scales[layer].index_select(0, reads.scales)
         scores = torch.addcmul(mask, scores.view(shape), scales.view(shape), value=self._shape.head_dim**-0.5)
         weights = _softmax(scores, reads, self._shape.positions)
-        return quantized_weighted_row_sum(
-            self._values[layer], reads.value_rows, reads.value_offsets, weights
-        ).view(len(mask), -1)
+        return quantized_weighted_row_sum(self._values[layer], reads.value_rows, reads.value_offsets, weights).view(
+            len(mask), -1
+        )
 
 
 def _blocks(table: Tensor, heads: int, rows: int) -> Tensor:

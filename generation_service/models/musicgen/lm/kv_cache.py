@@ -192,7 +192,9 @@ class KvCachePool:
             self._prompt_reads = [*caches], *self._plan_prompts(caches)
         reads = self._reads[1]
         positions = torch.tensor([cache.position for cache in caches] * CFG_ROWS)
-        last = [cache.blocks[CFG_ROWS * (n - 1) + row] for row in range(CFG_ROWS) for cache, n in zip(caches, block_counts)]
+        last = [
+            cache.blocks[CFG_ROWS * (n - 1) + row] for row in range(CFG_ROWS) for cache, n in zip(caches, block_counts)
+        ]
         return StepPlan(
             write_blocks=torch.tensor(last),
             write_within=positions % BLOCK_POSITIONS,

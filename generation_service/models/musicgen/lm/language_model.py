@@ -8,41 +8,16 @@ row skips cross-attention, which for it is exactly zero (no bias, all-zero condi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.lm.decoder_layers import read_decoder, sinusoidal_embeddings
 from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS, KvCache
-from generation_service.models.musicgen.lm.linear import Linear, Precision, build_linear
-
-_NORM_EPSILON = 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class _Norm:
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, _NORM_EPSILON)
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    norm_self: _Norm
-    qkv: Linear
-    out: Linear
-    norm_cross: _Norm
-    cross_q: Linear
-    cross_kv: Linear
-    cross_out: Linear
-    norm_ff: _Norm
-    up: Linear
-    down: Linear
+from generation_service.models.musicgen.lm.linear import Precision, build_linear
 
 
 class LanguageModel:
@@ -57,19 +32,11 @@ class LanguageModel:
         """Raises FailedPrecondition if weights are missing or do not have the shape that the configuration gives."""
         self.config = config
         self.device = torch.device(device)
-        self._layers = [
-            _build_layer(_WeightReader(checkpoint, self.device), f"transformer.layers.{i}.", config, precision)
-            for i in range(config.num_layers)
-        ]
-        weights = _WeightReader(checkpoint, self.device)
-        dim, card = config.dim, config.card
-        # [K (card + 1), dim]: one table for all codebooks.
-        self._embedding = torch.cat([weights(f"emb.{k}.weight", card + 1, dim) for k in range(config.n_q)])
-        self._offsets = torch.arange(config.n_q, device=self.device) * (card + 1)
-        self._out_norm = weights.norm("out_norm", dim)
-        heads = torch.cat([weights(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])
-        self._heads = build_linear(heads, precision)
-        self._positions = _sinusoidal_embeddings(0, config).to(self.device)
+        weights = read_decoder(checkpoint, config, self.device, lambda weight: build_linear(weight, precision))
+        self._layers = weights.layers
+        self._embedding, self._offsets = weights.embedding, weights.offsets
+        self._out_norm, self._heads = weights.out_norm, weights.heads
+        self._positions = sinusoidal_embeddings(0, config).to(self.device)
 
     @torch.inference_mode()
     def condition(self, cache: KvCache, text: Tensor | None) -> None:
@@ -139,61 +106,4 @@ class LanguageModel:
     def _extend_positions(self, position: int) -> None:
         if position >= len(self._positions):
             count = max(position + 1, 2 * len(self._positions))
-            self._positions = _sinusoidal_embeddings(count, self.config).to(self.device)
-
-
-class _WeightReader:
-    """Reads tensors from a checkpoint by name, in fp32, and rejects those that are missing or have the wrong shape.
-
-    The tensors may be mapped from the file. Use one reader per layer: its pages leave memory with it.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        self._path = checkpoint.path
-        self._state = checkpoint.map_tensors()
-        self._device = device
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        tensor = self._state.get(name)
-        if tensor is None:
-            raise invalid_checkpoint(self._path, f"best_state has no {name}; expected a MusicGen language model")
-        if tuple(tensor.shape) != shape:
-            problem = f"{name} has the shape {list(tensor.shape)}; xp.cfg expects {list(shape)}"
-            raise invalid_checkpoint(self._path, problem)
-        return tensor.to(self._device, torch.float32)
-
-    def norm(self, name: str, dim: int) -> _Norm:
-        return _Norm(self(f"{name}.weight", dim).clone(), self(f"{name}.bias", dim).clone())
-
-
-def _build_layer(weights: _WeightReader, prefix: str, config: LmConfig, precision: Precision) -> _Layer:
-    dim, hidden = config.dim, config.hidden_dim
-    # Queries are projected with the scale of attention.
-    scale = torch.ones(3 * dim, 1)
-    scale[:dim] = config.head_dim**-0.5
-    cross = weights(f"{prefix}cross_attention.in_proj_weight", 3 * dim, dim) * scale
-    qkv = weights(f"{prefix}self_attn.in_proj_weight", 3 * dim, dim) * scale
-
-    def linear(name: str, outputs: int, inputs: int) -> Linear:
-        return build_linear(weights(f"{prefix}{name}", outputs, inputs), precision)
-
-    return _Layer(
-        norm_self=weights.norm(f"{prefix}norm1", dim),
-        qkv=build_linear(qkv, precision),
-        out=linear("self_attn.out_proj.weight", dim, dim),
-        norm_cross=weights.norm(f"{prefix}norm_cross", dim),
-        cross_q=build_linear(cross[:dim], precision),
-        cross_kv=build_linear(cross[dim:], precision),
-        cross_out=linear("cross_attention.out_proj.weight", dim, dim),
-        norm_ff=weights.norm(f"{prefix}norm2", dim),
-        up=linear("linear1.weight", hidden, dim),
-        down=linear("linear2.weight", dim, hidden),
-    )
-
-
-def _sinusoidal_embeddings(count: int, config: LmConfig) -> Tensor:
-    """The scaled position embeddings, [count, dim]: audiocraft's `create_sin_embedding`, cosines first, then sines."""
-    half = config.dim // 2
-    positions = torch.arange(count).view(-1, 1).float()
-    phase = positions / (torch.tensor(config.max_period) ** (torch.arange(half).float() / (half - 1)))
-    return config.positional_scale * torch.cat([phase.cos(), phase.sin()], dim=-1)
+            self._positions = sinusoidal_embeddings(count, self.config).to(self.device)
