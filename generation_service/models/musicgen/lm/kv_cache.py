@@ -37,7 +37,7 @@ class KvCache:
 
     pool: KvCachePool
     blocks: Sequence[int]
-    """Blocks of `BLOCK_POSITIONS` positions, first for the row with the prompt, second for the other, in turn."""
+    """Blocks of `BLOCK_POSITIONS` positions: in turn one for the row with the prompt and one for the other row."""
     prompt_blocks: Sequence[int]
     prompt_tokens: int
     position: int = 0
@@ -92,20 +92,28 @@ class KvCache:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchReads:
+    """What the steps of a batch read until a request joins, leaves or enters its next block."""
+
+    blocks: BlockReads
+    """For the rows with the prompt of all requests, then for those without."""
+    prompts: BlockReads | None
+    """None if no request has a prompt."""
+    prompt_mask: Tensor
+    """[B, 1, n]: 0 for the tokens of each prompt, -inf for the rest of its blocks."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepPlan:
     """What the layers of one step share. The rows are those with the prompt of all requests, then those without."""
 
-    write_blocks: Tensor
-    """int64 [2 B]."""
-    write_within: Tensor
-    """int64 [2 B]."""
-    reads: BlockReads
+    reads: BatchReads
     mask: Tensor
     """[2 B, 1, n]: 0 for the positions up to the new one, -inf for the others."""
-    prompt_reads: BlockReads | None
-    """None if no request has a prompt."""
-    prompt_mask: Tensor
-    """[B, 1, n]."""
+    write_blocks: Tensor
+    """int64 [2 B], the block of the new position."""
+    write_within: Tensor
+    """int64 [2 B], its index in the block."""
 
 
 class KvCachePool:
@@ -124,8 +132,10 @@ class KvCachePool:
         self._prompts = _Blocks(PlainKvBlocks, BlockShape(*shape, PROMPT_BLOCK_TOKENS), limit_bytes)
         self._reserved: dict[KvCache, int] = {}
         self._lock = threading.Lock()
-        self._reads: tuple[object, BlockReads] = (None, None)  # type: ignore[assignment]
-        self._prompt_reads: tuple[object, BlockReads | None, Tensor] = (None, None, torch.empty(0))
+        self._batch: Sequence[tuple[KvCache, int]] = ()
+        """The requests of the last step, and how many blocks a row of each had."""
+        self._reads: BatchReads | None = None
+        """What that step read."""
 
     @property
     def reserved_bytes(self) -> int:
@@ -140,15 +150,15 @@ class KvCachePool:
     def prompt_blocks(self) -> KvBlocks:
         return self._prompts.tables
 
-    def size_bytes(self, capacity: int, tokens: int) -> int:
-        """The size of a cache with `capacity` positions and a prompt of `tokens`, both rounded up to whole blocks."""
-        blocks = CFG_ROWS * _block_count(capacity, BLOCK_POSITIONS)
+    def size_bytes(self, positions: int, tokens: int) -> int:
+        """The size of a cache for `positions` and a prompt of `tokens`, both rounded up to whole blocks."""
+        blocks = CFG_ROWS * _block_count(positions, BLOCK_POSITIONS)
         prompt_blocks = _block_count(tokens, PROMPT_BLOCK_TOKENS)
         return blocks * self._self.block_bytes + prompt_blocks * self._prompts.block_bytes
 
-    def reserve(self, capacity: int, tokens: int = 0) -> KvCache:
+    def reserve(self, positions: int, tokens: int = 0) -> KvCache:
         """Raises ResourceExhausted if the cache does not fit beside those that are already reserved."""
-        size = self.size_bytes(capacity, tokens)
+        size = self.size_bytes(positions, tokens)
         with self._lock:
             if self.reserved_bytes + size > self.limit_bytes:
                 raise ResourceExhausted(
@@ -160,7 +170,7 @@ class KvCachePool:
                 )
             cache = KvCache(
                 self,
-                self._self.take(CFG_ROWS * _block_count(capacity, BLOCK_POSITIONS)),
+                self._self.take(CFG_ROWS * _block_count(positions, BLOCK_POSITIONS)),
                 self._prompts.take(_block_count(tokens, PROMPT_BLOCK_TOKENS)),
                 tokens,
             )
@@ -176,6 +186,7 @@ class KvCachePool:
             self._self.give_back(cache.blocks)
             self._prompts.give_back(cache.prompt_blocks)
             if not self._reserved:
+                self._batch, self._reads = (), None
                 self._self.free()
                 self._prompts.free()
 
@@ -183,34 +194,27 @@ class KvCachePool:
         """Plans the step in which each cache grows by one position."""
         for cache in caches:
             cache.prepare(cache.position + 1)
-        block_counts = [_block_count(cache.position + 1, BLOCK_POSITIONS) for cache in caches]
-        key = [*caches, *block_counts]
-        if self._reads[0] != key:
-            rows = [cache.row_blocks(row, cache.position + 1) for row in range(CFG_ROWS) for cache in caches]
-            self._reads = key, BlockReads.build(rows, 3, self._self.shape)
-        if self._prompt_reads[0] != [*caches]:
-            self._prompt_reads = [*caches], *self._plan_prompts(caches)
-        reads = self._reads[1]
+        batch = [(cache, cache.position // BLOCK_POSITIONS + 1) for cache in caches]
+        if self._reads is None or batch != self._batch:
+            self._batch, self._reads = batch, self._plan_reads(caches)
         positions = torch.tensor([cache.position for cache in caches] * CFG_ROWS)
-        last = [
-            cache.blocks[CFG_ROWS * (n - 1) + row] for row in range(CFG_ROWS) for cache, n in zip(caches, block_counts)
-        ]
+        newest = [cache.blocks[CFG_ROWS * (count - 1) + row] for row in range(CFG_ROWS) for cache, count in batch]
         return StepPlan(
-            write_blocks=torch.tensor(last),
+            reads=self._reads,
+            mask=_mask(positions + 1, self._reads.blocks.longest * BLOCK_POSITIONS),
+            write_blocks=torch.tensor(newest),
             write_within=positions % BLOCK_POSITIONS,
-            reads=reads,
-            mask=_mask(positions + 1, reads.longest * BLOCK_POSITIONS),
-            prompt_reads=self._prompt_reads[1],
-            prompt_mask=self._prompt_reads[2],
         )
 
-    def _plan_prompts(self, caches: Sequence[KvCache]) -> tuple[BlockReads | None, Tensor]:
+    def _plan_reads(self, caches: Sequence[KvCache]) -> BatchReads:
+        rows = [cache.row_blocks(row, cache.position + 1) for row in range(CFG_ROWS) for cache in caches]
+        blocks = BlockReads.build(rows, 3, self._self.shape)
         if not any(cache.prompt_tokens for cache in caches):
-            return None, torch.empty(0)
-        reads = BlockReads.build([cache.prompt_blocks for cache in caches], 1, self._prompts.shape)
-        length = reads.longest * PROMPT_BLOCK_TOKENS
-        # Without a prompt there is nothing to mask: the sum over no values is 0.
-        return reads, _mask(torch.tensor([cache.prompt_tokens or length for cache in caches]), length)
+            return BatchReads(blocks, None, torch.empty(0))
+        prompts = BlockReads.build([cache.prompt_blocks for cache in caches], 1, self._prompts.shape)
+        length = prompts.longest * PROMPT_BLOCK_TOKENS
+        # A request without a prompt has no values to sum, so its result is 0. Not masked, its weights are not NaN.
+        return BatchReads(blocks, prompts, _mask(torch.tensor([c.prompt_tokens or length for c in caches]), length))
 
 
 class _Blocks:

@@ -55,6 +55,7 @@ class LanguageModel:
         """
         batch, pool, config = len(caches), caches[0].pool, self.config
         plan = pool.plan_step(caches)
+        reads = plan.reads
         positions = [cache.position for cache in caches]
         self._extend_positions(max(positions))
         x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
@@ -62,11 +63,11 @@ class LanguageModel:
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm_self(x)).view(len(x), 3, config.num_heads, config.head_dim)
             pool.blocks.write(index, plan.write_blocks, plan.write_within, qkv[:, 1], qkv[:, 2])
-            x = layer.out.add_residual(pool.blocks.attend(index, qkv, plan.reads, plan.mask), x)
-            if plan.prompt_reads is not None:
+            x = layer.out.add_residual(pool.blocks.attend(index, qkv, reads.blocks, plan.mask), x)
+            if reads.prompts is not None:
                 rows = x[:batch]
                 queries = layer.cross_q(layer.norm_cross(rows))
-                attended = pool.prompt_blocks.attend(index, queries, plan.prompt_reads, plan.prompt_mask)
+                attended = pool.prompt_blocks.attend(index, queries, reads.prompts, reads.prompt_mask)
                 rows.copy_(layer.cross_out.add_residual(attended, rows))
             x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)
         for cache in caches:
