@@ -14,22 +14,27 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import ServiceError
 from generation_service.models.base import FloatArray, GenerationParameters
-from generation_service.models.musicgen.loader import find_musicgen, load_musicgen, load_resident
+from generation_service.models.musicgen.loader import FoundModel, find_musicgen, load_musicgen, load_resident
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from tests.support.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
 
-GENERATORS = ("eager", "resident")
-"""The code generators. The resident one is made for GPUs; here it runs on the CPU."""
+PIECE = 8
+"""Positions in a piece of a prefill of the resident generator, with short windows."""
+
+
+def load_model(found: FoundModel, generator: str, **options: Any) -> MusicGen:
+    """`generator` is "eager" or "resident", which is made for GPUs and here runs on the CPU. `options` are those of
+    `load_musicgen` or `load_resident`."""
+    return load_musicgen(found, **options) if generator == "eager" else load_resident(found, "cpu", **options)
 
 
 def load_with_short_window(folder: Path, generator: str = "eager", **options: Any) -> MusicGen:
-    """`options` are those of `load_musicgen` or `load_resident`."""
+    if generator == "resident":
+        # Smaller than on a GPU, so that the short windows have several pieces and lengths.
+        options = {"prefill_positions": PIECE, "length_buckets": (32,), **options}
     found = find_musicgen(folder)
     found = replace(found, config=replace(found.config, max_duration_seconds=WINDOW / FRAME_RATE_HZ))
-    if generator == "eager":
-        return load_musicgen(found, **options)
-    # Smaller pieces and lengths than on a GPU, so that the short windows have several of each.
-    return load_resident(found, "cpu", **{"prefill_positions": 8, "length_buckets": (32,), **options})
+    return load_model(found, generator, **options)
 
 
 def greedy(prompt: str, new: int, clip: FloatArray | None = None) -> GenerationParameters:

@@ -12,9 +12,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
+from generation_service.models.musicgen.lm.static_language_model import run_eagerly
+
 from dgx_music.errors import FailedPrecondition, ResourceExhausted
 from generation_service.models.base import FloatArray, GenerationParameters
-from generation_service.models.musicgen.lm.static_language_model import run_eagerly
 from generation_service.models.musicgen.loader import FoundModel, find_musicgen, load_musicgen, load_static_lm
 from generation_service.models.musicgen.model import MusicGen
 from tests.support.checkpoints import write_checkpoint, write_lm_with_config
