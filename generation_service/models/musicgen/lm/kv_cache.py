@@ -100,7 +100,7 @@ class BatchReads:
     prompts: BlockReads | None
     """None if no request has a prompt."""
     prompt_mask: Tensor
-    """[B, 1, n]: 0 for the tokens of each prompt, -inf for the rest of its blocks."""
+    """[B, 1, blocks, positions]: 0 for the tokens of each prompt, -inf for the rest of its blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class StepPlan:
 
     reads: BatchReads
     mask: Tensor
-    """[2 B, 1, n]: 0 for the positions up to the new one, -inf for the others."""
+    """[2 B, 1, blocks, positions]: 0 for the positions up to the new one, -inf for the others."""
     write_blocks: Tensor
     """int64 [2 B], the block of the new position."""
     write_within: Tensor
@@ -201,7 +201,7 @@ class KvCachePool:
         newest = [cache.blocks[CFG_ROWS * (count - 1) + row] for row in range(CFG_ROWS) for cache, count in batch]
         return StepPlan(
             reads=self._reads,
-            mask=_mask(positions + 1, self._reads.blocks.longest * BLOCK_POSITIONS),
+            mask=_mask(positions + 1, self._reads.blocks.scores.shape[2], BLOCK_POSITIONS),
             write_blocks=torch.tensor(newest),
             write_within=positions % BLOCK_POSITIONS,
         )
@@ -212,9 +212,10 @@ class KvCachePool:
         if not any(cache.prompt_tokens for cache in caches):
             return BatchReads(blocks, None, torch.empty(0))
         prompts = BlockReads.build([cache.prompt_blocks for cache in caches], 1, self._prompts.shape)
-        length = prompts.longest * PROMPT_BLOCK_TOKENS
+        longest = prompts.scores.shape[2]
         # A request without a prompt has no values to sum, so its result is 0. Not masked, its weights are not NaN.
-        return BatchReads(blocks, prompts, _mask(torch.tensor([c.prompt_tokens or length for c in caches]), length))
+        tokens = torch.tensor([cache.prompt_tokens or longest * PROMPT_BLOCK_TOKENS for cache in caches])
+        return BatchReads(blocks, prompts, _mask(tokens, longest, PROMPT_BLOCK_TOKENS))
 
 
 class _Blocks:
@@ -260,7 +261,7 @@ def _block_count(positions: int, block_positions: int) -> int:
     return -(-positions // block_positions)
 
 
-def _mask(lengths: Tensor, longest: int) -> Tensor:
-    """0 for the first `lengths` positions of each row, -inf for the others: int64 [R] → [R, 1, longest]."""
-    hidden = torch.arange(longest) >= lengths[:, None]
-    return torch.zeros(len(lengths), 1, longest).masked_fill_(hidden[:, None], -torch.inf)
+def _mask(lengths: Tensor, longest: int, positions: int) -> Tensor:
+    """0 for the first `lengths` positions of each row, -inf for the others: int64 [R] → [R, 1, longest, positions]."""
+    hidden = torch.arange(longest * positions).view(longest, positions) >= lengths[:, None, None, None]
+    return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)

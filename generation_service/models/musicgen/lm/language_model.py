@@ -66,7 +66,7 @@ class LanguageModel:
             x = layer.out.add_residual(pool.blocks.attend(index, qkv, reads.blocks, plan.mask), x)
             if reads.prompts is not None:
                 rows = x[:batch]
-                queries = layer.cross_q(layer.norm_cross(rows))
+                queries = layer.cross_q(layer.norm_cross(rows)).view(batch, 1, config.num_heads, config.head_dim)
                 attended = pool.prompt_blocks.attend(index, queries, reads.prompts, reads.prompt_mask)
                 rows.copy_(layer.cross_out.add_residual(attended, rows))
             x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)

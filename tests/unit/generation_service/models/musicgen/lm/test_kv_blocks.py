@@ -47,7 +47,7 @@ def test_attention_over_blocks_equals_attention_over_positions(kind: type, toler
     queries = torch.randn(len(rows), HEADS, size, generator=torch.Generator().manual_seed(2))
     reads = BlockReads.build(rows, 1, shape)
     lengths = torch.tensor(LENGTHS)
-    hidden = torch.arange(reads.longest * 32) >= lengths[:, None, None]
+    hidden = torch.arange(4 * 32).view(4, 32) >= lengths[:, None, None, None]
     mask = torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf)
     result = blocks.attend(1, queries, reads, mask).view(len(rows), HEADS, size)
     for own, query, (keys, values) in zip(result, queries, written, strict=True):
