@@ -121,7 +121,11 @@ def load_musicgen(
     started_at = time.monotonic()
     codec, conditioner = _load_codec(found), TextConditioner(found.checkpoint, found.config)
     lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
-    pool = KvCachePool(found.config, _free_memory() // 2 if kv_bytes is None else kv_bytes, lm.max_absorbed_tokens)
+    pool = KvCachePool(
+        found.config,
+        _free_memory() // 2 if kv_bytes is None else kv_bytes,
+        is_quantized=found.precision == "int8",
+    )
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
     execution = ModelExecution(
         device="cpu",
