@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from generation_service.models.execution import KernelChoice
+
 Call = Callable[[], Tensor]
 """Runs an operation once, on inputs that are fixed. → [rows, …]."""
 Timer = Callable[[Sequence[Call]], float]
@@ -30,18 +32,6 @@ class Candidate:
     prepare: Callable[[int], Sequence[Call]]
     """Number of rows → calls whose weights or caches are in different memory, so that the L2 cache holds those of none
     when its turn comes; inputs and results are the same. The first rows of the inputs are the same for any number."""
-
-
-@dataclass(frozen=True, slots=True)
-class KernelChoice:
-    """The implementation that was chosen for an operation."""
-
-    operation: str
-    implementation: str
-    microseconds: Mapping[str, float]
-    """The time of each implementation that works, for the fewest rows."""
-    reason: str = ""
-    """Why the others were left out, if it isn't for their speed."""
 
 
 def choose_kernel(

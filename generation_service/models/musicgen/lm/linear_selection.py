@@ -9,12 +9,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from generation_service.models.execution import KernelChoice
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.kernels.kernel_selection import (
     ROW_COUNTS,
     Call,
     Candidate,
-    KernelChoice,
     Timer,
     choose_kernel,
 )

@@ -10,10 +10,10 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from torch import Tensor  # noqa: E402
 
+from generation_service.models.execution import KernelChoice  # noqa: E402
 from generation_service.models.musicgen.kernels.kernel_selection import (  # noqa: E402
     Call,
     Candidate,
-    KernelChoice,
     choose_kernel,
     time_on_cuda,
 )
