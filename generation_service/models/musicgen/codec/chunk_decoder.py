@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
 from generation_service.models.base import FloatArray
-from generation_service.models.musicgen.codec.decoder_network import DecoderNetwork
+from generation_service.models.musicgen.codec.decoder_network import DecoderNetwork, NetworkForm
 from generation_service.models.musicgen.codec.decoder_passes import (
     ChunkShape,
     CpuPassRunner,
@@ -33,7 +33,7 @@ CPU_ROWS: Final = 16
 """Streams decoded in one pass on the CPU."""
 CUDA_ROWS: Final = 8
 """Streams decoded in one pass on a GPU: enough to be efficient, and few enough to leave room for the decode steps."""
-_PATIENCE = 4
+CUDA_PATIENCE: Final = 4
 """Calls of `run` for which a chunk on a GPU waits for others of its shape, which cost nothing in the same pass."""
 _RETRY_SECONDS = 1.0
 
@@ -67,9 +67,9 @@ class ChunkDecoder:
     """Decodes the chunks of all requests with one `Encodec`. All calls come from one thread.
 
     A stream's chunks join to `Encodec.decode` of all its codes, for any weights, any chunk sizes, and whatever other
-    streams are decoded: with the same number of samples, and within 1e-4 on the CPU, where the samples are even the
-    same to the last bit for any chunk sizes and in any company. On a GPU, where a part is computed in float16, the
-    difference is at least 60 dB below the signal.
+    streams are decoded: with the same number of samples, and within 1e-4 on the CPU; on a GPU, where a part is computed
+    in float16, the difference is at least 60 dB below the signal. On the CPU, other streams do not change a bit of the
+    samples; on a GPU, the same kernels run in any company.
 
     The output lags by less than 4 frames of codes: 3 are the look-ahead of the first convolution, the rest is that of
     the upsampling layers. The last chunk returns the rest.
@@ -77,10 +77,21 @@ class ChunkDecoder:
     A stream needs `state_bytes / max_streams` of memory, 36 KB per channel for EnCodec 32 kHz, from the beginning on.
     """
 
-    def __init__(self, codec: Encodec, channels: int, *, max_streams: int = 128) -> None:
+    def __init__(
+        self,
+        codec: Encodec,
+        channels: int,
+        *,
+        max_streams: int = 128,
+        form: NetworkForm | None = None,
+        rows: int | None = None,
+        patience: int | None = None,
+    ) -> None:
         """`channels` is 1, or 2 if the codes are interleaved stereo. At most `max_streams` streams are open at once.
 
-        The codec's device is used. Its weights are copied, and not used later.
+        The codec's device is used. Its weights are copied, and not used later. The other arguments are by default what
+        is best for the device: `form` of the network; `rows`, the streams per pass; and `patience`, the calls of `run`
+        for which a chunk that no listener waits for may wait for others of its shape.
         """
         self._channels = channels
         self._codebooks, self._codebook_size = codec.config.codebooks, codec.config.codebook_size
@@ -89,12 +100,13 @@ class ChunkDecoder:
         self._streams: dict[DecoderStream, None] = {}  # In the order in which they were opened.
         self._run_count = 0
         is_cuda = codec.device.type == "cuda"
-        network = DecoderNetwork(codec, half=is_cuda)
+        network = DecoderNetwork(codec, form or ("cuda" if is_cuda else "cpu"))
         self._min_first_frames = network.min_first_frames
         decoder = SlotDecoder(network, channels, max_streams, codec.device)
         self.state_bytes = decoder.state_bytes
         """Memory for the states of all streams."""
-        self._rows, self._patience = (CUDA_ROWS, _PATIENCE) if is_cuda else (CPU_ROWS, 0)
+        self._rows = rows or (CUDA_ROWS if is_cuda else CPU_ROWS)
+        self._patience = patience if patience is not None else CUDA_PATIENCE if is_cuda else 0
         self._runner: PassRunner = (
             CudaPassRunner(decoder, self._rows, max_streams, codec.device) if is_cuda else CpuPassRunner(decoder)
         )

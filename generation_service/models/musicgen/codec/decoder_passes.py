@@ -54,7 +54,7 @@ class SlotDecoder:
         audio, states = self._network(codes.flatten(0, 1), states, is_last=shape.ends)
         if not shape.ends:
             self._states.index_copy_(0, slots, states.view(len(slots), *self._states.shape[1:]))
-        return audio.view(len(slots), codes.shape[1], -1)
+        return audio.view(len(slots), codes.shape[1], audio.shape[1])
 
 
 @dataclass(frozen=True, slots=True)

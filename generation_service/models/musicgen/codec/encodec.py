@@ -55,4 +55,4 @@ class Encodec(nn.Module):
 
 def split_channels(codes: Tensor, channels: int) -> Tensor:
     """Separates interleaved codebooks: [K channels, n] → [channels, K, n]."""
-    return codes.view(-1, channels, codes.shape[1]).transpose(0, 1)
+    return codes.view(codes.shape[0] // channels, channels, codes.shape[1]).transpose(0, 1)

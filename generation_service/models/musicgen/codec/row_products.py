@@ -1,8 +1,9 @@
-"""Matrix products with fixed weights, on which the streaming decoder is built: every convolution is one of rows."""
+"""Matrix products of rows with fixed weights, on which the streaming decoder is built."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,9 @@ class PackedProduct:
     """fp32 by oneDNN, with weights that are packed once. A row has the same result in any company, to the last bit."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """weight: [out, in]; bias: [out]."""
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.float().contiguous(), _PACKED_ROWS)
-        self._bias = None if bias is None else bias.float()
+        """weight: float32 [out, in]; bias: float32 [out]."""
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PACKED_ROWS)
+        self._bias = bias
         self._features = weight.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -43,8 +44,8 @@ class PlainProduct:
     """`F.linear` in float32. A row has the same result only among the same number of rows."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """weight: [out, in]; bias: [out]."""
-        self._weight = weight.float().contiguous()
+        """weight: float32 [out, in]; bias: float32 [out]."""
+        self._weight = weight.contiguous()
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -54,10 +55,10 @@ class PlainProduct:
 class HalfProduct:
     """Operands in float16, for tensor cores; sums and results in float32."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        """weight: [out, in]; bias: [out]."""
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """weight: float32 [out, in]; bias: float32 [out]."""
         self._weight = weight.half().contiguous().t()
-        self._bias = bias.float()
+        self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.half().flatten(0, -2)
@@ -65,11 +66,8 @@ class HalfProduct:
             y = torch.mm(rows, self._weight, out_dtype=torch.float32)
         else:  # `out_dtype` exists for CUDA alone. The product of two float16 numbers is exact in float32.
             y = torch.mm(rows.float(), self._weight.float())
-        return y.add_(self._bias).view(*x.shape[:-1], len(self._bias))
+        return (y if self._bias is None else y.add_(self._bias)).view(*x.shape[:-1], y.shape[1])
 
 
-def build_product(weight: Tensor, bias: Tensor | None) -> RowProduct:
-    """Builds the fastest implementation in float32 for the weights' device. weight: [out, in]; bias: [out]."""
-    if weight.device.type == "cpu" and torch._C._has_mkldnn:
-        return PackedProduct(weight, bias)
-    return PlainProduct(weight, bias)
+ProductClass: TypeAlias = Callable[[Tensor, Tensor | None], RowProduct]
+"""Builds a product from a weight, [out, in], and a bias, [out]."""

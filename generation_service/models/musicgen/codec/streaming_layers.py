@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from generation_service.models.musicgen.codec.residual_lstm import ResidualLstm
-from generation_service.models.musicgen.codec.row_products import HalfProduct, RowProduct, build_product
+from generation_service.models.musicgen.codec.row_products import ProductClass
 from generation_service.models.musicgen.codec.seanet import ResidualBlock
 from generation_service.models.musicgen.codec.seanet_layers import Conv, Upsample
 
@@ -83,23 +83,23 @@ class _Window:
 class StreamingConv:
     """A convolution without stride."""
 
-    def __init__(self, conv: Conv) -> None:
+    def __init__(self, conv: Conv, product: ProductClass) -> None:
         self.state_size = (conv.span - 1) * conv.weight.shape[1]
         self._window = _Window(conv)
-        self._product = RowConvolution(conv)
+        self._convolution = RowConvolution(conv, product)
         self.count_first_output = self._window.count_first_output
 
     def __call__(self, x: Tensor, state: Tensor | None, is_last: bool) -> tuple[Tensor, Tensor]:
         x, state = self._window.extend(x, state, is_last)
-        return self._product(x), state
+        return self._convolution(x), state
 
 
 class RowConvolution:
     """A convolution without padding: [B, n, C_in] → [B, n - span + 1, C_out]."""
 
-    def __init__(self, conv: Conv) -> None:
+    def __init__(self, conv: Conv, product: ProductClass) -> None:
         self._kernel, self._dilation, self._span = conv.weight.shape[2], conv.dilation, conv.span
-        self._product = build_product(conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
+        self._product = product(conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         frames = x.shape[1] - self._span + 1
@@ -112,14 +112,14 @@ class RowConvolution:
 class StreamingResidualBlock:
     """Two convolutions and a shortcut. The state is the block's last input, for the convolution and the shortcut."""
 
-    def __init__(self, block: ResidualBlock, alpha: float) -> None:
+    def __init__(self, block: ResidualBlock, alpha: float, product: ProductClass) -> None:
         _, conv, _, pointwise = block.block
         assert isinstance(conv, Conv)
         assert isinstance(pointwise, Conv)
         self.state_size = (conv.span - 1) * conv.weight.shape[1]
         self._window = _Window(conv)
-        self._conv, self._pointwise = RowConvolution(conv), RowConvolution(pointwise)
-        self._shortcut = None if block.shortcut is None else RowConvolution(block.shortcut)
+        self._conv, self._pointwise = RowConvolution(conv, product), RowConvolution(pointwise, product)
+        self._shortcut = None if block.shortcut is None else RowConvolution(block.shortcut, product)
         self._alpha = alpha
         self.count_first_output = self._window.count_first_output
 
@@ -138,16 +138,14 @@ class StreamingUpsample:
     Output block i (`stride` frames) depends only on the inputs i and i-1, so there is no overlap to add.
     """
 
-    def __init__(self, upsample: Upsample, alpha: float, *, half: bool) -> None:
-        """`half`: multiply in float16."""
+    def __init__(self, upsample: Upsample, alpha: float, product: ProductClass) -> None:
         channels_in, channels_out, _ = upsample.weight.shape
         self.state_size = channels_in
         self._stride, self._left, self._right = upsample.stride, upsample.left, upsample.right
         self._alpha = alpha
         taps = upsample.weight.view(channels_in, channels_out, 2, self._stride)  # [C_in, C_out, (i, i-1), stride]
         weight = taps.flip(2).permute(3, 1, 2, 0).reshape(self._stride * channels_out, 2 * channels_in)
-        bias = upsample.bias.repeat(self._stride)
-        self._product: RowProduct = HalfProduct(weight, bias) if half else build_product(weight, bias)
+        self._product = product(weight, upsample.bias.repeat(self._stride))
 
     def count_first_output(self, frames: int) -> int:
         return frames * self._stride - self._left
@@ -169,12 +167,12 @@ class StreamingLstm:
     hidden and the cell state of each layer.
     """
 
-    def __init__(self, layer: ResidualLstm) -> None:
+    def __init__(self, layer: ResidualLstm, product: ProductClass) -> None:
         lstm = layer.lstm
         self._channels, self._layers = lstm.hidden_size, lstm.num_layers
         self.state_size = 2 * self._layers * self._channels
         self._products = [
-            (build_product(weight_ih, bias_ih + bias_hh), build_product(weight_hh, None))
+            (product(weight_ih, bias_ih + bias_hh), product(weight_hh, None))
             for weight_ih, weight_hh, bias_ih, bias_hh in lstm.all_weights
         ]
 
@@ -219,14 +217,14 @@ def _update(inputs: Tensor, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor
 class StreamingOutput:
     """ELU and the last convolution, to one channel."""
 
-    def __init__(self, conv: Conv, alpha: float) -> None:
+    def __init__(self, conv: Conv, alpha: float, product: ProductClass) -> None:
         channels, self._kernel = conv.weight.shape[1:]
         self.state_size = (conv.span - 1) * channels
         self._window = _Window(conv)
         self._alpha = alpha
         self._bias = conv.bias
         # Row k of the product is what a frame adds to the output k frames before it: no copies of windows of frames.
-        self._product = build_product(conv.weight[0].t(), None)
+        self._product = product(conv.weight[0].t(), None)
         self.count_first_output = self._window.count_first_output
 
     def __call__(self, x: Tensor, state: Tensor | None, is_last: bool) -> tuple[Tensor, Tensor]:
