@@ -13,6 +13,11 @@ from generation_service.hardware.devices import Device
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.execution import ModelExecution
 
+ENGINE_LOST = "ENGINE_LOST"
+"""The reason of the Unavailable with which a request ends if the process of its engine does."""
+ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
+"""The reason of the Unavailable with which a request is rejected if no engine accepts requests."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:

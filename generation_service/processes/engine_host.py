@@ -103,7 +103,9 @@ class EngineHost:
 
     async def _report_until_lost(self) -> None:
         """Reports the state periodically. Returns when the engine can't recover."""
-        while not self._report():
+        while True:
+            if self._report():
+                return
             await asyncio.sleep(REPORT_PERIOD_SECONDS)
 
     def _report(self) -> bool:

@@ -15,7 +15,7 @@ from generation_service.hardware.devices import VISIBLE_DEVICES, Device
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.execution import ModelExecution
 from generation_service.processes import messages
-from generation_service.processes.engine_client import EngineReport, EngineState, RequestOrigin
+from generation_service.processes.engine_client import ENGINE_UNAVAILABLE, EngineReport, EngineState, RequestOrigin
 from generation_service.processes.engine_link import HOST_MODULE, EngineLink
 from service_runtime.observability.logging import get_logger, logging_configuration
 
@@ -85,9 +85,8 @@ class EngineProcess:
 
     def report(self) -> EngineReport:
         link = self._link
-        return EngineReport(
-            self.device, self._state, self._problem, self._restarts, self._status, self._models, None if link is None else link.pid
-        )
+        pid = None if link is None else link.pid
+        return EngineReport(self.device, self._state, self._problem, self._restarts, self._status, self._models, pid)
 
     async def refresh(self) -> None:
         if self._link is not None:
@@ -120,7 +119,7 @@ class EngineProcess:
     def _unavailable(self) -> Unavailable:
         return Unavailable(
             f"the engine on {self.device.name} does not accept requests: {self._problem}",
-            reason="ENGINE_UNAVAILABLE",
+            reason=ENGINE_UNAVAILABLE,
             retry_after_seconds=INITIAL_DELAY_SECONDS,
         )
 

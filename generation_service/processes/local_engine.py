@@ -11,7 +11,7 @@ from generation_service.engine.request_handle import GenerationHandle
 from generation_service.hardware.devices import Device
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.catalog import ModelCatalog
-from generation_service.processes.engine_client import EngineReport, EngineState, RequestOrigin
+from generation_service.processes.engine_client import ENGINE_UNAVAILABLE, EngineReport, EngineState, RequestOrigin
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
@@ -55,7 +55,7 @@ class LocalEngine:
     def check(self) -> None:
         self._engine.check()
         if self._preload_task is not None:
-            raise Unavailable(f"the engine is loading model {self._preload!r}", reason="ENGINE_UNAVAILABLE")
+            raise Unavailable(f"the engine is loading model {self._preload!r}", reason=ENGINE_UNAVAILABLE)
 
     def report(self) -> EngineReport:
         state, problem = EngineState.SERVING, ""

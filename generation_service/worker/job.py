@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from dgx_music.error_status import read_error_details
-from dgx_music.errors import InvalidArgument, ServiceError
+from dgx_music.errors import InvalidArgument, ServiceError, Unavailable
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
@@ -20,6 +20,7 @@ from generation_service.config import GenerationSettings
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import TooLarge
 from generation_service.models.params import build_parameters
+from generation_service.processes import engine_client
 from generation_service.processes.engine_client import RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker import converters
@@ -39,6 +40,9 @@ RETRYABLE_CODES = frozenset(
 """Names of the status codes after which another attempt may succeed."""
 RETRYABLE_EXPORT_CODES = RETRYABLE_CODES | {"INTERNAL"}
 """The same after all the audio has been sent: export then keeps it, and the next attempt does not generate it again."""
+MAX_FREE_ATTEMPTS = 2
+"""Up to this attempt, one that ends because its engine's process does is handed back, since it is hardly to blame.
+Later ones count: it may be what kills them."""
 TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 """Status codes after which the same call to storage is retried."""
 INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
@@ -189,7 +193,9 @@ class Job:
             if lost is LeaseLostReason.CANCELLED and self._has_sent_audio:
                 await self._delete_file()
             return lost.value
-        return await self._fail(_build_failure(exported, has_sent_audio=self._has_sent_audio))
+        return await self._fail(
+            _build_failure(exported, has_sent_audio=self._has_sent_audio, attempt=self._generation.attempt)
+        )
 
     async def _complete(self, exported: Exported) -> str:
         request = converters.build_completion(
@@ -267,7 +273,7 @@ class Job:
             return
 
 
-def _build_failure(error: BaseException, *, has_sent_audio: bool) -> storage_pb2.FailGenerationRequest:
+def _build_failure(error: BaseException, *, has_sent_audio: bool, attempt: int) -> storage_pb2.FailGenerationRequest:
     """Returns the report of a failed attempt: a one-line message for the user, and whether to try again.
 
     If export has all the audio, another attempt is cheap: it generates nothing.
@@ -278,6 +284,10 @@ def _build_failure(error: BaseException, *, has_sent_audio: bool) -> storage_pb2
             return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
         case UnrecoverableError():
             # The engine had already stopped when the job was claimed, so this does not count as an attempt.
+            return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
+        case Unavailable(reason=engine_client.ENGINE_LOST | engine_client.ENGINE_UNAVAILABLE) if (
+            attempt <= MAX_FREE_ATTEMPTS
+        ):
             return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
         case TooLarge():
             # The next attempt would not fit either. A user may retry on a server with more memory.

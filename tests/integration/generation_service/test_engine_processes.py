@@ -194,7 +194,7 @@ async def test_killed_process_takes_only_its_own_requests_with_it_and_is_replace
     os.kill(shared.pid(device), signal.SIGKILL)
     with pytest.raises(Unavailable, match="the engine process failed: it was killed by SIGKILL; retry") as caught:
         await read(victim)
-    assert (caught.value.reason, caught.value.retry_after_seconds) == ("ENGINE_STOPPED", 1.0)
+    assert (caught.value.reason, caught.value.retry_after_seconds) == ("ENGINE_LOST", 1.0)
     [failed] = [report for report in shared.pool.reports() if report.device.name == device]
     assert (failed.state, failed.pid) == (FAILED, None)
     assert failed.problem == "its process failed: it was killed by SIGKILL"
@@ -260,10 +260,9 @@ async def test_jobs_of_a_killed_process_are_completed_by_another_attempt(tmp_pat
         [pid] = [report.pid for report in pool.reports() if report.device == victim.device]
         assert {request.device for request in pool.requests()} == {report.device for report in pool.reports()}
         os.kill(pid, signal.SIGKILL)
-        waiting = await stack.wait_until(ids[0], lambda generation: bool(generation.error_message))
-        assert "the engine process failed: it was killed by SIGKILL" in waiting.error_message
-        await stack.wait_until(ids[0], lambda generation: generation.attempt == 2 and is_generating(generation))
-        for fifo in fifos:
+        again = await stack.wait_until(ids[0], lambda generation: generation.attempt == 2)
+        assert again.max_attempts == 4  # The lost attempt does not count.
+        for fifo in reversed(fifos):  # The other request's first: both may be in the process that is left.
             await fifo.release()
         done = [await stack.wait_until_ended(generation_id) for generation_id in ids]
         assert [(one.state, one.attempt) for one in done] == [(COMPLETED, 2), (COMPLETED, 1)]
