@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.engine_runners import PROMPT_TOKENS
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.delay_pattern import DelayedCodes
+from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
 TRANSFORMERS = "transformers"
 _GUIDANCE, _TOP_K = 3.0, 250
+PROMPT_TOKENS = 12
 _NAMES = {
     "emb.": "model.decoder.embed_tokens.",
     "linears.": "lm_heads.",
@@ -61,18 +61,18 @@ class TransformersRunner:
         self._cache: Any = None
 
     def start(self, batch: int, position: int) -> Callable[[], object]:
-        text = torch.randn(batch, PROMPT_TOKENS, self.config.dim, device=self.device)
+        text = torch.randn(batch, PROMPT_TOKENS, self.config.dim, device=self.device, dtype=self.lm.dtype)
         codes = torch.zeros(batch, self.config.n_q, dtype=torch.int64, device=self.device)
         self._reset(text)
         if position:
             self._forward(codes)
             for layer in self._cache.self_attention_cache.layers:
                 shape = (*layer.keys.shape[:2], position, layer.keys.shape[3])
-                layer.keys = torch.randn(shape, device=self.device)
-                layer.values = torch.randn(shape, device=self.device)
+                layer.keys = torch.randn(shape, device=self.device, dtype=self.lm.dtype)
+                layer.values = torch.randn(shape, device=self.device, dtype=self.lm.dtype)
 
         def step() -> object:
-            values, candidates = self._forward(codes).topk(_TOP_K)
+            values, candidates = self._forward(codes).topk(min(_TOP_K, self.config.card))
             chosen = torch.multinomial(values.softmax(-1).flatten(0, 1), 1).view(batch, -1, 1)
             return candidates.gather(-1, chosen)
 
@@ -81,14 +81,15 @@ class TransformersRunner:
     def stop(self) -> None:
         self._cache = self._text = None
 
-    def greedy(self, text: Tensor, frames: int) -> Tensor:
-        """text: [T, dim] → codes: int64 [K, frames]."""
+    def greedy(self, text: Tensor, frames: int) -> Codes:
+        """text: [T, dim] → codes: [K, frames]."""
         codes = DelayedCodes(self.config.delays, frames, self.config.card)
         self._reset(text[None].to(self.device))
         while not codes.is_done:
-            codes.append(self._forward(codes.newest[None].to(self.device))[0].argmax(-1).cpu())
+            newest = torch.from_numpy(codes.newest)[None].to(self.device)
+            codes.append(self._forward(newest)[0].argmax(-1).cpu().numpy())
         self.stop()
-        return codes.frames(0, frames)
+        return codes.select_frames(0, frames)
 
     def _reset(self, text: Tensor) -> None:
         from transformers.cache_utils import DynamicCache, EncoderDecoderCache

@@ -8,6 +8,7 @@
     ├── OutOfRange           past the end of the data
     ├── ResourceExhausted    a limit is reached; says when to retry
     ├── Unavailable          a dependency does not respond; says when to retry
+    ├── DeadlineExceeded     the caller's deadline has passed, or can't be met
     └── DataLoss             an audio stream is incomplete or corrupt
 
 Domain code raises these and does not depend on gRPC; `service_runtime.rpc.interceptors` turns each into a
@@ -102,6 +103,12 @@ class Unavailable(ServiceError):
     """A dependency does not respond; `retry_after_seconds` says when to retry."""
 
     code = "UNAVAILABLE"
+
+
+class DeadlineExceeded(ServiceError):
+    """The caller's deadline has passed, or can't be met."""
+
+    code = "DEADLINE_EXCEEDED"
 
 
 class DataLoss(ServiceError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 
-from dgx_music.errors import ResourceExhausted, ServiceError
+from dgx_music.errors import DeadlineExceeded, ResourceExhausted, ServiceError
 from generation_service.engine.sequence import Sequence
 from generation_service.models.device_errors import is_out_of_memory
 
@@ -20,8 +21,11 @@ def to_service_error(name: str, when: str, error: Exception) -> ServiceError:
     if is_out_of_memory(error):
         # The traceback's frames still hold the tensors that filled the memory.
         traceback.clear_frames(error.__traceback__)
+        needed = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
         failure = ResourceExhausted(
-            f"model {name!r} ran out of memory {when}; reduce the number of concurrent requests or the duration",
+            f"model {name!r} ran out of memory {when}"
+            + (f", where it needed {needed[1]} more" if needed else "")
+            + "; reduce the number of concurrent requests or the duration",
             reason="MODEL_OUT_OF_MEMORY",
             retry_after_seconds=OUT_OF_MEMORY_RETRY_SECONDS,
         )
@@ -35,6 +39,20 @@ def invalid_output_error(sequence: Sequence, output: str) -> ServiceError:
     """Returns the error for output that violates the contract of `generation_service.models.base.Model.step`."""
     name, steps = sequence.info.name, sequence.steps
     return ServiceError(f"model {name!r} returned invalid output at step {steps}: {output}", reason="MODEL_OUTPUT")
+
+
+def deadline_error(sequence: Sequence, now: float, shortest_seconds: float) -> DeadlineExceeded:
+    """Returns the error for a waiting request whose deadline can't be met."""
+    assert sequence.deadline is not None
+    waited, remaining = now - sequence.submitted_at, sequence.deadline - now
+    if remaining <= 0.0:
+        problem = f"the deadline passed after the request had waited {waited:.1f} s for a place in the batch"
+    else:
+        problem = (
+            f"{sequence.audio_seconds:g} s of audio take at least {shortest_seconds:.1f} s at present, "
+            f"but the deadline is in {remaining:.1f} s"
+        )
+    return DeadlineExceeded(f"{problem}; allow more time, or retry when the server is less busy", reason="DEADLINE")
 
 
 def format_error(error: BaseException) -> str:

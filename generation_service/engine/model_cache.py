@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from typing import Any, Protocol, runtime_checkable
 
-from generation_service.models.base import Model, ModelInfo
+from generation_service.models.base import Model, ModelInfo, PromptEncoder
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.device import empty_device_cache
 from generation_service.models.execution import ModelExecution
@@ -50,6 +51,9 @@ class ModelCache:
     def __init__(self, catalog: ModelCatalog) -> None:
         self._catalog = catalog
         self._models: dict[ModelInfo, Model[Any]] = {}
+        self.loading = threading.Lock()
+        """Held while a model is loaded. The prompt thread holds it while it encodes, because a CUDA graph can't be
+        captured while another thread allocates memory."""
 
     def __contains__(self, info: ModelInfo) -> bool:
         return info in self._models
@@ -61,11 +65,18 @@ class ModelCache:
 
     def get(self, info: ModelInfo) -> Model[Any]:
         """Returns the model, and loads it first if necessary. Raises whatever loading it raises."""
-        if info not in self._models:
+        model = self._models.get(info)
+        if model is None:
             started_at = time.monotonic()
-            self._models[info] = self._catalog.get(info.name).load()
+            with self.loading:
+                model = self._models[info] = self._catalog.get(info.name).load()
             log.info("model_loaded", model=info.name, seconds=round(time.monotonic() - started_at, 3))
-        return self._models[info]
+        return model
+
+    def prompt_encoder(self, info: ModelInfo) -> PromptEncoder | None:
+        """Returns the model if it is loaded and encodes prompts ahead."""
+        model = self._models.get(info)
+        return model if isinstance(model, PromptEncoder) else None
 
     def unload(self, name: str) -> None:
         """Frees the memory of all loaded models with this name."""

@@ -18,13 +18,25 @@ class Stage(Enum):
     """The request is waiting to be admitted into the batch."""
     LOADING_MODEL = auto()
     ENCODING_PROMPT = auto()
-    """The model's prefill is running."""
+    """The prompt is being encoded, or the model's prefill is running."""
     GENERATING = auto()
     """The request is in the batch. The stage does not change after the last step."""
 
 
+class PromptState(Enum):
+    """Whether a waiting request's prompt is encoded."""
+
+    UNKNOWN = auto()
+    """The model is not loaded. The request can be admitted, which loads it."""
+    WAITING = auto()
+    """The prompt thread will encode it."""
+    ENCODING = auto()
+    READY = auto()
+    """The request can be admitted: its prompt is encoded, or is left to `prefill`."""
+
+
 class ResultSink(Protocol):
-    """Receives a request's results. The device thread schedules these calls on the event loop, in order."""
+    """Receives a request's results. The engine's threads schedule these calls on the event loop, in order."""
 
     def on_started(self, metadata: Mapping[str, MetadataValue], sections: tuple[Section, ...]) -> None:
         """Called when prefill is done."""
@@ -40,8 +52,8 @@ class ResultSink(Protocol):
 class Sequence:
     """A request that is waiting or running, and its state.
 
-    `frames_buffered` and `is_cancelled` are shared with the event loop and guarded by the engine's lock; every other
-    field that changes belongs to the device thread.
+    `frames_buffered`, `is_cancelled` and, while the request waits, `prompt` are shared by threads and guarded by the
+    engine's lock; every other field that changes belongs to the device thread.
     """
 
     info: ModelInfo
@@ -49,21 +61,39 @@ class Sequence:
     max_buffered_frames: int
     """The sequence is paused (not stepped) while at least this many frames wait for the reader."""
     sink: ResultSink = field(repr=False)
+    client: str = ""
+    """Who submitted the request. Waiting clients are served in turn."""
+    deadline: float | None = None
+    """When all audio must have been generated, by the engine's clock; None if there is no deadline."""
+    generation_id: str = ""
+    submitted_at: float = 0.0
+    """By the engine's clock."""
     stage: Stage = Stage.QUEUED
+    prompt: PromptState = PromptState.READY
     state: Any = field(default=None, repr=False)
     """The model's state; None before prefill and after release."""
     steps: int = 0
     empty_steps: int = 0
     """Number of consecutive steps, up to now, that yielded no frame."""
+    silent_seconds: float = 0.0
+    """Duration of those steps."""
     frames_produced: int = 0
     """Frames produced by the current model state."""
     frames_delivered: int = 0
     """Frames passed to the sink. Exceeds `frames_produced` while a replay catches up."""
     frames_buffered: int = 0
     """Frames delivered that the reader has not consumed yet."""
+    is_waiting: bool = False
     is_cancelled: bool = False
-    is_solo: bool = False
-    """Stepped in a batch of its own, because a shared batch that contained it failed."""
+    times_overtaken: int = 0
+    """How many requests were admitted before this one while it waited for memory."""
+    group: int = 0
+    """Sequences of one model are stepped in one batch if their group is the same. 0 is everybody's; others hold parts
+    of a batch that has failed."""
+    failures: int = 0
+    """How often a batch that contained the sequence has failed."""
+    rejoin_at_step: int = 0
+    """The step after which a sequence of another group returns to group 0."""
 
     @property
     def is_ready(self) -> bool:
@@ -71,6 +101,17 @@ class Sequence:
         return self.state is not None and not self.is_cancelled and self.frames_buffered < self.max_buffered_frames
 
     @property
+    def audio_seconds(self) -> float:
+        """Seconds of audio requested."""
+        return self.parameters.frames / self.info.sample_rate_hz
+
+    @property
     def seconds_remaining(self) -> float:
         """Seconds of audio still to be generated."""
         return (self.parameters.frames - self.frames_delivered) / self.info.sample_rate_hz
+
+    @property
+    def context_frames(self) -> int:
+        """Frames that the model works on: those to generate and those of the audio to continue."""
+        clip = self.parameters.prompt_audio
+        return self.parameters.frames + (0 if clip is None else len(clip))

@@ -80,9 +80,6 @@ class Audiocraft:
         return self._info
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Does nothing: prompts are read by `prefill`."""
-
     def prefill(self, parameters: GenerationParameters) -> AudiocraftState:
         """Encodes the prompt. Raises InvalidArgument if more frames are requested than fit into one window."""
         from audiocraft.modules.conditioners import ClassifierFreeGuidanceDropout

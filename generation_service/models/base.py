@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from dgx_music.errors import ResourceExhausted
+from dgx_music.errors import ResourceExhausted, ServiceError
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -121,14 +121,6 @@ class Model(Protocol[StateT]):
         """The model's properties. They do not change."""
         ...
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Encodes prompts ahead of their `prefill`, which then finds the results by text.
-
-        Called from a thread of its own while the other methods run. It only saves time: `prefill` encodes what it does
-        not find. A model that has nothing to encode does nothing.
-        """
-        ...
-
     def prefill(self, parameters: GenerationParameters) -> StateT:
         """Does the one-time work of a request and reserves the memory for its steps.
 
@@ -138,15 +130,36 @@ class Model(Protocol[StateT]):
         """
         ...
 
-    def step(self, states: Sequence[StateT]) -> list[FloatArray]:
+    def step(self, states: Sequence[StateT]) -> Sequence[FloatArray | ServiceError]:
         """Advances each state by one decode step.
 
         Returns one array per state, in the same order: float32 [n, channels], nominally within ±1. n may be 0 (a step
         that yields no audio yet, or a finished sequence); over all steps it adds up to exactly `parameters.frames`. A
-        state's samples do not depend on the other states of the batch.
+        state's samples do not depend on the other states of the batch. The results may lag behind: a model may start a
+        step before it has the results of the last one, and blocks only if nothing else can be done for these states.
+
+        An error in place of an array fails that state alone; it must not be stepped again, and the others continue. If
+        `step` raises instead, all states of the batch are lost: the engine restarts their requests in two halves.
         """
         ...
 
     def release(self, state: StateT) -> None:
         """Frees the state's memory, after its last step or when it is cancelled. The state is not used again."""
+        ...
+
+
+@runtime_checkable
+class PromptEncoder(Protocol):
+    """A model whose prompts can be encoded ahead of their `prefill`, while other requests are stepped."""
+
+    @property
+    def prompt_batch_size(self) -> int:
+        """How many prompts to pass to `encode_prompts` at once, at most."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> None:
+        """Encodes prompts; `prefill` then finds the results by text, and encodes what it does not find.
+
+        Called from a thread of its own, though never while a model is loaded.
+        """
         ...

@@ -44,7 +44,7 @@ class MusicGenFolder:
     engine: EngineName
     device: DeviceName
     precision: PrecisionChoice
-    max_requests: int
+    max_batch_size: int
 
     def describe(self) -> ModelInfo:
         """Reads the headers of the files. Imports torch, which takes seconds the first time."""
@@ -63,7 +63,7 @@ class MusicGenFolder:
             return load_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
         from generation_service.models.musicgen.loader import load_musicgen
 
-        return load_musicgen(self._find_native(), max_requests=self.max_requests)
+        return load_musicgen(self._find_native(), max_batch_size=self.max_batch_size)
 
     def _find_native(self) -> FoundModel:
         try:
@@ -106,7 +106,7 @@ def _find_entries(settings: GenerationSettings, device: Device, max_batch_size: 
             engine=settings.engine,
             device=device.kind,
             precision=settings.precision,
-            max_requests=max_batch_size,
+            max_batch_size=max_batch_size,
         )
 
     for folder in settings.model_folders:

@@ -154,7 +154,14 @@ class EngineHost:
         error: ErrorData | None = None
         try:
             info = await self._catalog.describe(request.model)
-            handle = self._handles[number] = self._engine.submit(info, request.parameters)
+            origin = request.origin
+            handle = self._handles[number] = self._engine.submit(
+                info,
+                request.parameters,
+                client=origin.client,
+                deadline=origin.deadline,
+                generation_id=origin.generation_id,
+            )
             self._stream.send(messages.Accepted(number))
             await handle.wait_until_started()
             self._stream.send(messages.Started(number, dict(handle.metadata), handle.sections))

@@ -72,7 +72,13 @@ class LocalEngine:
     async def submit(
         self, info: ModelInfo, parameters: GenerationParameters, origin: RequestOrigin
     ) -> GenerationHandle:
-        return self._engine.submit(info, parameters)
+        return self._engine.submit(
+            info,
+            parameters,
+            client=origin.client,
+            deadline=origin.deadline,
+            generation_id=origin.generation_id,
+        )
 
     async def load(self, info: ModelInfo) -> None:
         await self._engine.load(info)

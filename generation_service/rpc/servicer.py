@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from generation_service.models.base import ModelInfo
 from generation_service.models.params import build_parameters
+from generation_service.processes.engine_client import RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.rpc import converters
 from generation_service.worker import converters as worker_converters
@@ -43,7 +45,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         if request.HasField("continuation"):
             prompt_audio = await fetch_prompt_audio(request.continuation, info, self._engine.catalog, self.export)
             parameters = replace(parameters, prompt_audio=prompt_audio)
-        handle = await self._engine.submit(info, parameters)
+        handle = await self._engine.submit(info, parameters, _origin_of(context))
         writer = PcmWriter(info.channels)
         try:
             header = worker_converters.build_audio_header(str(uuid.uuid4()), 1, handle)
@@ -109,3 +111,10 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             is_loaded=self._engine.is_loaded(info),
             execution=self._engine.execution(info),
         )
+
+
+def _origin_of(context: Context) -> RequestOrigin:
+    """Returns who makes a call, and until when it waits. All connections of a host, or of a socket, are one client."""
+    remaining_seconds = context.time_remaining()
+    deadline = None if remaining_seconds is None else time.monotonic() + remaining_seconds
+    return RequestOrigin(client=context.peer().rpartition(":")[0], deadline=deadline)

@@ -5,26 +5,52 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
 
+from dgx_music.errors import ServiceError
 from generation_service.models.base import FloatArray, GenerationParameters
-from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+from generation_service.models.musicgen.loader import FoundModel, find_musicgen, load_musicgen, load_resident
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
+from tests.support.generator_runs import LateEvent
 from tests.support.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
 
+PIECE = 8
+"""Positions in a piece of a prefill of the resident generator, with short windows."""
 
-def load_with_short_window(folder: Path) -> MusicGen:
+
+def load_model(found: FoundModel, generator: str, **options: Any) -> MusicGen:
+    """`generator` is "eager" or "resident", which is made for GPUs and here runs on the CPU. `options` are those of
+    `load_musicgen` or `load_resident`."""
+    return load_musicgen(found, **options) if generator == "eager" else load_resident(found, "cpu", **options)
+
+
+def load_with_short_window(folder: Path, generator: str = "eager", **options: Any) -> MusicGen:
+    if generator == "resident":
+        # Smaller than on a GPU, so that the short windows have several pieces and lengths.
+        options = {"prefill_positions": PIECE, "length_buckets": (32,), "copy_results": LateEvent, **options}
     found = find_musicgen(folder)
-    return load_musicgen(replace(found, config=replace(found.config, max_duration_seconds=WINDOW / FRAME_RATE_HZ)))
+    found = replace(found, config=replace(found.config, max_duration_seconds=WINDOW / FRAME_RATE_HZ))
+    return load_model(found, generator, **options)
 
 
 def greedy(prompt: str, new: int, clip: FloatArray | None = None) -> GenerationParameters:
     """Parameters for `new` frames of codes with greedy decoding."""
     return GenerationParameters(prompt, new * HOP, seed=0, temperature=0, prompt_audio=clip)
+
+
+def step_all(model: MusicGen, states: Sequence[MusicGenState]) -> list[FloatArray]:
+    """One step that fails for none of the states."""
+    blocks = []
+    for block in model.step(states):
+        if isinstance(block, ServiceError):
+            raise block
+        blocks.append(block)
+    return blocks
 
 
 def run(
@@ -40,7 +66,7 @@ def run(
         active = [i for i in states if sum(map(len, blocks[i])) < states[i].frames]
         if not active and len(states) == len(requests):
             break
-        for i, block in zip(active, model.step([states[i] for i in active]), strict=True):
+        for i, block in zip(active, step_all(model, [states[i] for i in active]), strict=True):
             blocks[i].append(block)
     for state in states.values():
         model.release(state)

@@ -1,4 +1,5 @@
-"""`ToneModel`: a tiny model that generates a sine, each step of which a test can block (`Gate`) or fail."""
+"""`ToneModel`: a tiny model that generates a sine, each step of which a test can block (`Gate`) or fail, and a clock
+that a test moves (`ManualClock`)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dgx_music.errors import ServiceError
 from generation_service.models.base import FloatArray, GenerationParameters, ModelInfo, Section
 from generation_service.models.catalog import BuiltInModel
 
@@ -42,6 +44,24 @@ def fail_with(error: BaseException) -> Callable[[], None]:
     return fail
 
 
+class ManualClock:
+    """A clock that shows what the test has set."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> Callable[[], None]:
+        """Returns a function that moves the clock on."""
+
+        def advance() -> None:
+            self.now += seconds
+
+        return advance
+
+
 @dataclass
 class ToneState:
     parameters: GenerationParameters
@@ -60,7 +80,7 @@ class ToneModel:
         self.sections: Sequence[Section] = ()
         self.at: dict[tuple[str, int], Callable[[], None]] = {}
         """(prompt, step) → the function called at that step; step 0 is prefill. ("load", n) is the n-th load."""
-        self.shapes: dict[str, Callable[[FloatArray], FloatArray]] = {}
+        self.shapes: dict[str, Callable[[FloatArray], FloatArray | ServiceError]] = {}
         """prompt → the function applied to each of its blocks."""
         self.batches: list[list[str]] = []
         """The prompts of each step's batch."""
@@ -80,18 +100,15 @@ class ToneModel:
     def entry(self) -> BuiltInModel:
         return BuiltInModel(self.info, self.load)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Does nothing: prompts are read by `prefill`."""
-
     def prefill(self, parameters: GenerationParameters) -> ToneState:
         self.prefilled.append(parameters.prompt)
         self.received.append(parameters)
         self.at.get((parameters.prompt, 0), lambda: None)()
         return ToneState(parameters, metadata=self.metadata, sections=self.sections)
 
-    def step(self, states: Sequence[ToneState]) -> list[FloatArray]:
+    def step(self, states: Sequence[ToneState]) -> list[FloatArray | ServiceError]:
         self.batches.append([state.parameters.prompt for state in states])
-        blocks = []
+        blocks: list[FloatArray | ServiceError] = []
         for state in states:
             state.steps += 1
             self.at.get((state.parameters.prompt, state.steps), lambda: None)()
@@ -114,6 +131,22 @@ class ToneModel:
                 return self._has_released.wait_for(lambda: prompt in self.released, WAIT_SECONDS)
 
         assert await asyncio.to_thread(wait)
+
+
+class PromptToneModel(ToneModel):
+    """A tone model whose prompts are encoded ahead. A test can hook into the encoding of each prompt."""
+
+    def __init__(self, name: str = "tone", prompt_batch_size: int = 16) -> None:
+        super().__init__(name)
+        self.prompt_batch_size = prompt_batch_size
+        self.encoded: list[list[str]] = []
+        """The prompts of each call."""
+        self.at_encoding: dict[str, Callable[[], None]] = {}
+
+    def encode_prompts(self, prompts: Sequence[str]) -> None:
+        self.encoded.append(list(prompts))
+        for prompt in prompts:
+            self.at_encoding.get(prompt, lambda: None)()
 
 
 def tone(parameters: GenerationParameters, position: int = 0, frames: int | None = None) -> FloatArray:

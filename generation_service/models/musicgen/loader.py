@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, PrecisionChoice
 from generation_service.models.base import ModelInfo
 from generation_service.models.device import resolve_device
@@ -21,21 +22,31 @@ from generation_service.models.musicgen.checkpoints.checkpoint import (
     read_checkpoint,
 )
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
+from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
+from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
+from generation_service.models.musicgen.lm.decoder_layers import read_decoder
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
-from generation_service.models.musicgen.lm.linear import Precision
-from generation_service.models.musicgen.lm.static_kv_cache import StaticKvCachePool, slot_bytes
-from generation_service.models.musicgen.lm.static_language_model import StaticLanguageModel, StepRunner
+from generation_service.models.musicgen.lm.linear import Precision, build_linear
 from generation_service.models.musicgen.model import MusicGen
+from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
+from generation_service.models.musicgen.resident.memory_budget import GpuBudget, budget_pages
+from generation_service.models.musicgen.resident.page_pool import PagePool
+from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
+
+KvPrecision = Literal["auto", "bf16", "fp8"]
 
 LICENCE = "CC-BY-NC-4.0"
 """SPDX identifier of the licence of Meta's published weights."""
 MAX_DURATION_SECONDS = 600.0
 """The longest piece. Pieces longer than a window are generated in several windows."""
-MAX_REQUESTS = 8
-"""Concurrent requests on a GPU, where all KV caches are allocated with the model. On the CPU the limit is memory."""
+DEFAULT_BATCH_SIZE = 8
+DEFAULT_MEMORY_FRACTION = 0.9
+_DECODE_REVISION = "s2"
+"""Part of the model's version. It changes whenever the decode loop yields other codes for the same request."""
 _CHANNELS = {1: "mono", 2: "stereo"}
 
 
@@ -49,10 +60,17 @@ class FoundModel:
     precision: Precision
     checkpoint: Checkpoint
     config: LmConfig
+    kv_precision: KvPrecision = "auto"
+    """The precision of the KV cache on a GPU. "auto": that of the products, bf16 or fp32."""
 
 
 def find_musicgen(
-    folder: Path, *, name: str | None = None, device: DeviceChoice = "cpu", precision: PrecisionChoice = "auto"
+    folder: Path,
+    *,
+    name: str | None = None,
+    device: DeviceChoice = "cpu",
+    precision: PrecisionChoice = "auto",
+    kv_precision: KvPrecision = "auto",
 ) -> FoundModel:
     """Reads the configuration of the model in a folder, but not its weights.
 
@@ -63,9 +81,12 @@ def find_musicgen(
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = parse_lm_config(checkpoint)
     codec_digest = file_digest(folder / COMPRESSION_FILE)
+    version = [checkpoint.digest, codec_digest, _DECODE_REVISION, chosen_precision]
+    if device_name == "cuda":
+        version += ["cuda"] if kv_precision == "auto" else ["cuda", f"kv{kv_precision}"]
     info = ModelInfo(
         name=name or folder.resolve().name,
-        version=f"{checkpoint.digest}-{codec_digest}-{chosen_precision}" + ("-cuda" if device_name == "cuda" else ""),
+        version="-".join(version),
         description=f"MusicGen, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
         licence=LICENCE,
         sample_rate_hz=config.sample_rate_hz,
@@ -74,17 +95,91 @@ def find_musicgen(
         is_synthesiser=False,
         can_continue=True,
     )
-    return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config)
+    return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision)
 
 
-def load_musicgen(found: FoundModel, *, kv_bytes: int | None = None, max_requests: int = MAX_REQUESTS) -> MusicGen:
-    """Loads the model into memory.
+def load_musicgen(
+    found: FoundModel,
+    *,
+    kv_bytes: int | None = None,
+    max_batch_size: int = DEFAULT_BATCH_SIZE,
+    memory_fraction: float = DEFAULT_MEMORY_FRACTION,
+) -> MusicGen:
+    """Loads the model into memory, and on a GPU warms it up.
 
-    `kv_bytes` limits the KV caches of all requests together; the default is half of the free memory.
-    Raises FailedPrecondition if the weights, the codec or the text encoder are missing or do not fit together.
+    `kv_bytes` limits the KV caches of all requests together. The default on the CPU is half of the free memory; on a
+    GPU it is what `max_batch_size` requests of the longest window need, or what is left of `memory_fraction` of the
+    free memory. Raises FailedPrecondition if the weights, the codec or the text encoder are missing or do not fit
+    together, or if not even one request fits into the memory.
     """
-    config = found.config
-    codec = load_encodec(found.folder)
+    if found.device == "cuda":
+        return load_resident(
+            found, "cuda", kv_bytes=kv_bytes, max_batch_size=max_batch_size, memory_fraction=memory_fraction
+        )
+    codec, conditioner = _load_codec(found), TextConditioner(found.checkpoint, found.config)
+    lm = LanguageModel(found.checkpoint, found.config, found.precision)
+    pool = KvCachePool(found.config, _free_memory() // 2 if kv_bytes is None else kv_bytes, lm.max_absorbed_tokens)
+    decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
+    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder)
+
+
+def load_resident(
+    found: FoundModel,
+    device: DeviceName = "cuda",
+    *,
+    kv_bytes: int | None = None,
+    max_batch_size: int = DEFAULT_BATCH_SIZE,
+    memory_fraction: float = DEFAULT_MEMORY_FRACTION,
+    **generator_options: Any,
+) -> MusicGen:
+    """Loads the model with the state of its requests on the device, as GPUs need it; on the CPU it is tested.
+
+    The arguments are those of `load_musicgen` and, as `generator_options`, those of `ResidentCodeGenerator`.
+    """
+    config, torch_device = found.config, torch.device(device)
+    budget = None
+    if device == "cuda":
+        budget = GpuBudget(memory_fraction)
+        torch.backends.cudnn.allow_tf32 = False  # On by default, with a significand of 10 bits: too little for a codec.
+    codec = _load_codec(found).to(torch_device)
+    conditioner = TextConditioner(found.checkpoint, config, device)
+    operations = choose_operations(found.precision)
+    weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
+    if kv_bytes is None and budget is not None:
+        kv_bytes = budget.available_bytes()
+    positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
+    dtype = kv_dtype(found)
+    pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
+    generator = ResidentCodeGenerator(
+        config,
+        weights,
+        operations,
+        PagePool(config, pages, dtype, torch_device),
+        slots=max_batch_size,
+        positions=positions,
+        **generator_options,
+    )
+    decoder = ChunkDecoder(codec, config.channels, max_streams=max_batch_size)
+    if device == "cuda":
+        generator.warm_up()
+        decoder.warm_up()
+    return MusicGen(found.info, generator, conditioner, codec, decoder)
+
+
+def choose_operations(precision: Precision) -> DecodeOperations:
+    """The implementations of the decode step's operations."""
+    return DecodeOperations(build_linear=partial(build_linear, precision=precision))
+
+
+def kv_dtype(found: FoundModel) -> torch.dtype:
+    """The type of the keys and values on a GPU."""
+    if found.kv_precision == "fp8":
+        return torch.float8_e4m3fn
+    return torch.float32 if found.precision == "fp32" and found.kv_precision == "auto" else torch.bfloat16
+
+
+def _load_codec(found: FoundModel) -> Encodec:
+    config, codec = found.config, load_encodec(found.folder)
     expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
     actual = (codec.config.codebooks, codec.config.codebook_size, codec.config.sample_rate_hz)
     if actual != expected:
@@ -94,41 +189,7 @@ def load_musicgen(found: FoundModel, *, kv_bytes: int | None = None, max_request
                 *actual, *expected
             ),
         )
-    conditioner = TextConditioner(found.checkpoint, config, found.device)
-    if found.device == "cpu":
-        lm = LanguageModel(found.checkpoint, config, found.precision)
-        pool = KvCachePool(config, _free_memory() // 2 if kv_bytes is None else kv_bytes, lm.max_absorbed_tokens)
-        return MusicGen(found.info, lm, conditioner, codec, pool)
-    from generation_service.models.musicgen.lm.cuda_graph import CudaGraphRunner
-
-    torch.backends.cudnn.allow_tf32 = False  # On by default, with a significand of 10 bits: too little for the codec.
-    codec.to(found.device)
-    # The other half is for the weights and for the working memory of the decode steps and the codec.
-    torch.cuda.empty_cache()  # Memory that torch has cached from an earlier model is free, too.
-    kv_bytes = torch.cuda.mem_get_info()[0] // 2 if kv_bytes is None else kv_bytes
-    positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
-    static_lm, static_pool = load_static_lm(found, positions, kv_bytes, max_requests, CudaGraphRunner())
-    return MusicGen(found.info, static_lm, conditioner, codec, static_pool)
-
-
-def load_static_lm(
-    found: FoundModel, positions: int, kv_bytes: int, max_requests: int, runner: StepRunner
-) -> tuple[StaticLanguageModel, StaticKvCachePool]:
-    """Loads the language model for an accelerator, with KV caches of `positions` for as many requests as fit.
-
-    Raises FailedPrecondition if not even one request fits into `kv_bytes`.
-    """
-    dtype = torch.bfloat16 if found.precision == "bf16" else torch.float32
-    size = slot_bytes(found.config, positions, dtype)
-    requests = min(max_requests, kv_bytes // size)
-    if not requests:
-        raise FailedPrecondition(
-            f"model {found.info.name} needs {size >> 20} MiB for the KV cache of one request, but only "
-            f"{kv_bytes >> 20} MiB are available; free GPU memory, use a smaller model, or set DGX_MUSIC_DEVICE to cpu",
-            reason="GPU_MEMORY",
-        )
-    pool = StaticKvCachePool(found.config, requests, positions, dtype=dtype, device=torch.device(found.device))
-    return StaticLanguageModel(found.checkpoint, found.config, found.precision, pool, runner), pool
+    return codec
 
 
 def _free_memory() -> int:

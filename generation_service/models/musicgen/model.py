@@ -6,12 +6,12 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 
-from dgx_music.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument, ServiceError
 from generation_service.models.base import (
     FloatArray,
     GenerationParameters,
@@ -20,11 +20,10 @@ from generation_service.models.base import (
     Section,
     TooLarge,
 )
-from generation_service.models.musicgen.codec.encodec import Encodec, StreamingDecoder
+from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory
+from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder, DecoderStream
+from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
-from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool
-from generation_service.models.musicgen.lm.language_model import LanguageModel
-from generation_service.models.musicgen.sampling import SamplingTensors, sample
 from generation_service.models.musicgen.sliding_window import WindowedCodes, window_stride
 
 CHUNK_FRAMES: Final = (5, 10, 25, 50)
@@ -33,55 +32,87 @@ CHUNK_FRAMES: Final = (5, 10, 25, 50)
 
 @dataclass(slots=True)
 class MusicGenState:
-    """One request: its KV cache, its codes so far, its sampler, and the state of its decoder."""
+    """One request: its place in the code generator, its codes so far, and its stream in the chunk decoder."""
 
     frames: int
     """Audio frames to deliver in all."""
-    cache: KvCache
+    row: CodeRow
     codes: WindowedCodes
-    parameters: GenerationParameters
-    decoder: StreamingDecoder
+    stream: DecoderStream
     prompt_code_frames: int = 0
     """Frames of codes of the clip that is continued. They are decoded, because later audio depends on them, and the
     audio is dropped."""
-    sample_count: int = 0
-    """Steps sampled so far."""
     frames_to_drop: int = 0
     """Audio frames still to be dropped."""
     frames_delivered: int = 0
     """Audio frames delivered so far."""
-    code_frames_decoded: int = 0
-    """Frames of codes decoded so far."""
-    chunks_decoded: int = 0
-    """Chunks of new codes decoded so far."""
+    code_frames_submitted: int = 0
+    """Frames of codes passed to the chunk decoder so far."""
+    chunks_submitted: int = 0
+    """Chunks of new codes passed to the chunk decoder so far."""
+    chunk_end: int = 0
+    """The end of the next chunk, in frames of codes."""
+    failure: ServiceError | None = None
+    """Why the request can't go on."""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     sections: Sequence[Section] = ()
 
     @property
-    def needs_prefill(self) -> bool:
-        """Whether the model still has to read known codes before it can generate the next."""
-        return self.cache.position < self.codes.step
+    def is_decoding(self) -> bool:
+        """Whether audio of submitted chunks may still come."""
+        return self.code_frames_submitted > 0 and self.frames_delivered < self.frames
+
+    def plan_chunk(self) -> None:
+        """Sets the end of the next chunk. It does not depend on the other requests, so that the samples round the same
+        in any batch."""
+        first = self.code_frames_submitted
+        if first < self.prompt_code_frames:
+            self.chunk_end = min(first + CHUNK_FRAMES[-1], self.prompt_code_frames)
+        else:
+            size = CHUNK_FRAMES[min(self.chunks_submitted, len(CHUNK_FRAMES) - 1)]
+            self.chunk_end = min(first + size, self.codes.total_frames)
 
 
 class MusicGen:
-    """Implements `generation_service.models.base.Model`. Built by `loader.load_musicgen`."""
+    """Implements `generation_service.models.base.Model` on any device. Built by `loader.load_musicgen`.
+
+    What depends on the device is in its parts: the code generator, the chunk decoder and the text conditioner.
+    """
 
     def __init__(
-        self, info: ModelInfo, lm: LanguageModel, conditioner: TextConditioner, codec: Encodec, memory: KvCachePool
+        self,
+        info: ModelInfo,
+        generator: CodeGenerator[Any],
+        conditioner: TextConditioner,
+        codec: Encodec,
+        decoder: ChunkDecoder,
     ) -> None:
         self._info = info
-        self._lm = lm
+        self._generator = generator
         self._conditioner = conditioner
         self._codec = codec
-        self._window = int(lm.config.max_duration_seconds * codec.config.frame_rate_hz)  # Rounded as in audiocraft.
-        self.memory = memory
+        self._decoder = decoder
+        # Rounded as in audiocraft.
+        self._window = int(generator.config.max_duration_seconds * codec.config.frame_rate_hz)
+        self._states: dict[CodeRow, MusicGenState] = {}
+        self._no_audio = np.zeros((0, info.channels), np.float32)
 
     @property
     def info(self) -> ModelInfo:
         return self._info
 
+    @property
+    def memory(self) -> KvMemory:
+        """The memory of all requests' keys and values."""
+        return self._generator.memory
+
+    @property
+    def prompt_batch_size(self) -> int:
+        return self._conditioner.prompt_batch_size
+
     def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Does nothing: prompts are read by `prefill`."""
+        """Encodes prompts for a later `prefill`. Any thread can call it."""
+        self._conditioner.encode_prompts(prompts)
 
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
         """Encodes the prompt and reserves KV cache memory for all steps.
@@ -93,7 +124,7 @@ class MusicGen:
         if parameters.frames > limit:
             problem = f"{parameters.frames} frames; this model generates at most {limit}"
             raise InvalidArgument("duration_seconds", problem)
-        config, hop = self._lm.config, self._codec.config.hop_frames
+        config, hop = self._generator.config, self._codec.config.hop_frames
         new = math.ceil(parameters.frames / hop)
         clip = parameters.prompt_audio
         prompt_frames = 0 if clip is None else self._count_prompt_frames(len(clip), new)
@@ -102,69 +133,119 @@ class MusicGen:
         tokens = 0 if text is None else len(text)
         if self.memory.size_bytes(positions, tokens) > self.memory.limit_bytes:
             raise self._too_large(positions, tokens, prompt_frames)
-        cache = self.memory.reserve(positions, tokens)
+        row = self._generator.open(parameters, text, positions)
         try:
-            self._lm.condition(cache, text)
             prompt = None
             if clip is not None:
-                prompt = self._codec.encode(clip[-prompt_frames * hop :].copy())  # torch needs a writable array.
-            return MusicGenState(
+                prompt = self._codec.encode(
+                    clip[-prompt_frames * hop :].copy()
+                ).numpy()  # torch needs a writable array.
+            codes = WindowedCodes(config.delays, prompt_frames + new, config.card, self._window, prompt)
+            self._generator.begin_window(row, codes.window)
+            state = MusicGenState(
                 frames=parameters.frames,
-                cache=cache,
-                codes=WindowedCodes(config.delays, prompt_frames + new, config.card, self._window, prompt),
-                parameters=parameters,
-                decoder=StreamingDecoder(self._codec, self._info.channels),
+                row=row,
+                codes=codes,
+                stream=self._decoder.open(),
                 prompt_code_frames=prompt_frames,
                 frames_to_drop=prompt_frames * hop,
             )
         except BaseException:
-            self.memory.release(cache)
+            self._generator.close(row)
             raise
+        state.plan_chunk()
+        self._states[row] = state
+        return state
 
-    def step(self, states: Sequence[MusicGenState]) -> list[FloatArray]:
-        """Runs one decode step: one more code of every codebook for each state.
+    def step(self, states: Sequence[MusicGenState]) -> list[FloatArray | ServiceError]:
+        """Launches one decode step: one more code of every codebook for each state that has codes to generate.
 
-        Returns audio, [n, channels], for the states that have a chunk of codes ready, and [0, channels] for the others.
-        If states need a prefill (a clip, or the end of their last window), the first of them reads one piece of it.
+        Then it collects the codes of earlier steps, submits the chunks that are due, and returns the audio that is
+        ready: [n, channels], where n is mostly 0. If states need a prefill (a clip, or the end of their last window),
+        the first of them reads a part of it. A state whose logits are not finite fails alone.
         """
-        active = [state for state in states if not state.codes.is_done]
-        behind = next((state for state in active if state.needs_prefill), None)
+        behind = next((state.row for state in states if state.row.needs_prefill), None)
         if behind is not None:
-            first = behind.cache.position
-            end = min(first + self._lm.max_prefill_positions, behind.codes.step)
-            self._lm.prefill(behind.codes.inputs(first, end), behind.cache)
-        batch = [state for state in active if not state.needs_prefill]
-        if batch:
-            inputs = torch.stack([state.codes.newest for state in batch])
-            logits = self._lm.step(inputs, [state.cache for state in batch])
-            for state, codes in zip(batch, self._sample(logits, batch), strict=True):
-                if state.codes.append(codes):
-                    state.cache.rewind()
-        return [self._decode_chunk(state) for state in states]
+            self._generator.prefill(behind)
+        rows = [state.row for state in states if state.row.can_step and state.failure is None]
+        if rows:
+            self._generator.launch(rows)
+        is_idle = not rows and behind is None
+        has_codes = self._collect(wait=is_idle)
+        self._submit_chunks(states)
+        self._decoder.run()
+        if is_idle and not has_codes:
+            self._wait_for_audio(states)
+        return [state.failure or self._take_audio(state) for state in states]
 
     def release(self, state: MusicGenState) -> None:
-        """Frees the state's KV cache."""
-        self.memory.release(state.cache)
+        """Frees the state's KV cache and its stream."""
+        del self._states[state.row]
+        self._decoder.close(state.stream)
+        self._generator.close(state.row)
 
-    def _sample(self, logits: torch.Tensor, states: Sequence[MusicGenState]) -> torch.Tensor:
-        """logits: [B, 2, K, card] → codes: int64 [B, K], on the CPU."""
-        card = self._lm.config.card
-        tensors = SamplingTensors.from_parameters([state.parameters for state in states], card)
-        counts = torch.tensor([state.sample_count for state in states])
+    def _collect(self, *, wait: bool) -> bool:
+        """Appends the codes of the steps that have finished. Returns whether there were any."""
+        results = self._generator.collect(wait=wait)
+        for result in results:
+            for row, codes, is_finite in zip(result.rows, result.codes, result.is_finite.tolist(), strict=True):
+                if not row.is_open:
+                    continue
+                state = self._states[row]
+                if not is_finite:
+                    state.failure = self._not_finite_error(state)
+                elif state.failure is None and state.codes.append(codes):
+                    self._generator.begin_window(row, state.codes.window)
+        return bool(results)
+
+    def _submit_chunks(self, states: Sequence[MusicGenState]) -> None:
         for state in states:
-            state.sample_count += 1
-        return sample(
-            logits.float().cpu(),
-            tensors,
-            counts,
-            max_top_k=int(tensors.top_k.max()),
-            uses_top_p=any(state.parameters.top_p for state in states),
+            first, end = state.code_frames_submitted, state.chunk_end
+            if first == end or state.codes.frames_ready < end or state.failure is not None:
+                continue
+            is_new = first >= state.prompt_code_frames
+            codes = torch.from_numpy(state.codes.select_frames(first, end))
+            self._decoder.submit(
+                state.stream,
+                codes,
+                is_last=end == state.codes.total_frames,
+                is_first=is_new and not state.chunks_submitted,
+            )
+            state.chunks_submitted += is_new
+            state.code_frames_submitted = end
+            state.plan_chunk()
+
+    def _wait_for_audio(self, states: Sequence[MusicGenState]) -> None:
+        """Waits for the first state that has nothing but its audio to wait for."""
+        for state in states:
+            if state.is_decoding and state.failure is None:
+                self._decoder.wait(state.stream)
+                return
+
+    def _take_audio(self, state: MusicGenState) -> FloatArray:
+        """The audio that is ready, without that of the clip and what the last frame of codes has too much."""
+        if not state.is_decoding:
+            return self._no_audio
+        block = self._decoder.take(state.stream)
+        if not len(block):
+            return self._no_audio
+        dropped = min(len(block), state.frames_to_drop)
+        state.frames_to_drop -= dropped
+        block = block[dropped : dropped + state.frames - state.frames_delivered]
+        state.frames_delivered += len(block)
+        return block
+
+    def _not_finite_error(self, state: MusicGenState) -> ServiceError:
+        return ServiceError(
+            f"model {self._info.name!r} computed logits that are not finite after {state.codes.frames_ready} frames "
+            f"of codes, for the seed {state.row.parameters.seed}; retry, or set DGX_MUSIC_PRECISION to fp32",
+            reason="MODEL_OUTPUT",
         )
 
     def _too_large(self, positions: int, tokens: int, prompt_frames: int) -> TooLarge:
         size, limit = self.memory.size_bytes(positions, tokens), self.memory.limit_bytes
         fitting = bisect_right(range(positions), limit, key=lambda count: self.memory.size_bytes(count, tokens)) - 1
-        code_frames = fitting - self._lm.config.max_delay - prompt_frames
+        code_frames = fitting - self._generator.config.max_delay - prompt_frames
         seconds = code_frames * self._codec.config.hop_frames / self._info.sample_rate_hz
         return TooLarge(
             "duration_seconds",
@@ -184,25 +265,3 @@ class MusicGen:
             problem = f"it has {frames} frames of audio; at least {hop} are needed to continue it"
             raise InvalidArgument("continuation.source_id", problem)
         return min(frames // hop, self._window - min(new, window_stride(self._window)))
-
-    def _decode_chunk(self, state: MusicGenState) -> FloatArray:
-        """The next chunk of audio, or none if its codes are not ready.
-
-        Chunk boundaries do not depend on the other requests, so that the samples round the same in any batch.
-        """
-        if state.code_frames_decoded < state.prompt_code_frames:
-            end = min(state.code_frames_decoded + CHUNK_FRAMES[-1], state.prompt_code_frames)
-        else:
-            chunk_frames = CHUNK_FRAMES[min(state.chunks_decoded, len(CHUNK_FRAMES) - 1)]
-            end = min(state.code_frames_decoded + chunk_frames, state.codes.total_frames)
-        if state.code_frames_decoded == end or state.codes.frames_ready < end:
-            return np.zeros((0, self._info.channels), np.float32)
-        codes = state.codes.frames(state.code_frames_decoded, end)
-        block = state.decoder.decode_chunk(codes, is_last=end == state.codes.total_frames)
-        state.chunks_decoded += state.code_frames_decoded >= state.prompt_code_frames
-        state.code_frames_decoded = end
-        dropped = min(len(block), state.frames_to_drop)
-        state.frames_to_drop -= dropped
-        block = block[dropped : dropped + state.frames - state.frames_delivered]
-        state.frames_delivered += len(block)
-        return block

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from generation_service.models.musicgen.delay_pattern import DelayedCodes
+from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
 
 def window_stride(window: int) -> int:
@@ -24,58 +23,45 @@ def window_stride(window: int) -> int:
 
 
 class WindowedCodes:
-    """All codes of a piece while they are generated. Steps are counted within the current window."""
+    """All codes of a piece while they are generated."""
 
     def __init__(
-        self, delays: Sequence[int], frames: int, empty_code: int, window: int, prompt: Tensor | None = None
+        self, delays: Sequence[int], frames: int, empty_code: int, window: int, prompt: Codes | None = None
     ) -> None:
-        """`frames` in all, at most `window` at once. prompt: int64 [K, n], the first n frames, n < `window`."""
+        """`frames` in all, at most `window` at once. prompt: [K, n], the first n frames, n < `window`."""
         self.total_frames = frames
         self._delays = tuple(delays)
         self._empty_code = empty_code
         self._size = window
         self._first = 0
-        self._earlier = torch.zeros(len(self._delays), 0, dtype=torch.int64)  # [K, _first]
-        self._window = self._open_window(prompt)
-
-    @property
-    def step(self) -> int:
-        """The number of known steps of the current window. The model must have read those before `newest`."""
-        return self._window.step
-
-    @property
-    def newest(self) -> Tensor:
-        """The codes of the newest step, which are the model's next input: int64 [K]."""
-        return self._window.newest
+        self._earlier = np.zeros((len(self._delays), 0), np.int64)  # [K, _first]
+        self.window = self._open_window(prompt)
+        """The codes of the current window, in which steps are counted."""
 
     @property
     def is_done(self) -> bool:
-        return self._window.is_done and self.frames_ready == self.total_frames
+        return self.window.is_done and self.frames_ready == self.total_frames
 
     @property
     def frames_ready(self) -> int:
         """The number of frames of the piece that have a code in every codebook."""
-        return self._first + self._window.frames_ready
+        return self._first + self.window.frames_ready
 
-    def append(self, codes: Tensor) -> bool:
-        """Adds sampled codes, int64 [K]. Returns True if a new window begins, which must be read from position 0."""
-        self._window.append(codes)
-        if not self._window.is_done or self.is_done:
+    def append(self, codes: Codes) -> bool:
+        """Adds sampled codes, [K]. Returns True if a new window begins, which must be read from position 0."""
+        self.window.append(codes)
+        if not self.window.is_done or self.is_done:
             return False
         stride = window_stride(self._size)
-        self._earlier = torch.cat([self._earlier, self._window.frames(0, stride)], dim=1)
+        self._earlier = np.concatenate([self._earlier, self.window.select_frames(0, stride)], axis=1)
         self._first += stride
-        self._window = self._open_window(self._window.frames(stride, self._size))
+        self.window = self._open_window(self.window.select_frames(stride, self._size))
         return True
 
-    def inputs(self, first: int, end: int) -> Tensor:
-        """The model's inputs at the steps from `first` to `end` (exclusive) of this window: int64 [K, end - first]."""
-        return self._window.inputs(first, end)
+    def select_frames(self, first: int, end: int) -> Codes:
+        """The codes of the piece's frames from `first` to `end` (exclusive), all ready: [K, end - first]."""
+        recent = self.window.select_frames(max(first, self._first) - self._first, max(end, self._first) - self._first)
+        return np.concatenate([self._earlier[:, first:end], recent], axis=1)
 
-    def frames(self, first: int, end: int) -> Tensor:
-        """The codes of the piece's frames from `first` to `end` (exclusive), all ready: int64 [K, end - first]."""
-        recent = self._window.frames(max(first, self._first) - self._first, max(end, self._first) - self._first)
-        return torch.cat([self._earlier[:, first:end], recent], dim=1)
-
-    def _open_window(self, prompt: Tensor | None) -> DelayedCodes:
+    def _open_window(self, prompt: Codes | None) -> DelayedCodes:
         return DelayedCodes(self._delays, min(self.total_frames - self._first, self._size), self._empty_code, prompt)

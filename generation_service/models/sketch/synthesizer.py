@@ -58,9 +58,6 @@ class Sketch:
     def info(self) -> ModelInfo:
         return INFO
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Does nothing: prompts are read by `prefill`."""
-
     def prefill(self, parameters: GenerationParameters) -> SketchState:
         """Parses the prompt and plans the piece. Sounds are rendered when they are first played."""
         random = np.random.default_rng([parameters.seed, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,8 @@ async def start_engine() -> AsyncIterator[StartEngine]:
     """Returns a function that starts an engine with the given models. The engine is stopped after the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(*models: ToneModel, **settings: float) -> Engine:
-            engine = Engine(ModelCatalog(lambda: [model.entry for model in models]), **settings)  # type: ignore[arg-type]
+        async def start(*models: ToneModel, **settings: Any) -> Engine:
+            engine = Engine(ModelCatalog(lambda: [model.entry for model in models]), **settings)
             await engine.start()
             stack.push_async_callback(engine.stop)
             return engine

@@ -1,11 +1,15 @@
-"""Encodes a prompt for the language model: T5's encoder, followed by the projection in the checkpoint.
+"""Encodes prompts for the language model: T5's encoder, followed by the projection in the checkpoint.
 
-Source: audiocraft 1.3.0, `modules/conditioners.py`, T5Conditioner. Every prompt is encoded alone, without padding, so
-its encoding does not depend on the other requests.
+Source: audiocraft 1.3.0, `modules/conditioners.py`, T5Conditioner. Like audiocraft, it computes in fp32 on every
+device: T5 runs once a prompt, outside of the decode loop, and in bf16 the encoding would be 1 % off.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +19,29 @@ from torch import Tensor
 from dgx_music.errors import FailedPrecondition
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.conditioners.padded_batches import MAX_ROWS, PaddedBatches
+from generation_service.models.musicgen.conditioners.prompt_cache import PromptCache
 from service_runtime.optional_deps import install_extra_command
+
+MAX_CACHED_PROMPTS = 1024
+"""More than the prompts that the engine has encoded ahead, which are at most twice the largest batch."""
+MAX_CACHED_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _EncodedPrompt:
+    tensor: Tensor
+    """[T, dim]"""
+    is_computed: torch.cuda.Event | None
+    """Recorded after the computation on the conditioner's stream; None on the CPU."""
 
 
 class TextConditioner:
-    """Encodes prompts on the device that holds its weights."""
+    """Encodes prompts on the device that holds its weights, and keeps the latest results. Any thread can call it.
+
+    A prompt's encoding does not depend, bit for bit, on what is encoded with it. On the CPU each prompt is encoded
+    alone and without padding; on CUDA in batches of fixed shapes, on a stream of its own.
+    """
 
     def __init__(self, checkpoint: Checkpoint, config: LmConfig, device: str = "cpu") -> None:
         """Loads T5 from the Hugging Face cache. Raises FailedPrecondition if it is missing or does not fit."""
@@ -39,15 +61,63 @@ class TextConditioner:
             raise invalid_checkpoint(
                 checkpoint.path, f"{prefix}weight is {list(self._weight.shape)}; expected {list(expected)}"
             )
+        self._cache: PromptCache[_EncodedPrompt] = PromptCache(MAX_CACHED_PROMPTS, MAX_CACHED_BYTES)
+        self._lock = threading.Lock()  # Neither the tokenizer nor the batches may be used by two threads at once.
+        self._stream: torch.cuda.Stream | None = None
+        self._batches: PaddedBatches | None = None
+        if self._weight.is_cuda:
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            self._stream.wait_stream(torch.cuda.current_stream())
+            self._batches = PaddedBatches(self._run_t5, self._weight.device)
 
-    @torch.inference_mode()
+    @property
+    def prompt_batch_size(self) -> int:
+        """How many prompts are encoded at once. On the CPU, more would only delay the first of them."""
+        return MAX_ROWS if self._batches else 1
+
+    def encode_prompts(self, prompts: Sequence[str]) -> None:
+        """Encodes the prompts whose encoding is not known yet, for `encode` to find it."""
+        unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt and self._cache.get(prompt) is None]
+        if unknown:
+            self._encode(unknown)
+
     def encode(self, prompt: str) -> Tensor | None:
-        """The encoded prompt, [T, dim], or None if the prompt is empty, which means no conditioning."""
+        """The encoded prompt, [T, dim], or None if the prompt is empty, which means no conditioning.
+
+        The current stream waits for the computation. The tensor is shared: it must not be modified.
+        """
         if not prompt:
             return None
-        tokens = self._tokenizer([prompt], return_tensors="pt").to(self._weight.device)
-        hidden = self._encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
-        return F.linear(hidden[0], self._weight, self._bias)
+        encoded = self._cache.get(prompt) or self._encode([prompt])[0]
+        if encoded.is_computed is not None:
+            stream = torch.cuda.current_stream()
+            stream.wait_event(encoded.is_computed)
+            encoded.tensor.record_stream(stream)  # It may be dropped from the cache while the stream reads it.
+        return encoded.tensor
+
+    @torch.inference_mode()
+    def _encode(self, prompts: list[str]) -> list[_EncodedPrompt]:
+        on_stream = torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext()
+        with self._lock, on_stream:
+            sequences: list[list[int]] = self._tokenizer(prompts)["input_ids"]
+            if self._batches is None:
+                tensors = [self._run_t5(tokens, torch.ones_like(tokens))[0] for tokens in map(_to_row, sequences)]
+            else:
+                tensors = self._batches.encode(sequences)
+            is_computed = self._stream.record_event() if self._stream else None
+        encoded = [_EncodedPrompt(tensor, is_computed) for tensor in tensors]
+        for prompt, each in zip(prompts, encoded, strict=True):
+            self._cache.put(prompt, each, each.tensor.nbytes)
+        return encoded
+
+    def _run_t5(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Token ids and attention mask, [B, T] → [B, T, dim]."""
+        hidden = self._encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+        return F.linear(hidden, self._weight, self._bias)
+
+
+def _to_row(sequence: list[int]) -> Tensor:
+    return torch.tensor([sequence])  # [1, T]
 
 
 def _load_t5(name: str) -> tuple[Any, Any]:

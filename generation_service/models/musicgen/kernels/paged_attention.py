@@ -34,12 +34,20 @@ def append_and_attend(qkv: Tensor, pages: LayerPages, table: Tensor, positions: 
     `max_positions`, which is static: a multiple of PAGE_POSITIONS, at most P PAGE_POSITIONS. → [R, H D] in fp32.
     Reads no tensor on the host.
     """
-    rows, _, heads, size = qkv.shape
+    query, keys, values = qkv.unbind(1)
+    append(keys, values, pages, table, positions)
+    return attend(query, pages, table, positions + 1, max_positions)
+
+
+def append(keys: Tensor, values: Tensor, pages: LayerPages, table: Tensor, positions: Tensor) -> None:
+    """Writes one key and value per row. keys, values: [R, H, D]; table and positions as in `append_and_attend`.
+
+    Rows may share pages, as the positions of one prompt do.
+    """
     page = table.gather(1, (positions // PAGE_POSITIONS)[:, None]).squeeze(1).long()
     within = positions % PAGE_POSITIONS
-    pages.keys[page, :, within] = qkv[:, 1].to(pages.keys.dtype)
-    pages.values[page, :, within] = qkv[:, 2].to(pages.values.dtype)
-    return attend(qkv[:, 0], pages, table, positions + 1, max_positions)
+    pages.keys[page, :, within] = keys.to(pages.keys.dtype)
+    pages.values[page, :, within] = values.to(pages.values.dtype)
 
 
 def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max_positions: int) -> Tensor:
@@ -56,7 +64,7 @@ def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max
     # A row of length 0 attends to its first position, so that no softmax is over nothing; its result is replaced by 0.
     hidden = span >= lengths.clamp_min(1)[:, None]
     mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, float("-inf"))
-    # Pages that were never written may hold NaN, and 0 · NaN is NaN.
-    values = values.masked_fill(hidden[:, None, :, None], 0)
+    # Pages may hold NaN of earlier requests, which neither a weight of 0 nor a score of -inf would hide.
+    keys, values = (stored.masked_fill(hidden[:, None, :, None], 0) for stored in (keys, values))
     attended = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, mask[:, None, None])  # [R, H, 1, D]
-    return attended.reshape(rows, heads * size).float() * (lengths > 0)[:, None]
+    return attended.reshape(rows, heads * size).float().masked_fill((lengths == 0)[:, None], 0)

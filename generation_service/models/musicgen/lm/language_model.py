@@ -9,42 +9,17 @@ which for it is exactly zero (no bias, all-zero condition).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.lm.absorbed_cross_attention import AbsorbedCrossAttention, max_absorbed_tokens
+from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, read_decoder, sinusoidal_embeddings
 from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS, KvCache
-from generation_service.models.musicgen.lm.linear import Linear, PackedLinear, Precision, build_linear
-
-_NORM_EPSILON = 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class _Norm:
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, _NORM_EPSILON)
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    norm_self: _Norm
-    qkv: Linear
-    out: Linear
-    norm_cross: _Norm
-    cross_q: Linear
-    cross_kv: Linear
-    cross_out: Linear
-    norm_ff: _Norm
-    up: Linear
-    down: Linear
+from generation_service.models.musicgen.lm.linear import PackedLinear, Precision, build_linear
 
 
 class LanguageModel:
@@ -59,19 +34,11 @@ class LanguageModel:
         """Raises FailedPrecondition if weights are missing or do not have the shape that the configuration gives."""
         self.config = config
         self.device = torch.device(device)
-        self._layers = [
-            _build_layer(_WeightReader(checkpoint, self.device), f"transformer.layers.{i}.", config, precision)
-            for i in range(config.num_layers)
-        ]
-        weights = _WeightReader(checkpoint, self.device)
-        dim, card = config.dim, config.card
-        # [K (card + 1), dim]: one table for all codebooks.
-        self._embedding = torch.cat([weights(f"emb.{k}.weight", card + 1, dim) for k in range(config.n_q)])
-        self._offsets = torch.arange(config.n_q, device=self.device) * (card + 1)
-        self._out_norm = weights.norm("out_norm", dim)
-        heads = torch.cat([weights(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])
-        self._heads = build_linear(heads, precision)
-        self._positions = _sinusoidal_embeddings(0, config).to(self.device)
+        weights = read_decoder(checkpoint, config, self.device, lambda weight: build_linear(weight, precision))
+        self._layers = weights.layers
+        self._embedding, self._offsets = weights.embedding, weights.offsets
+        self._out_norm, self._heads = weights.out_norm, weights.heads
+        self._positions = sinusoidal_embeddings(0, config).to(self.device)
         # In int8, Wq and Wo are as small as the products that would replace them.
         self.max_absorbed_tokens = (
             max_absorbed_tokens(config) if isinstance(self._layers[0].cross_q, PackedLinear) else 0
@@ -142,7 +109,7 @@ class LanguageModel:
             x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)
         cache.position = end
 
-    def _cross_attend(self, rows: Tensor, layer: _Layer, cross: Tensor) -> Tensor:
+    def _cross_attend(self, rows: Tensor, layer: DecoderLayer, cross: Tensor) -> Tensor:
         """rows: [n, dim], conditional rows of one request → the output to add to them, [n, dim]."""
         queries = layer.cross_q(layer.norm_cross(rows)).view(1, len(rows), self.config.num_heads, -1).transpose(1, 2)
         attended = F.scaled_dot_product_attention(queries, cross[0], cross[1])  # [1, H, n, D]
@@ -156,7 +123,7 @@ class LanguageModel:
         results = [cache.attend(index, *part) for cache, part in zip(caches, requests, strict=True)]  # each [2 H, D]
         return (torch.cat(results) if len(results) > 1 else results[0]).view(-1, config.dim)
 
-    def _add_cross_attention(self, rows: Tensor, layer: _Layer, index: int, caches: Sequence[KvCache]) -> None:
+    def _add_cross_attention(self, rows: Tensor, layer: DecoderLayer, index: int, caches: Sequence[KvCache]) -> None:
         """Adds cross-attention to those of the conditional rows, [B, dim], that have a prompt. In place."""
         config = self.config
         normed = layer.norm_cross(rows)
@@ -179,63 +146,10 @@ class LanguageModel:
     def _extend_positions(self, position: int) -> None:
         if position >= len(self._positions):
             count = max(position + 1, 2 * len(self._positions))
-            self._positions = _sinusoidal_embeddings(count, self.config).to(self.device)
+            self._positions = sinusoidal_embeddings(count, self.config).to(self.device)
 
 
-class _WeightReader:
-    """Reads tensors from a checkpoint by name, in fp32, and rejects those that are missing or have the wrong shape.
-
-    The tensors may be mapped from the file. Use one reader per layer: its pages leave memory with it.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        self._path = checkpoint.path
-        self._state = checkpoint.map_tensors()
-        self._device = device
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        tensor = self._state.get(name)
-        if tensor is None:
-            raise invalid_checkpoint(self._path, f"best_state has no {name}; expected a MusicGen language model")
-        if tuple(tensor.shape) != shape:
-            problem = f"{name} has the shape {list(tensor.shape)}; xp.cfg expects {list(shape)}"
-            raise invalid_checkpoint(self._path, problem)
-        return tensor.to(self._device, torch.float32)
-
-    def norm(self, name: str, dim: int) -> _Norm:
-        return _Norm(self(f"{name}.weight", dim).clone(), self(f"{name}.bias", dim).clone())
-
-
-def _build_layer(weights: _WeightReader, prefix: str, config: LmConfig, precision: Precision) -> _Layer:
-    dim, hidden = config.dim, config.hidden_dim
-    cross = weights(f"{prefix}cross_attention.in_proj_weight", 3 * dim, dim)
-
-    def linear(name: str, outputs: int, inputs: int) -> Linear:
-        return build_linear(weights(f"{prefix}{name}", outputs, inputs), precision)
-
-    return _Layer(
-        norm_self=weights.norm(f"{prefix}norm1", dim),
-        qkv=linear("self_attn.in_proj_weight", 3 * dim, dim),
-        out=linear("self_attn.out_proj.weight", dim, dim),
-        norm_cross=weights.norm(f"{prefix}norm_cross", dim),
-        cross_q=build_linear(cross[:dim], precision),
-        cross_kv=build_linear(cross[dim:], precision),
-        cross_out=linear("cross_attention.out_proj.weight", dim, dim),
-        norm_ff=weights.norm(f"{prefix}norm2", dim),
-        up=linear("linear1.weight", hidden, dim),
-        down=linear("linear2.weight", dim, hidden),
-    )
-
-
-def _absorb(cross: Tensor, layer: _Layer) -> AbsorbedCrossAttention:
+def _absorb(cross: Tensor, layer: DecoderLayer) -> AbsorbedCrossAttention:
     assert isinstance(layer.cross_q, PackedLinear)
     assert isinstance(layer.cross_out, PackedLinear)
     return AbsorbedCrossAttention.from_projection(cross, layer.cross_q.weight, layer.cross_out.weight)
-
-
-def _sinusoidal_embeddings(count: int, config: LmConfig) -> Tensor:
-    """The scaled position embeddings, [count, dim]: audiocraft's `create_sin_embedding`, cosines first, then sines."""
-    half = config.dim // 2
-    positions = torch.arange(count).view(-1, 1).float()
-    phase = positions / (torch.tensor(config.max_period) ** (torch.arange(half).float() / (half - 1)))
-    return config.positional_scale * torch.cat([phase.cos(), phase.sin()], dim=-1)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from generation_service.models.musicgen.lm.huge_pages import collapse_to_huge_pages
+from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 
 Precision = Literal["fp32", "int8", "bf16"]
 
@@ -36,6 +37,10 @@ class Linear(Protocol):
 
     def add_residual(self, x: Tensor, residual: Tensor) -> Tensor:
         """residual + x Wᵀ. residual: [rows, out]."""
+        ...
+
+    def normed(self, x: Tensor, norm: LayerNorm, *, gelu: bool = False) -> Tensor:
+        """norm(x) Wᵀ, or gelu of it."""
         ...
 
 
@@ -64,6 +69,9 @@ class PackedLinear:
             return residual + self(x)
         y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._weight, None, "add")
         return y
+
+    def normed(self, x: Tensor, norm: LayerNorm, *, gelu: bool = False) -> Tensor:
+        return self.gelu(norm(x)) if gelu else self(norm(x))
 
     def _product(self, x: Tensor, activation: str, algorithm: str) -> Tensor:
         # A single row would select a vector kernel, which sums in another order.
@@ -95,6 +103,9 @@ class Int8Linear:
 
     def add_residual(self, x: Tensor, residual: Tensor) -> Tensor:
         return torch.addcmul(residual, *self._product(x))
+
+    def normed(self, x: Tensor, norm: LayerNorm, *, gelu: bool = False) -> Tensor:
+        return self.gelu(norm(x)) if gelu else self(norm(x))
 
     def _product(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The product [rows, out] and the scale that it is still to be multiplied by, [rows, 1]."""
@@ -134,6 +145,9 @@ class PlainLinear:
 
     def add_residual(self, x: Tensor, residual: Tensor) -> Tensor:
         return residual + self(x)
+
+    def normed(self, x: Tensor, norm: LayerNorm, *, gelu: bool = False) -> Tensor:
+        return self.gelu(norm(x)) if gelu else self(norm(x))
 
 
 def build_linear(weight: Tensor, precision: Precision) -> Linear:

@@ -15,7 +15,7 @@ from generation_service.engine.engine import Engine
 from generation_service.engine.sequence import Stage
 from generation_service.models.catalog import ModelCatalog
 from tests.support.engine_calls import idle, read, submit
-from tests.support.tone_model import Gate, ToneModel, tone, tone_parameters
+from tests.support.tone_model import Gate, ManualClock, ToneModel, tone, tone_parameters
 
 
 async def test_request_yields_exactly_its_samples(start_engine, model):
@@ -42,7 +42,7 @@ async def test_request_joins_the_running_batch_between_steps(start_engine, model
     assert b.stage is Stage.QUEUED
     gate.open()
     samples_a, samples_b = await asyncio.gather(read(a), read(b))
-    assert model.batches == [["a"], ["a"], ["a", "b"], ["a", "b"], ["b"]]
+    assert model.batches == [["a"], ["a"], ["b", "a"], ["a", "b"], ["b"]], "a row without audio comes first"
     assert np.array_equal(samples_a, tone(tone_parameters("a", 4, seed=100)))
     assert np.array_equal(samples_b, tone(tone_parameters("b", 3, seed=200)))
 
@@ -57,7 +57,7 @@ async def test_waiting_requests_are_admitted_in_order(start_engine, model):
     gate.open()
     await asyncio.gather(*map(read, handles))
     assert model.prefilled == ["a", "b", "c", "d"]
-    assert model.batches == [["a"], ["a", "b"], ["a", "b"], ["c"], ["c", "d"], ["d"]]
+    assert model.batches == [["a"], ["b", "a"], ["a", "b"], ["c", "d"], ["c", "d"]]
 
 
 async def test_models_alternate_and_share_no_batch(start_engine):
@@ -77,21 +77,23 @@ async def test_models_alternate_and_share_no_batch(start_engine):
     ]
     gate.open()
     await asyncio.gather(*map(read, handles))
-    # One request is admitted per round, so "two" joins in the third round; from then on they alternate.
-    assert turns == ["one", "one", "one", "two", "one", "two", "one", "two"]
-    assert models[0].batches == [["gate"], ["x"], ["x", "y"], ["x", "y"], ["x", "y"], ["x"]]
+    assert turns == ["one", "two", "one", "two", "one", "two", "one", "one"]
+    assert models[0].batches == [["gate"], ["x", "y"], ["x", "y"], ["x", "y"], ["x"], ["x"]]
     assert models[1].batches == [["x"]] * 3
 
 
 async def test_full_queue_is_resource_exhausted_with_an_estimated_retry_time(start_engine, model):
-    engine = await start_engine(model, max_batch_size=1, max_waiting=2)
+    clock = ManualClock()
+    engine = await start_engine(model, max_batch_size=1, max_waiting=2, clock=clock)
+    model.at["a", 1] = model.at["a", 2] = clock.advance(0.5)
     gate = model.at["a", 3] = Gate()
     handles = [submit(engine, "", tone_parameters("a", 4))]
     await gate.reached()
     handles += [submit(engine, "", tone_parameters(name, 1)) for name in "bc"]
     with pytest.raises(ResourceExhausted, match=r"the queue is full \(1 running, 2 waiting\)") as caught:
         submit(engine, "", tone_parameters("d"))
-    assert caught.value.retry_after_seconds == 10.0  # 0.2 s of audio remain; 0.2 s were generated in 10 s.
+    # 0.2 s of audio were generated in 1 s, and 0.2 s of the running request and 0.2 s of the waiting ones remain.
+    assert caught.value.retry_after_seconds == pytest.approx(2.0)
     gate.open()
     await asyncio.gather(*map(read, handles))
     await idle(engine)

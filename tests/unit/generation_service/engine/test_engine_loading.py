@@ -14,6 +14,7 @@ from dgx_music.errors import (
     Unavailable,
 )
 from generation_service.engine.sequence import Stage
+from service_runtime.supervision import UnrecoverableError
 from tests.support.engine_calls import idle, read, submit
 from tests.support.tone_model import BLOCK_FRAMES, Gate, ToneModel, fail_with, tone_parameters
 
@@ -121,3 +122,47 @@ async def test_model_with_changed_files_is_loaded_again(start_engine, model):
     assert not engine.is_loaded(model.info)
     await read(submit(engine, "", tone_parameters("a", 1)))
     assert model.loads == 2
+
+
+async def test_check_fails_until_the_model_is_preloaded(start_engine, model):
+    gate = model.at["load", 1] = Gate()
+    engine = await start_engine(model, preload="tone")
+    await gate.reached()
+    with pytest.raises(Unavailable, match="model 'tone' is not ready: it is being loaded") as caught:
+        engine.check()
+    assert caught.value.reason == "MODEL_LOADING"
+    gate.open()
+    await idle(engine)
+    engine.check()
+    assert model.loads == 1
+    await engine.unload("tone")
+    engine.check()
+
+
+async def test_check_says_why_the_model_could_not_be_preloaded(start_engine, model):
+    model.at["load", 1] = fail_with(ValueError("no such tone"))
+    engine = await start_engine(model, preload="")
+    await asyncio.wait([engine._preload_task])
+    with pytest.raises(Unavailable, match="'tone' is not ready: it could not be loaded: model 'tone' failed while"):
+        engine.check()
+    await engine.load(model.info)
+    engine.check()
+
+
+async def test_unknown_model_to_preload_fails_the_check(start_engine, model):
+    engine = await start_engine(model, preload="nonsense")
+    await asyncio.wait([engine._preload_task])
+    with pytest.raises(
+        Unavailable, match=r"'nonsense' is not ready: .* there is no model 'nonsense'; available models"
+    ):
+        engine.check()
+    assert len(await read(submit(engine, "", tone_parameters("a")))) == 4 * BLOCK_FRAMES
+
+
+async def test_fatal_error_during_preload_stops_the_engine(start_engine, model):
+    model.at["load", 1] = fail_with(RuntimeError("CUDA error: device-side assert triggered"))
+    engine = await start_engine(model, preload="tone")
+    await asyncio.wait([engine._preload_task])
+    assert await asyncio.to_thread(engine._device_thread.join, 30)
+    with pytest.raises(UnrecoverableError, match="device-side assert"):
+        engine.check()

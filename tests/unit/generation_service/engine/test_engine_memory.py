@@ -11,6 +11,7 @@ import pytest
 from dgx_music.errors import (
     ResourceExhausted,
 )
+from generation_service.engine.scheduler import MAX_OVERTAKES
 from generation_service.engine.sequence import Stage
 from generation_service.models.base import GenerationParameters, TooLarge
 from tests.support.engine_calls import idle, read, submit
@@ -48,23 +49,54 @@ class BoundedModel(ToneModel):
         super().release(state)
 
 
-async def test_request_without_free_memory_waits_and_is_not_overtaken(start_engine):
+async def test_request_without_free_memory_waits_until_others_finish(start_engine):
     model = BoundedModel(5 * BLOCK_FRAMES)
     engine = await start_engine(model)
     gate = model.at["a", 1] = Gate()
     a = submit(engine, "", tone_parameters("a", 2))
     await gate.reached()
-    b, large, small = [
-        submit(engine, "", tone_parameters(*arguments)) for arguments in [("b", 3), ("large", 5), ("small", 1)]
+    b, large, equal = [
+        submit(engine, "", tone_parameters(*arguments)) for arguments in [("b", 3), ("large", 5), ("equal", 5)]
     ]
     gate.open()
-    samples = await asyncio.gather(*map(read, (a, b, large, small)))
-    assert [len(each) for each in samples] == [1600, 2400, 4000, 800]
-    assert model.prefilled == ["a", "b", "large", "small"]
-    assert model.rejected == ["large", "small"], "prefill must be retried once per sequence that left, not at each step"
+    samples = await asyncio.gather(*map(read, (a, b, large, equal)))
+    assert [len(each) for each in samples] == [1600, 2400, 4000, 4000]
+    assert model.prefilled == ["a", "b", "large", "equal"]
+    assert model.rejected == ["large", "large", "equal"], "prefill must be tried once per sequence that left"
     assert large.stage is Stage.GENERATING
     await idle(engine)
     assert model.memory.reserved_bytes == 0
+
+
+async def test_small_requests_overtake_one_that_waits_for_memory_but_not_forever(start_engine):
+    model = BoundedModel(5 * BLOCK_FRAMES)
+    engine = await start_engine(model)
+    gate = model.at["a", 1] = Gate()
+    a = submit(engine, "", tone_parameters("a", 2))
+    await gate.reached()
+    names = ["large", *(f"small {number:02}" for number in range(2 * MAX_OVERTAKES))]
+    handles = [submit(engine, "", tone_parameters(name, 5 if name == "large" else 1)) for name in names]
+    gate.open()
+    await asyncio.gather(read(a), *map(read, handles))
+    assert model.prefilled.index("large") == 1 + MAX_OVERTAKES
+    assert sorted(model.prefilled) == ["a", *names]
+
+
+async def test_admission_out_of_memory_waits_for_others_and_says_what_it_needs_if_alone(start_engine, model):
+    engine = await start_engine(model)
+    gate = model.at["a", 2] = Gate()
+    a = submit(engine, "", tone_parameters("a", 3))
+    await gate.reached()
+    model.at["b", 0] = fail_with(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"))
+    b = submit(engine, "", tone_parameters("b"))
+    gate.open()
+    assert len(await read(a)) == 3 * BLOCK_FRAMES
+    with pytest.raises(
+        ResourceExhausted, match=r"before the first step, where it needed 2\.00 GiB more; reduce"
+    ) as caught:
+        await read(b)
+    assert caught.value.reason == "MODEL_OUT_OF_MEMORY"
+    assert model.prefilled == ["a", "b", "b"], "once beside a, once alone"
 
 
 async def test_status_reports_reserved_memory(start_engine):
@@ -110,13 +142,13 @@ async def test_cancel_while_waiting_for_memory_lets_the_next_request_in(start_en
     model.at["a", 1], model.at["a", 3] = first, second
     a = submit(engine, "", tone_parameters("a", 4))
     await first.reached()
-    b, c = submit(engine, "", tone_parameters("b", 2)), submit(engine, "", tone_parameters("c", 1))
+    b, c = submit(engine, "", tone_parameters("b", 3)), submit(engine, "", tone_parameters("c", 2))
     first.open()
     await second.reached()
-    assert (model.rejected, engine.status().waiting) == (["b"], 2)
+    assert (model.rejected, engine.status().waiting) == (["b", "c"], 2)
     b.cancel()
     second.open()
-    assert len(await read(c)) == 800
+    assert len(await read(c)) == 1600
     assert len(await read(a)) == 3200
     assert "b" not in model.prefilled
 

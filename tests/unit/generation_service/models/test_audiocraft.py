@@ -19,7 +19,7 @@ import torch
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.config import GenerationSettings
-from generation_service.engine.device_thread import MAX_EMPTY_STEPS
+from generation_service.engine.batch_runner import MAX_EMPTY_STEPS
 from generation_service.models.audiocraft import Audiocraft, AudiocraftState, find_audiocraft, load_audiocraft
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.discovery import find_installed_models

@@ -1,27 +1,32 @@
 # ruff: noqa: E402
-"""Loading MusicGen: devices, precisions, invalid parts, and the accelerator's language model, run on the CPU."""
+"""Loading MusicGen: devices, precisions, memory, and invalid parts."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
+
 from dgx_music.errors import FailedPrecondition, ResourceExhausted
-from generation_service.models.base import FloatArray, GenerationParameters
-from generation_service.models.musicgen.lm.static_language_model import run_eagerly
-from generation_service.models.musicgen.loader import FoundModel, find_musicgen, load_musicgen, load_static_lm
-from generation_service.models.musicgen.model import MusicGen
+from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.lm.linear import Precision
+from generation_service.models.musicgen.loader import (
+    FoundModel,
+    KvPrecision,
+    find_musicgen,
+    kv_dtype,
+    load_musicgen,
+    load_resident,
+)
 from tests.support.checkpoints import write_checkpoint, write_lm_with_config
 from tests.support.compression_checkpoints import CodecShape, write_compression_checkpoint
 
 HOP = 640
-POSITIONS = 1503
 has_cuda = torch.cuda.is_available()
 
 
@@ -30,44 +35,42 @@ def found(mono: Path, t5: None) -> FoundModel:
     return find_musicgen(mono)
 
 
-def generate(model: MusicGen, requests: list[GenerationParameters]) -> list[FloatArray]:
-    states = [model.prefill(request) for request in requests]
-    blocks: list[list[FloatArray]] = [[] for _ in requests]
-    for _ in range(200):
-        for own, block in zip(blocks, model.step(states), strict=True):
-            own.append(block)
-    for state in states:
-        model.release(state)
-    return [np.concatenate(own) for own in blocks]
-
-
-def test_static_model_generates_the_same_audio_as_the_plain_model(found: FoundModel) -> None:
-    plain = load_musicgen(found)
-    lm, pool = load_static_lm(found, POSITIONS, 1 << 30, 3, run_eagerly)
-    static = MusicGen(found.info, lm, plain._conditioner, plain._codec, pool)
-    prompts = [("calm piano", 60), ("x", 33), ("drums", 100)]
-    requests = [GenerationParameters(prompt, frames * HOP, 1, temperature=0) for prompt, frames in prompts]
-    for ours, theirs in zip(generate(static, requests), generate(plain, requests), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    states = [static.prefill(request) for request in requests]
-    with pytest.raises(ResourceExhausted, match="all 3 KV caches"):
-        static.prefill(requests[0])
-    assert len(states) == 3
-
-
-def test_static_pool_has_as_many_slots_as_fit_into_memory(found: FoundModel) -> None:
-    _, pool = load_static_lm(found, POSITIONS, 1 << 30, 1, run_eagerly)
-    size = pool.limit_bytes
-    assert load_static_lm(found, POSITIONS, 3 * size - 1, 8, run_eagerly)[1].limit_bytes == 2 * size
-    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DEVICE") as error:
-        load_static_lm(found, POSITIONS, size - 1, 8, run_eagerly)
+def test_memory_is_what_a_full_batch_needs_or_what_there_is(found: FoundModel) -> None:
+    for_one = load_resident(found, "cpu", max_batch_size=1).memory.limit_bytes
+    assert load_resident(found, "cpu", max_batch_size=3).memory.limit_bytes == 3 * for_one
+    model = load_resident(found, "cpu", max_batch_size=3, kv_bytes=2 * for_one)
+    assert model.memory.limit_bytes == 2 * for_one
+    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DEVICES") as error:
+        load_resident(found, "cpu", max_batch_size=3, kv_bytes=for_one - 1)
     assert error.value.reason == "GPU_MEMORY"
 
 
-def test_bf16_halves_the_size_of_a_slot(found: FoundModel) -> None:
-    narrow = dataclasses.replace(found, precision="bf16")
-    sizes = [load_static_lm(spec, POSITIONS, 1 << 30, 1, run_eagerly)[1].limit_bytes for spec in (found, narrow)]
-    assert sizes[0] == 2 * sizes[1]
+def test_batch_has_as_many_places_as_asked_for(found: FoundModel) -> None:
+    model = load_resident(found, "cpu", max_batch_size=2)
+    request = GenerationParameters("", HOP, 1)
+    states = [model.prefill(request) for _ in range(2)]
+    with pytest.raises(ResourceExhausted, match="all 2 places in the batch are taken"):
+        model.prefill(request)
+    model.release(states[0])
+    model.prefill(request)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kv_precision", "expected"),
+    [("bf16", "auto", torch.bfloat16), ("fp32", "auto", torch.float32), ("bf16", "fp8", torch.float8_e4m3fn)],
+)
+def test_precision_of_the_kv_cache(
+    found: FoundModel, precision: Precision, kv_precision: KvPrecision, expected: torch.dtype
+) -> None:
+    found = dataclasses.replace(found, precision=precision, kv_precision=kv_precision)
+    assert kv_dtype(found) == expected
+    pages = load_resident(found, "cpu", max_batch_size=1)._generator.memory.layers[0]
+    assert pages.keys.dtype == expected
+
+
+def test_version_names_the_decode_loop(found: FoundModel) -> None:
+    """Its sampling decides which codes a request gets, just as the weights do."""
+    assert "-s2-" in found.info.version
 
 
 def test_unsupported_precision_error_names_the_setting(mono: Path) -> None:

@@ -13,22 +13,31 @@ import pytest
 pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
-from dgx_music.errors import ResourceExhausted
+import torch
+
+from dgx_music.errors import ResourceExhausted, ServiceError
 from generation_service.models.base import FloatArray, GenerationParameters, TooLarge
+from generation_service.models.musicgen.code_generator import CodeRow, StepResult
+from generation_service.models.musicgen.codec.chunk_decoder import DecoderStream
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
+from tests.support.musicgen_runs import load_model, load_with_short_window, step_all
 
 HOP = 640
 
 
-@pytest.fixture(scope="module", params=["mono", "stereo"])
+@pytest.fixture(scope="module", params=["mono-eager", "stereo-eager", "mono-resident"])
 def model(request: pytest.FixtureRequest, t5: None) -> MusicGen:
-    return load_musicgen(find_musicgen(request.getfixturevalue(request.param)))
+    folder, generator = request.param.split("-")
+    return load_model(find_musicgen(request.getfixturevalue(folder)), generator)
 
 
 @pytest.fixture(scope="module")
-def small_memory(mono: Path, t5: None) -> MusicGen:
-    return load_musicgen(find_musicgen(mono), kv_bytes=3 * 4 * 2 * 2 * 64 * 110)
+def small_memory(mono: Path, generator: str, t5: None) -> MusicGen:
+    """For one request of 60 frames, but not for two."""
+    if generator == "eager":
+        return load_musicgen(find_musicgen(mono), kv_bytes=3 * 4 * 2 * 2 * 64 * 110)
+    return load_with_short_window(mono, generator, kv_bytes=6 * 3 * 4 * 2 * 64 * 32)
 
 
 def parameters(prompt: str = "calm piano", frames: int = 20 * HOP, seed: int = 1) -> GenerationParameters:
@@ -39,7 +48,7 @@ def run(model: MusicGen, state: MusicGenState) -> list[FloatArray]:
     blocks: list[FloatArray] = []
     while sum(map(len, blocks)) < state.frames:
         assert len(blocks) < 2000
-        blocks += model.step([state])
+        blocks += step_all(model, [state])
     model.release(state)
     return blocks
 
@@ -56,16 +65,16 @@ def test_output_has_exactly_the_requested_frames(model: MusicGen, frames: int) -
     assert samples.shape == (frames, model.info.channels)
     assert samples.dtype == np.float32
     assert np.abs(samples).max() > 0
-    assert len(model.step([state])[0]) == 0, "a finished state yields nothing more"
+    assert len(step_all(model, [state])[0]) == 0, "a finished state yields nothing more"
 
 
 def test_streamed_audio_equals_decoding_all_codes_at_once(model: MusicGen) -> None:
     state = model.prefill(parameters(frames=100 * HOP))
     blocks = run(model, state)
-    whole = model._codec.decode(state.codes.frames(0, 100), model.info.channels)
+    whole = model._codec.decode(torch.from_numpy(state.codes.select_frames(0, 100)), model.info.channels)
     np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-4)
     sounding = [index for index, block in enumerate(blocks) if len(block)]
-    delay = model._lm.config.max_delay
+    delay = model._generator.config.max_delay
     assert [index + 1 - delay for index in sounding] == [5, 15, 40, 90, 100], "chunks grow"
 
 
@@ -94,7 +103,7 @@ def test_audio_does_not_depend_on_the_batch(model: MusicGen) -> None:
         active = [states[i] for i in indices] + ([cancelled] if now < 25 else [])
         if not active:
             break
-        for i, block in zip(indices, model.step(active), strict=False):
+        for i, block in zip(indices, step_all(model, active), strict=False):
             blocks[i].append(block)
     for i, samples in enumerate(expected):
         assert np.array_equal(np.concatenate(blocks[i]), samples), requests[i]
@@ -111,29 +120,100 @@ def test_request_that_exceeds_free_memory_is_rejected_and_others_continue(small_
 
 
 @pytest.mark.parametrize("clip_frames", [0, 7])
-def test_too_large_request_error_names_the_longest_duration(small_memory: MusicGen, clip_frames: int) -> None:
+def test_too_large_request_error_names_the_longest_duration(mono: Path, t5: None, clip_frames: int) -> None:
+    model = load_musicgen(find_musicgen(mono), kv_bytes=3 * 4 * 2 * 2 * 64 * 110)
     clip = np.zeros((clip_frames * HOP, 1), np.float32) if clip_frames else None
-    with pytest.raises(TooLarge, match=r"^duration_seconds: the KV cache would need .* with more free memory") as error:
-        small_memory.prefill(replace(parameters(frames=500 * HOP), prompt_audio=clip))
-    match = re.search(r"all requests together have (.+) MiB; request at most (.+) s, or", error.value.message)
-    assert match is not None
-    assert float(match[1]) == round(small_memory.memory.limit_bytes / 2**20, 1)
-    longest = round(float(match[2]) * 32_000)
-    small_memory.release(small_memory.prefill(replace(parameters(frames=longest), prompt_audio=clip)))
-    with pytest.raises(TooLarge):
-        small_memory.prefill(replace(parameters(frames=longest + 5 * HOP), prompt_audio=clip))
+    check_longest_duration(model, replace(parameters(frames=500 * HOP), prompt_audio=clip))
+
+
+def test_too_large_prompt_error_names_the_longest_duration(small_memory: MusicGen) -> None:
+    check_longest_duration(small_memory, parameters("a long prompt, " * 7, frames=60 * HOP))
     with pytest.raises(TooLarge, match=r" MiB; start the server with more free memory$"):
         small_memory.prefill(parameters("a very long prompt, " * 40))
-    assert small_memory.memory.reserved_bytes == 0
 
 
-def test_failed_prefill_releases_its_memory(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(cache: object, text: object) -> None:
+def check_longest_duration(model: MusicGen, request: GenerationParameters) -> None:
+    """The request is too large, one of the duration that the error names fits, and one a little longer does not."""
+    with pytest.raises(TooLarge, match=r"^duration_seconds: the KV cache would need .* with more free memory") as error:
+        model.prefill(request)
+    match = re.search(r"all requests together have (.+) MiB; request at most (.+) s, or", error.value.message)
+    assert match is not None
+    assert float(match[1]) == round(model.memory.limit_bytes / 2**20, 1)
+    longest = round(float(match[2]) * 32_000)
+    model.release(model.prefill(replace(request, frames=longest)))
+    with pytest.raises(TooLarge):
+        model.prefill(replace(request, frames=longest + 5 * HOP))
+    assert model.memory.reserved_bytes == 0
+
+
+def test_failed_prefill_releases_its_memory(
+    small_memory: MusicGen, generator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
         raise RuntimeError("no such shape")
 
-    monkeypatch.setattr(small_memory._lm, "condition", broken)
-    with pytest.raises(RuntimeError, match="no such shape"):
-        small_memory.prefill(parameters())
+    owner, name = ("_lm", "condition") if generator == "eager" else ("_step", "write_prompt")
+    for target, method in ((getattr(small_memory._generator, owner), name), (small_memory._decoder, "open")):
+        with monkeypatch.context() as patched:
+            patched.setattr(target, method, broken)
+            with pytest.raises(RuntimeError, match="no such shape"):
+                small_memory.prefill(parameters())
+        assert small_memory.memory.reserved_bytes == 0
+
+
+def test_model_blocks_only_if_nothing_else_can_be_done(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that the decoder is slow to deliver is waited for once there are no more codes to generate."""
+    state = small_memory.prefill(parameters(frames=12 * HOP))
+    waits: list[bool] = []
+    ready: list[FloatArray] = []
+    take, wait = small_memory._decoder.take, small_memory._decoder.wait
+
+    def take_what_was_waited_for(stream: DecoderStream) -> FloatArray:
+        return ready.pop() if ready else np.zeros((0, 1), np.float32)
+
+    def recording_wait(stream: DecoderStream) -> None:
+        waits.append(state.codes.is_done)
+        wait(stream)
+        ready.append(take(stream))
+
+    monkeypatch.setattr(small_memory._decoder, "take", take_what_was_waited_for)
+    monkeypatch.setattr(small_memory._decoder, "wait", recording_wait)
+    assert sum(map(len, run(small_memory, state))) == state.frames
+    assert waits == [True]
+
+
+def test_state_that_is_not_finite_fails_alone(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error arrives in place of audio, and the others make the same music as without it."""
+    requests = [parameters(prompt, 12 * HOP, seed) for seed, prompt in enumerate(("", "lofi"))]
+    expected = run_alone(small_memory, requests[0])
+    states = [small_memory.prefill(request) for request in requests]
+    damaged, collect = states[1].row, small_memory._generator.collect
+    steps = 0
+
+    def spoil(*, wait: bool) -> list[StepResult[CodeRow]]:
+        nonlocal steps
+        results = collect(wait=wait)
+        for result in results:
+            steps += 1
+            if steps >= 9 and damaged in result.rows:
+                result.is_finite[result.rows.index(damaged)] = False
+        return results
+
+    monkeypatch.setattr(small_memory._generator, "collect", spoil)
+    blocks: list[FloatArray] = []
+    errors: list[ServiceError] = []
+    while sum(map(len, blocks)) < states[0].frames:
+        block, other = (*small_memory.step(states), None)[:2]
+        assert not isinstance(block, ServiceError)
+        blocks.append(block)
+        if isinstance(other, ServiceError):
+            errors.append(other)
+            small_memory.release(states.pop())
+    (error,) = errors
+    assert error.reason == "MODEL_OUTPUT"
+    assert "not finite after 5 frames of codes, for the seed 1; retry, or set DGX_MUSIC_PRECISION" in error.message
+    assert np.array_equal(np.concatenate(blocks), expected)
+    small_memory.release(states[0])
     assert small_memory.memory.reserved_bytes == 0
 
 

@@ -1,0 +1,170 @@
+"""Calls the models for the sequences of the batch, and passes on what they return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dgx_music.errors import ServiceError
+from generation_service.engine.failures import format_error, invalid_output_error, to_service_error
+from generation_service.engine.sequence import Sequence
+from generation_service.engine.shared_state import LoopCalls, SharedState
+from generation_service.models.base import FloatArray
+from generation_service.models.device_errors import is_fatal
+from service_runtime.observability.logging import get_logger
+
+log = get_logger(__name__)
+
+MAX_EMPTY_STEPS, MAX_SILENT_SECONDS = 1000, 60.0
+"""A sequence that yields no frame in more consecutive steps, which took longer together, would never end, so it fails.
+One limit alone would be wrong: a fast model returns from many steps while the device works, and a slow one needs its
+time."""
+GOOD_STEPS = 16
+"""Steps beyond the failed one after which a sequence returns to the shared batch. Doubled with each failure."""
+
+
+class BatchRunner:
+    """Prefills, steps, releases and ends sequences. Used by the device thread alone."""
+
+    def __init__(self, shared: SharedState, calls: LoopCalls) -> None:
+        self._shared = shared
+        self._calls = calls
+        self._last_group = 0
+        self.call_started_at: float | None = None
+        """When the current prefill or step started, by the engine's clock. None during loading and between calls."""
+
+    def prefill(self, sequence: Sequence) -> None:
+        """Gives the sequence a state. Raises whatever the model raises."""
+        model = self._shared.models.get(sequence.info)
+        self.call_started_at = self._shared.clock()
+        try:
+            sequence.state = model.prefill(sequence.parameters)
+        finally:
+            self.call_started_at = None
+
+    def step(self, batch: list[Sequence]) -> None:
+        """Steps the sequences of a batch that are not cancelled, delivers their audio, and ends those that are done.
+
+        Raises an error that is fatal for the device; any other ends or restarts the sequences concerned.
+        """
+        shared = self._shared
+        with shared.lock:
+            batch = [sequence for sequence in batch if not sequence.is_cancelled]
+        if not batch:
+            return
+        info = batch[0].info
+        self.call_started_at = started_at = shared.clock()
+        try:
+            blocks = shared.models.get(info).step([sequence.state for sequence in batch])
+            if len(blocks) != len(batch):
+                raise ValueError(f"{len(blocks)} blocks for {len(batch)} states")
+        except Exception as error:
+            self._handle_failure(batch, error)
+            return
+        finally:
+            self.call_started_at = None
+        seconds = shared.clock() - started_at
+        delivered = []
+        for sequence, block in zip(batch, blocks, strict=True):
+            sequence.steps += 1
+            sequence.silent_seconds += seconds
+            if isinstance(block, ServiceError):
+                self.fail(sequence, f"at step {sequence.steps}", block)
+            elif (problem := _find_problem(sequence, block)) is not None:
+                self.finish(sequence, invalid_output_error(sequence, problem))
+            elif len(block):
+                delivered.append((sequence, len(block), sequence.silent_seconds))
+                self._deliver(sequence, block)
+            if sequence.group and sequence.steps >= sequence.rejoin_at_step:
+                sequence.group = 0
+        frames = 0
+        with shared.lock:
+            for _, count, step_seconds in delivered:
+                frames += count
+                shared.throughput.record_block(info.name, count / info.sample_rate_hz, step_seconds)
+            shared.throughput.record_step(frames / info.sample_rate_hz, seconds)
+
+    def _deliver(self, sequence: Sequence, block: FloatArray) -> None:
+        """Passes the frames that are not a replay to the sink, and finishes the sequence after its last frame."""
+        replayed = max(0, sequence.frames_delivered - sequence.frames_produced)
+        sequence.frames_produced += len(block)
+        sequence.empty_steps, sequence.silent_seconds = 0, 0.0
+        new = block[replayed:]
+        if len(new):
+            sequence.frames_delivered += len(new)
+            with self._shared.lock:
+                sequence.frames_buffered += len(new)
+            self._calls.add(sequence.sink.on_block, new)
+        if sequence.frames_produced == sequence.parameters.frames:
+            self.finish(sequence, None)
+
+    def _handle_failure(self, batch: list[Sequence], error: Exception) -> None:
+        """Restarts the sequences of a failed batch in two halves, or fails the only one.
+
+        It is unknown which sequence caused the failure and how far the states advanced. A state's samples do not depend
+        on the rest of the batch, so a restarted sequence replays what was already delivered.
+        """
+        if len(batch) == 1:
+            self.fail(batch[0], f"at step {batch[0].steps + 1}", error)
+            return
+        if is_fatal(error):
+            raise error
+        log.warning("batch_failed", model=batch[0].info.name, rows=len(batch), error=format_error(error))
+        for sequence in batch:
+            self.release(sequence)
+        half = len(batch) // 2
+        for part in batch[:half], batch[half:]:
+            self._last_group += 1
+            for sequence in part:
+                self._restart(sequence, self._last_group)
+
+    def _restart(self, sequence: Sequence, group: int) -> None:
+        sequence.group = group
+        sequence.rejoin_at_step = max(sequence.rejoin_at_step, sequence.steps + (GOOD_STEPS << sequence.failures))
+        sequence.failures += 1
+        sequence.frames_produced = sequence.steps = sequence.empty_steps = 0
+        sequence.silent_seconds = 0.0
+        try:
+            self.prefill(sequence)
+        except Exception as error:
+            self.fail(sequence, "while restarting", error)
+
+    def fail(self, sequence: Sequence, when: str, error: Exception) -> None:
+        """Fails the request that caused the error. Raises the error instead if the device is lost with it."""
+        if is_fatal(error):
+            raise error
+        self.finish(sequence, to_service_error(sequence.info.name, when, error))
+
+    def finish(self, sequence: Sequence, error: ServiceError | None) -> None:
+        """Removes a sequence from the batch and tells its reader."""
+        if error is not None:
+            log.warning("generation_failed", model=sequence.info.name, error=error.message, exc_info=error.__cause__)
+        with self._shared.lock:
+            self._shared.scheduler.finish(sequence)
+        self.release(sequence)
+        self._calls.add(sequence.sink.on_finished, error)
+
+    def release(self, sequence: Sequence) -> None:
+        """Frees the state of a sequence, if it has one."""
+        state, sequence.state = sequence.state, None
+        if state is None:
+            return
+        try:
+            self._shared.models.get(sequence.info).release(state)
+        except Exception as error:  # Only memory is lost; the other requests continue.
+            log.error("state_release_failed", model=sequence.info.name, exc_info=error)
+
+
+def _find_problem(sequence: Sequence, block: Any) -> str | None:
+    """Returns what is wrong with the output of a step, and counts it if it is empty."""
+    frames, channels = sequence.parameters.frames, sequence.info.channels
+    if block.ndim != 2 or block.shape[1] != channels or block.dtype != np.float32:
+        return f"{block.dtype} {list(block.shape)}, expected float32 [n, {channels}]"
+    if len(block):
+        produced = sequence.frames_produced + len(block)
+        return f"{produced} frames, expected {frames}" if produced > frames else None
+    sequence.empty_steps += 1
+    if sequence.empty_steps > MAX_EMPTY_STEPS and sequence.silent_seconds > MAX_SILENT_SECONDS:
+        return f"{sequence.frames_produced} frames, expected {frames}"
+    return None

@@ -1,0 +1,120 @@
+"""The interface between the model and what generates its codes: the language model together with sampling.
+
+There are two implementations. `EagerCodeGenerator` computes a step when it is launched, and `ResidentCodeGenerator`
+only queues it on the device, so that the next step is launched before the codes of the last one are known. Which codes
+a step reads is known to the generator alone: the model follows the progress of a request by counting steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
+
+RETRY_SECONDS = 10.0
+"""How long a request that found no free memory should wait before it retries."""
+
+
+@dataclass(eq=False, slots=True)
+class CodeRow:
+    """One request in a code generator. Counts its steps within the current window."""
+
+    parameters: GenerationParameters
+    window: DelayedCodes = field(init=False)
+    """The codes of the current window that are known on the host. Set by `begin_window`."""
+    position: int = 0
+    """The number of positions of the window that were read, by steps that may still be running."""
+    sample_count: int = 0
+    """The number of steps that were launched for the request, in all windows."""
+    is_open: bool = True
+
+    @property
+    def needs_prefill(self) -> bool:
+        """Whether known codes are still to be read before a step can generate the next."""
+        return self.position < self.window.prompt_frames
+
+    @property
+    def can_step(self) -> bool:
+        """Whether the window has a step that was not launched, and nothing is to be read before it."""
+        return self.window.prompt_frames <= self.position < self.window.total_steps
+
+
+RowT = TypeVar("RowT", bound=CodeRow)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult(Generic[RowT]):
+    """What one step yielded."""
+
+    rows: Sequence[RowT]
+    """The rows of the step. Some may have been closed since it was launched."""
+    codes: Codes
+    """The sampled codes of each row, [B, K]."""
+    is_finite: npt.NDArray[np.bool_]
+    """[B], whether all logits of a row were finite. If not, its codes have no meaning."""
+
+
+class KvMemory(Protocol):
+    """The memory for the keys and values of all requests together."""
+
+    @property
+    def limit_bytes(self) -> int: ...
+
+    @property
+    def reserved_bytes(self) -> int: ...
+
+    def size_bytes(self, positions: int, tokens: int) -> int:
+        """What a request with this many positions in a window and tokens in its prompt reserves."""
+        ...
+
+
+class CodeGenerator(Protocol[RowT]):
+    """Generates codes for any number of rows at once. All calls come from one thread.
+
+    The codes of a row depend on its own request only, not on the other rows or on when its steps are launched.
+    """
+
+    @property
+    def config(self) -> LmConfig: ...
+
+    @property
+    def memory(self) -> KvMemory: ...
+
+    def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> RowT:
+        """Reserves the memory for windows of at most `positions` steps, and projects the prompt.
+
+        text: the encoded prompt, [T, dim], or None. Raises ResourceExhausted if other requests use the memory,
+        InvalidArgument if the prompt is too long for the generator.
+        """
+        ...
+
+    def begin_window(self, row: RowT, window: DelayedCodes) -> None:
+        """Starts the row at position 0 of its first or its next window. No step of the row may be running."""
+        ...
+
+    def prefill(self, row: RowT) -> None:
+        """Reads known codes of a row that needs it: not always all, so that the other rows do not wait for long."""
+        ...
+
+    def launch(self, rows: Sequence[RowT]) -> None:
+        """Launches one step for rows that can step."""
+        ...
+
+    def collect(self, *, wait: bool) -> list[StepResult[RowT]]:
+        """Returns the results of the steps that have finished, in the order of their launch.
+
+        Blocks until there is a result if `wait`, or if many steps have been launched; but not if none is running.
+        """
+        ...
+
+    def close(self, row: RowT) -> None:
+        """Frees the row's memory. Steps of the row may still be running; their results are to be ignored."""
+        ...

@@ -1,0 +1,81 @@
+"""Generates codes on the CPU: a step is computed when it is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.code_generator import CodeRow, StepResult
+from generation_service.models.musicgen.delay_pattern import DelayedCodes
+from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool
+from generation_service.models.musicgen.lm.language_model import LanguageModel
+from generation_service.models.musicgen.sampling import SamplingTensors, sample
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class EagerRow(CodeRow):
+    """A row and its KV cache."""
+
+    cache: KvCache
+
+
+class EagerCodeGenerator:
+    """Implements `code_generator.CodeGenerator` with a `LanguageModel`, whose weights and caches are on the CPU."""
+
+    def __init__(self, lm: LanguageModel, memory: KvCachePool) -> None:
+        self._lm = lm
+        self.memory = memory
+        self._results: list[StepResult[EagerRow]] = []
+
+    @property
+    def config(self) -> LmConfig:
+        return self._lm.config
+
+    def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> EagerRow:
+        cache = self.memory.reserve(positions, 0 if text is None else len(text))
+        try:
+            self._lm.condition(cache, text)
+        except BaseException:
+            self.memory.release(cache)
+            raise
+        return EagerRow(parameters, cache=cache)
+
+    def begin_window(self, row: EagerRow, window: DelayedCodes) -> None:
+        row.window, row.position = window, 0
+        row.cache.rewind()
+
+    def prefill(self, row: EagerRow) -> None:
+        end = min(row.position + self._lm.max_prefill_positions, row.window.prompt_frames)
+        self._lm.prefill(torch.from_numpy(row.window.columns[:, row.position : end]), row.cache)
+        row.position = end
+
+    def launch(self, rows: Sequence[EagerRow]) -> None:
+        newest = torch.from_numpy(np.stack([row.window.newest for row in rows]))
+        logits = self._lm.step(newest, [row.cache for row in rows])  # [B, 2, K, card]
+        parameters = SamplingTensors.from_parameters([row.parameters for row in rows], self.config.card)
+        codes = sample(
+            logits.float(),
+            parameters,
+            torch.tensor([row.sample_count for row in rows]),
+            max_top_k=int(parameters.top_k.max()),
+            uses_top_p=any(row.parameters.top_p for row in rows),
+        )
+        for row in rows:
+            row.position += 1
+            row.sample_count += 1
+        is_finite = logits.isfinite().flatten(1).all(1)
+        self._results.append(StepResult(tuple(rows), codes.numpy(), is_finite.numpy()))
+
+    def collect(self, *, wait: bool) -> list[StepResult[EagerRow]]:
+        results, self._results = self._results, []
+        return results
+
+    def close(self, row: EagerRow) -> None:
+        row.is_open = False
+        self.memory.release(row.cache)

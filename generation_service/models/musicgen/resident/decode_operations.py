@@ -1,0 +1,37 @@
+"""The operations of the decode step that have several implementations. The loader chooses one of each for a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from generation_service.models.musicgen import sampling
+from generation_service.models.musicgen.kernels import paged_attention
+from generation_service.models.musicgen.kernels.paged_attention import LayerPages
+from generation_service.models.musicgen.lm.decoder_layers import BuildLinear
+from generation_service.models.musicgen.sampling import SamplingTensors
+
+
+class Sample(Protocol):
+    """`sampling.sample`, or what computes the same."""
+
+    def __call__(
+        self, logits: Tensor, parameters: SamplingTensors, sample_counts: Tensor, *, max_top_k: int, uses_top_p: bool
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOperations:
+    """One implementation of each operation. The defaults are the definitions, in plain PyTorch."""
+
+    build_linear: BuildLinear
+    append_and_attend: Callable[[Tensor, LayerPages, Tensor, Tensor, int], Tensor] = paged_attention.append_and_attend
+    attend: Callable[[Tensor, LayerPages, Tensor, Tensor, int], Tensor] = paged_attention.attend
+    """Also called with rows that share pages."""
+    sample: Sample = sampling.sample
+    samples_by_thresholds: bool = False
+    """Whether `sample` takes as long for any parameters. If not, the steps of requests with a top-p or a large top-k
+    have a shape of their own."""

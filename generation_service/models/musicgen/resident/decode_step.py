@@ -1,0 +1,203 @@
+"""One decode step, and one piece of a prefill, as functions of tensors: they are captured as CUDA graphs.
+
+Nothing here reads a tensor on the host, copies to or from it, or has a shape that depends on values. What changes from
+step to step is in `DecodeState`, which a step reads and updates, so that the next one can be launched at once.
+
+The two rows of a request are adjacent, first the conditional one, as everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.delay_pattern import delay_sampled_codes
+from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append
+from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, DecoderWeights, sinusoidal_embeddings
+from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS
+from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
+from generation_service.models.musicgen.resident.decode_state import (
+    FRAMES,
+    GUIDANCE_SCALE,
+    POSITION,
+    PROMPT_FRAMES,
+    SAMPLE_COUNT,
+    SEED,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+    DecodeState,
+)
+from generation_service.models.musicgen.resident.page_pool import PageNumbers, PagePool
+from generation_service.models.musicgen.sampling import SamplingTensors
+
+MAX_TOP_K = 256
+"""Steps whose requests all have at most this top-k, and no top-p, are faster."""
+
+
+class StepShape(NamedTuple):
+    """What a captured step is made for. A step uses the smallest shape that is large enough."""
+
+    batch: int
+    """Number of requests."""
+    positions: int
+    """Positions that self-attention may read."""
+    tokens: int
+    """The same for cross-attention."""
+    samples_any: bool
+    """Whether requests may have any top-k and top-p."""
+
+
+class PrefillShape(NamedTuple):
+    """The same for a piece of a prefill."""
+
+    positions: int
+    tokens: int
+
+
+class DecodeStep:
+    """The language model with its state."""
+
+    def __init__(
+        self,
+        config: LmConfig,
+        weights: DecoderWeights,
+        operations: DecodeOperations,
+        state: DecodeState,
+        pool: PagePool,
+        prefill_positions: int,
+    ) -> None:
+        """`prefill_positions` is the number of positions in a piece of a prefill."""
+        self.config = config
+        self._weights = weights
+        self._operations = operations
+        self._state = state
+        self._pool = pool
+        device = state.device
+        self._positions = sinusoidal_embeddings(state.max_positions, config).to(device)  # [positions, dim]
+        self._delays = torch.tensor(config.delays, device=device)
+        self._piece = torch.arange(prefill_positions, device=device)
+        self._advance = torch.zeros(6, dtype=torch.int64, device=device)
+        self._advance[POSITION] = self._advance[SAMPLE_COUNT] = 1
+
+    def write_prompt(self, text: Tensor, pages: PageNumbers) -> None:
+        """Projects the prompt's keys and values for all layers. text: [T, dim]; pages: those of the prompt.
+
+        It is done once per request and is not captured.
+        """
+        tokens = len(text)
+        positions = torch.arange(tokens, device=text.device)
+        table = self._state.upload(pages)[None].expand(tokens, -1)
+        for layer, stored in zip(self._weights.layers, self._pool.layers, strict=True):
+            keys, values = layer.cross_kv(text).view(tokens, 2, self.config.num_heads, -1).unbind(1)
+            append(keys, values, stored, table, positions)
+
+    def compute_prefill(self, shape: PrefillShape) -> None:
+        """Reads a piece of known codes of one request: writes the keys and values that single steps would write.
+
+        Positions of the piece that are not known yet get values that the steps at these positions will overwrite.
+        """
+        state, count = self._state, len(self._piece)
+        slot, first = state.prefill[:1], state.prefill[1]
+        positions = (first + self._piece).clamp_max(state.codes.shape[2] - 2)  # [n]; the last column is never read
+        codes = state.codes[slot][0].index_select(1, positions).t()  # [n, K]
+        x, row_positions = self._embed(codes, positions)  # [2 n, dim], [2 n]
+
+        def rows_of(table: Tensor) -> Tensor:
+            return table[slot].expand(count, *table.shape[1:]).flatten(0, 1)
+
+        table = rows_of(state.tables)
+        prompt_table, tokens = rows_of(state.prompt_tables), rows_of(state.prompt_tokens)
+        last = len(self._weights.layers) - 1
+        for index, (layer, pages) in enumerate(zip(self._weights.layers, self._pool.layers, strict=True)):
+            query, keys, values = self._project(x, layer).unbind(1)
+            append(keys, values, pages, table, row_positions)
+            if index == last:
+                break  # The rest of the last layer is needed only for logits.
+            attended = self._operations.attend(query, pages, table, row_positions + 1, shape.positions)
+            x = self._finish_layer(x, attended, layer, pages, prompt_table, tokens, shape.tokens)
+
+    def compute_step(self, shape: StepShape) -> None:
+        """One step of the requests in `DecodeState.rows`, of which it computes the first `shape.batch`."""
+        state = self._state
+        rows = state.rows[: shape.batch]
+        integers = state.integers[rows]  # [B, 6]
+        positions = integers[:, POSITION]
+        x, row_positions = self._embed(state.codes[rows, :, positions], positions)  # [2 B, dim], [2 B]
+        table = state.tables[rows].flatten(0, 1)
+        prompt_table, tokens = state.prompt_tables[rows].flatten(0, 1), state.prompt_tokens[rows].flatten()
+        for layer, pages in zip(self._weights.layers, self._pool.layers, strict=True):
+            qkv = self._project(x, layer)
+            attended = self._operations.append_and_attend(qkv, pages, table, row_positions, shape.positions)
+            x = self._finish_layer(x, attended, layer, pages, prompt_table, tokens, shape.tokens)
+        logits = self._weights.heads.normed(x, self._weights.out_norm).float()
+        logits = logits.view(shape.batch, CFG_ROWS, self.config.n_q, self.config.card)
+        sampled = self._sample(logits, integers, state.floats[rows], samples_any=shape.samples_any)
+        self._update(rows, integers, sampled, logits)
+
+    def _embed(self, codes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """codes: [B, K], positions: [B] → the fp32 input of the first layer, [2 B, dim], and the positions, [2 B]."""
+        x = F.embedding(codes + self._weights.offsets, self._weights.embedding).sum(1) + self._positions[positions]
+        rows = x[:, None].expand(-1, CFG_ROWS, -1).flatten(0, 1)
+        return rows, positions[:, None].expand(-1, CFG_ROWS).flatten()
+
+    def _project(self, x: Tensor, layer: DecoderLayer) -> Tensor:
+        """[R, dim] → queries, keys and values, [R, 3, H, D]."""
+        return layer.qkv.normed(x, layer.norm_self).view(len(x), 3, self.config.num_heads, self.config.head_dim)
+
+    def _finish_layer(
+        self,
+        x: Tensor,
+        attended: Tensor,
+        layer: DecoderLayer,
+        pages: LayerPages,
+        prompt_table: Tensor,
+        tokens: Tensor,
+        max_tokens: int,
+    ) -> Tensor:
+        """Everything after self-attention. x, attended: [R, dim] → [R, dim].
+
+        Unconditional rows have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
+        save little, since the weights are read in any case, and would cost a kernel to take the rows apart.
+        """
+        x = layer.out.add_residual(attended, x)
+        query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
+        text = self._operations.attend(query, pages, prompt_table, tokens, max_tokens)
+        x = layer.cross_out.add_residual(text, x)
+        return layer.down.add_residual(layer.up.normed(x, layer.norm_ff, gelu=True), x)
+
+    def _sample(self, logits: Tensor, integers: Tensor, floats: Tensor, *, samples_any: bool) -> Tensor:
+        """logits: [B, 2, K, card] → codes: [B, K]."""
+        parameters = SamplingTensors(
+            guidance_scale=floats[:, GUIDANCE_SCALE],
+            temperature=floats[:, TEMPERATURE],
+            top_k=integers[:, TOP_K],
+            top_p=floats[:, TOP_P],
+            seed=integers[:, SEED],
+        )
+        return self._operations.sample(
+            logits,
+            parameters,
+            integers[:, SAMPLE_COUNT],
+            max_top_k=self.config.card if samples_any else MAX_TOP_K,
+            uses_top_p=samples_any,
+        )
+
+    def _update(self, rows: Tensor, integers: Tensor, sampled: Tensor, logits: Tensor) -> None:
+        """Writes the sampled codes into the windows, advances the requests by one step, and writes the results."""
+        state = self._state
+        positions = integers[:, POSITION]
+        known = state.codes[rows, :, positions + 1]
+        codes = delay_sampled_codes(
+            sampled, known, positions, integers[:, PROMPT_FRAMES], integers[:, FRAMES], self._delays
+        )
+        state.codes[rows, :, positions + 1] = codes
+        # The padding slot stays at its position, however many rows of a step it has.
+        state.integers[rows] = integers + self._advance * (rows != state.padding_slot)[:, None]
+        results = state.results[: len(rows)]
+        results[:, :-1] = sampled
+        results[:, -1] = logits.isfinite().flatten(1).all(1)

@@ -1,0 +1,197 @@
+"""Generates codes with all state on the device: steps are launched ahead of their results."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgx_music.errors import InvalidArgument, ResourceExhausted
+from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.code_generator import RETRY_SECONDS, CodeRow, StepResult
+from generation_service.models.musicgen.delay_pattern import DelayedCodes
+from generation_service.models.musicgen.lm.decoder_layers import DecoderWeights
+from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
+from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
+from generation_service.models.musicgen.resident.decode_step import MAX_TOP_K, DecodeStep, PrefillShape, StepShape
+from generation_service.models.musicgen.resident.page_pool import PagePool, RequestPages
+from generation_service.models.musicgen.resident.prefill_pace import CudaStopwatch, HostStopwatch, PrefillPace
+from generation_service.models.musicgen.resident.step_graphs import CudaGraphs, DirectCalls, StepGraphs
+from generation_service.models.musicgen.resident.step_pipeline import CopyResults, StepPipeline, copy_results
+
+LENGTH_BUCKETS = (128, 256, 512, 1024)
+"""The numbers of positions that self-attention may read; the largest is that of the longest window."""
+TOKEN_BUCKETS = (64, MAX_PROMPT_TOKENS)
+"""The same for the tokens of a prompt."""
+PREFILL_POSITIONS = 128
+"""Positions in a piece of a prefill."""
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class ResidentRow(CodeRow):
+    """A row, its slot in the state, and its pages."""
+
+    slot: int
+    pages: RequestPages
+    tokens: int
+    """The length of the prompt."""
+    samples_any: bool
+    """Whether the request needs a step in which any top-k and top-p is possible."""
+
+
+class ResidentCodeGenerator:
+    """Implements `code_generator.CodeGenerator` on any device. It is made for GPUs; on the CPU it is tested."""
+
+    def __init__(
+        self,
+        config: LmConfig,
+        weights: DecoderWeights,
+        operations: DecodeOperations,
+        pool: PagePool,
+        *,
+        slots: int,
+        positions: int,
+        prefill_positions: int = PREFILL_POSITIONS,
+        length_buckets: Sequence[int] = LENGTH_BUCKETS,
+        copy_results: CopyResults = copy_results,
+    ) -> None:
+        """`slots` is the number of requests at a time, and `positions` what the longest window needs."""
+        self.config = config
+        self.memory = pool
+        self._needs_shape_for_any = not operations.samples_by_thresholds
+        device = pool.device
+        self._state = DecodeState(config, slots, positions, device)
+        self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions)
+        self._prefill_positions = prefill_positions
+        self._batches = [*takewhile(lambda size: size < slots, (1 << n for n in range(16))), slots]
+        longest = self._state.max_positions
+        self._lengths = [*takewhile(lambda length: length < longest, length_buckets), longest]
+        is_cuda = device.type == "cuda"
+        self._graphs: StepGraphs = CudaGraphs() if is_cuda else DirectCalls()
+        self._pace = PrefillPace(CudaStopwatch if is_cuda else HostStopwatch)
+        self._pipeline = StepPipeline[tuple[ResidentRow, ...]](slots, config.n_q + 1, device, copy_results)
+        self._free_slots = list(range(slots - 1, -1, -1))
+        self._current: list[int] = []
+        """The slots that `DecodeState.rows` holds, without the padding."""
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Captures all shapes but those for prompts of many tokens and for unusual sampling parameters, which are
+        captured when they first occur."""
+        for positions in reversed(self._lengths):  # The largest first: the others fit into the memory that it takes.
+            for batch in reversed(self._batches):
+                self._prepare(StepShape(batch, positions, TOKEN_BUCKETS[0], samples_any=False))
+            self._prepare(PrefillShape(positions, TOKEN_BUCKETS[0]))
+
+    @torch.inference_mode()
+    def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> ResidentRow:
+        tokens = 0 if text is None else len(text)
+        if tokens > MAX_PROMPT_TOKENS:
+            problem = f"has {tokens} tokens; on a GPU, this model reads at most {MAX_PROMPT_TOKENS}"
+            raise InvalidArgument("prompt", problem)
+        if not self._free_slots:
+            raise ResourceExhausted(
+                f"all {self._state.padding_slot} places in the batch are taken; retry when a generation has finished",
+                reason="BATCH_FULL",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+        pages = self.memory.reserve(positions, tokens)
+        slot = self._free_slots.pop()
+        row = ResidentRow(
+            parameters,
+            slot=slot,
+            pages=pages,
+            tokens=tokens,
+            samples_any=self._needs_shape_for_any and not (1 <= parameters.top_k <= MAX_TOP_K and not parameters.top_p),
+        )
+        try:
+            if text is not None:
+                self._step.write_prompt(text.to(self._state.device), pages.prompt)
+            self._state.write_request(slot, pages, tokens)
+        except BaseException:
+            self.close(row)
+            raise
+        return row
+
+    @torch.inference_mode()
+    def begin_window(self, row: ResidentRow, window: DelayedCodes) -> None:
+        row.window, row.position = window, 0
+        self._state.write_window(row.slot, row.parameters, window, row.sample_count)
+
+    @torch.inference_mode()
+    def prefill(self, row: ResidentRow) -> None:
+        end, size = row.window.prompt_frames, self._prefill_positions
+        pieces = min(self._pace.pieces, -(-(end - row.position) // size))
+        self._pace.measure(pieces, partial(self._read_pieces, row, pieces))
+        row.position = min(row.position + pieces * size, end)
+
+    @torch.inference_mode()
+    def launch(self, rows: Sequence[ResidentRow]) -> None:
+        slots, position, tokens, samples_any = [], 0, 0, False
+        for row in rows:
+            slots.append(row.slot)
+            position = max(position, row.position)
+            tokens = max(tokens, row.tokens)
+            samples_any |= row.samples_any
+        shape = StepShape(
+            _bucket(len(rows), self._batches),
+            _bucket(position + 1, self._lengths),
+            _bucket(tokens, TOKEN_BUCKETS),
+            samples_any,
+        )
+        self._prepare(shape)
+        self._select(slots)
+        self._graphs.replay(shape)
+        self._pipeline.push(tuple(rows), self._state.results[: len(rows)])
+        for row in rows:
+            row.position += 1
+            row.sample_count += 1
+
+    def collect(self, *, wait: bool) -> list[StepResult[ResidentRow]]:
+        return [
+            StepResult(rows, results[:, :-1], results[:, -1] != 0) for rows, results in self._pipeline.pop(wait=wait)
+        ]
+
+    def close(self, row: ResidentRow) -> None:
+        row.is_open = False
+        self.memory.release(row.pages)
+        self._free_slots.append(row.slot)
+
+    def _read_pieces(self, row: ResidentRow, pieces: int) -> None:
+        first, size = row.position, self._prefill_positions
+        for start in range(first, first + pieces * size, size):
+            shape = PrefillShape(_bucket(start + size, self._lengths), _bucket(row.tokens, TOKEN_BUCKETS))
+            self._prepare(shape)
+            self._state.prefill.copy_(self._state.upload(np.array([row.slot, start])))
+            self._graphs.replay(shape)
+
+    def _prepare(self, shape: StepShape | PrefillShape) -> None:
+        """Captures a shape that is not captured yet. Its runs read and write the padding slot alone."""
+        if shape in self._graphs:
+            return
+        if isinstance(shape, StepShape):
+            self._select([])
+            self._graphs.capture(shape, partial(self._step.compute_step, shape))
+        else:
+            self._state.prefill.copy_(self._state.upload(np.array([self._state.padding_slot, 0])))
+            self._graphs.capture(shape, partial(self._step.compute_prefill, shape))
+
+    def _select(self, slots: list[int]) -> None:
+        """Writes the slots of the next step, unless they are those of the last one."""
+        if slots != self._current:
+            rows = np.full(self._state.padding_slot, self._state.padding_slot)
+            rows[: len(slots)] = slots
+            self._state.rows.copy_(self._state.upload(rows))
+            self._current = slots
+
+
+def _bucket(count: int, sizes: Sequence[int]) -> int:
+    """The smallest of the ascending sizes that is at least `count`, or the largest of all."""
+    return sizes[min(bisect_left(sizes, count), len(sizes) - 1)]

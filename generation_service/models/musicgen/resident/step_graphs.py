@@ -1,0 +1,70 @@
+"""CUDA graphs of computations, one per shape; and a stand-in for devices without graphs, which calls the functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+import torch
+
+_WARM_UP_RUNS = 2
+"""Runs before a capture, because libraries choose kernels and allocate workspaces at their first calls."""
+
+
+class StepGraphs(Protocol):
+    """Computations on tensors at fixed addresses, by shape."""
+
+    def __contains__(self, shape: Hashable) -> bool: ...
+
+    def capture(self, shape: Hashable, compute: Callable[[], None]) -> None:
+        """Prepares a computation, and runs it a few times. It must not synchronize, nor change what it reads."""
+        ...
+
+    def replay(self, shape: Hashable) -> None:
+        """Launches the captured computation. It reads what its tensors hold when the device gets to it."""
+        ...
+
+
+class CudaGraphs:
+    """Implements `StepGraphs`. Created and called on the one thread that generates."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+
+    def __contains__(self, shape: Hashable) -> bool:
+        return shape in self._graphs
+
+    def capture(self, shape: Hashable, compute: Callable[[], None]) -> None:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_RUNS):
+                compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # All graphs share the memory of their temporary tensors: they run one after another, and what they yield is in
+        # tensors of their caller. thread_local: calls of other threads do not invalidate the capture.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            compute()
+        self._graphs[shape] = graph
+
+    def replay(self, shape: Hashable) -> None:
+        self._graphs[shape].replay()
+
+
+class DirectCalls:
+    """Implements `StepGraphs` on any device."""
+
+    def __init__(self) -> None:
+        self._functions: dict[Hashable, Callable[[], None]] = {}
+
+    def __contains__(self, shape: Hashable) -> bool:
+        return shape in self._functions
+
+    def capture(self, shape: Hashable, compute: Callable[[], None]) -> None:
+        compute()
+        self._functions[shape] = compute
+
+    def replay(self, shape: Hashable) -> None:
+        self._functions[shape]()

@@ -1,0 +1,157 @@
+"""Steps that fail, and steps that yield nothing: which sequences end, and how the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from dgx_music.errors import ServiceError, Unavailable
+from generation_service.engine import batch_runner
+from generation_service.engine.batch_runner import GOOD_STEPS, MAX_EMPTY_STEPS
+from tests.support.engine_calls import read, submit
+from tests.support.tone_model import (
+    BLOCK_FRAMES,
+    RATE_HZ,
+    Gate,
+    ManualClock,
+    ToneModel,
+    ToneState,
+    fail_with,
+    tone,
+    tone_parameters,
+)
+
+
+class LateModel(ToneModel):
+    """Yields nothing in its first steps, as a model that runs ahead of its device."""
+
+    def __init__(self, empty_steps: int) -> None:
+        super().__init__()
+        self.empty_steps = empty_steps
+
+    def step(self, states: Sequence[ToneState]) -> list[np.ndarray | ServiceError]:
+        if self.empty_steps:
+            self.empty_steps -= 1
+            self.at.get(("empty", 0), lambda: None)()
+            return [np.zeros((0, 2), np.float32) for _ in states]
+        return super().step(states)
+
+
+async def start_together(engine, model, names, blocks=6):
+    """Submits requests that are in one batch from its second step on, and the request that holds up the first."""
+    gate = model.at["first", 1] = Gate()
+    handles = [submit(engine, "", tone_parameters("first", blocks))]
+    await gate.reached()
+    handles += [submit(engine, "", tone_parameters(name, blocks, seed=100 + i)) for i, name in enumerate(names)]
+    gate.open()
+    return handles
+
+
+async def test_failed_batch_is_split_in_halves_until_the_bad_request_is_alone(start_engine, model):
+    engine = await start_engine(model)
+    names = [f"{number}" for number in range(7)]
+    model.at["5", 3] = fail_with(ValueError("no such note"))
+    handles = await start_together(engine, model, names)
+    results = await asyncio.gather(*map(read, handles), return_exceptions=True)
+    for number, (name, samples) in enumerate(zip(names, results[1:], strict=True)):
+        if name == "5":
+            assert str(samples) == "model 'tone' failed at step 3: ValueError: no such note"
+        else:
+            assert np.array_equal(samples, tone(tone_parameters(name, 6, seed=100 + number)))
+    sizes = [len(batch) for batch in model.batches if "5" in batch]
+    assert sizes == [8] * 3 + [4] * 3 + [2] * 3 + [1] * 3
+    assert model.prefilled.count("0") == 2, "the sound half restarts only once"
+    assert sorted(model.released) == sorted(model.prefilled)
+
+
+async def test_halves_return_to_the_shared_batch_after_good_steps(start_engine, model):
+    engine = await start_engine(model, buffer_seconds=100)
+    failures = iter([ValueError()])
+    model.at["a", 2] = lambda: [fail_with(error)() for error in failures]
+    handles = await start_together(engine, model, ["a"], blocks=60)
+    samples = await asyncio.gather(*map(read, handles))
+    assert np.array_equal(samples[1], tone(tone_parameters("a", 60, seed=100)))
+    alone = [batch for batch in model.batches if batch == ["a"]]
+    assert len(alone) - 1 in (1 + GOOD_STEPS, 2 + GOOD_STEPS, 3 + GOOD_STEPS)
+    assert ["first", "a"] in [sorted(batch, reverse=True) for batch in model.batches[-30:]]
+
+
+async def test_batch_that_fails_again_and_again_stays_apart_longer(start_engine, model):
+    engine = await start_engine(model, buffer_seconds=100)
+
+    def fail_in_company() -> None:
+        if len(model.batches[-1]) > 1:
+            raise ValueError("too many rows")
+
+    for step in range(1, 200):
+        model.at["a", step] = fail_in_company
+    handles = await start_together(engine, model, ["a"], blocks=200)
+    samples = await asyncio.gather(*map(read, handles))
+    assert [len(each) for each in samples] == [200 * BLOCK_FRAMES] * 2
+    failed = sum(len(batch) > 1 for batch in model.batches)
+    assert failed in (3, 4)  # After 1, 1 + 16, + 32 and + 64 steps.
+
+
+async def test_row_that_fails_alone_leaves_the_others_as_they_are(start_engine, model):
+    engine = await start_engine(model)
+    model.shapes["bad"] = lambda block: ServiceError("the logits are not finite", reason="MODEL_FAILED")
+    handles = await start_together(engine, model, ["a", "bad"])
+    first, a, bad = await asyncio.gather(*map(read, handles), return_exceptions=True)
+    assert np.array_equal(a, tone(tone_parameters("a", 6, seed=100)))
+    assert len(first) == 6 * BLOCK_FRAMES
+    assert str(bad) == "the logits are not finite"
+    assert sorted(model.prefilled) == ["a", "bad", "first"], "nothing is restarted"
+
+
+async def test_row_with_a_fatal_error_stops_the_engine(start_engine, model):
+    engine = await start_engine(model)
+    error = ServiceError("the codec failed", reason="MODEL_FAILED")
+    error.__cause__ = RuntimeError("CUDA error: unspecified launch failure")
+    model.shapes["bad"] = lambda block: error
+    with pytest.raises(Unavailable, match="the engine stopped: ServiceError: the codec failed"):
+        await read(submit(engine, "", tone_parameters("bad")))
+
+
+async def test_wrong_number_of_blocks_fails_the_request_not_the_engine(start_engine, model):
+    engine = await start_engine(model)
+    step = model.step
+    model.step = lambda states: step(states)[1:]
+    with pytest.raises(ServiceError, match="at step 1: ValueError: 0 blocks for 1 states"):
+        await read(submit(engine, "", tone_parameters("a")))
+    engine.check()
+
+
+async def test_model_that_never_ends_fails_its_request(start_engine, monkeypatch):
+    model = LateModel(10**9)
+    engine = await start_engine(model)
+    monkeypatch.setattr(batch_runner, "MAX_SILENT_SECONDS", 0.0)
+    with pytest.raises(ServiceError, match=f"at step {MAX_EMPTY_STEPS + 1}: 0 frames, expected 3200") as caught:
+        await read(submit(engine, "", tone_parameters("a")))
+    assert caught.value.reason == "MODEL_OUTPUT"
+
+
+async def test_fast_model_may_return_nothing_from_many_steps(start_engine):
+    model = LateModel(MAX_EMPTY_STEPS + 500)
+    engine = await start_engine(model)
+    assert len(await read(submit(engine, "", tone_parameters("a")))) == 4 * BLOCK_FRAMES
+
+
+async def test_slow_model_may_take_its_time(start_engine):
+    clock = ManualClock()
+    model = LateModel(20)
+    model.at["empty", 0] = clock.advance(30.0)
+    engine = await start_engine(model, clock=clock)
+    assert len(await read(submit(engine, "", tone_parameters("a")))) == 4 * BLOCK_FRAMES
+
+
+async def test_speed_of_a_sequence_includes_the_steps_without_audio(start_engine):
+    clock = ManualClock()
+    model = LateModel(100)
+    model.at["empty", 0] = clock.advance(1.0)
+    engine = await start_engine(model, clock=clock, buffer_seconds=100)
+    blocks = round(10 * RATE_HZ / BLOCK_FRAMES)
+    await read(submit(engine, "", tone_parameters("a", blocks)))
+    assert engine._shared.throughput.sequence_speed("tone") == pytest.approx(0.17, abs=0.02), "the latest count more"

@@ -1,0 +1,213 @@
+"""The resident generator, run on the CPU: its codes equal the eager generator's, which equal audiocraft's, and depend
+on nothing but the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+
+from torch import Tensor  # noqa: E402
+
+from dgx_music.errors import InvalidArgument, ResourceExhausted  # noqa: E402
+from generation_service.models.musicgen.lm.linear import build_linear  # noqa: E402
+from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
+from generation_service.models.musicgen.resident.decode_step import PrefillShape, StepShape  # noqa: E402
+from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
+from generation_service.models.musicgen.sampling import sample  # noqa: E402
+from generation_service.models.musicgen.sliding_window import WindowedCodes  # noqa: E402
+from tests.support.generator_runs import (  # noqa: E402
+    LateEvent,
+    Plan,
+    eager_generator,
+    resident_generator,
+    run_plans,
+)
+
+WINDOW = 92
+"""With the delays 95 positions, or 3 pages."""
+SLOTS = 9
+LENGTHS = (32, 64)
+PLANS = (
+    Plan(4, 80),
+    Plan(90, 60, joins_at=3, paused_every=3),
+    Plan(1, 12, joins_at=5),
+    Plan(0, 20, joins_at=6),
+    Plan(11, 33, joins_at=6, prompt_frames=17),
+    Plan(2, 100, joins_at=7, cancelled_at=25),
+    Plan(5, 110, joins_at=8, paused_every=7),
+    Plan(2, 1, joins_at=9),
+    Plan(17, 25, joins_at=9),
+    Plan(3, 40, joins_at=25),  # Takes the place of the cancelled request, of which a step is still running.
+    Plan(8, 61, joins_at=26, prompt_frames=1),
+)
+"""Up to 9 requests at once, of which one needs two windows."""
+
+
+def build(folder: Path, **options: Any) -> ResidentCodeGenerator:
+    options = {"slots": SLOTS, "prefill_positions": 8, "length_buckets": LENGTHS, "copy_results": LateEvent, **options}
+    return resident_generator(folder, window=WINDOW, **options)
+
+
+@pytest.fixture(scope="module", params=["mono", "stereo"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> ResidentCodeGenerator:
+    return build(folder)
+
+
+@pytest.fixture
+def recorded_shapes(generator: ResidentCodeGenerator, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    shapes: list[Any] = []
+    replay: Callable[[Any], None] = generator._graphs.replay
+    monkeypatch.setattr(generator._graphs, "replay", lambda shape: (shapes.append(shape), replay(shape)))
+    return shapes
+
+
+def test_greedy_codes_equal_the_eager_generator(
+    folder: Path, generator: ResidentCodeGenerator, recorded_shapes: list[Any]
+) -> None:
+    plans = [replace(plan, sampling={"temperature": 0}) for plan in PLANS]
+    expected = run_plans(eager_generator(folder), plans, WINDOW)
+    actual = run_plans(generator, plans, WINDOW)
+    assert len({tuple(codes[:, -1].tolist()) for codes in expected}) > 5, "the codes depend on the prompt"
+    for plan, want, got in zip(plans, expected, actual, strict=True):
+        count = got.shape[1] if plan.cancelled_at is not None else plan.prompt_frames + plan.frames
+        assert count > 10 or plan.frames == 1
+        assert np.array_equal(got, want[:, :count]), plan
+    steps = [shape for shape in recorded_shapes if isinstance(shape, StepShape)]
+    pieces = [shape for shape in recorded_shapes if isinstance(shape, PrefillShape)]
+    assert {shape.batch for shape in steps} == {1, 2, 4, 8, 9}, "every batch bucket"
+    assert {shape.positions for shape in steps} == {32, 64, 96}, "every length bucket"
+    assert {shape.positions for shape in pieces} == {32, 64}
+    assert {shape.tokens for shape in steps} == {64, 512}
+
+
+def test_sampled_codes_depend_on_the_request_alone(folder: Path, generator: ResidentCodeGenerator) -> None:
+    """Not on the company, the slot, the pages, the batch and length bucket, on pauses, or on when results arrive."""
+    samplings: list[dict[str, Any]] = [{"top_k": 20}, {"top_p": 0.9, "top_k": 0}, {}, {"temperature": 0.7, "top_k": 60}]
+    plans = [replace(plan, sampling=samplings[index % 4]) for index, plan in enumerate(PLANS)]
+    together = run_plans(generator, plans, WINDOW)
+    backwards = run_plans(generator, [replace(plan, paused_every=0) for plan in reversed(plans)], WINDOW)[::-1]
+    alone = build(folder, length_buckets=(), prefill_positions=96)
+    for plan, one, other in zip(plans, together, backwards, strict=True):
+        solo = replace(plan, joins_at=0, paused_every=0, cancelled_at=None)
+        (expected,) = run_plans(alone, [solo], WINDOW)
+        assert np.array_equal(one, expected[:, : one.shape[1]]), plan
+        assert np.array_equal(other, expected[:, : other.shape[1]]), plan
+    assert not np.array_equal(together[0][:, :20], together[6][:, :20]), "the codes depend on the seed"
+
+
+def test_warm_up_captures_the_usual_shapes_and_changes_nothing(folder: Path) -> None:
+    generator = build(folder)
+    row = generator.open(PLANS[0].parameters(), PLANS[0].text(generator.config.dim), 40)
+    codes = WindowedCodes(generator.config.delays, 37, generator.config.card, WINDOW)
+    generator.begin_window(row, codes.window)
+    state = generator._state
+    tensors = (state.codes, state.integers, state.floats, state.tables, state.prompt_tables, state.prompt_tokens)
+    before = [tensor[:SLOTS].clone() for tensor in tensors]
+    pages = [layer.keys[1:].clone() for layer in generator.memory.layers]
+    generator.warm_up()
+    for tensor, old in zip(tensors, before, strict=True):
+        assert torch.equal(tensor[:SLOTS], old)
+    for layer, page in zip(generator.memory.layers, pages, strict=True):
+        assert torch.equal(layer.keys[1:], page)
+    for batch in (1, 2, 4, 8, 9):
+        for positions in (32, 64, 96):
+            assert StepShape(batch, positions, 64, False) in generator._graphs
+            assert PrefillShape(positions, 64) in generator._graphs
+
+
+def test_run_ahead_is_two_steps(generator: ResidentCodeGenerator) -> None:
+    row = generator.open(PLANS[0].parameters(), None, 40)
+    codes = WindowedCodes(generator.config.delays, 37, generator.config.card, WINDOW)
+    generator.begin_window(row, codes.window)
+    counts = []
+    for _ in range(4):
+        generator.launch([row])
+        counts.append(len(generator.collect(wait=False)))
+    assert counts == [0, 1, 1, 1], "the results of a step arrive once the next one is launched"
+    assert len(generator.collect(wait=True)) == 1
+    assert generator.collect(wait=True) == []
+    generator.close(row)
+
+
+def test_results_of_a_closed_row_are_marked_and_its_place_is_used_at_once(generator: ResidentCodeGenerator) -> None:
+    window = WindowedCodes(generator.config.delays, 20, generator.config.card, WINDOW).window
+    old = generator.open(PLANS[0].parameters(), None, 40)
+    generator.begin_window(old, window)
+    generator.launch([old])
+    generator.close(old)
+    new = generator.open(PLANS[0].parameters(), None, 40)
+    generator.begin_window(new, window)
+    assert new.slot == old.slot
+    assert set(new.pages.rows.ravel()) == set(old.pages.rows.ravel())
+    generator.launch([new])
+    (first, *_), (second, *_) = (result.rows for _ in range(2) for result in generator.collect(wait=True))
+    assert (first, second) == (old, new)
+    assert not first.is_open
+    generator.close(new)
+
+
+def test_row_that_is_not_finite_is_the_only_one(generator: ResidentCodeGenerator) -> None:
+    """A damaged page of one request. The request that gets the page next is well."""
+    config = generator.config
+    rows, codes = [], []
+    for _ in range(3):
+        codes.append(WindowedCodes(config.delays, 20, config.card, WINDOW))
+        rows.append(generator.open(PLANS[0].parameters(), None, 23))
+        generator.begin_window(rows[-1], codes[-1].window)
+    generator.launch(rows)
+    generator.collect(wait=True)
+    for layer in generator.memory.layers:
+        for stored in (layer.keys, layer.values):
+            stored[int(rows[1].pages.rows[1, 0])] = torch.nan
+    for _ in range(2):
+        generator.launch(rows)
+        (result,) = generator.collect(wait=True)
+        assert result.is_finite.tolist() == [True, False, True]
+        assert np.array_equal(result.codes[0], result.codes[2])
+        assert ((result.codes >= 0) & (result.codes < config.card)).all()
+    generator.close(rows[1])
+    for row in (rows[0], rows[2]):
+        generator.close(row)
+    run_plans(generator, PLANS[:4], WINDOW)  # Requires that all logits are finite.
+
+
+def test_prompt_that_is_too_long_and_a_full_batch_are_rejected(folder: Path) -> None:
+    generator = build(folder, slots=1)
+    with pytest.raises(InvalidArgument, match="has 513 tokens; on a GPU, this model reads at most 512"):
+        generator.open(PLANS[0].parameters(), torch.zeros(513, generator.config.dim), 40)
+    row = generator.open(PLANS[0].parameters(), None, 40)
+    with pytest.raises(ResourceExhausted, match="all 1 places in the batch are taken"):
+        generator.open(PLANS[0].parameters(), None, 40)
+    generator.close(row)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float8_e4m3fn, 0.2)])
+def test_narrow_kv_cache_yields_nearly_the_same_logits(mono: Path, dtype: torch.dtype, tolerance: float) -> None:
+    logits: list[Tensor] = []
+
+    def record(of_step: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        logits.append(of_step)
+        return sample(of_step, *arguments, **options)
+
+    operations = DecodeOperations(lambda weight: build_linear(weight, "fp32"), sample=record)
+    sizes = []
+    for each in (torch.float32, dtype):
+        generator = build(mono, slots=1, dtype=each, operations=operations)
+        run_plans(generator, [Plan(12, 1, prompt_frames=40)], WINDOW)
+        sizes.append(generator.memory.limit_bytes)
+    exact, narrow = logits[1], logits[len(logits) // 2 + 1]  # Of the first step each: one more was computed before.
+    assert 0 < (narrow - exact).norm() / exact.norm() < tolerance
+    assert sizes[0] == sizes[1] * 4 // dtype.itemsize
