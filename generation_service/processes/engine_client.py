@@ -69,7 +69,7 @@ class EngineClient(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many requests fit into its batch; 0 while it does not accept requests."""
+        """How many requests fit into its batch; 0 while its process is not ready."""
         ...
 
     async def start(self) -> None:

@@ -167,15 +167,16 @@ class EngineProcess:
     def _on_snapshot(self, snapshot: messages.Snapshot) -> None:
         self._status = snapshot.status
         self._models = dict(snapshot.models)
-        if snapshot.problem is not None:
-            self._set_state(EngineState.FAILED, snapshot.problem.message)
-        elif snapshot.is_ready:
-            if self._serving_since is None:
-                self._serving_since = time.monotonic()
-                log.info("engine_process_serving", device=self.device.name)
-            self._set_state(EngineState.SERVING, "")
-        elif self._preload is not None and self._restarts == 0:
-            self._set_state(EngineState.STARTING, f"it is loading model {self._preload!r}")
+        match snapshot.problem:
+            case None:
+                if self._serving_since is None:
+                    self._serving_since = time.monotonic()
+                    log.info("engine_process_serving", device=self.device.name)
+                self._set_state(EngineState.SERVING, "")
+            case messages.ErrorData(reason="MODEL_LOADING") as problem:
+                self._set_state(EngineState.STARTING, problem.message)
+            case problem:
+                self._set_state(EngineState.FAILED, problem.message)
 
     def _set_state(self, state: EngineState, problem: str) -> None:
         was_serving = self._state is EngineState.SERVING

@@ -84,7 +84,7 @@ def test_unsupported_precision_error_names_the_setting(mono: Path) -> None:
 def test_without_a_gpu_auto_selects_the_cpu_and_cuda_is_rejected(mono: Path) -> None:
     found = find_musicgen(mono, device="auto", precision="auto")
     assert (found.device, found.precision) == ("cpu", "fp32")
-    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DEVICE is cuda"):
+    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DEVICES asks for a GPU"):
         find_musicgen(mono, device="cuda")
 
 
