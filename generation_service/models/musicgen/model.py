@@ -174,7 +174,7 @@ class MusicGen:
         behind = next((state.row for state in states if state.row.needs_prefill), None)
         if behind is not None:
             self._generator.prefill(behind)
-        rows = [state.row for state in states if state.row.can_step and state.failure is None]
+        rows = [state.row for state in states if state.row.can_step]
         if rows:
             self._generator.launch(rows)
         is_idle = not rows and behind is None

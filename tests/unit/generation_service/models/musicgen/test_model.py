@@ -24,6 +24,8 @@ from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from tests.support.musicgen_runs import load_model, load_with_short_window, step_all
 
 HOP = 640
+SMALL_BYTES = 6 * 3 * 4 * 2 * 64 * 32
+"""6 pages."""
 
 
 @pytest.fixture(scope="module", params=["mono-eager", "stereo-eager", "mono-resident"])
@@ -37,7 +39,7 @@ def small_memory(mono: Path, generator: str, t5: None) -> MusicGen:
     """For one request of 60 frames, but not for two."""
     if generator == "eager":
         return load_musicgen(find_musicgen(mono), kv_bytes=3 * 4 * 2 * 2 * 64 * 110)
-    return load_with_short_window(mono, generator, kv_bytes=6 * 3 * 4 * 2 * 64 * 32)
+    return load_with_short_window(mono, generator, kv_bytes=SMALL_BYTES)
 
 
 def parameters(prompt: str = "calm piano", frames: int = 20 * HOP, seed: int = 1) -> GenerationParameters:
@@ -126,10 +128,11 @@ def test_too_large_request_error_names_the_longest_duration(mono: Path, t5: None
     check_longest_duration(model, replace(parameters(frames=500 * HOP), prompt_audio=clip))
 
 
-def test_too_large_prompt_error_names_the_longest_duration(small_memory: MusicGen) -> None:
-    check_longest_duration(small_memory, parameters("a long prompt, " * 7, frames=60 * HOP))
+def test_too_large_prompt_error_names_the_longest_duration(mono: Path, t5: None) -> None:
+    model = load_with_short_window(mono, "resident", kv_bytes=SMALL_BYTES)
+    check_longest_duration(model, parameters("a long prompt, " * 7, frames=60 * HOP))
     with pytest.raises(TooLarge, match=r" MiB; start the server with more free memory$"):
-        small_memory.prefill(parameters("a very long prompt, " * 40))
+        model.prefill(parameters("a very long prompt, " * 40))
 
 
 def check_longest_duration(model: MusicGen, request: GenerationParameters) -> None:
