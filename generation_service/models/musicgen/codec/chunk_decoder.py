@@ -94,6 +94,7 @@ class ChunkDecoder:
         for which a chunk that no listener waits for may wait for others of its shape.
         """
         self._channels = channels
+        self._no_audio: FloatArray = np.zeros((0, channels), np.float32)
         self._codebooks, self._codebook_size = codec.config.codebooks, codec.config.codebook_size
         self._max_streams = max_streams
         self._free_slots = list(reversed(range(max_streams)))
@@ -175,13 +176,15 @@ class ChunkDecoder:
 
         Raises what the decoding of this stream raised, after all the audio before was taken.
         """
-        blocks = [np.zeros((0, self._channels), np.float32)]
+        blocks = []
         while stream.results and stream.results[0][0].is_ready():
             result, row = stream.results.popleft()
             blocks.append(result.audio[row].t().contiguous().numpy())
-        if len(blocks) == 1 and not stream.results and stream.failure is not None:
+        if blocks:
+            return np.concatenate(blocks)
+        if not stream.results and stream.failure is not None:
             raise stream.failure
-        return np.concatenate(blocks)
+        return self._no_audio
 
     def wait(self, stream: DecoderStream) -> None:
         """Decodes what was submitted for this stream, and blocks until all of it can be taken."""

@@ -223,6 +223,25 @@ def test_state_that_is_not_finite_fails_alone(
     assert model.memory.reserved_bytes == 0
 
 
+def test_audio_that_cannot_be_decoded_fails_its_state_alone(
+    small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = small_memory.prefill(parameters(frames=12 * HOP))
+
+    def broken(stream: DecoderStream) -> FloatArray:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(small_memory._decoder, "take", broken)
+    results = [small_memory.step([state])[0] for _ in range(10)]
+    error = results[-1]
+    assert isinstance(error, ServiceError)
+    assert error.message == "model 'mono' failed to decode audio after 0 frames: RuntimeError: no such kernel"
+    monkeypatch.setattr(small_memory._decoder, "take", lambda stream: pytest.fail("is not asked again"))
+    assert small_memory.step([state])[0] is error
+    small_memory.release(state)
+    assert small_memory.memory.reserved_bytes == 0
+
+
 def test_model_info(mono: Path, stereo: Path) -> None:
     fp32, int8 = find_musicgen(mono).info, find_musicgen(mono, precision="int8").info
     assert (fp32.name, fp32.channels, fp32.sample_rate_hz) == ("mono", 1, 32000)

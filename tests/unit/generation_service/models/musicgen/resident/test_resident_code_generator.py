@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,9 @@ def test_warm_up_captures_the_usual_shapes_and_changes_nothing(mono: Path) -> No
         assert torch.equal(tensor[:SLOTS], old)
     for layer, page in zip(generator.memory.layers, pages, strict=True):
         assert torch.equal(layer.keys[1:], page)
-    for batch in (1, 2, 4, 8, 9):
-        for positions in (32, 64, 96):
-            assert StepShape(batch, positions, 64, False) in generator._graphs
-            assert PrefillShape(positions, 64) in generator._graphs
+    for batch, positions, tokens in product((1, 2, 4, 8, 9), (32, 64, 96), (64, 512)):
+        assert StepShape(batch, positions, tokens, False) in generator._graphs
+        assert PrefillShape(positions, tokens) in generator._graphs
 
 
 def test_run_ahead_is_two_steps(generator: ResidentCodeGenerator) -> None:
