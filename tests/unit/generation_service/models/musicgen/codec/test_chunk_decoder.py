@@ -259,7 +259,7 @@ def test_form_for_cuda_decodes_short_streams(codec: Encodec, shape: CodecShape) 
         stream = decoder.open()
         decoder.submit(stream, codes, is_last=True)
         decoder.run()
-        assert snr_db(decoder.take(stream), codec.decode(codes, 1)) > 57  # Noise of a few frames varies.
+        np.testing.assert_allclose(decoder.take(stream), codec.decode(codes, 1), atol=1e-2)
         decoder.close(stream)
 
 
