@@ -27,8 +27,11 @@ from generation_service.models.musicgen.codec.encodec import Encodec, split_chan
 
 log = get_logger(__name__)
 
-CHUNK_FRAMES: Final = (5, 10, 25, 50)
-"""Frames of codes decoded at once: few at first, so that audio starts early, then many, which is more efficient."""
+CHUNK_FRAMES: Final = (5, 4, 10, 25, 50)
+"""Frames of codes decoded at once: few at first, so that audio starts early, then many, which is more efficient.
+
+Audio lags by less than 4 frames of 20 ms: the first chunk yields 25 ms, and 9 frames are the fewest that yield 100 ms.
+"""
 CPU_ROWS: Final = 16
 """Streams decoded in one pass on the CPU."""
 CUDA_ROWS: Final = 8
@@ -115,7 +118,7 @@ class ChunkDecoder:
     def warm_up(self) -> None:
         """Prepares all passes of streams that begin with `CHUNK_FRAMES`. On CUDA this captures graphs; on the CPU there
         is nothing to do."""
-        rest = range(CHUNK_FRAMES[0])
+        rest = range(min(CHUNK_FRAMES))
         shapes = [ChunkShape(frames, begins=False, ends=False) for frames in (*rest[1:], *CHUNK_FRAMES)]
         shapes += [ChunkShape(frames, begins=False, ends=True) for frames in rest]
         if self._min_first_frames <= CHUNK_FRAMES[0]:
@@ -213,7 +216,7 @@ class ChunkDecoder:
         if begins:
             shapes.append(ChunkShape(first, begins=True, ends=False))
             frames -= first
-        for size in reversed(CHUNK_FRAMES):
+        for size in sorted(CHUNK_FRAMES, reverse=True):
             count, frames = divmod(frames, size)
             shapes += [ChunkShape(size, begins=False, ends=False)] * count
         if frames or ends:

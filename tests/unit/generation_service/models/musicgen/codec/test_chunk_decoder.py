@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import ResourceExhausted  # noqa: E402
 from generation_service.models.base import FloatArray  # noqa: E402
-from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder  # noqa: E402
+from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder  # noqa: E402
 from generation_service.models.musicgen.codec.decoder_passes import ChunkShape, PassResult  # noqa: E402
 from generation_service.models.musicgen.codec.encodec import Encodec  # noqa: E402
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec  # noqa: E402
@@ -149,6 +149,14 @@ def test_samples_are_returned_as_soon_as_they_no_longer_depend_on_codes_to_come(
     assert [len(chunk) for chunk in chunks] == [798, 3200, 6400, 16_000, 32_000, 4 * HOP - 158]
     chunks = decode_chunks(decoder, random_codes(TINY_CODEC, 6), [1])
     assert [len(chunk) for chunk in chunks] == [0, 0, 0, 158, HOP, HOP, 4 * HOP - 158]
+
+
+def test_two_chunks_yield_100_ms_and_no_fewer_frames_would(tiny: Encodec) -> None:
+    first, second, *_ = CHUNK_FRAMES
+    decoder, hundred_ms = ChunkDecoder(tiny, 1), tiny.config.sample_rate_hz // 10
+    for frames, is_enough in ((first + second, True), (first + second - 1, False)):
+        chunks = decode_chunks(decoder, random_codes(TINY_CODEC, frames), [first, second])
+        assert (sum(len(chunk) for chunk in chunks[:2]) >= hundred_ms) == is_enough
 
 
 def test_layers_with_a_wide_receptive_field_hold_back_more(tmp_path: Any) -> None:
