@@ -46,10 +46,10 @@ def test_equals_the_definition_for_each_type(dtype: torch.dtype, kv_dtype: torch
 
 
 @pytest.mark.parametrize(
-    ("heads", "lengths"), [(16, [WINDOW - 1]), (24, [129]), (32, [33])], ids=["small", "medium", "large"]
+    ("heads", "length"), [(16, 257), (24, 129), (32, 33), (1, WINDOW - 1)], ids=["small", "medium", "large", "longest"]
 )
-def test_equals_the_definition_for_each_model(heads: int, lengths: list[int]) -> None:
-    rows = paged_rows(lengths, heads, dtype=torch.bfloat16, kv_dtype=torch.bfloat16)
+def test_equals_the_definition_for_each_model(heads: int, length: int) -> None:
+    rows = paged_rows([length], heads, dtype=torch.bfloat16, kv_dtype=torch.bfloat16)
     assert_equals_definition(rows, rows.table.shape[1] * 32)
 
 
