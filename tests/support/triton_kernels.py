@@ -14,6 +14,7 @@ import random
 import re
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,9 +126,13 @@ def interpreted(order: random.Random | None = None) -> Iterator[None]:
             mock.patch.multiple(interpreter, _convert_float=_convert_float, _patch_lang=mock.MagicMock()),
             mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _dot),
             mock.patch.object(interpreter.interpreter_builder, "set_grid_idx", set_shuffled_index),
+            # It would copy each tensor onto itself: they are on the CPU already.
+            mock.patch.object(interpreter.GridExecutor, "_restore_args_dev"),
             knobs.runtime.scope(),
             np.errstate(all="ignore"),
+            warnings.catch_warnings(),
         ):
+            warnings.simplefilter("ignore", RuntimeWarning)  # A GPU calculates with NaN in silence.
             knobs.runtime.interpret = True
             yield
     finally:

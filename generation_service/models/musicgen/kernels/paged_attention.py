@@ -34,11 +34,10 @@ def append_and_attend(qkv: Tensor, pages: LayerPages, table: Tensor, positions: 
     `max_positions`, which is static: a multiple of PAGE_POSITIONS, at most P PAGE_POSITIONS. → [R, H D] in fp32.
     Reads no tensor on the host.
     """
-    rows, _, heads, size = qkv.shape
     page = table.gather(1, (positions // PAGE_POSITIONS)[:, None]).squeeze(1).long()
     within = positions % PAGE_POSITIONS
-    pages.keys[page, :, within] = qkv[:, 1].to(pages.keys.dtype)
-    pages.values[page, :, within] = qkv[:, 2].to(pages.values.dtype)
+    pages.keys[page, :, within] = _convert(qkv[:, 1], pages.keys.dtype)
+    pages.values[page, :, within] = _convert(qkv[:, 2], pages.values.dtype)
     return attend(qkv[:, 0], pages, table, positions + 1, max_positions)
 
 
@@ -50,13 +49,25 @@ def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max
     """
     rows, heads, size = query.shape
     used = table[:, : max_positions // PAGE_POSITIONS].long()  # [R, n]
-    keys = pages.keys[used].transpose(1, 2).reshape(rows, heads, -1, size).to(query.dtype)  # [R, H, L, D]
-    values = pages.values[used].transpose(1, 2).reshape(rows, heads, -1, size).to(query.dtype)
-    span = torch.arange(max_positions, device=query.device)
-    # A row of length 0 attends to its first position, so that no softmax is over nothing; its result is replaced by 0.
-    hidden = span >= lengths.clamp_min(1)[:, None]
-    mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, float("-inf"))
-    # Pages that were never written may hold NaN, and 0 · NaN is NaN.
-    values = values.masked_fill(hidden[:, None, :, None], 0)
-    attended = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, mask[:, None, None])  # [R, H, 1, D]
-    return attended.reshape(rows, heads * size).float() * (lengths > 0)[:, None]
+    hidden = torch.arange(max_positions, device=query.device) >= lengths[:, None]  # [R, L]
+    # Positions that were never written may hold NaN, which a mask of the scores does not hide.
+    keys, values = (
+        pool[used]
+        .transpose(1, 2)
+        .reshape(rows, heads, -1, size)
+        .to(query.dtype)
+        .masked_fill_(hidden[:, None, :, None], 0)
+        for pool in (pages.keys, pages.values)
+    )  # [R, H, L, D]
+    # A row of length 0 attends to all zeros, so that no softmax is over nothing.
+    visible = ~hidden | (lengths == 0)[:, None]
+    attended = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, visible[:, None, None])  # [R, H, 1, D]
+    return attended.reshape(rows, heads * size).float()
+
+
+def _convert(new: Tensor, dtype: torch.dtype) -> Tensor:
+    """The value as it is stored. What is too large for fp8 becomes its largest; older versions of torch yield NaN."""
+    if dtype == torch.float8_e4m3fn:
+        largest = torch.finfo(dtype).max
+        new = new.float().clamp(-largest, largest)
+    return new.to(dtype)
