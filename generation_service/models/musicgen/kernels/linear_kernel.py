@@ -123,7 +123,7 @@ def fused_linear(
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _linear(
     x_ptr,
     weight_ptr,
