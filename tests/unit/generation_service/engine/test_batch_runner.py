@@ -139,6 +139,18 @@ async def test_fast_model_may_return_nothing_from_many_steps(start_engine):
     assert len(await read(submit(engine, "", tone_parameters("a")))) == 4 * BLOCK_FRAMES
 
 
+async def test_steps_without_audio_do_not_wake_the_event_loop(start_engine):
+    model = LateModel(500)
+    engine = await start_engine(model)
+    calls = engine._device_thread._calls
+    wake_ups: list[int] = []
+    call_on_loop = calls._call_on_loop
+    calls._call_on_loop = lambda function, batch: (wake_ups.append(len(batch)), call_on_loop(function, batch))
+    await asyncio.gather(*(read(submit(engine, "", tone_parameters(name))) for name in "abc"))
+    assert len(model.batches) <= 6
+    assert len(wake_ups) <= 3 + len(model.batches)
+
+
 async def test_slow_model_may_take_its_time(start_engine):
     clock = ManualClock()
     model = LateModel(20)
