@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,6 +94,28 @@ async def test_batch_that_fails_again_and_again_stays_apart_longer(start_engine,
     assert [len(each) for each in samples] == [200 * BLOCK_FRAMES] * 2
     failed = sum(len(batch) > 1 for batch in model.batches)
     assert failed in (3, 4)  # After 1, 1 + 16, + 32 and + 64 steps.
+
+
+class Tensor:
+    """Something that a failed call leaves in its frame."""
+
+
+async def test_what_filled_the_memory_is_freed_before_a_restart(start_engine, model):
+    engine = await start_engine(model)
+    alive: list[int] = []
+    left: list[weakref.ref[Tensor]] = []
+
+    def fill_memory() -> None:
+        tensor = Tensor()
+        left.append(weakref.ref(tensor))
+        model.at["a", 0] = lambda: alive.append(sum(reference() is not None for reference in left))
+        model.at.pop(("a", 2))
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.at["a", 2] = fill_memory
+    handles = await start_together(engine, model, ["a"])
+    assert [len(each) for each in await asyncio.gather(*map(read, handles))] == [6 * BLOCK_FRAMES] * 2
+    assert alive == [0]
 
 
 async def test_row_that_fails_alone_leaves_the_others_as_they_are(start_engine, model):
