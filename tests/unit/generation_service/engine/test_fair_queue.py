@@ -93,6 +93,15 @@ def test_only_request_of_a_client_can_be_returned():
     assert take_all(queue) == ["a", "b"]
 
 
+def test_returned_request_stays_before_those_of_clients_with_the_same_share():
+    queue = FairQueue()
+    only = request("a", 30)
+    fill(queue, only, request("b"))
+    queue.take(only)
+    queue.push_front(only)
+    assert take_all(queue) == ["a", "b"]
+
+
 def test_removed_request_costs_its_client_nothing():
     queue = FairQueue()
     dropped = request("a", 1000, "dropped")
