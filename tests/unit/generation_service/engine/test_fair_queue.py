@@ -123,6 +123,7 @@ def test_iteration_foretells_the_order_and_the_audio_is_counted():
             (queue.take if draw.random() < 0.7 else queue.remove)(chosen := draw.choice(list(queue)[:3]))
             waiting.remove(chosen)
     assert queue.audio_seconds == pytest.approx(sum(sequence.audio_seconds for sequence in waiting))
+    assert set(queue.unordered()) == set(waiting)
     foretold = [sequence.parameters.prompt for sequence in queue]
     assert take_all(queue) == foretold
     assert (len(queue), queue.audio_seconds) == (0, 0.0)
@@ -135,3 +136,4 @@ def test_clients_that_have_left_are_forgotten():
         fill(queue, sequence)
         queue.take(sequence)
     assert len(queue._finish) == 0
+    assert len(queue._heads) < 100
