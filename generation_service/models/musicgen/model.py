@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +23,10 @@ from generation_service.models.base import (
 from generation_service.models.device_errors import is_fatal
 from generation_service.models.execution import ModelExecution
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory
-from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder, DecoderStream
+from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.sliding_window import WindowedCodes, window_stride
-
-CHUNK_FRAMES: Final = (5, 10, 25, 50)
-"""Frames of codes decoded at once: few at first, so that audio starts early, then many, which is more efficient."""
 
 
 @dataclass(slots=True)
