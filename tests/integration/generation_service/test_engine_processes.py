@@ -242,13 +242,13 @@ async def test_stopped_pool_ends_its_processes_and_requests(shared):
             os.kill(pid, 0)
 
 
-async def test_jobs_of_a_killed_process_are_completed_by_another_attempt(tmp_path):
+async def test_job_of_a_killed_process_is_completed_by_the_next_one(tmp_path):
     stack = ServiceStack(tmp_path)
     (tmp_path / "fifos").mkdir()
     fifos = [Fifo(tmp_path / "fifos" / name) for name in "ab"]
     try:
         await stack.start("storage", "export")
-        await stack.start("generation", devices="cpu,cpu", engine_module=MODULE)
+        await stack.start("generation", devices="cpu,cpu", max_batch_size=1, engine_module=MODULE)
         ids = [await stack.create(fifo.prompt, seconds=1.0) for fifo in fifos]
         for generation_id in ids:
             await stack.wait_until(generation_id, is_generating)
@@ -259,7 +259,9 @@ async def test_jobs_of_a_killed_process_are_completed_by_another_attempt(tmp_pat
         os.kill(pid, signal.SIGKILL)
         again = await stack.wait_until(ids[0], lambda generation: generation.attempt == 2)
         assert again.max_attempts == 4  # The lost attempt does not count.
-        for fifo in reversed(fifos):  # The other request's first: both may be in the process that is left.
+        # It was not claimed before there was a place for it again: the other process is full.
+        assert (sum(report.restarts for report in pool.reports()), pool.capacity) == (1, 2)
+        for fifo in fifos:
             await fifo.release()
         done = [await stack.wait_until_ended(generation_id) for generation_id in ids]
         assert [(one.state, one.attempt) for one in done] == [(COMPLETED, 2), (COMPLETED, 1)]
