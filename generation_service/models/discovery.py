@@ -46,6 +46,8 @@ class MusicGenFolder:
     precision: PrecisionChoice
     kv_precision: KvPrecisionChoice
     gpu_memory_fraction: float
+    kernel_cache: Path
+    """The folder of compiled kernels."""
     max_batch_size: int
 
     def describe(self) -> ModelInfo:
@@ -63,8 +65,11 @@ class MusicGenFolder:
             from generation_service.models.audiocraft import load_audiocraft
 
             return load_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
+        from generation_service.models.musicgen.kernels.compile_cache import use_compile_cache
         from generation_service.models.musicgen.loader import load_musicgen
 
+        if self.device == "cuda":
+            use_compile_cache(self.kernel_cache)
         return load_musicgen(
             self._find_native(), max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction
         )
@@ -118,6 +123,7 @@ def _find_entries(settings: GenerationSettings, device: Device, max_batch_size: 
             precision=settings.precision,
             kv_precision=settings.kv_precision,
             gpu_memory_fraction=settings.gpu_memory_fraction,
+            kernel_cache=settings.data_dir / "kernels",
             max_batch_size=max_batch_size,
         )
 
