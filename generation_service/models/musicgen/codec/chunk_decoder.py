@@ -93,8 +93,8 @@ class ChunkDecoder:
         """`channels` is 1, or 2 if the codes are interleaved stereo. At most `max_streams` streams are open at once.
 
         The codec's device is used. Its weights are copied, and not used later. The other arguments are by default what
-        is best for the device: `form` of the network; `rows`, the streams per pass; and `patience`, the calls of `run`
-        for which a chunk that no listener waits for may wait for others of its shape.
+        is best for the device: the `form` of the network; `rows`, the streams per pass; and `patience`, the number of
+        calls of `run` for which a chunk that no listener waits for may wait for others of its shape.
         """
         self._channels = channels
         self._no_audio: FloatArray = np.zeros((0, channels), np.float32)
