@@ -126,9 +126,9 @@ class KvCachePool:
     def __init__(self, config: LmConfig, limit_bytes: int, *, is_quantized: bool = False) -> None:
         """`is_quantized` keeps keys and values in 8 bits, except those of prompts."""
         self.limit_bytes = limit_bytes
-        self._kind: type[KvBlocks] = QuantizedKvBlocks if is_quantized else PlainKvBlocks
+        kind: type[KvBlocks] = QuantizedKvBlocks if is_quantized else PlainKvBlocks
         shape = (config.num_layers, config.num_heads, config.head_dim)
-        self._self = _Blocks(self._kind, BlockShape(*shape, BLOCK_POSITIONS), limit_bytes)
+        self._self = _Blocks(kind, BlockShape(*shape, BLOCK_POSITIONS), limit_bytes)
         self._prompts = _Blocks(PlainKvBlocks, BlockShape(*shape, PROMPT_BLOCK_TOKENS), limit_bytes)
         self._reserved: dict[KvCache, int] = {}
         self._lock = threading.Lock()
@@ -168,6 +168,8 @@ class KvCachePool:
                     reason="KV_MEMORY",
                     retry_after_seconds=RETRY_SECONDS,
                 )
+            self._self.allocate()
+            self._prompts.allocate()
             cache = KvCache(
                 self,
                 self._self.take(CFG_ROWS * _block_count(positions, BLOCK_POSITIONS)),
@@ -232,15 +234,18 @@ class _Blocks:
 
     @property
     def tables(self) -> KvBlocks:
-        if self._tables is None:
-            try:
-                with torch.inference_mode(False):  # So that they can be written in any mode.
-                    self._tables = self._kind(self.shape, self._count)
-            except RuntimeError as error:  # torch raises this if the system has no memory left.
-                raise MemoryError(
-                    f"failed to reserve {self._count * self.block_bytes >> 20} MiB for KV caches"
-                ) from error
+        assert self._tables is not None, "no cache is reserved"
         return self._tables
+
+    def allocate(self) -> None:
+        """Allocates the tables, unless they are. Raises MemoryError if the system does not have as much memory."""
+        if self._tables is not None:
+            return
+        try:
+            with torch.inference_mode(False):  # So that they can be written in any mode.
+                self._tables = self._kind(self.shape, self._count)
+        except RuntimeError as error:  # torch raises this if the system has no memory left.
+            raise MemoryError(f"failed to allocate {self._count * self.block_bytes >> 20} MiB for KV caches") from error
 
     def take(self, count: int) -> list[int]:
         """The lowest free blocks. The caller has made sure that there are as many."""

@@ -75,6 +75,13 @@ def test_requests_share_no_block_and_the_lowest_free_blocks_are_used_first(pool:
     assert [*pool.reserve(1).blocks] == [0, 1]
 
 
+def test_failed_allocation_reserves_nothing() -> None:
+    pool = KvCachePool(SHAPE, 1 << 60)
+    with pytest.raises(MemoryError, match="failed to allocate"):
+        pool.reserve(1)
+    assert pool.reserved_bytes == 0
+
+
 @pytest.mark.skipif(not STATUS.exists(), reason="needs /proc/self/statm")
 @pytest.mark.parametrize("is_quantized", [False, True])
 def test_process_uses_memory_for_written_blocks_only_until_the_last_request_ends(is_quantized: bool) -> None:
