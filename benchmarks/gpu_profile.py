@@ -14,7 +14,7 @@ from benchmarks.gpu_models import generate, load
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.model import MusicGen
 
-STEPS = 20
+STEPS, TINY_STEPS = 20, 5
 WARM_UP_STEPS = 120
 """Beyond the first chunks, which come more often."""
 LISTED_KERNELS = 25
