@@ -19,8 +19,10 @@ from benchmarks.engine_transformers import TRANSFORMERS, TransformersRunner
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
+from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.lm.huge_pages import collapse_to_huge_pages
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen
@@ -38,10 +40,9 @@ Turns = dict[str, list[float]]
 class Bandwidth:
     """Measures memory bandwidth by summing 1 GB, which no cache holds, with the engines' threads and huge pages."""
 
-    def __init__(self, device: str) -> None:
-        self._data = torch.ones(250_000_000, device=device)
-        if device == "cpu":
-            collapse_to_huge_pages(self._data.data_ptr(), self._data.nbytes)
+    def __init__(self) -> None:
+        self._data = torch.ones(250_000_000)
+        collapse_to_huge_pages(self._data.data_ptr(), self._data.nbytes)
 
     def __call__(self, reads: int = 3) -> float:
         """Returns bytes per second, the best of `reads` reads."""
@@ -49,7 +50,6 @@ class Bandwidth:
         for _ in range(reads):
             started_at = time.perf_counter()
             self._data.sum()
-            _wait()
             best = min(best, time.perf_counter() - started_at)
         return self._data.nbytes / best
 
@@ -67,13 +67,11 @@ def measure(
         for runner in runners:
             step = runner.start(batch, position)
             step()
-            _wait()
             before = bandwidth() if bandwidth else 0.0
             turn = []
             for _ in range(STEPS_PER_TURN):
                 started_at = time.perf_counter()
                 step()
-                _wait()
                 turn.append(time.perf_counter() - started_at)
             times[runner.name].append(statistics.median(turn))
             if bandwidth:
@@ -109,7 +107,7 @@ def first_audio(models: dict[str, MusicGen], rounds: int) -> None:
             state = model.prefill(GenerationParameters(PROMPT, 10 * model.info.sample_rate_hz, seed=turn))
             marks = []
             for goal in (1, round(FIRST_AUDIO_SECONDS * model.info.sample_rate_hz)):
-                while state.delivered < goal:
+                while state.frames_delivered < goal:
                     model.step([state])
                 marks.append(time.perf_counter() - started_at)
             model.release(state)
@@ -123,40 +121,34 @@ def first_audio(models: dict[str, MusicGen], rounds: int) -> None:
     print(flush=True)
 
 
-def peak_memory(engine: str, folder: Path, device: str) -> None:
-    """Loads a model, generates a second of audio and prints the peak memory in MiB, on CUDA that of the GPU."""
+def peak_memory(engine: str, folder: Path) -> None:
+    """Loads a model, generates a second of audio and prints the peak memory in MiB."""
     model: Any
     if engine == TRANSFORMERS:
-        _transformers_second(folder, device)
-        _print_peak(device)
-        return
-    if engine == AUDIOCRAFT:
-        from generation_service.models.audiocraft import load_audiocraft
-
-        model = load_audiocraft(folder, name=folder.name, device="cuda" if device == "cuda" else "cpu")
+        _transformers_second(folder)
     else:
-        precision: Any = engine.split()[1]
-        model = load_musicgen(find_musicgen(folder, device="cuda" if device == "cuda" else "cpu", precision=precision))
-    rate = model.info.sample_rate_hz
-    state, frames = model.prefill(GenerationParameters(PROMPT, rate, seed=1)), 0
-    while frames < rate:
-        frames += len(model.step([state])[0])
-    _print_peak(device)
+        if engine == AUDIOCRAFT:
+            from generation_service.models.audiocraft import load_audiocraft
+
+            model = load_audiocraft(folder, name=folder.name, device="cpu")
+        else:
+            precision: Any = engine.split()[1]
+            model = load_musicgen(find_musicgen(folder, device="cpu", precision=precision))
+        rate = model.info.sample_rate_hz
+        state, frames = model.prefill(GenerationParameters(PROMPT, rate, seed=1)), 0
+        while frames < rate:
+            frames += len(model.step([state])[0])
+    status = Path("/proc/self/status").read_text()
+    print(int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) >> 10)
 
 
-def _transformers_second(folder: Path, device: str) -> None:
+def _transformers_second(folder: Path) -> None:
     """Runs the steps of one second of audio. The decoder is not measured, so it is not loaded either."""
     checkpoint = read_checkpoint(folder / "state_dict.bin")
     config = parse_lm_config(checkpoint)
-    text = TextConditioner(checkpoint, config, device).encode(PROMPT)
+    text = TextConditioner(checkpoint, config).encode(PROMPT)
     assert text is not None
-    TransformersRunner(checkpoint, config, device).greedy(text, FRAME_RATE_HZ)
-
-
-def _print_peak(device: str) -> None:
-    status = Path("/proc/self/status").read_text()
-    host = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) >> 10
-    print(torch.cuda.max_memory_allocated() >> 20 if device == "cuda" else host)
+    TransformersRunner(checkpoint, config, "cpu").greedy(text, FRAME_RATE_HZ)
 
 
 def weights_per_step(config: LmConfig) -> int:
@@ -169,18 +161,15 @@ def weights_per_step(config: LmConfig) -> int:
     return config.num_layers * (4 * dim * dim + 2 * dim * dim + 2 * dim * hidden) + config.n_q * config.card * dim
 
 
-def run(
-    folder: Path, device: str, *, positions: list[int], batches: list[int], batch_position: int, rounds: int
-) -> None:
+def run(folder: Path, *, positions: list[int], batches: list[int], batch_position: int, rounds: int) -> None:
     """Measures everything and prints it as it is measured."""
     torch.manual_seed(0)
     checkpoint = read_checkpoint(folder / "state_dict.bin")
     config = parse_lm_config(checkpoint)
-    natives = native_runners(checkpoint, config, device, max(batches))
+    natives = native_runners(checkpoint, config)
     runners: list[Runner] = [*natives]
-    conditioner = TextConditioner(checkpoint, config, device)
-    gpu = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if device == "cuda" else "no GPU used"
-    print(f"{_cpu_name()}, {torch.get_num_threads()} threads, {gpu}, torch {torch.__version__}; ", end="")
+    conditioner = TextConditioner(checkpoint, config)
+    print(f"{_cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; ", end="")
     print(f"load average {os.getloadavg()[0]:.1f} at the start; medians of {rounds} rounds")
     text = conditioner.encode(PROMPT)
     assert text is not None
@@ -189,20 +178,20 @@ def run(
     for name in (AUDIOCRAFT, TRANSFORMERS):
         try:
             other = (
-                AudiocraftRunner(folder, config, device)
+                AudiocraftRunner(folder, config)
                 if name == AUDIOCRAFT
-                else TransformersRunner(checkpoint, config, device)
+                else TransformersRunner(checkpoint, config, "cpu")
             )
         except (ImportError, ValueError, RuntimeError) as error:
             print(f"{name} is skipped because it can't be loaded ({error})")
             continue
         others.append(other)
         greedy = other.greedy(PROMPT, COMPARED_FRAMES) if name == AUDIOCRAFT else other.greedy(text, COMPARED_FRAMES)
-        same = greedy.cpu() == codes
+        same = torch.as_tensor(greedy) == codes
         print(f"greedy codes of {natives[0].name} that equal those of {name}: {int(same.sum())} of {same.numel()}")
     runners[:0] = others
 
-    bandwidth = Bandwidth(device)
+    bandwidth = Bandwidth()
     at_positions, bandwidths_by_runner = zip(
         *(measure(runners, 1, position, rounds, bandwidth) for position in positions), strict=True
     )
@@ -213,12 +202,18 @@ def run(
     title = f"audio-s/s from position {batch_position}, batch"
     report(title, batches, of_batches, lambda batch, seconds: batch / seconds / FRAME_RATE_HZ)
     info = ModelInfo("small", "", "", "", config.sample_rate_hz, 1, 30.0, is_synthesiser=False)
-    codec = load_encodec(folder).to(device)
-    first_audio({one.name: MusicGen(info, one.lm, conditioner, codec, one.memory) for one in natives}, rounds)
+    codec = load_encodec(folder)
+    models = {
+        one.name: MusicGen(
+            info, EagerCodeGenerator(one.lm, one.memory), conditioner, codec, ChunkDecoder(codec, 1, max_streams=1)
+        )
+        for one in natives
+    }
+    first_audio(models, rounds)
     print("| peak memory of a process that generates 1 s | MiB |\n| --- | --- |")
-    for name in [one.name for one in runners if "no graphs" not in one.name]:
-        command = [sys.executable, "-m", "benchmarks.engine", "--folder", str(folder), "--device", device]
-        engine = name.split(",")[0]
+    for name in [one.name for one in runners]:
+        command = [sys.executable, "-m", "benchmarks.engine", "--folder", str(folder)]
+        engine = name
         result = subprocess.run([*command, "--memory-of", engine], check=True, capture_output=True, text=True)
         label = f"{engine}, without a decoder" if engine == TRANSFORMERS else engine
         print(f"| {label} | {result.stdout.split()[-1]} |")
@@ -237,11 +232,6 @@ def run(
             end="",
         )
     print(f" Load average {os.getloadavg()[0]:.1f} at the end.")
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _cpu_name() -> str:

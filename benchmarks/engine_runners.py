@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from benchmarks.engine_transformers import PROMPT_TOKENS
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
-from generation_service.models.musicgen.device_sampling import sample_batch
-from generation_service.models.musicgen.lm.cuda_graph import CudaGraphRunner
 from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS, KvCache, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision
-from generation_service.models.musicgen.lm.static_kv_cache import StaticKvCachePool
-from generation_service.models.musicgen.lm.static_language_model import StaticLanguageModel, run_eagerly
-from generation_service.models.musicgen.sampling import Sampler
+from generation_service.models.musicgen.sampling import SamplingTensors, sample
 
-PROMPT_TOKENS = 12
 MAX_STEPS = 8
 """Steps that a runner can run after a start."""
+KV_BYTES = 16 << 30
+"""More than the largest batch needs. Only what is written takes memory."""
 AUDIOCRAFT = "audiocraft"
 
 
@@ -50,17 +47,24 @@ class NativeRunner:
         self.caches: list[KvCache] = []
 
     def start(self, batch: int, position: int) -> Callable[[], object]:
-        config, device = self.lm.config, self.lm.device
+        config = self.lm.config
         self.caches = [self.memory.reserve(position + MAX_STEPS, PROMPT_TOKENS) for _ in range(batch)]
-        past = torch.randn(2, CFG_ROWS, config.num_heads, position, config.head_dim, device=device)
+        past = torch.randn(2, CFG_ROWS, position, config.num_heads, config.head_dim)
         for cache in self.caches:
             for index in range(config.num_layers if position else 0):
                 cache.append(index, *past)
             cache.position = position
             self.lm.condition(cache, torch.randn(PROMPT_TOKENS, config.dim))
-        samplers = [Sampler(GenerationParameters("", 1, seed)) for seed in range(batch)]
+        parameters = [GenerationParameters("", 1, seed) for seed in range(batch)]
         codes = torch.zeros(batch, config.n_q, dtype=torch.int64)
-        return lambda: sample_batch(self.lm.step(codes, self.caches), samplers)
+
+        def step() -> object:
+            logits = self.lm.step(codes, self.caches)
+            tensors = SamplingTensors.from_parameters(parameters, config.card)
+            counts = torch.tensor([cache.position for cache in self.caches])
+            return sample(logits, tensors, counts, max_top_k=parameters[0].top_k, uses_top_p=False)
+
+        return step
 
     def stop(self) -> None:
         for cache in self.caches:
@@ -72,11 +76,15 @@ class NativeRunner:
         codes = DelayedCodes(self.lm.config.delays, frames, self.lm.config.card)
         cache = self.memory.reserve(codes.total_steps, len(text))
         self.lm.condition(cache, text)
-        sampler = Sampler(GenerationParameters("", 1, 0, temperature=0))
+        parameters = SamplingTensors.from_parameters(
+            [GenerationParameters("", 1, 0, temperature=0)], self.lm.config.card
+        )
         while not codes.is_done:
-            codes.append(sample_batch(self.lm.step(codes.newest[None], [cache]), [sampler])[0])
+            logits = self.lm.step(torch.from_numpy(codes.newest[None]), [cache])
+            sampled = sample(logits, parameters, torch.tensor([codes.step]), max_top_k=1, uses_top_p=False)
+            codes.append(sampled[0].numpy())
         self.memory.release(cache)
-        return codes.frames(0, frames)
+        return torch.from_numpy(codes.select_frames(0, frames))
 
 
 class AudiocraftRunner:
@@ -84,35 +92,32 @@ class AudiocraftRunner:
 
     name = AUDIOCRAFT
 
-    def __init__(self, folder: Path, config: LmConfig, device: str) -> None:
+    def __init__(self, folder: Path, config: LmConfig) -> None:
         from audiocraft.models.loaders import load_lm_model
 
-        self.config, self.device = config, device
-        self.lm: Any = load_lm_model(str(folder), device=device)
-        # audiocraft itself uses fp16 under autocast on CUDA.
-        half = contextlib.nullcontext() if device == "cpu" else torch.autocast(device, torch.float16)
-        self.precision: contextlib.AbstractContextManager[object] = half
+        self.config = config
+        self.lm: Any = load_lm_model(str(folder), device="cpu")
 
     def start(self, batch: int, position: int) -> Callable[[], object]:
-        config, lm, device = self.config, self.lm, self.device
-        text = torch.randn(2 * batch, PROMPT_TOKENS, config.dim, device=device)
+        config, lm = self.config, self.lm
+        text = torch.randn(2 * batch, PROMPT_TOKENS, config.dim)
         text[batch:] = 0
-        conditions = {"description": (text, torch.ones(2 * batch, PROMPT_TOKENS, device=device))}
-        codes = torch.zeros(batch, config.n_q, 1, dtype=torch.int64, device=device)
+        conditions = {"description": (text, torch.ones(2 * batch, PROMPT_TOKENS))}
+        codes = torch.zeros(batch, config.n_q, 1, dtype=torch.int64)
         lm.reset_streaming()
         lm._set_streaming(True)
 
         def step() -> object:
-            with torch.no_grad(), self.precision:
+            with torch.no_grad():
                 return lm._sample_next_token(codes, conditions, {}, True, 1.0, 250, 0.0, cfg_coef=3.0)
 
         step()
         if position:
             like = lm.transformer.layers[0].self_attn._streaming_state["past_keys"]
-            past = torch.randn(*like.shape[:2], position, like.shape[3], device=device).to(like.dtype)
+            past = torch.randn(*like.shape[:2], position, like.shape[3])
             for layer in lm.transformer.layers:
                 layer.self_attn._streaming_state.update(past_keys=past.clone(), past_values=past.clone())
-            lm.transformer._streaming_state["offsets"] = torch.full((2 * batch,), position, device=device)
+            lm.transformer._streaming_state["offsets"] = torch.full((2 * batch,), position)
         return step
 
     def stop(self) -> None:
@@ -128,17 +133,15 @@ class AudiocraftRunner:
         return codes[0]
 
 
-def native_runners(checkpoint: Checkpoint, config: LmConfig, device: str, slots: int) -> list[NativeRunner]:
-    """Builds the native engine in each precision of the device, for batches of up to `slots`."""
-    if device == "cpu":
-        widths: dict[Precision, int] = {"fp32": 4, "int8": 1}
-        return [
-            NativeRunner(f"native {name}", LanguageModel(checkpoint, config, name), KvCachePool(config, 1 << 40), width)
-            for name, width in widths.items()
-        ]
-    kv = StaticKvCachePool(config, slots, 1503, dtype=torch.bfloat16, device=torch.device(device))
-    runners = {"native bf16, graphs": CudaGraphRunner(), "native bf16, no graphs": run_eagerly}
+def native_runners(checkpoint: Checkpoint, config: LmConfig) -> list[NativeRunner]:
+    """Builds the native engine for the CPU in each precision."""
+    widths: dict[Precision, int] = {"fp32": 4, "int8": 1}
     return [
-        NativeRunner(name, StaticLanguageModel(checkpoint, config, "bf16", kv, runner), kv, 2)
-        for name, runner in runners.items()
+        NativeRunner(
+            f"native {name}",
+            LanguageModel(checkpoint, config, name),
+            KvCachePool(config, KV_BYTES, is_quantized=name == "int8"),
+            width,
+        )
+        for name, width in widths.items()
     ]

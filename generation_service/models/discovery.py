@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.config import DeviceName, EngineName, GenerationSettings, PrecisionChoice
+from generation_service.config import DeviceName, EngineName, GenerationSettings, KvPrecisionChoice, PrecisionChoice
 from generation_service.hardware.devices import Device, Devices
 from generation_service.models.base import Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
@@ -44,6 +44,8 @@ class MusicGenFolder:
     engine: EngineName
     device: DeviceName
     precision: PrecisionChoice
+    kv_precision: KvPrecisionChoice
+    gpu_memory_fraction: float
     max_batch_size: int
 
     def describe(self) -> ModelInfo:
@@ -63,14 +65,22 @@ class MusicGenFolder:
             return load_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
         from generation_service.models.musicgen.loader import load_musicgen
 
-        return load_musicgen(self._find_native(), max_batch_size=self.max_batch_size)
+        return load_musicgen(
+            self._find_native(), max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction
+        )
 
     def _find_native(self) -> FoundModel:
         try:
             from generation_service.models.musicgen.loader import find_musicgen
         except ImportError as error:
             raise _torch_missing_error(error) from error
-        return find_musicgen(self.folder, name=self.name, device=self.device, precision=self.precision)
+        return find_musicgen(
+            self.folder,
+            name=self.name,
+            device=self.device,
+            precision=self.precision,
+            kv_precision=self.kv_precision,
+        )
 
     def _audiocraft_device(self) -> DeviceName:
         if self.precision != "auto":
@@ -106,6 +116,8 @@ def _find_entries(settings: GenerationSettings, device: Device, max_batch_size: 
             engine=settings.engine,
             device=device.kind,
             precision=settings.precision,
+            kv_precision=settings.kv_precision,
+            gpu_memory_fraction=settings.gpu_memory_fraction,
             max_batch_size=max_batch_size,
         )
 

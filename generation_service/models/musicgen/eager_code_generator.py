@@ -15,7 +15,7 @@ from generation_service.models.musicgen.code_generator import CodeRow, StepResul
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
-from generation_service.models.musicgen.sampling import SamplingTensors, sample
+from generation_service.models.musicgen.sampling import SamplingTensors, sample_checked
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class EagerCodeGenerator:
         newest = torch.from_numpy(np.stack([row.window.newest for row in rows]))
         logits = self._lm.step(newest, [row.cache for row in rows])  # [B, 2, K, card]
         parameters = SamplingTensors.from_parameters([row.parameters for row in rows], self.config.card)
-        codes = sample(
+        codes, is_finite = sample_checked(
             logits.float(),
             parameters,
             torch.tensor([row.sample_count for row in rows]),
@@ -69,8 +69,7 @@ class EagerCodeGenerator:
         for row in rows:
             row.position += 1
             row.sample_count += 1
-        is_finite = logits.isfinite().flatten(1).all(1)
-        self._results.append(StepResult(tuple(rows), codes.numpy(), is_finite.numpy()))
+        self._results.append(StepResult(tuple(rows), codes.numpy(), is_finite.all(1).numpy()))
 
     def collect(self, *, wait: bool) -> list[StepResult[EagerRow]]:
         results, self._results = self._results, []

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from generation_service.config import DeviceChoice, DeviceName, PrecisionChoice
+from dgx_music.errors import FailedPrecondition
+from generation_service.config import DeviceChoice, DeviceName, KvPrecisionChoice, PrecisionChoice, PrecisionName
 from generation_service.models.base import ModelInfo
 from generation_service.models.device import resolve_device
+from generation_service.models.execution import ModelExecution
 from generation_service.models.musicgen.checkpoints.checkpoint import (
     COMPRESSION_FILE,
     LM_FILE,
@@ -37,8 +40,6 @@ from generation_service.models.musicgen.resident.memory_budget import GpuBudget,
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 
-KvPrecision = Literal["auto", "bf16", "fp8"]
-
 LICENCE = "CC-BY-NC-4.0"
 """SPDX identifier of the licence of Meta's published weights."""
 MAX_DURATION_SECONDS = 600.0
@@ -48,6 +49,7 @@ DEFAULT_MEMORY_FRACTION = 0.9
 _DECODE_REVISION = "s2"
 """Part of the model's version. It changes whenever the decode loop yields other codes for the same request."""
 _CHANNELS = {1: "mono", 2: "stereo"}
+_KV_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,10 @@ class FoundModel:
     info: ModelInfo
     folder: Path
     device: DeviceName
-    precision: Precision
+    precision: PrecisionName
     checkpoint: Checkpoint
     config: LmConfig
-    kv_precision: KvPrecision = "auto"
+    kv_precision: KvPrecisionChoice = "auto"
     """The precision of the KV cache on a GPU. "auto": that of the products, bf16 or fp32."""
 
 
@@ -70,7 +72,7 @@ def find_musicgen(
     name: str | None = None,
     device: DeviceChoice = "cpu",
     precision: PrecisionChoice = "auto",
-    kv_precision: KvPrecision = "auto",
+    kv_precision: KvPrecisionChoice = "auto",
 ) -> FoundModel:
     """Reads the configuration of the model in a folder, but not its weights.
 
@@ -116,11 +118,23 @@ def load_musicgen(
         return load_resident(
             found, "cuda", kv_bytes=kv_bytes, max_batch_size=max_batch_size, memory_fraction=memory_fraction
         )
+    started_at = time.monotonic()
     codec, conditioner = _load_codec(found), TextConditioner(found.checkpoint, found.config)
-    lm = LanguageModel(found.checkpoint, found.config, found.precision)
-    pool = KvCachePool(found.config, _free_memory() // 2 if kv_bytes is None else kv_bytes, lm.max_absorbed_tokens)
+    lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
+    pool = KvCachePool(
+        found.config,
+        _free_memory() // 2 if kv_bytes is None else kv_bytes,
+        is_quantized=found.precision == "int8",
+    )
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
-    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder)
+    execution = ModelExecution(
+        device="cpu",
+        precision=found.precision,
+        kv_precision="int8" if found.precision == "int8" else "fp32",
+        max_batch_size=max_batch_size,
+        load_seconds=time.monotonic() - started_at,
+    )
+    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution)
 
 
 def load_resident(
@@ -136,6 +150,7 @@ def load_resident(
 
     The arguments are those of `load_musicgen` and, as `generator_options`, those of `ResidentCodeGenerator`.
     """
+    started_at = time.monotonic()
     config, torch_device = found.config, torch.device(device)
     budget = None
     if device == "cuda":
@@ -143,12 +158,12 @@ def load_resident(
         torch.backends.cudnn.allow_tf32 = False  # On by default, with a significand of 10 bits: too little for a codec.
     codec = _load_codec(found).to(torch_device)
     conditioner = TextConditioner(found.checkpoint, config, device)
-    operations = choose_operations(found.precision)
+    operations = choose_operations(found)
     weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
     if kv_bytes is None and budget is not None:
         kv_bytes = budget.available_bytes()
     positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
-    dtype = kv_dtype(found)
+    dtype = _KV_TYPES[_kv_precision(found)]
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
     generator = ResidentCodeGenerator(
         config,
@@ -160,22 +175,37 @@ def load_resident(
         **generator_options,
     )
     decoder = ChunkDecoder(codec, config.channels, max_streams=max_batch_size)
+    loaded_at = time.monotonic()
     if device == "cuda":
         generator.warm_up()
         decoder.warm_up()
-    return MusicGen(found.info, generator, conditioner, codec, decoder)
+    execution = ModelExecution(
+        device="cuda:0" if device == "cuda" else "cpu",
+        precision=found.precision,
+        kv_precision=_kv_precision(found),
+        max_batch_size=max_batch_size,
+        load_seconds=time.monotonic() - started_at,
+        warm_up_seconds=time.monotonic() - loaded_at,
+    )
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution)
 
 
-def choose_operations(precision: Precision) -> DecodeOperations:
+def choose_operations(found: FoundModel) -> DecodeOperations:
     """The implementations of the decode step's operations."""
-    return DecodeOperations(build_linear=partial(build_linear, precision=precision))
+    return DecodeOperations(build_linear=partial(build_linear, precision=_cpu_precision(found)))
 
 
-def kv_dtype(found: FoundModel) -> torch.dtype:
-    """The type of the keys and values on a GPU."""
-    if found.kv_precision == "fp8":
-        return torch.float8_e4m3fn
-    return torch.float32 if found.precision == "fp32" and found.kv_precision == "auto" else torch.bfloat16
+def _kv_precision(found: FoundModel) -> str:
+    """The precision of keys and values on a GPU, a key of `_KV_TYPES`."""
+    return found.kv_precision if found.kv_precision != "auto" else "fp32" if found.precision == "fp32" else "bf16"
+
+
+def _cpu_precision(found: FoundModel) -> Precision:
+    if found.precision == "fp8":
+        raise FailedPrecondition(
+            "DGX_MUSIC_PRECISION is fp8, which needs a GPU; use fp32 or int8", reason="PRECISION_UNSUPPORTED"
+        )
+    return found.precision
 
 
 def _load_codec(found: FoundModel) -> Encodec:

@@ -20,6 +20,7 @@ from generation_service.models.base import (
     Section,
     TooLarge,
 )
+from generation_service.models.execution import ModelExecution
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
@@ -86,12 +87,14 @@ class MusicGen:
         conditioner: TextConditioner,
         codec: Encodec,
         decoder: ChunkDecoder,
+        execution: ModelExecution,
     ) -> None:
         self._info = info
         self._generator = generator
         self._conditioner = conditioner
         self._codec = codec
         self._decoder = decoder
+        self._execution = execution
         # Rounded as in audiocraft.
         self._window = int(generator.config.max_duration_seconds * codec.config.frame_rate_hz)
         self._states: dict[CodeRow, MusicGenState] = {}
@@ -105,6 +108,10 @@ class MusicGen:
     def memory(self) -> KvMemory:
         """The memory of all requests' keys and values."""
         return self._generator.memory
+
+    def execution(self) -> ModelExecution:
+        """How the model runs."""
+        return self._execution
 
     @property
     def prompt_batch_size(self) -> int:

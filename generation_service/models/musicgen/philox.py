@@ -32,13 +32,17 @@ def gumbel_noise(seeds: Tensor, sample_counts: Tensor, codebooks: Tensor, codes:
 
     All are int64 and broadcast to the result's shape, which is fp32. `seeds` are 0 … 2^63-1, the others 0 … 2^32-1.
     The key is the seed, low word first; the counter is (code, codebook, sample count, 0); of the four words the first
-    is used.
+    is used. Words are the same everywhere, the noise up to the last bit of a device's logarithm.
     """
     zero = torch.zeros((), dtype=torch.int64, device=seeds.device)
-    bits = philox((codes, codebooks, sample_counts, zero), (seeds & _WORD, seeds >> 32 & _WORD))[0]
-    # 23 random bits plus one half fit into the 24 bits of a float's significand, so the result is never 0 nor 1.
-    uniform = ((bits >> 9).float() + 0.5) * 2.0**-23
-    return -torch.log(-torch.log(uniform))
+    words = philox((codes, codebooks, sample_counts, zero), (seeds & _WORD, seeds >> 32 & _WORD))[0]
+    return -torch.log(-torch.log(_uniform(words)))
+
+
+def _uniform(words: Tensor) -> Tensor:
+    """fp32, more than 0 and less than 1."""
+    # 23 random bits plus one half fit into the 24 bits of a float's significand.
+    return ((words >> 9).float() + 0.5) * 2.0**-23
 
 
 def _multiply(x: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,9 @@ softmax (Gumbel 1954; Maddison et al. 2014, "A* Sampling"). The noise is a funct
 samples it has drawn, of the codebook and of the code (`philox.gumbel_noise`). So a seed makes the same codes whatever
 other requests share the batch, in whichever row, and whenever the request joined.
 
-Top-k and top-p are thresholds, so that no sort is needed: top-k keeps the logits that are at least the k-th largest;
-of those, top-p keeps the codes for which all more likely ones together have at most that probability (Holtzman et al.
-2019). Codes with exactly equal logits are kept or dropped together.
+All that depends on the order of the codes goes by `rank`: the more likely code comes first, of equally likely ones the
+lower. Top-k keeps the first k codes; of those, top-p keeps each whose predecessors together have at most that
+probability (Holtzman et al. 2019). Of codes with equal scores, the lowest is sampled.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.philox import gumbel_noise
 
-_MIN_TEMPERATURE = 1e-6
-_TOP_P_DISABLED = 2.0
+MIN_TEMPERATURE = 1e-6
+TOP_P_DISABLED = 2.0
 """Larger than any sum of probabilities, whatever its rounding error."""
 
 
@@ -37,15 +37,16 @@ class SamplingTensors:
     top_k: Tensor
     """int64, 1 to the number of codes."""
     top_p: Tensor
-    """fp32. `_TOP_P_DISABLED` keeps all codes."""
+    """fp32. `TOP_P_DISABLED` keeps all codes."""
     seed: Tensor
     """int64."""
 
     @classmethod
     def from_parameters(cls, parameters: Sequence[GenerationParameters], card: int) -> SamplingTensors:
         """The tensors on the CPU. `card` is the number of codes of a codebook."""
-        floats = torch.tensor([[p.guidance_scale, p.temperature, p.top_p or _TOP_P_DISABLED] for p in parameters])
-        guidance_scale, temperature, top_p = floats.float().unbind(1)
+        guidance_scale = torch.tensor([p.guidance_scale for p in parameters], dtype=torch.float32)
+        temperature = torch.tensor([p.temperature for p in parameters], dtype=torch.float32)
+        top_p = torch.tensor([p.top_p or TOP_P_DISABLED for p in parameters], dtype=torch.float32)
         top_k = [min(p.top_k, card) if p.top_k > 0 else card for p in parameters]
         seeds = [p.seed for p in parameters]
         return cls(guidance_scale, temperature, torch.tensor(top_k), top_p, torch.tensor(seeds))
@@ -57,29 +58,39 @@ def sample(
     """logits: fp32 [B, 2, K, card], conditional and unconditional → codes: int64 [B, K].
 
     sample_counts: int64 [B], how many samples each request has drawn before. No request has a `top_k` above
-    `max_top_k`, and none a `top_p` unless `uses_top_p`; both only save work. Neither reads a tensor on the host.
+    `max_top_k`, and none a `top_p` unless `uses_top_p`; both only save work. Reads no tensor on the host.
+    Where logits are not finite, the codes mean nothing, but are codes.
     """
     conditional, unconditional = logits.unbind(1)
     guided = unconditional + (conditional - unconditional) * parameters.guidance_scale[:, None, None]  # [B, K, card]
     card = guided.shape[-1]
-    kept, codes = guided.topk(min(max_top_k, card), sorted=True)  # [B, K, max_top_k], descending
-    index = (parameters.top_k - 1).clamp_max(kept.shape[-1] - 1)[:, None, None].expand(-1, kept.shape[1], 1)
-    excluded = kept < kept.gather(-1, index)
+    ranks = rank(guided).topk(min(max_top_k, card), sorted=True).values  # [B, K, n], n: at most max_top_k
+    codes = (card - 1) - ranks % card
+    kept = guided.gather(-1, codes)
+    excluded = torch.arange(kept.shape[-1], device=kept.device) >= parameters.top_k[:, None, None]
     temperature = parameters.temperature[:, None, None]
     if uses_top_p:
-        scaled = (kept / temperature.clamp_min(_MIN_TEMPERATURE)).masked_fill(excluded, float("-inf"))
-        excluded = excluded | (_preceding(scaled) > parameters.top_p[:, None, None])
-    codebooks = torch.arange(kept.shape[1], device=logits.device)[:, None]
+        scaled = (kept / temperature.clamp_min(MIN_TEMPERATURE)).masked_fill_(excluded, float("-inf"))
+        probabilities = scaled.softmax(-1)
+        excluded = excluded | (probabilities.cumsum(-1) - probabilities > parameters.top_p[:, None, None])
+    codebooks = torch.arange(kept.shape[1], device=kept.device)[:, None]
     noise = gumbel_noise(parameters.seed[:, None, None], sample_counts[:, None, None], codebooks, codes)
     scores = (kept + temperature * noise).masked_fill_(excluded, float("-inf"))
-    return codes.gather(-1, scores.argmax(-1, keepdim=True)).squeeze(-1)
+    return codes.masked_fill_(scores < scores.amax(-1, keepdim=True), card).amin(-1)
 
 
-def _preceding(scaled: Tensor) -> Tensor:
-    """The probability of all codes that are more likely than each. scaled: descending, [..., n] → [..., n]."""
-    probabilities = scaled.softmax(-1)
-    preceding = probabilities.cumsum(-1) - probabilities
-    # Of equal logits, all have the probability that precedes the first.
-    is_first = torch.ones_like(scaled, dtype=torch.bool)
-    is_first[..., 1:] = scaled[..., 1:] < scaled[..., :-1]
-    return torch.where(is_first, preceding, -1.0).cummax(-1).values
+def sample_checked(
+    logits: Tensor, parameters: SamplingTensors, sample_counts: Tensor, *, max_top_k: int, uses_top_p: bool
+) -> tuple[Tensor, Tensor]:
+    """`sample`, and whether all logits of a codebook are finite numbers: bool [B, K]."""
+    codes = sample(logits, parameters, sample_counts, max_top_k=max_top_k, uses_top_p=uses_top_p)
+    return codes, logits.isfinite().all(-1).all(1)
+
+
+def rank(logits: Tensor) -> Tensor:
+    """fp32 [..., card] → int64, different for each code: the higher, the earlier the code comes in the order."""
+    card = logits.shape[-1]
+    # The bits of floats are ordered as the floats, but in reverse for negative ones. Adding 0 turns -0 into 0.
+    bits = (logits + 0.0).view(torch.int32)
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+    return ordered * card + torch.arange(card - 1, -1, -1, device=logits.device)

@@ -46,8 +46,8 @@ def append(keys: Tensor, values: Tensor, pages: LayerPages, table: Tensor, posit
     """
     page = table.gather(1, (positions // PAGE_POSITIONS)[:, None]).squeeze(1).long()
     within = positions % PAGE_POSITIONS
-    pages.keys[page, :, within] = keys.to(pages.keys.dtype)
-    pages.values[page, :, within] = values.to(pages.values.dtype)
+    pages.keys[page, :, within] = _convert(keys, pages.keys.dtype)
+    pages.values[page, :, within] = _convert(values, pages.values.dtype)
 
 
 def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max_positions: int) -> Tensor:
@@ -58,13 +58,25 @@ def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max
     """
     rows, heads, size = query.shape
     used = table[:, : max_positions // PAGE_POSITIONS].long()  # [R, n]
-    keys = pages.keys[used].transpose(1, 2).reshape(rows, heads, -1, size).to(query.dtype)  # [R, H, L, D]
-    values = pages.values[used].transpose(1, 2).reshape(rows, heads, -1, size).to(query.dtype)
-    span = torch.arange(max_positions, device=query.device)
-    # A row of length 0 attends to its first position, so that no softmax is over nothing; its result is replaced by 0.
-    hidden = span >= lengths.clamp_min(1)[:, None]
-    mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, float("-inf"))
-    # Pages may hold NaN of earlier requests, which neither a weight of 0 nor a score of -inf would hide.
-    keys, values = (stored.masked_fill(hidden[:, None, :, None], 0) for stored in (keys, values))
-    attended = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, mask[:, None, None])  # [R, H, 1, D]
-    return attended.reshape(rows, heads * size).float().masked_fill((lengths == 0)[:, None], 0)
+    hidden = torch.arange(max_positions, device=query.device) >= lengths[:, None]  # [R, L]
+    # Positions that were never written may hold NaN, which a mask of the scores does not hide.
+    keys, values = (
+        pool[used]
+        .transpose(1, 2)
+        .reshape(rows, heads, -1, size)
+        .to(query.dtype)
+        .masked_fill_(hidden[:, None, :, None], 0)
+        for pool in (pages.keys, pages.values)
+    )  # [R, H, L, D]
+    # A row of length 0 attends to all zeros, so that no softmax is over nothing.
+    visible = ~hidden | (lengths == 0)[:, None]
+    attended = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, visible[:, None, None])  # [R, H, 1, D]
+    return attended.reshape(rows, heads * size).float()
+
+
+def _convert(new: Tensor, dtype: torch.dtype) -> Tensor:
+    """The value as it is stored. fp8 has no infinity: larger values become its largest, not NaN."""
+    if dtype == torch.float8_e4m3fn:
+        largest = torch.finfo(dtype).max
+        new = new.float().clamp(-largest, largest)
+    return new.to(dtype)

@@ -1,13 +1,8 @@
-"""The KV cache of one request on the CPU, and the pool that bounds the memory of all caches.
-
-At long positions most of a step's time is spent reading the cache, so keys and values are laid out for sequential
-reading: for every head, the values have a row per position, and the keys are in blocks of a few positions with a row
-per channel. The scores of a query are then a sum of key rows weighted by the query, just as the output of attention is
-a sum of value rows weighted by the softmax.
-"""
+"""The KV cache of a request on the CPU, and the pool of blocks that all requests share."""
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,160 +12,153 @@ from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.lm.absorbed_cross_attention import AbsorbedCrossAttention
-from generation_service.models.musicgen.lm.weighted_row_sum import weighted_row_sum
+from generation_service.models.musicgen.lm.kv_blocks import (
+    BlockReads,
+    BlockShape,
+    KvBlocks,
+    PlainKvBlocks,
+    QuantizedKvBlocks,
+)
 
-BLOCK_POSITIONS = 32
+BLOCK_POSITIONS = 64
 """Positions per block. Smaller blocks mean shorter rows, each of which costs an index and a weight; larger blocks mean
 more unused positions to read and mask."""
+PROMPT_BLOCK_TOKENS = 16
+"""Tokens per block of a prompt. Most prompts fit into one or two."""
 CFG_ROWS = 2
 """Rows of a request in a batch: one with the prompt, and one without it for classifier-free guidance."""
 RETRY_SECONDS = 10.0
 """How long a request that found no free memory should wait before it retries."""
 
 
+@dataclass(eq=False, slots=True)
 class KvCache:
-    """Keys and values of one request. It is allocated for `capacity` positions and filled in place, without copies.
+    """The blocks of one request, and how many positions are written."""
 
-    Requests at different positions share a batch in the linear layers only. Attention runs per request over exactly its
-    own cache, so it has the same shapes, and gives the same bits, whatever else is in the batch.
-    """
-
-    cross: list[Tensor] | None
-    """The prompt's [2 (key, value), 1, H, T, D] for each layer; None if there is no prompt, or if it is absorbed."""
-    absorbed: list[AbsorbedCrossAttention] | None
-    """The absorbed cross-attention of a short prompt for each layer."""
-
-    def __init__(self, config: LmConfig, capacity: int) -> None:
-        self.position = 0
-        """The number of positions written so far, which is the index of the next one."""
-        self.cross = self.absorbed = None
-        shape = (config.num_layers, CFG_ROWS, config.num_heads, -(-capacity // BLOCK_POSITIONS))
-        self._keys = torch.empty(*shape, config.head_dim, BLOCK_POSITIONS)
-        """[layers, 2 (rows), H, blocks, D, BLOCK_POSITIONS]."""
-        self._values = torch.empty(*shape, BLOCK_POSITIONS, config.head_dim)
-        """[layers, 2 (rows), H, blocks, BLOCK_POSITIONS, D]."""
-        key_rows, value_rows = self._keys.view(len(self._keys), -1, BLOCK_POSITIONS), self._values.flatten(1, -2)
-        self._tables = list(zip(key_rows.unbind(0), value_rows.unbind(0), strict=True))
-        """The same as tables for `weighted_row_sum`: keys, [2 H blocks D, BLOCK_POSITIONS], and values,
-        [2 H blocks BLOCK_POSITIONS, D], for each layer."""
-        self._step: _StepIndices | None = None
-        self._new_keys: Sequence[Tensor] = ()
-        """The views that the current step writes to: [2 (rows), H, D] for each layer."""
-        self._new_values: Sequence[Tensor] = ()
+    pool: KvCachePool
+    blocks: Sequence[int]
+    """Blocks of `BLOCK_POSITIONS` positions: in turn one for the row with the prompt and one for the other row."""
+    prompt_blocks: Sequence[int]
+    prompt_tokens: int
+    position: int = 0
+    """The number of positions written so far, which is the index of the next one."""
+    _cleared: int = 0
+    """The number of positions whose blocks have been cleared."""
 
     def rewind(self) -> None:
         """Restarts at position 0 with the same memory and the same prompt."""
         self.position = 0
 
-    def free(self) -> None:
-        """Releases the memory. The cache must not be used again."""
-        self._keys = self._values = torch.empty(0)
-        self._tables, self._step, self.cross, self.absorbed = [], None, None, None
-        self._new_keys = self._new_values = ()
+    def row_blocks(self, row: int, end: int) -> Sequence[int]:
+        """The blocks of a row that hold its positions before `end`."""
+        return self.blocks[row : CFG_ROWS * _block_count(end, BLOCK_POSITIONS) : CFG_ROWS]
 
-    def append(self, index: int, keys: Tensor, values: Tensor) -> None:
-        """Writes the next n positions of a layer: keys and values [2 (rows), H, n, D].
+    def prepare(self, end: int) -> None:
+        """Makes sure that the positions before `end` can be written."""
+        while self._cleared < end:
+            first = self._cleared // BLOCK_POSITIONS * CFG_ROWS
+            for block in self.blocks[first : first + CFG_ROWS]:
+                self.pool.blocks.clear(block)
+            self._cleared += BLOCK_POSITIONS
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Writes the next n positions of a layer: keys and values [2 (rows), n, H, D].
 
         `position` does not change, because the other layers are still to be written.
         """
-        end = self.position + keys.shape[2]
-        if (end - 1) // BLOCK_POSITIONS * BLOCK_POSITIONS >= self.position:
-            self._values[index, :, :, (end - 1) // BLOCK_POSITIONS] = 0  # As in `begin_step`.
+        end = self.position + keys.shape[1]
+        self.prepare(end)
         at = torch.arange(self.position, end)
-        self._keys[index][:, :, at // BLOCK_POSITIONS, :, at % BLOCK_POSITIONS] = keys.permute(2, 0, 1, 3)
-        self._values[index].flatten(2, 3)[:, :, self.position : end] = values
+        for row in range(CFG_ROWS):
+            blocks = torch.tensor(self.row_blocks(row, end))[at // BLOCK_POSITIONS]
+            self.pool.blocks.write(layer, blocks, at % BLOCK_POSITIONS, keys[row], values[row])
 
-    def view(self, index: int, end: int) -> Tensor:
-        """The positions of a layer up to `end` (exclusive): [2 (key, value), 2 (rows), H, end, D]."""
-        return torch.stack([self._keys[index].transpose(-1, -2), self._values[index]]).flatten(3, 4)[..., :end, :]
+    def view(self, layer: int, end: int) -> tuple[Tensor, Tensor]:
+        """Copies of the keys and the values of a layer before `end`: [2 (rows), H, end, D] each."""
+        rows = [self.pool.blocks.read(layer, torch.tensor(self.row_blocks(row, end))) for row in range(CFG_ROWS)]
+        keys, values = (torch.stack(part)[:, :, :end] for part in zip(*rows, strict=True))
+        return keys, values
 
-    def begin_step(self) -> None:
-        """Prepares what `attend` needs in all layers at the current position."""
-        block, within = divmod(self.position, BLOCK_POSITIONS)
-        if not within:
-            # Future values have a weight of 0, but 0 · NaN is NaN, so the new block must not hold uninitialized memory.
-            self._values[:, :, :, block] = 0
-        if self._step is None or len(self._step.scale) != block + 1:
-            self._step = _StepIndices.build(self._keys.shape, block + 1)
-        self._new_keys = self._keys[:, :, :, block, :, within].unbind(0)
-        self._new_values = self._values[:, :, :, block, within].unbind(0)
+    def set_prompt(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Writes the prompt of a layer: [T, H, D] each."""
+        at = torch.arange(self.prompt_tokens)
+        blocks = torch.tensor(self.prompt_blocks)[at // PROMPT_BLOCK_TOKENS]
+        self.pool.prompt_blocks.write(layer, blocks, at % PROMPT_BLOCK_TOKENS, keys, values)
 
-    def attend(self, index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Writes the next position of a layer and attends to all positions up to it. [2 (rows), H, D] → [2 H, D]."""
-        self._new_keys[index].copy_(key)
-        self._new_values[index].copy_(value)
-        step = self._step
-        assert step is not None
-        keys, values = self._tables[index]
-        weights = (query.unsqueeze(2) * step.scale).view(-1)
-        scores = weighted_row_sum(keys, step.key_rows, step.key_offsets, weights)  # [2 H blocks, BLOCK_POSITIONS]
-        scores = scores.view(len(step.value_offsets), -1)  # [2 H, blocks BLOCK_POSITIONS]
-        scores.narrow(1, self.position + 1, scores.shape[1] - self.position - 1).fill_(-torch.inf)
-        return weighted_row_sum(values, step.value_rows, step.value_offsets, scores.softmax(-1).view(-1))
+    def view_prompt(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Copies of the prompt's keys and values of a layer: [H, T, D] each."""
+        keys, values = self.pool.prompt_blocks.read(layer, torch.tensor(self.prompt_blocks))
+        return keys[:, : self.prompt_tokens], values[:, : self.prompt_tokens]
 
 
 @dataclass(frozen=True, slots=True)
-class _StepIndices:
-    """The arguments of a step's `weighted_row_sum`, which are the same for all steps within a block."""
+class BatchReads:
+    """What the steps of a batch read until a request joins, leaves or enters its next block."""
 
-    scale: Tensor
-    """[blocks, 1], the attention scale, repeated for every block that a query meets."""
-    key_rows: Tensor
-    """[2 H blocks D], the indices of the key rows in the first `blocks` blocks of every head."""
-    key_offsets: Tensor
-    """[2 H blocks], where the rows of each block begin among `key_rows`."""
-    value_rows: Tensor
-    """[2 H blocks BLOCK_POSITIONS], the indices of the value rows in the same blocks."""
-    value_offsets: Tensor
-    """[2 H], where the rows of each head begin among `value_rows`."""
+    blocks: BlockReads
+    """For the rows with the prompt of all requests, then for those without."""
+    prompts: BlockReads | None
+    """None if no request has a prompt."""
+    prompt_mask: Tensor
+    """[B, 1, blocks, positions]: 0 for the tokens of each prompt, -inf for the rest of its blocks."""
 
-    @classmethod
-    def build(cls, shape: Sequence[int], blocks: int) -> _StepIndices:
-        """`shape` is that of a cache's keys; `blocks` is how many blocks the step reads."""
-        _, rows, heads, capacity, size, _ = shape
 
-        def indices(end: int, step: int) -> Tensor:
-            return torch.arange(0, end, step, dtype=torch.int32)
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What the layers of one step share. The rows are those with the prompt of all requests, then those without."""
 
-        def table_rows(rows_per_block: int) -> Tensor:
-            head_starts = indices(rows * heads * capacity * rows_per_block, capacity * rows_per_block)
-            return (head_starts[:, None] + indices(blocks * rows_per_block, 1)).view(-1)
-
-        return cls(
-            scale=torch.full((blocks, 1), size**-0.5),
-            key_rows=table_rows(size),
-            key_offsets=indices(rows * heads * blocks * size, size),
-            value_rows=table_rows(BLOCK_POSITIONS),
-            value_offsets=indices(rows * heads * blocks * BLOCK_POSITIONS, blocks * BLOCK_POSITIONS),
-        )
+    reads: BatchReads
+    mask: Tensor
+    """[2 B, 1, blocks, positions]: 0 for the positions up to the new one, -inf for the others."""
+    write_blocks: Tensor
+    """int64 [2 B], the block of the new position."""
+    write_within: Tensor
+    """int64 [2 B], its index in the block."""
 
 
 class KvCachePool:
-    """Bounds the memory of all requests' caches together, in bytes. Memory is reserved before it is allocated."""
+    """The memory of all requests' caches together, bounded in bytes.
 
-    def __init__(self, config: LmConfig, limit_bytes: int, max_absorbed_tokens: int = 0) -> None:
-        """`max_absorbed_tokens` is that of the language model that uses the caches."""
-        self._config = config
-        self._absorbed_tokens = max_absorbed_tokens
+    Its tables are as large as the bound, but the operating system backs only what has been written. The lowest free
+    blocks are used first, and the tables are freed when the last cache is released.
+    """
+
+    def __init__(self, config: LmConfig, limit_bytes: int, *, is_quantized: bool = False) -> None:
+        """`is_quantized` keeps keys and values in 8 bits, except those of prompts."""
         self.limit_bytes = limit_bytes
-        self._sizes: dict[KvCache, int] = {}
+        self._kind: type[KvBlocks] = QuantizedKvBlocks if is_quantized else PlainKvBlocks
+        shape = (config.num_layers, config.num_heads, config.head_dim)
+        self._self = _Blocks(self._kind, BlockShape(*shape, BLOCK_POSITIONS), limit_bytes)
+        self._prompts = _Blocks(PlainKvBlocks, BlockShape(*shape, PROMPT_BLOCK_TOKENS), limit_bytes)
+        self._reserved: dict[KvCache, int] = {}
         self._lock = threading.Lock()
+        self._batch: Sequence[tuple[KvCache, int]] = ()
+        """The requests of the last step, and how many blocks a row of each had."""
+        self._reads: BatchReads | None = None
+        """What that step read."""
 
     @property
     def reserved_bytes(self) -> int:
         """The size of all caches that are reserved and not yet released."""
-        return sum(tuple(self._sizes.values()))
+        return sum(tuple(self._reserved.values()))
 
-    def size_bytes(self, capacity: int, tokens: int) -> int:
-        """The size of a cache with `capacity` positions, rounded up to whole blocks, and a prompt of `tokens`."""
-        prompt = tokens * self._config.num_heads if tokens <= self._absorbed_tokens else tokens
-        vectors = CFG_ROWS * -(-capacity // BLOCK_POSITIONS) * BLOCK_POSITIONS + prompt
-        return self._config.num_layers * 2 * vectors * self._config.dim * torch.float32.itemsize
+    @property
+    def blocks(self) -> KvBlocks:
+        return self._self.tables
 
-    def reserve(self, capacity: int, tokens: int = 0) -> KvCache:
+    @property
+    def prompt_blocks(self) -> KvBlocks:
+        return self._prompts.tables
+
+    def size_bytes(self, positions: int, tokens: int) -> int:
+        """The size of a cache for `positions` and a prompt of `tokens`, both rounded up to whole blocks."""
+        blocks = CFG_ROWS * _block_count(positions, BLOCK_POSITIONS)
+        prompt_blocks = _block_count(tokens, PROMPT_BLOCK_TOKENS)
+        return blocks * self._self.block_bytes + prompt_blocks * self._prompts.block_bytes
+
+    def reserve(self, positions: int, tokens: int = 0) -> KvCache:
         """Raises ResourceExhausted if the cache does not fit beside those that are already reserved."""
-        size = self.size_bytes(capacity, tokens)
+        size = self.size_bytes(positions, tokens)
         with self._lock:
             if self.reserved_bytes + size > self.limit_bytes:
                 raise ResourceExhausted(
@@ -180,15 +168,100 @@ class KvCachePool:
                     reason="KV_MEMORY",
                     retry_after_seconds=RETRY_SECONDS,
                 )
-            try:
-                cache = KvCache(self._config, capacity)
-            except RuntimeError as error:  # torch raises this if the system has no memory left.
-                raise MemoryError(f"failed to allocate {size >> 20} MiB for a KV cache") from error
-            self._sizes[cache] = size
+            cache = KvCache(
+                self,
+                self._self.take(CFG_ROWS * _block_count(positions, BLOCK_POSITIONS)),
+                self._prompts.take(_block_count(tokens, PROMPT_BLOCK_TOKENS)),
+                tokens,
+            )
+            self._reserved[cache] = size
+        for block in cache.prompt_blocks:
+            self.prompt_blocks.clear(block)
         return cache
 
     def release(self, cache: KvCache) -> None:
         """Returns the memory to the pool. The cache must not be used again."""
         with self._lock:
-            del self._sizes[cache]
-        cache.free()
+            del self._reserved[cache]
+            self._self.give_back(cache.blocks)
+            self._prompts.give_back(cache.prompt_blocks)
+            if not self._reserved:
+                self._batch, self._reads = (), None
+                self._self.free()
+                self._prompts.free()
+
+    def plan_step(self, caches: Sequence[KvCache]) -> StepPlan:
+        """Plans the step in which each cache grows by one position."""
+        for cache in caches:
+            cache.prepare(cache.position + 1)
+        batch = [(cache, cache.position // BLOCK_POSITIONS + 1) for cache in caches]
+        if self._reads is None or batch != self._batch:
+            self._batch, self._reads = batch, self._plan_reads(caches)
+        positions = torch.tensor([cache.position for cache in caches] * CFG_ROWS)
+        newest = [cache.blocks[CFG_ROWS * (count - 1) + row] for row in range(CFG_ROWS) for cache, count in batch]
+        return StepPlan(
+            reads=self._reads,
+            mask=_mask(positions + 1, self._reads.blocks.scores.shape[2], BLOCK_POSITIONS),
+            write_blocks=torch.tensor(newest),
+            write_within=positions % BLOCK_POSITIONS,
+        )
+
+    def _plan_reads(self, caches: Sequence[KvCache]) -> BatchReads:
+        rows = [cache.row_blocks(row, cache.position + 1) for row in range(CFG_ROWS) for cache in caches]
+        blocks = BlockReads.build(rows, 3, self._self.shape)
+        if not any(cache.prompt_tokens for cache in caches):
+            return BatchReads(blocks, None, torch.empty(0))
+        prompts = BlockReads.build([cache.prompt_blocks for cache in caches], 1, self._prompts.shape)
+        longest = prompts.scores.shape[2]
+        # A request without a prompt has no values to sum, so its result is 0. Not masked, its weights are not NaN.
+        tokens = torch.tensor([cache.prompt_tokens or longest * PROMPT_BLOCK_TOKENS for cache in caches])
+        return BatchReads(blocks, prompts, _mask(tokens, longest, PROMPT_BLOCK_TOKENS))
+
+
+class _Blocks:
+    """Tables of blocks, and which of them are free."""
+
+    def __init__(self, kind: type[KvBlocks], shape: BlockShape, limit_bytes: int) -> None:
+        self.shape = shape
+        self.block_bytes = kind.block_bytes(shape)
+        self._kind = kind
+        self._count = limit_bytes // self.block_bytes
+        self._free: list[int] = []
+        self._used = 0
+        self._tables: KvBlocks | None = None
+
+    @property
+    def tables(self) -> KvBlocks:
+        if self._tables is None:
+            try:
+                self._tables = self._kind(self.shape, self._count)
+            except RuntimeError as error:  # torch raises this if the system has no memory left.
+                raise MemoryError(
+                    f"failed to reserve {self._count * self.block_bytes >> 20} MiB for KV caches"
+                ) from error
+        return self._tables
+
+    def take(self, count: int) -> list[int]:
+        """The lowest free blocks. The caller has made sure that there are as many."""
+        for _ in range(count - len(self._free)):
+            heapq.heappush(self._free, self._used)
+            self._used += 1
+        return [heapq.heappop(self._free) for _ in range(count)]
+
+    def give_back(self, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            heapq.heappush(self._free, block)
+
+    def free(self) -> None:
+        """Frees the tables. No block is in use."""
+        self._free, self._used, self._tables = [], 0, None
+
+
+def _block_count(positions: int, block_positions: int) -> int:
+    return -(-positions // block_positions)
+
+
+def _mask(lengths: Tensor, longest: int, positions: int) -> Tensor:
+    """0 for the first `lengths` positions of each row, -inf for the others: int64 [R] → [R, 1, longest, positions]."""
+    hidden = torch.arange(longest * positions).view(longest, positions) >= lengths[:, None, None, None]
+    return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)

@@ -6,6 +6,8 @@ kernels, which sum in different orders, by the number of rows.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
@@ -18,6 +20,7 @@ from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 Precision = Literal["fp32", "int8", "bf16"]
 
 _ZERO_POINT = 128
+_MAX_INT8 = 127
 _MIN_MAGNITUDE = 1e-30
 """Replaces a magnitude of 0, to avoid a division by 0."""
 _PACKED_ROWS = 8
@@ -90,13 +93,14 @@ class Int8Linear:
     def __init__(self, weight: Tensor) -> None:
         """weight: [out, in]."""
         weight = weight.float()
-        self._scale = weight.abs().amax(1).clamp_min(_MIN_MAGNITUDE) / 127  # [out]
-        self._zero = torch.zeros(len(weight), dtype=torch.int32)
-        self._weight = torch.ops.onednn.qlinear_prepack((weight / self._scale[:, None]).round_().to(torch.int8), None)
+        scale = weight.abs().amax(1).clamp_min(_MIN_MAGNITUDE) / _MAX_INT8  # [out]
+        quantized = (weight / scale[:, None]).round_().to(torch.int8)
+        has_fbgemm = "fbgemm" in torch.backends.quantized.supported_engines
+        self._multiply = (_fbgemm_product if has_fbgemm else _onednn_product)(quantized, scale)
 
     def __call__(self, x: Tensor) -> Tensor:
-        y, scale = self._product(x)
-        return y.mul_(scale)
+        y, magnitude = self._product(x)
+        return y.mul_(magnitude)
 
     def gelu(self, x: Tensor) -> Tensor:
         return F.gelu(self(x))
@@ -108,26 +112,36 @@ class Int8Linear:
         return self.gelu(norm(x)) if gelu else self(norm(x))
 
     def _product(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The product [rows, out] and the scale that it is still to be multiplied by, [rows, 1]."""
-        scale = x.abs().amax(1, keepdim=True).clamp_min_(_MIN_MAGNITUDE).div_(127)
+        """The product [rows, out] and the magnitude that it is still to be multiplied by, [rows, 1]."""
+        magnitude = x.abs().amax(1, keepdim=True).clamp_min_(_MIN_MAGNITUDE)
+        return self._multiply(x / magnitude), magnitude
+
+
+def _fbgemm_product(weight: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
+    """Multiplies rows between -1 and 1 in 8 bits by int8 weights. FBGEMM quantises the rows while it packs them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces that quantised tensors will move to another package.
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
+        packed = torch.ops.quantized.linear_prepack(quantized, None)
+    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+    return lambda x: multiply(x, 1 / _MAX_INT8, _ZERO_POINT, packed)
+
+
+def _onednn_product(weight: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
+    """The same where torch is built without FBGEMM, as on arm64."""
+    packed, zero = torch.ops.onednn.qlinear_prepack(weight, None), torch.zeros(len(weight), dtype=torch.int32)
+    multiply = torch.ops.onednn.qlinear_pointwise.default
+
+    def product(x: Tensor) -> Tensor:
         # Unsigned with a zero point, which is what VNNI multiplies. The added 0.5 makes the cast round.
-        quantized = (x / scale).add_(_ZERO_POINT + 0.5).to(torch.uint8)
-        y: Tensor = torch.ops.onednn.qlinear_pointwise.default(
-            quantized,
-            1.0,
-            _ZERO_POINT,
-            self._weight,
-            self._scale,
-            self._zero,
-            None,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
+        quantized = (x * _MAX_INT8).add_(_ZERO_POINT + 0.5).to(torch.uint8)
+        y: Tensor = multiply(
+            quantized, 1 / _MAX_INT8, _ZERO_POINT, packed, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        return y, scale
+        return y
+
+    return product
 
 
 class PlainLinear:

@@ -15,12 +15,12 @@ from generation_service.models.musicgen.lm.decoder_layers import BuildLinear
 from generation_service.models.musicgen.sampling import SamplingTensors
 
 
-class Sample(Protocol):
-    """`sampling.sample`, or what computes the same."""
+class SampleChecked(Protocol):
+    """`sampling.sample_checked`, or what computes the same."""
 
     def __call__(
         self, logits: Tensor, parameters: SamplingTensors, sample_counts: Tensor, *, max_top_k: int, uses_top_p: bool
-    ) -> Tensor: ...
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class DecodeOperations:
     append_and_attend: Callable[[Tensor, LayerPages, Tensor, Tensor, int], Tensor] = paged_attention.append_and_attend
     attend: Callable[[Tensor, LayerPages, Tensor, Tensor, int], Tensor] = paged_attention.attend
     """Also called with rows that share pages."""
-    sample: Sample = sampling.sample
-    samples_by_thresholds: bool = False
-    """Whether `sample` takes as long for any parameters. If not, the steps of requests with a top-p or a large top-k
-    have a shape of their own."""
+    sample_checked: SampleChecked = sampling.sample_checked
+    samples_in_one_shape: bool = False
+    """Whether `sample_checked` takes as long for any parameters. If not, the steps of requests with a top-p or a large
+    top-k have a shape of their own."""

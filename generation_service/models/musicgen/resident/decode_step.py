@@ -136,8 +136,8 @@ class DecodeStep:
             x = self._finish_layer(x, attended, layer, pages, prompt_table, tokens, shape.tokens)
         logits = self._weights.heads.normed(x, self._weights.out_norm).float()
         logits = logits.view(shape.batch, CFG_ROWS, self.config.n_q, self.config.card)
-        sampled = self._sample(logits, integers, state.floats[rows], samples_any=shape.samples_any)
-        self._update(rows, integers, sampled, logits)
+        sampled, is_finite = self._sample(logits, integers, state.floats[rows], samples_any=shape.samples_any)
+        self._update(rows, integers, sampled, is_finite)
 
     def _embed(self, codes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """codes: [B, K], positions: [B] → the fp32 input of the first layer, [2 B, dim], and the positions, [2 B]."""
@@ -170,8 +170,8 @@ class DecodeStep:
         x = layer.cross_out.add_residual(text, x)
         return layer.down.add_residual(layer.up.normed(x, layer.norm_ff, gelu=True), x)
 
-    def _sample(self, logits: Tensor, integers: Tensor, floats: Tensor, *, samples_any: bool) -> Tensor:
-        """logits: [B, 2, K, card] → codes: [B, K]."""
+    def _sample(self, logits: Tensor, integers: Tensor, floats: Tensor, *, samples_any: bool) -> tuple[Tensor, Tensor]:
+        """logits: [B, 2, K, card] → codes and whether the logits of each codebook are finite: [B, K]."""
         parameters = SamplingTensors(
             guidance_scale=floats[:, GUIDANCE_SCALE],
             temperature=floats[:, TEMPERATURE],
@@ -179,7 +179,7 @@ class DecodeStep:
             top_p=floats[:, TOP_P],
             seed=integers[:, SEED],
         )
-        return self._operations.sample(
+        return self._operations.sample_checked(
             logits,
             parameters,
             integers[:, SAMPLE_COUNT],
@@ -187,7 +187,7 @@ class DecodeStep:
             uses_top_p=samples_any,
         )
 
-    def _update(self, rows: Tensor, integers: Tensor, sampled: Tensor, logits: Tensor) -> None:
+    def _update(self, rows: Tensor, integers: Tensor, sampled: Tensor, is_finite: Tensor) -> None:
         """Writes the sampled codes into the windows, advances the requests by one step, and writes the results."""
         state = self._state
         positions = integers[:, POSITION]
@@ -200,4 +200,4 @@ class DecodeStep:
         state.integers[rows] = integers + self._advance * (rows != state.padding_slot)[:, None]
         results = state.results[: len(rows)]
         results[:, :-1] = sampled
-        results[:, -1] = logits.isfinite().flatten(1).all(1)
+        results[:, -1] = is_finite.all(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from dgx_music.errors import FailedPrecondition
+from generation_service.models.device import empty_device_cache, gpu_memory
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.resident.page_pool import count_pages, page_bytes
 
@@ -19,11 +20,11 @@ class GpuBudget:
 
     def __init__(self, fraction: float) -> None:
         """`fraction` is the share of the memory that is free now."""
-        self._reserve_bytes = round(_free_bytes() * (1 - fraction))
+        self._kept_free_bytes = round(_free_bytes() * (1 - fraction))
 
     def available_bytes(self) -> int:
         """What is left for KV caches, once the weights are loaded."""
-        return max(0, _free_bytes() - self._reserve_bytes - WORKING_BYTES)
+        return max(0, _free_bytes() - self._kept_free_bytes - WORKING_BYTES)
 
 
 def budget_pages(
@@ -49,5 +50,5 @@ def budget_pages(
 
 
 def _free_bytes() -> int:
-    torch.cuda.empty_cache()  # Memory that torch has cached from an earlier model is free, too.
-    return torch.cuda.mem_get_info()[0]
+    empty_device_cache()  # Memory that torch has cached from an earlier model is free, too.
+    return gpu_memory().free_bytes

@@ -65,7 +65,7 @@ class ResidentCodeGenerator:
         """`slots` is the number of requests at a time, and `positions` what the longest window needs."""
         self.config = config
         self.memory = pool
-        self._needs_shape_for_any = not operations.samples_by_thresholds
+        self._needs_shape_for_any = not operations.samples_in_one_shape
         device = pool.device
         self._state = DecodeState(config, slots, positions, device)
         self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions)

@@ -61,6 +61,13 @@ def test_missing_sampling_parameters_keep_their_defaults(model):
 
 
 @pytest.mark.parametrize(
+    ("sampling", "top_k"), [({"top_p": 0.9}, 0), ({"top_p": 0.9, "top_k": 40}, 40), ({"top_p": 0.0}, 250)]
+)
+def test_top_p_alone_applies_to_all_codes(model, sampling, top_k):
+    assert build_parameters(model.info, "beat", 1.0, 1, sampling).top_k == top_k
+
+
+@pytest.mark.parametrize(
     ("name", "ends"),
     [("temperature", (1e-9, 10)), ("top_k", (0, 2048)), ("top_p", (0, 1)), ("guidance_scale", (0, 20))],
 )

@@ -13,13 +13,11 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 
 from dgx_music.errors import FailedPrecondition, ResourceExhausted
+from generation_service.config import KvPrecisionChoice, PrecisionName
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.lm.linear import Precision
 from generation_service.models.musicgen.loader import (
     FoundModel,
-    KvPrecision,
     find_musicgen,
-    kv_dtype,
     load_musicgen,
     load_resident,
 )
@@ -56,16 +54,25 @@ def test_batch_has_as_many_places_as_asked_for(found: FoundModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "kv_precision", "expected"),
-    [("bf16", "auto", torch.bfloat16), ("fp32", "auto", torch.float32), ("bf16", "fp8", torch.float8_e4m3fn)],
+    ("precision", "kv_precision", "expected", "dtype"),
+    [
+        ("bf16", "auto", "bf16", torch.bfloat16),
+        ("int8", "auto", "bf16", torch.bfloat16),
+        ("fp32", "auto", "fp32", torch.float32),
+        ("fp32", "bf16", "bf16", torch.bfloat16),
+        ("bf16", "fp8", "fp8", torch.float8_e4m3fn),
+    ],
 )
 def test_precision_of_the_kv_cache(
-    found: FoundModel, precision: Precision, kv_precision: KvPrecision, expected: torch.dtype
+    found: FoundModel, precision: PrecisionName, kv_precision: KvPrecisionChoice, expected: str, dtype: torch.dtype
 ) -> None:
     found = dataclasses.replace(found, precision=precision, kv_precision=kv_precision)
-    assert kv_dtype(found) == expected
-    pages = load_resident(found, "cpu", max_batch_size=1)._generator.memory.layers[0]
-    assert pages.keys.dtype == expected
+    model = load_resident(found, "cpu", max_batch_size=1)
+    assert model._generator.memory.layers[0].keys.dtype == dtype
+    execution = model.execution()
+    assert (execution.device, execution.precision, execution.kv_precision) == ("cpu", precision, expected)
+    assert execution.max_batch_size == 1
+    assert execution.load_seconds > 0
 
 
 def test_version_names_the_decode_loop(found: FoundModel) -> None:
@@ -84,7 +91,7 @@ def test_unsupported_precision_error_names_the_setting(mono: Path) -> None:
 def test_without_a_gpu_auto_selects_the_cpu_and_cuda_is_rejected(mono: Path) -> None:
     found = find_musicgen(mono, device="auto", precision="auto")
     assert (found.device, found.precision) == ("cpu", "fp32")
-    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DEVICE is cuda"):
+    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DEVICES asks for a GPU"):
         find_musicgen(mono, device="cuda")
 
 

@@ -19,6 +19,7 @@ from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.catalog import BuiltInModel, ModelCatalog
 from generation_service.models.musicgen.loader import find_musicgen
 from generation_service.models.musicgen.model import MusicGenState
+from tests.support.generator_runs import LateEvent
 from tests.support.golden_codes import HOP
 from tests.support.musicgen_runs import load_model, run
 
@@ -38,7 +39,8 @@ async def read(handle: GenerationHandle) -> FloatArray:
 async def test_cancelled_request_frees_its_row_within_one_step_and_leaves_the_others_unchanged(
     channels: str, generator: str, request: pytest.FixtureRequest, t5: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load_model(find_musicgen(request.getfixturevalue(channels)), generator)
+    options = {"copy_results": LateEvent} if generator == "resident" else {}
+    model = load_model(find_musicgen(request.getfixturevalue(channels)), generator, **options)
     alone = [run(model, [(parameters, 0)])[0] for parameters in REQUESTS]
 
     states: dict[int, MusicGenState] = {}

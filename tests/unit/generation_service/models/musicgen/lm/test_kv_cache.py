@@ -1,4 +1,5 @@
-"""The pool that bounds the memory of all KV caches on the CPU."""
+# ruff: noqa: E402
+"""The pool of KV blocks on the CPU: what requests reserve, what the process really uses, and what is given back."""
 
 from __future__ import annotations
 
@@ -6,22 +7,89 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="MusicGen needs torch")
+torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import ResourceExhausted
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE, read_checkpoint
-from generation_service.models.musicgen.checkpoints.config import parse_lm_config
+from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 
+SHAPE = LmConfig(
+    dim=1024,
+    num_heads=16,
+    num_layers=2,
+    hidden_dim=4096,
+    n_q=4,
+    card=64,
+    delays=(0, 1, 2, 3),
+    max_period=10_000,
+    positional_scale=1,
+    t5_name="t5-base",
+    condition="description",
+    channels=1,
+    sample_rate_hz=32_000,
+    max_duration_seconds=30,
+)
+BLOCK_BYTES = 2 * 2 * 64 * 1024 * 2 * 4
+"""fp32 keys and values of 64 positions and 2 rows in 2 layers."""
+PROMPT_BYTES = 2 * 16 * 1024 * 2 * 4
+"""Those of 16 tokens, which only one row has."""
+STATUS = Path("/proc/self/statm")
 
-def test_pool_rejects_what_exceeds_its_limit_and_reuses_released_memory(mono: Path) -> None:
-    config = parse_lm_config(read_checkpoint(mono / LM_FILE))
-    pool = KvCachePool(config, limit_bytes=3 * 4 * 2 * 2 * 64 * 128)  # 3 layers, fp32, k and v, 2 rows, dim 64
-    cache = pool.reserve(60)
+
+@pytest.fixture
+def pool() -> KvCachePool:
+    """Memory for 4 blocks."""
+    return KvCachePool(SHAPE, 4 * BLOCK_BYTES)
+
+
+def test_request_pays_for_whole_blocks_of_its_own_length(pool: KvCachePool) -> None:
+    assert pool.size_bytes(1, 0) == pool.size_bytes(64, 0) == BLOCK_BYTES
+    assert pool.size_bytes(1503, 0) == 24 * BLOCK_BYTES
+    assert pool.size_bytes(65, 17) == 2 * BLOCK_BYTES + 2 * PROMPT_BYTES
+    quantised = KvCachePool(SHAPE, 0, is_quantized=True)
+    assert quantised.size_bytes(1503, 12) < 0.31 * pool.size_bytes(1503, 12)
+
+
+def test_released_memory_can_be_reserved_again(pool: KvCachePool) -> None:
+    for _ in range(3):
+        cache = pool.reserve(200)
+        assert pool.reserved_bytes == pool.limit_bytes
+        pool.release(cache)
+        assert pool.reserved_bytes == 0
+
+
+def test_reservation_without_free_memory_is_resource_exhausted_with_a_retry_time(pool: KvCachePool) -> None:
+    pool.reserve(60)
     with pytest.raises(ResourceExhausted, match="KV cache") as error:
-        pool.reserve(65)  # In blocks of 32 positions, this takes 96, and the first cache takes 64.
+        pool.reserve(3 * 64 + 1)
     assert error.value.retry_after_seconds
-    pool.release(pool.reserve(64))
-    pool.release(cache)
-    assert pool.reserved_bytes == 0
-    pool.release(pool.reserve(128))
+    with pytest.raises(ResourceExhausted):
+        pool.reserve(3 * 64, 1)
+    pool.reserve(3 * 64)
+
+
+def test_requests_share_no_block_and_the_lowest_free_blocks_are_used_first(pool: KvCachePool) -> None:
+    first, second = pool.reserve(64), pool.reserve(128)
+    assert sorted([*first.blocks, *second.blocks]) == list(range(6))
+    pool.release(first)
+    assert [*pool.reserve(1).blocks] == [0, 1]
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="needs /proc/self/statm")
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_process_uses_memory_for_written_blocks_only_until_the_last_request_ends(is_quantized: bool) -> None:
+    pool = KvCachePool(SHAPE, 8 << 30, is_quantized=is_quantized)
+    block = pool.size_bytes(64, 0)
+
+    def resident_bytes() -> int:
+        return int(STATUS.read_text().split()[1]) * 4096
+
+    before = resident_bytes()
+    caches = [pool.reserve(1503) for _ in range(2)]
+    assert resident_bytes() - before < block / 2, "reserved, but not written"
+    for cache in caches:
+        cache.prepare(2 * 64)
+    assert 3 * block < resident_bytes() - before < 7 * block
+    pool.release(caches[0])
+    pool.release(caches[1])
+    assert resident_bytes() - before < block, "given back"

@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """The language model: codes and logits of a request do not depend, to the last bit, on the others in the batch."""
 
 from __future__ import annotations
@@ -8,114 +9,168 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from torch import Tensor  # noqa: E402
+from torch import Tensor
 
-from generation_service.models.base import GenerationParameters  # noqa: E402
-from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint  # noqa: E402
-from generation_service.models.musicgen.checkpoints.config import parse_lm_config  # noqa: E402
-from generation_service.models.musicgen.delay_pattern import DelayedCodes  # noqa: E402
-from generation_service.models.musicgen.lm.kv_cache import KvCache  # noqa: E402
-from generation_service.models.musicgen.lm.language_model import LanguageModel  # noqa: E402
-from generation_service.models.musicgen.sampling import Sampler  # noqa: E402
+from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
+from generation_service.models.musicgen.checkpoints.config import parse_lm_config
+from generation_service.models.musicgen.lm.kv_cache import BLOCK_POSITIONS, KvCachePool
+from generation_service.models.musicgen.lm.language_model import LanguageModel
+from generation_service.models.musicgen.lm.linear import Precision
+from generation_service.models.musicgen.sampling import SamplingTensors, sample
+
+MAX_POSITIONS = 3 * BLOCK_POSITIONS
+
+
+def load(folder: Path, precision: Precision) -> tuple[LanguageModel, KvCachePool]:
+    checkpoint = read_checkpoint(folder / "state_dict.bin")
+    config = parse_lm_config(checkpoint)
+    return LanguageModel(checkpoint, config, precision), KvCachePool(config, 1 << 30, is_quantized=precision == "int8")
+
+
+def random_codes(lm: LanguageModel, count: int, seed: int) -> Tensor:
+    """int64 [K, count]."""
+    return torch.randint(lm.config.card, (lm.config.n_q, count), generator=torch.Generator().manual_seed(seed))
+
+
+def random_text(lm: LanguageModel, tokens: int, seed: int) -> Tensor | None:
+    """Random vectors instead of T5's output, or None for 0 tokens."""
+    return torch.randn(tokens, lm.config.dim, generator=torch.Generator().manual_seed(seed)) if tokens else None
 
 
 class Run:
-    """One request to the language model. Its prompt is random vectors instead of T5's output."""
+    """One request to the language model. Some have no prompt, one has a prompt of two blocks."""
 
-    def __init__(self, lm: LanguageModel, seed: int, frames: int, *, temperature: float = 1.0) -> None:
-        config = lm.config
-        self.codes = DelayedCodes(config.delays, frames, config.card)
-        self.frames = frames
-        self.cache = KvCache(config, self.codes.total_steps)
-        self.sampler = Sampler(GenerationParameters("", 1, seed, temperature=temperature, top_k=20))
-        text = torch.randn(2 + seed % 7, config.dim, generator=torch.Generator().manual_seed(seed))
-        lm.condition(self.cache, text if seed % 5 else None)
+    def __init__(self, lm: LanguageModel, memory: KvCachePool, seed: int, start: int) -> None:
+        self.tokens = (7 * seed) % 23
+        self.cache = memory.reserve(MAX_POSITIONS, self.tokens)
+        lm.condition(self.cache, random_text(lm, self.tokens, seed))
+        if start:
+            lm.prefill(random_codes(lm, start, seed), self.cache)
+        self.parameters = GenerationParameters("", 1, seed, top_k=20)
+        self.newest = random_codes(lm, 1, seed + 100)[:, 0]
+        self.codes: list[Tensor] = []
         self.logits: list[Tensor] = []
-
-    def accept(self, logits: Tensor) -> None:
-        self.logits.append(logits.clone())
-        self.codes.append(self.sampler.sample(logits))
-
-    @property
-    def result(self) -> tuple[Tensor, Tensor]:
-        return self.codes.frames(0, self.frames), torch.stack(self.logits)
 
 
 def step(lm: LanguageModel, runs: list[Run]) -> None:
-    for run, logits in zip(
-        runs, lm.step(torch.stack([run.codes.newest for run in runs]), [run.cache for run in runs]), strict=True
-    ):
-        run.accept(logits)
+    logits = lm.step(torch.stack([run.newest for run in runs]), [run.cache for run in runs])
+    parameters = SamplingTensors.from_parameters([run.parameters for run in runs], lm.config.card)
+    counts = torch.tensor([len(run.codes) for run in runs])
+    codes = sample(logits, parameters, counts, max_top_k=20, uses_top_p=False)
+    for run, own_logits, own_codes in zip(runs, logits, codes, strict=True):
+        run.newest = own_codes
+        run.codes.append(own_codes)
+        run.logits.append(own_logits.clone())
 
 
 @pytest.fixture(params=["fp32", "int8"])
-def lm(request: pytest.FixtureRequest, mono: Path) -> LanguageModel:
-    checkpoint = read_checkpoint(mono / "state_dict.bin")
-    return LanguageModel(checkpoint, parse_lm_config(checkpoint), request.param)
+def loaded(request: pytest.FixtureRequest, mono: Path) -> tuple[LanguageModel, KvCachePool]:
+    return load(mono, request.param)
 
 
-def test_sampled_codes_do_not_depend_on_the_batch(lm: LanguageModel) -> None:
-    """Requests of different lengths join at different steps and leave when they are done."""
-    plans = [(seed, 6 + 5 * seed % 17, seed * 2 // 3) for seed in range(9)]  # seed, frames, joins at step
+def test_sampled_codes_do_not_depend_on_the_batch(loaded: tuple[LanguageModel, KvCachePool]) -> None:
+    """Requests at positions in different blocks join at different steps and leave when they are done."""
+    lm, memory = loaded
+    # seed, known codes, steps, joins at step
+    plans = [
+        (seed, known, 6 + 5 * seed % 17, seed * 2 // 3)
+        for seed, known in enumerate([0, 60, 5, 62, 120, 0, 63, 64, 150])
+    ]
     alone = []
-    for seed, frames, _ in plans:
-        run = Run(lm, seed, frames)
-        while not run.codes.is_done:
+    for seed, known, steps, _ in plans:
+        run = Run(lm, memory, seed, known)
+        for _ in range(steps):
             step(lm, [run])
-        alone.append(run.result)
+        memory.release(run.cache)
+        alone.append(run)
+    assert {run.tokens for run in alone} > {0, 7, 21}, "no prompt, one block, two blocks"
 
-    runs = [(joins_at, Run(lm, seed, frames)) for seed, frames, joins_at in plans]
+    runs: dict[int, Run] = {}
     sizes = set()
-    for now in range(100):
-        active = [run for joins_at, run in runs if joins_at <= now and not run.codes.is_done]
-        if not active and all(run.codes.is_done for _, run in runs):
+    for now in range(30):
+        active = []
+        for index, (seed, known, steps, joins_at) in enumerate(plans):
+            if now == joins_at:
+                runs[index] = Run(lm, memory, seed, known)
+            if joins_at <= now < joins_at + steps:
+                active.append(runs[index])
+            elif now == joins_at + steps:
+                memory.release(runs[index].cache)
+        if not active:
             break
         sizes.add(len(active))
         step(lm, active)
     assert len(sizes) > 4, "the batch size changed"
-    for (codes, logits), (_, run) in zip(alone, runs, strict=True):
-        assert torch.equal(run.result[0], codes)
-        assert torch.equal(run.result[1], logits), "the logits are equal to the last bit"
+    for index, own in enumerate(alone):
+        assert torch.equal(torch.stack(runs[index].codes), torch.stack(own.codes))
+        assert torch.equal(torch.stack(runs[index].logits), torch.stack(own.logits)), "equal to the last bit"
 
 
-def test_codes_depend_on_prompt_and_seed(lm: LanguageModel) -> None:
-    results = []
-    for seed in (1, 2):
-        run = Run(lm, seed, 8)
-        while not run.codes.is_done:
-            step(lm, [run])
-        results.append(run.result[0])
-    assert not torch.equal(*results)
+def test_codes_depend_on_prompt_and_seed(loaded: tuple[LanguageModel, KvCachePool]) -> None:
+    runs = [Run(*loaded, seed, 0) for seed in (1, 2)]
+    for _ in range(8):
+        step(loaded[0], runs)
+    assert not torch.equal(*(torch.stack(run.codes) for run in runs))
 
 
-@pytest.mark.parametrize("prompted", [True, False])
+@pytest.mark.parametrize("tokens", [0, 5, 17])
 @pytest.mark.parametrize("channels", ["mono", "stereo"])
-def test_prefill_equals_single_steps(channels: str, prompted: bool, request: pytest.FixtureRequest) -> None:
-    checkpoint = read_checkpoint(request.getfixturevalue(channels) / "state_dict.bin")
-    lm = LanguageModel(checkpoint, parse_lm_config(checkpoint), "fp32")
-    codes = torch.randint(lm.config.card + 1, (lm.config.n_q, 61), generator=torch.Generator().manual_seed(1))
-    text = torch.randn(5, lm.config.dim, generator=torch.Generator().manual_seed(2)) if prompted else None
-    steps, passes = KvCache(lm.config, 61), KvCache(lm.config, 61)
+def test_prefill_equals_single_steps(channels: str, tokens: int, request: pytest.FixtureRequest) -> None:
+    lm, memory = load(request.getfixturevalue(channels), "fp32")
+    codes, text = random_codes(lm, 71, seed=1), random_text(lm, tokens, seed=2)
+    steps, passes = memory.reserve(71, tokens), memory.reserve(71, tokens)
     for cache in (steps, passes):
         lm.condition(cache, text)
-    for n in range(60):
+    for n in range(70):
         lm.step(codes[None, :, n], [steps])
-    for first, end in ((0, 1), (1, 33), (33, 60)):
+    for first, end in ((0, 1), (1, 33), (33, 70)):
         lm.prefill(codes[:, first:end], passes)
-    assert passes.position == steps.position == 60
+    assert passes.position == steps.position == 70
     for index in range(lm.config.num_layers):
-        torch.testing.assert_close(steps.view(index, 60), passes.view(index, 60), atol=1e-5, rtol=0)
-    expected, actual = lm.step(codes[None, :, 60], [steps]), lm.step(codes[None, :, 60], [passes])
+        for ours, theirs in zip(passes.view(index, 70), steps.view(index, 70), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    expected, actual = lm.step(codes[None, :, 70], [steps]), lm.step(codes[None, :, 70], [passes])
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-def test_rewound_cache_equals_a_new_one(lm: LanguageModel) -> None:
-    codes = torch.randint(lm.config.card, (lm.config.n_q, 20), generator=torch.Generator().manual_seed(1))
-    new, used = KvCache(lm.config, 20), KvCache(lm.config, 20)
+def test_rewound_cache_equals_a_new_one(loaded: tuple[LanguageModel, KvCachePool]) -> None:
+    lm, memory = loaded
+    codes = random_codes(lm, 20, seed=1)
+    new, used = memory.reserve(20, 5), memory.reserve(20, 5)
     for cache in (new, used):
-        lm.condition(cache, torch.randn(5, lm.config.dim, generator=torch.Generator().manual_seed(2)))
+        lm.condition(cache, random_text(lm, 5, seed=2))
     lm.prefill(codes.flip(1), used)
     used.rewind()
     for cache in (new, used):
         lm.prefill(codes[:, :19], cache)
     assert torch.equal(lm.step(codes[None, :, 19], [new]), lm.step(codes[None, :, 19], [used]))
+
+
+def test_reused_blocks_hold_nothing_of_the_request_before(loaded: tuple[LanguageModel, KvCachePool]) -> None:
+    lm, memory = loaded
+    codes = random_codes(lm, 1, seed=1)
+    keeper, first = memory.reserve(1), memory.reserve(64, 16)
+    lm.condition(first, torch.full((16, lm.config.dim), torch.nan))
+    lm.step(codes.t(), [first])  # Writes NaN.
+    memory.release(first)
+    second = memory.reserve(64, 9)
+    assert second.blocks == first.blocks, "the memory is the same"
+    lm.condition(second, random_text(lm, 9, seed=1))
+    assert lm.step(codes.t(), [second]).isfinite().all()
+    assert torch.equal(lm.step(codes.t(), [keeper]), lm.step(codes.t(), [memory.reserve(1)]))
+
+
+def test_quantised_keys_and_values_change_logits_little(mono: Path) -> None:
+    """Only the keys and values differ: both models have fp32 weights. The limit is four times what was measured."""
+    lm, exact = load(mono, "fp32")
+    quantised = KvCachePool(lm.config, 1 << 30, is_quantized=True)
+    codes, text = random_codes(lm, 151, seed=3), random_text(lm, 12, seed=4)
+    logits = []
+    for memory in (exact, quantised):
+        cache = memory.reserve(151, 12)
+        lm.condition(cache, text)
+        lm.prefill(codes[:, :100], cache)
+        logits.append(torch.cat([lm.step(codes[None, :, n], [cache]) for n in range(100, 151)]))
+    error = (logits[1] - logits[0]).norm() / logits[0].norm()
+    assert 1e-5 < error < 0.02

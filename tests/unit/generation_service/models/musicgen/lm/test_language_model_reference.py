@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -14,37 +15,43 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from torch import Tensor
 
-from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, parse_xp_config, read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
-from generation_service.models.musicgen.lm.kv_cache import KvCache
+from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
-from generation_service.models.musicgen.sampling import Sampler
 from tests.support.checkpoints import WIDE, lm_config_dump, lm_weights
 from tests.support.golden_codes import PROMPTS, WIDE_PROMPTS, checksum, checksums_of, golden, t5_checksum
+
+GUIDANCE_SCALE = 3.0
 
 
 def run(checkpoint: Checkpoint, prompts: Sequence[tuple[str, int, int]]) -> list[Tensor]:
     """Greedy codes of each prompt, [K, frames], in one batch that the requests join and leave."""
     config = parse_lm_config(checkpoint)
     lm, conditioner = LanguageModel(checkpoint, config, "fp32"), TextConditioner(checkpoint, config)
-    sampler = Sampler(GenerationParameters("", 1, 0, temperature=0))
+    memory = KvCachePool(config, 1 << 30)
     runs = []
     for prompt, frames, joins_at in prompts:
         codes = DelayedCodes(config.delays, frames, config.card)
-        cache = KvCache(config, codes.total_steps)
-        lm.condition(cache, conditioner.encode(prompt))
+        text = conditioner.encode(prompt)
+        cache = memory.reserve(codes.total_steps, 0 if text is None else len(text))
+        lm.condition(cache, text)
         runs.append((joins_at, codes, cache))
     for now in range(200):
         active = [(codes, cache) for joins_at, codes, cache in runs if joins_at <= now and not codes.is_done]
         if not active:
             break
-        logits = lm.step(torch.stack([codes.newest for codes, _ in active]), [cache for _, cache in active])
-        for (codes, _), own in zip(active, logits, strict=True):
-            codes.append(sampler.sample(own))
-    return [codes.frames(0, frames) for (_, frames, _), (_, codes, _) in zip(prompts, runs, strict=True)]
+        newest = torch.from_numpy(np.stack([codes.newest for codes, _ in active]))
+        conditional, unconditional = lm.step(newest, [cache for _, cache in active]).unbind(1)
+        guided = unconditional + (conditional - unconditional) * GUIDANCE_SCALE
+        for (codes, _), own in zip(active, guided.argmax(-1).numpy(), strict=True):
+            codes.append(own)
+    return [
+        torch.from_numpy(codes.select_frames(0, frames))
+        for (_, frames, _), (_, codes, _) in zip(prompts, runs, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("channels", ["mono", "stereo"])

@@ -64,11 +64,14 @@ def test_prefill_can_be_captured(running: ResidentCodeGenerator) -> None:
 
 @pytest.mark.parametrize("spoil", [lambda logits: logits.sum().item(), lambda logits: logits[logits > 0], Tensor.cpu])
 def test_step_that_breaks_a_rule_is_noticed(mono: Path, spoil: Callable[[Tensor], object]) -> None:
-    def sample(logits: Tensor, *arguments: object, **options: object) -> Tensor:
+    def sample_checked(logits: Tensor, *arguments: object, **options: object) -> tuple[Tensor, Tensor]:
         spoil(logits)
-        return torch.zeros(logits.shape[0], 4, dtype=torch.int64, device=logits.device)
+        zeros = torch.zeros(logits.shape[0], 4, dtype=torch.int64, device=logits.device)
+        return zeros, zeros == 0
 
-    generator = resident_generator(mono, window=WINDOW, slots=1, operations=replace(OPERATIONS, sample=sample))
+    generator = resident_generator(
+        mono, window=WINDOW, slots=1, operations=replace(OPERATIONS, sample_checked=sample_checked)
+    )
     with torch.inference_mode(), pytest.raises(CaptureViolation):
         assert_capturable(lambda: generator._step.compute_step(StepShape(1, 32, 64, False)))
 

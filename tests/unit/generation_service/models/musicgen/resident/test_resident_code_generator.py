@@ -20,7 +20,7 @@ from generation_service.models.musicgen.lm.linear import build_linear  # noqa: E
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import PrefillShape, StepShape  # noqa: E402
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
-from generation_service.models.musicgen.sampling import sample  # noqa: E402
+from generation_service.models.musicgen.sampling import sample_checked  # noqa: E402
 from generation_service.models.musicgen.sliding_window import WindowedCodes  # noqa: E402
 from tests.support.generator_runs import (  # noqa: E402
     LateEvent,
@@ -106,6 +106,8 @@ def test_sampled_codes_depend_on_the_request_alone(folder: Path, generator: Resi
         assert np.array_equal(one, expected[:, : one.shape[1]]), plan
         assert np.array_equal(other, expected[:, : other.shape[1]]), plan
     assert not np.array_equal(together[0][:, :20], together[6][:, :20]), "the codes depend on the seed"
+    two_windows = replace(plans[6], joins_at=0, paused_every=0)
+    assert np.array_equal(together[6], run_plans(eager_generator(folder), [two_windows], WINDOW)[0])
 
 
 def test_warm_up_captures_the_usual_shapes_and_changes_nothing(folder: Path) -> None:
@@ -113,6 +115,7 @@ def test_warm_up_captures_the_usual_shapes_and_changes_nothing(folder: Path) -> 
     row = generator.open(PLANS[0].parameters(), PLANS[0].text(generator.config.dim), 40)
     codes = WindowedCodes(generator.config.delays, 37, generator.config.card, WINDOW)
     generator.begin_window(row, codes.window)
+    generator.launch([row])
     state = generator._state
     tensors = (state.codes, state.integers, state.floats, state.tables, state.prompt_tables, state.prompt_tokens)
     before = [tensor[:SLOTS].clone() for tensor in tensors]
@@ -198,11 +201,11 @@ def test_prompt_that_is_too_long_and_a_full_batch_are_rejected(folder: Path) -> 
 def test_narrow_kv_cache_yields_nearly_the_same_logits(mono: Path, dtype: torch.dtype, tolerance: float) -> None:
     logits: list[Tensor] = []
 
-    def record(of_step: Tensor, *arguments: Any, **options: Any) -> Tensor:
+    def record(of_step: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
         logits.append(of_step)
-        return sample(of_step, *arguments, **options)
+        return sample_checked(of_step, *arguments, **options)
 
-    operations = DecodeOperations(lambda weight: build_linear(weight, "fp32"), sample=record)
+    operations = DecodeOperations(lambda weight: build_linear(weight, "fp32"), sample_checked=record)
     sizes = []
     for each in (torch.float32, dtype):
         generator = build(mono, slots=1, dtype=each, operations=operations)

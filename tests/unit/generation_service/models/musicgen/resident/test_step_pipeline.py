@@ -70,4 +70,5 @@ def test_steps_return_in_their_order(pipeline: StepPipeline[str], events: list[C
     pipeline.push("second", torch.tensor([[3, 4]]))
     for event in events:
         event.has_passed = True
-    assert [rows for rows, _ in pipeline.pop(wait=False)] == ["first", "second"]
+    finished = [(rows, values.tolist()) for rows, values in pipeline.pop(wait=False)]
+    assert finished == [("first", [[1, 2]]), ("second", [[3, 4]])]

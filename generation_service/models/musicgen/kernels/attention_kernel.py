@@ -1,0 +1,220 @@
+"""Attention over a paged KV cache as one Triton kernel: the same functions as `paged_attention`, for NVIDIA GPUs.
+
+A row's keys are split into runs of `SPLIT_POSITIONS`; one program attends with one head to one run, so that a single
+request keeps a whole GPU busy, and a full batch too. The last program of a row and head to finish combines the results
+of all (Dao et al. 2023, "Flash-Decoding"); it knows that it is the last by counting arrivals.
+
+Each row's result is the same bit for bit whatever else is in the batch, in whichever row, and whatever
+`max_positions`: the runs start at multiples of a constant, they are combined in their order whoever does it, and one
+compiled kernel serves all batch sizes and lengths.
+"""
+
+# Triton's decorator and the functions that it compiles have no types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, LayerPages
+
+SPLIT_POSITIONS = 128
+"""Positions per program: 32 KB of bf16 keys and values, all of which are requested before the first is used. Fewer cost
+more for combining, more leave SMs idle when one request decodes alone."""
+_BYTES_PER_WARP = 8192
+"""Of a run's keys: 256 bytes per thread. More would spill registers."""
+_MAX_SPLITS_AT_ONCE = 16
+"""Results combined in one go: 2,048 positions; a longer row takes several."""
+
+
+def append_and_attend(qkv: Tensor, pages: LayerPages, table: Tensor, positions: Tensor, max_positions: int) -> Tensor:
+    """See `paged_attention.append_and_attend`."""
+    rows, _, heads, size = qkv.shape
+    return _launch(qkv, pages, table, positions, max_positions, (rows, heads, size), is_append=True)
+
+
+def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max_positions: int) -> Tensor:
+    """See `paged_attention.attend`."""
+    rows, heads, size = query.shape
+    return _launch(query, pages, table, lengths, max_positions, (rows, heads, size), is_append=False)
+
+
+def _launch(
+    query: Tensor,
+    pages: LayerPages,
+    table: Tensor,
+    positions: Tensor,
+    max_positions: int,
+    shape: tuple[int, int, int],
+    *,
+    is_append: bool,
+) -> Tensor:
+    for name, tensor in (("keys", pages.keys), ("values", pages.values), ("table", table), ("positions", positions)):
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} must be contiguous, but has the strides {tensor.stride()}")
+    rows, heads, size = shape
+    if query[0].stride() != query[0].contiguous().stride():
+        query = query.contiguous()
+    splits = triton.cdiv(max_positions, SPLIT_POSITIONS)
+    partial = torch.empty(rows, heads, splits, size, device=query.device)
+    log_sums = torch.empty(rows, heads, splits, device=query.device)
+    result = torch.empty(rows, heads * size, device=query.device)
+    _attention[heads, splits, rows](
+        query,
+        pages.keys,
+        pages.values,
+        table,
+        positions,
+        partial,
+        log_sums,
+        _arrivals(pages, rows * heads),
+        result,
+        table.shape[1],
+        splits,
+        query_stride=query.stride(0),
+        # The kernel uses powers of two.
+        scale=math.log2(math.e) / math.sqrt(size),
+        is_append=is_append,
+        heads=heads,
+        size=size,
+        page_positions=PAGE_POSITIONS,
+        split_positions=SPLIT_POSITIONS,
+        max_splits_at_once=_MAX_SPLITS_AT_ONCE,
+        num_warps=max(4, SPLIT_POSITIONS * size * pages.keys.element_size() // _BYTES_PER_WARP),
+    )
+    return result
+
+
+_counters: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""The keys of a layer → number of counters → the counters. Launches that share counters must not overlap; those that
+share a pool of pages can't, because they read what the other writes. A captured CUDA graph keeps using the counters
+that it was captured with, so they live as long as the pool."""
+
+
+def _arrivals(pages: LayerPages, count: int) -> Tensor:
+    """int32 [count], all 0 between two launches: each launch leaves them as it found them."""
+    counters: dict[int, Tensor] | None = _counters.get(pages.keys)  # type: ignore[no-untyped-call]
+    if counters is None:
+        counters = _counters[pages.keys] = {}
+    if count not in counters:
+        # A graph would only set them to 0 when it is replayed, and other graphs may run first.
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(f"run attention once with {count} heads in all rows before it is captured in a graph")
+        counters[count] = torch.zeros(count, dtype=torch.int32, device=pages.keys.device)
+    return counters[count]
+
+
+# Integer arguments are not specialized, so that one compiled kernel serves all batch sizes, lengths and tables.
+@triton.jit(do_not_specialize=["table_width", "splits"])
+def _attention(
+    query,
+    keys,
+    values,
+    table,
+    positions,
+    partial,
+    log_sums,
+    arrivals,
+    result,
+    table_width,
+    splits,
+    query_stride: tl.constexpr,
+    scale: tl.constexpr,
+    is_append: tl.constexpr,
+    heads: tl.constexpr,
+    size: tl.constexpr,
+    page_positions: tl.constexpr,
+    split_positions: tl.constexpr,
+    max_splits_at_once: tl.constexpr,
+):
+    head, split, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    span = split * split_positions + tl.arange(0, split_positions)
+    channels = tl.arange(0, size)
+    # The first loads don't wait for each other: none is masked by the length that another loads.
+    # `stored` is the number of positions whose keys are in memory; with `is_append`, also the index of the new one.
+    stored = tl.load(positions + row).to(tl.int32)
+    table += row * table_width
+    page = tl.load(table + span // page_positions, mask=span // page_positions < table_width, other=0)
+    query += row * query_stride + head * size + channels
+    queries = tl.load(query).to(tl.float32) * scale
+    length = stored + 1 if is_append else stored
+    if split > 0 and split * split_positions >= length:
+        return
+    # A pool can have more than 2^31 elements.
+    offsets = ((page.to(tl.int64) * heads + head) * page_positions + span % page_positions)[:, None] * size + channels
+    key = tl.load(keys + offsets, mask=(span < stored)[:, None], other=0.0)  # [split_positions, size]
+    value = tl.load(values + offsets, mask=(span < stored)[:, None], other=0.0)
+
+    scores = tl.sum(key.to(tl.float32) * queries[None, :], 1)
+    scores = tl.where(span < stored, scores, float("-inf"))
+    new_score = float("-inf")
+    new_value = tl.zeros([size], tl.float32)
+    if is_append:  # noqa: SIM102 - decided when it is compiled; the other when it runs
+        if split == stored // split_positions:
+            # The new position's key and value are used from registers: reading them back would race with the store.
+            new_page = tl.load(table + stored // page_positions).to(tl.int64)
+            new = ((new_page * heads + head) * page_positions + stored % page_positions) * size + channels
+            new_key = _convert(tl.load(query + heads * size), keys.dtype.element_ty)
+            new_score = tl.sum(new_key.to(tl.float32) * queries, 0)
+            tl.store(keys + new, new_key)
+            stored_value = _convert(tl.load(query + 2 * heads * size), values.dtype.element_ty)
+            new_value = stored_value.to(tl.float32)
+            tl.store(values + new, stored_value)
+    highest = tl.maximum(tl.max(scores, 0), new_score)
+    weights = tl.exp2(scores - highest)
+    new_weight = tl.exp2(new_score - highest)
+    total = tl.sum(weights, 0) + new_weight
+    attended = (tl.sum(weights[:, None] * value.to(tl.float32), 0) + new_weight * new_value) / total
+    attended = tl.where(length > 0, attended, 0.0)
+
+    program = row * heads + head
+    result += program * size + channels
+    if length <= split_positions:
+        tl.store(result, attended)
+    else:
+        log_sums += program * splits
+        partial += program * splits * size
+        tl.store(log_sums + split, highest + tl.log2(total))
+        tl.store(partial + split * size + channels, attended)
+        # All threads have stored before the one that counts does so.
+        tl.debug_barrier()
+        count = tl.cdiv(length, split_positions)
+        if tl.atomic_add(arrivals + program, 1, sem="acq_rel", scope="gpu") == count - 1:
+            tl.store(arrivals + program, 0)
+            tl.store(result, _combine(partial, log_sums, count, channels, size, max_splits_at_once))
+
+
+@triton.jit
+def _convert(new, dtype: tl.constexpr):
+    """The value as it is stored; fp8 has no infinity, so larger values become its largest."""
+    if dtype == tl.float8e4nv:
+        new = tl.clamp(new.to(tl.float32), -448.0, 448.0)
+    return new.to(dtype)
+
+
+@triton.jit
+def _combine(partial, log_sums, count, channels, size: tl.constexpr, at_once: tl.constexpr):
+    """The mean of `count` results, weighted by their sums of exponentials, whose log2 is given → [size]."""
+    attended = tl.zeros([size], tl.float32)
+    total = 0.0
+    highest = float("-inf")
+    for first in range(0, count, at_once):
+        split = first + tl.arange(0, at_once)
+        # Past the first-level cache, which another SM's store doesn't reach.
+        logs = tl.load(log_sums + split, mask=split < count, other=float("-inf"), cache_modifier=".cg")
+        parts = tl.load(
+            partial + split[:, None] * size + channels, mask=(split < count)[:, None], other=0.0, cache_modifier=".cg"
+        )
+        new_highest = tl.maximum(highest, tl.max(logs, 0))
+        rescale = tl.exp2(highest - new_highest)
+        weights = tl.exp2(logs - new_highest)
+        attended = attended * rescale + tl.sum(weights[:, None] * parts, 0)
+        total = total * rescale + tl.sum(weights, 0)
+        highest = new_highest
+    return attended / total

@@ -1,0 +1,131 @@
+"""Chooses among the implementations of an operation: those that are correct on this device, by their speed on it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Call = Callable[[], Tensor]
+"""Runs an operation once, on inputs that are fixed. → [rows, …]."""
+Timer = Callable[[Sequence[Call]], float]
+"""Runs all calls and returns the microseconds that one of them takes."""
+
+ROW_COUNTS = (2, 16, 128)
+"""The rows that are tried: 1, 8 and 64 requests with guidance."""
+_MARGIN = 0.8
+"""A less preferred implementation is chosen if it takes at most this part of the time. A small difference would be
+noise, and the choice should be the same at every start: implementations round differently, and music follows."""
+_RUNS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An implementation of an operation."""
+
+    implementation: str
+    prepare: Callable[[int], Sequence[Call]]
+    """Number of rows → calls whose weights or caches are in different memory, so that the L2 cache holds those of none
+    when its turn comes; inputs and results are the same. The first rows of the inputs are the same for any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChoice:
+    """The implementation that was chosen for an operation."""
+
+    operation: str
+    implementation: str
+    microseconds: Mapping[str, float]
+    """The time of each implementation that works, for the fewest rows."""
+    reason: str = ""
+    """Why the others were left out, if it isn't for their speed."""
+
+
+def choose_kernel(
+    operation: str,
+    candidates: Sequence[Candidate],
+    timer: Timer,
+    *,
+    tolerance: float,
+    row_counts: Sequence[int] = ROW_COUNTS,
+) -> KernelChoice:
+    """Candidates are given in the order of preference; the last is the reference.
+
+    A candidate is left out if it raises, if its result differs from the reference's by more than `tolerance` times the
+    reference's norm, or if the result of a row depends on the number of rows. Of the others the most preferred is
+    chosen, unless one needs at most 0.8 of its time: the mean over `row_counts` of the time relative to the
+    reference's, in which the first, a single request, counts as much as all the others together.
+    Raises whatever the reference raises.
+    """
+    reference = candidates[-1]
+    expected = {rows: reference.prepare(rows)[0]() for rows in row_counts}
+    baseline = [timer(reference.prepare(rows)) for rows in row_counts]
+    chosen, chosen_score = "", 0.0
+    microseconds: dict[str, float] = {}
+    reasons = []
+    for candidate in candidates:
+        name = candidate.implementation
+        if candidate is reference:
+            times = baseline
+        else:
+            try:
+                problem = _find_problem(candidate, expected, tolerance)
+                times = [] if problem else [timer(candidate.prepare(rows)) for rows in row_counts]
+            except Exception as error:  # Compilers and drivers raise anything.
+                problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            if problem:
+                reasons.append(f"{name}: {problem}")
+                continue
+        microseconds[name] = times[0]
+        score = _score([time / base for time, base in zip(times, baseline, strict=True)])
+        if not chosen or score <= _MARGIN * chosen_score:
+            chosen, chosen_score = name, score
+    return KernelChoice(operation, chosen, microseconds, "; ".join(reasons))
+
+
+def time_on_cuda(calls: Sequence[Call]) -> float:
+    """A `Timer`: the median of several replays of one CUDA graph of all calls, as the decode step is one."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        calls[0]()  # Compiles, and allocates workspaces, neither of which a capture allows.
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    graph.replay()
+    milliseconds: list[float] = []
+    for _ in range(_RUNS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        milliseconds.append(start.elapsed_time(end))
+    return 1000 * statistics.median(milliseconds) / len(calls)
+
+
+def _find_problem(candidate: Candidate, expected: Mapping[int, Tensor], tolerance: float) -> str:
+    """Why the results of a candidate are wrong; empty if they are right."""
+    results = {rows: candidate.prepare(rows)[0]() for rows in expected}
+    for rows, result in results.items():
+        reference = expected[rows].double()
+        error = float(
+            (result.double() - reference).norm() / reference.norm().clamp_min(torch.finfo(torch.float32).tiny)
+        )
+        if not error <= tolerance:
+            return f"off by {error:.2g} of the result for {rows} rows; at most {tolerance:.2g} is tolerated"
+    most = results[max(results)]
+    for rows, result in results.items():
+        if not torch.equal(result, most[:rows]):
+            return f"the result of a row is another for {rows} rows than for {len(most)}"
+    return ""
+
+
+def _score(ratios: Sequence[float]) -> float:
+    first, *others = ratios
+    return (first + sum(others) / len(others)) / 2 if others else first

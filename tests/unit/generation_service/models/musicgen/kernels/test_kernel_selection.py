@@ -1,0 +1,106 @@
+"""The choice among implementations: on made-up times, with implementations that fail in every way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+
+from torch import Tensor  # noqa: E402
+
+from generation_service.models.musicgen.kernels.kernel_selection import (  # noqa: E402
+    Call,
+    Candidate,
+    KernelChoice,
+    choose_kernel,
+    time_on_cuda,
+)
+
+X = torch.randn(128, 8, generator=torch.Generator().manual_seed(1))
+
+
+def candidate(name: str, times: Sequence[float], run: Callable[[Tensor], Tensor] = torch.exp) -> Candidate:
+    """An implementation that takes the given microseconds for 2, 16 and 128 rows."""
+
+    def prepare(rows: int) -> list[Call]:
+        def call() -> Tensor:
+            return run(X[:rows])
+
+        call.microseconds = times[(2, 16, 128).index(rows)]  # type: ignore[attr-defined]
+        return [call]
+
+    return Candidate(name, prepare)
+
+
+def made_up_timer(calls: Sequence[Call]) -> float:
+    return calls[0].microseconds  # type: ignore[attr-defined,no-any-return]
+
+
+def choose(*candidates: Candidate) -> KernelChoice:
+    return choose_kernel("exp", candidates, made_up_timer, tolerance=0.01)
+
+
+REFERENCE = candidate("torch", (10, 10, 10))
+
+
+def test_the_preferred_one_is_chosen_unless_another_is_clearly_faster() -> None:
+    assert choose(candidate("triton", (3, 5, 9)), REFERENCE) == KernelChoice(
+        "exp", "triton", {"triton": 3, "torch": 10}, ""
+    )
+    assert choose(candidate("triton", (12, 12, 12)), REFERENCE).implementation == "triton", "may be noise"
+    assert choose(candidate("triton", (13, 13, 13)), REFERENCE).implementation == "torch"
+
+
+def test_a_single_request_counts_as_much_as_all_others_together() -> None:
+    first, second = candidate("first", (10, 10, 10)), candidate("second", (4, 11, 11))
+    assert choose(first, second, REFERENCE).implementation == "second"  # (0.4 + 1.1) / 2 ≤ 0.8
+    assert choose(first, candidate("second", (6, 11, 11)), REFERENCE).implementation == "first"  # (0.6 + 1.1) / 2 > 0.8
+
+
+def raises(x: Tensor) -> Tensor:
+    raise RuntimeError("no kernel image is available\nfor execution on the device")
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (raises, "triton: RuntimeError: no kernel image is available"),
+        (lambda x: x.exp() * 1.1, "triton: off by 0.1 of the result for 2 rows; at most 0.01 is tolerated"),
+        (lambda x: x.exp() / 0, "triton: off by inf of the result for 2 rows; at most 0.01 is tolerated"),
+        (
+            lambda x: x.exp() * (1 + 1e-6 * (len(x) == 2)),
+            "triton: the result of a row is another for 2 rows than for 128",
+        ),
+    ],
+)
+def test_what_fails_is_left_out_with_its_reason(run: Callable[[Tensor], Tensor], reason: str) -> None:
+    choice = choose(candidate("triton", (1, 1, 1), run), REFERENCE)
+    assert choice == KernelChoice("exp", "torch", {"torch": 10}, reason)
+
+
+def test_what_cannot_be_measured_is_left_out() -> None:
+    def timer(calls: Sequence[Call]) -> float:
+        if made_up_timer(calls) == 1:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return made_up_timer(calls)
+
+    choice = choose_kernel("exp", [candidate("triton", (1, 1, 1)), REFERENCE], timer, tolerance=0.01)
+    assert choice.implementation == "torch"
+    assert choice.reason == "triton: RuntimeError: operation not permitted when stream is capturing"
+
+
+def test_an_error_of_the_reference_is_raised() -> None:
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        choose(candidate("triton", (1, 1, 1)), candidate("torch", (10, 10, 10), raises))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_time_on_a_gpu_grows_with_the_work() -> None:
+    weights = [torch.zeros(4096, 4096, device="cuda") for _ in range(4)]
+    x = torch.zeros(2, 4096, device="cuda")
+    small = time_on_cuda([lambda weight=weight: x @ weight[:, :64] for weight in weights])  # type: ignore[misc]
+    large = time_on_cuda([lambda weight=weight: x @ weight for weight in weights])  # type: ignore[misc]
+    assert 0 < small < large
