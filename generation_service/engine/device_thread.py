@@ -134,7 +134,10 @@ class DeviceThread:
         if now < self._next_deadline_check or self._scheduler.next_deadline is None:
             return
         self._next_deadline_check = now + DEADLINE_CHECK_SECONDS
-        for sequence in self._scheduler.discard_late(now, self._shared.shortest_seconds):
+        late = self._scheduler.discard_late(now, self._shared.shortest_seconds)
+        if late:
+            self._shared.prompt_work.notify()
+        for sequence in late:
             error = deadline_error(sequence, now, self._shared.shortest_seconds(sequence))
             log.info("deadline_missed", model=sequence.info.name, error=error.message)
             self._calls.add(sequence.sink.on_finished, error)

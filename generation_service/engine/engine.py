@@ -202,6 +202,7 @@ class Engine:
         with self._shared.lock:
             self._shared.scheduler.cancel(sequence)
             self._shared.device_work.notify()
+            self._shared.prompt_work.notify()
 
     async def _run_task(self, submit: Callable[[DeviceThread], DeviceTask]) -> None:
         with self._shared.lock:

@@ -10,6 +10,7 @@ import pytest
 
 from dgx_music.errors import Aborted, ServiceError, Unavailable
 from generation_service.engine import engine as engine_module
+from generation_service.engine.scheduler import ENCODE_AHEAD
 from generation_service.engine.sequence import Stage
 from service_runtime.supervision import UnrecoverableError
 from tests.support.engine_calls import read, submit
@@ -62,6 +63,38 @@ async def test_prompts_that_arrive_meanwhile_are_encoded_together(engine, model)
     assert [prompt for prompts in model.encoded for prompt in prompts] == model.prefilled
 
 
+async def test_all_prompts_are_encoded_however_many_wait(start_engine, model):
+    engine = await start_engine(model, max_batch_size=1)
+    await engine.load(model.info)
+    handles = [submit(engine, "", tone_parameters(f"{number}", 1)) for number in range(3 * ENCODE_AHEAD)]
+    await asyncio.gather(*map(read, handles))
+    assert len(model.prefilled) == 3 * ENCODE_AHEAD
+
+
+async def test_cancelled_requests_make_room_for_the_prompts_of_others(start_engine, model):
+    engine = await start_engine(model, max_batch_size=1, buffer_seconds=0.1)
+    await engine.load(model.info)
+    paused = submit(engine, "", tone_parameters("paused"))
+    await paused.wait_until_started()
+    prompt_work, is_asleep = engine._shared.prompt_work, threading.Event()
+    wait = prompt_work.wait
+
+    def noting_wait() -> None:
+        if sum(map(len, model.encoded)) == 1 + 1 + ENCODE_AHEAD:
+            is_asleep.set()
+        wait()
+
+    prompt_work.wait = noting_wait
+    handles = [submit(engine, "", tone_parameters(f"{number}")) for number in range(ENCODE_AHEAD + 2)]
+    assert await asyncio.to_thread(is_asleep.wait, 30)
+    gate = model.at_encoding[f"{ENCODE_AHEAD + 1}"] = Gate()
+    gate.open()
+    for handle in handles[: ENCODE_AHEAD + 1]:
+        handle.cancel()
+    await gate.reached()
+    paused.cancel()
+
+
 async def test_model_says_how_many_prompts_it_encodes_at_once(start_engine):
     model = PromptToneModel(prompt_batch_size=2)
     engine = await start_engine(model)
@@ -88,7 +121,7 @@ async def test_request_that_loads_the_model_is_not_kept_waiting_for_the_thread(s
     assert model.loads == 1
 
 
-async def test_nothing_is_encoded_while_a_model_is_loaded(engine, model, start_engine):
+async def test_nothing_is_encoded_while_a_model_is_loaded(start_engine, model):
     gate = Gate()
     other = PromptToneModel("other")
     other.at["load", 1] = gate
@@ -96,14 +129,20 @@ async def test_nothing_is_encoded_while_a_model_is_loaded(engine, model, start_e
     await engine.load(model.info)
     loading = asyncio.create_task(engine.load(other.info))
     await gate.reached()
-    is_taken = threading.Event()
-    engine._shared.models.prompt_encoder = lambda info, find=engine._shared.models.prompt_encoder: (
-        is_taken.set(),
-        find(info),
-    )[1]
+    loading_lock, is_asked_for = engine._shared.models.loading, threading.Event()
+
+    class AskedLock:
+        def __enter__(self) -> None:
+            is_asked_for.set()
+            loading_lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            loading_lock.release()
+
+    engine._shared.models.loading = AskedLock()
     a = submit(engine, "tone", tone_parameters("a"))
-    assert await asyncio.to_thread(is_taken.wait, 30)
-    assert model.encoded == []
+    assert await asyncio.to_thread(is_asked_for.wait, 30)
+    assert model.encoded == [], "the prompt thread waits"
     gate.open()
     await loading
     assert len(await read(a)) == 4 * BLOCK_FRAMES
