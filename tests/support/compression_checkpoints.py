@@ -38,6 +38,17 @@ FULL_CODEC = CodecShape(n_filters=64, ratios=(8, 5, 4, 4), dimension=128, codebo
 """EnCodec 32 kHz as MusicGen uses it: 59 M weights, 50 frames of codes per second."""
 TINY_CODEC = CodecShape(n_filters=4, ratios=(8, 5, 4, 4), dimension=16, codebook_size=64)
 """The hop and the rate of the full shape, at a thousandth of its cost."""
+CODEC_SHAPES = {
+    "constant": TINY_CODEC,
+    "reflect": CodecShape(4, (8, 5, 4, 4), 16, 64, pad_mode="reflect"),
+    "plain weights, odd ratios, conv shortcut": CodecShape(
+        4, (5, 3, 2), 8, 32, codebooks=2, n_residual_layers=2, true_skip=False, pad_mode="reflect", weight_norm=False
+    ),
+    "dilated, three LSTM layers": CodecShape(3, (2, 2), 8, 16, codebooks=3, n_residual_layers=3, lstm_layers=3),
+}
+"""Small codecs, which differ in all that codecs can differ in."""
+LONG_MEMORY = 6.0
+"""With this forget bias, an LSTM's state decays by a factor of e in about 400 frames."""
 
 
 def write_compression_checkpoint(
@@ -57,6 +68,12 @@ def write_compression_checkpoint(
     }
     torch.save(package, path)
     return path
+
+
+def random_codes(shape: CodecShape, frames: int, channels: int = 1, seed: int = 1) -> Tensor:
+    """int64 [K, frames] (2 K for stereo)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, shape.codebook_size, (shape.codebooks * channels, frames), generator=generator)
 
 
 def write_pretrained_reference(folder: Path, name: str = "facebook/encodec_32khz") -> Path:

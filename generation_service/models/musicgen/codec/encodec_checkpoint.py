@@ -32,7 +32,6 @@ from generation_service.models.musicgen.codec.encodec_config import (
     parse_audiocraft_config,
     parse_transformers_config,
 )
-from generation_service.models.musicgen.codec.streaming_layers import Upsample
 
 TRANSFORMERS_CONFIG = "config.json"
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -134,12 +133,6 @@ def _build(config: EncodecConfig, state: Mapping[str, Any], path: Path) -> Encod
     with torch.device("meta"):
         codec = Encodec(config)
     weights = _fold_weight_norm(_rename(state, path), path)
-    for name, module in codec.named_modules():
-        if isinstance(module, Upsample) and (weight := weights.get(f"{name}.weight")) is not None:
-            if weight.dim() != 3 or weight.shape[2] != 2 * module.stride:
-                problem = f"{name}.weight has the shape {list(weight.shape)}; expected a kernel of {2 * module.stride}"
-                raise invalid_checkpoint(path, problem)
-            weights[f"{name}.weight"] = Upsample.to_pair_weights(weight)
     expected = codec.state_dict()
     missing, unexpected = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     if missing or unexpected:

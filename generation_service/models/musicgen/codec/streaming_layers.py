@@ -1,169 +1,237 @@
-"""EnCodec's convolutions as streaming layers.
+"""The layers of EnCodec's decoder, computing a stream in chunks.
 
-A layer takes its input in chunks (`forward_chunk`) and stores in a `StreamState` what the next chunk needs. It holds
-back output whose receptive field includes input to come, so the chunks of output join to what the whole input would
-give in one pass, for any weights and any chunk sizes, and nothing is computed twice. Padding is applied only at the
-true beginning and end of the stream.
+A layer takes a chunk and the state that the chunk before it left, and holds back output whose receptive field includes
+input to come, so the chunks of output join to what the whole input would give in one pass, for any weights and any
+chunk sizes, and nothing is computed twice. Padding is applied only at the true beginning and end of the stream.
 
-What the layers compute: audiocraft 1.3.0, `modules/conv.py`. Weight norm is folded when the weights are loaded.
+Frames are rows: x is [B, n, C], so that a convolution is a matrix product of rows, and upsampling is a view of its
+result. A state is [B, state_size]; there is none before the first chunk. Nothing here reads a tensor on the host, and
+shapes depend on shapes alone, so a CUDA graph can capture a chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-_MIN_GEMM_WEIGHTS = 1 << 22
-"""oneDNN reorders a convolution's weights at every call. From about this many weights on, that costs more than the
-arithmetic, and a matrix product is faster."""
-
-_MAX_LEFT_WEIGHT_ROWS = 4
-"""Up to this many rows, MKL reads weights on the left of a product at memory bandwidth; on the right it reaches half of
-that or less."""
+from generation_service.models.musicgen.codec.residual_lstm import ResidualLstm
+from generation_service.models.musicgen.codec.row_products import ProductClass
+from generation_service.models.musicgen.codec.seanet import ResidualBlock
+from generation_service.models.musicgen.codec.seanet_layers import Conv, Upsample
 
 
-class StreamState:
-    """What one stream carries from chunk to chunk: at most one tensor per layer, batch first."""
+class StreamingLayer(Protocol):
+    """A layer that processes a stream chunk by chunk."""
 
-    def __init__(self) -> None:
-        self.pending_inputs: dict[StreamingLayer, Tensor] = {}
-        """Input of layers that have received too little to produce output."""
-        self.layer_states: dict[StreamingLayer, Tensor] = {}
-        """State of the layers that have produced output: the last inputs, or an LSTM's hidden and cell state."""
-        self.is_last = False
-        """Whether the chunk being processed ends the stream."""
+    state_size: int
+    """Numbers that a stream carries from chunk to chunk."""
 
+    def count_first_output(self, frames: int) -> int:
+        """How many frames a first chunk yields; 0 if the chunk is too short to be the first."""
+        ...
 
-class StreamingLayer(nn.Module):
-    """A part of the network that processes a stream chunk by chunk."""
+    def __call__(self, x: Tensor, state: Tensor | None, is_last: bool) -> tuple[Tensor, Tensor]:
+        """x: [B, n, C_in], state: [B, state_size] → y: [B, m, C_out], and the state for the next chunk.
 
-    def forward_chunk(self, x: Tensor, state: StreamState) -> Tensor:
-        """x: [B, C_in, n], n ≥ 0 → [B, C_out, m], the output that no longer depends on input to come."""
-        raise NotImplementedError
+        `state` is None for the first chunk; after the last chunk the returned state is meaningless.
+        """
+        ...
 
 
-class Elu(StreamingLayer):
-    """Exponential linear unit."""
+class _Window:
+    """Extends a chunk by what the receptive field of a convolution needs beside it."""
 
-    def __init__(self, alpha: float) -> None:
-        super().__init__()
-        self.alpha = alpha
+    def __init__(self, conv: Conv) -> None:
+        self.left, self.right, self.span = conv.left, conv.right, conv.span
+        self._reflects = conv.pad_mode == "reflect"
 
-    def forward_chunk(self, x: Tensor, state: StreamState) -> Tensor:
-        return F.elu(x, self.alpha)
+    def count_first_output(self, frames: int) -> int:
+        # Reflection padding needs one frame more than it adds.
+        return frames - self.right if frames > max(self.left, self.right) else 0
+
+    def extend(self, x: Tensor, state: Tensor | None, is_last: bool) -> tuple[Tensor, Tensor]:
+        """x: [B, n, C] → [B, n', C], and the state for the next chunk: [B, (span - 1) C]."""
+        batch, frames, channels = x.shape
+        parts = [x]
+        missing = 0
+        if state is not None:
+            parts.insert(0, state.view(batch, self.span - 1, channels))
+        elif self._reflects and is_last and frames <= max(self.left, self.right):
+            # audiocraft's `pad1d` extends an input shorter than its reflection with zeros while it is padded.
+            missing = max(self.left, self.right) - frames + 1
+            parts = [F.pad(x, (0, 0, 0, missing))]
+        if is_last and self.right:
+            inner = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+            parts = [inner, self._pad(inner, inner.shape[1] - 1 - self.right, self.right)]
+        if state is None and self.left:
+            parts.insert(0, self._pad(parts[0], 1, self.left))
+        extended = torch.cat(parts, dim=1)
+        if missing:
+            extended = extended[:, :-missing].contiguous()
+        return extended, extended[:, extended.shape[1] - (self.span - 1) :].flatten(1)
+
+    def _pad(self, x: Tensor, start: int, count: int) -> Tensor:
+        """The `count` frames from `start` on in reverse, or zeros."""
+        if self._reflects:
+            return x[:, start : start + count].flip(1)
+        return x.new_zeros(x.shape[0], count, x.shape[2])
 
 
-class Conv(StreamingLayer):
-    """A convolution padded on both sides, so that its output has the length of its input divided by the stride.
+class StreamingConv:
+    """A convolution without stride."""
 
-    A strided convolution takes its whole input at once. Only the encoder has them, and the encoder does not stream.
+    def __init__(self, conv: Conv, product: ProductClass) -> None:
+        self.state_size = (conv.span - 1) * conv.weight.shape[1]
+        self._window = _Window(conv)
+        self._convolution = RowConvolution(conv, product)
+        self.count_first_output = self._window.count_first_output
+
+    def __call__(self, x: Tensor, state: Tensor | None, is_last: bool) -> tuple[Tensor, Tensor]:
+        x, state = self._window.extend(x, state, is_last)
+        return self._convolution(x), state
+
+
+class RowConvolution:
+    """A convolution without padding: [B, n, C_in] → [B, n - span + 1, C_out]."""
+
+    def __init__(self, conv: Conv, product: ProductClass) -> None:
+        self._kernel, self._dilation, self._span = conv.weight.shape[2], conv.dilation, conv.span
+        self._product = product(conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        frames = x.shape[1] - self._span + 1
+        if self._kernel == 1:
+            return self._product(x)
+        starts = range(0, self._span, self._dilation)
+        return self._product(torch.cat([x[:, start : start + frames] for start in starts], dim=2))
+
+
+class StreamingResidualBlock:
+    """Two convolutions and a shortcut. The state is the block's last input, for the convolution and the shortcut."""
+
+    def __init__(self, block: ResidualBlock, alpha: float, product: ProductClass) -> None:
+        _, conv, _, pointwise = block.block
+        assert isinstance(conv, Conv)
+        assert isinstance(pointwise, Conv)
+        self.state_size = (conv.span - 1) * conv.weight.shape[1]
+        self._window = _Window(conv)
+        self._conv, self._pointwise = RowConvolution(conv, product), RowConvolution(pointwise, product)
+        self._shortcut = None if block.shortcut is None else RowConvolution(block.shortcut, product)
+        self._alpha = alpha
+        self.count_first_output = self._window.count_first_output
+
+    def __call__(self, x: Tensor, state: Tensor | None, is_last: bool) -> tuple[Tensor, Tensor]:
+        # Padding and activation commute: elu(0) = 0.
+        x, state = self._window.extend(x, state, is_last)
+        y = self._conv(F.elu(x, self._alpha))
+        x = x[:, self._window.left : self._window.left + y.shape[1]]
+        y = self._pointwise(F.elu_(y, self._alpha))
+        return y.add_(x if self._shortcut is None else self._shortcut(x)), state
+
+
+class StreamingUpsample:
+    """ELU and a transposed convolution whose kernel is twice its stride, as a product of pairs of input frames.
+
+    Output block i (`stride` frames) depends only on the inputs i and i-1, so there is no overlap to add.
     """
 
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, pad_mode: str, *, stride: int = 1, dilation: int = 1
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels_out, channels_in, kernel), requires_grad=False)
-        self.bias = nn.Parameter(torch.empty(channels_out), requires_grad=False)
-        self.stride = stride
-        self.dilation = dilation
-        self.pad_mode = pad_mode
-        self.span = (kernel - 1) * dilation + 1
-        self.right = (self.span - stride) // 2
-        self.left = self.span - stride - self.right
+    def __init__(self, upsample: Upsample, alpha: float, product: ProductClass) -> None:
+        channels_in, channels_out, _ = upsample.weight.shape
+        self.state_size = channels_in
+        self._stride, self._left, self._right = upsample.stride, upsample.left, upsample.right
+        self._alpha = alpha
+        taps = upsample.weight.view(channels_in, channels_out, 2, self._stride)  # [C_in, C_out, (i, i-1), stride]
+        weight = taps.flip(2).permute(3, 1, 2, 0).reshape(self._stride * channels_out, 2 * channels_in)
+        self._product = product(weight, upsample.bias.repeat(self._stride))
 
-    def forward_chunk(self, x: Tensor, state: StreamState) -> Tensor:
-        if self in state.layer_states:
-            x = torch.cat([state.layer_states[self], x], dim=-1)
-            if state.is_last and self.right:
-                x = F.pad(x, (0, self.right), self.pad_mode)
-        else:
-            if self in state.pending_inputs:
-                x = torch.cat([state.pending_inputs.pop(self), x], dim=-1)
-            if state.is_last:
-                return self._convolve(self._pad_both_ends(x))
-            if x.shape[-1] <= max(self.left, self.right):  # Reflection padding needs one sample more than it adds.
-                state.pending_inputs[self] = x
-                return x.new_empty(x.shape[0], self.weight.shape[0], 0)
-            x = F.pad(x, (self.left, 0), self.pad_mode) if self.left else x
-        state.layer_states[self] = x[..., x.shape[-1] - (self.span - 1) :].clone()
-        return self._convolve(x)
+    def count_first_output(self, frames: int) -> int:
+        return frames * self._stride - self._left
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        if x.shape[-1] < self.span:
-            return x.new_empty(x.shape[0], self.weight.shape[0], 0)
-        return F.conv1d(x, self.weight, self.bias, self.stride, dilation=self.dilation)
-
-    def _pad_both_ends(self, x: Tensor) -> Tensor:
-        """audiocraft's `pad1d`: an input shorter than its reflection is extended with zeros while it is padded."""
-        right = self.right + -x.shape[-1] % self.stride  # Fills the last stride.
-        missing = max(0, max(self.left, right) - x.shape[-1] + 1) if self.pad_mode == "reflect" else 0
-        padded = F.pad(F.pad(x, (0, missing)), (self.left, right), self.pad_mode)
-        return padded[..., : padded.shape[-1] - missing]
+    def __call__(self, x: Tensor, state: Tensor | None, is_last: bool) -> tuple[Tensor, Tensor]:
+        batch, _, channels = x.shape
+        silence = x.new_zeros(batch, 1, channels)
+        before = silence if state is None else state.view(batch, 1, channels)
+        x = torch.cat([before, x, silence] if is_last else [before, x], dim=1)
+        new_state = x[:, -1]
+        x = F.elu(x, self._alpha)
+        y = self._product(torch.cat([x[:, :-1], x[:, 1:]], dim=2))  # [B, n, stride C_out]
+        y = y.view(batch, y.shape[1] * self._stride, -1)
+        return y[:, self._left if state is None else 0 : y.shape[1] - (self._right if is_last else 0)], new_state
 
 
-class Upsample(StreamingLayer):
-    """A transposed convolution whose kernel is twice its stride, computed as a convolution over pairs of inputs.
-
-    Output block i (`stride` samples) depends only on the inputs i and i-1, so there is no overlap to add, and one
-    matrix product computes all of it.
+class StreamingLstm:
+    """LSTM layers with a shortcut around them all. Their receptive field is unbounded, so their state is carried: the
+    hidden and the cell state of each layer.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        # Row o * stride + r computes sample r of output o from (input i-1, input i): see `to_pair_weights`.
-        self.weight = nn.Parameter(torch.empty(channels_out * stride, channels_in, 2), requires_grad=False)
-        self.bias = nn.Parameter(torch.empty(channels_out), requires_grad=False)
-        self.stride = stride
-        self.right = stride // 2
-        self.left = stride - self.right
+    def __init__(self, layer: ResidualLstm, product: ProductClass) -> None:
+        lstm = layer.lstm
+        self._channels, self._layers = lstm.hidden_size, lstm.num_layers
+        self.state_size = 2 * self._layers * self._channels
+        self._products = [
+            (product(weight_ih, bias_ih + bias_hh), product(weight_hh, None))
+            for weight_ih, weight_hh, bias_ih, bias_hh in lstm.all_weights
+        ]
 
-    @staticmethod
-    def to_pair_weights(weight: Tensor) -> Tensor:
-        """The weights of a transposed convolution: [C_in, C_out, 2 stride] → [C_out stride, C_in, 2]."""
-        channels_in, channels_out, kernel = weight.shape
-        taps = weight.reshape(channels_in, channels_out, 2, kernel // 2)  # [C_in, C_out, (i, i-1), stride]
-        return taps.flip(2).permute(1, 3, 0, 2).reshape(-1, channels_in, 2).contiguous()
+    def count_first_output(self, frames: int) -> int:
+        return frames
 
-    def forward_chunk(self, x: Tensor, state: StreamState) -> Tensor:
-        silence = x.new_zeros(x.shape[0], x.shape[1], 1)
-        has_begun = self in state.layer_states
-        if state.is_last:
-            x = torch.cat([x, silence], dim=-1)
-        if not x.shape[-1]:
-            return x.new_empty(x.shape[0], self.bias.shape[0], 0)
-        x = torch.cat([state.layer_states[self] if has_begun else silence, x], dim=-1)
-        state.layer_states[self] = x[..., -1:].clone()
-        y = self._convolve_pairs(x)
-        return y[..., 0 if has_begun else self.left : y.shape[-1] - (self.right if state.is_last else 0)]
-
-    def _convolve_pairs(self, x: Tensor) -> Tensor:
-        """[B, C_in, n + 1] → [B, C_out, n stride]."""
-        batch, channels_in, length = x.shape
-        channels_out, n = self.bias.shape[0], length - 1
-        if self.weight.numel() >= _MIN_GEMM_WEIGHTS:
-            pairs = x.unfold(-1, 2, 1).transpose(1, 2).reshape(batch * n, channels_in * 2)
-            rows = fast_linear(pairs, self.weight.view(-1, channels_in * 2))  # [B n, C_out stride]
-            y = rows.reshape(batch, n, channels_out, self.stride).transpose(1, 2)
-        else:
-            rows = F.conv1d(x, self.weight)  # [B, C_out stride, n]
-            y = rows.view(batch, channels_out, self.stride, n).transpose(2, 3)
-        return (y + self.bias[:, None, None]).reshape(batch, channels_out, n * self.stride)
+    def __call__(self, x: Tensor, state: Tensor | None, is_last: bool) -> tuple[Tensor, Tensor]:
+        batch = x.shape[0]
+        if not x.shape[1]:
+            assert state is not None
+            return x, state
+        if state is None:
+            state = x.new_zeros(batch, self.state_size)
+        carried = state.view(batch, self._layers, 2, self._channels)
+        y = x.transpose(0, 1)  # [n, B, C]
+        new_states: list[Tensor] = []
+        for layer, (input_product, hidden_product) in enumerate(self._products):
+            hidden, cell = carried[:, layer].unbind(1)
+            inputs = input_product(y)  # [n, B, 4 C]
+            outputs = []
+            for frame in range(len(inputs)):
+                gates = hidden_product(hidden)  # [B, 4 C]
+                hidden, cell = _update(inputs[frame], gates, cell)
+                outputs.append(hidden)
+            y = torch.stack(outputs)
+            new_states += [hidden, cell]
+        return y.transpose(0, 1) + x, torch.cat(new_states, dim=1)
 
 
-def forward_layers(layers: Iterable[nn.Module], x: Tensor, state: StreamState) -> Tensor:
-    """Passes a chunk through the layers in order."""
-    for layer in layers:
-        assert isinstance(layer, StreamingLayer)
-        x = layer.forward_chunk(x, state)
-    return x
+def _update(inputs: Tensor, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM. inputs, gates: [B, 4 C] (input, forget, cell, output); cell: [B, C] → hidden, cell."""
+    if cell.is_cuda:
+        new_hidden, new_cell, _ = torch.ops.aten._thnn_fused_lstm_cell(inputs, gates, cell)
+        return new_hidden, new_cell
+    total = inputs + gates
+    channels = cell.shape[1]
+    input_gate, forget_gate = total[:, : 2 * channels].sigmoid().chunk(2, dim=1)
+    cell = torch.addcmul(forget_gate * cell, input_gate, total[:, 2 * channels : 3 * channels].tanh())
+    return total[:, 3 * channels :].sigmoid() * cell.tanh(), cell
 
 
-def fast_linear(rows: Tensor, weight: Tensor) -> Tensor:
-    """rows: [N, K], weight: [M, K] → rows weightᵀ: [N, M]."""
-    if rows.shape[0] <= _MAX_LEFT_WEIGHT_ROWS:
-        return torch.mm(weight, rows.t()).t()
-    return torch.mm(rows, weight.t())
+class StreamingOutput:
+    """ELU and the last convolution, to one channel."""
+
+    def __init__(self, conv: Conv, alpha: float, product: ProductClass) -> None:
+        channels, self._kernel = conv.weight.shape[1:]
+        self.state_size = (conv.span - 1) * channels
+        self._window = _Window(conv)
+        self._alpha = alpha
+        self._bias = conv.bias
+        # Row k of the product is what a frame adds to the output k frames before it: no copies of windows of frames.
+        self._product = product(conv.weight[0].t(), None)
+        self.count_first_output = self._window.count_first_output
+
+    def __call__(self, x: Tensor, state: Tensor | None, is_last: bool) -> tuple[Tensor, Tensor]:
+        x, state = self._window.extend(x, state, is_last)
+        parts = self._product(F.elu(x, self._alpha))  # [B, n', kernel]
+        frames = x.shape[1] - self._window.span + 1
+        y = parts[:, :frames, 0] + self._bias
+        for tap in range(1, self._kernel):
+            y += parts[:, tap : tap + frames, tap]
+        return y.unsqueeze(2), state

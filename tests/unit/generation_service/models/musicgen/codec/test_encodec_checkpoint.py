@@ -115,7 +115,7 @@ INVALID_PACKAGES: dict[str, tuple[Callable[[Package], object], str]] = {
                 "decoder.model.3.convtr.convtr.weight_v": torch.ones(64, 32, 10),
             }
         ),
-        r"decoder\.3\.weight has the shape \[64, 32, 10\]; expected a kernel of 16",
+        r"decoder\.3\.weight has the shape \[64, 32, 10\], expected \[64, 32, 16\]",
     ),
     "an incomplete weight norm": (
         lambda package: package["best_state"].pop("decoder.model.3.convtr.convtr.weight_g"),
