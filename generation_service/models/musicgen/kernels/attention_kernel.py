@@ -27,8 +27,8 @@ from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSI
 SPLIT_POSITIONS = 128
 """Positions per program: 32 KB of bf16 keys and values, all of which are requested before the first is used. Fewer cost
 more for combining, more leave SMs idle when one request decodes alone."""
-_BYTES_PER_WARP = 8192
-"""Of a run's keys: 256 bytes per thread. More would spill registers."""
+_WARPS = 4
+"""Each thread holds 64 numbers of the keys and 64 of the values, if a head has 64 channels."""
 _MAX_SPLITS_AT_ONCE = 16
 """Results combined in one go: 2,048 positions; a longer row takes several."""
 
@@ -86,7 +86,7 @@ def _launch(
         page_positions=PAGE_POSITIONS,
         split_positions=SPLIT_POSITIONS,
         max_splits_at_once=_MAX_SPLITS_AT_ONCE,
-        num_warps=max(4, SPLIT_POSITIONS * size * pages.keys.element_size() // _BYTES_PER_WARP),
+        num_warps=_WARPS,
     )
     return result
 
@@ -160,10 +160,10 @@ def _attention(
             # The new position's key and value are used from registers: reading them back would race with the store.
             new_page = tl.load(table + stored // page_positions).to(tl.int64)
             new = ((new_page * heads + head) * page_positions + stored % page_positions) * size + channels
-            new_key = _convert(tl.load(query + heads * size), keys.dtype.element_ty)
+            new_key = tl.load(query + heads * size).to(keys.dtype.element_ty)
             new_score = tl.sum(new_key.to(tl.float32) * queries, 0)
             tl.store(keys + new, new_key)
-            stored_value = _convert(tl.load(query + 2 * heads * size), values.dtype.element_ty)
+            stored_value = tl.load(query + 2 * heads * size).to(values.dtype.element_ty)
             new_value = stored_value.to(tl.float32)
             tl.store(values + new, stored_value)
     highest = tl.maximum(tl.max(scores, 0), new_score)
@@ -188,14 +188,6 @@ def _attention(
         if tl.atomic_add(arrivals + program, 1, sem="acq_rel", scope="gpu") == count - 1:
             tl.store(arrivals + program, 0)
             tl.store(result, _combine(partial, log_sums, count, channels, size, max_splits_at_once))
-
-
-@triton.jit
-def _convert(new, dtype: tl.constexpr):
-    """The value as it is stored; fp8 has no infinity, so larger values become its largest."""
-    if dtype == tl.float8e4nv:
-        new = tl.clamp(new.to(tl.float32), -448.0, 448.0)
-    return new.to(dtype)
 
 
 @triton.jit

@@ -75,7 +75,7 @@ def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max
 
 
 def _convert(new: Tensor, dtype: torch.dtype) -> Tensor:
-    """The value as it is stored. fp8 has no infinity: larger values become its largest, not NaN."""
+    """The value as it is stored. What is too large for fp8 becomes its largest; older versions of torch yield NaN."""
     if dtype == torch.float8_e4m3fn:
         largest = torch.finfo(dtype).max
         new = new.float().clamp(-largest, largest)

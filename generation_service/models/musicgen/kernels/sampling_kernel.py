@@ -74,12 +74,12 @@ def _sample(
     logits += (request * 2 * codebooks + codebook) * card + code
     conditional = tl.load(logits, mask=is_code, other=0.0)
     unconditional = tl.load(logits + codebooks * card, mask=is_code, other=0.0)
-    guided = unconditional + (conditional - unconditional) * tl.load(guidance_scale + request) + 0.0
+    guided = unconditional + (conditional - unconditional) * tl.load(guidance_scale + request)
     bits = guided.to(tl.int32, bitcast=True)
     rank = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64) * card + (card - 1 - code)
-    first = tl.max(tl.where(is_code, rank, -(1 << 62)), 0)
-    last = tl.min(tl.where(is_code, rank, 1 << 62), 0)
     rank = tl.where(is_code, rank, -(1 << 62))
+    first = tl.max(rank, 0)
+    last = tl.min(tl.where(is_code, rank, first), 0)
 
     last = _top_k(rank, tl.load(top_k + request), tl.sum(is_code.to(tl.int32), 0), first, last)
     divisor = tl.load(temperature + request)
@@ -91,8 +91,8 @@ def _sample(
 
     noise = _gumbel_noise(tl.load(seed + request), tl.load(sample_counts + request), codebook, code)
     scores = tl.where(rank >= last, guided + divisor * noise, float("-inf"))
-    # The lowest code of equal scores. Scores that are not numbers may yield an index that is no code.
-    sampled = tl.minimum(tl.argmax(scores, 0), card - 1)
+    # The lowest code of the highest score; the last one where scores are not numbers.
+    sampled = tl.min(tl.where(scores == tl.max(scores, 0), code, card - 1), 0)
     tl.store(codes + request * codebooks + codebook, sampled.to(tl.int64))
     not_finite = (tl.abs(conditional) == float("inf")) | (tl.abs(unconditional) == float("inf"))
     not_finite |= (conditional != conditional) | (unconditional != unconditional)

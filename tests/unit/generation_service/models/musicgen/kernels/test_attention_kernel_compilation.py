@@ -51,6 +51,10 @@ def test_four_programs_that_append_nothing_fit_on_an_sm() -> None:
     assert_fits(compiled(90, is_append=False), 90)
 
 
+def test_fp8_stores_its_largest_value_for_larger_ones() -> None:
+    assert "cvt.rn.satfinite.e4m3x2" in compiled(90, FP8).ptx
+
+
 def test_requests_all_keys_and_values_16_bytes_at_a_time_before_it_uses_any() -> None:
     # 128 positions of 64 bf16, read by 128 threads.
     ptx = compiled(90).ptx

@@ -87,7 +87,7 @@ def test_number_of_codes_need_not_be_a_power_of_2() -> None:
 
 
 def test_lower_code_comes_first_of_equal_logits() -> None:
-    logits = torch.tensor([0.0, 1.0, 1.0, 1.0, -0.0]).expand(20, 2, 1, 5)
+    logits = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0]).expand(20, 2, 1, 5)
     requests = [request(temperature=0), *[request(top_k=2)] * 9, *[request(top_k=4, temperature=2)] * 10]
     codes = sample(logits, requests, list(range(20)))[0].flatten().tolist()
     assert (codes[0], set(codes[1:10]), set(codes[10:])) == (1, {1, 2}, {0, 1, 2, 3})
