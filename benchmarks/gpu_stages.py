@@ -6,19 +6,19 @@ import contextlib
 import importlib
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.gpu import Options, Stage, emit
+from benchmarks.gpu import Options, Stage, emit, parse_test_line
 from benchmarks.gpu_models import describe_execution, generate, load, write_models
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.model import MusicGen
@@ -104,42 +104,26 @@ def prepare(options: Options) -> None:
 
 def cuda_tests(options: Options) -> None:
     """Runs the tests that are marked `cuda`. Without a GPU they are skipped, which counts as a success here."""
+    files = sorted(str(path) for path in CUDA_TESTS.rglob("test_*.py") if "mark.cuda" in path.read_text())
+    outcome, failures = Counter[str](), []
     with tempfile.TemporaryDirectory() as temporary:
         settings = Path(temporary, "pytest.ini")
         settings.write_text(PYTEST_SETTINGS)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-m",
-            "cuda",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:asyncio",
-            "-rfE",
-        ]
-        command += [
-            "-c",
-            str(settings),
-            "--rootdir",
-            str(ROOT),
-            "--import-mode=importlib",
-            "--tb=short",
-            "--continue-on-collection-errors",
-        ]
-        command += sorted(str(path) for path in CUDA_TESTS.rglob("test_*.py") if "mark.cuda" in path.read_text())
+        command = [sys.executable, "-m", "pytest", "-v", "-m", "cuda", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+        command += ["-c", str(settings), "--rootdir", str(ROOT), "--import-mode=importlib", "--tb=short"]
+        command += ["--continue-on-collection-errors", "--durations=5", *files]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.stdout is not None
-        output = []
         for line in process.stdout:
-            print(line, end="", flush=True)
-            output.append(line)
+            if (result := parse_test_line(line)) is None:
+                print(line, end="", flush=True)
+                continue
+            test, word = result
+            outcome[word] += 1
+            if word in ("failed", "error"):
+                failures.append(test)
+            emit("outcome", outcome)  # At each test: if the time is up, it is known how far they came.
         process.wait()
-    summary = next((line for line in reversed(output) if re.search(r"\d+ (passed|failed|skipped|error)", line)), "")
-    emit("outcome", {word: int(count) for count, word in re.findall(r"(\d+) (\w+)", summary.partition(" in ")[0])})
-    failures = [line.split()[1] for line in output if line.startswith(("FAILED ", "ERROR "))]
     emit("failures", failures)
     if process.returncode not in (0, 5):
         raise SystemExit(f"{len(failures)} tests failed: {', '.join(failures)}")
@@ -308,15 +292,15 @@ def preload() -> None:
 STAGES = (
     Stage("device", device, 30),
     Stage("prepare", prepare, 40),
-    Stage("tests", cuda_tests, 70),
+    Stage("tests", cuda_tests, 75),
     Stage("exact", _from("gpu_comparison", "exact"), 40),
     Stage("small", small, 100),
+    Stage("simulation", _from("gpu_simulation", "simulate_measured"), 20),
     Stage("transformers", _from("gpu_comparison", "against_transformers"), 30),
     Stage("profile", _from("gpu_profile", "profile"), 40),
-    Stage("large", large, 45),
-    Stage("medium", medium, 40),
-    Stage("formats", formats, 60),
     Stage("second start", second_start, 30),
-    Stage("simulation", _from("gpu_simulation", "simulate_measured"), 20),
+    Stage("large", large, 45),
+    Stage("formats", formats, 60),
+    Stage("medium", medium, 40),
 )
 """The limits add up to more than the whole has: a stage usually takes half of its own."""
