@@ -61,10 +61,29 @@ def describe_machine(options: Options) -> dict[str, Any]:
 
 
 def read_gpu() -> dict[str, Any]:
-    """What NVML reports; empty without a GPU."""
-    fields = "name,driver_version,memory.total,memory.used,temperature.gpu,power.draw,clocks.sm,clocks.mem"
-    line = _run(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]).partition("\n")[0]
-    return dict(zip(("gpu", *fields.split(",")[1:]), line.split(", "), strict=False)) if line else {}
+    """What NVML reports about the first GPU; empty without one. Does not touch CUDA."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    except Exception:
+        return {}
+    readings: dict[str, Callable[[], Any]] = {
+        "gpu": lambda: pynvml.nvmlDeviceGetName(handle),
+        "driver": pynvml.nvmlSystemGetDriverVersion,
+        "memory_gb": lambda: round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 1e9, 1),
+        "memory_used_gb": lambda: round(pynvml.nvmlDeviceGetMemoryInfo(handle).used / 1e9, 1),
+        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        "sm_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        "memory_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+    }
+    found = {}
+    for name, read in readings.items():
+        with contextlib.suppress(Exception):  # GB10, for example, has no memory of its own.
+            found[name] = read()
+    return found
 
 
 def _run(command: list[str]) -> str:
