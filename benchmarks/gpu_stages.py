@@ -83,6 +83,7 @@ def read_gpu() -> dict[str, Any]:
     for name, read in readings.items():
         with contextlib.suppress(Exception):  # GB10, for example, has no memory of its own.
             found[name] = read()
+    pynvml.nvmlShutdown()  # So that no copy of this process inherits its state.
     return found
 
 
