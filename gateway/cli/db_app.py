@@ -16,7 +16,7 @@ app = typer.Typer(help="Create, migrate, check, back up and clean up the databas
 @app.command()
 def init() -> None:
     """Create the database if it does not exist."""
-    from gateway.cli.commands import db
+    from gateway.cli.commands.database import db
 
     print(db.init(GlobalOptions.data_dir))
 
@@ -24,7 +24,7 @@ def init() -> None:
 @app.command()
 def migrate() -> None:
     """Upgrade the database to the current schema. No data is lost."""
-    from gateway.cli.commands import db
+    from gateway.cli.commands.database import db
 
     print(db.migrate(GlobalOptions.data_dir))
 
@@ -32,7 +32,7 @@ def migrate() -> None:
 @app.command()
 def reset(yes: Yes = False) -> None:
     """Delete all rows of the database. Audio files are kept."""
-    from gateway.cli.commands import db
+    from gateway.cli.commands.database import db
 
     if not yes:
         typer.confirm(f"Delete all rows of {db.display_url(GlobalOptions.data_dir)}?", abort=True, err=True)
@@ -49,7 +49,7 @@ def check(
 
     Prints one line per problem. The exit status is 1 if there are any.
     """
-    from gateway.cli.commands import db
+    from gateway.cli.commands.database import db
 
     problems = 0
     for line in db.check(GlobalOptions.data_dir, read_files=read_files):
@@ -72,7 +72,7 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE if it exists.")] = False,
 ) -> None:
     """Write a consistent copy of the database, without the audio files. A server may be running."""
-    from gateway.cli.commands import db
+    from gateway.cli.commands.database import db
 
     print(db.create_backup(GlobalOptions.data_dir, file, overwrite=force))
 
@@ -86,7 +86,7 @@ def restore(
     yes: Yes = False,
 ) -> None:
     """Replace the database with a backup. The old database is kept until the backup is completely restored."""
-    from gateway.cli.commands import db
+    from gateway.cli.commands.database import db
 
     if not yes and db.has_rows(GlobalOptions.data_dir):
         url = db.display_url(GlobalOptions.data_dir)
@@ -97,7 +97,7 @@ def restore(
 @app.command()
 def vacuum() -> None:
     """Reclaim the space of deleted rows, and update the query planner's statistics."""
-    from gateway.cli.commands import db
+    from gateway.cli.commands.database import db
 
     print(db.vacuum(GlobalOptions.data_dir))
 
@@ -116,7 +116,7 @@ def prune(
     ] = False,
 ) -> None:
     """Delete old finished generations together with their files. A server may be running."""
-    from gateway.cli.commands import db_prune
+    from gateway.cli.commands.database import db_prune
     from gateway.cli.display.units import parse_age
 
     age = parse_age(older_than, "--older-than")

@@ -1,4 +1,4 @@
-"""The subcommands for the services themselves: doctor and serve."""
+"""The subcommands for the services themselves: doctor, serve and top."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import AsJson, GlobalOptions, ServiceArg, create_console
+from gateway.cli.options import AsJson, GlobalOptions, ServiceArg, create_console, run
+from gateway.embedded.service_set import NONE
 
 app = typer.Typer()
 
@@ -32,8 +33,32 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICES",
+            help="Devices to generate on: auto, all (every GPU), 0,1 (these GPUs), cpu, or cpu,cpu (two engines). "
+            "Default: DGX_MUSIC_DEVICES, else auto, the first GPU or else the CPU.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run the services until Ctrl-C or SIGTERM."""
     from gateway.cli.commands import serve
 
-    serve.serve(None if service is None else service.value, GlobalOptions.data_dir)
+    serve.serve(None if service is None else service.value, GlobalOptions.data_dir, devices)
+
+
+@app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Print the current state and exit.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a running server at work: its engines, their GPUs and the requests in them. q or Ctrl-C ends it.
+
+    Refreshed every second, with --json as one object per line. Without a terminal, printed once.
+    """
+    from gateway.cli.commands import top
+
+    console = create_console(as_json)
+    run(lambda session: top.top(session, console, once=once), console, NONE)

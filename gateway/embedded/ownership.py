@@ -195,6 +195,17 @@ def acquire_or_join(data_dir: Path) -> Owner | Client:
     )
 
 
+def running_owner(data_dir: Path) -> str | None:
+    """Returns the address of the process that serves this data directory now, without joining it or writing anything;
+    None if there is none."""
+    try:
+        record: _OwnerRecord = json.loads((data_dir / "run" / "owner.lock").read_bytes())
+    except (OSError, ValueError):
+        return None
+    path = record["socket"]
+    return f"unix:{path}" if path is not None and _accepts_connections(path) else None
+
+
 def _unusable(data_dir: Path, error: OSError) -> FailedPrecondition:
     way_out = "choose another folder with --data-dir or DGX_MUSIC_DATA_DIR"
     if error.errno == errno.ENOSPC:

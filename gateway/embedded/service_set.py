@@ -15,3 +15,5 @@ LIBRARY: ServiceSet = ("storage", "export", "gateway")
 """For reading the database and the audio files."""
 MODELS: ServiceSet = ("generation", "gateway")
 """For inspecting models. Without storage, generation claims no job, which would be cut off when the command ends."""
+NONE: ServiceSet = ()
+"""For a command that is of use only with a server that is running."""

@@ -5,7 +5,7 @@ Each service is built as it would be in a process of its own. They call each oth
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,19 +24,25 @@ async def run_embedded_services(
     service_set: ServiceSet = ALL,
     public_address: str | None = None,
     model_folder: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
 ) -> AsyncIterator[list[str]]:
     """Runs the services while the block runs, and yields the addresses that they are bound to.
 
     With `public_address`, the gateway alone is also served there. `model_folder` is a model to offer in addition to
-    those in the settings. Raises ServiceError if a service can't run.
+    those in the settings. `overrides` are further settings. Raises ServiceError if a service can't run.
     """
     settings = {
         "data_dir": data_dir,
         **{f"{name}_address": owner.address for name in ("storage", "export", "generation")},
+        **(overrides or {}),
     }
     if public_address is None:
         # The fixed ports are for `serve`: a command that runs beside it, or beside another command, must not bind them.
         settings |= {"metrics_port": None}
+        if "generation" in service_set:
+            from generation_service.config import NO_PRELOAD
+
+            settings |= {"preload": NO_PRELOAD}  # The command may need another model, or none.
     if model_folder is not None:
         from generation_service.config import GenerationSettings
 

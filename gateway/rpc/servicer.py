@@ -267,6 +267,11 @@ class MusicServicer(MusicServiceServicer):
     ) -> generation.ListModelsResponse:
         return await self._generation.call_unary(self._generation.stub.ListModels, request)
 
+    async def GetEngineStatus(
+        self, request: generation.GetEngineStatusRequest, context: Context
+    ) -> generation.GetEngineStatusResponse:
+        return await self._generation.call_unary(self._generation.stub.GetEngineStatus, request)
+
     async def ListPrompts(self, request: storage.ListPromptsRequest, context: Context) -> storage.ListPromptsResponse:
         return await self._storage.call_unary(self._storage.stub.ListPrompts, request)
 

@@ -13,6 +13,11 @@ from generation_service.hardware.devices import Device
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.execution import ModelExecution
 
+ENGINE_LOST = "ENGINE_LOST"
+"""The reason of the Unavailable with which a request ends if the process of its engine does."""
+ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
+"""The reason of the Unavailable with which a request is rejected if no engine accepts requests."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
@@ -64,7 +69,7 @@ class EngineClient(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many requests fit into its batch; 0 while it does not accept requests."""
+        """How many requests fit into its batch; 0 while its process is not ready."""
         ...
 
     async def start(self) -> None:

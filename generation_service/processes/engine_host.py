@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from dgx_music.errors import ServiceError, Unavailable
@@ -50,7 +51,6 @@ class EngineHost:
         self._handles: dict[int, GenerationHandle] = {}
         self._request_tasks: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_ready = False
 
     async def run(self) -> int:
         """Runs the engine until the service stops it or the device is lost. Returns the exit status."""
@@ -66,9 +66,9 @@ class EngineHost:
             max_waiting=settings.max_waiting,
             buffer_seconds=settings.buffer_seconds,
             stall_seconds=settings.stall_seconds,
+            preload=configuration.preload,
         )
         await self._engine.start()
-        self._spawn(self._preload(configuration.preload))
         report_task = asyncio.create_task(self._report_until_lost())
         receive_task = asyncio.create_task(self._receive_until_stopped())
         await asyncio.wait({report_task, receive_task}, return_when=asyncio.FIRST_COMPLETED)
@@ -92,18 +92,11 @@ class EngineHost:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _preload(self, name: str | None) -> None:
-        if name is not None:
-            try:
-                await self._engine.load(await self._catalog.describe(name))
-            except ServiceError as error:  # A request for the model reports it; other models can be used.
-                log.error("preload_failed", model=name, error=error.message)
-        self._is_ready = True
-        self._report()
-
     async def _report_until_lost(self) -> None:
         """Reports the state periodically. Returns when the engine can't recover."""
-        while not self._report():
+        while True:
+            if self._report():
+                return
             await asyncio.sleep(REPORT_PERIOD_SECONDS)
 
     def _report(self) -> bool:
@@ -115,8 +108,7 @@ class EngineHost:
             problem = error
         self._stream.send(
             messages.Snapshot(
-                status=self._engine.status(),
-                is_ready=self._is_ready,
+                status=replace(self._engine.status(), requests=()),  # The service knows them itself.
                 problem=None if problem is None else ErrorData.of(problem),
                 models=self._engine.loaded_models(),
                 stages={number: handle.stage for number, handle in self._handles.items()},

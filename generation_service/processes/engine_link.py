@@ -19,7 +19,7 @@ from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.sequence import Sequence, Stage
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.processes import messages
-from generation_service.processes.engine_client import RequestOrigin
+from generation_service.processes.engine_client import ENGINE_LOST, RequestOrigin
 from generation_service.processes.message_stream import MessageStream
 from service_runtime.observability.logging import get_logger
 
@@ -208,6 +208,8 @@ class EngineLink:
                     handle.on_block(samples)
             case messages.Finished(number, error):
                 failure = _to_error(error)
+                if failure is not None and failure.reason == "ENGINE_STOPPED":
+                    failure = self._lost_error(failure.message)  # The process is about to end.
                 self._answer(number, failure)
                 if (handle := self._handles.pop(number, None)) is not None:
                     self._request_ids.pop(handle.sequence, None)
@@ -240,7 +242,7 @@ class EngineLink:
             return Unavailable("the server is shutting down", reason="SHUTTING_DOWN", retry_after_seconds=1.0)
         return Unavailable(
             f"the engine process failed: {reason}; retry",
-            reason="ENGINE_STOPPED",
+            reason=ENGINE_LOST,
             retry_after_seconds=LOST_RETRY_SECONDS,
         )
 

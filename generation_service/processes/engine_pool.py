@@ -15,7 +15,13 @@ from generation_service.hardware.gpu_readings import GpuReading
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.execution import ModelExecution
-from generation_service.processes.engine_client import EngineClient, EngineReport, EngineState, RequestOrigin
+from generation_service.processes.engine_client import (
+    ENGINE_UNAVAILABLE,
+    EngineClient,
+    EngineReport,
+    EngineState,
+    RequestOrigin,
+)
 from service_runtime.supervision import UnrecoverableError
 
 RETRY_SECONDS = 1.0
@@ -80,7 +86,7 @@ class EnginePool:
             raise errors[0]
         raise Unavailable(
             "; ".join(error.message for error in errors),
-            reason="ENGINE_UNAVAILABLE",
+            reason=ENGINE_UNAVAILABLE,
             retry_after_seconds=RETRY_SECONDS,
         )
 
@@ -118,7 +124,7 @@ class EnginePool:
         ]
         if not engines:
             self.check()
-            raise Unavailable("no engine accepts requests", reason="ENGINE_UNAVAILABLE")
+            raise Unavailable("no engine accepts requests", reason=ENGINE_UNAVAILABLE)
         seconds = dict.fromkeys(engines, 0.0)
         self._drop_ended()
         for request in self._requests:

@@ -15,7 +15,7 @@ from generation_service.hardware.devices import VISIBLE_DEVICES, Device
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.execution import ModelExecution
 from generation_service.processes import messages
-from generation_service.processes.engine_client import EngineReport, EngineState, RequestOrigin
+from generation_service.processes.engine_client import ENGINE_UNAVAILABLE, EngineReport, EngineState, RequestOrigin
 from generation_service.processes.engine_link import HOST_MODULE, EngineLink
 from service_runtime.observability.logging import get_logger, logging_configuration
 
@@ -85,9 +85,8 @@ class EngineProcess:
 
     def report(self) -> EngineReport:
         link = self._link
-        return EngineReport(
-            self.device, self._state, self._problem, self._restarts, self._status, self._models, None if link is None else link.pid
-        )
+        pid = None if link is None else link.pid
+        return EngineReport(self.device, self._state, self._problem, self._restarts, self._status, self._models, pid)
 
     async def refresh(self) -> None:
         if self._link is not None:
@@ -120,7 +119,7 @@ class EngineProcess:
     def _unavailable(self) -> Unavailable:
         return Unavailable(
             f"the engine on {self.device.name} does not accept requests: {self._problem}",
-            reason="ENGINE_UNAVAILABLE",
+            reason=ENGINE_UNAVAILABLE,
             retry_after_seconds=INITIAL_DELAY_SECONDS,
         )
 
@@ -168,15 +167,16 @@ class EngineProcess:
     def _on_snapshot(self, snapshot: messages.Snapshot) -> None:
         self._status = snapshot.status
         self._models = dict(snapshot.models)
-        if snapshot.problem is not None:
-            self._set_state(EngineState.FAILED, snapshot.problem.message)
-        elif snapshot.is_ready:
-            if self._serving_since is None:
-                self._serving_since = time.monotonic()
-                log.info("engine_process_serving", device=self.device.name)
-            self._set_state(EngineState.SERVING, "")
-        elif self._preload is not None and self._restarts == 0:
-            self._set_state(EngineState.STARTING, f"it is loading model {self._preload!r}")
+        match snapshot.problem:
+            case None:
+                if self._serving_since is None:
+                    self._serving_since = time.monotonic()
+                    log.info("engine_process_serving", device=self.device.name)
+                self._set_state(EngineState.SERVING, "")
+            case messages.ErrorData(reason="MODEL_LOADING") as problem:
+                self._set_state(EngineState.STARTING, problem.message)
+            case problem:
+                self._set_state(EngineState.FAILED, problem.message)
 
     def _set_state(self, state: EngineState, problem: str) -> None:
         was_serving = self._state is EngineState.SERVING

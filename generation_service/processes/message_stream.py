@@ -6,6 +6,7 @@ import asyncio
 import pickle
 import socket
 import struct
+from contextlib import suppress
 from typing import Any, Self
 
 _HEADER = struct.Struct("<Q")
@@ -43,7 +44,5 @@ class MessageStream:
     async def close(self) -> None:
         """Sends what is queued, and closes the socket."""
         self._writer.close()
-        try:
+        with suppress(ConnectionError):  # The other process has ended.
             await self._writer.wait_closed()
-        except ConnectionError:
-            pass  # The other process has ended.

@@ -163,8 +163,6 @@ class Snapshot:
     """The state of the engine. Sent at a change and twice a second: it is the sign of life."""
 
     status: EngineStatus
-    is_ready: bool
-    """Whether the model to preload is loaded, or has failed to load."""
     problem: ErrorData | None
     """What `Engine.check` raises."""
     models: Mapping[ModelInfo, ModelExecution | None]

@@ -37,8 +37,9 @@ def build_pool(
                 max_waiting=settings.max_waiting,
                 buffer_seconds=settings.buffer_seconds,
                 stall_seconds=settings.stall_seconds,
+                preload=preload,
             )
-            engines.append(LocalEngine(device, engine, catalog, max_batch_size=max_batch_size, preload=preload))
+            engines.append(LocalEngine(device, engine, max_batch_size=max_batch_size))
         else:
             cpu_threads = None if device.kind == "cuda" else max(1, (os.cpu_count() or 1) // len(chosen))
             engines.append(

@@ -12,13 +12,12 @@ import grpc
 import grpc.aio
 
 from dgx_music.error_status import read_error_details
-from dgx_music.errors import InvalidArgument, ServiceError
+from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
 from generation_service.engine.request_handle import GenerationHandle
-from generation_service.models.base import TooLarge
 from generation_service.models.params import build_parameters
 from generation_service.processes.engine_client import RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
@@ -27,24 +26,16 @@ from generation_service.worker.backoff import Backoff
 from generation_service.worker.continuation_audio import fetch_prompt_audio
 from generation_service.worker.converters import Exported
 from generation_service.worker.export_stream import ExportStream
+from generation_service.worker.job_failure import RETRYABLE_EXPORT_CODES, build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
 from service_runtime.observability.logging import get_logger
-from service_runtime.supervision import UnrecoverableError
 
 log = get_logger(__name__)
 
-RETRYABLE_CODES = frozenset(
-    {"ABORTED", "CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
-)
-"""Names of the status codes after which another attempt may succeed."""
-RETRYABLE_EXPORT_CODES = RETRYABLE_CODES | {"INTERNAL"}
-"""The same after all the audio has been sent: export then keeps it, and the next attempt does not generate it again."""
 TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 """Status codes after which the same call to storage is retried."""
 INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2.0
 """The delays between such retries."""
-MAX_RETRY_AFTER_SECONDS = 3600.0
-"""The longest delay of another attempt that storage accepts."""
 MIN_CALL_TIMEOUT_SECONDS = 0.1
 """The timeout of a call that starts when the lease has almost expired."""
 
@@ -189,7 +180,9 @@ class Job:
             if lost is LeaseLostReason.CANCELLED and self._has_sent_audio:
                 await self._delete_file()
             return lost.value
-        return await self._fail(_build_failure(exported, has_sent_audio=self._has_sent_audio))
+        return await self._fail(
+            build_failure(exported, has_sent_audio=self._has_sent_audio, attempt=self._generation.attempt)
+        )
 
     async def _complete(self, exported: Exported) -> str:
         request = converters.build_completion(
@@ -265,36 +258,3 @@ class Job:
                     # An audio file without a database row stays in the library.
                     log.warning("orphaned_file_left", code=error.code().name, error=error.details())
             return
-
-
-def _build_failure(error: BaseException, *, has_sent_audio: bool) -> storage_pb2.FailGenerationRequest:
-    """Returns the report of a failed attempt: a one-line message for the user, and whether to try again.
-
-    If export has all the audio, another attempt is cheap: it generates nothing.
-    """
-    delay_seconds = 0.0
-    match error:
-        case asyncio.CancelledError():
-            return storage_pb2.FailGenerationRequest(error_message="the server is shutting down", handed_back=True)
-        case UnrecoverableError():
-            # The engine had already stopped when the job was claimed, so this does not count as an attempt.
-            return storage_pb2.FailGenerationRequest(error_message=error.message, handed_back=True)
-        case TooLarge():
-            # The next attempt would not fit either. A user may retry on a server with more memory.
-            message, is_retryable = error.message, False
-        case ServiceError():
-            message, is_retryable = error.message, error.code in RETRYABLE_CODES
-            delay_seconds = error.retry_after_seconds or 0.0
-        case grpc.aio.AioRpcError():
-            details = read_error_details(error)
-            codes = RETRYABLE_EXPORT_CODES if has_sent_audio else RETRYABLE_CODES
-            message = f"export: {' '.join(details.message.split())} ({error.code().name})"
-            is_retryable, delay_seconds = error.code().name in codes, details.retry_after_seconds or 0.0
-        case _:
-            log.error("unexpected_error", exc_info=error)
-            message, is_retryable = f"an unexpected error occurred: {type(error).__name__}", False
-    return storage_pb2.FailGenerationRequest(
-        error_message=message,
-        retryable=is_retryable,
-        retry_after_seconds=min(delay_seconds, MAX_RETRY_AFTER_SECONDS) if is_retryable else 0.0,
-    )

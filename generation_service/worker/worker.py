@@ -35,7 +35,10 @@ DELAY_JITTER = 0.5
 
 
 class Worker:
-    """Keeps one claim pending while a slot is free: a place in the batch of an engine that accepts requests. If it dies, other workers get its jobs when the leases expire."""
+    """Keeps one claim pending while a slot is free, which is a place in the batch of an engine that accepts requests.
+
+    If it dies, other workers get its jobs when the leases expire.
+    """
 
     def __init__(
         self,

@@ -8,7 +8,6 @@ from typing import TextIO
 
 import structlog
 
-
 _configuration = "info", "json"
 
 

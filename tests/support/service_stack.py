@@ -19,6 +19,7 @@ from export_service.rpc.server import build as build_export
 from generation_service.config import GenerationSettings
 from generation_service.models.catalog import BuiltInModel, ModelCatalog
 from generation_service.models.sketch import Sketch
+from generation_service.processes.engine_link import HOST_MODULE
 from generation_service.rpc.server import GenerationService
 from generation_service.rpc.server import build as build_generation
 from service_runtime.rpc.server import serve_services
@@ -56,7 +57,8 @@ class ServiceStack:
         }
 
     async def start(self, *names: str, **overrides: object) -> None:
-        """Starts servers. `overrides` are settings of the generation service."""
+        """Starts servers. `overrides` are settings of the generation service, and the main program of its engine
+        processes."""
         for name in names:
             settings: StorageSettings | ExportSettings | GenerationSettings
             if name == "storage":
@@ -66,8 +68,10 @@ class ServiceStack:
                 settings = ExportSettings(**self.common_settings())
                 service = build_export(settings)
             else:
+                module = str(overrides.pop("engine_module", HOST_MODULE))
                 settings = GenerationSettings(**{**self.common_settings(), "renew_interval_seconds": 0.05, **overrides})
-                service = self.generation = build_generation(settings, catalog=ModelCatalog(self.models))
+                catalog = ModelCatalog(self.models)
+                service = self.generation = build_generation(settings, catalog=catalog, engine_module=module)
             stack = AsyncExitStack()
             await stack.enter_async_context(serve_services([service], [self.addresses[name]], settings))
             self._running[name] = stack
@@ -126,10 +130,10 @@ def is_pending_after(attempt: int) -> Callable[[pb.Generation], bool]:
 
 
 def server_process(
-    stack: ServiceStack, module: str, *arguments: str, **overrides: float
+    stack: ServiceStack, module: str, *arguments: str, stderr: int | None = None, **overrides: object
 ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """Runs `python -m module` as a generation server that uses the stack's storage and export."""
     variables = {
         f"DGX_MUSIC_{name.upper()}": str(value) for name, value in {**stack.common_settings(), **overrides}.items()
     }
-    return process(sys.executable, "-m", module, *arguments, env={**os.environ, **variables}, cwd=ROOT)
+    return process(sys.executable, "-m", module, *arguments, env={**os.environ, **variables}, cwd=ROOT, stderr=stderr)

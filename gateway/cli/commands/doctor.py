@@ -11,12 +11,21 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import grpc.aio
+
+from dgx_music import channel
 from dgx_music.errors import ServiceError
+from dgx_music.gateway.v1 import gateway_pb2_grpc
+from dgx_music.generation.v1.generation_pb2 import Engine, GetEngineStatusRequest
 from gateway.cli.display.console import Console, escape_text
+from gateway.cli.display.engine_view import state_name
 from gateway.cli.session.command_errors import FAILURE
 from gateway.config import GatewaySettings
+from gateway.embedded.ownership import running_owner
+from gateway.timeouts import CALL_TIMEOUT_SECONDS
 from generation_service.config import GenerationSettings
-from generation_service.models.diagnostics import Finding, diagnose
+from generation_service.models.diagnostics import diagnose
+from generation_service.models.finding import Finding
 from service_runtime.rpc.probe import probe
 from storage_service.config import StorageSettings
 from storage_service.db.sqlite import journal_mode, sqlite3
@@ -35,6 +44,7 @@ def doctor(data_dir: Path | None, console: Console) -> int:
         _data_dir(gateway.data_dir.expanduser().absolute()),
         _database(StorageSettings.model_validate(chosen)),
         *asyncio.run(_addresses(gateway)),
+        *asyncio.run(_running_engines(gateway)),
     ]
     is_ok = all(finding.state != "broken" for finding in findings)
     if console.as_json:
@@ -101,3 +111,25 @@ async def _address(name: str, address: str) -> Finding:
         return Finding(name, "ok", f"responds at {address}")
     variable = f"DGX_MUSIC_{name.upper()}_ADDRESS"
     return Finding(name, "broken", problem, f"start `dgx-music serve {name}` there, or unset {variable}")
+
+
+async def _running_engines(settings: GatewaySettings) -> list[Finding]:
+    """Describes the engines of the configured gateway, or of the data directory's server, if it responds."""
+    address = settings.gateway_address or running_owner(settings.data_dir.expanduser().absolute())
+    if address is None:
+        return []
+    try:
+        async with channel.connect(address) as gateway:
+            music = gateway_pb2_grpc.MusicServiceStub(gateway)
+            status = await music.GetEngineStatus(GetEngineStatusRequest(), timeout=CALL_TIMEOUT_SECONDS)
+    except grpc.aio.AioRpcError:
+        return []
+    return [_engine(engine, address) for engine in status.engines]
+
+
+def _engine(engine: Engine, address: str) -> Finding:
+    state = state_name(engine)
+    found = f"{engine.device} at {address}: {state}, {engine.running} running, {engine.waiting} waiting"
+    if engine.restarts:
+        found += f", restarted {engine.restarts} times"
+    return Finding("running engine", "broken" if state == "failed" else "ok", found, engine.problem)

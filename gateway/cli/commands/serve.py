@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,36 +17,41 @@ from service_runtime.rpc.server import serve_until_signalled
 from service_runtime.rpc.stop_signal import stop_signal
 
 
-def serve(name: ServiceName | None, data_dir: Path | None) -> None:
-    """Runs one service, or all of them, until SIGTERM or Ctrl-C. Commands on the same data directory then use them."""
+def serve(name: ServiceName | None, data_dir: Path | None, devices: str | None = None) -> None:
+    """Runs one service, or all of them, until SIGTERM or Ctrl-C. Commands on the same data directory then use them.
+
+    `devices` takes precedence over DGX_MUSIC_DEVICES.
+    """
+    overrides = {} if devices is None else {"devices": devices}
     settings = resolve_settings(data_dir)
     configure_logging(settings.log_level, settings.log_format)
     match name:
         case None:
             with acquire_ownership(settings.data_dir) as owner:
-                asyncio.run(_serve_all(owner, settings))
+                asyncio.run(_serve_all(owner, settings, overrides))
         case "export":
             with acquire_ownership(settings.data_dir) as owner:
                 owner.refuse_clients()
-                asyncio.run(_serve_one(name, settings))
+                asyncio.run(_serve_one(name, settings, overrides))
         case _:
-            asyncio.run(_serve_one(name, settings))
+            asyncio.run(_serve_one(name, settings, overrides))
 
 
-async def _serve_all(owner: Owner, settings: GatewaySettings) -> None:
-    async with stop_signal() as stop, run_embedded_services(owner, settings.data_dir, public_address=settings.address):
+async def _serve_all(owner: Owner, settings: GatewaySettings, overrides: Mapping[str, object]) -> None:
+    services = run_embedded_services(owner, settings.data_dir, public_address=settings.address, overrides=overrides)
+    async with stop_signal() as stop, services:
         owner.accept_clients(is_persistent=True)
         await stop.wait()
 
 
-async def _serve_one(name: ServiceName, settings: GatewaySettings) -> None:
+async def _serve_one(name: ServiceName, settings: GatewaySettings, overrides: Mapping[str, object]) -> None:
     addresses = {
         "storage": settings.storage_address,
         "export": settings.export_address,
         "generation": settings.generation_address,
         "gateway": settings.address,
     }
-    service = build(name, {"data_dir": settings.data_dir})
+    service = build(name, {"data_dir": settings.data_dir, **overrides})
     await serve_until_signalled([service], settings.listen or addresses[name], settings)
 
 

@@ -15,7 +15,7 @@ from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, KvPrecisionChoice, PrecisionChoice, PrecisionName
 from generation_service.models.base import ModelInfo
 from generation_service.models.device import resolve_device
-from generation_service.models.execution import ModelExecution
+from generation_service.models.execution import KernelChoice, ModelExecution
 from generation_service.models.musicgen.checkpoints.checkpoint import (
     COMPRESSION_FILE,
     LM_FILE,
@@ -30,6 +30,7 @@ from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
+from generation_service.models.musicgen.kernels.kernel_selection import time_on_cuda
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
@@ -37,6 +38,7 @@ from generation_service.models.musicgen.lm.linear import Precision, build_linear
 from generation_service.models.musicgen.model import MusicGen
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.memory_budget import GpuBudget, budget_pages
+from generation_service.models.musicgen.resident.operation_selection import select_operations
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 
@@ -158,12 +160,18 @@ def load_resident(
         torch.backends.cudnn.allow_tf32 = False  # On by default, with a significand of 10 bits: too little for a codec.
     codec = _load_codec(found).to(torch_device)
     conditioner = TextConditioner(found.checkpoint, config, device)
-    operations = choose_operations(found)
+    dtype = _KV_TYPES[_kv_precision(found)]
+    selecting_at = time.monotonic()
+    kernels: tuple[KernelChoice, ...] = ()
+    if device == "cuda":
+        operations, kernels = select_operations(config, found.precision, dtype, torch_device, time_on_cuda)
+    else:
+        operations = DecodeOperations(partial(build_linear, precision=_cpu_precision(found)))
+    selected_at = time.monotonic()
     weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
     if kv_bytes is None and budget is not None:
         kv_bytes = budget.available_bytes()
     positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
-    dtype = _KV_TYPES[_kv_precision(found)]
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
     generator = ResidentCodeGenerator(
         config,
@@ -185,14 +193,10 @@ def load_resident(
         kv_precision=_kv_precision(found),
         max_batch_size=max_batch_size,
         load_seconds=time.monotonic() - started_at,
-        warm_up_seconds=time.monotonic() - loaded_at,
+        warm_up_seconds=selected_at - selecting_at + time.monotonic() - loaded_at,
+        kernels=kernels,
     )
     return MusicGen(found.info, generator, conditioner, codec, decoder, execution)
-
-
-def choose_operations(found: FoundModel) -> DecodeOperations:
-    """The implementations of the decode step's operations."""
-    return DecodeOperations(build_linear=partial(build_linear, precision=_cpu_precision(found)))
 
 
 def _kv_precision(found: FoundModel) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import select
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from dgx_music.errors import Unavailable
+from dgx_music.storage.v1 import storage_pb2
 from generation_service.config import GenerationSettings
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.sequence import Stage
@@ -22,6 +25,7 @@ from generation_service.processes.engine_client import EngineState, RequestOrigi
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.processes.pool_builder import build_pool
 from tests.support.engine_calls import read
+from tests.support.service_stack import ServiceStack, server_process
 from tests.support.tone_engine_process import EXECUTION, MODULE, Fifo, build_catalog
 from tests.support.tone_model import BLOCK_FRAMES, RATE_HZ, tone, tone_parameters
 
@@ -60,6 +64,7 @@ class Pool:
 
 
 SERVING, FAILED = EngineState.SERVING, EngineState.FAILED
+COMPLETED = storage_pb2.GENERATION_STATE_COMPLETED
 
 
 @asynccontextmanager
@@ -189,7 +194,7 @@ async def test_killed_process_takes_only_its_own_requests_with_it_and_is_replace
     os.kill(shared.pid(device), signal.SIGKILL)
     with pytest.raises(Unavailable, match="the engine process failed: it was killed by SIGKILL; retry") as caught:
         await read(victim)
-    assert (caught.value.reason, caught.value.retry_after_seconds) == ("ENGINE_STOPPED", 1.0)
+    assert (caught.value.reason, caught.value.retry_after_seconds) == ("ENGINE_LOST", 1.0)
     [failed] = [report for report in shared.pool.reports() if report.device.name == device]
     assert (failed.state, failed.pid) == (FAILED, None)
     assert failed.problem == "its process failed: it was killed by SIGKILL"
@@ -214,7 +219,7 @@ async def test_lost_device_ends_the_process_and_stop_ends_those_that_replace_it(
             with pytest.raises(Unavailable, match="an illegal memory access"):
                 await read(handle)
         await pool.wait_until(FAILED, FAILED)
-        with pytest.raises(Unavailable, match="cpu:0 does not .* illegal memory access.*cpu:1 does not") as caught:
+        with pytest.raises(Unavailable, match=r"cpu:0 does not .* illegal memory access.*cpu:1 does not") as caught:
             pool.pool.check()
         assert caught.value.retry_after_seconds == 1.0
         with pytest.raises(Unavailable, match="illegal memory access"):
@@ -234,7 +239,58 @@ async def test_hung_process_is_killed_and_replaced(fifo, monkeypatch):
     monkeypatch.setenv("TEST_HANG_SECONDS", "0.2")
     async with run_pool() as pool:
         handle = await pool.submit(tone_parameters(fifo.prompt, 10))
-        with pytest.raises(Unavailable, match="it hung: a model call has been running for more than 0.2 s"):
+        with pytest.raises(Unavailable, match=r"it hung: a model call has been running for more than 0\.2 s"):
             await read(handle)
         await pool.wait_until(SERVING, SERVING)
         assert sum(report.restarts for report in pool.pool.reports()) == 1
+
+
+async def test_jobs_of_a_killed_process_are_completed_by_another_attempt(tmp_path):
+    stack = ServiceStack(tmp_path)
+    (tmp_path / "fifos").mkdir()
+    fifos = [Fifo(tmp_path / "fifos" / name) for name in "ab"]
+    try:
+        await stack.start("storage", "export")
+        await stack.start("generation", devices="cpu,cpu", engine_module=MODULE)
+        ids = [await stack.create(fifo.prompt, seconds=1.0) for fifo in fifos]
+        for generation_id in ids:
+            await stack.wait_until(generation_id, is_generating)
+        pool = stack.generation.engine
+        victim = next(request for request in pool.requests() if request.origin.generation_id == ids[0])
+        [pid] = [report.pid for report in pool.reports() if report.device == victim.device]
+        assert {request.device for request in pool.requests()} == {report.device for report in pool.reports()}
+        os.kill(pid, signal.SIGKILL)
+        again = await stack.wait_until(ids[0], lambda generation: generation.attempt == 2)
+        assert again.max_attempts == 4  # The lost attempt does not count.
+        for fifo in reversed(fifos):  # The other request's first: both may be in the process that is left.
+            await fifo.release()
+        done = [await stack.wait_until_ended(generation_id) for generation_id in ids]
+        assert [(one.state, one.attempt) for one in done] == [(COMPLETED, 2), (COMPLETED, 1)]
+        await stack.generation.check()
+    finally:
+        await stack.stop_all()
+
+
+def is_generating(generation: storage_pb2.Generation) -> bool:
+    return generation.stage == storage_pb2.GENERATION_STAGE_GENERATING
+
+
+async def test_processes_end_with_a_service_that_is_killed(tmp_path):
+    stack = ServiceStack(tmp_path)
+    try:
+        server = server_process(
+            stack, "generation_service.rpc.server", devices="cpu,cpu", stderr=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(WAIT_SECONDS), server as service:
+            started = []
+            while len(started) < 2:
+                event = json.loads(await service.stderr.readline())
+                if event["event"] == "engine_process_started":
+                    started.append(os.pidfd_open(event["pid"]))
+            service.kill()
+            for process in started:
+                await asyncio.to_thread(select.select, [process], [], [], WAIT_SECONDS)  # Readable once it has ended.
+                assert select.select([process], [], [], 0)[0]
+                os.close(process)
+    finally:
+        await stack.stop_all()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from generation_service.models.execution import KernelChoice
+
 Call = Callable[[], Tensor]
 """Runs an operation once, on inputs that are fixed. → [rows, …]."""
 Timer = Callable[[Sequence[Call]], float]
@@ -17,8 +19,8 @@ Timer = Callable[[Sequence[Call]], float]
 ROW_COUNTS = (2, 16, 128)
 """The rows that are tried: 1, 8 and 64 requests with guidance."""
 _MARGIN = 0.8
-"""A less preferred implementation is chosen if it takes at most this part of the time. A small difference would be
-noise, and the choice should be the same at every start: implementations round differently, and music follows."""
+"""A less preferred implementation that rounds in another way is chosen if it takes less than this part of the time. A
+small difference may be noise, and a seed should make the same music after every start."""
 _RUNS = 9
 
 
@@ -30,18 +32,6 @@ class Candidate:
     prepare: Callable[[int], Sequence[Call]]
     """Number of rows → calls whose weights or caches are in different memory, so that the L2 cache holds those of none
     when its turn comes; inputs and results are the same. The first rows of the inputs are the same for any number."""
-
-
-@dataclass(frozen=True, slots=True)
-class KernelChoice:
-    """The implementation that was chosen for an operation."""
-
-    operation: str
-    implementation: str
-    microseconds: Mapping[str, float]
-    """The time of each implementation that works, for the fewest rows."""
-    reason: str = ""
-    """Why the others were left out, if it isn't for their speed."""
 
 
 def choose_kernel(
@@ -56,24 +46,25 @@ def choose_kernel(
 
     A candidate is left out if it raises, if its result differs from the reference's by more than `tolerance` times the
     reference's norm, or if the result of a row depends on the number of rows. Of the others the most preferred is
-    chosen, unless one needs at most 0.8 of its time: the mean over `row_counts` of the time relative to the
-    reference's, in which the first, a single request, counts as much as all the others together.
+    chosen, unless one takes less time and gives the same results to the last bit, or takes less than 0.8 of its time.
+    The time is relative to the reference's; the first of `row_counts`, a single request, counts as much as all the
+    others together.
     Raises whatever the reference raises.
     """
     reference = candidates[-1]
-    expected = {rows: reference.prepare(rows)[0]() for rows in row_counts}
+    expected = _run(reference, row_counts)
     baseline = [timer(reference.prepare(rows)) for rows in row_counts]
-    chosen, chosen_score = "", 0.0
+    chosen, chosen_score, chosen_results = "", 0.0, expected
     microseconds: dict[str, float] = {}
     reasons = []
     for candidate in candidates:
-        name = candidate.implementation
-        if candidate is reference:
-            times = baseline
-        else:
+        name, results, times = candidate.implementation, expected, baseline
+        if candidate is not reference:
             try:
-                problem = _find_problem(candidate, expected, tolerance)
-                times = [] if problem else [timer(candidate.prepare(rows)) for rows in row_counts]
+                results = _run(candidate, row_counts)
+                problem = _find_problem(results, expected, tolerance)
+                if not problem:
+                    times = [timer(candidate.prepare(rows)) for rows in row_counts]
             except Exception as error:  # Compilers and drivers raise anything.
                 problem = f"{type(error).__name__}: {error}".splitlines()[0]
             if problem:
@@ -81,8 +72,9 @@ def choose_kernel(
                 continue
         microseconds[name] = times[0]
         score = _score([time / base for time, base in zip(times, baseline, strict=True)])
-        if not chosen or score <= _MARGIN * chosen_score:
-            chosen, chosen_score = name, score
+        margin = 1.0 if all(results[rows].equal(chosen_results[rows]) for rows in row_counts) else _MARGIN
+        if not chosen or score < margin * chosen_score:
+            chosen, chosen_score, chosen_results = name, score, results
     return KernelChoice(operation, chosen, microseconds, "; ".join(reasons))
 
 
@@ -109,9 +101,12 @@ def time_on_cuda(calls: Sequence[Call]) -> float:
     return 1000 * statistics.median(milliseconds) / len(calls)
 
 
-def _find_problem(candidate: Candidate, expected: Mapping[int, Tensor], tolerance: float) -> str:
-    """Why the results of a candidate are wrong; empty if they are right."""
-    results = {rows: candidate.prepare(rows)[0]() for rows in expected}
+def _run(candidate: Candidate, row_counts: Sequence[int]) -> dict[int, Tensor]:
+    return {rows: candidate.prepare(rows)[0]() for rows in row_counts}
+
+
+def _find_problem(results: Mapping[int, Tensor], expected: Mapping[int, Tensor], tolerance: float) -> str:
+    """Why results are wrong; empty if they are right."""
     for rows, result in results.items():
         reference = expected[rows].double()
         error = float(

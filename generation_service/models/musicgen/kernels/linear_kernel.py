@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton import knobs
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from generation_service.models.musicgen.kernels.quantized_weights import StoredWeights
 
@@ -71,12 +72,15 @@ def fused_linear(
     norm: tuple[Tensor, Tensor, float] | None = None,
     gelu: bool = False,
     residual: Tensor | None = None,
+    pdl: bool = False,
 ) -> Tensor:
     """x: fp32 or bf16 [rows, in] → [rows, out].
 
     norm: the weight and the bias, fp32 [in], and the epsilon of a layer normalization of x, which is then fp32. The
     result is fp32; with `gelu`, which is the exact one, it is in the type of the product, as the next layer needs it.
     residual: fp32 [rows, out]. The rows of x and of the residual may be apart, as in x[0::2].
+    pdl: programmatic dependent launch, from compute capability 9.0 on: the kernel starts while the one before it on the
+    stream is still running, asks for its weights, and waits for that kernel to end before it does anything else.
     """
     values = weights.values
     (rows, inputs), outputs = x.shape, len(values)
@@ -110,9 +114,11 @@ def fused_linear(
         INPUTS=tile.inputs,
         SPLITS=SPLITS,
         PRODUCT=tl.float32 if weights.product_dtype == torch.float32 else tl.bfloat16,
-        PREFETCH=not knobs.runtime.interpret,
+        PREFETCH=(pdl or norm is not None) and not knobs.runtime.interpret,
+        PDL=pdl and not knobs.runtime.interpret,
         num_warps=SPLITS,
         num_stages=tile.stages,
+        launch_pdl=pdl,
     )
     return y
 
@@ -144,14 +150,19 @@ def _linear(
     SPLITS: tl.constexpr,
     PRODUCT: tl.constexpr,
     PREFETCH: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """Computes a tile of y. EVEN: all warps have as many inputs, a multiple of INPUTS."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
     is_row, is_output = row < rows, output < outputs
+    if PDL:
+        gdc_launch_dependents()
+    if PREFETCH:
+        _prefetch(weight_ptr, tl.program_id(1) * OUTPUTS * inputs, OUTPUTS * inputs, outputs * inputs)
+    if PDL:
+        gdc_wait()  # Everything above touches only weights, which no kernel writes.
     if NORM:
-        if PREFETCH:
-            _prefetch(weight_ptr, tl.program_id(1) * OUTPUTS * inputs, OUTPUTS * inputs, outputs * inputs)
         mean, inverse_deviation = _row_statistics(x_ptr, row * x_stride, is_row, inputs, epsilon, ROWS)
     share = tl.cdiv(inputs, SPLITS * 16) * 16
     first = tl.arange(0, SPLITS)[:, None] * share
@@ -204,7 +215,7 @@ def _row_statistics(x_ptr, row_offset, is_row, inputs, epsilon, ROWS: tl.constex
 
 @triton.jit
 def _prefetch(ptr, start, count, limit):
-    """Asks for elements to be loaded into the L2 cache, without waiting for them: while the statistics are computed."""
+    """Asks for elements to be loaded into the L2 cache, and doesn't wait for them."""
     LINES: tl.constexpr = 128
     line = 128 // (ptr.dtype.element_ty.primitive_bitwidth // 8)
     for at in range(start, tl.minimum(start + count, limit), LINES * line):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -11,7 +12,8 @@ from generation_service.models.musicgen.kernels import quantized_weights
 from generation_service.models.musicgen.kernels.quantized_weights import StoredWeights, WeightFormat, store_weights
 from generation_service.models.musicgen.lm.layer_norm import NORM_EPSILON, LayerNorm
 
-LinearImplementation = Literal["triton", "torch"]
+LinearImplementation = Literal["triton", "triton_pdl", "torch"]
+"""In the order of preference. "triton_pdl" launches the kernel while the one before it is still running."""
 
 
 class TorchLinear:
@@ -36,24 +38,25 @@ class TorchLinear:
 class TritonLinear:
     """One kernel per call, whatever is fused. A row has the same result in any batch."""
 
-    def __init__(self, weights: StoredWeights) -> None:
+    def __init__(self, weights: StoredWeights, *, pdl: bool = False) -> None:
+        """Raises ImportError if Triton isn't installed. pdl: programmatic dependent launch."""
         from generation_service.models.musicgen.kernels.linear_kernel import fused_linear
 
         self.weights = weights
-        self._fused_linear = fused_linear
+        self._fused_linear = partial(fused_linear, weights=weights, pdl=pdl)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._fused_linear(x, self.weights)
+        return self._fused_linear(x)
 
     def gelu(self, x: Tensor) -> Tensor:
-        return self._fused_linear(x, self.weights, gelu=True)
+        return self._fused_linear(x, gelu=True)
 
     def add_residual(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self._fused_linear(x, self.weights, residual=residual)
+        return self._fused_linear(x, residual=residual)
 
     def normed(self, x: Tensor, norm: LayerNorm, *, gelu: bool = False) -> Tensor:
         parameters = (norm.weight, norm.bias, NORM_EPSILON)
-        return self._fused_linear(x, self.weights, norm=parameters, gelu=gelu)
+        return self._fused_linear(x, norm=parameters, gelu=gelu)
 
 
 DeviceLinear = TorchLinear | TritonLinear
@@ -67,5 +70,11 @@ def build_device_linear(
 
     Raises ImportError if Triton is asked for and not installed.
     """
-    weights = store_weights(weight, weight_format)
-    return TritonLinear(weights) if implementation == "triton" else TorchLinear(weights)
+    return bind_device_linear(store_weights(weight, weight_format), implementation)
+
+
+def bind_device_linear(weights: StoredWeights, implementation: LinearImplementation) -> DeviceLinear:
+    """The same with weights that are stored already."""
+    if implementation == "torch":
+        return TorchLinear(weights)
+    return TritonLinear(weights, pdl=implementation == "triton_pdl")

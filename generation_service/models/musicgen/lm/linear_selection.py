@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from generation_service.models.execution import KernelChoice
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.kernels.kernel_selection import (
     ROW_COUNTS,
     Call,
     Candidate,
-    KernelChoice,
     Timer,
     choose_kernel,
 )
-from generation_service.models.musicgen.kernels.quantized_weights import StoredWeights, WeightFormat, store_weights
+from generation_service.models.musicgen.kernels.quantized_weights import WeightFormat, store_weights
 from generation_service.models.musicgen.lm.device_linear import (
     DeviceLinear,
     LinearImplementation,
-    TorchLinear,
-    TritonLinear,
+    bind_device_linear,
     build_device_linear,
 )
 from generation_service.models.musicgen.lm.layer_norm import LayerNorm
@@ -43,10 +43,7 @@ _MAX_CALLS = 128
 """Of one measurement. They are launched by one CUDA graph."""
 _TOLERANCE = 0.02
 """Of the result's norm. bf16 rounds to 0.4 % at most, here once before the product and, with GELU, once after it."""
-_CLASSES: dict[LinearImplementation, type[TorchLinear] | type[TritonLinear]] = {
-    "triton": TritonLinear,
-    "torch": TorchLinear,
-}
+_IMPLEMENTATIONS: tuple[LinearImplementation, ...] = get_args(LinearImplementation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +110,7 @@ def select_linears(
             row_counts=row_counts,
         )
         choices.append(choice)
-        by_shape[shape.outputs, shape.inputs] = next(
-            name for name in get_args(LinearImplementation) if name == choice.implementation
-        )
+        by_shape[shape.outputs, shape.inputs] = next(name for name in _IMPLEMENTATIONS if name == choice.implementation)
         total += shape.per_step * choice.microseconds[choice.implementation]
     return LinearSelection(weight_format, choices, total, by_shape)
 
@@ -148,23 +143,13 @@ def _candidates(
     copies = [replace(weights, values=weights.values.clone()) for _ in range(count)]
 
     def prepare(implementation: LinearImplementation, rows: int) -> list[Call]:
-        return [_bind(_CLASSES[implementation], copy, shape.form, x[:rows], norm, residual[:rows]) for copy in copies]
+        layers = [bind_device_linear(copy, implementation) for copy in copies]
+        return [_bind(layer, shape.form, x[:rows], norm, residual[:rows]) for layer in layers]
 
-    return [
-        Candidate("triton", lambda rows: prepare("triton", rows)),
-        Candidate("torch", lambda rows: prepare("torch", rows)),
-    ]
+    return [Candidate(name, partial(prepare, name)) for name in _IMPLEMENTATIONS]
 
 
-def _bind(
-    implementation: type[TorchLinear] | type[TritonLinear],
-    weights: StoredWeights,
-    form: Form,
-    x: Tensor,
-    norm: LayerNorm,
-    residual: Tensor,
-) -> Call:
-    layer = implementation(weights)
+def _bind(layer: DeviceLinear, form: Form, x: Tensor, norm: LayerNorm, residual: Tensor) -> Call:
     if form == "plain":
         return lambda: layer(x)
     if form == "add_residual":

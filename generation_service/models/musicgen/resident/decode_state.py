@@ -25,9 +25,9 @@ MAX_PROMPT_TOKENS = 512
 """The longest prompt, which is also the longest that T5 was trained on."""
 
 POSITION, SAMPLE_COUNT, PROMPT_FRAMES, FRAMES, TOP_K, SEED = range(6)
-"""The columns of `DecodeState.integers`."""
+"""The rows of `DecodeState.integers`."""
 GUIDANCE_SCALE, TEMPERATURE, TOP_P = range(3)
-"""The columns of `DecodeState.floats`."""
+"""The rows of `DecodeState.floats`."""
 
 
 class DecodeState:
@@ -46,11 +46,11 @@ class DecodeState:
 
         self.codes = zeros(config.n_q, positions + 1)
         """int64 [S + 1, K, positions + 1]: `DelayedCodes.columns` of each window."""
-        self.integers = zeros(6)
-        """int64 [S + 1, 6]. POSITION is the next position to read, at which the newest codes are."""
-        self.integers[:, TOP_K] = 1  # The padding slot is sampled, too.
-        self.floats = zeros(3, dtype=torch.float32)
-        """fp32 [S + 1, 3]."""
+        self.integers = torch.zeros(6, slots + 1, dtype=torch.int64, device=device)
+        """int64 [6, S + 1]. POSITION is the next position to read, at which the newest codes are."""
+        self.integers[TOP_K] = 1  # The padding slot is sampled, too.
+        self.floats = torch.zeros(3, slots + 1, device=device)
+        """fp32 [3, S + 1]."""
         self.tables = zeros(CFG_ROWS, self.max_positions // PAGE_POSITIONS, dtype=torch.int32)
         """int32 [S + 1, 2, P]: the page tables of the conditional and the unconditional row."""
         self.prompt_tables = zeros(CFG_ROWS, MAX_PROMPT_TOKENS // PAGE_POSITIONS, dtype=torch.int32)
@@ -84,8 +84,8 @@ class DecodeState:
         integers[[PROMPT_FRAMES, FRAMES]] = window.prompt_frames, window.frames
         integers[[TOP_K, SEED]] = int(sampling.top_k), parameters.seed
         self.codes[slot, :, : window.columns.shape[1]] = self.upload(window.columns)
-        self.integers[slot] = self.upload(integers)
-        self.floats[slot] = self.upload(
+        self.integers[:, slot] = self.upload(integers)
+        self.floats[:, slot] = self.upload(
             torch.cat([sampling.guidance_scale, sampling.temperature, sampling.top_p]).numpy()
         )
 

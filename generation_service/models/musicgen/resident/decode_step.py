@@ -35,6 +35,7 @@ from generation_service.models.musicgen.resident.decode_state import (
 from generation_service.models.musicgen.resident.page_pool import PageNumbers, PagePool
 from generation_service.models.musicgen.sampling import SamplingTensors
 
+_PROGRESS = slice(POSITION, SAMPLE_COUNT + 1)
 MAX_TOP_K = 256
 """Steps whose requests all have at most this top-k, and no top-p, are faster."""
 
@@ -81,8 +82,6 @@ class DecodeStep:
         self._positions = sinusoidal_embeddings(state.max_positions, config).to(device)  # [positions, dim]
         self._delays = torch.tensor(config.delays, device=device)
         self._piece = torch.arange(prefill_positions, device=device)
-        self._advance = torch.zeros(6, dtype=torch.int64, device=device)
-        self._advance[POSITION] = self._advance[SAMPLE_COUNT] = 1
 
     def write_prompt(self, text: Tensor, pages: PageNumbers) -> None:
         """Projects the prompt's keys and values for all layers. text: [T, dim]; pages: those of the prompt.
@@ -125,8 +124,8 @@ class DecodeStep:
         """One step of the requests in `DecodeState.rows`, of which it computes the first `shape.batch`."""
         state = self._state
         rows = state.rows[: shape.batch]
-        integers = state.integers[rows]  # [B, 6]
-        positions = integers[:, POSITION]
+        integers = state.integers.index_select(1, rows)  # [6, B]
+        positions = integers[POSITION]
         x, row_positions = self._embed(state.codes[rows, :, positions], positions)  # [2 B, dim], [2 B]
         table = state.tables[rows].flatten(0, 1)
         prompt_table, tokens = state.prompt_tables[rows].flatten(0, 1), state.prompt_tokens[rows].flatten()
@@ -136,7 +135,9 @@ class DecodeStep:
             x = self._finish_layer(x, attended, layer, pages, prompt_table, tokens, shape.tokens)
         logits = self._weights.heads.normed(x, self._weights.out_norm).float()
         logits = logits.view(shape.batch, CFG_ROWS, self.config.n_q, self.config.card)
-        sampled, is_finite = self._sample(logits, integers, state.floats[rows], samples_any=shape.samples_any)
+        sampled, is_finite = self._sample(
+            logits, integers, state.floats.index_select(1, rows), samples_any=shape.samples_any
+        )
         self._update(rows, integers, sampled, is_finite)
 
     def _embed(self, codes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,16 +174,16 @@ class DecodeStep:
     def _sample(self, logits: Tensor, integers: Tensor, floats: Tensor, *, samples_any: bool) -> tuple[Tensor, Tensor]:
         """logits: [B, 2, K, card] → codes and whether the logits of each codebook are finite: [B, K]."""
         parameters = SamplingTensors(
-            guidance_scale=floats[:, GUIDANCE_SCALE],
-            temperature=floats[:, TEMPERATURE],
-            top_k=integers[:, TOP_K],
-            top_p=floats[:, TOP_P],
-            seed=integers[:, SEED],
+            guidance_scale=floats[GUIDANCE_SCALE],
+            temperature=floats[TEMPERATURE],
+            top_k=integers[TOP_K],
+            top_p=floats[TOP_P],
+            seed=integers[SEED],
         )
         return self._operations.sample_checked(
             logits,
             parameters,
-            integers[:, SAMPLE_COUNT],
+            integers[SAMPLE_COUNT],
             max_top_k=self.config.card if samples_any else MAX_TOP_K,
             uses_top_p=samples_any,
         )
@@ -190,14 +191,12 @@ class DecodeStep:
     def _update(self, rows: Tensor, integers: Tensor, sampled: Tensor, is_finite: Tensor) -> None:
         """Writes the sampled codes into the windows, advances the requests by one step, and writes the results."""
         state = self._state
-        positions = integers[:, POSITION]
+        positions = integers[POSITION]
         known = state.codes[rows, :, positions + 1]
-        codes = delay_sampled_codes(
-            sampled, known, positions, integers[:, PROMPT_FRAMES], integers[:, FRAMES], self._delays
-        )
+        codes = delay_sampled_codes(sampled, known, positions, integers[PROMPT_FRAMES], integers[FRAMES], self._delays)
         state.codes[rows, :, positions + 1] = codes
         # The padding slot stays at its position, however many rows of a step it has.
-        state.integers[rows] = integers + self._advance * (rows != state.padding_slot)[:, None]
+        state.integers[_PROGRESS].index_copy_(1, rows, integers[_PROGRESS] + (rows != state.padding_slot))
         results = state.results[: len(rows)]
         results[:, :-1] = sampled
         results[:, -1] = is_finite.all(1)

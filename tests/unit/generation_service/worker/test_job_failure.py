@@ -8,7 +8,7 @@ import pytest
 
 from dgx_music.error_status import DETAILS_KEY, PLAIN_MESSAGES, to_status
 from dgx_music.errors import FailedPrecondition, ResourceExhausted, ServiceError, Unavailable
-from generation_service.worker.job import _build_failure
+from generation_service.worker.job_failure import build_failure
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from generation_service.worker.job import _build_failure
 )
 def test_message_has_nothing_of_grpc(code: grpc.StatusCode, details: str) -> None:
     error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
-    failure = _build_failure(error, has_sent_audio=False)
+    failure = build_failure(error, has_sent_audio=False, attempt=1)
     assert failure.error_message == f"export: {PLAIN_MESSAGES[code]} ({code.name})"
     assert details not in failure.error_message
 
@@ -41,5 +41,13 @@ def test_message_has_nothing_of_grpc(code: grpc.StatusCode, details: str) -> Non
 def test_retry_is_delayed_as_the_error_asks_for(error: ServiceError, expected: float, is_remote: bool) -> None:
     status = grpc.aio.Metadata((DETAILS_KEY, to_status(error).SerializeToString()))
     remote = grpc.aio.AioRpcError(grpc.StatusCode[error.code], grpc.aio.Metadata(), status)
-    failure = _build_failure(remote if is_remote else error, has_sent_audio=True)
+    failure = build_failure(remote if is_remote else error, has_sent_audio=True, attempt=1)
     assert (failure.retry_after_seconds, failure.retryable) == (expected, error.code != "FAILED_PRECONDITION")
+
+
+@pytest.mark.parametrize("reason", ["ENGINE_LOST", "ENGINE_UNAVAILABLE"])
+def test_job_that_its_engine_took_along_is_handed_back_at_first_and_counted_later(reason: str) -> None:
+    error = Unavailable("the engine process failed: it was killed by SIGKILL", reason=reason, retry_after_seconds=1.0)
+    failures = [build_failure(error, has_sent_audio=False, attempt=attempt) for attempt in (1, 2, 3)]
+    assert [failure.handed_back for failure in failures] == [True, True, False]
+    assert [failure.retryable for failure in failures] == [False, False, True]

@@ -133,10 +133,11 @@ def test_codes_of_a_request_are_the_same_in_any_company() -> None:
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_logits_that_are_not_finite_are_reported_and_yield_codes(value: float) -> None:
     logits = torch.randn(3, 2, 2, 16, generator=torch.Generator().manual_seed(4))
-    parameters = parameters_of([request(seed=seed, top_p=0.5) for seed in range(3)], 16)
+    parameters = parameters_of([request(seed=seed, top_p=top_p) for seed, top_p in enumerate((0.5, 0.0, 0.5))], 16)
     clean, is_finite = sample_checked(logits, parameters, torch.zeros(3).long(), max_top_k=16, uses_top_p=True)
     assert is_finite.all()
-    logits[0, 0, 1, 5] = logits[1, 1, 0, 0] = value
+    logits[0, 0, 1, 5] = value
+    logits[1, 1, 0] = value
     codes, is_finite = sample_checked(logits, parameters, torch.zeros(3).long(), max_top_k=16, uses_top_p=True)
     assert is_finite.tolist() == [[True, False], [False, True], [True, True]]
     assert torch.equal(codes[is_finite], clean[is_finite])

@@ -10,10 +10,10 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from torch import Tensor  # noqa: E402
 
+from generation_service.models.execution import KernelChoice  # noqa: E402
 from generation_service.models.musicgen.kernels.kernel_selection import (  # noqa: E402
     Call,
     Candidate,
-    KernelChoice,
     choose_kernel,
     time_on_cuda,
 )
@@ -45,18 +45,30 @@ def choose(*candidates: Candidate) -> KernelChoice:
 REFERENCE = candidate("torch", (10, 10, 10))
 
 
+def rounds_differently(x: Tensor) -> Tensor:
+    return torch.exp(x) * (1 + 1e-6)
+
+
 def test_the_preferred_one_is_chosen_unless_another_is_clearly_faster() -> None:
-    assert choose(candidate("triton", (3, 5, 9)), REFERENCE) == KernelChoice(
-        "exp", "triton", {"triton": 3, "torch": 10}, ""
-    )
-    assert choose(candidate("triton", (12, 12, 12)), REFERENCE).implementation == "triton", "may be noise"
-    assert choose(candidate("triton", (13, 13, 13)), REFERENCE).implementation == "torch"
+    def triton(*times: float) -> Candidate:
+        return candidate("triton", times, rounds_differently)
+
+    assert choose(triton(3, 5, 9), REFERENCE) == KernelChoice("exp", "triton", {"triton": 3, "torch": 10}, "")
+    assert choose(triton(12, 12, 12), REFERENCE).implementation == "triton", "may be noise"
+    assert choose(triton(13, 13, 13), REFERENCE).implementation == "torch"
+
+
+def test_of_two_with_the_same_results_the_faster_one_is_chosen() -> None:
+    first = candidate("first", (5, 5, 5), rounds_differently)
+    for time, chosen in ((4.9, "second"), (5.1, "first")):
+        second = candidate("second", (time, time, time), rounds_differently)
+        assert choose(first, second, REFERENCE).implementation == chosen
 
 
 def test_a_single_request_counts_as_much_as_all_others_together() -> None:
-    first, second = candidate("first", (10, 10, 10)), candidate("second", (4, 11, 11))
-    assert choose(first, second, REFERENCE).implementation == "second"  # (0.4 + 1.1) / 2 ≤ 0.8
-    assert choose(first, candidate("second", (6, 11, 11)), REFERENCE).implementation == "first"  # (0.6 + 1.1) / 2 > 0.8
+    first = candidate("first", (10, 10, 10), rounds_differently)
+    assert choose(first, candidate("second", (4, 11, 11)), REFERENCE).implementation == "second"  # (0.4 + 1.1) / 2
+    assert choose(first, candidate("second", (6, 11, 11)), REFERENCE).implementation == "first"  # (0.6 + 1.1) / 2
 
 
 def raises(x: Tensor) -> Tensor:

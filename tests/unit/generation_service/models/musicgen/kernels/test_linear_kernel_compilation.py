@@ -24,14 +24,16 @@ TWO_REGISTERS = 16
 INSTRUCTION = "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
 
 
-def launch(rows: int, outputs: int, inputs: int, weight_format: WeightFormat, form: str) -> Launch:
+def launch(
+    rows: int, outputs: int, inputs: int, weight_format: WeightFormat, form: str, *, pdl: bool = False
+) -> Launch:
     scale = torch.ones(outputs) if weight_format in ("int8", "fp8") else None
     weights = StoredWeights(torch.empty(outputs, inputs, dtype=WEIGHT_DTYPES[weight_format]), scale)
     x = torch.empty(rows, inputs, dtype=weights.product_dtype if form == "down" else torch.float32)
     norm = (torch.ones(inputs), torch.ones(inputs), 1e-5) if form in ("qkv", "up") else None
     residual = torch.empty(rows, outputs) if form in ("out", "down") else None
     with recorded() as launches:
-        fused_linear(x, weights, norm=norm, gelu=form == "up", residual=residual)
+        fused_linear(x, weights, norm=norm, gelu=form == "up", residual=residual, pdl=pdl)
     assert len(launches) == 1, "one kernel, whatever is fused"
     return launches[0]
 
@@ -63,6 +65,20 @@ def test_other_devices_and_fp32(capability: int, weight_format: WeightFormat) ->
     assert binary.shared_bytes <= MAX_SHARED_BYTES[capability]
     instructions = set() if weight_format == "fp32" else {INSTRUCTION}
     assert set(re.findall(r"\w*mma[\w.]*", binary.ptx)) == instructions
+
+
+def test_an_early_launch_asks_for_weights_before_it_waits_and_reads_nothing_else() -> None:
+    ptx = launch(2, 1024, 1024, "bf16", "out", pdl=True).compile(90).ptx
+    order = re.findall(r"griddepcontrol\.\w+|prefetch\.global\.L2|cp\.async\.c|ld\.global|st\.global", ptx)
+    first = list(dict.fromkeys(order))
+    assert first[:3] == ["griddepcontrol.launch_dependents", "prefetch.global.L2", "griddepcontrol.wait"]
+    assert order.index("griddepcontrol.wait") < min(order.index("cp.async.c"), order.index("st.global"))
+
+
+def test_weights_are_asked_for_before_the_normalization() -> None:
+    ptx = launch(2, 1024, 1024, "bf16", "qkv").compile(90).ptx
+    assert ptx.index("prefetch.global.L2") < ptx.index("ld.global")
+    assert "griddepcontrol" not in ptx
 
 
 def test_sums_have_the_same_order_in_all_tiles() -> None:

@@ -111,9 +111,10 @@ def test_codes_of_a_request_are_the_same_in_any_company() -> None:
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_logits_that_are_not_finite_are_reported_and_yield_codes(value: float) -> None:
     logits = logits_of(3, 2, 20)
-    requests, counts = [request(seed=seed, top_p=0.5) for seed in range(3)], [0] * 3
+    requests, counts = [request(seed=seed, top_p=top_p) for seed, top_p in enumerate((0.5, 0.0, 0.5))], [0] * 3
     clean, _ = define(logits, requests, counts)
-    logits[0, 0, 1, 5] = logits[1, 1, 0, 0] = value
+    logits[0, 0, 1, 5] = value
+    logits[1, 1, 0] = value
     codes, is_finite = sample(logits, requests, counts)
     assert (
         is_finite.tolist() == define(logits, requests, counts)[1].tolist() == [[True, False], [False, True], [True] * 2]

@@ -117,7 +117,8 @@ def test_warm_up_captures_the_usual_shapes_and_changes_nothing(folder: Path) -> 
     generator.begin_window(row, codes.window)
     generator.launch([row])
     state = generator._state
-    tensors = (state.codes, state.integers, state.floats, state.tables, state.prompt_tables, state.prompt_tokens)
+    by_slot = (state.codes, state.tables, state.prompt_tables, state.prompt_tokens)
+    tensors = (*by_slot, state.integers.t(), state.floats.t())
     before = [tensor[:SLOTS].clone() for tensor in tensors]
     pages = [layer.keys[1:].clone() for layer in generator.memory.layers]
     generator.warm_up()

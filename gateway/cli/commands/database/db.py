@@ -80,7 +80,7 @@ def vacuum(data_dir: Path | None) -> str:
 
 def check(data_dir: Path | None, *, read_files: bool) -> Iterator[str]:
     """Yields a line for each problem in the database and with its audio files; servers may be running."""
-    from gateway.cli.commands.db_check import find_problems
+    from gateway.cli.commands.database.db_check import find_problems
 
     with _open_existing(data_dir) as (database, folder):
         for finding in find_problems(database, folder, read_files=read_files):

@@ -1,0 +1,1 @@
+"""What `dgx-music db …` does."""
