@@ -154,8 +154,7 @@ def _transformers_second(folder: Path) -> None:
 def weights_per_step(config: LmConfig) -> int:
     """Returns how many weights a step multiplies by, which bounds its speed.
 
-    These are not the embeddings, nor the cross-attention's Wk and Wv, which are needed once per request. After a short
-    prompt the native engine reads 2 dim² fewer per layer, and what it computed from them instead.
+    These are not the embeddings, nor the cross-attention's Wk and Wv, which are needed once per request.
     """
     dim, hidden = config.dim, config.hidden_dim
     return config.num_layers * (4 * dim * dim + 2 * dim * dim + 2 * dim * hidden) + config.n_q * config.card * dim

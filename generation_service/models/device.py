@@ -4,6 +4,7 @@ or a model needs it anyway."""
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, PrecisionChoice, PrecisionName
@@ -54,14 +55,19 @@ def gpu_memory() -> DeviceMemory:
 
 def device_in_use() -> str:
     """Returns the name of the GPU if this process uses one, else "cpu"."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return "cpu"
-    return str(torch.cuda.get_device_name())
+    cuda = _cuda_in_use()
+    return "cpu" if cuda is None else str(cuda.get_device_name())
 
 
 def empty_device_cache() -> None:
     """Returns the GPU memory that torch's allocator caches to the system. Does nothing on the CPU."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    cuda = _cuda_in_use()
+    if cuda is not None:
+        cuda.empty_cache()
+
+
+def _cuda_in_use() -> Any:
+    """Returns `torch.cuda` if this process uses a GPU. Imports nothing; another thread may be importing torch."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    is_initialized = getattr(cuda, "is_initialized", None)
+    return cuda if is_initialized is not None and is_initialized() else None

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 from dgx_music.errors import ServiceError
@@ -17,7 +18,6 @@ from service_runtime.optional_deps import pip_install_command
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
 """Exists if the driver of an NVIDIA GPU is running."""
 TRITON_CHECK = ("-P", "-m", "generation_service.models.triton_check")
-TRITON_IMPORT = ("-c", "import triton; print(triton.__version__)")
 TRITON_TIMEOUT_SECONDS = 120.0
 GIB = 2**30
 
@@ -94,33 +94,39 @@ def _check_engines(settings: GenerationSettings, devices: Devices) -> Finding:
 
 
 def _check_triton(*, has_gpu: bool) -> Finding:
-    """Runs Triton in a process of its own."""
-    arguments = TRITON_CHECK if has_gpu else TRITON_IMPORT
+    """Compiles a kernel in a process of its own, if there is a GPU."""
+    try:
+        version = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        if not has_gpu:
+            return Finding("triton", "ok", "not installed; only a GPU needs it")
+        advice = f"generation is slower without it; run {pip_install_command('triton')}"
+        return Finding("triton", "missing", "not installed", advice)
+    if not has_gpu:
+        return Finding("triton", "ok", f"{version}, not used without a GPU")
+    problem = _compile_kernel()
+    if problem:
+        advice = "generation is slower without it; it needs a C compiler: apt install gcc libc6-dev"
+        return Finding("triton", "missing", f"{version} does not compile: {problem}", advice)
+    return Finding("triton", "ok", f"{version}, compiles for the GPU")
+
+
+def _compile_kernel() -> str:
+    """Returns why Triton can't compile a kernel, or an empty string if it can."""
     try:
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [sys.executable, *TRITON_CHECK],
             capture_output=True,
             text=True,
             timeout=TRITON_TIMEOUT_SECONDS,
             check=False,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        problem = (
-            "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        )
-        version = done.stdout.strip()
     except (OSError, subprocess.TimeoutExpired) as error:
-        problem, version = str(error), ""
-    if not problem:
-        return Finding(
-            "triton", "ok", f"{version}, compiles for the GPU" if has_gpu else f"{version}, not used without a GPU"
-        )
-    if not has_gpu:
-        return Finding("triton", "ok", "not installed; only a GPU needs it")
-    advice = "generation works without it, but slower; it needs a C compiler (apt install gcc libc6-dev)"
-    if "No module named" in problem:
-        advice = f"generation works without it, but slower; run {pip_install_command('triton')}"
-    return Finding("triton", "missing", problem, advice)
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    return next(reversed(done.stderr.strip().splitlines()), f"exit status {done.returncode}")
 
 
 def _physical_memory_bytes() -> int:

@@ -53,7 +53,7 @@ class EngineLink:
         """The calls, and the requests that are not accepted yet, by their number."""
         self._is_stopping = False
         self._kill_reason = ""
-        self._last_problem = ""
+        self._lost_reason = ""
 
     @classmethod
     async def start(
@@ -189,10 +189,11 @@ class EngineLink:
                 for number, stage in snapshot.stages.items():
                     if number in self._handles:
                         self._handles[number].sequence.stage = stage
-                if snapshot.problem is not None:
-                    self._last_problem = snapshot.problem.message
-                    if snapshot.problem.reason == "ENGINE_HANGS":
-                        self.kill(f"it hung: {snapshot.problem.message}")
+                match snapshot.problem:
+                    case messages.ErrorData(reason="ENGINE_HANGS") as problem:
+                        self.kill(f"it hung: {problem.message}")
+                    case messages.ErrorData(reason="ENGINE_STOPPED") as problem:
+                        self._lost_reason = problem.message  # The process is about to end.
                 self._on_snapshot(snapshot)
             case messages.Answer(number, error):
                 self._answer(number, _to_error(error))
@@ -209,7 +210,7 @@ class EngineLink:
             case messages.Finished(number, error):
                 failure = _to_error(error)
                 if failure is not None and failure.reason == "ENGINE_STOPPED":
-                    failure = self._lost_error(failure.message)  # The process is about to end.
+                    failure = self._lost_error(failure.message)
                 self._answer(number, failure)
                 if (handle := self._handles.pop(number, None)) is not None:
                     self._request_ids.pop(handle.sequence, None)
@@ -223,8 +224,8 @@ class EngineLink:
         except TimeoutError:
             self.kill("it did not end by itself")
             status = await self._process.wait()
-        if self._kill_reason or self._last_problem:
-            return self._kill_reason or self._last_problem
+        if reason := self._kill_reason or self._lost_reason:
+            return reason
         if status < 0:
             return f"it was killed by {signal.Signals(-status).name}"
         return f"it ended with exit status {status}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import yaml
 from torch import Tensor
@@ -74,6 +76,12 @@ def random_codes(shape: CodecShape, frames: int, channels: int = 1, seed: int = 
     """int64 [K, frames] (2 K for stereo)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, shape.codebook_size, (shape.codebooks * channels, frames), generator=generator)
+
+
+def snr_db(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
+    """Signal-to-noise ratio."""
+    noise = actual.astype(np.float64) - expected
+    return float(10 * np.log10(np.mean(np.square(expected, dtype=np.float64)) / (np.mean(noise**2) + 1e-30)))
 
 
 def write_pretrained_reference(folder: Path, name: str = "facebook/encodec_32khz") -> Path:

@@ -1,17 +1,16 @@
 """The main program of an engine process that runs the tone model, and `Fifo`, with which a test holds its steps.
 
-A request with the prompt "hold:PATH" blocks in its third step until the test releases the FIFO at PATH, "lose" loses
-the device in its third step, and "large" does not fit. A model call that takes longer than `HANG_SECONDS` counts as
-hung.
+A request with the prompt "hold:PATH" blocks in its third step until the test releases the FIFO at PATH, "hang" blocks
+for ever, "lose" loses the device in its third step, and "large" does not fit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 from generation_service.config import GenerationSettings
 from generation_service.engine import engine as engine_module
@@ -24,7 +23,8 @@ from tests.support.tone_model import ToneModel, ToneState, fail_with
 
 MODULE = "tests.support.tone_engine_process"
 HOLD = "hold:"
-HANG_SECONDS = 30.0
+HANG_SECONDS = 0.2
+"""A model call that takes longer counts as hung, from a request to hang on."""
 EXECUTION = ModelExecution("cpu", "fp32", "fp32", 8, 0.5, 0.25, (KernelChoice("attention", "torch", {"torch": 12.5}),))
 
 
@@ -54,6 +54,9 @@ class ProcessToneModel(ToneModel):
         prompt = parameters.prompt
         if prompt.startswith(HOLD):
             self.at[prompt, 3] = partial(Path(prompt.removeprefix(HOLD)).read_bytes)
+        elif prompt == "hang":
+            engine_module.MODEL_CALL_TIMEOUT_SECONDS = HANG_SECONDS
+            self.at[prompt, 3] = lambda: threading.Event().wait()
         elif prompt == "lose":
             self.at[prompt, 3] = fail_with(RuntimeError("CUDA error: an illegal memory access was encountered"))
         elif prompt == "large":
@@ -67,6 +70,4 @@ def build_catalog(settings: GenerationSettings | None = None) -> ModelCatalog:
 
 
 if __name__ == "__main__":
-    hang_seconds = float(os.environ.get("TEST_HANG_SECONDS", HANG_SECONDS))
-    with mock.patch.object(engine_module, "MODEL_CALL_TIMEOUT_SECONDS", hang_seconds):
-        run_host(build_catalog)
+    run_host(build_catalog)

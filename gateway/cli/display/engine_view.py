@@ -40,7 +40,7 @@ def state_name(engine: Engine) -> str:
 def _total(status: GetEngineStatusResponse) -> Text:
     serving = sum(state_name(engine) == "serving" for engine in status.engines)
     return Text.assemble(
-        (f"{serving} of {len(status.engines)} engines serving", "bold"),
+        (f"{serving}/{len(status.engines)} engines serving", "bold"),
         f"   {status.running} running   {status.waiting} waiting"
         f"   {status.steps_per_second:.1f} steps/s   {status.audio_seconds_per_second:.1f} audio-s/s",
     )
@@ -55,7 +55,7 @@ def _engine(engine: Engine) -> Iterator[Text]:
         f"{name}  ",
         (state, STATE_STYLES.get(state, "")),
         f"   restarts {engine.restarts}" if engine.restarts else "",
-        (f"   {models}", "dim"),
+        (f"   {models}" if models else "", "dim"),
     )
     if engine.problem:
         yield Text(f"  {_printable(engine.problem)}", style=STATE_STYLES["failed"])

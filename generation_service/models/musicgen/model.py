@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +20,13 @@ from generation_service.models.base import (
     Section,
     TooLarge,
 )
+from generation_service.models.device_errors import is_fatal
 from generation_service.models.execution import ModelExecution
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory
-from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder, DecoderStream
+from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.sliding_window import WindowedCodes, window_stride
-
-CHUNK_FRAMES: Final = (5, 10, 25, 50)
-"""Frames of codes decoded at once: few at first, so that audio starts early, then many, which is more efficient."""
 
 
 @dataclass(slots=True)
@@ -174,7 +172,7 @@ class MusicGen:
         behind = next((state.row for state in states if state.row.needs_prefill), None)
         if behind is not None:
             self._generator.prefill(behind)
-        rows = [state.row for state in states if state.row.can_step and state.failure is None]
+        rows = [state.row for state in states if state.row.can_step]
         if rows:
             self._generator.launch(rows)
         is_idle = not rows and behind is None
@@ -229,11 +227,17 @@ class MusicGen:
                 self._decoder.wait(state.stream)
                 return
 
-    def _take_audio(self, state: MusicGenState) -> FloatArray:
-        """The audio that is ready, without that of the clip and what the last frame of codes has too much."""
+    def _take_audio(self, state: MusicGenState) -> FloatArray | ServiceError:
+        """The audio that is ready, without that of the clip and what the last frame of codes has too much; or why it
+        could not be decoded."""
         if not state.is_decoding:
             return self._no_audio
-        block = self._decoder.take(state.stream)
+        try:
+            block = self._decoder.take(state.stream)
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            return self._codec_error(state, error)
         if not len(block):
             return self._no_audio
         dropped = min(len(block), state.frames_to_drop)
@@ -248,6 +252,13 @@ class MusicGen:
             f"of codes, for the seed {state.row.parameters.seed}; retry, or set DGX_MUSIC_PRECISION to fp32",
             reason="MODEL_OUTPUT",
         )
+
+    def _codec_error(self, state: MusicGenState, error: Exception) -> ServiceError:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        message = f"model {self._info.name!r} failed to decode audio after {state.frames_delivered} frames: {problem}"
+        state.failure = ServiceError(message, reason="MODEL_FAILED")
+        state.failure.__cause__ = error
+        return state.failure
 
     def _too_large(self, positions: int, tokens: int, prompt_frames: int) -> TooLarge:
         size, limit = self.memory.size_bytes(positions, tokens), self.memory.limit_bytes

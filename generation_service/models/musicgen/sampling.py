@@ -90,7 +90,7 @@ def sample_checked(
 def rank(logits: Tensor) -> Tensor:
     """fp32 [..., card] → int64, different for each code: the higher, the earlier the code comes in the order."""
     card = logits.shape[-1]
-    # The bits of floats are ordered as the floats, but in reverse for negative ones.
     bits = logits.view(torch.int32)
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-    return ordered * card + torch.arange(card - 1, -1, -1, device=logits.device)
+    # The bits of floats are ordered as the floats, but those of negative ones in reverse.
+    ordered = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
+    return ordered.long().mul_(card).add_(torch.arange(card - 1, -1, -1, device=logits.device))

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,23 +66,18 @@ SERVING, FAILED = EngineState.SERVING, EngineState.FAILED
 COMPLETED = storage_pb2.GENERATION_STATE_COMPLETED
 
 
-@asynccontextmanager
-async def run_pool(**overrides: object) -> AsyncIterator[Pool]:
-    settings = GenerationSettings(devices="cpu,cpu", buffer_seconds=0.5, **overrides)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[Pool]:
+    """The pool of all tests but the last ones. They replace its processes, and one stops it in the end."""
+    settings = GenerationSettings(devices="cpu,cpu", buffer_seconds=0.5, preload="tone")
     pool = Pool(build_pool(settings, build_catalog(), module=MODULE))
     await pool.pool.start()
     try:
         await pool.wait_until(SERVING, SERVING)
+        assert all(pool.info in report.models for report in pool.pool.reports())
         yield pool
     finally:
         await pool.pool.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared() -> AsyncIterator[Pool]:
-    """A pool for the tests that do not count what happened to it before."""
-    async with run_pool() as pool:
-        yield pool
 
 
 @pytest.fixture
@@ -212,22 +206,35 @@ async def test_killed_process_takes_only_its_own_requests_with_it_and_is_replace
     await asyncio.gather(*map(read, again))
 
 
-async def test_lost_device_ends_the_process_and_stop_ends_those_that_replace_it():
-    async with run_pool() as pool:
-        handles = [await pool.submit(tone_parameters("lose", 10)) for _ in range(2)]
-        for handle in handles:
-            with pytest.raises(Unavailable, match="an illegal memory access"):
-                await read(handle)
-        await pool.wait_until(FAILED, FAILED)
-        with pytest.raises(Unavailable, match=r"cpu:0 does not .* illegal memory access.*cpu:1 does not") as caught:
-            pool.pool.check()
-        assert caught.value.retry_after_seconds == 1.0
-        with pytest.raises(Unavailable, match="illegal memory access"):
-            await pool.submit(tone_parameters("a", 1))
-        await pool.wait_until(SERVING, SERVING)
-        handle = await pool.submit(tone_parameters("a", 1000))
-        await handle.wait_until_started()
-        pids = [report.pid for report in pool.pool.reports()]
+async def test_hung_process_is_killed_and_replaced(shared):
+    restarts = sum(report.restarts for report in shared.pool.reports())
+    handle = await shared.submit(tone_parameters("hang", 10))
+    with pytest.raises(Unavailable, match=r"it hung: a model call has been running for more than 0\.2 s"):
+        await read(handle)
+    await shared.wait_until(SERVING, SERVING)
+    assert sum(report.restarts for report in shared.pool.reports()) == restarts + 1
+
+
+async def test_process_that_loses_its_device_ends_and_without_any_the_pool_is_unavailable(shared):
+    handles = [await shared.submit(tone_parameters("lose", 10)) for _ in range(2)]
+    for handle in handles:
+        with pytest.raises(Unavailable, match="an illegal memory access"):
+            await read(handle)
+    await shared.wait_until(FAILED, FAILED)
+    with pytest.raises(Unavailable, match=r"cpu:0 does not .* illegal memory access.*cpu:1 does not") as caught:
+        shared.pool.check()
+    assert caught.value.retry_after_seconds == 1.0
+    with pytest.raises(Unavailable, match="illegal memory access"):
+        await shared.submit(tone_parameters("a", 1))
+    await shared.wait_until(SERVING, SERVING)
+    assert all(shared.info in report.models for report in shared.pool.reports())  # It is preloaded.
+
+
+async def test_stopped_pool_ends_its_processes_and_requests(shared):
+    handle = await shared.submit(tone_parameters("a", 1000))
+    await handle.wait_until_started()
+    pids = [report.pid for report in shared.pool.reports()]
+    await shared.pool.stop()
     with pytest.raises(Unavailable, match="the server is shutting down"):
         await read(handle)
     for pid in pids:
@@ -235,23 +242,13 @@ async def test_lost_device_ends_the_process_and_stop_ends_those_that_replace_it(
             os.kill(pid, 0)
 
 
-async def test_hung_process_is_killed_and_replaced(fifo, monkeypatch):
-    monkeypatch.setenv("TEST_HANG_SECONDS", "0.2")
-    async with run_pool() as pool:
-        handle = await pool.submit(tone_parameters(fifo.prompt, 10))
-        with pytest.raises(Unavailable, match=r"it hung: a model call has been running for more than 0\.2 s"):
-            await read(handle)
-        await pool.wait_until(SERVING, SERVING)
-        assert sum(report.restarts for report in pool.pool.reports()) == 1
-
-
-async def test_jobs_of_a_killed_process_are_completed_by_another_attempt(tmp_path):
+async def test_job_of_a_killed_process_is_completed_by_the_next_one(tmp_path):
     stack = ServiceStack(tmp_path)
     (tmp_path / "fifos").mkdir()
     fifos = [Fifo(tmp_path / "fifos" / name) for name in "ab"]
     try:
         await stack.start("storage", "export")
-        await stack.start("generation", devices="cpu,cpu", engine_module=MODULE)
+        await stack.start("generation", devices="cpu,cpu", max_batch_size=1, engine_module=MODULE)
         ids = [await stack.create(fifo.prompt, seconds=1.0) for fifo in fifos]
         for generation_id in ids:
             await stack.wait_until(generation_id, is_generating)
@@ -262,7 +259,9 @@ async def test_jobs_of_a_killed_process_are_completed_by_another_attempt(tmp_pat
         os.kill(pid, signal.SIGKILL)
         again = await stack.wait_until(ids[0], lambda generation: generation.attempt == 2)
         assert again.max_attempts == 4  # The lost attempt does not count.
-        for fifo in reversed(fifos):  # The other request's first: both may be in the process that is left.
+        # It was not claimed before there was a place for it again: the other process is full.
+        assert (sum(report.restarts for report in pool.reports()), pool.capacity) == (1, 2)
+        for fifo in fifos:
             await fifo.release()
         done = [await stack.wait_until_ended(generation_id) for generation_id in ids]
         assert [(one.state, one.attempt) for one in done] == [(COMPLETED, 2), (COMPLETED, 1)]

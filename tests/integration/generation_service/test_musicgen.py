@@ -7,6 +7,7 @@ run in the test's process.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 import pytest_asyncio
 import soundfile
@@ -28,6 +30,10 @@ from dgx_music.pcm import PcmReader
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.rpc.server import build as build_export
+from generation_service.config import GenerationSettings
+from generation_service.models.discovery import find_installed_models
+from generation_service.models.params import build_parameters
+from generation_service.processes.pool_builder import build_pool
 from service_runtime.rpc.server import serve_services
 from storage_service.config import StorageSettings
 from storage_service.rpc.server import build as build_storage
@@ -169,6 +175,23 @@ async def test_audio_is_streamed_during_generation_and_cancel_releases_memory(se
     await services.sha256(seconds=1.0)
     status = await services.status()
     assert (status.running, status.waiting, status.kv_reserved_bytes) == (0, 0, 0)
+
+
+async def test_engine_process_generates_the_same_audio(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(services.folder / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    settings = GenerationSettings(data_dir=services.folder, default_model="tiny", devices="cpu,cpu")
+    pool = build_pool(settings, find_installed_models(settings))
+    await pool.start()
+    try:
+        info = await pool.catalog.describe("tiny")
+        handle = await pool.submit(info, build_parameters(info, "calm piano", 2.0, 7, {}))
+        samples = np.concatenate([block async for block in handle])
+        assert hashlib.sha256(samples.tobytes()).hexdigest() == await services.sha256()
+        await pool.refresh()
+        assert [len(report.models) for report in pool.reports()] == [1, 0]
+    finally:
+        await pool.stop()
 
 
 async def test_reloaded_model_generates_the_same_audio(services: Services) -> None:

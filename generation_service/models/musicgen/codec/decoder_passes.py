@@ -105,8 +105,8 @@ class CudaPassRunner:
     """Runs passes on a CUDA stream of its own, and neither the host nor another stream waits for them.
 
     Every pass has the same number of rows, so that the same kernels run whatever else is decoded, and a stream's audio
-    does not depend on it. Shapes that were warmed up are CUDA graphs; what else occurs (the last chunks, of any size)
-    is launched operator by operator.
+    does not depend on it. Shapes that were warmed up are CUDA graphs; what else may occur is launched operator by
+    operator.
     """
 
     def __init__(self, decoder: SlotDecoder, rows: int, scratch_slot: int, device: torch.device) -> None:

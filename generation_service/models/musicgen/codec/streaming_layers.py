@@ -190,7 +190,7 @@ class StreamingLstm:
         y = x.transpose(0, 1)  # [n, B, C]
         new_states: list[Tensor] = []
         for layer, (input_product, hidden_product) in enumerate(self._products):
-            hidden, cell = carried[:, layer].unbind(1)
+            hidden, cell = carried[:, layer].transpose(0, 1).contiguous()
             inputs = input_product(y)  # [n, B, 4 C]
             outputs = []
             for frame in range(len(inputs)):

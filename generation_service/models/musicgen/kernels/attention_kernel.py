@@ -143,9 +143,14 @@ def _attention(
     page = tl.load(table + span // page_positions, mask=span // page_positions < table_width, other=0)
     query += row * query_stride + head * size + channels
     queries = tl.load(query).to(tl.float32) * scale
+    if is_append:
+        new_key = tl.load(query + heads * size).to(keys.dtype.element_ty)
+        new_value = tl.load(query + 2 * heads * size).to(values.dtype.element_ty)
     length = stored + 1 if is_append else stored
     if split > 0 and split * split_positions >= length:
         return
+    if is_append:
+        new_page = tl.load(table + stored // page_positions)
     # A pool can have more than 2^31 elements.
     offsets = ((page.to(tl.int64) * heads + head) * page_positions + span % page_positions)[:, None] * size + channels
     key = tl.load(keys + offsets, mask=(span < stored)[:, None], other=0.0)  # [split_positions, size]
@@ -153,24 +158,23 @@ def _attention(
 
     scores = tl.sum(key.to(tl.float32) * queries[None, :], 1)
     scores = tl.where(span < stored, scores, float("-inf"))
-    new_score = float("-inf")
-    new_value = tl.zeros([size], tl.float32)
-    if is_append:  # noqa: SIM102 - decided when it is compiled; the other when it runs
-        if split == stored // split_positions:
-            # The new position's key and value are used from registers: reading them back would race with the store.
-            new_page = tl.load(table + stored // page_positions).to(tl.int64)
-            new = ((new_page * heads + head) * page_positions + stored % page_positions) * size + channels
-            new_key = tl.load(query + heads * size).to(keys.dtype.element_ty)
-            new_score = tl.sum(new_key.to(tl.float32) * queries, 0)
-            tl.store(keys + new, new_key)
-            stored_value = tl.load(query + 2 * heads * size).to(values.dtype.element_ty)
-            new_value = stored_value.to(tl.float32)
-            tl.store(values + new, stored_value)
-    highest = tl.maximum(tl.max(scores, 0), new_score)
+    highest = tl.max(scores, 0)
+    if is_append:
+        # The new key and value are used from registers: reading them back would race with the store.
+        is_here = split == stored // split_positions
+        offset = ((new_page.to(tl.int64) * heads + head) * page_positions + stored % page_positions) * size + channels
+        tl.store(keys + offset, new_key, mask=is_here)
+        tl.store(values + offset, new_value, mask=is_here)
+        new_score = tl.where(is_here, tl.sum(new_key.to(tl.float32) * queries, 0), float("-inf"))
+        highest = tl.maximum(highest, new_score)
     weights = tl.exp2(scores - highest)
-    new_weight = tl.exp2(new_score - highest)
-    total = tl.sum(weights, 0) + new_weight
-    attended = (tl.sum(weights[:, None] * value.to(tl.float32), 0) + new_weight * new_value) / total
+    total = tl.sum(weights, 0)
+    attended = tl.sum(weights[:, None] * value.to(tl.float32), 0)
+    if is_append:
+        new_weight = tl.exp2(new_score - highest)
+        total += new_weight
+        attended += new_weight * new_value.to(tl.float32)
+    attended /= total
     attended = tl.where(length > 0, attended, 0.0)
 
     program = row * heads + head

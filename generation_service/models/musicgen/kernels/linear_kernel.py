@@ -123,7 +123,7 @@ def fused_linear(
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _linear(
     x_ptr,
     weight_ptr,
@@ -203,7 +203,8 @@ def _row_statistics(x_ptr, row_offset, is_row, inputs, epsilon, ROWS: tl.constex
     SPAN: tl.constexpr = 128
     total = tl.zeros([ROWS, SPAN], tl.float32)
     squares = tl.zeros([ROWS, SPAN], tl.float32)
-    for start in range(0, inputs, SPAN):
+    # Unrolled, so that about 64 values per thread are being loaded at a time.
+    for start in tl.range(0, inputs, SPAN, loop_unroll_factor=64 // ROWS):
         index = start + tl.arange(0, SPAN)
         x = tl.load(x_ptr + row_offset[:, None] + index[None, :], is_row[:, None] & (index < inputs)[None, :], 0.0)
         total += x

@@ -234,7 +234,8 @@ class _Blocks:
     def tables(self) -> KvBlocks:
         if self._tables is None:
             try:
-                self._tables = self._kind(self.shape, self._count)
+                with torch.inference_mode(False):  # So that they can be written in any mode.
+                    self._tables = self._kind(self.shape, self._count)
             except RuntimeError as error:  # torch raises this if the system has no memory left.
                 raise MemoryError(
                     f"failed to reserve {self._count * self.block_bytes >> 20} MiB for KV caches"

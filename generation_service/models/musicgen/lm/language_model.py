@@ -23,8 +23,8 @@ from generation_service.models.musicgen.lm.linear import Precision, build_linear
 class LanguageModel:
     """The weights are fixed when the model is loaded. All state of a request is in its `KvCache`."""
 
-    max_prefill_positions = 64
-    """Upper limit for one `prefill`. The other requests wait for it, about as long as for a few steps."""
+    max_prefill_positions = 32
+    """Upper limit for one `prefill`. The others wait for it, as long as for about three steps of a batch of 8."""
 
     def __init__(
         self, checkpoint: Checkpoint, config: LmConfig, precision: Precision, device: torch.device | str = "cpu"

@@ -42,10 +42,9 @@ def select_operations(
 ) -> tuple[DecodeOperations, tuple[KernelChoice, ...]]:
     """Returns the operations and what was measured. An implementation that fails on the device is not used."""
     linears = select_linears(layer_shapes(config), weight_format, device, timer)
-    query_dtype = torch.float32 if weight_format == "fp32" else torch.bfloat16
     attention = choose_kernel(
         f"attention {config.num_heads}x{config.head_dim}",
-        [Candidate(name, partial(_prepare_attention, name, config, query_dtype, kv_dtype, device)) for name in _NAMES],
+        [Candidate(name, partial(_prepare_attention, name, config, kv_dtype, device)) for name in _NAMES],
         timer,
         tolerance=_ATTENTION_TOLERANCE[kv_dtype],
     )
@@ -84,7 +83,6 @@ def _sampling(implementation: str) -> Any:
 def _prepare_attention(
     implementation: str,
     config: LmConfig,
-    query_dtype: torch.dtype,
     kv_dtype: torch.dtype,
     device: torch.device,
     rows: int,
@@ -96,7 +94,7 @@ def _prepare_attention(
     copies = math.ceil(_MEASURED_BYTES / (2 * pages * math.prod(page_shape) * kv_dtype.itemsize))
     drawn = _draw_rows(device, rows, 2, pages_per_row, *page_shape).to(kv_dtype)
     keys, values = (drawn[:, i].flatten(0, 1).repeat(copies, 1, 1, 1) for i in range(2))
-    qkv = _draw_rows(device, rows, 3, config.num_heads, config.head_dim).to(query_dtype)
+    qkv = _draw_rows(device, rows, 3, config.num_heads, config.head_dim)  # Linear layers yield fp32.
     positions = torch.full((rows,), MEASURED_POSITIONS - 1, device=device)
     table = torch.arange(pages, dtype=torch.int32, device=device).view(rows, pages_per_row)
     layer = LayerPages(keys, values)

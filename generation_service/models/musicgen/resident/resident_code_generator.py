@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
+from itertools import product, takewhile
 
 import numpy as np
 import torch
@@ -83,12 +83,12 @@ class ResidentCodeGenerator:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Captures all shapes but those for prompts of many tokens and for unusual sampling parameters, which are
-        captured when they first occur."""
-        for positions in reversed(self._lengths):  # The largest first: the others fit into the memory that it takes.
+        """Captures all shapes but those for unusual sampling parameters, which are captured when they first occur."""
+        # The largest first: the others fit into the memory that it takes.
+        for positions, tokens in product(reversed(self._lengths), reversed(TOKEN_BUCKETS)):
             for batch in reversed(self._batches):
-                self._prepare(StepShape(batch, positions, TOKEN_BUCKETS[0], samples_any=False))
-            self._prepare(PrefillShape(positions, TOKEN_BUCKETS[0]))
+                self._prepare(StepShape(batch, positions, tokens, samples_any=False))
+            self._prepare(PrefillShape(positions, tokens))
 
     @torch.inference_mode()
     def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> ResidentRow:

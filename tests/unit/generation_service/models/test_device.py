@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 
 pytest.importorskip("torch", reason="devices are torch's")
@@ -9,7 +12,7 @@ pytest.importorskip("torch", reason="devices are torch's")
 import torch
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.models.device import device_in_use, resolve_device
+from generation_service.models.device import device_in_use, empty_device_cache, resolve_device
 
 has_cuda = torch.cuda.is_available()
 
@@ -32,6 +35,16 @@ def test_without_gpu_auto_is_cpu_and_cuda_is_rejected() -> None:
     assert device_in_use() == "cpu"
     with pytest.raises(FailedPrecondition, match="finds none; set it to cpu, or run `dgx-music doctor`"):
         resolve_device("cuda", "auto")
+
+
+@pytest.mark.parametrize("name", [None, "cuda"])
+def test_device_is_the_cpu_while_torch_is_being_imported(monkeypatch, name) -> None:
+    partial = ModuleType("torch")
+    if name is not None:
+        setattr(partial, name, ModuleType("torch.cuda"))
+    monkeypatch.setitem(sys.modules, "torch", partial)
+    assert device_in_use() == "cpu"
+    empty_device_cache()
 
 
 @pytest.mark.cuda

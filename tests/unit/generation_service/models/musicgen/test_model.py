@@ -24,6 +24,8 @@ from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from tests.support.musicgen_runs import load_model, load_with_short_window, step_all
 
 HOP = 640
+SMALL_BYTES = 6 * 3 * 4 * 2 * 64 * 32
+"""6 pages."""
 
 
 @pytest.fixture(scope="module", params=["mono-eager", "stereo-eager", "mono-resident"])
@@ -37,7 +39,7 @@ def small_memory(mono: Path, generator: str, t5: None) -> MusicGen:
     """For one request of 60 frames, but not for two."""
     if generator == "eager":
         return load_musicgen(find_musicgen(mono), kv_bytes=3 * 4 * 2 * 2 * 64 * 110)
-    return load_with_short_window(mono, generator, kv_bytes=6 * 3 * 4 * 2 * 64 * 32)
+    return load_with_short_window(mono, generator, kv_bytes=SMALL_BYTES)
 
 
 def parameters(prompt: str = "calm piano", frames: int = 20 * HOP, seed: int = 1) -> GenerationParameters:
@@ -75,7 +77,7 @@ def test_streamed_audio_equals_decoding_all_codes_at_once(model: MusicGen) -> No
     np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-4)
     sounding = [index for index, block in enumerate(blocks) if len(block)]
     delay = model._generator.config.max_delay
-    assert [index + 1 - delay for index in sounding] == [5, 15, 40, 90, 100], "chunks grow"
+    assert [index + 1 - delay for index in sounding] == [5, 9, 19, 44, 94, 100], "chunks grow"
 
 
 def test_audio_does_not_depend_on_the_batch(model: MusicGen) -> None:
@@ -126,10 +128,11 @@ def test_too_large_request_error_names_the_longest_duration(mono: Path, t5: None
     check_longest_duration(model, replace(parameters(frames=500 * HOP), prompt_audio=clip))
 
 
-def test_too_large_prompt_error_names_the_longest_duration(small_memory: MusicGen) -> None:
-    check_longest_duration(small_memory, parameters("a long prompt, " * 7, frames=60 * HOP))
+def test_too_large_prompt_error_names_the_longest_duration(mono: Path, t5: None) -> None:
+    model = load_with_short_window(mono, "resident", kv_bytes=SMALL_BYTES)
+    check_longest_duration(model, parameters("a long prompt, " * 7, frames=60 * HOP))
     with pytest.raises(TooLarge, match=r" MiB; start the server with more free memory$"):
-        small_memory.prefill(parameters("a very long prompt, " * 40))
+        model.prefill(parameters("a very long prompt, " * 40))
 
 
 def check_longest_duration(model: MusicGen, request: GenerationParameters) -> None:
@@ -182,12 +185,15 @@ def test_model_blocks_only_if_nothing_else_can_be_done(small_memory: MusicGen, m
     assert waits == [True]
 
 
-def test_state_that_is_not_finite_fails_alone(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_that_is_not_finite_fails_alone(
+    mono: Path, generator: str, t5: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its error arrives in place of audio, and the others make the same music as without it."""
+    model = load_with_short_window(mono, generator)
     requests = [parameters(prompt, 12 * HOP, seed) for seed, prompt in enumerate(("", "lofi"))]
-    expected = run_alone(small_memory, requests[0])
-    states = [small_memory.prefill(request) for request in requests]
-    damaged, collect = states[1].row, small_memory._generator.collect
+    expected = run_alone(model, requests[0])
+    states = [model.prefill(request) for request in requests]
+    damaged, collect = states[1].row, model._generator.collect
     steps = 0
 
     def spoil(*, wait: bool) -> list[StepResult[CodeRow]]:
@@ -199,21 +205,40 @@ def test_state_that_is_not_finite_fails_alone(small_memory: MusicGen, monkeypatc
                 result.is_finite[result.rows.index(damaged)] = False
         return results
 
-    monkeypatch.setattr(small_memory._generator, "collect", spoil)
+    monkeypatch.setattr(model._generator, "collect", spoil)
     blocks: list[FloatArray] = []
     errors: list[ServiceError] = []
     while sum(map(len, blocks)) < states[0].frames:
-        block, other = (*small_memory.step(states), None)[:2]
+        block, other = (*model.step(states), None)[:2]
         assert not isinstance(block, ServiceError)
         blocks.append(block)
         if isinstance(other, ServiceError):
             errors.append(other)
-            small_memory.release(states.pop())
+            model.release(states.pop())
     (error,) = errors
     assert error.reason == "MODEL_OUTPUT"
     assert "not finite after 5 frames of codes, for the seed 1; retry, or set DGX_MUSIC_PRECISION" in error.message
     assert np.array_equal(np.concatenate(blocks), expected)
-    small_memory.release(states[0])
+    model.release(states[0])
+    assert model.memory.reserved_bytes == 0
+
+
+def test_audio_that_cannot_be_decoded_fails_its_state_alone(
+    small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = small_memory.prefill(parameters(frames=12 * HOP))
+
+    def broken(stream: DecoderStream) -> FloatArray:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(small_memory._decoder, "take", broken)
+    results = [small_memory.step([state])[0] for _ in range(10)]
+    error = results[-1]
+    assert isinstance(error, ServiceError)
+    assert error.message == "model 'mono' failed to decode audio after 0 frames: RuntimeError: no such kernel"
+    monkeypatch.setattr(small_memory._decoder, "take", lambda stream: pytest.fail("is not asked again"))
+    assert small_memory.step([state])[0] is error
+    small_memory.release(state)
     assert small_memory.memory.reserved_bytes == 0
 
 

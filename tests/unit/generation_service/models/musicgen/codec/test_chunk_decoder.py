@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import ResourceExhausted  # noqa: E402
 from generation_service.models.base import FloatArray  # noqa: E402
-from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder  # noqa: E402
+from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder  # noqa: E402
 from generation_service.models.musicgen.codec.decoder_passes import ChunkShape, PassResult  # noqa: E402
 from generation_service.models.musicgen.codec.encodec import Encodec  # noqa: E402
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec  # noqa: E402
@@ -22,6 +22,7 @@ from tests.support.compression_checkpoints import (  # noqa: E402
     TINY_CODEC,
     CodecShape,
     random_codes,
+    snr_db,
     write_compression_checkpoint,
 )
 
@@ -55,12 +56,15 @@ class RecordedPasses:
 
     def __init__(self, decoder: ChunkDecoder) -> None:
         self._runner = decoder._runner
-        decoder._runner = self  # type: ignore[assignment]
+        decoder._runner = self
         self.passes: list[tuple[int, ChunkShape]] = []
         """The rows and the shape of each pass."""
         self.failing_slots: set[int] = set()
         self.is_slow = False
         self.unfinished: list[Copy] = []
+
+    def warm_up(self, shapes: Iterable[ChunkShape], codebooks: int, channels: int) -> None:
+        self.warm_shapes = set(shapes)
 
     def run(self, codes: Sequence[Any], slots: Sequence[int], shape: ChunkShape) -> PassResult:
         if self.failing_slots.intersection(slots):
@@ -147,6 +151,14 @@ def test_samples_are_returned_as_soon_as_they_no_longer_depend_on_codes_to_come(
     assert [len(chunk) for chunk in chunks] == [0, 0, 0, 158, HOP, HOP, 4 * HOP - 158]
 
 
+def test_two_chunks_yield_100_ms_and_no_fewer_frames_would(tiny: Encodec) -> None:
+    first, second, *_ = CHUNK_FRAMES
+    decoder, hundred_ms = ChunkDecoder(tiny, 1), tiny.config.sample_rate_hz // 10
+    for frames, is_enough in ((first + second, True), (first + second - 1, False)):
+        chunks = decode_chunks(decoder, random_codes(TINY_CODEC, frames), [first, second])
+        assert (sum(len(chunk) for chunk in chunks[:2]) >= hundred_ms) == is_enough
+
+
 def test_layers_with_a_wide_receptive_field_hold_back_more(tmp_path: Any) -> None:
     dilated = CODEC_SHAPES["dilated, three LSTM layers"]
     decoder = ChunkDecoder(load_encodec(write_compression_checkpoint(tmp_path, dilated)), 1)
@@ -196,10 +208,11 @@ def test_chunks_of_one_shape_are_decoded_together_and_first_chunks_before_others
     for stream in old:
         decoder.submit(stream, random_codes(TINY_CODEC, 10), is_last=False)
     for stream in new:
-        decoder.submit(stream, random_codes(TINY_CODEC, 5), is_last=False, is_first=True)
+        decoder.submit(stream, random_codes(TINY_CODEC, 10), is_last=False, is_first=True)
     decoder.run()
     first, later = ChunkShape(5, begins=True, ends=False), ChunkShape(10, begins=False, ends=False)
-    assert recorded.passes == [(4, first), (2, first), (2, first), (4, later), (2, later)]
+    longer = ChunkShape(10, begins=True, ends=False)
+    assert recorded.passes == [(4, first), (2, first), (2, longer), (4, later), (2, later)]
 
 
 def test_a_chunk_that_nobody_waits_for_waits_for_company(tiny: Encodec) -> None:
@@ -227,6 +240,35 @@ def test_a_chunk_that_nobody_waits_for_waits_for_company(tiny: Encodec) -> None:
     decoder.close(streams.pop())
     decoder.close(streams.pop())
     assert passes_of_runs([[0]]) == [1]
+
+
+@pytest.mark.parametrize("sizes", [[1], [5, 10, 25, 50], [37, 4, 0, 61]], ids=str)
+def test_form_for_cuda_decodes_any_chunks_in_the_shapes_that_are_warmed_up(
+    codec: Encodec, shape: CodecShape, sizes: list[int]
+) -> None:
+    decoder = ChunkDecoder(codec, 2, form="cuda")
+    recorded = RecordedPasses(decoder)
+    decoder.warm_up()
+    codes = random_codes(shape, 121, 2)
+    expected = codec.decode(codes, 2)
+    actual = np.concatenate(decode_chunks(decoder, codes, sizes))
+    assert actual.shape == expected.shape
+    assert snr_db(actual, expected) > 60
+    used = {chunk for _, chunk in recorded.passes}
+    assert {chunk for chunk in used if not chunk.begins} <= recorded.warm_shapes
+    if sizes[0] >= 5 and decoder._min_first_frames <= 5:
+        assert used <= recorded.warm_shapes
+
+
+def test_form_for_cuda_decodes_short_streams(codec: Encodec, shape: CodecShape) -> None:
+    decoder = ChunkDecoder(codec, 1, form="cuda", max_streams=1)
+    for frames in range(1, 14):
+        codes = random_codes(shape, frames)
+        stream = decoder.open()
+        decoder.submit(stream, codes, is_last=True)
+        decoder.run()
+        np.testing.assert_allclose(decoder.take(stream), codec.decode(codes, 1), atol=1e-2)
+        decoder.close(stream)
 
 
 def test_take_does_not_wait_for_the_device_and_keeps_the_order(tiny: Encodec) -> None:
@@ -290,5 +332,6 @@ def test_closed_stream_frees_its_state_for_the_next(tiny: Encodec) -> None:
     decoder.close(first)
     again = np.concatenate(decode_chunks(decoder, codes, [5]))
     np.testing.assert_allclose(again, tiny.decode(codes, 1), atol=1e-5)
-    decoder.close(second)
-    assert [decoder.open().slot for _ in range(2)] in ([0, 1], [1, 0])
+    assert decoder.open().slot == first.slot != second.slot
+    with pytest.raises(ResourceExhausted):
+        decoder.open()

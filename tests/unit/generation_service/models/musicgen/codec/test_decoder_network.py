@@ -7,7 +7,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from generation_service.models.base import FloatArray  # noqa: E402
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder  # noqa: E402
 from generation_service.models.musicgen.codec.decoder_network import DecoderNetwork, NetworkForm  # noqa: E402
 from generation_service.models.musicgen.codec.encodec import Encodec  # noqa: E402
@@ -17,6 +16,7 @@ from tests.support.compression_checkpoints import (  # noqa: E402
     LONG_MEMORY,
     CodecShape,
     random_codes,
+    snr_db,
     write_compression_checkpoint,
 )
 
@@ -28,12 +28,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Encodec:
     return load_encodec(
         write_compression_checkpoint(tmp_path_factory.mktemp("full"), FULL_CODEC, forget_bias=LONG_MEMORY)
     )
-
-
-def snr_db(actual: FloatArray, expected: FloatArray) -> float:
-    """Signal-to-noise ratio."""
-    noise = actual.astype(np.float64) - expected
-    return float(10 * np.log10(np.mean(np.square(expected, dtype=np.float64)) / (np.mean(noise**2) + 1e-30)))
 
 
 def test_float16_keeps_60_db_from_the_first_to_the_last_frame(full: Encodec) -> None:

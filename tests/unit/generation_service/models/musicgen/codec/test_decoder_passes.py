@@ -15,7 +15,7 @@ from generation_service.models.musicgen.codec.decoder_network import DecoderNetw
 from generation_service.models.musicgen.codec.decoder_passes import ChunkShape, SlotDecoder  # noqa: E402
 from generation_service.models.musicgen.codec.encodec import Encodec  # noqa: E402
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec  # noqa: E402
-from tests.support.compression_checkpoints import CodecShape, random_codes  # noqa: E402
+from tests.support.compression_checkpoints import CodecShape, random_codes, snr_db  # noqa: E402
 
 CPU = torch.device("cpu")
 FIRST, MIDDLE, LAST = (
@@ -69,8 +69,7 @@ def test_streams_on_cuda_equal_the_cpu_in_any_company(
     for codes, actual in zip(all_codes, together, strict=True):
         expected = codec.decode(codes, 2)
         assert actual.shape == expected.shape
-        noise = np.mean((actual - expected) ** 2, dtype=np.float64)
-        assert 10 * np.log10(np.mean(expected**2, dtype=np.float64) / noise) > 60
+        assert snr_db(actual, expected) > 60
 
 
 def _decode(decoder: ChunkDecoder, all_codes: list[Any]) -> list[Any]:

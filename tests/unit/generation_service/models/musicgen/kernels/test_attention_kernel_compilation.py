@@ -37,7 +37,7 @@ def assert_fits(binary: Binary, capability: int) -> None:
     assert binary.shared_bytes <= MAX_SHARED_BYTES[capability] // 4
 
 
-@pytest.mark.parametrize("capability", [90, 100, 121])
+@pytest.mark.parametrize("capability", [90, 121])
 def test_four_programs_fit_on_an_sm(capability: int) -> None:
     assert_fits(compiled(capability), capability)
 

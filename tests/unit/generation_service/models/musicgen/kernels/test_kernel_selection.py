@@ -81,6 +81,7 @@ def raises(x: Tensor) -> Tensor:
         (raises, "triton: RuntimeError: no kernel image is available"),
         (lambda x: x.exp() * 1.1, "triton: off by 0.1 of the result for 2 rows; at most 0.01 is tolerated"),
         (lambda x: x.exp() / 0, "triton: off by inf of the result for 2 rows; at most 0.01 is tolerated"),
+        (lambda x: x.exp() * float("nan"), "triton: off by nan of the result for 2 rows; at most 0.01 is tolerated"),
         (
             lambda x: x.exp() * (1 + 1e-6 * (len(x) == 2)),
             "triton: the result of a row is another for 2 rows than for 128",

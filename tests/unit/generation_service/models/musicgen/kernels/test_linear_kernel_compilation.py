@@ -92,7 +92,7 @@ def test_sums_have_the_same_order_in_all_tiles() -> None:
         return compiled[-1]
 
     with mock.patch.object(triton, "compile", keep):
-        for rows, outputs in ((2, 1024), (128, 1024), (128, 8192)):
+        for rows, outputs in ((2, 1024), (128, 8192)):
             launch(rows, outputs, 1024, "bf16", "qkv").compile(90)
     for kernel in compiled:
         text = kernel.asm["ttgir"]

@@ -16,7 +16,7 @@ from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 SHAPE = LmConfig(
     dim=1024,
     num_heads=16,
-    num_layers=2,
+    num_layers=8,
     hidden_dim=4096,
     n_q=4,
     card=64,
@@ -29,9 +29,9 @@ SHAPE = LmConfig(
     sample_rate_hz=32_000,
     max_duration_seconds=30,
 )
-BLOCK_BYTES = 2 * 2 * 64 * 1024 * 2 * 4
-"""fp32 keys and values of 64 positions and 2 rows in 2 layers."""
-PROMPT_BYTES = 2 * 16 * 1024 * 2 * 4
+BLOCK_BYTES = 8 * 2 * 64 * 1024 * 2 * 4
+"""fp32 keys and values of 64 positions and 2 rows in 8 layers."""
+PROMPT_BYTES = 8 * 16 * 1024 * 2 * 4
 """Those of 16 tokens, which only one row has."""
 STATUS = Path("/proc/self/statm")
 
@@ -84,6 +84,9 @@ def test_process_uses_memory_for_written_blocks_only_until_the_last_request_ends
     def resident_bytes() -> int:
         return int(STATUS.read_text().split()[1]) * 4096
 
+    warm_up = pool.reserve(1)
+    warm_up.prepare(1)
+    pool.release(warm_up)
     before = resident_bytes()
     caches = [pool.reserve(1503) for _ in range(2)]
     assert resident_bytes() - before < block / 2, "reserved, but not written"

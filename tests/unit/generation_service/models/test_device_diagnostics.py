@@ -1,0 +1,72 @@
+"""What `dgx-music doctor` says of GPUs and of the engines on them."""
+
+from __future__ import annotations
+
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from generation_service.config import GenerationSettings
+from generation_service.hardware.devices import Devices
+from generation_service.hardware.gpu_readings import GpuReader
+from generation_service.models import device_diagnostics
+from generation_service.models.device_diagnostics import check_devices
+from generation_service.models.finding import Finding
+from tests.support.nvml_library import GIB, NvmlGpu, NvmlLibrary
+
+
+def check(devices: str, *gpus: NvmlGpu) -> dict[str, Finding]:
+    found = check_devices(GenerationSettings(devices=devices), Devices(GpuReader(NvmlLibrary(*gpus)), environment={}))
+    return {finding.name: finding for finding in found}
+
+
+@pytest.fixture
+def cuda_torch(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Has torch look like a build with CUDA, and Triton's check succeed. Returns the commands that are run."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **options: object) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=0, stdout="", stderr="")
+
+    monkeypatch.setattr(device_diagnostics, "torch_cuda_version", lambda: "13.0")
+    monkeypatch.setattr("generation_service.hardware.devices.torch_cuda_version", lambda: "13.0")
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+def test_each_gpu_and_the_engines_on_them_are_shown(cuda_torch) -> None:
+    l4 = NvmlGpu("GPU-b", "NVIDIA L4", (2 * GIB, 24 * GIB), temperature=None, milliwatts=None)
+    found = check("all", NvmlGpu("GPU-a"), l4)
+    assert found["cuda:0"].found == "NVIDIA H200, 40.0 of 139.0 GiB in use, 61 °C, 432 W"
+    assert found["cuda:1"].found == "NVIDIA L4, 2.0 of 24.0 GiB in use"
+    assert found["engines"].found == "cuda:0 (batch 128), cuda:1 (batch 32); one process each"
+    assert found["triton"].state == "ok"
+    [command] = cuda_torch
+    assert command[-1] == "generation_service.models.triton_check"
+
+
+def test_compiler_that_fails_does_not_break_generation(cuda_torch, monkeypatch) -> None:
+    failure = SimpleNamespace(returncode=1, stdout="", stderr="Traceback\nRuntimeError: Failed to find C compiler.\n")
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: failure)
+    finding = check("auto", NvmlGpu("GPU-a"))["triton"]
+    assert (finding.state, finding.found.partition(" ")[2]) == (
+        "missing",
+        "does not compile: RuntimeError: Failed to find C compiler.",
+    )
+    assert "apt install gcc" in finding.advice
+
+
+def test_missing_gpu_and_torch_without_cuda_are_broken(monkeypatch) -> None:
+    finding = check("1", NvmlGpu("GPU-a"))["engines"]
+    assert (finding.state, finding.found) == ("broken", "DGX_MUSIC_DEVICES is 1")
+    assert "numbered 0 to 0" in finding.advice
+    monkeypatch.setattr(device_diagnostics, "torch_cuda_version", lambda: None)
+    finding = check("0", NvmlGpu("GPU-a"))["engines"]
+    assert (finding.state, finding.found) == ("broken", "DGX_MUSIC_DEVICES is 0, but torch has no CUDA")
+
+
+def test_on_the_cpu_the_engine_is_within_the_service(monkeypatch) -> None:
+    assert check("auto")["engines"].found == "cpu (batch 8); within the service"
+    assert check("cpu,cpu")["engines"].found == "cpu:0 (batch 8), cpu:1 (batch 8); one process each"
