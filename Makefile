@@ -108,6 +108,10 @@ bench: install ## Measure the main job as a user sees it
 bench-engine: setup-musicgen ## Measure the native engine, against audiocraft where it is installed: up to 10 minutes
 	@python -m benchmarks.engine
 
+.PHONY: bench-gpu
+bench-gpu: develop ## Measure the engine on this machine's GPU: 5 minutes
+	@PYTHON=python benchmarks/gpu.sh
+
 .PHONY: bench-storage
 bench-storage: develop ## Measure storage at 1,000 to 1,000,000 generations, on SQLite and Postgres: up to 10 minutes
 	@python -m benchmarks.storage

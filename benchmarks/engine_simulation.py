@@ -27,7 +27,8 @@ LOAD = 0.8
 """Arrivals, as a share of the throughput with a full batch."""
 SMALL_ON = (
     *(Costs(device, SMALL, precision) for device in (H200, H100, GB10) for precision in ("bf16", "int8")),
-    *(Costs(CPU, SMALL, precision, precision) for precision in ("fp32",)),
+    Costs(H200, SMALL, "bf16", "fp8"),
+    Costs(CPU, SMALL, "fp32", "fp32"),
 )
 LARGER_ON = tuple(
     Costs(device, shape, precision)
@@ -41,7 +42,7 @@ def print_predictions(results: dict[str, Any] | None) -> None:
     """Prints all tables. `results` is the JSON of `benchmarks/gpu.sh`, whose measurements replace H200's constants."""
     basis = Costs(H200, SMALL) if results is None else calibrated_costs(results)
     _print(
-        ("Predicted, 30 s each", "alone, × real time", "batch 64, audio-s/s", "batch 128", "KV of 128, GB"),
+        ("Predicted, 30 s each", "alone, × real time", "batch 64, audio-s/s", "batch 128", "KV cache of 128, GB"),
         (_throughput(costs) for costs in ((basis,) if results else SMALL_ON)),
     )
     if results is None:
@@ -74,9 +75,9 @@ def _throughput(costs: Costs) -> tuple[str, ...]:
     batches = [simulate(costs, burst(batch, PIECE_FRAMES)).audio_seconds_per_second for batch in (64, 128)]
     memory = 128 * 2 * PIECE_FRAMES * costs.position_bytes
     return (
-        f"{costs.device.name}, {costs.precision}",
+        f"{costs.device.name}, weights {costs.precision}, KV {costs.kv_precision}",
         f"{_speed(costs):.1f}",
-        *(f"{batch:.0f}" for batch in batches),
+        *(f"{batch:.3g}" for batch in batches),
         f"{memory / 1e9:.0f}",
     )
 

@@ -80,6 +80,9 @@ class SimulatedModel:
         self.steps = self.rows = 0
 
     def encode_prompts(self, prompts: Sequence[str]) -> None:
+        self._encode(prompts)
+
+    def _encode(self, prompts: Sequence[str]) -> None:
         missing = [prompt for prompt in prompts if prompt not in self._prompts]
         if missing:
             self._clock.sleep(self._costs.encode_prompts(len(missing)))
@@ -92,7 +95,7 @@ class SimulatedModel:
         pages = CFG_ROWS * -(-positions // PAGE_POSITIONS)
         if pages > self._free_pages:
             raise ResourceExhausted(f"{pages} pages are needed, {self._free_pages} are free", reason="KV_MEMORY")
-        self.encode_prompts([parameters.prompt])
+        self._encode([parameters.prompt])
         self._free_pages -= pages
         self._clock.sleep(self._costs.prefill())
         return SimulatedState(parameters.frames, pages)

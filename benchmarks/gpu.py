@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import sys
@@ -29,6 +30,7 @@ MARK = "@result "
 TOTAL_SECONDS = 290.0
 """No stage runs longer than this after the start; the command's own limit is 5 minutes."""
 KEPT_LINES = 40
+_TEST_LINE = re.compile(r"(\S+::.*?) (PASSED|FAILED|SKIPPED|ERROR)\b(?! -)|ERROR (\S+\.py)$")
 NEEDED = ("torch", "numpy", "transformers", "sentencepiece", "yaml", "pydantic_settings", "structlog", "platformdirs")
 
 
@@ -59,12 +61,24 @@ def emit(name: str, value: object) -> None:
     print(f"{MARK}{json.dumps([name, value])}", flush=True)
 
 
+def parse_test_line(line: str) -> tuple[str, str] | None:
+    """A line of `pytest -v` → the test and its outcome, e.g. "passed"; None for other lines."""
+    if (found := _TEST_LINE.match(line)) is None:
+        return None
+    return found[1] or found[3], (found[2] or "error").lower()
+
+
 class Results:
     """The JSON file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.data: dict[str, Any] = {"machine": {}, "stages": {}, "results": {}}
+
+    def load(self) -> None:
+        """Goes on with what an earlier run has written, if there is any."""
+        if self.path.exists():
+            self.data = json.loads(self.path.read_text())
 
     def save(self) -> None:
         partial = self.path.with_suffix(".part")
@@ -187,7 +201,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="tiny models: shows in a minute that every stage works")
     parser.add_argument("--output", type=Path, default=Path("gpu-results.json"))
     parser.add_argument("--folder", type=Path, help="where to write the models; default: a temporary folder")
-    parser.add_argument("--stages", help="only these, separated by commas")
+    parser.add_argument("--stages", help="only these, separated by commas; others' results stay")
     parser.add_argument("--isolated", action="store_true", help="start a new Python for each stage: slower")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--report", type=Path, help="print the tables of an earlier run's JSON, and measure nothing")
@@ -215,10 +229,13 @@ def main() -> None:
             next(stage for stage in STAGES if stage.name == arguments.run).run(options)
             return
         results = Results(options.output)
+        if arguments.stages:
+            results.load()
         results.data["machine"] = describe_machine(options)
         results.save()
         preload()
-        chosen = [stage for stage in STAGES if not arguments.stages or stage.name in arguments.stages.split(",")]
+        names = {"prepare", *arguments.stages.split(",")} if arguments.stages else {stage.name for stage in STAGES}
+        chosen = [stage for stage in STAGES if stage.name in names]
         for stage in chosen:
             run_stage(stage, options, results, started_at + TOTAL_SECONDS - time.monotonic())
             if (
@@ -232,7 +249,7 @@ def main() -> None:
     results.data["seconds"] = round(time.monotonic() - started_at, 1)
     results.save()
     print(f"\n{markdown(results.data)}")
-    failed = [name for name, entry in results.data["stages"].items() if entry["status"] != "ok"]
+    failed = [stage.name for stage in chosen if results.data["stages"][stage.name]["status"] != "ok"]
     print(
         f"\n{results.path}: {len(chosen) - len(failed)} of {len(chosen)} stages are ok, in {results.data['seconds']} s"
     )

@@ -30,15 +30,16 @@ def profile(options: Options) -> None:
     )
     generate(model, 1, 0.5)
     layers = model._generator.config.num_layers
+    warm_up_steps, steps = (20, 5) if options.is_tiny else (WARM_UP_STEPS, STEPS)
     for batch in (1, 2) if options.is_tiny else (1, 64):
-        warm_up_steps = 20 if options.is_tiny else WARM_UP_STEPS
-        emit(f"batch {batch}", profile_steps(model, batch, layers, options.device, warm_up_steps))
+        events = _profile_steps(model, batch, options.device, warm_up_steps, steps)
+        emit(f"batch {batch}", summarize(events, steps, layers))
 
 
-def profile_steps(
-    model: MusicGen, batch: int, layers: int, device: str, warm_up_steps: int = WARM_UP_STEPS
-) -> dict[str, Any]:
-    """Kernels of `STEPS` steps in a row; of other streams than the step's, EnCodec's, apart."""
+def _profile_steps(
+    model: MusicGen, batch: int, device: str, warm_up_steps: int, steps: int
+) -> list[tuple[str, int, float, float]]:
+    """(name, stream, start, duration in µs) of every kernel of several steps in a row."""
     rate = model.info.sample_rate_hz
     states = [model.prefill(GenerationParameters(f"piano {i}", 30 * rate, seed=i)) for i in range(batch)]
     try:
@@ -46,18 +47,18 @@ def profile_steps(
             model.step(states)
         activities = [ProfilerActivity.CUDA] if device == "cuda" else [ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities) as profiler:
-            for _ in range(STEPS):
+            for _ in range(steps):
                 model.step(states)
             if device == "cuda":
                 torch.cuda.synchronize()
     finally:
         for state in states:
             model.release(state)
-    return summarize(_events(profiler, device), STEPS, layers)
+    return _events(profiler, device)
 
 
 def _events(profiler: Any, device: str) -> list[tuple[str, int, float, float]]:
-    """(name, stream, start, duration in µs) of every kernel, or on the CPU of every operator within no other."""
+    # On the CPU the operators that are within no other stand for kernels.
     if device == "cpu":
         return [
             (event.name, 0, float(event.time_range.start), float(event.time_range.elapsed_us()))
@@ -72,7 +73,7 @@ def _events(profiler: Any, device: str) -> list[tuple[str, int, float, float]]:
 
 
 def summarize(events: list[tuple[str, int, float, float]], steps: int, layers: int) -> dict[str, Any]:
-    """Counts and times per step, in µs. The step's stream is the one with the most kernels."""
+    """Counts and times per step, in µs. The step's stream is the one with the most kernels; the other is EnCodec's."""
     if not events:
         return {"problem": "the profiler saw no kernel"}
     streams = Counter(stream for _, stream, _, _ in events)

@@ -63,11 +63,11 @@ def _machine(machine: Mapping[str, Any]) -> str:
     gpu = machine.get("gpu") or "no GPU"
     versions = ", ".join(
         f"{key} {machine[key]}"
-        for key in ("driver_version", "cuda", "torch", "triton", "transformers", "python")
+        for key in ("driver", "cuda", "torch", "triton", "transformers", "python")
         if machine.get(key)
     )
     return (
-        f"{gpu}, {machine.get('memory.total', 'no GPU memory')}; device {machine['device']}, {machine['models']}; "
+        f"{gpu}, {machine.get('memory_gb', 'unknown')} GB; device {machine['device']}, {machine['models']}; "
         f"{versions}; "
         f"commit {machine['commit'] or 'unknown'}{', modified' if machine['modified'] else ''}; {machine['started_at']}"
     )

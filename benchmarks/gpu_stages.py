@@ -6,19 +6,19 @@ import contextlib
 import importlib
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.gpu import Options, Stage, emit
+from benchmarks.gpu import Options, Stage, emit, parse_test_line
 from benchmarks.gpu_models import describe_execution, generate, load, write_models
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.model import MusicGen
@@ -61,10 +61,30 @@ def describe_machine(options: Options) -> dict[str, Any]:
 
 
 def read_gpu() -> dict[str, Any]:
-    """What NVML reports; empty without a GPU."""
-    fields = "name,driver_version,memory.total,memory.used,temperature.gpu,power.draw,clocks.sm,clocks.mem"
-    line = _run(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]).partition("\n")[0]
-    return dict(zip(("gpu", *fields.split(",")[1:]), line.split(", "), strict=False)) if line else {}
+    """What NVML reports about the first GPU; empty without one. Does not touch CUDA."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    except Exception:
+        return {}
+    readings: dict[str, Callable[[], Any]] = {
+        "gpu": lambda: pynvml.nvmlDeviceGetName(handle),
+        "driver": pynvml.nvmlSystemGetDriverVersion,
+        "memory_gb": lambda: round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 1e9, 1),
+        "memory_used_gb": lambda: round(pynvml.nvmlDeviceGetMemoryInfo(handle).used / 1e9, 1),
+        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        "sm_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        "memory_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+    }
+    found = {}
+    for name, read in readings.items():
+        with contextlib.suppress(Exception):  # GB10, for example, has no memory of its own.
+            found[name] = read()
+    pynvml.nvmlShutdown()  # So that no copy of this process inherits its state.
+    return found
 
 
 def _run(command: list[str]) -> str:
@@ -104,49 +124,34 @@ def prepare(options: Options) -> None:
 
 def cuda_tests(options: Options) -> None:
     """Runs the tests that are marked `cuda`. Without a GPU they are skipped, which counts as a success here."""
+    files = sorted(str(path) for path in CUDA_TESTS.rglob("test_*.py") if "mark.cuda" in path.read_text())
+    outcome, failures = Counter[str](), []
     with tempfile.TemporaryDirectory() as temporary:
         settings = Path(temporary, "pytest.ini")
         settings.write_text(PYTEST_SETTINGS)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-m",
-            "cuda",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:asyncio",
-            "-rfE",
-        ]
-        command += [
-            "-c",
-            str(settings),
-            "--rootdir",
-            str(ROOT),
-            "--import-mode=importlib",
-            "--tb=short",
-            "--continue-on-collection-errors",
-        ]
-        command += sorted(str(path) for path in CUDA_TESTS.rglob("test_*.py") if "mark.cuda" in path.read_text())
+        command = [sys.executable, "-m", "pytest", "-v", "-m", "cuda", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+        command += ["-c", str(settings), "--rootdir", str(ROOT), "--import-mode=importlib", "--tb=short"]
+        command += ["--continue-on-collection-errors", "--durations=5", *files]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.stdout is not None
-        output = []
         for line in process.stdout:
-            print(line, end="", flush=True)
-            output.append(line)
+            if (result := parse_test_line(line)) is None:
+                print(line, end="", flush=True)
+                continue
+            test, word = result
+            outcome[word] += 1
+            if word in ("failed", "error"):
+                failures.append(test)
+            emit("outcome", outcome)  # At each test: if the time is up, it is known how far they came.
         process.wait()
-    summary = next((line for line in reversed(output) if re.search(r"\d+ (passed|failed|skipped|error)", line)), "")
-    emit("outcome", {word: int(count) for count, word in re.findall(r"(\d+) (\w+)", summary.partition(" in ")[0])})
-    failures = [line.split()[1] for line in output if line.startswith(("FAILED ", "ERROR "))]
     emit("failures", failures)
     if process.returncode not in (0, 5):
         raise SystemExit(f"{len(failures)} tests failed: {', '.join(failures)}")
 
 
 def small(options: Options) -> None:
-    """musicgen-small: speed by batch and length, first audio, memory. The first load is a cold start."""
+    """musicgen-small: speed by batch and length, first audio, memory. The load is a cold start."""
+    _use_cache_of_starts(options)
     model, seconds = load(options.folder / "small", options.device, _precision(options), max_batch_size=_most(options))
     _emit_load(model, seconds)
     measure_batches(options, model, "small", _precision(options))
@@ -243,11 +248,17 @@ def large(options: Options) -> None:
 
 def second_start(options: Options) -> None:
     """Loads small again in a new process: what compilation left in Triton's cache is found."""
+    _use_cache_of_starts(options)
     model, seconds = load(options.folder / "small", options.device, _precision(options), max_batch_size=_most(options))
     _emit_load(model, seconds)
     started_at = time.perf_counter()
     generate(model, 1, 0.5)
     emit("first request_seconds", time.perf_counter() - started_at)
+
+
+def _use_cache_of_starts(options: Options) -> None:
+    """The other stages share a cache, in which the kernels that they compiled would make the first start warm."""
+    os.environ["TRITON_CACHE_DIR"] = str(options.folder / "triton of starts")
 
 
 def _emit_load(model: MusicGen, seconds: float) -> None:
@@ -301,15 +312,15 @@ def preload() -> None:
 STAGES = (
     Stage("device", device, 30),
     Stage("prepare", prepare, 40),
-    Stage("tests", cuda_tests, 70),
+    Stage("tests", cuda_tests, 75),
     Stage("exact", _from("gpu_comparison", "exact"), 40),
     Stage("small", small, 100),
+    Stage("simulation", _from("gpu_simulation", "simulate_measured"), 20),
     Stage("transformers", _from("gpu_comparison", "against_transformers"), 30),
     Stage("profile", _from("gpu_profile", "profile"), 40),
-    Stage("large", large, 45),
-    Stage("medium", medium, 40),
-    Stage("formats", formats, 60),
     Stage("second start", second_start, 30),
-    Stage("simulation", _from("gpu_simulation", "simulate_measured"), 20),
+    Stage("large", large, 45),
+    Stage("formats", formats, 60),
+    Stage("medium", medium, 40),
 )
 """The limits add up to more than the whole has: a stage usually takes half of its own."""

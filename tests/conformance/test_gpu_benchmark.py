@@ -14,20 +14,15 @@ from typing import Any
 import pytest
 
 from benchmarks.engine_simulation_costs import H200, SMALL, Costs, MeasuredStep, calibrated
-from benchmarks.gpu import Options, Results, Stage, emit, run_stage
+from benchmarks.gpu import Options, Results, Stage, emit, parse_test_line, run_stage
 from benchmarks.gpu_report import markdown
 
 
 def hang(options: Options) -> None:
+    """With a process that it has started, and that would keep its output open."""
     emit("before", 1)
+    os.fork()
     time.sleep(60)
-
-
-def hang_in_a_child(options: Options) -> None:
-    emit("before", 1)
-    if not os.fork():
-        time.sleep(60)
-        os._exit(0)
 
 
 def raise_error(options: Options) -> None:
@@ -60,8 +55,7 @@ def run(results: Results, function: Callable[[Options], None], limit_seconds: fl
 @pytest.mark.parametrize(
     ("function", "limit_seconds", "status", "problem"),
     [
-        (hang, 0.3, "timed out", "stopped after 0 s"),
-        (hang_in_a_child, 0.3, "timed out", "stopped after 0 s"),
+        (hang, 1.5, "timed out", "stopped after 2 s"),
         (raise_error, 20.0, "failed", "ValueError: the kernel is wrong"),
         (crash, 20.0, "failed", "the process ended with status"),
     ],
@@ -83,6 +77,22 @@ def test_stage_that_fails_costs_only_itself(
 
 def test_no_stage_starts_when_the_time_is_up(results: Results) -> None:
     assert run(results, succeed, 20.0, left=-1.0)["stages"]["succeed"]["status"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("line", "result"),
+    [
+        ("tests/test_a.py::test_x[fp32, 1] PASSED           [ 12%]", ("tests/test_a.py::test_x[fp32, 1]", "passed")),
+        ("tests/test_a.py::test_x SKIPPED (needs a GPU) [ 2%]", ("tests/test_a.py::test_x", "skipped")),
+        ("tests/test_a.py::A::test_x FAILED  [100%]", ("tests/test_a.py::A::test_x", "failed")),
+        ("tests/test_a.py::test_x ERROR  [100%]", ("tests/test_a.py::test_x", "error")),
+        ("ERROR tests/test_b.py", ("tests/test_b.py", "error")),
+        ("FAILED tests/test_a.py::test_x - AssertionError", None),
+        ("0.10s call     tests/test_a.py::test_x", None),
+    ],
+)
+def test_outcome_of_each_test_is_counted_once(line: str, result: tuple[str, str] | None) -> None:
+    assert parse_test_line(line) == result
 
 
 def test_table_of_results_that_are_missing(results: Results) -> None:

@@ -83,7 +83,7 @@ class OneAdmissionPerStep(Scheduler):
 
 
 class PromptsInPrefill(SimulatedModel):
-    prompt_batch_size = property()  # type: ignore[assignment]  # Raises AttributeError: it is no PromptEncoder.
+    encode_prompts = None  # type: ignore[assignment]  # So that it is no PromptEncoder.
 
 
 class TestAdmission:

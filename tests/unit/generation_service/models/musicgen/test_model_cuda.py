@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -232,6 +233,7 @@ def test_unloaded_model_releases_its_memory(wide: Path, t5: None) -> None:
     pool_bytes, reference = model.memory.limit_bytes, weakref.ref(model)
     assert torch.cuda.memory_reserved() >= before + pool_bytes
     del model, state
+    gc.collect()
     assert reference() is None, "something keeps the model alive"
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() < before + pool_bytes // 4
