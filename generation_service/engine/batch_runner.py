@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgx_music.errors import ServiceError
-from generation_service.engine.failures import format_error, invalid_output_error, to_service_error
+from generation_service.engine.failures import format_error, free_tensors, invalid_output_error, to_service_error
 from generation_service.engine.sequence import Sequence
 from generation_service.engine.shared_state import LoopCalls, SharedState
 from generation_service.models.base import FloatArray
@@ -74,30 +74,30 @@ class BatchRunner:
             elif (problem := _find_problem(sequence, block)) is not None:
                 self.finish(sequence, invalid_output_error(sequence, problem))
             elif len(block):
-                delivered.append((sequence, len(block), sequence.silent_seconds))
-                self._deliver(sequence, block)
+                step_seconds = sequence.silent_seconds
+                delivered.append((sequence, self._deliver(sequence, block), step_seconds))
             if sequence.group and sequence.steps >= sequence.rejoin_at_step:
                 sequence.group = 0
         frames = 0
-        with shared.lock:
-            for _, count, step_seconds in delivered:
+        with shared.lock:  # The blocks reach the event loop later.
+            for sequence, count, step_seconds in delivered:
                 frames += count
+                sequence.frames_buffered += count
                 shared.throughput.record_block(info.name, count / info.sample_rate_hz, step_seconds)
             shared.throughput.record_step(frames / info.sample_rate_hz, seconds)
 
-    def _deliver(self, sequence: Sequence, block: FloatArray) -> None:
-        """Passes the frames that are not a replay to the sink, and finishes the sequence after its last frame."""
-        replayed = max(0, sequence.frames_delivered - sequence.frames_produced)
+    def _deliver(self, sequence: Sequence, block: FloatArray) -> int:
+        """Passes the frames that are not a replay to the sink, and finishes the sequence after its last frame. Returns
+        the number of frames passed."""
+        new = block[max(0, sequence.frames_delivered - sequence.frames_produced) :]
         sequence.frames_produced += len(block)
         sequence.empty_steps, sequence.silent_seconds = 0, 0.0
-        new = block[replayed:]
         if len(new):
             sequence.frames_delivered += len(new)
-            with self._shared.lock:
-                sequence.frames_buffered += len(new)
             self._calls.add(sequence.sink.on_block, new)
         if sequence.frames_produced == sequence.parameters.frames:
             self.finish(sequence, None)
+        return len(new)
 
     def _handle_failure(self, batch: list[Sequence], error: Exception) -> None:
         """Restarts the sequences of a failed batch in two halves, or fails the only one.
@@ -111,6 +111,7 @@ class BatchRunner:
         if is_fatal(error):
             raise error
         log.warning("batch_failed", model=batch[0].info.name, rows=len(batch), error=format_error(error))
+        free_tensors(error)
         for sequence in batch:
             self.release(sequence)
         half = len(batch) // 2

@@ -105,7 +105,8 @@ class DeviceThread:
             for task in tasks:
                 task.reject(reason)
             for sequence in unfinished:
-                self._runner.release(sequence)
+                if self.fatal_error is None:  # Else there is no device whose memory could be freed.
+                    self._runner.release(sequence)
                 self._calls.add(sequence.sink.on_finished, reason)
             self._calls.send()
 

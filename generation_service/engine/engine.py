@@ -153,11 +153,12 @@ class Engine:
         shared = self._shared
         kv_reserved_bytes, kv_limit_bytes = shared.models.kv_cache_bytes()
         with shared.lock:
-            running, waiting = shared.scheduler.running, shared.scheduler.waiting
+            running, waiting = shared.scheduler.running_count, shared.scheduler.waiting_count
+            sequences = shared.scheduler.sequences
             steps_per_second, audio_seconds_per_second = shared.throughput.rates()
         return EngineStatus(
-            running=len(running),
-            waiting=len(waiting),
+            running=running,
+            waiting=waiting,
             max_batch_size=shared.scheduler.max_batch_size,
             max_waiting=shared.scheduler.max_waiting,
             steps_per_second=steps_per_second,
@@ -166,7 +167,7 @@ class Engine:
             kv_reserved_bytes=kv_reserved_bytes,
             kv_limit_bytes=kv_limit_bytes,
             loaded_models=tuple(sorted(shared.models.names)),
-            requests=describe_requests((*running, *waiting), shared.clock()),
+            requests=describe_requests(sequences, shared.clock()),
         )
 
     def is_loaded(self, info: ModelInfo) -> bool:

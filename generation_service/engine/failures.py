@@ -19,8 +19,7 @@ def to_service_error(name: str, when: str, error: Exception) -> ServiceError:
         return error
     failure: ServiceError
     if is_out_of_memory(error):
-        # The traceback's frames still hold the tensors that filled the memory.
-        traceback.clear_frames(error.__traceback__)
+        free_tensors(error)
         needed = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
         failure = ResourceExhausted(
             f"model {name!r} ran out of memory {when}"
@@ -33,6 +32,11 @@ def to_service_error(name: str, when: str, error: Exception) -> ServiceError:
         failure = ServiceError(f"model {name!r} failed {when}: {format_error(error)}", reason="MODEL_FAILED")
     failure.__cause__ = error
     return failure
+
+
+def free_tensors(error: BaseException) -> None:
+    """Frees the tensors that the frames of a failed call still hold. They may be what filled the memory."""
+    traceback.clear_frames(error.__traceback__)
 
 
 def invalid_output_error(sequence: Sequence, output: str) -> ServiceError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from generation_service.engine.device_thread import DeviceThread
-from generation_service.engine.failures import to_service_error
+from generation_service.engine.failures import free_tensors, to_service_error
 from generation_service.engine.sequence import PromptState, Sequence, Stage
 from generation_service.engine.shared_state import LoopCalls, SharedState
 from generation_service.models.base import PromptEncoder
@@ -102,6 +102,8 @@ class PromptThread:
             except Exception as error:
                 if is_fatal(error):
                     raise
+                if is_out_of_memory(error):
+                    free_tensors(error)
                 return error
             finally:
                 self.call_started_at = None

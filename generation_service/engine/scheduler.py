@@ -52,6 +52,11 @@ class Scheduler:
         return tuple(self._waiting)
 
     @property
+    def sequences(self) -> list[Sequence]:
+        """All sequences, running and waiting, in no particular order."""
+        return [*self._running, *self._waiting.unordered()]
+
+    @property
     def running_count(self) -> int:
         return len(self._running)
 

@@ -50,7 +50,7 @@ class SharedState:
     def notice_loaded(self, info: ModelInfo) -> None:
         """Has the prompts encoded that waited for this model to be loaded."""
         with self.lock:
-            for sequence in self.scheduler.waiting:
+            for sequence in self.scheduler.sequences:
                 if sequence.prompt is PromptState.UNKNOWN and sequence.info == info:
                     sequence.prompt = self.find_prompt_state(sequence)
             self.prompt_work.notify()

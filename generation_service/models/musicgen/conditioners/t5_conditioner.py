@@ -24,7 +24,7 @@ from generation_service.models.musicgen.conditioners.prompt_cache import PromptC
 from service_runtime.optional_deps import install_extra_command
 
 MAX_CACHED_PROMPTS = 1024
-"""More than the prompts that the engine has encoded ahead, which are at most twice the largest batch."""
+"""More than the engine has encoded ahead, which is a batch and a few more."""
 MAX_CACHED_BYTES = 256 << 20
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -95,6 +96,28 @@ async def test_batch_that_fails_again_and_again_stays_apart_longer(start_engine,
     assert failed in (3, 4)  # After 1, 1 + 16, + 32 and + 64 steps.
 
 
+class Tensor:
+    """Something that a failed call leaves in its frame."""
+
+
+async def test_what_filled_the_memory_is_freed_before_a_restart(start_engine, model):
+    engine = await start_engine(model)
+    alive: list[int] = []
+    left: list[weakref.ref[Tensor]] = []
+
+    def fill_memory() -> None:
+        tensor = Tensor()
+        left.append(weakref.ref(tensor))
+        model.at["a", 0] = lambda: alive.append(sum(reference() is not None for reference in left))
+        model.at.pop(("a", 2))
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.at["a", 2] = fill_memory
+    handles = await start_together(engine, model, ["a"])
+    assert [len(each) for each in await asyncio.gather(*map(read, handles))] == [6 * BLOCK_FRAMES] * 2
+    assert alive == [0]
+
+
 async def test_row_that_fails_alone_leaves_the_others_as_they_are(start_engine, model):
     engine = await start_engine(model)
     model.shapes["bad"] = lambda block: ServiceError("the logits are not finite", reason="MODEL_FAILED")
@@ -137,6 +160,18 @@ async def test_fast_model_may_return_nothing_from_many_steps(start_engine):
     model = LateModel(MAX_EMPTY_STEPS + 500)
     engine = await start_engine(model)
     assert len(await read(submit(engine, "", tone_parameters("a")))) == 4 * BLOCK_FRAMES
+
+
+async def test_steps_without_audio_do_not_wake_the_event_loop(start_engine):
+    model = LateModel(500)
+    engine = await start_engine(model)
+    calls = engine._device_thread._calls
+    wake_ups: list[int] = []
+    call_on_loop = calls._call_on_loop
+    calls._call_on_loop = lambda function, batch: (wake_ups.append(len(batch)), call_on_loop(function, batch))
+    await asyncio.gather(*(read(submit(engine, "", tone_parameters(name))) for name in "abc"))
+    assert len(model.batches) <= 6
+    assert len(wake_ups) <= 3 + len(model.batches)
 
 
 async def test_slow_model_may_take_its_time(start_engine):

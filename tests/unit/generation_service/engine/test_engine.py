@@ -60,6 +60,18 @@ async def test_waiting_requests_are_admitted_in_order(start_engine, model):
     assert model.batches == [["a"], ["b", "a"], ["a", "b"], ["c", "d"], ["c", "d"]]
 
 
+async def test_clients_are_served_in_turn(start_engine, model):
+    engine = await start_engine(model, max_batch_size=1)
+    gate = model.at["first", 1] = Gate()
+    handles = [engine.submit(model.info, tone_parameters("first", 1), client="many")]
+    await gate.reached()
+    handles += [engine.submit(model.info, tone_parameters(f"{n}", 1), client="many") for n in range(20)]
+    handles += [engine.submit(model.info, tone_parameters("one", 1), client="one")]
+    gate.open()
+    await asyncio.gather(*map(read, handles))
+    assert model.prefilled[:4] == ["first", "0", "one", "1"]
+
+
 async def test_models_alternate_and_share_no_batch(start_engine):
     turns: list[str] = []
     models = [ToneModel("one"), ToneModel("two")]

@@ -108,6 +108,7 @@ async def test_fatal_cuda_error_stops_the_engine(start_engine, model, step):
             await read(handle)
     with pytest.raises(UnrecoverableError, match="an illegal memory access"):
         engine.check()
+    assert model.released == [], "a lost device must not be called"
 
 
 async def test_fatal_cuda_error_during_load_stops_the_engine(start_engine, model):

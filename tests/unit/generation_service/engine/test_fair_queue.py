@@ -93,6 +93,15 @@ def test_only_request_of_a_client_can_be_returned():
     assert take_all(queue) == ["a", "b"]
 
 
+def test_returned_request_stays_before_those_of_clients_with_the_same_share():
+    queue = FairQueue()
+    only = request("a", 30)
+    fill(queue, only, request("b"))
+    queue.take(only)
+    queue.push_front(only)
+    assert take_all(queue) == ["a", "b"]
+
+
 def test_removed_request_costs_its_client_nothing():
     queue = FairQueue()
     dropped = request("a", 1000, "dropped")
@@ -114,6 +123,7 @@ def test_iteration_foretells_the_order_and_the_audio_is_counted():
             (queue.take if draw.random() < 0.7 else queue.remove)(chosen := draw.choice(list(queue)[:3]))
             waiting.remove(chosen)
     assert queue.audio_seconds == pytest.approx(sum(sequence.audio_seconds for sequence in waiting))
+    assert set(queue.unordered()) == set(waiting)
     foretold = [sequence.parameters.prompt for sequence in queue]
     assert take_all(queue) == foretold
     assert (len(queue), queue.audio_seconds) == (0, 0.0)
@@ -126,3 +136,4 @@ def test_clients_that_have_left_are_forgotten():
         fill(queue, sequence)
         queue.take(sequence)
     assert len(queue._finish) == 0
+    assert len(queue._heads) < 100
