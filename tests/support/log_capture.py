@@ -13,10 +13,10 @@ from service_runtime.observability.logging import configure_logging
 
 
 @contextmanager
-def captured_logs(log_format: str) -> Iterator[io.StringIO]:
-    """The log of the block, from level "info" on, in the format "json" or "console"."""
+def captured_logs(log_format: str, **fields: str) -> Iterator[io.StringIO]:
+    """The log of the block, from level "info" on, in the format "json" or "console". Each event gets the fields."""
     stream = io.StringIO()
-    configure_logging("info", log_format, stream)
+    configure_logging("info", log_format, stream, **fields)
     try:
         yield stream
     finally:

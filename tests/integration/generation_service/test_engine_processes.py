@@ -8,6 +8,7 @@ import os
 import select
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from tests.support.tone_model import BLOCK_FRAMES, RATE_HZ, tone, tone_parameter
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 WAIT_SECONDS = 60.0
+ENDING_SECONDS = 10.0
+"""How long the kernel may take to end a process."""
 
 
 class Pool:
@@ -128,6 +131,11 @@ async def test_equal_requests_take_turns(shared, tmp_path):
     for fifo in fifos:
         await fifo.release()
     await asyncio.gather(*map(read, handles))
+    alone = []
+    for _ in range(2):  # One after another: both engines are idle.
+        alone.append(await shared.submit(tone_parameters("alone", 1)))
+        await read(alone[-1])
+    assert sorted(map(shared.device_of, alone)) == ["cpu:0", "cpu:1"]
 
 
 async def test_slow_reader_pauses_only_itself(shared):
@@ -281,15 +289,19 @@ async def test_processes_end_with_a_service_that_is_killed(tmp_path):
             stack, "generation_service.rpc.server", devices="cpu,cpu", stderr=asyncio.subprocess.PIPE
         )
         async with asyncio.timeout(WAIT_SECONDS), server as service:
-            started = []
-            while len(started) < 2:
+            started, serving = [], 0
+            while serving < 2:
                 event = json.loads(await service.stderr.readline())
+                serving += event["event"] == "engine_process_serving"
                 if event["event"] == "engine_process_started":
                     started.append(os.pidfd_open(event["pid"]))
+            signal.pidfd_send_signal(started[0], signal.SIGSTOP)  # It can't notice anything by itself.
             service.kill()
             for process in started:
-                await asyncio.to_thread(select.select, [process], [], [], WAIT_SECONDS)  # Readable once it has ended.
-                assert select.select([process], [], [], 0)[0]
+                ended = await asyncio.to_thread(select.select, [process], [], [], ENDING_SECONDS)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
                 os.close(process)
+                assert ended[0]  # A pidfd is readable once its process has ended.
     finally:
         await stack.stop_all()
