@@ -94,14 +94,11 @@ _HOST_READS = {
     *("__contains__", "__repr__", "__format__", "__dlpack__"),
 }
 """Methods of a tensor that read it on the host."""
-_FROM_PYTHON = {"tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "scalar_tensor", "new_tensor"}
-"""Functions that copy data of the host into a tensor."""
 _FACTORIES = {
     *("zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "empty_strided", "tril_indices"),
     *("triu_indices", "hann_window"),
 }
 """Functions that create a tensor on the default device unless they are told another."""
-_RANDOM = {"rand", "randn", "randint", "randperm", "normal", "rand_like", "randn_like", "randint_like"}
 
 
 class _PythonCalls(TorchFunctionMode):
@@ -114,10 +111,6 @@ class _PythonCalls(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _HOST_READS:
             raise CaptureViolation(f"Tensor.{name} reads a tensor on the host")
-        if name in _FROM_PYTHON:
-            raise CaptureViolation(f"torch.{name} copies data from the host; create the tensor before the step")
-        if name in _RANDOM:
-            raise CaptureViolation(f"torch.{name} draws from a generator of torch, which does not depend on the seed")
         if name in _FACTORIES and kwargs.get("device") is None and kwargs.get("out") is None:
             raise CaptureViolation(f"torch.{name} without device= creates a tensor on the CPU")
         if name in ("to", "cuda", "pin_memory") and _names_host_or_device(args[1:], kwargs, name):

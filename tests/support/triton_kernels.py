@@ -125,6 +125,8 @@ def interpreted(order: random.Random | None = None) -> Iterator[None]:
             mock.patch.multiple(JITFunction, run=run, __call__=call),
             mock.patch.multiple(interpreter, _convert_float=_convert_float, _patch_lang=mock.MagicMock()),
             mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _dot),
+            # Triton 3.6 converts an array of one element, which numpy 2.4 refuses.
+            mock.patch.object(tl.core.tensor, "__index__", lambda x: int(x.handle.data.squeeze()), create=True),
             mock.patch.object(interpreter.interpreter_builder, "set_grid_idx", set_shuffled_index),
             # It would copy each tensor onto itself: they are on the CPU already.
             mock.patch.object(interpreter.GridExecutor, "_restore_args_dev"),
@@ -159,7 +161,10 @@ def _interpreted(function: Callable[..., Any]) -> Any:
 def _convert_float(values: Any, source: tl.dtype, target: tl.dtype, rounding_mode: Any) -> Any:
     """Rounds to the nearest value, as a GPU does; the interpreter's own function truncates, and loses carries."""
     bits = torch.from_numpy(np.ascontiguousarray(values)).view(_TORCH_DTYPES[source.name])
-    converted = bits.to(_TORCH_DTYPES[target.name])
+    dtype = _TORCH_DTYPES[target.name]
+    if dtype == torch.float8_e4m3fn:  # Before version 2.13, torch turns what is too large into NaN.
+        bits = bits.float().clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
+    converted = bits.to(dtype)
     return converted.view(getattr(torch, f"uint{target.primitive_bitwidth}")).numpy()
 
 
