@@ -63,6 +63,10 @@ class DecodeState:
         """int64 [S, K + 1]: for each row of the last step the sampled codes, and whether all logits were finite."""
         self.prefill = torch.zeros(2, dtype=torch.int64, device=device)
         """int64 [2]: the slot and the first position that a prefill reads."""
+        self.prompt = torch.zeros(MAX_PROMPT_TOKENS, config.dim, device=device)
+        """fp32 [MAX_PROMPT_TOKENS, dim]: the encoded prompt whose keys and values are computed."""
+        self.prompt_slot = torch.zeros(1, dtype=torch.int64, device=device)
+        """int64 [1]: the slot that it belongs to."""
 
     def write_request(self, slot: int, pages: RequestPages, tokens: int) -> None:
         """Writes where the keys and values of a request are."""

@@ -23,6 +23,7 @@ from generation_service.models.musicgen.resident.decode_operations import Decode
 from generation_service.models.musicgen.resident.decode_state import (
     FRAMES,
     GUIDANCE_SCALE,
+    MAX_PROMPT_TOKENS,
     POSITION,
     PROMPT_FRAMES,
     SAMPLE_COUNT,
@@ -32,7 +33,7 @@ from generation_service.models.musicgen.resident.decode_state import (
     TOP_P,
     DecodeState,
 )
-from generation_service.models.musicgen.resident.page_pool import PageNumbers, PagePool
+from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.sampling import SamplingTensors
 
 _PROGRESS = slice(POSITION, SAMPLE_COUNT + 1)
@@ -60,6 +61,12 @@ class PrefillShape(NamedTuple):
     tokens: int
 
 
+class PromptShape(NamedTuple):
+    """The same for the keys and values of a prompt."""
+
+    tokens: int
+
+
 class DecodeStep:
     """The language model with its state."""
 
@@ -81,18 +88,19 @@ class DecodeStep:
         device = state.device
         self._positions = sinusoidal_embeddings(state.max_positions, config).to(device)  # [positions, dim]
         self._delays = torch.tensor(config.delays, device=device)
+        self._tokens = torch.arange(MAX_PROMPT_TOKENS, device=device)
         self._piece = torch.arange(prefill_positions, device=device)
 
-    def write_prompt(self, text: Tensor, pages: PageNumbers) -> None:
-        """Projects the prompt's keys and values for all layers. text: [T, dim]; pages: those of the prompt.
+    def compute_prompt(self, shape: PromptShape) -> None:
+        """Projects the keys and values of `DecodeState.prompt` for all layers.
 
-        It is done once per request and is not captured.
+        Those of tokens that the prompt does not have go to page 0, or to the rest of its last page, where nobody reads.
         """
-        tokens = len(text)
-        positions = torch.arange(tokens, device=text.device)
-        table = self._state.upload(pages)[None].expand(tokens, -1)
+        state = self._state
+        text, positions = state.prompt[: shape.tokens], self._tokens[: shape.tokens]
+        table = state.prompt_tables[state.prompt_slot][:, 0].expand(shape.tokens, -1)
         for layer, stored in zip(self._weights.layers, self._pool.layers, strict=True):
-            keys, values = layer.cross_kv(text).view(tokens, 2, self.config.num_heads, -1).unbind(1)
+            keys, values = layer.cross_kv(text).view(shape.tokens, 2, self.config.num_heads, -1).unbind(1)
             append(keys, values, stored, table, positions)
 
     def compute_prefill(self, shape: PrefillShape) -> None:

@@ -20,7 +20,13 @@ from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.decoder_layers import DecoderWeights
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
-from generation_service.models.musicgen.resident.decode_step import MAX_TOP_K, DecodeStep, PrefillShape, StepShape
+from generation_service.models.musicgen.resident.decode_step import (
+    MAX_TOP_K,
+    DecodeStep,
+    PrefillShape,
+    PromptShape,
+    StepShape,
+)
 from generation_service.models.musicgen.resident.page_pool import PagePool, RequestPages
 from generation_service.models.musicgen.resident.prefill_pace import CudaStopwatch, HostStopwatch, PrefillPace
 from generation_service.models.musicgen.resident.step_graphs import CudaGraphs, DirectCalls, StepGraphs
@@ -89,6 +95,8 @@ class ResidentCodeGenerator:
             for batch in reversed(self._batches):
                 self._prepare(StepShape(batch, positions, tokens, samples_any=False))
             self._prepare(PrefillShape(positions, tokens))
+        for tokens in reversed(TOKEN_BUCKETS):
+            self._prepare(PromptShape(tokens))
 
     @torch.inference_mode()
     def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> ResidentRow:
@@ -112,9 +120,9 @@ class ResidentCodeGenerator:
             samples_any=self._needs_shape_for_any and not (1 <= parameters.top_k <= MAX_TOP_K and not parameters.top_p),
         )
         try:
-            if text is not None:
-                self._step.write_prompt(text.to(self._state.device), pages.prompt)
             self._state.write_request(slot, pages, tokens)
+            if text is not None:
+                self._project_prompt(slot, text)
         except BaseException:
             self.close(row)
             raise
@@ -164,6 +172,13 @@ class ResidentCodeGenerator:
         self.memory.release(row.pages)
         self._free_slots.append(row.slot)
 
+    def _project_prompt(self, slot: int, text: Tensor) -> None:
+        shape = PromptShape(_bucket(len(text), TOKEN_BUCKETS))
+        self._prepare(shape)
+        self._state.prompt[: len(text)] = text.to(self._state.device)
+        self._state.prompt_slot.copy_(self._state.upload(np.array([slot])))
+        self._graphs.replay(shape)
+
     def _read_pieces(self, row: ResidentRow, pieces: int) -> None:
         first, size = row.position, self._prefill_positions
         for start in range(first, first + pieces * size, size):
@@ -172,16 +187,19 @@ class ResidentCodeGenerator:
             self._state.prefill.copy_(self._state.upload(np.array([row.slot, start])))
             self._graphs.replay(shape)
 
-    def _prepare(self, shape: StepShape | PrefillShape) -> None:
+    def _prepare(self, shape: StepShape | PrefillShape | PromptShape) -> None:
         """Captures a shape that is not captured yet. Its runs read and write the padding slot alone."""
         if shape in self._graphs:
             return
         if isinstance(shape, StepShape):
             self._select([])
             self._graphs.capture(shape, partial(self._step.compute_step, shape))
-        else:
+        elif isinstance(shape, PrefillShape):
             self._state.prefill.copy_(self._state.upload(np.array([self._state.padding_slot, 0])))
             self._graphs.capture(shape, partial(self._step.compute_prefill, shape))
+        else:
+            self._state.prompt_slot.copy_(self._state.upload(np.array([self._state.padding_slot])))
+            self._graphs.capture(shape, partial(self._step.compute_prompt, shape))
 
     def _select(self, slots: list[int]) -> None:
         """Writes the slots of the next step, unless they are those of the last one."""

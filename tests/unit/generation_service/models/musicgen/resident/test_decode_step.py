@@ -14,7 +14,7 @@ from torch import Tensor  # noqa: E402
 
 from generation_service.models.musicgen.lm.linear import PlainLinear  # noqa: E402
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
-from generation_service.models.musicgen.resident.decode_step import PrefillShape, StepShape  # noqa: E402
+from generation_service.models.musicgen.resident.decode_step import PrefillShape, PromptShape, StepShape  # noqa: E402
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
 from generation_service.models.musicgen.sliding_window import WindowedCodes  # noqa: E402
 from tests.support.capture_rules import CaptureViolation, assert_capturable  # noqa: E402
@@ -60,6 +60,14 @@ def test_prefill_can_be_captured(running: ResidentCodeGenerator) -> None:
             between=lambda: running._state.prefill.copy_(torch.tensor([2, 16])),
         )
     assert len(trace.operators) > 50
+
+
+def test_prompt_can_be_captured(running: ResidentCodeGenerator) -> None:
+    with torch.inference_mode():
+        trace = assert_capturable(
+            lambda: running._step.compute_prompt(PromptShape(64)), between=lambda: join_and_leave(running)
+        )
+    assert len(trace.operators) > 20
 
 
 @pytest.mark.parametrize("spoil", [lambda logits: logits.sum().item(), lambda logits: logits[logits > 0], Tensor.cpu])
