@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -145,3 +146,14 @@ def test_compiles_without_spilling_registers(capability: int) -> None:
     assert "lg2.approx" not in binary.ptx
     # Guidance is calculated before the first barrier, and rounded as often as in the definition.
     assert "fma" not in binary.ptx.partition("bar.sync")[0]
+
+
+def test_waits_for_the_kernel_before_it_as_soon_as_it_is_launched_early() -> None:
+    parameters = parameters_of(REQUESTS, 2048)
+    with recorded() as launches:
+        sampling_kernel.sample_checked(
+            logits_of(5, 4, 2048), parameters, torch.tensor(COUNTS), max_top_k=2048, uses_top_p=True, pdl=True
+        )
+    order = re.findall(r"griddepcontrol\.\w+|(?:ld|st)\.global", launches[0].compile(90).ptx)
+    assert order[:2] == ["griddepcontrol.launch_dependents", "griddepcontrol.wait"]
+    assert launches[0].kwargs["launch_pdl"]
