@@ -175,7 +175,7 @@ def _prepare_ends(implementation: str, config: LmConfig, device: torch.device, r
         end_step(state, inputs.integers, sampled, is_finite, delays)
         written = state.codes.gather(2, (inputs.integers[POSITION] + 1)[:, None, None].expand(-1, config.n_q, 1))
         ended = torch.cat([state.results, written[..., 0], state.integers[:2, :requests].t()], 1)
-        return torch.cat([inputs.x.view(requests, -1), ended], 1).repeat_interleave(CFG_ROWS, 0)
+        return torch.cat([inputs.x.reshape(requests, -1), ended], 1).repeat_interleave(CFG_ROWS, 0)
 
     return [call]
 
