@@ -48,17 +48,25 @@ def append_and_attend(
     """
     table, positions = _select_rows(table, positions, slots)
     query, keys, values = qkv.unbind(1)
-    append(keys, values, pages, table, positions)
+    append(keys, values, pages, locate(table, positions))
     return attend(query, pages, table, positions + 1, max_positions)
 
 
-def append(keys: Tensor, values: Tensor, pages: LayerPages, table: Tensor, positions: Tensor) -> None:
-    """Writes one key and value per row. keys, values: [R, H, D]; table and positions as in `append_and_attend`.
+def locate(table: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The page of each row's position, and its index within the page, [R] each, for `append` in any layer.
+
+    table and positions as in `append_and_attend`.
+    """
+    page = table.gather(1, (positions // PAGE_POSITIONS)[:, None]).squeeze(1).long()
+    return page, positions % PAGE_POSITIONS
+
+
+def append(keys: Tensor, values: Tensor, pages: LayerPages, places: tuple[Tensor, Tensor]) -> None:
+    """Writes one key and value per row. keys, values: [R, H, D]; places: what `locate` returns.
 
     Rows may share pages, as the positions of one prompt do.
     """
-    page = table.gather(1, (positions // PAGE_POSITIONS)[:, None]).squeeze(1).long()
-    within = positions % PAGE_POSITIONS
+    page, within = places
     pages.keys[page, :, within] = _convert(keys, pages.keys.dtype)
     pages.values[page, :, within] = _convert(values, pages.values.dtype)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append
+from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append, locate
 from generation_service.models.musicgen.kernels.step_ends import (
     GUIDANCE_SCALE,
     POSITION,
@@ -95,10 +95,10 @@ class DecodeStep:
         """
         state = self._state
         text, positions = state.prompt[: shape.tokens], self._tokens[: shape.tokens]
-        table = state.prompt_tables[state.prompt_slot][:, 0].expand(shape.tokens, -1)
+        places = locate(state.prompt_tables[state.prompt_slot][:, 0].expand(shape.tokens, -1), positions)
         for layer, stored in zip(self._weights.layers, self._pool.layers, strict=True):
             keys, values = layer.cross_kv(text).view(shape.tokens, 2, self.config.num_heads, -1).unbind(1)
-            append(keys, values, stored, table, positions)
+            append(keys, values, stored, places)
 
     def compute_prefill(self, shape: PrefillShape) -> None:
         """Reads a piece of known codes of one request: writes the keys and values that single steps would write.
@@ -116,14 +116,15 @@ class DecodeStep:
             return table[slot].expand(count, *table.shape[1:]).flatten(0, 1)
 
         table = rows_of(state.tables)
+        places, lengths = locate(table, row_positions), row_positions + 1
         prompt_table, tokens = rows_of(state.prompt_tables), rows_of(state.prompt_tokens)
         last = len(self._weights.layers) - 1
         for index, (layer, pages) in enumerate(zip(self._weights.layers, self._pool.layers, strict=True)):
             query, keys, values = self._project(x, layer).unbind(1)
-            append(keys, values, pages, table, row_positions)
+            append(keys, values, pages, places)
             if index == last:
                 break  # The rest of the last layer is needed only for logits.
-            attended = self._operations.attend(query, pages, table, row_positions + 1, shape.positions)
+            attended = self._operations.attend(query, pages, table, lengths, shape.positions)
             x = self._finish_layer(x, attended, layer, pages, (prompt_table, tokens, shape.tokens, None))
 
     def compute_step(self, shape: StepShape) -> None:
