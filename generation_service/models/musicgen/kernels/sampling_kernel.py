@@ -64,7 +64,8 @@ def sample_checked(
     return codes, is_finite
 
 
-@triton.jit
+# The parameters are rows of one tensor, which are aligned differently in batches of 1, 2 and more requests.
+@triton.jit(do_not_specialize_on_alignment=["guidance_scale", "temperature", "top_k", "top_p", "seed", "sample_counts"])
 def _sample(
     logits,
     guidance_scale,

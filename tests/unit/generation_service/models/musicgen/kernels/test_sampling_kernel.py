@@ -157,3 +157,16 @@ def test_waits_for_the_kernel_before_it_as_soon_as_it_is_launched_early() -> Non
     order = re.findall(r"griddepcontrol\.\w+|(?:ld|st)\.global", launches[0].compile(90).ptx)
     assert order[:2] == ["griddepcontrol.launch_dependents", "griddepcontrol.wait"]
     assert launches[0].kwargs["launch_pdl"]
+
+
+def test_one_compiled_kernel_serves_all_batch_sizes() -> None:
+    """Also if the parameters are rows of one tensor, at addresses that are aligned differently."""
+
+    def specialization(batch: int) -> object:
+        floats, integers = torch.zeros(3, batch), torch.zeros(6, batch, dtype=torch.int64)
+        parameters = sampling.SamplingTensors(floats[0], floats[1], integers[4], floats[2], integers[5])
+        with recorded() as launches:
+            sampling_kernel.sample(logits_of(batch, 4, 64), parameters, integers[1], max_top_k=64, uses_top_p=True)
+        return launches[0].specialization(90)
+
+    assert specialization(1) == specialization(2) == specialization(8)

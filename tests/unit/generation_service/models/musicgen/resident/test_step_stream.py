@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,51 +10,11 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from generation_service.models.musicgen.resident.step_graphs import CudaGraphs  # noqa: E402
 from generation_service.models.musicgen.resident.step_stream import StepStream, on_step_stream  # noqa: E402
-
-
-class Streams:
-    """Stands for the parts of torch.cuda that streams and graphs use, and notes the calls."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.current = "default"
-        for name, value in {
-            "Stream": self._create,
-            "stream": self._use,
-            "current_stream": lambda device=None: self.current,
-            "graph_pool_handle": lambda: "pool",
-            "CUDAGraph": lambda: "graph",
-            "graph": self._capture,
-        }.items():
-            monkeypatch.setattr(torch.cuda, name, value)
-
-    def _create(self, device: Any, priority: int) -> Any:
-        outer = self
-
-        class Stream:
-            def __init__(self) -> None:
-                self.device = device
-
-            def wait_stream(self, other: Any) -> None:
-                outer.calls.append(("wait for", other))
-
-        self.calls.append(("create", priority))
-        return Stream()
-
-    @contextmanager
-    def _use(self, stream: Any) -> Iterator[None]:
-        before, self.current = self.current, stream
-        yield
-        self.current = before
-
-    @contextmanager
-    def _capture(self, graph: Any, *, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
-        self.calls.append(("capture", stream, capture_error_mode))
-        yield
+from tests.support.cuda_calls import CudaCalls  # noqa: E402
 
 
 def test_steps_are_captured_and_launched_on_a_stream_with_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
-    streams = Streams(monkeypatch)
+    streams = CudaCalls(monkeypatch)
 
     class Generator:
         step_stream = StepStream(torch.device("cuda"))
@@ -79,7 +37,7 @@ def test_steps_are_captured_and_launched_on_a_stream_with_precedence(monkeypatch
 
 
 def test_stream_waits_for_the_caller_and_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    streams = Streams(monkeypatch)
+    streams = CudaCalls(monkeypatch)
     stream, kept = StepStream(torch.device("cuda")), []
 
     class Text:
