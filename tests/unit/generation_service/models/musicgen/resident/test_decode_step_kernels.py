@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,16 @@ pytest.importorskip("triton", reason="The kernels need Triton")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from generation_service.models.musicgen.kernels import (  # noqa: E402
-    attention_kernel,
-    sampling_kernel,
-    step_ends_kernel,
-)
-from generation_service.models.musicgen.lm.device_linear import build_device_linear  # noqa: E402
-from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import StepShape  # noqa: E402
 from tests.support.capture_rules import assert_capturable  # noqa: E402
 from tests.support.generator_runs import Plan, eager_generator, resident_generator, run_plans  # noqa: E402
+from tests.support.kernel_operations import kernel_operations  # noqa: E402
 from tests.support.tensor_cores import interpreted_with_mma  # noqa: E402
 from tests.support.triton_kernels import recorded  # noqa: E402
 
 WINDOW = 60
 SHAPE = StepShape(4, 64, 64, samples_any=False)
 KERNELS_PER_LAYER, KERNELS_AT_THE_ENDS = 8, 4
-
-
-def operations(*, pdl: bool) -> DecodeOperations:
-    implementation: Any = "triton_pdl" if pdl else "triton"
-    return DecodeOperations(
-        partial(build_device_linear, weight_format="fp32", implementation=implementation),
-        append_and_attend=partial(attention_kernel.append_and_attend, pdl=pdl),
-        attend=partial(attention_kernel.attend, pdl=pdl),
-        sample_checked=partial(sampling_kernel.sample_checked, pdl=pdl),
-        samples_in_one_shape=True,
-        begin_step=partial(step_ends_kernel.begin_step, pdl=pdl),
-        end_step=partial(step_ends_kernel.end_step, pdl=pdl),
-    )
 
 
 class LaunchedOperators(TorchDispatchMode):
@@ -69,7 +49,7 @@ def test_a_step_launches_eight_kernels_per_layer_and_four_more(
     channels: str, pdl: bool, request: pytest.FixtureRequest
 ) -> None:
     generator = resident_generator(
-        request.getfixturevalue(channels), window=WINDOW, slots=4, operations=operations(pdl=pdl)
+        request.getfixturevalue(channels), window=WINDOW, slots=4, operations=kernel_operations("fp32", pdl=pdl)
     )
     launched = LaunchedOperators()
     with torch.inference_mode(), recorded():
@@ -83,7 +63,7 @@ def test_a_step_launches_eight_kernels_per_layer_and_four_more(
 
 
 def test_a_step_of_kernels_can_be_captured(mono: Path) -> None:
-    generator = resident_generator(mono, window=WINDOW, slots=4, operations=operations(pdl=False))
+    generator = resident_generator(mono, window=WINDOW, slots=4, operations=kernel_operations("fp32", pdl=False))
     with torch.inference_mode(), recorded() as launches:
         generator._step.compute_step(SHAPE)
         launches.clear()
@@ -94,7 +74,7 @@ def test_a_step_of_kernels_can_be_captured(mono: Path) -> None:
 
 def test_all_kernels_together_yield_the_codes_of_the_eager_generator(mono: Path) -> None:
     plans = [Plan(4, 1, sampling={"top_k": 20})]
-    generator = resident_generator(mono, window=WINDOW, slots=1, operations=operations(pdl=False))
+    generator = resident_generator(mono, window=WINDOW, slots=1, operations=kernel_operations("fp32", pdl=False))
     with interpreted_with_mma():
         actual = run_plans(generator, plans, WINDOW)
     expected = run_plans(eager_generator(mono), plans, WINDOW)
