@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 STEP_PRIORITY = -1
-"""Before 0, which the streams of the codec and of T5 have: when an SM becomes free, it takes a step's program first. A
-captured kernel keeps the priority of the stream that it was captured on."""
+"""Before 0, which the streams of the codec and of T5 have: when an SM becomes free, it takes a step's program first.
+Graphs are captured and launched on the same stream, so it does not matter which of the two gives them the priority."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
