@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from generation_service.models.execution import KernelChoice
 
 Call = Callable[[], Tensor]
 """Runs an operation once, on inputs that are fixed. → [rows, …]."""
+Name = TypeVar("Name", bound=str)
 Timer = Callable[[Sequence[Call]], float]
 """Runs all calls and returns the microseconds that one of them takes."""
 
@@ -77,6 +79,12 @@ def choose_kernel(
         if not chosen or score < margin * chosen_score:
             chosen, chosen_score, chosen_results = name, score, results
     return KernelChoice(operation, chosen, microseconds, "; ".join(reasons))
+
+
+def usable_implementations(names: Iterable[Name], device: torch.device) -> list[Name]:
+    """All but "triton_pdl" on a GPU before compute capability 9.0: the assembler would print pages of errors."""
+    is_early_possible = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
+    return [name for name in names if name != "triton_pdl" or is_early_possible]
 
 
 def time_on_cuda(calls: Sequence[Call]) -> float:

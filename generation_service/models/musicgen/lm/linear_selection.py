@@ -18,6 +18,7 @@ from generation_service.models.musicgen.kernels.kernel_selection import (
     Candidate,
     Timer,
     choose_kernel,
+    usable_implementations,
 )
 from generation_service.models.musicgen.kernels.quantized_weights import WeightFormat, store_weights
 from generation_service.models.musicgen.lm.device_linear import (
@@ -123,7 +124,7 @@ def _candidates(
         layers = [bind_device_linear(copy, implementation) for copy in copies]
         return [_bind(layer, shape.form, x[:rows], norm, residual[:rows]) for layer in layers]
 
-    return [Candidate(name, partial(prepare, name)) for name in _IMPLEMENTATIONS]
+    return [Candidate(name, partial(prepare, name)) for name in usable_implementations(_IMPLEMENTATIONS, device)]
 
 
 def _bind(layer: DeviceLinear, form: Form, x: Tensor, norm: LayerNorm, residual: Tensor) -> Call:

@@ -15,7 +15,13 @@ from generation_service.models.execution import KernelChoice
 from generation_service.models.musicgen import sampling
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.kernels import paged_attention, step_ends
-from generation_service.models.musicgen.kernels.kernel_selection import Call, Candidate, Timer, choose_kernel
+from generation_service.models.musicgen.kernels.kernel_selection import (
+    Call,
+    Candidate,
+    Timer,
+    choose_kernel,
+    usable_implementations,
+)
 from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, LayerPages
 from generation_service.models.musicgen.kernels.quantized_weights import WeightFormat
 from generation_service.models.musicgen.kernels.step_ends import FRAMES, POSITION, CodeEmbeddings
@@ -50,7 +56,10 @@ def select_operations(
     attention, sampled, ends = (
         choose_kernel(
             operation,
-            [Candidate(name, partial(prepare, name, config, device)) for name in _NAMES],
+            [
+                Candidate(name, partial(prepare, name, config, device))
+                for name in usable_implementations(_NAMES, device)
+            ],
             timer,
             tolerance=tolerance,
         )

@@ -20,6 +20,7 @@ from generation_service.models.musicgen.kernels.kernel_selection import (  # noq
 )
 from tests.support.cuda_calls import CudaCalls  # noqa: E402
 
+ALL = ("triton", "triton_pdl", "torch")
 X = torch.randn(128, 8, generator=torch.Generator().manual_seed(1))
 
 
@@ -141,3 +142,14 @@ def test_all_timings_use_one_stream_for_which_the_first_call_is_not_captured(mon
         *[("wait for", "default"), ("call", own), ("capture", own, "thread_local"), ("call", own), ("call", own)],
         *[("wait for", "default"), ("call", own), ("capture", own, "thread_local"), ("call", own)],
     ]
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((8, 9), ["triton", "torch"]), ((9, 0), list(ALL)), ((12, 1), list(ALL))]
+)
+def test_early_launches_are_not_tried_on_a_gpu_that_has_none(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert kernel_selection.usable_implementations(ALL, torch.device("cuda")) == expected
+    assert kernel_selection.usable_implementations(ALL, torch.device("cpu")) == list(ALL)
