@@ -12,11 +12,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("triton", reason="The kernels need Triton")
 
+from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
+from generation_service.models.musicgen.delay_pattern import Codes  # noqa: E402
+from generation_service.models.musicgen.lm.linear import PlainLinear  # noqa: E402
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import StepShape  # noqa: E402
-from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
 from tests.support.capture_rules import assert_capturable  # noqa: E402
 from tests.support.generator_runs import Plan, resident_generator, run_plans  # noqa: E402
 from tests.support.kernel_operations import kernel_operations  # noqa: E402
@@ -75,17 +77,25 @@ def test_a_step_of_kernels_can_be_captured(mono: Path) -> None:
     assert [launch.grid for launch in first] == [launch.grid for launch in second]
 
 
-def test_all_kernels_together_yield_the_codes_of_their_definitions(mono: Path) -> None:
-    plans = [Plan(4, 1, sampling={"top_k": 20})]
+def test_all_kernels_together_yield_the_logits_and_codes_of_their_definitions(mono: Path) -> None:
     with interpreted_with_mma():
-        actual = run_plans(of_one_layer(mono, kernel_operations("fp32", pdl=False)), plans, WINDOW)
-    expected = run_plans(of_one_layer(mono, None), plans, WINDOW)
-    assert all(map(np.array_equal, actual, expected))
+        codes, logits = run_one_layer(mono, kernel_operations("fp32", pdl=False))
+    expected_codes, expected_logits = run_one_layer(mono, DecodeOperations(PlainLinear))
+    assert np.array_equal(codes, expected_codes)
+    torch.testing.assert_close(logits, expected_logits, atol=1e-4, rtol=1e-4)
 
 
-def of_one_layer(folder: Path, operations: DecodeOperations | None) -> ResidentCodeGenerator:
-    """The interpreter is slow."""
-    generator = resident_generator(folder, window=WINDOW, slots=1, operations=operations)
+def run_one_layer(folder: Path, operations: DecodeOperations) -> tuple[Codes, Tensor]:
+    """Of one layer alone, because the interpreter is slow. Returns codes, [K, 1], and the logits of all steps."""
+    logits: list[Tensor] = []
+
+    def sample_checked(of_step: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        logits.append(of_step.clone())
+        return operations.sample_checked(of_step, *arguments, **options)
+
+    recording = replace(operations, sample_checked=sample_checked)
+    generator = resident_generator(folder, window=WINDOW, slots=1, operations=recording)
     generator._step._weights = replace(generator._step._weights, layers=generator._step._weights.layers[:1])
     del generator.memory.layers[1:]
-    return generator
+    (codes,) = run_plans(generator, [Plan(4, 1, sampling={"top_k": 20})], WINDOW)
+    return codes, torch.stack(logits)
