@@ -106,7 +106,10 @@ def _check_triton(*, has_gpu: bool) -> Finding:
         return Finding("triton", "ok", f"{version}, not used without a GPU")
     problem = _compile_kernel()
     if problem:
-        advice = "generation is slower without it; it needs a C compiler: apt install gcc libc6-dev"
+        advice = (
+            "generation is slower without it; it needs a C compiler and Python's headers: "
+            "apt install gcc libc6-dev python3-dev"
+        )
         return Finding("triton", "missing", f"{version} does not compile: {problem}", advice)
     return Finding("triton", "ok", f"{version}, compiles for the GPU")
 

@@ -11,9 +11,9 @@ class KernelChoice:
     """The implementation that was chosen for one operation of the decode step."""
 
     operation: str
-    """For example "attention" or "linear 1024x4096"."""
+    """For example "attention 16x64" or "linear 1024x4096 bf16"."""
     implementation: str
-    """The implementation in use: "triton" or "torch"."""
+    """The implementation in use: "triton", "triton_pdl" or "torch"."""
     microseconds: Mapping[str, float] = field(default_factory=dict)
     """Implementation → its measured time, for those that work."""
     reason: str = ""
@@ -29,7 +29,7 @@ class ModelExecution:
     precision: str
     """Precision of the weights: "fp32", "bf16", "int8" or "fp8"."""
     kv_precision: str
-    """Precision of the KV cache: "fp32", "fp16", "bf16", "int8" or "fp8"."""
+    """Precision of the KV cache: "fp32", "bf16", "int8" or "fp8"."""
     max_batch_size: int
     load_seconds: float = 0.0
     """What loading took, warm-up included."""

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from structlog import get_logger
 from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
@@ -24,6 +23,7 @@ from generation_service.models.musicgen.codec.decoder_passes import (
     SlotDecoder,
 )
 from generation_service.models.musicgen.codec.encodec import Encodec, split_channels
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 
