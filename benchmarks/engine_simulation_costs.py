@@ -33,7 +33,7 @@ class Device:
     host_row: float
     """The host's work per step and row."""
     host_launch: float
-    """The host's time to launch one operator eagerly, as in T5, the prompt's projection and EnCodec."""
+    """The host's time to launch one operator eagerly, as in T5, and when a request's state is written."""
     codec_flops: float
     """Operations per second of EnCodec, whose convolutions are small."""
     memory: int
@@ -80,7 +80,10 @@ KERNELS_PER_STEP = 32
 """Embedding, heads, sampling in one kernel, and about 28 for the resident state, counted in the step on the CPU."""
 _PROMPT_TOKENS = 16
 _T5_WEIGHTS, _T5_OPERATORS = 110_000_000, 12 * 25
-_PREFILL_OPERATORS_PER_LAYER = 4
+_ADMISSION_OPERATORS = 20
+"""Copies to the device, and into the slot, when a request is admitted. All are launched one by one."""
+_PROMPT_KERNELS_PER_LAYER = 9
+"""The projection of the prompt's keys and values, and what writes them to their pages, in one CUDA graph."""
 _CODEC_FLOPS_PER_FRAME = 8.8e9 / FRAME_RATE_HZ
 """EnCodec 32 kHz's decoder: 4.4 G multiplications per second of mono audio, summed over its layers."""
 _CODEC_BYTES_PER_FRAME = 160e6 / FRAME_RATE_HZ
@@ -131,9 +134,10 @@ class Costs:
 
     def prefill(self) -> float:
         """Admission of a request whose prompt is encoded: keys and values of the prompt, and its row's state."""
-        operators = self.shape.layers * _PREFILL_OPERATORS_PER_LAYER
+        launches = _ADMISSION_OPERATORS * self.device.host_launch
+        gaps = self.shape.layers * _PROMPT_KERNELS_PER_LAYER * self.device.launch_gap
         weights = 2 * self.shape.layers * self.shape.dim**2 * BYTES[self.precision]
-        return operators * self.device.host_launch + weights / self.device.bandwidth
+        return launches + gaps + weights / self.device.bandwidth
 
     def encode_prompts(self, prompts: int) -> float:
         """T5 of a batch of prompts, in its own thread and stream."""
@@ -152,7 +156,7 @@ class Costs:
     def decode(self, frames: int, longest: int) -> float:
         """From a batch of chunks being due to their samples on the host; the longest chunk has `longest` frames."""
         launches = _CODEC_OPERATORS + _LSTM_LAUNCHES_PER_FRAME * (longest + _CODEC_LOOK_AHEAD_FRAMES)
-        return launches * self.device.host_launch + 2 * self.decode_busy(frames)  # It shares the device with a step.
+        return launches * self.device.launch_gap + 2 * self.decode_busy(frames)  # It shares the device with a step.
 
     def pages_limit(self, max_requests: int, window: int, page: int) -> int:
         """Pages of the KV cache: what full-length requests need, or what the memory holds beside the weights."""
