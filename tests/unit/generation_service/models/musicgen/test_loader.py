@@ -14,7 +14,9 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from dgx_music.errors import FailedPrecondition, ResourceExhausted
 from generation_service.config import KvPrecisionChoice, PrecisionName
+from generation_service.hardware.memory import DeviceMemory
 from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen import loader
 from generation_service.models.musicgen.loader import (
     FoundModel,
     find_musicgen,
@@ -42,6 +44,14 @@ def test_memory_is_what_a_full_batch_needs_or_what_there_is(found: FoundModel) -
     with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DEVICES") as error:
         load_resident(found, "cpu", max_batch_size=3, kv_bytes=for_one - 1)
     assert error.value.reason == "GPU_MEMORY"
+
+
+def test_on_the_cpu_requests_get_half_of_the_memory_that_is_available(
+    found: FoundModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for memory, free_bytes in ((DeviceMemory(1 << 26, 1 << 34), 1 << 26), (None, loader.UNKNOWN_FREE_BYTES)):
+        monkeypatch.setattr(loader, "host_memory", lambda memory=memory: memory)
+        assert load_musicgen(found).memory.limit_bytes == free_bytes // 2
 
 
 def test_batch_has_as_many_places_as_asked_for(found: FoundModel) -> None:
