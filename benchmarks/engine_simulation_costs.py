@@ -73,11 +73,11 @@ SMALL, MEDIUM, LARGE = Shape("small", 1024, 24), Shape("medium", 1536, 48), Shap
 BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0}
 """Bytes per weight; the scales of int8 and fp8, one per output, are below 1 %."""
 
-KERNELS_PER_LAYER = 9
-"""QKV of the norm; append and attend, and its combination; output with residual; the same three of the cross-attention,
-its query of the norm; the two of the MLP."""
-KERNELS_PER_STEP = 32
-"""Embedding, heads, sampling in one kernel, and about 28 for the resident state, counted in the step on the CPU."""
+KERNELS_PER_LAYER = 8
+"""QKV of the norm, append and attend, output with residual; the same three of the cross-attention; the two of the MLP."""
+KERNELS_PER_STEP = 4
+"""The beginning of the step, the heads of the norm, sampling, the end of the step. `test_decode_step_kernels.py` counts
+them all."""
 _PROMPT_TOKENS = 16
 _T5_WEIGHTS, _T5_OPERATORS = 110_000_000, 12 * 25
 _ADMISSION_OPERATORS = 20
