@@ -74,7 +74,7 @@ BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0}
 """Bytes per weight; the scales of int8 and fp8, one per output, are below 1 %."""
 
 KERNELS_PER_LAYER = 8
-"""QKV of the norm, append and attend, output with residual; the same three of the cross-attention; the two of the MLP."""
+"""QKV of the norm, append and attend, output with residual; the same three of cross-attention; the two of the MLP."""
 KERNELS_PER_STEP = 4
 """The beginning of the step, the heads of the norm, sampling, the end of the step. `test_decode_step_kernels.py` counts
 them all."""
