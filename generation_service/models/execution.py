@@ -11,9 +11,9 @@ class KernelChoice:
     """The implementation that was chosen for one operation of the decode step."""
 
     operation: str
-    """For example "attention 16x64" or "linear 1024x4096 bf16"."""
+    """For example "attention" or "linear 1024x4096"."""
     implementation: str
-    """The implementation in use: "triton", "triton_pdl" or "torch"."""
+    """The implementation in use: "triton" or "torch"."""
     microseconds: Mapping[str, float] = field(default_factory=dict)
     """Implementation → its measured time, for those that work."""
     reason: str = ""

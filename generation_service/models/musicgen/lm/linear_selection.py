@@ -1,8 +1,8 @@
-"""Chooses the implementation of each linear layer of a model by measuring it."""
+"""Chooses the implementation of each linear layer of a model, and the format of its weights, by measuring both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -30,6 +30,13 @@ from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 
 Form = Literal["plain", "normed", "normed_gelu", "add_residual"]
 
+STEP_MICROSECONDS = 20_000.0
+"""A step makes one frame, and music has 50 a second."""
+_SHARE_OF_STEP = 0.5
+"""The linear layers of one request should take at most this part of real time. The rest of it is for attention and the
+codec, and leaves room for other requests."""
+_MIN_GAIN = 1.2
+"""int8 is less exact, so it has to be this many times as fast as bf16."""
 _MEASURED_BYTES = 192 << 20
 """The weights of one measurement: more than an L2 cache holds, which are 50 MB on an H200 and 126 MB on a B200."""
 _MAX_CALLS = 128
@@ -46,6 +53,8 @@ class LayerShape:
     outputs: int
     inputs: int
     form: Form
+    per_step: int
+    """How many of them a decode step runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class LinearSelection:
 
     weight_format: WeightFormat
     choices: list[KernelChoice]
+    step_microseconds: float
+    """All linear layers of a decode step of one request."""
     _by_shape: dict[tuple[int, int], LinearImplementation]
 
     def build(self, weight: Tensor) -> DeviceLinear:
@@ -64,17 +75,18 @@ class LinearSelection:
 
 def layer_shapes(config: LmConfig) -> list[LayerShape]:
     """The linear layers of a model, by shape."""
-    dim, hidden = config.dim, config.hidden_dim
+    dim, hidden, layers = config.dim, config.hidden_dim, config.num_layers
     shapes: dict[tuple[int, int], LayerShape] = {}
     for shape in (
-        LayerShape(3 * dim, dim, "normed"),
-        LayerShape(dim, dim, "add_residual"),  # out, cross_q and cross_out
-        LayerShape(hidden, dim, "normed_gelu"),
-        LayerShape(dim, hidden, "add_residual"),
-        LayerShape(config.n_q * config.card, dim, "normed"),  # the heads of all codebooks
-        LayerShape(2 * dim, dim, "plain"),  # cross_kv, once per prompt
+        LayerShape(3 * dim, dim, "normed", layers),
+        LayerShape(dim, dim, "add_residual", 3 * layers),  # out, cross_q and cross_out
+        LayerShape(hidden, dim, "normed_gelu", layers),
+        LayerShape(dim, hidden, "add_residual", layers),
+        LayerShape(config.n_q * config.card, dim, "normed", 1),  # the heads of all codebooks
+        LayerShape(2 * dim, dim, "plain", 0),  # cross_kv, once per prompt
     ):
-        shapes.setdefault((shape.outputs, shape.inputs), shape)
+        same = shapes.get((shape.outputs, shape.inputs))
+        shapes[shape.outputs, shape.inputs] = replace(same, per_step=same.per_step + shape.per_step) if same else shape
     return list(shapes.values())
 
 
@@ -88,7 +100,7 @@ def select_linears(
     measured_bytes: int = _MEASURED_BYTES,
 ) -> LinearSelection:
     """Measures every shape on weights drawn at random, which stay in memory only until it is done."""
-    choices, by_shape = [], {}
+    choices, by_shape, total = [], {}, 0.0
     for shape in shapes:
         choice = choose_kernel(
             f"linear {shape.inputs}x{shape.outputs} {weight_format}",
@@ -99,7 +111,21 @@ def select_linears(
         )
         choices.append(choice)
         by_shape[shape.outputs, shape.inputs] = next(name for name in _IMPLEMENTATIONS if name == choice.implementation)
-    return LinearSelection(weight_format, choices, by_shape)
+        total += shape.per_step * choice.microseconds[choice.implementation]
+    return LinearSelection(weight_format, choices, total, by_shape)
+
+
+def select_weight_format(select: Callable[[WeightFormat], LinearSelection]) -> LinearSelection:
+    """The precision `auto`: bf16, unless a device has too little memory bandwidth for this model.
+
+    That is where the linear layers of a single request take more than half of real time in bf16, and int8 is at least
+    1.2 times as fast. fp8 is never chosen: it reads as many bytes as int8, and is less exact.
+    """
+    bf16 = select("bf16")
+    if bf16.step_microseconds <= _SHARE_OF_STEP * STEP_MICROSECONDS:
+        return bf16
+    int8 = select("int8")
+    return int8 if bf16.step_microseconds >= _MIN_GAIN * int8.step_microseconds else bf16
 
 
 def _candidates(
