@@ -1,4 +1,4 @@
-"""One engine process, as the service sees it: the requests and calls that it works on, until it ends."""
+"""One engine process, as the service sees it: the requests and calls that it has in hand, until it ends."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class EngineLink:
         return self._process.pid
 
     async def run(self) -> str:
-        """Receives until the process has ended, and fails what it was working on. Returns why it ended.
+        """Receives until the process has ended, and fails what it had in hand. Returns why it ended.
 
         Kills the process if it hangs, and if this is cancelled.
         """
@@ -99,7 +99,7 @@ class EngineLink:
         except EOFError:
             pass
         except TimeoutError:
-            self.kill(f"it hung: it reported nothing for {SILENCE_SECONDS:g} s")
+            self.kill(f"it hung: no sign of life for {SILENCE_SECONDS:g} s")
         except BaseException:
             self.kill("")
             raise
