@@ -43,8 +43,8 @@ class GenerationSettings(Settings):
     CPU. "all": every GPU. "0,1": these GPUs, numbered as CUDA_VISIBLE_DEVICES leaves them. "cpu": the CPU, within the
     service's own process; "cpu,cpu": two engine processes on the CPU."""
     precision: PrecisionChoice = "auto"
-    """The precision of MusicGen's weights. "auto": fp32 on the CPU; on a GPU bf16, or int8 if it would take more than
-    10 ms to read them in bf16, as with the larger models on a DGX Spark. int8 and, on a GPU only, fp8 read half of
+    """The precision of MusicGen's weights. "auto": fp32 on the CPU; on a GPU bf16, or int8 if a step would take more
+    than 10 ms to read the weights in bf16, as medium and large do on a GB10. int8 and, on a GPU only, fp8 read half of
     bf16's memory in each step: faster for few requests at a time, and slightly less exact."""
     kv_precision: KvPrecisionChoice = "auto"
     """The precision of the KV cache on a GPU. "auto": bf16, or fp32 if the weights are. fp8 halves the memory of each

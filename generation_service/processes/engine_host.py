@@ -39,7 +39,8 @@ DEVICE_LOST_STATUS, PARENT_ENDED_STATUS = 3, 4
 _PR_SET_PDEATHSIG = 1
 """https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html"""
 
-BuildCatalog = Callable[[GenerationSettings], ModelCatalog]
+BuildCatalog = Callable[[GenerationSettings, float], ModelCatalog]
+"""The settings, and the memory bandwidth as in `messages.Configure` → the models."""
 
 
 class EngineHost:
@@ -57,7 +58,7 @@ class EngineHost:
         configuration: messages.Configure = await self._stream.receive()
         configure_logging(configuration.log_level, configuration.log_format, device=configuration.device)
         settings = GenerationSettings.model_validate_json(configuration.settings_json)
-        catalog = self._build_catalog(settings)
+        catalog = self._build_catalog(settings, configuration.memory_gb_per_second)
         assert settings.max_batch_size is not None
         self._catalog = catalog
         self._engine = Engine(

@@ -38,17 +38,19 @@ class EngineProcess:
         *,
         max_batch_size: int,
         preload: str | None = None,
+        memory_gb_per_second: float = 0.0,
         cpu_threads: int | None = None,
         module: str = HOST_MODULE,
     ) -> None:
-        """`settings` are those of the service. `cpu_threads` limits the threads of the process's matrix products.
-        `module` is the main program."""
+        """`settings` are those of the service, and `memory_gb_per_second` is the bandwidth of its slowest GPU.
+        `cpu_threads` limits the threads of the process's matrix products. `module` is the main program."""
         self.device = device
         self.max_batch_size = max_batch_size
         self.on_capacity_changed: Callable[[], None] = lambda: None
         self._settings = settings
         self._module = module
         self._preload = preload
+        self._memory_gb_per_second = memory_gb_per_second
         self._environment = {VISIBLE_DEVICES: device.uuid}
         if cpu_threads is not None:
             self._environment["OMP_NUM_THREADS"] = str(cpu_threads)
@@ -152,6 +154,7 @@ class EngineProcess:
             ).model_dump_json(),
             self.device.name,
             self._preload,
+            self._memory_gb_per_second,
             *logging_configuration(),
         )
         try:

@@ -67,6 +67,8 @@ class Configure:
     device: str
     """The name of the device in the service, for logs."""
     preload: str | None
+    memory_gb_per_second: float
+    """The memory bandwidth of the service's slowest GPU; 0 if it is not known. It decides the precision `auto`."""
     log_level: str
     log_format: str
 

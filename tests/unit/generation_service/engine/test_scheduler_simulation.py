@@ -7,6 +7,7 @@ be broken when the mechanism that keeps it is taken out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -20,6 +21,8 @@ from generation_service.engine.sequence import Sequence
 from generation_service.models.base import PromptEncoder
 
 COSTS = Costs(H200, SMALL)
+SLOW_HOST = Costs(replace(H200, host_launch=3 * H200.host_launch), SMALL)
+"""Admissions take 1 ms."""
 PIECE_FRAMES = 250
 BATCH = 16
 
@@ -63,7 +66,7 @@ class TestStalls:
 
     def longest_stall(self) -> tuple[float, float]:
         requests = burst(24, PIECE_FRAMES) + burst(104, PIECE_FRAMES, at=0.1)
-        simulation = simulate(COSTS, requests)
+        simulation = simulate(SLOW_HOST, requests)
         return max(simulation.gaps), scheduler.MAX_STALL_SECONDS + simulation.longest_step
 
     def test_running_requests_are_stepped_in_time(self) -> None:

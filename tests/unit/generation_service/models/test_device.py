@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="devices are torch's")
 import torch
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.models.device import device_in_use, empty_device_cache, resolve_device
+from generation_service.models.device import device_in_use, empty_device_cache, forbid_tf32, resolve_device
 
 has_cuda = torch.cuda.is_available()
 
@@ -45,6 +45,19 @@ def test_device_is_the_cpu_while_torch_is_being_imported(monkeypatch, name) -> N
     monkeypatch.setitem(sys.modules, "torch", partial)
     assert device_in_use() == "cpu"
     empty_device_cache()
+
+
+def test_fp32_is_multiplied_as_fp32() -> None:
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    defaults = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = True
+        forbid_tf32()
+        assert [backend.allow_tf32 for backend in backends] == [False, False]
+    finally:
+        for backend, default in zip(backends, defaults, strict=True):
+            backend.allow_tf32 = default
 
 
 @pytest.mark.cuda
