@@ -33,7 +33,7 @@ class Device:
     host_row: float
     """The host's work per step and row."""
     host_launch: float
-    """The host's time to launch one operator eagerly, as in T5, the prompt's projection and EnCodec."""
+    """The host's time to launch one operator eagerly, as in T5, and when a request's state is written."""
     codec_flops: float
     """Operations per second of EnCodec, whose convolutions are small."""
     memory: int
@@ -158,7 +158,7 @@ class Costs:
     def decode(self, frames: int, longest: int) -> float:
         """From a batch of chunks being due to their samples on the host; the longest chunk has `longest` frames."""
         launches = _CODEC_OPERATORS + _LSTM_LAUNCHES_PER_FRAME * (longest + _CODEC_LOOK_AHEAD_FRAMES)
-        return launches * self.device.host_launch + 2 * self.decode_busy(frames)  # It shares the device with a step.
+        return launches * self.device.launch_gap + 2 * self.decode_busy(frames)  # It shares the device with a step.
 
     def pages_limit(self, max_requests: int, window: int, page: int) -> int:
         """Pages of the KV cache: what full-length requests need, or what the memory holds beside the weights."""

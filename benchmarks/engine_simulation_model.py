@@ -17,7 +17,8 @@ WINDOW_FRAMES, STRIDE_FRAMES = 1500, 900
 """A window of codes, and by how much the next one is shifted; the rest of it is read again."""
 PAGE_POSITIONS = 32
 DELAY_FRAMES, LOOK_AHEAD_FRAMES = 3, 4
-CHUNK_FRAMES = (5, 10, 25, 50)
+CHUNK_FRAMES = (5, 4, 10, 25, 50)
+"""As in `codec/chunk_decoder.py`, which imports torch."""
 PROMPT_CACHE = 4096
 
 INFO = ModelInfo("simulated", "", "", "", FRAME_RATE_HZ, 1, 600.0, is_synthesiser=False)

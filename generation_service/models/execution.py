@@ -29,7 +29,7 @@ class ModelExecution:
     precision: str
     """Precision of the weights: "fp32", "bf16", "int8" or "fp8"."""
     kv_precision: str
-    """Precision of the KV cache: "fp32", "fp16", "bf16", "int8" or "fp8"."""
+    """Precision of the KV cache: "fp32", "bf16", "int8" or "fp8"."""
     max_batch_size: int
     load_seconds: float = 0.0
     """What loading took, warm-up included."""

@@ -21,7 +21,7 @@ ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """Where a request comes from, and until when its audio is of use."""
+    """Where a request comes from, and by when its audio is needed."""
 
     generation_id: str = ""
     """UUID of the generation; empty for one that is in no database."""

@@ -195,7 +195,7 @@ async def _serve(end: socket.socket, build_catalog: BuildCatalog) -> int:
     try:
         return await EngineHost(await MessageStream.open(end), build_catalog).run()
     except EOFError:
-        os._exit(PARENT_ENDED_STATUS)  # Whatever is still running has nobody to work for.
+        os._exit(PARENT_ENDED_STATUS)  # Nobody waits for what is still running.
 
 
 def _end_with_parent(parent: int) -> None:

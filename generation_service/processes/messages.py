@@ -162,7 +162,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of the engine. Sent at a change and twice a second: it is the sign of life."""
+    """The state of the engine. Sent at a change and twice a second: without it, the process counts as hung."""
 
     status: EngineStatus
     problem: ErrorData | None

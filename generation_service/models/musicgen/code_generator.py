@@ -19,9 +19,6 @@ from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
-RETRY_SECONDS = 10.0
-"""How long a request that found no free memory should wait before it retries."""
-
 
 @dataclass(eq=False, slots=True)
 class CodeRow:

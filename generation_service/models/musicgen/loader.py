@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, KvPrecisionChoice, PrecisionChoice, PrecisionName
+from generation_service.hardware.memory import host_memory
 from generation_service.models.base import ModelInfo
 from generation_service.models.device import forbid_tf32, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
@@ -49,6 +49,7 @@ MAX_DURATION_SECONDS = 600.0
 """The longest piece. Pieces longer than a window are generated in several windows."""
 DEFAULT_BATCH_SIZE = 8
 DEFAULT_MEMORY_FRACTION = 0.9
+UNKNOWN_FREE_BYTES = 4 << 30
 _DECODE_REVISION = "s2"
 """Part of the model's version. It changes whenever the decode loop yields other codes for the same request."""
 _CHANNELS = {1: "mono", 2: "stereo"}
@@ -241,5 +242,6 @@ def _load_codec(found: FoundModel) -> Encodec:
 
 
 def _free_memory() -> int:
-    """The host's free memory in bytes."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """The host's free memory in bytes; a guess where the system does not say."""
+    memory = host_memory()
+    return UNKNOWN_FREE_BYTES if memory is None else memory.free_bytes

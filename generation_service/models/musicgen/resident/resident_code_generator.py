@@ -14,9 +14,10 @@ from torch import Tensor
 from dgx_music.errors import InvalidArgument, ResourceExhausted
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.code_generator import RETRY_SECONDS, CodeRow, StepResult
+from generation_service.models.musicgen.code_generator import CodeRow, StepResult
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.decoder_layers import DecoderWeights
+from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.decode_step import (

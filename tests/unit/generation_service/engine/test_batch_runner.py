@@ -83,12 +83,12 @@ async def test_halves_return_to_the_shared_batch_after_good_steps(start_engine, 
 async def test_batch_that_fails_again_and_again_stays_apart_longer(start_engine, model):
     engine = await start_engine(model, buffer_seconds=100)
 
-    def fail_in_company() -> None:
+    def fail_in_a_batch() -> None:
         if len(model.batches[-1]) > 1:
             raise ValueError("too many rows")
 
     for step in range(1, 200):
-        model.at["a", step] = fail_in_company
+        model.at["a", step] = fail_in_a_batch
     handles = await start_together(engine, model, ["a"], blocks=200)
     samples = await asyncio.gather(*map(read, handles))
     assert [len(each) for each in samples] == [200 * BLOCK_FRAMES] * 2

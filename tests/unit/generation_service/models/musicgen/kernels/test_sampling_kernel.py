@@ -101,7 +101,7 @@ def test_codes_are_distributed_as_the_softmax() -> None:
     assert_distributed(codes.flatten(), logits, 0.8, 3, 0.0)
 
 
-def test_codes_of_a_request_are_the_same_in_any_company() -> None:
+def test_codes_of_a_request_are_the_same_in_any_batch() -> None:
     logits = logits_of(5, 2, 128)
     alone = [sample(logits[row, None], [REQUESTS[row]], [COUNTS[row]])[0][0] for row in range(5)]
     for batch in ([4, 3, 2, 1, 0], [3, 0, 3]):
