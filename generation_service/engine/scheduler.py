@@ -14,7 +14,7 @@ from generation_service.models.base import ModelInfo
 MAX_STALL_SECONDS = 0.04
 """How long running sequences wait between two steps for the admission of others. One admission is always possible."""
 MAX_OVERTAKES = 8
-"""How many smaller requests can be admitted before one that waits for memory."""
+"""How many smaller requests of a model can be admitted before one that waits for its memory."""
 ENCODE_AHEAD = 16
 """Requests beyond a full batch whose prompts are encoded while they wait."""
 _RECENT_ADMISSIONS = 8
@@ -24,7 +24,7 @@ class Scheduler:
     """Continuous batching: requests join and leave a running batch between steps.
 
     Waiting requests are admitted in the order of a `FairQueue`, except that one whose prompt is being encoded or that
-    waits for memory is overtaken for a while. Each round steps every sequence whose reader has room once, one batch per
+    waits for its model's memory is overtaken for a while. Each round steps every sequence whose reader has room once, one batch per
     model, so that neither a slow reader nor a busy model holds up the others. Whoever has no audio yet comes first: an
     admission before the next step, and a row before older ones.
     """
@@ -104,7 +104,8 @@ class Scheduler:
             return None
         sequence, overtaken = found
         for other in overtaken:
-            other.times_overtaken += 1
+            if other.info == sequence.info:  # Those of other models take none of its memory.
+                other.times_overtaken += 1
         self._waiting.take(sequence)
         self._deadlines.pop(sequence, None)
         self._running.append(sequence)
@@ -208,14 +209,15 @@ class Scheduler:
         if len(self._running) >= self.max_batch_size:
             return None
         overtaken: list[Sequence] = []
+        blocked: set[ModelInfo] = set()
         for sequence in self._ahead():
             if sequence.prompt is PromptState.WAITING or sequence.prompt is PromptState.ENCODING:
                 continue  # The prompt thread takes prompts in this order, so the request is overtaken briefly.
             rejected_frames = self._rejected_frames.get(sequence.info)
-            if rejected_frames is None or sequence.context_frames < rejected_frames:
+            if rejected_frames is None or (sequence.context_frames < rejected_frames and sequence.info not in blocked):
                 return sequence, overtaken
             if sequence.times_overtaken >= MAX_OVERTAKES:
-                return None
+                blocked.add(sequence.info)
             overtaken.append(sequence)
         return None
 

@@ -135,6 +135,21 @@ def test_request_that_waits_for_memory_is_overtaken_a_few_times_only():
     assert scheduler.admit() is large
 
 
+def test_request_that_waits_for_memory_does_not_hold_up_other_models():
+    scheduler = Scheduler(64, 64)
+    fill(scheduler, request("running"), request("running too", info=OTHER))
+    admit_all(scheduler)
+    large = request("large", 9)
+    fill(scheduler, large, *(request(f"other {number}", 1, info=OTHER) for number in range(20)))
+    assert scheduler.admit() is large
+    scheduler.requeue(large)
+    assert len(admit_all(scheduler)) == 20
+    assert large.times_overtaken == 0, "they take none of its memory"
+    fill(scheduler, *(request(str(number), 1) for number in range(20)))
+    fill(scheduler, request("other", 1, info=OTHER))
+    assert admit_all(scheduler) == [*(str(number) for number in range(MAX_OVERTAKES)), "other"]
+
+
 def test_request_as_large_as_a_rejected_one_is_not_tried():
     scheduler = Scheduler(64, 64)
     fill(scheduler, request("running"), request("running too"))
