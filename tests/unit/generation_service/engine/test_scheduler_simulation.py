@@ -13,8 +13,8 @@ import structlog
 
 from benchmarks.engine_simulation_costs import H200, SMALL, Costs
 from benchmarks.engine_simulation_model import SimulatedModel
-from benchmarks.engine_simulation_service import Simulation, burst, choose_least_loaded, percentile, poisson, simulate
-from generation_service.engine import scheduler
+from benchmarks.engine_simulation_service import Request, burst, choose_least_loaded, percentile, poisson, simulate
+from generation_service.engine import batch_runner, scheduler
 from generation_service.engine.scheduler import Scheduler
 from generation_service.engine.sequence import Sequence
 from generation_service.models.base import PromptEncoder
@@ -105,15 +105,21 @@ class TestAdmission:
         assert self.admitted_after(make_model=PromptsInPrefill) > 2 * self.admitted_after()
 
 
-def first_audio(costs: Costs, load: float) -> Simulation:
-    """Requests that arrive at random, at a share of the throughput with a full batch."""
-    full = simulate(costs, burst(128, PIECE_FRAMES))
-    rate = load * full.audio_seconds_per_second * 50 / PIECE_FRAMES
-    return simulate(costs, poisson(rate, 1.5, PIECE_FRAMES))
+class TestFirstAudio:
+    """Requests that join a large batch one by one."""
 
-
-def test_first_audio_comes_early_under_load() -> None:
-    assert first_audio(COSTS, 0.8).first_audio(0.99) <= 0.06
+    def test_it_comes_early_and_costs_the_others_little(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        first_audio, simulations = [], []
+        for steps_ahead in (batch_runner.STEPS_AHEAD, 0):
+            monkeypatch.setattr(batch_runner, "STEPS_AHEAD", steps_ahead)
+            newcomers = [Request(0.4 + n / 40, 50, prompt=f"newcomer {n}") for n in range(24)]
+            simulations.append(simulate(COSTS, poisson(400, 0.25, 300) + newcomers))
+            first_audio.append(percentile([request.first_audio_seconds for request in newcomers], 0.9))
+        ahead, together = simulations
+        assert first_audio[0] <= 0.02
+        assert first_audio[1] > 1.4 * first_audio[0]
+        assert ahead.audio_seconds_per_second >= 0.95 * together.audio_seconds_per_second
+        assert max(ahead.gaps) <= 2 * ahead.longest_step
 
 
 class TestSeveralDevices:
