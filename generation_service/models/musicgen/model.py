@@ -167,19 +167,24 @@ class MusicGen:
 
         Then it collects the codes of earlier steps, submits the chunks that are due, and returns the audio that is
         ready: [n, channels], where n is mostly 0. If states need a prefill (a clip, or the end of their last window),
-        the first of them reads a part of it. A state whose logits are not finite fails alone.
+        one of them reads a part of it, first one without audio. A state whose logits are not finite fails alone.
+
+        Waits for results only if no state of any batch has a step to be launched.
         """
-        behind = next((state.row for state in states if state.row.needs_prefill), None)
+        waiting = [state for state in states if state.row.needs_prefill]
+        behind = min(waiting, key=lambda state: state.frames_delivered > 0).row if waiting else None
         if behind is not None:
             self._generator.prefill(behind)
         rows = [state.row for state in states if state.row.can_step]
         if rows:
             self._generator.launch(rows)
-        is_idle = not rows and behind is None
-        has_codes = self._collect(wait=is_idle)
+        can_wait = not rows and not any(
+            state.row.can_step or state.row.needs_prefill for state in self._states.values()
+        )
+        has_codes = self._collect(wait=can_wait)
         self._submit_chunks(states)
         self._decoder.run()
-        if is_idle and not has_codes:
+        if can_wait and not has_codes:
             self._wait_for_audio(states)
         return [state.failure or self._take_audio(state) for state in states]
 

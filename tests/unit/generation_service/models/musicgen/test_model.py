@@ -166,12 +166,15 @@ def test_failed_prefill_releases_its_memory(
         assert small_memory.memory.reserved_bytes == 0
 
 
-def test_model_blocks_only_if_nothing_else_can_be_done(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk that the decoder is slow to deliver is waited for once there are no more codes to generate."""
-    state = small_memory.prefill(parameters(frames=12 * HOP))
+def test_model_blocks_only_if_nothing_else_can_be_done(
+    mono: Path, generator: str, t5: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that the decoder is slow to deliver is waited for once there are no more codes to generate for anybody."""
+    model = load_model(find_musicgen(mono), generator)
+    state = model.prefill(parameters(frames=12 * HOP))
     waits: list[bool] = []
     ready: list[FloatArray] = []
-    take, wait = small_memory._decoder.take, small_memory._decoder.wait
+    take, wait = model._decoder.take, model._decoder.wait
 
     def take_what_was_waited_for(stream: DecoderStream) -> FloatArray:
         return ready.pop() if ready else np.zeros((0, 1), np.float32)
@@ -181,9 +184,14 @@ def test_model_blocks_only_if_nothing_else_can_be_done(small_memory: MusicGen, m
         wait(stream)
         ready.append(take(stream))
 
-    monkeypatch.setattr(small_memory._decoder, "take", take_what_was_waited_for)
-    monkeypatch.setattr(small_memory._decoder, "wait", recording_wait)
-    assert sum(map(len, run(small_memory, state))) == state.frames
+    monkeypatch.setattr(model._decoder, "take", take_what_was_waited_for)
+    monkeypatch.setattr(model._decoder, "wait", recording_wait)
+    other = model.prefill(parameters(frames=HOP))
+    for _ in range(50):
+        assert sum(map(len, step_all(model, [state]))) == 0
+    assert waits == []
+    model.release(other)
+    assert sum(map(len, run(model, state))) == state.frames
     assert waits == [True]
 
 
