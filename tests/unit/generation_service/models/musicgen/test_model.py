@@ -74,7 +74,7 @@ def test_output_has_exactly_the_requested_frames(model: MusicGen, frames: int) -
 def test_streamed_audio_equals_decoding_all_codes_at_once(model: MusicGen) -> None:
     state = model.prefill(parameters(frames=100 * HOP))
     blocks = run(model, state)
-    whole = model._codec.decode(torch.from_numpy(state.codes.select_frames(0, 100)), model.info.channels)
+    whole = model._clips.codec.decode(torch.from_numpy(state.codes.select_frames(0, 100)), model.info.channels)
     np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-4)
     sounding = [index for index, block in enumerate(blocks) if len(block)]
     delay = model._generator.config.max_delay
@@ -169,7 +169,7 @@ def test_failed_prefill_releases_its_memory(
 def test_model_blocks_only_if_nothing_else_can_be_done(
     mono: Path, generator: str, t5: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A chunk that the decoder is slow to deliver is waited for once there are no more codes to generate for anybody."""
+    """A chunk that the decoder is slow to deliver is waited for once nobody has more codes to generate."""
     model = load_model(find_musicgen(mono), generator)
     state = model.prefill(parameters(frames=12 * HOP))
     waits: list[bool] = []
