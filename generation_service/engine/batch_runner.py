@@ -11,7 +11,7 @@ from generation_service.engine.failures import format_error, free_tensors, inval
 from generation_service.engine.scheduler import STEPS_AHEAD, choose_newcomers
 from generation_service.engine.sequence import Sequence
 from generation_service.engine.shared_state import LoopCalls, SharedState
-from generation_service.models.base import FloatArray
+from generation_service.models.base import FloatArray, QueuesPrefill
 from generation_service.models.device_errors import is_fatal
 from service_runtime.observability.logging import get_logger
 
@@ -35,14 +35,16 @@ class BatchRunner:
         self.call_started_at: float | None = None
         """When the current prefill or step started, by the engine's clock. None during loading and between calls."""
 
-    def prefill(self, sequence: Sequence) -> None:
-        """Gives the sequence a state. Raises whatever the model raises."""
+    def prefill(self, sequence: Sequence) -> float:
+        """Gives the sequence a state. Returns for how many seconds the device works for that, as far as known and
+        beside the call itself. Raises whatever the model raises."""
         model = self._shared.models.get(sequence.info)
         self.call_started_at = self._shared.clock()
         try:
             sequence.state = model.prefill(sequence.parameters)
         finally:
             self.call_started_at = None
+        return model.prefill_seconds if isinstance(model, QueuesPrefill) else 0.0
 
     def step(self, batch: list[Sequence]) -> None:
         """Steps a batch of the scheduler once, delivers its audio, and ends the sequences that are done.

@@ -116,7 +116,7 @@ class Scheduler:
         return sequence
 
     def record_admission(self, seconds: float) -> None:
-        """Counts the duration of an admission, without the loading of a model."""
+        """Counts how long an admission occupies this thread or the device, without the loading of a model."""
         self._admission_seconds.append(seconds)
 
     def requeue(self, sequence: Sequence) -> None:

@@ -149,6 +149,16 @@ class Model(Protocol[StateT]):
 
 
 @runtime_checkable
+class QueuesPrefill(Protocol):
+    """A model whose `prefill` may return before the device has done its work."""
+
+    @property
+    def prefill_seconds(self) -> float:
+        """How long the device worked for a recent `prefill`; 0 if `prefill` itself takes as long."""
+        ...
+
+
+@runtime_checkable
 class PromptEncoder(Protocol):
     """A model whose prompts, texts and clips, can be encoded ahead of their `prefill`, while others are stepped."""
 

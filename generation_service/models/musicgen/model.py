@@ -114,6 +114,10 @@ class MusicGen:
         return self._execution
 
     @property
+    def prefill_seconds(self) -> float:
+        return self._generator.open_seconds
+
+    @property
     def prompt_batch_size(self) -> int:
         return self._conditioner.prompt_batch_size
 

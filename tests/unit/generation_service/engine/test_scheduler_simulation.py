@@ -12,12 +12,12 @@ import pytest
 import structlog
 
 from benchmarks.engine_simulation_costs import H200, SMALL, Costs
-from benchmarks.engine_simulation_model import SimulatedModel
+from benchmarks.engine_simulation_model import SimulatedModel, SimulatedState
 from benchmarks.engine_simulation_service import Request, burst, choose_least_loaded, percentile, poisson, simulate
 from generation_service.engine import batch_runner, scheduler
 from generation_service.engine.scheduler import Scheduler
 from generation_service.engine.sequence import Sequence
-from generation_service.models.base import PromptEncoder
+from generation_service.models.base import GenerationParameters, PromptEncoder
 
 COSTS = Costs(H200, SMALL)
 PIECE_FRAMES = 250
@@ -75,6 +75,33 @@ class TestStalls:
         _, limit = self.longest_stall()
         monkeypatch.setattr(scheduler, "MAX_STALL_SECONDS", 10.0)
         assert self.longest_stall()[0] > 1.5 * limit
+
+
+class QueuedPrefill(SimulatedModel):
+    """Its prefill returns early; the device works longer, before the next step."""
+
+    prefill_seconds = 0.004
+
+    def prefill(self, parameters: GenerationParameters) -> SimulatedState:
+        self._decoder_busy += QueuedPrefill.prefill_seconds
+        return super().prefill(parameters)
+
+
+class UnmeasuredPrefill(QueuedPrefill):
+    prefill_seconds = 0.0
+
+
+class TestStallsByTheDevice:
+    """The same, but only the device takes long to admit them."""
+
+    def longest_stall(self, make_model: Callable[..., SimulatedModel]) -> float:
+        requests = burst(24, PIECE_FRAMES) + burst(104, PIECE_FRAMES, at=0.1)
+        return max(simulate(COSTS, requests, make_model=make_model).gaps)
+
+    def test_running_requests_are_stepped_in_time(self) -> None:
+        limit = scheduler.MAX_STALL_SECONDS + simulate(COSTS, burst(128, PIECE_FRAMES)).longest_step
+        assert self.longest_stall(QueuedPrefill) <= limit
+        assert self.longest_stall(UnmeasuredPrefill) > 1.5 * limit
 
 
 class OneAdmissionPerStep(Scheduler):

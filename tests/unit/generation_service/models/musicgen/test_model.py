@@ -22,6 +22,7 @@ from generation_service.models.musicgen.code_generator import CodeRow, StepResul
 from generation_service.models.musicgen.codec.chunk_decoder import DecoderStream
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
+from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 from tests.support.musicgen_runs import load_model, load_with_short_window, step_all
 
 HOP = 640
@@ -250,6 +251,11 @@ def test_audio_that_cannot_be_decoded_fails_its_state_alone(
     assert small_memory.step([state])[0] is error
     small_memory.release(state)
     assert small_memory.memory.reserved_bytes == 0
+
+
+def test_device_time_of_a_prefill_is_known_where_prefill_returns_early(model: MusicGen) -> None:
+    model.release(model.prefill(parameters()))
+    assert (model.prefill_seconds > 0) == isinstance(model._generator, ResidentCodeGenerator)
 
 
 def test_model_info(mono: Path, stereo: Path) -> None:
