@@ -76,7 +76,7 @@ class EngineProcess:
             self._supervisor.cancel()
         else:
             self._is_stopping = True
-            await self._link.stop()
+            self._link.stop()
         await asyncio.gather(self._supervisor, return_exceptions=True)
 
     def check(self) -> None:
