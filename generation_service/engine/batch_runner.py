@@ -54,9 +54,11 @@ class BatchRunner:
         """
         group = batch[0].group
         for _ in range(STEPS_AHEAD):
-            if newcomers := choose_newcomers(batch):
-                self._step(newcomers, group)
-                self._calls.send()
+            newcomers = choose_newcomers(batch)
+            if not newcomers:
+                break
+            self._step(newcomers, group)
+            self._calls.send()
         self._step(batch, group)
 
     def _step(self, batch: list[Sequence], group: int) -> None:

@@ -19,7 +19,8 @@ ENCODE_AHEAD = 16
 """Requests beyond a full batch whose prompts are encoded while they wait."""
 STEPS_AHEAD, MIN_ROWS_PER_NEWCOMER = 3, 8
 """How many steps the newcomers of a batch take before each of its steps, and how many of its rows there must be for
-each of them. So few rows are stepped in a fraction of the time, which the others wait, for the first audio of each."""
+each of them. So few rows take a fraction of the batch's time. On a CPU they take more of it, but its default batch of 8
+is too small for that."""
 _RECENT_ADMISSIONS = 8
 
 
