@@ -80,8 +80,8 @@ class SimulatedModel:
         self.longest_step = 0.0
         self.steps = self.rows = 0
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        self._encode(prompts)
+    def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
+        self._encode([parameters.prompt for parameters in requests])
 
     def _encode(self, prompts: Sequence[str]) -> None:
         missing = [prompt for prompt in prompts if prompt not in self._prompts]

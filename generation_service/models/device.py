@@ -62,12 +62,6 @@ def gpu_memory() -> DeviceMemory:
     return cuda_memory(*torch.cuda.mem_get_info(), is_integrated=is_integrated)
 
 
-def device_in_use() -> str:
-    """Returns the name of the GPU if this process uses one, else "cpu"."""
-    cuda = _cuda_in_use()
-    return "cpu" if cuda is None else str(cuda.get_device_name())
-
-
 def empty_device_cache() -> None:
     """Returns the GPU memory that torch's allocator caches to the system. Does nothing on the CPU."""
     cuda = _cuda_in_use()

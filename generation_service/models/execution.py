@@ -11,11 +11,11 @@ class KernelChoice:
     """The implementation that was chosen for one operation of the decode step."""
 
     operation: str
-    """For example "attention" or "linear 1024x4096"; "precision" stands for the format of the weights."""
+    """For example "attention 16x64" or "linear 1024x4096 bf16"; "precision" stands for the format of the weights."""
     implementation: str
     """The implementation in use: "triton", "triton_pdl" or "torch"; for the precision its name."""
     microseconds: Mapping[str, float] = field(default_factory=dict)
-    """Implementation → its measured time, for those that work."""
+    """Implementation → the time it took for a batch of one request, for those that work."""
     reason: str = ""
     """Why an implementation is not used although it may be faster, or why the precision `auto` is this one."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-from generation_service.engine.engine import EngineStatus
+from generation_service.engine.engine_status import EngineStatus
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.hardware.devices import Device
 from generation_service.models.base import GenerationParameters, ModelInfo

@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 from dgx_music.errors import ServiceError, Unavailable
@@ -109,7 +108,7 @@ class EngineHost:
             problem = error
         self._stream.send(
             messages.Snapshot(
-                status=replace(self._engine.status(), requests=()),  # The service knows them itself.
+                status=self._engine.status(),
                 problem=None if problem is None else ErrorData.of(problem),
                 models=self._engine.loaded_models(),
                 stages={number: handle.stage for number, handle in self._handles.items()},
@@ -151,7 +150,6 @@ class EngineHost:
                 request.parameters,
                 client=origin.client,
                 deadline=origin.deadline,
-                generation_id=origin.generation_id,
             )
             self._stream.send(messages.Accepted(number))
             await handle.wait_until_started()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,8 @@ class EnginePool:
         self._devices = devices
         self._requests: list[_OpenRequest] = []
         """Oldest first; those that have ended are dropped from time to time."""
+        self._submitting: defaultdict[EngineClient, float] = defaultdict(float)
+        """Engine → seconds of audio of the requests that it has not accepted yet."""
         self._turn = 0
         """Number of requests that were routed; decides between equally loaded engines."""
 
@@ -108,9 +111,15 @@ class EnginePool:
         Raises ResourceExhausted if its queue is full, and Unavailable if no engine accepts requests.
         """
         origin = origin or RequestOrigin()
+        self._drop_ended()
         engine = self._least_loaded()
         self._turn += 1
-        handle = await engine.submit(info, parameters, origin)
+        seconds = parameters.frames / info.sample_rate_hz
+        self._submitting[engine] += seconds
+        try:
+            handle = await engine.submit(info, parameters, origin)
+        finally:
+            self._submitting[engine] -= seconds
         self._requests.append(_OpenRequest(handle, engine, origin, time.monotonic()))
         return handle
 
@@ -125,8 +134,7 @@ class EnginePool:
         if not engines:
             self.check()
             raise Unavailable("no engine accepts requests", reason=ENGINE_UNAVAILABLE)
-        seconds = dict.fromkeys(engines, 0.0)
-        self._drop_ended()
+        seconds = {engine: self._submitting[engine] for engine in engines}
         for request in self._requests:
             if request.engine in seconds:
                 seconds[request.engine] += request.handle.sequence.seconds_remaining

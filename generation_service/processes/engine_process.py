@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from dgx_music.errors import ServiceError, Unavailable
 from generation_service.config import GenerationSettings
-from generation_service.engine.engine import EngineStatus
+from generation_service.engine.engine_status import EngineStatus
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.hardware.devices import VISIBLE_DEVICES, Device
 from generation_service.models.base import GenerationParameters, ModelInfo
@@ -78,7 +78,7 @@ class EngineProcess:
             self._supervisor.cancel()
         else:
             self._is_stopping = True
-            await self._link.stop()
+            self._link.stop()
         await asyncio.gather(self._supervisor, return_exceptions=True)
 
     def check(self) -> None:
@@ -195,7 +195,6 @@ class EngineProcess:
             max_waiting=self._settings.max_waiting,
             steps_per_second=0.0,
             audio_seconds_per_second=0.0,
-            device=self.device.model_name,
             kv_reserved_bytes=0,
             kv_limit_bytes=0,
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dgx_music.errors import ServiceError
-from generation_service.engine.engine import EngineStatus
+from generation_service.engine.engine_status import EngineStatus
 from generation_service.engine.failures import format_error
 from generation_service.engine.sequence import Stage
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section

@@ -85,6 +85,11 @@ class CodeGenerator(Protocol[RowT]):
     @property
     def memory(self) -> KvMemory: ...
 
+    @property
+    def open_seconds(self) -> float:
+        """How long the device worked for a recent `open`; 0 if `open` itself takes as long."""
+        ...
+
     def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> RowT:
         """Reserves the memory for windows of at most `positions` steps, and projects the prompt.
 

@@ -47,7 +47,9 @@ class Pool:
 
     async def submit(self, parameters: GenerationParameters, origin: RequestOrigin | None = None) -> GenerationHandle:
         handle = await self.pool.submit(self.info, parameters, origin)
-        self._devices[handle] = self.pool._requests[-1].engine.device.name
+        [self._devices[handle]] = [
+            request.engine.device.name for request in self.pool._requests if request.handle is handle
+        ]
         return handle
 
     async def wait_until(self, *states: EngineState) -> None:
@@ -136,6 +138,16 @@ async def test_equal_requests_take_turns(shared, tmp_path):
         alone.append(await shared.submit(tone_parameters("alone", 1)))
         await read(alone[-1])
     assert sorted(map(shared.device_of, alone)) == ["cpu:0", "cpu:1"]
+
+
+async def test_requests_that_come_at_once_are_spread(shared, fifo):
+    """Although none of them has been accepted when the last one is routed."""
+    long = await shared.submit(tone_parameters(fifo.prompt, 40))
+    short = await asyncio.gather(*(shared.submit(tone_parameters("short", 10)) for _ in range(8)))
+    devices = list(map(shared.device_of, short))
+    assert devices.count(shared.device_of(long)) == 2
+    await fifo.release()
+    await asyncio.gather(*map(read, [long, *short]))
 
 
 async def test_slow_reader_pauses_only_itself(shared):

@@ -28,7 +28,12 @@ from generation_service.models.musicgen.resident.decode_step import (
     StepShape,
 )
 from generation_service.models.musicgen.resident.page_pool import PagePool, RequestPages
-from generation_service.models.musicgen.resident.prefill_pace import CudaStopwatch, HostStopwatch, PrefillPace
+from generation_service.models.musicgen.resident.prefill_pace import (
+    CudaStopwatch,
+    DeviceTimer,
+    HostStopwatch,
+    PrefillPace,
+)
 from generation_service.models.musicgen.resident.step_graphs import CudaGraphs, DirectCalls, StepGraphs
 from generation_service.models.musicgen.resident.step_pipeline import CopyResults, StepPipeline, copy_results
 from generation_service.models.musicgen.resident.step_stream import StepStream, on_step_stream
@@ -83,7 +88,8 @@ class ResidentCodeGenerator:
         self._lengths = [*takewhile(lambda length: length < longest, length_buckets), longest]
         is_cuda = device.type == "cuda"
         self._graphs: StepGraphs = CudaGraphs() if is_cuda else DirectCalls()
-        self._pace = PrefillPace(CudaStopwatch if is_cuda else HostStopwatch)
+        start_stopwatch = CudaStopwatch if is_cuda else HostStopwatch
+        self._pace, self._prompt_timer = PrefillPace(start_stopwatch), DeviceTimer(start_stopwatch)
         self._pipeline = StepPipeline[tuple[ResidentRow, ...]](slots, config.n_q + 1, device, copy_results)
         self._free_slots = list(range(slots - 1, -1, -1))
         self._current: list[int] = []
@@ -100,6 +106,11 @@ class ResidentCodeGenerator:
             self._prepare(PrefillShape(positions, tokens))
         for tokens in reversed(TOKEN_BUCKETS):
             self._prepare(PromptShape(tokens))
+        self._prompt_timer.measure(partial(self._graphs.replay, PromptShape(TOKEN_BUCKETS[0])))  # Of the padding slot.
+
+    @property
+    def open_seconds(self) -> float:
+        return self._prompt_timer.seconds
 
     def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> ResidentRow:
         tokens = 0 if text is None else len(text)
@@ -185,7 +196,7 @@ class ResidentCodeGenerator:
         self._prepare(shape)
         self._state.prompt[: len(text)] = text.to(self._state.device)
         self._state.prompt_slot.copy_(self._state.upload(np.array([slot])))
-        self._graphs.replay(shape)
+        self._prompt_timer.measure(partial(self._graphs.replay, shape))
 
     def _read_pieces(self, row: ResidentRow, pieces: int) -> None:
         first, size = row.position, self._prefill_positions
