@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from generation_service.models.musicgen.delay_pattern import Codes  # noqa: E402
-from generation_service.models.musicgen.lm.linear import PlainLinear  # noqa: E402
+from generation_service.models.musicgen.lm.linear import build_linear  # noqa: E402
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import StepShape  # noqa: E402
 from tests.support.capture_rules import assert_capturable  # noqa: E402
@@ -80,7 +81,7 @@ def test_a_step_of_kernels_can_be_captured(mono: Path) -> None:
 def test_all_kernels_together_yield_the_logits_and_codes_of_their_definitions(mono: Path) -> None:
     with interpreted_with_mma():
         codes, logits = run_one_layer(mono, kernel_operations("fp32", pdl=False))
-    expected_codes, expected_logits = run_one_layer(mono, DecodeOperations(PlainLinear))
+    expected_codes, expected_logits = run_one_layer(mono, DecodeOperations(partial(build_linear, precision="fp32")))
     assert np.array_equal(codes, expected_codes)
     torch.testing.assert_close(logits, expected_logits, atol=1e-4, rtol=1e-4)
 
