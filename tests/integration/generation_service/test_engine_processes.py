@@ -21,6 +21,7 @@ from generation_service.config import GenerationSettings
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.sequence import Stage
 from generation_service.models.base import GenerationParameters, TooLarge
+from generation_service.processes import engine_process
 from generation_service.processes.engine_client import EngineState, RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.processes.pool_builder import build_pool
@@ -138,6 +139,23 @@ async def test_equal_requests_take_turns(shared, tmp_path):
     assert sorted(map(shared.device_of, alone)) == ["cpu:0", "cpu:1"]
 
 
+async def test_requests_that_are_not_accepted_yet_count_as_load(shared, tmp_path):
+    fifos = [Fifo(tmp_path / name) for name in "abcd"]
+    lengths = (40, 10, 10, 10)
+    handles = await asyncio.gather(
+        *(
+            shared.pool.submit(shared.info, tone_parameters(fifo.prompt, blocks))
+            for fifo, blocks in zip(fifos, lengths, strict=True)
+        )
+    )
+    long, *short = [request.device.name for request in sorted(shared.pool.requests(), key=lambda r: -r.expected_frames)]
+    assert short == [*short[:1] * 3]
+    assert long != short[0]
+    for fifo in fifos:
+        await fifo.release()
+    await asyncio.gather(*map(read, handles))
+
+
 async def test_slow_reader_pauses_only_itself(shared):
     slow = await shared.submit(tone_parameters("slow", 100))
     await slow.wait_until_started()
@@ -212,6 +230,26 @@ async def test_killed_process_takes_only_its_own_requests_with_it_and_is_replace
     again = [await shared.submit(tone_parameters("again", 2)) for _ in range(2)]
     assert {shared.device_of(handle) for handle in again} == {"cpu:0", "cpu:1"}
     await asyncio.gather(*map(read, again))
+
+
+async def test_process_that_stops_responding_gets_no_requests_until_it_does(shared, monkeypatch):
+    monkeypatch.setattr(engine_process, "QUIET_SECONDS", 1.2)
+    await shared.pool.refresh()  # From here on, silence is counted by this limit.
+    pid = shared.pid("cpu:0")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await shared.wait_until(FAILED, SERVING)
+        report = shared.pool.reports()[0]
+        assert report.problem == "its process has not responded for 1.2 s"
+        assert report.status.steps_per_second == 0
+        for _ in range(2):
+            handle = await shared.submit(tone_parameters("a", 1))
+            assert shared.device_of(handle) == "cpu:1"
+            await read(handle)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await shared.wait_until(SERVING, SERVING)
+    assert shared.pid("cpu:0") == pid
 
 
 async def test_hung_process_is_killed_and_replaced(shared):
