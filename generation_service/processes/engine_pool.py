@@ -203,9 +203,9 @@ class EnginePool:
         return bool(self._engines_with(name))
 
     async def load(self, info: ModelInfo) -> None:
-        """Loads a model into the memory of each engine that accepts requests. Raises whatever loading it raises."""
-        self.check()
-        await asyncio.gather(*(engine.load(info) for engine in self._serving()))
+        """Loads a model into the memory of each engine that accepts requests, or of all if none does: that may be for
+        want of this model. Raises whatever loading it raises."""
+        await asyncio.gather(*(engine.load(info) for engine in self._serving() or self._engines))
 
     async def unload(self, name: str) -> None:
         """Removes a model from memory everywhere. Raises FailedPrecondition while requests use it."""

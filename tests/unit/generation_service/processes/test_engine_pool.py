@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,21 +12,26 @@ from dgx_music.errors import ResourceExhausted
 from generation_service.engine.engine import Engine
 from generation_service.hardware.devices import Device, Devices
 from generation_service.models.catalog import ModelCatalog
+from generation_service.processes.engine_client import EngineState
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.processes.local_engine import LocalEngine
 from tests.support.engine_calls import read
-from tests.support.tone_model import Gate, ToneModel, tone_parameters
+from tests.support.tone_model import Gate, ToneModel, fail_with, tone_parameters
 
 
 class Pair:
     """A pool of two engines with a place in the batch and one in the queue each."""
 
-    def __init__(self) -> None:
+    def __init__(self, preload: str | None = None) -> None:
         self.models = ToneModel(), ToneModel()
         self.info = self.models[0].info
         catalogs = [ModelCatalog(lambda model=model: [model.entry]) for model in self.models]
         self.engines = [
-            LocalEngine(Device(f"cpu:{index}"), Engine(catalog, max_batch_size=1, max_waiting=1), max_batch_size=1)
+            LocalEngine(
+                Device(f"cpu:{index}"),
+                Engine(catalog, max_batch_size=1, max_waiting=1, preload=preload),
+                max_batch_size=1,
+            )
             for index, catalog in enumerate(catalogs)
         ]
         self.pool = EnginePool(catalogs[0], self.engines, Devices())
@@ -63,3 +69,20 @@ async def test_idle_engine_that_has_the_model_goes_first(pair: Pair) -> None:
     for _ in range(3):
         await read(await pair.pool.submit(pair.info, tone_parameters("a", 1)))
     assert sorted(pair.loads()) == [0, 1]
+
+
+async def test_engines_that_failed_to_preload_have_failed_until_the_model_is_loaded() -> None:
+    pair = Pair(preload="tone")
+    for model in pair.models:
+        model.at["load", 1] = fail_with(OSError("no such file"))
+    await pair.pool.start()
+    try:
+        await asyncio.gather(*(engine._engine._preload_task for engine in pair.engines))
+        for report in pair.pool.reports():
+            assert report.state is EngineState.FAILED
+            assert "'tone' is not ready: it could not be loaded" in report.problem
+        await pair.pool.load(pair.info)
+        pair.pool.check()
+        assert [report.state for report in pair.pool.reports()] == [EngineState.SERVING] * 2
+    finally:
+        await pair.pool.stop()
