@@ -92,3 +92,7 @@ def test_without_a_server_there_is_nothing_to_watch(shell: InProcessShell) -> No
 def test_invalid_devices_are_a_bad_setting(shell: InProcessShell) -> None:
     line = shell.error("serve", "--devices", "gpu", status=2)
     assert "DGX_MUSIC_DEVICES=gpu: use auto, all, cpu" in line
+
+
+def test_devices_of_a_service_without_any_are_bad_input(shell: InProcessShell) -> None:
+    assert "--devices: storage uses none" in shell.error("serve", "storage", "--devices", "cpu", status=2)
