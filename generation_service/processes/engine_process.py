@@ -175,8 +175,8 @@ class EngineProcess:
         self._models = dict(snapshot.models)
         match snapshot.problem:
             case None:
-                if self._serving_since is None:
-                    self._serving_since = time.monotonic()
+                self._serving_since = self._serving_since or time.monotonic()
+                if self._state is not EngineState.SERVING:
                     log.info("engine_process_serving", device=self.device.name)
                 self._set_state(EngineState.SERVING, "")
             case messages.ErrorData(reason="MODEL_LOADING") as problem:
