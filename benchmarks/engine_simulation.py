@@ -19,20 +19,33 @@ from typing import Any
 
 import structlog
 
-from benchmarks.engine_simulation_costs import CPU, GB10, H100, H200, LARGE, MEDIUM, SMALL, Costs, calibrated_costs
+from benchmarks.engine_simulation_costs import (
+    CPU,
+    EARLY_LAUNCH_GAP,
+    GB10,
+    H100,
+    H200,
+    LARGE,
+    MEDIUM,
+    SMALL,
+    Costs,
+    calibrated_costs,
+)
 from benchmarks.engine_simulation_service import Simulation, burst, poisson, simulate
 
 PIECE_FRAMES, SHORT_FRAMES = 1500, 250
 LOAD = 0.8
 """Arrivals, as a share of the throughput with a full batch."""
+EARLY_H200 = replace(H200, name="H200, early launches", launch_gap=EARLY_LAUNCH_GAP)
 SMALL_ON = (
+    *(Costs(EARLY_H200, SMALL, precision) for precision in ("bf16", "int8")),
     *(Costs(device, SMALL, precision) for device in (H200, H100, GB10) for precision in ("bf16", "int8")),
     Costs(H200, SMALL, "bf16", "fp8"),
     Costs(CPU, SMALL, "fp32", "fp32"),
 )
 LARGER_ON = tuple(
     Costs(device, shape, precision)
-    for device in (H200, H100, GB10)
+    for device in (EARLY_H200, H200, H100, GB10)
     for shape in (MEDIUM, LARGE)
     for precision in ("bf16", "int8")
 )
@@ -47,7 +60,7 @@ def print_predictions(results: dict[str, Any] | None) -> None:
     )
     if results is None:
         _print(("Predicted, alone", "× real time", "without gaps between kernels"), map(_alone, LARGER_ON))
-        gaps = [replace(basis, device=replace(H200, launch_gap=gap * 1e-6)) for gap in (0.5, 1.0, 1.5, 2.0, 3.0)]
+        gaps = [replace(basis, device=replace(H200, launch_gap=gap * 1e-6)) for gap in (0.5, 1.0, 1.2, 1.5, 2.0, 3.0)]
         _print(
             ("H200, small, bf16: µs per kernel beside its bytes", *(f"{c.device.launch_gap * 1e6:g}" for c in gaps)),
             [("alone, × real time", *(f"{_speed(costs):.1f}" for costs in gaps))],

@@ -33,7 +33,7 @@ class Device:
     host_row: float
     """The host's work per step and row."""
     host_launch: float
-    """The host's time to launch one operator eagerly, as in T5, the prompt's projection and EnCodec."""
+    """The host's time to launch one operator eagerly, as in T5, and when a request's state is written."""
     codec_flops: float
     """Operations per second of EnCodec, whose convolutions are small."""
     memory: int
@@ -45,6 +45,9 @@ _EFFICIENCY = 0.85
 H200 = Device("H200", 4.8e12 * _EFFICIENCY, 4.0e14, 2.0e-6, 1e-4, 1e-6, 8e-6, 4.0e13, 141 * 10**9)
 """4.8 TB/s, 989 TFLOP/s in bf16 without sparsity (NVIDIA's data sheet), of which narrow products reach 40 %,
 and EnCodec 4 %: an assumption."""
+EARLY_LAUNCH_GAP = 1.2e-6
+"""`launch_gap` if kernels are launched early (programmatic dependent launch): the launch itself is hidden, and so are
+the first loads, of weights, keys and values; reading what the last kernel wrote is not. An assumption."""
 H100 = replace(H200, name="H100 SXM", bandwidth=3.35e12 * _EFFICIENCY, memory=80 * 10**9)
 """3.35 TB/s (NVIDIA's data sheet)."""
 GB10 = Device("GB10", 2.73e11 * _EFFICIENCY, 5.0e13, 2.5e-6, 1.5e-4, 1.5e-6, 1.2e-5, 5.0e12, 128 * 10**9)
@@ -73,14 +76,17 @@ SMALL, MEDIUM, LARGE = Shape("small", 1024, 24), Shape("medium", 1536, 48), Shap
 BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0}
 """Bytes per weight; the scales of int8 and fp8, one per output, are below 1 %."""
 
-KERNELS_PER_LAYER = 9
-"""QKV of the norm; append and attend, and its combination; output with residual; the same three of the cross-attention,
-its query of the norm; the two of the MLP."""
-KERNELS_PER_STEP = 32
-"""Embedding, heads, sampling in one kernel, and about 28 for the resident state, counted in the step on the CPU."""
+KERNELS_PER_LAYER = 8
+"""QKV of the norm; append and attend; output with residual; the same three of the cross-attention, its query of the
+norm; the two of the MLP."""
+KERNELS_PER_STEP = 4
+"""The step's begin, the heads, sampling, and the step's end. Both are counted, and kept, by the unit tests."""
 _PROMPT_TOKENS = 16
 _T5_WEIGHTS, _T5_OPERATORS = 110_000_000, 12 * 25
-_PREFILL_OPERATORS_PER_LAYER = 4
+_PROMPT_KERNELS_PER_LAYER = 5
+"""The projection; keys and values converted and written. They are in one CUDA graph."""
+_ADMISSION_OPERATORS = 24
+"""Copies to the slot of a request, pinned and asynchronous, and the launch of the graph: an estimate."""
 _CODEC_FLOPS_PER_FRAME = 8.8e9 / FRAME_RATE_HZ
 """EnCodec 32 kHz's decoder: 4.4 G multiplications per second of mono audio, summed over its layers."""
 _CODEC_BYTES_PER_FRAME = 160e6 / FRAME_RATE_HZ
@@ -131,9 +137,9 @@ class Costs:
 
     def prefill(self) -> float:
         """Admission of a request whose prompt is encoded: keys and values of the prompt, and its row's state."""
-        operators = self.shape.layers * _PREFILL_OPERATORS_PER_LAYER
+        kernels = self.shape.layers * _PROMPT_KERNELS_PER_LAYER * self.device.launch_gap
         weights = 2 * self.shape.layers * self.shape.dim**2 * BYTES[self.precision]
-        return operators * self.device.host_launch + weights / self.device.bandwidth
+        return _ADMISSION_OPERATORS * self.device.host_launch + kernels + weights / self.device.bandwidth
 
     def encode_prompts(self, prompts: int) -> float:
         """T5 of a batch of prompts, in its own thread and stream."""
@@ -152,7 +158,7 @@ class Costs:
     def decode(self, frames: int, longest: int) -> float:
         """From a batch of chunks being due to their samples on the host; the longest chunk has `longest` frames."""
         launches = _CODEC_OPERATORS + _LSTM_LAUNCHES_PER_FRAME * (longest + _CODEC_LOOK_AHEAD_FRAMES)
-        return launches * self.device.host_launch + 2 * self.decode_busy(frames)  # It shares the device with a step.
+        return launches * self.device.launch_gap + 2 * self.decode_busy(frames)  # It shares the device with a step.
 
     def pages_limit(self, max_requests: int, window: int, page: int) -> int:
         """Pages of the KV cache: what full-length requests need, or what the memory holds beside the weights."""

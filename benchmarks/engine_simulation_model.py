@@ -17,7 +17,8 @@ WINDOW_FRAMES, STRIDE_FRAMES = 1500, 900
 """A window of codes, and by how much the next one is shifted; the rest of it is read again."""
 PAGE_POSITIONS = 32
 DELAY_FRAMES, LOOK_AHEAD_FRAMES = 3, 4
-CHUNK_FRAMES = (5, 10, 25, 50)
+CHUNK_FRAMES = (5, 4, 10, 25, 50)
+"""As in `codec/chunk_decoder.py`, which imports torch."""
 PROMPT_CACHE = 4096
 
 INFO = ModelInfo("simulated", "", "", "", FRAME_RATE_HZ, 1, 600.0, is_synthesiser=False)
@@ -79,8 +80,8 @@ class SimulatedModel:
         self.longest_step = 0.0
         self.steps = self.rows = 0
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        self._encode(prompts)
+    def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
+        self._encode([parameters.prompt for parameters in requests])
 
     def _encode(self, prompts: Sequence[str]) -> None:
         missing = [prompt for prompt in prompts if prompt not in self._prompts]

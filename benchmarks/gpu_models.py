@@ -130,14 +130,14 @@ def generate(
     `others` are states that are stepped along, and are not counted.
     """
     rate = model.info.sample_rate_hz
-    prompts = [f"calm piano with number {index}" for index in range(batch)]
-    model.encode_prompts(prompts)
+    requests = [
+        GenerationParameters(f"calm piano with number {index}", round(seconds * rate), seed=index)
+        for index in range(batch)
+    ]
+    model.encode_prompts(requests)
     run = Run(step_times=[])
     started_at = now = time.perf_counter()
-    states = [
-        model.prefill(GenerationParameters(prompt, round(seconds * rate), seed=index))
-        for index, prompt in enumerate(prompts)
-    ]
+    states = [model.prefill(parameters) for parameters in requests]
     run.admission_seconds = time.perf_counter() - started_at
     received = [0] * batch
     active = list(range(batch))

@@ -43,11 +43,12 @@ class GenerationSettings(Settings):
     CPU. "all": every GPU. "0,1": these GPUs, numbered as CUDA_VISIBLE_DEVICES leaves them. "cpu": the CPU, within the
     service's own process; "cpu,cpu": two engine processes on the CPU."""
     precision: PrecisionChoice = "auto"
-    """The precision of MusicGen's weights. "auto": bf16 on a GPU, fp32 on the CPU. int8 and, on a GPU only, fp8 read
-    half of bf16's memory in each step: faster for few requests at a time, and slightly less exact."""
+    """The precision of MusicGen's weights. "auto": fp32 on the CPU; on a GPU bf16, or int8 if a step would take more
+    than 10 ms to read the weights in bf16, as medium and large do on a GB10. int8 and, on a GPU only, fp8 read half of
+    bf16's memory in each step: faster for few requests at a time, and slightly less exact."""
     kv_precision: KvPrecisionChoice = "auto"
-    """The precision of the KV cache on a GPU. "auto": bf16. fp8 halves the memory of each request, and is slightly less
-    exact."""
+    """The precision of the KV cache on a GPU. "auto": bf16, or fp32 if the weights are. fp8 halves the memory of each
+    request, and is slightly less exact. On the CPU the KV cache is in fp32, or in 8 bits if the weights are."""
     gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)
     """The share of the GPU's free memory, as it is when a model is loaded, that the model and its requests may use."""
     preload: str | None = None

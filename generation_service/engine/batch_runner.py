@@ -8,9 +8,10 @@ import numpy as np
 
 from dgx_music.errors import ServiceError
 from generation_service.engine.failures import format_error, free_tensors, invalid_output_error, to_service_error
+from generation_service.engine.scheduler import STEPS_AHEAD, choose_newcomers
 from generation_service.engine.sequence import Sequence
 from generation_service.engine.shared_state import LoopCalls, SharedState
-from generation_service.models.base import FloatArray
+from generation_service.models.base import FloatArray, QueuesPrefill
 from generation_service.models.device_errors import is_fatal
 from service_runtime.observability.logging import get_logger
 
@@ -34,23 +35,37 @@ class BatchRunner:
         self.call_started_at: float | None = None
         """When the current prefill or step started, by the engine's clock. None during loading and between calls."""
 
-    def prefill(self, sequence: Sequence) -> None:
-        """Gives the sequence a state. Raises whatever the model raises."""
+    def prefill(self, sequence: Sequence) -> float:
+        """Gives the sequence a state. Returns for how many seconds the device works for that, as far as known and
+        beside the call itself. Raises whatever the model raises."""
         model = self._shared.models.get(sequence.info)
         self.call_started_at = self._shared.clock()
         try:
             sequence.state = model.prefill(sequence.parameters)
         finally:
             self.call_started_at = None
+        return model.prefill_seconds if isinstance(model, QueuesPrefill) else 0.0
 
     def step(self, batch: list[Sequence]) -> None:
-        """Steps the sequences of a batch that are not cancelled, delivers their audio, and ends those that are done.
+        """Steps a batch of the scheduler once, delivers its audio, and ends the sequences that are done.
 
-        Raises an error that is fatal for the device; any other ends or restarts the sequences concerned.
+        Before that, its newcomers take a few steps by themselves. Raises an error that is fatal for the device; any
+        other ends or restarts the sequences concerned.
         """
+        group = batch[0].group
+        for _ in range(STEPS_AHEAD):
+            newcomers = choose_newcomers(batch)
+            if not newcomers:
+                break
+            self._step(newcomers, group)
+            self._calls.send()
+        self._step(batch, group)
+
+    def _step(self, batch: list[Sequence], group: int) -> None:
+        """Steps those sequences that are ready and still in their batch's group."""
         shared = self._shared
         with shared.lock:
-            batch = [sequence for sequence in batch if not sequence.is_cancelled]
+            batch = [sequence for sequence in batch if sequence.is_ready and sequence.group == group]
         if not batch:
             return
         info = batch[0].info

@@ -151,7 +151,7 @@ class DeviceThread:
     def _admit(self) -> None:
         """Admits waiting requests for as long as running ones can wait."""
         started_at = self._shared.clock()
-        stalled_seconds = 0.0
+        stalled_seconds = device_seconds = 0.0
         while True:
             with self._shared.lock:
                 sequence = self._scheduler.admit(stalled_seconds)
@@ -159,28 +159,30 @@ class DeviceThread:
                     self._shared.prompt_work.notify()  # Prompts are encoded only so far ahead of the batch.
             if sequence is None:
                 return
-            self._start(sequence)
-            stalled_seconds = max(self._shared.clock() - started_at, 1e-9)
+            device_seconds += self._start(sequence)
+            stalled_seconds = max(self._shared.clock() - started_at, device_seconds, 1e-9)
 
-    def _start(self, sequence: Sequence) -> None:
-        """Loads the model if necessary, and prefills an admitted request."""
+    def _start(self, sequence: Sequence) -> float:
+        """Loads the model if necessary, and prefills an admitted request. Returns the seconds of `BatchRunner.prefill`,
+        0 if the request can't start."""
         try:
             if sequence.info not in self._shared.models:
                 sequence.stage = Stage.LOADING_MODEL
                 self._load(sequence.info)
             sequence.stage = Stage.ENCODING_PROMPT
             started_at = self._shared.clock()
-            self._runner.prefill(sequence)
+            device_seconds = self._runner.prefill(sequence)
             metadata, sections = dict(sequence.state.metadata), tuple(sequence.state.sections)
         except Exception as error:
             if is_fatal(error):
                 raise
             self._refuse(sequence, to_service_error(sequence.info.name, "before the first step", error))
-            return
+            return 0.0
         sequence.stage = Stage.GENERATING
         self._calls.add(sequence.sink.on_started, metadata, sections)
         with self._shared.lock:
-            self._scheduler.record_admission(self._shared.clock() - started_at)
+            self._scheduler.record_admission(max(self._shared.clock() - started_at, device_seconds))
+        return device_seconds
 
     def _refuse(self, sequence: Sequence, error: ServiceError) -> None:
         """Ends an admitted request that can't start, or requeues it if it needs memory that others will free."""

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dgx_music.errors import ResourceExhausted, ServiceError, Unavailable
 from generation_service.engine.device_task import DeviceTask
 from generation_service.engine.device_thread import DeviceThread
-from generation_service.engine.engine_status import EngineStatus as EngineStatus
-from generation_service.engine.engine_status import describe_requests
+from generation_service.engine.engine_status import EngineStatus
 from generation_service.engine.failures import deadline_error, format_error
 from generation_service.engine.model_cache import ModelCache
 from generation_service.engine.prompt_thread import PromptThread
@@ -21,7 +20,6 @@ from generation_service.engine.shared_state import LoopCalls, SharedState
 from generation_service.engine.throughput import Throughput
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.catalog import ModelCatalog
-from generation_service.models.device import device_in_use
 from generation_service.models.execution import ModelExecution
 from service_runtime.observability.logging import get_logger
 from service_runtime.supervision import UnrecoverableError
@@ -112,7 +110,6 @@ class Engine:
         *,
         client: str = "",
         deadline: float | None = None,
-        generation_id: str = "",
     ) -> GenerationHandle:
         """Queues a request for a model that the catalog describes as `info`.
 
@@ -126,7 +123,7 @@ class Engine:
             info, parameters, self, buffer_seconds=self._buffer_seconds, stall_seconds=self._stall_seconds
         )
         shared, sequence = self._shared, handle.sequence
-        sequence.client, sequence.deadline, sequence.generation_id = client, deadline, generation_id
+        sequence.client, sequence.deadline = client, deadline
         sequence.submitted_at = now = shared.clock()
         with shared.lock:
             self._require_device_thread()
@@ -154,7 +151,6 @@ class Engine:
         kv_reserved_bytes, kv_limit_bytes = shared.models.kv_cache_bytes()
         with shared.lock:
             running, waiting = shared.scheduler.running_count, shared.scheduler.waiting_count
-            sequences = shared.scheduler.sequences
             steps_per_second, audio_seconds_per_second = shared.throughput.rates()
         return EngineStatus(
             running=running,
@@ -163,11 +159,8 @@ class Engine:
             max_waiting=shared.scheduler.max_waiting,
             steps_per_second=steps_per_second,
             audio_seconds_per_second=audio_seconds_per_second,
-            device=device_in_use(),
             kv_reserved_bytes=kv_reserved_bytes,
             kv_limit_bytes=kv_limit_bytes,
-            loaded_models=tuple(sorted(shared.models.names)),
-            requests=describe_requests(sequences, shared.clock()),
         )
 
     def is_loaded(self, info: ModelInfo) -> bool:

@@ -98,7 +98,7 @@ class PromptThread:
         with self._shared.models.loading:
             self.call_started_at = self._shared.clock()
             try:
-                encoder.encode_prompts([sequence.parameters.prompt for sequence in batch])
+                encoder.encode_prompts([sequence.parameters for sequence in batch])
             except Exception as error:
                 if is_fatal(error):
                     raise

@@ -14,9 +14,13 @@ from generation_service.models.base import ModelInfo
 MAX_STALL_SECONDS = 0.04
 """How long running sequences wait between two steps for the admission of others. One admission is always possible."""
 MAX_OVERTAKES = 8
-"""How many smaller requests can be admitted before one that waits for memory."""
+"""How many smaller requests of a model can be admitted before one that waits for its memory."""
 ENCODE_AHEAD = 16
 """Requests beyond a full batch whose prompts are encoded while they wait."""
+STEPS_AHEAD, MIN_ROWS_PER_NEWCOMER = 3, 8
+"""How many steps the newcomers of a batch take before each of its steps, and how many of its rows there must be for
+each of them. So few rows take a fraction of the batch's time. On a CPU they take more of it, but its default batch of 8
+is too small for that."""
 _RECENT_ADMISSIONS = 8
 
 
@@ -24,9 +28,10 @@ class Scheduler:
     """Continuous batching: requests join and leave a running batch between steps.
 
     Waiting requests are admitted in the order of a `FairQueue`, except that one whose prompt is being encoded or that
-    waits for memory is overtaken for a while. Each round steps every sequence whose reader has room once, one batch per
-    model, so that neither a slow reader nor a busy model holds up the others. Whoever has no audio yet comes first: an
-    admission before the next step, and a row before older ones.
+    waits for its model's memory is overtaken for a while. Each round steps every sequence whose reader has room once,
+    one batch per model, so that neither a slow reader nor a busy model holds up the others. Whoever has no audio yet
+    comes first: an admission before the next step, the batch of a newcomer before the others, and a few newcomers take
+    several steps by themselves before each step of their batch.
     """
 
     def __init__(self, max_batch_size: int, max_waiting: int) -> None:
@@ -104,14 +109,15 @@ class Scheduler:
             return None
         sequence, overtaken = found
         for other in overtaken:
-            other.times_overtaken += 1
+            if other.info == sequence.info:  # Those of other models take none of its memory.
+                other.times_overtaken += 1
         self._waiting.take(sequence)
         self._deadlines.pop(sequence, None)
         self._running.append(sequence)
         return sequence
 
     def record_admission(self, seconds: float) -> None:
-        """Counts the duration of an admission, without the loading of a model."""
+        """Counts how long an admission occupies this thread or the device, without the loading of a model."""
         self._admission_seconds.append(seconds)
 
     def requeue(self, sequence: Sequence) -> None:
@@ -149,9 +155,7 @@ class Scheduler:
                 info, group = sequence.info, sequence.group
                 batch = batches.setdefault((info, group), [])
             batch.append(sequence)
-        for batch in batches.values():
-            batch.sort(key=_has_audio)
-        return sorted(batches.values(), key=lambda batch: _has_audio(batch[0]))
+        return sorted(batches.values(), key=lambda batch: all(sequence.frames_delivered for sequence in batch))
 
     def cancel(self, sequence: Sequence) -> None:
         """Removes a waiting request at once, and marks a running one for `remove_cancelled`."""
@@ -208,17 +212,25 @@ class Scheduler:
         if len(self._running) >= self.max_batch_size:
             return None
         overtaken: list[Sequence] = []
+        blocked: set[ModelInfo] = set()
         for sequence in self._ahead():
             if sequence.prompt is PromptState.WAITING or sequence.prompt is PromptState.ENCODING:
                 continue  # The prompt thread takes prompts in this order, so the request is overtaken briefly.
             rejected_frames = self._rejected_frames.get(sequence.info)
-            if rejected_frames is None or sequence.context_frames < rejected_frames:
+            if rejected_frames is None or (sequence.context_frames < rejected_frames and sequence.info not in blocked):
                 return sequence, overtaken
             if sequence.times_overtaken >= MAX_OVERTAKES:
-                return None
+                blocked.add(sequence.info)
             overtaken.append(sequence)
         return None
 
 
-def _has_audio(sequence: Sequence) -> bool:
-    return sequence.frames_delivered > 0
+def choose_newcomers(batch: list[Sequence]) -> list[Sequence]:
+    """Returns the rows of a batch to step before it because they have no audio yet; none if they are too many.
+
+    A row that continues a clip is none of them: it reads the clip first, for longer than a step takes.
+    """
+    newcomers = [
+        sequence for sequence in batch if not sequence.frames_delivered and sequence.parameters.prompt_audio is None
+    ]
+    return newcomers if MIN_ROWS_PER_NEWCOMER * len(newcomers) < len(batch) else []

@@ -65,7 +65,6 @@ class Sequence:
     """Who submitted the request. Waiting clients are served in turn."""
     deadline: float | None = None
     """When all audio must have been generated, by the engine's clock; None if there is no deadline."""
-    generation_id: str = ""
     submitted_at: float = 0.0
     """By the engine's clock."""
     stage: Stage = Stage.QUEUED

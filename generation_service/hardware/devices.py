@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -17,6 +17,8 @@ from generation_service.hardware.memory import default_batch_size, host_memory
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 """https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html"""
+UNIFIED_GB_PER_SECOND = 273.0
+"""The memory bandwidth of a GB10, which is assumed for GPUs that report neither bandwidth nor memory of their own."""
 _MIG_PREFIX = "MIG-"
 _TORCH_CUDA_PATTERN = re.compile(r"^cuda\b[^=]*=\s*['\"](?P<version>[^'\"]+)", re.MULTILINE)
 """The line of torch/version.py that names the CUDA version of a build with CUDA."""
@@ -123,6 +125,19 @@ class Devices:
                 reading.utilization_percent,
             )
         return reading
+
+    def memory_gb_per_second(self, devices: Iterable[Device]) -> float:
+        """Returns the memory bandwidth of the slowest of these GPUs in 10^9 bytes per second; 0 if it is not known.
+
+        All engines run a model alike, so the slowest GPU decides how.
+        """
+        return min((self._gpu_bandwidth(device) for device in devices if device.uuid), default=0.0)
+
+    def _gpu_bandwidth(self, device: Device) -> float:
+        bandwidth = self.reader.memory_gb_per_second(device.uuid)
+        if bandwidth is None and device.gpu_name and self.reader.read(device.uuid).memory_total_bytes is None:
+            return UNIFIED_GB_PER_SECOND
+        return bandwidth or 0.0
 
     def max_batch_size(self, device: Device, settings: GenerationSettings) -> int:
         """Returns the configured maximum batch size of an engine on the device, else the one that suits its memory."""

@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 MAX_GPUS = 64
 """Protects from a library that reports nonsense."""
 MILLIWATTS_PER_WATT = 1000.0
+_BITS_PER_BYTE, _MHZ_PER_GHZ = 8, 1000
+_TRANSFERS_PER_CLOCK = 2
+"""Memory transfers data at both edges of its clock (DDR)."""
 
 Value = TypeVar("Value")
 
@@ -70,6 +73,16 @@ class GpuReader:
         """Returns the name of a GPU or MIG instance; empty if there is none with this UUID."""
         library, handle = self._handle(uuid)
         return "" if handle is None else _text(_value(library.nvmlDeviceGetName, handle))
+
+    def memory_gb_per_second(self, uuid: str) -> float | None:
+        """Returns the memory bandwidth of the GPU with this UUID as its data sheet has it, in 10^9 bytes per second.
+        For example, an H200 has 6144 bits at 3.2 GHz: 4917."""
+        library, handle = self._handle(uuid)
+        if handle is None:
+            return None
+        bits = _value(library.nvmlDeviceGetMemoryBusWidth, handle)
+        megahertz = _value(library.nvmlDeviceGetMaxClockInfo, handle, library.NVML_CLOCK_MEM)
+        return bits / _BITS_PER_BYTE * megahertz / _MHZ_PER_GHZ * _TRANSFERS_PER_CLOCK if bits and megahertz else None
 
     def read(self, uuid: str) -> GpuReading:
         """Returns what the GPU or MIG instance with this UUID reports now."""

@@ -149,16 +149,26 @@ class Model(Protocol[StateT]):
 
 
 @runtime_checkable
+class QueuesPrefill(Protocol):
+    """A model whose `prefill` may return before the device has done its work."""
+
+    @property
+    def prefill_seconds(self) -> float:
+        """How long the device worked for a recent `prefill`; 0 if `prefill` itself takes as long."""
+        ...
+
+
+@runtime_checkable
 class PromptEncoder(Protocol):
-    """A model whose prompts can be encoded ahead of their `prefill`, while other requests are stepped."""
+    """A model whose prompts, texts and clips, can be encoded ahead of their `prefill`, while others are stepped."""
 
     @property
     def prompt_batch_size(self) -> int:
-        """How many prompts to pass to `encode_prompts` at once, at most."""
+        """How many requests to pass to `encode_prompts` at once, at most."""
         ...
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Encodes prompts; `prefill` then finds the results by text, and encodes what it does not find.
+    def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
+        """Encodes prompts; `prefill` then finds the results by content, and encodes what it does not find.
 
         Called from a thread of its own, though never while a model is loaded.
         """

@@ -44,6 +44,15 @@ def resolve_device(device: DeviceChoice, precision: PrecisionChoice) -> tuple[De
     return name, precision
 
 
+def forbid_tf32() -> None:
+    """Has torch multiply fp32 as fp32 on a GPU. By default cuDNN uses TF32, with a significand of 10 bits: too little
+    for a codec. Imports torch."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def gpu_memory() -> DeviceMemory:
     """Returns the memory of the GPU that this process uses, as it is now. Imports torch; raises RuntimeError without a
     GPU. Memory that torch's allocator caches counts as used: call `empty_device_cache` first."""
@@ -51,12 +60,6 @@ def gpu_memory() -> DeviceMemory:
 
     is_integrated = bool(torch.cuda.get_device_properties(torch.cuda.current_device()).is_integrated)
     return cuda_memory(*torch.cuda.mem_get_info(), is_integrated=is_integrated)
-
-
-def device_in_use() -> str:
-    """Returns the name of the GPU if this process uses one, else "cpu"."""
-    cuda = _cuda_in_use()
-    return "cpu" if cuda is None else str(cuda.get_device_name())
 
 
 def empty_device_cache() -> None:

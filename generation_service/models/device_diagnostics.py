@@ -12,6 +12,7 @@ from pathlib import Path
 from dgx_music.errors import ServiceError
 from generation_service.config import GenerationSettings
 from generation_service.hardware.devices import Devices, torch_cuda_version
+from generation_service.hardware.memory import host_memory
 from generation_service.models.finding import Finding
 from service_runtime.optional_deps import pip_install_command
 
@@ -50,8 +51,10 @@ def _check_torch_devices() -> Iterator[Finding]:
         for index in range(torch.cuda.device_count()):
             yield _check_gpu(index)
         return
-    capability, memory_gib = torch.backends.cpu.get_cpu_capability(), _physical_memory_bytes() / GIB
-    cpu = f"CPU, {os.cpu_count()} cores, {capability}, {memory_gib:.1f} GiB"
+    memory = host_memory()
+    cpu = f"CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    if memory is not None:
+        cpu += f", {memory.total_bytes / GIB:.1f} GiB"
     advice = ""
     if NVIDIA_DEVICE.exists() and not torch.version.cuda:
         reinstall = pip_install_command("--force-reinstall", "torch==2.13.0")
@@ -106,7 +109,10 @@ def _check_triton(*, has_gpu: bool) -> Finding:
         return Finding("triton", "ok", f"{version}, not used without a GPU")
     problem = _compile_kernel()
     if problem:
-        advice = "generation is slower without it; it needs a C compiler: apt install gcc libc6-dev"
+        advice = (
+            "generation is slower without it; it needs a C compiler and Python's headers: "
+            "apt install gcc libc6-dev python3-dev"
+        )
         return Finding("triton", "missing", f"{version} does not compile: {problem}", advice)
     return Finding("triton", "ok", f"{version}, compiles for the GPU")
 
@@ -127,7 +133,3 @@ def _compile_kernel() -> str:
     if done.returncode == 0:
         return ""
     return next(reversed(done.stderr.strip().splitlines()), f"exit status {done.returncode}")
-
-
-def _physical_memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

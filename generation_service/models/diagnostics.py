@@ -10,7 +10,7 @@ from pathlib import Path
 from dgx_music.errors import ServiceError
 from generation_service.config import GenerationSettings
 from generation_service.models.device_diagnostics import check_devices
-from generation_service.models.discovery import PUBLISHED, find_installed_models
+from generation_service.models.discovery import PUBLISHED, MusicGenFolder, find_installed_models
 from generation_service.models.finding import Finding
 from service_runtime.optional_deps import install_extra_command
 
@@ -82,11 +82,14 @@ def _check_models(settings: GenerationSettings) -> Iterator[Finding]:
     for name in catalog.names:
         default = " (default)" if name == catalog.default_name else ""
         try:
-            info = catalog.get(name).describe()
+            entry = catalog.get(name)
+            info = entry.describe()
+            reason = entry.precision_reason() if isinstance(entry, MusicGenFolder) else ""
         except ServiceError as error:
             yield Finding("model", "broken", f"{name}{default} is unusable", error.message)
         else:
-            yield Finding("model", "ok", f"{name}{default}: {info.description.rstrip('.')}, {info.licence}")
+            found = f"{name}{default}: {info.description.rstrip('.')}, {info.licence}"
+            yield Finding("model", "ok", f"{found}; {reason}" if reason else found)
 
 
 def _check_text_encoder(is_needed: bool) -> Finding:

@@ -49,6 +49,8 @@ class MusicGenFolder:
     kernel_cache: Path
     """The folder of compiled kernels."""
     max_batch_size: int
+    memory_gb_per_second: float
+    """The memory bandwidth of the slowest GPU in use; 0 if it is not known."""
 
     def describe(self) -> ModelInfo:
         """Reads the headers of the files. Imports torch, which takes seconds the first time."""
@@ -59,6 +61,10 @@ class MusicGenFolder:
         except ImportError as error:
             raise _torch_missing_error(error) from error
         return find_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
+
+    def precision_reason(self) -> str:
+        """Why the weights have their precision; empty if the settings say so. Raises ServiceError like `describe`."""
+        return self._find_native().precision_reason if self.engine == "native" else ""
 
     def load(self) -> Model[Any]:
         if self.engine == "audiocraft":
@@ -85,6 +91,7 @@ class MusicGenFolder:
             device=self.device,
             precision=self.precision,
             kv_precision=self.kv_precision,
+            memory_gb_per_second=self.memory_gb_per_second,
         )
 
     def _audiocraft_device(self) -> DeviceName:
@@ -97,22 +104,31 @@ class MusicGenFolder:
         return resolve_device(self.device, "auto")[0]
 
 
-def find_installed_models(settings: GenerationSettings | None = None) -> ModelCatalog:
+def find_installed_models(
+    settings: GenerationSettings | None = None, memory_gb_per_second: float | None = None
+) -> ModelCatalog:
     """Returns the catalog of the installed models.
 
+    `memory_gb_per_second` is the bandwidth of the slowest GPU, as `Devices` returns it; by default of those in use.
     Raises FailedPrecondition or InvalidArgument if the configured default model is not among them, and
     FailedPrecondition if this machine lacks a configured device.
     """
     settings = settings or GenerationSettings()
     devices = Devices()
-    device = devices.resolve(settings.devices)[0]  # All engines are on devices of one kind.
+    chosen = devices.resolve(settings.devices)
+    device = chosen[0]  # All engines are on devices of one kind.
+    bandwidth = devices.memory_gb_per_second(chosen) if memory_gb_per_second is None else memory_gb_per_second
     max_batch_size = devices.max_batch_size(device, settings)
     return ModelCatalog(
-        lambda: _find_entries(settings, device, max_batch_size), settings.default_model, installable=PUBLISHED
+        lambda: _find_entries(settings, device, max_batch_size, bandwidth),
+        settings.default_model,
+        installable=PUBLISHED,
     )
 
 
-def _find_entries(settings: GenerationSettings, device: Device, max_batch_size: int) -> Iterator[ModelEntry]:
+def _find_entries(
+    settings: GenerationSettings, device: Device, max_batch_size: int, memory_gb_per_second: float
+) -> Iterator[ModelEntry]:
     def musicgen_entry(name: str, folder: Path) -> MusicGenFolder:
         return MusicGenFolder(
             name=name,
@@ -125,6 +141,7 @@ def _find_entries(settings: GenerationSettings, device: Device, max_batch_size: 
             gpu_memory_fraction=settings.gpu_memory_fraction,
             kernel_cache=settings.data_dir / "kernels",
             max_batch_size=max_batch_size,
+            memory_gb_per_second=memory_gb_per_second,
         )
 
     for folder in settings.model_folders:

@@ -11,13 +11,13 @@ class KernelChoice:
     """The implementation that was chosen for one operation of the decode step."""
 
     operation: str
-    """For example "attention" or "linear 1024x4096"."""
+    """For example "attention 16x64" or "linear 1024x4096 bf16"; "precision" stands for the format of the weights."""
     implementation: str
-    """The implementation in use: "triton" or "torch"."""
+    """The implementation in use: "triton", "triton_pdl" or "torch"; for the precision its name."""
     microseconds: Mapping[str, float] = field(default_factory=dict)
-    """Implementation → its measured time, for those that work."""
+    """Implementation → the time it took for a batch of one request, for those that work."""
     reason: str = ""
-    """Why an implementation is not used although it may be faster; empty if there is no such reason."""
+    """Why an implementation is not used although it may be faster, or why the precision `auto` is this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ModelExecution:
     precision: str
     """Precision of the weights: "fp32", "bf16", "int8" or "fp8"."""
     kv_precision: str
-    """Precision of the KV cache: "fp32", "fp16", "bf16", "int8" or "fp8"."""
+    """Precision of the KV cache: "fp32", "bf16", "int8" or "fp8"."""
     max_batch_size: int
     load_seconds: float = 0.0
     """What loading took, warm-up included."""

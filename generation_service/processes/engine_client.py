@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-from generation_service.engine.engine import EngineStatus
+from generation_service.engine.engine_status import EngineStatus
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.hardware.devices import Device
 from generation_service.models.base import GenerationParameters, ModelInfo
@@ -21,7 +21,7 @@ ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """Where a request comes from, and until when its audio is of use."""
+    """Where a request comes from, and by when its audio is needed."""
 
     generation_id: str = ""
     """UUID of the generation; empty for one that is in no database."""

@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 from dgx_music.errors import ServiceError, Unavailable
@@ -39,7 +38,8 @@ DEVICE_LOST_STATUS, PARENT_ENDED_STATUS = 3, 4
 _PR_SET_PDEATHSIG = 1
 """https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html"""
 
-BuildCatalog = Callable[[GenerationSettings], ModelCatalog]
+BuildCatalog = Callable[[GenerationSettings, float], ModelCatalog]
+"""The settings, and the memory bandwidth as in `messages.Configure` → the models."""
 
 
 class EngineHost:
@@ -57,7 +57,7 @@ class EngineHost:
         configuration: messages.Configure = await self._stream.receive()
         configure_logging(configuration.log_level, configuration.log_format, device=configuration.device)
         settings = GenerationSettings.model_validate_json(configuration.settings_json)
-        catalog = self._build_catalog(settings)
+        catalog = self._build_catalog(settings, configuration.memory_gb_per_second)
         assert settings.max_batch_size is not None
         self._catalog = catalog
         self._engine = Engine(
@@ -108,7 +108,7 @@ class EngineHost:
             problem = error
         self._stream.send(
             messages.Snapshot(
-                status=replace(self._engine.status(), requests=()),  # The service knows them itself.
+                status=self._engine.status(),
                 problem=None if problem is None else ErrorData.of(problem),
                 models=self._engine.loaded_models(),
                 stages={number: handle.stage for number, handle in self._handles.items()},
@@ -150,7 +150,6 @@ class EngineHost:
                 request.parameters,
                 client=origin.client,
                 deadline=origin.deadline,
-                generation_id=origin.generation_id,
             )
             self._stream.send(messages.Accepted(number))
             await handle.wait_until_started()
@@ -194,7 +193,7 @@ async def _serve(end: socket.socket, build_catalog: BuildCatalog) -> int:
     try:
         return await EngineHost(await MessageStream.open(end), build_catalog).run()
     except EOFError:
-        os._exit(PARENT_ENDED_STATUS)  # Whatever is still running has nobody to work for.
+        os._exit(PARENT_ENDED_STATUS)  # Nobody waits for what is still running.
 
 
 def _end_with_parent(parent: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import generation_service
 from dgx_music.errors import ServiceError, Unavailable
+from generation_service.engine.failures import format_error
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.sequence import Sequence, Stage
 from generation_service.models.base import GenerationParameters, ModelInfo
@@ -29,7 +30,7 @@ HOST_MODULE = "generation_service.processes.engine_host"
 SILENCE_SECONDS = 60.0
 """A process that sends nothing for this long, of the state that it should send twice a second, is killed."""
 STOP_TIMEOUT_SECONDS = 15.0
-"""How long a process may take to end after it was told to. `Engine.stop` waits 10 s for the current step."""
+"""How long a process may take to end after it was told to. `Engine.stop` waits 10 s for the current model call."""
 EXIT_TIMEOUT_SECONDS = 5.0
 """How long a process may take to end after it has closed the connection."""
 LOST_RETRY_SECONDS = 1.0
@@ -52,6 +53,7 @@ class EngineLink:
         self._answers: dict[int, asyncio.Future[None]] = {}
         """The calls, and the requests that are not accepted yet, by their number."""
         self._is_stopping = False
+        self._stop_timer: asyncio.TimerHandle | None = None
         self._kill_reason = ""
         self._lost_reason = ""
 
@@ -76,7 +78,7 @@ class EngineLink:
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,  # Ctrl-C in the terminal is for this process.
                 )
-            except OSError:
+            except BaseException:
                 await stream.close()
                 raise
         stream.send(configuration)
@@ -89,7 +91,7 @@ class EngineLink:
     async def run(self) -> str:
         """Receives until the process has ended, and fails what it had in hand. Returns why it ended.
 
-        Kills the process if it hangs, and if this is cancelled.
+        Kills the process if it hangs, sends what can't be used, or if this is cancelled.
         """
         try:
             while True:
@@ -100,19 +102,25 @@ class EngineLink:
             pass
         except TimeoutError:
             self.kill(f"it hung: no sign of life for {SILENCE_SECONDS:g} s")
+        except Exception as error:  # For example, a version with other messages has been installed meanwhile.
+            log.error("engine_message_invalid", pid=self.pid, exc_info=error)
+            self.kill(f"it sent a message that can't be used: {format_error(error)}; restart the service")
         except BaseException:
             self.kill("")
             raise
         finally:
             reason = await self._wait_for_exit()
-            self._fail_all(reason)
             await self._stream.close()
+            self._fail_all(reason)  # Nothing is awaited from here on, so that nothing more can be submitted.
         return reason
 
-    async def stop(self) -> None:
-        """Tells the process to end. `run` returns when it has."""
+    def stop(self) -> None:
+        """Tells the process to end. `run` returns when it has; it is killed if that takes too long."""
         self._is_stopping = True
         self._stream.send(messages.Stop())
+        self._stop_timer = asyncio.get_running_loop().call_later(
+            STOP_TIMEOUT_SECONDS, self.kill, "it did not end by itself"
+        )
 
     def kill(self, reason: str) -> None:
         """Ends the process at once. `reason` is what `run` returns."""
@@ -217,13 +225,14 @@ class EngineLink:
                     handle.on_finished(failure)
 
     async def _wait_for_exit(self) -> str:
-        timeout_seconds = STOP_TIMEOUT_SECONDS if self._is_stopping else EXIT_TIMEOUT_SECONDS
         try:
-            async with asyncio.timeout(timeout_seconds):
+            async with asyncio.timeout(EXIT_TIMEOUT_SECONDS):
                 status = await self._process.wait()
         except TimeoutError:
             self.kill("it did not end by itself")
             status = await self._process.wait()
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
         if reason := self._kill_reason or self._lost_reason:
             return reason
         if status < 0:

@@ -59,8 +59,9 @@ class EnginePool:
         self._devices = devices
         self._requests: list[_OpenRequest] = []
         """Oldest first; those that have ended are dropped from time to time."""
-        self._entering: list[tuple[EngineClient, float]] = []
-        """The engine and the length in seconds of each request that is not accepted yet."""
+        self._submitting: list[tuple[EngineClient, float]] = []
+        """The engine and the seconds of audio of each request that is not accepted yet. No sums: they would round, and
+        idle engines would no longer be equally loaded."""
         self._turn = 0
         """Number of requests that were routed; decides between equally loaded engines."""
 
@@ -111,12 +112,13 @@ class EnginePool:
         Raises ResourceExhausted if all queues are full, and Unavailable if no engine accepts requests.
         """
         origin = origin or RequestOrigin()
+        self._drop_ended()
         engines = self._by_load(info)
         self._turn += 1
         full: list[ResourceExhausted] = []
         for engine in engines:
-            entry = (engine, parameters.frames / info.sample_rate_hz)
-            self._entering.append(entry)
+            submitting = (engine, parameters.frames / info.sample_rate_hz)
+            self._submitting.append(submitting)
             try:
                 handle = await engine.submit(info, parameters, origin)
             except ResourceExhausted as error:
@@ -127,7 +129,7 @@ class EnginePool:
                 self._requests.append(_OpenRequest(handle, engine, origin, time.monotonic()))
                 return handle
             finally:
-                self._entering.remove(entry)
+                self._submitting.remove(submitting)
         raise min(full, key=lambda error: error.retry_after_seconds or 0.0)
 
     def _by_load(self, info: ModelInfo) -> list[EngineClient]:
@@ -142,10 +144,9 @@ class EnginePool:
         if not engines:
             self.check()
             raise Unavailable("no engine accepts requests", reason=ENGINE_UNAVAILABLE)
-        self._drop_ended()
         seconds = dict.fromkeys(engines, 0.0)
         running = [(request.engine, request.handle.sequence.seconds_remaining) for request in self._requests]
-        for engine, remaining in running + self._entering:
+        for engine, remaining in running + self._submitting:
             if engine in seconds:
                 seconds[engine] += remaining
         turn = self._turn % len(engines)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from dgx_music.errors import ServiceError, Unavailable
 from generation_service.config import GenerationSettings
-from generation_service.engine.engine import EngineStatus
+from generation_service.engine.engine_status import EngineStatus
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.hardware.devices import VISIBLE_DEVICES, Device
 from generation_service.models.base import GenerationParameters, ModelInfo
@@ -41,17 +41,19 @@ class EngineProcess:
         *,
         max_batch_size: int,
         preload: str | None = None,
+        memory_gb_per_second: float = 0.0,
         cpu_threads: int | None = None,
         module: str = HOST_MODULE,
     ) -> None:
-        """`settings` are those of the service. `cpu_threads` limits the threads of the process's matrix products.
-        `module` is the main program."""
+        """`settings` are those of the service, and `memory_gb_per_second` is the bandwidth of its slowest GPU.
+        `cpu_threads` limits the threads of the process's matrix products. `module` is the main program."""
         self.device = device
         self.max_batch_size = max_batch_size
         self.on_capacity_changed: Callable[[], None] = lambda: None
         self._settings = settings
         self._module = module
         self._preload = preload
+        self._memory_gb_per_second = memory_gb_per_second
         self._environment = {VISIBLE_DEVICES: device.uuid}
         if cpu_threads is not None:
             self._environment["OMP_NUM_THREADS"] = str(cpu_threads)
@@ -80,7 +82,7 @@ class EngineProcess:
             self._supervisor.cancel()
         else:
             self._is_stopping = True
-            await self._link.stop()
+            self._link.stop()
         await asyncio.gather(self._supervisor, return_exceptions=True)
 
     def check(self) -> None:
@@ -156,6 +158,7 @@ class EngineProcess:
             ).model_dump_json(),
             self.device.name,
             self._preload,
+            self._memory_gb_per_second,
             *logging_configuration(),
         )
         try:
@@ -211,7 +214,6 @@ class EngineProcess:
             max_waiting=self._settings.max_waiting,
             steps_per_second=0.0,
             audio_seconds_per_second=0.0,
-            device=self.device.model_name,
             kv_reserved_bytes=0,
             kv_limit_bytes=0,
         )

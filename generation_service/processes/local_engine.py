@@ -50,7 +50,6 @@ class LocalEngine:
             parameters,
             client=origin.client,
             deadline=origin.deadline,
-            generation_id=origin.generation_id,
         )
 
     async def load(self, info: ModelInfo) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dgx_music.errors import ServiceError
-from generation_service.engine.engine import EngineStatus
+from generation_service.engine.engine_status import EngineStatus
 from generation_service.engine.failures import format_error
 from generation_service.engine.sequence import Stage
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section
@@ -67,6 +67,8 @@ class Configure:
     device: str
     """The name of the device in the service, for logs."""
     preload: str | None
+    memory_gb_per_second: float
+    """The memory bandwidth of the service's slowest GPU; 0 if it is not known. It decides the precision `auto`."""
     log_level: str
     log_format: str
 
@@ -160,7 +162,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of the engine. Sent at a change and twice a second: it is the sign of life."""
+    """The state of the engine. Sent at a change and twice a second: without it, the process counts as hung."""
 
     status: EngineStatus
     problem: ErrorData | None

@@ -48,6 +48,7 @@ def build_pool(
                     settings,
                     max_batch_size=max_batch_size,
                     preload=preload,
+                    memory_gb_per_second=devices.memory_gb_per_second(chosen),
                     cpu_threads=cpu_threads,
                     module=module,
                 )

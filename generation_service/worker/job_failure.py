@@ -23,7 +23,7 @@ RETRYABLE_CODES = frozenset(
 RETRYABLE_EXPORT_CODES = RETRYABLE_CODES | {"INTERNAL"}
 """The same after all the audio has been sent: export then keeps it, and the next attempt does not generate it again."""
 MAX_FREE_ATTEMPTS = 2
-"""Up to this attempt, one that ends because its engine's process does is handed back, since it is hardly to blame.
+"""Up to this attempt, one that ends because its engine's process does is handed back, since it is rarely the cause.
 Later ones count: it may be what kills them."""
 MAX_RETRY_AFTER_SECONDS = 3600.0
 """The longest delay of another attempt that storage accepts."""

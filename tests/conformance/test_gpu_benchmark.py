@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import engine_simulation_model
 from benchmarks.engine_simulation_costs import H200, SMALL, Costs, MeasuredStep, calibrated
 from benchmarks.gpu import Options, Results, Stage, emit, parse_test_line, run_stage
 from benchmarks.gpu_report import markdown
@@ -126,3 +127,10 @@ def test_calibration_has_no_negative_times() -> None:
 def test_calibration_needs_different_steps() -> None:
     with pytest.raises(ValueError, match="two batch sizes and two positions"):
         calibrated(Costs(H200, SMALL), [MeasuredStep(1, 10, 1e-3), MeasuredStep(1, 20, 1e-3)])
+
+
+def test_simulation_decodes_the_same_chunks() -> None:
+    chunk_decoder = pytest.importorskip(
+        "generation_service.models.musicgen.codec.chunk_decoder", reason="MusicGen needs torch"
+    )
+    assert engine_simulation_model.CHUNK_FRAMES == chunk_decoder.CHUNK_FRAMES

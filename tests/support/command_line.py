@@ -3,11 +3,13 @@ faster."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -93,6 +95,31 @@ class InProcessShell(Shell):
     def __init__(self, data_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
         super().__init__(data_dir)
         self._capfd = capfd
+
+    @contextmanager
+    def serving_in_process(self) -> Iterator[None]:
+        """Runs the services of `dgx-music serve` in a thread, which saves the import of a model's libraries."""
+        from gateway.embedded.ownership import Owner, acquire_or_join
+        from gateway.embedded.services import run_embedded_services
+
+        ready, stop = Future[None](), Future[None]()
+
+        async def serve() -> None:
+            with acquire_or_join(self.data_dir) as owner:
+                assert isinstance(owner, Owner)
+                async with run_embedded_services(owner, self.data_dir):
+                    owner.accept_clients(is_persistent=True)
+                    ready.set_result(None)
+                    await asyncio.wrap_future(stop)
+
+        with ThreadPoolExecutor(1) as executor:
+            with mock.patch.dict(os.environ, environment(), clear=True):
+                served = executor.submit(asyncio.run, serve())
+                wait([ready, served], return_when=FIRST_COMPLETED)
+            if not served.done():
+                yield
+            stop.set_result(None)
+            served.result()
 
     def _run(self, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         from gateway.cli.main import run

@@ -115,12 +115,13 @@ def resident_generator(
     pages: int = 200,
     dtype: torch.dtype = torch.float32,
     operations: DecodeOperations | None = None,
+    device_name: str = "cpu",
     **options: Any,
 ) -> ResidentCodeGenerator:
-    """For windows of `window` frames, on the CPU."""
+    """For windows of `window` frames."""
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = parse_lm_config(checkpoint)
-    device = torch.device("cpu")
+    device = torch.device(device_name)
     operations = operations or DecodeOperations(lambda weight: build_linear(weight, "fp32"))
     return ResidentCodeGenerator(
         config,

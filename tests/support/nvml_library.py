@@ -27,12 +27,15 @@ class NvmlGpu:
     temperature: int | None = 61
     milliwatts: int | None = 432_100
     utilization: int | None = 97
+    bus_bits: int | None = 6144
+    memory_megahertz: int | None = 3201
 
 
 class NvmlLibrary:
     """A driver with these GPUs, in PCI order."""
 
     NVML_TEMPERATURE_GPU = 0
+    NVML_CLOCK_MEM = 2
 
     def __init__(self, *gpus: NvmlGpu, mig_instances: tuple[NvmlGpu, ...] = (), init_error: str = "") -> None:
         self.gpus = gpus
@@ -71,6 +74,13 @@ class NvmlLibrary:
 
     def nvmlDeviceGetUtilizationRates(self, gpu: NvmlGpu) -> Any:
         return SimpleNamespace(gpu=_supported(gpu.utilization))
+
+    def nvmlDeviceGetMemoryBusWidth(self, gpu: NvmlGpu) -> int:
+        return int(_supported(gpu.bus_bits))
+
+    def nvmlDeviceGetMaxClockInfo(self, gpu: NvmlGpu, clock: int) -> int:
+        assert clock == self.NVML_CLOCK_MEM
+        return int(_supported(gpu.memory_megahertz))
 
 
 def _supported(value: Any) -> Any:

@@ -64,7 +64,7 @@ class ProcessToneModel(ToneModel):
         return super().prefill(parameters)
 
 
-def build_catalog(settings: GenerationSettings | None = None) -> ModelCatalog:
+def build_catalog(settings: GenerationSettings | None = None, memory_gb_per_second: float = 0.0) -> ModelCatalog:
     model = ProcessToneModel()
     return ModelCatalog(lambda: [model.entry, BuiltInModel(Sketch().info, Sketch)])
 

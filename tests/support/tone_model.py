@@ -143,8 +143,9 @@ class PromptToneModel(ToneModel):
         """The prompts of each call."""
         self.at_encoding: dict[str, Callable[[], None]] = {}
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        self.encoded.append(list(prompts))
+    def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
+        prompts = [parameters.prompt for parameters in requests]
+        self.encoded.append(prompts)
         for prompt in prompts:
             self.at_encoding.get(prompt, lambda: None)()
 

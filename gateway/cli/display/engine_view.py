@@ -11,7 +11,7 @@ from dgx_music.storage.v1.storage_pb2 import GenerationStage
 
 BAR_CHARACTERS = 14
 FULL, EMPTY = "\u2588", "\u2591"
-"""Told apart without colours, too."""
+"""They differ without colours, too."""
 GIB = 2**30
 STATE_STYLES = {"serving": "green", "starting": "yellow", "failed": "red"}
 ID_CHARACTERS = 8

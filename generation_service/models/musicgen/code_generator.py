@@ -19,9 +19,6 @@ from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
-RETRY_SECONDS = 10.0
-"""How long a request that found no free memory should wait before it retries."""
-
 
 @dataclass(eq=False, slots=True)
 class CodeRow:
@@ -87,6 +84,11 @@ class CodeGenerator(Protocol[RowT]):
 
     @property
     def memory(self) -> KvMemory: ...
+
+    @property
+    def open_seconds(self) -> float:
+        """How long the device worked for a recent `open`; 0 if `open` itself takes as long."""
+        ...
 
     def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> RowT:
         """Reserves the memory for windows of at most `positions` steps, and projects the prompt.

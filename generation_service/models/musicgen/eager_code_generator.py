@@ -28,6 +28,8 @@ class EagerRow(CodeRow):
 class EagerCodeGenerator:
     """Implements `code_generator.CodeGenerator` with a `LanguageModel`, whose weights and caches are on the CPU."""
 
+    open_seconds = 0.0
+
     def __init__(self, lm: LanguageModel, memory: KvCachePool) -> None:
         self._lm = lm
         self.memory = memory

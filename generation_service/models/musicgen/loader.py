@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +12,9 @@ import torch
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, KvPrecisionChoice, PrecisionChoice, PrecisionName
+from generation_service.hardware.memory import host_memory
 from generation_service.models.base import ModelInfo
-from generation_service.models.device import resolve_device
+from generation_service.models.device import forbid_tf32, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
 from generation_service.models.musicgen.checkpoints.checkpoint import (
     COMPRESSION_FILE,
@@ -30,7 +30,7 @@ from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
-from generation_service.models.musicgen.kernels.kernel_selection import time_on_cuda
+from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
@@ -41,6 +41,7 @@ from generation_service.models.musicgen.resident.memory_budget import GpuBudget,
 from generation_service.models.musicgen.resident.operation_selection import select_operations
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
+from generation_service.models.musicgen.weight_precision import choose_precision
 
 LICENCE = "CC-BY-NC-4.0"
 """SPDX identifier of the licence of Meta's published weights."""
@@ -48,6 +49,7 @@ MAX_DURATION_SECONDS = 600.0
 """The longest piece. Pieces longer than a window are generated in several windows."""
 DEFAULT_BATCH_SIZE = 8
 DEFAULT_MEMORY_FRACTION = 0.9
+UNKNOWN_FREE_BYTES = 4 << 30
 _DECODE_REVISION = "s2"
 """Part of the model's version. It changes whenever the decode loop yields other codes for the same request."""
 _CHANNELS = {1: "mono", 2: "stereo"}
@@ -66,6 +68,8 @@ class FoundModel:
     config: LmConfig
     kv_precision: KvPrecisionChoice = "auto"
     """The precision of the KV cache on a GPU. "auto": that of the products, bf16 or fp32."""
+    precision_reason: str = ""
+    """Why the weights have this precision; empty if the settings say so."""
 
 
 def find_musicgen(
@@ -75,15 +79,20 @@ def find_musicgen(
     device: DeviceChoice = "cpu",
     precision: PrecisionChoice = "auto",
     kv_precision: KvPrecisionChoice = "auto",
+    memory_gb_per_second: float = 0.0,
 ) -> FoundModel:
     """Reads the configuration of the model in a folder, but not its weights.
 
-    The model has the folder's name unless `name` is given. Raises FailedPrecondition if files are missing, truncated or
-    of another kind of model, or if this machine does not have the device or the device not the precision.
+    The model has the folder's name unless `name` is given. `memory_gb_per_second` is the memory bandwidth of the GPU,
+    or 0 if it is not known; it decides the precision "auto" of the weights. Raises FailedPrecondition if files are
+    missing, truncated or of another kind of model, or if this machine does not have the device or the device not the
+    precision.
     """
     device_name, chosen_precision = resolve_device(device, precision)
     checkpoint = read_checkpoint(folder / LM_FILE)
-    config = parse_lm_config(checkpoint)
+    config, reason = parse_lm_config(checkpoint), ""
+    if device_name == "cuda" and precision == "auto":
+        chosen_precision, reason = choose_precision(config, memory_gb_per_second)
     codec_digest = file_digest(folder / COMPRESSION_FILE)
     version = [checkpoint.digest, codec_digest, _DECODE_REVISION, chosen_precision]
     if device_name == "cuda":
@@ -99,7 +108,7 @@ def find_musicgen(
         is_synthesiser=False,
         can_continue=True,
     )
-    return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision)
+    return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason)
 
 
 def load_musicgen(
@@ -146,27 +155,33 @@ def load_resident(
     kv_bytes: int | None = None,
     max_batch_size: int = DEFAULT_BATCH_SIZE,
     memory_fraction: float = DEFAULT_MEMORY_FRACTION,
+    timer: Timer | None = None,
     **generator_options: Any,
 ) -> MusicGen:
     """Loads the model with the state of its requests on the device, as GPUs need it; on the CPU it is tested.
 
-    The arguments are those of `load_musicgen` and, as `generator_options`, those of `ResidentCodeGenerator`.
+    `timer` measures the kernels to choose from; without it, which is possible on the CPU alone, there is no choice. The
+    other arguments are those of `load_musicgen` and, as `generator_options`, those of `ResidentCodeGenerator`.
     """
     started_at = time.monotonic()
     config, torch_device = found.config, torch.device(device)
     budget = None
     if device == "cuda":
         budget = GpuBudget(memory_fraction)
-        torch.backends.cudnn.allow_tf32 = False  # On by default, with a significand of 10 bits: too little for a codec.
+        timer = time_on_cuda
+        forbid_tf32()
     codec = _load_codec(found).to(torch_device)
     conditioner = TextConditioner(found.checkpoint, config, device)
     dtype = _KV_TYPES[_kv_precision(found)]
     selecting_at = time.monotonic()
     kernels: tuple[KernelChoice, ...] = ()
-    if device == "cuda":
-        operations, kernels = select_operations(config, found.precision, dtype, torch_device, time_on_cuda)
-    else:
+    if found.precision_reason:
+        kernels = (KernelChoice("precision", found.precision, reason=found.precision_reason),)
+    if timer is None:
         operations = DecodeOperations(partial(build_linear, precision=_cpu_precision(found)))
+    else:
+        operations, choices = select_operations(config, found.precision, dtype, torch_device, timer)
+        kernels += choices
     selected_at = time.monotonic()
     weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
     if kv_bytes is None and budget is not None:
@@ -227,5 +242,6 @@ def _load_codec(found: FoundModel) -> Encodec:
 
 
 def _free_memory() -> int:
-    """The host's free memory in bytes."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """The host's free memory in bytes; a guess where the system does not say."""
+    memory = host_memory()
+    return UNKNOWN_FREE_BYTES if memory is None else memory.free_bytes

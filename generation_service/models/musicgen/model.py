@@ -22,6 +22,7 @@ from generation_service.models.base import (
 )
 from generation_service.models.device_errors import is_fatal
 from generation_service.models.execution import ModelExecution
+from generation_service.models.musicgen.clip_encoder import ClipEncoder
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
@@ -90,7 +91,8 @@ class MusicGen:
         self._info = info
         self._generator = generator
         self._conditioner = conditioner
-        self._codec = codec
+        self._hop = codec.config.hop_frames
+        self._clips = ClipEncoder(codec)
         self._decoder = decoder
         self._execution = execution
         # Rounded as in audiocraft.
@@ -112,15 +114,22 @@ class MusicGen:
         return self._execution
 
     @property
+    def prefill_seconds(self) -> float:
+        return self._generator.open_seconds
+
+    @property
     def prompt_batch_size(self) -> int:
         return self._conditioner.prompt_batch_size
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Encodes prompts for a later `prefill`. Any thread can call it."""
-        self._conditioner.encode_prompts(prompts)
+    def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
+        """Encodes texts and clips for a later `prefill`. Any thread can call it. Raises what `prefill` would raise."""
+        self._conditioner.encode_prompts([parameters.prompt for parameters in requests])
+        for parameters in requests:
+            if (clip := self._select_clip(parameters)) is not None:
+                self._clips.encode(clip)
 
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
-        """Encodes the prompt and reserves KV cache memory for all steps.
+        """Reserves KV cache memory for all steps, and projects the prompt. Encodes what `encode_prompts` has not.
 
         Raises InvalidArgument if the duration is too long or the clip too short to be continued, TooLarge if the KV
         cache would not even fit into an idle model, ResourceExhausted if other requests use the memory that it needs.
@@ -129,10 +138,10 @@ class MusicGen:
         if parameters.frames > limit:
             problem = f"{parameters.frames} frames; this model generates at most {limit}"
             raise InvalidArgument("duration_seconds", problem)
-        config, hop = self._generator.config, self._codec.config.hop_frames
-        new = math.ceil(parameters.frames / hop)
-        clip = parameters.prompt_audio
-        prompt_frames = 0 if clip is None else self._count_prompt_frames(len(clip), new)
+        config = self._generator.config
+        new = math.ceil(parameters.frames / self._hop)
+        clip = self._select_clip(parameters)
+        prompt_frames = 0 if clip is None else len(clip) // self._hop
         text = self._conditioner.encode(parameters.prompt)
         positions = min(prompt_frames + new, self._window) + config.max_delay
         tokens = 0 if text is None else len(text)
@@ -140,11 +149,7 @@ class MusicGen:
             raise self._too_large(positions, tokens, prompt_frames)
         row = self._generator.open(parameters, text, positions)
         try:
-            prompt = None
-            if clip is not None:
-                prompt = self._codec.encode(
-                    clip[-prompt_frames * hop :].copy()
-                ).numpy()  # torch needs a writable array.
+            prompt = None if clip is None else self._clips.encode(clip)
             codes = WindowedCodes(config.delays, prompt_frames + new, config.card, self._window, prompt)
             self._generator.begin_window(row, codes.window)
             state = MusicGenState(
@@ -153,7 +158,7 @@ class MusicGen:
                 codes=codes,
                 stream=self._decoder.open(),
                 prompt_code_frames=prompt_frames,
-                frames_to_drop=prompt_frames * hop,
+                frames_to_drop=prompt_frames * self._hop,
             )
         except BaseException:
             self._generator.close(row)
@@ -167,19 +172,24 @@ class MusicGen:
 
         Then it collects the codes of earlier steps, submits the chunks that are due, and returns the audio that is
         ready: [n, channels], where n is mostly 0. If states need a prefill (a clip, or the end of their last window),
-        the first of them reads a part of it. A state whose logits are not finite fails alone.
+        one of them reads a part of it, first one without audio. A state whose logits are not finite fails alone.
+
+        Waits for results only if no state of any batch has a step to be launched.
         """
-        behind = next((state.row for state in states if state.row.needs_prefill), None)
+        waiting = [state for state in states if state.row.needs_prefill]
+        behind = min(waiting, key=lambda state: state.frames_delivered > 0).row if waiting else None
         if behind is not None:
             self._generator.prefill(behind)
         rows = [state.row for state in states if state.row.can_step]
         if rows:
             self._generator.launch(rows)
-        is_idle = not rows and behind is None
-        has_codes = self._collect(wait=is_idle)
+        can_wait = not rows and not any(
+            state.row.can_step or state.row.needs_prefill for state in self._states.values()
+        )
+        has_codes = self._collect(wait=can_wait)
         self._submit_chunks(states)
         self._decoder.run()
-        if is_idle and not has_codes:
+        if can_wait and not has_codes:
             self._wait_for_audio(states)
         return [state.failure or self._take_audio(state) for state in states]
 
@@ -264,7 +274,7 @@ class MusicGen:
         size, limit = self.memory.size_bytes(positions, tokens), self.memory.limit_bytes
         fitting = bisect_right(range(positions), limit, key=lambda count: self.memory.size_bytes(count, tokens)) - 1
         code_frames = fitting - self._generator.config.max_delay - prompt_frames
-        seconds = code_frames * self._codec.config.hop_frames / self._info.sample_rate_hz
+        seconds = code_frames * self._hop / self._info.sample_rate_hz
         return TooLarge(
             "duration_seconds",
             f"the KV cache would need {size / 2**20:.1f} MiB, but all requests together have {limit / 2**20:.1f} MiB; "
@@ -272,14 +282,17 @@ class MusicGen:
             + "start the server with more free memory",
         )
 
-    def _count_prompt_frames(self, frames: int, new: int) -> int:
-        """How many frames of codes at the end of a clip are read before `new` ones are generated.
+    def _select_clip(self, parameters: GenerationParameters) -> FloatArray | None:
+        """Returns the end of the clip that is read before new codes are generated: a whole number of frames of codes.
 
-        The clip has `frames` audio frames.
         As many as leave room for the new ones in the same window, but not fewer than one window passes to the next.
         """
-        hop = self._codec.config.hop_frames
-        if frames < hop:
-            problem = f"it has {frames} frames of audio; at least {hop} are needed to continue it"
+        clip = parameters.prompt_audio
+        if clip is None:
+            return None
+        if len(clip) < self._hop:
+            problem = f"it has {len(clip)} frames of audio; at least {self._hop} are needed to continue it"
             raise InvalidArgument("continuation.source_id", problem)
-        return min(frames // hop, self._window - min(new, window_stride(self._window)))
+        new = math.ceil(parameters.frames / self._hop)
+        frames = min(len(clip) // self._hop, self._window - min(new, window_stride(self._window)))
+        return clip[-frames * self._hop :]

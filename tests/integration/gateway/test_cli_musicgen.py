@@ -14,7 +14,8 @@ from google.protobuf import json_format
 
 from dgx_music.generation.v1.generation_pb2 import Model
 from dgx_music.storage.v1.storage_pb2 import Generation
-from tests.support.command_line import Shell
+from generation_service.worker import worker
+from tests.support.command_line import InProcessShell, Shell
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is from transformers")
@@ -159,8 +160,13 @@ def test_missing_audiocraft_is_one_line(
     )
 
 
-def test_server_uses_model_in_its_data_directory(shell: Shell, tiny: Path, hf_home: str) -> None:
-    with shell.serving(HF_HOME=hf_home):
+def test_server_uses_model_in_its_data_directory(
+    shell: InProcessShell, tiny: Path, text_encoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        worker, "CLAIM_WAIT_SECONDS", 0.1
+    )  # How long a job may wait for a model that was just installed.
+    with shell.serving_in_process():
         command = ("generate", "calm piano", "-d", "1", "--model", str(tiny))
         assert str(shell.data_dir / "models") in shell.error(*command, status=2)
 

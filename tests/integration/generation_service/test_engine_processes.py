@@ -48,7 +48,9 @@ class Pool:
 
     async def submit(self, parameters: GenerationParameters, origin: RequestOrigin | None = None) -> GenerationHandle:
         handle = await self.pool.submit(self.info, parameters, origin)
-        self._devices[handle] = self.pool._requests[-1].engine.device.name
+        [self._devices[handle]] = [
+            request.engine.device.name for request in self.pool._requests if request.handle is handle
+        ]
         return handle
 
     async def wait_until(self, *states: EngineState) -> None:
@@ -139,21 +141,14 @@ async def test_equal_requests_take_turns(shared, tmp_path):
     assert sorted(map(shared.device_of, alone)) == ["cpu:0", "cpu:1"]
 
 
-async def test_requests_that_are_not_accepted_yet_count_as_load(shared, tmp_path):
-    fifos = [Fifo(tmp_path / name) for name in "abcd"]
-    lengths = (40, 10, 10, 10)
-    handles = await asyncio.gather(
-        *(
-            shared.pool.submit(shared.info, tone_parameters(fifo.prompt, blocks))
-            for fifo, blocks in zip(fifos, lengths, strict=True)
-        )
-    )
-    long, *short = [request.device.name for request in sorted(shared.pool.requests(), key=lambda r: -r.expected_frames)]
-    assert short == [*short[:1] * 3]
-    assert long != short[0]
-    for fifo in fifos:
-        await fifo.release()
-    await asyncio.gather(*map(read, handles))
+async def test_requests_that_come_at_once_are_spread(shared, fifo):
+    """Although none of them has been accepted when the last one is routed."""
+    long = await shared.submit(tone_parameters(fifo.prompt, 40))
+    short = await asyncio.gather(*(shared.submit(tone_parameters("short", 10)) for _ in range(8)))
+    devices = list(map(shared.device_of, short))
+    assert devices.count(shared.device_of(long)) == 2
+    await fifo.release()
+    await asyncio.gather(*map(read, [long, *short]))
 
 
 async def test_slow_reader_pauses_only_itself(shared):

@@ -120,6 +120,7 @@ async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
         async with process(*command, env=environment, cwd=Path(__file__).parents[3]) as server:
             async with connect(address) as to_generation:
                 await asyncio.wait_for(to_generation.channel_ready(), SECONDS)
+                write_checkpoint(models / "tiny-later", seed=1)
                 yield Services(
                     folder,
                     generation_pb2_grpc.GenerationServiceStub(to_generation),
@@ -206,7 +207,7 @@ async def test_reloaded_model_generates_the_same_audio(services: Services) -> No
 async def test_model_list_reports_problems(services: Services) -> None:
     models = (await services.generation.ListModels(pb.ListModelsRequest(), timeout=SECONDS)).models
     listed = {model.name: model for model in models}
-    assert list(listed) == ["tiny", "sketch", "tiny-stereo", "truncated", "without-codec"]
+    assert list(listed) == ["tiny", "sketch", "tiny-later", "tiny-stereo", "truncated", "without-codec"]
     assert [model.name for model in models if model.problem] == ["truncated", "without-codec"]
     tiny, stereo = listed["tiny"], listed["tiny-stereo"]
     assert tiny.is_default
@@ -240,15 +241,15 @@ async def test_missing_model_error_names_the_pull_command(services: Services) ->
 
 
 async def test_model_installed_at_runtime_can_be_used(services: Services) -> None:
-    write_checkpoint(services.folder / "models" / "new", seed=1)
-    filed, streamed = await asyncio.gather(services.generate(model_name="new"), services.sha256(model_name="new"))
+    name = "tiny-later"
+    filed, streamed = await asyncio.gather(services.generate(model_name=name), services.sha256(model_name=name))
     assert filed.state == storage_pb2.GENERATION_STATE_COMPLETED, filed.error_message
     assert dict(filed.metadata)["pcm_sha256"] == streamed != await services.sha256()
-    shutil.rmtree(services.folder / "models" / "new")
+    shutil.rmtree(services.folder / "models" / "tiny-later")
     models = (await services.generation.ListModels(pb.ListModelsRequest(), timeout=SECONDS)).models
-    assert "new" not in [model.name for model in models]
-    left = (await services.generation.UnloadModel(pb.UnloadModelRequest(name="new"), timeout=SECONDS)).model
-    assert (left.is_loaded, left.problem.partition(";")[0]) == (False, "there is no model 'new'")
+    assert "tiny-later" not in [model.name for model in models]
+    left = (await services.generation.UnloadModel(pb.UnloadModelRequest(name="tiny-later"), timeout=SECONDS)).model
+    assert (left.is_loaded, left.problem.partition(";")[0]) == (False, "there is no model 'tiny-later'")
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await services.generation.UnloadModel(pb.UnloadModelRequest(name="new"), timeout=SECONDS)
+        await services.generation.UnloadModel(pb.UnloadModelRequest(name="tiny-later"), timeout=SECONDS)
     assert error.value.code() is grpc.StatusCode.NOT_FOUND

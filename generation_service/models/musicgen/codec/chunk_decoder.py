@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from structlog import get_logger
 from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
@@ -24,6 +23,7 @@ from generation_service.models.musicgen.codec.decoder_passes import (
     SlotDecoder,
 )
 from generation_service.models.musicgen.codec.encodec import Encodec, split_channels
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 
@@ -48,7 +48,7 @@ class _Chunk:
     shape: ChunkShape
     is_urgent: bool
     due: int
-    """The number of the call of `run` at which the chunk is decoded, with or without company."""
+    """The number of the call of `run` at which the chunk is decoded, with others or alone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +72,7 @@ class ChunkDecoder:
     A stream's chunks join to `Encodec.decode` of all its codes, for any weights, any chunk sizes, and whatever other
     streams are decoded: with the same number of samples, and within 1e-4 on the CPU; on a GPU, where a part is computed
     in float16, the difference is at least 60 dB below the signal. On the CPU, other streams do not change a bit of the
-    samples; on a GPU, the same kernels run in any company.
+    samples; on a GPU, the same kernels run in any batch.
 
     The output lags by less than 4 frames of codes: 3 are the look-ahead of the first convolution, the rest is that of
     the upsampling layers. The last chunk returns the rest.

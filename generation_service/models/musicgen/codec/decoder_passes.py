@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from structlog import get_logger
 from torch import Tensor
 
 from generation_service.models.musicgen.codec.decoder_network import DecoderNetwork
+from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 

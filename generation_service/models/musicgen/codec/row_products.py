@@ -22,7 +22,7 @@ class RowProduct(Protocol):
 
 
 class PackedProduct:
-    """fp32 by oneDNN, with weights that are packed once. A row has the same result in any company, to the last bit."""
+    """fp32 by oneDNN, with weights that are packed once. A row has the same result in any batch, to the last bit."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """weight: float32 [out, in]; bias: float32 [out]."""

@@ -1,4 +1,4 @@
-"""Encodes token sequences of any length in batches of fixed shapes, so that company does not change a result.
+"""Encodes token sequences of any length in batches of fixed shapes, so that no sequence changes the result of another.
 
 Libraries choose the kernel of a matrix product, and so its rounding, by its shape. Here the shape depends on nothing
 but the sequence's own length: it is padded to the next power of two, and the batch is filled up to a number of rows

@@ -21,8 +21,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
+from triton import knobs
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, LayerPages
+from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, ROWS_PER_SLOT, LayerPages
 
 SPLIT_POSITIONS = 128
 """Positions per program: 32 KB of bf16 keys and values, all of which are requested before the first is used. Fewer cost
@@ -33,16 +35,34 @@ _MAX_SPLITS_AT_ONCE = 16
 """Results combined in one go: 2,048 positions; a longer row takes several."""
 
 
-def append_and_attend(qkv: Tensor, pages: LayerPages, table: Tensor, positions: Tensor, max_positions: int) -> Tensor:
-    """See `paged_attention.append_and_attend`."""
+def append_and_attend(
+    qkv: Tensor,
+    pages: LayerPages,
+    table: Tensor,
+    positions: Tensor,
+    max_positions: int,
+    slots: Tensor | None = None,
+    *,
+    pdl: bool = False,
+) -> Tensor:
+    """See `paged_attention.append_and_attend`. pdl: programmatic dependent launch, as the package explains."""
     rows, _, heads, size = qkv.shape
-    return _launch(qkv, pages, table, positions, max_positions, (rows, heads, size), is_append=True)
+    return _launch(qkv, pages, table, positions, max_positions, slots, (rows, heads, size), is_append=True, pdl=pdl)
 
 
-def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max_positions: int) -> Tensor:
-    """See `paged_attention.attend`."""
+def attend(
+    query: Tensor,
+    pages: LayerPages,
+    table: Tensor,
+    lengths: Tensor,
+    max_positions: int,
+    slots: Tensor | None = None,
+    *,
+    pdl: bool = False,
+) -> Tensor:
+    """See `paged_attention.attend`. pdl: as in `append_and_attend`."""
     rows, heads, size = query.shape
-    return _launch(query, pages, table, lengths, max_positions, (rows, heads, size), is_append=False)
+    return _launch(query, pages, table, lengths, max_positions, slots, (rows, heads, size), is_append=False, pdl=pdl)
 
 
 def _launch(
@@ -51,11 +71,14 @@ def _launch(
     table: Tensor,
     positions: Tensor,
     max_positions: int,
+    slots: Tensor | None,
     shape: tuple[int, int, int],
     *,
     is_append: bool,
+    pdl: bool,
 ) -> Tensor:
-    for name, tensor in (("keys", pages.keys), ("values", pages.values), ("table", table), ("positions", positions)):
+    strided = () if slots is not None else (("positions", positions),)
+    for name, tensor in (("keys", pages.keys), ("values", pages.values), ("table", table), *strided):
         if not tensor.is_contiguous():
             raise ValueError(f"{name} must be contiguous, but has the strides {tensor.stride()}")
     rows, heads, size = shape
@@ -65,28 +88,36 @@ def _launch(
     partial = torch.empty(rows, heads, splits, size, device=query.device)
     log_sums = torch.empty(rows, heads, splits, device=query.device)
     result = torch.empty(rows, heads * size, device=query.device)
+    slot_stride, row_stride = (0, 0) if slots is None else positions.stride()
     _attention[heads, splits, rows](
         query,
         pages.keys,
         pages.values,
         table,
         positions,
+        positions if slots is None else slots,
         partial,
         log_sums,
         _arrivals(pages, rows * heads),
         result,
-        table.shape[1],
+        table.shape[-1],
         splits,
         query_stride=query.stride(0),
         # The kernel uses powers of two.
         scale=math.log2(math.e) / math.sqrt(size),
         is_append=is_append,
+        by_slot=slots is not None,
+        rows_per_slot=ROWS_PER_SLOT,
+        slot_stride=slot_stride,
+        row_stride=row_stride,
         heads=heads,
         size=size,
         page_positions=PAGE_POSITIONS,
         split_positions=SPLIT_POSITIONS,
         max_splits_at_once=_MAX_SPLITS_AT_ONCE,
+        pdl=pdl and not knobs.runtime.interpret,
         num_warps=_WARPS,
+        launch_pdl=pdl,
     )
     return result
 
@@ -118,6 +149,7 @@ def _attention(
     values,
     table,
     positions,
+    slots,
     partial,
     log_sums,
     arrivals,
@@ -127,27 +159,39 @@ def _attention(
     query_stride: tl.constexpr,
     scale: tl.constexpr,
     is_append: tl.constexpr,
+    by_slot: tl.constexpr,
+    rows_per_slot: tl.constexpr,
+    slot_stride: tl.constexpr,
+    row_stride: tl.constexpr,
     heads: tl.constexpr,
     size: tl.constexpr,
     page_positions: tl.constexpr,
     split_positions: tl.constexpr,
     max_splits_at_once: tl.constexpr,
+    pdl: tl.constexpr,
 ):
+    if pdl:
+        gdc_launch_dependents()
     head, split, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     span = split * split_positions + tl.arange(0, split_positions)
     channels = tl.arange(0, size)
+    if by_slot:
+        slot = tl.load(slots + row // rows_per_slot)
+        table += (slot * rows_per_slot + row % rows_per_slot) * table_width
+        positions += slot * slot_stride + row % rows_per_slot * row_stride
+    else:
+        if pdl:
+            gdc_wait()
+        table += row * table_width
+        positions += row
     # The first loads don't wait for each other: none is masked by the length that another loads.
     # `stored` is the number of positions whose keys are in memory; with `is_append`, also the index of the new one.
-    stored = tl.load(positions + row).to(tl.int32)
-    table += row * table_width
+    stored = tl.load(positions).to(tl.int32)
     page = tl.load(table + span // page_positions, mask=span // page_positions < table_width, other=0)
-    query += row * query_stride + head * size + channels
-    queries = tl.load(query).to(tl.float32) * scale
-    if is_append:
-        new_key = tl.load(query + heads * size).to(keys.dtype.element_ty)
-        new_value = tl.load(query + 2 * heads * size).to(values.dtype.element_ty)
     length = stored + 1 if is_append else stored
     if split > 0 and split * split_positions >= length:
+        if pdl and by_slot:
+            gdc_wait()
         return
     if is_append:
         new_page = tl.load(table + stored // page_positions)
@@ -155,6 +199,13 @@ def _attention(
     offsets = ((page.to(tl.int64) * heads + head) * page_positions + span % page_positions)[:, None] * size + channels
     key = tl.load(keys + offsets, mask=(span < stored)[:, None], other=0.0)  # [split_positions, size]
     value = tl.load(values + offsets, mask=(span < stored)[:, None], other=0.0)
+    if pdl and by_slot:
+        gdc_wait()  # Everything above was written by earlier steps. The query is this step's.
+    query += row * query_stride + head * size + channels
+    queries = tl.load(query).to(tl.float32) * scale
+    if is_append:
+        new_key = tl.load(query + heads * size).to(keys.dtype.element_ty)
+        new_value = tl.load(query + 2 * heads * size).to(values.dtype.element_ty)
 
     scores = tl.sum(key.to(tl.float32) * queries[None, :], 1)
     scores = tl.where(span < stored, scores, float("-inf"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from generation_service.models.execution import KernelChoice
 
 Call = Callable[[], Tensor]
 """Runs an operation once, on inputs that are fixed. → [rows, …]."""
+Name = TypeVar("Name", bound=str)
 Timer = Callable[[Sequence[Call]], float]
 """Runs all calls and returns the microseconds that one of them takes."""
 
@@ -78,27 +81,41 @@ def choose_kernel(
     return KernelChoice(operation, chosen, microseconds, "; ".join(reasons))
 
 
+def usable_implementations(names: Iterable[Name], device: torch.device) -> list[Name]:
+    """All but "triton_pdl" on a GPU before compute capability 9.0: the assembler would print pages of errors."""
+    is_early_possible = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
+    return [name for name in names if name != "triton_pdl" or is_early_possible]
+
+
 def time_on_cuda(calls: Sequence[Call]) -> float:
     """A `Timer`: the median of several replays of one CUDA graph of all calls, as the decode step is one."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = _timing_stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(stream):  # Also restores the caller's stream if the capture fails.
         calls[0]()  # Compiles, and allocates workspaces, neither of which a capture allows.
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    graph.replay()
-    milliseconds: list[float] = []
-    for _ in range(_RUNS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        start.record()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            for call in calls:
+                call()
         graph.replay()
-        end.record()
-        end.synchronize()
-        milliseconds.append(start.elapsed_time(end))
+        milliseconds = [_time_replay(graph) for _ in range(_RUNS)]
     return 1000 * statistics.median(milliseconds) / len(calls)
+
+
+@functools.cache
+def _timing_stream() -> torch.cuda.Stream:
+    """One for all: cuBLAS keeps a workspace for every stream that it has been called on, 32 MiB on an H200."""
+    stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return stream
+
+
+def _time_replay(graph: torch.cuda.CUDAGraph) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end))
 
 
 def _run(candidate: Candidate, row_counts: Sequence[int]) -> dict[int, Tensor]:

@@ -79,8 +79,7 @@ def fused_linear(
     norm: the weight and the bias, fp32 [in], and the epsilon of a layer normalization of x, which is then fp32. The
     result is fp32; with `gelu`, which is the exact one, it is in the type of the product, as the next layer needs it.
     residual: fp32 [rows, out]. The rows of x and of the residual may be apart, as in x[0::2].
-    pdl: programmatic dependent launch, from compute capability 9.0 on: the kernel starts while the one before it on the
-    stream is still running, asks for its weights, and waits for that kernel to end before it does anything else.
+    pdl: programmatic dependent launch, as the package explains: the kernel asks for its weights before it waits.
     """
     values = weights.values
     (rows, inputs), outputs = x.shape, len(values)

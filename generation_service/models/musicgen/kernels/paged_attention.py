@@ -15,6 +15,8 @@ from torch import Tensor
 
 PAGE_POSITIONS = 32
 """Positions per page."""
+ROWS_PER_SLOT = 2
+"""The rows of a request: the conditional and the unconditional one, adjacent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,35 +29,62 @@ class LayerPages:
     """[pages, H, PAGE_POSITIONS, D]."""
 
 
-def append_and_attend(qkv: Tensor, pages: LayerPages, table: Tensor, positions: Tensor, max_positions: int) -> Tensor:
+def append_and_attend(
+    qkv: Tensor,
+    pages: LayerPages,
+    table: Tensor,
+    positions: Tensor,
+    max_positions: int,
+    slots: Tensor | None = None,
+) -> Tensor:
     """Writes one key and value per row, and attends to all of the row's positions up to this one.
 
     qkv: [R, 3, H, D]; table: int32 [R, P]; positions: int64 [R], the index of the new position of each row, less than
     `max_positions`, which is static: a multiple of PAGE_POSITIONS, at most P PAGE_POSITIONS. → [R, H D] in fp32.
+    slots: int64 [R / 2]; with it, table, [N, 2, P], and positions, [N, 2], are those of N slots, and rows 2 i and
+    2 i + 1 are the rows of slot `slots[i]`. Then no kernel of the same step may have written them, or the keys and
+    values before the new ones: they may be read while the kernel before this one is running.
     Reads no tensor on the host.
     """
+    table, positions = _select_rows(table, positions, slots)
     query, keys, values = qkv.unbind(1)
-    append(keys, values, pages, table, positions)
+    append(keys, values, pages, locate(table, positions))
     return attend(query, pages, table, positions + 1, max_positions)
 
 
-def append(keys: Tensor, values: Tensor, pages: LayerPages, table: Tensor, positions: Tensor) -> None:
-    """Writes one key and value per row. keys, values: [R, H, D]; table and positions as in `append_and_attend`.
+def locate(table: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The page of each row's position, and its index within the page, [R] each, for `append` in any layer.
+
+    table and positions as in `append_and_attend`.
+    """
+    page = table.gather(1, (positions // PAGE_POSITIONS)[:, None]).squeeze(1).long()
+    return page, positions % PAGE_POSITIONS
+
+
+def append(keys: Tensor, values: Tensor, pages: LayerPages, places: tuple[Tensor, Tensor]) -> None:
+    """Writes one key and value per row. keys, values: [R, H, D]; places: what `locate` returns.
 
     Rows may share pages, as the positions of one prompt do.
     """
-    page = table.gather(1, (positions // PAGE_POSITIONS)[:, None]).squeeze(1).long()
-    within = positions % PAGE_POSITIONS
+    page, within = places
     pages.keys[page, :, within] = _convert(keys, pages.keys.dtype)
     pages.values[page, :, within] = _convert(values, pages.values.dtype)
 
 
-def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max_positions: int) -> Tensor:
+def attend(
+    query: Tensor,
+    pages: LayerPages,
+    table: Tensor,
+    lengths: Tensor,
+    max_positions: int,
+    slots: Tensor | None = None,
+) -> Tensor:
     """Attends to the first `lengths` positions of each row; the result of a row of length 0 is 0.
 
-    query: [R, H, D]; table: int32 [R, P]; lengths: int64 [R], at most `max_positions`, as in `append_and_attend`.
-    → [R, H D] in fp32.
+    query: [R, H, D]; table: int32 [R, P]; lengths: int64 [R], at most `max_positions`, as in `append_and_attend`, and
+    so are `slots`. → [R, H D] in fp32.
     """
+    table, lengths = _select_rows(table, lengths, slots)
     rows, heads, size = query.shape
     used = table[:, : max_positions // PAGE_POSITIONS].long()  # [R, n]
     hidden = torch.arange(max_positions, device=query.device) >= lengths[:, None]  # [R, L]
@@ -72,6 +101,13 @@ def attend(query: Tensor, pages: LayerPages, table: Tensor, lengths: Tensor, max
     visible = ~hidden | (lengths == 0)[:, None]
     attended = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, visible[:, None, None])  # [R, H, 1, D]
     return attended.reshape(rows, heads * size).float()
+
+
+def _select_rows(table: Tensor, positions: Tensor, slots: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The tables and the positions of the rows: [R, P], [R]."""
+    if slots is None:
+        return table, positions
+    return table[slots].flatten(0, 1), positions[slots].flatten()
 
 
 def _convert(new: Tensor, dtype: torch.dtype) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from generation_service.models.musicgen.sampling import MIN_TEMPERATURE, TOP_P_DISABLED, SamplingTensors
 
@@ -27,9 +29,18 @@ def sample(
 
 
 def sample_checked(
-    logits: Tensor, parameters: SamplingTensors, sample_counts: Tensor, *, max_top_k: int, uses_top_p: bool
+    logits: Tensor,
+    parameters: SamplingTensors,
+    sample_counts: Tensor,
+    *,
+    max_top_k: int,
+    uses_top_p: bool,
+    pdl: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """See `sampling.sample_checked`. `max_top_k` and `uses_top_p` would save nothing here, and are ignored."""
+    """See `sampling.sample_checked`. `max_top_k` and `uses_top_p` would save nothing here, and are ignored.
+
+    pdl: programmatic dependent launch, as the package explains.
+    """
     requests, _, codebooks, card = logits.shape
     p = parameters
     inputs = (p.guidance_scale, p.temperature, p.top_k, p.top_p, p.seed, sample_counts)
@@ -44,14 +55,17 @@ def sample_checked(
         block=triton.next_power_of_2(card),
         min_temperature=MIN_TEMPERATURE,
         top_p_disabled=TOP_P_DISABLED,
+        pdl=pdl and not knobs.runtime.interpret,
         num_warps=_WARPS,
+        launch_pdl=pdl,
         # A fused multiplication and addition rounds once where the reference rounds twice.
         enable_fp_fusion=False,
     )
     return codes, is_finite
 
 
-@triton.jit
+# The parameters are rows of one tensor, which are aligned differently in batches of 1, 2 and more requests.
+@triton.jit(do_not_specialize_on_alignment=["guidance_scale", "temperature", "top_k", "top_p", "seed", "sample_counts"])
 def _sample(
     logits,
     guidance_scale,
@@ -67,7 +81,11 @@ def _sample(
     block: tl.constexpr,
     min_temperature: tl.constexpr,
     top_p_disabled: tl.constexpr,
+    pdl: tl.constexpr,
 ):
+    if pdl:
+        gdc_launch_dependents()
+        gdc_wait()
     request, codebook = tl.program_id(0), tl.program_id(1)
     code = tl.arange(0, block)
     is_code = code < card

@@ -1,1 +1,1 @@
-"""MusicGen's language model: one implementation for the CPU, and one with static shapes for CUDA graphs."""
+"""MusicGen's language model: its weights and linear layers for any device, and its decode step on the CPU."""

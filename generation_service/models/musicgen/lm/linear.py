@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generation_service.models.musicgen.lm.device_linear import build_device_linear
 from generation_service.models.musicgen.lm.huge_pages import collapse_to_huge_pages
 from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 
@@ -54,12 +55,6 @@ class PackedLinear:
         """weight: [out, in]."""
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.float().contiguous(), _PACKED_ROWS)
         collapse_to_huge_pages(torch.ops.mkldnn.data_ptr(self._weight), torch.ops.mkldnn._nbytes(self._weight))
-
-    @property
-    def weight(self) -> Tensor:
-        """The unpacked weights: [out, in]."""
-        weight: Tensor = self._weight.to_dense()
-        return weight
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._product(x, "none", "")
@@ -144,32 +139,10 @@ def _onednn_product(weight: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]
     return product
 
 
-class PlainLinear:
-    """Used if oneDNN is not available, as on a GPU. A row has the same result only in batches of the same size."""
-
-    def __init__(self, weight: Tensor) -> None:
-        """weight: [out, in], in the precision of the product."""
-        self._weight = weight.contiguous()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self._weight.dtype), self._weight)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return F.gelu(self(x))
-
-    def add_residual(self, x: Tensor, residual: Tensor) -> Tensor:
-        return residual + self(x)
-
-    def normed(self, x: Tensor, norm: LayerNorm, *, gelu: bool = False) -> Tensor:
-        return self.gelu(norm(x)) if gelu else self(norm(x))
-
-
 def build_linear(weight: Tensor, precision: Precision) -> Linear:
-    """Builds the fastest implementation for the weights' device. weight: [out, in]."""
+    """Builds the fastest implementation for the CPU. weight: [out, in]."""
     if precision == "int8":
         return Int8Linear(weight)
-    if precision == "bf16":
-        return PlainLinear(weight.bfloat16())
-    if weight.device.type == "cpu" and torch._C._has_mkldnn:
+    if precision == "fp32" and torch._C._has_mkldnn:
         return PackedLinear(weight)
-    return PlainLinear(weight.float())
+    return build_device_linear(weight.float(), precision, "torch")

@@ -1,8 +1,8 @@
-"""Chooses the implementation of each linear layer of a model, and the format of its weights, by measuring both."""
+"""Chooses the implementation of each linear layer of a model by measuring."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -18,6 +18,7 @@ from generation_service.models.musicgen.kernels.kernel_selection import (
     Candidate,
     Timer,
     choose_kernel,
+    usable_implementations,
 )
 from generation_service.models.musicgen.kernels.quantized_weights import WeightFormat, store_weights
 from generation_service.models.musicgen.lm.device_linear import (
@@ -30,13 +31,6 @@ from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 
 Form = Literal["plain", "normed", "normed_gelu", "add_residual"]
 
-STEP_MICROSECONDS = 20_000.0
-"""A step makes one frame, and music has 50 a second."""
-_SHARE_OF_STEP = 0.5
-"""The linear layers of one request should take at most this part of real time. The rest of it is for attention and the
-codec, and leaves room for other requests."""
-_MIN_GAIN = 1.2
-"""int8 is less exact, so it has to be this many times as fast as bf16."""
 _MEASURED_BYTES = 192 << 20
 """The weights of one measurement: more than an L2 cache holds, which are 50 MB on an H200 and 126 MB on a B200."""
 _MAX_CALLS = 128
@@ -63,8 +57,6 @@ class LinearSelection:
 
     weight_format: WeightFormat
     choices: list[KernelChoice]
-    step_microseconds: float
-    """All linear layers of a decode step of one request."""
     _by_shape: dict[tuple[int, int], LinearImplementation]
 
     def build(self, weight: Tensor) -> DeviceLinear:
@@ -100,7 +92,7 @@ def select_linears(
     measured_bytes: int = _MEASURED_BYTES,
 ) -> LinearSelection:
     """Measures every shape on weights drawn at random, which stay in memory only until it is done."""
-    choices, by_shape, total = [], {}, 0.0
+    choices, by_shape = [], {}
     for shape in shapes:
         choice = choose_kernel(
             f"linear {shape.inputs}x{shape.outputs} {weight_format}",
@@ -111,21 +103,7 @@ def select_linears(
         )
         choices.append(choice)
         by_shape[shape.outputs, shape.inputs] = next(name for name in _IMPLEMENTATIONS if name == choice.implementation)
-        total += shape.per_step * choice.microseconds[choice.implementation]
-    return LinearSelection(weight_format, choices, total, by_shape)
-
-
-def select_weight_format(select: Callable[[WeightFormat], LinearSelection]) -> LinearSelection:
-    """The precision `auto`: bf16, unless a device has too little memory bandwidth for this model.
-
-    That is where the linear layers of a single request take more than half of real time in bf16, and int8 is at least
-    1.2 times as fast. fp8 is never chosen: it reads as many bytes as int8, and is less exact.
-    """
-    bf16 = select("bf16")
-    if bf16.step_microseconds <= _SHARE_OF_STEP * STEP_MICROSECONDS:
-        return bf16
-    int8 = select("int8")
-    return int8 if bf16.step_microseconds >= _MIN_GAIN * int8.step_microseconds else bf16
+    return LinearSelection(weight_format, choices, by_shape)
 
 
 def _candidates(
@@ -146,7 +124,7 @@ def _candidates(
         layers = [bind_device_linear(copy, implementation) for copy in copies]
         return [_bind(layer, shape.form, x[:rows], norm, residual[:rows]) for layer in layers]
 
-    return [Candidate(name, partial(prepare, name)) for name in _IMPLEMENTATIONS]
+    return [Candidate(name, partial(prepare, name)) for name in usable_implementations(_IMPLEMENTATIONS, device)]
 
 
 def _bind(layer: DeviceLinear, form: Form, x: Tensor, norm: LayerNorm, residual: Tensor) -> Call:

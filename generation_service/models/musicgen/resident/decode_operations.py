@@ -9,10 +9,26 @@ from typing import Protocol
 from torch import Tensor
 
 from generation_service.models.musicgen import sampling
-from generation_service.models.musicgen.kernels import paged_attention
+from generation_service.models.musicgen.kernels import paged_attention, step_ends
 from generation_service.models.musicgen.kernels.paged_attention import LayerPages
+from generation_service.models.musicgen.kernels.step_ends import CodeEmbeddings, StepInputs, StepState
 from generation_service.models.musicgen.lm.decoder_layers import BuildLinear
 from generation_service.models.musicgen.sampling import SamplingTensors
+
+
+class Attend(Protocol):
+    """`paged_attention.append_and_attend` or `paged_attention.attend`, or what computes the same."""
+
+    def __call__(
+        self,
+        queries: Tensor,
+        pages: LayerPages,
+        table: Tensor,
+        positions: Tensor,
+        max_positions: int,
+        slots: Tensor | None = None,
+        /,
+    ) -> Tensor: ...
 
 
 class SampleChecked(Protocol):
@@ -28,10 +44,12 @@ class DecodeOperations:
     """One implementation of each operation. The defaults are the definitions, in plain PyTorch."""
 
     build_linear: BuildLinear
-    append_and_attend: Callable[[Tensor, LayerPages, Tensor, Tensor, int], Tensor] = paged_attention.append_and_attend
-    attend: Callable[[Tensor, LayerPages, Tensor, Tensor, int], Tensor] = paged_attention.attend
+    append_and_attend: Attend = paged_attention.append_and_attend
+    attend: Attend = paged_attention.attend
     """Also called with rows that share pages."""
     sample_checked: SampleChecked = sampling.sample_checked
     samples_in_one_shape: bool = False
     """Whether `sample_checked` takes as long for any parameters. If not, the steps of requests with a top-p or a large
     top-k have a shape of their own."""
+    begin_step: Callable[[StepState, int, CodeEmbeddings], StepInputs] = step_ends.begin_step
+    end_step: Callable[[StepState, Tensor, Tensor, Tensor, Tensor], None] = step_ends.end_step

@@ -17,6 +17,14 @@ from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS
+from generation_service.models.musicgen.kernels.step_ends import (
+    FRAMES,
+    POSITION,
+    PROMPT_FRAMES,
+    SAMPLE_COUNT,
+    SEED,
+    TOP_K,
+)
 from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS
 from generation_service.models.musicgen.resident.page_pool import RequestPages
 from generation_service.models.musicgen.sampling import SamplingTensors
@@ -24,14 +32,12 @@ from generation_service.models.musicgen.sampling import SamplingTensors
 MAX_PROMPT_TOKENS = 512
 """The longest prompt, which is also the longest that T5 was trained on."""
 
-POSITION, SAMPLE_COUNT, PROMPT_FRAMES, FRAMES, TOP_K, SEED = range(6)
-"""The rows of `DecodeState.integers`."""
-GUIDANCE_SCALE, TEMPERATURE, TOP_P = range(3)
-"""The rows of `DecodeState.floats`."""
-
 
 class DecodeState:
-    """S slots, and one more, the padding slot, for the rows that fill up a step to its batch size."""
+    """S slots, and one more, the padding slot, for the rows that fill up a step to its batch size.
+
+    Implements `step_ends.StepState`.
+    """
 
     def __init__(self, config: LmConfig, slots: int, positions: int, device: torch.device) -> None:
         """`positions` is the number of positions of the longest window."""

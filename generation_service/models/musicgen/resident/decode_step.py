@@ -11,32 +11,28 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.delay_pattern import delay_sampled_codes
-from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append
-from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, DecoderWeights, sinusoidal_embeddings
-from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS
-from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
-from generation_service.models.musicgen.resident.decode_state import (
-    FRAMES,
+from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append, locate
+from generation_service.models.musicgen.kernels.step_ends import (
     GUIDANCE_SCALE,
-    MAX_PROMPT_TOKENS,
     POSITION,
-    PROMPT_FRAMES,
     SAMPLE_COUNT,
     SEED,
     TEMPERATURE,
     TOP_K,
     TOP_P,
-    DecodeState,
+    CodeEmbeddings,
+    StepInputs,
 )
+from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, DecoderWeights, sinusoidal_embeddings
+from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS
+from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
+from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.sampling import SamplingTensors
 
-_PROGRESS = slice(POSITION, SAMPLE_COUNT + 1)
 MAX_TOP_K = 256
 """Steps whose requests all have at most this top-k, and no top-p, are faster."""
 
@@ -86,7 +82,8 @@ class DecodeStep:
         self._state = state
         self._pool = pool
         device = state.device
-        self._positions = sinusoidal_embeddings(state.max_positions, config).to(device)  # [positions, dim]
+        positions = sinusoidal_embeddings(state.max_positions, config).to(device)
+        self._embeddings = CodeEmbeddings(weights.embedding, weights.offsets, positions)
         self._delays = torch.tensor(config.delays, device=device)
         self._tokens = torch.arange(MAX_PROMPT_TOKENS, device=device)
         self._piece = torch.arange(prefill_positions, device=device)
@@ -98,10 +95,10 @@ class DecodeStep:
         """
         state = self._state
         text, positions = state.prompt[: shape.tokens], self._tokens[: shape.tokens]
-        table = state.prompt_tables[state.prompt_slot][:, 0].expand(shape.tokens, -1)
+        places = locate(state.prompt_tables[state.prompt_slot][:, 0].expand(shape.tokens, -1), positions)
         for layer, stored in zip(self._weights.layers, self._pool.layers, strict=True):
             keys, values = layer.cross_kv(text).view(shape.tokens, 2, self.config.num_heads, -1).unbind(1)
-            append(keys, values, stored, table, positions)
+            append(keys, values, stored, places)
 
     def compute_prefill(self, shape: PrefillShape) -> None:
         """Reads a piece of known codes of one request: writes the keys and values that single steps would write.
@@ -112,47 +109,39 @@ class DecodeStep:
         slot, first = state.prefill[:1], state.prefill[1]
         positions = (first + self._piece).clamp_max(state.codes.shape[2] - 2)  # [n]; the last column is never read
         codes = state.codes[slot][0].index_select(1, positions).t()  # [n, K]
-        x, row_positions = self._embed(codes, positions)  # [2 n, dim], [2 n]
+        x = self._embeddings.embed(codes, positions)  # [2 n, dim]
+        row_positions = positions[:, None].expand(-1, CFG_ROWS).flatten()  # [2 n]
 
         def rows_of(table: Tensor) -> Tensor:
             return table[slot].expand(count, *table.shape[1:]).flatten(0, 1)
 
         table = rows_of(state.tables)
+        places, lengths = locate(table, row_positions), row_positions + 1
         prompt_table, tokens = rows_of(state.prompt_tables), rows_of(state.prompt_tokens)
         last = len(self._weights.layers) - 1
         for index, (layer, pages) in enumerate(zip(self._weights.layers, self._pool.layers, strict=True)):
             query, keys, values = self._project(x, layer).unbind(1)
-            append(keys, values, pages, table, row_positions)
+            append(keys, values, pages, places)
             if index == last:
                 break  # The rest of the last layer is needed only for logits.
-            attended = self._operations.attend(query, pages, table, row_positions + 1, shape.positions)
-            x = self._finish_layer(x, attended, layer, pages, prompt_table, tokens, shape.tokens)
+            attended = self._operations.attend(query, pages, table, lengths, shape.positions)
+            x = self._finish_layer(x, attended, layer, pages, (prompt_table, tokens, shape.tokens, None))
 
     def compute_step(self, shape: StepShape) -> None:
         """One step of the requests in `DecodeState.rows`, of which it computes the first `shape.batch`."""
-        state = self._state
-        rows = state.rows[: shape.batch]
-        integers = state.integers.index_select(1, rows)  # [6, B]
-        positions = integers[POSITION]
-        x, row_positions = self._embed(state.codes[rows, :, positions], positions)  # [2 B, dim], [2 B]
-        table = state.tables[rows].flatten(0, 1)
-        prompt_table, tokens = state.prompt_tables[rows].flatten(0, 1), state.prompt_tokens[rows].flatten()
+        state, operations = self._state, self._operations
+        inputs = operations.begin_step(state, shape.batch, self._embeddings)
+        slots, x = state.rows[: shape.batch], inputs.x
+        positions = state.integers[POSITION][:, None].expand(-1, CFG_ROWS)
+        prompts = state.prompt_tables, state.prompt_tokens, shape.tokens, slots
         for layer, pages in zip(self._weights.layers, self._pool.layers, strict=True):
             qkv = self._project(x, layer)
-            attended = self._operations.append_and_attend(qkv, pages, table, row_positions, shape.positions)
-            x = self._finish_layer(x, attended, layer, pages, prompt_table, tokens, shape.tokens)
+            attended = operations.append_and_attend(qkv, pages, state.tables, positions, shape.positions, slots)
+            x = self._finish_layer(x, attended, layer, pages, prompts)
         logits = self._weights.heads.normed(x, self._weights.out_norm).float()
         logits = logits.view(shape.batch, CFG_ROWS, self.config.n_q, self.config.card)
-        sampled, is_finite = self._sample(
-            logits, integers, state.floats.index_select(1, rows), samples_any=shape.samples_any
-        )
-        self._update(rows, integers, sampled, is_finite)
-
-    def _embed(self, codes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """codes: [B, K], positions: [B] → the fp32 input of the first layer, [2 B, dim], and the positions, [2 B]."""
-        x = F.embedding(codes + self._weights.offsets, self._weights.embedding).sum(1) + self._positions[positions]
-        rows = x[:, None].expand(-1, CFG_ROWS, -1).flatten(0, 1)
-        return rows, positions[:, None].expand(-1, CFG_ROWS).flatten()
+        sampled, is_finite = self._sample(logits, inputs, samples_any=shape.samples_any)
+        operations.end_step(state, inputs.integers, sampled, is_finite, self._delays)
 
     def _project(self, x: Tensor, layer: DecoderLayer) -> Tensor:
         """[R, dim] → queries, keys and values, [R, 3, H, D]."""
@@ -164,23 +153,22 @@ class DecodeStep:
         attended: Tensor,
         layer: DecoderLayer,
         pages: LayerPages,
-        prompt_table: Tensor,
-        tokens: Tensor,
-        max_tokens: int,
+        prompts: tuple[Tensor, Tensor, int, Tensor | None],
     ) -> Tensor:
-        """Everything after self-attention. x, attended: [R, dim] → [R, dim].
+        """Everything after self-attention. x, attended: [R, dim] → [R, dim]. prompts: the arguments of `attend`.
 
         Unconditional rows have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
         save little, since the weights are read in any case, and would cost a kernel to take the rows apart.
         """
         x = layer.out.add_residual(attended, x)
         query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
-        text = self._operations.attend(query, pages, prompt_table, tokens, max_tokens)
+        text = self._operations.attend(query, pages, *prompts)
         x = layer.cross_out.add_residual(text, x)
         return layer.down.add_residual(layer.up.normed(x, layer.norm_ff, gelu=True), x)
 
-    def _sample(self, logits: Tensor, integers: Tensor, floats: Tensor, *, samples_any: bool) -> tuple[Tensor, Tensor]:
+    def _sample(self, logits: Tensor, inputs: StepInputs, *, samples_any: bool) -> tuple[Tensor, Tensor]:
         """logits: [B, 2, K, card] → codes and whether the logits of each codebook are finite: [B, K]."""
+        integers, floats = inputs.integers, inputs.floats
         parameters = SamplingTensors(
             guidance_scale=floats[GUIDANCE_SCALE],
             temperature=floats[TEMPERATURE],
@@ -195,16 +183,3 @@ class DecodeStep:
             max_top_k=self.config.card if samples_any else MAX_TOP_K,
             uses_top_p=samples_any,
         )
-
-    def _update(self, rows: Tensor, integers: Tensor, sampled: Tensor, is_finite: Tensor) -> None:
-        """Writes the sampled codes into the windows, advances the requests by one step, and writes the results."""
-        state = self._state
-        positions = integers[POSITION]
-        known = state.codes[rows, :, positions + 1]
-        codes = delay_sampled_codes(sampled, known, positions, integers[PROMPT_FRAMES], integers[FRAMES], self._delays)
-        state.codes[rows, :, positions + 1] = codes
-        # The padding slot stays at its position, however many rows of a step it has.
-        state.integers[_PROGRESS].index_copy_(1, rows, integers[_PROGRESS] + (rows != state.padding_slot))
-        results = state.results[: len(rows)]
-        results[:, :-1] = sampled
-        results[:, -1] = is_finite.all(1)

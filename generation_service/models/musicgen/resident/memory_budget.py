@@ -12,7 +12,7 @@ from generation_service.models.musicgen.resident.page_pool import count_pages, p
 USUAL_PROMPT_TOKENS = 64
 """The length of prompt that every request of a full batch can have."""
 WORKING_BYTES = 2 << 30
-"""Memory left for graphs, the codec and the working space of libraries."""
+"""Memory left for the codec, 0.45 GB per channel, for the encoded prompts, 0.25 GB, and for graphs and libraries."""
 
 
 class GpuBudget:

@@ -1,4 +1,5 @@
-"""How many pieces of a prefill are read between two steps, so that the requests that are running do not stall."""
+"""How long the device works for a prefill, and how many pieces of one are read between two steps, so that the requests
+that are running do not stall."""
 
 from __future__ import annotations
 
@@ -49,6 +50,30 @@ class CudaStopwatch:
 
     def seconds(self) -> float | None:
         return self._start.elapsed_time(self._end) / 1000 if self._end.query() else None
+
+
+class DeviceTimer:
+    """Measures how long the device works for a call, one call at a time, and waits for none."""
+
+    def __init__(self, start_stopwatch: Callable[[], Stopwatch]) -> None:
+        self._start_stopwatch = start_stopwatch
+        self._running: Stopwatch | None = None
+        self._seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The latest measurement; 0 if there is none yet."""
+        if self._running is not None and (seconds := self._running.seconds()) is not None:
+            self._seconds, self._running = seconds, None
+        return self._seconds
+
+    def measure(self, call: Callable[[], None]) -> None:
+        """Calls, and measures it unless an earlier call is still being measured."""
+        stopwatch = self._start_stopwatch()
+        call()
+        stopwatch.stop()
+        if self._running is None:
+            self._running = stopwatch
 
 
 class PrefillPace:

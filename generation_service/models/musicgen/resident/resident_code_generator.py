@@ -9,15 +9,15 @@ from functools import partial
 from itertools import product, takewhile
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dgx_music.errors import InvalidArgument, ResourceExhausted
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.code_generator import RETRY_SECONDS, CodeRow, StepResult
+from generation_service.models.musicgen.code_generator import CodeRow, StepResult
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.decoder_layers import DecoderWeights
+from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.decode_step import (
@@ -28,9 +28,15 @@ from generation_service.models.musicgen.resident.decode_step import (
     StepShape,
 )
 from generation_service.models.musicgen.resident.page_pool import PagePool, RequestPages
-from generation_service.models.musicgen.resident.prefill_pace import CudaStopwatch, HostStopwatch, PrefillPace
+from generation_service.models.musicgen.resident.prefill_pace import (
+    CudaStopwatch,
+    DeviceTimer,
+    HostStopwatch,
+    PrefillPace,
+)
 from generation_service.models.musicgen.resident.step_graphs import CudaGraphs, DirectCalls, StepGraphs
 from generation_service.models.musicgen.resident.step_pipeline import CopyResults, StepPipeline, copy_results
+from generation_service.models.musicgen.resident.step_stream import StepStream, on_step_stream
 
 LENGTH_BUCKETS = (128, 256, 512, 1024)
 """The numbers of positions that self-attention may read; the largest is that of the longest window."""
@@ -73,6 +79,7 @@ class ResidentCodeGenerator:
         self.memory = pool
         self._needs_shape_for_any = not operations.samples_in_one_shape
         device = pool.device
+        self.step_stream = StepStream(device)
         self._state = DecodeState(config, slots, positions, device)
         self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions)
         self._prefill_positions = prefill_positions
@@ -81,13 +88,15 @@ class ResidentCodeGenerator:
         self._lengths = [*takewhile(lambda length: length < longest, length_buckets), longest]
         is_cuda = device.type == "cuda"
         self._graphs: StepGraphs = CudaGraphs() if is_cuda else DirectCalls()
-        self._pace = PrefillPace(CudaStopwatch if is_cuda else HostStopwatch)
+        start_stopwatch = CudaStopwatch if is_cuda else HostStopwatch
+        self._pace, self._prompt_timer = PrefillPace(start_stopwatch), DeviceTimer(start_stopwatch)
         self._pipeline = StepPipeline[tuple[ResidentRow, ...]](slots, config.n_q + 1, device, copy_results)
         self._free_slots = list(range(slots - 1, -1, -1))
         self._current: list[int] = []
         """The slots that `DecodeState.rows` holds, without the padding."""
+        self.step_stream.follow_caller()  # The weights, the pool and the state were written there.
 
-    @torch.inference_mode()
+    @on_step_stream
     def warm_up(self) -> None:
         """Captures all shapes but those for unusual sampling parameters, which are captured when they first occur."""
         # The largest first: the others fit into the memory that it takes.
@@ -97,8 +106,12 @@ class ResidentCodeGenerator:
             self._prepare(PrefillShape(positions, tokens))
         for tokens in reversed(TOKEN_BUCKETS):
             self._prepare(PromptShape(tokens))
+        self._prompt_timer.measure(partial(self._graphs.replay, PromptShape(TOKEN_BUCKETS[0])))  # Of the padding slot.
 
-    @torch.inference_mode()
+    @property
+    def open_seconds(self) -> float:
+        return self._prompt_timer.seconds
+
     def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> ResidentRow:
         tokens = 0 if text is None else len(text)
         if tokens > MAX_PROMPT_TOKENS:
@@ -120,27 +133,25 @@ class ResidentCodeGenerator:
             samples_any=self._needs_shape_for_any and not (1 <= parameters.top_k <= MAX_TOP_K and not parameters.top_p),
         )
         try:
-            self._state.write_request(slot, pages, tokens)
-            if text is not None:
-                self._project_prompt(slot, text)
+            self._write_prompt(row, text)
         except BaseException:
             self.close(row)
             raise
         return row
 
-    @torch.inference_mode()
+    @on_step_stream
     def begin_window(self, row: ResidentRow, window: DelayedCodes) -> None:
         row.window, row.position = window, 0
         self._state.write_window(row.slot, row.parameters, window, row.sample_count)
 
-    @torch.inference_mode()
+    @on_step_stream
     def prefill(self, row: ResidentRow) -> None:
         end, size = row.window.prompt_frames, self._prefill_positions
         pieces = min(self._pace.pieces, -(-(end - row.position) // size))
         self._pace.measure(pieces, partial(self._read_pieces, row, pieces))
         row.position = min(row.position + pieces * size, end)
 
-    @torch.inference_mode()
+    @on_step_stream
     def launch(self, rows: Sequence[ResidentRow]) -> None:
         slots, position, tokens, samples_any = [], 0, 0, False
         for row in rows:
@@ -172,12 +183,20 @@ class ResidentCodeGenerator:
         self.memory.release(row.pages)
         self._free_slots.append(row.slot)
 
+    def _write_prompt(self, row: ResidentRow, text: Tensor | None) -> None:
+        if text is not None:
+            self.step_stream.follow_caller(text)
+        with self.step_stream.use():
+            self._state.write_request(row.slot, row.pages, row.tokens)
+            if text is not None:
+                self._project_prompt(row.slot, text)
+
     def _project_prompt(self, slot: int, text: Tensor) -> None:
         shape = PromptShape(_bucket(len(text), TOKEN_BUCKETS))
         self._prepare(shape)
         self._state.prompt[: len(text)] = text.to(self._state.device)
         self._state.prompt_slot.copy_(self._state.upload(np.array([slot])))
-        self._graphs.replay(shape)
+        self._prompt_timer.measure(partial(self._graphs.replay, shape))
 
     def _read_pieces(self, row: ResidentRow, pieces: int) -> None:
         first, size = row.position, self._prefill_positions

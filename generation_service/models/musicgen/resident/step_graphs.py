@@ -26,7 +26,7 @@ class StepGraphs(Protocol):
 
 
 class CudaGraphs:
-    """Implements `StepGraphs`. Created and called on the one thread that generates."""
+    """Implements `StepGraphs`. Called on one thread and on one stream, which is not the default one."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -36,16 +36,13 @@ class CudaGraphs:
         return shape in self._graphs
 
     def capture(self, shape: Hashable, compute: Callable[[], None]) -> None:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP_RUNS):
-                compute()
-        torch.cuda.current_stream().wait_stream(stream)
+        stream = torch.cuda.current_stream()
+        for _ in range(_WARM_UP_RUNS):
+            compute()
         graph = torch.cuda.CUDAGraph()
         # All graphs share the memory of their temporary tensors: they run one after another, and what they yield is in
         # tensors of their caller. thread_local: calls of other threads do not invalidate the capture.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
             compute()
         self._graphs[shape] = graph
 

@@ -32,10 +32,12 @@ class LateModel(ToneModel):
     def __init__(self, empty_steps: int) -> None:
         super().__init__()
         self.empty_steps = empty_steps
+        self.empty_batches: list[list[str]] = []
 
     def step(self, states: Sequence[ToneState]) -> list[np.ndarray | ServiceError]:
         if self.empty_steps:
             self.empty_steps -= 1
+            self.empty_batches.append([state.parameters.prompt for state in states])
             self.at.get(("empty", 0), lambda: None)()
             return [np.zeros((0, 2), np.float32) for _ in states]
         return super().step(states)
@@ -83,17 +85,62 @@ async def test_halves_return_to_the_shared_batch_after_good_steps(start_engine, 
 async def test_batch_that_fails_again_and_again_stays_apart_longer(start_engine, model):
     engine = await start_engine(model, buffer_seconds=100)
 
-    def fail_in_company() -> None:
+    def fail_in_a_batch() -> None:
         if len(model.batches[-1]) > 1:
             raise ValueError("too many rows")
 
     for step in range(1, 200):
-        model.at["a", step] = fail_in_company
+        model.at["a", step] = fail_in_a_batch
     handles = await start_together(engine, model, ["a"], blocks=200)
     samples = await asyncio.gather(*map(read, handles))
     assert [len(each) for each in samples] == [200 * BLOCK_FRAMES] * 2
     failed = sum(len(batch) > 1 for batch in model.batches)
     assert failed in (3, 4)  # After 1, 1 + 16, + 32 and + 64 steps.
+
+
+async def start_newcomer(engine, model):
+    """Submits a request that is admitted into a batch of ten. Returns all handles."""
+    handles = await start_together(engine, model, [f"{number}" for number in range(9)])
+    gate = model.at["8", 4] = Gate()
+    await gate.reached()
+    handles.append(submit(engine, "", tone_parameters("newcomer", 6)))
+    gate.open()
+    return handles
+
+
+async def test_newcomer_takes_three_steps_for_one_of_the_others_until_it_has_audio(start_engine):
+    model = LateModel(0)
+    engine = await start_engine(model, max_batch_size=16)
+    model.at["newcomer", 0] = lambda: setattr(model, "empty_steps", 5)
+    handles = await start_newcomer(engine, model)
+    assert [len(each) for each in await asyncio.gather(*map(read, handles))] == [6 * BLOCK_FRAMES] * 11
+    assert [len(batch) for batch in model.empty_batches] == [1, 1, 1, 11, 1]
+    assert [len(batch) for batch in model.batches[5:8]] == [1, 11, 10], "one has ended"
+    assert model.empty_batches[0] == model.batches[5] == ["newcomer"]
+
+
+async def test_newcomer_that_fails_ahead_leaves_the_others_as_they_are(start_engine, model):
+    engine = await start_engine(model, max_batch_size=16)
+    model.at["newcomer", 1] = fail_with(ValueError("no such note"))
+    *handles, newcomer = await start_newcomer(engine, model)
+    assert [len(each) for each in await asyncio.gather(*map(read, handles))] == [6 * BLOCK_FRAMES] * 10
+    with pytest.raises(ServiceError, match="at step 1: ValueError: no such note"):
+        await read(newcomer)
+    assert len(model.prefilled) == 11, "nothing is restarted"
+
+
+async def test_newcomers_that_fail_ahead_together_stay_apart(start_engine, model):
+    engine = await start_engine(model, max_batch_size=32)
+    handles = await start_together(engine, model, [f"{number}" for number in range(20)])
+    gate = model.at["8", 4] = Gate()
+    await gate.reached()
+    model.at["bad", 1] = fail_with(ValueError("no such note"))
+    handles += [submit(engine, "", tone_parameters(name, 6)) for name in ("good", "bad")]
+    gate.open()
+    samples = await asyncio.gather(*map(read, handles), return_exceptions=True)
+    assert str(samples.pop()) == "model 'tone' failed at step 1: ValueError: no such note"
+    assert [len(each) for each in samples] == [6 * BLOCK_FRAMES] * 22
+    assert max(len(batch) for batch in model.batches if "bad" in batch) == 2
 
 
 class Tensor:

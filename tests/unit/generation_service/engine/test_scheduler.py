@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from generation_service.engine.scheduler import MAX_OVERTAKES, MAX_STALL_SECONDS, Scheduler
+from generation_service.engine.scheduler import (
+    MAX_OVERTAKES,
+    MAX_STALL_SECONDS,
+    MIN_ROWS_PER_NEWCOMER,
+    Scheduler,
+    choose_newcomers,
+)
 from generation_service.engine.sequence import PromptState, Sequence
 from tests.support.tone_model import BLOCK_FRAMES, ToneModel, tone_parameters
 
@@ -100,17 +107,39 @@ def test_prompts_of_one_call_are_those_of_one_model():
     assert [sequence.parameters.prompt for sequence in scheduler.prompts_to_encode()] == ["a", "c"]
 
 
-def test_rows_and_batches_without_audio_come_first():
+def test_batches_with_newcomers_come_first():
     scheduler = Scheduler(8, 8)
     fill(scheduler, request("a"), request("b"), request("other", info=OTHER), request("c"))
     admit_all(scheduler)
     a, b, other, _ = scheduler.running
     a.frames_delivered = b.frames_delivered = 1
-    assert batch_names(scheduler) == [["c", "a", "b"], ["other"]]
+    assert batch_names(scheduler) == [["a", "b", "c"], ["other"]]
     scheduler.running[3].frames_delivered = 1
     assert batch_names(scheduler) == [["other"], ["a", "b", "c"]]
     other.frames_delivered = 1
     assert batch_names(scheduler) == [["a", "b", "c"], ["other"]]
+
+
+def newcomer_names(rows: int, *newcomers: Sequence) -> list[str]:
+    """Those that are stepped before a batch of so many rows."""
+    others = [request(str(number), frames_delivered=1) for number in range(rows - len(newcomers))]
+    return [sequence.parameters.prompt for sequence in choose_newcomers([*others, *newcomers])]
+
+
+def test_few_newcomers_are_stepped_ahead_of_a_large_batch():
+    a, b = request("a"), request("b")
+    assert newcomer_names(MIN_ROWS_PER_NEWCOMER, a) == [], "the default batch on a CPU, where a row takes long"
+    assert newcomer_names(MIN_ROWS_PER_NEWCOMER + 1, a) == ["a"]
+    assert newcomer_names(2 * MIN_ROWS_PER_NEWCOMER, a, b) == []
+    assert newcomer_names(2 * MIN_ROWS_PER_NEWCOMER + 1, a, b) == ["a", "b"]
+    a.frames_delivered = 1
+    assert newcomer_names(128, a, b) == ["b"]
+
+
+def test_newcomer_that_has_a_clip_to_read_is_not_stepped_ahead():
+    sequence = request("a")
+    sequence.parameters = replace(sequence.parameters, prompt_audio=_silence(1))
+    assert newcomer_names(128, sequence) == []
 
 
 def test_groups_are_stepped_apart():
@@ -133,6 +162,21 @@ def test_request_that_waits_for_memory_is_overtaken_a_few_times_only():
     assert not scheduler._next_admissible()
     scheduler.finish(scheduler.running[0])
     assert scheduler.admit() is large
+
+
+def test_request_that_waits_for_memory_does_not_hold_up_other_models():
+    scheduler = Scheduler(64, 64)
+    fill(scheduler, request("running"), request("running too", info=OTHER))
+    admit_all(scheduler)
+    large = request("large", 9)
+    fill(scheduler, large, *(request(f"other {number}", 1, info=OTHER) for number in range(20)))
+    assert scheduler.admit() is large
+    scheduler.requeue(large)
+    assert len(admit_all(scheduler)) == 20
+    assert large.times_overtaken == 0, "they take none of its memory"
+    fill(scheduler, *(request(str(number), 1) for number in range(20)))
+    fill(scheduler, request("other", 1, info=OTHER))
+    assert admit_all(scheduler) == [*(str(number) for number in range(MAX_OVERTAKES)), "other"]
 
 
 def test_request_as_large_as_a_rejected_one_is_not_tried():

@@ -7,19 +7,22 @@ be broken when the mechanism that keeps it is taken out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import structlog
 
 from benchmarks.engine_simulation_costs import H200, SMALL, Costs
-from benchmarks.engine_simulation_model import SimulatedModel
-from benchmarks.engine_simulation_service import Simulation, burst, choose_least_loaded, percentile, poisson, simulate
-from generation_service.engine import scheduler
+from benchmarks.engine_simulation_model import SimulatedModel, SimulatedState
+from benchmarks.engine_simulation_service import Request, burst, choose_least_loaded, percentile, poisson, simulate
+from generation_service.engine import batch_runner, scheduler
 from generation_service.engine.scheduler import Scheduler
 from generation_service.engine.sequence import Sequence
-from generation_service.models.base import PromptEncoder
+from generation_service.models.base import GenerationParameters, PromptEncoder
 
 COSTS = Costs(H200, SMALL)
+SLOW_HOST = Costs(replace(H200, host_launch=3 * H200.host_launch), SMALL)
+"""Admissions take 1 ms."""
 PIECE_FRAMES = 250
 BATCH = 16
 
@@ -63,7 +66,7 @@ class TestStalls:
 
     def longest_stall(self) -> tuple[float, float]:
         requests = burst(24, PIECE_FRAMES) + burst(104, PIECE_FRAMES, at=0.1)
-        simulation = simulate(COSTS, requests)
+        simulation = simulate(SLOW_HOST, requests)
         return max(simulation.gaps), scheduler.MAX_STALL_SECONDS + simulation.longest_step
 
     def test_running_requests_are_stepped_in_time(self) -> None:
@@ -75,6 +78,33 @@ class TestStalls:
         _, limit = self.longest_stall()
         monkeypatch.setattr(scheduler, "MAX_STALL_SECONDS", 10.0)
         assert self.longest_stall()[0] > 1.5 * limit
+
+
+class QueuedPrefill(SimulatedModel):
+    """Its prefill returns early; the device works longer, before the next step."""
+
+    prefill_seconds = 0.004
+
+    def prefill(self, parameters: GenerationParameters) -> SimulatedState:
+        self._decoder_busy += QueuedPrefill.prefill_seconds
+        return super().prefill(parameters)
+
+
+class UnmeasuredPrefill(QueuedPrefill):
+    prefill_seconds = 0.0
+
+
+class TestStallsByTheDevice:
+    """The same, but only the device takes long to admit them."""
+
+    def longest_stall(self, make_model: Callable[..., SimulatedModel]) -> float:
+        requests = burst(24, PIECE_FRAMES) + burst(104, PIECE_FRAMES, at=0.1)
+        return max(simulate(COSTS, requests, make_model=make_model).gaps)
+
+    def test_running_requests_are_stepped_in_time(self) -> None:
+        limit = scheduler.MAX_STALL_SECONDS + simulate(COSTS, burst(128, PIECE_FRAMES)).longest_step
+        assert self.longest_stall(QueuedPrefill) <= limit
+        assert self.longest_stall(UnmeasuredPrefill) > 1.5 * limit
 
 
 class OneAdmissionPerStep(Scheduler):
@@ -105,15 +135,21 @@ class TestAdmission:
         assert self.admitted_after(make_model=PromptsInPrefill) > 2 * self.admitted_after()
 
 
-def first_audio(costs: Costs, load: float) -> Simulation:
-    """Requests that arrive at random, at a share of the throughput with a full batch."""
-    full = simulate(costs, burst(128, PIECE_FRAMES))
-    rate = load * full.audio_seconds_per_second * 50 / PIECE_FRAMES
-    return simulate(costs, poisson(rate, 1.5, PIECE_FRAMES))
+class TestFirstAudio:
+    """Requests that join a large batch one by one."""
 
-
-def test_first_audio_comes_early_under_load() -> None:
-    assert first_audio(COSTS, 0.8).first_audio(0.99) <= 0.06
+    def test_it_comes_early_and_costs_the_others_little(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        first_audio, simulations = [], []
+        for steps_ahead in (batch_runner.STEPS_AHEAD, 0):
+            monkeypatch.setattr(batch_runner, "STEPS_AHEAD", steps_ahead)
+            newcomers = [Request(0.4 + n / 40, 50, prompt=f"newcomer {n}") for n in range(24)]
+            simulations.append(simulate(COSTS, poisson(400, 0.25, 300) + newcomers))
+            first_audio.append(percentile([request.first_audio_seconds for request in newcomers], 0.9))
+        ahead, together = simulations
+        assert first_audio[0] <= 0.02
+        assert first_audio[1] > 1.4 * first_audio[0]
+        assert ahead.audio_seconds_per_second >= 0.95 * together.audio_seconds_per_second
+        assert max(ahead.gaps) <= 2 * ahead.longest_step
 
 
 class TestSeveralDevices:

@@ -132,3 +132,12 @@ def test_cuda_version_of_torch_is_read_without_importing_it(monkeypatch, tmp_pat
     spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(devices_module, "find_spec", lambda name: spec)
     assert torch_cuda_version() == cuda
+
+
+def test_memory_bandwidth_is_that_of_the_slowest_gpu_in_use() -> None:
+    h200, l4 = NvmlGpu("GPU-a"), NvmlGpu("GPU-b", bus_bits=192, memory_megahertz=6251)
+    gb10 = NvmlGpu("GPU-c", memory=None, bus_bits=None)
+    silent = NvmlGpu("GPU-d", bus_bits=None)
+    devices = Devices(GpuReader(NvmlLibrary(h200, l4, gb10, silent)), {})
+    for choice, expected in {"0": 4917, "0,1": 300, "0,2": 273, "1,3": 0, "3": 0, "cpu": 0}.items():
+        assert round(devices.memory_gb_per_second(devices.resolve(choice))) == expected, choice

@@ -22,6 +22,15 @@ def test_value_that_a_gpu_does_not_support_is_none() -> None:
     assert reader.read("MIG-c") == GpuReading(2 * GIB, 16 * GIB, None, None, None)
 
 
+def test_memory_bandwidth_is_that_of_the_data_sheet() -> None:
+    h100 = NvmlGpu("GPU-h", bus_bits=5120, memory_megahertz=2619)
+    rtx4090 = NvmlGpu("GPU-r", bus_bits=384, memory_megahertz=10501)
+    gb10 = NvmlGpu("GPU-b", memory_megahertz=None)
+    reader = GpuReader(NvmlLibrary(NvmlGpu("GPU-a"), h100, rtx4090, gb10))
+    bandwidths = [reader.memory_gb_per_second(uuid) for uuid in ("GPU-a", "GPU-h", "GPU-r", "GPU-b", "GPU-x")]
+    assert [value and round(value) for value in bandwidths] == [4917, 3352, 1008, None, None]
+
+
 def test_gpu_that_is_gone_reads_as_nothing() -> None:
     reader = GpuReader(NvmlLibrary(NvmlGpu("GPU-a")))
     assert (reader.name("GPU-x"), reader.read("GPU-x")) == ("", GpuReading())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def test_without_meminfo_the_system_is_asked(tmp_path) -> None:
     memory = host_memory(tmp_path / "absent")
     assert memory is not None
     assert 0 < memory.free_bytes < memory.total_bytes
+
+
+def test_system_that_says_nothing_has_unknown_memory(tmp_path, monkeypatch) -> None:
+    def refuse(name: str) -> int:
+        raise ValueError(f"unrecognized configuration name {name}")
+
+    monkeypatch.setattr(os, "sysconf", refuse)
+    assert host_memory(tmp_path / "absent") is None
+    assert cuda_memory(1, 2, is_integrated=True, meminfo=tmp_path / "absent") == DeviceMemory(1, 2)
 
 
 def test_integrated_gpu_has_the_memory_of_the_host(meminfo) -> None:

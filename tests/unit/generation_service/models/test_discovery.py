@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.config import GenerationSettings
+from generation_service.hardware.devices import Devices
+from generation_service.hardware.gpu_readings import GpuReader
+from generation_service.models import discovery
 from generation_service.models.discovery import MusicGenFolder, find_installed_models
+from tests.support.nvml_library import NvmlGpu, NvmlLibrary
 
 COMMIT, OTHER = "c" * 40, "d" * 40
 
@@ -182,6 +188,32 @@ def test_describe_without_torch_says_how_to_install_it(settings):
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
     assert result.stdout.startswith("TORCH_MISSING MusicGen needs torch")
     assert result.stdout.endswith("pip install 'dgx-music[musicgen]'\n")
+
+
+@pytest.mark.parametrize(("device", "is_kept"), [("cuda", True), ("cpu", False)])
+def test_a_gpu_keeps_compiled_kernels_in_the_data_folder(settings, monkeypatch, device, is_kept):
+    pytest.importorskip("torch", reason="MusicGen needs torch")
+    pytest.importorskip("transformers", reason="the text encoder is transformers'")
+    from generation_service.models.musicgen import loader
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")  # So that it is restored in any case.
+    monkeypatch.delenv("TRITON_CACHE_DIR")
+    at_load = []
+    monkeypatch.setattr(loader, "find_musicgen", lambda folder, **options: folder)
+    monkeypatch.setattr(loader, "load_musicgen", lambda *a, **options: at_load.append(os.getenv("TRITON_CACHE_DIR")))
+    add_model(settings.data_dir / "models" / "own")
+    entry = find_installed_models(settings).get("own")
+    replace(entry, device=device).load()
+    assert at_load == [str(settings.data_dir / "kernels" / "triton") if is_kept else None]
+
+
+def test_slowest_gpu_decides_the_precision(settings, monkeypatch):
+    add_model(settings.data_dir / "models" / "own")
+    assert find_installed_models(settings, 273.0).get("own").memory_gb_per_second == 273.0
+    library = NvmlLibrary(NvmlGpu("GPU-a"), NvmlGpu("GPU-b", bus_bits=192, memory_megahertz=6251))
+    monkeypatch.setattr(discovery, "Devices", lambda: Devices(GpuReader(library), {}))
+    both = find_installed_models(settings.model_copy(update={"devices": "0,1"})).get("own")
+    assert (both.device, round(both.memory_gb_per_second)) == ("cuda", 300)
 
 
 def test_describe_of_invalid_files_is_failed_precondition(settings, tmp_path):

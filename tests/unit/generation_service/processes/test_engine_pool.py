@@ -1,4 +1,4 @@
-"""Which engine a pool gives a request to, with two engines in this process."""
+"""Which engine a pool gives a request to, and what it keeps of it, with engines in this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dgx_music.errors import ResourceExhausted
 from generation_service.engine.engine import Engine
 from generation_service.hardware.devices import Device, Devices
 from generation_service.models.catalog import ModelCatalog
-from generation_service.processes.engine_client import EngineState
+from generation_service.processes.engine_client import EngineState, RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.processes.local_engine import LocalEngine
 from tests.support.engine_calls import read
@@ -86,3 +86,20 @@ async def test_engines_that_failed_to_preload_have_failed_until_the_model_is_loa
         assert [report.state for report in pair.pool.reports()] == [EngineState.SERVING] * 2
     finally:
         await pair.pool.stop()
+
+
+async def test_requests_that_have_ended_are_forgotten():
+    model = ToneModel()
+    catalog = ModelCatalog(lambda: [model.entry])
+    engine = LocalEngine(Device("cpu"), Engine(catalog), max_batch_size=8)
+    pool = EnginePool(catalog, [engine], Devices())
+    await pool.start()
+    for number in range(5):
+        await read(await pool.submit(model.info, tone_parameters(f"{number}", 1)))
+    gate = model.at["running", 1] = Gate()
+    handle = await pool.submit(model.info, tone_parameters("running", 1), RequestOrigin(generation_id="id"))
+    assert [request.handle for request in pool._requests] == [handle], "though nobody asked for them"
+    assert [request.origin.generation_id for request in pool.requests()] == ["id"]
+    gate.open()
+    await read(handle)
+    await pool.stop()

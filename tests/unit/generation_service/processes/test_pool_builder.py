@@ -39,6 +39,7 @@ def test_each_gpu_has_a_process_that_sees_only_it_and_preloads_the_default_model
     ]
     assert [engine.max_batch_size for engine in (first, second)] == [128, 32]
     assert first._preload == second._preload == "tone"
+    assert first._memory_gb_per_second == second._memory_gb_per_second > 4000
     assert first.capacity == 0  # It has not started.
 
 

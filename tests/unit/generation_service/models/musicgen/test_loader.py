@@ -15,12 +15,15 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 from dgx_music.errors import FailedPrecondition, ResourceExhausted
 from generation_service.config import KvPrecisionChoice, PrecisionName
 from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen import loader
 from generation_service.models.musicgen.loader import (
     FoundModel,
     find_musicgen,
     load_musicgen,
     load_resident,
 )
+from generation_service.models.musicgen.resident import operation_selection
+from generation_service.rpc.converters import model_to_proto
 from tests.support.checkpoints import write_checkpoint, write_lm_with_config
 from tests.support.compression_checkpoints import CodecShape, write_compression_checkpoint
 
@@ -75,6 +78,36 @@ def test_precision_of_the_kv_cache(
     assert execution.load_seconds > 0
 
 
+def test_chosen_kernels_reach_the_message_that_describes_the_model(
+    found: FoundModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operation_selection, "_MEASURED_BYTES", 1 << 16)
+    monkeypatch.setattr(operation_selection, "MEASURED_POSITIONS", 64)
+    found = dataclasses.replace(found, precision_reason="fp32: it is exact")
+    model = load_resident(found, "cpu", max_batch_size=1, timer=lambda calls: 12.5)
+    message = model_to_proto(found.info, is_default=True, is_loaded=True, execution=model.execution())
+    first, *others = message.execution.kernels
+    assert (first.operation, first.implementation, first.reason) == ("precision", "fp32", "fp32: it is exact")
+    operations = {kernel.operation.split()[0] for kernel in others}
+    assert operations == {"linear", "attention", "sampling", "step"}
+    assert {kernel.implementation for kernel in others} == {"torch"}, "Triton does not run on a CPU"
+    assert all(dict(kernel.microseconds) == {"torch": 12.5} and "triton" in kernel.reason for kernel in others)
+
+
+def test_precision_of_a_gpu_is_part_of_the_version_and_has_a_reason(
+    mono: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "resolve_device", lambda device, precision: ("cuda", "bf16"))
+    fast = find_musicgen(mono, device="cuda", memory_gb_per_second=4917.0)
+    slow = find_musicgen(mono, device="cuda", memory_gb_per_second=1e-3)
+    assert (fast.precision, slow.precision) == ("bf16", "int8")
+    assert "-bf16-cuda" in fast.info.version
+    assert "-int8-cuda" in slow.info.version
+    assert "int8" in slow.precision_reason
+    chosen = find_musicgen(mono, device="cuda", precision="bf16", memory_gb_per_second=1e-3)
+    assert (chosen.precision, chosen.precision_reason) == ("bf16", "")
+
+
 def test_version_names_the_decode_loop(found: FoundModel) -> None:
     """Its sampling decides which codes a request gets, just as the weights do."""
     assert "-s2-" in found.info.version
@@ -97,12 +130,10 @@ def test_without_a_gpu_auto_selects_the_cpu_and_cuda_is_rejected(mono: Path) -> 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not has_cuda, reason="needs an NVIDIA GPU that torch can use")
-def test_with_a_gpu_auto_selects_cuda_in_bf16_and_int8_is_rejected(mono: Path) -> None:
+def test_with_a_gpu_auto_selects_cuda_in_bf16(mono: Path) -> None:
     found = find_musicgen(mono, device="auto", precision="auto")
     assert (found.device, found.precision) == ("cuda", "bf16")
     assert found.info.version != find_musicgen(mono).info.version
-    with pytest.raises(FailedPrecondition, match="DGX_MUSIC_PRECISION is int8; on cuda it can be bf16 or fp32"):
-        find_musicgen(mono, device="cuda", precision="int8")
 
 
 def test_codec_that_does_not_fit_the_language_model_is_rejected(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from generation_service.models.musicgen.code_generator import CodeRow, StepResul
 from generation_service.models.musicgen.codec.chunk_decoder import DecoderStream
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
+from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 from tests.support.musicgen_runs import load_model, load_with_short_window, step_all
 
 HOP = 640
@@ -74,7 +75,7 @@ def test_output_has_exactly_the_requested_frames(model: MusicGen, frames: int) -
 def test_streamed_audio_equals_decoding_all_codes_at_once(model: MusicGen) -> None:
     state = model.prefill(parameters(frames=100 * HOP))
     blocks = run(model, state)
-    whole = model._codec.decode(torch.from_numpy(state.codes.select_frames(0, 100)), model.info.channels)
+    whole = model._clips.codec.decode(torch.from_numpy(state.codes.select_frames(0, 100)), model.info.channels)
     np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-4)
     sounding = [index for index, block in enumerate(blocks) if len(block)]
     delay = model._generator.config.max_delay
@@ -166,12 +167,15 @@ def test_failed_prefill_releases_its_memory(
         assert small_memory.memory.reserved_bytes == 0
 
 
-def test_model_blocks_only_if_nothing_else_can_be_done(small_memory: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk that the decoder is slow to deliver is waited for once there are no more codes to generate."""
-    state = small_memory.prefill(parameters(frames=12 * HOP))
+def test_model_blocks_only_if_nothing_else_can_be_done(
+    mono: Path, generator: str, t5: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that the decoder is slow to deliver is waited for once nobody has more codes to generate."""
+    model = load_model(find_musicgen(mono), generator)
+    state = model.prefill(parameters(frames=12 * HOP))
     waits: list[bool] = []
     ready: list[FloatArray] = []
-    take, wait = small_memory._decoder.take, small_memory._decoder.wait
+    take, wait = model._decoder.take, model._decoder.wait
 
     def take_what_was_waited_for(stream: DecoderStream) -> FloatArray:
         return ready.pop() if ready else np.zeros((0, 1), np.float32)
@@ -181,9 +185,14 @@ def test_model_blocks_only_if_nothing_else_can_be_done(small_memory: MusicGen, m
         wait(stream)
         ready.append(take(stream))
 
-    monkeypatch.setattr(small_memory._decoder, "take", take_what_was_waited_for)
-    monkeypatch.setattr(small_memory._decoder, "wait", recording_wait)
-    assert sum(map(len, run(small_memory, state))) == state.frames
+    monkeypatch.setattr(model._decoder, "take", take_what_was_waited_for)
+    monkeypatch.setattr(model._decoder, "wait", recording_wait)
+    other = model.prefill(parameters(frames=HOP))
+    for _ in range(50):
+        assert sum(map(len, step_all(model, [state]))) == 0
+    assert waits == []
+    model.release(other)
+    assert sum(map(len, run(model, state))) == state.frames
     assert waits == [True]
 
 
@@ -242,6 +251,11 @@ def test_audio_that_cannot_be_decoded_fails_its_state_alone(
     assert small_memory.step([state])[0] is error
     small_memory.release(state)
     assert small_memory.memory.reserved_bytes == 0
+
+
+def test_device_time_of_a_prefill_is_known_where_prefill_returns_early(model: MusicGen) -> None:
+    model.release(model.prefill(parameters()))
+    assert (model.prefill_seconds > 0) == isinstance(model._generator, ResidentCodeGenerator)
 
 
 def test_model_info(mono: Path, stereo: Path) -> None:

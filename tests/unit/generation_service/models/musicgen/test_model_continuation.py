@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_greedy_codes_equal_audiocraft(model: MusicGen, folder: Path) -> None:
         codes = state.codes.select_frames(0, state.codes.total_frames)
         assert np.array_equal(codes, want)
         assert samples.shape == (new * HOP, model.info.channels)
-        whole = model._codec.decode(torch.from_numpy(codes), model.info.channels)
+        whole = model._clips.codec.decode(torch.from_numpy(codes), model.info.channels)
         np.testing.assert_allclose(samples, whole[read * HOP :], atol=1e-4)
 
 
@@ -44,7 +45,7 @@ def test_only_whole_code_frames_at_the_end_of_the_clip_are_read(model: MusicGen)
     samples = clip(model, 10 * HOP + 123)
     (state, whole), (_, cut) = run(model, [(greedy("lofi", 30, part), 0) for part in (samples, samples[123:])])
     assert np.array_equal(whole, cut)
-    assert np.array_equal(state.codes.select_frames(0, 10), model._codec.encode(samples[123:]))
+    assert np.array_equal(state.codes.select_frames(0, 10), model._clips.codec.encode(samples[123:]))
 
 
 def test_audio_depends_on_the_clip(model: MusicGen) -> None:
@@ -64,6 +65,22 @@ def test_continuation_does_not_depend_on_the_batch(model: MusicGen) -> None:
         ((_, expected),) = run(model, [(parameters, 0)])
         assert len(samples) == parameters.frames
         assert np.array_equal(samples, expected)
+
+
+def test_prefill_finds_what_was_encoded_ahead(model: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [greedy("lofi", 30, own) for own in (clip(model, 90 * HOP), clip(model, 20 * HOP)[::-1])]
+    model.encode_prompts([*requests, greedy("lofi", 30)])
+
+    def encode_again(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(model._clips.codec, "encode", encode_again)
+    monkeypatch.setattr(model._conditioner, "_encode", encode_again)
+    for parameters in requests:
+        model.release(model.prefill(replace(parameters, seed=7)))
+    with pytest.raises(AssertionError):
+        model.prefill(greedy("lofi", 30, clip(model, 80 * HOP)))
+    assert model.memory.reserved_bytes == 0
 
 
 def test_clip_shorter_than_a_code_frame_is_rejected(model: MusicGen) -> None:

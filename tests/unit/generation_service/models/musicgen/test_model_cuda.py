@@ -29,7 +29,9 @@ from generation_service.models.musicgen.resident.step_graphs import DirectCalls
 from tests.support.checkpoints import WIDE, write_lm
 from tests.support.compression_checkpoints import FULL_CODEC, write_compression_checkpoint
 from tests.support.generated_codes import CodeRequest, generate_codes
+from tests.support.generator_runs import resident_generator
 from tests.support.golden_codes import clip as golden_clip
+from tests.support.kernel_operations import kernel_operations
 
 pytestmark = [
     pytest.mark.cuda,
@@ -141,6 +143,30 @@ def test_replayed_graphs_equal_direct_calls(bf16: MusicGen) -> None:
         generator._graphs = graphs
     for one, other in zip(replayed, called, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0), reason="no early launches"
+)
+def test_kernels_that_are_launched_early_yield_the_same_codes(bf16: MusicGen, wide: Path) -> None:
+    """Bit by bit, in graphs and launched directly: a kernel that read too early would see an older step."""
+    requests = varied_requests(bf16)
+    codes = []
+    for pdl in (False, True):
+        generator: Any = resident_generator(
+            wide,
+            window=320,
+            slots=MAX_BATCH_SIZE,
+            pages=1000,
+            dtype=torch.bfloat16,
+            operations=kernel_operations("bf16", pdl=pdl),
+            device_name="cuda",
+        )
+        codes.append(generate_codes(generator, requests))
+        generator._graphs = DirectCalls()
+        codes.append(generate_codes(generator, requests))
+    for own in zip(*codes, strict=True):
+        assert all(np.array_equal(own[0], other) for other in own[1:])
 
 
 def test_greedy_codes_in_fp32_equal_those_of_the_cpu(fp32: MusicGen, wide: Path, t5: None) -> None:

@@ -52,7 +52,7 @@ def test_streamed_audio_equals_decoding_all_codes_at_once(folder: Path, t5: None
     write_compression_checkpoint(tmp_path, TINY_CODEC, forget_bias=6.0)
     model = load_with_short_window(tmp_path)
     ((state, samples),) = run(model, [(GenerationParameters("calm piano", 200 * HOP - 13, seed=1), 0)])
-    whole = model._codec.decode(torch.from_numpy(state.codes.select_frames(0, 200)), model.info.channels)
+    whole = model._clips.codec.decode(torch.from_numpy(state.codes.select_frames(0, 200)), model.info.channels)
     np.testing.assert_allclose(samples, whole[:-13], atol=1e-4)
 
 

@@ -98,7 +98,7 @@ def test_codes_are_distributed_as_the_softmax(temperature: float, top_k: int, to
     assert_distributed(codes, logits, temperature, top_k, top_p)
 
 
-def test_codes_of_a_request_are_the_same_in_any_company() -> None:
+def test_codes_of_a_request_are_the_same_in_any_batch() -> None:
     requests = [
         request(seed=1),
         request(seed=2, temperature=0),

@@ -172,18 +172,18 @@ def test_empty_stream_yields_no_samples(tiny: Encodec) -> None:
     ]
 
 
-def test_samples_are_the_same_to_the_last_bit_in_any_company(tiny: Encodec) -> None:
+def test_samples_are_the_same_to_the_last_bit_in_any_batch(tiny: Encodec) -> None:
     codes = random_codes(TINY_CODEC, 90, 2)
 
-    def decode(company: int) -> tuple[FloatArray, set[int]]:
+    def decode(others_at_a_time: int) -> tuple[FloatArray, set[int]]:
         """Streams of other ages come and go, and share some passes of the stream that is watched."""
         decoder = ChunkDecoder(tiny, 2, max_streams=8, rows=4)
         recorded = RecordedPasses(decoder)
         watched, others, pieces = decoder.open(), [], []
         for turn in range(18):
-            if turn % 3 == 0 and company:
+            if turn % 3 == 0 and others_at_a_time:
                 others.append(decoder.open())
-            if len(others) > company:
+            if len(others) > others_at_a_time:
                 decoder.close(others.pop(0))
             for index, other in enumerate(others):
                 decoder.submit(other, random_codes(TINY_CODEC, 5 + index % 2, 2, seed=index), is_last=False)
@@ -215,7 +215,7 @@ def test_chunks_of_one_shape_are_decoded_together_and_first_chunks_before_others
     assert recorded.passes == [(4, first), (2, first), (2, longer), (4, later), (2, later)]
 
 
-def test_a_chunk_that_nobody_waits_for_waits_for_company(tiny: Encodec) -> None:
+def test_a_chunk_that_nobody_waits_for_waits_for_others(tiny: Encodec) -> None:
     decoder = ChunkDecoder(tiny, 1, rows=2, patience=3)
     recorded = RecordedPasses(decoder)
     streams = [decoder.open() for _ in range(3)]

@@ -56,7 +56,7 @@ def test_rows_use_and_change_the_state_of_their_slot_alone(codec: Encodec, shape
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("is_warm", [False, True])
-def test_streams_on_cuda_equal_the_cpu_in_any_company(
+def test_streams_on_cuda_equal_the_cpu_in_any_batch(
     checkpoint: Path, codec: Encodec, shape: CodecShape, is_warm: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = ChunkDecoder(load_encodec(checkpoint).to("cuda"), 2)

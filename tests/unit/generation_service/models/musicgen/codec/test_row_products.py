@@ -1,4 +1,4 @@
-"""Products of rows: right, and independent of the company of a row."""
+"""Products of rows: right, and each independent of the other rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from generation_service.models.musicgen.codec.row_products import HalfProduct, P
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(4096, 1024), (32, 192), (7, 64), (256, 1536)])
-def test_a_row_has_the_same_result_in_any_company(outputs: int, inputs: int) -> None:
+def test_a_row_has_the_same_result_in_any_batch(outputs: int, inputs: int) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(outputs, inputs, generator=generator) * inputs**-0.5
     bias = torch.randn(outputs, generator=generator)

@@ -54,7 +54,7 @@ def test_shape_depends_on_the_own_length_alone(tokens, shape):
     assert padded_shape(tokens) == shape
 
 
-def test_encoding_is_the_same_in_any_company(encoder):
+def test_encoding_is_the_same_in_any_batch(encoder):
     draw = random.Random(3)
     sequences = [[draw.randrange(2, 200) for _ in range(draw.choice([1, 5, 15, 16, 17, 30, 33]))] for _ in range(40)]
     batches = PaddedBatches(Recorder(encoder), CPU)

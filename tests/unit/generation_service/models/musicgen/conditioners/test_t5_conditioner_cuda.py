@@ -1,5 +1,5 @@
 # ruff: noqa: E402
-"""The text conditioner on a GPU: a prompt's encoding does not depend on its company, and equals that of the CPU."""
+"""The text conditioner on a GPU: an encoding does not depend on the other prompts, and equals that of the CPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(mono: Path, device: str) -> TextConditioner:
     return TextConditioner(found.checkpoint, found.config, device)
 
 
-def test_encoding_is_the_same_in_any_company_and_close_to_that_of_the_cpu(mono: Path, t5: None) -> None:
+def test_encoding_is_the_same_in_any_batch_and_close_to_that_of_the_cpu(mono: Path, t5: None) -> None:
     alone, together, cpu = load(mono, "cuda"), load(mono, "cuda"), load(mono, "cpu")
     together.encode_prompts(PROMPTS)
     for prompt in PROMPTS:

@@ -107,6 +107,26 @@ def test_result_does_not_depend_on_which_split_finishes_last() -> None:
     assert attention_kernel._arrivals(rows.pages, 3).eq(0).all()
 
 
+def test_rows_may_be_given_by_their_slots() -> None:
+    rows = paged_rows([40, 33, 150, 2, 7, 129], dtype=torch.bfloat16, kv_dtype=torch.bfloat16)
+    chosen = rows.select([4, 5, 0, 1])
+    copy = chosen.copy()
+    table, positions, slots = rows.table.view(3, 2, -1), rows.lengths.view(3, 2), torch.tensor([2, 0])
+    expected = append(copy, 160)
+    with interpreted():
+        attended = attention_kernel.append_and_attend(chosen.qkv, rows.pages, table, positions, 160, slots)
+        read = attention_kernel.attend(chosen.qkv[:, 0], rows.pages, table, positions, 160, slots)
+        same_length = attention_kernel.attend(
+            chosen.qkv[:, 0], rows.pages, table, positions[:, :1].expand(-1, 2), 160, slots
+        )
+    assert torch.equal(attended, expected)
+    assert all(map(torch.equal, rows.page_bits(), copy.page_bits()))
+    defined = paged_attention.attend(chosen.qkv[:, 0].float(), rows.pages, table, positions, 160, slots)
+    torch.testing.assert_close(read, defined, atol=2e-6, rtol=2e-6)
+    assert torch.equal(same_length[[0, 2]], read[[0, 2]])
+    assert not torch.equal(same_length[[1, 3]], read[[1, 3]])
+
+
 def test_rows_that_fill_up_a_batch_only_write_to_page_0() -> None:
     rows = paged_rows([0, 40, 150, 0, 0], dtype=torch.bfloat16, kv_dtype=torch.bfloat16)
     rows.table[[0, 3, 4]] = 0

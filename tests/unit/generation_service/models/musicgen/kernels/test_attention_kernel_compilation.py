@@ -19,14 +19,24 @@ BF16, FP32, FP8 = torch.bfloat16, torch.float32, torch.float8_e4m3fn
 
 @functools.cache
 def compiled(
-    capability: int, kv_dtype: torch.dtype = BF16, dtype: torch.dtype = BF16, *, is_append: bool = True
+    capability: int,
+    kv_dtype: torch.dtype = BF16,
+    dtype: torch.dtype = BF16,
+    *,
+    is_append: bool = True,
+    by_slot: bool = True,
+    pdl: bool = False,
 ) -> Binary:
-    rows = paged_rows([300], 16, dtype=dtype, kv_dtype=kv_dtype)
+    rows = paged_rows([300, 300], 16, dtype=dtype, kv_dtype=kv_dtype)
+    table, lengths, slots = rows.table, rows.lengths, None
+    if by_slot:
+        table, lengths, slots = table[None], lengths[None], torch.tensor([0])
     with recorded() as launches:
         if is_append:
-            attention_kernel.append_and_attend(rows.qkv, rows.pages, rows.table, rows.lengths, 320)
+            attention_kernel.append_and_attend(rows.qkv, rows.pages, table, lengths, 320, slots, pdl=pdl)
         else:
-            attention_kernel.attend(rows.qkv[:, 0], rows.pages, rows.table, rows.lengths, 320)
+            attention_kernel.attend(rows.qkv[:, 0], rows.pages, table, lengths, 320, slots, pdl=pdl)
+    assert launches[0].kwargs["launch_pdl"] == pdl
     return launches[0].compile(capability)
 
 
@@ -47,8 +57,36 @@ def test_four_programs_of_another_type_fit_on_an_sm(kv_dtype: torch.dtype) -> No
     assert_fits(compiled(90, kv_dtype, FP32 if kv_dtype == FP32 else BF16), 90)
 
 
-def test_four_programs_that_append_nothing_fit_on_an_sm() -> None:
-    assert_fits(compiled(90, is_append=False), 90)
+@pytest.mark.parametrize("by_slot", [False, True])
+def test_four_programs_that_append_nothing_fit_on_an_sm(by_slot: bool) -> None:
+    assert_fits(compiled(90, is_append=False, by_slot=by_slot), 90)
+
+
+@pytest.mark.parametrize("capability", [90, 121])
+def test_four_programs_that_are_launched_early_fit_on_an_sm(capability: int) -> None:
+    assert_fits(compiled(capability, pdl=True), capability)
+
+
+@pytest.mark.parametrize("is_append", [True, False])
+def test_an_early_launch_asks_for_what_earlier_steps_wrote_before_it_waits(is_append: bool) -> None:
+    order = memory_order(compiled(90, is_append=is_append, pdl=True))
+    assert order[0] == "griddepcontrol.launch_dependents"
+    waits = [index for index, name in enumerate(order) if name == "griddepcontrol.wait"]
+    assert len(waits) == 2, "programs without positions wait, too, before they end"
+    before, after = order[: waits[-1]], order[waits[-1] :]
+    # 128 positions of 64 bf16, read by 128 threads, 16 bytes at a time: 8 loads of keys and 8 of values.
+    assert before.count("ld.global.v4") == 16
+    assert "st.global" not in before
+    assert "ld.global" in after, "the query"
+
+
+def test_an_early_launch_within_a_prefill_waits_before_it_reads_anything() -> None:
+    order = memory_order(compiled(90, is_append=False, by_slot=False, pdl=True))
+    assert order[:2] == ["griddepcontrol.launch_dependents", "griddepcontrol.wait"]
+
+
+def memory_order(binary: Binary) -> list[str]:
+    return re.findall(r"griddepcontrol\.\w+|(?:ld|st)\.global(?:\.v4)?", binary.ptx)
 
 
 def test_fp8_stores_its_largest_value_for_larger_ones() -> None:

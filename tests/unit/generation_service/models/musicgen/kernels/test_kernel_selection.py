@@ -11,13 +11,16 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 from torch import Tensor  # noqa: E402
 
 from generation_service.models.execution import KernelChoice  # noqa: E402
+from generation_service.models.musicgen.kernels import kernel_selection  # noqa: E402
 from generation_service.models.musicgen.kernels.kernel_selection import (  # noqa: E402
     Call,
     Candidate,
     choose_kernel,
     time_on_cuda,
 )
+from tests.support.cuda_calls import CudaCalls  # noqa: E402
 
+ALL = ("triton", "triton_pdl", "torch")
 X = torch.randn(128, 8, generator=torch.Generator().manual_seed(1))
 
 
@@ -117,3 +120,36 @@ def test_time_on_a_gpu_grows_with_the_work() -> None:
     small = time_on_cuda([lambda weight=weight: x @ weight[:, :64] for weight in weights])  # type: ignore[misc]
     large = time_on_cuda([lambda weight=weight: x @ weight for weight in weights])  # type: ignore[misc]
     assert 0 < small < large
+
+
+def test_all_timings_use_one_stream_for_which_the_first_call_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = CudaCalls(monkeypatch)
+    kernel_selection._timing_stream.cache_clear()
+
+    def call() -> Tensor:
+        cuda.calls.append(("call", cuda.current))
+        return X
+
+    try:
+        assert kernel_selection.time_on_cuda([call, call]) == 1000
+        kernel_selection.time_on_cuda([call])
+        own = kernel_selection._timing_stream()
+    finally:
+        kernel_selection._timing_stream.cache_clear()
+    assert cuda.current == "default"
+    assert cuda.calls == [
+        ("create", 0),
+        *[("wait for", "default"), ("call", own), ("capture", own, "thread_local"), ("call", own), ("call", own)],
+        *[("wait for", "default"), ("call", own), ("capture", own, "thread_local"), ("call", own)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((8, 9), ["triton", "torch"]), ((9, 0), list(ALL)), ((12, 1), list(ALL))]
+)
+def test_early_launches_are_not_tried_on_a_gpu_that_has_none(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert kernel_selection.usable_implementations(ALL, torch.device("cuda")) == expected
+    assert kernel_selection.usable_implementations(ALL, torch.device("cpu")) == list(ALL)

@@ -80,7 +80,7 @@ def test_all_inputs_of_the_larger_models(inputs: int) -> None:
     assert error(normed, product(layer.normed(), layer.weights)) < 1e-3
 
 
-def test_a_row_is_the_same_in_any_company_and_place() -> None:
+def test_a_row_is_the_same_in_any_batch_and_place() -> None:
     layer = Layer(128, 16, 96)
 
     def run(rows: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -100,7 +101,7 @@ def test_codes_are_distributed_as_the_softmax() -> None:
     assert_distributed(codes.flatten(), logits, 0.8, 3, 0.0)
 
 
-def test_codes_of_a_request_are_the_same_in_any_company() -> None:
+def test_codes_of_a_request_are_the_same_in_any_batch() -> None:
     logits = logits_of(5, 2, 128)
     alone = [sample(logits[row, None], [REQUESTS[row]], [COUNTS[row]])[0][0] for row in range(5)]
     for batch in ([4, 3, 2, 1, 0], [3, 0, 3]):
@@ -145,3 +146,27 @@ def test_compiles_without_spilling_registers(capability: int) -> None:
     assert "lg2.approx" not in binary.ptx
     # Guidance is calculated before the first barrier, and rounded as often as in the definition.
     assert "fma" not in binary.ptx.partition("bar.sync")[0]
+
+
+def test_waits_for_the_kernel_before_it_as_soon_as_it_is_launched_early() -> None:
+    parameters = parameters_of(REQUESTS, 2048)
+    with recorded() as launches:
+        sampling_kernel.sample_checked(
+            logits_of(5, 4, 2048), parameters, torch.tensor(COUNTS), max_top_k=2048, uses_top_p=True, pdl=True
+        )
+    order = re.findall(r"griddepcontrol\.\w+|(?:ld|st)\.global", launches[0].compile(90).ptx)
+    assert order[:2] == ["griddepcontrol.launch_dependents", "griddepcontrol.wait"]
+    assert launches[0].kwargs["launch_pdl"]
+
+
+def test_one_compiled_kernel_serves_all_batch_sizes() -> None:
+    """Also if the parameters are rows of one tensor, at addresses that are aligned differently."""
+
+    def specialization(batch: int) -> object:
+        floats, integers = torch.zeros(3, batch), torch.zeros(6, batch, dtype=torch.int64)
+        parameters = sampling.SamplingTensors(floats[0], floats[1], integers[4], floats[2], integers[5])
+        with recorded() as launches:
+            sampling_kernel.sample(logits_of(batch, 4, 64), parameters, integers[1], max_top_k=64, uses_top_p=True)
+        return launches[0].specialization(90)
+
+    assert specialization(1) == specialization(2) == specialization(8)

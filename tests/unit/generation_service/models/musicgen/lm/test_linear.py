@@ -6,7 +6,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from generation_service.models.musicgen.lm.linear import Int8Linear, Precision, build_linear  # noqa: E402
+from generation_service.models.musicgen.lm.device_linear import TorchLinear  # noqa: E402
+from generation_service.models.musicgen.lm.linear import (  # noqa: E402
+    Int8Linear,
+    Precision,
+    _fbgemm_product,
+    _onednn_product,
+    build_linear,
+)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -28,3 +35,26 @@ def test_int8_is_close_to_fp32_for_rows_of_any_magnitude() -> None:
     exact = x @ weight.t()
     error = (Int8Linear(weight)(x) - exact).norm(dim=1) / exact.norm(dim=1)
     assert error.max() < 0.02
+
+
+def test_int8_without_fbgemm_has_the_same_properties() -> None:
+    """As on arm64, where torch multiplies by oneDNN."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randint(-127, 128, (96, 64), dtype=torch.int8, generator=generator)
+    scale = torch.rand(96, generator=generator) + 0.5
+    x = torch.rand(33, 64, generator=generator) * 2 - 1
+    product = _onednn_product(weight, scale)
+    everything = product(x)
+    torch.testing.assert_close(everything, _fbgemm_product(weight, scale)(x), rtol=1e-2, atol=2.0)
+    exact = x @ (weight.float() * scale[:, None]).t()
+    assert ((everything - exact).norm() / exact.norm()) < 0.01
+    for rows in (1, 2, 7, 16):
+        assert torch.equal(product(x[:rows]), everything[:rows]), rows
+
+
+def test_torch_without_onednn_multiplies_in_plain_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._C, "_has_mkldnn", False)
+    weight, x = torch.randn(6, 4), torch.randn(3, 4)
+    linear = build_linear(weight, "fp32")
+    assert isinstance(linear, TorchLinear)
+    torch.testing.assert_close(linear(x), x @ weight.t())

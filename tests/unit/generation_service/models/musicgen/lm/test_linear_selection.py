@@ -11,13 +11,10 @@ pytest.importorskip("triton", reason="kernels need Triton")
 
 from generation_service.models.musicgen.checkpoints.config import LmConfig  # noqa: E402
 from generation_service.models.musicgen.kernels.kernel_selection import Call  # noqa: E402
-from generation_service.models.musicgen.kernels.quantized_weights import WeightFormat  # noqa: E402
 from generation_service.models.musicgen.lm.device_linear import TorchLinear, TritonLinear  # noqa: E402
 from generation_service.models.musicgen.lm.linear_selection import (  # noqa: E402
-    LinearSelection,
     layer_shapes,
     select_linears,
-    select_weight_format,
 )
 from tests.support.tensor_cores import interpreted_with_mma  # noqa: E402
 
@@ -60,7 +57,6 @@ def test_the_kernel_is_selected_for_every_shape() -> None:
     assert {choice.implementation for choice in selection.choices} == {"triton"}
     assert selection.choices[0].operation == "linear 16x48 int8"
     assert [choice.reason for choice in selection.choices] == [""] * 5
-    assert selection.step_microseconds == 190
     for shape in layer_shapes(config()):
         layer = selection.build(torch.zeros(shape.outputs, shape.inputs))
         assert isinstance(layer, TritonLinear)
@@ -89,24 +85,3 @@ def test_measured_weights_do_not_fit_into_a_cache() -> None:
     select_linears(layer_shapes(config())[:1], "bf16", CPU, timer, row_counts=(2,), measured_bytes=10 * 48 * 16 * 2)
     assert counts == [10]
     assert len(memory) == 10
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "chosen", "measured"),
-    [
-        ({"bf16": 2.6, "int8": 1.3}, "bf16", ["bf16"]),
-        ({"bf16": 24.0, "int8": 13.0}, "int8", ["bf16", "int8"]),
-        ({"bf16": 24.0, "int8": 21.0}, "bf16", ["bf16", "int8"]),
-    ],
-)
-def test_int8_only_where_bf16_is_too_slow_and_int8_much_faster(
-    milliseconds: dict[WeightFormat, float], chosen: WeightFormat, measured: list[WeightFormat]
-) -> None:
-    asked: list[WeightFormat] = []
-
-    def select(weight_format: WeightFormat) -> LinearSelection:
-        asked.append(weight_format)
-        return LinearSelection(weight_format, [], 1000 * milliseconds[weight_format], {})
-
-    assert select_weight_format(select).weight_format == chosen
-    assert asked == measured

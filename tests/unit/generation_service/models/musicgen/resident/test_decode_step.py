@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from torch import Tensor  # noqa: E402
 
-from generation_service.models.musicgen.lm.linear import PlainLinear  # noqa: E402
+from generation_service.models.musicgen.lm.device_linear import build_device_linear  # noqa: E402
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import PrefillShape, PromptShape, StepShape  # noqa: E402
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
@@ -22,7 +23,8 @@ from tests.support.generator_runs import resident_generator  # noqa: E402
 from tests.support.musicgen_runs import greedy  # noqa: E402
 
 WINDOW = 60
-OPERATIONS = DecodeOperations(PlainLinear)  # oneDNN's packed weights have no address.
+OPERATIONS = DecodeOperations(partial(build_device_linear, weight_format="fp32", implementation="torch"))
+"""oneDNN's packed weights have no address."""
 
 
 @pytest.fixture

@@ -11,7 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from generation_service.models.musicgen.kernels import attention_kernel, paged_attention, sampling_kernel  # noqa: E402
+from generation_service.models.musicgen.kernels import (  # noqa: E402
+    attention_kernel,
+    paged_attention,
+    sampling_kernel,
+    step_ends,
+    step_ends_kernel,
+)
 from generation_service.models.musicgen.kernels.kernel_selection import Call  # noqa: E402
 from generation_service.models.musicgen.resident import operation_selection  # noqa: E402
 from generation_service.models.musicgen.resident.operation_selection import select_operations  # noqa: E402
@@ -39,9 +45,11 @@ def test_operations_that_fail_on_the_device_are_replaced_and_the_reason_is_told(
     operations, choices = select_operations(config, "fp32", torch.float32, CPU, time_calls)
     assert {choice.implementation for choice in choices} == {"torch"}
     assert all(choice.reason.startswith("triton: ") for choice in choices)
-    assert {choice.operation for choice in choices} > {"attention 4x16", "sampling 4x64"}
+    assert all("; triton_pdl: " in choice.reason for choice in choices)
+    assert {choice.operation for choice in choices} > {"attention 4x16", "sampling 4x64", "step ends 4x64"}
     assert operations.append_and_attend is paged_attention.append_and_attend
     assert operations.sample_checked is sample_checked
+    assert operations.begin_step is step_ends.begin_step
     assert not operations.samples_in_one_shape
     plan = Plan(5, 20, sampling={"temperature": 0})
     (expected,) = run_plans(eager_generator(mono), [plan], WINDOW)
@@ -55,8 +63,10 @@ def test_kernel_that_is_correct_is_chosen(mono: Path, monkeypatch: pytest.Monkey
     for name in ("append_and_attend", "attend"):
         monkeypatch.setattr(attention_kernel, name, getattr(paged_attention, name))
     monkeypatch.setattr(sampling_kernel, "sample_checked", sample_checked)
+    for name in ("begin_step", "end_step"):
+        monkeypatch.setattr(step_ends_kernel, name, getattr(step_ends, name))
     config = replace(eager_generator(mono).config, num_heads=2)
     operations, choices = select_operations(config, "fp32", kv_dtype, CPU, time_calls)
     chosen = {choice.operation.split()[0]: choice.implementation for choice in choices}
-    assert (chosen["attention"], chosen["sampling"]) == ("triton", "triton")
+    assert (chosen["attention"], chosen["sampling"], chosen["step"]) == ("triton",) * 3
     assert operations.samples_in_one_shape

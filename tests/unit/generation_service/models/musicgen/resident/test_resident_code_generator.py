@@ -86,7 +86,7 @@ def test_greedy_codes_equal_the_eager_generator(
 
 
 def test_sampled_codes_depend_on_the_request_alone(mono: Path, generator: ResidentCodeGenerator) -> None:
-    """Not on the company, the slot, the pages, the batch and length bucket, on pauses, or on when results arrive."""
+    """Not on the other requests, the slot, the pages, the batch and length bucket, pauses, or when results arrive."""
     samplings: list[dict[str, Any]] = [{"top_k": 20}, {}, {"top_p": 0.9, "top_k": 0}, {"temperature": 0.7, "top_k": 60}]
     plans = [replace(plan, sampling=samplings[index % 4]) for index, plan in enumerate(PLANS)]
     together = run_plans(generator, plans, WINDOW)
