@@ -58,9 +58,9 @@ class Settings(BaseSettings):
     max_concurrent_rpcs: int = Field(default=512, ge=1)
     """Maximum number of concurrent calls; further calls are rejected with RESOURCE_EXHAUSTED."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Minimum level of the events that are logged."""
+    """Minimum level of the events that are logged: debug, info, warning or error."""
     log_format: Literal["json", "console"] = "json"
-    """Log one JSON object per line, or lines of text for people."""
+    """json: log one JSON object per line. console: lines of text for people."""
 
     @field_validator(*DEFAULT_PORTS)
     @classmethod

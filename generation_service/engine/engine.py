@@ -217,7 +217,11 @@ class Engine:
         if self._preload is not None and self._preload_problem:
             name = self._preload or self.catalog.default_name
             if not self.has_loaded(name):
-                raise Unavailable(f"model {name!r} is not ready: {self._preload_problem}", reason="MODEL_LOADING")
+                is_loading = self._preload_task is not None and not self._preload_task.done()
+                raise Unavailable(
+                    f"model {name!r} is not ready: {self._preload_problem}",
+                    reason="MODEL_LOADING" if is_loading else "PRELOAD_FAILED",
+                )
             self._preload_problem = ""
 
     def _estimate_retry_seconds(self) -> float:

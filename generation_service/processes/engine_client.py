@@ -39,7 +39,8 @@ class EngineState(Enum):
     """Its process is starting, or loads the model to preload."""
     SERVING = auto()
     FAILED = auto()
-    """Its process has ended and will be replaced, or its device thread has."""
+    """Its process has ended and will be replaced, its device thread has ended, it does not respond, or the model to
+    preload could not be loaded."""
 
 
 @dataclass(frozen=True, slots=True)

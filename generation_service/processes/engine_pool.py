@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dgx_music.errors import Unavailable
+from dgx_music.errors import ResourceExhausted, Unavailable
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.sequence import Stage
 from generation_service.hardware.devices import Device, Devices
@@ -60,8 +59,9 @@ class EnginePool:
         self._devices = devices
         self._requests: list[_OpenRequest] = []
         """Oldest first; those that have ended are dropped from time to time."""
-        self._submitting: defaultdict[EngineClient, float] = defaultdict(float)
-        """Engine → seconds of audio of the requests that it has not accepted yet."""
+        self._submitting: list[tuple[EngineClient, float]] = []
+        """The engine and the seconds of audio of each request that is not accepted yet. No sums: they would round, and
+        idle engines would no longer be equally loaded."""
         self._turn = 0
         """Number of requests that were routed; decides between equally loaded engines."""
 
@@ -106,27 +106,37 @@ class EnginePool:
     async def submit(
         self, info: ModelInfo, parameters: GenerationParameters, origin: RequestOrigin | None = None
     ) -> GenerationHandle:
-        """Queues a request for a model that the catalog describes as `info`, at the least loaded engine.
+        """Queues a request for a model that the catalog describes as `info`, at the least loaded engine whose queue has
+        a place.
 
-        Raises ResourceExhausted if its queue is full, and Unavailable if no engine accepts requests.
+        Raises ResourceExhausted if all queues are full, and Unavailable if no engine accepts requests.
         """
         origin = origin or RequestOrigin()
         self._drop_ended()
-        engine = self._least_loaded()
+        engines = self._by_load(info)
         self._turn += 1
-        seconds = parameters.frames / info.sample_rate_hz
-        self._submitting[engine] += seconds
-        try:
-            handle = await engine.submit(info, parameters, origin)
-        finally:
-            self._submitting[engine] -= seconds
-        self._requests.append(_OpenRequest(handle, engine, origin, time.monotonic()))
-        return handle
+        full: list[ResourceExhausted] = []
+        for engine in engines:
+            submitting = (engine, parameters.frames / info.sample_rate_hz)
+            self._submitting.append(submitting)
+            try:
+                handle = await engine.submit(info, parameters, origin)
+            except ResourceExhausted as error:
+                if error.reason != "QUEUE_FULL":
+                    raise
+                full.append(error)
+            else:
+                self._requests.append(_OpenRequest(handle, engine, origin, time.monotonic()))
+                return handle
+            finally:
+                self._submitting.remove(submitting)
+        raise min(full, key=lambda error: error.retry_after_seconds or 0.0)
 
-    def _least_loaded(self) -> EngineClient:
-        """Returns the engine with the least audio left to generate for each place in its batch."""
+    def _by_load(self, info: ModelInfo) -> list[EngineClient]:
+        """Returns the engines that accept requests: first the one with the least audio left to generate for each place
+        in its batch, and of several like that one that has loaded the model."""
         if len(self._engines) == 1:
-            return self._engines[0]
+            return list(self._engines)
         # An engine that starts is not ready, but it takes requests, and processes them once it is.
         engines = self._serving() or [
             engine for engine in self._engines if engine.report().state is EngineState.STARTING
@@ -134,13 +144,17 @@ class EnginePool:
         if not engines:
             self.check()
             raise Unavailable("no engine accepts requests", reason=ENGINE_UNAVAILABLE)
-        seconds = {engine: self._submitting[engine] for engine in engines}
-        for request in self._requests:
-            if request.engine in seconds:
-                seconds[request.engine] += request.handle.sequence.seconds_remaining
+        seconds = dict.fromkeys(engines, 0.0)
+        running = [(request.engine, request.handle.sequence.seconds_remaining) for request in self._requests]
+        for engine, remaining in running + self._submitting:
+            if engine in seconds:
+                seconds[engine] += remaining
         turn = self._turn % len(engines)
         in_turn = engines[turn:] + engines[:turn]
-        return min(in_turn, key=lambda engine: seconds[engine] / engine.max_batch_size)
+        return sorted(
+            in_turn,
+            key=lambda engine: (seconds[engine] / engine.max_batch_size, info not in engine.report().models),
+        )
 
     def _serving(self) -> list[EngineClient]:
         return [engine for engine in self._engines if engine.capacity]
@@ -190,9 +204,9 @@ class EnginePool:
         return bool(self._engines_with(name))
 
     async def load(self, info: ModelInfo) -> None:
-        """Loads a model into the memory of each engine that accepts requests. Raises whatever loading it raises."""
-        self.check()
-        await asyncio.gather(*(engine.load(info) for engine in self._serving()))
+        """Loads a model into the memory of each engine that accepts requests, or of all if none does: that may be for
+        want of this model. Raises whatever loading it raises."""
+        await asyncio.gather(*(engine.load(info) for engine in self._serving() or self._engines))
 
     async def unload(self, name: str) -> None:
         """Removes a model from memory everywhere. Raises FailedPrecondition while requests use it."""

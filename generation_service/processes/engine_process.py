@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from dgx_music.errors import ServiceError, Unavailable
 from generation_service.config import GenerationSettings
@@ -26,6 +27,8 @@ INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.5, 60.0
 STABLE_SECONDS = 60.0
 """A process that has served for this long is replaced after the initial delay again."""
 REPORT_TIMEOUT_SECONDS = 1.0
+QUIET_SECONDS = 10.0
+"""A process that has not reported its state for this long gets no requests until it does, or is replaced."""
 
 
 class EngineProcess:
@@ -61,6 +64,7 @@ class EngineProcess:
         self._restarts = 0
         self._is_stopping = False
         self._serving_since: float | None = None
+        self._quiet_timer: asyncio.TimerHandle | None = None
         self._status = self._idle_status()
         self._models: dict[ModelInfo, ModelExecution | None] = {}
 
@@ -166,20 +170,35 @@ class EngineProcess:
             return await self._link.run()
         finally:
             self._link = None
+            self._expect_snapshot(None)
 
     def _on_snapshot(self, snapshot: messages.Snapshot) -> None:
+        self._expect_snapshot(QUIET_SECONDS)
         self._status = snapshot.status
         self._models = dict(snapshot.models)
         match snapshot.problem:
             case None:
-                if self._serving_since is None:
-                    self._serving_since = time.monotonic()
+                self._serving_since = self._serving_since or time.monotonic()
+                if self._state is not EngineState.SERVING:
                     log.info("engine_process_serving", device=self.device.name)
                 self._set_state(EngineState.SERVING, "")
             case messages.ErrorData(reason="MODEL_LOADING") as problem:
                 self._set_state(EngineState.STARTING, problem.message)
             case problem:
                 self._set_state(EngineState.FAILED, problem.message)
+
+    def _expect_snapshot(self, seconds: float | None) -> None:
+        """Starts the time within which the next snapshot is expected anew; None if none is expected."""
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        self._quiet_timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._on_quiet)
+
+    def _on_quiet(self) -> None:
+        """Takes the engine out of service: its process may have been stopped, or hang."""
+        if self._state is EngineState.SERVING:
+            self._status = replace(self._status, steps_per_second=0.0, audio_seconds_per_second=0.0)
+            self._set_state(EngineState.FAILED, f"its process has not responded for {QUIET_SECONDS:g} s")
+            log.warning("engine_process_quiet", device=self.device.name, seconds=QUIET_SECONDS)
 
     def _set_state(self, state: EngineState, problem: str) -> None:
         was_serving = self._state is EngineState.SERVING

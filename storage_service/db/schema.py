@@ -157,11 +157,11 @@ def _lock(connection: Connection) -> None:
 
 
 def _run_migrations(connection: Connection, direction: Literal["upgrade", "downgrade"], revision: str) -> None:
+    # Which plugins Alembic finds, when it is imported, is of no use in a server's log.
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     from alembic import command
     from alembic.config import Config
 
-    # Which plugins Alembic found is of no use in a server's log.
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
 from gateway.embedded.service_set import ServiceName
@@ -22,6 +22,8 @@ def serve(name: ServiceName | None, data_dir: Path | None, devices: str | None =
 
     `devices` takes precedence over DGX_MUSIC_DEVICES.
     """
+    if devices is not None and name not in (None, "generation"):
+        raise CommandError(f"--devices: {name} uses none; only generation and all services together do", BAD_INPUT)
     overrides = {} if devices is None else {"devices": devices}
     settings = resolve_settings(data_dir)
     configure_logging(settings.log_level, settings.log_format)

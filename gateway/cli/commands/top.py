@@ -10,6 +10,9 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import grpc
+import grpc.aio
+from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
 
@@ -21,11 +24,14 @@ from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
 REFRESH_SECONDS = 1.0
+LIVE_TIMEOUT_SECONDS = 5.0
+"""After which the live view says that the server does not respond."""
 QUIT_KEYS = "qQ"
 
 
 async def top(session: Session, console: Console, *, once: bool) -> int:
-    """Shows the engines until q or Ctrl-C; only once if standard output is no terminal. JSON goes on there, too."""
+    """Shows the engines until q or Ctrl-C, also while the server restarts; only once if standard output is no terminal.
+    JSON goes on there, too."""
     if session.is_embedded:
         raise CommandError(
             "no dgx-music server is running; start `dgx-music serve`, or set DGX_MUSIC_GATEWAY_ADDRESS to that of one"
@@ -45,8 +51,8 @@ async def top(session: Session, console: Console, *, once: bool) -> int:
     return 0
 
 
-async def _fetch(session: Session) -> GetEngineStatusResponse:
-    return await session.music.GetEngineStatus(GetEngineStatusRequest(), timeout=CALL_TIMEOUT_SECONDS)
+async def _fetch(session: Session, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> GetEngineStatusResponse:
+    return await session.music.GetEngineStatus(GetEngineStatusRequest(), timeout=timeout_seconds)
 
 
 def _print(status: GetEngineStatusResponse, console: Console) -> None:
@@ -60,15 +66,29 @@ async def _show_live(session: Session, console: Console) -> None:
     quit_pressed = asyncio.Event()
     status = await _fetch(session)
     with _keys(quit_pressed), Live(console=console.out, screen=True, auto_refresh=False) as live:
-        while True:
-            lines = status_lines(status, console.out.width, console.out.height)
-            live.update(Group(*lines), refresh=True)
-            try:
-                async with asyncio.timeout(REFRESH_SECONDS):
-                    await quit_pressed.wait()
-                return
-            except TimeoutError:
-                status = await _fetch(session)
+        showing = asyncio.create_task(_keep_showing(status, session, console.out, live))
+        quitting = asyncio.create_task(quit_pressed.wait())
+        try:
+            await asyncio.wait({showing, quitting}, return_when=asyncio.FIRST_COMPLETED)
+            if showing.done():
+                showing.result()
+        finally:
+            showing.cancel()
+            quitting.cancel()
+
+
+async def _keep_showing(status: GetEngineStatusResponse, session: Session, out: RichConsole, live: Live) -> None:
+    """Shows the status every second. While the server does not respond, the last one, and that it does not."""
+    problem = ""
+    while True:
+        live.update(Group(*status_lines(status, out.width, out.height, problem=problem)), refresh=True)
+        await asyncio.sleep(REFRESH_SECONDS)
+        try:
+            status, problem = await _fetch(session, LIVE_TIMEOUT_SECONDS), ""
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise
+            problem = "the server does not respond; below is its last state"
 
 
 @contextmanager

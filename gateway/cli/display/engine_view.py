@@ -21,9 +21,15 @@ WIDE = 110
 MODEL_CHARACTERS = 21
 
 
-def status_lines(status: GetEngineStatusResponse, width: int, max_lines: int | None = None) -> list[Text]:
-    """Returns the lines of the view, each at most `width` characters; at most `max_lines`, at the cost of requests."""
-    lines = [_total(status)]
+def status_lines(
+    status: GetEngineStatusResponse, width: int, max_lines: int | None = None, *, problem: str = ""
+) -> list[Text]:
+    """Returns the lines of the view, each at most `width` characters; at most `max_lines`, at the cost of requests.
+
+    `problem` comes first: why this is no longer the state of the server.
+    """
+    lines = [Text(problem, style=STATE_STYLES["failed"])] if problem else []
+    lines.append(_total(status))
     for engine in status.engines:
         lines += [Text(), *_engine(engine)]
     lines += [Text(), *_requests(status, width, None if max_lines is None else max_lines - len(lines) - 1)]

@@ -74,8 +74,14 @@ def test_engines_of_a_running_server_are_shown(shell: InProcessShell) -> None:
                 os.write(terminal, key)
                 read_screen(terminal, "\x1b[?1049l")  # The screen is as it was.
                 assert process.wait(SECONDS) == 0
-        server.terminate()
-        server.communicate()
+        with top_in_a_terminal(data_dir) as (process, terminal):
+            read_screen(terminal, "no requests")
+            server.terminate()
+            server.communicate()
+            assert "the server does not respond" in read_screen(terminal, "no requests")
+            os.write(terminal, b"q")
+            read_screen(terminal, "\x1b[?1049l")
+            assert process.wait(SECONDS) == 0
 
 
 def test_without_a_server_there_is_nothing_to_watch(shell: InProcessShell) -> None:
@@ -86,3 +92,7 @@ def test_without_a_server_there_is_nothing_to_watch(shell: InProcessShell) -> No
 def test_invalid_devices_are_a_bad_setting(shell: InProcessShell) -> None:
     line = shell.error("serve", "--devices", "gpu", status=2)
     assert "DGX_MUSIC_DEVICES=gpu: use auto, all, cpu" in line
+
+
+def test_devices_of_a_service_without_any_are_bad_input(shell: InProcessShell) -> None:
+    assert "--devices: storage uses none" in shell.error("serve", "storage", "--devices", "cpu", status=2)

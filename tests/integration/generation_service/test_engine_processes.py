@@ -21,6 +21,7 @@ from generation_service.config import GenerationSettings
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.sequence import Stage
 from generation_service.models.base import GenerationParameters, TooLarge
+from generation_service.processes import engine_process
 from generation_service.processes.engine_client import EngineState, RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.processes.pool_builder import build_pool
@@ -224,6 +225,26 @@ async def test_killed_process_takes_only_its_own_requests_with_it_and_is_replace
     again = [await shared.submit(tone_parameters("again", 2)) for _ in range(2)]
     assert {shared.device_of(handle) for handle in again} == {"cpu:0", "cpu:1"}
     await asyncio.gather(*map(read, again))
+
+
+async def test_process_that_stops_responding_gets_no_requests_until_it_does(shared, monkeypatch):
+    monkeypatch.setattr(engine_process, "QUIET_SECONDS", 1.2)
+    await shared.pool.refresh()  # From here on, silence is counted by this limit.
+    pid = shared.pid("cpu:0")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await shared.wait_until(FAILED, SERVING)
+        report = shared.pool.reports()[0]
+        assert report.problem == "its process has not responded for 1.2 s"
+        assert report.status.steps_per_second == 0
+        for _ in range(2):
+            handle = await shared.submit(tone_parameters("a", 1))
+            assert shared.device_of(handle) == "cpu:1"
+            await read(handle)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await shared.wait_until(SERVING, SERVING)
+    assert shared.pid("cpu:0") == pid
 
 
 async def test_hung_process_is_killed_and_replaced(shared):

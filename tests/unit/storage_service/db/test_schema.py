@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,3 +245,16 @@ def test_current_schema_is_checked_without_alembic(url: str) -> None:
         "assert 'alembic' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program, url], check=True)
+
+
+def test_log_of_a_migration_is_not_about_alembic_plugins(tmp_path: Path) -> None:
+    program = (
+        "import logging, sys\n"
+        "from storage_service.db import schema\n"
+        "logging.basicConfig(level=logging.INFO)\n"
+        "schema.upgrade(sys.argv[1])\n"
+    )
+    command = [sys.executable, "-c", program, f"sqlite:///{tmp_path / 'new.db'}"]
+    log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    assert f"Running upgrade  -> {schema.REVISIONS[0]}" in log
+    assert "plugin" not in log
