@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first signal starts the drain, the second ends the process immediately."""
+"""SIGTERM, SIGINT, and SIGHUP of a closed terminal: the first starts the drain, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 from service_runtime.supervision import UnrecoverableError
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""SIGHUP is left alone if it is ignored, as under nohup."""
 
 
 class _StopEvent(asyncio.Event):
@@ -25,7 +29,7 @@ _stop_event: ContextVar[_StopEvent | None] = ContextVar("_stop_event", default=N
 
 @asynccontextmanager
 async def stop_signal() -> AsyncIterator[asyncio.Event]:
-    """Yields an event that the first SIGTERM or SIGINT sets; the second exits at once, with status 128 + its number.
+    """Yields an event that the first of `STOP_SIGNALS` sets; the second exits at once, with status 128 + its number.
 
     An UnrecoverableError in a service that was started inside the block sets the event too; it is raised at the end.
     """
@@ -36,17 +40,22 @@ async def stop_signal() -> AsyncIterator[asyncio.Event]:
             os._exit(128 + number)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    handled = [number for number in STOP_SIGNALS if not _is_ignored_hangup(number)]
+    for number in handled:
         loop.add_signal_handler(number, on_signal, number)
     token = _stop_event.set(stop)
     try:
         yield stop
     finally:
         _stop_event.reset(token)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handled:
             loop.remove_signal_handler(number)
     if stop.cause is not None:
         raise stop.cause
+
+
+def _is_ignored_hangup(number: signal.Signals) -> bool:
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 def request_stop(cause: UnrecoverableError) -> None:
