@@ -17,6 +17,7 @@ import torch
 from benchmarks.engine_runners import AUDIOCRAFT, AudiocraftRunner, Runner, native_runners
 from benchmarks.engine_transformers import TRANSFORMERS, TransformersRunner
 from generation_service.models.base import GenerationParameters, ModelInfo
+from generation_service.models.execution import ModelExecution
 from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
@@ -204,7 +205,12 @@ def run(folder: Path, *, positions: list[int], batches: list[int], batch_positio
     codec = load_encodec(folder)
     models = {
         one.name: MusicGen(
-            info, EagerCodeGenerator(one.lm, one.memory), conditioner, codec, ChunkDecoder(codec, 1, max_streams=1)
+            info,
+            EagerCodeGenerator(one.lm, one.memory),
+            conditioner,
+            codec,
+            ChunkDecoder(codec, 1, max_streams=1),
+            ModelExecution("cpu", one.name.split()[1], one.name.split()[1], max_batch_size=1),
         )
         for one in natives
     }

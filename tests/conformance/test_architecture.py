@@ -105,10 +105,10 @@ LAYERS = {
         ("generation_service.models.musicgen", "generation_service.models.sketch"),
         ("generation_service.models.musicgen.resident",),
         ("generation_service.models.musicgen.code_generator",),
+        ("generation_service.models.musicgen.conditioners",),
         (
             "generation_service.models.musicgen.lm",
             "generation_service.models.musicgen.codec",
-            "generation_service.models.musicgen.conditioners",
             "generation_service.models.sketch.synthesis",
         ),
         (

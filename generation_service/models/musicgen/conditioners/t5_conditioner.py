@@ -19,6 +19,7 @@ from torch import Tensor
 from dgx_music.errors import FailedPrecondition
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.conditioners.packed_layers import pack_layers
 from generation_service.models.musicgen.conditioners.padded_batches import MAX_ROWS, PaddedBatches
 from generation_service.models.musicgen.conditioners.prompt_cache import PromptCache
 from service_runtime.optional_deps import install_extra_command
@@ -69,6 +70,8 @@ class TextConditioner:
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._stream.wait_stream(torch.cuda.current_stream())
             self._batches = PaddedBatches(self._run_t5, self._weight.device)
+        else:
+            pack_layers(self._encoder)
 
     @property
     def prompt_batch_size(self) -> int:

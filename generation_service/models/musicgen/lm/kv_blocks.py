@@ -42,8 +42,9 @@ class BlockReads:
 
     scores: Tensor
     """[R, H, longest, positions], a buffer. `longest` is the largest number of blocks of a row."""
-    queries: Tensor
-    """int64 [n], which of the `R parts H` vectors of the projection [R, parts, H, D] each block is scored with."""
+    queries: Tensor | None
+    """int64 [n], which of the `R parts H` vectors of the projection [R, parts, H, D] each block is scored with; None
+    if it is each of them once, in order."""
     key_rows: Tensor
     """int32 [n D]."""
     key_offsets: Tensor
@@ -76,9 +77,11 @@ class BlockReads:
         order = torch.full(is_present.shape, -1)
         order[is_present] = torch.arange(len(units))
         parts_by_head = order.transpose(1, 2)  # [R, H, longest]
+        is_single = bool((counts == 1).all())
+        queries = (row * (parts * heads) + head).expand_as(is_present)[is_present]
         return cls(
             scores=torch.empty(len(rows), heads, longest, positions),
-            queries=(row * (parts * heads) + head).expand_as(is_present)[is_present],
+            queries=None if is_single and parts == 1 else queries,
             key_rows=(units[:, None] * size + torch.arange(size)).view(-1).int(),
             key_offsets=_offsets(is_present.reshape(-1) * size),
             scales=(blocks.clamp_min(0) * heads + head).view(-1),
@@ -87,7 +90,7 @@ class BlockReads:
             weights=((row * heads + head) * longest + block)[is_present],
             parts=parts_by_head[parts_by_head >= 0].int(),
             part_offsets=_offsets(counts.repeat_interleave(heads)),
-            is_single=bool((counts == 1).all()),
+            is_single=is_single,
         )
 
 
@@ -242,6 +245,8 @@ def _quantize_rows(x: Tensor) -> Tensor:
 
 def _query_weights(queries: Tensor, reads: BlockReads) -> Tensor:
     """The weights of all rows of keys that are read: [n D]."""
+    if reads.queries is None:
+        return queries.view(-1)
     return queries.view(-1, queries.shape[-1]).index_select(0, reads.queries).view(-1)
 
 
@@ -262,4 +267,4 @@ def _add_parts(sums: Tensor, reads: BlockReads) -> Tensor:
     """The sums of all blocks, [n, D] → those of all rows, [R, H D]."""
     if not reads.is_single:
         sums = torch.embedding_bag(sums, reads.parts, reads.part_offsets, False, 0, False, None, True)[0]
-    return sums.view(len(reads.scores), -1)
+    return sums.view(reads.scores.shape[0], -1)

@@ -108,7 +108,8 @@ class Int8Linear:
 
     def _product(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The product [rows, out] and the magnitude that it is still to be multiplied by, [rows, 1]."""
-        magnitude = x.abs().amax(1, keepdim=True).clamp_min_(_MIN_MAGNITUDE)
+        # A row of zeros is divided by 0, but quantised NaN is some number, and that is multiplied by 0 again.
+        magnitude = x.abs().amax(1, keepdim=True)
         return self._multiply(x / magnitude), magnitude
 
 

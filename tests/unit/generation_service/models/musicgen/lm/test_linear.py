@@ -58,3 +58,14 @@ def test_torch_without_onednn_multiplies_in_plain_pytorch(monkeypatch: pytest.Mo
     linear = build_linear(weight, "fp32")
     assert isinstance(linear, TorchLinear)
     torch.testing.assert_close(linear(x), x @ weight.t())
+
+
+def test_int8_row_of_zeros_is_zero_and_a_row_that_is_not_finite_stays_so() -> None:
+    linear = Int8Linear(torch.randn(96, 64, generator=torch.Generator().manual_seed(1)))
+    x = torch.ones(4, 64)
+    x[1], x[2, 5], x[3, 5] = 0, torch.nan, torch.inf
+    y = linear(x)
+    assert torch.equal(y[1], torch.zeros(96))
+    assert torch.equal(linear.add_residual(x, torch.ones(4, 96))[1], torch.ones(96))
+    assert torch.equal(y[0], linear(x[:1])[0])
+    assert not y[2:].isfinite().any()
