@@ -50,6 +50,8 @@ MAX_DURATION_SECONDS = 600.0
 DEFAULT_BATCH_SIZE = 8
 DEFAULT_MEMORY_FRACTION = 0.9
 UNKNOWN_FREE_BYTES = 4 << 30
+LONG_PROMPT_TOKENS = 512
+"""The prompts that the memory on the CPU is enough for if all requests of a batch have one as long. One may be longer."""
 _DECODE_REVISION = "s2"
 """Part of the model's version. It changes whenever the decode loop yields other codes for the same request."""
 _CHANNELS = {1: "mono", 2: "stereo"}
@@ -120,9 +122,9 @@ def load_musicgen(
 ) -> MusicGen:
     """Loads the model into memory, and on a GPU warms it up.
 
-    `kv_bytes` limits the KV caches of all requests together. The default on the CPU is half of the free memory; on a
-    GPU it is what `max_batch_size` requests of the longest window need, or what is left of `memory_fraction` of the
-    free memory. Raises FailedPrecondition if the weights, the codec or the text encoder are missing or do not fit
+    `kv_bytes` limits the KV caches of all requests together. The default is what `max_batch_size` requests of the
+    longest window need, but on the CPU at most half of the free memory, on a GPU what is left of `memory_fraction` of
+    it. Raises FailedPrecondition if the weights, the codec or the text encoder are missing or do not fit
     together, or if not even one request fits into the memory.
     """
     if found.device == "cuda":
@@ -132,16 +134,17 @@ def load_musicgen(
     started_at = time.monotonic()
     codec, conditioner = _load_codec(found), TextConditioner(found.checkpoint, found.config)
     lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
-    pool = KvCachePool(
-        found.config,
-        _free_memory() // 2 if kv_bytes is None else kv_bytes,
-        is_quantized=found.precision == "int8",
-    )
+    is_quantized = found.precision == "int8"
+    if kv_bytes is None:
+        positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
+        size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(positions, LONG_PROMPT_TOKENS)
+        kv_bytes = min(max_batch_size * size, _free_memory() // 2)
+    pool = KvCachePool(found.config, kv_bytes, is_quantized=is_quantized)
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
     execution = ModelExecution(
         device="cpu",
         precision=found.precision,
-        kv_precision="int8" if found.precision == "int8" else "fp32",
+        kv_precision="int8" if is_quantized else "fp32",
         max_batch_size=max_batch_size,
         load_seconds=time.monotonic() - started_at,
     )
