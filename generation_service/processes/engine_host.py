@@ -182,7 +182,7 @@ def run_host(build_catalog: BuildCatalog) -> None:
     """Runs the process with the models of this catalog."""
     end, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     limit_umask()
-    # Ctrl-C in the terminal, its end, and a SIGTERM to all processes of a container are for the service: it drains first.
+    # Ctrl-C, the end of the terminal, and a SIGTERM to all of a container are for the service: it drains first.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent(parent)

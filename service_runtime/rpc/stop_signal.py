@@ -11,7 +11,6 @@ from contextvars import ContextVar
 
 from service_runtime.supervision import UnrecoverableError
 
-
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """SIGHUP is left alone if it is ignored, as under nohup."""
 

@@ -51,7 +51,7 @@ DEFAULT_BATCH_SIZE = 8
 DEFAULT_MEMORY_FRACTION = 0.9
 UNKNOWN_FREE_BYTES = 4 << 30
 LONG_PROMPT_TOKENS = 512
-"""The prompts that the memory on the CPU is enough for if all requests of a batch have one as long. One may be longer."""
+"""The length of prompts for which the memory on the CPU suffices if all requests of a batch have one as long."""
 _DECODE_REVISION = "s2"
 """Part of the model's version. It changes whenever the decode loop yields other codes for the same request."""
 _CHANNELS = {1: "mono", 2: "stereo"}
