@@ -19,7 +19,6 @@ STATUS = EngineStatus(
     max_waiting=16,
     steps_per_second=50.0,
     audio_seconds_per_second=3.0,
-    device="NVIDIA H200",
     kv_reserved_bytes=100,
     kv_limit_bytes=200,
 )
