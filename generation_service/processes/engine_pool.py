@@ -106,8 +106,7 @@ class EnginePool:
     async def submit(
         self, info: ModelInfo, parameters: GenerationParameters, origin: RequestOrigin | None = None
     ) -> GenerationHandle:
-        """Queues a request for a model that the catalog describes as `info`, at the least loaded engine whose queue has
-        a place.
+        """Queues a request for a model that the catalog describes as `info`, at the least loaded engine that takes it.
 
         Raises ResourceExhausted if all queues are full, and Unavailable if no engine accepts requests.
         """
@@ -116,6 +115,7 @@ class EnginePool:
         engines = self._by_load(info)
         self._turn += 1
         full: list[ResourceExhausted] = []
+        lost: list[Unavailable] = []
         for engine in engines:
             submitting = (engine, parameters.frames / info.sample_rate_hz)
             self._submitting.append(submitting)
@@ -125,11 +125,15 @@ class EnginePool:
                 if error.reason != "QUEUE_FULL":
                     raise
                 full.append(error)
+            except Unavailable as error:  # It has just ended. Nothing has been generated, so another one can.
+                lost.append(error)
             else:
                 self._requests.append(_OpenRequest(handle, engine, origin, time.monotonic()))
                 return handle
             finally:
                 self._submitting.remove(submitting)
+        if not full:
+            raise lost[0]
         raise min(full, key=lambda error: error.retry_after_seconds or 0.0)
 
     def _by_load(self, info: ModelInfo) -> list[EngineClient]:

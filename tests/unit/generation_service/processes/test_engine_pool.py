@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from dgx_music.errors import ResourceExhausted
+from dgx_music.errors import ResourceExhausted, Unavailable
 from generation_service.engine.engine import Engine
 from generation_service.hardware.devices import Device, Devices
 from generation_service.models.catalog import ModelCatalog
@@ -63,6 +63,15 @@ async def test_request_that_finds_one_queue_full_goes_to_the_other(pair: Pair) -
     gate.open()
     for handle in handles:
         await read(handle)
+
+
+async def test_request_that_finds_an_engine_ended_goes_to_the_other(pair: Pair) -> None:
+    await pair.engines[0].stop()
+    for _ in range(2):  # The idle engines take turns, so that one of these begins with the ended one.
+        await read(await pair.pool.submit(pair.info, tone_parameters("a", 1)))
+    await pair.engines[1].stop()
+    with pytest.raises(Unavailable):
+        await pair.pool.submit(pair.info, tone_parameters("a", 1))
 
 
 async def test_idle_engine_that_has_the_model_goes_first(pair: Pair) -> None:
