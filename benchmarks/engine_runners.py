@@ -13,10 +13,10 @@ from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
-from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS, KvCache, KvCachePool
+from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision
-from generation_service.models.musicgen.sampling import SamplingTensors, sample
+from generation_service.models.musicgen.sampling import CFG_ROWS, SamplingTensors, sample
 
 MAX_STEPS = 8
 """Steps that a runner can run after a start."""

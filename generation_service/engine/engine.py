@@ -18,6 +18,7 @@ from generation_service.engine.scheduler import Scheduler
 from generation_service.engine.sequence import PromptState, Sequence
 from generation_service.engine.shared_state import LoopCalls, SharedState
 from generation_service.engine.throughput import Throughput
+from generation_service.hardware.memory import CPU_BATCH_SIZE
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.catalog import ModelCatalog
 from generation_service.models.execution import ModelExecution
@@ -47,7 +48,7 @@ class Engine:
         self,
         catalog: ModelCatalog,
         *,
-        max_batch_size: int = 8,
+        max_batch_size: int = CPU_BATCH_SIZE,
         max_waiting: int = 100,
         buffer_seconds: float = 8.0,
         stall_seconds: float = 60.0,

@@ -12,7 +12,7 @@ import torch
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, KvPrecisionChoice, PrecisionChoice, PrecisionName
-from generation_service.hardware.memory import host_memory
+from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
 from generation_service.models.base import ModelInfo
 from generation_service.models.device import forbid_tf32, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
@@ -47,7 +47,6 @@ LICENCE = "CC-BY-NC-4.0"
 """SPDX identifier of the licence of Meta's published weights."""
 MAX_DURATION_SECONDS = 600.0
 """The longest piece. Pieces longer than a window are generated in several windows."""
-DEFAULT_BATCH_SIZE = 8
 DEFAULT_MEMORY_FRACTION = 0.9
 UNKNOWN_FREE_BYTES = 4 << 30
 LONG_PROMPT_TOKENS = 512
@@ -117,7 +116,7 @@ def load_musicgen(
     found: FoundModel,
     *,
     kv_bytes: int | None = None,
-    max_batch_size: int = DEFAULT_BATCH_SIZE,
+    max_batch_size: int = CPU_BATCH_SIZE,
     memory_fraction: float = DEFAULT_MEMORY_FRACTION,
 ) -> MusicGen:
     """Loads the model into memory, and on a GPU warms it up.
@@ -156,7 +155,7 @@ def load_resident(
     device: DeviceName = "cuda",
     *,
     kv_bytes: int | None = None,
-    max_batch_size: int = DEFAULT_BATCH_SIZE,
+    max_batch_size: int = CPU_BATCH_SIZE,
     memory_fraction: float = DEFAULT_MEMORY_FRACTION,
     timer: Timer | None = None,
     **generator_options: Any,

@@ -21,6 +21,8 @@ from torch import Tensor
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.philox import gumbel_noise
 
+CFG_ROWS = 2
+"""The rows of a request in a batch: one with the prompt, and one without it for classifier-free guidance."""
 MIN_TEMPERATURE = 1e-6
 TOP_P_DISABLED = 2.0
 """Larger than any sum of probabilities, whatever its rounding error."""

@@ -24,7 +24,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from triton import knobs
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, ROWS_PER_SLOT, LayerPages
+from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, LayerPages
+from generation_service.models.musicgen.sampling import CFG_ROWS
 
 SPLIT_POSITIONS = 128
 """Positions per program: 32 KB of bf16 keys and values, all of which are requested before the first is used. Fewer cost
@@ -107,7 +108,7 @@ def _launch(
         scale=math.log2(math.e) / math.sqrt(size),
         is_append=is_append,
         by_slot=slots is not None,
-        rows_per_slot=ROWS_PER_SLOT,
+        rows_per_slot=CFG_ROWS,
         slot_stride=slot_stride,
         row_stride=row_stride,
         heads=heads,

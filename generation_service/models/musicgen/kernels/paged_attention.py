@@ -15,8 +15,6 @@ from torch import Tensor
 
 PAGE_POSITIONS = 32
 """Positions per page."""
-ROWS_PER_SLOT = 2
-"""The rows of a request: the conditional and the unconditional one, adjacent."""
 
 
 @dataclass(frozen=True, slots=True)

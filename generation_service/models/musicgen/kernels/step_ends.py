@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from generation_service.models.musicgen.delay_pattern import delay_sampled_codes
-from generation_service.models.musicgen.kernels.paged_attention import ROWS_PER_SLOT
+from generation_service.models.musicgen.sampling import CFG_ROWS
 
 POSITION, SAMPLE_COUNT, PROMPT_FRAMES, FRAMES, TOP_K, SEED = range(6)
 """The rows of `StepState.integers`."""
@@ -50,7 +50,7 @@ class CodeEmbeddings:
     def embed(self, codes: Tensor, positions: Tensor) -> Tensor:
         """codes: int64 [B, K], positions: int64 [B] → both rows of each request, fp32 [2 B, dim]."""
         x = F.embedding(codes + self.offsets, self.codes).sum(1) + self.positions[positions]
-        return x[:, None].expand(-1, ROWS_PER_SLOT, -1).flatten(0, 1)
+        return x[:, None].expand(-1, CFG_ROWS, -1).flatten(0, 1)
 
 
 @dataclass(frozen=True, slots=True)

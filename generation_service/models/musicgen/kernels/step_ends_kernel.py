@@ -16,7 +16,6 @@ from torch import Tensor
 from triton import knobs
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from generation_service.models.musicgen.kernels.paged_attention import ROWS_PER_SLOT
 from generation_service.models.musicgen.kernels.step_ends import (
     FRAMES,
     POSITION,
@@ -26,6 +25,7 @@ from generation_service.models.musicgen.kernels.step_ends import (
     StepInputs,
     StepState,
 )
+from generation_service.models.musicgen.sampling import CFG_ROWS
 
 _BLOCK = 512
 """Channels per program: few, because each waits for a chain of loads, slot → position → code → embedding."""
@@ -36,7 +36,7 @@ def begin_step(state: StepState, batch: int, embeddings: CodeEmbeddings, *, pdl:
     """See `step_ends.begin_step`. The sum has the order of the codebooks."""
     (integer_rows, slots), float_rows, codebooks = state.integers.shape, len(state.floats), state.codes.shape[1]
     dim, device = embeddings.codes.shape[1], state.codes.device
-    x = torch.empty(ROWS_PER_SLOT * batch, dim, device=device)
+    x = torch.empty(CFG_ROWS * batch, dim, device=device)
     integers = torch.empty(integer_rows, batch, dtype=torch.int64, device=device)
     floats = torch.empty(float_rows, batch, device=device)
     _begin[batch, triton.cdiv(dim, _BLOCK)](
@@ -50,7 +50,7 @@ def begin_step(state: StepState, batch: int, embeddings: CodeEmbeddings, *, pdl:
         integer_rows=integer_rows,
         float_rows=float_rows,
         most_rows=triton.next_power_of_2(max(integer_rows, float_rows)),
-        rows_per_slot=ROWS_PER_SLOT,
+        rows_per_slot=CFG_ROWS,
         pdl=pdl and not knobs.runtime.interpret,
         num_warps=_WARPS,
     )

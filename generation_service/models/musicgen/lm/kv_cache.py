@@ -19,14 +19,13 @@ from generation_service.models.musicgen.lm.kv_blocks import (
     PlainKvBlocks,
     QuantizedKvBlocks,
 )
+from generation_service.models.musicgen.sampling import CFG_ROWS
 
 BLOCK_POSITIONS = 64
 """Positions per block. Smaller blocks mean shorter rows, each of which costs an index and a weight; larger blocks mean
 more unused positions to read and mask."""
 PROMPT_BLOCK_TOKENS = 16
 """Tokens per block of a prompt. Most prompts fit into one or two."""
-CFG_ROWS = 2
-"""Rows of a request in a batch: one with the prompt, and one without it for classifier-free guidance."""
 RETRY_SECONDS = 10.0
 """How long a request that found no free memory should wait before it retries."""
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder, sinusoidal_embeddings
-from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS, KvCache
+from generation_service.models.musicgen.lm.kv_cache import KvCache
 from generation_service.models.musicgen.lm.linear import Precision, build_linear
+from generation_service.models.musicgen.sampling import CFG_ROWS
 
 
 class LanguageModel:

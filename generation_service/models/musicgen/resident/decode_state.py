@@ -25,9 +25,8 @@ from generation_service.models.musicgen.kernels.step_ends import (
     SEED,
     TOP_K,
 )
-from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS
 from generation_service.models.musicgen.resident.page_pool import RequestPages
-from generation_service.models.musicgen.sampling import SamplingTensors
+from generation_service.models.musicgen.sampling import CFG_ROWS, SamplingTensors
 
 MAX_PROMPT_TOKENS = 512
 """The longest prompt, which is also the longest that T5 was trained on."""

@@ -27,11 +27,10 @@ from generation_service.models.musicgen.kernels.step_ends import (
     StepInputs,
 )
 from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, DecoderWeights, sinusoidal_embeddings
-from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.page_pool import PagePool
-from generation_service.models.musicgen.sampling import SamplingTensors
+from generation_service.models.musicgen.sampling import CFG_ROWS, SamplingTensors
 
 MAX_TOP_K = 256
 """Steps whose requests all have at most this top-k, and no top-p, are faster."""

@@ -25,11 +25,10 @@ from generation_service.models.musicgen.kernels.kernel_selection import (
 from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, LayerPages
 from generation_service.models.musicgen.kernels.quantized_weights import WeightFormat
 from generation_service.models.musicgen.kernels.step_ends import FRAMES, POSITION, CodeEmbeddings
-from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS
 from generation_service.models.musicgen.lm.linear_selection import layer_shapes, select_linears
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import DecodeState
-from generation_service.models.musicgen.sampling import SamplingTensors
+from generation_service.models.musicgen.sampling import CFG_ROWS, SamplingTensors
 
 _NAMES = ("triton", "triton_pdl", "torch")
 """In the order of preference; the last is the definition. "triton_pdl" are the kernels of "triton", launched early."""

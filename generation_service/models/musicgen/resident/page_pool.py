@@ -15,7 +15,8 @@ import torch
 from dgx_music.errors import ResourceExhausted
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, LayerPages
-from generation_service.models.musicgen.lm.kv_cache import CFG_ROWS, RETRY_SECONDS
+from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
+from generation_service.models.musicgen.sampling import CFG_ROWS
 
 PageNumbers = npt.NDArray[np.int32]
 

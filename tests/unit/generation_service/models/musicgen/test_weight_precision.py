@@ -8,27 +8,13 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.weight_precision import choose_precision
+from tests.support.lm_configs import lm_config
 
 GB10, H200, UNKNOWN = 273.0, 4917.0, 0.0
 
 
 def config(dim: int, layers: int) -> LmConfig:
-    return LmConfig(
-        dim=dim,
-        num_heads=dim // 64,
-        num_layers=layers,
-        hidden_dim=4 * dim,
-        n_q=4,
-        card=2048,
-        delays=(0, 1, 2, 3),
-        max_period=10000.0,
-        positional_scale=1.0,
-        t5_name="t5-base",
-        condition="description",
-        channels=1,
-        sample_rate_hz=32000,
-        max_duration_seconds=30.0,
-    )
+    return lm_config(dim, layers, num_heads=dim // 64)
 
 
 SMALL, MEDIUM, LARGE = config(1024, 24), config(1536, 48), config(2048, 48)

@@ -10,25 +10,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import ResourceExhausted
-from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
+from tests.support.lm_configs import lm_config
 
-SHAPE = LmConfig(
-    dim=1024,
-    num_heads=16,
-    num_layers=8,
-    hidden_dim=4096,
-    n_q=4,
-    card=64,
-    delays=(0, 1, 2, 3),
-    max_period=10_000,
-    positional_scale=1,
-    t5_name="t5-base",
-    condition="description",
-    channels=1,
-    sample_rate_hz=32_000,
-    max_duration_seconds=30,
-)
+SHAPE = lm_config(1024, 8, card=64)
 BLOCK_BYTES = 8 * 2 * 64 * 1024 * 2 * 4
 """fp32 keys and values of 64 positions and 2 rows in 8 layers."""
 PROMPT_BYTES = 8 * 16 * 1024 * 2 * 4

@@ -16,28 +16,14 @@ from generation_service.models.musicgen.lm.linear_selection import (  # noqa: E4
     layer_shapes,
     select_linears,
 )
+from tests.support.lm_configs import lm_config  # noqa: E402
 from tests.support.tensor_cores import interpreted_with_mma  # noqa: E402
 
 CPU = torch.device("cpu")
 
 
 def config(dim: int = 16, layers: int = 3) -> LmConfig:
-    return LmConfig(
-        dim=dim,
-        num_heads=2,
-        num_layers=layers,
-        hidden_dim=4 * dim,
-        n_q=4,
-        card=8,
-        delays=(0, 1, 2, 3),
-        max_period=10000.0,
-        positional_scale=1.0,
-        t5_name="t5-base",
-        condition="description",
-        channels=1,
-        sample_rate_hz=32000,
-        max_duration_seconds=30.0,
-    )
+    return lm_config(dim, layers, num_heads=2, card=8)
 
 
 def ten_microseconds(calls: Sequence[Call]) -> float:

@@ -7,30 +7,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import ResourceExhausted  # noqa: E402
-from generation_service.models.musicgen.checkpoints.config import LmConfig  # noqa: E402
 from generation_service.models.musicgen.resident.page_pool import PagePool, count_pages, page_bytes  # noqa: E402
+from tests.support.lm_configs import SMALL, lm_config  # noqa: E402
 
 CPU = torch.device("cpu")
-SMALL = LmConfig(
-    dim=1024,
-    num_heads=16,
-    num_layers=24,
-    hidden_dim=4096,
-    n_q=4,
-    card=2048,
-    delays=(0, 1, 2, 3),
-    max_period=10_000,
-    positional_scale=1,
-    t5_name="t5-base",
-    condition="description",
-    channels=1,
-    sample_rate_hz=32_000,
-    max_duration_seconds=30,
-)
-"""musicgen-small."""
-TINY = LmConfig(
-    **{**{name: getattr(SMALL, name) for name in SMALL.__slots__}, "dim": 8, "num_heads": 2, "num_layers": 2}
-)
+TINY = lm_config(8, 2, num_heads=2)
 
 
 def test_128_requests_of_30_seconds_fit_into_45_gb() -> None:
