@@ -58,6 +58,9 @@ class EngineProcess:
         if cpu_threads is not None:
             self._environment["OMP_NUM_THREADS"] = str(cpu_threads)
         self._link: EngineLink | None = None
+        self._is_spawned = asyncio.Event()
+        """Not set while a process is being created: it has no link yet, but will take requests."""
+        self._is_spawned.set()
         self._supervisor: asyncio.Task[None] | None = None
         self._state = EngineState.STARTING
         self._problem = "it is starting"
@@ -73,6 +76,7 @@ class EngineProcess:
         return self.max_batch_size if self._state is EngineState.SERVING else 0
 
     async def start(self) -> None:
+        self._is_spawned.clear()
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def stop(self) -> None:
@@ -80,6 +84,7 @@ class EngineProcess:
             return
         if self._link is None:
             self._supervisor.cancel()
+            self._is_spawned.set()
         else:
             self._is_stopping = True
             self._link.stop()
@@ -103,7 +108,8 @@ class EngineProcess:
     async def submit(
         self, info: ModelInfo, parameters: GenerationParameters, origin: RequestOrigin
     ) -> GenerationHandle:
-        return await self._require_link().submit(
+        link = await self._require_link()
+        return await link.submit(
             info,
             parameters,
             origin,
@@ -112,12 +118,15 @@ class EngineProcess:
         )
 
     async def load(self, info: ModelInfo) -> None:
-        await self._require_link().load(info.name)
+        link = await self._require_link()
+        await link.load(info.name)
 
     async def unload(self, name: str) -> None:
-        await self._require_link().unload(name)
+        link = await self._require_link()
+        await link.unload(name)
 
-    def _require_link(self) -> EngineLink:
+    async def _require_link(self) -> EngineLink:
+        await self._is_spawned.wait()
         if self._link is None:
             raise self._unavailable()
         return self._link
@@ -161,10 +170,13 @@ class EngineProcess:
             self._memory_gb_per_second,
             *logging_configuration(),
         )
+        self._is_spawned.clear()
         try:
             self._link = await EngineLink.start(configuration, self._environment, self._on_snapshot, self._module)
         except OSError as error:
             return f"it can't be started: {error}"
+        finally:
+            self._is_spawned.set()
         log.info("engine_process_started", device=self.device.name, pid=self._link.pid)
         try:
             return await self._link.run()

@@ -283,6 +283,26 @@ async def test_stopped_pool_ends_its_processes_and_requests(shared):
             os.kill(pid, 0)
 
 
+async def test_request_may_come_before_the_processes_exist():
+    pool = Pool(build_pool(GenerationSettings(devices="cpu,cpu"), build_catalog(), module=MODULE))
+    await pool.pool.start()
+    try:
+        assert [report.pid for report in pool.pool.reports()] == [None, None]
+        parameters = tone_parameters("early", 1.0)
+        assert np.array_equal(await read(await pool.submit(parameters)), tone(parameters))
+    finally:
+        await pool.pool.stop()
+
+
+async def test_pool_may_be_stopped_before_its_processes_exist():
+    pool = Pool(build_pool(GenerationSettings(devices="cpu,cpu"), build_catalog(), module=MODULE))
+    await pool.pool.start()
+    early = asyncio.create_task(pool.submit(tone_parameters("early", 1.0)))
+    await pool.pool.stop()
+    with pytest.raises(Unavailable):
+        await early
+
+
 async def test_job_of_a_killed_process_is_completed_by_the_next_one(tmp_path):
     stack = ServiceStack(tmp_path)
     (tmp_path / "fifos").mkdir()
