@@ -123,7 +123,7 @@ bench-export: develop ## Measure export against pyloudnorm, libebur128 and ffmpe
 
 .PHONY: clean
 clean: ## Remove .venv, the stubs and caches (not the data)
-	@rm -rf $(VENV) dgx_music/*/ .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(patsubst protos/%,%,$(wildcard protos/dgx_music/*)) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: help
 help: ## List the targets

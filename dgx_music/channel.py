@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc.aio
 
-from dgx_music.address import check_address
+from dgx_music.address import UNIX_PREFIX, check_address
+from dgx_music.credentials import NO_CREDENTIALS, Credentials
+from dgx_music.metadata_channel import Metadata, MetadataChannel
 
 KEEPALIVE_SECONDS = 30
 """Interval of a client's keepalive pings; `service_runtime/rpc/server.py` permits it."""
@@ -84,10 +86,20 @@ CHANNEL_OPTIONS: Sequence[tuple[str, str | int]] = (
 )
 
 
-def connect(address: str) -> grpc.aio.Channel:
+def connect(
+    address: str, credentials: Credentials = NO_CREDENTIALS, metadata: Callable[[], Metadata] | None = None
+) -> grpc.aio.Channel:
     """Returns a channel to the server at `host:port` or `unix:/path`. Raises ValueError if the address is neither.
 
-    It connects on the first call. The caller closes it.
+    It connects on the first call. The caller closes it. `metadata` is asked at each call for what that carries; by
+    default it is what the credentials say. Raises OSError if a file of the credentials can't be read.
     """
     check_address(address)
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    secure = None if address.startswith(UNIX_PREFIX) else credentials.channel_credentials()
+    if secure is None:
+        channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    else:
+        channel = grpc.aio.secure_channel(address, secure, options=CHANNEL_OPTIONS)
+    if metadata is None and not credentials.metadata():
+        return channel
+    return MetadataChannel(channel, metadata or credentials.metadata)

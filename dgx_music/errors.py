@@ -3,6 +3,9 @@
     ServiceError
     ├── InvalidArgument      a field of the request is invalid; names the field
     ├── NotFound             the requested object does not exist
+    ├── AlreadyExists        an object with this name exists
+    ├── Unauthenticated      the caller's token is missing, wrong, expired or revoked
+    ├── PermissionDenied     the caller's token lacks the scope that the method requires
     ├── FailedPrecondition   not possible in the current state; says what has to change
     ├── Aborted              superseded by another caller (a stale lease, a newer attempt)
     ├── OutOfRange           past the end of the data
@@ -73,6 +76,24 @@ class NotFound(ServiceError):
             reason=f"{kind.upper().replace(' ', '_')}_NOT_FOUND",
             metadata={"kind": kind, "name": name[:200]},
         )
+
+
+class AlreadyExists(ServiceError):
+    """There is an object with this name already."""
+
+    code = "ALREADY_EXISTS"
+
+
+class Unauthenticated(ServiceError):
+    """The caller has not shown who it is: its token is missing, wrong, expired or revoked."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ServiceError):
+    """The caller's token lacks the scope that the method requires."""
+
+    code = "PERMISSION_DENIED"
 
 
 class FailedPrecondition(ServiceError):

@@ -21,8 +21,8 @@ def build_stubs() -> None:
         current = {path.relative_to(compiled / PACKAGE.name) for path in compiled.rglob("*.py*")}
         for path in current:
             _install(compiled / PACKAGE.name / path, PACKAGE / path)
-    # Modules written by hand stand directly in the package; everything in its sub-packages is generated.
-    for stale in {path.relative_to(PACKAGE) for path in PACKAGE.glob("*/**/*.py*")} - current:
+    # Everything in a sub-package with a folder v1 is generated; all other modules are written by hand.
+    for stale in {path.relative_to(PACKAGE) for path in PACKAGE.glob("*/v1/**/*.py*")} - current:
         if "__pycache__" not in stale.parts:
             (PACKAGE / stale).unlink()
 

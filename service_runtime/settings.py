@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dgx_music.address import check_address
@@ -48,7 +48,30 @@ class Settings(BaseSettings):
     listen: str | None = None
     """Address to bind to instead of the service's own, e.g. 0.0.0.0:50052."""
     allow_insecure_listen: bool = False
-    """Allow binding to a non-loopback address without TLS. Only for trusted networks, e.g. between containers."""
+    """Allow binding to a non-loopback address without TLS and tokens. Only for trusted networks."""
+    tls_certificate: Path | None = None
+    """PEM file of this machine's certificate chain. A server shows it on its TCP addresses, which then use TLS; a
+    client shows it to servers that ask for one. Read again when it changes."""
+    tls_key: Path | None = None
+    """PEM file of the private key of `tls_certificate`."""
+    tls_ca: str | None = None
+    """PEM file of the certification authority of servers' certificates, or `system`. If set, connections to TCP
+    addresses use TLS."""
+    tls_client_ca: Path | None = None
+    """PEM file of the certification authority of clients' certificates. If set, a server accepts no client without one
+    (mutual TLS)."""
+    require_tokens: bool | None = None
+    """Whether calls need a token. If unset: not on loopback addresses and Unix sockets, but on all others."""
+    token: SecretStr | None = None
+    """Token of this client, from `dgx-music token create`."""
+    token_file: Path | None = None
+    """File that contains the token instead. Read again when it changes."""
+    service_token: SecretStr | None = None
+    """Secret by which services recognize each other, the same for all; at least 32 characters."""
+    service_token_file: Path | None = None
+    """File that contains it instead. Read again when it changes."""
+    client_name: str | None = None
+    """What this client calls itself, where it has no token; clients take turns. If unset, the server uses its host."""
     reflection: bool | None = None
     """Whether to serve gRPC reflection. If unset: on for loopback addresses and Unix sockets, off for all others."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)

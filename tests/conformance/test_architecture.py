@@ -23,10 +23,16 @@ MAY_IMPORT = {
 """Package → the other packages of the project that it may import."""
 
 STUBS = {
-    "service_runtime": ("dgx_music.audio",),
-    "storage_service": ("dgx_music.audio", "dgx_music.storage"),
-    "export_service": ("dgx_music.audio", "dgx_music.export"),
-    "generation_service": ("dgx_music.audio", "dgx_music.storage", "dgx_music.export", "dgx_music.generation"),
+    "service_runtime": ("dgx_music.access", "dgx_music.audio"),
+    "storage_service": ("dgx_music.access", "dgx_music.audio", "dgx_music.storage"),
+    "export_service": ("dgx_music.access", "dgx_music.audio", "dgx_music.export"),
+    "generation_service": (
+        "dgx_music.access",
+        "dgx_music.audio",
+        "dgx_music.storage",
+        "dgx_music.export",
+        "dgx_music.generation",
+    ),
 }
 """Package → the contracts that it may know: generation calls storage and export, which call nobody."""
 
@@ -58,10 +64,12 @@ LAYERS = {
     "dgx_music": (
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
+        ("dgx_music.credentials", "dgx_music.metadata_channel"),
         ("dgx_music.address", "dgx_music.errors", "dgx_music.limits", "dgx_music"),
     ),
     "service_runtime": (
         ("service_runtime.rpc",),
+        ("service_runtime.access",),
         ("service_runtime.observability", "service_runtime.audio", "service_runtime.validation"),
         (
             "service_runtime.settings",

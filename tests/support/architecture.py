@@ -70,7 +70,7 @@ class SourceTree:
         return Module(
             name=name,
             path=path,
-            is_generated=parts[0] == "dgx_music" and len(parts) > 2,
+            is_generated=parts[0] == "dgx_music" and ("v1" in parts or (path.parent / "v1").is_dir()),
             imports=frozenset(_imported(nodes)),
             runtime_imports=frozenset(_imported(node for node in nodes if node not in type_only)),
         )
