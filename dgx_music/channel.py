@@ -10,6 +10,7 @@ import grpc.aio
 from dgx_music.address import UNIX_PREFIX, check_address
 from dgx_music.credentials import NO_CREDENTIALS, Credentials
 from dgx_music.metadata_channel import Metadata, MetadataChannel
+from dgx_music.trace_context import is_tracing_loaded, trace_metadata
 
 KEEPALIVE_SECONDS = 30
 """Interval of a client's keepalive pings; `service_runtime/rpc/server.py` permits it."""
@@ -92,7 +93,8 @@ def connect(
     """Returns a channel to the server at `host:port` or `unix:/path`. Raises ValueError if the address is neither.
 
     It connects on the first call. The caller closes it. `metadata` is asked at each call for what that carries; by
-    default it is what the credentials say. Raises OSError if a file of the credentials can't be read.
+    default it is what the credentials say. If the program traces with OpenTelemetry, calls also carry the current trace
+    context. Raises OSError if a file of the credentials can't be read.
     """
     check_address(address)
     secure = None if address.startswith(UNIX_PREFIX) else credentials.channel_credentials()
@@ -100,6 +102,9 @@ def connect(
         channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
     else:
         channel = grpc.aio.secure_channel(address, secure, options=CHANNEL_OPTIONS)
+    call_metadata = metadata or credentials.metadata
+    if is_tracing_loaded():
+        return MetadataChannel(channel, lambda: (*call_metadata(), *trace_metadata()))
     if metadata is None and not credentials.metadata():
         return channel
-    return MetadataChannel(channel, metadata or credentials.metadata)
+    return MetadataChannel(channel, call_metadata)

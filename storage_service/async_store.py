@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
@@ -74,6 +75,11 @@ class Store:
                 return work(session)
 
         return await self._run_in_thread(run_in_session)
+
+    def read_now(self, work: Callable[[Session], T]) -> T:
+        """Runs `work` with a session for reading, for a caller on a thread of its own. Takes no turn of the others."""
+        with self._database.read() as session:
+            return work(session)
 
     async def write(self, work: Callable[[Session], T]) -> T:
         """Runs `work` in a thread in one transaction and returns its result.
@@ -162,4 +168,4 @@ class Store:
                 )
             return work()
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, run)

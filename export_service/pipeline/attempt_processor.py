@@ -23,6 +23,7 @@ from export_service.library.filesystem import translate_disk_errors
 from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.store import Library
+from export_service.pipeline.export_metrics import count_file, phase
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from export_service.streaming.recording import Recording, received_audio_not_found
 from export_service.streaming.spool import ReceivedAudio
@@ -141,9 +142,10 @@ class AttemptProcessor:
         """Masters the samples and adds the file to the library."""
         recording, attempt, spec = self._recording, self._recording.spec, self._spec
         failpoint("export.before_mastering")
-        self._measure(self._converter.finish())
+        with phase("measure"):
+            self._measure(self._converter.finish())
+            analysis = self._analyzer.finish()
         assert self._measurement is not None
-        analysis = self._analyzer.finish()
         frames = self._converter.out_frames
         tags = build_file_tags(
             spec.tags,
@@ -168,9 +170,11 @@ class AttemptProcessor:
         target = resolve_loudness_target(spec.options, spec.default_target)
         with translate_disk_errors("writing the file"):
             file = master_to_file(self._staged, audio, self._measurement, target, self._blocks)
-            path = self._library.commit(
-                self._staged, attempt.generation_id, audio.codec.extension, recording.raise_if_aborted
-            )
+            with phase("commit"):
+                path = self._library.commit(
+                    self._staged, attempt.generation_id, audio.codec.extension, recording.raise_if_aborted
+                )
+        count_file(file)
         self.result = ExportResult(path, file, analysis, pcm_sha256)
         try:
             recording.spool.finish()

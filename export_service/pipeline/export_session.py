@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -165,7 +166,7 @@ class ExportSession:
         self._recording.add_frames(frames)
 
     async def _run_on_worker(self, function: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._worker, function)
+        return await self._loop.run_in_executor(self._worker, copy_context().run, function)
 
 
 def _frame_count_error(expected_frames: int, actual: str) -> DataLoss:

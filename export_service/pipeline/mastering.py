@@ -13,6 +13,7 @@ from export_service.formats.reader import open_as_played
 from export_service.formats.writer import AudioFile
 from export_service.library.filesystem import fsync_and_compute_sha256
 from export_service.library.mastered_file import MasteredFile
+from export_service.pipeline.export_metrics import phase
 from export_service.pipeline.lossy_correction import Encoding, encode_to_target
 from service_runtime.audio.block_size import BLOCK_FRAMES
 from service_runtime.audio.output_options import LoudnessProfile, OutputOptions
@@ -46,9 +47,11 @@ def master_to_file(
     source = measurement.finish()
 
     def write(aim: LoudnessTarget) -> NormalizedSignal:
-        signal = normalize(measurement, source, blocks, aim)
+        with phase("limit"):
+            signal = normalize(measurement, source, blocks, aim)
         staged.unlink(missing_ok=True)
-        audio.write(staged, signal.blocks(), signal.gain_db, signal.measurement)
+        with phase("write"):
+            audio.write(staged, signal.blocks(), signal.gain_db, signal.measurement)
         return signal
 
     if audio.codec.is_lossy:
@@ -56,14 +59,17 @@ def master_to_file(
     else:
         signal = write(target)
         measured, normalization = signal.measurement, signal.normalization
-    signature = audio.sign(staged)
+    with phase("sign"):
+        signature = audio.sign(staged)
+    with phase("sync"):
+        file_sha256 = fsync_and_compute_sha256(staged)
     return MasteredFile(
         format=audio.format,
         sample_rate_hz=audio.sample_rate_hz,
         channels=audio.channels,
         frames=audio.frames,
         file_size_bytes=staged.stat().st_size,
-        file_sha256=fsync_and_compute_sha256(staged),
+        file_sha256=file_sha256,
         source=source,
         file=measured,
         normalization=normalization,

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from export_service.library.manifests import remove_staged
 from export_service.library.mastered_file import MasteredFile
 from export_service.library.renders import Render, RenderSpec
 from export_service.library.store import Library, file_replaced, read_audio_properties, translate_file_errors
+from export_service.pipeline.export_metrics import count_file
 from export_service.pipeline.mastering import master_to_file, resolve_loudness_target
 from export_service.tagging.containers import read_tags
 from export_service.tagging.sections import scale_sections
@@ -89,7 +91,7 @@ class Renderer:
             return existing
         create = partial(self._create, generation_id, render_id, spec)
         async with self._locks.render_lock(generation_id):
-            return await asyncio.get_running_loop().run_in_executor(self._workers, create)
+            return await asyncio.get_running_loop().run_in_executor(self._workers, copy_context().run, create)
 
     def _on_done(self, render_id: str, task: asyncio.Task[Render]) -> None:
         del self._tasks[render_id]
@@ -125,6 +127,7 @@ class Renderer:
                     )
         finally:
             remove_staged(staged)
+        count_file(rendered)
         log.info("rendered", generation_id=generation_id, render_id=render_id, format=spec.format.value)
         return Render(render_id, committed, rendered)
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
-import structlog
+from structlog.contextvars import bind_contextvars
 
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
@@ -23,6 +23,7 @@ from export_service.library.verification import verify
 from export_service.library.waveform import compute_waveform
 from export_service.pipeline.attempt_processor import ExportResult, ExportSpec
 from export_service.pipeline.export_manager import ExportManager
+from export_service.pipeline.export_metrics import phase
 from export_service.pipeline.export_session import ExportSession
 from export_service.pipeline.renderer import Renderer
 from export_service.pipeline.tag_editor import TagEditor
@@ -62,10 +63,10 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
         upload = UploadStream(request_iterator)
         header = await upload.read_header()
         attempt, spec = converters.to_attempt_spec(header.audio, "header.audio"), self._to_spec(header)
-        with structlog.contextvars.bound_contextvars(generation_id=attempt.generation_id, attempt=attempt.attempt):
-            async with self._manager.open_session(attempt, spec) as session:
-                result = await session.run_until_aborted(_receive(upload, session))
-            return self._from_result(result)
+        bind_contextvars(generation_id=attempt.generation_id, attempt=attempt.attempt)
+        async with self._manager.open_session(attempt, spec) as session:
+            result = await session.run_until_aborted(_receive(upload, session))
+        return self._from_result(result)
 
     async def ResumeExport(
         self, request: export_pb2.ResumeExportRequest, context: Context
@@ -78,10 +79,10 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
             header.CopyFrom(export_converters.header_from_json(values))
             return self._to_spec(header)
 
-        with structlog.contextvars.bound_contextvars(generation_id=generation_id, attempt=attempt):
-            async with self._manager.resume_session(generation_id, attempt, build_spec) as session:
-                result = await session.run_until_aborted(session.resume())
-            return export_pb2.ResumeExportResponse(file=self._from_result(result), header=header)
+        bind_contextvars(attempt=attempt)
+        async with self._manager.resume_session(generation_id, attempt, build_spec) as session:
+            result = await session.run_until_aborted(session.resume())
+        return export_pb2.ResumeExportResponse(file=self._from_result(result), header=header)
 
     def _to_spec(self, header: export_pb2.ExportHeader) -> ExportSpec:
         return export_converters.to_export_spec(header, self._target, self._generator, self._signer)
@@ -226,7 +227,8 @@ class ExportServicer(export_pb2_grpc.ExportServiceServicer):
 
 
 async def _receive(upload: UploadStream, session: ExportSession) -> ExportResult:
-    async with aclosing(upload.read_pcm()) as blocks:
-        async for pcm in blocks:
-            await session.write(pcm)
+    with phase("upload"):
+        async with aclosing(upload.read_pcm()) as blocks:
+            async for pcm in blocks:
+                await session.write(pcm)
     return await session.finish(upload.sha256)

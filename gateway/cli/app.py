@@ -36,6 +36,7 @@ def _print_version(is_requested: bool) -> None:
 
 @app.callback()
 def _set_global_options(
+    context: typer.Context,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -51,3 +52,4 @@ def _set_global_options(
     ] = False,
 ) -> None:
     GlobalOptions.data_dir, GlobalOptions.debug = data_dir, debug
+    GlobalOptions.subcommand = context.invoked_subcommand or ""

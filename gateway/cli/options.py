@@ -49,6 +49,8 @@ class GlobalOptions:
 
     data_dir: Path | None = None
     debug: bool = False
+    subcommand: str = ""
+    """Its name, or the group's that it belongs to."""
 
 
 def _check_seed(seed: int | None) -> int | None:
@@ -220,6 +222,7 @@ def run(
 
     status = run_command(
         command,
+        name=f"dgx-music {GlobalOptions.subcommand}",
         services=services,
         data_dir=GlobalOptions.data_dir,
         debug=GlobalOptions.debug,

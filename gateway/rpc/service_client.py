@@ -13,6 +13,7 @@ from dgx_music.error_status import status_of
 from dgx_music.errors import Unavailable
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.observability.logging import get_logger
+from service_runtime.observability.metered_channel import metered
 from service_runtime.rpc.client_stream import ClientStreamCall
 from service_runtime.rpc.connection_diagnosis import explain_unreachable
 from service_runtime.rpc.deadlines import time_left
@@ -38,7 +39,7 @@ class ServiceClient(Generic[Stub]):
 
     def open(self) -> None:
         """Creates the channel on the running event loop. It connects at the first call."""
-        self._channel = connect(self._address)
+        self._channel = metered(connect(self._address))
         self.stub = self._build_stub(self._channel)
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from structlog.contextvars import bind_contextvars
 
 from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_M4A_AAC
 from dgx_music.error_status import read_error_details
@@ -50,7 +51,9 @@ class MusicServicer(MusicServiceServicer):
         self, request: storage.CreateGenerationRequest, context: Context
     ) -> storage.CreateGenerationResponse:
         await self._complete_request(request)
-        return await self._storage.call_unary(self._storage.stub.CreateGeneration, request)
+        response = await self._storage.call_unary(self._storage.stub.CreateGeneration, request)
+        bind_contextvars(generation_id=response.generation.id)
+        return response
 
     async def BatchCreateGenerations(
         self, request: storage.BatchCreateGenerationsRequest, context: Context

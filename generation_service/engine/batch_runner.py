@@ -83,6 +83,8 @@ class BatchRunner:
         delivered = []
         for sequence, block in zip(batch, blocks, strict=True):
             sequence.steps += 1
+            sequence.timings.steps += 1
+            sequence.timings.batch_rows += len(batch)
             sequence.silent_seconds += seconds
             if isinstance(block, ServiceError):
                 self.fail(sequence, f"at step {sequence.steps}", block)
@@ -99,7 +101,7 @@ class BatchRunner:
                 frames += count
                 sequence.frames_buffered += count
                 shared.throughput.record_block(info.name, count / info.sample_rate_hz, step_seconds)
-            shared.throughput.record_step(frames / info.sample_rate_hz, seconds)
+            shared.throughput.record_step(frames / info.sample_rate_hz, seconds, len(batch))
 
     def _deliver(self, sequence: Sequence, block: FloatArray) -> int:
         """Passes the frames that are not a replay to the sink, and finishes the sequence after its last frame. Returns
@@ -108,6 +110,7 @@ class BatchRunner:
         sequence.frames_produced += len(block)
         sequence.empty_steps, sequence.silent_seconds = 0, 0.0
         if len(new):
+            sequence.timings.first_block_at = sequence.timings.first_block_at or self._shared.clock()
             sequence.frames_delivered += len(new)
             self._calls.add(sequence.sink.on_block, new)
         if sequence.frames_produced == sequence.parameters.frames:
@@ -155,10 +158,12 @@ class BatchRunner:
     def finish(self, sequence: Sequence, error: ServiceError | None) -> None:
         """Removes a sequence from the batch and tells its reader."""
         if error is not None:
-            log.warning("generation_failed", model=sequence.info.name, error=error.message, exc_info=error.__cause__)
+            failed = log.bind(**sequence.log_fields)
+            failed.warning("generation_failed", model=sequence.info.name, error=error.message, exc_info=error.__cause__)
         with self._shared.lock:
             self._shared.scheduler.finish(sequence)
         self.release(sequence)
+        sequence.timings.ended_at = self._shared.clock()
         self._calls.add(sequence.sink.on_finished, error)
 
     def release(self, sequence: Sequence) -> None:

@@ -140,7 +140,7 @@ class DeviceThread:
             self._shared.prompt_work.notify()
         for sequence in late:
             error = deadline_error(sequence, now, self._shared.shortest_seconds(sequence))
-            log.info("deadline_missed", model=sequence.info.name, error=error.message)
+            log.bind(**sequence.log_fields).info("deadline_missed", model=sequence.info.name, error=error.message)
             self._calls.add(sequence.sink.on_finished, error)
 
     def _seconds_to_deadline_check(self) -> float | None:
@@ -159,6 +159,7 @@ class DeviceThread:
                     self._shared.prompt_work.notify()  # Prompts are encoded only so far ahead of the batch.
             if sequence is None:
                 return
+            sequence.timings.admitted_at = self._shared.clock()
             device_seconds += self._start(sequence)
             stalled_seconds = max(self._shared.clock() - started_at, device_seconds, 1e-9)
 
@@ -170,7 +171,7 @@ class DeviceThread:
                 sequence.stage = Stage.LOADING_MODEL
                 self._load(sequence.info)
             sequence.stage = Stage.ENCODING_PROMPT
-            started_at = self._shared.clock()
+            sequence.timings.prefill_at = started_at = self._shared.clock()
             device_seconds = self._runner.prefill(sequence)
             metadata, sections = dict(sequence.state.metadata), tuple(sequence.state.sections)
         except Exception as error:
@@ -179,6 +180,7 @@ class DeviceThread:
             self._refuse(sequence, to_service_error(sequence.info.name, "before the first step", error))
             return 0.0
         sequence.stage = Stage.GENERATING
+        sequence.timings.started_at = self._shared.clock()
         self._calls.add(sequence.sink.on_started, metadata, sections)
         with self._shared.lock:
             self._scheduler.record_admission(max(self._shared.clock() - started_at, device_seconds))

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from structlog.contextvars import get_contextvars
+
 from dgx_music.errors import ResourceExhausted, ServiceError, Unavailable
 from generation_service.engine.device_task import DeviceTask
 from generation_service.engine.device_thread import DeviceThread
@@ -125,7 +127,8 @@ class Engine:
         )
         shared, sequence = self._shared, handle.sequence
         sequence.client, sequence.deadline = client, deadline
-        sequence.submitted_at = now = shared.clock()
+        sequence.log_fields = get_contextvars()
+        sequence.timings.submitted_at = now = shared.clock()
         with shared.lock:
             self._require_device_thread()
             if shared.scheduler.is_full:
@@ -153,6 +156,8 @@ class Engine:
         with shared.lock:
             running, waiting = shared.scheduler.running_count, shared.scheduler.waiting_count
             steps_per_second, audio_seconds_per_second = shared.throughput.rates()
+            total_audio_seconds = shared.throughput.total_audio_seconds
+            step_seconds, batch_sizes = shared.throughput.step_seconds.copy(), shared.throughput.batch_sizes.copy()
         return EngineStatus(
             running=running,
             waiting=waiting,
@@ -162,6 +167,9 @@ class Engine:
             audio_seconds_per_second=audio_seconds_per_second,
             kv_reserved_bytes=kv_reserved_bytes,
             kv_limit_bytes=kv_limit_bytes,
+            total_audio_seconds=total_audio_seconds,
+            step_seconds=step_seconds,
+            batch_sizes=batch_sizes,
         )
 
     def is_loaded(self, info: ModelInfo) -> bool:

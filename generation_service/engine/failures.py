@@ -48,7 +48,7 @@ def invalid_output_error(sequence: Sequence, output: str) -> ServiceError:
 def deadline_error(sequence: Sequence, now: float, shortest_seconds: float) -> DeadlineExceeded:
     """Returns the error for a waiting request whose deadline can't be met."""
     assert sequence.deadline is not None
-    waited, remaining = now - sequence.submitted_at, sequence.deadline - now
+    waited, remaining = now - sequence.timings.submitted_at, sequence.deadline - now
     if remaining <= 0.0:
         problem = f"the deadline passed after the request had waited {waited:.1f} s for a place in the batch"
     else:

@@ -86,7 +86,10 @@ class PromptThread:
                 if sequence in errors:
                     self._shared.scheduler.discard(sequence)
                     failure = to_service_error(sequence.info.name, "while encoding the prompt", errors[sequence])
-                    log.warning("generation_failed", model=sequence.info.name, error=failure.message, exc_info=failure)
+                    failed = log.bind(**sequence.log_fields)
+                    failed.warning(
+                        "generation_failed", model=sequence.info.name, error=failure.message, exc_info=failure
+                    )
                     self._calls.add(sequence.sink.on_finished, failure)
                 else:
                     sequence.prompt, sequence.stage = PromptState.READY, Stage.QUEUED

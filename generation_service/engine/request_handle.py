@@ -51,6 +51,7 @@ class GenerationHandle:
         self._is_started = False
         self._is_finished = False
         self._error: ServiceError | None = None
+        self._on_end: Callable[[ServiceError | None], None] | None = None
         self._changed = asyncio.Event()
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -73,6 +74,12 @@ class GenerationHandle:
     def is_finished(self) -> bool:
         """Whether the request has ended; blocks may still be unread."""
         return self._is_finished
+
+    def when_finished(self, action: Callable[[ServiceError | None], None]) -> None:
+        """Calls `action` once the request has ended, with the error that ended it; at once if it has."""
+        self._on_end = action
+        if self._is_finished:
+            action(self._error)
 
     async def wait_until_started(self) -> None:
         """Returns once the prompt is encoded and `metadata` is known. Raises the error that ended the request before
@@ -135,6 +142,8 @@ class GenerationHandle:
             self._stall_timer.cancel()
             self._stall_timer = None
         self._changed.set()
+        if self._on_end is not None:
+            self._on_end(error)
 
     def _cancel_stalled(self) -> None:
         # A reader that disappeared without cancelling would otherwise keep its place in the batch forever.

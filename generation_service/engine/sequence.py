@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from dgx_music.errors import ServiceError
+from generation_service.engine.timings import Timings
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section
 
 
@@ -65,8 +66,9 @@ class Sequence:
     """Who submitted the request. Waiting clients are served in turn."""
     deadline: float | None = None
     """When all audio must have been generated, by the engine's clock; None if there is no deadline."""
-    submitted_at: float = 0.0
-    """By the engine's clock."""
+    timings: Timings = field(default_factory=Timings, repr=False)
+    log_fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the log lines about the request carry, e.g. its generation."""
     stage: Stage = Stage.QUEUED
     prompt: PromptState = PromptState.READY
     state: Any = field(default=None, repr=False)

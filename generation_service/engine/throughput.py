@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from generation_service.engine.engine_status import batch_distribution, step_distribution
+
 WINDOW_SECONDS = 10.0
 _BUCKET_SECONDS = 0.1
 _MIN_EVIDENCE_SECONDS = 5.0
@@ -37,7 +39,7 @@ class _Speed:
 
 
 class Throughput:
-    """Steps and audio of the last ten seconds, and the speed of a single sequence.
+    """Steps and audio of the last ten seconds and in all, and the speed of a single sequence.
 
     Steps are counted in buckets of 0.1 s, so that memory use does not depend on the step rate.
     """
@@ -46,9 +48,14 @@ class Throughput:
         self._clock = clock
         self._buckets: deque[_Bucket] = deque()
         self._speeds: dict[str, _Speed] = {}
+        self.total_audio_seconds = 0.0
+        self.step_seconds, self.batch_sizes = step_distribution(), batch_distribution()
 
-    def record_step(self, audio_seconds: float, busy_seconds: float = 0.0) -> None:
+    def record_step(self, audio_seconds: float, busy_seconds: float = 0.0, batch_size: int = 1) -> None:
         """Counts one batch step; `audio_seconds` is the sum over all rows of the batch."""
+        self.total_audio_seconds += audio_seconds
+        self.step_seconds.observe(busy_seconds)
+        self.batch_sizes.observe(batch_size)
         number = self._drop_expired()
         if not self._buckets or self._buckets[-1].number != number:
             self._buckets.append(_Bucket(number))

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from structlog.contextvars import bind_contextvars
+
 from dgx_music.errors import ServiceError, Unavailable
 from generation_service.config import GenerationSettings
 from generation_service.engine.engine import Engine
@@ -141,6 +143,8 @@ class EngineHost:
 
     async def _run_request(self, request: messages.Submit) -> None:
         number = request.request_id
+        bind_contextvars(**request.log_fields)
+        handle: GenerationHandle | None = None
         error: ErrorData | None = None
         try:
             info = await self._catalog.describe(request.model)
@@ -153,7 +157,7 @@ class EngineHost:
             )
             self._stream.send(messages.Accepted(number))
             await handle.wait_until_started()
-            self._stream.send(messages.Started(number, dict(handle.metadata), handle.sections))
+            self._stream.send(messages.Started(number, dict(handle.metadata), handle.sections, handle.sequence.timings))
             while (block := await handle.next_block()) is not None:
                 self._stream.send(messages.Block(number, block))
         except Exception as failure:
@@ -163,7 +167,7 @@ class EngineHost:
         finally:
             self._handles.pop(number, None)
             self._request_tasks.pop(number, None)
-        self._stream.send(messages.Finished(number, error))
+        self._stream.send(messages.Finished(number, error, None if handle is None else handle.sequence.timings))
 
     async def _load(self, name: str) -> None:
         await self._engine.load(await self._catalog.describe(name))

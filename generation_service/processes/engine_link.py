@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from structlog.contextvars import get_contextvars
+
 import generation_service
 from dgx_music.errors import ServiceError, Unavailable
 from generation_service.engine.failures import format_error
@@ -142,7 +144,7 @@ class EngineLink:
         handle = GenerationHandle(info, parameters, self, buffer_seconds=buffer_seconds, stall_seconds=stall_seconds)
         self._handles[number], self._request_ids[handle.sequence] = handle, number
         try:
-            await self._ask(number, messages.Submit(number, info.name, parameters, origin))
+            await self._ask(number, messages.Submit(number, info.name, parameters, origin, get_contextvars()))
         except BaseException:
             handle.cancel()
             raise
@@ -207,21 +209,23 @@ class EngineLink:
                 self._answer(number, _to_error(error))
             case messages.Accepted(number):
                 self._answer(number, None)
-            case messages.Started(number, metadata, sections):
+            case messages.Started(number, metadata, sections, timings):
                 if (handle := self._handles.get(number)) is not None:
                     handle.sequence.stage = Stage.GENERATING
+                    handle.sequence.timings = timings
                     handle.on_started(metadata, sections)
             case messages.Block(number, samples):
                 if (handle := self._handles.get(number)) is not None:
                     handle.sequence.frames_delivered += len(samples)
                     handle.on_block(samples)
-            case messages.Finished(number, error):
+            case messages.Finished(number, error, timings):
                 failure = _to_error(error)
                 if failure is not None and failure.reason == "ENGINE_STOPPED":
                     failure = self._lost_error(failure.message)
                 self._answer(number, failure)
                 if (handle := self._handles.pop(number, None)) is not None:
                     self._request_ids.pop(handle.sequence, None)
+                    handle.sequence.timings = timings or handle.sequence.timings
                     handle.on_finished(failure)
 
     async def _wait_for_exit(self) -> str:

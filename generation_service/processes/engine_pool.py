@@ -22,6 +22,7 @@ from generation_service.processes.engine_client import (
     EngineState,
     RequestOrigin,
 )
+from generation_service.processes.request_records import record_when_ended
 from service_runtime.supervision import UnrecoverableError
 
 RETRY_SECONDS = 1.0
@@ -128,6 +129,7 @@ class EnginePool:
             except Unavailable as error:  # It has just ended. Nothing has been generated, so another one can.
                 lost.append(error)
             else:
+                record_when_ended(handle)
                 self._requests.append(_OpenRequest(handle, engine, origin, time.monotonic()))
                 return handle
             finally:

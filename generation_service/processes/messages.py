@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dgx_music.errors import ServiceError
 from generation_service.engine.engine_status import EngineStatus
 from generation_service.engine.failures import format_error
 from generation_service.engine.sequence import Stage
+from generation_service.engine.timings import Timings
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section
 from generation_service.models.execution import ModelExecution
 from generation_service.processes.engine_client import RequestOrigin
@@ -81,6 +83,8 @@ class Submit:
     model: str
     parameters: GenerationParameters
     origin: RequestOrigin
+    log_fields: Mapping[str, Any]
+    """What the log lines about the request carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,7 @@ class Started:
     request_id: int
     metadata: Mapping[str, MetadataValue]
     sections: tuple[Section, ...]
+    timings: Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,8 @@ class Finished:
 
     request_id: int
     error: ErrorData | None
+    timings: Timings | None
+    """None if the engine has not accepted the request."""
 
 
 @dataclass(frozen=True, slots=True)

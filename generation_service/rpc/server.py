@@ -17,10 +17,11 @@ from generation_service.models.discovery import find_installed_models
 from generation_service.processes.engine_link import HOST_MODULE
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.processes.pool_builder import build_pool
-from generation_service.rpc.engine_gauges import read_gauges
+from generation_service.rpc.engine_metrics import read_engine_metrics
 from generation_service.rpc.servicer import GenerationServicer
 from generation_service.worker.worker import Worker
-from service_runtime.observability.metrics import Gauge
+from service_runtime.observability.metered_channel import metered
+from service_runtime.observability.metrics import Reading
 from service_runtime.rpc.health_check import require_serving
 from service_runtime.rpc.process import run_process
 
@@ -44,8 +45,8 @@ class GenerationService:
 
     async def start(self) -> None:
         await self.engine.start()
-        self._storage_channel = connect(self._settings.storage_address)
-        self._export_channel = connect(self._settings.export_address)
+        self._storage_channel = metered(connect(self._settings.storage_address))
+        self._export_channel = metered(connect(self._settings.export_address))
         storage = storage_pb2_grpc.StorageServiceStub(self._storage_channel)
         self._servicer.export = export = export_pb2_grpc.ExportServiceStub(self._export_channel)
         self._worker = Worker(self.engine, storage, export, self._settings)
@@ -60,8 +61,8 @@ class GenerationService:
             require_serving(self._export_channel, self._settings.export_address, EXPORT_SERVICE),
         )
 
-    def gauges(self) -> Iterator[Gauge]:
-        return read_gauges(self.engine.reports(), self.engine.readings())
+    def read_metrics(self) -> Iterator[Reading]:
+        return read_engine_metrics(self.engine.reports(), self.engine.readings())
 
     async def drain(self) -> None:
         if self._worker is not None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import grpc.aio
+from structlog.contextvars import bind_contextvars
 
 from dgx_music.errors import ServiceError
 from dgx_music.export.v1 import export_pb2_grpc
@@ -45,10 +46,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         if request.HasField("continuation"):
             prompt_audio = await fetch_prompt_audio(request.continuation, info, self._engine.catalog, self.export)
             parameters = replace(parameters, prompt_audio=prompt_audio)
+        generation_id = str(uuid.uuid4())
+        bind_contextvars(generation_id=generation_id)
         handle = await self._engine.submit(info, parameters, _origin_of(context))
         writer = PcmWriter(info.channels)
         try:
-            header = worker_converters.build_audio_header(str(uuid.uuid4()), 1, handle)
+            header = worker_converters.build_audio_header(generation_id, 1, handle)
             yield generation_pb2.GenerateResponse(header=header)
             yield generation_pb2.GenerateResponse(progress=converters.progress_to_proto(handle, writer.frames))
             async for block in handle:

@@ -29,8 +29,11 @@ from generation_service.worker.export_stream import ExportStream
 from generation_service.worker.job_failure import RETRYABLE_EXPORT_CODES, build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
 from service_runtime.observability.logging import get_logger
+from service_runtime.observability.tracing import Attributes, Tracer
 
 log = get_logger(__name__)
+
+TRACER = Tracer("generation")
 
 TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 """Status codes after which the same call to storage is retried."""
@@ -70,10 +73,26 @@ class Job:
         self._handle: GenerationHandle | None = None
         self._has_sent_audio = False
         """Whether the export service may have all the audio, so that it may create a file."""
-        self._export_task = asyncio.create_task(self._resume_or_generate())
+        self._trace_parent = claim.trace_parent
+        self._export_task: asyncio.Task[Exported]
+        """Created by the first step of `run`, so that it is part of the job's trace."""
 
     async def run(self) -> None:
         """Returns once storage knows the outcome, or once the lease is lost."""
+        generation = self._generation
+        attributes: Attributes = {
+            "generation_id": generation.id,
+            "attempt": generation.attempt,
+            "model": generation.model_name,
+            "duration_seconds": generation.duration_seconds,
+        }
+        with TRACER.span("job", attributes, trace_parent=self._trace_parent) as span:
+            outcome = await self._run()
+            if span is not None:
+                span.set_attribute("outcome", outcome)
+
+    async def _run(self) -> str:
+        self._export_task = asyncio.create_task(self._resume_or_generate())
         renewal_task = asyncio.create_task(self._lease.renew_until_lost(self._current_progress))
         try:
             await asyncio.wait({renewal_task, self._export_task}, return_when=asyncio.FIRST_COMPLETED)
@@ -93,6 +112,7 @@ class Job:
             seconds=round(seconds, 3),
             times_real_time=round(audio_seconds / seconds, 2),
         )
+        return outcome
 
     def when_unreportable(self, action: Callable[[], object]) -> None:
         """Calls `action` once storage answers that it can't record anything, and so no outcome of this job either."""

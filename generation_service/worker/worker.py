@@ -154,8 +154,8 @@ class Worker:
         with bound_contextvars(generation_id=claim.generation.id, attempt=claim.generation.attempt):
             job = Job(self._engine, self._storage, self._export, claim, self._settings)
             task = asyncio.create_task(job.run())  # The task's context is a copy that keeps the bound variables.
+            task.add_done_callback(self._on_job_done)  # And so is the callback's.
         self._jobs[task] = job
-        task.add_done_callback(self._on_job_done)
 
     def _on_job_done(self, task: asyncio.Task[None]) -> None:
         del self._jobs[task]

@@ -8,6 +8,8 @@ from typing import TextIO
 
 import structlog
 
+UUID_CHARACTERS = 36
+
 _configuration = "info", "json"
 
 
@@ -57,6 +59,13 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None,
 def logging_configuration() -> tuple[str, str]:
     """Returns the level and the format of the last `configure_logging`, for a child process that logs alike."""
     return _configuration
+
+
+def bind_generation_id(request: object) -> None:
+    """Has every line of the call that this task serves carry the id of the generation that the request names."""
+    generation_id = getattr(request, "generation_id", "") or getattr(request, "id", "")
+    if len(generation_id) == UUID_CHARACTERS:
+        structlog.contextvars.bind_contextvars(generation_id=generation_id)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

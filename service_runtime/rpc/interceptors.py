@@ -16,8 +16,9 @@ from grpc_status import rpc_status
 
 from dgx_music.error_status import read_error_details, status_of, to_status
 from dgx_music.errors import ServiceError
-from service_runtime.observability.logging import get_logger
-from service_runtime.observability.metrics import MetricsRecorder
+from service_runtime.observability import call_metrics
+from service_runtime.observability.logging import bind_generation_id, get_logger
+from service_runtime.observability.tracing import end_call, start_call
 from service_runtime.rpc import deadlines
 
 log = get_logger(__name__)
@@ -38,8 +39,9 @@ HANDLER_KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Handler]]] = {
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of every servicer, unary or streaming."""
 
-    def __init__(self, recorder: MetricsRecorder | None = None) -> None:
-        self._recorder = recorder
+    def __init__(self, *, is_measured: bool = False) -> None:
+        """`is_measured` says whether the process shows metrics."""
+        self._is_measured = is_measured
 
     async def intercept_service(
         self,
@@ -54,11 +56,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = getattr(handler, attribute)
         # A streaming method is an async generator, or a coroutine that writes to the context itself (health's Watch).
         wrap = self._wrap_generator if inspect.isasyncgenfunction(method) else self._wrap_coroutine
-        return build_handler(wrap(name, method), handler.request_deserializer, handler.response_serializer)
+        deserialize, serialize = handler.request_deserializer, handler.response_serializer
+        labels: call_metrics.MethodLabels | None = None
+        if self._is_measured:
+            labels = call_metrics.method_labels(name, handler.request_streaming, handler.response_streaming)
+            deserialize = call_metrics.count_received(labels, deserialize)
+            serialize = call_metrics.count_sent(labels, serialize)
+        return build_handler(wrap(name, method, labels), deserialize, serialize)
 
-    def _wrap_coroutine(self, name: str, method: Any) -> Any:
+    def _wrap_coroutine(self, name: str, method: Any, labels: call_metrics.MethodLabels | None) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            call_context = _CallContext(name, context, self._recorder)
+            call_context = _CallContext(name, context, request, labels)
             try:
                 return await method(request, context)
             except BaseException as error:
@@ -68,9 +76,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _wrap_generator(self, name: str, method: Any) -> Any:
+    def _wrap_generator(self, name: str, method: Any, labels: call_metrics.MethodLabels | None) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            call_context = _CallContext(name, context, self._recorder)
+            call_context = _CallContext(name, context, request, labels)
             try:
                 # Closed here and not by the garbage collector, so that a cancelled call releases its resources at once.
                 async with aclosing(method(request, context)) as responses:
@@ -87,11 +95,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _CallContext:
     """One call from its start to its status."""
 
-    def __init__(self, method: str, context: Context, recorder: MetricsRecorder | None) -> None:
+    def __init__(self, method: str, context: Context, request: Any, labels: call_metrics.MethodLabels | None) -> None:
+        """`labels` are those of the metrics; None if there are no metrics."""
         deadlines.set_deadline(context.time_remaining())
-        self._method, self._context, self._recorder = method, context, recorder
+        self._method, self._context, self._labels = method, context, labels
         self._started_at = time.monotonic()
         self._code = "OK"
+        bind_generation_id(request)
+        self._span = start_call(method, context.invocation_metadata)
+        if labels is not None:
+            call_metrics.count_started(labels)
 
     async def abort(self, error: BaseException) -> NoReturn:
         """Ends the call with the status for the error, and raises. A cancellation is raised as it is."""
@@ -130,8 +143,10 @@ class _CallContext:
         """Logs and counts the finished call."""
         seconds = time.monotonic() - self._started_at
         log.debug("served", method=self._method, code=self._code, seconds=round(seconds, 6))
-        if self._recorder is not None:
-            self._recorder.record_call(self._method, self._code, seconds)
+        if self._labels is not None:
+            call_metrics.count_handled(self._labels, self._code, seconds)
+        if self._span is not None:
+            end_call(self._span, self._code)
 
 
 def _code_name(code: Any) -> str:

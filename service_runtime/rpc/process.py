@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dgx_music.errors import ServiceError
 from service_runtime.file_modes import limit_umask
 from service_runtime.observability.logging import configure_logging
+from service_runtime.observability.tracing import tracing
 from service_runtime.rpc.server import serve_until_signalled
 from service_runtime.rpc.service import Service
 from service_runtime.settings import Settings, format_settings_error
@@ -34,7 +35,8 @@ def run_process(
         settings = settings_type()
         configure_logging(settings.log_level, settings.log_format)
         address = settings.listen or getattr(settings, address_setting)
-        asyncio.run(serve_until_signalled([build(settings)], address, settings))
+        with tracing():
+            asyncio.run(serve_until_signalled([build(settings)], address, settings))
     except ValidationError as error:
         _exit(format_settings_error(error), BAD_SETTING)
     except ServiceError as error:

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from dgx_music.channel import KEEPALIVE_SECONDS
 from service_runtime.observability.logging import get_logger
-from service_runtime.observability.metrics import MetricsRecorder, metrics_endpoint
+from service_runtime.observability.metrics_endpoint import metrics_endpoint
 from service_runtime.rpc.binding import bind, is_local, require_local_or_allowed, setting_of
 from service_runtime.rpc.health_monitor import check_health, monitor_health
 from service_runtime.rpc.interceptors import CallInterceptor
@@ -54,21 +54,21 @@ async def serve_services(
     for address in listeners:
         require_local_or_allowed(address, settings)
     health_servicer = health.aio.HealthServicer()
-    with metrics_endpoint(settings.metrics_port) as recorder:
+    with metrics_endpoint(settings.metrics_port) as metrics:
         servers: list[grpc.aio.Server] = []
         started: list[Service] = []
         monitor: asyncio.Task[None] | None = None
         try:
             bound = []
             for address, served in listeners.items():
-                server = _build_server(served, address, health_servicer, settings, recorder)
+                server = _build_server(served, address, health_servicer, settings, is_measured=metrics is not None)
                 servers.append(server)
                 bound.append(bind(server, address, setting_of(address, settings)))
             for service in services:
                 started.append(service)
                 await service.start()
-                if recorder is not None and isinstance(service, MetricsProvider):
-                    recorder.register_gauges(service.gauges)
+                if metrics is not None and isinstance(service, MetricsProvider):
+                    metrics.register(service.read_metrics)
             for server in servers:
                 await server.start()
             healthy: dict[str, bool] = {}
@@ -109,10 +109,11 @@ def _build_server(
     address: str,
     health_servicer: health.aio.HealthServicer,
     settings: Settings,
-    recorder: MetricsRecorder | None,
+    *,
+    is_measured: bool,
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(recorder)],
+        interceptors=[CallInterceptor(is_measured=is_measured)],
         options=SERVER_OPTIONS,
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import grpc.aio
 
-from service_runtime.observability.metrics import Gauge
+from service_runtime.observability.metrics import Reading
 
 
 class Service(Protocol):
@@ -35,8 +35,8 @@ class Service(Protocol):
 
 @runtime_checkable
 class MetricsProvider(Protocol):
-    """A service that exports gauges of its own to Prometheus."""
+    """A service with metrics that are read when Prometheus asks for them."""
 
-    def gauges(self) -> Iterable[Gauge]:
-        """Returns the current values. Called on a thread of the metrics server."""
+    def read_metrics(self) -> Iterable[Reading]:
+        """Returns the current values. Called on a thread of the metrics endpoint."""
         ...

@@ -22,6 +22,7 @@ from storage_service.db.clock import now, now_plus
 from storage_service.db.models import FINAL_COLUMNS, INACTIVE_COLUMNS, REFRESH_FROM_RETURNING, Generation
 from storage_service.domain import queue
 from storage_service.domain.lifecycle import MAX_BACKOFF_DOUBLINGS, UNLEASED_COLUMNS, get, transition
+from storage_service.domain.queue_metrics import LEASE_EXPIRIES
 from storage_service.domain.request_validation import (
     MAX_ERROR_CHARACTERS,
     MAX_NAME_CHARACTERS,
@@ -243,6 +244,7 @@ def expire_leases(session: Session) -> list[Generation]:
         .returning(Generation)
     )
     expired = list(session.scalars(statement, execution_options=REFRESH_FROM_RETURNING))
+    LEASE_EXPIRIES.inc(by=len(expired))
     for generation in expired:
         record_change(session, Change(generation.id, generation.model_name, is_claimable=generation.is_pending))
     return expired

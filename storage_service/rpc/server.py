@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import grpc.aio
 
 from dgx_music.errors import FailedPrecondition, Unavailable
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
+from service_runtime.observability.metrics import Reading
 from service_runtime.rpc.process import run_process
 from service_runtime.rpc.service import Service
 from service_runtime.supervision import UnrecoverableError
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
 from storage_service.db import schema
+from storage_service.domain.queue_metrics import read_queue_metrics
 from storage_service.rpc.servicer import StorageServicer
 from storage_service.sweeper import run_sweeper
 
@@ -49,6 +52,9 @@ class StorageServer:
         except FailedPrecondition as error:
             # The schema was migrated while this server ran. It must not continue writing rows of the old version.
             raise UnrecoverableError(error.message, reason=error.reason, metadata=error.metadata) from error
+
+    def read_metrics(self) -> Sequence[Reading]:
+        return self._store.read_now(lambda session: list(read_queue_metrics(session)))
 
     async def drain(self) -> None:
         self._store.notifier.close()

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from structlog.contextvars import bind_contextvars
+
 from dgx_music.errors import NotFound
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
-from storage_service.domain import creation, leases, lifecycle, listing, prompts
+from storage_service.domain import creation, leases, lifecycle, listing, prompts, queue_metrics
 from storage_service.domain.statistics import compute_statistics
 from storage_service.rpc import converters
 
@@ -36,6 +38,8 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.CreateGenerationResponse:
         new = converters.new_generation_from_proto(request)
         row = await self._store.write(lambda s: creation.create(s, new, max_attempts=self._max_attempts))
+        queue_metrics.CREATED.inc()
+        bind_contextvars(generation_id=row.id)
         log.info("created", generation_id=row.id, model=row.model_name, seconds=row.duration_seconds)
         return storage_pb2.CreateGenerationResponse(generation=converters.generation_to_proto(row))
 
@@ -44,6 +48,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.BatchCreateGenerationsResponse:
         requests = converters.new_generations_from_proto(request)
         rows = await self._store.write(lambda s: creation.create_all(s, requests, max_attempts=self._max_attempts))
+        queue_metrics.CREATED.inc(by=len(rows))
         log.info("created", generations=len(rows))
         return storage_pb2.BatchCreateGenerationsResponse(generations=map(converters.generation_to_proto, rows))
 
@@ -70,6 +75,10 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         )
         if row is None:
             return storage_pb2.ClaimGenerationResponse()
+        queue_metrics.CLAIMS.inc()
+        if row.attempt == 1 and row.started_at is not None:
+            queue_metrics.QUEUE_SECONDS.observe(max(0.0, (row.started_at - row.created_at).total_seconds()))
+        bind_contextvars(generation_id=row.id)
         log.info("claimed", generation_id=row.id, worker_id=row.worker_id, attempt=row.attempt)
         return storage_pb2.ClaimGenerationResponse(
             generation=converters.generation_to_proto(row),
@@ -93,6 +102,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.CompleteGenerationResponse:
         completion = converters.completion_from_proto(request)
         row = await self._store.write(lambda s: leases.complete(s, request.id, request.lease_token, completion))
+        queue_metrics.ATTEMPTS_ENDED.inc("completed")
         log.info("completed", generation_id=row.id, seconds=row.generation_time_seconds)
         return storage_pb2.CompleteGenerationResponse(generation=converters.generation_to_proto(row))
 
@@ -102,12 +112,14 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         report = request.id, request.lease_token, request.error_message
         if request.handed_back:
             row = await self._store.write(lambda s: leases.hand_back(s, *report))
+            queue_metrics.ATTEMPTS_ENDED.inc("handed_back")
             log.info("handed_back", generation_id=row.id, reason=row.error_message)
         else:
             retryable, delay_seconds = request.retryable, request.retry_after_seconds
             row = await self._store.write(
                 lambda s: leases.fail(s, *report, retryable=retryable, retry_after_seconds=delay_seconds)
             )
+            queue_metrics.ATTEMPTS_ENDED.inc("failed" if row.is_finished else "retry")
             log.warning("attempt_failed", generation_id=row.id, state=row.status.value, error=row.error_message)
         return storage_pb2.FailGenerationResponse(generation=converters.generation_to_proto(row))
 

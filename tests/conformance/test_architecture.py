@@ -65,7 +65,14 @@ LAYERS = {
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
         ("dgx_music.credentials", "dgx_music.metadata_channel"),
-        ("dgx_music.address", "dgx_music.errors", "dgx_music.limits", "dgx_music"),
+        (
+            "dgx_music.address",
+            "dgx_music.errors",
+            "dgx_music.limits",
+            "dgx_music.trace_context",
+            "dgx_music.wrapping_channel",
+            "dgx_music",
+        ),
     ),
     "service_runtime": (
         ("service_runtime.rpc",),

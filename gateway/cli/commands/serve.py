@@ -13,6 +13,7 @@ from gateway.embedded.ownership import Client, Owner, acquire_or_join
 from gateway.embedded.service_set import ServiceName
 from gateway.embedded.services import build, run_embedded_services
 from service_runtime.observability.logging import configure_logging
+from service_runtime.observability.tracing import tracing
 from service_runtime.rpc.server import serve_until_signalled
 from service_runtime.rpc.stop_signal import stop_signal
 
@@ -27,6 +28,11 @@ def serve(name: ServiceName | None, data_dir: Path | None, devices: str | None =
     overrides = {} if devices is None else {"devices": devices}
     settings = resolve_settings(data_dir)
     configure_logging(settings.log_level, settings.log_format)
+    with tracing():
+        _serve(name, settings, overrides)
+
+
+def _serve(name: ServiceName | None, settings: GatewaySettings, overrides: Mapping[str, object]) -> None:
     match name:
         case None:
             with acquire_ownership(settings.data_dir) as owner:

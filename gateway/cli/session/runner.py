@@ -4,6 +4,7 @@ data directory, or one embedded in this process."""
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,13 @@ from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
 from gateway.embedded.service_set import ALL, ServiceSet
 from service_runtime.observability.logging import configure_logging
+from service_runtime.observability.tracing import Tracer, tracing
 from service_runtime.rpc.connection_diagnosis import explain_unknown_method, explain_unreachable
+
+TRACER = Tracer("cli")
+TRACE_PARENT_VARIABLE = "TRACEPARENT"
+"""Continues the trace of a program that runs the command, by the convention of OpenTelemetry's
+https://opentelemetry.io/docs/specs/otel/context/env-carriers/."""
 
 GATEWAY = "dgx_music.gateway.v1.MusicService"
 
@@ -50,6 +57,7 @@ Command = Callable[[Session], Coroutine[None, None, int]]
 def run_command(
     command: Command,
     *,
+    name: str = "dgx-music",
     services: ServiceSet,
     data_dir: Path | None,
     debug: bool,
@@ -60,19 +68,26 @@ def run_command(
 
     If no server is running, `services` run in this process. If these are all services, other commands may join them;
     otherwise other commands wait, since such a command is soon done. `model_folder` is an additional model for embedded
-    services.
+    services. `name` is that of the command's trace.
     """
     settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
     folder = settings.data_dir.expanduser().absolute()
     configure_logging("info" if debug else "error", "console")
-    if settings.gateway_address is not None:
-        return asyncio.run(_run_remote(settings.gateway_address, command, folder))
-    with acquire_or_join(folder) as place:
-        match place:
-            case Owner():
-                return asyncio.run(_run_embedded(place, command, folder, print_notice, services, model_folder))
-            case Client():
-                return asyncio.run(_run_as_client(place, command, folder))
+
+    async def traced(session: Session) -> int:
+        # Not around the services that may run in this process: what they do beside the command is not part of it.
+        with TRACER.span(name, trace_parent=os.environ.get(TRACE_PARENT_VARIABLE, "")):
+            return await command(session)
+
+    with tracing(print_notice):
+        if settings.gateway_address is not None:
+            return asyncio.run(_run_remote(settings.gateway_address, traced, folder))
+        with acquire_or_join(folder) as place:
+            match place:
+                case Owner():
+                    return asyncio.run(_run_embedded(place, traced, folder, print_notice, services, model_folder))
+                case Client():
+                    return asyncio.run(_run_as_client(place, traced, folder))
 
 
 async def _run_remote(address: str, command: Command, data_dir: Path) -> int:
