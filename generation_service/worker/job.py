@@ -86,6 +86,9 @@ class Job:
             "model": generation.model_name,
             "duration_seconds": generation.duration_seconds,
         }
+        if self._trace_parent and generation.attempt == 1:
+            waited_seconds = max(0.0, time.time() - generation.created_at.ToMicroseconds() / 1e6)
+            TRACER.record("wait for worker", self._started_at - waited_seconds, self._started_at, self._trace_parent)
         with TRACER.span("job", attributes, trace_parent=self._trace_parent) as span:
             outcome = await self._run()
             if span is not None:

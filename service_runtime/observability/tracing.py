@@ -123,11 +123,14 @@ class Tracer:
         name: str,
         started_at: float,
         ended_at: float,
-        parent: Context,
+        parent: Context | str,
         attributes: Attributes | None = None,
         events: Mapping[str, float] | None = None,
     ) -> None:
-        """Records what has already happened. Times are those of `time.monotonic`; `events` maps a name to its time."""
+        """Records what has already happened. Times are those of `time.monotonic`; `events` maps a name to its time.
+
+        `parent` is a captured trace, or the W3C trace context of the parent.
+        """
         if _export is None:
             return
         monotonic_zero_ns = time.time_ns() - time.monotonic_ns()
@@ -135,7 +138,12 @@ class Tracer:
         def at(seconds: float) -> int:
             return monotonic_zero_ns + round(seconds * 1e9)
 
-        span = _export.tracer(self._service).start_span(name, parent, attributes=attributes, start_time=at(started_at))
+        span = _export.tracer(self._service).start_span(
+            name,
+            _parse(parent) if isinstance(parent, str) else parent,
+            attributes=attributes,
+            start_time=at(started_at),
+        )
         for event, happened_at in (events or {}).items():
             span.add_event(event, timestamp=at(happened_at))
         span.end(at(ended_at))

@@ -119,7 +119,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
             row = await self._store.write(
                 lambda s: leases.fail(s, *report, retryable=retryable, retry_after_seconds=delay_seconds)
             )
-            queue_metrics.ATTEMPTS_ENDED.inc("failed" if row.is_finished else "retry")
+            queue_metrics.ATTEMPTS_ENDED.inc("failed" if row.is_finished else "retried")
             log.warning("attempt_failed", generation_id=row.id, state=row.status.value, error=row.error_message)
         return storage_pb2.FailGenerationResponse(generation=converters.generation_to_proto(row))
 

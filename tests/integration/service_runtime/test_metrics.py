@@ -19,6 +19,7 @@ from tests.support.log_capture import captured_logs
 from tests.support.processes import free_ports
 from tests.support.scripted_service import ScriptedService, serving_channel
 
+REQUEST = pb.GenerateRequest(model_name="far")
 LIST_MODELS = '{grpc_method="ListModels",grpc_service="dgx_music.generation.v1.GenerationService",grpc_type="unary"}'
 
 
