@@ -54,6 +54,12 @@ def read_queue_metrics(session: Session) -> Iterator[Reading]:
             audio_ms[state] / 1000,
             {"state": state.value},
         )
+    clients = select(func.count(func.distinct(Generation.client))).where(Generation.ranked_at.is_not(None))
+    yield Reading(
+        "dgx_music_storage_queued_clients",
+        "Clients that have generations pending or processing.",
+        float(session.scalar(clients) or 0),
+    )
     oldest = select(func.min(Generation.created_at)).where(has_status(GenerationStatus.PENDING))
     created_at, current = session.execute(select(oldest.scalar_subquery(), now())).one()
     yield Reading(
