@@ -14,7 +14,7 @@ from opentelemetry.trace import Tracer
 
 from dgx_music.errors import FailedPrecondition
 
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 2.0
 """How long the end of the process waits for a collector that takes no spans."""
 
 

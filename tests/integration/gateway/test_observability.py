@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
+import grpc
 import pytest
 import yaml
 
+from dgx_music.storage.v1.storage_pb2 import ListGenerationsRequest, ListGenerationsResponse
 from generation_service.hardware.gpu_readings import GpuReading
 from generation_service.rpc.engine_metrics import read_engine_metrics
 from tests.support.engine_reports import IDLE_REPORT
@@ -28,6 +30,7 @@ from tests.support.trace_collector import ReceivedSpan
 ROOT = Path(__file__).parents[3]
 DASHBOARD = ROOT / "deploy/grafana/dgx-music.json"
 FULL_READING = GpuReading(1, 2, 61.0, 432.0, 97.0)
+FOREIGN_TRACE = "0af7651916cd43dd8448eb211c80319c"
 PHASES = ["export upload", "export measure", "export limit", "export write", "export sign", "export sync"]
 PATHS = {
     "create": "dgx_music.gateway.v1.MusicService/CreateGeneration",
@@ -108,6 +111,21 @@ class TestTrace:
         exported = [self.find(spans, name) for name in (*PHASES, "export commit")]
         assert all(one.ended_ns <= later.started_ns for one, later in pairwise(exported))
 
+    def test_a_foreign_client_continues_its_own_trace(self, observed: Observed) -> None:
+        trace_id, span_id = FOREIGN_TRACE, "b7ad6b7169203331"
+        with grpc.insecure_channel(observed.environment["DGX_MUSIC_GATEWAY_ADDRESS"]) as channel:
+            list_generations = channel.unary_unary(
+                "/dgx_music.gateway.v1.MusicService/ListGenerations",
+                request_serializer=ListGenerationsRequest.SerializeToString,
+                response_deserializer=ListGenerationsResponse.FromString,
+            )
+            metadata = [("traceparent", f"00-{trace_id}-{span_id}-01")]
+            assert list_generations(ListGenerationsRequest(), metadata=metadata, timeout=60).generations
+        arrived = observed.collector.wait_for(lambda span: span.parent_id == span_id)
+        passed_on = observed.collector.wait_for(lambda span: span.parent_id == arrived.span_id)
+        assert (arrived.trace_id, passed_on.trace_id) == (trace_id, trace_id)
+        assert (arrived.service, passed_on.service) == ("dgx-music-gateway", "dgx-music-storage")
+
     def test_nothing_that_runs_anyway_starts_a_trace(self, observed: Observed, spans: list[ReceivedSpan]) -> None:
         names = {span.name for span in observed.collector.spans}
         assert PATHS["create"] in names
@@ -123,7 +141,7 @@ class TestLogs:
         events = list(observed.processes[service].events)
         joined = [event for event in events if event.get("generation_id") == observed.generation_id]
         assert joined
-        traced = [event for event in events if "trace_id" in event]
+        traced = [event for event in events if "trace_id" in event and event["trace_id"] != FOREIGN_TRACE]
         assert {event["trace_id"] for event in traced} == {trace_id}
         # A claim belongs to no trace, and the gateway looks the model up before there is an id.
         untraced = [event["event"] for event in joined if event not in traced]

@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -99,6 +100,26 @@ async def test_samples_metadata_and_flow_are_those_of_an_engine_in_this_process(
     assert handle.stage is Stage.GENERATING
     assert np.array_equal(await read(handle), tone(parameters))
     assert (handle.frames_delivered, handle.progress) == (parameters.frames, 1.0)
+
+
+async def test_timings_and_totals_of_a_process_arrive(shared):
+    before = sum(report.status.total_audio_seconds for report in shared.pool.reports())
+    ended = asyncio.Event()
+    handle = await shared.submit(tone_parameters("timed", 6))
+    handle.when_finished(lambda error: ended.set())
+    await read(handle)
+    await ended.wait()
+    timings = handle.sequence.timings
+    times = (timings.submitted_at, timings.admitted_at, timings.prefill_at, timings.started_at, timings.first_block_at)
+    assert list(times) == sorted(times)
+    assert timings.first_block_at <= timings.ended_at <= time.monotonic()
+    assert (timings.steps, timings.batch_rows) == (6, 6)
+    await shared.pool.refresh()
+    reports = shared.pool.reports()
+    assert sum(report.status.total_audio_seconds for report in reports) - before == pytest.approx(
+        6 * BLOCK_FRAMES / RATE_HZ
+    )
+    assert all(sum(report.status.step_seconds.counts) == report.status.batch_sizes.sum for report in reports)
 
 
 async def test_prompt_audio_arrives_and_errors_return_as_their_own_class(shared):

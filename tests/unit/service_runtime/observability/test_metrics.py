@@ -7,24 +7,7 @@ import math
 import pytest
 
 from service_runtime.observability.metrics import Counter, Distribution, Gauge, Histogram, Instrument
-
-
-class ShownMetric:
-    """What an endpoint attaches: keeps the updates, by the values of the labels."""
-
-    def __init__(self) -> None:
-        self.updates: dict[tuple[str, ...], list[float]] = {}
-
-    def labels(self, *values: str) -> ShownMetric:
-        child = ShownMetric()
-        child.updates = self.updates
-        child.values = values  # type: ignore[attr-defined]
-        return child
-
-    def inc(self, amount: float) -> None:
-        self.updates.setdefault(getattr(self, "values", ()), []).append(amount)
-
-    observe = inc
+from tests.support.shown_metrics import ShownMetric, shown
 
 
 @pytest.fixture
@@ -40,14 +23,12 @@ def test_an_instrument_does_nothing_unless_it_is_shown(declared: list[Instrument
     assert declared == [files]
     files.inc("wav")
     assert not files.is_shown
-    shown = ShownMetric()
-    files.attach(shown)
-    assert files.is_shown
+    with shown(files) as updates:
+        assert files.is_shown
+        files.inc("wav")
+        files.inc("wav", by=2.0)
     files.inc("wav")
-    files.inc("wav", by=2.0)
-    files.detach(shown)
-    files.inc("wav")
-    assert shown.updates == {("wav",): [1.0, 2.0]}
+    assert updates == {("wav",): [1.0, 2.0]}
 
 
 @pytest.mark.usefixtures("declared")
@@ -64,12 +45,10 @@ def test_several_endpoints_show_the_same() -> None:
 @pytest.mark.usefixtures("declared")
 def test_a_block_is_timed_even_if_it_raises() -> None:
     seconds = Histogram("test_seconds", "Time.", ("phase",))
-    shown = ShownMetric()
-    seconds.attach(shown)
-    with pytest.raises(ValueError, match="away"), seconds.time("write"):
+    with shown(seconds) as updates, pytest.raises(ValueError, match="away"), seconds.time("write"):
         raise ValueError("away")
-    assert list(shown.updates) == [("write",)]
-    assert 0.0 <= shown.updates["write",][0] < 60.0
+    assert list(updates) == [("write",)]
+    assert 0.0 <= updates["write",][0] < 60.0
 
 
 def test_a_distribution_counts_up_to_and_including_each_bound() -> None:
