@@ -3,7 +3,7 @@ which dashboards and alerts exist."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -60,39 +60,56 @@ def code_label(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def count_started(labels: MethodLabels) -> None:
-    """Counts a call that the server begins to serve."""
-    STARTED.inc(*labels)
-    IN_PROGRESS.add(1.0, *labels)
+class MethodMetrics:
+    """The metrics of one method of a server, found once so that a call only updates them."""
 
+    def __init__(self, labels: MethodLabels) -> None:
+        self._labels = labels
+        self._started, self._in_progress = STARTED.bind(*labels), IN_PROGRESS.bind(*labels)
+        self._handling = HANDLING.bind(*labels)
+        self._handled: dict[str, Sequence[Any]] = {}
+        self._messages = MESSAGES_RECEIVED.bind(*labels), MESSAGES_SENT.bind(*labels)
+        self._bytes = BYTES_RECEIVED.bind(*labels), BYTES_SENT.bind(*labels)
 
-def count_handled(labels: MethodLabels, code: str, seconds: float) -> None:
-    """Counts a call that has ended. `code` is the status code's name."""
-    IN_PROGRESS.add(-1.0, *labels)
-    HANDLED.inc(*labels, code_label(code))
-    HANDLING.observe(seconds, *labels)
+    def count_started(self) -> None:
+        """Counts a call that the server begins to serve."""
+        for metric in (*self._started, *self._in_progress):
+            metric.inc()
 
+    def count_handled(self, code: str, seconds: float) -> None:
+        """Counts a call that has ended. `code` is the status code's name."""
+        for metric in self._in_progress:
+            metric.dec()
+        if code not in self._handled:
+            self._handled[code] = HANDLED.bind(*self._labels, code_label(code))
+        for metric in self._handled[code]:
+            metric.inc()
+        for metric in self._handling:
+            metric.observe(seconds)
 
-def count_received(labels: MethodLabels, deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    """Returns a deserializer that counts the messages."""
-    assert deserialize is not None, "generated code gives one"
+    def count_received(self, deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+        """Returns a deserializer that counts the messages."""
+        assert deserialize is not None, "generated code gives one"
 
-    def deserialize_and_count(data: bytes) -> Any:
-        MESSAGES_RECEIVED.inc(*labels)
-        BYTES_RECEIVED.inc(*labels, by=len(data))
-        return deserialize(data)
+        def deserialize_and_count(data: bytes) -> Any:
+            self._count_message(0, data)
+            return deserialize(data)
 
-    return deserialize_and_count
+        return deserialize_and_count
 
+    def count_sent(self, serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
+        """Returns a serializer that counts the messages."""
+        assert serialize is not None, "generated code gives one"
 
-def count_sent(labels: MethodLabels, serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
-    """Returns a serializer that counts the messages."""
-    assert serialize is not None, "generated code gives one"
+        def serialize_and_count(message: Any) -> bytes:
+            data = serialize(message)
+            self._count_message(1, data)
+            return data
 
-    def serialize_and_count(message: Any) -> bytes:
-        data = serialize(message)
-        MESSAGES_SENT.inc(*labels)
-        BYTES_SENT.inc(*labels, by=len(data))
-        return data
+        return serialize_and_count
 
-    return serialize_and_count
+    def _count_message(self, direction: int, data: bytes) -> None:
+        for metric in self._messages[direction]:
+            metric.inc()
+        for metric in self._bytes[direction]:
+            metric.inc(len(data))

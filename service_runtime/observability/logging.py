@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from functools import lru_cache
+from typing import Any, TextIO
 
 import structlog
 
@@ -61,11 +62,19 @@ def logging_configuration() -> tuple[str, str]:
     return _configuration
 
 
-def bind_generation_id(request: object) -> None:
+def bind_generation_id(request: Any) -> None:
     """Has every line of the call that this task serves carry the id of the generation that the request names."""
-    generation_id = getattr(request, "generation_id", "") or getattr(request, "id", "")
-    if len(generation_id) == UUID_CHARACTERS:
+    field = _id_field(type(request))
+    if field is not None and len(generation_id := getattr(request, field)) == UUID_CHARACTERS:
         structlog.contextvars.bind_contextvars(generation_id=generation_id)
+
+
+@lru_cache(maxsize=1000)
+def _id_field(request_type: type) -> str | None:
+    """Returns the field of a message that holds the id of a generation. `id` may also be that of something else."""
+    descriptor = getattr(request_type, "DESCRIPTOR", None)
+    fields = () if descriptor is None else descriptor.fields_by_name
+    return next((name for name in ("generation_id", "id") if name in fields), None)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

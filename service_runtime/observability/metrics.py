@@ -66,6 +66,11 @@ class Instrument:
         self._metrics.remove(metric)
         self._children = {}
 
+    def bind(self, *labels: str) -> Sequence[Any]:
+        """Returns the metrics of prometheus_client that are shown now for these label values, for code that updates
+        them often."""
+        return self._find_children(labels)
+
     def _find_children(self, labels: tuple[str, ...]) -> Sequence[Any]:
         if not self._metrics:
             return ()
@@ -86,12 +91,7 @@ class Counter(Instrument):
 
 
 class Gauge(Instrument):
-    """Goes up and down."""
-
-    def add(self, amount: float, *labels: str) -> None:
-        """Adds to the value of these label values; a negative amount subtracts."""
-        for child in self._find_children(labels):
-            child.inc(amount)
+    """Goes up and down. Code updates what `bind` returns."""
 
 
 class Histogram(Instrument):

@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 
 from dgx_music.error_status import read_error_details, status_of, to_status
 from dgx_music.errors import ServiceError
-from service_runtime.observability import call_metrics
+from service_runtime.observability.call_metrics import MethodMetrics, method_labels
 from service_runtime.observability.logging import bind_generation_id, get_logger
 from service_runtime.observability.tracing import end_call, start_call
 from service_runtime.rpc import deadlines
@@ -42,6 +42,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, *, is_measured: bool = False) -> None:
         """`is_measured` says whether the process shows metrics."""
         self._is_measured = is_measured
+        self._metrics: dict[str, MethodMetrics] = {}
+        """By the path of the method."""
 
     async def intercept_service(
         self,
@@ -57,16 +59,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # A streaming method is an async generator, or a coroutine that writes to the context itself (health's Watch).
         wrap = self._wrap_generator if inspect.isasyncgenfunction(method) else self._wrap_coroutine
         deserialize, serialize = handler.request_deserializer, handler.response_serializer
-        labels: call_metrics.MethodLabels | None = None
-        if self._is_measured:
-            labels = call_metrics.method_labels(name, handler.request_streaming, handler.response_streaming)
-            deserialize = call_metrics.count_received(labels, deserialize)
-            serialize = call_metrics.count_sent(labels, serialize)
-        return build_handler(wrap(name, method, labels), deserialize, serialize)
+        metrics = self._find_metrics(name, handler) if self._is_measured else None
+        if metrics is not None:
+            deserialize, serialize = metrics.count_received(deserialize), metrics.count_sent(serialize)
+        return build_handler(wrap(name, method, metrics), deserialize, serialize)
 
-    def _wrap_coroutine(self, name: str, method: Any, labels: call_metrics.MethodLabels | None) -> Any:
+    def _find_metrics(self, name: str, handler: Handler) -> MethodMetrics:
+        metrics = self._metrics.get(name)
+        if metrics is None:
+            labels = method_labels(name, handler.request_streaming, handler.response_streaming)
+            metrics = self._metrics[name] = MethodMetrics(labels)
+        return metrics
+
+    def _wrap_coroutine(self, name: str, method: Any, metrics: MethodMetrics | None) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            call_context = _CallContext(name, context, request, labels)
+            call_context = _CallContext(name, context, request, metrics)
             try:
                 return await method(request, context)
             except BaseException as error:
@@ -76,9 +83,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _wrap_generator(self, name: str, method: Any, labels: call_metrics.MethodLabels | None) -> Any:
+    def _wrap_generator(self, name: str, method: Any, metrics: MethodMetrics | None) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            call_context = _CallContext(name, context, request, labels)
+            call_context = _CallContext(name, context, request, metrics)
             try:
                 # Closed here and not by the garbage collector, so that a cancelled call releases its resources at once.
                 async with aclosing(method(request, context)) as responses:
@@ -95,16 +102,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _CallContext:
     """One call from its start to its status."""
 
-    def __init__(self, method: str, context: Context, request: Any, labels: call_metrics.MethodLabels | None) -> None:
-        """`labels` are those of the metrics; None if there are no metrics."""
+    def __init__(self, method: str, context: Context, request: Any, metrics: MethodMetrics | None) -> None:
         deadlines.set_deadline(context.time_remaining())
-        self._method, self._context, self._labels = method, context, labels
+        self._method, self._context, self._metrics = method, context, metrics
         self._started_at = time.monotonic()
         self._code = "OK"
         bind_generation_id(request)
         self._span = start_call(method, context.invocation_metadata)
-        if labels is not None:
-            call_metrics.count_started(labels)
+        if metrics is not None:
+            metrics.count_started()
 
     async def abort(self, error: BaseException) -> NoReturn:
         """Ends the call with the status for the error, and raises. A cancellation is raised as it is."""
@@ -143,8 +149,8 @@ class _CallContext:
         """Logs and counts the finished call."""
         seconds = time.monotonic() - self._started_at
         log.debug("served", method=self._method, code=self._code, seconds=round(seconds, 6))
-        if self._labels is not None:
-            call_metrics.count_handled(self._labels, self._code, seconds)
+        if self._metrics is not None:
+            self._metrics.count_handled(self._code, seconds)
         if self._span is not None:
             end_call(self._span, self._code)
 

@@ -21,10 +21,14 @@ class ShownMetric:
         child.updates, child._values = self.updates, values
         return child
 
-    def inc(self, amount: float) -> None:
+    def dec(self, amount: float = 1.0) -> None:
+        self.inc(-amount)
+
+    def inc(self, amount: float = 1.0) -> None:
         self.updates.setdefault(self._values, []).append(amount)
 
-    observe = inc
+    def observe(self, value: float) -> None:
+        self.inc(value)
 
 
 @contextmanager

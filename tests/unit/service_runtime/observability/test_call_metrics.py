@@ -6,14 +6,17 @@ import grpc
 import pytest
 
 from service_runtime.observability.call_metrics import (
+    BYTES_SENT,
     HANDLED,
     IN_PROGRESS,
+    MESSAGES_SENT,
+    MethodMetrics,
     code_label,
-    count_handled,
-    count_started,
     method_labels,
 )
 from tests.support.shown_metrics import shown
+
+LABELS = ("unary", "s", "m")
 
 
 @pytest.mark.parametrize(
@@ -42,10 +45,17 @@ def test_codes_are_spelled_as_go_does() -> None:
 
 
 def test_a_call_is_in_progress_until_it_is_handled() -> None:
-    labels = ("unary", "s", "m")
     with shown(IN_PROGRESS) as in_progress, shown(HANDLED) as handled:
-        count_started(labels)
-        assert in_progress == {labels: [1.0]}
-        count_handled(labels, "NOT_FOUND", 0.5)
-    assert in_progress == {labels: [1.0, -1.0]}
-    assert handled == {(*labels, "NotFound"): [1.0]}
+        metrics = MethodMetrics(LABELS)
+        metrics.count_started()
+        assert in_progress == {LABELS: [1.0]}
+        metrics.count_handled("NOT_FOUND", 0.5)
+    assert in_progress == {LABELS: [1.0, -1.0]}
+    assert handled == {(*LABELS, "NotFound"): [1.0]}
+
+
+def test_messages_are_counted_as_they_are_serialized() -> None:
+    with shown(MESSAGES_SENT) as messages, shown(BYTES_SENT) as size:
+        serialize = MethodMetrics(LABELS).count_sent(str.encode)
+        assert [serialize("four"), serialize("seven")] == [b"four", b"seven"]
+    assert (messages, size) == ({LABELS: [1.0, 1.0]}, {LABELS: [4, 5]})

@@ -8,8 +8,13 @@ import logging
 import pytest
 import structlog
 
-from service_runtime.observability.logging import get_logger, logging_configuration
+from dgx_music.access.v1 import access_pb2
+from dgx_music.export.v1 import export_pb2
+from dgx_music.storage.v1 import storage_pb2
+from service_runtime.observability.logging import bind_generation_id, get_logger, logging_configuration
 from tests.support.log_capture import captured_logs
+
+GENERATION_ID = "20eb5b25-7a3b-4503-883d-1c23c8f770af"
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
@@ -29,3 +34,19 @@ def test_fields_of_the_process_are_in_every_line_and_a_child_can_log_alike() -> 
         logging.getLogger("library").warning("from a library")
         assert logging_configuration() == ("info", "json")
     assert [json.loads(line)["device"] for line in log.getvalue().splitlines()] == ["cuda:1", "cuda:1"]
+
+
+@pytest.mark.parametrize(
+    ("request_message", "bound"),
+    [
+        (storage_pb2.GetGenerationRequest(id=GENERATION_ID), {"generation_id": GENERATION_ID}),
+        (export_pb2.DeleteFileRequest(generation_id=GENERATION_ID), {"generation_id": GENERATION_ID}),
+        (access_pb2.RevokeTokenRequest(id="a1b2c3d4"), {}),
+        (storage_pb2.ListPromptsRequest(), {}),
+        (iter(()), {}),
+    ],
+)
+def test_lines_of_a_call_carry_the_generation_that_it_names(request_message: object, bound: dict[str, str]) -> None:
+    structlog.contextvars.clear_contextvars()
+    bind_generation_id(request_message)
+    assert structlog.contextvars.get_contextvars() == bound

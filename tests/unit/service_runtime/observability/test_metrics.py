@@ -36,9 +36,11 @@ def test_several_endpoints_show_the_same() -> None:
     streams = Gauge("test_streams", "Streams.")
     first, second = ShownMetric(), ShownMetric()
     streams.attach(first)
-    streams.add(1.0)
+    for metric in streams.bind():
+        metric.inc()
     streams.attach(second)
-    streams.add(-1.0)
+    for metric in streams.bind():
+        metric.dec()
     assert (first.updates, second.updates) == ({(): [1.0, -1.0]}, {(): [-1.0]})
 
 
