@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -17,6 +18,9 @@ from dgx_music.errors import FailedPrecondition
 FLUSH_SECONDS = 2.0
 """How long the end of the process waits for a collector that takes no spans."""
 
+CLOCK_TOLERANCE_NS = 100_000_000
+"""How much may pass between the readings of two clocks."""
+
 
 class TraceExport:
     """Sends spans to one exporter. Services that share a process have names of their own."""
@@ -25,6 +29,7 @@ class TraceExport:
         self._exporter = exporter
         self._processor = BatchSpanProcessor(exporter)
         self._tracers: dict[str, Tracer] = {}
+        self._monotonic_zero_ns = _measure_monotonic_zero_ns()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> TraceExport:
@@ -43,6 +48,14 @@ class TraceExport:
             tracer = self._tracers[service] = provider.get_tracer("dgx_music", version("dgx-music"))
         return tracer
 
+    def monotonic_zero_ns(self) -> int:
+        """Returns the Unix time at which the monotonic clock was 0, in nanoseconds: the same one until the system's
+        clock is set, so that times stay in their order."""
+        measured = _measure_monotonic_zero_ns()
+        if abs(measured - self._monotonic_zero_ns) > CLOCK_TOLERANCE_NS:
+            self._monotonic_zero_ns = measured
+        return self._monotonic_zero_ns
+
     def shutdown(self) -> None:
         """Exports the spans that have ended, for at most FLUSH_SECONDS, and stops."""
         give_up = threading.Timer(FLUSH_SECONDS, self._exporter.shutdown)
@@ -50,6 +63,10 @@ class TraceExport:
         give_up.start()
         self._processor.shutdown()  # type: ignore[no-untyped-call]
         give_up.cancel()
+
+
+def _measure_monotonic_zero_ns() -> int:
+    return time.time_ns() - time.monotonic_ns()
 
 
 def _create_exporter(name: str, environment: Mapping[str, str]) -> SpanExporter:

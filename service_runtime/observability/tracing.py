@@ -6,7 +6,6 @@ Without one of them, and unless `tracing` is active, nothing here costs more tha
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -133,7 +132,7 @@ class Tracer:
         """
         if _export is None:
             return
-        monotonic_zero_ns = time.time_ns() - time.monotonic_ns()
+        monotonic_zero_ns = _export.monotonic_zero_ns()
 
         def at(seconds: float) -> int:
             return monotonic_zero_ns + round(seconds * 1e9)
