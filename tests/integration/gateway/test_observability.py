@@ -11,7 +11,8 @@ import grpc
 import pytest
 import yaml
 
-from dgx_music.storage.v1.storage_pb2 import ListGenerationsRequest, ListGenerationsResponse
+from dgx_music.audio.v1.audio_pb2 import OutputOptions
+from dgx_music.export.v1.export_pb2 import RenderRequest, RenderResponse
 from generation_service.hardware.gpu_readings import GpuReading
 from generation_service.rpc.engine_metrics import read_engine_metrics
 from tests.support.engine_reports import IDLE_REPORT
@@ -112,19 +113,23 @@ class TestTrace:
         assert all(one.ended_ns <= later.started_ns for one, later in pairwise(exported))
 
     def test_a_foreign_client_continues_its_own_trace(self, observed: Observed) -> None:
-        trace_id, span_id = FOREIGN_TRACE, "b7ad6b7169203331"
+        span_id = "b7ad6b7169203331"
+        request = RenderRequest(generation_id=observed.generation_id, output=OutputOptions(sample_rate_hz=16000))
         with grpc.insecure_channel(observed.environment["DGX_MUSIC_GATEWAY_ADDRESS"]) as channel:
-            list_generations = channel.unary_unary(
-                "/dgx_music.gateway.v1.MusicService/ListGenerations",
-                request_serializer=ListGenerationsRequest.SerializeToString,
-                response_deserializer=ListGenerationsResponse.FromString,
+            render = channel.unary_unary(
+                "/dgx_music.gateway.v1.MusicService/Render",
+                request_serializer=RenderRequest.SerializeToString,
+                response_deserializer=RenderResponse.FromString,
             )
-            metadata = [("traceparent", f"00-{trace_id}-{span_id}-01")]
-            assert list_generations(ListGenerationsRequest(), metadata=metadata, timeout=60).generations
+            metadata = [("traceparent", f"00-{FOREIGN_TRACE}-{span_id}-01")]
+            assert render(request, metadata=metadata, timeout=60).file.file_path
         arrived = observed.collector.wait_for(lambda span: span.parent_id == span_id)
         passed_on = observed.collector.wait_for(lambda span: span.parent_id == arrived.span_id)
-        assert (arrived.trace_id, passed_on.trace_id) == (trace_id, trace_id)
-        assert (arrived.service, passed_on.service) == ("dgx-music-gateway", "dgx-music-storage")
+        written = observed.collector.wait_for(
+            lambda span: span.name == "export write" and span.parent_id == passed_on.span_id
+        )
+        assert {span.trace_id for span in (arrived, passed_on, written)} == {FOREIGN_TRACE}
+        assert (arrived.service, passed_on.service) == ("dgx-music-gateway", "dgx-music-export")
 
     def test_nothing_that_runs_anyway_starts_a_trace(self, observed: Observed, spans: list[ReceivedSpan]) -> None:
         names = {span.name for span in observed.collector.spans}

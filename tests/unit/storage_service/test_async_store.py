@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from dgx_music.errors import InvalidArgument, NotFound, Unavailable
 from storage_service.async_store import Store
@@ -38,6 +39,12 @@ async def waiting_claim(store: RecordingStore, models: list[str], wait_seconds: 
     task = asyncio.create_task(store.claim("w", models, 30.0, wait_seconds))
     await store.work_done.wait()
     return task
+
+
+async def test_work_in_threads_keeps_the_context_of_its_call(store: RecordingStore) -> None:
+    with bound_contextvars(generation_id="g1"):
+        assert await store.read(lambda s: get_contextvars()) == {"generation_id": "g1"}
+        assert await store.write(lambda s: get_contextvars()) == {"generation_id": "g1"}
 
 
 async def test_waiting_claim_is_woken_by_create(store: RecordingStore, new: New) -> None:
