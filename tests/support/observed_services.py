@@ -10,7 +10,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,8 @@ class Observed:
     """That of a client of the services, which also sends spans."""
     metrics_ports: dict[str, int]
     generation_id: str = ""
-    metrics: dict[str, str] | None = None
-    """Service → its page for Prometheus, once the command had ended."""
+    metrics: dict[str, str] = field(default_factory=dict)
+    """Service → its page for Prometheus, if a test has kept it."""
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end. It has to succeed."""
@@ -91,7 +91,7 @@ def read_page(port: int) -> str:
 
 @contextmanager
 def observed_services(folder: Path, *, log_level: str = "debug") -> Iterator[Observed]:
-    """Runs the services, and a command that generates a second of music and renders it."""
+    """Runs the services, and a command that generates a second of music."""
     ports = free_ports(2 * len(SERVICES))
     addresses = {
         f"DGX_MUSIC_{name.upper()}_ADDRESS": f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=False)
