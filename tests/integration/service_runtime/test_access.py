@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,8 +20,9 @@ from dgx_music.access.v1 import access_pb2
 from dgx_music.channel import connect
 from dgx_music.credentials import Credentials
 from dgx_music.error_status import read_error_details
-from dgx_music.errors import Unavailable
+from dgx_music.errors import NotFound, Unavailable
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
+from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.access.caller import Caller, Scope, calling_as, current_caller
 from service_runtime.access.service_channel import connect_service
 from service_runtime.rpc.probe import probe, probe_credentials
@@ -36,7 +39,7 @@ from tests.support.access_services import (
     path_of,
     standard_services,
 )
-from tests.support.scripted_service import ScriptedService
+from tests.support.scripted_service import ScriptedService, serving_channel
 
 OK, UNAUTHENTICATED, PERMISSION_DENIED = (
     grpc.StatusCode.OK,
@@ -291,3 +294,63 @@ async def test_token_file_is_read_again(everything: str, registry: TokenRegistry
             await health.Check(health_pb2.HealthCheckRequest(), timeout=60)
         file.write_text(registry.issue(Scope.READ))
         await health.Check(health_pb2.HealthCheckRequest(), timeout=60)
+
+
+async def test_changes_and_refusals_are_in_the_audit_log(
+    registry: TokenRegistry, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "audit.log"
+    generate, read = registry.issue(Scope.GENERATE, "laptop"), registry.issue(Scope.READ, "radio")
+    by_gateway = (*bearer(SERVICE_TOKEN), ("dgx-music-client", "laptop"))
+    own = settings.model_copy(update={"audit_log": file})
+    async with serve_services([registry], ["127.0.0.1:0"], own) as bound, connect(bound[0]) as channel:
+        storage = storage_pb2_grpc.StorageServiceStub(channel)
+        for metadata in (bearer(generate), bearer(read), (), by_gateway):
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await storage.DeleteGeneration(
+                    storage_pb2.DeleteGenerationRequest(id="a1"), metadata=metadata, timeout=60
+                )
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await storage.GetGeneration(storage_pb2.GetGenerationRequest(id="b2"), metadata=metadata, timeout=60)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["client"], line["code"], line["scope"]) for line in lines] == [
+        ("laptop", "OK", "generate"),
+        ("radio", "PERMISSION_DENIED", "read"),
+        (None, "UNAUTHENTICATED", None),
+    ]
+    for line in lines:
+        assert line["method"] == "/dgx_music.storage.v1.StorageService/DeleteGeneration"
+        assert (line["ids"], line["host"]) == (["a1"], "127.0.0.1")
+    assert lines[0]["token_id"] == generate.split("_")[1]
+    assert generate not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (NotFound("model", "x"), "NOT_FOUND"),
+        (RuntimeError("x"), "INTERNAL"),
+        (grpc.aio.AioRpcError(grpc.StatusCode.DATA_LOSS, grpc.aio.Metadata(), grpc.aio.Metadata()), "DATA_LOSS"),
+        (None, "ABORTED"),
+    ],
+)
+async def test_audit_log_says_how_a_change_ended(failure: Exception | None, code: str, tmp_path: Path) -> None:
+    service = ScriptedService()
+
+    async def fail(context: Any) -> None:
+        if failure is None:
+            await context.abort(grpc.StatusCode.ABORTED, "x")
+        else:
+            raise failure
+
+    service.behaviour = fail
+    file = tmp_path / "audit.log"
+    settings = Settings(data_dir=tmp_path, audit_log=file, grace_seconds=0.1)
+    async with serving_channel(service, settings) as channel:
+        stream = generation_pb2_grpc.GenerationServiceStub(channel).Generate(
+            generation_pb2.GenerateRequest(), timeout=60
+        )
+        with pytest.raises(grpc.aio.AioRpcError):
+            async for _ in stream:
+                pass
+    assert json.loads(file.read_text())["code"] == code
