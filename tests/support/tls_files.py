@@ -57,7 +57,7 @@ class TlsFiles:
 
 def make_tls_files(folder: Path) -> TlsFiles:
     """Writes the files of a new authority into a folder."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     files = TlsFiles(folder, CertificateAuthority.create("Test authority"))
     write_files({files.ca: files.authority.certificate_pem()})
     files.issue()

@@ -15,7 +15,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.channel import connect
 from dgx_music.credentials import NO_CREDENTIALS, Credentials
-from dgx_music.errors import FailedPrecondition
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
 from service_runtime.access.caller import Scope, current_caller
 from service_runtime.access.service_channel import connect_service
@@ -178,19 +177,6 @@ async def test_long_lived_connection_survives_renewed_certificates(
             (files.folder / name).write_bytes((stranger.folder / name).read_bytes())
         async with serve_services([registry], [address], mutual):
             assert await check(channel) is OK
-
-
-async def test_listening_on_the_network_needs_tls_and_tokens(
-    registry: TokenRegistry, settings: Settings, files: TlsFiles
-) -> None:
-    async with serve_services([registry], ["0.0.0.0:0"], settings) as bound:
-        address = f"127.0.0.1:{bound[0].rpartition(':')[2]}"
-        assert await health_code(address, files.credentials()) is UNAUTHENTICATED
-        assert await health_code(address, files.credentials(token=registry.issue(Scope.READ))) is OK
-    without_tokens = settings.model_copy(update={"require_tokens": False})
-    with pytest.raises(FailedPrecondition, match="it needs tokens; remove DGX_MUSIC_REQUIRE_TOKENS=false"):
-        async with serve_services([registry], ["0.0.0.0:0"], without_tokens):
-            pass
 
 
 async def test_unix_socket_uses_no_tls(registry: TokenRegistry, settings: Settings, files: TlsFiles) -> None:
