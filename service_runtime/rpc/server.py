@@ -10,10 +10,19 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from dgx_music.address import UNIX_PREFIX
 from dgx_music.channel import KEEPALIVE_SECONDS
+from service_runtime.access.server_access import ServerAccess
+from service_runtime.access.server_certificate import build_server_credentials
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics_endpoint import metrics_endpoint
-from service_runtime.rpc.binding import bind, is_local, require_local_or_allowed, setting_of
+from service_runtime.rpc.binding import (
+    bind,
+    is_local,
+    require_local_or_allowed,
+    requires_tokens,
+    setting_of,
+)
 from service_runtime.rpc.health_monitor import check_health, monitor_health
 from service_runtime.rpc.interceptors import CallInterceptor
 from service_runtime.rpc.service import MetricsProvider, Service
@@ -47,12 +56,18 @@ async def serve_services(
 
     Each of `addresses` serves all services; each address in `public_addresses` serves only the service it maps to.
     Yields the bound addresses, with the actual port if port 0 was requested.
-    Raises FailedPrecondition if an address is taken, or is open to the network although there is no TLS.
+    Raises FailedPrecondition if an address is taken, or is open to the network without TLS or tokens, or if a file or a
+    secret that the settings name can't be used.
     """
     listeners: dict[str, Sequence[Service]] = dict.fromkeys(addresses, services)
     listeners |= {address: [service] for address, service in (public_addresses or {}).items()}
     for address in listeners:
         require_local_or_allowed(address, settings)
+    credentials = {
+        address: None if address.startswith(UNIX_PREFIX) else build_server_credentials(settings)
+        for address in listeners
+    }
+    access = ServerAccess(services, settings)
     health_servicer = health.aio.HealthServicer()
     with metrics_endpoint(settings.metrics_port) as metrics:
         servers: list[grpc.aio.Server] = []
@@ -61,9 +76,14 @@ async def serve_services(
         try:
             bound = []
             for address, served in listeners.items():
-                server = _build_server(served, address, health_servicer, settings, is_measured=metrics is not None)
+                secure = credentials[address]
+                admission = access.interceptor(
+                    requires_tokens=requires_tokens(address, settings), uses_tls=secure is not None
+                )
+                interceptors = [CallInterceptor(is_measured=metrics is not None), admission]
+                server = _build_server(served, address, health_servicer, settings, interceptors)
                 servers.append(server)
-                bound.append(bind(server, address, setting_of(address, settings)))
+                bound.append(bind(server, address, setting_of(address, settings), secure))
             for service in services:
                 started.append(service)
                 await service.start()
@@ -85,6 +105,7 @@ async def serve_services(
             await asyncio.gather(*(server.stop(settings.grace_seconds) for server in servers))
             for service in reversed(started):
                 await service.stop()
+            await access.close()
             log.info("stopped")
 
 
@@ -109,11 +130,10 @@ def _build_server(
     address: str,
     health_servicer: health.aio.HealthServicer,
     settings: Settings,
-    *,
-    is_measured: bool,
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(is_measured=is_measured)],
+        interceptors=interceptors,
         options=SERVER_OPTIONS,
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
