@@ -80,7 +80,9 @@ class Settings(BaseSettings):
     reflection: bool | None = None
     """Whether to serve gRPC reflection. If unset: on for loopback addresses and Unix sockets, off for all others."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Loopback port on which Prometheus metrics are served. If unset, there are no metrics."""
+    """Port on which Prometheus metrics are served. If unset, there are no metrics."""
+    metrics_host: str = "127.0.0.1"
+    """IP address or host to serve them on, without TLS and tokens; beyond loopback only if `allow_insecure_listen`."""
     grace_seconds: float = Field(default=10.0, ge=0)
     """Time that running calls have to finish after SIGTERM, in seconds."""
     max_concurrent_rpcs: int = Field(default=512, ge=1)

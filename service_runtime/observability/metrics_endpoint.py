@@ -13,8 +13,6 @@ from service_runtime.observability.metrics import Counter, Distribution, Histogr
 
 log = get_logger(__name__)
 
-LOOPBACK = "127.0.0.1"
-
 ReadMetrics = Callable[[], Iterable[Reading]]
 
 
@@ -27,10 +25,10 @@ class MetricsEndpoint(Protocol):
 
 
 @contextmanager
-def metrics_endpoint(port: int | None) -> Iterator[MetricsEndpoint | None]:
-    """Serves metrics on a loopback port while the block runs. Yields None if `port` is None.
+def metrics_endpoint(port: int | None, host: str = "127.0.0.1") -> Iterator[MetricsEndpoint | None]:
+    """Serves metrics on the port while the block runs. Yields None if `port` is None.
 
-    Raises FailedPrecondition if the port is taken.
+    Raises FailedPrecondition if it can't bind to the port on that host, e.g. because another process has.
     """
     if port is None:
         yield None
@@ -91,17 +89,17 @@ def metrics_endpoint(port: int | None) -> Iterator[MetricsEndpoint | None]:
             registry.register(ReadingCollector(read_metrics))
 
     try:
-        server, thread = prometheus_client.start_http_server(port, LOOPBACK, registry=registry)
+        server, thread = prometheus_client.start_http_server(port, host, registry=registry)
     except OSError as error:
         raise FailedPrecondition(
-            f"cannot serve metrics on {LOOPBACK}:{port}: {error.strerror}; set DGX_MUSIC_METRICS_PORT to another port",
+            f"cannot serve metrics on {host}:{port}: {error.strerror}; set DGX_MUSIC_METRICS_PORT to another port",
             reason="ADDRESS_TAKEN",
-            metadata={"address": f"{LOOPBACK}:{port}"},
+            metadata={"address": f"{host}:{port}"},
         ) from error
     attached = [(instrument, create(instrument)) for instrument in Instrument.declared]
     for instrument, metric in attached:
         instrument.attach(metric)
-    log.info("serving_metrics", address=f"http://{LOOPBACK}:{server.server_port}/metrics")
+    log.info("serving_metrics", address=f"http://{host}:{server.server_port}/metrics")
     try:
         yield Endpoint()
     finally:

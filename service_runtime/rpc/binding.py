@@ -54,6 +54,18 @@ def require_local_or_allowed(address: str, settings: Settings) -> None:
     )
 
 
+def require_local_metrics_or_allowed(settings: Settings) -> None:
+    """Raises FailedPrecondition if metrics would be open to the network and the settings do not allow that."""
+    if settings.metrics_port is None or is_local(f"{settings.metrics_host}:0") or settings.allow_insecure_listen:
+        return
+    raise FailedPrecondition(
+        f"metrics on {settings.metrics_host} could be read from the network, as they have neither TLS nor tokens; "
+        "set DGX_MUSIC_METRICS_HOST to 127.0.0.1, or DGX_MUSIC_ALLOW_INSECURE_LISTEN=true if the network is trusted",
+        reason="INSECURE_LISTEN",
+        metadata={"address": f"{settings.metrics_host}:{settings.metrics_port}"},
+    )
+
+
 def requires_tokens(address: str, settings: Settings) -> bool:
     """Returns whether callers at the address must show a token."""
     if settings.require_tokens is not None:

@@ -19,6 +19,7 @@ from service_runtime.observability.metrics_endpoint import metrics_endpoint
 from service_runtime.rpc.binding import (
     bind,
     is_local,
+    require_local_metrics_or_allowed,
     require_local_or_allowed,
     requires_tokens,
     setting_of,
@@ -63,13 +64,14 @@ async def serve_services(
     listeners |= {address: [service] for address, service in (public_addresses or {}).items()}
     for address in listeners:
         require_local_or_allowed(address, settings)
+    require_local_metrics_or_allowed(settings)
     credentials = {
         address: None if address.startswith(UNIX_PREFIX) else build_server_credentials(settings)
         for address in listeners
     }
     access = ServerAccess(services, settings)
     health_servicer = health.aio.HealthServicer()
-    with metrics_endpoint(settings.metrics_port) as metrics:
+    with metrics_endpoint(settings.metrics_port, settings.metrics_host) as metrics:
         servers: list[grpc.aio.Server] = []
         started: list[Service] = []
         monitor: asyncio.Task[None] | None = None

@@ -78,6 +78,16 @@ async def test_metrics_count_calls_and_show_readings(service: ScriptedService, s
     assert "process_cpu_seconds_total" in page
 
 
+async def test_metrics_beyond_loopback_need_permission(service: ScriptedService, settings: Settings) -> None:
+    (port,) = free_ports(1)
+    settings = settings.model_copy(update={"metrics_port": port, "metrics_host": "0.0.0.0"})
+    with pytest.raises(FailedPrecondition, match="set DGX_MUSIC_METRICS_HOST"):
+        async with serving_channel(service, settings):
+            pass
+    async with serving_channel(service, settings.model_copy(update={"allow_insecure_listen": True})):
+        assert "process_cpu_seconds_total" in await asyncio.to_thread(read_page, f"http://127.0.0.1:{port}/metrics")
+
+
 async def test_open_stream_is_in_progress(service: ScriptedService, settings: Settings) -> None:
     (port,) = free_ports(1)
     async with serving_channel(service, settings.model_copy(update={"metrics_port": port})) as channel:
