@@ -14,8 +14,10 @@ from dgx_music.channel import KEEPALIVE_SECONDS
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics import MetricsRecorder, metrics_endpoint
 from service_runtime.rpc.binding import bind, is_local, require_local_or_allowed, setting_of
-from service_runtime.rpc.health_monitor import check_health, monitor_health
+from service_runtime.rpc.health_monitor import HealthMonitor
+from service_runtime.rpc.health_servicer import HealthServicer
 from service_runtime.rpc.interceptors import CallInterceptor
+from service_runtime.rpc.load_limit import LoadLimit
 from service_runtime.rpc.service import MetricsProvider, Service
 from service_runtime.rpc.stop_signal import stop_signal
 from service_runtime.settings import Settings
@@ -53,7 +55,8 @@ async def serve_services(
     listeners |= {address: [service] for address, service in (public_addresses or {}).items()}
     for address in listeners:
         require_local_or_allowed(address, settings)
-    health_servicer = health.aio.HealthServicer()
+    health_servicer = HealthServicer()
+    load_limit = LoadLimit(settings)
     with metrics_endpoint(settings.metrics_port) as recorder:
         servers: list[grpc.aio.Server] = []
         started: list[Service] = []
@@ -61,7 +64,7 @@ async def serve_services(
         try:
             bound = []
             for address, served in listeners.items():
-                server = _build_server(served, address, health_servicer, settings, recorder)
+                server = _build_server(served, address, health_servicer, settings, recorder, load_limit)
                 servers.append(server)
                 bound.append(bind(server, address, setting_of(address, settings)))
             for service in services:
@@ -71,16 +74,15 @@ async def serve_services(
                     recorder.register_gauges(service.gauges)
             for server in servers:
                 await server.start()
-            healthy: dict[str, bool] = {}
-            for service in services:
-                await check_health(service, health_servicer, healthy)
-            monitor = asyncio.create_task(monitor_health(services, health_servicer, healthy))
+            health_monitor = HealthMonitor(services, health_servicer)
+            await health_monitor.check_all()
+            monitor = asyncio.create_task(health_monitor.run())
             log.info("serving", addresses=bound, services=[service.full_name for service in services])
             yield bound
         finally:
             if monitor is not None:
                 monitor.cancel()
-            await health_servicer.enter_graceful_shutdown()
+            health_servicer.shut_down()
             await asyncio.gather(*(service.drain() for service in started))
             await asyncio.gather(*(server.stop(settings.grace_seconds) for server in servers))
             for service in reversed(started):
@@ -107,14 +109,14 @@ async def serve_until_signalled(
 def _build_server(
     services: Sequence[Service],
     address: str,
-    health_servicer: health.aio.HealthServicer,
+    health_servicer: HealthServicer,
     settings: Settings,
     recorder: MetricsRecorder | None,
+    load_limit: LoadLimit,
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(recorder)],
+        interceptors=[CallInterceptor(recorder), load_limit],
         options=SERVER_OPTIONS,
-        maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
     for service in services:
         service.add_to(server)
