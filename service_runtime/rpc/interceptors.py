@@ -18,9 +18,13 @@ from dgx_music.error_status import read_error_details, status_of, to_status
 from dgx_music.errors import ServiceError
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics import MetricsRecorder
+from service_runtime.observability.repeated_events import RepeatedEvents
 from service_runtime.rpc import deadlines
 
 log = get_logger(__name__)
+
+_refusals = RepeatedEvents()
+"""Of RESOURCE_EXHAUSTED: an overloaded server refuses thousands of calls a minute."""
 
 if TYPE_CHECKING:  # Generic for the type checker only.
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -104,16 +108,17 @@ class _CallContext:
                 raise error
             case ServiceError():
                 self._code = error.code
-                log.info("rejected", method=self._method, code=error.code, reason=error.reason, error=error.message)
+                self._log_rejection("rejected", error.reason, error.message)
                 await self._context.abort_with_status(rpc_status.to_status(to_status(error)))
             case grpc.aio.AioRpcError():
                 # The status of a downstream service is passed on unchanged.
                 self._code = error.code().name
-                log.info("rejected_downstream", method=self._method, code=self._code, error=error.details())
+                details = read_error_details(error)
+                self._log_rejection("rejected_downstream", details.reason, details.message)
                 status = status_of(error)
                 if status is not None:
                     await self._context.abort_with_status(rpc_status.to_status(status))
-                await self._context.abort(error.code(), read_error_details(error).message)
+                await self._context.abort(error.code(), details.message)
             case _:
                 self._code = "INTERNAL"
                 error_id = uuid.uuid4().hex[:12]
@@ -125,6 +130,15 @@ class _CallContext:
                 )
                 await self._context.abort_with_status(rpc_status.to_status(to_status(internal)))
         raise AssertionError("abort raises")
+
+    def _log_rejection(self, event: str, reason: str, message: str) -> None:
+        fields: dict[str, Any] = {"reason": reason, "error": message}
+        if self._code == "RESOURCE_EXHAUSTED":
+            skipped = _refusals.admit((event, self._method, reason))
+            if skipped is None:
+                return
+            fields |= {"not_logged": skipped} if skipped else {}
+        log.info(event, method=self._method, code=self._code, **fields)
 
     def record(self) -> None:
         """Logs and counts the finished call."""
