@@ -48,8 +48,8 @@ class LoadReport:
     """Every other error → number."""
     audio_seconds: float = 0.0
     """Audio that listeners have received and verified."""
-    streams: int = 0
-    """Streams that listeners have heard to the end."""
+    heard: list[tuple[str, str]] = field(default_factory=list)
+    """Of each stream, the generation's id and the SHA-256 of its samples."""
     late_seconds: list[float] = field(default_factory=list)
     """Of each stream, how far it fell behind real time at most."""
     health: Counter[str] = field(default_factory=Counter)
@@ -69,7 +69,7 @@ class LoadReport:
             "refusals_without_retry_time": self.refusals_without_retry_time,
             "errors": dict(self.errors),
             "audio_seconds": round(self.audio_seconds),
-            "streams": self.streams,
+            "streams": len(self.heard),
             "late_ms": milliseconds(self.late_seconds),
             "health": dict(self.health),
             "health_ms": milliseconds(self.health_seconds),
@@ -176,9 +176,9 @@ async def _listen_until(
         except grpc.aio.AioRpcError as error:
             report.errors[f"listener: {error.code().name} {error.details()}"] += 1
             return
+        report.heard.append((request.generation_id, heard))
         if sha256 is not None and heard != sha256:
             report.errors["listener: wrong samples"] += 1
-        report.streams += 1
         if time.monotonic() >= end_at:
             return
 
