@@ -156,12 +156,14 @@ async def measure_listeners(folder: Path) -> None:
         without = [await _generate_all(stubs[0], 100)]
         ids = await _create_all(stubs[0], 200)
         requests = [StreamAudioRequest(generation_id=generation_id, level=AUDIO_LEVEL_LIVE) for generation_id in ids]
+        used = {name: servers.cpu_seconds(name) for name in SERVICES}
         started_at = time.perf_counter()
         async with _sampled_memory(servers, "gateway", highest):
             heard = asyncio.create_task(run_listeners(stubs, requests, {}, report))
             finished = [await _wait(stubs[0], generation_id) for generation_id in ids]
             with_listeners = time.perf_counter() - started_at
             await heard
+        used = {name: round(servers.cpu_seconds(name) - before, 1) for name, before in used.items()}
         without.append(await _generate_all(stubs[0], 300))
         right = {each.id: each.metadata["pcm_sha256"] for each in finished}
         wrong = sum(right[generation_id] != sha256 for generation_id, sha256 in report.heard)
@@ -169,6 +171,7 @@ async def measure_listeners(folder: Path) -> None:
     print(f"- streams heard to the end: {len(report.heard)}, of which with wrong samples: {wrong}; errors: {dict(report.errors)}")
     print(f"- behind real time at most, median, 99 % and maximum in ms: {milliseconds(report.late_seconds)}")
     print(f"- highest resident memory of the gateway: {highest[0] / 1e6:.0f} MB")
+    print(f"- processor seconds: {used}")
     listed = " and ".join(f"{seconds:.2f}" for seconds in without)
     print(f"- seconds to generate them: {with_listeners:.2f} with listeners, {listed} without, before and after")
 

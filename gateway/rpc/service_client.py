@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 import grpc
@@ -57,16 +58,21 @@ class ServiceClient(Generic[Stub]):
             raise await self._translate_error(error) from error
 
     async def call_server_stream(
-        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        watch: Callable[[grpc.aio.Call], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> AsyncGenerator[Response, None]:
         """Sends one request and yields the responses.
 
         A response is read only when the caller asks for it, never ahead. Closing the generator cancels the call.
+        `watch` gets the call, and may cancel it while its context lasts: the generator then raises CancelledError.
         """
         call = method(request, timeout=time_left(STREAM_TIMEOUT_SECONDS))
         try:
-            async for response in call:
-                yield response
+            with watch(call):
+                async for response in call:
+                    yield response
         except grpc.aio.AioRpcError as error:
             raise await self._translate_error(error) from error
         finally:
