@@ -1,13 +1,14 @@
 """Measures the gateway with all of its services on this machine: `make bench-gateway`.
 
-    python -m benchmarks.gateway [--overload-seconds 60] [--only calls,streams,overload,listeners]
+    python -m benchmarks.gateway [--overload-seconds 60] [--only calls,streams,overload,listeners,paced]
 
-What a call takes through the gateway and straight from the service behind it is measured in turns, call by call, so that
-a busy machine slows both alike. The clients are in this process, and have to share the machine with the servers. In the
-overload minute, 500 clients create generations and 200 listen, all from a single server process; a client that is refused
-waits for as long as it is told. Then 200 clients listen to 20 generations that are being generated, ten to each, with a
-process for each service; the time that the same generations take without listeners is measured before and after.
-Prints Markdown.
+What a call takes through the gateway and straight from the service behind it is measured in turns, call by call, so
+that a busy machine slows both alike. The clients are in this process, and have to share the machine with the servers.
+In the overload minute, 500 clients create generations and 200 listen, all from a single server process; a client that
+is refused waits for as long as it is told. Then 200 clients listen to 20 generations that are being generated, ten to
+each, with a process for each service. How long the same generations take without listeners is measured before and
+after; both with `sketch`, which competes with the listeners for the CPU, and with a model that computes as little
+between its steps as one on a GPU. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -144,11 +145,11 @@ def _live_requests(generations: list[storage.Generation]) -> tuple[list[StreamAu
     return requests, {each.id: each.metadata["pcm_sha256"] for each in generations}
 
 
-async def measure_listeners(folder: Path) -> None:
+async def measure_listeners(folder: Path, model: str, generation_module: str | None) -> None:
     """Prints how fast generations run with and without listeners, and the gateway's memory."""
     settings = {"DGX_MUSIC_MAX_BATCH_SIZE": str(LIVE_GENERATIONS)}
     async with (
-        serving(folder, *SERVICES, **settings) as servers,
+        serving(folder, *SERVICES, generation_module=generation_module, **settings) as servers,
         music_stubs(servers.addresses["gateway"], LISTENERS) as stubs,
     ):
         report, highest = LoadReport(), [0]
@@ -156,22 +157,25 @@ async def measure_listeners(folder: Path) -> None:
         without = [await _generate_all(stubs[0], 100)]
         ids = await _create_all(stubs[0], 200)
         requests = [StreamAudioRequest(generation_id=generation_id, level=AUDIO_LEVEL_LIVE) for generation_id in ids]
-        used = {name: servers.cpu_seconds(name) for name in SERVICES}
+        before = {name: servers.cpu_seconds(name) for name in SERVICES}
         started_at = time.perf_counter()
         async with _sampled_memory(servers, "gateway", highest):
             heard = asyncio.create_task(run_listeners(stubs, requests, {}, report))
             finished = [await _wait(stubs[0], generation_id) for generation_id in ids]
             with_listeners = time.perf_counter() - started_at
             await heard
-        used = {name: round(servers.cpu_seconds(name) - before, 1) for name, before in used.items()}
+        used = {name: round(servers.cpu_seconds(name) - before[name], 1) for name in SERVICES}
         without.append(await _generate_all(stubs[0], 300))
         right = {each.id: each.metadata["pcm_sha256"] for each in finished}
         wrong = sum(right[generation_id] != sha256 for generation_id, sha256 in report.heard)
-    print(f"\n{LISTENERS} listeners to {LIVE_GENERATIONS} live generations of {LIVE_AUDIO_SECONDS:g} s, four processes:\n")
-    print(f"- streams heard to the end: {len(report.heard)}, of which with wrong samples: {wrong}; errors: {dict(report.errors)}")
+    count = f"{LISTENERS} listeners to {LIVE_GENERATIONS} live generations of {LIVE_AUDIO_SECONDS:g} s"
+    print(f"\n{count}, model {model}, four processes:\n")
+    print(
+        f"- streams heard to the end: {len(report.heard)}, with wrong samples: {wrong}; errors: {dict(report.errors)}"
+    )
     print(f"- behind real time at most, median, 99 % and maximum in ms: {milliseconds(report.late_seconds)}")
     print(f"- highest resident memory of the gateway: {highest[0] / 1e6:.0f} MB")
-    print(f"- processor seconds: {used}")
+    print(f"- processor seconds until the last listener has ended: {used}")
     listed = " and ".join(f"{seconds:.2f}" for seconds in without)
     print(f"- seconds to generate them: {with_listeners:.2f} with listeners, {listed} without, before and after")
 
@@ -187,7 +191,8 @@ async def _create_all(music: Any, seed: int) -> list[str]:
 
 
 async def _wait(music: Any, generation_id: str) -> storage.Generation:
-    async for change in music.WatchGeneration(storage.WatchGenerationRequest(id=generation_id), timeout=TIMEOUT_SECONDS):
+    request = storage.WatchGenerationRequest(id=generation_id)
+    async for change in music.WatchGeneration(request, timeout=TIMEOUT_SECONDS):
         last = change.generation
     assert last.state == storage.GENERATION_STATE_COMPLETED, last.error_message
     return last
@@ -230,7 +235,7 @@ async def main() -> None:
     """Measures what is asked for."""
     parser = argparse.ArgumentParser(description="Measures the gateway.")
     parser.add_argument("--overload-seconds", type=float, default=60.0)
-    parser.add_argument("--only", default="calls,streams,overload,listeners", help="What to measure.")
+    parser.add_argument("--only", default="calls,streams,overload,listeners,paced", help="What to measure.")
     options = parser.parse_args()
     wanted = options.only.split(",")
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before\n")
@@ -244,7 +249,9 @@ async def main() -> None:
         if "overload" in wanted:
             await measure_overload(Path(folder, "one"), options.overload_seconds)
         if "listeners" in wanted:
-            await measure_listeners(Path(folder, "live"))
+            await measure_listeners(Path(folder, "sketch"), "sketch", None)
+        if "paced" in wanted:
+            await measure_listeners(Path(folder, "paced"), "paced", "tests.support.paced_server")
 
 
 if __name__ == "__main__":

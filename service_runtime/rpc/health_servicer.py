@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from dgx_music.errors import NotFound, Unavailable
+from dgx_music.errors import Unavailable
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
@@ -25,7 +26,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     """The states of the services of a server; "" stands for the server. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._states: dict[str, HealthCheckResponse.ServingStatus] = {"": NOT_SERVING}
+        self._states: dict[str, int] = {"": NOT_SERVING}
         self._watchers: set[asyncio.Event] = set()
         self._is_shut_down = False
 
@@ -48,7 +49,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
         state = self._states.get(request.service)
         if state is None:
-            raise NotFound("service", request.service, f"this server has {', '.join(filter(None, self._states))}")
+            # Not a ServiceError, which would be logged: whoever waits for a service to appear asks again and again.
+            known = ", ".join(filter(None, self._states))
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"this server has no {request.service}, but {known}")
         return HealthCheckResponse(status=state)
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:

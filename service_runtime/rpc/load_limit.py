@@ -121,9 +121,11 @@ def _find_method(path: str) -> _LimitedMethod | None:
     service = method.containing_service
     if service.full_name == health.SERVICE_NAME:
         return None
-    if service.full_name.startswith("dgx_music.") and not method.GetOptions().HasExtension(access_pb2.required_scope):
+    options: Any = method.GetOptions()
+    if service.full_name.startswith("dgx_music.") and not options.HasExtension(access_pb2.required_scope):
         return None
-    return _LimitedMethod(service.full_name, "streams" if method.client_streaming or method.server_streaming else "calls")
+    is_stream = method.client_streaming or method.server_streaming
+    return _LimitedMethod(service.full_name, "streams" if is_stream else "calls")
 
 
 def _refusing_handler(error: ResourceExhausted) -> Handler:

@@ -1,5 +1,5 @@
-"""Gives many clients of one gateway at once: `run_creators`, `run_listeners` and `watch_health`, for tests and benchmarks
-of overload. Each checks what it gets, and notes it in a `LoadReport`."""
+"""Gives many clients of one gateway at once: `run_creators`, `run_listeners` and `watched_health`, for tests and
+benchmarks of overload. Each checks what it gets, and notes it in a `LoadReport`."""
 
 from __future__ import annotations
 
@@ -123,18 +123,30 @@ async def _create_until(
             report.kept.append(generation_id)
             kept = True
             continue
-        report.cancelled.append(generation_id)
         cancel = storage.CancelGenerationRequest(id=generation_id)
-        await _call_until_accepted(stub.CancelGeneration, cancel, report, end_at + CALL_SECONDS)
+        try:
+            await _call_until_accepted(stub.CancelGeneration, cancel, report, end_at + CALL_SECONDS)
+            report.cancelled.append(generation_id)
+        except _AlreadyEnded:
+            report.kept.append(generation_id)
+
+
+class _AlreadyEnded(Exception):
+    """A generation was completed before it could be cancelled."""
 
 
 async def _call_until_accepted(method: Any, request: Any, report: LoadReport, end_at: float) -> Any:
-    """Returns the response, or None if there was none before `end_at`, or an error other than RESOURCE_EXHAUSTED."""
+    """Returns the response, or None if there was none before `end_at`, or an error other than RESOURCE_EXHAUSTED.
+
+    Raises _AlreadyEnded.
+    """
     while time.monotonic() < end_at:
         started_at = time.perf_counter()
         try:
             response = await method(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                raise _AlreadyEnded from error
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 report.errors[f"{error.code().name} {error.details()}"] += 1
                 return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -38,8 +39,13 @@ class Servers:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, *services: str, **settings: str) -> AsyncIterator[Servers]:
-    """Runs one process for each of the `services`, or without any a single one for all, while the block runs."""
+async def serving(
+    data_dir: Path, *services: str, generation_module: str | None = None, **settings: str
+) -> AsyncIterator[Servers]:
+    """Runs one process for each of the `services`, or without any a single one for all, while the block runs.
+
+    `generation_module` is run as the generation service, instead of the command.
+    """
     ports = free_ports(len(SERVICES))
     addresses = {name: f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=True)}
     variables = {f"DGX_MUSIC_{name.upper()}_ADDRESS": address for name, address in addresses.items()}
@@ -48,7 +54,9 @@ async def serving(data_dir: Path, *services: str, **settings: str) -> AsyncItera
     async with AsyncExitStack() as stack:
         drains = await stack.enter_async_context(asyncio.TaskGroup())
         for name in services or ("",):
-            command = [DGX_MUSIC, "serve", *([name] if name else [])]
+            command: list[str | Path] = [DGX_MUSIC, "serve", *([name] if name else [])]
+            if name == "generation" and generation_module is not None:
+                command = [sys.executable, "-m", generation_module]
             server = process(*command, env=env, stderr=asyncio.subprocess.PIPE)
             running[name] = await stack.enter_async_context(server)
             await wait_until_serving(running[name])

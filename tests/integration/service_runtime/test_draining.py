@@ -22,7 +22,7 @@ from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from service_runtime.rpc.server import serve_services
 from service_runtime.settings import Settings
 from tests.support.processes import process, wait_until_serving
-from tests.support.scripted_service import ScriptedService, serving_channel
+from tests.support.scripted_service import ScriptedService
 
 
 class Gate:
