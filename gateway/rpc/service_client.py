@@ -17,7 +17,7 @@ from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.client_stream import ClientStreamCall
 from service_runtime.rpc.connection_diagnosis import explain_unreachable
 from service_runtime.rpc.deadlines import time_left
-from service_runtime.rpc.health_check import require_serving
+from service_runtime.rpc.health.health_check import require_serving
 
 log = get_logger(__name__)
 

@@ -108,13 +108,15 @@ class _CallContext:
                 raise error
             case ServiceError():
                 self._code = error.code
-                self._log_rejection("rejected", error.reason, error.message)
+                if (fields := self._rejection_fields(error.reason, error.message)) is not None:
+                    log.info("rejected", **fields)
                 await self._context.abort_with_status(rpc_status.to_status(to_status(error)))
             case grpc.aio.AioRpcError():
                 # The status of a downstream service is passed on unchanged.
                 self._code = error.code().name
                 details = read_error_details(error)
-                self._log_rejection("rejected_downstream", details.reason, details.message)
+                if (fields := self._rejection_fields(details.reason, details.message)) is not None:
+                    log.info("rejected_downstream", **fields)
                 status = status_of(error)
                 if status is not None:
                     await self._context.abort_with_status(rpc_status.to_status(status))
@@ -131,14 +133,13 @@ class _CallContext:
                 await self._context.abort_with_status(rpc_status.to_status(to_status(internal)))
         raise AssertionError("abort raises")
 
-    def _log_rejection(self, event: str, reason: str, message: str) -> None:
-        fields: dict[str, Any] = {"reason": reason, "error": message}
-        if self._code == "RESOURCE_EXHAUSTED":
-            skipped = _refusals.admit((event, self._method, reason))
-            if skipped is None:
-                return
-            fields |= {"not_logged": skipped} if skipped else {}
-        log.info(event, method=self._method, code=self._code, **fields)
+    def _rejection_fields(self, reason: str, message: str) -> dict[str, Any] | None:
+        """Returns what to log; None if one like it was just logged."""
+        fields = {"method": self._method, "code": self._code, "reason": reason, "error": message}
+        if self._code != "RESOURCE_EXHAUSTED":
+            return fields
+        skipped = _refusals.admit((self._method, reason))
+        return None if skipped is None else fields | ({"not_logged": skipped} if skipped else {})
 
     def record(self) -> None:
         """Logs and counts the finished call."""

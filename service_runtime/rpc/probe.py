@@ -13,7 +13,7 @@ import grpc.aio
 from dgx_music.channel import connect
 from dgx_music.errors import Unavailable
 from service_runtime.rpc.connection_diagnosis import explain_unreachable
-from service_runtime.rpc.health_check import require_serving
+from service_runtime.rpc.health.health_check import require_serving
 
 
 async def probe(address: str) -> str | None:

@@ -14,8 +14,8 @@ from dgx_music.channel import KEEPALIVE_SECONDS
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics import MetricsRecorder, metrics_endpoint
 from service_runtime.rpc.binding import bind, is_local, require_local_or_allowed, setting_of
-from service_runtime.rpc.health_monitor import HealthMonitor
-from service_runtime.rpc.health_servicer import HealthServicer
+from service_runtime.rpc.health.health_monitor import HealthMonitor
+from service_runtime.rpc.health.health_servicer import HealthServicer
 from service_runtime.rpc.interceptors import CallInterceptor
 from service_runtime.rpc.load_limit import LoadLimit
 from service_runtime.rpc.service import MetricsProvider, Service

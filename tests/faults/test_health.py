@@ -27,7 +27,7 @@ from gateway.rpc.server import build as build_gateway
 from generation_service.config import GenerationSettings
 from generation_service.models.catalog import ModelCatalog
 from generation_service.rpc.server import build as build_generation
-from service_runtime.rpc import health_monitor
+from service_runtime.rpc.health import health_monitor
 from service_runtime.rpc.server import serve_services
 from storage_service.config import StorageSettings
 from storage_service.db.sqlite import sqlite3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import grpc
@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.channel import connect
 from dgx_music.errors import Unavailable
-from service_runtime.rpc import health_monitor
-from service_runtime.rpc.health_servicer import HealthServicer
+from service_runtime.rpc.health import health_monitor
+from service_runtime.rpc.health.health_servicer import HealthServicer
 from service_runtime.rpc.server import serve_services
 from service_runtime.settings import Settings
 from tests.support.scripted_service import ScriptedService, serving_channel
@@ -109,13 +109,12 @@ async def test_two_hundred_watchers_follow_the_health_and_end_with_the_server(
         await server.__aenter__()
 
         async def follow() -> list[int]:
-            seen = []
-            try:
-                async for answer in watch(channel):
+            seen, call = [], watch(channel)
+            with suppress(grpc.aio.AioRpcError):
+                async for answer in call:
                     seen.append(answer.status)
                     changed.release()
-            except grpc.aio.AioRpcError as error:
-                assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
             return seen
 
         watchers = [asyncio.create_task(follow()) for _ in range(200)]

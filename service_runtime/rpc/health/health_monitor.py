@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from service_runtime.observability.logging import get_logger
-from service_runtime.rpc.health_servicer import HealthServicer
+from service_runtime.rpc.health.health_servicer import HealthServicer
 from service_runtime.rpc.service import Service
 from service_runtime.rpc.stop_signal import request_stop
 from service_runtime.supervision import UnrecoverableError
