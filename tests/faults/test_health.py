@@ -167,14 +167,16 @@ async def test_generation_and_gateway_follow_a_neighbour_that_is_gone_but_not_on
             for channel in channels:
                 await wait_for_health(channel, SERVING)
             os.kill(storage.pid, signal.SIGSTOP)
-            for checks in passed:
-                while not checks.locked():
-                    await checks.acquire()
-            await asyncio.sleep(1.6)  # A neighbour does not answer for this long if the machine is busy.
-            assert all(checks.locked() for checks in passed)
-            for channel in channels:
-                assert await read_health(channel) == SERVING
-            os.kill(storage.pid, signal.SIGCONT)
+            try:
+                for checks in passed:
+                    while not checks.locked():
+                        await checks.acquire()
+                await asyncio.sleep(1.6)  # A neighbour does not answer for this long if the machine is busy.
+                assert all(checks.locked() for checks in passed)
+                for channel in channels:
+                    assert await read_health(channel) == SERVING
+            finally:
+                os.kill(storage.pid, signal.SIGCONT)
             for checks in passed:
                 async with asyncio.timeout(60):
                     await checks.acquire()

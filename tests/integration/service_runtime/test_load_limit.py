@@ -98,26 +98,32 @@ async def test_refusal_does_not_wait_for_the_request(service: ScriptedService, c
     await asyncio.gather(*calls)
 
 
-async def test_calls_that_arrive_at_once_don_t_exceed_the_limit(service: ScriptedService, stub: Any) -> None:
-    """They may all pass the first check before any of them is counted."""
+async def test_calls_that_are_opened_before_any_request_is_sent_don_t_exceed_the_limit(
+    service: ScriptedService, channel: grpc.aio.Channel, stub: Any
+) -> None:
+    """All of them pass the check that is made before a request is read."""
+    method = channel.stream_unary(METHOD, pb.ListModelsRequest.SerializeToString, pb.ListModelsResponse.FromString)
+    calls: list[Any] = [method(timeout=60) for _ in range(3 * HEADROOM)]
+    await stub.ListModels(pb.ListModelsRequest(), timeout=60)  # Arrives after them.
     crowd = Crowd(service)
-    calls = [asyncio.create_task(response_of(stub)) for _ in range(20 * HEADROOM)]
-    refused = set[asyncio.Task[Any]]()
+    outcomes = [asyncio.create_task(send_request(call)) for call in calls]
+    refused = set[asyncio.Task[None]]()
     async with asyncio.timeout(60):
-        while len(refused) < 19 * HEADROOM:
-            await asyncio.wait(set(calls) - refused, return_when=asyncio.FIRST_COMPLETED)
-            refused = {call for call in calls if call.done()}
-    for call in refused:
-        error = call.exception()
+        while len(refused) < 2 * HEADROOM:
+            await asyncio.wait(set(outcomes) - refused, return_when=asyncio.FIRST_COMPLETED)
+            refused = {outcome for outcome in outcomes if outcome.done()}
+    for outcome in refused:
+        error = outcome.exception()
         assert isinstance(error, grpc.aio.AioRpcError)
         assert_busy(read_error_details(error), "calls")
     crowd.leave()
-    for call in set(calls) - refused:
-        await call
+    await asyncio.gather(*(set(outcomes) - refused))
 
 
-async def response_of(stub: Any) -> Any:
-    return await stub.ListModels(pb.ListModelsRequest(), timeout=60)
+async def send_request(call: Any) -> None:
+    await call.write(pb.ListModelsRequest())
+    await call.done_writing()
+    await call
 
 
 async def test_refusals_are_logged_once_and_other_rejections_each_time(
