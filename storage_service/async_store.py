@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import NotFound, Unavailable
+from service_runtime.check_thread import CheckThread
 from service_runtime.validation import check_range, check_uuid
 from storage_service.config import StorageSettings
 from storage_service.db import schema
 from storage_service.db.database import RETRY_AFTER_SECONDS, Database, UnwritableDatabase
 from storage_service.db.models import Generation
+from storage_service.db.write_probe import write_probe
 from storage_service.domain import leases, lifecycle
 from storage_service.events.changes import get_recorded_changes, set_sender
 from storage_service.events.notifier import Notifier
@@ -42,10 +44,13 @@ class Store:
         self._database = Database(
             settings.resolved_database_url(),
             busy_timeout_seconds=settings.database_timeout_seconds,
-            connections=POSTGRES_THREADS,
+            connections=POSTGRES_THREADS + 1,  # One for the health check.
         )
         threads = SQLITE_THREADS if self._database.is_sqlite else POSTGRES_THREADS
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
+        self._check_thread = CheckThread()
+        self._write_error: UnwritableDatabase | None = None
+        """The error with which the last write failed; None if the last one succeeded."""
         self.notifier = Notifier()
         self._sender = uuid.uuid4().hex
 
@@ -64,8 +69,30 @@ class Store:
 
     async def close(self) -> None:
         """Waits for running work to end and closes every connection."""
+        await self._check_thread.stop()
         await asyncio.to_thread(self._threads.shutdown)
         self._database.dispose()
+
+    async def check(self) -> None:
+        """Raises Unavailable if the database can't be read or written, FailedPrecondition if its schema has changed.
+
+        Has its own thread and connection, so that it does not wait for other calls. Writing is only tried if the last
+        write has failed: until then, every write of a busy server is proof enough.
+        """
+        await self._check_thread.run(self._check)
+
+    def _check(self) -> None:
+        with self._database.read() as session:
+            schema.check_session(session)
+        if (error := self._write_error) is None:
+            return
+        try:
+            with self._database.write() as session:
+                write_probe(session)
+        except Unavailable as unavailable:
+            # A database that others write to at the moment may still be unwritable, or not: the next check tells.
+            raise (unavailable if isinstance(unavailable, UnwritableDatabase) else error) from unavailable
+        self._write_error = None
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Runs `work` in a thread with a session for reading and returns its result."""
@@ -94,9 +121,11 @@ class Store:
                     set_sender(session, self._sender)
                     result = work(session)
             except UnwritableDatabase as error:
+                self._write_error = error
                 loop.call_soon_threadsafe(self.notifier.fail_watchers, error)
                 raise
             if changes := get_recorded_changes(session):
+                self._write_error = None
                 loop.call_soon_threadsafe(self.notifier.publish, changes)
             return result
 

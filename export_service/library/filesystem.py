@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from service_runtime.file_modes import PRIVATE, FileModes, restrict, set_mode
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DISK_FULL_RETRY_SECONDS = 60.0
 DISK_ERROR_RETRY_SECONDS = 5.0
+MIN_FREE_BYTES = 1 << 20
+"""Below this no export can succeed: its samples alone take 128 kB for each second of 32 kHz mono."""
 
 
 @contextmanager
@@ -41,6 +44,12 @@ def translate_disk_errors(action: str) -> Iterator[None]:
             metadata={"errno": errno.errorcode.get(error.errno or 0, "")},
             retry_after_seconds=DISK_ERROR_RETRY_SECONDS,
         ) from error
+
+
+def require_free_space(folder: Path) -> None:
+    """Raises OSError (ENOSPC) if there is no room for a file of music on the folder's disk."""
+    if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def fsync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from export_service.library.file_locks import FileLocks
-from export_service.library.filesystem import mark_used, translate_disk_errors
+from export_service.library.filesystem import mark_used, require_free_space, translate_disk_errors
 from export_service.library.inventory import Inventory
 from export_service.library.store import CLIPS, SPOOL, Library, file_not_found
 from export_service.pipeline.attempt_processor import ExportSpec
@@ -21,6 +21,7 @@ from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAu
 from export_service.streaming.recording import AttemptSpec, Recording, received_audio_not_found
 from export_service.streaming.spool import LIVE_AUDIO_EXPIRED, SpoolFolder
 from export_service.threads import run_in_thread
+from service_runtime.check_thread import CheckThread
 from service_runtime.file_modes import PRIVATE, FileModes
 
 BuildSpec = Callable[[Mapping[str, Any]], ExportSpec]
@@ -38,6 +39,8 @@ class ExportManager:
         self._clips = Library(data_dir, CLIPS, modes)
         self._clip_limits = clip_limits
         self._recordings = RecordingRegistry(self.library, SpoolFolder(data_dir / SPOOL), retention)
+        self._check_thread = CheckThread()
+        self._data_dir = data_dir
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
@@ -50,10 +53,14 @@ class ExportManager:
             await self._recordings.start()
 
     async def check(self) -> None:
-        """Raises Unavailable if files can't be written."""
+        """Raises Unavailable if files can't be written, ResourceExhausted if the disk is full."""
         with translate_disk_errors("checking the library"):
-            await run_in_thread(self.library.check)
-            await run_in_thread(self._clips.check)
+            await self._check_thread.run(self._check)
+
+    def _check(self) -> None:
+        self.library.check()
+        self._clips.check()
+        require_free_space(self._data_dir)
 
     def drain(self) -> None:
         """Ends the calls that are waiting for audio."""
@@ -65,6 +72,7 @@ class ExportManager:
         """Waits for the remaining cleanup. Call it when no export is running any more."""
         await asyncio.gather(*self._tasks)
         await self._recordings.stop()
+        await self._check_thread.stop()
 
     @asynccontextmanager
     async def open_session(self, attempt: AttemptSpec, spec: ExportSpec) -> AsyncIterator[ExportSession]:

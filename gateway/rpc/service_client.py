@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 import grpc
@@ -16,7 +17,7 @@ from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.client_stream import ClientStreamCall
 from service_runtime.rpc.connection_diagnosis import explain_unreachable
 from service_runtime.rpc.deadlines import time_left
-from service_runtime.rpc.health_check import require_serving
+from service_runtime.rpc.health.health_check import require_serving
 from service_runtime.settings import Settings
 
 log = get_logger(__name__)
@@ -66,16 +67,21 @@ class ServiceClient(Generic[Stub]):
             raise await self._translate_error(error) from error
 
     async def call_server_stream(
-        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        watch: Callable[[grpc.aio.Call], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> AsyncGenerator[Response, None]:
         """Sends one request and yields the responses.
 
         A response is read only when the caller asks for it, never ahead. Closing the generator cancels the call.
+        `watch` gets the call, and may cancel it while its context lasts: the generator then raises CancelledError.
         """
         call = method(request, timeout=time_left(STREAM_TIMEOUT_SECONDS))
         try:
-            async for response in call:
-                yield response
+            with watch(call):
+                async for response in call:
+                    yield response
         except grpc.aio.AioRpcError as error:
             raise await self._translate_error(error) from error
         finally:

@@ -26,6 +26,7 @@ from gateway.rpc.audio_proxy import stream_audio
 from gateway.rpc.continuation_support import require_continuation_support
 from gateway.rpc.file_cleanup import FileCleanup
 from gateway.rpc.file_verification import verify_files
+from gateway.rpc.generation_watches import GenerationWatches
 from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.tag_editing import TagEditing
 from gateway.timeouts import RENDER_TIMEOUT_SECONDS
@@ -46,6 +47,7 @@ class MusicServicer(MusicServiceServicer):
         generation_client: ServiceClient[generation_pb2_grpc.GenerationServiceAsyncStub],
     ) -> None:
         self._storage, self._export, self._generation = storage_client, export_client, generation_client
+        self._watches = GenerationWatches(storage_client)
         self._tag_editing = TagEditing(storage_client, export_client)
 
     async def CreateGeneration(
@@ -147,7 +149,7 @@ class MusicServicer(MusicServiceServicer):
     async def StreamAudio(
         self, request: export.StreamAudioRequest, context: Context
     ) -> AsyncIterator[export.StreamAudioResponse]:
-        async with aclosing(stream_audio(self._storage, self._export, request)) as responses:
+        async with aclosing(stream_audio(self._watches, self._export, request)) as responses:
             async for response in responses:
                 yield response
 

@@ -21,7 +21,7 @@ from generation_service.rpc.servicer import GenerationServicer
 from generation_service.worker.worker import Worker
 from service_runtime.access.service_channel import connect_service
 from service_runtime.observability.metrics import Reading
-from service_runtime.rpc.health_check import require_serving
+from service_runtime.rpc.health.health_check import require_serving
 from service_runtime.rpc.process import run_process
 
 STORAGE_SERVICE = "dgx_music.storage.v1.StorageService"

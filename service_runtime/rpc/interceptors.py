@@ -18,10 +18,14 @@ from dgx_music.error_status import read_error_details, status_of, to_status
 from dgx_music.errors import ServiceError
 from service_runtime.observability.call_metrics import MethodMetrics, method_labels
 from service_runtime.observability.logging import bind_generation_id, get_logger
+from service_runtime.observability.repeated_events import RepeatedEvents
 from service_runtime.observability.tracing import end_call, start_call
 from service_runtime.rpc import deadlines
 
 log = get_logger(__name__)
+
+_refusals = RepeatedEvents()
+"""Of RESOURCE_EXHAUSTED: an overloaded server refuses thousands of calls a minute."""
 
 if TYPE_CHECKING:  # Generic for the type checker only.
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -123,16 +127,19 @@ class _CallContext:
                 raise error
             case ServiceError():
                 self._code = error.code
-                log.info("rejected", method=self._method, code=error.code, reason=error.reason, error=error.message)
+                if (fields := self._rejection_fields(error.reason, error.message)) is not None:
+                    log.info("rejected", **fields)
                 await self._context.abort_with_status(rpc_status.to_status(to_status(error)))
             case grpc.aio.AioRpcError():
                 # The status of a downstream service is passed on unchanged.
                 self._code = error.code().name
-                log.info("rejected_downstream", method=self._method, code=self._code, error=error.details())
+                details = read_error_details(error)
+                if (fields := self._rejection_fields(details.reason, details.message)) is not None:
+                    log.info("rejected_downstream", **fields)
                 status = status_of(error)
                 if status is not None:
                     await self._context.abort_with_status(rpc_status.to_status(status))
-                await self._context.abort(error.code(), read_error_details(error).message)
+                await self._context.abort(error.code(), details.message)
             case _:
                 self._code = "INTERNAL"
                 error_id = uuid.uuid4().hex[:12]
@@ -144,6 +151,14 @@ class _CallContext:
                 )
                 await self._context.abort_with_status(rpc_status.to_status(to_status(internal)))
         raise AssertionError("abort raises")
+
+    def _rejection_fields(self, reason: str, message: str) -> dict[str, Any] | None:
+        """Returns what to log; None if one like it was just logged."""
+        fields = {"method": self._method, "code": self._code, "reason": reason, "error": message}
+        if self._code != "RESOURCE_EXHAUSTED":
+            return fields
+        skipped = _refusals.admit((self._method, reason))
+        return None if skipped is None else fields | ({"not_logged": skipped} if skipped else {})
 
     def record(self) -> None:
         """Logs and counts the finished call."""

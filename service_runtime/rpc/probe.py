@@ -20,7 +20,7 @@ from dgx_music.error_status import status_of
 from dgx_music.errors import ServiceError, Unavailable
 from service_runtime.access.service_token import ServiceToken
 from service_runtime.rpc.connection_diagnosis import explain_unreachable
-from service_runtime.rpc.health_check import require_serving
+from service_runtime.rpc.health.health_check import require_serving
 from service_runtime.settings import Settings, format_settings_error
 
 

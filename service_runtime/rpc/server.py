@@ -24,8 +24,10 @@ from service_runtime.rpc.binding import (
     requires_tokens,
     setting_of,
 )
-from service_runtime.rpc.health_monitor import check_health, monitor_health
+from service_runtime.rpc.health.health_monitor import HealthMonitor
+from service_runtime.rpc.health.health_servicer import HealthServicer
 from service_runtime.rpc.interceptors import CallInterceptor
+from service_runtime.rpc.load_limit import LoadLimit
 from service_runtime.rpc.service import MetricsProvider, Service
 from service_runtime.rpc.stop_signal import stop_signal
 from service_runtime.settings import Settings
@@ -70,7 +72,8 @@ async def serve_services(
         for address in listeners
     }
     access = ServerAccess(services, settings)
-    health_servicer = health.aio.HealthServicer()
+    health_servicer = HealthServicer()
+    load_limit = LoadLimit(settings)
     with metrics_endpoint(settings.metrics_port, settings.metrics_host) as metrics:
         servers: list[grpc.aio.Server] = []
         started: list[Service] = []
@@ -82,7 +85,7 @@ async def serve_services(
                 admission = access.interceptor(
                     requires_tokens=requires_tokens(address, settings), uses_tls=secure is not None
                 )
-                interceptors = [CallInterceptor(is_measured=metrics is not None), admission]
+                interceptors = [CallInterceptor(is_measured=metrics is not None), load_limit, admission]
                 server = _build_server(served, address, health_servicer, settings, interceptors)
                 servers.append(server)
                 bound.append(bind(server, address, setting_of(address, settings), secure))
@@ -93,16 +96,15 @@ async def serve_services(
                     metrics.register(service.read_metrics)
             for server in servers:
                 await server.start()
-            healthy: dict[str, bool] = {}
-            for service in services:
-                await check_health(service, health_servicer, healthy)
-            monitor = asyncio.create_task(monitor_health(services, health_servicer, healthy))
+            health_monitor = HealthMonitor(services, health_servicer)
+            await health_monitor.check_all()
+            monitor = asyncio.create_task(health_monitor.run())
             log.info("serving", addresses=bound, services=[service.full_name for service in services])
             yield bound
         finally:
             if monitor is not None:
                 monitor.cancel()
-            await health_servicer.enter_graceful_shutdown()
+            health_servicer.shut_down()
             await asyncio.gather(*(service.drain() for service in started))
             await asyncio.gather(*(server.stop(settings.grace_seconds) for server in servers))
             for service in reversed(started):
@@ -130,14 +132,13 @@ async def serve_until_signalled(
 def _build_server(
     services: Sequence[Service],
     address: str,
-    health_servicer: health.aio.HealthServicer,
+    health_servicer: HealthServicer,
     settings: Settings,
     interceptors: Sequence[grpc.aio.ServerInterceptor],
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
         interceptors=interceptors,
         options=SERVER_OPTIONS,
-        maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )
     for service in services:
         service.add_to(server)

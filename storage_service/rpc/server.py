@@ -16,7 +16,6 @@ from service_runtime.rpc.service import Service
 from service_runtime.supervision import UnrecoverableError
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
-from storage_service.db import schema
 from storage_service.domain import tokens
 from storage_service.domain.backlog import BacklogLimits
 from storage_service.domain.queue_metrics import read_queue_metrics
@@ -53,7 +52,7 @@ class StorageServer:
                 "a background task of the storage server has stopped; restart the server", reason="BACKGROUND_ENDED"
             )
         try:
-            await self._store.read(schema.check_session)
+            await self._store.check()
         except FailedPrecondition as error:
             # The schema was migrated while this server ran. It must not continue writing rows of the old version.
             raise UnrecoverableError(error.message, reason=error.reason, metadata=error.metadata) from error

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from dgx_music.generation.v1 import generation_pb2_grpc
-from service_runtime.rpc import health_monitor
+from service_runtime.rpc.health import health_monitor
 from service_runtime.settings import Settings
 from tests.support.scripted_service import ScriptedService, serving_channel
 

@@ -10,8 +10,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dgx_music.error_status import read_error_details
 from dgx_music.errors import Unavailable
 
-HEALTH_CHECK_TIMEOUT_SECONDS = 1.5
-"""Shorter than HEALTH_PERIOD_SECONDS, in which the caller's own health check has to finish."""
+HEALTH_CHECK_TIMEOUT_SECONDS = 12.0
+"""How long a busy server may take. Shorter than health_monitor.CHECK_TIMEOUT_SECONDS, in which the caller's own check
+has to finish. A refused connection fails at once."""
 
 
 async def require_serving(channel: grpc.aio.Channel, address: str, full_name: str = "") -> None:

@@ -1,0 +1,73 @@
+"""grpc.health.v1 for any number of watchers.
+
+Unlike the servicer of grpcio-health-checking, in which all watchers of a service share a lock, a watcher that does not
+read delays neither the others nor the publication of a state; and a watcher does not delay the end of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from dgx_music.errors import Unavailable
+
+SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """The states of the services of a server; "" stands for the server. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, int] = {"": NOT_SERVING}
+        self._watchers: set[asyncio.Event] = set()
+        self._is_shut_down = False
+
+    def publish(self, name: str, *, is_serving: bool) -> None:
+        """Sets the state of a service and notifies its watchers. Does nothing after `shut_down`."""
+        if not self._is_shut_down:
+            self._states[name] = SERVING if is_serving else NOT_SERVING
+            self._notify()
+
+    def shut_down(self) -> None:
+        """Makes all services NOT_SERVING for good, and ends the watches once they have said so."""
+        self._is_shut_down = True
+        self._states = dict.fromkeys(self._states, NOT_SERVING)
+        self._notify()
+
+    def _notify(self) -> None:
+        for changed in self._watchers:
+            changed.set()
+
+    async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
+        state = self._states.get(request.service)
+        if state is None:
+            # Not a ServiceError, which would be logged: whoever waits for a service to appear asks again and again.
+            known = ", ".join(filter(None, self._states))
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"this server has no {request.service}, but {known}")
+        return HealthCheckResponse(status=state)
+
+    async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        last_sent = None
+        try:
+            while True:
+                changed.clear()
+                state = self._states.get(request.service, HealthCheckResponse.SERVICE_UNKNOWN)
+                if state != last_sent:
+                    last_sent = state
+                    yield HealthCheckResponse(status=state)
+                elif self._is_shut_down:
+                    raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN", retry_after_seconds=1.0)
+                else:
+                    await changed.wait()
+        finally:
+            self._watchers.discard(changed)
