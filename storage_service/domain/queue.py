@@ -58,7 +58,8 @@ class QueueState:
     now: datetime
     """The database's time."""
     running: Place | None
-    """Of the generations that are PROCESSING, the last in the queue's order."""
+    """Of the generations that are PROCESSING, the last in the queue's order. If there are more than 16, of those whose
+    leases end last."""
     head: Place | None
     """The first PENDING one of the model."""
     last: Place | None
@@ -149,8 +150,10 @@ _STATE = """
         SELECT max_queued, minutes_per_day FROM tokens
         WHERE name = {client} AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > {now}) LIMIT 1
     ) AS token ON 1 = 1 LEFT JOIN (
-        SELECT ranked_at, priority, duration_seconds FROM generations
-        WHERE status = 'processing' ORDER BY ranked_at DESC LIMIT 1
+        SELECT ranked_at, priority, duration_seconds FROM (
+            SELECT ranked_at, priority, duration_seconds FROM generations
+            WHERE status = 'processing' ORDER BY lease_expires_at DESC LIMIT 16
+        ) AS leased ORDER BY ranked_at DESC LIMIT 1
     ) AS running ON 1 = 1 LEFT JOIN (
         SELECT ranked_at, priority, duration_seconds FROM generations
         WHERE status = 'pending' AND model_name = {model_name} ORDER BY ranked_at LIMIT 1

@@ -130,7 +130,7 @@ _OTHERS = (
     "worker_id, stage, progress, error_message, metadata, file_path, file_size_bytes, generation_time_seconds, "
     "rating"
 )
-_RANK, _LEASE_ENDS, _STATE = 1, 5, 6
+_LEASE_ENDS, _STATE = 5, 6
 _GENERATIONS = f"SELECT {', '.join(_TIMES)}, {_OTHERS} FROM generations"
 _COUNTS = (
     "SELECT status, model_name, finished_on, sum(generations), sum(audio_ms), sum(file_bytes), sum(work_ms) "
@@ -158,15 +158,13 @@ def _agree(what: str, found: Any, expected: Any) -> None:
 
 
 def _plain(row: Sequence[Any]) -> list[Any]:
-    """Decodes SQLite's text, and clears the rank and the lease's end of rows for which they have no meaning."""
+    """Decodes SQLite's text, and clears the lease's end of rows for which it has no meaning."""
     times = [datetime.fromisoformat(f"{cell}+00:00") if isinstance(cell, str) else cell for cell in row[: len(_TIMES)]]
     others = [
         json.loads(cell) if isinstance(cell, str | bytes) and cell[:1] in ("{", b"{") else cell
         for cell in row[len(_TIMES) :]
     ]
     state = others[_STATE]
-    if state in ("completed", "cancelled"):
-        times[_RANK] = None
     if state != "processing":
         times[_LEASE_ENDS] = None
     return times + others
@@ -178,9 +176,8 @@ def _columns(model: Model) -> dict[str, list[Any]]:
 
 def _row(job: Job) -> list[Any]:
     asked = job.request
-    rank = job.rank if job.state in ("pending", "processing", "failed") else None
     lease_ends = job.lease_ends if job.state == "processing" else None
-    times = [job.created_at, rank, job.started_at, job.finished_at, job.not_before, lease_ends]
+    times = [job.created_at, job.rank, job.started_at, job.finished_at, job.not_before, lease_ends]
     request = [job.id, asked.prompt, asked.model_name, asked.duration_seconds, asked.priority, asked.request_id]
     lease = [job.state, job.attempt, job.max_attempts, job.token, job.worker, job.stage, job.progress]
     return [*times, *request, *lease, job.error, job.metadata, job.path, job.size, job.seconds, job.rating]
