@@ -111,8 +111,8 @@ class Job:
 class Model:
     """All generations and prompts. Each method takes storage's answer first and returns the expected one."""
 
-    def __init__(self, now: datetime) -> None:
-        self.now = now
+    def __init__(self, now: datetime, *, checks_ranks: bool = True) -> None:
+        self.now, self.checks_ranks = now, checks_ranks
         self.jobs: dict[str, Job] = {}
         self.uses: Counter[str] = Counter()
         self.tokens: set[str] = set()
@@ -183,7 +183,9 @@ class Model:
             return f"one of {[job.id for job in waiting]}"
         generation_id, token, _ = answer
         # Two of one rank are of one age: either may go first.
-        first = min((job.rank, job.created_at) for job in waiting)
+        if not self.checks_ranks:
+            waiting = [job for job in waiting if job.id == generation_id] or waiting[:0]
+        first = min(((job.rank, job.created_at) for job in waiting), default=None)
         if generation_id not in {job.id for job in waiting if (job.rank, job.created_at) == first}:
             return f"one of {[job.id for job in waiting if (job.rank, job.created_at) == first]}"
         if not token or token in self.tokens:
