@@ -21,7 +21,7 @@ from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
 from storage_service.domain.row_insertion import Origin
 from storage_service.domain.statistics import compute_statistics
-from storage_service.domain.tokens import NewToken, create_token, revoke_token
+from storage_service.domain.token_registry import NewToken, create_token, revoke_token
 
 New = Callable[..., NewGeneration]
 LIMITS = BacklogLimits(max_pending=6, max_pending_per_client=4)
