@@ -158,6 +158,7 @@ class _QueueEntry:
         """Raises ResourceExhausted if there is no room for them. What was created before needs none."""
         queue.lock_client(self._session, self._origin.client)
         self._first = self._state(requests[0])
+        self._is_batch = len(requests) > 1
         if self._limits is None:
             return
         try:
@@ -183,12 +184,17 @@ class _QueueEntry:
         )
         if is_new:
             self._created.append(new)
-            place = Place(rank, new.priority, new.duration_seconds)
-            self._states = {
-                key: queue.add_place(state, place, of_model=key[0] == new.model_name, priority=key[1])
-                for key, state in self._states.items()
-            }
+            if self._is_batch:
+                self._add_place(new, Place(rank, new.priority, new.duration_seconds))
         return row
+
+    def _add_place(self, new: NewGeneration, place: Place) -> None:
+        self._states = {
+            (model_name, priority): queue.add_place(
+                state, place, of_model=model_name == new.model_name, priority=priority
+            )
+            for (model_name, priority), state in self._states.items()
+        }
 
     def close(self) -> None:
         """Counts the use of the prompts, and what the client has used."""

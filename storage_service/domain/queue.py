@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import Row, ScalarSelect, Select, TextualSelect, func, literal, select, text
+from sqlalchemy import ScalarSelect, Select, func, literal, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.elements import ColumnElement
-from sqlalchemy.types import BigInteger, Integer
 
-from storage_service.db.clock import UtcDateTime, now
+from storage_service.db.clock import now
 from storage_service.db.counts import GenerationCount
 from storage_service.db.models import Generation
 from storage_service.db.upsert import dialect_name
@@ -59,7 +58,8 @@ class QueueState:
     now: datetime
     """The database's time."""
     running: Place | None
-    """Of the generations that are PROCESSING, the last in the queue's order."""
+    """Of the generations that are PROCESSING, the last in the queue's order. If there are more than 16, of those whose
+    leases end last."""
     head: Place | None
     """The first PENDING one of the model."""
     last: Place | None
@@ -122,64 +122,64 @@ def lock_client(session: Session, client: str) -> None:
 
 def read_state(session: Session, client: str, model_name: str, priority: int) -> QueueState:
     """Returns the state of the queue for a new generation of the client. `lock_client` comes first."""
-    values = {"client": client, "model_name": model_name, "priority": priority}
-    row = session.connection().execute(_state_statement(dialect_name(session)), values).one()
+    parameters = {"client": client, "model_name": model_name, "priority": priority}
+    # Not as a construct of SQLAlchemy, which would take longer than the database does.
+    row = session.connection().exec_driver_sql(_state_statement(dialect_name(session)), parameters).one()
+    now, client_queued, queued, audio_ms, max_queued, minutes_per_day, *places = row
     return QueueState(
-        now=row.now,
-        running=_read_place(row, "running"),
-        head=_read_place(row, "head"),
-        last=_read_place(row, "last"),
-        client_queued=row.client_queued,
-        queued=int(row.queued or 0),
-        queued_audio_seconds=int(row.audio_ms or 0) / 1000,
-        max_queued=row.max_queued or 0,
-        minutes_per_day=row.minutes_per_day or 0.0,
+        now=_to_utc(now),
+        running=_read_place(*places[0:3]),
+        head=_read_place(*places[3:6]),
+        last=_read_place(*places[6:9]),
+        client_queued=client_queued,
+        queued=int(queued or 0),
+        queued_audio_seconds=int(audio_ms or 0) / 1000,
+        max_queued=max_queued or 0,
+        minutes_per_day=minutes_per_day or 0.0,
     )
 
 
 _LOCK = text(f"SELECT pg_advisory_xact_lock({_CLIENT_LOCK}, hashtext(:client))")
 
-_PLACE = "ranked_at, priority, duration_seconds FROM generations WHERE"
+_STATE = """
+    SELECT {now}, (SELECT count(*) FROM generations WHERE client = {client} AND ranked_at IS NOT NULL),
+        backlog.*, token.*, running.*, head.*, last.*
+    FROM (
+        SELECT sum(generations), sum(audio_ms) FROM generation_counts WHERE status IN ('pending', 'processing')
+    ) AS backlog LEFT JOIN (
+        SELECT max_queued, minutes_per_day FROM tokens
+        WHERE name = {client} AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > {now}) LIMIT 1
+    ) AS token ON 1 = 1 LEFT JOIN (
+        SELECT ranked_at, priority, duration_seconds FROM (
+            SELECT ranked_at, priority, duration_seconds FROM generations
+            WHERE status = 'processing' ORDER BY lease_expires_at DESC LIMIT 16
+        ) AS leased ORDER BY ranked_at DESC LIMIT 1
+    ) AS running ON 1 = 1 LEFT JOIN (
+        SELECT ranked_at, priority, duration_seconds FROM generations
+        WHERE status = 'pending' AND model_name = {model_name} ORDER BY ranked_at LIMIT 1
+    ) AS head ON 1 = 1 LEFT JOIN (
+        SELECT ranked_at, priority, duration_seconds FROM generations
+        WHERE client = {client} AND ranked_at IS NOT NULL AND priority >= {priority} ORDER BY ranked_at DESC LIMIT 1
+    ) AS last ON 1 = 1
+"""
+"""One statement for all: on Postgres, a round trip takes longer than the search in an index."""
 
 
 @cache
-def _state_statement(dialect: str) -> TextualSelect:
-    """Returns one statement for all, since on Postgres a round trip takes longer than the search in an index."""
-    current = "(SELECT dgx_now(0.0))" if dialect == "sqlite" else "statement_timestamp()"
-    places = {
-        "running": "status = 'processing' ORDER BY ranked_at DESC",
-        "head": "status = 'pending' AND model_name = :model_name ORDER BY ranked_at",
-        "last": "client = :client AND ranked_at IS NOT NULL AND priority >= :priority ORDER BY ranked_at DESC",
-    }
-    columns = ", ".join(
-        f"{name}.ranked_at AS {name}_rank, {name}.priority AS {name}_priority, "
-        f"{name}.duration_seconds AS {name}_seconds"
-        for name in places
-    )
-    joins = " ".join(
-        f"LEFT JOIN (SELECT {_PLACE} {condition} LIMIT 1) AS {name} ON 1 = 1" for name, condition in places.items()
-    )
-    return text(
-        f"SELECT {current} AS now, {columns}, token.max_queued, token.minutes_per_day, "
-        "backlog.queued AS queued, backlog.audio_ms AS audio_ms, (SELECT count(*) FROM generations "
-        "WHERE client = :client AND ranked_at IS NOT NULL) AS client_queued "
-        "FROM (SELECT sum(generations) AS queued, sum(audio_ms) AS audio_ms FROM generation_counts "
-        f"WHERE status IN ('pending', 'processing')) AS backlog {joins} "
-        "LEFT JOIN (SELECT max_queued, minutes_per_day FROM tokens WHERE name = :client AND revoked_at IS NULL "
-        f"AND (expires_at IS NULL OR expires_at > {current}) LIMIT 1) AS token ON 1 = 1"
-    ).columns(
-        now=UtcDateTime,
-        queued=BigInteger,
-        audio_ms=BigInteger,
-        client_queued=Integer,
-        **{f"{name}_rank": UtcDateTime for name in places},
-    )
+def _state_statement(dialect: str) -> str:
+    names = "client", "model_name", "priority"
+    if dialect == "sqlite":
+        return _STATE.format(now="(SELECT dgx_now(0.0))", **{name: f":{name}" for name in names})
+    return _STATE.format(now="statement_timestamp()", **{name: f"%({name})s" for name in names})
 
 
-def _read_place(row: Row[Any], name: str) -> Place | None:
-    columns = row._mapping
-    rank = columns[f"{name}_rank"]
-    return None if rank is None else Place(rank, columns[f"{name}_priority"], columns[f"{name}_seconds"])
+def _read_place(rank: str | datetime | None, priority: int, duration_seconds: float) -> Place | None:
+    return None if rank is None else Place(_to_utc(rank), priority, duration_seconds)
+
+
+def _to_utc(stored: str | datetime) -> datetime:
+    """Converts a timestamp as the driver returns it."""
+    return datetime.fromisoformat(f"{stored}+00:00") if isinstance(stored, str) else stored.astimezone(UTC)
 
 
 def _lead(priority: int) -> timedelta:

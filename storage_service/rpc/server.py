@@ -16,7 +16,7 @@ from service_runtime.rpc.service import Service
 from service_runtime.supervision import UnrecoverableError
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
-from storage_service.domain import tokens
+from storage_service.domain import token_registry
 from storage_service.domain.backlog import BacklogLimits
 from storage_service.domain.queue_metrics import read_queue_metrics
 from storage_service.rpc.servicer import StorageServicer
@@ -62,7 +62,7 @@ class StorageServer:
 
     async def verify_token(self, token_id: str, secret_sha256: bytes) -> access_pb2.Token:
         """Returns the token if it is valid now, for this server's own access control. Raises Unauthenticated."""
-        return token_to_proto(await self._store.read(lambda s: tokens.verify_token(s, token_id, secret_sha256)))
+        return token_to_proto(await self._store.read(lambda s: token_registry.verify_token(s, token_id, secret_sha256)))
 
     async def drain(self) -> None:
         self._store.notifier.close()

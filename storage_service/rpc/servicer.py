@@ -17,7 +17,7 @@ from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
-from storage_service.domain import creation, leases, lifecycle, listing, prompts, queue_metrics, tokens
+from storage_service.domain import creation, leases, lifecycle, listing, prompts, queue_metrics, token_registry
 from storage_service.domain.backlog import BacklogLimits
 from storage_service.domain.row_insertion import Origin
 from storage_service.domain.statistics import compute_statistics
@@ -214,7 +214,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: access_pb2.CreateTokenRequest, context: Context
     ) -> access_pb2.CreateTokenResponse:
         new = token_converters.new_token_from_proto(request)
-        token, secret = await self._store.write(lambda s: tokens.create_token(s, new))
+        token, secret = await self._store.write(lambda s: token_registry.create_token(s, new))
         log.info("token_created", token_id=token.id, name=token.name, scope=token.granted_scope.name)
         return access_pb2.CreateTokenResponse(token=token_converters.token_to_proto(token), secret=secret)
 
@@ -222,7 +222,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: access_pb2.ListTokensRequest, context: Context
     ) -> access_pb2.ListTokensResponse:
         page = Page(request.page_size, request.page_token)
-        rows, next_page = await self._store.read(lambda s: tokens.list_tokens(s, page))
+        rows, next_page = await self._store.read(lambda s: token_registry.list_tokens(s, page))
         return access_pb2.ListTokensResponse(
             tokens=map(token_converters.token_to_proto, rows), next_page_token=next_page
         )
@@ -230,14 +230,14 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def RevokeToken(
         self, request: access_pb2.RevokeTokenRequest, context: Context
     ) -> access_pb2.RevokeTokenResponse:
-        token = await self._store.write(lambda s: tokens.revoke_token(s, request.id))
+        token = await self._store.write(lambda s: token_registry.revoke_token(s, request.id))
         log.info("token_revoked", token_id=token.id, name=token.name)
         return access_pb2.RevokeTokenResponse(token=token_converters.token_to_proto(token))
 
     async def VerifyToken(
         self, request: access_pb2.VerifyTokenRequest, context: Context
     ) -> access_pb2.VerifyTokenResponse:
-        token = await self._store.read(lambda s: tokens.verify_token(s, request.id, request.secret_sha256))
+        token = await self._store.read(lambda s: token_registry.verify_token(s, request.id, request.secret_sha256))
         return access_pb2.VerifyTokenResponse(token=token_converters.token_to_proto(token))
 
 

@@ -8,7 +8,7 @@ from dgx_music.access.v1 import access_pb2
 from dgx_music.errors import InvalidArgument
 from service_runtime.access.caller import Scope
 from storage_service.db.access_models import Token
-from storage_service.domain.tokens import NewToken
+from storage_service.domain.token_registry import NewToken
 from storage_service.rpc.converters import timestamp_to_proto
 
 SCOPES = {access_pb2.Scope.Value(f"SCOPE_{scope.name}"): scope for scope in Scope}

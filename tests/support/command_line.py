@@ -97,7 +97,7 @@ class InProcessShell(Shell):
         self._capfd = capfd
 
     @contextmanager
-    def serving_in_process(self) -> Iterator[None]:
+    def serving_in_process(self, **settings: str) -> Iterator[None]:
         """Runs the services of `dgx-music serve` in a thread, which saves the import of a model's libraries."""
         from gateway.embedded.ownership import Owner, acquire_or_join
         from gateway.embedded.services import run_embedded_services
@@ -113,7 +113,7 @@ class InProcessShell(Shell):
                     await asyncio.wrap_future(stop)
 
         with ThreadPoolExecutor(1) as executor:
-            with mock.patch.dict(os.environ, environment(), clear=True):
+            with mock.patch.dict(os.environ, environment(**settings), clear=True):
                 served = executor.submit(asyncio.run, serve())
                 wait([ready, served], return_when=FIRST_COMPLETED)
             if not served.done():

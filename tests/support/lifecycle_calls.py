@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from itertools import chain
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -143,7 +144,11 @@ _PROMPT_COUNTS = "SELECT sum(prompts) FROM prompt_counts"
 
 def compare(stored: ClockedDatabase, model: Model) -> None:
     """Raises ModelMismatch unless every column of every row, every count and every prompt use equals the model's."""
-    _agree("generations", {row[len(_TIMES)]: _plain(row) for row in stored.rows(_GENERATIONS)}, _columns(model))
+    found, expected = {row[len(_TIMES)]: _plain(row) for row in stored.rows(_GENERATIONS)}, _columns(model)
+    if not model.checks_ranks:
+        for row in chain(found.values(), expected.values()):
+            row[_RANK] = row[_RANK] is not None
+    _agree("generations", found, expected)
     counted = {(*row[:2], str(row[2])): [int(cell) for cell in row[3:]] for row in stored.rows(_COUNTS)}
     _agree("counts", {cell: sums for cell, sums in counted.items() if any(sums)}, _sums(model))
     times = {(row[0], row[1]): int(row[2]) for row in stored.rows(_GENERATION_TIMES) if row[2]}
@@ -158,15 +163,13 @@ def _agree(what: str, found: Any, expected: Any) -> None:
 
 
 def _plain(row: Sequence[Any]) -> list[Any]:
-    """Decodes SQLite's text, and clears the rank and the lease's end of rows for which they have no meaning."""
+    """Decodes SQLite's text, and clears the lease's end of rows for which it has no meaning."""
     times = [datetime.fromisoformat(f"{cell}+00:00") if isinstance(cell, str) else cell for cell in row[: len(_TIMES)]]
     others = [
         json.loads(cell) if isinstance(cell, str | bytes) and cell[:1] in ("{", b"{") else cell
         for cell in row[len(_TIMES) :]
     ]
     state = others[_STATE]
-    if state in ("completed", "cancelled"):
-        times[_RANK] = None
     if state != "processing":
         times[_LEASE_ENDS] = None
     return times + others
@@ -178,9 +181,8 @@ def _columns(model: Model) -> dict[str, list[Any]]:
 
 def _row(job: Job) -> list[Any]:
     asked = job.request
-    rank = job.rank if job.state in ("pending", "processing", "failed") else None
     lease_ends = job.lease_ends if job.state == "processing" else None
-    times = [job.created_at, rank, job.started_at, job.finished_at, job.not_before, lease_ends]
+    times = [job.created_at, job.rank, job.started_at, job.finished_at, job.not_before, lease_ends]
     request = [job.id, asked.prompt, asked.model_name, asked.duration_seconds, asked.priority, asked.request_id]
     lease = [job.state, job.attempt, job.max_attempts, job.token, job.worker, job.stage, job.progress]
     return [*times, *request, *lease, job.error, job.metadata, job.path, job.size, job.seconds, job.rating]

@@ -87,25 +87,32 @@ class Job:
     size: int | None = None
     seconds: float | None = None
     rating: int | None = None
+    rank: datetime | None = None
+    """The smallest is claimed first; None unless pending or processing."""
 
     @property
-    def rank(self) -> datetime:
-        """The smallest is claimed first; one level of priority counts as ten minutes of waiting."""
-        return self.created_at - self.request.priority * WAIT_PER_PRIORITY_LEVEL
+    def start(self) -> datetime:
+        """The rank without the priority: one level moves a job ahead by ten minutes of audio."""
+        assert self.rank is not None
+        return self.rank + self.request.priority * WAIT_PER_PRIORITY_LEVEL
+
+    @property
+    def length(self) -> timedelta:
+        return timedelta(seconds=self.request.duration_seconds)
 
     def wait(self) -> None:
         """Returns the job to the queue, without a lease."""
         self.state, self.token, self.lease_ends, self.stage, self.progress = "pending", None, None, None, 0.0
 
     def finish(self, state: str, now: datetime) -> None:
-        self.state, self.finished_at, self.stage = state, now, None
+        self.state, self.finished_at, self.stage, self.rank = state, now, None, None
 
 
 class Model:
     """All generations and prompts. Each method takes storage's answer first and returns the expected one."""
 
-    def __init__(self, now: datetime) -> None:
-        self.now = now
+    def __init__(self, now: datetime, *, checks_ranks: bool = True) -> None:
+        self.now, self.checks_ranks = now, checks_ranks
         self.jobs: dict[str, Job] = {}
         self.uses: Counter[str] = Counter()
         self.tokens: set[str] = set()
@@ -148,8 +155,9 @@ class Model:
             if generation_id in self.jobs:
                 return f"a new id for {request}"
             attempts = request.max_attempts or DEFAULT_ATTEMPTS
+            rank = self.next_rank(request)
             self.jobs[generation_id] = Job(
-                generation_id, request, self.now, max_attempts=attempts, metadata=request.metadata
+                generation_id, request, self.now, max_attempts=attempts, metadata=request.metadata, rank=rank
             )
             self.uses[request.prompt] += 1
             if request.request_id:
@@ -161,7 +169,7 @@ class Model:
         if answer in REJECTIONS or answer in self.jobs:
             return "a new id"
         request = Request(prompt, model_name, metadata={})
-        self.jobs[answer] = Job(answer, request, self.now, path=path)
+        self.jobs[answer] = Job(answer, request, self.now, path=path, rank=self.next_rank(request))
         self.uses[prompt] += 1
         return answer
 
@@ -175,9 +183,11 @@ class Model:
             return f"one of {[job.id for job in waiting]}"
         generation_id, token, _ = answer
         # Two of one rank are of one age: either may go first.
-        first = min(job.rank for job in waiting)
-        if generation_id not in {job.id for job in waiting if job.rank == first}:
-            return f"one of {[job.id for job in waiting if job.rank == first]}"
+        if not self.checks_ranks:
+            waiting = [job for job in waiting if job.id == generation_id] or waiting[:0]
+        first = min(((job.rank, job.created_at) for job in waiting), default=None)
+        if generation_id not in {job.id for job in waiting if (job.rank, job.created_at) == first}:
+            return f"one of {[job.id for job in waiting if (job.rank, job.created_at) == first]}"
         if not token or token in self.tokens:
             return "a token that was never issued"
         job = self.jobs[generation_id]
@@ -187,6 +197,20 @@ class Model:
         job.started_at, job.not_before = self.now, None
         self.tokens.add(token)
         return generation_id, token, job.attempt
+
+    def next_rank(self, request: Request) -> datetime:
+        """The rank of a job that enters the queue now: where service has arrived, but behind its client's others."""
+        queued = [job for job in self.jobs.values() if job.rank is not None]
+        queued.sort(key=lambda job: (job.rank, job.created_at))
+        running = [job for job in queued if job.state == "processing"][-1:]
+        heads = [job for job in queued if job.state == "pending" and job.request.model_name == request.model_name][:1]
+        rank = max(
+            [job.start + job.length / 2 for job in running or heads] + [job.start - job.length for job in heads],
+            default=self.now,
+        )
+        rank -= request.priority * WAIT_PER_PRIORITY_LEVEL
+        ahead = [job for job in queued if job.request.priority >= request.priority][-1:]
+        return max([rank] + [job.rank + job.length for job in ahead if job.rank is not None])
 
     def is_due(self, job: Job) -> bool:
         """Whether a claim may return it."""
@@ -246,6 +270,7 @@ class Model:
     def retry(self, _: Answer, key: str) -> Answer:
         """The state."""
         job = self._job(key, "failed")
+        job.rank = self.next_rank(job.request)
         job.wait()
         job.max_attempts = job.attempt + MORE_ATTEMPTS
         job.error = job.worker = job.started_at = job.finished_at = None
@@ -283,7 +308,7 @@ class Model:
             job.attempt += 1
         elif state == "pending":
             if job.state == "failed":
-                job.attempt, job.started_at, job.error = 0, None, None
+                job.attempt, job.started_at, job.error, job.rank = 0, None, None, self.now
             job.wait()
             job.finished_at = None
         else:

@@ -93,6 +93,7 @@ def status_fields(generation: Generation) -> Fields:
         ("attempt", attempts),
         ("rating", format_rating(generation)),
         ("priority", f"{generation.priority:+d}" if generation.priority else ""),
+        ("client", escape_text(generation.client)),
     )
 
 

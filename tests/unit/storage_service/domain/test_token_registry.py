@@ -15,7 +15,7 @@ from service_runtime.rpc.paging import Page
 from storage_service.db.access_models import Token
 from storage_service.db.clock import now_plus
 from storage_service.db.database import Database
-from storage_service.domain.tokens import (
+from storage_service.domain.token_registry import (
     NewToken,
     create_token,
     find_valid,

@@ -1,0 +1,1 @@
+"""Commands that manage who may use a server."""
