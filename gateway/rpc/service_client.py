@@ -48,6 +48,7 @@ class ServiceClient(Generic[Stub]):
 
         Raises FailedPrecondition, which names the setting, if a secret or a certificate can't be used.
         """
+        self._credentials = self._settings.service_credentials()
         self._channel = connect_service(self._address, self._settings)
         self.stub = self._build_stub(self._channel)
 
@@ -114,9 +115,9 @@ class ServiceClient(Generic[Stub]):
         if error.code() is not grpc.StatusCode.UNAVAILABLE or status_of(error) is not None:
             return error
         log.info("service_unreachable", service=self._full_name, address=self._address, error=error.details())
-        name, credentials = self._full_name.split(".")[1], self._settings.service_credentials()
+        name = self._full_name.split(".")[1]
         return Unavailable(
-            f"{self._full_name} does not answer: {await explain_unreachable(self._address, credentials)}; start "
+            f"{self._full_name} does not answer: {await explain_unreachable(self._address, self._credentials)}; start "
             f"`dgx-music serve {name}` there, or set the gateway's DGX_MUSIC_{name.upper()}_ADDRESS",
             reason="SERVICE_UNAVAILABLE",
             metadata={"service": self._full_name, "address": self._address},

@@ -20,7 +20,7 @@ from gateway.embedded.ownership import Owner, acquire_or_join
 from gateway.embedded.service_set import DATABASE
 from gateway.embedded.services import run_embedded_services
 from tests.support.access_services import SERVICE_TOKEN
-from tests.support.command_line import Shell
+from tests.support.command_line import InProcessShell, Shell
 from tests.support.tls_files import make_tls_files
 
 FORGED = "dgxm_aaaaaaaa_" + "a" * 43
@@ -68,8 +68,8 @@ async def test_unix_socket_of_a_server_needs_nothing_by_default(tmp_path: Path) 
             assert await list_generations(address, NO_CREDENTIALS) is grpc.StatusCode.OK
 
 
-def test_commands_without_a_server_need_no_token(tmp_path: Path) -> None:
-    shell = Shell(tmp_path)
+def test_commands_without_a_server_need_no_token(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shell = InProcessShell(tmp_path, capfd)
     shell.run("stats", DGX_MUSIC_REQUIRE_TOKENS="true", DGX_MUSIC_TOKEN=FORGED)
     error = shell.error("stats", status=1, DGX_MUSIC_TOKEN_FILE="/no/such", DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:1")
     assert error == "error: DGX_MUSIC_TOKEN_FILE=/no/such: No such file or directory"
