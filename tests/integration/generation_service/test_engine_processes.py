@@ -103,6 +103,7 @@ async def test_samples_metadata_and_flow_are_those_of_an_engine_in_this_process(
 
 
 async def test_timings_and_totals_of_a_process_arrive(shared):
+    await shared.pool.refresh()
     before = sum(report.status.total_audio_seconds for report in shared.pool.reports())
     ended = asyncio.Event()
     handle = await shared.submit(tone_parameters("timed", 6))
