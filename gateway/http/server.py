@@ -1,0 +1,106 @@
+"""Runs the HTTP endpoints by uvicorn: binds, uses TLS if it is configured, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from dgx_music.address import UNIX_PREFIX, parse_address
+from dgx_music.errors import FailedPrecondition
+from gateway.http.application import build_application
+from gateway.http.callers import Callers
+from gateway.http.config import HttpSettings
+from gateway.http.endpoints import HealthEndpoint
+from service_runtime.observability.logging import get_logger
+from service_runtime.rpc.binding import is_local, require_local_or_allowed, requires_tokens, uses_tls
+
+log = get_logger(__name__)
+
+KEEPALIVE_SECONDS = 75
+"""How long an idle connection stays open; longer than clients keep theirs, so that none is closed under a request."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the command that runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncIterator[str]:
+    """Serves while the block runs, and yields the URL; then gives running requests `grace_seconds` to finish.
+
+    Raises FailedPrecondition if the address can't be bound, or is open to the network without TLS or tokens.
+    """
+    address = settings.http_listen
+    if address.startswith(UNIX_PREFIX):
+        raise _cannot_listen(address, "HTTP clients need HOST:PORT")
+    require_local_or_allowed(address, settings)
+    is_secure = uses_tls(address, settings)
+    with _bind(address) as listener:
+        callers = Callers(gateway_address, requires_tokens(address, settings))
+        health = HealthEndpoint(gateway_address, settings)
+        server = _Server(
+            uvicorn.Config(
+                build_application(callers, health, is_local_only=is_local(address)),
+                ssl_context_factory=(lambda config, default: _tls_context(settings)) if is_secure else None,
+                limit_concurrency=settings.max_concurrent_rpcs,
+                timeout_graceful_shutdown=int(settings.grace_seconds),
+                timeout_keep_alive=KEEPALIVE_SECONDS,
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+            )
+        )
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.01)
+            url = f"{'https' if is_secure else 'http'}://{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
+            log.info("serving", addresses=[url], gateway=gateway_address)
+            yield url
+        finally:
+            server.should_exit = True
+            await serving
+            log.info("stopped")
+
+
+def _bind(address: str) -> socket.socket:
+    parsed = parse_address(address)
+    host, port = parsed.host, parsed.port
+    try:
+        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(target)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise _cannot_listen(address, f"{error.strerror or error}; choose another address by --listen") from error
+    return listener
+
+
+def _tls_context(settings: HttpSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    if settings.tls_client_ca is not None:
+        context.load_verify_locations(settings.tls_client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _cannot_listen(address: str, problem: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"cannot listen on {address}: {problem}", reason="ADDRESS_TAKEN", metadata={"address": address}
+    )
