@@ -62,10 +62,22 @@ AT_THE_WIRE = {
 
 LAYERS = {
     "dgx_music": (
+        ("dgx_music",),
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
         ("dgx_music.credentials", "dgx_music.metadata_channel"),
-        ("dgx_music.address", "dgx_music.errors", "dgx_music.limits", "dgx_music"),
+        (
+            "dgx_music.address",
+            "dgx_music.errors",
+            "dgx_music.limits",
+            "dgx_music.hatch_build",
+            "dgx_music.access",
+            "dgx_music.audio",
+            "dgx_music.export",
+            "dgx_music.gateway",
+            "dgx_music.generation",
+            "dgx_music.storage",
+        ),
     ),
     "service_runtime": (
         ("service_runtime.rpc",),
