@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from dgx_music.client.async_client import AsyncClient
 from dgx_music.errors import Unauthenticated
+from service_runtime.access.authentication import TOKEN_REQUIRED
 
 TOKEN_PREFIX = "dgxm_"
 BEARER = "bearer "
@@ -34,7 +35,7 @@ class Callers:
             raise Unauthenticated(
                 "this server needs a token: send the header `Authorization: Bearer TOKEN`, with a token from "
                 "`dgx-music token create`, as the API key",
-                reason="TOKEN_MISSING",
+                reason=TOKEN_REQUIRED,
             )
         return AsyncClient(self.gateway_address, token=token, client_name=_name_of(request))
 

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from dgx_music import channel
 from dgx_music.client.async_client import AsyncClient
 from dgx_music.client.async_generation import AsyncGeneration
+from dgx_music.credentials import Credentials
 from dgx_music.errors import InvalidArgument, NotFound, ServiceError, Unavailable
 from dgx_music.generation.v1.generation_pb2 import Model
 from gateway.http.audio_body import open_body
@@ -19,7 +20,6 @@ from gateway.http.callers import Callers
 from gateway.http.http_errors import reject
 from gateway.http.music_request import MusicRequest, RequestBody
 from service_runtime.rpc.health_check import require_serving
-from service_runtime.settings import Settings
 
 MAX_BODY_BYTES = 1 << 20
 GENERATION_HEADER = "dgx-music-generation"
@@ -137,12 +137,12 @@ def _describe(model: Model) -> dict[str, object]:
 class HealthEndpoint:
     """Tells whether the gateway can be used, to anyone."""
 
-    def __init__(self, gateway_address: str, settings: Settings) -> None:
-        self._gateway_address, self._settings = gateway_address, settings
+    def __init__(self, gateway_address: str, credentials: Credentials) -> None:
+        self._gateway_address, self._credentials = gateway_address, credentials
 
     async def get(self, request: Request) -> Response:
         """Answers `GET /health` with 200 or 503."""
-        async with channel.connect(self._gateway_address) as gateway_channel:
+        async with channel.connect(self._gateway_address, self._credentials) as gateway_channel:
             try:
                 await require_serving(gateway_channel, self._gateway_address, GATEWAY)
             except Unavailable as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
 
-from dgx_music.client.audio_listening import Samples
+if TYPE_CHECKING:
+    from dgx_music.client.audio_listening import Samples
 
 BYTES_PER_SAMPLE = 2
 FULL_SCALE = 32_767

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -17,8 +16,9 @@ from gateway.http.application import build_application
 from gateway.http.callers import Callers
 from gateway.http.config import HttpSettings
 from gateway.http.endpoints import HealthEndpoint
+from gateway.http.tls_context import build_tls_context
 from service_runtime.observability.logging import get_logger
-from service_runtime.rpc.binding import is_local, require_local_or_allowed, requires_tokens, uses_tls
+from service_runtime.rpc.binding import is_local, require_local_or_allowed, requires_tokens
 
 log = get_logger(__name__)
 
@@ -44,20 +44,21 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
     if address.startswith(UNIX_PREFIX):
         raise _cannot_listen(address, "HTTP clients need HOST:PORT")
     require_local_or_allowed(address, settings)
-    is_secure = uses_tls(address, settings)
+    tls_context = build_tls_context(settings) if settings.tls_certificate is not None else None
     with _bind(address) as listener:
         callers = Callers(gateway_address, requires_tokens(address, settings))
-        health = HealthEndpoint(gateway_address, settings)
+        health = HealthEndpoint(gateway_address, settings.service_credentials())
         server = _Server(
             uvicorn.Config(
                 build_application(callers, health, is_local_only=is_local(address)),
-                ssl_context_factory=(lambda config, default: _tls_context(settings)) if is_secure else None,
+                ssl_context_factory=(lambda config, default: tls_context) if tls_context else None,
                 limit_concurrency=settings.max_concurrent_rpcs,
                 timeout_graceful_shutdown=int(settings.grace_seconds),
                 timeout_keep_alive=KEEPALIVE_SECONDS,
                 lifespan="off",
                 access_log=False,
                 log_config=None,
+                log_level="warning",
                 server_header=False,
             )
         )
@@ -65,7 +66,7 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
         try:
             while not server.started and not serving.done():
                 await asyncio.sleep(0.01)
-            url = f"{'https' if is_secure else 'http'}://{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
+            url = f"{'https' if tls_context else 'http'}://{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
             log.info("serving", addresses=[url], gateway=gateway_address)
             yield url
         finally:
@@ -89,15 +90,6 @@ def _bind(address: str) -> socket.socket:
     except OSError as error:
         raise _cannot_listen(address, f"{error.strerror or error}; choose another address by --listen") from error
     return listener
-
-
-def _tls_context(settings: HttpSettings) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    if settings.tls_client_ca is not None:
-        context.load_verify_locations(settings.tls_client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def _cannot_listen(address: str, problem: str) -> FailedPrecondition:

@@ -45,6 +45,9 @@ ONLY_IN = {
     "av": ("export_service",),
     "typer": ("gateway",),
     "rich": ("gateway",),
+    "starlette": ("gateway",),
+    "uvicorn": ("gateway",),
+    "mcp": ("gateway",),
 }
 """Library → the packages that may import it."""
 
@@ -157,6 +160,7 @@ LAYERS = {
         ("gateway.cli.display",),
         ("gateway.cli.session",),
         ("gateway.embedded",),
+        ("gateway.http", "gateway.mcp"),
         ("gateway.rpc",),
         ("gateway.config", "gateway.timeouts", "gateway"),
     ),
