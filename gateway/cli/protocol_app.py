@@ -31,3 +31,17 @@ def http(
 
     settings = http_command.resolve_settings(GlobalOptions.data_dir, listen)
     run(lambda session: http_command.serve(session, settings), create_console(), ALL)
+
+
+@app.command()
+def mcp() -> None:
+    """Serve the Model Context Protocol on standard input and output, so that an assistant can generate music.
+
+    For the configuration of a program that starts it, see docs/mcp.md. Uses the running server, or else runs the
+    services itself. Requires the extra `mcp`.
+    """
+    from gateway.cli.commands.protocols import mcp_command
+    from gateway.cli.session.standard_streams import STANDARD_OUTPUT
+
+    mcp_command.require_extra()
+    run(mcp_command.serve, create_console(output=STANDARD_OUTPUT), ALL)
