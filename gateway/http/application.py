@@ -48,7 +48,7 @@ def build_application(callers: Callers, health: HealthEndpoint, *, is_local_only
     return Starlette(
         routes=[
             *(Route(path, MusicEndpoint(callers, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
-            Route("/v1/models", models.list),
+            Route("/v1/models", models.get_all),
             Route("/v1/models/{name}", models.get),
             Route("/health", health.get),
         ],

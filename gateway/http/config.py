@@ -11,7 +11,7 @@ DEFAULT_PORT = 8080
 
 
 class HttpSettings(GatewaySettings):
-    """The settings of `dgx-music http`. It is a client of the gateway, and calls it with the token of its own caller."""
+    """The settings of `dgx-music http`. It calls the gateway with the token of its own caller."""
 
     http_listen: str = f"127.0.0.1:{DEFAULT_PORT}"
     """Address to bind the HTTP endpoints to. Beyond loopback, they need TLS and tokens as all servers do."""

@@ -11,11 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from dgx_music import channel
 from dgx_music.client.async_client import AsyncClient
-from dgx_music.client.async_generation import AsyncGeneration
 from dgx_music.credentials import Credentials
 from dgx_music.errors import InvalidArgument, NotFound, ServiceError, Unavailable
 from dgx_music.generation.v1.generation_pb2 import Model
-from gateway.http.audio_body import open_body
+from gateway.http.audio_body import AudioBody, open_body
 from gateway.http.callers import Callers
 from gateway.http.http_errors import reject
 from gateway.http.music_request import MusicRequest, RequestBody
@@ -50,26 +49,26 @@ class MusicEndpoint:
         return None
 
     async def _deliver(self, client: AsyncClient, body: RequestBody, wanted: MusicRequest, send: Send) -> None:
+        creation = asyncio.ensure_future(client.submit(wanted.prompt, **wanted.options))
         try:
-            generation = await client.submit(wanted.prompt, **wanted.options)
+            generation = await asyncio.shield(creation)
+            await _send(await open_body(client, generation, wanted), generation.id, send)
         except InvalidArgument as error:
             raise body.rename(error) from error
-        try:
-            audio = await open_body(client, generation, wanted)
-            headers = {**audio.headers, GENERATION_HEADER: generation.id}
-            encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-            await send({"type": "http.response.start", "status": 200, "headers": encoded})
-            async for part in audio.parts:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
         except asyncio.CancelledError:
-            await asyncio.shield(_cancel(generation))
+            # A creation that is on its way is awaited: what has no id can't be cancelled.
+            with suppress(ServiceError):  # It may have finished, or the gateway is gone.
+                await (await creation).cancel()
             raise
 
 
-async def _cancel(generation: AsyncGeneration) -> None:
-    with suppress(ServiceError):  # It may have finished, or the gateway is gone.
-        await generation.cancel()
+async def _send(audio: AudioBody, generation_id: str, send: Send) -> None:
+    headers = {**audio.headers, GENERATION_HEADER: generation_id}
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": encoded})
+    async for part in audio.parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _run_while_connected(delivery: asyncio.Future[None], receive: Receive) -> None:
@@ -106,8 +105,8 @@ class ModelEndpoints:
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
 
-    async def list(self, request: Request) -> Response:
-        """Answers `GET /v1/models`: the default model comes first."""
+    async def get_all(self, request: Request) -> Response:
+        """Answers `GET /v1/models`. The default model comes first."""
         return JSONResponse({"object": "list", "data": [_describe(model) for model in await self._usable(request)]})
 
     async def get(self, request: Request) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -76,7 +76,7 @@ class RequestBody(BaseModel):
             **file.file_options(),
             **overrides,
         }
-        return GenerationOptions(**{name: value for name, value in given.items() if value is not None})  # type: ignore[typeddict-item]
+        return cast(GenerationOptions, {name: value for name, value in given.items() if value is not None})
 
     def rename(self, error: InvalidArgument) -> InvalidArgument:
         """Returns the error with the name of the field of this body."""

@@ -71,7 +71,8 @@ def parse_output_format(text: str, pcm_channels: int | None) -> ResponseFormat:
     name, *numbers = text.split("_")
     if name not in MEDIA_TYPES or len(numbers) not in (1, 2) or not all(number.isdecimal() for number in numbers):
         raise InvalidArgument(
-            "output_format", f'must be like "mp3_44100_128" with one of {", ".join(MEDIA_TYPES)}, or "auto", not {text!r}'
+            "output_format",
+            f'must be like "mp3_44100_128" with one of {", ".join(MEDIA_TYPES)}, or "auto", not {text!r}',
         )
     rate, bit_rate = (*map(int, numbers), None)[:2]
     return ResponseFormat(name, rate, pcm_channels if name == "pcm" else None, bit_rate)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 
-from dgx_music.address import UNIX_PREFIX, parse_address
+from dgx_music.address import UnixAddress, parse_address
 from dgx_music.errors import FailedPrecondition
 from gateway.http.application import build_application
 from gateway.http.callers import Callers
@@ -27,7 +27,15 @@ KEEPALIVE_SECONDS = 75
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the command that runs it."""
+    """Leaves signals to the command that runs it, and tells when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -41,8 +49,6 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
     Raises FailedPrecondition if the address can't be bound, or is open to the network without TLS or tokens.
     """
     address = settings.http_listen
-    if address.startswith(UNIX_PREFIX):
-        raise _cannot_listen(address, "HTTP clients need HOST:PORT")
     require_local_or_allowed(address, settings)
     tls_context = build_tls_context(settings) if settings.tls_certificate is not None else None
     with _bind(address) as listener:
@@ -64,8 +70,8 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
         )
         serving = asyncio.create_task(server.serve([listener]))
         try:
-            while not server.started and not serving.done():
-                await asyncio.sleep(0.01)
+            serving.add_done_callback(lambda _: server.has_started.set())
+            await server.has_started.wait()
             url = f"{'https' if tls_context else 'http'}://{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
             log.info("serving", addresses=[url], gateway=gateway_address)
             yield url
@@ -77,9 +83,12 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
 
 def _bind(address: str) -> socket.socket:
     parsed = parse_address(address)
-    host, port = parsed.host, parsed.port
+    if isinstance(parsed, UnixAddress):
+        raise _cannot_listen(address, "HTTP clients need HOST:PORT")
     try:
-        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, _, _, _, target = socket.getaddrinfo(
+            parsed.host, parsed.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         listener = socket.socket(family)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

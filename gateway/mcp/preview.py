@@ -25,9 +25,7 @@ async def read_preview(client: AsyncClient, generation_id: str, seconds: float) 
         generation_id, format="mp3", sample_rate=SAMPLE_RATE_HZ, channels=CHANNELS, bit_rate=BIT_RATE_KBPS
     )
     header = await _read(client, generation_id, render.render_id, TAG_HEADER_BYTES)
-    tag_bytes = TAG_HEADER_BYTES + sum(
-        byte << shift for byte, shift in zip(header[-4:], (21, 14, 7, 0), strict=True)
-    )
+    tag_bytes = TAG_HEADER_BYTES + sum(byte << shift for byte, shift in zip(header[-4:], (21, 14, 7, 0), strict=True))
     return await _read(
         client, generation_id, render.render_id, tag_bytes + FRAME_BYTES + round(seconds * BYTES_PER_SECOND)
     )

@@ -20,8 +20,8 @@ from gateway.mcp.music_facts import GenerationFacts, Locate
 from gateway.mcp.tools import MusicTools
 
 INSTRUCTIONS = (
-    "Generates instrumental music from a description, on the user's own machine. `generate` waits for the result; tell the "
-    "user its file, and the id, by which it can be listened to and continued. All of it is marked as AI-generated."
+    "Generates instrumental music from a description, on the user's own machine. `generate` waits for the result; tell "
+    "the user its file, and the id, by which it can be listened to and continued. All of it is marked as AI-generated."
 )
 READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 CREATES = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
@@ -36,7 +36,7 @@ def build_server(client: AsyncClient, locate: Locate) -> MCPServer:
         "dgx-music", title="DGX Music", version=version("dgx-music"), instructions=INSTRUCTIONS, log_level="WARNING"
     )
     tools = MusicTools(client, locate)
-    for tool, title, annotations in (
+    for tool, title, hints in (
         (tools.generate, "Generate music", CREATES),
         (tools.listen, "Listen to music", READ_ONLY),
         (tools.list, "List music", READ_ONLY),
@@ -44,7 +44,7 @@ def build_server(client: AsyncClient, locate: Locate) -> MCPServer:
         (tools.cancel, "Cancel a generation", CANCELS),
         (tools.models, "List models", READ_ONLY),
     ):
-        server.add_tool(tool, title=title, annotations=annotations)
+        server.add_tool(tool, title=title, annotations=hints)
 
     @server.resource(GENERATION_URI, title="A piece of music", mime_type="application/json")
     async def generation(id: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from typing import Annotated, Literal
 
+import anyio
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import AudioContent, CallToolResult, ContentBlock, TextContent
@@ -38,8 +39,8 @@ class MusicTools:
         prompt: Annotated[
             str,
             Field(
-                description='Description of the music: genre, instruments, mood, and if you like tempo and key, e.g. "lo-fi '
-                'hip hop at 84 BPM in A minor with a dusty piano". No vocals.'
+                description="Description of the music: genre, instruments, mood, and if you like tempo and key, e.g. "
+                '"lo-fi hip hop at 84 BPM in A minor with a dusty piano". No vocals.'
             ),
         ],
         duration_seconds: Annotated[float, Field(description="Length of the music, 0.1 to 3600 s")] = 16.0,
@@ -57,19 +58,18 @@ class MusicTools:
     ) -> Annotated[CallToolResult, GenerationFacts]:
         """Generate a piece of music from a description, wait until it is finished, and return its file, loudness, tempo
         and key. Takes from a second to minutes; reports its progress."""
-        given = {"model": model, "seed": seed, "continue_from": continue_from}
         options = GenerationOptions(
-            duration=duration_seconds,
-            format=format,
-            **{name: value for name, value in given.items() if value is not None},  # type: ignore[typeddict-item]
+            duration=duration_seconds, model=model, seed=seed, format=format, continue_from=continue_from
         )
         with _explained_errors():
-            generation = await self._client.submit(prompt, **options)
+            with anyio.CancelScope(shield=True):  # What has no id could not be cancelled.
+                generation = await self._client.submit(prompt, **options)
             try:
                 async with aclosing(generation.watch()) as changes:
                     await _report(context, changes)
             except asyncio.CancelledError:
-                await asyncio.shield(_cancel(generation))
+                with anyio.CancelScope(shield=True):
+                    await _cancel(generation)
                 raise
             generation.raise_if_unsuccessful()
             facts = GenerationFacts.of(generation, self._locate)

@@ -81,9 +81,8 @@ def run_command(
 async def _run_remote(address: str, credentials: Credentials, command: Command, data_dir: Path) -> int:
     async with guard_signals() as guard, channel.connect(address, credentials) as gateway_channel:
         music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
-        return await guard.run(
-            _explain_remote(command(Session(music, data_dir, True, address=address)), gateway_channel, address, credentials)
-        )
+        session = Session(music, data_dir, True, address=address)
+        return await guard.run(_explain_remote(command(session), gateway_channel, address, credentials))
 
 
 async def _run_as_client(client: Client, credentials: Credentials, command: Command, data_dir: Path) -> int:
@@ -93,7 +92,8 @@ async def _run_as_client(client: Client, credentials: Credentials, command: Comm
             f"dgx-music process {client.owner_pid}, whose services this command used, has ended; a generation that it "
             "queued goes on with `dgx-music watch ID`, else run the command again"
         )
-        return await guard.run(_explain_disconnect(command(Session(music, data_dir, client.is_persistent, address=client.address)), message))
+        session = Session(music, data_dir, client.is_persistent, address=client.address)
+        return await guard.run(_explain_disconnect(command(session), message))
 
 
 async def _run_embedded(
@@ -114,7 +114,8 @@ async def _run_embedded(
             owner.accept_clients(is_persistent=False)
         try:
             async with connect(owner.address) as music:
-                return await guard.run(command(Session(music, data_dir, False, is_embedded=True, address=owner.address)))
+                session = Session(music, data_dir, False, is_embedded=True, address=owner.address)
+                return await guard.run(command(session))
         finally:
             if services == ALL and not owner.has_no_clients():
                 print_notice(
