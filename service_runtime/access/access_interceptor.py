@@ -98,6 +98,7 @@ class _Admission:
         self, parts: AccessInterceptor, method: str, metadata: dict[str, str | bytes], context: Context
     ) -> None:
         self._parts, self._method, self._metadata, self._context = parts, method, metadata, context
+        self._host = peer_host(context)  # Now, because a call that has ended has no peer to ask for.
         self._required = required_scope(method)
         self._caller: Caller | None = None
         self._messages: list[Any] = []
@@ -111,8 +112,8 @@ class _Admission:
         self._messages.append(request)
         authenticator = self._parts.authenticator
         bearer = read_bearer(self._metadata)
-        caller = await authenticator.identify(bearer, read_client_name(self._metadata), self._context)
-        self._caller = caller
+        name = read_client_name(self._metadata)
+        self._caller = caller = await authenticator.identify(bearer, name, self._host, self._context)
         set_caller(caller)
         if (
             caller.token_id is None or bearer is None
@@ -133,7 +134,7 @@ class _Admission:
         """Adds the call to the audit log, if it belongs there."""
         if is_audited(self._required, self._caller, CLIENT_KEY in self._metadata):
             ids = find_ids(*self._messages)
-            self._parts.audit_log.record(self._method, self._caller, peer_host(self._context), ids, self.code)
+            self._parts.audit_log.record(self._method, self._caller, self._host, ids, self.code)
 
 
 def _arity(is_stream: bool) -> str:

@@ -74,7 +74,8 @@ class AuditLog:
     async def close(self) -> None:
         """Returns when all lines are in the file."""
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.shutdown)
+            thread, self._thread = self._thread, None  # A call that was cut off may end later still.
+            await asyncio.to_thread(thread.shutdown)
 
     def _write(self, line: str) -> None:
         try:

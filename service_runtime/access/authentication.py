@@ -36,13 +36,12 @@ class Authenticator:
         self._service_token = service_token
         self._requires_tokens, self._trusts_certificates = requires_tokens, trusts_certificates
 
-    async def identify(self, bearer: str | None, client_name: str, context: Context) -> Caller:
+    async def identify(self, bearer: str | None, client_name: str, host: str, context: Context) -> Caller:
         """Returns the caller, who has shown the token `bearer` and calls itself `client_name`, which may be empty.
 
         A token that is shown decides, also where none is needed. Raises Unauthenticated if it is not valid, or if one
         is required and missing; else what verifying it raises.
         """
-        host = peer_host(context)
         name = client_name or host
         if bearer is None:
             if self._trusts_certificates and _is_service(context):
