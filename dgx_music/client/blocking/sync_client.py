@@ -12,11 +12,11 @@ from typing import Unpack, cast
 from dgx_music.access.v1.access_pb2 import CreateTokenResponse, Token
 from dgx_music.client.async_client import AsyncClient
 from dgx_music.client.async_generation import AsyncGeneration
-from dgx_music.client.blocking_stub import BlockingStub
+from dgx_music.client.blocking.blocking_stub import BlockingStub
+from dgx_music.client.blocking.loop_thread import LoopThread
+from dgx_music.client.blocking.sync_generation import AudioStream, Generation
 from dgx_music.client.generation_options import FileOptions, GenerationOptions, GenerationRequest, spell_out
 from dgx_music.client.history_query import HistoryFilters
-from dgx_music.client.loop_thread import LoopThread
-from dgx_music.client.sync_generation import AudioStream, Generation
 from dgx_music.client.token_admin import AsyncTokens, TokenOptions
 from dgx_music.export.v1.export_pb2 import ImportClipResponse, RenderResponse
 from dgx_music.gateway.v1 import gateway_pb2_grpc

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Unpack
 from dgx_music.audio.v1.audio_pb2 import AudioHeader
 from dgx_music.client.async_generation import AsyncAudioStream, AsyncGeneration
 from dgx_music.client.audio_listening import AudioChunk
+from dgx_music.client.blocking.loop_thread import LoopThread
 from dgx_music.client.generation_fields import GenerationFields
 from dgx_music.client.generation_options import FileOptions, spell_out
-from dgx_music.client.loop_thread import LoopThread
 from dgx_music.client.waveform_drawing import Waveform
 from dgx_music.storage.v1.storage_pb2 import Generation as Message
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from dgx_music.client.blocking.loop_thread import LoopThread
 from dgx_music.client.connection import Connection
-from dgx_music.client.loop_thread import LoopThread
 from dgx_music.gateway.v1 import gateway_pb2
 
 METHODS = gateway_pb2.DESCRIPTOR.services_by_name["MusicService"].methods_by_name
