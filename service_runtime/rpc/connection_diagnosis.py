@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from contextlib import suppress
@@ -12,6 +13,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.address import LIST_PREFIXES, TcpAddress, UnixAddress, parse_address
+from dgx_music.credentials import NO_CREDENTIALS, SYSTEM_CA, Credentials
 
 TIMEOUT_SECONDS = 2.0
 """How long another program may take to accept the connection, and then to say something."""
@@ -23,7 +25,7 @@ SETTINGS_FRAME = 4
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def explain_unreachable(address: str) -> str:
+async def explain_unreachable(address: str, credentials: Credentials = NO_CREDENTIALS) -> str:
     """Returns in words what is at the address, of which a call has found that no service of ours can be reached."""
     if address.startswith(LIST_PREFIXES):
         return f"no server answers at {address}"
@@ -43,8 +45,13 @@ async def explain_unreachable(address: str) -> str:
         return f"no server listens at {address}"
     except OSError as error:
         return f"can't connect to {address} ({error.strerror or error})"
+    expects_tls = credentials.ca is not None and isinstance(parsed, TcpAddress)
     if first is not None and first[3:4] == bytes([SETTINGS_FRAME]):
+        if expects_tls:
+            return f"the server at {address} does not use TLS; unset DGX_MUSIC_TLS_CA"
         return f"the server at {address} answers, but has ended the call"
+    if expects_tls and (problem := await _explain_tls(parsed, credentials)) is not None:
+        return f"the server at {address} {problem}"
     return f"{address} {await _describe_program(parsed, first)}"
 
 
@@ -79,10 +86,46 @@ async def _describe_program(address: TcpAddress | UnixAddress, first: bytes | No
     if first.startswith((b"HTTP/1", b"<")):  # Some web servers answer an unknown version with a page alone.
         return "belongs to another program, a web server (HTTP/1)"
     if await _speaks_tls(address):
-        return "belongs to another program, which requires TLS"
+        return (
+            "requires TLS; if it is a server of DGX Music, set DGX_MUSIC_TLS_CA to its certification authority's file"
+        )
     if first:
         return "belongs to another program, which does not speak gRPC"
     return "closes the connection at once; it belongs to another program, or its server was ending just now"
+
+
+async def _explain_tls(address: TcpAddress | UnixAddress, credentials: Credentials) -> str | None:
+    """Returns why a connection with the client's certificates fails, or None if the server does not speak TLS."""
+    try:
+        reader, writer = await _connect(address, _build_context(credentials))
+    except ssl.SSLCertVerificationError as error:
+        return (
+            f"can't be trusted: {error.verify_message}; check DGX_MUSIC_TLS_CA, and that the address is one of the "
+            "names in the server's certificate"
+        )
+    except OSError:
+        return None
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            writer.write(HTTP2_GREETING)
+            if await reader.read(1):
+                return "answers, but has ended the call"
+    except (OSError, TimeoutError):
+        pass
+    finally:
+        await _close(writer)
+    if credentials.certificate is None:
+        return "accepts only clients with a certificate; set DGX_MUSIC_TLS_CERTIFICATE and DGX_MUSIC_TLS_KEY"
+    return "does not accept the client's certificate, DGX_MUSIC_TLS_CERTIFICATE"
+
+
+def _build_context(credentials: Credentials) -> ssl.SSLContext:
+    ca = None if credentials.ca in (None, SYSTEM_CA) else os.path.expanduser(str(credentials.ca))
+    context = ssl.create_default_context(cafile=ca)
+    if credentials.certificate is not None and credentials.key is not None:
+        context.load_cert_chain(os.path.expanduser(credentials.certificate), os.path.expanduser(credentials.key))
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 async def _speaks_tls(address: TcpAddress | UnixAddress) -> bool:

@@ -66,11 +66,12 @@ LAYERS = {
         ("dgx_music.client.blocking",),
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
-        ("dgx_music.credentials", "dgx_music.metadata_channel"),
+        ("dgx_music.credentials", "dgx_music.metadata_channel", "dgx_music.renewing_channel"),
         (
             "dgx_music.address",
             "dgx_music.errors",
             "dgx_music.limits",
+            "dgx_music.watched_file",
             "dgx_music.hatch_build",
             "dgx_music.access",
             "dgx_music.audio",

@@ -13,6 +13,7 @@ import grpc.aio
 
 from dgx_music import channel
 from dgx_music.client import connect
+from dgx_music.credentials import Credentials
 from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from gateway.cli.session.command_errors import CommandError
@@ -66,23 +67,26 @@ def run_command(
     folder = settings.data_dir.expanduser().absolute()
     configure_logging("info" if debug else "error", "console")
     if settings.gateway_address is not None:
-        return asyncio.run(_run_remote(settings.gateway_address, command, folder))
+        return asyncio.run(_run_remote(settings.gateway_address, settings.credentials(), command, folder))
     with acquire_or_join(folder) as place:
         match place:
             case Owner():
                 return asyncio.run(_run_embedded(place, command, folder, print_notice, services, model_folder))
             case Client():
-                return asyncio.run(_run_as_client(place, command, folder))
+                return asyncio.run(_run_as_client(place, settings.credentials(), command, folder))
 
 
-async def _run_remote(address: str, command: Command, data_dir: Path) -> int:
-    async with guard_signals() as guard, channel.connect(address) as gateway_channel:
+async def _run_remote(address: str, credentials: Credentials, command: Command, data_dir: Path) -> int:
+    async with guard_signals() as guard, channel.connect(address, credentials) as gateway_channel:
         music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
-        return await guard.run(_explain_remote(command(Session(music, data_dir, True)), gateway_channel, address))
+        return await guard.run(
+            _explain_remote(command(Session(music, data_dir, True)), gateway_channel, address, credentials)
+        )
 
 
-async def _run_as_client(client: Client, command: Command, data_dir: Path) -> int:
-    async with guard_signals() as guard, connect(client.address) as music:
+async def _run_as_client(client: Client, credentials: Credentials, command: Command, data_dir: Path) -> int:
+    async with guard_signals() as guard, channel.connect(client.address, credentials) as gateway_channel:
+        music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
         message = (
             f"dgx-music process {client.owner_pid}, whose services this command used, has ended; a generation that it "
             "queued goes on with `dgx-music watch ID`, else run the command again"
@@ -117,7 +121,9 @@ async def _run_embedded(
                 await guard.run(owner.wait_for_clients())
 
 
-async def _explain_remote(command: Coroutine[None, None, int], gateway_channel: grpc.aio.Channel, address: str) -> int:
+async def _explain_remote(
+    command: Coroutine[None, None, int], gateway_channel: grpc.aio.Channel, address: str, credentials: Credentials
+) -> int:
     """Runs the command. Raises CommandError if there is no gateway at the configured address, or none that knows it."""
     try:
         return await command
@@ -126,7 +132,7 @@ async def _explain_remote(command: Coroutine[None, None, int], gateway_channel: 
             raise
         match error.code():
             case grpc.StatusCode.UNAVAILABLE:
-                problem = await explain_unreachable(address)
+                problem = await explain_unreachable(address, credentials)
             case grpc.StatusCode.UNIMPLEMENTED:
                 problem = await explain_unknown_method(gateway_channel, address, GATEWAY)
             case _:

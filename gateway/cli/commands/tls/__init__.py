@@ -1,0 +1,1 @@
+"""`dgx-music tls`: certificates for a small network."""
