@@ -26,6 +26,9 @@ IDEMPOTENT_METHODS = {
         "GetPrompt",
         "ListPrompts",
         "GetStatistics",
+        "ListTokens",
+        "RevokeToken",
+        "VerifyToken",
     ),
     "dgx_music.export.v1.ExportService": (
         "CheckOutput",
@@ -46,6 +49,8 @@ IDEMPOTENT_METHODS = {
         "ListModels",
         "ListPrompts",
         "GetStatistics",
+        "ListTokens",
+        "RevokeToken",
     ),
 }
 """Unary methods that are safe to repeat: only these are retried, and only on UNAVAILABLE (AIP-194)."""

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from dgx_music.access.v1 import access_pb2 as access
 from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_M4A_AAC
 from dgx_music.error_status import read_error_details
 from dgx_music.errors import FailedPrecondition, InvalidArgument, Unavailable
@@ -279,3 +280,12 @@ class MusicServicer(MusicServiceServicer):
         self, request: storage.GetStatisticsRequest, context: Context
     ) -> storage.GetStatisticsResponse:
         return await self._storage.call_unary(self._storage.stub.GetStatistics, request)
+
+    async def CreateToken(self, request: access.CreateTokenRequest, context: Context) -> access.CreateTokenResponse:
+        return await self._storage.call_unary(self._storage.stub.CreateToken, request)
+
+    async def ListTokens(self, request: access.ListTokensRequest, context: Context) -> access.ListTokensResponse:
+        return await self._storage.call_unary(self._storage.stub.ListTokens, request)
+
+    async def RevokeToken(self, request: access.RevokeTokenRequest, context: Context) -> access.RevokeTokenResponse:
+        return await self._storage.call_unary(self._storage.stub.RevokeToken, request)

@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ColumnElement, Enum, Index, Integer, SmallInteger, Text, inspect, text, update
 from sqlalchemy.orm import Mapped, mapped_column, object_session
 
+from storage_service.db.access_models import Token as Token  # Registers these tables in Base.metadata.
 from storage_service.db.clock import UtcDateTime, now
-from storage_service.db.counts import GenerationCount as GenerationCount  # Registers these tables in Base.metadata.
+from storage_service.db.counts import GenerationCount as GenerationCount  # Likewise.
 from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
 from storage_service.db.types import PackedJson, UuidText
@@ -64,6 +65,7 @@ class Generation(Base):
         # Includes the status, which is the same in all entries: SQLite would otherwise prefer the status index above.
         partial_index("generations_leases", "status = 'processing'", "status", "lease_expires_at"),
         partial_index("generations_rated", "rating IS NOT NULL", "rating", "created_at"),
+        partial_index("generations_clients", "client IS NOT NULL", "client", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(UuidText, primary_key=True)
@@ -115,6 +117,10 @@ class Generation(Base):
     progress: Mapped[float] = mapped_column(default=0.0)
     rating: Mapped[int | None] = mapped_column(SmallInteger)
     """The user's rating, 1 to 5."""
+    client: Mapped[str | None] = mapped_column(Text)
+    """Who created it; None if it is older than this column."""
+    trace_parent: Mapped[str | None] = mapped_column(Text)
+    """W3C trace context of the call that created it."""
 
     def __init__(self, *, metadata: Mapping[str, Any] | None = None, **values: Any) -> None:
         values.setdefault("id", str(uuid.uuid4()))

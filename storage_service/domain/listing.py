@@ -1,17 +1,8 @@
-"""Keyset pagination of generations and prompts: a page begins after the last row of the previous page, no matter how
-many rows were created or deleted meanwhile.
-
-A page token is opaque to callers. It contains the position and a hash of the filters, so that it can't be used with
-other filters.
-"""
+"""Lists of generations and prompts, filtered and in pages."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,12 +11,19 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from dgx_music.errors import InvalidArgument
 from dgx_music.limits import MAX_PROMPT_CHARACTERS, MAX_RATING
 from service_runtime.rpc.paging import Page
-from service_runtime.validation import check_range, check_text, check_uuid
+from service_runtime.validation import check_range, check_text
 from storage_service.db.models import Generation, Prompt
-from storage_service.domain.request_validation import check_name
+from storage_service.domain.page_positions import (
+    decode_page_token,
+    hash_filters,
+    parse_number,
+    parse_timestamp,
+    parse_uuid,
+    split_page,
+)
+from storage_service.domain.request_validation import MAX_NAME_CHARACTERS, check_name
 from storage_service.states import GenerationStatus
 
 
@@ -46,6 +44,7 @@ class GenerationFilter:
     created_after: datetime | None = None
     created_before: datetime | None = None
     min_rating: int = 0
+    client: str = ""
 
 
 def list_generations(session: Session, filters: GenerationFilter, page: Page) -> tuple[list[Generation], str]:
@@ -61,15 +60,18 @@ def list_generations(session: Session, filters: GenerationFilter, page: Page) ->
         where.append(Generation.created_at >= filters.created_after)
     if filters.created_before is not None:
         where.append(Generation.created_at < filters.created_before)
+    if filters.client:
+        check_text("client", filters.client, MAX_NAME_CHARACTERS)
+        where.append(Generation.client == filters.client)
     check_range("min_rating", filters.min_rating, 0, MAX_RATING)
-    filters_hash = _hash_filters(
+    filters_hash = hash_filters(
         "generations", sorted(filters.statuses), *(str(value) for value in list(vars(filters).values())[1:])
     )
     if page.token:
-        created_at, last_id = _decode_token(page.token, filters_hash, _parse_timestamp, _parse_id)
+        created_at, last_id = decode_page_token(page.token, filters_hash, parse_timestamp, parse_uuid)
         where.append(tuple_(Generation.created_at, Generation.id) < (created_at, last_id))
     rows = list(session.scalars(_select_newest(filters, where, page.limit + 1)))
-    return _split_page(rows, page.limit, filters_hash, lambda row: [row.created_at.isoformat(), row.id])
+    return split_page(rows, page.limit, filters_hash, lambda row: [row.created_at.isoformat(), row.id])
 
 
 def _select_newest(filters: GenerationFilter, where: list[ColumnElement[bool]], limit: int) -> Select[Generation]:
@@ -100,15 +102,15 @@ def list_prompts(session: Session, order: PromptOrder, text_contains: str, page:
     if text_contains:
         check_text("text_contains", text_contains, MAX_PROMPT_CHARACTERS)
         where.append(_contains(session, Prompt.text, text_contains))
-    filters_hash = _hash_filters("prompts", order, text_contains)
+    filters_hash = hash_filters("prompts", order, text_contains)
     is_by_use = order is PromptOrder.MOST_USED
     key: InstrumentedAttribute[Any] = Prompt.used_count if is_by_use else Prompt.last_used_at
     if page.token:
-        read_key = _parse_number if is_by_use else _parse_timestamp
-        where.append(tuple_(key, Prompt.id) < _decode_token(page.token, filters_hash, read_key, _parse_number))
+        read_key = parse_number if is_by_use else parse_timestamp
+        where.append(tuple_(key, Prompt.id) < decode_page_token(page.token, filters_hash, read_key, parse_number))
     ordered = select(Prompt).where(*where).order_by(key.desc(), Prompt.id.desc())
     rows = list(session.scalars(ordered.limit(page.limit + 1)))
-    return _split_page(
+    return split_page(
         rows,
         page.limit,
         filters_hash,
@@ -121,46 +123,3 @@ def _contains(session: Session, column: InstrumentedAttribute[str], text: str) -
     if session.get_bind().dialect.name == "sqlite":  # SQLite's lower() handles only ASCII.
         return func.instr(func.dgx_casefold(column), text.casefold()) > 0
     return func.strpos(func.lower(column), func.lower(text)) > 0
-
-
-def _hash_filters(*filters: object) -> str:
-    return hashlib.sha256(json.dumps(filters).encode()).hexdigest()[:16]
-
-
-def _split_page(
-    rows: list[Any], limit: int, filters_hash: str, get_position: Callable[[Any], list[Any]]
-) -> tuple[list[Any], str]:
-    """Returns the rows of the page, and the token of the next page if there is one more row."""
-    if len(rows) <= limit:
-        return rows, ""
-    token = json.dumps([filters_hash, *get_position(rows[limit - 1])])
-    return rows[:limit], base64.urlsafe_b64encode(token.encode()).decode()
-
-
-def _parse_timestamp(text: str) -> datetime:
-    timestamp = datetime.fromisoformat(text)
-    if timestamp.tzinfo is None:
-        raise ValueError("the time zone is missing")
-    return timestamp
-
-
-def _parse_id(text: str) -> str:
-    return check_uuid("page_token", text)
-
-
-def _parse_number(number: int) -> int:
-    if not (isinstance(number, int) and 0 <= number < 2**63):
-        raise ValueError("not a valid count or key")
-    return number
-
-
-def _decode_token(token: str, filters_hash: str, *readers: Callable[[Any], Any]) -> tuple[Any, ...]:
-    """Returns the position at which the previous page ended."""
-    try:
-        token_hash, *position = json.loads(base64.urlsafe_b64decode(token))
-        values = tuple(read(value) for read, value in zip(readers, position, strict=True))
-    except (ValueError, TypeError, binascii.Error) as error:
-        raise InvalidArgument("page_token", "is not a token of this list; leave it empty for the first page") from error
-    if token_hash != filters_hash:
-        raise InvalidArgument("page_token", "was created with other filters; send the same filters with each page")
-    return values

@@ -70,6 +70,7 @@ def generation_to_proto(generation: Generation) -> storage_pb2.Generation:
         continuation=_continuation_to_proto(generation.continuation),
         priority=generation.priority,
         rating=generation.rating or 0,
+        client=generation.client or "",
     )
 
 
@@ -162,6 +163,7 @@ def generation_filter_from_proto(request: storage_pb2.ListGenerationsRequest) ->
         created_after=_timestamp_from_proto("created_after", request) if request.HasField("created_after") else None,
         created_before=_timestamp_from_proto("created_before", request) if request.HasField("created_before") else None,
         min_rating=request.min_rating,
+        client=request.client,
     )
 
 

@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from dgx_music.access.v1 import access_pb2
 from dgx_music.errors import NotFound
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
-from storage_service.domain import creation, leases, lifecycle, listing, prompts
+from storage_service.domain import creation, leases, lifecycle, listing, prompts, tokens
 from storage_service.domain.statistics import compute_statistics
-from storage_service.rpc import converters
+from storage_service.rpc import converters, token_converters
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -183,3 +184,33 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: storage_pb2.GetStatisticsRequest, context: Context
     ) -> storage_pb2.GetStatisticsResponse:
         return converters.statistics_to_proto(await self._store.read(lambda s: compute_statistics(s, request.days)))
+
+    async def CreateToken(
+        self, request: access_pb2.CreateTokenRequest, context: Context
+    ) -> access_pb2.CreateTokenResponse:
+        new = token_converters.new_token_from_proto(request)
+        token, secret = await self._store.write(lambda s: tokens.create_token(s, new))
+        log.info("token_created", token_id=token.id, name=token.name, scope=token.granted_scope.name)
+        return access_pb2.CreateTokenResponse(token=token_converters.token_to_proto(token), secret=secret)
+
+    async def ListTokens(
+        self, request: access_pb2.ListTokensRequest, context: Context
+    ) -> access_pb2.ListTokensResponse:
+        page = Page(request.page_size, request.page_token)
+        rows, next_page = await self._store.read(lambda s: tokens.list_tokens(s, page))
+        return access_pb2.ListTokensResponse(
+            tokens=map(token_converters.token_to_proto, rows), next_page_token=next_page
+        )
+
+    async def RevokeToken(
+        self, request: access_pb2.RevokeTokenRequest, context: Context
+    ) -> access_pb2.RevokeTokenResponse:
+        token = await self._store.write(lambda s: tokens.revoke_token(s, request.id))
+        log.info("token_revoked", token_id=token.id, name=token.name)
+        return access_pb2.RevokeTokenResponse(token=token_converters.token_to_proto(token))
+
+    async def VerifyToken(
+        self, request: access_pb2.VerifyTokenRequest, context: Context
+    ) -> access_pb2.VerifyTokenResponse:
+        token = await self._store.read(lambda s: tokens.verify_token(s, request.id, request.secret_sha256))
+        return access_pb2.VerifyTokenResponse(token=token_converters.token_to_proto(token))

@@ -80,6 +80,8 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "continuation": None,
             "output": None,
             "rating": None,
+            "client": None,
+            "trace_parent": None,
             **rank,
         }
         compared = MigrationContext.configure(connection, opts={"compare_type": True})
