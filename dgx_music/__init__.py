@@ -22,9 +22,15 @@ if TYPE_CHECKING:
     from dgx_music.client.async_generation import AsyncAudioStream as AsyncAudioStream
     from dgx_music.client.async_generation import AsyncGeneration as AsyncGeneration
     from dgx_music.client.audio_listening import AudioChunk as AudioChunk
+    from dgx_music.client.blocking.sync_client import Client as Client
+    from dgx_music.client.blocking.sync_generation import AudioStream as AudioStream
+    from dgx_music.client.blocking.sync_generation import Generation as Generation
 
 # Services import this package too, and do not need the client.
 _HOMES = {
+    "Client": "blocking.sync_client",
+    "Generation": "blocking.sync_generation",
+    "AudioStream": "blocking.sync_generation",
     "AsyncClient": "async_client",
     "AsyncGeneration": "async_generation",
     "AsyncAudioStream": "async_generation",

@@ -39,6 +39,9 @@ from dgx_music.storage.v1.storage_pb2 import (
 )
 from dgx_music.storage.v1.storage_pb2 import Generation as Message
 
+CANCEL_TIMEOUT_SECONDS = 10.0
+"""For cancelling a generation whose caller is leaving."""
+
 
 class AsyncClient:
     """A client of DGX Music for asyncio; `dgx_music.Client` is the same without `await`.
@@ -155,18 +158,21 @@ class AsyncClient:
     ) -> AsyncGeneration:
         """Queues a generation, waits until it is completed, and returns it; see `GenerationOptions` for the options.
 
-        `on_progress` is called with the generation at each change. If this is cancelled, so is the generation. Raises
-        GenerationFailed or GenerationCancelled if it ended so, and DeadlineExceeded after `timeout` seconds; it then
-        goes on nevertheless.
+        `on_progress` is called with the generation at each change. If this is cancelled, or `on_progress` raises, the
+        generation is cancelled too. Raises GenerationFailed or GenerationCancelled if it ended so, and DeadlineExceeded
+        after `timeout` seconds; it then goes on nevertheless.
         """
         creation = asyncio.ensure_future(self.submit(prompt, **options))
         try:
             generation = await asyncio.shield(creation)
             return await generation.wait(timeout, on_progress)
-        except asyncio.CancelledError:
-            # A creation that is on its way is awaited: what has no id can't be cancelled.
-            with suppress(ServiceError):
-                await (await creation).cancel()
+        except ServiceError:
+            raise
+        except BaseException:
+            with suppress(ServiceError, TimeoutError):
+                async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
+                    # A creation that is on its way is awaited: what has no id can't be cancelled.
+                    await (await creation).cancel()
             raise
 
     @spell_out(GenerationOptions)

@@ -17,6 +17,7 @@ from dgx_music.client.connection import Connection
 from dgx_music.client.file_saving import FileRequest, choose_output, get_generation, read_file, save_file
 from dgx_music.client.generation_fields import GenerationFields
 from dgx_music.client.generation_options import FileOptions, build_output, spell_out
+from dgx_music.client.notebook_player import render_html
 from dgx_music.client.waveform_drawing import Waveform
 from dgx_music.errors import DeadlineExceeded, NotFound, ServiceError
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest
@@ -40,7 +41,11 @@ class AsyncGeneration(GenerationFields):
     """
 
     def __init__(self, connection: Connection, message: Message) -> None:
-        self._connection, self.message = connection, message
+        self._connection, self._message = connection, message
+
+    @property
+    def message(self) -> Message:
+        return self._message
 
     async def watch(self, timeout: float | None = None) -> AsyncGenerator[AsyncGeneration, None]:
         """Yields this generation, as it is now and after each change, until it is finished.
@@ -55,7 +60,7 @@ class AsyncGeneration(GenerationFields):
                 async with aclosing(connection.stream(connection.music.WatchGeneration, request, deadline)) as changes:
                     async for change in changes:
                         reconnection.responded()
-                        self.message = change.generation
+                        self._message = change.generation
                         yield self
                         if self.is_finished:
                             return
@@ -86,7 +91,7 @@ class AsyncGeneration(GenerationFields):
 
     async def refresh(self) -> AsyncGeneration:
         """Reads its fields anew, and returns it."""
-        self.message = await get_generation(self._connection, self.id)
+        self._message = await get_generation(self._connection, self.id)
         return self
 
     @spell_out(FileOptions)
@@ -129,6 +134,10 @@ class AsyncGeneration(GenerationFields):
         request = GetWaveformRequest(generation_id=self.id, points=points)
         return Waveform.from_message(await self._connection.call(self._connection.music.GetWaveform, request))
 
+    async def to_html(self) -> str:
+        """Returns a player with its waveform, for a notebook: `display(HTML(await generation.to_html()))`."""
+        return await render_html(self)
+
     def stream(self, *, start_frame: int = 0, timeout: float | None = None) -> AsyncAudioStream:
         """Returns its audio from a frame on: live while it is being generated, afterwards from the file."""
         return AsyncAudioStream(self._connection, self, ListenRequest(self.id, start_frame), timeout)
@@ -136,13 +145,13 @@ class AsyncGeneration(GenerationFields):
     async def cancel(self) -> AsyncGeneration:
         """Cancels it, and returns it. Raises FailedPrecondition if it is finished."""
         request = CancelGenerationRequest(id=self.id)
-        self.message = (await self._connection.call(self._connection.music.CancelGeneration, request)).generation
+        self._message = (await self._connection.call(self._connection.music.CancelGeneration, request)).generation
         return self
 
     async def retry(self) -> AsyncGeneration:
         """Queues it again after it has failed, and returns it. Raises FailedPrecondition in any other state."""
         request = RetryGenerationRequest(id=self.id)
-        self.message = (await self._connection.call(self._connection.music.RetryGeneration, request)).generation
+        self._message = (await self._connection.call(self._connection.music.RetryGeneration, request)).generation
         return self
 
     async def delete(self) -> None:
@@ -153,7 +162,7 @@ class AsyncGeneration(GenerationFields):
     async def rate(self, rating: int) -> AsyncGeneration:
         """Sets your rating, 1 to 5, or removes it with 0, and returns it."""
         request = RateGenerationRequest(id=self.id, rating=rating)
-        self.message = (await self._connection.call(self._connection.music.RateGeneration, request)).generation
+        self._message = (await self._connection.call(self._connection.music.RateGeneration, request)).generation
         return self
 
 

@@ -28,8 +28,10 @@ class GenerationFields:
     """A request for music and its result, as the server last reported them. Figures of the audio are None until it is
     completed, and where the audio is too short or too quiet for them."""
 
-    message: Message
-    """All fields, as in storage.proto."""
+    @property
+    def message(self) -> Message:
+        """All fields, as in storage.proto."""
+        raise NotImplementedError
 
     @property
     def id(self) -> str:
@@ -156,6 +158,10 @@ class GenerationFields:
         prompt = self.prompt
         if len(prompt) > LONGEST_PROMPT_IN_REPR:
             prompt = prompt[: LONGEST_PROMPT_IN_REPR - 1] + "…"
+        return f"<{type(self).__name__} {prompt!r}: {', '.join(self.facts())}, id {self.id}>"
+
+    def facts(self) -> list[str]:
+        """Returns what is known, for people: state, length, loudness, true peak, tempo, key and error."""
         state = f"{self.state} {self.progress:.0%}" if self.state == "processing" else self.state
         figures = (
             (self.loudness, "{:.1f} LUFS"),
@@ -164,8 +170,7 @@ class GenerationFields:
             (self.key, "{}"),
         )
         known = [layout.format(value) for value, layout in figures if value is not None]
-        facts = ", ".join([state, f"{self.duration:g} s", *known, *filter(None, [self.error])])
-        return f"<{type(self).__name__} {prompt!r}: {facts}, id {self.id}>"
+        return [state, f"{self.duration:g} s", *known, *filter(None, [self.error])]
 
     def _number(self, name: str) -> float | None:
         metadata = self.message.metadata.fields

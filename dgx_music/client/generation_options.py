@@ -40,8 +40,8 @@ class FileOptions(TypedDict, total=False):
     """Maximum true peak in dBTP, -20 to 0. Default: -1 dBTP."""
 
 
-class GenerationOptions(FileOptions, total=False):
-    """The keyword arguments of `submit`, `generate` and `stream`."""
+class MusicOptions(TypedDict, total=False):
+    """The music. What is left out is chosen by the server or by the model."""
 
     duration: float
     """Seconds, 0.1 to 3600. Default: 16."""
@@ -67,6 +67,10 @@ class GenerationOptions(FileOptions, total=False):
     """Your own data to store with the generation, at most 16 KiB as JSON."""
     request_id: str | None
     """UUID that makes the creation safe to repeat; the same id returns the same generation. Default: drawn."""
+
+
+class GenerationOptions(MusicOptions, FileOptions, total=False):
+    """The keyword arguments of `submit`, `generate` and `stream`: those of `MusicOptions` and `FileOptions`."""
 
 
 class GenerationRequest(GenerationOptions, total=False):
@@ -258,10 +262,12 @@ def spell_out(*options: type) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
-        listed = {name: note for kind in options for name, note in inspect.get_annotations(kind).items()}
+        listed = {
+            name: note.__forward_arg__ for kind in options for name, note in inspect.get_annotations(kind).items()
+        }
         parameters = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
         taken = {one.name for one in parameters}
-        defaults = {"duration": DEFAULT_DURATION_SECONDS, "priority": 0}
+        defaults = {"duration": DEFAULT_DURATION_SECONDS, "priority": 0, "scope": "generate"}
         parameters += [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=note)
             for name, note in listed.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from dgx_music.access.v1.access_pb2 import (
     CreateTokenRequest,
@@ -15,8 +15,24 @@ from dgx_music.access.v1.access_pb2 import (
     TokenLimits,
 )
 from dgx_music.client.connection import Connection
+from dgx_music.client.generation_options import spell_out
 
 TokenScope = Literal["read", "generate", "admin"]
+
+
+class TokenOptions(TypedDict, total=False):
+    """What the bearer of a token may do; a limit of 0 stands for none."""
+
+    scope: TokenScope
+    """read, generate or admin, each with those before it. Default: generate."""
+    expires_at: datetime | None
+    """When it expires; a time without a zone is local. Default: never."""
+    calls_per_minute: int
+    """In each server."""
+    max_queued: int
+    """Generations that are queued or running at a time."""
+    minutes_per_day: float
+    """Minutes of audio created in 24 hours."""
 
 
 class AsyncTokens:
@@ -25,29 +41,22 @@ class AsyncTokens:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def create(
-        self,
-        name: str,
-        scope: TokenScope = "generate",
-        *,
-        expires_at: datetime | None = None,
-        calls_per_minute: int = 0,
-        max_queued: int = 0,
-        minutes_per_day: float = 0.0,
-    ) -> CreateTokenResponse:
-        """Creates a token. Its `secret` is what `Client(token=…)` takes, and is returned only now.
+    @spell_out(TokenOptions)
+    async def create(self, name: str, **options: Unpack[TokenOptions]) -> CreateTokenResponse:
+        """Creates a token; see `TokenOptions`. Its `secret` is what `Client(token=…)` takes, and is returned only now.
 
-        The limits are 0 for none: calls per minute, generations that are queued or running at a time, and minutes of
-        audio in 24 hours. Raises AlreadyExists if a valid token has this name.
+        Raises AlreadyExists if a valid token has this name.
         """
         request = CreateTokenRequest(
             name=name,
-            scope=f"SCOPE_{scope.upper()}",
+            scope=f"SCOPE_{options.get('scope', 'generate').upper()}",
             limits=TokenLimits(
-                calls_per_minute=calls_per_minute, max_queued=max_queued, minutes_per_day=minutes_per_day
+                calls_per_minute=options.get("calls_per_minute", 0),
+                max_queued=options.get("max_queued", 0),
+                minutes_per_day=options.get("minutes_per_day", 0.0),
             ),
         )
-        if expires_at is not None:
+        if expires_at := options.get("expires_at"):
             request.expires_at.FromDatetime(expires_at.astimezone(UTC))
         return await self._connection.call(self._connection.music.CreateToken, request)
 

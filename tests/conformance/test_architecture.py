@@ -66,6 +66,7 @@ AT_THE_WIRE = {
 LAYERS = {
     "dgx_music": (
         ("dgx_music",),
+        ("dgx_music.client.blocking",),
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
         ("dgx_music.credentials", "dgx_music.metadata_channel", "dgx_music.renewing_channel"),
