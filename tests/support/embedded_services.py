@@ -34,13 +34,15 @@ class EmbeddedServices(NamedTuple):
 
 @asynccontextmanager
 async def embedded_services(
-    data_dir: Path, names: ServiceSet = ALL, public_address: str | None = None
+    data_dir: Path, names: ServiceSet = ALL, public_address: str | None = None, **settings: object
 ) -> AsyncIterator[EmbeddedServices]:
     """Runs the services while the block runs; this process owns the data directory."""
     with acquire_or_join(data_dir) as owner:
         assert isinstance(owner, Owner)
         async with (
-            run_embedded_services(owner, data_dir, service_set=names, public_address=public_address) as bound,
+            run_embedded_services(
+                owner, data_dir, service_set=names, public_address=public_address, overrides=settings
+            ) as bound,
             connect(owner.address) as music,
             channel.connect(owner.address) as behind,
         ):

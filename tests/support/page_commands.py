@@ -22,6 +22,10 @@ class PageCommand:
     request: str
     """Its request as JSON: what follows `-d`, or "{}" if that is a file or missing."""
 
+    @property
+    def uses_tls(self) -> bool:
+        return "https://" in self.text
+
 
 def page_commands(page: Path) -> list[PageCommand]:
     """Returns the commands of the page that call MusicService, in its order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -13,13 +14,20 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from dgx_music.access.v1 import access_pb2 as access
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.gateway.v1 import gateway_pb2
+from dgx_music.generation.v1 import generation_pb2 as generation
 from dgx_music.storage.v1 import storage_pb2 as storage
+from gateway.embedded.service_set import ServiceSet
+from tests.support.access_services import SERVICE_TOKEN
 from tests.support.embedded_services import EmbeddedServices, embedded_services
 from tests.support.page_commands import PageCommand, json_messages, page_commands
+from tests.support.tls_files import make_tls_files
 
-PAGE = Path(__file__).parents[3] / "docs/clients.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs/clients.md"
+BIN = Path(sys.executable).parent
 METHODS = gateway_pb2.DESCRIPTOR.services_by_name["MusicService"].methods_by_name
 LOCAL = "127.0.0.1:50050"
 TIMEOUT_SECONDS = 60.0
@@ -33,6 +41,7 @@ class Reader:
     def __init__(self, services: EmbeddedServices, folder: Path) -> None:
         self._services, self.folder = services, folder
         self.ids: dict[str, str] = {}
+        self.environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
     async def run(self, command: PageCommand) -> list[Message]:
         """Returns the responses that the command printed. A response that does not fit the contract is an error."""
@@ -40,7 +49,7 @@ class Reader:
         for placeholder, value in (await self._ids_for(command)).items():
             text = text.replace(f'"{placeholder}"', f'"{value}"')
         process = await asyncio.create_subprocess_exec(
-            "bash", "-o", "pipefail", "-ec", text, cwd=self.folder, stdout=-1, stderr=-1
+            "bash", "-o", "pipefail", "-ec", text, cwd=self.folder, env=self.environment, stdout=-1, stderr=-1
         )
         out, problem = await asyncio.wait_for(process.communicate(), TIMEOUT_SECONDS)
         assert process.returncode == 0, f"{command.text}\n{problem.decode()}"
@@ -85,6 +94,8 @@ class Reader:
                 self.ids["RENDER_ID"] = message.render_id
             case export.ImportClipResponse():
                 self.ids["CLIP_ID"] = message.clip_id
+            case access.CreateTokenResponse():
+                self.ids["TOKEN_ID"] = message.token.id
 
 
 @pytest.fixture
@@ -99,7 +110,7 @@ async def reader(tmp_path: Path) -> AsyncIterator[Reader]:
 @pytest.mark.skipif(sys.platform != "linux", reason="the page's commands need GNU split and base64")
 async def test_every_command_does_what_the_page_says(reader: Reader) -> None:
     responses: dict[str, list[Message]] = {}
-    for command in page_commands(PAGE):
+    for command in (command for command in page_commands(PAGE) if not command.uses_tls):
         responses[command.method] = await reader.run(command)
         if command.method == "Download":
             shutil.copy(reader.folder / "house.wav", reader.folder / "song.wav")
@@ -120,5 +131,26 @@ async def test_every_command_does_what_the_page_says(reader: Reader) -> None:
     [clip] = responses["ImportClip"]
     assert isinstance(clip, export.ImportClipResponse)
     assert clip.frames == 2 * 32_000
-    says_nothing = {method for method, messages in responses.items() if not any(map(Message.ByteSize, messages))}
+    says_nothing = {name for name, messages in responses.items() if not any(one.ByteSize() for one in messages)}
     assert says_nothing == {*EMPTY, "StreamAudio", "Download"}  # The page saves the last two to files.
+
+
+async def test_command_with_tls_and_token_works_with_the_token_only(tmp_path: Path) -> None:
+    [command] = [command for command in page_commands(PAGE) if command.uses_tls]
+    tls = make_tls_files(tmp_path / "tls")
+    (tls.folder / "protos").symlink_to(ROOT / "protos")
+    settings = {**tls.server_settings(), "require_tokens": True, "service_token": SERVICE_TOKEN}
+    names: ServiceSet = ("storage", "generation", "gateway")
+    async with embedded_services(tmp_path / "data", names, "127.0.0.1:0", **settings) as services:
+        reader = Reader(services, tls.folder)
+        with pytest.raises(AssertionError, match=r'"code": "unauthenticated"'):
+            await reader.run(command)
+        created = await services.music.CreateToken(
+            access.CreateTokenRequest(name="studio", scope=access.SCOPE_READ),
+            metadata=[("authorization", f"Bearer {SERVICE_TOKEN}")],
+            timeout=TIMEOUT_SECONDS,
+        )
+        reader.environment["DGX_MUSIC_TOKEN"] = created.secret
+        [models] = await reader.run(command)
+        assert isinstance(models, generation.ListModelsResponse)
+        assert [model.name for model in models.models] == ["sketch"]
