@@ -60,15 +60,17 @@ class MusicEndpoint:
             with suppress(ServiceError):  # It may have finished, or the gateway is gone.
                 await (await creation).cancel()
             raise
+        # A caller who has all the audio may leave, also if the file is still being written.
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _send(audio: AudioBody, generation_id: str, send: Send) -> None:
+    """Sends all but the end of the response."""
     headers = {**audio.headers, GENERATION_HEADER: generation_id}
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 200, "headers": encoded})
     async for part in audio.parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
 
 
 async def _run_while_connected(delivery: asyncio.Future[None], receive: Receive) -> None:
