@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from tests.support.command_line import DGX_MUSIC, environment
 from tests.support.embedded_services import EmbeddedServices, embedded_services
 from tests.support.tls_files import TlsFiles, make_tls_files
 
+ROOT = Path(__file__).parents[3]
 TIMEOUT_SECONDS = 60.0
 RATE_HZ, CHANNELS = 32_000, 2
 FORMATS = {"wav": "WAV", "mp3": "MP3", "flac": "FLAC", "opus": "OGG"}
@@ -254,17 +256,19 @@ async def test_health_tells_that_the_gateway_is_gone(tmp_path: Path) -> None:
         assert (await http.get("/v1/models")).status_code == 503
 
 
-async def test_command_serves_with_its_own_services_and_ends_cleanly(tmp_path: Path) -> None:
+async def test_command_serves_what_the_page_shows_and_ends_cleanly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/http.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
     command = [DGX_MUSIC, "--data-dir", tmp_path, "http", "--listen", "127.0.0.1:0"]
     process = await asyncio.create_subprocess_exec(*command, env=environment(), stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None
     try:
         line = await asyncio.wait_for(read_until_serving(process.stderr), TIMEOUT_SECONDS)
         [url] = json.loads(line)["addresses"]
-        async with httpx2.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS) as http:
-            body = {"input": "house", "duration_seconds": 0.5, "response_format": "flac"}
-            response = await http.post("/v1/audio/speech", json=body)
-            assert response.content[:4] == b"fLaC"
+        await asyncio.to_thread(exec, f"{example.replace('http://127.0.0.1:8080', url)}client.close()", {})
+        assert soundfile.info(tmp_path / "house.mp3").duration == pytest.approx(8, abs=0.1)
         process.terminate()
         await process.stderr.read()
         assert await process.wait() == 0
