@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -228,6 +229,9 @@ async def test_beyond_loopback_rules_tls_and_tokens(tmp_path: Path) -> None:
             forbidden = await http.post("/v1/audio/speech", json={"input": "house"}, headers=bearer)
             assert forbidden.status_code == 403
             await require_renewal(http.base_url, tls)
+        async with http_client(services, **secure, tls_client_ca=tls.ca) as http:
+            with pytest.raises(httpx2.TransportError):
+                await http.get("/health")
 
 
 async def require_renewal(url: httpx2.URL, tls: TlsFiles) -> None:
@@ -244,6 +248,16 @@ async def require_renewal(url: httpx2.URL, tls: TlsFiles) -> None:
     before = await shown()
     tls.issue()
     assert await shown() != before
+
+
+async def test_address_that_cannot_be_bound_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        for address, problem in ((taken, "in use"), ("unix:/tmp/x.sock", "HOST:PORT"), ("192.0.2.1:0", "--listen")):
+            settings = HttpSettings.model_validate({"http_listen": address, "allow_insecure_listen": True})
+            with pytest.raises(FailedPrecondition, match=problem):
+                async with serve_http("127.0.0.1:1", settings):
+                    pass
 
 
 async def test_health_tells_that_the_gateway_is_gone(tmp_path: Path) -> None:
