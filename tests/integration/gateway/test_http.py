@@ -250,6 +250,17 @@ async def require_renewal(url: httpx2.URL, tls: TlsFiles) -> None:
     assert await shown() != before
 
 
+async def test_full_queue_says_when_to_try_again(tmp_path: Path) -> None:
+    async with embedded_services(tmp_path, max_pending=1) as services, http_client(services) as http:
+        request = storage.CreateGenerationRequest(prompt="techno", duration_seconds=3600)
+        created = await services.music.CreateGeneration(request, timeout=TIMEOUT_SECONDS)
+        refused = await http.post("/v1/music", json={"prompt": "house"})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+        assert int(refused.headers["retry-after"]) >= 1
+        cancel = storage.CancelGenerationRequest(id=created.generation.id)
+        await services.music.CancelGeneration(cancel, timeout=TIMEOUT_SECONDS)
+
+
 async def test_address_that_cannot_be_bound_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
