@@ -9,6 +9,7 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from dgx_music import errors
 from dgx_music.errors import DOMAIN, ServiceError
 
 PLAIN_MESSAGES = {
@@ -25,6 +26,14 @@ https://grpc.github.io/grpc/core/md_doc_statuscodes.html"""
 
 UNWRITABLE_REASONS = ("DISK_FULL", "DATABASE_UNAVAILABLE")
 """The reasons of errors with which storage says that it can't record anything until its disk is repaired."""
+
+CLASSES = {kind.code: kind for kind in ServiceError.__subclasses__() if kind.__module__ == errors.__name__}
+"""Status code → the class of its errors. Other codes, such as INTERNAL, are ServiceError itself."""
+REASON_CLASSES: dict[str, type[ServiceError]] = {
+    "GENERATION_FAILED": errors.GenerationFailed,
+    "GENERATION_CANCELLED": errors.GenerationCancelled,
+}
+"""Reason → the more specific class of its errors."""
 
 DETAILS_KEY = "grpc-status-details-bin"
 """Key of the trailing metadata that carries the status."""
@@ -89,3 +98,19 @@ def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
         if key == DETAILS_KEY and isinstance(value, bytes):
             return status_pb2.Status.FromString(value)
     return None
+
+
+def to_exception(error: grpc.aio.AioRpcError) -> ServiceError:
+    """Returns the exception that the server raised, of the same class and with the same message and details.
+
+    Where gRPC itself has set the status, its `reason` is empty and its message one of PLAIN_MESSAGES.
+    """
+    details = read_error_details(error)
+    kind = REASON_CLASSES.get(details.reason) or CLASSES.get(details.code.name, ServiceError)
+    return kind.received(
+        details.message,
+        reason=details.reason,
+        metadata=details.metadata,
+        field=next(iter(details.violations), None),
+        retry_after_seconds=details.retry_after_seconds,
+    )

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from export_service.config import ExportSettings
 from gateway.config import GatewaySettings
+from gateway.http.config import HttpSettings
 from generation_service.config import GenerationSettings
 from service_runtime.settings import Settings
 from storage_service.config import StorageSettings
@@ -23,6 +24,7 @@ SECTIONS: dict[str, type[Settings]] = {
     "Export": ExportSettings,
     "Generation": GenerationSettings,
     "Gateway": GatewaySettings,
+    "HTTP endpoints": HttpSettings,
 }
 
 INTRODUCTION = """\

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import db_app, files_app, generation_app, history_app, models_app, service_app, tls_app, token_app
+from gateway.cli import (
+    db_app,
+    files_app,
+    generation_app,
+    history_app,
+    models_app,
+    protocol_app,
+    service_app,
+    tls_app,
+    token_app,
+)
 from gateway.cli.options import GlobalOptions
 
 app = typer.Typer(
@@ -21,6 +31,7 @@ app = typer.Typer(
 app.add_typer(generation_app.app)
 app.add_typer(history_app.app)
 app.add_typer(service_app.app)
+app.add_typer(protocol_app.app)
 app.add_typer(models_app.app, name="models")
 app.add_typer(files_app.app, name="files")
 app.add_typer(db_app.app, name="db")

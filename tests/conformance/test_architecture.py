@@ -45,6 +45,9 @@ ONLY_IN = {
     "av": ("export_service",),
     "typer": ("gateway",),
     "rich": ("gateway",),
+    "starlette": ("gateway",),
+    "uvicorn": ("gateway",),
+    "mcp": ("gateway",),
 }
 """Library → the packages that may import it."""
 
@@ -62,6 +65,8 @@ AT_THE_WIRE = {
 
 LAYERS = {
     "dgx_music": (
+        ("dgx_music",),
+        ("dgx_music.client.blocking",),
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
         ("dgx_music.credentials", "dgx_music.metadata_channel", "dgx_music.renewing_channel"),
@@ -72,7 +77,13 @@ LAYERS = {
             "dgx_music.trace_context",
             "dgx_music.watched_file",
             "dgx_music.wrapping_channel",
-            "dgx_music",
+            "dgx_music.hatch_build",
+            "dgx_music.access",
+            "dgx_music.audio",
+            "dgx_music.export",
+            "dgx_music.gateway",
+            "dgx_music.generation",
+            "dgx_music.storage",
         ),
     ),
     "service_runtime": (
@@ -153,6 +164,7 @@ LAYERS = {
         ("gateway.cli.display",),
         ("gateway.cli.session",),
         ("gateway.embedded",),
+        ("gateway.http", "gateway.mcp"),
         ("gateway.rpc",),
         ("gateway.config", "gateway.timeouts", "gateway"),
     ),

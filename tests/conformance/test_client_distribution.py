@@ -36,7 +36,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_has_stubs_and_types_but_no_build_files(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {f"dgx_music/{name}" for name in ("py.typed", "client.py", "gateway/v1/gateway_pb2_grpc.pyi")} <= set(names)
+    assert {
+        f"dgx_music/{name}" for name in ("py.typed", "client/async_client.py", "gateway/v1/gateway_pb2_grpc.pyi")
+    } <= set(names)
     assert {name.partition("/")[0] for name in names} == {"dgx_music", "dgx_music_client-0.1.0.dist-info"}
     assert not {"dgx_music/hatch_build.py", "dgx_music/pyproject.toml"} & set(names)
 

@@ -12,7 +12,7 @@ from dgx_music.client import connect
 from dgx_music.export.v1.export_pb2_grpc import ExportServiceStub
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.embedded.ownership import Owner, acquire_or_join
-from gateway.embedded.service_set import ServiceSet
+from gateway.embedded.service_set import ALL, ServiceSet
 from gateway.embedded.services import run_embedded_services
 
 if TYPE_CHECKING:
@@ -28,16 +28,24 @@ class EmbeddedServices(NamedTuple):
     storage: StorageServiceAsyncStub
     export: ExportServiceAsyncStub
     address: str
+    public_address: str = ""
+    """Where the gateway alone is served, if that was asked for."""
 
 
 @asynccontextmanager
-async def embedded_services(data_dir: Path, names: ServiceSet) -> AsyncIterator[EmbeddedServices]:
+async def embedded_services(
+    data_dir: Path, names: ServiceSet = ALL, public_address: str | None = None, **settings: object
+) -> AsyncIterator[EmbeddedServices]:
     """Runs the services while the block runs; this process owns the data directory."""
     with acquire_or_join(data_dir) as owner:
         assert isinstance(owner, Owner)
         async with (
-            run_embedded_services(owner, data_dir, service_set=names),
+            run_embedded_services(
+                owner, data_dir, service_set=names, public_address=public_address, overrides=settings
+            ) as bound,
             connect(owner.address) as music,
             channel.connect(owner.address) as behind,
         ):
-            yield EmbeddedServices(music, StorageServiceStub(behind), ExportServiceStub(behind), owner.address)
+            yield EmbeddedServices(
+                music, StorageServiceStub(behind), ExportServiceStub(behind), owner.address, *bound[1:]
+            )

@@ -44,6 +44,8 @@ class Session:
     """Whether the server keeps running after this command has ended."""
     is_embedded: bool = False
     """Whether the services run in this process, with the model folder that was given to the command."""
+    address: str = ""
+    """Where the gateway is, for a command that opens connections of its own."""
 
     def locate(self, file_path: str) -> str:
         """Returns the absolute path of a finished file, or notes that it is on the server."""
@@ -94,9 +96,8 @@ def run_command(
 async def _run_remote(address: str, credentials: Credentials, command: Command, data_dir: Path) -> int:
     async with guard_signals() as guard, channel.connect(address, credentials) as gateway_channel:
         music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
-        return await guard.run(
-            _explain_remote(command(Session(music, data_dir, True)), gateway_channel, address, credentials)
-        )
+        session = Session(music, data_dir, True, address=address)
+        return await guard.run(_explain_remote(command(session), gateway_channel, address, credentials))
 
 
 async def _run_as_client(client: Client, credentials: Credentials, command: Command, data_dir: Path) -> int:
@@ -106,7 +107,8 @@ async def _run_as_client(client: Client, credentials: Credentials, command: Comm
             f"dgx-music process {client.owner_pid}, whose services this command used, has ended; a generation that it "
             "queued goes on with `dgx-music watch ID`, else run the command again"
         )
-        return await guard.run(_explain_disconnect(command(Session(music, data_dir, client.is_persistent)), message))
+        session = Session(music, data_dir, client.is_persistent, address=client.address)
+        return await guard.run(_explain_disconnect(command(session), message))
 
 
 async def _run_embedded(
@@ -127,7 +129,8 @@ async def _run_embedded(
             owner.accept_clients(is_persistent=False)
         try:
             async with connect(owner.address) as music:
-                return await guard.run(command(Session(music, data_dir, False, is_embedded=True)))
+                session = Session(music, data_dir, False, is_embedded=True, address=owner.address)
+                return await guard.run(command(session))
         finally:
             if services == ALL and not owner.has_no_clients():
                 print_notice(

@@ -1,0 +1,1 @@
+"""Commands that serve the gateway to programs that do not speak gRPC."""

@@ -1,0 +1,104 @@
+"""The web application: paths, errors, a line in the log for each request, and protection from web pages."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dgx_music.errors import ServiceError
+from gateway.http.callers import Callers
+from gateway.http.endpoints import HealthEndpoint, ModelEndpoints, MusicEndpoint
+from gateway.http.http_errors import handle_http_exception, handle_service_error, internal_error, reject
+from gateway.http.music_request import RequestBody
+from gateway.http.request_bodies import (
+    AudioGenerateBody,
+    MusicBody,
+    MusicStreamBody,
+    SoundGenerationBody,
+    SpeechBody,
+)
+from service_runtime.observability.logging import get_logger
+from service_runtime.rpc.binding import is_local
+
+log = get_logger(__name__)
+
+MUSIC_PATHS: dict[str, type[RequestBody]] = {
+    "/v1/audio/speech": SpeechBody,
+    "/v1/audio/generate": AudioGenerateBody,
+    "/v1/sound-generation": SoundGenerationBody,
+    "/v1/music": MusicBody,
+    "/v1/music/stream": MusicStreamBody,
+}
+"""Path → the body that it takes."""
+
+
+def build_application(callers: Callers, health: HealthEndpoint, *, is_local_only: bool) -> Starlette:
+    """Returns the application. `is_local_only`: it is bound to a loopback address, so no other host name is valid."""
+    models = ModelEndpoints(callers)
+    middleware = [Middleware(RequestLog)]
+    if is_local_only:
+        middleware.append(Middleware(LocalHostsOnly))
+    return Starlette(
+        routes=[
+            *(Route(path, MusicEndpoint(callers, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
+            Route("/v1/models", models.get_all),
+            Route("/v1/models/{name}", models.get),
+            Route("/health", health.get),
+        ],
+        middleware=middleware,
+        exception_handlers={ServiceError: handle_service_error, HTTPException: handle_http_exception},
+    )
+
+
+class RequestLog:
+    """Logs each request, and answers an unexpected error with an id that is in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started, status = time.monotonic(), 0
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_status)
+        except Exception as error:
+            # If the body has begun, the connection is closed without its end, by which the caller knows.
+            error_id = uuid.uuid4().hex[:12]
+            log.error("http_request_broke_off", path=scope["path"], error_id=error_id, exc_info=error)
+            if not status:
+                await internal_error(error_id)(scope, receive, note_status)
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            log.info("http_served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+        return None
+
+
+class LocalHostsOnly:
+    """Refuses requests to another host name: they come from a web page whose host name was made to lead here (DNS
+    rebinding)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "")
+            if not is_local(host if host.rpartition(":")[2].isdecimal() else f"{host}:80"):
+                response = reject(421, f"this server is bound to a loopback address, and is not {host!r}", "wrong_host")
+                return await response(scope, receive, send)
+        return await self._app(scope, receive, send)

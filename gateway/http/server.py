@@ -1,0 +1,108 @@
+"""Runs the HTTP endpoints by uvicorn: binds, uses TLS if it is configured, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from dgx_music.address import UnixAddress, parse_address
+from dgx_music.errors import FailedPrecondition
+from gateway.http.application import build_application
+from gateway.http.callers import Callers
+from gateway.http.config import HttpSettings
+from gateway.http.endpoints import HealthEndpoint
+from gateway.http.tls_context import build_tls_context
+from service_runtime.observability.logging import get_logger
+from service_runtime.rpc.binding import is_local, require_local_or_allowed, requires_tokens
+
+log = get_logger(__name__)
+
+KEEPALIVE_SECONDS = 75
+"""How long an idle connection stays open; longer than clients keep theirs, so that none is closed under a request."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the command that runs it, and tells when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncIterator[str]:
+    """Serves while the block runs, and yields the URL; then gives running requests `grace_seconds` to finish.
+
+    Raises FailedPrecondition if the address can't be bound, or is open to the network without TLS or tokens.
+    """
+    address = settings.http_listen
+    require_local_or_allowed(address, settings)
+    tls_context = build_tls_context(settings) if settings.tls_certificate is not None else None
+    with _bind(address) as listener:
+        callers = Callers(gateway_address, requires_tokens(address, settings))
+        health = HealthEndpoint(gateway_address, settings.service_credentials())
+        server = _Server(
+            uvicorn.Config(
+                build_application(callers, health, is_local_only=is_local(address)),
+                ssl_context_factory=(lambda config, default: tls_context) if tls_context else None,
+                limit_concurrency=settings.max_concurrent_rpcs,
+                timeout_graceful_shutdown=int(settings.grace_seconds),
+                timeout_keep_alive=KEEPALIVE_SECONDS,
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                log_level="warning",
+                server_header=False,
+            )
+        )
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            serving.add_done_callback(lambda _: server.has_started.set())
+            await server.has_started.wait()
+            url = f"{'https' if tls_context else 'http'}://{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
+            log.info("serving", addresses=[url], gateway=gateway_address)
+            yield url
+        finally:
+            server.should_exit = True
+            await serving
+            log.info("stopped")
+
+
+def _bind(address: str) -> socket.socket:
+    parsed = parse_address(address)
+    if isinstance(parsed, UnixAddress):
+        raise _cannot_listen(address, "HTTP clients need HOST:PORT")
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            parsed.host, parsed.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # With the protocol named, asyncio sets TCP_NODELAY; without it a response waits 40 ms for an acknowledgement.
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(target)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise _cannot_listen(address, f"{error.strerror or error}; choose another address by --listen") from error
+    return listener
+
+
+def _cannot_listen(address: str, problem: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"cannot listen on {address}: {problem}", reason="ADDRESS_TAKEN", metadata={"address": address}
+    )
