@@ -25,6 +25,7 @@ from dgx_music.limits import (
 from service_runtime.audio.output_options import OutputOptions
 from service_runtime.validation import check_prompt, check_range, check_sampling, check_seed, check_uuid
 from storage_service.db.models import Generation
+from storage_service.db.upsert import dialect_name
 from storage_service.domain import prompts, queue, row_insertion
 from storage_service.domain.backlog import BacklogLimits, count_usage, require_room
 from storage_service.domain.continuation import Continuation
@@ -159,6 +160,7 @@ class _QueueEntry:
         queue.lock_client(self._session, self._origin.client)
         self._first = self._state(requests[0])
         self._is_batch = len(requests) > 1
+        self._counts_prompt = not self._is_batch and dialect_name(self._session) == "postgresql"
         if self._limits is None:
             return
         try:
@@ -180,7 +182,14 @@ class _QueueEntry:
         state = self._state(new)
         rank = queue.compute_rank(state, new.priority)
         row, is_new = row_insertion.insert(
-            self._session, new, self._origin, rank, self._max_attempts, file_path=file_path, model_version=model_version
+            self._session,
+            new,
+            self._origin,
+            rank,
+            self._max_attempts,
+            file_path=file_path,
+            model_version=model_version,
+            counts_prompt=self._counts_prompt,
         )
         if is_new:
             self._created.append(new)
@@ -198,7 +207,8 @@ class _QueueEntry:
 
     def close(self) -> None:
         """Counts the use of the prompts, and what the client has used."""
-        prompts.count_uses(self._session, [new.prompt for new in self._created])
+        if not self._counts_prompt:
+            prompts.count_uses(self._session, [new.prompt for new in self._created])
         audio_seconds = sum(new.duration_seconds for new in self._created)
         count_usage(self._session, self._first, self._origin.client, audio_seconds)
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 
-from sqlalchemy import Executable, Insert, select
+from sqlalchemy import CTE, Executable, Insert, Text, bindparam, literal, select
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from service_runtime.validation import check_prompt
@@ -36,6 +37,20 @@ def count_uses(session: Session, texts: Iterable[str]) -> None:
         connection.execute(statement, _upsert_values(text, uses))
 
 
+def count_use_with(inserted: CTE) -> CTE:
+    """Returns what counts one use of the parameters `prompt` and `text_sha256` in the statement that inserts a row.
+
+    For Postgres, and one row: statements that count several prompts must do so in their order.
+    """
+    names = ["text", "text_sha256", "used_count", "first_used_at", "last_used_at"]
+    values = select(
+        bindparam("prompt", type_=Text), bindparam("text_sha256", type_=Text), literal(1), now(), now()
+    ).select_from(inserted)
+    return _on_conflict_count(
+        insert_into("postgresql", Prompt).from_select(names, values, include_defaults=False)
+    ).cte()
+
+
 def _upsert_values(text: str, uses: int = 1) -> dict[str, object]:
     return {"text": text, "text_sha256": text_sha256(text), "used_count": uses}
 
@@ -43,7 +58,10 @@ def _upsert_values(text: str, uses: int = 1) -> dict[str, object]:
 # Cached because building a statement takes longer than running it.
 @cache
 def _upsert_statement(dialect: str) -> Insert:
-    statement = insert_into(dialect, Prompt)
+    return _on_conflict_count(insert_into(dialect, Prompt))
+
+
+def _on_conflict_count(statement: postgresql.Insert) -> postgresql.Insert:
     changes = {"used_count": Prompt.used_count + statement.excluded.used_count, "last_used_at": now()}
     return statement.on_conflict_do_update(index_elements=[Prompt.text_sha256], set_=changes)
 

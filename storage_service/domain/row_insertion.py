@@ -16,6 +16,7 @@ from dgx_music.errors import InvalidArgument
 from storage_service.db.clock import now
 from storage_service.db.models import Generation, draw_seed
 from storage_service.db.upsert import dialect_name, insert_into
+from storage_service.domain import prompts
 from storage_service.domain.queue_metrics import CREATED
 from storage_service.events.changes import CHANNEL, Change, build_announcement, record_change
 from storage_service.states import GenerationStatus
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 _EMPTY_COLUMNS: dict[str, Any] = dict.fromkeys(attribute.key for attribute in inspect(Generation).column_attrs)
 """The columns of a row to which no value was given."""
+
+
+_PARAMETERS = (
+    *("id", "prompt", "model_name", "model_version", "status", "duration_seconds", "sample_rate", "channels", "seed"),
+    *("output", "file_path", "sampling", "continuation", "request_id", "request_fingerprint", "priority", "ranked_at"),
+    *("client", "trace_parent", "attempt", "max_attempts", "progress"),
+)
+"""The columns that are set by a parameter of their name."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,9 @@ def insert(
     *,
     file_path: str | None,
     model_version: str | None,
+    counts_prompt: bool,
 ) -> tuple[Generation, bool]:
-    """Returns the row, and whether it was created now."""
+    """Returns the row, and whether it was created now. `counts_prompt`, on Postgres: in the same round trip."""
     request_id = new.request_id and new.request_id.lower()
     change = Change(str(uuid.uuid4()), new.model_name, is_claimable=True)
     row = {
@@ -79,8 +89,10 @@ def insert(
     values = dict(row)
     if dialect == "postgresql":
         values["announcement"] = build_announcement(session, change)
+    if counts_prompt:
+        values["text_sha256"] = prompts.text_sha256(new.prompt)
     while True:
-        inserted = connection.execute(_insert_statement(dialect), values).one_or_none()
+        inserted = connection.execute(_insert_statement(dialect, counts_prompt=counts_prompt), values).one_or_none()
         if inserted is not None:
             CREATED.inc()
             record_change(session, change, is_announced=True)
@@ -100,7 +112,7 @@ def _attach_row(session: Session, row: Mapping[str, Any]) -> Generation:
 
 
 @cache
-def _insert_statement(dialect: str) -> Executable:
+def _insert_statement(dialect: str, *, counts_prompt: bool) -> Executable:
     """Returns the INSERT, which is built once per dialect: building it takes longer than running it."""
     columns = Generation.__table__.c
     statement = insert_into(dialect, Generation).values(
@@ -112,7 +124,12 @@ def _insert_statement(dialect: str) -> Executable:
         return idempotent.returning(columns.created_at)
     # Part of the INSERT, the notification needs no round trip of its own.
     notification = func.pg_notify(CHANNEL, bindparam("announcement", type_=Text))
-    return idempotent.returning(columns.created_at, notification)
+    if not counts_prompt:
+        return idempotent.returning(columns.created_at, notification)
+    # In a WITH, SQLAlchemy does not derive the columns from the parameters.
+    named = {name: bindparam(name, type_=columns[name].type) for name in _PARAMETERS}
+    inserted = idempotent.values(named).returning(columns.created_at).cte()
+    return select(inserted.c.created_at, notification).add_cte(prompts.count_use_with(inserted))
 
 
 def find_by_request_id(session: Session, new: NewGeneration) -> Generation | None:

@@ -241,7 +241,7 @@ def test_create_after_concurrent_delete_of_earlier_request_creates_new(stored: C
     deleted = []
 
     def delete(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("INSERT INTO generations") and not deleted:
+        if "INSERT INTO generations " in statement and not deleted:
             deleted.append(make(database, Call("delete", (first,))))
 
     event.listen(database.engine, "after_cursor_execute", delete)
