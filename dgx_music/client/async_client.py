@@ -85,12 +85,14 @@ class AsyncClient:
         Raises ValueError if a setting is invalid, and OSError if a file of the settings can't be read.
         """
         config = load_config(
-            address=address,
-            token=token,
-            tls_ca=tls_ca,
-            tls_certificate=tls_certificate,
-            tls_key=tls_key,
-            client_name=client_name,
+            {
+                "address": address,
+                "token": token,
+                "tls_ca": tls_ca,
+                "tls_certificate": tls_certificate,
+                "tls_key": tls_key,
+                "client_name": client_name,
+            }
         )
         self._connection = Connection(
             config, timeout=timeout, wait_if_busy=wait_if_busy, reconnect_timeout=reconnect_timeout

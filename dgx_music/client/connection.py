@@ -67,9 +67,7 @@ class Connection:
         if self._stub is None:
             if self._is_closed:
                 raise RuntimeError("the client is closed; create a new one")
-            credentials = self.config.current_credentials()
-            metadata = self.config.metadata if credentials.metadata() else None
-            self._channel = channel.connect(self.config.address, credentials, metadata)
+            self._channel = channel.connect(self.config.address, self.config.credentials)
             self._stub = gateway_pb2_grpc.MusicServiceStub(self._channel)
         return self._stub
 
