@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import storage_service as library
-from benchmarks.storage_rows import MODELS
+from benchmarks.storage_rows import CLIENTS, MODELS
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from storage_service.db.database import Database
@@ -44,7 +44,8 @@ class LibraryClient:
     async def insert(self, number: int) -> None:
         with self._database.write() as session:
             prompt, model = f"{PROMPT}, {number % 50}", MODELS[number % len(MODELS)]
-            library.create_generation(session, prompt, model, 16.0, 32000, 2, "outputs/a.wav")
+            client = CLIENTS[number % len(CLIENTS)]
+            library.create_generation(session, prompt, model, 16.0, 32000, 2, "outputs/a.wav", client=client)
 
     async def get(self, generation_id: str) -> None:
         with self._database.write() as session:

@@ -24,6 +24,7 @@ from storage_service.domain.prompts import text_sha256
 MODELS = ("sketch", "musicgen-small", "musicgen-medium", "musicgen-large", "musicgen-stereo-small")
 STATUSES = ("completed", "failed", "cancelled", "pending", "processing")
 SHARES = (90.0, 3.0, 3.0, 3.9, 0.1)
+CLIENTS = tuple(f"client-{number}" for number in range(20))
 PROMPTS_SHARE = 0.25
 """Ratio of distinct prompts to generations."""
 
@@ -103,7 +104,8 @@ class Rows:
             "request_id": str(uuid.UUID(int=draw.getrandbits(128), version=4)),
             "request_fingerprint": f"{draw.getrandbits(64):016x}",
             "priority": 0,
-            "ranked_at": None if status in ("completed", "cancelled") else created_at,
+            "ranked_at": created_at if status in ("pending", "processing") else None,
+            "client": draw.choice(CLIENTS),
             "attempt": 0 if status == "pending" else 1,
             "max_attempts": 3,
             "progress": 0.0,

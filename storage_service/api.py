@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
+from service_runtime.validation import check_text
 from storage_service.config import StorageSettings
 from storage_service.db import schema
 from storage_service.db.clock import now
@@ -20,7 +21,8 @@ from storage_service.db.counts import GenerationCount
 from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import creation, lifecycle, prompts
-from storage_service.domain.request_validation import check_metadata
+from storage_service.domain.request_validation import MAX_NAME_CHARACTERS, check_metadata
+from storage_service.domain.row_insertion import Origin
 from storage_service.domain.statistics import compute_statistics
 from storage_service.states import GenerationStatus
 
@@ -63,8 +65,12 @@ def create_generation(
     file_path: str,
     model_version: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    client: str = "",
 ) -> Generation:
-    """Creates a PENDING generation and counts its prompt. Raises InvalidArgument for an invalid field."""
+    """Creates a PENDING generation and counts its prompt. Raises InvalidArgument for an invalid field.
+
+    `client` is on whose behalf; clients take turns in the queue.
+    """
     new = creation.NewGeneration(
         prompt=prompt,
         model_name=model_name,
@@ -73,7 +79,9 @@ def create_generation(
         channels=channels,
         metadata=metadata or {},
     )
-    return creation.create(session, new, file_path=file_path, model_version=model_version)
+    check_text("client", client, MAX_NAME_CHARACTERS)
+    origin = Origin(client)
+    return creation.create(session, new, origin=origin, file_path=file_path, model_version=model_version)
 
 
 def get_generation(session: Session, generation_id: str) -> Generation | None:

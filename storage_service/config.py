@@ -23,6 +23,10 @@ class StorageSettings(Settings):
     """The longest time between two checks for expired leases."""
     max_attempts: int = Field(default=3, ge=1, le=20)
     """The number of attempts after which a generation fails permanently."""
+    max_pending: int = Field(default=50_000, ge=1)
+    """The number of generations that may be pending or processing at a time, of all clients together."""
+    max_pending_per_client: int = Field(default=5_000, ge=1)
+    """The number that may be pending or processing of one client, unless its token allows fewer."""
 
     def resolved_database_url(self) -> str | URL:
         """Returns the database URL, or the default if none is set."""

@@ -22,6 +22,7 @@ from generation_service.processes.engine_pool import EnginePool
 from generation_service.rpc import converters
 from generation_service.worker import converters as worker_converters
 from generation_service.worker.continuation_audio import fetch_prompt_audio
+from service_runtime.access.caller import current_caller
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -114,7 +115,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
 
 def _origin_of(context: Context) -> RequestOrigin:
-    """Returns who makes a call, and until when it waits. All connections of a host, or of a socket, are one client."""
+    """Returns for whom a call is made, and until when it waits."""
     remaining_seconds = context.time_remaining()
     deadline = None if remaining_seconds is None else time.monotonic() + remaining_seconds
-    return RequestOrigin(client=context.peer().rpartition(":")[0], deadline=deadline)
+    return RequestOrigin(client=current_caller().client, deadline=deadline)

@@ -160,7 +160,7 @@ class Job:
         if generation.HasField("continuation"):
             prompt_audio = await fetch_prompt_audio(generation.continuation, info, self._engine.catalog, self._export)
             parameters = replace(parameters, prompt_audio=prompt_audio)
-        return await self._engine.submit(info, parameters, RequestOrigin(generation_id=generation.id))
+        return await self._engine.submit(info, parameters, RequestOrigin(generation.id, generation.client))
 
     async def _send_audio(self, handle: GenerationHandle, stream: ExportStream) -> Exported:
         writer = PcmWriter(handle.info.channels)

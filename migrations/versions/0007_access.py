@@ -10,8 +10,6 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-INDEX = "ix_generations_clients"
-
 
 def upgrade() -> None:
     op.create_table(
@@ -37,15 +35,26 @@ def upgrade() -> None:
         sa.Column("audio_seconds", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("client", "day", name="pk_client_usage"),
     )
-    op.add_column("generations", sa.Column("client", sa.Text))
+    op.add_column("generations", sa.Column("client", sa.Text, nullable=False, server_default=sa.text("''")))
     op.add_column("generations", sa.Column("trace_parent", sa.Text))
-    named = sa.text("client IS NOT NULL")
-    op.create_index(INDEX, "generations", ["client", "created_at"], sqlite_where=named, postgresql_where=named)
+    op.execute("UPDATE generations SET ranked_at = NULL WHERE status = 'failed'")  # It is ranked anew at a retry.
+    op.drop_index("ix_generations_queue", "generations")
+    _create_partial_index("queue", "status = 'pending'", ["model_name", "ranked_at", "created_at"])
+    _create_partial_index("queued", "ranked_at IS NOT NULL", ["client", "ranked_at", "priority"])
+    _create_partial_index("clients", "client <> ''", ["client", "created_at"])
 
 
 def downgrade() -> None:
-    op.drop_index(INDEX, "generations")
+    for index in ("clients", "queued", "queue"):
+        op.drop_index(f"ix_generations_{index}", "generations")
+    _create_partial_index("queue", "status = 'pending'", ["model_name", "ranked_at", "id"])
+    op.execute("UPDATE generations SET ranked_at = created_at WHERE status = 'failed'")
     op.drop_column("generations", "trace_parent")
     op.drop_column("generations", "client")
     op.drop_table("client_usage")
     op.drop_table("tokens")
+
+
+def _create_partial_index(name: str, condition: str, columns: list[str]) -> None:
+    where = sa.text(condition)
+    op.create_index(f"ix_generations_{name}", "generations", columns, sqlite_where=where, postgresql_where=where)

@@ -29,10 +29,8 @@ from storage_service.states import (
 REFRESH_FROM_RETURNING = {"populate_existing": True, "synchronize_session": False}
 """Execution options of an UPDATE … RETURNING that refresh the session's objects from the returned rows."""
 
-INACTIVE_COLUMNS = {"stage": None, "lease_expires_at": None}
+FINISHED_COLUMNS = {"stage": None, "lease_expires_at": None, "ranked_at": None}
 """Columns of a row on which no worker works any more. The token stays, so that its holder gets a precise answer."""
-FINAL_COLUMNS: dict[str, Any] = {**INACTIVE_COLUMNS, "ranked_at": None}
-"""Columns of a row that can't be retried, so that it has no place in the queue any more."""
 
 _SEED_COUNT = 2**32
 
@@ -60,12 +58,14 @@ class Generation(Base):
         Index(None, "created_at"),
         Index(None, "status", "created_at"),
         Index(None, "model_name", "created_at"),
-        partial_index("generations_queue", "status = 'pending'", "model_name", "ranked_at", "id"),
+        partial_index("generations_queue", "status = 'pending'", "model_name", "ranked_at", "created_at"),
+        # Of the generations in the queue, those of each client in their order.
+        partial_index("generations_queued", "ranked_at IS NOT NULL", "client", "ranked_at", "priority"),
         partial_index("generations_waiting", "not_before IS NOT NULL", "not_before"),
         # Includes the status, which is the same in all entries: SQLite would otherwise prefer the status index above.
         partial_index("generations_leases", "status = 'processing'", "status", "lease_expires_at"),
         partial_index("generations_rated", "rating IS NOT NULL", "rating", "created_at"),
-        partial_index("generations_clients", "client IS NOT NULL", "client", "created_at"),
+        partial_index("generations_clients", "client <> ''", "client", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(UuidText, primary_key=True)
@@ -106,7 +106,7 @@ class Generation(Base):
     priority: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
     """From -10 to 10; the highest is claimed first."""
     ranked_at: Mapped[datetime | None] = mapped_column(UtcDateTime, insert_default=now())
-    """The order of claims: created_at, moved ahead for each level of priority. None if COMPLETED or CANCELLED."""
+    """The place in the queue (see `domain/queue.py`); None unless PENDING or PROCESSING."""
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=3)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -117,8 +117,8 @@ class Generation(Base):
     progress: Mapped[float] = mapped_column(default=0.0)
     rating: Mapped[int | None] = mapped_column(SmallInteger)
     """The user's rating, 1 to 5."""
-    client: Mapped[str | None] = mapped_column(Text)
-    """Who created it; None if it is older than this column."""
+    client: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))
+    """Who created it; empty if nobody said so, or if it is older than this column."""
     trace_parent: Mapped[str | None] = mapped_column(Text)
     """W3C trace context of the call that created it."""
 
@@ -159,24 +159,29 @@ class Generation(Base):
 
     def mark_completed(self, generation_time: float) -> None:
         """PROCESSING → COMPLETED, after `generation_time` seconds of work."""
-        values = {"completed_at": now(), "generation_time_seconds": generation_time, "progress": 1.0, **FINAL_COLUMNS}
+        values = {
+            "completed_at": now(),
+            "generation_time_seconds": generation_time,
+            "progress": 1.0,
+            **FINISHED_COLUMNS,
+        }
         self._transition_to(GenerationStatus.COMPLETED, values | {"error_message": None})
 
     def mark_failed(self, error_message: str) -> None:
         """PROCESSING → FAILED."""
-        values = {"completed_at": now(), "error_message": error_message, **INACTIVE_COLUMNS}
+        values = {"completed_at": now(), "error_message": error_message, **FINISHED_COLUMNS}
         self._transition_to(GenerationStatus.FAILED, values)
 
     def mark_cancelled(self) -> None:
         """PENDING or PROCESSING → CANCELLED."""
-        self._transition_to(GenerationStatus.CANCELLED, {"completed_at": now(), "not_before": None, **FINAL_COLUMNS})
+        self._transition_to(GenerationStatus.CANCELLED, {"completed_at": now(), "not_before": None, **FINISHED_COLUMNS})
 
     def mark_pending(self) -> None:
         """PROCESSING or FAILED → PENDING. From FAILED, the count of attempts restarts at 0."""
         values: dict[str, Any] = {"completed_at": None, "stage": None, "progress": 0.0, "not_before": None}
         values |= {"lease_token": None, "lease_expires_at": None}
         if self.is_failed:
-            values |= {"attempt": 0, "started_at": None, "error_message": None}
+            values |= {"attempt": 0, "started_at": None, "error_message": None, "ranked_at": now()}
         self._transition_to(GenerationStatus.PENDING, values)
 
     def get_metadata(self) -> dict[str, Any]:

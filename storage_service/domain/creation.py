@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Executable, Integer, Text, bindparam, func, inspect, select
-from sqlalchemy.orm import Session, make_transient_to_detached
+from sqlalchemy.orm import Session
 
-from dgx_music.errors import InvalidArgument
+from dgx_music.errors import InvalidArgument, ResourceExhausted
 from dgx_music.limits import (
     MAX_BATCH_SIZE,
     MAX_CHANNELS,
@@ -26,21 +24,16 @@ from dgx_music.limits import (
 )
 from service_runtime.audio.output_options import OutputOptions
 from service_runtime.validation import check_prompt, check_range, check_sampling, check_seed, check_uuid
-from storage_service.db.clock import now
-from storage_service.db.models import Generation, draw_seed
-from storage_service.db.upsert import dialect_name, insert_into
-from storage_service.domain import prompts, queue
+from storage_service.db.models import Generation
+from storage_service.domain import prompts, queue, row_insertion
+from storage_service.domain.backlog import BacklogLimits, count_usage, require_room
 from storage_service.domain.continuation import Continuation
+from storage_service.domain.queue import Place, QueueState
 from storage_service.domain.request_validation import check_metadata, check_name
-from storage_service.events.changes import CHANNEL, Change, build_announcement, record_change
-from storage_service.states import GenerationStatus
+from storage_service.domain.row_insertion import Origin
 
 MAX_ATTEMPTS_RANGE = (1, 20)
 """The lowest and the highest number of attempts that a request may ask for."""
-
-
-_EMPTY_COLUMNS: dict[str, Any] = dict.fromkeys(attribute.key for attribute in inspect(Generation).column_attrs)
-"""The columns of a row to which no value was given."""
 
 
 @dataclass(frozen=True)
@@ -95,127 +88,123 @@ class NewGeneration:
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=dict).encode()).hexdigest()[:16]
 
 
+NO_ORIGIN = Origin()
+
+
 def create(
     session: Session,
     new: NewGeneration,
     *,
     max_attempts: int = 3,
+    origin: Origin = NO_ORIGIN,
+    limits: BacklogLimits | None = None,
     file_path: str | None = None,
     model_version: str | None = None,
 ) -> Generation:
     """Creates a PENDING generation and counts its prompt, or returns the one that the same request created before.
 
-    Raises InvalidArgument for an invalid field, and for `request_id` if it was used for a different request.
+    Raises InvalidArgument for an invalid field, and for `request_id` if it was used for a different request;
+    ResourceExhausted if the client or the queue has no room within `limits`.
     """
     new.check()
-    row, is_new = _insert(session, new, max_attempts, file_path=file_path, model_version=model_version)
-    if is_new:
-        prompts.count_uses(session, [new.prompt])
+    entry = _QueueEntry(session, origin, limits, max_attempts)
+    entry.open([new])
+    row = entry.insert(new, file_path=file_path, model_version=model_version)
+    entry.close()
     return row
 
 
-def create_all(session: Session, requests: Sequence[NewGeneration], *, max_attempts: int = 3) -> list[Generation]:
-    """Does what `create` does for each request, in order. Errors name the field as "requests[2].prompt"."""
+def create_all(
+    session: Session,
+    requests: Sequence[NewGeneration],
+    *,
+    max_attempts: int = 3,
+    origin: Origin = NO_ORIGIN,
+    limits: BacklogLimits | None = None,
+) -> list[Generation]:
+    """Does what `create` does for each request, in order, all or none. Errors name the field, "requests[2].prompt"."""
     if not 1 <= len(requests) <= MAX_BATCH_SIZE:
         raise InvalidArgument("requests", f"must contain 1 to {MAX_BATCH_SIZE} requests, not {len(requests)}")
-    rows, texts = [], []
     for index, new in enumerate(requests):
-        try:
+        with _naming_request(index):
             new.check()
-            row, is_new = _insert(session, new, max_attempts)
-        except InvalidArgument as error:
-            raise InvalidArgument(f"requests[{index}].{error.field}", error.problem, reason=error.reason) from error
-        rows.append(row)
-        texts += [new.prompt] * is_new
-    prompts.count_uses(session, texts)
+    entry = _QueueEntry(session, origin, limits, max_attempts)
+    entry.open(requests)
+    rows = []
+    for index, new in enumerate(requests):
+        with _naming_request(index):
+            rows.append(entry.insert(new))
+    entry.close()
     return rows
 
 
-def _insert(
-    session: Session,
-    new: NewGeneration,
-    max_attempts: int,
-    *,
-    file_path: str | None = None,
-    model_version: str | None = None,
-) -> tuple[Generation, bool]:
-    """Returns the row, and whether it was created now."""
-    request_id = new.request_id and new.request_id.lower()
-    change = Change(str(uuid.uuid4()), new.model_name, is_claimable=True)
-    row = {
-        "id": change.generation_id,
-        "prompt": new.prompt,
-        "model_name": new.model_name,
-        "model_version": model_version,
-        "status": GenerationStatus.PENDING,
-        "duration_seconds": new.duration_seconds,
-        "sample_rate": new.sample_rate,
-        "channels": new.channels,
-        "seed": draw_seed() if new.seed is None else new.seed,
-        "output": new.output.to_dict() or None,
-        "file_path": file_path,
-        "sampling": dict(new.sampling) or None,
-        "continuation": new.continuation and new.continuation.to_dict(),
-        "metadata_": dict(new.metadata),
-        "request_id": request_id,
-        "request_fingerprint": new.fingerprint() if request_id else None,
-        "priority": new.priority,
-        "attempt": 0,
-        "max_attempts": new.max_attempts or max_attempts,
-        "progress": 0.0,
-    }
-    dialect, connection = dialect_name(session), session.connection()
-    values = {**row, "priority_of_rank": new.priority}
-    if dialect == "postgresql":
-        values["announcement"] = build_announcement(session, change)
-    while True:
-        inserted = connection.execute(_insert_statement(dialect), values).one_or_none()
-        if inserted is not None:
-            record_change(session, change, is_announced=True)
-            return _attach_row(
-                session, {**row, "created_at": inserted.created_at, "ranked_at": inserted.ranked_at}
-            ), True
-        earlier = _find_by_request_id(session, new)
-        if earlier is not None:  # Otherwise it has been deleted meanwhile, and the insert is tried again.
-            return earlier, False
+@contextmanager
+def _naming_request(index: int) -> Iterator[None]:
+    try:
+        yield
+    except InvalidArgument as error:
+        raise InvalidArgument(f"requests[{index}].{error.field}", error.problem, reason=error.reason) from error
 
 
-def _attach_row(session: Session, row: Mapping[str, Any]) -> Generation:
-    """Returns the object that loading the new row would give, in a fifth of the time."""
-    generation: Generation = inspect(Generation).class_manager.new_instance()
-    vars(generation).update({**_EMPTY_COLUMNS, **row})
-    make_transient_to_detached(generation)
-    session.add(generation)
-    return generation
+class _QueueEntry:
+    """The entry of one client's requests into the queue, in one transaction: `open`, `insert` for each, `close`."""
 
+    def __init__(self, session: Session, origin: Origin, limits: BacklogLimits | None, max_attempts: int) -> None:
+        self._session, self._origin, self._limits, self._max_attempts = session, origin, limits, max_attempts
+        self._created: list[NewGeneration] = []
+        self._states: dict[tuple[str, int], QueueState] = {}
 
-@cache
-def _insert_statement(dialect: str) -> Executable:
-    """Returns the INSERT, which is built once per dialect: building it takes longer than running it."""
-    columns = Generation.__table__.c
-    statement = insert_into(dialect, Generation).values(
-        created_at=now(),
-        ranked_at=queue.compute_rank(bindparam("priority_of_rank", type_=Integer)),
-        metadata=bindparam("metadata_", type_=columns.metadata.type),
-    )
-    idempotent = statement.on_conflict_do_nothing(index_elements=[columns.request_id])
-    if dialect == "sqlite":
-        return idempotent.returning(columns.created_at, columns.ranked_at)
-    # Part of the INSERT, the notification needs no round trip of its own.
-    notification = func.pg_notify(CHANNEL, bindparam("announcement", type_=Text))
-    return idempotent.returning(columns.created_at, columns.ranked_at, notification)
+    def open(self, requests: Sequence[NewGeneration]) -> None:
+        """Raises ResourceExhausted if there is no room for them. What was created before needs none."""
+        queue.lock_client(self._session, self._origin.client)
+        self._first = self._state(requests[0])
+        if self._limits is None:
+            return
+        try:
+            require_room(
+                self._session,
+                self._limits,
+                self._first,
+                self._origin.client,
+                [new.duration_seconds for new in requests],
+            )
+        except ResourceExhausted:
+            rest = [new.duration_seconds for new in requests if not self._was_created(new)]
+            require_room(self._session, self._limits, self._first, self._origin.client, rest)
 
-
-def _find_by_request_id(session: Session, new: NewGeneration) -> Generation | None:
-    with_request_id = select(Generation).where(Generation.request_id == str(new.request_id).lower())
-    earlier = session.scalars(with_request_id).one_or_none()
-    if earlier is None:
-        return None
-    # Rows created before revision 0003 of the schema have all 256 bits.
-    if (earlier.request_fingerprint or "")[:16] != new.fingerprint():
-        raise InvalidArgument(
-            "request_id",
-            f"was used for a different request, which created generation {earlier.id}; use a new UUID",
-            reason="REQUEST_ID_REUSED",
+    def insert(
+        self, new: NewGeneration, *, file_path: str | None = None, model_version: str | None = None
+    ) -> Generation:
+        """Returns the new row, or that of the same request."""
+        state = self._state(new)
+        rank = queue.compute_rank(state, new.priority)
+        row, is_new = row_insertion.insert(
+            self._session, new, self._origin, rank, self._max_attempts, file_path=file_path, model_version=model_version
         )
-    return earlier
+        if is_new:
+            self._created.append(new)
+            place = Place(rank, new.priority, new.duration_seconds)
+            self._states = {
+                key: queue.add_place(state, place, of_model=key[0] == new.model_name, priority=key[1])
+                for key, state in self._states.items()
+            }
+        return row
+
+    def close(self) -> None:
+        """Counts the use of the prompts, and what the client has used."""
+        prompts.count_uses(self._session, [new.prompt for new in self._created])
+        audio_seconds = sum(new.duration_seconds for new in self._created)
+        count_usage(self._session, self._first, self._origin.client, audio_seconds)
+
+    def _state(self, new: NewGeneration) -> QueueState:
+        key = new.model_name, new.priority
+        if key not in self._states:
+            self._states[key] = queue.read_state(self._session, self._origin.client, *key)
+        return self._states[key]
+
+    def _require_room(self, limits: BacklogLimits, requests: Sequence[NewGeneration]) -> None:
+        durations = [new.duration_seconds for new in requests]
+        require_room(self._session, limits, self._first, self._origin.client, durations)
+
+    def _was_created(self, new: NewGeneration) -> bool:
+        return new.request_id is not None and row_insertion.find_by_request_id(self._session, new) is not None

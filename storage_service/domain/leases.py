@@ -19,7 +19,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from dgx_music.errors import Aborted, InvalidArgument, ServiceError
 from service_runtime.validation import check_finite, check_range, check_text, check_uuid
 from storage_service.db.clock import now, now_plus
-from storage_service.db.models import FINAL_COLUMNS, INACTIVE_COLUMNS, REFRESH_FROM_RETURNING, Generation
+from storage_service.db.models import FINISHED_COLUMNS, REFRESH_FROM_RETURNING, Generation
 from storage_service.domain import queue
 from storage_service.domain.lifecycle import MAX_BACKOFF_DOUBLINGS, UNLEASED_COLUMNS, get, transition
 from storage_service.domain.request_validation import (
@@ -145,7 +145,7 @@ def complete(session: Session, generation_id: str, lease_token: str, completion:
         completed_at=now(),
         error_message=None,
         progress=1.0,
-        **FINAL_COLUMNS,
+        **FINISHED_COLUMNS,
     )
     if completed is not None:
         return completed
@@ -195,7 +195,7 @@ def fail(
             status=GenerationStatus.FAILED,
             error_message=message,
             completed_at=now(),
-            **INACTIVE_COLUMNS,
+            **FINISHED_COLUMNS,
         )
     if failed is None:
         raise _lease_error(get(session, generation_id), lease_token, FAIL)
@@ -237,6 +237,7 @@ def expire_leases(session: Session) -> list[Generation]:
         .values(
             status=case((has_no_attempts_left, GenerationStatus.FAILED), else_=GenerationStatus.PENDING),
             completed_at=case((has_no_attempts_left, now()), else_=None),
+            ranked_at=case((has_no_attempts_left, None), else_=Generation.ranked_at),
             error_message=_LEASE_EXPIRED,
             **UNLEASED_COLUMNS,
         )

@@ -17,7 +17,9 @@ from dgx_music.errors import Aborted, NotFound
 from dgx_music.limits import MAX_RATING
 from service_runtime.validation import check_range, check_uuid
 from storage_service.db.clock import now
-from storage_service.db.models import FINAL_COLUMNS, REFRESH_FROM_RETURNING, Generation
+from storage_service.db.models import FINISHED_COLUMNS, REFRESH_FROM_RETURNING, Generation
+from storage_service.domain import queue
+from storage_service.domain.backlog import BacklogLimits, count_usage, require_room
 from storage_service.domain.merge_patch import merge_patch
 from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata, check_sha256
 from storage_service.events.changes import Change, record_change
@@ -48,17 +50,30 @@ def get(session: Session, generation_id: str) -> Generation:
 
 def cancel(session: Session, generation_id: str) -> Generation:
     """PENDING or PROCESSING → CANCELLED. Keeps the token, so that its holder learns of it at the next renewal."""
-    values = {"completed_at": now(), "not_before": None, **FINAL_COLUMNS}
+    values = {"completed_at": now(), "not_before": None, **FINISHED_COLUMNS}
     return _request_transition(session, generation_id, CANCEL, status=GenerationStatus.CANCELLED, **values)
 
 
-def retry(session: Session, generation_id: str, more_attempts: int = 3) -> Generation:
-    """FAILED → PENDING with `more_attempts`. Their numbers go on, so that earlier attempts stay superseded."""
-    return _request_transition(
+def retry(
+    session: Session, generation_id: str, more_attempts: int = 3, *, limits: BacklogLimits | None = None
+) -> Generation:
+    """FAILED → PENDING with `more_attempts`. Their numbers go on, so that earlier attempts stay superseded.
+
+    It enters the queue anew: raises ResourceExhausted if its client or the queue has no room within `limits`.
+    """
+    row = get(session, generation_id)
+    if row.status not in RETRY.sources:
+        raise illegal_transition_error(row.id, RETRY.name, row.status, RETRY.sources)
+    queue.lock_client(session, row.client)
+    state = queue.read_state(session, row.client, row.model_name, row.priority)
+    if limits is not None:
+        require_room(session, limits, state, row.client, [row.duration_seconds])
+    retried = _request_transition(
         session,
         generation_id,
         RETRY,
         status=GenerationStatus.PENDING,
+        ranked_at=queue.compute_rank(state, row.priority),
         max_attempts=Generation.attempt + more_attempts,
         started_at=None,
         completed_at=None,
@@ -67,6 +82,8 @@ def retry(session: Session, generation_id: str, more_attempts: int = 3) -> Gener
         worker_id=None,
         **UNLEASED_COLUMNS,
     )
+    count_usage(session, state, row.client, row.duration_seconds)
+    return retried
 
 
 def update_metadata(session: Session, generation_id: str, patch: Mapping[str, Any]) -> Generation:

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dgx_music.limits import MAX_PROMPT_CHARACTERS, MAX_RATING
@@ -62,7 +62,8 @@ def list_generations(session: Session, filters: GenerationFilter, page: Page) ->
         where.append(Generation.created_at < filters.created_before)
     if filters.client:
         check_text("client", filters.client, MAX_NAME_CHARACTERS)
-        where.append(Generation.client == filters.client)
+        is_named = Generation.client != literal("", literal_execute=True)  # As in the index's condition.
+        where += [Generation.client == filters.client, is_named]
     check_range("min_rating", filters.min_rating, 0, MAX_RATING)
     filters_hash = hash_filters(
         "generations", sorted(filters.statuses), *(str(value) for value in list(vars(filters).values())[1:])

@@ -6,6 +6,7 @@ import asyncio
 
 import grpc.aio
 
+from dgx_music.access.v1 import access_pb2
 from dgx_music.errors import FailedPrecondition, Unavailable
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.rpc.process import run_process
@@ -14,7 +15,10 @@ from service_runtime.supervision import UnrecoverableError
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
 from storage_service.db import schema
+from storage_service.domain import tokens
+from storage_service.domain.backlog import BacklogLimits
 from storage_service.rpc.servicer import StorageServicer
+from storage_service.rpc.token_converters import token_to_proto
 from storage_service.sweeper import run_sweeper
 
 
@@ -29,7 +33,8 @@ class StorageServer:
         self._tasks: list[asyncio.Task[None]] = []
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        servicer = StorageServicer(self._store, self._settings.max_attempts)
+        limits = BacklogLimits(self._settings.max_pending, self._settings.max_pending_per_client)
+        servicer = StorageServicer(self._store, self._settings.max_attempts, limits)
         storage_pb2_grpc.add_StorageServiceServicer_to_server(servicer, server)
 
     async def start(self) -> None:
@@ -49,6 +54,10 @@ class StorageServer:
         except FailedPrecondition as error:
             # The schema was migrated while this server ran. It must not continue writing rows of the old version.
             raise UnrecoverableError(error.message, reason=error.reason, metadata=error.metadata) from error
+
+    async def verify_token(self, token_id: str, secret_sha256: bytes) -> access_pb2.Token:
+        """Returns the token if it is valid now, for this server's own access control. Raises Unauthenticated."""
+        return token_to_proto(await self._store.read(lambda s: tokens.verify_token(s, token_id, secret_sha256)))
 
     async def drain(self) -> None:
         self._store.notifier.close()

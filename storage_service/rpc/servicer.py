@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from dgx_music.access.v1 import access_pb2
 from dgx_music.errors import NotFound
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
+from service_runtime.access.caller import current_caller
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
 from storage_service.domain import creation, leases, lifecycle, listing, prompts, tokens
+from storage_service.domain.backlog import BacklogLimits
+from storage_service.domain.row_insertion import Origin
 from storage_service.domain.statistics import compute_statistics
 from storage_service.rpc import converters, token_converters
 
@@ -24,27 +28,37 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+TRACE_PARENT_KEY = "traceparent"
+"""Key of the metadata with the W3C trace context, https://www.w3.org/TR/trace-context/#traceparent-header."""
+_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
 
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     """Implements dgx_music.storage.v1.StorageService on a store."""
 
-    def __init__(self, store: Store, max_attempts: int) -> None:
+    def __init__(self, store: Store, max_attempts: int, limits: BacklogLimits) -> None:
         self._store = store
-        self._max_attempts = max_attempts
+        self._max_attempts, self._limits = max_attempts, limits
 
     async def CreateGeneration(
         self, request: storage_pb2.CreateGenerationRequest, context: Context
     ) -> storage_pb2.CreateGenerationResponse:
-        new = converters.new_generation_from_proto(request)
-        row = await self._store.write(lambda s: creation.create(s, new, max_attempts=self._max_attempts))
+        new, origin = converters.new_generation_from_proto(request), _origin_of(context)
+        row = await self._store.write(
+            lambda s: creation.create(s, new, max_attempts=self._max_attempts, origin=origin, limits=self._limits)
+        )
         log.info("created", generation_id=row.id, model=row.model_name, seconds=row.duration_seconds)
         return storage_pb2.CreateGenerationResponse(generation=converters.generation_to_proto(row))
 
     async def BatchCreateGenerations(
         self, request: storage_pb2.BatchCreateGenerationsRequest, context: Context
     ) -> storage_pb2.BatchCreateGenerationsResponse:
-        requests = converters.new_generations_from_proto(request)
-        rows = await self._store.write(lambda s: creation.create_all(s, requests, max_attempts=self._max_attempts))
+        requests, origin = converters.new_generations_from_proto(request), _origin_of(context)
+        rows = await self._store.write(
+            lambda s: creation.create_all(
+                s, requests, max_attempts=self._max_attempts, origin=origin, limits=self._limits
+            )
+        )
         log.info("created", generations=len(rows))
         return storage_pb2.BatchCreateGenerationsResponse(generations=map(converters.generation_to_proto, rows))
 
@@ -76,6 +90,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
             generation=converters.generation_to_proto(row),
             lease_token=row.lease_token or "",
             lease_expires_at=converters.timestamp_to_proto(row.lease_expires_at),
+            trace_parent=row.trace_parent or "",
         )
 
     async def RenewLease(
@@ -122,7 +137,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     async def RetryGeneration(
         self, request: storage_pb2.RetryGenerationRequest, context: Context
     ) -> storage_pb2.RetryGenerationResponse:
-        row = await self._store.write(lambda s: lifecycle.retry(s, request.id, self._max_attempts))
+        row = await self._store.write(lambda s: lifecycle.retry(s, request.id, self._max_attempts, limits=self._limits))
         log.info("retried", generation_id=row.id)
         return storage_pb2.RetryGenerationResponse(generation=converters.generation_to_proto(row))
 
@@ -214,3 +229,10 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> access_pb2.VerifyTokenResponse:
         token = await self._store.read(lambda s: tokens.verify_token(s, request.id, request.secret_sha256))
         return access_pb2.VerifyTokenResponse(token=token_converters.token_to_proto(token))
+
+
+def _origin_of(context: Context) -> Origin:
+    """Returns for whom a call creates generations, and the trace that it is part of. A malformed trace is ignored."""
+    metadata = context.invocation_metadata() or ()
+    trace_parent = next((str(value) for key, value in metadata if key == TRACE_PARENT_KEY), "")
+    return Origin(current_caller().client, trace_parent if _TRACE_PARENT.fullmatch(trace_parent) else None)

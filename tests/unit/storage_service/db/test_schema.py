@@ -80,7 +80,7 @@ def test_downgrade_to_0001_and_upgrade_keep_rows(
             "continuation": None,
             "output": None,
             "rating": None,
-            "client": None,
+            "client": "",
             "trace_parent": None,
             **rank,
         }
