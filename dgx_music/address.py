@@ -79,7 +79,7 @@ def _describe_url(scheme: str, rest: str, default_port: int) -> str:
         authority = f"{authority}:{default_port}"
     problem = "must not be a URL"
     if scheme in _TLS_SCHEMES:
-        problem += f", and the server has no TLS ({scheme})"
+        problem += "; for TLS set DGX_MUSIC_TLS_CA"
     return f"{problem}; use {authority}"
 
 

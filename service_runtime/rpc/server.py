@@ -64,6 +64,10 @@ async def serve_services(
     listeners |= {address: [service] for address, service in (public_addresses or {}).items()}
     for address in listeners:
         require_local_or_allowed(address, settings)
+    credentials = {
+        address: None if address.startswith(UNIX_PREFIX) else build_server_credentials(settings)
+        for address in listeners
+    }
     access = ServerAccess(services, settings)
     health_servicer = health.aio.HealthServicer()
     with metrics_endpoint(settings.metrics_port) as recorder:
@@ -73,7 +77,7 @@ async def serve_services(
         try:
             bound = []
             for address, served in listeners.items():
-                secure = None if address.startswith(UNIX_PREFIX) else build_server_credentials(settings)
+                secure = credentials[address]
                 admission = access.interceptor(
                     requires_tokens=requires_tokens(address, settings), uses_tls=secure is not None
                 )

@@ -13,20 +13,32 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.channel import connect
+from dgx_music.credentials import Credentials
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.config import GenerationSettings
 from generation_service.models.discovery import find_installed_models
 from service_runtime.rpc.probe import probe
+from tests.support.access_services import SERVICE_TOKEN
 from tests.support.processes import free_ports, wait_until_serving
+from tests.support.tls_files import make_tls_files
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+CONTAINER_PORTS = {
+    "storage": "50052",
+    "export": "50053",
+    "generation": "50051",
+    "gateway": "50050",
+    "network-gateway": "50443",
+}
 
 
 def test_compose_file_is_valid() -> None:
@@ -49,7 +61,7 @@ def test_only_generation_has_the_image_with_torch() -> None:
     stages = stage_lines((ROOT / "deploy/Dockerfile").read_text())
     installed = {name: pip_arguments(service["build"]["target"], stages) for name, service in services.items()}
     assert installed.pop("generation") == ["torch==2.13.0", "/src/dgx_music", "/src[musicgen]"]
-    assert set(map(tuple, installed.values())) == {("/src/dgx_music", "/src[postgres]")}
+    assert set(map(tuple, installed.values())) == {("/src/dgx_music", "/src[postgres,tls]")}
     images = {service["image"]: service["build"]["target"] for service in services.values()}
     assert images == {"dgx-music": "services", "dgx-music-generation": "generation"}
 
@@ -68,45 +80,69 @@ def test_generation_finds_the_models_in_its_volume(tmp_path: Path, monkeypatch: 
 async def test_services_run_as_plain_processes(tmp_path: Path) -> None:
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     ports = {name: str(port) for name, port in zip(services, free_ports(len(services)), strict=True)}
+    tls = make_tls_files(tmp_path / "network-gateway/tls")
     processes: dict[str, asyncio.subprocess.Process] = {}
     try:
         for name, service in services.items():
-            settings = {key: local_value(value, ports) for key, value in service["environment"].items()}
             volume = tmp_path / name  # Each container has its own data folder.
-            volume.mkdir()
-            settings |= image_environment(str(volume))
+            volume.mkdir(exist_ok=True, parents=True)
+            settings = {key: local_value(value, ports) for key, value in service["environment"].items()}
+            settings = {key: value.replace("/data/", f"{volume}/") for key, value in settings.items()}
+            settings |= image_environment(str(volume)) | {"DGX_MUSIC_SERVICE_TOKEN": SERVICE_TOKEN}
+            if name == "network-gateway":  # Here it listens on loopback too.
+                settings["DGX_MUSIC_REQUIRE_TOKENS"] = "true"
             processes[name] = await asyncio.create_subprocess_exec(
                 BIN / "dgx-music",
                 *service["command"],
                 env={**os.environ, **settings},
                 stderr=asyncio.subprocess.PIPE,
             )
+        shown = {name: Credentials() for name in services} | {
+            "network-gateway": tls.credentials(token=SERVICE_TOKEN),
+        }
         for name, process in processes.items():
             await wait_until_serving(process)
             check = services[name]["healthcheck"]["test"]
-            assert check[2:4] == ["-m", "service_runtime.rpc.probe"]
-            assert check[4].rpartition(":")[2] == services[name]["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]
-        for port in ports.values():
-            await wait_until_healthy(port)
-            assert await probe(f"127.0.0.1:{port}") is None
-        async with connect(f"127.0.0.1:{ports['gateway']}") as channel:
-            music = gateway_pb2_grpc.MusicServiceStub(channel)
-            request = storage_pb2.CreateGenerationRequest(
-                request_id=str(uuid.uuid4()), prompt="techno at 130 BPM", duration_seconds=2
-            )
-            created = (await music.CreateGeneration(request, timeout=60)).generation
-            states = [
-                answer.generation
-                async for answer in music.WatchGeneration(storage_pb2.WatchGenerationRequest(id=created.id), timeout=60)
-            ]
-            assert states[-1].state == storage_pb2.GENERATION_STATE_COMPLETED, states[-1].error_message
-            assert (tmp_path / "export" / states[-1].file_path).stat().st_size == states[-1].file_size_bytes
+            assert check[-3:-1] == ["-m", "service_runtime.rpc.probe"]
+            assert check[-1].rpartition(":")[2] == services[name]["environment"]["DGX_MUSIC_LISTEN"].rpartition(":")[2]
+        for name, port in ports.items():
+            await wait_until_healthy(port, shown[name])
+            assert await probe(f"127.0.0.1:{port}", shown[name]) is None
+        await create_generation(f"127.0.0.1:{ports['gateway']}", Credentials(), tmp_path / "export")
+        network = f"127.0.0.1:{ports['network-gateway']}"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await create_generation(network, tls.credentials(), tmp_path / "export")
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        await create_generation(network, tls.credentials(token=SERVICE_TOKEN), tmp_path / "export")
     finally:
         for process in processes.values():
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
         codes = {name: (await exit_code(process)) for name, process in processes.items()}
     assert codes == dict.fromkeys(services, 0)
+
+
+def test_gateways_that_other_machines_reach_require_tls_and_tokens() -> None:
+    services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert published.pop("gateway") == ["127.0.0.1:50050:50050"]
+    assert list(published) == ["network-gateway"]
+    assert services["network-gateway"]["environment"]["DGX_MUSIC_ALLOW_INSECURE_LISTEN"] == "false"
+
+
+async def create_generation(address: str, credentials: Credentials, library: Path) -> None:
+    async with connect(address, credentials) as channel:
+        music = gateway_pb2_grpc.MusicServiceStub(channel)
+        request = storage_pb2.CreateGenerationRequest(
+            request_id=str(uuid.uuid4()), prompt="techno at 130 BPM", duration_seconds=2
+        )
+        created = (await music.CreateGeneration(request, timeout=60)).generation
+        states = [
+            answer.generation
+            async for answer in music.WatchGeneration(storage_pb2.WatchGenerationRequest(id=created.id), timeout=60)
+        ]
+        assert states[-1].state == storage_pb2.GENERATION_STATE_COMPLETED, states[-1].error_message
+        assert (library / states[-1].file_path).stat().st_size == states[-1].file_size_bytes
 
 
 def stage_lines(dockerfile: str) -> dict[str, list[str]]:
@@ -147,14 +183,14 @@ def local_value(value: str, ports: dict[str, str]) -> str:
     """Returns a setting of a container as a process on this machine needs it."""
     host, _, port = value.rpartition(":")
     for name, free in ports.items():
-        if port and port == {"storage": "50052", "export": "50053", "generation": "50051", "gateway": "50050"}[name]:
+        if port and port == CONTAINER_PORTS[name]:
             return f"127.0.0.1:{free}" if host in (name, "0.0.0.0") else value
     return "" if value.startswith("${") else value
 
 
-async def wait_until_healthy(port: str) -> None:
+async def wait_until_healthy(port: str, credentials: Credentials) -> None:
     """Returns when all services at the port are SERVING."""
-    async with connect(f"127.0.0.1:{port}") as channel:
+    async with connect(f"127.0.0.1:{port}", credentials) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         async for answer in health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
             if answer.status == health_pb2.HealthCheckResponse.SERVING:

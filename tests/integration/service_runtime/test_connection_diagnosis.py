@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 
 from dgx_music.channel import connect
+from dgx_music.credentials import Credentials
 from service_runtime.rpc import connection_diagnosis
 from service_runtime.rpc.connection_diagnosis import explain_unknown_method, explain_unreachable
 from service_runtime.rpc.server import serve_services
@@ -65,7 +66,10 @@ async def test_server_with_tls_is_described(tmp_path: Path) -> None:
     credentials = make_credentials(tmp_path)
     context.load_cert_chain(credentials.certificate, credentials.private_key)
     async with program(b"", context) as address:
-        assert await explain_unreachable(address) == f"{address} belongs to another program, which requires TLS"
+        says = await explain_unreachable(address)
+        assert says.startswith(f"{address} requires TLS; if it is a server of DGX Music, set DGX_MUSIC_TLS_CA")
+        trusting = Credentials(ca=str(credentials.certificate))
+        assert "can't be trusted: " in await explain_unreachable(address, trusting)
 
 
 async def test_server_that_speaks_grpc_is_told_from_others() -> None:

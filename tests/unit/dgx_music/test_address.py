@@ -38,7 +38,7 @@ def test_valid_address_is_parsed(text: str, address: TcpAddress | UnixAddress) -
         ("http://127.0.0.1:50050", "must not be a URL; use 127.0.0.1:50050"),
         ("http://host", "must not be a URL; use host:50052"),
         ("http://", "must not be a URL; use 127.0.0.1:50052"),
-        ("HTTPS://u:p@host:1/path", "must not be a URL, and the server has no TLS (https); use host:1"),
+        ("HTTPS://u:p@host:1/path", "must not be a URL; for TLS set DGX_MUSIC_TLS_CA; use host:1"),
         ("grpc://127.0.0.1:1/", "must not be a URL; use 127.0.0.1:1"),
         ("127.0.0.1", "must have a port; use 127.0.0.1:50052"),
         ("localhost:", "must have a port; use localhost:50052"),

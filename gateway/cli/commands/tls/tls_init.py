@@ -23,7 +23,8 @@ AUTHORITY_KEY, SERVER_KEY, CLIENT_KEY = "ca.key", "server.key", "client.key"
 LOCAL_HOSTS = "localhost", "127.0.0.1", "::1"
 """Every certificate of a server is valid there too, for clients and health probes on the same machine."""
 
-_DNS_NAME = re.compile(r"(\*\.)?([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_-]{1,63}")
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DNS_NAME = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
 
 
 def init(folder: Path, hosts: Sequence[str], console: Console, *, renew: bool) -> int:
