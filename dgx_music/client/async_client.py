@@ -25,9 +25,9 @@ from dgx_music.client.generation_options import (
     build_request,
     build_requests,
     is_id,
-    spell_out,
 )
 from dgx_music.client.history_query import HistoryFilters, list_generations
+from dgx_music.client.option_signature import spell_out
 from dgx_music.client.token_admin import AsyncTokens
 from dgx_music.errors import ServiceError
 from dgx_music.export.v1.export_pb2 import ImportClipRequest, ImportClipResponse, RenderResponse

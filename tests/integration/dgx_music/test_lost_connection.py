@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from dgx_music import Client, Generation
+from dgx_music import Client
 from dgx_music.errors import ConnectionLost, DataLoss, Unavailable
 from tests.support.music_server import KillableServer
 from tests.support.processes import free_ports
@@ -39,12 +40,11 @@ def test_wait_and_stream_go_on_after_kill_and_restart(tmp_path: Path) -> None:
             finished = waiting.result()
     finally:
         server.kill()
-    assert [chunk.start_frame for chunk in received] == [
-        sum(chunk.frames for chunk in received[:number]) for number in range(len(received))
-    ]
+    ends = list(itertools.accumulate(chunk.frames for chunk in received))
+    assert [chunk.start_frame for chunk in received] == [0, *ends[:-1]]
     pcm = b"".join(chunk.pcm for chunk in received)
     assert hashlib.sha256(pcm).hexdigest() == finished.metadata["pcm_sha256"]
-    assert finished.attempt == 2
+    assert finished.message.attempt == 2
 
 
 def test_server_that_is_not_there_is_named(tmp_path: Path) -> None:

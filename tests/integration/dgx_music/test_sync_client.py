@@ -90,7 +90,7 @@ def test_stub_has_everything_else(client: Client, generation: Generation) -> Non
 def test_help_and_completion_list_the_options(client: Client) -> None:
     for method in (client.generate, client.submit, client.stream):
         parameters = inspect.signature(method).parameters
-        assert list(parameters)[0] in ("prompt", "source")
+        assert next(iter(parameters)) in ("prompt", "source")
         assert {"duration", "seed", "format", "ceiling"} <= set(parameters)
         assert parameters["duration"].default == 16.0
 
@@ -108,9 +108,7 @@ def test_notebook_shows_player_and_waveform(generation: Generation, client: Clie
     waiting.cancel()
 
 
-def test_notebook_shows_the_text_if_the_file_is_too_long_or_gone(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notebook_shows_the_text_if_the_file_is_too_long_or_gone(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(address) as client:
         generation = client.generate("piano", duration=1)
         monkeypatch.setattr("dgx_music.client.notebook_player.MAX_EMBEDDED_BYTES", 10)
