@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -202,22 +203,25 @@ async def test_stream_is_resumed_at_the_next_frame(gateway: FaultyGateway, clien
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "intact"),
     [
-        lambda chunks: setattr(chunks[1], "crc32c", 1),
-        lambda chunks: chunks.pop(1),
-        lambda chunks: chunks.insert(1, chunks[0]),
-        lambda chunks: chunks.pop(),
-        lambda chunks: [setattr(chunk, "start_frame", chunk.start_frame + 8) for chunk in chunks],
+        (lambda chunks: setattr(chunks[1], "crc32c", 1), 1),
+        (lambda chunks: chunks.pop(1), 1),
+        (lambda chunks: chunks.insert(1, chunks[0]), 1),
+        (lambda chunks: chunks.pop(), 2),
+        (lambda chunks: [setattr(chunk, "start_frame", chunk.start_frame + 8) for chunk in chunks], 0),
     ],
     ids=["checksum", "gap", "repeat", "short", "shifted"],
 )
-async def test_corrupt_stream_is_refused(
-    gateway: FaultyGateway, client: AsyncClient, change: Callable[[list[AudioChunk]], None]
+async def test_corrupt_stream_is_refused_at_the_first_wrong_chunk(
+    gateway: FaultyGateway, client: AsyncClient, change: Callable[[list[AudioChunk]], None], intact: int
 ) -> None:
     gateway.script = [lambda request: audio(request, change)]
+    stream = client._wrap(pb.Generation(id=ID)).stream()
+    for number in range(intact):
+        assert (await anext(stream)).start_frame == number * 8192
     with pytest.raises(DataLoss):
-        await received(client)
+        await anext(stream)
 
 
 async def test_stream_that_just_ends_or_changes_is_refused(gateway: FaultyGateway, client: AsyncClient) -> None:
@@ -244,6 +248,19 @@ async def test_download_is_resumed_at_the_next_byte(gateway: FaultyGateway, clie
     with pytest.raises(DataLoss, match="received 4 of 10 bytes"):
         await client.download(ID, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+async def test_manifest_is_saved_beside_the_file(gateway: FaultyGateway, client: AsyncClient, tmp_path: Any) -> None:
+    def send(request: DownloadRequest) -> Iterable[Any]:
+        data = b"signed" if request.manifest else b"music"
+        yield DownloadResponse(file_name="a.w64", file_size_bytes=len(data), data=data)
+
+    generation = pb.Generation(id=ID, state=pb.GENERATION_STATE_COMPLETED)
+    generation.metadata.update({"manifest_path": "a.c2pa", "file_sha256": hashlib.sha256(b"music").hexdigest()})
+    gateway.script = [lambda _: pb.GetGenerationResponse(generation=generation), send, send]
+    saved = await client.download(ID, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.w64": b"music", "a.c2pa": b"signed"}
+    assert saved == tmp_path / "a.w64"
 
 
 async def test_error_of_the_server_keeps_its_details(gateway: FaultyGateway, client: AsyncClient) -> None:

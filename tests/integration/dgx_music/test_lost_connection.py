@@ -28,7 +28,7 @@ def test_wait_and_stream_go_on_after_kill_and_restart(tmp_path: Path) -> None:
     server.start()
     try:
         with Client(server.address) as client, ThreadPoolExecutor(1) as threads:
-            generation = client.submit("house at 124 BPM", duration=60, seed=7)
+            generation = client.submit("house at 124 BPM", duration=40, seed=7)
             is_watching = threading.Event()
             waiting = threads.submit(client.get(generation.id).wait, 120, lambda _: is_watching.set())
             assert is_watching.wait(60)

@@ -118,6 +118,7 @@ def test_notebook_shows_the_text_if_the_file_is_too_long_or_gone(address: str, m
         html = generation._repr_html_()
     assert "piano" in html
     assert "no player: there is no" in html
+    assert "no player: the client is closed" in generation._repr_html_()
 
 
 async def test_it_works_where_an_event_loop_is_running(address: str) -> None:
