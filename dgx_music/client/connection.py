@@ -168,9 +168,11 @@ class Reconnection:
         self._failures += 1
         if self._failures == 1:
             self._lost_at = now
-        if now + delay >= self._lost_at + self._limit or (self._deadline is not None and now >= self._deadline):
+        if now + delay >= self._lost_at + self._limit:
             raise error
-        await asyncio.sleep(delay + _backoff(self._failures))
+        pause = delay + _backoff(self._failures)
+        # At the deadline the next attempt ends with DeadlineExceeded.
+        await asyncio.sleep(pause if self._deadline is None else max(0.0, min(pause, self._deadline - now)))
 
 
 def _backoff(failures: int) -> float:

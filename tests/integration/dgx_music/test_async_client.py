@@ -182,6 +182,8 @@ async def test_wait_ends_as_the_generation_does(async_client: AsyncClient) -> No
     slow = await async_client.submit("slow", duration=3000, priority=-10)
     with pytest.raises(DeadlineExceeded, match="is still"):
         await slow.wait(timeout=0.1)
+    with pytest.raises(DeadlineExceeded, match="did not end within its timeout"):
+        _ = [chunk async for chunk in slow.stream(timeout=0.1)]
     waiting = asyncio.ensure_future(slow.wait())
     await async_client.cancel(slow.id)
     with pytest.raises(GenerationCancelled) as caught:

@@ -187,6 +187,13 @@ async def test_server_that_stays_away_is_given_up(gateway: FaultyGateway, client
     assert 2 < len(gateway.requests) < 30
 
 
+async def test_timeout_ends_the_waiting_for_a_lost_server(gateway: FaultyGateway, client: AsyncClient) -> None:
+    later = Unavailable("restarting", reason="DRAINING", retry_after_seconds=0.3)
+    gateway.script = [created, later, later, later]
+    with pytest.raises(DeadlineExceeded, match="is still"):
+        await client.generate("a", timeout=0.2)
+
+
 async def test_stream_is_resumed_at_the_next_frame(gateway: FaultyGateway, client: AsyncClient) -> None:
     def breaks_off(error: ServiceError) -> Callable[[StreamAudioRequest], list[Any]]:
         return lambda request: [*audio(request)[:2], error]
