@@ -90,6 +90,7 @@ async def test_save_names_what_is_wrong_and_leaves_nothing(
 ) -> None:
     for path, options, argument, text in (
         (tmp_path / "none" / "a.wav", {}, "path", f"the folder {tmp_path / 'none'} does not exist"),
+        (Path("/dev/null"), {}, "path", "/dev/null is not a regular file"),
         (tmp_path / "a.xyz", {}, "path", ".xyz is the extension of no format that can be written; use .wav, "),
         (tmp_path / "a.wav", {"format": "wave"}, "format", "'wave' is not a format; use one of wav, "),
         (tmp_path / "a.flac", {"bit_depth": 32}, "bit_depth", "32 is not a bit depth of the format 'flac'"),
