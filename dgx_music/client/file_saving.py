@@ -48,9 +48,9 @@ class _StoredFile:
 async def save_file(connection: Connection, request: FileRequest, path: str | os.PathLike[str]) -> Path:
     """Saves the file as `path`, or under its own name in the folder `path`. Returns where it is.
 
-    It appears under its name when it is complete, and replaces a file that was there. A signed manifest that the server keeps
-    beside it is saved beside it. Raises InvalidArgument if the folder does not exist or the path is that of a device, DataLoss if the file is not the
-    one that was recorded, and OSError if it can't be written.
+    It appears under its name when it is complete, and replaces a file that was there. A signed manifest that the server
+    keeps beside it is saved beside it. Raises InvalidArgument if the folder does not exist or `path` is a device,
+    DataLoss if the file is not the one that was recorded, and OSError if it can't be written.
     """
     target = Path(os.path.expanduser(path))
     is_folder = await asyncio.to_thread(target.is_dir)
