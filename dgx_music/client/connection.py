@@ -168,11 +168,12 @@ class Reconnection:
         self._failures += 1
         if self._failures == 1:
             self._lost_at = now
-        if now + delay >= self._lost_at + self._limit:
-            raise error
         pause = delay + _backoff(self._failures)
-        # At the deadline the next attempt ends with DeadlineExceeded.
-        await asyncio.sleep(pause if self._deadline is None else max(0.0, min(pause, self._deadline - now)))
+        if self._deadline is not None and now + pause >= self._deadline:
+            pause = max(0.0, self._deadline - now)  # The next attempt ends with DeadlineExceeded.
+        elif now + delay >= self._lost_at + self._limit:
+            raise error
+        await asyncio.sleep(pause)
 
 
 def _backoff(failures: int) -> float:
