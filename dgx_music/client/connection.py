@@ -21,6 +21,7 @@ from dgx_music.errors import (
     Aborted,
     Cancelled,
     ConnectionLost,
+    DeadlineExceeded,
     InvalidArgument,
     ResourceExhausted,
     ServiceError,
@@ -34,6 +35,8 @@ ATTEMPTS = 4
 """Of a call that is safe to repeat."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
 """Between attempts; each pause is twice as long as the one before."""
+
+SLEEP_ACCURACY_SECONDS = 0.01
 
 _BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 """How gRPC itself reports a connection that could not be made or broke."""
@@ -121,7 +124,9 @@ class Connection:
 
         `deadline` is a time of the monotonic clock. Raises DeadlineExceeded when it has passed.
         """
-        timeout = STREAM_TIMEOUT_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+        timeout = STREAM_TIMEOUT_SECONDS if deadline is None else deadline - time.monotonic()
+        if timeout <= 0:  # With no time left, gRPC may still make the call.
+            raise DeadlineExceeded("the time for this call is over", reason="TIMEOUT")
         call = method(request, timeout=timeout)
         try:
             async for response in call:
@@ -170,7 +175,8 @@ class Reconnection:
             self._lost_at = now
         pause = delay + _backoff(self._failures)
         if self._deadline is not None and now + pause >= self._deadline:
-            pause = max(0.0, self._deadline - now)  # The next attempt ends with DeadlineExceeded.
+            # The next attempt ends with DeadlineExceeded. A sleep may end a little early.
+            pause = max(0.0, self._deadline - now) + SLEEP_ACCURACY_SECONDS
         elif now + delay >= self._lost_at + self._limit:
             raise error
         await asyncio.sleep(pause)
