@@ -38,12 +38,12 @@ _HOMES = {
 }
 __all__ = list(_HOMES)
 
+if not TYPE_CHECKING:  # Else every name would be valid for the type checker.
 
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"dgx_music.client.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"dgx_music.client.{_HOMES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-
-def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    def __dir__() -> list[str]:
+        return [*globals(), *_HOMES]

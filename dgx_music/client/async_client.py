@@ -25,9 +25,9 @@ from dgx_music.client.generation_options import (
     build_request,
     build_requests,
     is_id,
-    spell_out,
 )
 from dgx_music.client.history_query import HistoryFilters, list_generations
+from dgx_music.client.option_signature import spell_out
 from dgx_music.client.token_admin import AsyncTokens
 from dgx_music.errors import ServiceError
 from dgx_music.export.v1.export_pb2 import ImportClipRequest, ImportClipResponse, RenderResponse
@@ -85,12 +85,14 @@ class AsyncClient:
         Raises ValueError if a setting is invalid, and OSError if a file of the settings can't be read.
         """
         config = load_config(
-            address=address,
-            token=token,
-            tls_ca=tls_ca,
-            tls_certificate=tls_certificate,
-            tls_key=tls_key,
-            client_name=client_name,
+            {
+                "address": address,
+                "token": token,
+                "tls_ca": tls_ca,
+                "tls_certificate": tls_certificate,
+                "tls_key": tls_key,
+                "client_name": client_name,
+            }
         )
         self._connection = Connection(
             config, timeout=timeout, wait_if_busy=wait_if_busy, reconnect_timeout=reconnect_timeout

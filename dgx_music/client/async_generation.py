@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Unpack
 
 from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL, AudioHeader
 from dgx_music.client.audio_listening import AudioChunk, ListenRequest, listen, to_samples
-from dgx_music.client.connection import Connection
+from dgx_music.client.connection import STREAM_TIMEOUT_SECONDS, Connection
 from dgx_music.client.file_saving import FileRequest, choose_output, get_generation, read_file, save_file
 from dgx_music.client.generation_fields import GenerationFields
-from dgx_music.client.generation_options import FileOptions, build_output, spell_out
+from dgx_music.client.generation_options import FileOptions, build_output
 from dgx_music.client.notebook_player import render_html
+from dgx_music.client.option_signature import spell_out
 from dgx_music.client.waveform_drawing import Waveform
 from dgx_music.errors import DeadlineExceeded, NotFound, ServiceError
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest
@@ -65,13 +66,14 @@ class AsyncGeneration(GenerationFields):
                         if self.is_finished:
                             return
                 raise NotFound("generation", self.id, "it was deleted")
+            except DeadlineExceeded as error:
+                waited = STREAM_TIMEOUT_SECONDS if timeout is None else timeout
+                raise DeadlineExceeded(
+                    f"generation {self.id} is still {self.state} after {waited:g} s; it goes on, so wait() again",
+                    reason="NOT_FINISHED_YET",
+                    metadata={"id": self.id},
+                ) from error
             except ServiceError as error:
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise DeadlineExceeded(
-                        f"generation {self.id} is still {self.state} after {timeout:g} s; it goes on, so wait() again",
-                        reason="NOT_FINISHED_YET",
-                        metadata={"id": self.id},
-                    ) from error
                 await reconnection.wait(error)
 
     async def wait(

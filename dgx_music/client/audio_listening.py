@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgx_music.audio.v1.audio_pb2 import AudioHeader, AudioLevel
 from dgx_music.client.connection import Connection
-from dgx_music.errors import DataLoss, ServiceError
+from dgx_music.errors import DataLoss, DeadlineExceeded, ServiceError
 from dgx_music.export.v1.export_pb2 import StreamAudioRequest
 from dgx_music.pcm import BYTES_PER_SAMPLE, PcmReader
 
@@ -105,6 +105,12 @@ async def listen(
                         case _:
                             raise _broken("there is no header")
             raise _broken("it has no end")
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(
+                f"the stream of {request.id} did not end within its timeout; the generation goes on",
+                reason="NOT_FINISHED_YET",
+                metadata={"id": request.id},
+            ) from error
         except ServiceError as error:
             await reconnection.wait(error)
 

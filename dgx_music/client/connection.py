@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from dgx_music import channel
+from dgx_music.address import UNIX_PREFIX
 from dgx_music.client.config import ClientConfig
 from dgx_music.client.generation_options import name_argument
 from dgx_music.error_status import status_of, to_exception
@@ -20,6 +21,7 @@ from dgx_music.errors import (
     Aborted,
     Cancelled,
     ConnectionLost,
+    DeadlineExceeded,
     InvalidArgument,
     ResourceExhausted,
     ServiceError,
@@ -34,7 +36,9 @@ ATTEMPTS = 4
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
 """Between attempts; each pause is twice as long as the one before."""
 
-_BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+SLEEP_ACCURACY_SECONDS = 0.01
+
+_BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 """How gRPC itself reports a connection that could not be made or broke."""
 
 Request = TypeVar("Request")
@@ -67,9 +71,7 @@ class Connection:
         if self._stub is None:
             if self._is_closed:
                 raise RuntimeError("the client is closed; create a new one")
-            credentials = self.config.current_credentials()
-            metadata = self.config.metadata if credentials.metadata() else None
-            self._channel = channel.connect(self.config.address, credentials, metadata)
+            self._channel = channel.connect(self.config.address, self.config.credentials)
             self._stub = gateway_pb2_grpc.MusicServiceStub(self._channel)
         return self._stub
 
@@ -122,7 +124,9 @@ class Connection:
 
         `deadline` is a time of the monotonic clock. Raises DeadlineExceeded when it has passed.
         """
-        timeout = STREAM_TIMEOUT_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+        timeout = STREAM_TIMEOUT_SECONDS if deadline is None else deadline - time.monotonic()
+        if timeout <= 0:  # With no time left, gRPC may still make the call.
+            raise DeadlineExceeded("the time for this call is over", reason="TIMEOUT")
         call = method(request, timeout=timeout)
         try:
             async for response in call:
@@ -140,7 +144,7 @@ class Connection:
         """Returns the error as one of `dgx_music.errors`, with the names of this API's arguments."""
         exception = to_exception(error)
         if status_of(error) is None and error.code() in _BROKEN:
-            return _connection_lost(self.config.address, error)
+            return _connection_lost(self.config, error)
         if isinstance(exception, InvalidArgument):
             return name_argument(exception)
         return exception
@@ -169,9 +173,13 @@ class Reconnection:
         self._failures += 1
         if self._failures == 1:
             self._lost_at = now
-        if now + delay >= self._lost_at + self._limit or (self._deadline is not None and now >= self._deadline):
+        pause = delay + _backoff(self._failures)
+        if self._deadline is not None and now + pause >= self._deadline:
+            # The next attempt ends with DeadlineExceeded. A sleep may end a little early.
+            pause = max(0.0, self._deadline - now) + SLEEP_ACCURACY_SECONDS
+        elif now + delay >= self._lost_at + self._limit:
             raise error
-        await asyncio.sleep(delay + _backoff(self._failures))
+        await asyncio.sleep(pause)
 
 
 def _backoff(failures: int) -> float:
@@ -181,24 +189,27 @@ def _backoff(failures: int) -> float:
     return random.uniform(longest / 2, longest)
 
 
-def _connection_lost(address: str, error: grpc.aio.AioRpcError) -> ConnectionLost:
+def _connection_lost(config: ClientConfig, error: grpc.aio.AioRpcError) -> ConnectionLost:
     """Describes why no server answered, without gRPC's own text, which is the exception's `__cause__`."""
-    details = (error.details() or "").lower()
+    details, credentials = (error.details() or "").lower(), config.credentials
     if "certificate verify failed" in details or "certificate_verify_failed" in details:
         problem = (
             "its certificate is not from the certification authority in tls_ca (DGX_MUSIC_TLS_CA), is not for this "
             "host name, or has expired"
         )
-    elif "handshake" in details or "ssl" in details:
-        problem = (
-            "there is no TLS connection; it may not use TLS (leave out tls_ca), or ask for a client certificate "
-            "(set tls_certificate and tls_key)"
-        )
+    elif "handshake" in details:
+        problem = "there is no TLS connection; leave out tls_ca (DGX_MUSIC_TLS_CA) if it does not use TLS"
     else:
         problem = (
-            "the connection broke or could not be made; start it with `dgx-music serve`, or name its address as "
-            "Client(address) or DGX_MUSIC_GATEWAY_ADDRESS, and its certification authority as tls_ca if it uses TLS"
+            "the connection broke or could not be made; start it with `dgx-music serve`, or give its address as "
+            "Client(address) or DGX_MUSIC_GATEWAY_ADDRESS"
         )
+    if credentials.ca is None and not config.address.startswith(UNIX_PREFIX):
+        problem += "; set tls_ca (DGX_MUSIC_TLS_CA) if it uses TLS"
+    elif credentials.ca is not None and credentials.certificate is None:
+        problem += "; set tls_certificate and tls_key if it asks for a client certificate"
     return ConnectionLost(
-        f"no answer from the server at {address}: {problem}", reason="CONNECTION_LOST", metadata={"address": address}
+        f"no answer from the server at {config.address}: {problem}",
+        reason="CONNECTION_LOST",
+        metadata={"address": config.address},
     )

@@ -48,15 +48,18 @@ class _StoredFile:
 async def save_file(connection: Connection, request: FileRequest, path: str | os.PathLike[str]) -> Path:
     """Saves the file as `path`, or under its own name in the folder `path`. Returns where it is.
 
-    It appears under its name when it is complete, and replaces what was there. A signed manifest that the server keeps
-    beside it is saved beside it. Raises InvalidArgument if the folder does not exist, DataLoss if the file is not the
-    one that was recorded, and OSError if it can't be written.
+    It appears under its name when it is complete, and replaces a file that was there. A signed manifest that the server
+    keeps beside it is saved beside it. Raises InvalidArgument if the folder does not exist or `path` is a device,
+    DataLoss if the file is not the one that was recorded, and OSError if it can't be written.
     """
     target = Path(os.path.expanduser(path))
     is_folder = await asyncio.to_thread(target.is_dir)
     folder = target if is_folder else target.parent
     if not await asyncio.to_thread(folder.is_dir):
         raise InvalidArgument("path", f"the folder {folder} does not exist; create it first")
+    if not is_folder and target.exists() and not target.is_file():
+        # A rename would replace a device such as /dev/null for everybody.
+        raise InvalidArgument("path", f"{target} is not a regular file; give the path of one")
     part = folder / f".{secrets.token_hex(8)}.part"
     try:
         with await asyncio.to_thread(open, part, "wb") as file:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Required, TypedDict, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Required, TypedDict, cast
 
 from google.protobuf.struct_pb2 import Struct
 
 from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions
+from dgx_music.client.option_signature import DEFAULT_DURATION_SECONDS, suggest
 from dgx_music.errors import InvalidArgument
 from dgx_music.storage.v1.storage_pb2 import Continuation, CreateGenerationRequest, SamplingParameters
-
-DEFAULT_DURATION_SECONDS = 16.0
 
 LoudnessTarget = float | Literal["streaming", "default", "broadcast", "none"]
 """LUFS, or a profile: streaming (-14 LUFS), default (-16), broadcast (-23), or none to keep the level."""
@@ -78,6 +76,10 @@ class GenerationRequest(GenerationOptions, total=False):
 
     prompt: Required[str]
     """1 to 10000 characters."""
+
+
+OPTIONS = tuple(GenerationOptions.__annotations__)
+"""The names of all options."""
 
 
 def _format_name(name: str) -> str:
@@ -180,6 +182,8 @@ def build_requests(
     messages = []
     for number, one in enumerate(requests):
         own = GenerationRequest(prompt=one) if isinstance(one, str) else one
+        if unknown := [name for name in own if name not in GenerationRequest.__annotations__]:
+            raise InvalidArgument(f"requests[{number}].{unknown[0]}", f"is no option{suggest(unknown[0], OPTIONS)}")
         options = cast(GenerationOptions, {**common, **own})
         try:
             messages.append(build_request(own["prompt"], options))
@@ -216,13 +220,14 @@ def _find_format(name: str | None, bit_depth: int | None) -> FileFormat | None:
     if name is None and bit_depth is None:
         return None
     wanted = (name or "wav").lower()
-    if bit_depth is not None:
-        wanted = _format_name(f"FILE_FORMAT_{wanted.partition('-')[0]}_{bit_depth}")
-        if wanted not in FORMATS:
-            raise InvalidArgument("bit_depth", f"{bit_depth} is not a bit depth of the format {name or 'wav'!r}")
     if wanted not in FORMATS:
         raise InvalidArgument("format", f"{name!r} is not a format; use one of {', '.join(FORMATS)}")
-    return FORMATS[wanted]
+    if bit_depth is None:
+        return FORMATS[wanted]
+    for other, number in FORMATS.items():
+        if other.partition("-")[0] == wanted.partition("-")[0] and FileFormat.Name(number).endswith(f"_{bit_depth}"):
+            return number
+    raise InvalidArgument("bit_depth", f"{bit_depth} is not a bit depth of the format {wanted!r}")
 
 
 def id_of(source: object) -> str:
@@ -252,28 +257,3 @@ def _to_struct(metadata: Mapping[str, Any] | None) -> Struct | None:
     except (TypeError, ValueError) as error:
         raise InvalidArgument("metadata", f"must be what JSON can express: {error}") from error
     return struct
-
-
-Function = TypeVar("Function", bound=Callable[..., object])
-
-
-def spell_out(*options: type) -> Callable[[Function], Function]:
-    """Gives a function with `**options` the signature that lists them, for help() and completion in a notebook."""
-
-    def decorate(function: Function) -> Function:
-        signature = inspect.signature(function)
-        listed = {
-            name: note.__forward_arg__ for kind in options for name, note in inspect.get_annotations(kind).items()
-        }
-        parameters = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-        taken = {one.name for one in parameters}
-        defaults = {"duration": DEFAULT_DURATION_SECONDS, "priority": 0, "scope": "generate"}
-        parameters += [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=note)
-            for name, note in listed.items()
-            if name not in taken
-        ]
-        function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return function
-
-    return decorate

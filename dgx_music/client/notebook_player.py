@@ -11,6 +11,7 @@ from dgx_music.errors import ServiceError
 
 if TYPE_CHECKING:
     from dgx_music.client.async_generation import AsyncGeneration
+    from dgx_music.client.generation_fields import GenerationFields
 
 MAX_EMBEDDED_BYTES = 4 * 2**20
 """Of an audio file within the notebook, where it takes a third more."""
@@ -24,15 +25,26 @@ TIMEOUT_SECONDS = 30.0
 
 async def render_html(generation: AsyncGeneration) -> str:
     """Returns the HTML. What can't be fetched is left out, and the HTML says why; it raises nothing for it."""
-    parts = [f"<div>{escape(generation.prompt)}</div>"]
-    if generation.state == "completed":
-        try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                parts += [await _player(generation), (await generation.waveform(POINTS)).to_svg()]
-        except (ServiceError, TimeoutError) as error:
-            parts.append(f"<div>no player: {escape(str(error) or 'the server did not respond in time')}</div>")
-    parts.append(f"<small>{escape(', '.join(generation.facts()))}, id <code>{escape(generation.id)}</code></small>")
-    return f'<div class="dgx-music">{"".join(parts)}</div>'
+    if generation.state != "completed":
+        return frame_html(generation)
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return frame_html(generation, await _player(generation), (await generation.waveform(POINTS)).to_svg())
+    except (ServiceError, TimeoutError) as error:
+        return frame_html(generation, explain(error))
+
+
+def frame_html(generation: GenerationFields, *parts: str) -> str:
+    """Returns HTML with the prompt, these parts, and the figures."""
+    figures = f"{escape(', '.join(generation.facts()))}, id <code>{escape(generation.id)}</code>"
+    return (
+        f'<div class="dgx-music"><div>{escape(generation.prompt)}</div>{"".join(parts)}<small>{figures}</small></div>'
+    )
+
+
+def explain(error: Exception) -> str:
+    """Returns what is shown instead of the player."""
+    return f"<div>no player: {escape(str(error) or 'the server did not respond in time')}</div>"
 
 
 async def _player(generation: AsyncGeneration) -> str:

@@ -15,7 +15,7 @@ from dgx_music.access.v1.access_pb2 import (
     TokenLimits,
 )
 from dgx_music.client.connection import Connection
-from dgx_music.client.generation_options import spell_out
+from dgx_music.client.option_signature import spell_out
 
 TokenScope = Literal["read", "generate", "admin"]
 

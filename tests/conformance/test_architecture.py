@@ -44,6 +44,8 @@ ONLY_IN = {
     "soundfile": ("export_service",),
     "av": ("export_service",),
     "typer": ("gateway",),
+    # Servers are called by their stubs: the client's conveniences are for programs outside.
+    "dgx_music.client": ("dgx_music", "gateway"),
     "rich": ("gateway",),
     "starlette": ("gateway",),
     "uvicorn": ("gateway",),

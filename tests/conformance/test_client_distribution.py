@@ -19,7 +19,21 @@ import json, sys
 import dgx_music.channel, dgx_music.client, dgx_music.errors, dgx_music.limits, dgx_music.pcm, dgx_music.error_status
 writer = dgx_music.pcm.PcmWriter(channels=2)
 chunks = list(writer.chunks(bytes(800)))
-print(json.dumps({"file": dgx_music.__file__, "frames": writer.end().total_frames, "modules": sorted(sys.modules)}))
+from dgx_music import AudioChunk, Client
+from dgx_music.errors import ConnectionLost
+with Client("127.0.0.1:1", timeout=20) as client:
+    try:
+        client.generate("a")
+    except ConnectionLost as error:
+        problem = str(error)
+try:
+    AudioChunk(0, bytes(8), 8000, 2).samples
+except ImportError as error:
+    advice = str(error)
+print(json.dumps({
+    "file": dgx_music.__file__, "frames": writer.end().total_frames, "modules": sorted(sys.modules),
+    "problem": problem, "advice": advice,
+}))
 """
 
 HEAVY = {"sqlalchemy", "scipy", "torch", "soundfile", "numpy", "pydantic", "structlog", "typer", "rich"}
@@ -62,6 +76,8 @@ def test_client_works_with_its_declared_dependencies_alone(wheel: Path, tmp_path
     result = json.loads(ran.stdout)
     assert Path(result["file"]).is_relative_to(installed)
     assert result["frames"] == 100
+    assert "no answer from the server at 127.0.0.1:1" in result["problem"]
+    assert "pip install 'dgx-music-client[numpy]'" in result["advice"]
     assert not {module.partition(".")[0] for module in result["modules"]} & HEAVY
 
 

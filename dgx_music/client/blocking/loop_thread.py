@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
 import threading
 import weakref
@@ -48,10 +47,9 @@ class LoopThread:
         """
         events = SimpleQueue() if events is None else events
         tasks: list[asyncio.Task[T]] = []
-        context = contextvars.copy_context()
 
-        def start() -> None:
-            task = self._shared.loop.create_task(work, context=context)
+        def start() -> None:  # Called, and so the task too, with the context variables of the calling thread.
+            task = self._shared.loop.create_task(work)
             task.add_done_callback(lambda _: events.put(_DONE))
             tasks.append(task)
 

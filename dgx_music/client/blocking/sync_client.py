@@ -15,8 +15,9 @@ from dgx_music.client.async_generation import AsyncGeneration
 from dgx_music.client.blocking.blocking_stub import BlockingStub
 from dgx_music.client.blocking.loop_thread import LoopThread
 from dgx_music.client.blocking.sync_generation import AudioStream, Generation
-from dgx_music.client.generation_options import FileOptions, GenerationOptions, GenerationRequest, spell_out
+from dgx_music.client.generation_options import FileOptions, GenerationOptions, GenerationRequest
 from dgx_music.client.history_query import HistoryFilters
+from dgx_music.client.option_signature import spell_out
 from dgx_music.client.token_admin import AsyncTokens, TokenOptions
 from dgx_music.export.v1.export_pb2 import ImportClipResponse, RenderResponse
 from dgx_music.gateway.v1 import gateway_pb2_grpc

@@ -14,8 +14,11 @@ from dgx_music.client.async_generation import AsyncAudioStream, AsyncGeneration
 from dgx_music.client.audio_listening import AudioChunk
 from dgx_music.client.blocking.loop_thread import LoopThread
 from dgx_music.client.generation_fields import GenerationFields
-from dgx_music.client.generation_options import FileOptions, spell_out
+from dgx_music.client.generation_options import FileOptions
+from dgx_music.client.notebook_player import explain, frame_html
+from dgx_music.client.option_signature import spell_out
 from dgx_music.client.waveform_drawing import Waveform
+from dgx_music.errors import Cancelled
 from dgx_music.storage.v1.storage_pb2 import Generation as Message
 
 if TYPE_CHECKING:
@@ -113,7 +116,10 @@ class Generation(GenerationFields):
         return self
 
     def _repr_html_(self) -> str:
-        return self._thread.run(self._inner.to_html())
+        try:
+            return self._thread.run(self._inner.to_html())
+        except (RuntimeError, Cancelled) as error:  # The client is closed.
+            return frame_html(self, explain(error))
 
 
 class AudioStream:
