@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import db_app, files_app, generation_app, history_app, models_app, service_app
+from gateway.cli import db_app, files_app, generation_app, history_app, listening_app, models_app, service_app
 from gateway.cli.options import GlobalOptions
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(generation_app.app)
+app.add_typer(listening_app.app)
 app.add_typer(history_app.app)
 app.add_typer(service_app.app)
 app.add_typer(models_app.app, name="models")

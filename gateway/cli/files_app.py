@@ -8,16 +8,12 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import AsJson, Id, Limit, MinRating, Search, Yes, create_console, run
+from gateway.cli.options import DEFAULT_NAME, AsJson, Id, Limit, MinRating, Search, Yes, create_console, run
 from gateway.embedded.service_set import LIBRARY
 
 app = typer.Typer(
     help="Import, list, export, tag, verify and clean up audio files: finished ones, renders of them, and clips."
 )
-
-
-DEFAULT_NAME = "{date} {prompt:.40} {seed}"
-"""The template of --name."""
 
 
 class Kind(StrEnum):

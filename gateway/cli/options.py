@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from gateway.cli.session.runner import Command
 
 
+DEFAULT_NAME = "{date} {prompt:.40} {seed}"
+"""The template for the names of files where none is given."""
+
+
 class State(StrEnum):
     """A generation's state, as the value of --state."""
 
@@ -106,7 +110,7 @@ Detach = Annotated[
 ]
 
 PromptText = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="PROMPT",
         help='Description of the music, e.g. "lo-fi hip hop at 84 BPM in A minor".',

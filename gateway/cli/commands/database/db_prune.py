@@ -14,7 +14,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     Generation,
     ListGenerationsRequest,
 )
-from gateway.cli.commands.generate import TERMINAL_STATES
+from gateway.cli.commands.generation.follow import TERMINAL_STATES
 from gateway.cli.display.console import Console
 from gateway.cli.display.units import format_size
 from gateway.cli.session.runner import Session
