@@ -17,6 +17,8 @@ from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 
 STANDARD_INPUT = "-"
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+EXTENSIONS = ("", ".txt", ".csv", ".tsv", ".jsonl", ".ndjson")
+"""Without one, the first line tells."""
 PROMPT = "prompt"
 
 
@@ -47,12 +49,13 @@ def read_prompt_file(path: str, columns: frozenset[str]) -> PromptSource:
     Raises CommandError, which names the file, the line and the column, for the first thing in it that can't be read.
     """
     name = "standard input" if path == STANDARD_INPUT else path
+    _check_extension(path)
     data = _read(path)
     identity = f"pipe:{hashlib.sha256(data).hexdigest()}"
     if path != STANDARD_INPUT and Path(path).is_file():
         identity = str(Path(path).resolve())
     text = _decode(name, data)
-    read = _find_format(name, path, text, columns)
+    read = _find_format(path, text, columns)
     rows = list(read(name, text, columns))
     if not rows:
         raise CommandError(f"{name}: has no prompts; write one a line", BAD_INPUT)
@@ -62,6 +65,17 @@ def read_prompt_file(path: str, columns: frozenset[str]) -> PromptSource:
 def bad_line(name: str, line: int, problem: str) -> CommandError:
     """Returns the error for a line of the file."""
     return CommandError(f"{name}:{line}: {problem}", BAD_INPUT)
+
+
+def _extension(path: str) -> str:
+    return "" if path == STANDARD_INPUT else Path(path).suffix.lower()
+
+
+def _check_extension(path: str) -> None:
+    extension = _extension(path)
+    if extension not in EXTENSIONS:
+        hint = "write one JSON object a line and name it .jsonl" if extension == ".json" else "use .txt, .csv or .jsonl"
+        raise CommandError(f"--file: {path} has the extension {extension}; {hint}", BAD_INPUT)
 
 
 def _read(path: str) -> bytes:
@@ -93,24 +107,20 @@ def _decode(name: str, data: bytes) -> str:
 Reader = Callable[[str, str, frozenset[str]], Iterator[PromptRow]]
 
 
-def _find_format(name: str, path: str, text: str, columns: frozenset[str]) -> Reader:
+def _find_format(path: str, text: str, columns: frozenset[str]) -> Reader:
     """Returns what reads the file: by its extension, or by its first line if it has none."""
-    extension = "" if path == STANDARD_INPUT else Path(path).suffix.lower()
-    match extension:
+    match _extension(path):
         case ".txt":
             return _read_lines
         case ".csv" | ".tsv":
             return _read_table
         case ".jsonl" | ".ndjson":
             return _read_json_lines
-        case "":
-            first = next((line for line in text.split("\n") if line.strip()), "")
-            if first.lstrip().startswith("{"):
-                return _read_json_lines
-            header = [_column_name(cell) for cell in _split_header(first)]
-            return _read_table if PROMPT in header and columns.issuperset(header) else _read_lines
-    hint = "write one JSON object a line, and name it .jsonl" if extension == ".json" else "use .txt, .csv or .jsonl"
-    raise CommandError(f"--file: {name} has the extension {extension}; {hint}", BAD_INPUT)
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    if first.lstrip().startswith("{"):
+        return _read_json_lines
+    header = [_column_name(cell) for cell in _split_header(first)]
+    return _read_table if PROMPT in header and columns.issuperset(header) else _read_lines
 
 
 def _read_lines(name: str, text: str, columns: frozenset[str]) -> Iterator[PromptRow]:
