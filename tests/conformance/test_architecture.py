@@ -76,6 +76,7 @@ LAYERS = {
             "service_runtime.failpoints",
             "service_runtime.file_modes",
             "service_runtime.optional_deps",
+            "service_runtime.printable_text",
             "service_runtime.supervision",
             "service_runtime",
         ),

@@ -32,7 +32,7 @@ from gateway.cli.commands.continuation_source import ContinuationSource, build_c
 from gateway.cli.display.braille_waveform import print_waveform
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import Fields, is_synthesized, licence_fields, summary_fields
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, format_error
+from gateway.cli.session.command_errors import BAD_INPUT, CommandError, format_error
 from gateway.cli.session.cover_file import add_cover
 from gateway.cli.session.output_files import download
 from gateway.cli.session.runner import Session
@@ -238,8 +238,8 @@ async def _add_cover(session: Session, console: Console, generation: Generation,
     except grpc.aio.AioRpcError as error:
         reason, status = format_error(error)
         retry = f"dgx-music files tag {generation.id} --cover IMAGE"
-        console.print_notice(f"error: failed to add the cover: {reason}; to try again, run: {retry}")
-        return status
+        failure = CommandError(f"failed to add the cover: {reason}; to try again, run: {retry}", status)
+        return console.print_error(failure)
     return 0
 
 
@@ -262,8 +262,7 @@ async def _report_result(session: Session, console: Console, generation: Generat
         result = "was cancelled"
         if generation.state == GENERATION_STATE_FAILED:
             result = f"failed: {generation.error_message}; to try again, run: dgx-music retry {generation.id}"
-        console.print_notice(f"error: generation {generation.id} {result}")
-        return FAILURE
+        return console.print_error(f"generation {generation.id} {result}")
     try:
         copy = None if output is None else await download(session, generation.id, output)
     except CommandError as error:

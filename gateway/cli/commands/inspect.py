@@ -159,7 +159,7 @@ async def save(session: Session, console: Console, generation_id: str, output: P
     """Downloads the audio file of a finished generation and prints its path."""
     path = await download(session, generation_id, output, overwrite=overwrite)
     if path is not None:
-        console.out.print(str(path), markup=False)
+        console.print_line(str(path))
     return 0
 
 
