@@ -19,6 +19,7 @@ from service_runtime.printable_text import make_printable
 
 GLOBAL_OPTIONS = "--data-dir", "--debug"
 """Options that may come before or after the subcommand."""
+COMPLETION_OPTIONS = "install_completion", "show_completion"
 INTERRUPTED_STATUS = 130
 """128 + SIGINT."""
 BAD_USAGE = "INVALID_ARGUMENT", "INVALID_USAGE"
@@ -47,9 +48,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         for argument in arguments:
             argument.encode()
-        status = typer.main.get_command(app)(
-            _global_options_first(arguments), prog_name="dgx-music", standalone_mode=False
-        )
+        command = typer.main.get_command(app)
+        # `dgx-music completion` does what these options do.
+        command.params = [option for option in command.params if option.name not in COMPLETION_OPTIONS]
+        status = command(_global_options_first(arguments), prog_name="dgx-music", standalone_mode=False)
     except UnicodeEncodeError:
         return _fail(arguments, "the arguments are not valid UTF-8", 2, *BAD_USAGE)
     except TyperException as error:

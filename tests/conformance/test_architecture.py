@@ -80,6 +80,7 @@ LAYERS = {
             "service_runtime.supervision",
             "service_runtime",
         ),
+        ("service_runtime.config_file",),
     ),
     "storage_service": (
         ("storage_service.rpc",),
@@ -146,6 +147,7 @@ LAYERS = {
         ("gateway.cli.session",),
         ("gateway.embedded",),
         ("gateway.rpc",),
+        ("gateway.settings_catalog",),
         ("gateway.config", "gateway.timeouts", "gateway"),
     ),
 }

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from dgx_music.error_status import read_error_details, status_of
 from dgx_music.errors import InvalidArgument, ServiceError
+from service_runtime.config_file import ConfigFileError
 from service_runtime.printable_text import make_printable
 from service_runtime.settings import format_settings_error
 
@@ -143,6 +144,8 @@ def _describe(error: Exception) -> Failure:
         case ValidationError():
             field = str(error.errors()[0]["loc"][0])
             return Failure(format_settings_error(error), BAD_INPUT, INVALID, "INVALID_SETTING", field)
+        case ConfigFileError():
+            return Failure(str(error), BAD_INPUT, INVALID, "INVALID_CONFIG_FILE", error.key)
         case OSError() if error.strerror:
             where = f"{error.filename}: " if error.filename else ""
             line = f"{where}{error.strerror}; use --debug to see what failed"

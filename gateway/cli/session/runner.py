@@ -16,6 +16,7 @@ from dgx_music.client import connect
 from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.command_settings import load_settings
 from gateway.cli.session.signals import guard_signals
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
@@ -62,7 +63,7 @@ def run_command(
     otherwise other commands wait, since such a command is soon done. `model_folder` is an additional model for embedded
     services.
     """
-    settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
+    settings = load_settings(GatewaySettings, data_dir)
     folder = settings.data_dir.expanduser().absolute()
     configure_logging("info" if debug else "error", "console")
     if settings.gateway_address is not None:
