@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dgx_music.address import check_address
+from dgx_music.credentials import Credentials
 from service_runtime.config_file import (
     PREFIX,
     SECRET_NAMES,
@@ -114,6 +115,14 @@ class Settings(BaseSettings):
     @classmethod
     def _check_address(cls, address: str | None, info: ValidationInfo) -> str | None:
         return address and check_address(address, DEFAULT_PORTS[info.field_name or "listen"])
+
+    def credentials(self) -> Credentials:
+        """Returns what this client shows servers. Raises OSError if the token's file can't be read."""
+        token = None if self.token is None else self.token.get_secret_value()
+        if self.token_file is not None:
+            token = self.token_file.expanduser().read_text().strip()
+        files = (str(file) if file and self.tls_ca else None for file in (self.tls_certificate, self.tls_key))
+        return Credentials(token, self.client_name, self.tls_ca, *files)
 
 
 DEFAULT_GATEWAY_ADDRESS = "127.0.0.1:50050"

@@ -27,6 +27,8 @@ DEFAULT_CODES = {
     TRY_AGAIN: ("UNAVAILABLE", "SERVER_UNREACHABLE"),
 }
 """Exit status → code and reason of an error of the command itself."""
+CONNECTION_LOST = "CONNECTION_LOST"
+"""Reason of an error if a server was reached and then went away."""
 CONNECTION_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 """With these, and without a status of the server, the call has not reached it or the connection is lost."""
 
@@ -177,5 +179,5 @@ def _describe_rpc_error(error: grpc.aio.AioRpcError) -> Failure:
         status = BAD_INPUT
     elif details.retry_after_seconds is not None or (status_of(error) is None and details.code in CONNECTION_CODES):
         status = TRY_AGAIN
-    reason = details.reason or ("CONNECTION_LOST" if status == TRY_AGAIN else "CALL_FAILED")
+    reason = details.reason or (CONNECTION_LOST if status == TRY_AGAIN else "CALL_FAILED")
     return Failure(line, status, details.code.name, reason, field, details.retry_after_seconds)
