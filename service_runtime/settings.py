@@ -12,7 +12,8 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dgx_music.address import check_address
-from dgx_music.credentials import Credentials
+from dgx_music.credentials import SYSTEM_CA, Credentials
+from dgx_music.errors import FailedPrecondition
 from service_runtime.config_file import (
     PREFIX,
     SECRET_NAMES,
@@ -84,6 +85,9 @@ class Settings(BaseSettings):
     """Secret by which services recognize each other, the same for all; at least 32 characters."""
     service_token_file: Path | None = None
     """File that contains it instead. Read again when it changes."""
+    audit_log: Path | None = None
+    """File to which a line of JSON is added for each change: who, what, from where, and how it ended. The log has the
+    same lines, as `audit`."""
     client_name: str | None = None
     """What this client calls itself, where it has no token; clients take turns. If unset, the server uses its host."""
     reflection: bool | None = None
@@ -117,12 +121,47 @@ class Settings(BaseSettings):
         return address and check_address(address, DEFAULT_PORTS[info.field_name or "listen"])
 
     def credentials(self) -> Credentials:
-        """Returns what this client shows servers. Raises OSError if the token's file can't be read."""
-        token = None if self.token is None else self.token.get_secret_value()
-        if self.token_file is not None:
-            token = self.token_file.expanduser().read_text().strip()
-        files = (str(file) if file and self.tls_ca else None for file in (self.tls_certificate, self.tls_key))
-        return Credentials(token, self.client_name, self.tls_ca, *files)
+        """Returns what this client shows servers. Raises FailedPrecondition, which names the setting, if it can't."""
+        if self.token is not None and self.token_file is not None:
+            raise _unusable("DGX_MUSIC_TOKEN and DGX_MUSIC_TOKEN_FILE are both set; set one of them")
+        credentials = Credentials(
+            token=None if self.token is None else self.token.get_secret_value(),
+            client_name=self.client_name,
+            token_file=None if self.token_file is None else str(self.token_file),
+            **self._tls_files(),
+        )
+        try:
+            credentials.metadata()
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unusable(
+                f"DGX_MUSIC_TOKEN_FILE={self.token_file}: {getattr(error, 'strerror', None) or error}"
+            ) from error
+        return credentials
+
+    def service_credentials(self) -> Credentials:
+        """Returns the part of `credentials` with which a service connects to another: certificates, but no token."""
+        return Credentials(**self._tls_files())
+
+    def _tls_files(self) -> dict[str, str | None]:
+        files: dict[str, str | None] = {"ca": self.tls_ca}
+        if self.tls_ca is not None and self.tls_certificate is not None:
+            if self.tls_key is None:
+                raise _unusable("DGX_MUSIC_TLS_CERTIFICATE is set, but DGX_MUSIC_TLS_KEY is not; set both, or none")
+            files |= {"certificate": str(self.tls_certificate), "key": str(self.tls_key)}
+        for name, file in files.items():
+            if file is None or file == SYSTEM_CA:
+                continue
+            try:
+                Path(file).expanduser().read_bytes()
+            except OSError as error:
+                raise _unusable(
+                    f"DGX_MUSIC_TLS_{name.upper()}={file}: the file can't be read: {error.strerror or error}"
+                ) from error
+        return files
+
+
+def _unusable(problem: str) -> FailedPrecondition:
+    return FailedPrecondition(problem, reason="CREDENTIALS_UNUSABLE")
 
 
 DEFAULT_GATEWAY_ADDRESS = "127.0.0.1:50050"

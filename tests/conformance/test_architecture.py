@@ -64,8 +64,8 @@ LAYERS = {
     "dgx_music": (
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
-        ("dgx_music.credentials", "dgx_music.metadata_channel"),
-        ("dgx_music.address", "dgx_music.errors", "dgx_music.limits", "dgx_music"),
+        ("dgx_music.credentials", "dgx_music.metadata_channel", "dgx_music.renewing_channel"),
+        ("dgx_music.address", "dgx_music.errors", "dgx_music.limits", "dgx_music.watched_file", "dgx_music"),
     ),
     "service_runtime": (
         ("service_runtime.rpc",),

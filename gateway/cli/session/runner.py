@@ -78,7 +78,7 @@ def run_command(
             case Owner():
                 return asyncio.run(_run_embedded(place, command, folder, print_notice, services, model_folder))
             case Client():
-                return asyncio.run(_run_as_client(place, command, folder))
+                return asyncio.run(_run_as_client(place, settings.credentials(), command, folder))
 
 
 async def _run_remote(address: str, credentials: Credentials, command: Command, data_dir: Path) -> int:
@@ -92,8 +92,9 @@ async def _run_remote(address: str, credentials: Credentials, command: Command, 
             ready.cancel()
 
 
-async def _run_as_client(client: Client, command: Command, data_dir: Path) -> int:
-    async with guard_signals() as guard, connect(client.address) as music:
+async def _run_as_client(client: Client, credentials: Credentials, command: Command, data_dir: Path) -> int:
+    async with guard_signals() as guard, channel.connect(client.address, credentials) as gateway_channel:
+        music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
         message = f"dgx-music process {client.owner_pid}, whose services this command used, has ended; {GOES_ON}"
         return await guard.run(_explain_disconnect(command(Session(music, data_dir, client.is_persistent)), message))
 

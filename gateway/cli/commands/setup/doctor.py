@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc.aio
 
 from dgx_music import channel
+from dgx_music.credentials import Credentials
 from dgx_music.errors import ServiceError
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.generation.v1.generation_pb2 import Engine, GetEngineStatusRequest
@@ -26,7 +27,7 @@ from gateway.timeouts import CALL_TIMEOUT_SECONDS
 from generation_service.config import GenerationSettings
 from generation_service.models.diagnostics import diagnose
 from generation_service.models.finding import Finding
-from service_runtime.rpc.probe import probe
+from service_runtime.rpc.probe import probe, probe_credentials
 from storage_service.config import StorageSettings
 from storage_service.db.sqlite import journal_mode, sqlite3
 
@@ -102,11 +103,17 @@ async def _addresses(settings: GatewaySettings) -> list[Finding]:
     ]
     if not names:
         return [Finding("services", "ok", "no address is configured, so they run within the command")]
-    return list(await asyncio.gather(*(_address(name, getattr(settings, f"{name}_address")) for name in names)))
+    try:
+        credentials = probe_credentials(settings)
+    except ServiceError as error:
+        return [Finding("services", "broken", error.message)]
+    return list(
+        await asyncio.gather(*(_address(name, getattr(settings, f"{name}_address"), credentials) for name in names))
+    )
 
 
-async def _address(name: str, address: str) -> Finding:
-    problem = await probe(address)
+async def _address(name: str, address: str, credentials: Credentials) -> Finding:
+    problem = await probe(address, credentials)
     if problem is None:
         return Finding(name, "ok", f"responds at {address}")
     variable = f"DGX_MUSIC_{name.upper()}_ADDRESS"
@@ -119,10 +126,10 @@ async def _running_engines(settings: GatewaySettings) -> list[Finding]:
     if address is None:
         return []
     try:
-        async with channel.connect(address) as gateway:
+        async with channel.connect(address, settings.credentials()) as gateway:
             music = gateway_pb2_grpc.MusicServiceStub(gateway)
             status = await music.GetEngineStatus(GetEngineStatusRequest(), timeout=CALL_TIMEOUT_SECONDS)
-    except grpc.aio.AioRpcError:
+    except (grpc.aio.AioRpcError, ServiceError):
         return []
     return [_engine(engine, address) for engine in status.engines]
 
