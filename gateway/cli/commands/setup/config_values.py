@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy.engine import make_url
 
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.session.command_settings import checked_config_file
 from gateway.settings_catalog import SECTIONS, own_fields
 from service_runtime.config_file import ConfigFile, find_variable
+from service_runtime.settings import Settings
+from storage_service.config import StorageSettings
 
 MASK = "********"
 """Shown instead of a secret."""
@@ -64,7 +65,7 @@ def find_values(file: ConfigFile, options: dict[str, Any]) -> Iterator[SettingVa
     for settings_class in SECTIONS.values():
         settings = settings_class.model_validate(options)
         for name in own_fields(settings_class):
-            yield SettingValue(name, _plain(name, getattr(settings, name)), *_find_source(name, file, options))
+            yield SettingValue(name, _plain(settings, name), *_find_source(name, file, options))
 
 
 def _find_source(name: str, file: ConfigFile, options: dict[str, Any]) -> tuple[str, str]:
@@ -77,11 +78,12 @@ def _find_source(name: str, file: ConfigFile, options: dict[str, Any]) -> tuple[
     return "default", ""
 
 
-def _plain(name: str, value: object) -> Any:
+def _plain(settings: Settings, name: str) -> Any:
+    value = getattr(settings, name)
     if isinstance(value, SecretStr):
         return MASK
-    if name == "database_url" and value is not None:
-        return make_url(str(value)).render_as_string(hide_password=True)
+    if name == "database_url" and value is not None and isinstance(settings, StorageSettings):
+        return settings.shown_database_url()
     if isinstance(value, tuple):
         return [str(one) for one in value]
     return str(value) if isinstance(value, Path) else value
