@@ -10,6 +10,7 @@ import grpc.aio
 from dgx_music.address import UNIX_PREFIX, check_address
 from dgx_music.credentials import NO_CREDENTIALS, Credentials
 from dgx_music.metadata_channel import Metadata, MetadataChannel
+from dgx_music.renewing_channel import RenewingChannel
 
 KEEPALIVE_SECONDS = 30
 """Interval of a client's keepalive pings; `service_runtime/rpc/server.py` permits it."""
@@ -92,14 +93,21 @@ def connect(
     """Returns a channel to the server at `host:port` or `unix:/path`. Raises ValueError if the address is neither.
 
     It connects on the first call. The caller closes it. `metadata` is asked at each call for what that carries; by
-    default it is what the credentials say. Raises OSError if a file of the credentials can't be read.
+    default it is what the credentials say. Certificates and tokens that are renewed in their files are used from then
+    on. Raises OSError if a file of the credentials can't be read.
     """
     check_address(address)
-    secure = None if address.startswith(UNIX_PREFIX) else credentials.channel_credentials()
-    if secure is None:
+    channel: grpc.aio.Channel
+    if credentials.ca is None or address.startswith(UNIX_PREFIX):
         channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
     else:
-        channel = grpc.aio.secure_channel(address, secure, options=CHANNEL_OPTIONS)
+
+        def build() -> grpc.aio.Channel:
+            secure = credentials.channel_credentials()
+            assert secure is not None  # There is a certification authority.
+            return grpc.aio.secure_channel(address, secure, options=CHANNEL_OPTIONS)
+
+        channel = RenewingChannel(build, credentials.file_versions)
     if metadata is None and not credentials.metadata():
         return channel
     return MetadataChannel(channel, metadata or credentials.metadata)

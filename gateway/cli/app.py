@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import db_app, files_app, generation_app, history_app, listening_app, models_app, service_app
+from gateway.cli import (
+    completion_app,
+    config_app,
+    db_app,
+    files_app,
+    generation_app,
+    history_app,
+    listening_app,
+    models_app,
+    service_app,
+)
 from gateway.cli.options import GlobalOptions
 
 app = typer.Typer(
@@ -25,6 +35,8 @@ app.add_typer(service_app.app)
 app.add_typer(models_app.app, name="models")
 app.add_typer(files_app.app, name="files")
 app.add_typer(db_app.app, name="db")
+app.add_typer(config_app.app, name="config")
+app.add_typer(completion_app.app, name="completion")
 
 
 def _print_version(is_requested: bool) -> None:

@@ -18,6 +18,7 @@ from gateway.cli.options import (
     Search,
     States,
     Yes,
+    confirm,
     create_console,
     run,
 )
@@ -83,13 +84,13 @@ def rate(
 
 
 @app.command()
-def download(generation_id: Id, output: Output = None, force: Force = False) -> None:
+def download(generation_id: Id, output: Output = None, force: Force = False, as_json: AsJson = False) -> None:
     """Save the audio file of a finished generation, in the current folder unless --output is given."""
     from gateway.cli.commands import inspect
     from gateway.cli.session import output_files
 
-    output_files.check_output(output, overwrite=force)
-    console = create_console()
+    output_files.check_output(output, overwrite=force, as_json=as_json)
+    console = create_console(as_json)
     run(lambda session: inspect.save(session, console, generation_id, output, overwrite=force), console, LIBRARY)
 
 
@@ -99,7 +100,7 @@ def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None
     from gateway.cli.commands import inspect
 
     if not yes:
-        typer.confirm(f"Delete generation {generation_id} and its audio file?", abort=True, err=True)
+        confirm(f"Delete generation {generation_id} and its audio file?")
     console = create_console(as_json)
     run(lambda session: inspect.delete(session, console, generation_id), console, LIBRARY)
 

@@ -19,6 +19,7 @@ from dgx_music.limits import (
     MIN_PRIORITY,
 )
 from gateway.embedded.service_set import DATABASE, ServiceSet
+from service_runtime.printable_text import make_printable
 
 if TYPE_CHECKING:
     from gateway.cli.display.console import Console
@@ -231,6 +232,11 @@ def run(
         model_folder=model_folder,
     )
     raise typer.Exit(status)
+
+
+def confirm(question: str) -> None:
+    """Asks the user on standard error. Raises typer.Abort unless the answer is yes."""
+    typer.confirm(make_printable(question), abort=True, err=True)
 
 
 def create_console(as_json: bool = False, output: Path | None = None) -> Console:

@@ -5,6 +5,7 @@ Each service is built as it would be in a process of its own. They call each oth
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,9 +37,12 @@ async def run_embedded_services(
         **{f"{name}_address": owner.address for name in ("storage", "export", "generation")},
         **(overrides or {}),
     }
+    configured = GatewaySettings.model_validate(settings)
+    if configured.service_token is None and configured.service_token_file is None:
+        settings |= {"service_token": secrets.token_urlsafe()}  # Lets the services tell each other from clients.
     if public_address is None:
         # The fixed ports are for `serve`: a command that runs beside it, or beside another command, must not bind them.
-        settings |= {"metrics_port": None}
+        settings |= {"metrics_port": None, "require_tokens": False}
         if "generation" in service_set:
             from generation_service.config import NO_PRELOAD
 

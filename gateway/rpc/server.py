@@ -26,10 +26,14 @@ class MusicService:
     full_name = gateway_pb2.DESCRIPTOR.services_by_name["MusicService"].full_name
 
     def __init__(self, settings: GatewaySettings) -> None:
-        storage = ServiceClient("dgx_music.storage.v1.StorageService", settings.storage_address, StorageServiceStub)
-        export = ServiceClient("dgx_music.export.v1.ExportService", settings.export_address, ExportServiceStub)
+        storage = ServiceClient(
+            "dgx_music.storage.v1.StorageService", settings.storage_address, StorageServiceStub, settings
+        )
+        export = ServiceClient(
+            "dgx_music.export.v1.ExportService", settings.export_address, ExportServiceStub, settings
+        )
         generation = ServiceClient(
-            "dgx_music.generation.v1.GenerationService", settings.generation_address, GenerationServiceStub
+            "dgx_music.generation.v1.GenerationService", settings.generation_address, GenerationServiceStub, settings
         )
         self._clients = (storage, export, generation)
         self._servicer = MusicServicer(storage, export, generation)

@@ -8,15 +8,16 @@ from typing import Generic, TypeVar
 import grpc
 import grpc.aio
 
-from dgx_music.channel import connect
 from dgx_music.error_status import status_of
 from dgx_music.errors import Unavailable
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
+from service_runtime.access.service_channel import connect_service
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.client_stream import ClientStreamCall
 from service_runtime.rpc.connection_diagnosis import explain_unreachable
 from service_runtime.rpc.deadlines import time_left
 from service_runtime.rpc.health_check import require_serving
+from service_runtime.settings import Settings
 
 log = get_logger(__name__)
 
@@ -28,17 +29,25 @@ Response = TypeVar("Response")
 class ServiceClient(Generic[Stub]):
     """A client of the service `full_name` at `address`. Call `open` before any other method and `close` at the end.
 
+    Its calls show by the settings' service token or certificates that they are a service's.
+
     Every `call_…` method raises Unavailable if the service can't be reached, and AioRpcError for any other failure.
     """
 
     stub: Stub
 
-    def __init__(self, full_name: str, address: str, build_stub: Callable[[grpc.aio.Channel], Stub]) -> None:
+    def __init__(
+        self, full_name: str, address: str, build_stub: Callable[[grpc.aio.Channel], Stub], settings: Settings
+    ) -> None:
         self._full_name, self._address, self._build_stub = full_name, address, build_stub
+        self._settings = settings
 
     def open(self) -> None:
-        """Creates the channel on the running event loop. It connects at the first call."""
-        self._channel = connect(self._address)
+        """Creates the channel on the running event loop. It connects at the first call.
+
+        Raises FailedPrecondition, which names the setting, if a secret or a certificate can't be used.
+        """
+        self._channel = connect_service(self._address, self._settings)
         self.stub = self._build_stub(self._channel)
 
     async def close(self) -> None:
@@ -99,9 +108,9 @@ class ServiceClient(Generic[Stub]):
         if error.code() is not grpc.StatusCode.UNAVAILABLE or status_of(error) is not None:
             return error
         log.info("service_unreachable", service=self._full_name, address=self._address, error=error.details())
-        name = self._full_name.split(".")[1]
+        name, credentials = self._full_name.split(".")[1], self._settings.service_credentials()
         return Unavailable(
-            f"{self._full_name} does not answer: {await explain_unreachable(self._address)}; start "
+            f"{self._full_name} does not answer: {await explain_unreachable(self._address, credentials)}; start "
             f"`dgx-music serve {name}` there, or set the gateway's DGX_MUSIC_{name.upper()}_ADDRESS",
             reason="SERVICE_UNAVAILABLE",
             metadata={"service": self._full_name, "address": self._address},

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import grpc.aio
 
-from dgx_music.channel import connect
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.storage.v1 import storage_pb2_grpc
@@ -20,6 +19,7 @@ from generation_service.processes.pool_builder import build_pool
 from generation_service.rpc.engine_gauges import read_gauges
 from generation_service.rpc.servicer import GenerationServicer
 from generation_service.worker.worker import Worker
+from service_runtime.access.service_channel import connect_service
 from service_runtime.observability.metrics import Gauge
 from service_runtime.rpc.health_check import require_serving
 from service_runtime.rpc.process import run_process
@@ -44,8 +44,8 @@ class GenerationService:
 
     async def start(self) -> None:
         await self.engine.start()
-        self._storage_channel = connect(self._settings.storage_address)
-        self._export_channel = connect(self._settings.export_address)
+        self._storage_channel = connect_service(self._settings.storage_address, self._settings)
+        self._export_channel = connect_service(self._settings.export_address, self._settings)
         storage = storage_pb2_grpc.StorageServiceStub(self._storage_channel)
         self._servicer.export = export = export_pb2_grpc.ExportServiceStub(self._export_channel)
         self._worker = Worker(self.engine, storage, export, self._settings)

@@ -42,6 +42,11 @@ def current_caller() -> Caller:
     return _caller.get()
 
 
+def set_caller(caller: Caller) -> None:
+    """Makes `caller` the current one for the rest of the current task, which serves its call."""
+    _caller.set(caller)
+
+
 @contextmanager
 def calling_as(caller: Caller) -> Iterator[None]:
     """Makes `caller` the current one while the block runs."""

@@ -8,6 +8,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import grpc.aio
 
 from dgx_music.address import LIST_PREFIXES, UNIX_PREFIX, UnixAddress, parse_address
@@ -29,26 +30,45 @@ def is_local(address: str) -> bool:
 
 
 def require_local_or_allowed(address: str, settings: Settings) -> None:
-    """Raises FailedPrecondition if the address is open to the network and the settings do not allow that, or if it is
-    not one that a server can listen on."""
+    """Raises FailedPrecondition if the address is open to the network without TLS or without tokens and the settings do
+    not allow that, or if it is not one that a server can listen on."""
     if address.startswith(LIST_PREFIXES):
         raise _cannot_listen(address, "it names servers to connect to; set DGX_MUSIC_LISTEN to HOST:PORT")
     try:
         parse_address(address)
     except ValueError as error:
         raise _cannot_listen(address, f"it {error}") from error
-    if not is_local(address) and not settings.allow_insecure_listen:
-        raise FailedPrecondition(
-            f"{address} can be reached from the network, and this server has no TLS; "
-            "bind to 127.0.0.1 or a Unix socket, "
-            "or set DGX_MUSIC_ALLOW_INSECURE_LISTEN=true if the network is trusted",
-            reason="INSECURE_LISTEN",
-            metadata={"address": address},
-        )
+    if is_local(address) or settings.allow_insecure_listen:
+        return
+    if settings.tls_certificate is None:
+        problem = "it needs TLS; set DGX_MUSIC_TLS_CERTIFICATE and DGX_MUSIC_TLS_KEY, which `dgx-music tls init` makes"
+    elif not requires_tokens(address, settings):
+        problem = "it needs tokens; remove DGX_MUSIC_REQUIRE_TOKENS=false"
+    else:
+        return
+    raise FailedPrecondition(
+        f"{address} can be reached from the network, so {problem}, bind to 127.0.0.1 or a Unix socket, "
+        "or set DGX_MUSIC_ALLOW_INSECURE_LISTEN=true if the network is trusted",
+        reason="INSECURE_LISTEN",
+        metadata={"address": address},
+    )
 
 
-def bind(server: grpc.aio.Server, address: str, variable: str = "DGX_MUSIC_GATEWAY_ADDRESS") -> str:
+def requires_tokens(address: str, settings: Settings) -> bool:
+    """Returns whether callers at the address must show a token."""
+    if settings.require_tokens is not None:
+        return settings.require_tokens
+    return not is_local(address) and not settings.allow_insecure_listen
+
+
+def bind(
+    server: grpc.aio.Server,
+    address: str,
+    variable: str = "DGX_MUSIC_GATEWAY_ADDRESS",
+    credentials: grpc.ServerCredentials | None = None,
+) -> str:
     """Binds the server and returns the address with its actual port. `variable` is the setting that has the address.
+    With `credentials`, it uses TLS.
 
     Raises FailedPrecondition if that is not possible, with the reason.
     """
@@ -57,7 +77,10 @@ def bind(server: grpc.aio.Server, address: str, variable: str = "DGX_MUSIC_GATEW
         raise _cannot_listen(address, f"another server listens on it; stop it, or set {variable} to another address")
     try:
         with private_umask():  # Of the socket's file: no one else may connect, not even for a moment.
-            port = server.add_insecure_port(address)
+            if credentials is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise _cannot_listen(address, f"{_find_problem(address)}set {variable} to another address") from error
     if address.startswith(UNIX_PREFIX):

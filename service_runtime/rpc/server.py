@@ -10,10 +10,20 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from dgx_music.address import UNIX_PREFIX
 from dgx_music.channel import KEEPALIVE_SECONDS
+from service_runtime.access.access_interceptor import AccessInterceptor
+from service_runtime.access.server_access import ServerAccess
+from service_runtime.access.server_certificate import build_server_credentials
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics import MetricsRecorder, metrics_endpoint
-from service_runtime.rpc.binding import bind, is_local, require_local_or_allowed, setting_of
+from service_runtime.rpc.binding import (
+    bind,
+    is_local,
+    require_local_or_allowed,
+    requires_tokens,
+    setting_of,
+)
 from service_runtime.rpc.health_monitor import check_health, monitor_health
 from service_runtime.rpc.interceptors import CallInterceptor
 from service_runtime.rpc.service import MetricsProvider, Service
@@ -47,12 +57,14 @@ async def serve_services(
 
     Each of `addresses` serves all services; each address in `public_addresses` serves only the service it maps to.
     Yields the bound addresses, with the actual port if port 0 was requested.
-    Raises FailedPrecondition if an address is taken, or is open to the network although there is no TLS.
+    Raises FailedPrecondition if an address is taken, or is open to the network without TLS or tokens, or if a file or a
+    secret that the settings name can't be used.
     """
     listeners: dict[str, Sequence[Service]] = dict.fromkeys(addresses, services)
     listeners |= {address: [service] for address, service in (public_addresses or {}).items()}
     for address in listeners:
         require_local_or_allowed(address, settings)
+    access = ServerAccess(services, settings)
     health_servicer = health.aio.HealthServicer()
     with metrics_endpoint(settings.metrics_port) as recorder:
         servers: list[grpc.aio.Server] = []
@@ -61,9 +73,13 @@ async def serve_services(
         try:
             bound = []
             for address, served in listeners.items():
-                server = _build_server(served, address, health_servicer, settings, recorder)
+                secure = None if address.startswith(UNIX_PREFIX) else build_server_credentials(settings)
+                admission = access.interceptor(
+                    requires_tokens=requires_tokens(address, settings), uses_tls=secure is not None
+                )
+                server = _build_server(served, address, health_servicer, settings, recorder, admission)
                 servers.append(server)
-                bound.append(bind(server, address, setting_of(address, settings)))
+                bound.append(bind(server, address, setting_of(address, settings), secure))
             for service in services:
                 started.append(service)
                 await service.start()
@@ -85,6 +101,7 @@ async def serve_services(
             await asyncio.gather(*(server.stop(settings.grace_seconds) for server in servers))
             for service in reversed(started):
                 await service.stop()
+            await access.close()
             log.info("stopped")
 
 
@@ -110,9 +127,10 @@ def _build_server(
     health_servicer: health.aio.HealthServicer,
     settings: Settings,
     recorder: MetricsRecorder | None,
+    admission: AccessInterceptor,
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(recorder)],
+        interceptors=[CallInterceptor(recorder), admission],
         options=SERVER_OPTIONS,
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
     )

@@ -64,8 +64,8 @@ LAYERS = {
     "dgx_music": (
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
-        ("dgx_music.credentials", "dgx_music.metadata_channel"),
-        ("dgx_music.address", "dgx_music.errors", "dgx_music.limits", "dgx_music"),
+        ("dgx_music.credentials", "dgx_music.metadata_channel", "dgx_music.renewing_channel"),
+        ("dgx_music.address", "dgx_music.errors", "dgx_music.limits", "dgx_music.watched_file", "dgx_music"),
     ),
     "service_runtime": (
         ("service_runtime.rpc",),
@@ -76,9 +76,11 @@ LAYERS = {
             "service_runtime.failpoints",
             "service_runtime.file_modes",
             "service_runtime.optional_deps",
+            "service_runtime.printable_text",
             "service_runtime.supervision",
             "service_runtime",
         ),
+        ("service_runtime.config_file",),
     ),
     "storage_service": (
         ("storage_service.rpc",),
@@ -145,6 +147,7 @@ LAYERS = {
         ("gateway.cli.session",),
         ("gateway.embedded",),
         ("gateway.rpc",),
+        ("gateway.settings_catalog",),
         ("gateway.config", "gateway.timeouts", "gateway"),
     ),
 }

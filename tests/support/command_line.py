@@ -27,7 +27,8 @@ SECONDS = 120.0
 def environment(**settings: str) -> dict[str, str]:
     """Returns the environment of this process without the settings, models and GPU of the user who runs the tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DGX_MUSIC_", "HF_"))}
-    return inherited | {"HF_HOME": "/nonexistent", "DGX_MUSIC_DEVICES": "cpu"} | settings
+    defaults = {"HF_HOME": "/nonexistent", "DGX_MUSIC_CONFIG": os.devnull, "DGX_MUSIC_DEVICES": "cpu"}
+    return inherited | defaults | settings
 
 
 class Shell:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import secrets
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -78,15 +76,14 @@ async def export_files(
             path, is_new = await save_under_name(session, generation, folder, template)
         except NoFile as error:
             failed += 1
-            console.print_notice(f"error: {error}")
+            console.print_error(str(error))
             continue
         new += is_new
         present += not is_new
         if console.as_json:
-            sys.stdout.write(json.dumps({"generation_id": generation.id, "path": str(path), "is_new": is_new}) + "\n")
-            sys.stdout.flush()
+            console.print_object({"generation_id": generation.id, "path": str(path), "is_new": is_new})
         else:
-            console.out.print(str(path), markup=False, emoji=False, soft_wrap=True)
+            console.print_line(str(path))
     counts = (new, "exported"), (present, "already there"), (failed, "failed")
     console.print_notice("files: " + (", ".join(f"{number} {what}" for number, what in counts if number) or "none"))
     return FAILURE if failed else 0

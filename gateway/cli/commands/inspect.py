@@ -158,8 +158,10 @@ async def delete(session: Session, console: Console, generation_id: str) -> int:
 async def save(session: Session, console: Console, generation_id: str, output: Path | None, *, overwrite: bool) -> int:
     """Downloads the audio file of a finished generation and prints its path."""
     path = await download(session, generation_id, output, overwrite=overwrite)
-    if path is not None:
-        console.out.print(str(path), markup=False)
+    if path is not None and console.as_json:
+        console.print_object({"generation_id": generation_id, "path": str(path)})
+    elif path is not None:
+        console.print_line(str(path))
     return 0
 
 

@@ -11,9 +11,11 @@ import grpc
 import grpc.aio
 
 from dgx_music.channel import connect
+from dgx_music.credentials import Credentials
 from dgx_music.error_status import read_error_details
 from dgx_music.errors import FailedPrecondition
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
+from gateway.cli.session.command_settings import load_settings
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, acquire_or_join
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
@@ -25,9 +27,10 @@ NOT_LOADED_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
 def unload(name: str, data_dir: Path | None) -> None:
     """Returns once the server has freed the model's memory. Raises AioRpcError with reason MODEL_IN_USE while it is in
     use."""
-    with _generation_address(GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})) as at:
+    settings = load_settings(GatewaySettings, data_dir)
+    with _generation_address(settings) as at:
         if at is not None:
-            asyncio.run(_unload(name, at))
+            asyncio.run(_unload(name, at, settings.credentials()))
 
 
 @contextmanager
@@ -50,8 +53,8 @@ def _generation_address(settings: GatewaySettings) -> Iterator[str | None]:
         yield place.address if isinstance(place, Client) else None
 
 
-async def _unload(name: str, address: str) -> None:
-    async with connect(address) as channel:
+async def _unload(name: str, address: str, credentials: Credentials) -> None:
+    async with connect(address, credentials) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         try:
             await stub.UnloadModel(generation_pb2.UnloadModelRequest(name=name), timeout=CALL_TIMEOUT_SECONDS)

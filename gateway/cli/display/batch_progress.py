@@ -12,7 +12,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from dgx_music.storage.v1.storage_pb2 import GENERATION_STATE_PROCESSING, Generation
-from gateway.cli.display.console import MAX_LABEL_CHARACTERS, Console, escape_text, format_state, truncate
+from gateway.cli.display.console import MAX_LABEL_COLUMNS, Console, can_redraw, escape_text, format_state, truncate
 
 MAX_RUNNING_SHOWN = 8
 LINE_SECONDS = 5.0
@@ -54,7 +54,7 @@ class BatchProgress:
         self._tally = tally
         self._started_at = self._printed_at = time.monotonic()
         self._running: dict[str, Generation] = {}
-        self._bars = _Bars(console.err, tally) if console.err.is_terminal else None
+        self._bars = _Bars(console.err, tally) if can_redraw(sys.stderr) else None
 
     def __enter__(self) -> Self:
         if self._bars is not None:
@@ -134,7 +134,7 @@ class _Bars:
         self._progress.update(
             task,
             completed=generation.progress,
-            description=escape_text(truncate(generation.prompt, MAX_LABEL_CHARACTERS)),
+            description=escape_text(truncate(generation.prompt, MAX_LABEL_COLUMNS)),
             note=f"[cyan]{format_state(generation)}",
         )
 

@@ -13,9 +13,11 @@ import grpc.aio
 
 from dgx_music import channel
 from dgx_music.client import connect
+from dgx_music.credentials import Credentials
 from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
-from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.command_errors import CONNECTION_LOST, TRY_AGAIN, CommandError
+from gateway.cli.session.command_settings import load_settings
 from gateway.cli.session.signals import guard_signals
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
@@ -24,6 +26,10 @@ from service_runtime.observability.logging import configure_logging
 from service_runtime.rpc.connection_diagnosis import explain_unknown_method, explain_unreachable
 
 GATEWAY = "dgx_music.gateway.v1.MusicService"
+ADDRESS_HINT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset it"
+GOES_ON = "a generation that it queued goes on with `dgx-music watch ID`, else run the command again"
+LOST_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
+"""What gRPC itself reports of a connection that can't be made, that a stopping server closes, and that breaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +68,34 @@ def run_command(
     otherwise other commands wait, since such a command is soon done. `model_folder` is an additional model for embedded
     services.
     """
-    settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
+    settings = load_settings(GatewaySettings, data_dir)
     folder = settings.data_dir.expanduser().absolute()
     configure_logging("info" if debug else "error", "console")
     if settings.gateway_address is not None:
-        return asyncio.run(_run_remote(settings.gateway_address, command, folder))
+        return asyncio.run(_run_remote(settings.gateway_address, settings.credentials(), command, folder))
     with acquire_or_join(folder) as place:
         match place:
             case Owner():
                 return asyncio.run(_run_embedded(place, command, folder, print_notice, services, model_folder))
             case Client():
-                return asyncio.run(_run_as_client(place, command, folder))
+                return asyncio.run(_run_as_client(place, settings.credentials(), command, folder))
 
 
-async def _run_remote(address: str, command: Command, data_dir: Path) -> int:
-    async with guard_signals() as guard, channel.connect(address) as gateway_channel:
+async def _run_remote(address: str, credentials: Credentials, command: Command, data_dir: Path) -> int:
+    async with guard_signals() as guard, channel.connect(address, credentials) as gateway_channel:
         music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
-        return await guard.run(_explain_remote(command(Session(music, data_dir, True)), gateway_channel, address))
+        ready = asyncio.create_task(gateway_channel.channel_ready())
+        try:
+            work = command(Session(music, data_dir, True))
+            return await guard.run(_explain_remote(work, gateway_channel, ready, address, credentials))
+        finally:
+            ready.cancel()
 
 
-async def _run_as_client(client: Client, command: Command, data_dir: Path) -> int:
-    async with guard_signals() as guard, connect(client.address) as music:
-        message = (
-            f"dgx-music process {client.owner_pid}, whose services this command used, has ended; a generation that it "
-            "queued goes on with `dgx-music watch ID`, else run the command again"
-        )
+async def _run_as_client(client: Client, credentials: Credentials, command: Command, data_dir: Path) -> int:
+    async with guard_signals() as guard, channel.connect(client.address, credentials) as gateway_channel:
+        music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
+        message = f"dgx-music process {client.owner_pid}, whose services this command used, has ended; {GOES_ON}"
         return await guard.run(_explain_disconnect(command(Session(music, data_dir, client.is_persistent)), message))
 
 
@@ -117,23 +126,31 @@ async def _run_embedded(
                 await guard.run(owner.wait_for_clients())
 
 
-async def _explain_remote(command: Coroutine[None, None, int], gateway_channel: grpc.aio.Channel, address: str) -> int:
-    """Runs the command. Raises CommandError if there is no gateway at the configured address, or none that knows it."""
+async def _explain_remote(
+    command: Coroutine[None, None, int],
+    gateway_channel: grpc.aio.Channel,
+    ready: asyncio.Task[None],
+    address: str,
+    credentials: Credentials,
+) -> int:
+    """Runs the command. Raises CommandError if there is no gateway at the configured address, or none that knows it, or
+    if it went away after the channel was `ready`."""
     try:
         return await command
     except grpc.aio.AioRpcError as error:
         if status_of(error) is not None:
             raise
-        match error.code():
-            case grpc.StatusCode.UNAVAILABLE:
-                problem = await explain_unreachable(address)
-            case grpc.StatusCode.UNIMPLEMENTED:
-                problem = await explain_unknown_method(gateway_channel, address, GATEWAY)
-            case _:
-                raise
-        raise CommandError(
-            f"{problem}; set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset it"
-        ) from error
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            problem = await explain_unknown_method(gateway_channel, address, GATEWAY)
+            raise CommandError(f"{problem}; {ADDRESS_HINT}", code="UNIMPLEMENTED") from error
+        if error.code() not in LOST_CODES:
+            raise
+        if ready.done():
+            problem = await explain_unreachable(address, credentials)
+            message = f"lost the connection to the server: {problem}; {GOES_ON}"
+            raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
+        problem = await explain_unreachable(address, credentials, way_out=ADDRESS_HINT)
+        raise CommandError(problem, TRY_AGAIN) from error
 
 
 async def _explain_disconnect(command: Coroutine[None, None, int], message: str) -> int:
@@ -141,6 +158,6 @@ async def _explain_disconnect(command: Coroutine[None, None, int], message: str)
     try:
         return await command
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE and status_of(error) is None:
-            raise CommandError(message) from error
+        if error.code() in LOST_CODES and status_of(error) is None:
+            raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
         raise

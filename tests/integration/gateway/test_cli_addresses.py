@@ -14,7 +14,7 @@ import pytest
 
 from dgx_music.client import connect
 from dgx_music.storage.v1.storage_pb2 import ListGenerationsRequest
-from gateway.cli.session.command_errors import format_error
+from gateway.cli.session.command_errors import TRY_AGAIN, format_error
 from gateway.config import GatewaySettings
 from gateway.rpc.server import build
 from service_runtime.rpc.server import serve_services
@@ -54,12 +54,12 @@ def grpc_server() -> Iterator[str]:
 
 def test_port_without_a_server_is_reported(shell: InProcessShell) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
-    line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=address)
+    line = shell.error("list", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=address)
     assert line == f"error: no server listens at {address}; {WAY_OUT}"
 
 
 def test_port_of_another_program_is_reported(shell: InProcessShell, web_server: str) -> None:
-    line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
+    line = shell.error("list", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
     assert line == f"error: {web_server} belongs to another program, a web server (HTTP/1); {WAY_OUT}"
 
 
@@ -98,7 +98,7 @@ async def test_gateway_says_what_is_at_the_address_of_a_service(web_server: str)
     assert format_error(caught.value) == (
         f"dgx_music.storage.v1.StorageService does not answer: {web_server} belongs to another program, a web server "
         "(HTTP/1); start `dgx-music serve storage` there, or set the gateway's DGX_MUSIC_STORAGE_ADDRESS",
-        1,
+        TRY_AGAIN,
     )
 
 

@@ -31,6 +31,7 @@ from gateway.embedded.service_set import LIBRARY
 from gateway.rpc import file_verification
 from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.tag_editing import TagEditing
+from service_runtime.settings import Settings
 from tests.support import pictures
 from tests.support.certificates import make_credentials
 from tests.support.command_line import InProcessShell
@@ -100,8 +101,8 @@ async def test_edits_by_two_gateways_leave_hash_of_the_file(
     async with AsyncExitStack() as stack:
         gateways = []
         for held in records:
-            storage_client = ServiceClient("", library_services.address, StorageServiceStub)
-            export_client = ServiceClient("", library_services.address, ExportServiceStub)
+            storage_client = ServiceClient("", library_services.address, StorageServiceStub, Settings())
+            export_client = ServiceClient("", library_services.address, ExportServiceStub, Settings())
             for client in (storage_client, export_client):
                 client.open()
                 stack.push_async_callback(client.close)
@@ -177,7 +178,9 @@ async def test_file_edited_during_verification_is_intact(
 async def test_failed_edit_whose_caller_has_gone_is_no_unexpected_error(tmp_path: Path) -> None:
     unexpected: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
-    nowhere = ServiceClient("dgx_music.storage.v1.StorageService", f"unix:{tmp_path}/storage.sock", StorageServiceStub)
+    nowhere = ServiceClient(
+        "dgx_music.storage.v1.StorageService", f"unix:{tmp_path}/storage.sock", StorageServiceStub, Settings()
+    )
     nowhere.open()
     editing = TagEditing(nowhere, nowhere)  # type: ignore[arg-type]
     caller = asyncio.create_task(editing.edit(EditTagsRequest(generation_id=str(uuid.uuid4()))))

@@ -205,7 +205,7 @@ class _Problems:
             return
         shown = self._found[:MAX_PROBLEMS]
         for problem in shown[:-1]:
-            self._console.print_notice(f"error: {problem}")
+            self._console.print_error(problem)
         more = len(self._found) - len(shown)
         rest = f"; {more} more lines have errors" if more else ""
         raise CommandError(f"{shown[-1]}{rest}; nothing was queued", BAD_INPUT)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import random
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
@@ -235,7 +233,7 @@ class _BatchRun:
         job, generation, tally = result.job, result.generation, self._tally
         if result.error:
             tally.failed += 1
-            self._console.print_notice(f"error: {self._source.name}:{job.line}: {result.error}")
+            self._console.print_error(f"{self._source.name}:{job.line}: {result.error}")
         elif result.is_new:
             tally.made += 1
         else:
@@ -248,11 +246,9 @@ class _BatchRun:
             self._unfinished.discard(generation.id)
             self._progress.finish(generation.id)
         if self._console.as_json:
-            sys.stdout.write(json.dumps(self._to_json(result)) + "\n")
-            sys.stdout.flush()
+            self._console.print_object(self._to_json(result))
         elif generation is not None and not result.error:
-            path = str(result.path or self._session.locate(generation.file_path))
-            self._console.out.print(path, markup=False, emoji=False, soft_wrap=True)
+            self._console.print_line(str(result.path or self._session.locate(generation.file_path)))
 
     def _to_json(self, result: JobResult) -> dict[str, Any]:
         generation = result.generation

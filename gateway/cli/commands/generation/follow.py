@@ -19,7 +19,7 @@ from dgx_music.storage.v1.storage_pb2 import (
 from gateway.cli.display.braille_waveform import print_waveform
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import Fields, is_synthesized, licence_fields, summary_fields
-from gateway.cli.session.command_errors import FAILURE, CommandError, format_error
+from gateway.cli.session.command_errors import CommandError, format_error
 from gateway.cli.session.cover_file import add_cover
 from gateway.cli.session.output_files import download
 from gateway.cli.session.runner import Session
@@ -72,8 +72,7 @@ async def report_result(session: Session, console: Console, generation: Generati
         result = "was cancelled"
         if generation.state == GENERATION_STATE_FAILED:
             result = f"failed: {generation.error_message}; to try again, run: dgx-music retry {generation.id}"
-        console.print_notice(f"error: generation {generation.id} {result}")
-        return FAILURE
+        return console.print_error(f"generation {generation.id} {result}")
     try:
         copy = None if output is None else await download(session, generation.id, output)
     except CommandError as error:
@@ -90,8 +89,8 @@ async def add_cover_to(session: Session, console: Console, generation: Generatio
     except grpc.aio.AioRpcError as error:
         reason, status = format_error(error)
         retry = f"dgx-music files tag {generation.id} --cover IMAGE"
-        console.print_notice(f"error: failed to add the cover: {reason}; to try again, run: {retry}")
-        return status
+        failure = CommandError(f"failed to add the cover: {reason}; to try again, run: {retry}", status)
+        return console.print_error(failure)
     return 0
 
 

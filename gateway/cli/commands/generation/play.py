@@ -104,8 +104,7 @@ class Playback:
         except OutputLost:
             raise
         except Exception as error:
-            self._console.print_notice(f"error: stopped playing: {format_error(error)[0]}")
-            return FAILURE
+            return self._console.print_error(f"stopped playing: {format_error(error)[0]}")
 
     async def _play_all(self, sink: AudioSink) -> int:
         status = 0

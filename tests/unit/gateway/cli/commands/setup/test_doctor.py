@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.commands.doctor import doctor
+from gateway.cli.commands.setup.doctor import doctor
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import FAILURE
 

@@ -1,0 +1,45 @@
+"""What a token looks like: `dgxm_<id>_<secret>`, and how it is stored: as a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import string
+
+from dgx_music.errors import Unauthenticated
+
+PREFIX = "dgxm"
+"""Lets programs that look for leaked secrets recognize ours."""
+ID_CHARACTERS = string.ascii_lowercase + string.digits
+ID_LENGTH = 8
+SECRET_BYTES = 32
+
+_TOKEN = re.compile(rf"{PREFIX}_(?P<id>[a-z0-9]{{{ID_LENGTH}}})_[A-Za-z0-9_-]{{43}}")
+"""32 bytes are 43 characters of base64url."""
+
+MALFORMED_TOKEN = "TOKEN_MALFORMED"
+"""Reason of the error for what is no token of ours."""
+
+
+def create_token() -> tuple[str, str]:
+    """Returns a new token's id and the token itself, which is random and unguessable."""
+    token_id = "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
+    return token_id, f"{PREFIX}_{token_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
+
+
+def read_token_id(token: str) -> str:
+    """Returns the id of a token. Raises Unauthenticated, without the token in its message, if it is none."""
+    match = _TOKEN.fullmatch(token)
+    if match is None:
+        raise Unauthenticated(
+            f"what was sent as the token is not one: a token begins with {PREFIX}_ and comes from "
+            "`dgx-music token create`",
+            reason=MALFORMED_TOKEN,
+        )
+    return match["id"]
+
+
+def hash_token(token: str) -> bytes:
+    """Returns the SHA-256 of the whole token, 32 bytes. It has 256 random bits, so that a slow hash adds nothing."""
+    return hashlib.sha256(token.encode()).digest()
