@@ -110,7 +110,7 @@ def main() -> None:
     rows = [
         ("`dgx-music --help`", f"{help_seconds:.2f} s", "0.5 s"),
         ("`dgx-music generate`, 16 s, embedded", f"{generate_seconds:.2f} s", "6 s"),
-        ("`dgx-music list`, embedded", f"{list_seconds:.2f} s", ""),
+        ("`dgx-music history`, embedded", f"{list_seconds:.2f} s", ""),
         (f"First audio of {AUDIO_SECONDS:g} s at a listener, from create", f"{first_seconds:.3f} s", "0.5 s"),
         (
             "The same, from create to COMPLETED",

@@ -54,23 +54,23 @@ def grpc_server() -> Iterator[str]:
 
 def test_port_without_a_server_is_reported(shell: InProcessShell) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
-    line = shell.error("list", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=address)
+    line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=address)
     assert line == f"error: no server listens at {address}; {WAY_OUT}"
 
 
 def test_port_of_another_program_is_reported(shell: InProcessShell, web_server: str) -> None:
-    line = shell.error("list", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
+    line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
     assert line == f"error: {web_server} belongs to another program, a web server (HTTP/1); {WAY_OUT}"
 
 
 def test_grpc_server_of_another_service_is_reported(shell: InProcessShell, grpc_server: str) -> None:
-    line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=grpc_server)
+    line = shell.error("history", status=1, DGX_MUSIC_GATEWAY_ADDRESS=grpc_server)
     assert line == (
         f"error: the server at {grpc_server} is a gRPC server, but not dgx_music.gateway.v1.MusicService; {WAY_OUT}"
     )
 
 
-@pytest.mark.parametrize("command", [("list",), ("serve",), ("generate", "x")])
+@pytest.mark.parametrize("command", [("history",), ("serve",), ("generate", "x")])
 def test_invalid_address_names_variable_and_right_form(shell: InProcessShell, command: tuple[str, ...]) -> None:
     line = shell.error(*command, status=2, DGX_MUSIC_GATEWAY_ADDRESS="http://127.0.0.1:50050")
     assert line == ("error: DGX_MUSIC_GATEWAY_ADDRESS=http://127.0.0.1:50050: must not be a URL; use 127.0.0.1:50050")
@@ -87,7 +87,7 @@ def test_invalid_address_names_variable_and_right_form(shell: InProcessShell, co
     ],
 )
 def test_each_address_setting_is_checked(shell: InProcessShell, variable: str, value: str, says: str) -> None:
-    assert shell.error("list", status=2, **{variable: value}) == f"error: {variable}={value}: {says}"
+    assert shell.error("history", status=2, **{variable: value}) == f"error: {variable}={value}: {says}"
 
 
 async def test_gateway_says_what_is_at_the_address_of_a_service(web_server: str) -> None:

@@ -77,8 +77,8 @@ def test_rating_on_command_line(shell: InProcessShell) -> None:
     for rating, stored in (("5", 5), ("none", 0), ("3", 3), ("0", 0), ("1", 1)):
         [rated] = shell.generations("rate", made.id, rating)
         assert rated.rating == stored
-    assert [one.id for one in shell.generations("list", "--min-rating", "1")] == [made.id]
-    assert shell.generations("list", "--min-rating", "2") == []
-    assert "--min-rating" in shell.error("list", "--min-rating", "6", status=2)
+    assert [one.id for one in shell.generations("history", "--min-rating", "1")] == [made.id]
+    assert shell.generations("history", "--min-rating", "2") == []
+    assert "--min-rating" in shell.error("history", "--min-rating", "6", status=2)
     assert "ID" in shell.error("rate", "x", "5", status=2)
     assert "there is no generation" in shell.error("rate", str(uuid.uuid4()), "5", status=1)

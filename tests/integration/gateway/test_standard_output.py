@@ -70,8 +70,8 @@ def run(library: Library, *arguments: str, redirection: str = "", **streams: int
 @pytest.mark.parametrize(
     "command",
     [
-        "list",
-        "list --json",
+        "history",
+        "history --json",
         "show ID",
         "files list --json",
         "db backup",
@@ -89,13 +89,13 @@ def test_full_disk_under_standard_output_is_reported(library: Library, command: 
     assert done.returncode == 3
 
 
-@pytest.mark.parametrize("command", [["list"], ["--help"]])
+@pytest.mark.parametrize("command", [["history"], ["--help"]])
 def test_closed_standard_output_is_reported(library: Library, command: list[str]) -> None:
     done = run(library, *command, redirection=">&-")
     assert (done.returncode, done.stderr.decode()) == (3, f"{CLOSED}\n")
 
 
-@pytest.mark.parametrize("command", [["list", "--json", "--debug"], ["--help"]])
+@pytest.mark.parametrize("command", [["history", "--json", "--debug"], ["--help"]])
 def test_pipe_without_a_reader_is_reported(library: Library, command: list[str]) -> None:
     with sink("pipe") as pipe:
         done = run(library, *command, stdout=pipe)
@@ -113,13 +113,13 @@ def test_standard_error_that_cannot_be_written_ends_no_command(library: Library)
     assert b"COMPLETED" in done.stdout
     with sink("pipe") as pipe:
         assert b"COMPLETED" in run(library, *generate, stderr=pipe).stdout
-    done = run(library, "list", redirection="2>&-")
+    done = run(library, "history", redirection="2>&-")
     assert (done.returncode, done.stderr) == (0, b"")
     assert library.generation_id.encode() in done.stdout
 
 
 def test_all_standard_streams_may_be_closed(library: Library) -> None:
-    assert run(library, "list", redirection="<&- >&- 2>&-").returncode == 3
+    assert run(library, "history", redirection="<&- >&- 2>&-").returncode == 3
     done = run(library, "delete", library.generation_id, redirection="<&-")
     assert done.returncode == 1
     assert b"nothing was changed" in done.stderr
@@ -160,7 +160,7 @@ def test_generation_is_kept_if_the_reader_of_its_file_goes_away(library: Library
         done = run(library, "generate", prompt, "-d", "0.5", "-o", "-", stdout=pipe)
     assert done.returncode == 141
     assert done.stderr.decode().splitlines()[-1] == READER_GONE
-    [kept] = Shell(library.data_dir).generations("list", "--search", prompt)
+    [kept] = Shell(library.data_dir).generations("history", "--search", prompt)
     assert (library.data_dir / kept.file_path).is_file()
 
 
