@@ -104,7 +104,7 @@ def main() -> None:
         data_dir = ["--data-dir", folder]
         help_seconds = median(lambda: command_seconds("--help"))
         generate_seconds = median(lambda: command_seconds(*data_dir, "generate", PROMPT, "--duration", "16"))
-        list_seconds = median(lambda: command_seconds(*data_dir, "list"))
+        list_seconds = median(lambda: command_seconds(*data_dir, "history"))
     with tempfile.TemporaryDirectory() as folder:
         first_seconds, completed_seconds = asyncio.run(first_audio_medians(Path(folder)))
     rows = [

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import struct
 import sys
+import uuid
 from collections.abc import Callable
 
 from gateway.cli.playback.audio_sink import PcmFormat
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 
-IEEE_FLOAT = 3
-"""WAVE_FORMAT_IEEE_FLOAT."""
+EXTENSIBLE = 0xFFFE
+"""WAVE_FORMAT_EXTENSIBLE, which says what the channels are; with the older form, ffmpeg warns that it guesses."""
+FLOAT_GUID = uuid.UUID("00000003-0000-0010-8000-00aa00389b71")
+"""KSDATAFORMAT_SUBTYPE_IEEE_FLOAT."""
+CHANNEL_MASKS = {1: 0x4, 2: 0x3}
+"""Front center; front left and right."""
+EXTENSION_BYTES = 22
 UNKNOWN_BYTES = 0x7FFFF000
 """The size of samples whose end is not known, as SoX writes it, and reads without a warning. ffmpeg and aplay read to
 the end of the stream."""
@@ -24,10 +30,20 @@ def wav_header(pcm_format: PcmFormat) -> bytes:
     """Returns what comes before the samples in a WAV file, with the right sizes if they are known."""
     rate, channels, frames = pcm_format
     size = min(frames * pcm_format.frame_bytes, MAX_BYTES) if frames else UNKNOWN_BYTES
-    # A format other than PCM has an extension, here empty, and a fact chunk with the number of frames.
     # https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats/WAVE/WAVE.html
     fmt = struct.pack(
-        "<HHIIHHH", IEEE_FLOAT, channels, rate, rate * pcm_format.frame_bytes, pcm_format.frame_bytes, 32, 0
+        "<HHIIHHHHI16sH",
+        EXTENSIBLE,
+        channels,
+        rate,
+        rate * pcm_format.frame_bytes,
+        pcm_format.frame_bytes,
+        32,
+        EXTENSION_BYTES,
+        32,
+        CHANNEL_MASKS[channels],
+        FLOAT_GUID.bytes_le,
+        0,  # SoX looks for the size of another extension, and warns if there is none.
     )
     fact = struct.pack("<I", size // pcm_format.frame_bytes)
     chunks = b"".join(name + struct.pack("<I", len(data)) + data for name, data in ((b"fmt ", fmt), (b"fact", fact)))
