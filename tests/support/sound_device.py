@@ -1,8 +1,9 @@
-"""`SoundDevice` stands for the library sounddevice where there is no sound card: its streams take samples in a thread of
-their own, as PortAudio's do, and keep what would be heard."""
+"""`SoundDevice` stands for the library sounddevice where there is no sound card: its streams take samples in a thread
+of their own, as PortAudio's do, and keep what would be heard."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import types
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 BUFFER_FRAMES = 512
 BUFFER_SECONDS = 0.0005
 """Between two buffers: faster than music, so that tests are."""
+
+WAIT_SECONDS = 60.0
 
 
 class PortAudioError(Exception):
@@ -42,6 +45,7 @@ class OutputStream:
         self._callback = callback
         self._finished_callback = finished_callback
         self._stop = threading.Event()
+        self._took_buffer = threading.Condition()
         self._thread = threading.Thread(target=self._run)
 
     def start(self) -> None:
@@ -67,10 +71,21 @@ class OutputStream:
                 try:
                     self._callback(memoryview(buffer), BUFFER_FRAMES, None, None)
                 finally:
-                    self.heard += buffer
+                    with self._took_buffer:
+                        self.heard += buffer
+                        self._took_buffer.notify_all()
         except CallbackStop:
             pass
         self._finished_callback()
+
+    async def wait_until(self, is_reached: Callable[[], bool]) -> None:
+        """Waits until enough has been heard."""
+
+        def wait() -> None:
+            with self._took_buffer:
+                assert self._took_buffer.wait_for(is_reached, WAIT_SECONDS)
+
+        await asyncio.to_thread(wait)
 
     def sounds(self) -> bytes:
         """Returns the frames that were heard and are not silent."""

@@ -198,3 +198,39 @@ def test_copy_that_cannot_be_written_says_that_the_generation_is_kept(library: L
     )
     assert not list(tmp_path.iterdir())
     shell.run("download", line.split()[-3], "-o", str(copy))
+
+
+def test_samples_are_streamed_as_a_wav_file(library: Library, tmp_path: Path) -> None:
+    done = run(library, "play", library.generation_id, "--stdout")
+    assert (done.returncode, done.stderr) == (0, b"")
+    file = tmp_path / "stream.wav"
+    file.write_bytes(done.stdout)
+    streamed, rate = soundfile.read(file, dtype="float32")
+    expected, expected_rate = soundfile.read(library.file, dtype="float32")
+    assert rate == expected_rate
+    assert (streamed == expected).all()
+
+
+def test_generation_is_completed_if_the_reader_of_its_samples_goes_away(library: Library) -> None:
+    with sink("pipe") as pipe:
+        done = run(library, "generate", "jazz", "-d", "0.5", "--stdout", stdout=pipe)
+    assert done.returncode == READER_GONE_STATUS
+    assert done.stderr.decode().splitlines()[-1] == READER_GONE
+    [kept] = Shell(library.data_dir).generations("history", "jazz")
+    assert kept.id.encode() in done.stderr
+    assert kept.file_path
+
+
+def test_interrupt_cancels_although_the_reader_takes_no_samples(library: Library) -> None:
+    reader, writer = os.pipe()
+    command = [DGX_MUSIC, "--data-dir", library.data_dir, "generate", "rock", "-d", "3600", "--stdout"]
+    with subprocess.Popen(command, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True) as process:
+        os.close(writer)
+        assert os.read(reader, 4) == b"RIFF"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(SECONDS) == 130
+    os.close(reader)
+    assert "cancelled generation " in said
+    assert said.endswith("interrupted\n")

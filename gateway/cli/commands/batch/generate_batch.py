@@ -97,7 +97,9 @@ async def generate_batch(
             await run.make_all(jobs)
         except asyncio.CancelledError:
             cancelled = await run.cancel_unfinished()
-            console.print_notice(f"cancelled {cancelled} generations; {tally.format()}; {AGAIN}")
+            if cancelled:
+                console.print_notice(f"cancelled {cancelled} of the generations")
+            console.print_notice(f"{tally.format()}; {AGAIN}")
             raise
         except Exception:
             console.print_notice(f"{tally.format()}; {AGAIN}")

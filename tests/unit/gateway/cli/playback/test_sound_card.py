@@ -45,10 +45,7 @@ async def test_samples_that_come_too_late_are_waited_for_in_silence(device: Soun
     await card.open(FORMAT)
     [stream] = device.streams
     await card.write(first)
-    while stream.sounds() != first:
-        await asyncio.sleep(0)
-    while not stream.heard.endswith(bytes(4096)):
-        await asyncio.sleep(0)
+    await stream.wait_until(lambda: stream.sounds() == first and stream.heard.endswith(bytes(4096)))
     await card.write(second)
     await card.finish()
     assert stream.sounds() == first + second
@@ -62,8 +59,7 @@ async def test_nothing_is_heard_before_there_is_enough_unless_that_is_all(device
     [stream] = device.streams
     await card.write(pcm)
     size = len(stream.heard) + 8192
-    while len(stream.heard) < size:
-        await asyncio.sleep(0)
+    await stream.wait_until(lambda: len(stream.heard) >= size)
     assert stream.sounds() == b""
     await card.finish()
     assert stream.sounds() == pcm

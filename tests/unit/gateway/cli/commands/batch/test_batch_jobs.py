@@ -83,9 +83,7 @@ def test_request_ids_change_with_whatever_changes_the_music(tmp_path: Path) -> N
     assert request_ids(plan(file, "house")) == ids[:1]
 
 
-def test_every_bad_line_is_told_before_anything_is_queued(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_bad_line_is_told_before_anything_is_queued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (
         "prompt,duration,seed,loudness,model,continue,count,format\n"
         "a,abc,,,,,,\n"

@@ -84,7 +84,11 @@ def test_json_lines(tmp_path: Path) -> None:
         ("p.csv", "seed\n1", "1: the first row must name the columns, among them 'prompt'"),
         ("p.csv", "prompt,Prompt\na,b", "1: the column 'prompt' is there twice"),
         ("p.csv", "prompt,\na,b", "1: a column has no name"),
-        ("p.csv", "\nprompt,seed\na,1\nb, c,2", "4: has 3 columns instead of 2; put a text that contains ',' in double"),
+        (
+            "p.csv",
+            "\nprompt,seed\na,1\nb, c,2",
+            "4: has 3 columns instead of 2; put a text that contains ',' in double",
+        ),
         ("p.csv", 'prompt\na\n"b', '3: is not valid CSV (unexpected end of data); within quotes, write " as ""'),
         ("p.csv", "prompt\na\0", "2: contains a NUL character"),
         ("p.jsonl", '{"prompt": "a"}\n{"prompt" "b"}', "2: is not JSON at character 11: Expecting ':' delimiter"),
