@@ -246,15 +246,6 @@ def _generate_batch(
 
 
 @app.command()
-def cancel(generation_id: Id, as_json: AsJson = False) -> None:
-    """Cancel a queued or running generation."""
-    from gateway.cli.commands import inspect
-
-    console = create_console(as_json)
-    run(lambda session: inspect.cancel(session, console, generation_id), console)
-
-
-@app.command()
 def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
     """Retry a failed generation; if its audio was complete, only the file is made again. Ctrl-C cancels it."""
     from gateway.cli.commands.generation import generate

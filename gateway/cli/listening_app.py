@@ -1,4 +1,4 @@
-"""The subcommands that follow one generation: play and watch."""
+"""The subcommands for one generation that is queued or runs: play, watch and cancel."""
 
 from __future__ import annotations
 
@@ -39,3 +39,12 @@ def watch(generation_id: Id, as_json: AsJson = False) -> None:
 
     console = create_console(as_json)
     run(lambda session: generate.watch(session, console, generation_id), console, ALL)
+
+
+@app.command()
+def cancel(generation_id: Id, as_json: AsJson = False) -> None:
+    """Cancel a queued or running generation."""
+    from gateway.cli.commands import inspect
+
+    console = create_console(as_json)
+    run(lambda session: inspect.cancel(session, console, generation_id), console)

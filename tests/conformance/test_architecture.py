@@ -143,7 +143,7 @@ LAYERS = {
     "gateway": (
         ("gateway.cli",),
         ("gateway.cli.commands",),
-        ("gateway.cli.display",),
+        ("gateway.cli.display", "gateway.cli.playback"),
         ("gateway.cli.session",),
         ("gateway.embedded",),
         ("gateway.rpc",),
