@@ -18,14 +18,13 @@ from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
 
 from dgx_music.limits import MAX_RATING
 from dgx_music.storage.v1.storage_pb2 import GENERATION_STATE_PENDING, GenerationStage, GenerationState
 from dgx_music.storage.v1.storage_pb2 import Generation as GenerationMessage
+from gateway.cli.display.layout import lay_out_fields, lay_out_table
 from gateway.cli.session.command_errors import CommandError, Failure, describe_error
 from gateway.cli.session.file_names import cut
 from service_runtime.printable_text import make_printable
@@ -34,10 +33,11 @@ UNLIMITED_WIDTH = 10_000
 """Characters per line if standard output is not a terminal: programs and files get complete lines."""
 DEFAULT_WIDTH = 80
 """Width of a drawing in characters if standard output is not a terminal."""
-COLUMN_GAP = 2
-"""Spaces between the columns of a table."""
 MAX_LABEL_COLUMNS = 24
-"""Of the prompt beside its progress bar, and of a truncated column in lines that wrap."""
+MIN_LABEL_COLUMNS = 10
+"""Of the prompt beside its progress bar, and on a narrow terminal."""
+NARROW = 72
+"""Columns of a terminal below which there is no room for a bar beside the prompt, the state and the seconds."""
 
 TIMES_REAL_TIME = "\u00d7 real time"
 
@@ -116,34 +116,15 @@ class Console:
         sys.stdout.flush()
 
     def print_table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
-        """Prints a table. `columns` are pairs of title and whether the column may be truncated to fit the terminal.
-
-        The other columns, such as ids to copy, stay whole: on a narrow terminal, the lines wrap.
-        """
-        table = Table(box=None, pad_edge=False, padding=(0, COLUMN_GAP // 2), header_style="bold")
-        cells = [list(row) for row in rows]
-        titles = [title for title, _ in columns]
-        widths = [max(Text.from_markup(text).cell_len for text in texts) for texts in zip(titles, *cells, strict=True)]
-        gaps = COLUMN_GAP * (len(widths) - 1)
-        for index, (title, may_truncate) in enumerate(columns):
-            if may_truncate:
-                left = self.out.width - gaps - sum(widths) + widths[index]
-                widths[index] = min(widths[index], left if left >= len(title) else MAX_LABEL_COLUMNS)
-            table.add_column(title, no_wrap=True, overflow="ellipsis", width=widths[index])
-        for row in cells:
-            table.add_row(*row)
-        table.width = sum(widths) + gaps
-        self.out.print(table, crop=False)
+        """Prints a table, see `lay_out_table`."""
+        for part in lay_out_table(columns, rows, self.out.width):
+            self.out.print(part, crop=False)
 
     def print_fields(self, fields: Iterable[tuple[str, str]]) -> None:
-        """Prints a line per name and value; fields without a value are left out."""
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in fields:
-            if value:
-                grid.add_row(name, value)
-        self.out.print(grid)
+        """Prints a line per name and value, see `lay_out_fields`."""
+        width = self.out.width if self.out.width < UNLIMITED_WIDTH else None
+        for line in lay_out_fields(fields, width):
+            self.out.print(line, soft_wrap=True)
 
     def progress(self) -> ProgressBars | ProgressLines:
         """Returns the display of progress: bars on a terminal, else a line per stage, or nothing with JSON."""
@@ -156,11 +137,13 @@ class ProgressBars:
     """Shows a live progress bar per generation."""
 
     def __init__(self, console: RichConsole) -> None:
+        self._label_columns = MIN_LABEL_COLUMNS if console.width < NARROW else MAX_LABEL_COLUMNS
+        columns: list[ProgressColumn] = [TextColumn("{task.description}"), TextColumn("{task.fields[audio]}")]
+        if console.width >= NARROW:
+            columns.insert(1, BarColumn())
+            columns.append(TextColumn("{task.fields[speed]}"))
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[audio]}"),
-            TextColumn("{task.fields[speed]}", style="dim"),
+            *columns,
             console=console,
             transient=True,
         )
@@ -186,7 +169,7 @@ class ProgressBars:
         if (retry := format_retry(generation)) and self._retries.get(generation.id) != retry:
             self._retries[generation.id] = retry
             self._progress.console.print(make_printable(retry), markup=False)
-        label = escape_text(truncate(generation.prompt, MAX_LABEL_COLUMNS))
+        label = escape_text(truncate(generation.prompt, self._label_columns))
         self._progress.update(
             task,
             completed=generation.progress,

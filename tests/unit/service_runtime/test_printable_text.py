@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import unicodedata
 
 import pytest
@@ -34,6 +33,8 @@ def test_lines_are_kept_on_request() -> None:
 
 
 def test_no_control_character_of_unicode_remains() -> None:
-    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    everything = "".join(
+        map(chr, (*range(0x3100), *range(0xD7F0, 0xE010), *range(0xFE00, 0x10000), *range(0xE0000, 0xE0080)))
+    )
     kept = set(map(unicodedata.category, make_printable(everything).replace("\u200c", "").replace("\u200d", "")))
     assert not kept & {"Cc", "Cs", "Zl", "Zp"}

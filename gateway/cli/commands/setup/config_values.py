@@ -55,8 +55,7 @@ def show(console: Console, data_dir: Path | None) -> int:
             for value in values
         ),
     )
-    is_there = file.path.is_file()
-    console.print_notice(f"config file: {file.path}" + ("" if is_there else ", which does not exist"))
+    console.print_notice(f"config file: {file.path}" + ("" if file.path.exists() else ", which does not exist"))
     return 0
 
 
