@@ -143,16 +143,17 @@ def test_unfinished_ones_are_bounded(shell: InProcessShell, prompts: Path, monke
 
     async def count(self: MusicServicer, request: Any, context: Any) -> Any:
         states = [storage.GENERATION_STATE_PENDING, storage.GENERATION_STATE_PROCESSING]
+        response = await create(self, request, context)
         listed = await self.ListGenerations(storage.ListGenerationsRequest(states=states), context)
         unfinished.append(len(listed.generations))
-        return await create(self, request, context)
+        return response
 
     monkeypatch.setattr(MusicServicer, "CreateGeneration", count)
     prompts.write_text("house\n" * 6)
     with shell.serving_in_process():
-        shell.run("generate", "--file", "prompts.txt", *SHORT)
+        shell.run("generate", "--file", "prompts.txt", "-d", "3")
     assert len(unfinished) == 6
-    assert max(unfinished) < 2
+    assert max(unfinished) <= 2
 
 
 def test_failed_ones_of_an_earlier_run_are_tried_again(served: InProcessShell, prompts: Path) -> None:
