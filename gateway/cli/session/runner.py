@@ -146,8 +146,7 @@ async def _explain_remote(
         if error.code() not in LOST_CODES:
             raise
         if ready.done():
-            problem = await explain_unreachable(address, credentials)
-            message = f"lost the connection to the server: {problem}; {GOES_ON}"
+            message = f"lost the connection to the server at {address}; {GOES_ON}"
             raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
         problem = await explain_unreachable(address, credentials, way_out=ADDRESS_HINT)
         raise CommandError(problem, TRY_AGAIN) from error

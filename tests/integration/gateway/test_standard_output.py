@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, TRY_AGAIN
 from gateway.cli.session.standard_streams import OUTPUT_LOST
 from gateway.cli.session.standard_streams import READER_GONE as READER_GONE_STATUS
 from tests.support.command_line import DGX_MUSIC, SECONDS, InProcessShell, Shell, environment
@@ -134,7 +134,7 @@ def test_documented_exit_statuses_are_those_of_the_code() -> None:
         for status in row.split(",")
     ]
     signals = [128 + signal.SIGINT, 128 + signal.SIGTERM]
-    assert documented == [0, FAILURE, BAD_INPUT, OUTPUT_LOST, *signals, READER_GONE_STATUS]
+    assert documented == [0, FAILURE, BAD_INPUT, OUTPUT_LOST, TRY_AGAIN, *signals, READER_GONE_STATUS]
 
 
 def test_finished_file_is_written_to_standard_output(library: Library, tmp_path: Path) -> None:
