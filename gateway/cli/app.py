@@ -24,7 +24,8 @@ app = typer.Typer(
     name="dgx-music",
     help="Generate music from text on your own machine.",
     epilog="No server is needed: unless DGX_MUSIC_GATEWAY_ADDRESS is set, the services run within the command. "
-    "Exit status: 0 done, 1 failed, 2 bad input, 3 done but the output is lost, 128 + N ended by signal N.",
+    "Exit status: 0 done, 1 failed, 2 bad input, 3 done but the output is lost, 75 the server can't be reached or is "
+    "busy: try again, 128 + N ended by signal N. `dgx-music doctor` says what to do next.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

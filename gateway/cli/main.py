@@ -66,6 +66,11 @@ def run(arguments: Sequence[str]) -> int:
         if _has_flag("--debug", arguments):
             print(make_printable(traceback.format_exc(), keep_lines=True), end="", file=sys.stderr)
         return _report(arguments, error)
+    if status == INTERRUPTED_STATUS:
+        # Typer's status for a Ctrl-C while it waits for nothing of ours, e.g. in a question.
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+        return _fail(arguments, "interrupted", INTERRUPTED_STATUS, *INTERRUPTED)
     return status if isinstance(status, int) else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -236,7 +237,13 @@ def run(
 
 def confirm(question: str) -> None:
     """Asks the user on standard error. Raises typer.Abort unless the answer is yes."""
-    typer.confirm(make_printable(question), abort=True, err=True)
+    try:
+        is_confirmed = typer.confirm(make_printable(question), err=True)
+    except typer.Abort:  # Ctrl-C or the end of the input, after which the cursor is still behind the question.
+        print(file=sys.stderr)
+        raise
+    if not is_confirmed:
+        raise typer.Abort
 
 
 def create_console(as_json: bool = False, output: Path | None = None) -> Console:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.session.command_errors import TRY_AGAIN
 from tests.support.command_line import SECONDS, Shell, read_until
 
 
@@ -34,7 +35,7 @@ def test_disk_that_is_full_just_after_creation_ends_the_command(small_disk: Path
         f"dgx-music watch {generation_id}"
     )
     assert "Traceback" not in error
-    assert "disk is full" in shell.error("generate", "house", status=1)
+    assert "disk is full" in shell.error("generate", "house", status=TRY_AGAIN)
     filler.unlink()
     shell.run("cancel", generation_id)
 
@@ -62,7 +63,7 @@ def test_full_disk_is_reported_before_anything_is_created(
     shell = Shell(small_disk / "data")
     shell.run("history")
     fill(small_disk)
-    line = shell.error("generate", "house", status=1)
+    line = shell.error("generate", "house", status=TRY_AGAIN)
     assert line == f"error: the database's disk is full: {shell.data_dir}; free up space"
     elsewhere = {"DGX_MUSIC_DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('database')}/music.db"}
     line = shell.error("generate", "house", status=1, **elsewhere)

@@ -49,11 +49,11 @@ class Shell:
         )
 
     def error(self, *arguments: str, status: int, **settings: str) -> str:
-        """Returns the error line, which must be all that the command prints."""
+        """Returns the error line, or the object that --json asks for, which must be all that the command prints."""
         done = self.run(*arguments, status=status, **settings)
         assert done.stdout == ""
         [line] = done.stderr.splitlines()
-        assert line.startswith("error: ")
+        assert line.startswith('{"error": ' if "--json" in arguments else "error: ")
         return line
 
     def generations(self, *arguments: str, status: int = 0, **settings: str) -> list[storage.Generation]:

@@ -44,14 +44,11 @@ def started(
     """Starts a command on a terminal, and yields its process and the terminal's other end."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
-    variables = {name: value for name, value in environment(**settings).items() if name not in ("COLUMNS", "NO_COLOR")}
+    inherited = {name: value for name, value in environment().items() if name not in ("COLUMNS", "NO_COLOR", "LC_ALL")}
     with subprocess.Popen(
         [DGX_MUSIC, *arguments],
-        env={"LANG": "C.UTF-8"} | variables | {"TERM": term},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
+        env=inherited | {"LANG": "C.UTF-8", "TERM": term} | settings,
+        preexec_fn=lambda: os.login_tty(theirs),  # As its controlling terminal, so that Ctrl-C arrives as a signal.
     ) as process:
         os.close(theirs)
         try:

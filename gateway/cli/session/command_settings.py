@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.settings_catalog import CLASSES
-from service_runtime.config_file import ConfigFile, read_config_file
+from service_runtime.config_file import ConfigFile, find_variable, read_config_file
 from service_runtime.printable_text import make_printable
 from service_runtime.settings import Settings
 
@@ -37,3 +37,9 @@ def describe_exposure(file: ConfigFile) -> str:
     """Returns what is wrong, and what to do, if other users can read a secret in the file; else an empty text."""
     secret = file.exposed_secret()
     return f"{file.path} contains {secret} and other users can read it; run: chmod 600 {file.path}" if secret else ""
+
+
+def how_to_unset(name: str) -> str:
+    """Returns what to do so that the setting has its default again."""
+    variable = find_variable(name)
+    return f"unset {variable}" if variable else f"run: dgx-music config unset {name}"

@@ -17,7 +17,7 @@ from dgx_music.credentials import Credentials
 from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from gateway.cli.session.command_errors import CONNECTION_LOST, TRY_AGAIN, CommandError
-from gateway.cli.session.command_settings import load_settings
+from gateway.cli.session.command_settings import how_to_unset, load_settings
 from gateway.cli.session.signals import guard_signals
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
@@ -26,7 +26,8 @@ from service_runtime.observability.logging import configure_logging
 from service_runtime.rpc.connection_diagnosis import explain_unknown_method, explain_unreachable
 
 GATEWAY = "dgx_music.gateway.v1.MusicService"
-ADDRESS_HINT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset it"
+ADDRESS_HINT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or "
+"""Goes on with how to unset it."""
 GOES_ON = "a generation that it queued goes on with `dgx-music watch ID`, else run the command again"
 LOST_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 """What gRPC itself reports of a connection that can't be made, that a stopping server closes, and that breaks."""
@@ -140,16 +141,16 @@ async def _explain_remote(
     except grpc.aio.AioRpcError as error:
         if status_of(error) is not None:
             raise
+        way_out = ADDRESS_HINT + how_to_unset("gateway_address")
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             problem = await explain_unknown_method(gateway_channel, address, GATEWAY)
-            raise CommandError(f"{problem}; {ADDRESS_HINT}", code="UNIMPLEMENTED") from error
+            raise CommandError(f"{problem}; {way_out}", code="UNIMPLEMENTED") from error
         if error.code() not in LOST_CODES:
             raise
         if ready.done():
-            problem = await explain_unreachable(address, credentials)
-            message = f"lost the connection to the server: {problem}; {GOES_ON}"
+            message = f"lost the connection to the server at {address}; {GOES_ON}"
             raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
-        problem = await explain_unreachable(address, credentials, way_out=ADDRESS_HINT)
+        problem = await explain_unreachable(address, credentials, way_out=way_out)
         raise CommandError(problem, TRY_AGAIN) from error
 
 

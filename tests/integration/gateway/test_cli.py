@@ -306,7 +306,7 @@ def test_detach_without_server_is_rejected(shell: Shell) -> None:
 
 def test_invalid_settings_are_one_line(shell: Shell, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "DGX_MUSIC_LOG_LEVEL=loud" in shell.error("history", status=2, DGX_MUSIC_LOG_LEVEL="loud")
-    assert "DGX_MUSIC_GATEWAY_ADDRESS" in shell.error("history", status=1, DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:1")
+    assert "DGX_MUSIC_GATEWAY_ADDRESS" in shell.error("history", status=75, DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:1")
     (tmp_path / "file").touch()
     assert "--data-dir" in InProcessShell(tmp_path / "file", capfd).error("history", status=1)
 

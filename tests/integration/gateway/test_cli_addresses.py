@@ -20,8 +20,9 @@ from gateway.rpc.server import build
 from service_runtime.rpc.server import serve_services
 from tests.support.command_line import InProcessShell, Shell
 from tests.support.processes import free_ports
+from tests.support.tls_servers import make_authority
 
-WAY_OUT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset it"
+WAY_OUT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset DGX_MUSIC_GATEWAY_ADDRESS"
 
 
 class SilentHandler(BaseHTTPRequestHandler):
@@ -50,6 +51,29 @@ def grpc_server() -> Iterator[str]:
         server.start()
         yield f"127.0.0.1:{port}"
         server.stop(None).wait()
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[str]:
+    """A gRPC server whose certificate comes from the authority in `ca.pem`."""
+    certificate, key = (Path(file).read_bytes() for file in make_authority(tmp_path).issue("server"))
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None).wait()
+
+
+def test_tls_problem_is_reported_with_its_own_way_out(shell: InProcessShell, tls_server: str, tmp_path: Path) -> None:
+    line = shell.error("list", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server)
+    assert line.startswith(f"error: {tls_server} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification")
+    assert "DGX_MUSIC_GATEWAY_ADDRESS" not in line
+    other = make_authority(tmp_path, "other").file
+    line = shell.error("list", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server, DGX_MUSIC_TLS_CA=other)
+    assert f"comes from an authority that DGX_MUSIC_TLS_CA={other} does not contain" in line
+    settings = {"DGX_MUSIC_GATEWAY_ADDRESS": tls_server, "DGX_MUSIC_TLS_CA": str(tmp_path / "ca.pem")}
+    assert "is a gRPC server, but not dgx_music" in shell.error("list", status=1, **settings)
 
 
 def test_port_without_a_server_is_reported(shell: InProcessShell) -> None:

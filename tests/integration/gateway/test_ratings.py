@@ -11,7 +11,7 @@ import pytest
 
 from dgx_music.error_status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
-from gateway.cli.commands import inspect
+from gateway.cli.commands import history, inspect
 from gateway.cli.display.console import Console
 from tests.support.command_line import InProcessShell
 from tests.support.embedded_services import EmbeddedServices
@@ -47,8 +47,8 @@ async def test_rating_is_printed(library_services: EmbeddedServices, tmp_path: P
     assert capsys.readouterr().err.endswith(f"rated generation {one.id} 5/5\n")
 
     async def listed(min_rating: int) -> list[str]:
-        choice = {"limit": 9, "states": [], "model_name": "", "search": "", "min_rating": min_rating}
-        await inspect.list_generations(session, console, **choice)  # type: ignore[arg-type]
+        request = storage.ListGenerationsRequest(min_rating=min_rating)
+        await history.history(session, console, request, limit=9, ids_only=False)
         return printed(capsys).splitlines()
 
     title, *rows = await listed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, TRY_AGAIN
 from gateway.cli.session.standard_streams import OUTPUT_LOST
 from gateway.cli.session.standard_streams import READER_GONE as READER_GONE_STATUS
 from tests.support.command_line import DGX_MUSIC, SECONDS, InProcessShell, Shell, environment
@@ -67,6 +68,16 @@ def run(library: Library, *arguments: str, redirection: str = "", **streams: int
     return subprocess.run(command, env=environment(), timeout=SECONDS, check=False, **pipes)
 
 
+def last_error(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Returns the error of the command, which is an object with --json."""
+    line = done.stderr.decode().splitlines()[-1]
+    if not line.startswith("{"):
+        return line
+    error = json.loads(line)["error"]
+    assert (error["code"], error["reason"]) == ("ABORTED", "OUTPUT_LOST")
+    return f"error: {error['message']}"
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -83,7 +94,7 @@ def run(library: Library, *arguments: str, redirection: str = "", **streams: int
 def test_full_disk_under_standard_output_is_reported(library: Library, command: str) -> None:
     with sink("full") as full:
         done = run(library, *command.replace("ID", library.generation_id).split(), stdout=full)
-    assert done.stderr.decode().splitlines()[-1] == FULL
+    assert last_error(done) == FULL
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
     assert done.returncode == 3
@@ -100,7 +111,7 @@ def test_pipe_without_a_reader_is_reported(library: Library, command: list[str])
     with sink("pipe") as pipe:
         done = run(library, *command, stdout=pipe)
     assert done.returncode == 141
-    assert done.stderr.decode().splitlines()[-1] == READER_GONE
+    assert last_error(done) == READER_GONE
     assert b"Traceback" not in done.stderr
 
 
@@ -134,7 +145,7 @@ def test_documented_exit_statuses_are_those_of_the_code() -> None:
         for status in row.split(",")
     ]
     signals = [128 + signal.SIGINT, 128 + signal.SIGTERM]
-    assert documented == [0, FAILURE, BAD_INPUT, OUTPUT_LOST, *signals, READER_GONE_STATUS]
+    assert documented == [0, FAILURE, BAD_INPUT, OUTPUT_LOST, TRY_AGAIN, *signals, READER_GONE_STATUS]
 
 
 def test_finished_file_is_written_to_standard_output(library: Library, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from gateway.cli.commands.setup.settings_check import check_access, check_settin
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.engine_view import state_name
 from gateway.cli.session.command_errors import FAILURE
+from gateway.cli.session.command_settings import how_to_unset
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import running_owner
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
@@ -149,7 +150,7 @@ async def _address(name: str, address: str, credentials: Credentials) -> Finding
     if "DGX_MUSIC_TLS_" in problem:
         return Finding(name, "broken", *problem.split("; ", 1))
     command = "dgx-music serve" if name == "gateway" else f"dgx-music serve {name}"
-    return Finding(name, "broken", problem, f"start `{command}` there, or unset DGX_MUSIC_{name.upper()}_ADDRESS")
+    return Finding(name, "broken", problem, f"start `{command}` there, or {how_to_unset(f'{name}_address')}")
 
 
 def _sound() -> Finding:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.session.command_errors import BAD_INPUT, describe_error
-from gateway.cli.session.command_settings import load_settings
+from gateway.cli.session.command_settings import how_to_unset, load_settings
 from gateway.config import GatewaySettings
 from service_runtime.config_file import ConfigFileError
 
@@ -46,3 +46,10 @@ def test_exposed_token_is_warned_of(file: Path, capsys: pytest.CaptureFixture[st
     file.chmod(0o600)
     load_settings(GatewaySettings, None)
     assert capsys.readouterr().err == ""
+
+
+def test_way_to_unset_depends_on_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DGX_MUSIC_LISTEN", raising=False)
+    assert how_to_unset("listen") == "run: dgx-music config unset listen"
+    monkeypatch.setenv("DGX_MUSIC_LISTEN", "x")
+    assert how_to_unset("listen") == "unset DGX_MUSIC_LISTEN"
