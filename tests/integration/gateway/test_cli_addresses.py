@@ -66,14 +66,14 @@ def tls_server(tmp_path: Path) -> Iterator[str]:
 
 
 def test_tls_problem_is_reported_with_its_own_way_out(shell: InProcessShell, tls_server: str, tmp_path: Path) -> None:
-    line = shell.error("list", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server)
+    line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server)
     assert line.startswith(f"error: {tls_server} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification")
     assert "DGX_MUSIC_GATEWAY_ADDRESS" not in line
     other = make_authority(tmp_path, "other").file
-    line = shell.error("list", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server, DGX_MUSIC_TLS_CA=other)
+    line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server, DGX_MUSIC_TLS_CA=other)
     assert f"comes from an authority that DGX_MUSIC_TLS_CA={other} does not contain" in line
     settings = {"DGX_MUSIC_GATEWAY_ADDRESS": tls_server, "DGX_MUSIC_TLS_CA": str(tmp_path / "ca.pem")}
-    assert "is a gRPC server, but not dgx_music" in shell.error("list", status=1, **settings)
+    assert "is a gRPC server, but not dgx_music" in shell.error("history", status=1, **settings)
 
 
 def test_port_without_a_server_is_reported(shell: InProcessShell) -> None:
