@@ -104,13 +104,13 @@ def main() -> None:
         data_dir = ["--data-dir", folder]
         help_seconds = median(lambda: command_seconds("--help"))
         generate_seconds = median(lambda: command_seconds(*data_dir, "generate", PROMPT, "--duration", "16"))
-        list_seconds = median(lambda: command_seconds(*data_dir, "list"))
+        list_seconds = median(lambda: command_seconds(*data_dir, "history"))
     with tempfile.TemporaryDirectory() as folder:
         first_seconds, completed_seconds = asyncio.run(first_audio_medians(Path(folder)))
     rows = [
         ("`dgx-music --help`", f"{help_seconds:.2f} s", "0.5 s"),
         ("`dgx-music generate`, 16 s, embedded", f"{generate_seconds:.2f} s", "6 s"),
-        ("`dgx-music list`, embedded", f"{list_seconds:.2f} s", ""),
+        ("`dgx-music history`, embedded", f"{list_seconds:.2f} s", ""),
         (f"First audio of {AUDIO_SECONDS:g} s at a listener, from create", f"{first_seconds:.3f} s", "0.5 s"),
         (
             "The same, from create to COMPLETED",

@@ -9,28 +9,42 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from export_service.config import ExportSettings
-from gateway.config import GatewaySettings
-from gateway.http.config import HttpSettings
-from generation_service.config import GenerationSettings
+from gateway.settings_catalog import SECTIONS, own_fields
 from service_runtime.settings import Settings
-from storage_service.config import StorageSettings
 
 FILE = Path(__file__).with_suffix(".md")
-
-SECTIONS: dict[str, type[Settings]] = {
-    "All services": Settings,
-    "Storage": StorageSettings,
-    "Export": ExportSettings,
-    "Generation": GenerationSettings,
-    "Gateway": GatewaySettings,
-    "HTTP endpoints": HttpSettings,
-}
 
 INTRODUCTION = """\
 # Configuration
 
-Every setting is an environment variable; an empty value counts as unset. Services and `dgx-music` read the same ones.
+Every setting is an environment variable, and a key of the config file: the variable's name without `DGX_MUSIC_`, in
+lower case. Services and `dgx-music` read the same ones, when they start. What counts is, in this order:
+
+1. the option of a command, such as `--data-dir` or `serve --devices`,
+2. the environment variable; an empty one counts as unset,
+3. the config file,
+4. the default.
+
+The config file is `~/.config/dgx-music/config.toml` on Linux, `~/Library/Application Support/dgx-music/config.toml` on
+macOS, or the file that `DGX_MUSIC_CONFIG` names; `DGX_MUSIC_CONFIG=/dev/null` is none. It is [TOML](https://toml.io),
+without tables:
+
+```toml
+gateway_address = "dgx.local:50050"
+tls_ca = "~/.config/dgx-music/ca.pem"
+token_file = "~/.config/dgx-music/token"
+devices = "0,1"
+max_waiting = 64
+reflection = false
+model_folders = ["/models/mine", "/models/theirs"]
+```
+
+Paths are absolute or begin with `~/`. A key that is no setting, or a value that is not valid, is an error that names
+the file and the line. `dgx-music config show` lists every setting with its value and where it came from, `config path`
+prints the path of the file, and `config set KEY VALUE` and `config unset KEY` change it: they check the value first,
+keep the comments, and let only the owner read the file, as it may contain a token. `config set token -` reads the token
+from standard input, so that it is not in the shell's history.
+
 Written by `make docs` from the settings classes; do not edit.
 """
 
@@ -44,8 +58,7 @@ def render() -> str:
     for title, settings in SECTIONS.items():
         rows = [
             f"| `DGX_MUSIC_{name.upper()}` | {describe_default(name, field)} | {documentation(settings, name)} |"
-            for name, field in settings.model_fields.items()
-            if settings is Settings or name not in Settings.model_fields
+            for name, field in own_fields(settings).items()
         ]
         if rows:
             table = [f"## {title}\n", "| Variable | Default | Meaning |", "| --- | --- | --- |", *rows]

@@ -1,17 +1,27 @@
-"""Settings that all services share, read from the environment variables `DGX_MUSIC_<NAME>`."""
+"""Settings that all services share, read from the environment variables `DGX_MUSIC_<NAME>` and from the config file."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dgx_music.address import check_address
 from dgx_music.credentials import SYSTEM_CA, Credentials
 from dgx_music.errors import FailedPrecondition
+from service_runtime.config_file import (
+    PREFIX,
+    SECRET_NAMES,
+    ConfigFileError,
+    ConfigFileSource,
+    find_variable,
+    read_config_file,
+)
 
 DEFAULT_PORTS = {
     "gateway_address": 50050,
@@ -33,9 +43,12 @@ class Settings(BaseSettings):
 
     An address is `host:port` or `unix:/path/to.sock`. Clients connect to it, and the service that it names binds to it
     unless `listen` is set.
+
+    What a caller passes takes precedence over the environment, and that over the config file. Raises ValidationError
+    for a value that is not valid, and ConfigFileError for a file that can't be used.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DGX_MUSIC_", env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore")
 
     data_dir: Path = Field(default_factory=default_data_dir)
     """Folder of all persistent data: the database, the audio files, the spool and the socket."""
@@ -95,6 +108,18 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     """json: log one JSON object per line. console: lines of text for people."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns where values come from, in order of precedence."""
+        return init_settings, env_settings, ConfigFileSource(settings_cls)
+
     @field_validator(*DEFAULT_PORTS)
     @classmethod
     def _check_address(cls, address: str | None, info: ValidationInfo) -> str | None:
@@ -149,9 +174,20 @@ DEFAULT_GATEWAY_ADDRESS = "127.0.0.1:50050"
 
 
 def format_settings_error(error: ValidationError) -> str:
-    """Returns which variables are invalid, with their values and what they must be."""
+    """Returns which variables or keys of the config file are invalid, with their values and what they must be."""
     problems = []
     for detail in error.errors(include_url=False):
-        name = "DGX_MUSIC_" + "_".join(str(part) for part in detail["loc"]).upper()
-        problems.append(f"{name}={detail['input']}: {detail['msg'].removeprefix('Value error, ')}")
+        source = _describe_source(str(detail["loc"][0]), detail["input"])
+        problems.append(f"{source}: {detail['msg'].removeprefix('Value error, ')}")
     return "; ".join(problems)
+
+
+def _describe_source(name: str, value: object) -> str:
+    """Returns where this value of the setting stands, and the value unless it is secret."""
+    variable, shown = find_variable(name), "" if name in SECRET_NAMES else f"{value}"
+    if variable is None or os.environ[variable] != value:
+        with suppress(ConfigFileError):
+            file = read_config_file()
+            if name in file.values:
+                return f"{file.path}, line {file.lines.get(name)}: {name}" + (f" = {shown}" if shown else "")
+    return (variable or PREFIX + name.upper()) + (f"={shown}" if shown else "")

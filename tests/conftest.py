@@ -32,6 +32,9 @@ HF_HOME = tempfile.mkdtemp(prefix="dgx-music-hf-")
 atexit.register(shutil.rmtree, HF_HOME, ignore_errors=True)
 os.environ |= {"HF_HOME": HF_HOME, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
+# An empty config file, so that the user's own is not read.
+os.environ["DGX_MUSIC_CONFIG"] = os.devnull
+
 # A busy machine should not fail a test: tests of timeouts set their own.
 LONG_TIMEOUT = {"busy_timeout_seconds": 60.0}
 os.environ.setdefault("DGX_MUSIC_DATABASE_TIMEOUT_SECONDS", "60")

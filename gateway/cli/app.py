@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from gateway.cli import (
+    completion_app,
+    config_app,
     db_app,
     files_app,
     generation_app,
     history_app,
+    listening_app,
     models_app,
     protocol_app,
     service_app,
@@ -24,11 +27,13 @@ app = typer.Typer(
     name="dgx-music",
     help="Generate music from text on your own machine.",
     epilog="No server is needed: unless DGX_MUSIC_GATEWAY_ADDRESS is set, the services run within the command. "
-    "Exit status: 0 done, 1 failed, 2 bad input, 3 done but the output is lost, 128 + N ended by signal N.",
+    "Exit status: 0 done, 1 failed, 2 bad input, 3 done but the output is lost, 75 the server can't be reached or is "
+    "busy: try again, 128 + N ended by signal N. `dgx-music doctor` says what to do next.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(generation_app.app)
+app.add_typer(listening_app.app)
 app.add_typer(history_app.app)
 app.add_typer(service_app.app)
 app.add_typer(protocol_app.app)
@@ -37,6 +42,8 @@ app.add_typer(files_app.app, name="files")
 app.add_typer(db_app.app, name="db")
 app.add_typer(tls_app.app, name="tls")
 app.add_typer(token_app.app, name="token")
+app.add_typer(config_app.app, name="config")
+app.add_typer(completion_app.app, name="completion")
 
 
 def _print_version(is_requested: bool) -> None:

@@ -7,36 +7,36 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import GlobalOptions, Yes, create_console, run
+from gateway.cli.options import AsJson, GlobalOptions, Yes, confirm, create_console, run
 from gateway.embedded.service_set import LIBRARY
 
 app = typer.Typer(help="Create, migrate, check, back up and clean up the database.")
 
 
 @app.command()
-def init() -> None:
+def init(as_json: AsJson = False) -> None:
     """Create the database if it does not exist."""
     from gateway.cli.commands.database import db
 
-    print(db.init(GlobalOptions.data_dir))
+    db.init(GlobalOptions.data_dir).print(create_console(as_json))
 
 
 @app.command()
-def migrate() -> None:
+def migrate(as_json: AsJson = False) -> None:
     """Upgrade the database to the current schema. No data is lost."""
     from gateway.cli.commands.database import db
 
-    print(db.migrate(GlobalOptions.data_dir))
+    db.migrate(GlobalOptions.data_dir).print(create_console(as_json))
 
 
 @app.command()
-def reset(yes: Yes = False) -> None:
+def reset(yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete all rows of the database. Audio files are kept."""
     from gateway.cli.commands.database import db
 
     if not yes:
-        typer.confirm(f"Delete all rows of {db.display_url(GlobalOptions.data_dir)}?", abort=True, err=True)
-    print(db.reset(GlobalOptions.data_dir))
+        confirm(f"Delete all rows of {db.display_url(GlobalOptions.data_dir)}?")
+    db.reset(GlobalOptions.data_dir).print(create_console(as_json))
 
 
 @app.command()
@@ -44,6 +44,7 @@ def check(
     read_files: Annotated[
         bool, typer.Option("--files", help="Also read every audio file and compare it with its recorded SHA-256.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check the database and its audio files for inconsistencies. A server may be running.
 
@@ -51,11 +52,11 @@ def check(
     """
     from gateway.cli.commands.database import db
 
-    problems = 0
-    for line in db.check(GlobalOptions.data_dir, read_files=read_files):
-        print(line)
+    console, problems = create_console(as_json), 0
+    for problem in db.check(GlobalOptions.data_dir, read_files=read_files):
+        problem.print(console)
         problems += 1
-    create_console().print_notice(f"problems found: {problems}" if problems else "no problems found")
+    console.print_notice(f"problems found: {problems}" if problems else "no problems found")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -70,11 +71,12 @@ def backup(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE if it exists.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a consistent copy of the database, without the audio files. A server may be running."""
     from gateway.cli.commands.database import db
 
-    print(db.create_backup(GlobalOptions.data_dir, file, overwrite=force))
+    db.create_backup(GlobalOptions.data_dir, file, overwrite=force).print(create_console(as_json))
 
 
 @app.command()
@@ -84,22 +86,23 @@ def restore(
         typer.Argument(metavar="FILE", help="A file that `db backup` wrote.", exists=True, dir_okay=False),
     ],
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Replace the database with a backup. The old database is kept until the backup is completely restored."""
     from gateway.cli.commands.database import db
 
     if not yes and db.has_rows(GlobalOptions.data_dir):
         url = db.display_url(GlobalOptions.data_dir)
-        typer.confirm(f"Replace everything in {url} with {file}?", abort=True, err=True)
-    print(db.restore(GlobalOptions.data_dir, file))
+        confirm(f"Replace everything in {url} with {file}?")
+    db.restore(GlobalOptions.data_dir, file).print(create_console(as_json))
 
 
 @app.command()
-def vacuum() -> None:
+def vacuum(as_json: AsJson = False) -> None:
     """Reclaim the space of deleted rows, and update the query planner's statistics."""
     from gateway.cli.commands.database import db
 
-    print(db.vacuum(GlobalOptions.data_dir))
+    db.vacuum(GlobalOptions.data_dir).print(create_console(as_json))
 
 
 @app.command()
@@ -110,15 +113,16 @@ def prune(
             "--older-than", metavar="AGE", help="Delete generations that finished longer ago than this: 30d, 12h or 2w."
         ),
     ],
-    confirm: Annotated[
+    yes: Annotated[
         bool,
         typer.Option("--yes/--dry-run", help="Actually delete. Without this flag, only report what would be deleted."),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete old finished generations together with their files. A server may be running."""
     from gateway.cli.commands.database import db_prune
     from gateway.cli.display.units import parse_age
 
     age = parse_age(older_than, "--older-than")
-    console = create_console()
-    run(lambda session: db_prune.prune(session, console, age, confirm=confirm), console, LIBRARY)
+    console = create_console(as_json)
+    run(lambda session: db_prune.prune(session, console, age, confirm=yes), console, LIBRARY)

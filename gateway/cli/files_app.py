@@ -8,16 +8,12 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import AsJson, Id, Limit, MinRating, Search, Yes, create_console, run
+from gateway.cli.options import DEFAULT_NAME, AsJson, Id, Limit, MinRating, Search, Yes, confirm, create_console, run
 from gateway.embedded.service_set import LIBRARY
 
 app = typer.Typer(
     help="Import, list, export, tag, verify and clean up audio files: finished ones, renders of them, and clips."
 )
-
-
-DEFAULT_NAME = "{date} {prompt:.40} {seed}"
-"""The template of --name."""
 
 
 class Kind(StrEnum):
@@ -191,7 +187,7 @@ def cleanup(
     orphans: Annotated[bool, typer.Option("--orphans", help="Delete files that belong to no generation.")] = False,
     missing: Annotated[bool, typer.Option("--missing", help="Delete generations whose file is missing.")] = False,
     kind: Kinds = None,
-    confirm: Annotated[
+    yes: Annotated[
         bool,
         typer.Option("--yes/--dry-run", help="Actually delete. Without this flag, only report what would be deleted."),
     ] = False,
@@ -207,7 +203,7 @@ def cleanup(
         raise typer.BadParameter("choose what to delete with --older-than, --keep, --orphans or --missing")
     console = create_console(as_json)
     request = files.cleanup_request(
-        older_than, keep, orphans=orphans, missing=missing, kinds=files.parse_kinds(kind), dry_run=not confirm
+        older_than, keep, orphans=orphans, missing=missing, kinds=files.parse_kinds(kind), dry_run=not yes
     )
     run(lambda session: files.cleanup(session, console, request), console, LIBRARY)
 
@@ -222,6 +218,6 @@ def delete(
     from gateway.cli.commands import files
 
     if not yes:
-        typer.confirm(f"Delete clip {clip_id}?", abort=True, err=True)
+        confirm(f"Delete clip {clip_id}?")
     console = create_console(as_json)
     run(lambda session: files.delete_clip(session, console, clip_id), console, LIBRARY)

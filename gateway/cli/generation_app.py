@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
 import typer
 
-from dgx_music.limits import MAX_SEED
-from gateway.cli.commands.output_flags import (
+from gateway.cli.commands.generation.listening_flags import (
+    FileName,
+    Open,
+    OutputDir,
+    PlayOption,
+    PromptFile,
+    Raw,
+    RunName,
+    ToStdout,
+)
+from gateway.cli.commands.generation.output_flags import (
     Album,
     Artist,
     BitRate,
@@ -20,6 +32,7 @@ from gateway.cli.commands.output_flags import (
     Title,
 )
 from gateway.cli.options import (
+    DEFAULT_NAME,
     AsJson,
     Continue,
     ContinueSeconds,
@@ -42,12 +55,15 @@ from gateway.cli.options import (
 )
 from gateway.embedded.service_set import ALL, LIBRARY
 
+if TYPE_CHECKING:
+    from gateway.cli.commands.generation.generate_options import GenerateOptions
+
 app = typer.Typer()
 
 
 @app.command()
 def generate(
-    prompt: PromptText,
+    prompt: PromptText = None,
     duration: Duration = 16.0,
     seed: Seed = None,
     model: ModelOption = "",
@@ -74,80 +90,165 @@ def generate(
     priority: Priority = 0,
     force: Force = False,
     detach: Detach = False,
+    play: PlayOption = False,
+    to_stdout: ToStdout = False,
+    raw: Raw = False,
+    open_: Open = False,
+    file: PromptFile = "",
+    output_dir: OutputDir = None,
+    name: FileName = "",
+    run_name: RunName = "",
     as_json: AsJson = False,
 ) -> None:
-    """Generate music from a text prompt. Ctrl-C cancels the generation."""
-    from gateway.cli.commands import continuation_source, generate, render
-    from gateway.cli.session import cover_file, output_files
+    """Generate music from a text prompt, or many pieces with --file. Ctrl-C cancels the generation."""
+    from gateway.cli.commands.generation.combinations import check_combinations
+    from gateway.cli.commands.generation.generate_options import GenerateOptions, resolve_model
+    from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 
-    if detach and output is not None:
-        raise typer.BadParameter("--detach exits before the file is finished, so it cannot be combined with --output")
-    if detach and cover is not None:
-        raise typer.BadParameter(
-            "--detach exits before the file is finished, so it cannot be combined with --cover; add the cover later "
-            "with: dgx-music files tag ID --cover IMAGE"
-        )
-    if seed is not None and seed + count - 1 > MAX_SEED:
-        raise typer.BadParameter(f"--seed: must be at most {MAX_SEED - count + 1} with --count {count}")
-    output_paths = generate.numbered_output_paths(output, count)
-    for path in output_paths:
-        output_files.check_output(path, overwrite=force, as_json=as_json, count=count)
-    console = create_console(as_json, output)
-    name, folder = generate.resolve_model(model)
-    output_options = render.build_output_options(
-        format_,
-        sample_rate,
-        channels,
-        loudness,
-        ceiling,
-        output,
-        bit_rate_kbps=bit_rate,
-        quality=quality,
-        tag_prompt=tag_prompt,
-        publication=render.build_publication(title, artist, album),
+    check_combinations(
+        {
+            "PROMPT": prompt is not None,
+            "--output": output is not None,
+            "--output -": output == STANDARD_OUTPUT,
+            "--cover": cover is not None,
+            "--count": count > 1,
+            "--detach": detach,
+            "--play": play,
+            "--stdout": to_stdout,
+            "--raw": raw,
+            "--open": open_,
+            "--file": bool(file),
+            "--output-dir": output_dir is not None,
+            "--name": bool(name),
+            "--run": bool(run_name),
+            "--json": as_json,
+        }
     )
-    options = generate.GenerateOptions(
-        prompt=prompt,
-        duration_seconds=duration,
+    model_name, model_folder = resolve_model(model)
+    options = GenerateOptions(
+        prompt=prompt or "",
+        duration=duration,
         seed=seed,
-        model_name=name,
-        model_folder=folder,
-        sampling=generate.build_sampling_params(
-            temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance
-        ),
-        source=continuation_source.parse_continuation_source(continue_, continue_seconds),
-        output=output_options,
-        cover=cover_file.read_cover(cover, output_options.format if output_options else None),
+        model=model_name,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        guidance=guidance,
+        continue_=continue_,
+        continue_seconds=continue_seconds,
+        format=format_,
+        bitrate=bit_rate,
+        quality=quality,
+        sample_rate=sample_rate,
+        channels=channels,
+        loudness=loudness,
+        ceiling=ceiling,
+        tag_prompt=tag_prompt,
+        title=title,
+        artist=artist,
+        album=album,
+        output=output,
         count=count,
         priority=priority,
-        output_paths=output_paths,
-        detach=detach,
     )
-    run(lambda session: generate.generate(session, console, options), console, ALL, model_folder=folder)
+    if file:
+        _generate_batch(
+            options, file, output_dir, name, run_name, model_folder=model_folder, force=force, as_json=as_json
+        )
+    else:
+        _generate_one(
+            options,
+            cover,
+            model_folder=model_folder,
+            force=force,
+            detach=detach,
+            play=play,
+            to_stdout=to_stdout,
+            raw=raw,
+            opens=open_,
+            as_json=as_json,
+        )
 
 
-@app.command()
-def watch(generation_id: Id, as_json: AsJson = False) -> None:
-    """Follow a generation until it finishes. Ctrl-C stops following; the generation continues."""
-    from gateway.cli.commands import generate
+def _generate_one(
+    options: GenerateOptions,
+    cover: Path | None,
+    *,
+    model_folder: Path | None,
+    force: bool,
+    detach: bool,
+    play: bool,
+    to_stdout: bool,
+    raw: bool,
+    opens: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Runs `generate` for one prompt."""
+    from gateway.cli.commands.generation import continuation_source, generate, generate_options
+    from gateway.cli.commands.generation.play import create_sink
+    from gateway.cli.session import cover_file, output_files
+    from gateway.cli.session.standard_streams import STANDARD_OUTPUT
+
+    output_paths = generate_options.numbered_output_paths(options.output, options.count)
+    for path in output_paths:
+        output_files.check_output(path, overwrite=force, as_json=as_json, count=options.count)
+    console = create_console(as_json, STANDARD_OUTPUT if to_stdout else options.output)
+    output_options = options.build_output()
+    delivery = generate.Delivery(
+        output_paths=output_paths,
+        cover=cover_file.read_cover(cover, output_options.format if output_options else None),
+        sink=create_sink(console, to_stdout=to_stdout, is_raw=raw) if play or to_stdout else None,
+        opens=opens,
+    )
+    source = continuation_source.parse_continuation_source(options.continue_, options.continue_seconds)
+    run(
+        lambda session: generate.generate(
+            session, console, options, source, delivery, model_folder=model_folder, detach=detach
+        ),
+        console,
+        ALL,
+        model_folder=model_folder,
+    )
+
+
+def _generate_batch(
+    options: GenerateOptions,
+    file: str,
+    output_dir: Path | None,
+    name: str,
+    run_name: str,
+    *,
+    model_folder: Path | None,
+    force: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Runs `generate --file`."""
+    from gateway.cli.commands.batch import batch_jobs, generate_batch
+    from gateway.cli.commands.files_export import create_folder
+    from gateway.cli.session.name_template import NameTemplate
 
     console = create_console(as_json)
-    run(lambda session: generate.watch(session, console, generation_id), console, ALL)
-
-
-@app.command()
-def cancel(generation_id: Id, as_json: AsJson = False) -> None:
-    """Cancel a queued or running generation."""
-    from gateway.cli.commands import inspect
-
-    console = create_console(as_json)
-    run(lambda session: inspect.cancel(session, console, generation_id), console)
+    template = NameTemplate(name or DEFAULT_NAME, "--name")
+    source, jobs = batch_jobs.read_jobs(console, options, file, output_dir)
+    batch = generate_batch.BatchOptions(
+        folder=None if output_dir is None else create_folder(output_dir, "--output-dir"),
+        template=template,
+        run_name=run_name,
+        overwrite=force,
+        model_folder=model_folder,
+    )
+    run(
+        lambda session: generate_batch.generate_batch(session, console, source, jobs, batch),
+        console,
+        ALL,
+        model_folder=model_folder,
+    )
 
 
 @app.command()
 def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
     """Retry a failed generation; if its audio was complete, only the file is made again. Ctrl-C cancels it."""
-    from gateway.cli.commands import generate
+    from gateway.cli.commands.generation import generate
 
     console = create_console(as_json)
     run(lambda session: generate.retry(session, console, generation_id, detach=detach), console, ALL)
@@ -172,7 +273,7 @@ def render(
     as_json: AsJson = False,
 ) -> None:
     """Convert a finished generation to another format, sample rate or loudness. The loudness is kept by default."""
-    from gateway.cli.commands import render
+    from gateway.cli.commands.generation import render
     from gateway.cli.session import cover_file, output_files
 
     output_files.check_output(output, overwrite=force, as_json=as_json)

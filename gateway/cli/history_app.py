@@ -1,4 +1,4 @@
-"""The subcommands for what was made: list, show, rate, download, delete, stats and prompts."""
+"""The subcommands for what was made: history, show, rate, download, delete, stats and prompts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gateway.cli.options import (
     Search,
     States,
     Yes,
+    confirm,
     create_console,
     run,
 )
@@ -26,26 +27,55 @@ from gateway.embedded.service_set import LIBRARY
 app = typer.Typer()
 
 
-@app.command(name="list")
-def list_(
-    limit: Limit = 20,
+@app.command()
+def history(
+    text: Annotated[
+        str, typer.Argument(metavar="[TEXT]", help="Only prompts that contain this text.", show_default=False)
+    ] = "",
+    search: Search = "",
     state: States = None,
     model: ModelFilter = "",
-    search: Search = "",
+    client: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Only what this client has created.", show_default=False),
+    ] = "",
     min_rating: MinRating = 0,
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Only what was created since then: 2h, 3d or 1w ago, 2026-11-29, or 2026-11-29T18:30.",
+            show_default=False,
+        ),
+    ] = "",
+    until: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Only what was created until then; a day counts whole.", show_default=False),
+    ] = "",
+    limit: Limit = 20,
+    ids: Annotated[bool, typer.Option("--ids", help="Print only the IDs, one per line.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List generations, newest first."""
-    from gateway.cli.commands import inspect
+    from dgx_music.storage.v1.storage_pb2 import ListGenerationsRequest
+    from gateway.cli.commands import history
 
-    console = create_console(as_json)
-    states = [f"GENERATION_STATE_{name.upper()}" for name in state or ()]
-    run(
-        lambda session: inspect.list_generations(
-            session, console, limit=limit, states=states, model_name=model, search=search, min_rating=min_rating
-        ),
-        console,
+    if text and search:
+        raise typer.BadParameter("give the text to search for once: as TEXT, or with --search")
+    if ids and as_json:
+        raise typer.BadParameter("--ids: cannot be combined with --json, whose objects contain the ids")
+    created_after, created_before = history.parse_period(since, until)
+    request = ListGenerationsRequest(
+        states=[f"GENERATION_STATE_{name.upper()}" for name in state or ()],
+        model_name=model,
+        prompt_contains=text or search,
+        min_rating=min_rating,
+        client=client,
+        created_after=created_after,
+        created_before=created_before,
     )
+    console = create_console(as_json)
+    run(lambda session: history.history(session, console, request, limit=limit, ids_only=ids), console)
 
 
 @app.command()
@@ -74,7 +104,7 @@ def rate(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Rate a generation from 1 to 5. `list` and `files export` select by --min-rating."""
+    """Rate a generation from 1 to 5. `history` and `files export` select by --min-rating."""
     from gateway.cli.commands import inspect
 
     number = inspect.parse_rating(rating)
@@ -83,13 +113,13 @@ def rate(
 
 
 @app.command()
-def download(generation_id: Id, output: Output = None, force: Force = False) -> None:
+def download(generation_id: Id, output: Output = None, force: Force = False, as_json: AsJson = False) -> None:
     """Save the audio file of a finished generation, in the current folder unless --output is given."""
     from gateway.cli.commands import inspect
     from gateway.cli.session import output_files
 
-    output_files.check_output(output, overwrite=force)
-    console = create_console()
+    output_files.check_output(output, overwrite=force, as_json=as_json)
+    console = create_console(as_json)
     run(lambda session: inspect.save(session, console, generation_id, output, overwrite=force), console, LIBRARY)
 
 
@@ -99,7 +129,7 @@ def delete(generation_id: Id, yes: Yes = False, as_json: AsJson = False) -> None
     from gateway.cli.commands import inspect
 
     if not yes:
-        typer.confirm(f"Delete generation {generation_id} and its audio file?", abort=True, err=True)
+        confirm(f"Delete generation {generation_id} and its audio file?")
     console = create_console(as_json)
     run(lambda session: inspect.delete(session, console, generation_id), console, LIBRARY)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import AsJson, GlobalOptions, Yes, create_console, run
+from gateway.cli.options import AsJson, GlobalOptions, Yes, confirm, create_console, run
 from gateway.embedded.service_set import MODELS
 
 app = typer.Typer(
@@ -34,25 +34,28 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def pull(name: Name) -> None:
+def pull(name: Name, as_json: AsJson = False) -> None:
     """Download a MusicGen model and its text encoder from the Hugging Face hub."""
     from gateway.cli.commands import model_download
 
-    model_download.pull(name, create_console())
+    model_download.pull(name, create_console(as_json))
 
 
 @app.command()
-def remove(name: Name, yes: Yes = False) -> None:
+def remove(name: Name, yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete a model that `pull` downloaded. A running server unloads it first."""
     from gateway.cli.commands import model_download, model_unload
 
     model = model_download.find_pulled_model(name)
     if not yes:
-        typer.confirm(f"Delete {name} ({model.size_bytes / 1e9:.2f} GB) from {model.repository}?", abort=True, err=True)
+        confirm(f"Delete {name} ({model.size_bytes / 1e9:.2f} GB) from {model.repository}?")
     model_unload.unload(name, GlobalOptions.data_dir)
     model.remove()
     # A request may have loaded it again in between; and the server now sees that it is no longer installed.
     model_unload.unload(name, GlobalOptions.data_dir)
-    create_console().print_notice(
+    console = create_console(as_json)
+    if console.as_json:
+        console.print_object({"model": name, "is_installed": False})
+    console.print_notice(
         f"deleted {name}; its text encoder stays in the Hugging Face cache, where other models may use it"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -19,10 +20,15 @@ from dgx_music.limits import (
     MIN_PRIORITY,
 )
 from gateway.embedded.service_set import DATABASE, ServiceSet
+from service_runtime.printable_text import make_printable
 
 if TYPE_CHECKING:
     from gateway.cli.display.console import Console
     from gateway.cli.session.runner import Command
+
+
+DEFAULT_NAME = "{date} {prompt:.40} {seed}"
+"""The template for the names of files where none is given."""
 
 
 class State(StrEnum):
@@ -108,7 +114,7 @@ Detach = Annotated[
 ]
 
 PromptText = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="PROMPT",
         help='Description of the music, e.g. "lo-fi hip hop at 84 BPM in A minor".',
@@ -230,6 +236,17 @@ def run(
         model_folder=model_folder,
     )
     raise typer.Exit(status)
+
+
+def confirm(question: str) -> None:
+    """Asks the user on standard error. Raises typer.Abort unless the answer is yes."""
+    try:
+        is_confirmed = typer.confirm(make_printable(question), err=True)
+    except typer.Abort:  # Ctrl-C or the end of the input, after which the cursor is still behind the question.
+        print(file=sys.stderr)
+        raise
+    if not is_confirmed:
+        raise typer.Abort
 
 
 def create_console(as_json: bool = False, output: Path | None = None) -> Console:

@@ -18,7 +18,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     The exit status is 1 if something that is configured does not work.
     """
-    from gateway.cli.commands import doctor
+    from gateway.cli.commands.setup import doctor
 
     raise typer.Exit(doctor.doctor(GlobalOptions.data_dir, create_console(as_json)))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from functools import lru_cache
 from typing import Any, TextIO
 
 import structlog
+
+from service_runtime.printable_text import make_printable
 
 UUID_CHARACTERS = 36
 
@@ -36,7 +39,8 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None,
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
         if log_format == "json"
         else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            _make_values_printable,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_traceback),
         ]
     )
     structlog.configure(
@@ -60,6 +64,22 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None,
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # gRPC logs an error with a traceback for every client that leaves a stream early.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
+
+
+def _make_values_printable(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """For a terminal: values may be what a client has sent. JSON escapes control characters itself."""
+    return {
+        name: make_printable(value, keep_lines=True) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
+def _write_traceback(stream: TextIO, error: structlog.typing.ExcInfo) -> None:
+    written = io.StringIO()
+    structlog.dev.plain_traceback(written, error)
+    stream.write(make_printable(written.getvalue(), keep_lines=True))
 
 
 def logging_configuration() -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from contextlib import suppress
@@ -13,7 +12,14 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dgx_music.address import LIST_PREFIXES, TcpAddress, UnixAddress, parse_address
-from dgx_music.credentials import NO_CREDENTIALS, SYSTEM_CA, Credentials
+from dgx_music.credentials import NO_CREDENTIALS, Credentials
+from service_runtime.rpc.tls_diagnosis import (
+    client_context,
+    explain_alert,
+    explain_rejected_server,
+    explain_unusable_files,
+    unverified_context,
+)
 
 TIMEOUT_SECONDS = 2.0
 """How long another program may take to accept the connection, and then to say something."""
@@ -25,8 +31,18 @@ SETTINGS_FRAME = 4
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def explain_unreachable(address: str, credentials: Credentials = NO_CREDENTIALS) -> str:
-    """Returns in words what is at the address, of which a call has found that no service of ours can be reached."""
+async def explain_unreachable(
+    address: str, credentials: Credentials = NO_CREDENTIALS, *, way_out: str | None = None
+) -> str:
+    """Returns in words what is at the address, of which a call has found that no service of ours can be reached there.
+
+    `credentials` are those of the call. `way_out` is added unless what was found has one of its own.
+    """
+    problem = await _find_problem(address, credentials)
+    return f"{problem}; {way_out}" if way_out and "DGX_MUSIC_TLS_" not in problem else problem
+
+
+async def _find_problem(address: str, credentials: Credentials) -> str:
     if address.startswith(LIST_PREFIXES):
         return f"no server answers at {address}"
     try:
@@ -36,6 +52,10 @@ async def explain_unreachable(address: str, credentials: Credentials = NO_CREDEN
     if isinstance(parsed, TcpAddress) and parsed.port == 0:
         return f"the address {address} has port 0, which means any free port and is only for servers"
     try:
+        if credentials.ca is not None and isinstance(parsed, TcpAddress):
+            if (problem := await _find_tls_problem(parsed, address, credentials)) is not None:
+                return problem
+            return f"the server at {address} answers, but has ended the call"
         first = await _exchange_greetings(parsed)
     except TimeoutError:
         return f"nothing answers at {address}; is it the right address, and open in the firewall?"
@@ -45,14 +65,31 @@ async def explain_unreachable(address: str, credentials: Credentials = NO_CREDEN
         return f"no server listens at {address}"
     except OSError as error:
         return f"can't connect to {address} ({error.strerror or error})"
-    expects_tls = credentials.ca is not None and isinstance(parsed, TcpAddress)
-    if first is not None and first[3:4] == bytes([SETTINGS_FRAME]):
-        if expects_tls:
-            return f"the server at {address} does not use TLS; unset DGX_MUSIC_TLS_CA"
+    if _is_http2(first):
         return f"the server at {address} answers, but has ended the call"
-    if expects_tls and (problem := await _explain_tls(parsed, credentials)) is not None:
-        return f"the server at {address} {problem}"
     return f"{address} {await _describe_program(parsed, first)}"
+
+
+async def _find_tls_problem(address: TcpAddress, name: str, credentials: Credentials) -> str | None:
+    """Returns what is wrong with TLS connections to the server; None if one works. Raises OSError if there is none."""
+    try:
+        context = client_context(credentials)
+    except OSError as error:
+        return explain_unusable_files(credentials, error)
+    try:
+        first = await _exchange_greetings(address, context)
+    except ssl.SSLCertVerificationError as error:
+        return explain_rejected_server(address, name, credentials.ca, error)
+    except (ssl.SSLError, ConnectionResetError):
+        if _is_http2(await _exchange_greetings(address)):
+            return f"the server at {name} does not use TLS; unset DGX_MUSIC_TLS_CA, or use the server's TLS address"
+        return f"{name} belongs to another program, which does not speak TLS"
+    # A server of TLS 1.3 judges the client's certificate after the handshake (RFC 8446, section 4.4.2.4).
+    return None if _is_http2(first) else explain_alert(name, credentials)
+
+
+def _is_http2(first: bytes | None) -> bool:
+    return first is not None and first[3:4] == bytes([SETTINGS_FRAME])
 
 
 async def _connect(address: TcpAddress | UnixAddress, tls: ssl.SSLContext | None = None) -> Streams:
@@ -62,12 +99,12 @@ async def _connect(address: TcpAddress | UnixAddress, tls: ssl.SSLContext | None
         return await asyncio.open_connection(address.host, address.port, ssl=tls)
 
 
-async def _exchange_greetings(address: TcpAddress | UnixAddress) -> bytes | None:
+async def _exchange_greetings(address: TcpAddress | UnixAddress, tls: ssl.SSLContext | None = None) -> bytes | None:
     """Returns the first bytes that the server answers; empty if it closes the connection, None if it says nothing.
 
     Raises OSError if there is no connection.
     """
-    reader, writer = await _connect(address)
+    reader, writer = await _connect(address, tls)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             writer.write(HTTP2_GREETING)
@@ -85,58 +122,28 @@ async def _describe_program(address: TcpAddress | UnixAddress, first: bytes | No
         return "accepts the connection and says nothing; it belongs to another program, or its server hangs"
     if first.startswith((b"HTTP/1", b"<")):  # Some web servers answer an unknown version with a page alone.
         return "belongs to another program, a web server (HTTP/1)"
-    if await _speaks_tls(address):
-        return (
-            "requires TLS; if it is a server of DGX Music, set DGX_MUSIC_TLS_CA to its certification authority's file"
-        )
+    match await _tls_protocol(address):
+        case "h2":
+            return (
+                "requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification authority (`dgx-music tls init` "
+                "writes one on the server), or to system"
+            )
+        case str():
+            return "belongs to another program, which requires TLS"
     if first:
         return "belongs to another program, which does not speak gRPC"
     return "closes the connection at once; it belongs to another program, or its server was ending just now"
 
 
-async def _explain_tls(address: TcpAddress | UnixAddress, credentials: Credentials) -> str | None:
-    """Returns why a connection with the client's certificates fails, or None if the server does not speak TLS."""
+async def _tls_protocol(address: TcpAddress | UnixAddress) -> str | None:
+    """Returns the protocol that the server agrees on by TLS, empty for none; None if it does not speak TLS."""
     try:
-        reader, writer = await _connect(address, _build_context(credentials))
-    except ssl.SSLCertVerificationError as error:
-        return (
-            f"can't be trusted: {error.verify_message}; check DGX_MUSIC_TLS_CA, and that the address is one of the "
-            "names in the server's certificate"
-        )
+        _, writer = await _connect(address, unverified_context())
     except OSError:
         return None
-    try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            writer.write(HTTP2_GREETING)
-            if await reader.read(1):
-                return "answers, but has ended the call"
-    except (OSError, TimeoutError):
-        pass
-    finally:
-        await _close(writer)
-    if credentials.certificate is None:
-        return "accepts only clients with a certificate; set DGX_MUSIC_TLS_CERTIFICATE and DGX_MUSIC_TLS_KEY"
-    return "does not accept the client's certificate, DGX_MUSIC_TLS_CERTIFICATE"
-
-
-def _build_context(credentials: Credentials) -> ssl.SSLContext:
-    ca = None if credentials.ca in (None, SYSTEM_CA) else os.path.expanduser(str(credentials.ca))
-    context = ssl.create_default_context(cafile=ca)
-    if credentials.certificate is not None and credentials.key is not None:
-        context.load_cert_chain(os.path.expanduser(credentials.certificate), os.path.expanduser(credentials.key))
-    context.set_alpn_protocols(["h2"])
-    return context
-
-
-async def _speaks_tls(address: TcpAddress | UnixAddress) -> bool:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # Nothing is sent.
-    try:
-        _, writer = await _connect(address, context)
-    except OSError:
-        return False
+    protocol = writer.get_extra_info("ssl_object").selected_alpn_protocol()
     await _close(writer)
-    return True
+    return protocol or ""
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from dgx_music.errors import ServiceError
+from service_runtime.config_file import ConfigFileError
 from service_runtime.file_modes import limit_umask
 from service_runtime.observability.logging import configure_logging
 from service_runtime.observability.tracing import tracing
@@ -39,6 +40,8 @@ def run_process(
             asyncio.run(serve_until_signalled([build(settings)], address, settings))
     except ValidationError as error:
         _exit(format_settings_error(error), BAD_SETTING)
+    except ConfigFileError as error:
+        _exit(str(error), BAD_SETTING)
     except ServiceError as error:
         _exit(error.message, FAILURE)
 

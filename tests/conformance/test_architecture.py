@@ -98,9 +98,11 @@ LAYERS = {
             "service_runtime.failpoints",
             "service_runtime.file_modes",
             "service_runtime.optional_deps",
+            "service_runtime.printable_text",
             "service_runtime.supervision",
             "service_runtime",
         ),
+        ("service_runtime.config_file",),
     ),
     "storage_service": (
         ("storage_service.rpc",),
@@ -163,11 +165,12 @@ LAYERS = {
     "gateway": (
         ("gateway.cli",),
         ("gateway.cli.commands",),
-        ("gateway.cli.display",),
+        ("gateway.cli.display", "gateway.cli.playback"),
         ("gateway.cli.session",),
         ("gateway.embedded",),
         ("gateway.http", "gateway.mcp"),
         ("gateway.rpc",),
+        ("gateway.settings_catalog",),
         ("gateway.config", "gateway.timeouts", "gateway"),
     ),
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.session.command_errors import TRY_AGAIN
 from tests.support.command_line import SECONDS, Shell, read_until
 
 
@@ -34,7 +35,7 @@ def test_disk_that_is_full_just_after_creation_ends_the_command(small_disk: Path
         f"dgx-music watch {generation_id}"
     )
     assert "Traceback" not in error
-    assert "disk is full" in shell.error("generate", "house", status=1)
+    assert "disk is full" in shell.error("generate", "house", status=TRY_AGAIN)
     filler.unlink()
     shell.run("cancel", generation_id)
 
@@ -42,7 +43,7 @@ def test_disk_that_is_full_just_after_creation_ends_the_command(small_disk: Path
 def test_generation_that_no_worker_could_claim_is_done_when_there_is_room(small_disk: Path) -> None:
     """The disk takes the new row, and nothing more."""
     shell = Shell(small_disk / "data")
-    shell.run("list")
+    shell.run("history")
     for free_bytes in range(152_000, 400_000, 16_000):
         filler = fill(small_disk, free_bytes=free_bytes)
         with shell.running("generate", "house", "-d", "0.5") as command:
@@ -60,9 +61,9 @@ def test_full_disk_is_reported_before_anything_is_created(
     small_disk: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     shell = Shell(small_disk / "data")
-    shell.run("list")
+    shell.run("history")
     fill(small_disk)
-    line = shell.error("generate", "house", status=1)
+    line = shell.error("generate", "house", status=TRY_AGAIN)
     assert line == f"error: the database's disk is full: {shell.data_dir}; free up space"
     elsewhere = {"DGX_MUSIC_DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('database')}/music.db"}
     line = shell.error("generate", "house", status=1, **elsewhere)
@@ -71,7 +72,7 @@ def test_full_disk_is_reported_before_anything_is_created(
 
 def test_data_directory_that_is_read_only_is_reported(small_disk: Path) -> None:
     shell = Shell(small_disk / "data")
-    shell.run("list")
+    shell.run("history")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     line = shell.error("generate", "house", status=1)
     assert line.startswith(f"error: can't write to {shell.data_dir}: Read-only file system; choose another folder")

@@ -27,7 +27,8 @@ SECONDS = 120.0
 def environment(**settings: str) -> dict[str, str]:
     """Returns the environment of this process without the settings, models and GPU of the user who runs the tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DGX_MUSIC_", "HF_"))}
-    return inherited | {"HF_HOME": "/nonexistent", "DGX_MUSIC_DEVICES": "cpu"} | settings
+    defaults = {"HF_HOME": "/nonexistent", "DGX_MUSIC_CONFIG": os.devnull, "DGX_MUSIC_DEVICES": "cpu"}
+    return inherited | defaults | settings
 
 
 class Shell:
@@ -48,11 +49,11 @@ class Shell:
         )
 
     def error(self, *arguments: str, status: int, **settings: str) -> str:
-        """Returns the error line, which must be all that the command prints."""
+        """Returns the error line, or the object that --json asks for, which must be all that the command prints."""
         done = self.run(*arguments, status=status, **settings)
         assert done.stdout == ""
         [line] = done.stderr.splitlines()
-        assert line.startswith("error: ")
+        assert line.startswith('{"error": ' if "--json" in arguments else "error: ")
         return line
 
     def generations(self, *arguments: str, status: int = 0, **settings: str) -> list[storage.Generation]:

@@ -111,7 +111,7 @@ async def verify(session: Session, console: Console, generation_ids: Sequence[st
         if console.as_json:
             console.print_message(response)
         elif is_bad:
-            console.out.print(_format_bad_file(response), markup=False)
+            console.print_line(_format_bad_file(response))
     counts = [(intact, "intact"), (present, "present" if quick else "present, without a SHA-256"), (bad, "bad")]
     console.print_notice("files: " + (", ".join(f"{count} {what}" for count, what in counts if count) or "none"))
     return FAILURE if bad else 0
@@ -189,7 +189,7 @@ async def cleanup(session: Session, console: Console, request: CleanupRequest) -
         else:
             count += 1
             file_bytes += file.file_size_bytes
-        console.out.print(line, markup=False)
+        console.print_line(line)
     if not console.as_json:
         what = f"{count} items, {format_size(file_bytes)}" + (f"; kept {kept} in use" if kept else "")
         console.print_notice(f"would delete {what}; use --yes to delete" if request.dry_run else f"deleted {what}")

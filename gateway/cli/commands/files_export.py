@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import secrets
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -52,18 +50,18 @@ class Selection:
             check_uuid("id", generation_id)
 
 
-class _NoFile(Exception):
+class NoFile(Exception):
     """A generation has no file that can be exported; the message says why."""
 
 
-def create_folder(folder: Path) -> Path:
+def create_folder(folder: Path, option: str = "--to") -> Path:
     """Creates the folder if it is missing, and returns its absolute path. Raises CommandError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise CommandError(f"--to: {folder} is not a folder", BAD_INPUT) from error
+        raise CommandError(f"{option}: {folder} is not a folder", BAD_INPUT) from error
     except OSError as error:
-        raise CommandError(f"--to: failed to create the folder {folder}: {error.strerror}", BAD_INPUT) from error
+        raise CommandError(f"{option}: failed to create the folder {folder}: {error.strerror}", BAD_INPUT) from error
     return folder.absolute()
 
 
@@ -75,18 +73,17 @@ async def export_files(
     async for selected in _select(session, selection):
         try:
             generation = await _fetch(session, selected) if isinstance(selected, str) else selected
-            path, is_new = await _export(session, generation, folder, template)
-        except _NoFile as error:
+            path, is_new = await save_under_name(session, generation, folder, template)
+        except NoFile as error:
             failed += 1
-            console.print_notice(f"error: {error}")
+            console.print_error(str(error))
             continue
         new += is_new
         present += not is_new
         if console.as_json:
-            sys.stdout.write(json.dumps({"generation_id": generation.id, "path": str(path), "is_new": is_new}) + "\n")
-            sys.stdout.flush()
+            console.print_object({"generation_id": generation.id, "path": str(path), "is_new": is_new})
         else:
-            console.out.print(str(path), markup=False, emoji=False, soft_wrap=True)
+            console.print_line(str(path))
     counts = (new, "exported"), (present, "already there"), (failed, "failed")
     console.print_notice("files: " + (", ".join(f"{number} {what}" for number, what in counts if number) or "none"))
     return FAILURE if failed else 0
@@ -121,12 +118,17 @@ async def _fetch(session: Session, generation_id: str) -> Generation:
     except grpc.aio.AioRpcError as error:
         raise _without_file(generation_id, error) from error
     if response.generation.state != GENERATION_STATE_COMPLETED:
-        raise _NoFile(f"generation {generation_id} is {format_state(response.generation)} and has no file")
+        raise NoFile(f"generation {generation_id} is {format_state(response.generation)} and has no file")
     return response.generation
 
 
-async def _export(session: Session, generation: Generation, folder: Path, template: NameTemplate) -> tuple[Path, bool]:
-    """Returns the path of the file, and False if it was there already."""
+async def save_under_name(
+    session: Session, generation: Generation, folder: Path, template: NameTemplate
+) -> tuple[Path, bool]:
+    """Saves the file in the folder under a name that is free. Returns its path, and False if it was there already.
+
+    Raises NoFile if only this one can't be saved, CommandError if the folder can't be written.
+    """
     text, suffix = template.format(generation), PurePosixPath(generation.file_path).suffix
     suffix = suffix if _SUFFIX.fullmatch(suffix) else ""
     part = folder / f".{generation.id}.{secrets.token_hex(4)}"
@@ -144,7 +146,7 @@ async def _export(session: Session, generation: Generation, folder: Path, templa
     except CommandError as error:
         if isinstance(error.__cause__, OSError):
             raise _unwritable(folder, error.__cause__) from error
-        raise _NoFile(f"generation {generation.id}: {error}") from error
+        raise NoFile(f"generation {generation.id}: {error}") from error
     except OSError as error:
         raise _unwritable(folder, error) from error
     finally:
@@ -161,4 +163,4 @@ def _without_file(generation_id: str, error: grpc.aio.AioRpcError) -> Exception:
     if error.code() in _SERVER_GONE:
         return error
     message = read_error_details(error).message
-    return _NoFile(message if generation_id in message else f"generation {generation_id}: {message}")
+    return NoFile(message if generation_id in message else f"generation {generation_id}: {message}")

@@ -13,7 +13,6 @@ from dgx_music.storage.v1.storage_pb2 import (
     CancelGenerationRequest,
     DeleteGenerationRequest,
     GetGenerationRequest,
-    ListGenerationsRequest,
     ListPromptsRequest,
     RateGenerationRequest,
 )
@@ -24,7 +23,6 @@ from gateway.cli.display.console import (
     format_local_time,
     format_rating,
     format_state,
-    format_styled_state,
 )
 from gateway.cli.display.summary import licence_fields, metadata_fields, status_fields, summary_fields
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
@@ -32,51 +30,6 @@ from gateway.cli.session.output_files import download
 from gateway.cli.session.pagination import fetch_first
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
-
-
-async def list_generations(
-    session: Session,
-    console: Console,
-    *,
-    limit: int,
-    states: list[str],
-    model_name: str,
-    search: str,
-    min_rating: int = 0,
-) -> int:
-    """Prints the newest `limit` generations that match."""
-    request = ListGenerationsRequest(
-        states=states, model_name=model_name, prompt_contains=search, min_rating=min_rating
-    )
-    found = await fetch_first(session.music.ListGenerations, request, lambda page: page.generations, limit)
-    if console.as_json:
-        for generation in found:
-            console.print_message(generation)
-        return 0
-    console.print_table(
-        (
-            ("id", False),
-            ("state", False),
-            ("length", False),
-            ("model", False),
-            ("created", False),
-            ("rating", False),
-            ("prompt", True),
-        ),
-        (
-            (
-                generation.id,
-                format_styled_state(generation),
-                f"{generation.duration_seconds:g} s",
-                escape_text(generation.model_name),
-                format_local_time(generation.created_at),
-                format_rating(generation),
-                escape_text(generation.prompt),
-            )
-            for generation in found
-        ),
-    )
-    return 0
 
 
 async def show(session: Session, console: Console, generation_id: str, *, png: Path | None) -> int:
@@ -158,8 +111,10 @@ async def delete(session: Session, console: Console, generation_id: str) -> int:
 async def save(session: Session, console: Console, generation_id: str, output: Path | None, *, overwrite: bool) -> int:
     """Downloads the audio file of a finished generation and prints its path."""
     path = await download(session, generation_id, output, overwrite=overwrite)
-    if path is not None:
-        console.out.print(str(path), markup=False)
+    if path is not None and console.as_json:
+        console.print_object({"generation_id": generation_id, "path": str(path)})
+    elif path is not None:
+        console.print_line(str(path))
     return 0
 
 

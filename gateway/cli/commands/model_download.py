@@ -42,6 +42,10 @@ def pull(name: str, console: Console) -> None:
     _download(TEXT_ENCODER, TEXT_ENCODER_FILES, console)
     if codec := _find_referenced_codec(folder / CHECKPOINT_FILES[1]):
         _download(codec, CODEC_FILES, console)
+    if console.as_json:
+        fields = {"model": name, "is_installed": True, "revision": revision, "licence": LICENCE, "folder": str(folder)}
+        console.print_object(fields)
+        return
     console.print_fields(
         (
             ("model", name),

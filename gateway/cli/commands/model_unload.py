@@ -15,6 +15,7 @@ from dgx_music.credentials import Credentials
 from dgx_music.error_status import read_error_details
 from dgx_music.errors import FailedPrecondition
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
+from gateway.cli.session.command_settings import load_settings
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, acquire_or_join
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
@@ -26,7 +27,7 @@ NOT_LOADED_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
 def unload(name: str, data_dir: Path | None) -> None:
     """Returns once the server has freed the model's memory. Raises AioRpcError with reason MODEL_IN_USE while it is in
     use."""
-    settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
+    settings = load_settings(GatewaySettings, data_dir)
     with _generation_address(settings) as at:
         if at is not None:
             asyncio.run(_unload(name, at, settings.credentials()))

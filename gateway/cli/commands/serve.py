@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.command_settings import load_settings
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
 from gateway.embedded.service_set import ServiceName
@@ -65,7 +66,7 @@ async def _serve_one(name: ServiceName, settings: GatewaySettings, overrides: Ma
 
 def resolve_settings(data_dir: Path | None) -> GatewaySettings:
     """Returns the gateway's settings, with an absolute data directory: the one given, or the configured one."""
-    settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
+    settings = load_settings(GatewaySettings, data_dir)
     settings.data_dir = settings.data_dir.expanduser().absolute()
     return settings
 

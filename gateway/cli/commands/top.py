@@ -36,7 +36,7 @@ async def top(session: Session, console: Console, *, once: bool) -> int:
         raise CommandError(
             "no dgx-music server is running; start `dgx-music serve`, or set DGX_MUSIC_GATEWAY_ADDRESS to that of one"
         )
-    is_live = console.out.is_terminal and not console.as_json
+    is_live = console.is_interactive and not console.as_json
     try:
         if once or not (is_live or console.as_json):
             _print(await _fetch(session), console)

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from types import TracebackType
-from typing import Self
+from typing import IO, Any, Self
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
-from rich.text import Text
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.segment import Segment
 
 from dgx_music.limits import MAX_RATING
 from dgx_music.storage.v1.storage_pb2 import GENERATION_STATE_PENDING, GenerationStage, GenerationState
 from dgx_music.storage.v1.storage_pb2 import Generation as GenerationMessage
-from gateway.cli.session.command_errors import format_error
+from gateway.cli.display.layout import lay_out_fields, lay_out_table
+from gateway.cli.session.command_errors import CommandError, Failure, describe_error
+from gateway.cli.session.file_names import cut
+from service_runtime.printable_text import make_printable
 
 UNLIMITED_WIDTH = 10_000
 """Characters per line if standard output is not a terminal: programs and files get complete lines."""
 DEFAULT_WIDTH = 80
 """Width of a drawing in characters if standard output is not a terminal."""
-COLUMN_GAP = 2
-"""Spaces between the columns of a table."""
-MAX_LABEL_CHARACTERS = 24
-"""Of the prompt beside its progress bar, and of a truncated column in lines that wrap."""
+MAX_LABEL_COLUMNS = 24
+MIN_LABEL_COLUMNS = 10
+"""Of the prompt beside its progress bar, and on a narrow terminal."""
+NARROW = 72
+"""Columns of a terminal below which there is no room for a bar beside the prompt, the state and the seconds."""
 
 TIMES_REAL_TIME = "\u00d7 real time"
 
 STATE_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan"}
+
+
+class _SafeConsole(RichConsole):
+    """Prints no control character except those that Rich itself adds, whatever the text is."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=make_printable(segment.text, keep_lines=True))
 
 
 class Console:
@@ -45,17 +60,36 @@ class Console:
         self.as_json = as_json
         stream = sys.stderr if out_is_taken else sys.stdout
         width = None if stream.isatty() else UNLIMITED_WIDTH
-        self.out = RichConsole(stderr=out_is_taken, highlight=False, width=width)
-        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.out = _SafeConsole(stderr=out_is_taken, highlight=False, emoji=False, width=width)
+        self.err = _SafeConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+        self.is_interactive = can_redraw(stream)
+        """Whether results go to a terminal that can redraw lines. With FORCE_COLOR, a pipe has colours, but can't."""
 
     @property
     def width(self) -> int:
         """Characters per line of standard output."""
         return self.out.width if self.out.width < UNLIMITED_WIDTH else DEFAULT_WIDTH
 
+    def print_line(self, text: str) -> None:
+        """Prints a line of results, unstyled and as long as it is, so that a terminal's lines can be copied whole."""
+        self.out.print(make_printable(text), markup=False, soft_wrap=True)
+
     def print_notice(self, text: str) -> None:
         """Prints a line to standard error."""
-        self.err.print(text, markup=False)
+        self.err.print(make_printable(text), markup=False)
+
+    def print_error(self, error: Exception | str) -> int:
+        """Reports an error on standard error, after which the command goes on, and returns its exit status. With JSON,
+        as the object that also the last error is."""
+        failure = describe_error(CommandError(error) if isinstance(error, str) else error)
+        self._print_failure(failure)
+        return failure.exit_status
+
+    def _print_failure(self, failure: Failure) -> None:
+        if self.as_json:
+            print(failure.to_json(), file=sys.stderr)
+        else:
+            self.print_notice(f"error: {failure.message}")
 
     @contextmanager
     def optional(self, action: str) -> Iterator[None]:
@@ -66,46 +100,35 @@ class Console:
         try:
             yield
         except Exception as error:
-            self.print_notice(f"failed to {action}: {format_error(error)[0]}")
+            self.print_notice(f"failed to {action}: {describe_error(error).message}")
 
     def print_message(self, message: Message) -> None:
         """Prints the message as one line of JSON, in protobuf's JSON mapping with the contract's field names."""
-        sys.stdout.write(MessageToJson(message, indent=None, preserving_proto_field_name=True) + "\n")
+        self._print_json(MessageToJson(message, indent=None, preserving_proto_field_name=True))
+
+    def print_object(self, fields: Mapping[str, Any]) -> None:
+        """Prints an object as one line of JSON, where no message of the contracts is the result."""
+        self._print_json(json.dumps(fields))
+
+    def _print_json(self, line: str) -> None:
+        # ASCII alone, so that no terminal needs to know a character; JSON's own escapes leave out DEL.
+        sys.stdout.write(line.replace("\x7f", "\\u007f") + "\n")
         sys.stdout.flush()
 
     def print_table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
-        """Prints a table. `columns` are pairs of title and whether the column may be truncated to fit the terminal.
-
-        The other columns, such as ids to copy, stay whole: on a narrow terminal, the lines wrap.
-        """
-        table = Table(box=None, pad_edge=False, padding=(0, COLUMN_GAP // 2), header_style="bold")
-        cells = [list(row) for row in rows]
-        titles = [title for title, _ in columns]
-        widths = [max(Text.from_markup(text).cell_len for text in texts) for texts in zip(titles, *cells, strict=True)]
-        gaps = COLUMN_GAP * (len(widths) - 1)
-        for index, (title, may_truncate) in enumerate(columns):
-            if may_truncate:
-                left = self.out.width - gaps - sum(widths) + widths[index]
-                widths[index] = min(widths[index], left if left >= len(title) else MAX_LABEL_CHARACTERS)
-            table.add_column(title, no_wrap=True, overflow="ellipsis", width=widths[index])
-        for row in cells:
-            table.add_row(*row)
-        table.width = sum(widths) + gaps
-        self.out.print(table, crop=False)
+        """Prints a table, see `lay_out_table`."""
+        for part in lay_out_table(columns, rows, self.out.width):
+            self.out.print(part, crop=False)
 
     def print_fields(self, fields: Iterable[tuple[str, str]]) -> None:
-        """Prints a line per name and value; fields without a value are left out."""
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in fields:
-            if value:
-                grid.add_row(name, value)
-        self.out.print(grid)
+        """Prints a line per name and value, see `lay_out_fields`."""
+        width = self.out.width if self.out.width < UNLIMITED_WIDTH else None
+        for line in lay_out_fields(fields, width):
+            self.out.print(line, soft_wrap=True)
 
     def progress(self) -> ProgressBars | ProgressLines:
         """Returns the display of progress: bars on a terminal, else a line per stage, or nothing with JSON."""
-        if self.err.is_terminal:
+        if can_redraw(sys.stderr):
             return ProgressBars(self.err)
         return ProgressLines(None if self.as_json else self)
 
@@ -114,11 +137,13 @@ class ProgressBars:
     """Shows a live progress bar per generation."""
 
     def __init__(self, console: RichConsole) -> None:
+        self._label_columns = MIN_LABEL_COLUMNS if console.width < NARROW else MAX_LABEL_COLUMNS
+        columns: list[ProgressColumn] = [TextColumn("{task.description}"), TextColumn("{task.fields[audio]}")]
+        if console.width >= NARROW:
+            columns.insert(1, BarColumn())
+            columns.append(TextColumn("{task.fields[speed]}"))
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[audio]}"),
-            TextColumn("{task.fields[speed]}", style="dim"),
+            *columns,
             console=console,
             transient=True,
         )
@@ -143,8 +168,8 @@ class ProgressBars:
         elapsed = self._progress.tasks[self._progress.task_ids.index(task)].elapsed or 0.0
         if (retry := format_retry(generation)) and self._retries.get(generation.id) != retry:
             self._retries[generation.id] = retry
-            self._progress.console.print(retry, markup=False)
-        label = escape_text(truncate(generation.prompt, MAX_LABEL_CHARACTERS))
+            self._progress.console.print(make_printable(retry), markup=False)
+        label = escape_text(truncate(generation.prompt, self._label_columns))
         self._progress.update(
             task,
             completed=generation.progress,
@@ -207,13 +232,18 @@ def format_rating(generation: GenerationMessage) -> str:
 
 
 def escape_text(text: str) -> str:
-    """Returns untrusted text with control characters removed and Rich markup escaped."""
-    return escape("".join(character if character.isprintable() else " " for character in text))
+    """Returns untrusted text with Rich markup escaped, see also `make_printable`."""
+    return escape(make_printable(text))
 
 
-def truncate(text: str, max_characters: int) -> str:
-    """Returns at most `max_characters` characters, with an ellipsis if the text is longer."""
-    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
+def can_redraw(stream: IO[str]) -> bool:
+    """Returns whether the stream is a terminal on which lines can be drawn again, as a progress bar is."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def truncate(text: str, max_columns: int) -> str:
+    """Returns the text in at most `max_columns` columns of a terminal, with an ellipsis if it is longer."""
+    return text if cell_len(text) <= max_columns else cut(text, max_columns - 1, cell_len) + "…"
 
 
 def format_local_time(timestamp: Timestamp) -> str:

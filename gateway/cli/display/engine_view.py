@@ -8,6 +8,8 @@ from rich.text import Text
 
 from dgx_music.generation.v1.generation_pb2 import Engine, EngineRequest, EngineState, GetEngineStatusResponse
 from dgx_music.storage.v1.storage_pb2 import GenerationStage
+from gateway.cli.display.console import truncate
+from service_runtime.printable_text import make_printable
 
 BAR_CHARACTERS = 14
 FULL, EMPTY = "\u2588", "\u2591"
@@ -53,9 +55,9 @@ def _total(status: GetEngineStatusResponse) -> Text:
 
 
 def _engine(engine: Engine) -> Iterator[Text]:
-    name = "" if engine.device_name in engine.device else f"  {_printable(engine.device_name)}"
+    name = "" if engine.device_name in engine.device else f"  {make_printable(engine.device_name)}"
     state = state_name(engine)
-    models = ", ".join(_printable(model) for model in engine.loaded_models)
+    models = ", ".join(make_printable(model) for model in engine.loaded_models)
     yield Text.assemble(
         (engine.device, "bold"),
         f"{name}  ",
@@ -64,7 +66,7 @@ def _engine(engine: Engine) -> Iterator[Text]:
         (f"   {models}" if models else "", "dim"),
     )
     if engine.problem:
-        yield Text(f"  {_printable(engine.problem)}", style=STATE_STYLES["failed"])
+        yield Text(f"  {make_printable(engine.problem)}", style=STATE_STYLES["failed"])
     yield Text.assemble(
         "  batch   ",
         _bar(engine.running, engine.max_batch_size),
@@ -118,10 +120,10 @@ def _request(request: EngineRequest, id_characters: int) -> Text:
     stage = GenerationStage.Name(request.stage).removeprefix("GENERATION_STAGE_").lower().partition("_")[0]
     seconds = f"{request.frames / rate:.1f}/{request.expected_frames / rate:g} s"
     minutes, rest = divmod(int(request.age_seconds), 60)
-    model = _printable(request.model_name)
+    model = make_printable(request.model_name)
     return Text.assemble(
         f"{request.generation_id[:id_characters] or '(direct)':{id_characters}} {request.device:7}",
-        f"{model if len(model) <= MODEL_CHARACTERS else model[: MODEL_CHARACTERS - 1] + '…':{MODEL_CHARACTERS}} ",
+        f"{truncate(model, MODEL_CHARACTERS):{MODEL_CHARACTERS}} ",
         f"{stage:10} ",
         _bar(request.frames, request.expected_frames, 12),
         f" {seconds:12} {minutes}:{rest:02}",
@@ -131,7 +133,3 @@ def _request(request: EngineRequest, id_characters: int) -> Text:
 def _bar(value: float, limit: float, characters: int = BAR_CHARACTERS) -> Text:
     filled = round(characters * min(1.0, value / limit)) if limit else 0
     return Text.assemble((FULL * filled, "cyan"), (EMPTY * (characters - filled), "dim"))
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

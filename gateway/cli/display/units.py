@@ -1,13 +1,14 @@
-"""Parses ages and sizes that the user typed, and formats sizes."""
+"""Parses ages, times and sizes that the user typed, and formats sizes."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 
 AGE = re.compile(r"(?P<number>[0-9]{1,5})(?P<unit>[hdw])")
+DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
 AGE_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 SIZE = re.compile(r"(?P<number>[0-9]{1,6}(?:[.][0-9]{1,3})?)(?P<unit>MB|GB|TB)")
 SIZE_UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
@@ -19,6 +20,27 @@ def parse_age(text: str, option: str) -> timedelta:
     if match is None:
         raise CommandError(f"{option}: {text!r} is not a valid age; use for example 30d, 12h or 2w", BAD_INPUT)
     return int(match["number"]) * AGE_UNITS[match["unit"]]
+
+
+def parse_time(text: str, option: str, *, is_end: bool = False) -> datetime:
+    """Parses an age such as "3d", or a date or time of ISO 8601, by default in the local time zone.
+
+    A date is the beginning of that day, or with `is_end` the beginning of the next one. Raises CommandError.
+    """
+    try:
+        if AGE.fullmatch(text):
+            return datetime.now().astimezone() - parse_age(text, option)
+        moment = datetime.fromisoformat(text)
+        if is_end and DATE.fullmatch(text):
+            moment += timedelta(days=1)
+        moment = moment.astimezone()
+        moment.timestamp()
+    except (ValueError, OverflowError) as error:
+        raise CommandError(
+            f"{option}: {text!r} is not a valid time; use for example 2h, 3d, 1w, 2026-11-29 or 2026-11-29T18:30",
+            BAD_INPUT,
+        ) from error
+    return moment
 
 
 def parse_size(text: str, option: str) -> int:

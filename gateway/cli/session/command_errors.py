@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, replace
+
 import grpc
 import grpc.aio
 from pydantic import ValidationError
 
-from dgx_music.error_status import read_error_details
+from dgx_music.error_status import read_error_details, status_of
 from dgx_music.errors import InvalidArgument, ServiceError
+from service_runtime.config_file import ConfigFileError
+from service_runtime.printable_text import make_printable
 from service_runtime.settings import format_settings_error
 
 FAILURE, BAD_INPUT = 1, 2
 """Exit statuses. An interrupted command exits with 128 + the number of the signal."""
+TRY_AGAIN = 75
+"""Exit status if the server can't be reached or is too busy: the same command may succeed later (EX_TEMPFAIL of
+sysexits.h)."""
+INVALID = "INVALID_ARGUMENT"
+DEFAULT_CODES = {
+    FAILURE: ("FAILED_PRECONDITION", "COMMAND_FAILED"),
+    BAD_INPUT: (INVALID, "INVALID_OPTION"),
+    TRY_AGAIN: ("UNAVAILABLE", "SERVER_UNREACHABLE"),
+}
+"""Exit status → code and reason of an error of the command itself."""
+CONNECTION_LOST = "CONNECTION_LOST"
+"""Reason of an error if a server was reached and then went away."""
+CONNECTION_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""With these, and without a status of the server, the call has not reached it or the connection is lost."""
 
 FIELD_OPTIONS = {
     "prompt": "PROMPT",
@@ -60,11 +79,14 @@ FIELD_OPTIONS = {
 
 
 class CommandError(Exception):
-    """The command cannot do what was requested; the message says why and what to do."""
+    """The command cannot do what was requested; the message says why and what to do.
 
-    def __init__(self, message: str, exit_status: int = FAILURE) -> None:
+    `code` and `reason` are those of `Failure`; by default the exit status decides.
+    """
+
+    def __init__(self, message: str, exit_status: int = FAILURE, *, code: str = "", reason: str = "") -> None:
         super().__init__(message)
-        self.exit_status = exit_status
+        self.exit_status, self.code, self.reason = exit_status, code, reason
 
 
 class Interrupted(Exception):
@@ -75,25 +97,77 @@ class Interrupted(Exception):
         self.exit_status = 128 + number
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as the user or a script sees it."""
+
+    message: str
+    exit_status: int = FAILURE
+    code: str = "FAILED_PRECONDITION"
+    """The name of the `grpc.StatusCode`, also for errors in which no server took part."""
+    reason: str = "COMMAND_FAILED"
+    """UPPER_SNAKE_CASE: the `ErrorInfo.reason` that the server gave, or one of docs/command-line.md."""
+    field: str | None = None
+    """The argument, option, setting or field of the request at fault."""
+    retry_after_seconds: float | None = None
+    """After this time the same command may succeed."""
+
+    def to_json(self) -> str:
+        """Returns the object that --json prints, on one line."""
+        error = {
+            "code": self.code,
+            "reason": self.reason,
+            "message": self.message,
+            "field": self.field,
+            "retry_after_seconds": self.retry_after_seconds,
+        }
+        return json.dumps({"error": error}).replace("\x7f", "\\u007f")
+
+
+def describe_error(error: Exception) -> Failure:
+    """Returns what to tell the user, on one line that a terminal can show safely."""
+    failure = _describe(error)
+    return replace(failure, message=" ".join(make_printable(failure.message).split()))
+
+
 def format_error(error: Exception) -> tuple[str, int]:
-    """Returns one line for the user, and the exit status."""
+    """Returns the same as the line alone, and the exit status."""
+    failure = describe_error(error)
+    return failure.message, failure.exit_status
+
+
+def _describe(error: Exception) -> Failure:
     match error:
         case CommandError():
-            line, status = str(error), error.exit_status
+            return _describe_command_error(error)
         case InvalidArgument():
-            line, status = f"{_option_for(error.field or '')}: {error.problem}", BAD_INPUT
+            option = _option_for(error.field or "")
+            return Failure(f"{option}: {error.problem}", BAD_INPUT, error.code, error.reason, option)
         case ServiceError():
-            line, status = error.message, FAILURE
+            retry_after = error.retry_after_seconds
+            status = FAILURE if retry_after is None else TRY_AGAIN
+            return Failure(error.message, status, error.code, error.reason, error.field, retry_after)
         case grpc.aio.AioRpcError():
-            line, status = _format_rpc_error(error)
+            return _describe_rpc_error(error)
         case ValidationError():
-            line, status = format_settings_error(error), BAD_INPUT
+            field = str(error.errors()[0]["loc"][0])
+            return Failure(format_settings_error(error), BAD_INPUT, INVALID, "INVALID_SETTING", field)
+        case ConfigFileError():
+            return Failure(str(error), BAD_INPUT, INVALID, "INVALID_CONFIG_FILE", error.key)
         case OSError() if error.strerror:
             where = f"{error.filename}: " if error.filename else ""
-            line, status = f"{where}{error.strerror}; use --debug to see what failed", FAILURE
-        case _:
-            line, status = f"unexpected {type(error).__name__}: {error}; use --debug to see where", FAILURE
-    return " ".join(line.split()), status
+            line = f"{where}{error.strerror}; use --debug to see what failed"
+            return Failure(line, FAILURE, "INTERNAL", "SYSTEM_ERROR")
+    line = f"unexpected {type(error).__name__}: {error}; use --debug to see where"
+    return Failure(line, FAILURE, "INTERNAL", "UNEXPECTED_ERROR")
+
+
+def _describe_command_error(error: CommandError) -> Failure:
+    line, status = str(error), error.exit_status
+    code, reason = DEFAULT_CODES.get(status, ("FAILED_PRECONDITION", "COMMAND_FAILED"))
+    first, colon, _ = line.partition(": ")
+    is_named = status == BAD_INPUT and colon and (first.startswith("--") or first.isupper())
+    return Failure(line, status, error.code or code, error.reason or reason, first if is_named else None)
 
 
 def _option_for(field: str) -> str:
@@ -101,9 +175,15 @@ def _option_for(field: str) -> str:
     return FIELD_OPTIONS.get(field.rpartition("].")[2], field)
 
 
-def _format_rpc_error(error: grpc.aio.AioRpcError) -> tuple[str, int]:
-    failure = read_error_details(error)
-    if failure.violations:
-        problems = (f"{_option_for(field)}: {problem}" for field, problem in failure.violations.items())
-        return "; ".join(problems), BAD_INPUT
-    return failure.message, BAD_INPUT if failure.code is grpc.StatusCode.INVALID_ARGUMENT else FAILURE
+def _describe_rpc_error(error: grpc.aio.AioRpcError) -> Failure:
+    details = read_error_details(error)
+    line, field, status = details.message, None, FAILURE
+    if details.violations:
+        line = "; ".join(f"{_option_for(field)}: {problem}" for field, problem in details.violations.items())
+        field = _option_for(next(iter(details.violations)))
+    if details.violations or details.code is grpc.StatusCode.INVALID_ARGUMENT:
+        status = BAD_INPUT
+    elif details.retry_after_seconds is not None or (status_of(error) is None and details.code in CONNECTION_CODES):
+        status = TRY_AGAIN
+    reason = details.reason or (CONNECTION_LOST if status == TRY_AGAIN else "CALL_FAILED")
+    return Failure(line, status, details.code.name, reason, field, details.retry_after_seconds)

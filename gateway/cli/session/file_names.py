@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 from rich.cells import split_graphemes
 
+from service_runtime.printable_text import JOINERS
+
 MANIFEST_EXTENSION = ".c2pa"
 """By C2PA's convention, a manifest has the name of its file with this extension."""
 MAX_NAME_BYTES = 255
@@ -15,8 +17,6 @@ MAX_NAME_BYTES = 255
 
 _FORBIDDEN = frozenset('/\\:*?"<>|')
 """Separators and what Windows reserves."""
-_KEPT_FORMAT_CHARACTERS = frozenset({"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))})
-"""Zero-width (non-)joiner and tags, which scripts and emoji need. The others are invisible or reorder the text."""
 _REPLACEMENTS = {"Zs": " ", "Zl": " ", "Zp": " ", "Cc": " ", "Cf": "", "Cs": "_", "Co": "_", "Cn": "_"}
 """Unicode category → what replaces its characters. APFS rejects unassigned characters."""
 
@@ -67,7 +67,7 @@ def _clean(text: str) -> str:
 def _replace(character: str) -> str:
     if character in _FORBIDDEN:
         return "_"
-    if character in _KEPT_FORMAT_CHARACTERS:
+    if character in JOINERS:
         return character
     return _REPLACEMENTS.get(unicodedata.category(character), character)
 

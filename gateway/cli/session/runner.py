@@ -17,7 +17,8 @@ from dgx_music.client import connect
 from dgx_music.credentials import Credentials
 from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
-from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.command_errors import CONNECTION_LOST, TRY_AGAIN, CommandError
+from gateway.cli.session.command_settings import how_to_unset, load_settings
 from gateway.cli.session.signals import guard_signals
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
@@ -32,6 +33,11 @@ TRACE_PARENT_VARIABLE = "TRACEPARENT"
 https://opentelemetry.io/docs/specs/otel/context/env-carriers/."""
 
 GATEWAY = "dgx_music.gateway.v1.MusicService"
+ADDRESS_HINT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or "
+"""Goes on with how to unset it."""
+GOES_ON = "a generation that it queued goes on with `dgx-music watch ID`, else run the command again"
+LOST_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
+"""What gRPC itself reports of a connection that can't be made, that a stopping server closes, and that breaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ def run_command(
     otherwise other commands wait, since such a command is soon done. `model_folder` is an additional model for embedded
     services. `name` is that of the command's trace.
     """
-    settings = GatewaySettings.model_validate({} if data_dir is None else {"data_dir": data_dir})
+    settings = load_settings(GatewaySettings, data_dir)
     folder = settings.data_dir.expanduser().absolute()
     configure_logging("info" if debug else "error", "console")
 
@@ -96,17 +102,18 @@ def run_command(
 async def _run_remote(address: str, credentials: Credentials, command: Command, data_dir: Path) -> int:
     async with guard_signals() as guard, channel.connect(address, credentials) as gateway_channel:
         music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
-        session = Session(music, data_dir, True, address=address)
-        return await guard.run(_explain_remote(command(session), gateway_channel, address, credentials))
+        ready = asyncio.create_task(gateway_channel.channel_ready())
+        try:
+            work = command(Session(music, data_dir, True, address=address))
+            return await guard.run(_explain_remote(work, gateway_channel, ready, address, credentials))
+        finally:
+            ready.cancel()
 
 
 async def _run_as_client(client: Client, credentials: Credentials, command: Command, data_dir: Path) -> int:
     async with guard_signals() as guard, channel.connect(client.address, credentials) as gateway_channel:
         music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
-        message = (
-            f"dgx-music process {client.owner_pid}, whose services this command used, has ended; a generation that it "
-            "queued goes on with `dgx-music watch ID`, else run the command again"
-        )
+        message = f"dgx-music process {client.owner_pid}, whose services this command used, has ended; {GOES_ON}"
         session = Session(music, data_dir, client.is_persistent, address=client.address)
         return await guard.run(_explain_disconnect(command(session), message))
 
@@ -140,24 +147,30 @@ async def _run_embedded(
 
 
 async def _explain_remote(
-    command: Coroutine[None, None, int], gateway_channel: grpc.aio.Channel, address: str, credentials: Credentials
+    command: Coroutine[None, None, int],
+    gateway_channel: grpc.aio.Channel,
+    ready: asyncio.Task[None],
+    address: str,
+    credentials: Credentials,
 ) -> int:
-    """Runs the command. Raises CommandError if there is no gateway at the configured address, or none that knows it."""
+    """Runs the command. Raises CommandError if there is no gateway at the configured address, or none that knows it, or
+    if it went away after the channel was `ready`."""
     try:
         return await command
     except grpc.aio.AioRpcError as error:
         if status_of(error) is not None:
             raise
-        match error.code():
-            case grpc.StatusCode.UNAVAILABLE:
-                problem = await explain_unreachable(address, credentials)
-            case grpc.StatusCode.UNIMPLEMENTED:
-                problem = await explain_unknown_method(gateway_channel, address, GATEWAY)
-            case _:
-                raise
-        raise CommandError(
-            f"{problem}; set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset it"
-        ) from error
+        way_out = ADDRESS_HINT + how_to_unset("gateway_address")
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            problem = await explain_unknown_method(gateway_channel, address, GATEWAY)
+            raise CommandError(f"{problem}; {way_out}", code="UNIMPLEMENTED") from error
+        if error.code() not in LOST_CODES:
+            raise
+        if ready.done():
+            message = f"lost the connection to the server at {address}; {GOES_ON}"
+            raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
+        problem = await explain_unreachable(address, credentials, way_out=way_out)
+        raise CommandError(problem, TRY_AGAIN) from error
 
 
 async def _explain_disconnect(command: Coroutine[None, None, int], message: str) -> int:
@@ -165,6 +178,6 @@ async def _explain_disconnect(command: Coroutine[None, None, int], message: str)
     try:
         return await command
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE and status_of(error) is None:
-            raise CommandError(message) from error
+        if error.code() in LOST_CODES and status_of(error) is None:
+            raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
         raise

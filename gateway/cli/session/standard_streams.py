@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.cli.session.character_fallback import ERROR_HANDLER, register_fallback, terminal_encoding
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -73,12 +75,17 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115  # Until the process ends.
     # A character that the terminal cannot show must not be an error.
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    register_fallback()
     output = _StandardOutput(1, "wb", closefd=False)
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(output), encoding, errors="replace", line_buffering=output.isatty())
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(output),
+        terminal_encoding(sys.stdout),
+        errors=ERROR_HANDLER,
+        line_buffering=output.isatty(),
+    )
     sys.stderr = io.TextIOWrapper(
         io.BufferedWriter(_StandardError(2, "wb", closefd=False)),
-        getattr(sys.stderr, "encoding", None) or "utf-8",
-        errors="replace",
+        terminal_encoding(sys.stderr),
+        errors=ERROR_HANDLER,
         line_buffering=True,
     )

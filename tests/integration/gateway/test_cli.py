@@ -120,7 +120,7 @@ def test_figure_that_failed_is_shown(shell: Shell) -> None:
 def test_generation_whose_export_failed_is_retried_from_its_samples(shell: Shell) -> None:
     with armed("export.before_mastering:raise"):
         failed = shell.run("generate", "techno", "-d", "4", "--json", status=1, DGX_MUSIC_MAX_ATTEMPTS="1")
-    [generation_id] = [generation.id for generation in shell.generations("list")]
+    [generation_id] = [generation.id for generation in shell.generations("history")]
     assert f"dgx-music retry {generation_id}" in failed.stderr
     [retried] = shell.generations("retry", generation_id)
     assert retried.attempt == 2
@@ -194,7 +194,7 @@ def test_file_is_saved_in_the_format_that_its_ending_names(shell: Shell, tmp_pat
     ):
         assert re.search(problem, shell.error(*command, status=2)), problem
     assert {path.name for path in tmp_path.glob("a.*")} == before
-    assert len(shell.generations("list")) == 1, "nothing was generated"
+    assert len(shell.generations("history")) == 1, "nothing was generated"
 
 
 def test_same_seed_repeats_and_variations_differ(shell: Shell, tmp_path: Path) -> None:
@@ -220,9 +220,9 @@ def test_stats_prompts_and_models_are_listed(served: Shell) -> None:
     used = [json_format.Parse(line, storage.Prompt()) for line in served.run("prompts", "--json").stdout.splitlines()]
     assert [(prompt.text, prompt.used_count) for prompt in used[:2]] == [("jazz", 2), ("rock [b]", 1)]
     assert "rock [b]" in served.run("prompts", "--recent", "--search", "rock").stdout
-    assert len(served.generations("list", "--limit", "2")) == 2
-    [rock] = served.generations("list", "--search", "ROCK", "--state", "completed", "--model", "sketch")
-    assert rock.id in served.run("list").stdout
+    assert len(served.generations("history", "--limit", "2")) == 2
+    [rock] = served.generations("history", "--search", "ROCK", "--state", "completed", "--model", "sketch")
+    assert rock.id in served.run("history").stdout
     assert "completed" in served.run("show", rock.id).stdout
     [model] = [json_format.Parse(line, Model()) for line in served.run("models", "--json").stdout.splitlines()]
     assert model.name == "sketch"
@@ -256,8 +256,8 @@ def test_stats_prompts_and_models_are_listed(served: Shell) -> None:
         (("generate", "x", "--sample-rate", "7"), "--sample-rate: "),
         (("generate", "x", "--loudness", "nan"), "--loudness: "),
         (("generate", "x", "--ceiling", "3"), "--ceiling: "),
-        (("list", "--data-dir="), "--data-dir: "),
-        (("list", "--data-dir", ""), "--data-dir: "),
+        (("history", "--data-dir="), "--data-dir: "),
+        (("history", "--data-dir", ""), "--data-dir: "),
         (("files", "verify", "not-an-id"), "ID: "),
         (("generate", "x", "--detach", "-o", "x.wav"), "--detach"),
         (("show", "not-an-id"), "ID: "),
@@ -301,19 +301,19 @@ def test_data_directory_in_use_is_rejected(served: Shell) -> None:
 
 def test_detach_without_server_is_rejected(shell: Shell) -> None:
     assert "dgx-music serve" in shell.error("generate", "x", "--detach", status=2)
-    assert shell.generations("list") == []
+    assert shell.generations("history") == []
 
 
 def test_invalid_settings_are_one_line(shell: Shell, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "DGX_MUSIC_LOG_LEVEL=loud" in shell.error("list", status=2, DGX_MUSIC_LOG_LEVEL="loud")
-    assert "DGX_MUSIC_GATEWAY_ADDRESS" in shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:1")
+    assert "DGX_MUSIC_LOG_LEVEL=loud" in shell.error("history", status=2, DGX_MUSIC_LOG_LEVEL="loud")
+    assert "DGX_MUSIC_GATEWAY_ADDRESS" in shell.error("history", status=75, DGX_MUSIC_GATEWAY_ADDRESS="127.0.0.1:1")
     (tmp_path / "file").touch()
-    assert "--data-dir" in InProcessShell(tmp_path / "file", capfd).error("list", status=1)
+    assert "--data-dir" in InProcessShell(tmp_path / "file", capfd).error("history", status=1)
 
 
 def test_global_options_are_accepted_after_the_subcommand(shell: Shell, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shell.run("list", f"--data-dir={other}")
+    shell.run("history", f"--data-dir={other}")
     assert (other / "run").is_dir()
     assert not shell.data_dir.exists()
     done = shell.run("show", "not-an-id", "--debug", "--data-dir", str(other), status=2)
@@ -363,7 +363,7 @@ def test_database_is_initialized_migrated_and_reset(shell: Shell) -> None:
     shell.run("generate", "ambient", "-d", "0.5")
     assert "revision" in shell.run("db", "migrate").stdout
     assert "emptied" in shell.run("db", "reset", "--yes").stdout
-    assert shell.generations("list") == []
+    assert shell.generations("history") == []
 
 
 def test_progress_bar_is_shown_on_terminal(shell: Shell) -> None:
@@ -407,7 +407,7 @@ def test_two_commands_share_a_data_directory(shell: Shell) -> None:
             out, err = process.communicate(timeout=SECONDS)
             assert process.returncode == 0, err
             assert json.loads(out)["state"] == "GENERATION_STATE_COMPLETED"
-    assert len(shell.generations("list")) == 2
+    assert len(shell.generations("history")) == 2
 
 
 def test_interrupted_owner_waits_for_guest(shell: Shell) -> None:
@@ -423,7 +423,7 @@ def test_interrupted_owner_waits_for_guest(shell: Shell) -> None:
             assert "LUFS" in out
         owner.wait(SECONDS)
         assert owner.returncode == 128 + signal.SIGINT
-    states = [generation.state for generation in shell.generations("list")]
+    states = [generation.state for generation in shell.generations("history")]
     assert states == [storage.GENERATION_STATE_COMPLETED, storage.GENERATION_STATE_CANCELLED]
 
 
@@ -431,7 +431,7 @@ def test_generation_of_killed_owner_is_resumed(shell: Shell) -> None:
     with shell.running("generate", "jazz", "--duration", "300", DGX_MUSIC_LEASE_SECONDS="1") as process:
         generation_id = read_until("generating", process).partition(":")[0]
         process.kill()
-    assert [one.id for one in shell.generations("list")] == [generation_id]
+    assert [one.id for one in shell.generations("history")] == [generation_id]
     *changes, last = shell.generations("watch", generation_id)
     assert last.state == storage.GENERATION_STATE_COMPLETED
     assert last.attempt == 2

@@ -14,14 +14,15 @@ import pytest
 
 from dgx_music.client import connect
 from dgx_music.storage.v1.storage_pb2 import ListGenerationsRequest
-from gateway.cli.session.command_errors import format_error
+from gateway.cli.session.command_errors import TRY_AGAIN, format_error
 from gateway.config import GatewaySettings
 from gateway.rpc.server import build
 from service_runtime.rpc.server import serve_services
 from tests.support.command_line import InProcessShell, Shell
 from tests.support.processes import free_ports
+from tests.support.tls_servers import make_authority
 
-WAY_OUT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset it"
+WAY_OUT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset DGX_MUSIC_GATEWAY_ADDRESS"
 
 
 class SilentHandler(BaseHTTPRequestHandler):
@@ -52,25 +53,49 @@ def grpc_server() -> Iterator[str]:
         server.stop(None).wait()
 
 
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[str]:
+    """A gRPC server whose certificate comes from the authority in `ca.pem`."""
+    certificate, key = (Path(file).read_bytes() for file in make_authority(tmp_path).issue("server"))
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None).wait()
+
+
+def test_tls_problem_is_reported_with_its_own_way_out(tls_server: str, tmp_path: Path) -> None:
+    shell = Shell(tmp_path / "data")  # A process, whose standard error has no lines of gRPC's server.
+    line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server)
+    assert line.startswith(f"error: {tls_server} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification")
+    assert "DGX_MUSIC_GATEWAY_ADDRESS" not in line
+    other = make_authority(tmp_path, "other").file
+    line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server, DGX_MUSIC_TLS_CA=other)
+    assert f"comes from an authority that DGX_MUSIC_TLS_CA={other} does not contain" in line
+    settings = {"DGX_MUSIC_GATEWAY_ADDRESS": tls_server, "DGX_MUSIC_TLS_CA": str(tmp_path / "ca.pem")}
+    assert "is a gRPC server, but not dgx_music" in shell.error("history", status=1, **settings)
+
+
 def test_port_without_a_server_is_reported(shell: InProcessShell) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
-    line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=address)
+    line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=address)
     assert line == f"error: no server listens at {address}; {WAY_OUT}"
 
 
 def test_port_of_another_program_is_reported(shell: InProcessShell, web_server: str) -> None:
-    line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
+    line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=web_server)
     assert line == f"error: {web_server} belongs to another program, a web server (HTTP/1); {WAY_OUT}"
 
 
 def test_grpc_server_of_another_service_is_reported(shell: InProcessShell, grpc_server: str) -> None:
-    line = shell.error("list", status=1, DGX_MUSIC_GATEWAY_ADDRESS=grpc_server)
+    line = shell.error("history", status=1, DGX_MUSIC_GATEWAY_ADDRESS=grpc_server)
     assert line == (
         f"error: the server at {grpc_server} is a gRPC server, but not dgx_music.gateway.v1.MusicService; {WAY_OUT}"
     )
 
 
-@pytest.mark.parametrize("command", [("list",), ("serve",), ("generate", "x")])
+@pytest.mark.parametrize("command", [("history",), ("serve",), ("generate", "x")])
 def test_invalid_address_names_variable_and_right_form(shell: InProcessShell, command: tuple[str, ...]) -> None:
     line = shell.error(*command, status=2, DGX_MUSIC_GATEWAY_ADDRESS="http://127.0.0.1:50050")
     assert line == ("error: DGX_MUSIC_GATEWAY_ADDRESS=http://127.0.0.1:50050: must not be a URL; use 127.0.0.1:50050")
@@ -87,7 +112,7 @@ def test_invalid_address_names_variable_and_right_form(shell: InProcessShell, co
     ],
 )
 def test_each_address_setting_is_checked(shell: InProcessShell, variable: str, value: str, says: str) -> None:
-    assert shell.error("list", status=2, **{variable: value}) == f"error: {variable}={value}: {says}"
+    assert shell.error("history", status=2, **{variable: value}) == f"error: {variable}={value}: {says}"
 
 
 async def test_gateway_says_what_is_at_the_address_of_a_service(web_server: str) -> None:
@@ -98,7 +123,7 @@ async def test_gateway_says_what_is_at_the_address_of_a_service(web_server: str)
     assert format_error(caught.value) == (
         f"dgx_music.storage.v1.StorageService does not answer: {web_server} belongs to another program, a web server "
         "(HTTP/1); start `dgx-music serve storage` there, or set the gateway's DGX_MUSIC_STORAGE_ADDRESS",
-        1,
+        TRY_AGAIN,
     )
 
 

@@ -23,7 +23,7 @@ def test_file_is_listed_verified_and_cleaned_up(shell: Shell) -> None:
     assert "--older-than" in shell.error("files", "cleanup", status=2)
     done = shell.run("files", "cleanup", "--keep", "0GB", "--yes")
     assert re.fullmatch(r"size: output outputs/\S+\.wav, 0\.2 MB\n", done.stdout)
-    assert shell.generations("list") == []
+    assert shell.generations("history") == []
 
 
 def test_files_are_imported_and_described(shell: Shell, tmp_path: Path) -> None:

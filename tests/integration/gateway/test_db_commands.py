@@ -37,7 +37,7 @@ def test_damaged_database_is_reported_by_every_command(
     assert status == 1
     assert all(line.startswith("database: ") for line in out.splitlines())
     file.write_bytes(b"not a database " * 1000)
-    for command in ("list", "doctor"):
+    for command in ("history", "doctor"):
         run(["--data-dir", str(data_dir), command])
         assert "not a database; restore a backup with: dgx-music db restore" in "".join(capfd.readouterr())
     status, out, err = db("check")
@@ -53,7 +53,7 @@ def test_schema_of_another_version_is_rejected_with_advice(
     db("init")
     with Database(StorageSettings(data_dir=data_dir).resolved_database_url()) as database, database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
-    for command in (["list"], ["db", "check"]):
+    for command in (["history"], ["db", "check"]):
         assert run(["--data-dir", str(data_dir), *command]) == 1
         [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
         assert revision in line

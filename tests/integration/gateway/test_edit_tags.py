@@ -273,7 +273,7 @@ def test_unusable_tags_are_refused_before_anything_is_generated(
     (cover := tmp_path / "cover.png").write_bytes(COVER)
     arguments = [argument.replace("{}", str(cover)) for argument in arguments]
     assert message in shell.error("generate", "techno", "-d", "1", *arguments, status=2)
-    assert shell.generations("list") == []
+    assert shell.generations("history") == []
 
 
 def test_generation_is_kept_if_its_cover_cannot_be_added(shell: InProcessShell, tmp_path: Path) -> None:

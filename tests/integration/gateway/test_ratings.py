@@ -11,7 +11,7 @@ import pytest
 
 from dgx_music.error_status import read_error_details
 from dgx_music.storage.v1 import storage_pb2 as storage
-from gateway.cli.commands import inspect
+from gateway.cli.commands import history, inspect
 from gateway.cli.display.console import Console
 from tests.support.command_line import InProcessShell
 from tests.support.embedded_services import EmbeddedServices
@@ -47,8 +47,8 @@ async def test_rating_is_printed(library_services: EmbeddedServices, tmp_path: P
     assert capsys.readouterr().err.endswith(f"rated generation {one.id} 5/5\n")
 
     async def listed(min_rating: int) -> list[str]:
-        choice = {"limit": 9, "states": [], "model_name": "", "search": "", "min_rating": min_rating}
-        await inspect.list_generations(session, console, **choice)  # type: ignore[arg-type]
+        request = storage.ListGenerationsRequest(min_rating=min_rating)
+        await history.history(session, console, request, limit=9, ids_only=False)
         return printed(capsys).splitlines()
 
     title, *rows = await listed(0)
@@ -77,8 +77,8 @@ def test_rating_on_command_line(shell: InProcessShell) -> None:
     for rating, stored in (("5", 5), ("none", 0), ("3", 3), ("0", 0), ("1", 1)):
         [rated] = shell.generations("rate", made.id, rating)
         assert rated.rating == stored
-    assert [one.id for one in shell.generations("list", "--min-rating", "1")] == [made.id]
-    assert shell.generations("list", "--min-rating", "2") == []
-    assert "--min-rating" in shell.error("list", "--min-rating", "6", status=2)
+    assert [one.id for one in shell.generations("history", "--min-rating", "1")] == [made.id]
+    assert shell.generations("history", "--min-rating", "2") == []
+    assert "--min-rating" in shell.error("history", "--min-rating", "6", status=2)
     assert "ID" in shell.error("rate", "x", "5", status=2)
     assert "there is no generation" in shell.error("rate", str(uuid.uuid4()), "5", status=1)

@@ -132,7 +132,7 @@ def test_command_on_data_dir_of_export_server_fails(tmp_path: Path) -> None:
     environment = settings(DGX_MUSIC_EXPORT_ADDRESS=f"127.0.0.1:{port}", DGX_MUSIC_DATA_DIR=str(tmp_path))
     with serving(environment, "export"):
         result = subprocess.run(
-            [BIN / "dgx-music", "list"],
+            [BIN / "dgx-music", "history"],
             env=environment,
             capture_output=True,
             text=True,

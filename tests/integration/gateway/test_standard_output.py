@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, TRY_AGAIN
 from gateway.cli.session.standard_streams import OUTPUT_LOST
 from gateway.cli.session.standard_streams import READER_GONE as READER_GONE_STATUS
 from tests.support.command_line import DGX_MUSIC, SECONDS, InProcessShell, Shell, environment
@@ -67,11 +68,21 @@ def run(library: Library, *arguments: str, redirection: str = "", **streams: int
     return subprocess.run(command, env=environment(), timeout=SECONDS, check=False, **pipes)
 
 
+def last_error(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Returns the error of the command, which is an object with --json."""
+    line = done.stderr.decode().splitlines()[-1]
+    if not line.startswith("{"):
+        return line
+    error = json.loads(line)["error"]
+    assert (error["code"], error["reason"]) == ("ABORTED", "OUTPUT_LOST")
+    return f"error: {error['message']}"
+
+
 @pytest.mark.parametrize(
     "command",
     [
-        "list",
-        "list --json",
+        "history",
+        "history --json",
         "show ID",
         "files list --json",
         "db backup",
@@ -83,24 +94,24 @@ def run(library: Library, *arguments: str, redirection: str = "", **streams: int
 def test_full_disk_under_standard_output_is_reported(library: Library, command: str) -> None:
     with sink("full") as full:
         done = run(library, *command.replace("ID", library.generation_id).split(), stdout=full)
-    assert done.stderr.decode().splitlines()[-1] == FULL
+    assert last_error(done) == FULL
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
     assert done.returncode == 3
 
 
-@pytest.mark.parametrize("command", [["list"], ["--help"]])
+@pytest.mark.parametrize("command", [["history"], ["--help"]])
 def test_closed_standard_output_is_reported(library: Library, command: list[str]) -> None:
     done = run(library, *command, redirection=">&-")
     assert (done.returncode, done.stderr.decode()) == (3, f"{CLOSED}\n")
 
 
-@pytest.mark.parametrize("command", [["list", "--json", "--debug"], ["--help"]])
+@pytest.mark.parametrize("command", [["history", "--json", "--debug"], ["--help"]])
 def test_pipe_without_a_reader_is_reported(library: Library, command: list[str]) -> None:
     with sink("pipe") as pipe:
         done = run(library, *command, stdout=pipe)
     assert done.returncode == 141
-    assert done.stderr.decode().splitlines()[-1] == READER_GONE
+    assert last_error(done) == READER_GONE
     assert b"Traceback" not in done.stderr
 
 
@@ -113,13 +124,13 @@ def test_standard_error_that_cannot_be_written_ends_no_command(library: Library)
     assert b"COMPLETED" in done.stdout
     with sink("pipe") as pipe:
         assert b"COMPLETED" in run(library, *generate, stderr=pipe).stdout
-    done = run(library, "list", redirection="2>&-")
+    done = run(library, "history", redirection="2>&-")
     assert (done.returncode, done.stderr) == (0, b"")
     assert library.generation_id.encode() in done.stdout
 
 
 def test_all_standard_streams_may_be_closed(library: Library) -> None:
-    assert run(library, "list", redirection="<&- >&- 2>&-").returncode == 3
+    assert run(library, "history", redirection="<&- >&- 2>&-").returncode == 3
     done = run(library, "delete", library.generation_id, redirection="<&-")
     assert done.returncode == 1
     assert b"nothing was changed" in done.stderr
@@ -134,7 +145,7 @@ def test_documented_exit_statuses_are_those_of_the_code() -> None:
         for status in row.split(",")
     ]
     signals = [128 + signal.SIGINT, 128 + signal.SIGTERM]
-    assert documented == [0, FAILURE, BAD_INPUT, OUTPUT_LOST, *signals, READER_GONE_STATUS]
+    assert documented == [0, FAILURE, BAD_INPUT, OUTPUT_LOST, TRY_AGAIN, *signals, READER_GONE_STATUS]
 
 
 def test_finished_file_is_written_to_standard_output(library: Library, tmp_path: Path) -> None:
@@ -160,7 +171,7 @@ def test_generation_is_kept_if_the_reader_of_its_file_goes_away(library: Library
         done = run(library, "generate", prompt, "-d", "0.5", "-o", "-", stdout=pipe)
     assert done.returncode == 141
     assert done.stderr.decode().splitlines()[-1] == READER_GONE
-    [kept] = Shell(library.data_dir).generations("list", "--search", prompt)
+    [kept] = Shell(library.data_dir).generations("history", "--search", prompt)
     assert (library.data_dir / kept.file_path).is_file()
 
 
@@ -198,3 +209,39 @@ def test_copy_that_cannot_be_written_says_that_the_generation_is_kept(library: L
     )
     assert not list(tmp_path.iterdir())
     shell.run("download", line.split()[-3], "-o", str(copy))
+
+
+def test_samples_are_streamed_as_a_wav_file(library: Library, tmp_path: Path) -> None:
+    done = run(library, "play", library.generation_id, "--stdout")
+    assert (done.returncode, done.stderr) == (0, b"")
+    file = tmp_path / "stream.wav"
+    file.write_bytes(done.stdout)
+    streamed, rate = soundfile.read(file, dtype="float32")
+    expected, expected_rate = soundfile.read(library.file, dtype="float32")
+    assert rate == expected_rate
+    assert (streamed == expected).all()
+
+
+def test_generation_is_completed_if_the_reader_of_its_samples_goes_away(library: Library) -> None:
+    with sink("pipe") as pipe:
+        done = run(library, "generate", "jazz", "-d", "0.5", "--stdout", stdout=pipe)
+    assert done.returncode == READER_GONE_STATUS
+    assert done.stderr.decode().splitlines()[-1] == READER_GONE
+    [kept] = Shell(library.data_dir).generations("history", "jazz")
+    assert kept.id.encode() in done.stderr
+    assert kept.file_path
+
+
+def test_interrupt_cancels_although_the_reader_takes_no_samples(library: Library) -> None:
+    reader, writer = os.pipe()
+    command = [DGX_MUSIC, "--data-dir", library.data_dir, "generate", "rock", "-d", "3600", "--stdout"]
+    with subprocess.Popen(command, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True) as process:
+        os.close(writer)
+        assert os.read(reader, 4) == b"RIFF"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(SECONDS) == 130
+    os.close(reader)
+    assert "cancelled generation " in said
+    assert said.endswith("interrupted\n")

@@ -114,6 +114,7 @@ async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DGX_MUSIC_", "HF_"))}
     environment |= {f"DGX_MUSIC_{name.upper()}": str(value) for name, value in common.items()}
     environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "DGX_MUSIC_DEVICES": "cpu"}
+    environment["DGX_MUSIC_CONFIG"] = os.devnull
     servers = [build_storage(StorageSettings(**common)), build_export(ExportSettings(**common))]
     async with serve_services(servers, [files], StorageSettings(**common)), connect(files) as channel:
         command = (sys.executable, "-m", "generation_service.rpc.server")

@@ -1,4 +1,4 @@
-"""`dgx-music db …`: each function returns the line that reports its result."""
+"""`dgx-music db …`: each function returns its result, as a line and as the fields of a JSON object."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from gateway.cli.commands.serve import acquire_ownership, resolve_settings
+from gateway.cli.display.console import Console
 from gateway.cli.display.units import format_size
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.output_files import require_writable
@@ -23,33 +25,52 @@ BACKUPS = "backups"
 """The folder in the data directory for backups without a given path."""
 
 
-def init(data_dir: Path | None) -> str:
+class Result(NamedTuple):
+    """What a command has done."""
+
+    line: str
+    fields: dict[str, Any]
+
+    def print(self, console: Console) -> None:
+        """Prints the line, or the fields as JSON."""
+        if console.as_json:
+            console.print_object(self.fields)
+        else:
+            console.print_line(self.line)
+
+
+def init(data_dir: Path | None) -> Result:
     """Creates the database if it does not exist."""
     with _open_exclusively(data_dir) as (database, url):
         revision = schema.current_revision(database)
         if revision is not None:
-            return f"the database already exists, at revision {revision}: {url}"
+            line = f"the database already exists, at revision {revision}: {url}"
+            return Result(line, {"url": url, "revision": revision, "is_new": False})
         schema.upgrade_database(database)
-        return f"created the database, at revision {schema.current_revision(database)}: {url}"
+        revision = schema.current_revision(database)
+        line = f"created the database, at revision {revision}: {url}"
+        return Result(line, {"url": url, "revision": revision, "is_new": True})
 
 
-def migrate(data_dir: Path | None) -> str:
+def migrate(data_dir: Path | None) -> Result:
     """Upgrades the database to the schema of this version."""
     with _open_exclusively(data_dir) as (database, url):
         before = schema.current_revision(database)
         schema.upgrade_database(database)
         after = schema.current_revision(database)
-        return f"migrated the database from revision {before or 'none'} to {after}: {url}"
+        line = f"migrated the database from revision {before or 'none'} to {after}: {url}"
+        return Result(line, {"url": url, "revision": after, "previous_revision": before})
 
 
-def reset(data_dir: Path | None) -> str:
+def reset(data_dir: Path | None) -> Result:
     """Deletes all rows."""
     with _open_exclusively(data_dir) as (database, url):
         schema.reset_database(database)
-        return f"emptied the database, at revision {schema.current_revision(database)}: {url}"
+        revision = schema.current_revision(database)
+        return Result(f"emptied the database, at revision {revision}: {url}", {"url": url, "revision": revision})
 
 
-def create_backup(data_dir: Path | None, path: Path | None, *, overwrite: bool) -> str:
+def create_backup(data_dir: Path | None, path: Path | None, *, overwrite: bool) -> Result:
     """Writes a consistent copy of the database; servers may be running."""
     with _open_existing(data_dir) as (database, folder):
         if path is None:
@@ -59,32 +80,37 @@ def create_backup(data_dir: Path | None, path: Path | None, *, overwrite: bool) 
         else:
             require_writable([path], "FILE", overwrite=overwrite)
         backup.create_backup(database, path)
-        return f"backed up the database to {path.absolute()} ({format_size(path.stat().st_size)})"
+        size = path.stat().st_size
+        line = f"backed up the database to {path.absolute()} ({format_size(size)})"
+        return Result(line, {"path": str(path.absolute()), "size_bytes": size})
 
 
-def restore(data_dir: Path | None, path: Path) -> str:
+def restore(data_dir: Path | None, path: Path) -> Result:
     """Replaces the database with a backup."""
     with _open_exclusively(data_dir) as (database, url):
         revision = backup.restore(database, path)
-        return f"restored {url} from {path}, at revision {revision}" + (
-            "" if revision == schema.REVISIONS[-1] else "; now run `dgx-music db migrate`"
-        )
+        is_current = revision == schema.REVISIONS[-1]
+        way_on = "" if is_current else "; now run `dgx-music db migrate`"
+        line = f"restored {url} from {path}, at revision {revision}{way_on}"
+        return Result(line, {"url": url, "revision": revision, "needs_migration": not is_current})
 
 
-def vacuum(data_dir: Path | None) -> str:
+def vacuum(data_dir: Path | None) -> Result:
     """Reclaims the space of deleted rows, and updates the statistics of the query planner."""
     with _open_exclusively(data_dir) as (database, url):
         before, after = vacuum_module.vacuum(database)
-        return f"reduced the database from {format_size(before)} to {format_size(after)}: {url}"
+        line = f"reduced the database from {format_size(before)} to {format_size(after)}: {url}"
+        return Result(line, {"url": url, "previous_bytes": before, "size_bytes": after})
 
 
-def check(data_dir: Path | None, *, read_files: bool) -> Iterator[str]:
-    """Yields a line for each problem in the database and with its audio files; servers may be running."""
+def check(data_dir: Path | None, *, read_files: bool) -> Iterator[Result]:
+    """Yields each problem in the database and with its audio files; servers may be running."""
     from gateway.cli.commands.database.db_check import find_problems
 
     with _open_existing(data_dir) as (database, folder):
         for finding in find_problems(database, folder, read_files=read_files):
-            yield f"{finding.where}: {finding.problem}"
+            fields = {"where": finding.where, "problem": finding.problem}
+            yield Result(f"{finding.where}: {finding.problem}", fields)
 
 
 def display_url(data_dir: Path | None) -> str:

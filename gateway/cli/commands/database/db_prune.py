@@ -14,7 +14,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     Generation,
     ListGenerationsRequest,
 )
-from gateway.cli.commands.generate import TERMINAL_STATES
+from gateway.cli.commands.generation.follow import TERMINAL_STATES
 from gateway.cli.display.console import Console
 from gateway.cli.display.units import format_size
 from gateway.cli.session.runner import Session
@@ -38,8 +38,11 @@ async def prune(session: Session, console: Console, age: timedelta, *, confirm: 
                 some = [generation for generation, is_gone in zip(some, gone, strict=True) if is_gone]
             count += len(some)
             file_bytes += sum(generation.file_size_bytes for generation in some)
+    if console.as_json:
+        console.print_object({"generations": count, "file_bytes": file_bytes, "is_deleted": confirm})
+        return 0
     what = f"{count} generations that finished before {before:%Y-%m-%d %H:%M} UTC, with {format_size(file_bytes)}"
-    console.out.print(f"deleted {what}" if confirm else f"would delete {what}; use --yes to delete", markup=False)
+    console.print_line(f"deleted {what}" if confirm else f"would delete {what}; use --yes to delete")
     return 0
 
 

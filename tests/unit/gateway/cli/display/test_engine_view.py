@@ -85,7 +85,7 @@ def test_each_engine_has_its_load_and_its_device() -> None:
         "  busy    ██████████████ 97 %",
         "",
         "cuda:1  NVIDIA GB10  failed   restarts 2",
-        "  its process failed: it was killed by SIGKILL [2J",
+        "  its process failed: it was killed by SIGKILL\ufffd[2J",
         "  batch   ░░░░░░░░░░░░░░ 0/128   waiting 0   0.0 steps/s   0.0 audio-s/s",
         "",
     ]

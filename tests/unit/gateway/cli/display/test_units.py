@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from gateway.cli.display.units import format_size, parse_age, parse_size
+from gateway.cli.display.units import format_size, parse_age, parse_size, parse_time
 from gateway.cli.session.command_errors import CommandError
 
 
@@ -25,3 +27,18 @@ def test_ages_and_sizes_are_parsed_or_rejected() -> None:
 )
 def test_size_is_readable_in_every_magnitude(size_bytes: int, text: str) -> None:
     assert format_size(size_bytes) == text
+
+
+def test_time_is_an_age_a_day_or_a_moment() -> None:
+    now = datetime.now().astimezone()
+    assert abs(now - timedelta(hours=2) - parse_time("2h", "--since")) < timedelta(minutes=1)
+    assert parse_time("2026-11-29", "--since") == datetime(2026, 11, 29).astimezone()
+    assert parse_time("2026-11-29", "--until", is_end=True) == datetime(2026, 11, 30).astimezone()
+    assert parse_time("2026-11-29T18:30", "--until", is_end=True) == datetime(2026, 11, 29, 18, 30).astimezone()
+    assert parse_time("2026-11-29T18:30Z", "--until") == datetime(2026, 11, 29, 18, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["", "2m", "now", "2026-02-30", "9999-12-31T23:59:59-23:59"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(CommandError, match=f"--since: '{text}' is not a valid time; use for example 2h"):
+        parse_time(text, "--since", is_end=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import grpc
 import grpc.aio
 import pytest
@@ -9,8 +11,16 @@ from google.rpc import error_details_pb2, status_pb2
 from pydantic import ValidationError
 
 from dgx_music.error_status import DETAILS_KEY, to_status
-from dgx_music.errors import InvalidArgument, Unavailable
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, format_error
+from dgx_music.errors import InvalidArgument, ResourceExhausted, Unavailable
+from gateway.cli.session.command_errors import (
+    BAD_INPUT,
+    FAILURE,
+    TRY_AGAIN,
+    CommandError,
+    Failure,
+    describe_error,
+    format_error,
+)
 from gateway.config import GatewaySettings
 
 
@@ -31,7 +41,7 @@ def rpc_error(code: grpc.StatusCode, details: str, status: status_pb2.Status | N
         (
             rpc_error(grpc.StatusCode.UNAVAILABLE, "Socket closed"),
             "lost the connection to the server, or could not connect to it",
-            FAILURE,
+            TRY_AGAIN,
         ),
         (
             OSError(28, "No space left on device", "/a"),
@@ -63,7 +73,7 @@ def test_all_violations_are_listed() -> None:
 def test_exceeded_deadline_suggests_retry() -> None:
     line, status = format_error(rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
     assert "try again" in line
-    assert status == FAILURE
+    assert status == TRY_AGAIN
 
 
 def test_invalid_setting_names_environment_variable() -> None:
@@ -72,3 +82,64 @@ def test_invalid_setting_names_environment_variable() -> None:
     line, status = format_error(caught.value)
     assert line.startswith("DGX_MUSIC_METRICS_PORT=70000: ")
     assert status == BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (
+            CommandError("--output: a.wav already exists", BAD_INPUT),
+            ("INVALID_ARGUMENT", "INVALID_OPTION", "--output", None, BAD_INPUT),
+        ),
+        (CommandError("sunny: no"), ("FAILED_PRECONDITION", "COMMAND_FAILED", None, None, FAILURE)),
+        (
+            CommandError("x", code="NOT_FOUND", reason="MODEL_MISSING"),
+            ("NOT_FOUND", "MODEL_MISSING", None, None, FAILURE),
+        ),
+        (InvalidArgument("seed", "is bad"), ("INVALID_ARGUMENT", "INVALID_FIELD", "--seed", None, BAD_INPUT)),
+        (
+            Unavailable("busy", reason="BUSY", retry_after_seconds=1.5),
+            ("UNAVAILABLE", "BUSY", None, 1.5, TRY_AGAIN),
+        ),
+        (
+            rpc_error(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "",
+                to_status(ResourceExhausted("full", reason="QUEUE_FULL", retry_after_seconds=2)),
+            ),
+            ("RESOURCE_EXHAUSTED", "QUEUE_FULL", None, 2.0, TRY_AGAIN),
+        ),
+        (
+            rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "", to_status(InvalidArgument("seed", "is bad"))),
+            ("INVALID_ARGUMENT", "INVALID_FIELD", "--seed", None, BAD_INPUT),
+        ),
+        (
+            rpc_error(grpc.StatusCode.UNAVAILABLE, "gone"),
+            ("UNAVAILABLE", "CONNECTION_LOST", None, None, TRY_AGAIN),
+        ),
+        (OSError(28, "full"), ("INTERNAL", "SYSTEM_ERROR", None, None, FAILURE)),
+        (KeyError("x"), ("INTERNAL", "UNEXPECTED_ERROR", None, None, FAILURE)),
+    ],
+)
+def test_error_has_code_reason_field_and_delay(error: Exception, failure: tuple[object, ...]) -> None:
+    found = describe_error(error)
+    assert (found.code, found.reason, found.field, found.retry_after_seconds, found.exit_status) == failure
+
+
+def test_error_as_json_is_one_line_of_ascii() -> None:
+    line = Failure("caf\u00e9\n\x7f", field="--x", retry_after_seconds=2.0).to_json()
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line) == {
+        "error": {
+            "code": "FAILED_PRECONDITION",
+            "reason": "COMMAND_FAILED",
+            "message": "caf\u00e9\n\x7f",
+            "field": "--x",
+            "retry_after_seconds": 2.0,
+        }
+    }
+
+
+def test_message_of_an_error_is_printable() -> None:
+    assert format_error(CommandError("a\x1b[2J\nb\u202ec"))[0] == "a\ufffd[2J bc"

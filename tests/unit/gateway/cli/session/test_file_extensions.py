@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from export_service.formats.codecs import EXTENSIONS
-from gateway.cli.commands.output_flags import Format
+from gateway.cli.commands.generation.output_flags import Format
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.file_extensions import EXTENSION_FORMATS, require_extension_of_file
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.commands.generate import resolve_model
+from gateway.cli.commands.generation.generate_options import resolve_model
 from gateway.cli.session.command_errors import CommandError
 
 

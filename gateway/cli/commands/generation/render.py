@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions, PublicationTags
 from dgx_music.export.v1.export_pb2 import NORMALIZATION_MODE_NONE, EditTagsRequest, ExportResponse, RenderRequest
-from gateway.cli.commands.output_flags import Format
+from gateway.cli.commands.generation.output_flags import Format
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import format_audio, format_loudness, format_true_peak
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError

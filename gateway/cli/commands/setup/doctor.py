@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,44 +13,79 @@ import grpc.aio
 
 from dgx_music import channel
 from dgx_music.credentials import Credentials
-from dgx_music.errors import ServiceError
+from dgx_music.errors import FailedPrecondition, ServiceError
 from dgx_music.gateway.v1 import gateway_pb2_grpc
 from dgx_music.generation.v1.generation_pb2 import Engine, GetEngineStatusRequest
+from gateway.cli.commands.setup.settings_check import check_access, check_settings
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.engine_view import state_name
 from gateway.cli.session.command_errors import FAILURE
+from gateway.cli.session.command_settings import how_to_unset
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import running_owner
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
 from generation_service.config import GenerationSettings
 from generation_service.models.diagnostics import diagnose
 from generation_service.models.finding import Finding
+from service_runtime.optional_deps import install_extra_command
 from service_runtime.rpc.probe import probe, probe_credentials
 from storage_service.config import StorageSettings
 from storage_service.db.sqlite import journal_mode, sqlite3
 
 MIN_FREE_BYTES = 2**30
 """Less is reported: a minute of music takes 12 MB in files, and as much again while it is being generated."""
+EXAMPLE = 'dgx-music generate "lo-fi hip hop at 84 BPM in A minor"'
 STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
 def doctor(data_dir: Path | None, console: Console) -> int:
-    """Prints all findings; returns 1 if something that is configured does not work, else 0."""
-    chosen = {} if data_dir is None else {"data_dir": data_dir}
-    gateway = GatewaySettings.model_validate(chosen)
-    findings = [
-        *diagnose(GenerationSettings.model_validate(chosen)),
-        _data_dir(gateway.data_dir.expanduser().absolute()),
-        _database(StorageSettings.model_validate(chosen)),
-        *asyncio.run(_addresses(gateway)),
-        *asyncio.run(_running_engines(gateway)),
-    ]
+    """Prints all findings and what to do next; returns 1 if something that is configured does not work, else 0."""
+    findings = list(_examine({} if data_dir is None else {"data_dir": data_dir}))
     is_ok = all(finding.state != "broken" for finding in findings)
     if console.as_json:
-        sys.stdout.write(json.dumps({"ok": is_ok, "findings": [asdict(finding) for finding in findings]}) + "\n")
+        listed = [asdict(finding) for finding in findings]
+        console.print_object({"ok": is_ok, "findings": listed, "next": next_step(findings)})
     else:
         console.print_fields(line for finding in findings for line in _lines(finding))
+        console.print_line("")
+        console.print_line(f"Next: {next_step(findings)}")
     return 0 if is_ok else FAILURE
+
+
+def _examine(chosen: dict[str, Path]) -> Iterator[Finding]:
+    settings_findings = list(check_settings())
+    yield from settings_findings
+    if any(finding.name == "settings" for finding in settings_findings):
+        return  # The others need valid settings.
+    gateway = GatewaySettings.model_validate(chosen)
+    yield from check_access(gateway)
+    yield from diagnose(GenerationSettings.model_validate(chosen))
+    yield _sound()
+    yield _data_dir(gateway.data_dir.expanduser().absolute())
+    yield _database(StorageSettings.model_validate(chosen))
+    try:
+        credentials = probe_credentials(gateway)
+    except FailedPrecondition:
+        return  # Which is a finding already.
+    yield from asyncio.run(_addresses(gateway, credentials))
+    yield from asyncio.run(_running_engines(gateway, credentials))
+
+
+def next_step(findings: Sequence[Finding]) -> str:
+    """Returns the one thing to do next, with the command wherever there is one."""
+    by_name = {finding.name: finding for finding in findings}
+    for finding in findings:
+        if finding.state == "broken":
+            return f"{finding.name}: {finding.advice}" if finding.advice else f"see {finding.name} above"
+    if "gateway" in by_name:
+        return EXAMPLE  # What this machine lacks, the server there has.
+    for name in ("torch", "musicgen"):
+        if name in by_name and by_name[name].state == "missing":
+            command = by_name[name].advice.removeprefix("run ").strip("`")
+            return f"{command} for MusicGen, or try the synthesizer that is built in: {EXAMPLE}"
+    if "services" in by_name:
+        return f"{EXAMPLE}; to keep the model loaded in between, run `dgx-music serve` in another terminal"
+    return EXAMPLE
 
 
 def _lines(finding: Finding) -> Iterator[tuple[str, str]]:
@@ -94,42 +127,61 @@ def _database(settings: StorageSettings) -> Finding:
     return Finding("database", "ok", f"{found}, revision {schema.REVISIONS[-1]}")
 
 
-async def _addresses(settings: GatewaySettings) -> list[Finding]:
-    """Checks the addresses that are configured. Without any, the services run within the command."""
+async def _addresses(settings: GatewaySettings, credentials: Credentials) -> list[Finding]:
+    """Checks the addresses that are configured. Without any, the services run within the command, or in a server that
+    owns the data directory."""
     names = [
         name
         for name in ("gateway", "generation", "storage", "export")
         if f"{name}_address" in settings.model_fields_set and getattr(settings, f"{name}_address")
     ]
-    if not names:
-        return [Finding("services", "ok", "no address is configured, so they run within the command")]
-    try:
-        credentials = probe_credentials(settings)
-    except ServiceError as error:
-        return [Finding("services", "broken", error.message)]
-    return list(
-        await asyncio.gather(*(_address(name, getattr(settings, f"{name}_address"), credentials) for name in names))
-    )
+    if names:
+        addresses = [(name, getattr(settings, f"{name}_address")) for name in names]
+        return list(await asyncio.gather(*(_address(*address, credentials) for address in addresses)))
+    if (owner := running_owner(settings.data_dir.expanduser().absolute())) is not None:
+        return [Finding("server", "ok", f"runs at {owner}")]
+    return [Finding("services", "ok", "no server runs and no address is configured, so they run within the command")]
 
 
 async def _address(name: str, address: str, credentials: Credentials) -> Finding:
     problem = await probe(address, credentials)
     if problem is None:
         return Finding(name, "ok", f"responds at {address}")
-    variable = f"DGX_MUSIC_{name.upper()}_ADDRESS"
-    return Finding(name, "broken", problem, f"start `dgx-music serve {name}` there, or unset {variable}")
+    if "DGX_MUSIC_TLS_" in problem:
+        return Finding(name, "broken", *problem.split("; ", 1))
+    command = "dgx-music serve" if name == "gateway" else f"dgx-music serve {name}"
+    return Finding(name, "broken", problem, f"start `{command}` there, or {how_to_unset(f'{name}_address')}")
 
 
-async def _running_engines(settings: GatewaySettings) -> list[Finding]:
+def _sound() -> Finding:
+    """Checks what `play` needs."""
+    try:
+        import sounddevice
+    except ImportError:
+        return Finding(
+            "sound", "missing", "sounddevice is not installed; `play` needs it", install_extra_command("play")
+        )
+    except OSError as error:
+        return Finding(
+            "sound", "missing", f"PortAudio can't be used: {error}", "install it, e.g. the package libportaudio2"
+        )
+    try:
+        device = sounddevice.query_devices(kind="output")
+    except (sounddevice.PortAudioError, ValueError) as error:
+        return Finding("sound", "missing", f"no sound card: {error}", "play on another machine, or use `download`")
+    return Finding("sound", "ok", str(device["name"]))
+
+
+async def _running_engines(settings: GatewaySettings, credentials: Credentials) -> list[Finding]:
     """Describes the engines of the configured gateway, or of the data directory's server, if it responds."""
     address = settings.gateway_address or running_owner(settings.data_dir.expanduser().absolute())
     if address is None:
         return []
     try:
-        async with channel.connect(address, settings.credentials()) as gateway:
+        async with channel.connect(address, credentials) as gateway:
             music = gateway_pb2_grpc.MusicServiceStub(gateway)
             status = await music.GetEngineStatus(GetEngineStatusRequest(), timeout=CALL_TIMEOUT_SECONDS)
-    except (grpc.aio.AioRpcError, ServiceError):
+    except grpc.aio.AioRpcError:
         return []
     return [_engine(engine, address) for engine in status.engines]
 

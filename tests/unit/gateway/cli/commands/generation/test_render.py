@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions
-from gateway.cli.commands.output_flags import Format
-from gateway.cli.commands.render import PROFILES, build_output_options
+from gateway.cli.commands.generation.output_flags import Format
+from gateway.cli.commands.generation.render import PROFILES, build_output_options
 from gateway.cli.session.command_errors import CommandError
 
 

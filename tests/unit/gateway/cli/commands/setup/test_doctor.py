@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.commands.doctor import doctor
+from gateway.cli.commands.setup.doctor import EXAMPLE, doctor, next_step
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import FAILURE
+from generation_service.models.finding import Finding
 
 INSTALL = f"{shlex.quote(sys.executable)} -m pip install 'dgx-music[musicgen]'"
 """For the Python that runs the tests, which the `pip` on PATH need not belong to."""
@@ -75,3 +76,41 @@ def test_configured_engine_and_its_requirements_are_reported(
     assert found["audiocraft"]["state"] == "ok"
     assert found["engine"]["state"] == ("broken" if is_selected else "ok")
     assert ("DGX_MUSIC_PRECISION" in found["engine"]["advice"]) == is_selected
+
+
+OK = [
+    Finding("torch", "ok", "2"),
+    Finding("services", "ok", "no server runs and no address is configured, so they run within the command"),
+]
+NO_TORCH = Finding("torch", "missing", "not installed", "pip install 'dgx-music[musicgen]'")
+NO_MODEL = Finding("musicgen", "missing", "no model is installed", "run `dgx-music models pull musicgen-small`")
+
+
+@pytest.mark.parametrize(
+    ("findings", "says"),
+    [
+        (OK, f"{EXAMPLE}; to keep the model loaded in between, run `dgx-music serve` in another terminal"),
+        ([OK[0], Finding("server", "ok", "runs")], EXAMPLE),
+        ([NO_TORCH, NO_MODEL, OK[1]], "pip install 'dgx-music[musicgen]' for MusicGen, or try the synthesizer"),
+        ([OK[0], NO_MODEL, OK[1]], "dgx-music models pull musicgen-small for MusicGen, or try the synthesizer"),
+        ([NO_TORCH, NO_MODEL, Finding("gateway", "ok", "responds")], EXAMPLE),
+        ([NO_TORCH, Finding("gateway", "broken", "gone", "start it")], "gateway: start it"),
+        ([Finding("models", "broken", "they can't be listed")], "see models above"),
+    ],
+)
+def test_report_ends_in_what_to_do_next(findings: list[Finding], says: str) -> None:
+    assert next_step(findings).startswith(says)
+
+
+def test_text_ends_in_the_next_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor(tmp_path, Console()) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Next: ")
+
+
+def test_settings_that_are_not_valid_end_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DGX_MUSIC_LOG_LEVEL", "loud")
+    found = run_doctor(tmp_path, capsys, status=FAILURE)
+    assert list(found) == ["settings"]
+    assert found["settings"]["found"].startswith("DGX_MUSIC_LOG_LEVEL=loud: ")

@@ -1,0 +1,1 @@
+"""`generate --file`: many generations from one file, restartable where it broke off."""

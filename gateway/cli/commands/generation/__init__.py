@@ -1,0 +1,1 @@
+"""The commands that make music, and those that play it."""

@@ -1,0 +1,1 @@
+"""What sets up and checks an installation: the config file, shell completion and `doctor`."""

@@ -1,0 +1,131 @@
+"""What others have written into a library reaches no terminal as control characters, whichever command shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from storage_service.config import StorageSettings
+from storage_service.db.database import Database
+from tests.support.command_line import InProcessShell
+from tests.support.database_commands import completed
+from tests.support.terminals import DRAWING, on_terminal
+
+CORPUS = (
+    "\x1b[31mred\x1b[2J\x1b[H",
+    "\x1b]0;title\x07\x1b]52;c;cm0gLXJm\x1b\\",
+    "\x1b]8;;http://evil.invalid\x1b\\link\x1b]8;;\x1b\\",
+    "\x9b31mC1\x9b2J\x9dtitle\x9c\x90q\x9c",
+    "\x1bP1$r\x1b\\\x1b(0lqk\x1bc",
+    "over\rwritten\b\b\b\x7f\x0b\x0c\x00"[:-1],
+    "\u202egpj.wav\u202c \u2066x\u2069\u200f\u061c",
+    "[bold red]markup[/] [link=http://evil.invalid]x[/link] :smile:",
+    "two\nlines\u2028three\x85four",
+    "日本 \U0001f3b5 e\u0301",
+)
+LIST = "history"
+
+
+def require_harmless(output: str) -> None:
+    found = {character for character in output if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    assert found <= {"\n", "\u200d"}, found
+
+
+@pytest.fixture
+def library(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> tuple[InProcessShell, dict[str, str]]:
+    """A library in which everything that a client or a model can write is from the corpus, and a generation of each
+    state."""
+    shell = InProcessShell(tmp_path / "data", capfd)
+    shell.run("db", "init")
+    evil = " ".join(CORPUS)
+    ids = {state: completed(shell.data_dir) for state in ("completed", "failed", "pending", "gone")}
+    (shell.data_dir / f"outputs/2026/01/01/{ids['gone']}.wav").unlink()
+    changes = {
+        "completed": "",
+        "gone": "",
+        "failed": ", status = 'failed', error_message = :evil",
+        "pending": ", status = 'pending', error_message = :evil, completed_at = NULL, started_at = NULL, progress = 0",
+    }
+    metadata = json.dumps(dict.fromkeys(("license", "genre", "key", "not_measured", "normalization_reason"), evil))
+    url = StorageSettings(data_dir=shell.data_dir).resolved_database_url()
+    with Database(url) as database, database.write() as session:
+        for state, change in changes.items():
+            session.execute(
+                text(
+                    "UPDATE generations SET prompt = :evil, model_name = :name, model_version = :name, "
+                    f"metadata = json_patch(metadata, :metadata){change} WHERE id = :id"
+                ),
+                {"evil": evil + state, "name": evil[:40], "metadata": metadata, "id": ids[state]},
+            )
+        session.execute(text("UPDATE prompts SET text = :evil"), {"evil": evil})
+    return shell, ids
+
+
+COMMANDS = [
+    (LIST, 0),
+    (f"{LIST} --json", 0),
+    ("show completed", 0),
+    ("show failed", 0),
+    ("prompts", 0),
+    ("stats", 0),
+    ("files list", 0),
+    ("files verify gone", 1),
+    ("files cleanup --missing", 0),
+    ("files export --all --to FOLDER", 1),
+    ("watch failed", 1),
+    ("watch failed --json", 1),
+    ("retry completed", 1),
+    ("db check", 1),
+]
+
+
+def test_no_command_prints_control_characters(library: tuple[InProcessShell, dict[str, str]], tmp_path: Path) -> None:
+    shell, ids = library
+    shown = ""
+    with shell.serving_in_process():
+        for line, status in COMMANDS:
+            words = [ids.get(word, word).replace("FOLDER", str(tmp_path / "export")) for word in line.split()]
+            done = shell.run(*words, status=status)
+            require_harmless(done.stdout + done.stderr)
+            shown += done.stdout + done.stderr
+    assert "�[31mred" in shown
+    assert "[bold red]markup[/]" in shown
+    assert "日本 \U0001f3b5" in shown
+    files = [path.name for path in (tmp_path / "export").iterdir()]
+    require_harmless("".join(files))
+
+
+def test_no_argument_comes_back_as_control_characters(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    evil = " ".join(CORPUS)
+    shell = InProcessShell(tmp_path / "data", capfd)
+    for words in (
+        (evil,),
+        (LIST, "--state", evil),
+        ("show", evil),
+        ("generate", "x", "--seed", evil),
+        ("generate", evil, "--model", str(tmp_path / evil.replace("/", "_")[:60])),
+        ("files", "import", evil),
+        ("config", "set", evil, "x"),
+        ("config", "set", "log_level", evil),
+        ("db", "restore", evil),
+    ):
+        for more in ((), ("--json",)):
+            done = shell.run(*words, *more, status=2)
+            assert done.stderr
+            require_harmless(done.stdout + done.stderr)
+    require_harmless(shell.run(LIST, status=2, DGX_MUSIC_GATEWAY_ADDRESS=evil, DGX_MUSIC_LISTEN="x" + evil).stderr)
+    missing = shell.run(LIST, "--debug", status=2, DGX_MUSIC_CONFIG=str(tmp_path / evil)).stderr
+    require_harmless(missing)
+    assert "Traceback" in missing
+
+
+def test_a_real_terminal_gets_only_colours(library: tuple[InProcessShell, dict[str, str]]) -> None:
+    shell, ids = library
+    screen = on_terminal("--data-dir", shell.data_dir, "show", ids["failed"], columns=40)
+    require_harmless(DRAWING.sub("", screen.raw.decode()).replace("\r\n", "\n"))
+    assert re.search(rb"\x1b\[[0-9;]*m", screen.raw)
