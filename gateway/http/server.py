@@ -58,7 +58,7 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
             uvicorn.Config(
                 build_application(callers, health, is_local_only=is_local(address)),
                 ssl_context_factory=(lambda config, default: tls_context) if tls_context else None,
-                limit_concurrency=settings.max_concurrent_rpcs,
+                limit_concurrency=settings.max_concurrent_streams,
                 timeout_graceful_shutdown=int(settings.grace_seconds),
                 timeout_keep_alive=KEEPALIVE_SECONDS,
                 lifespan="off",

@@ -168,9 +168,9 @@ LAYERS = {
         ("gateway.cli.display", "gateway.cli.playback"),
         ("gateway.cli.session",),
         ("gateway.embedded",),
+        ("gateway.settings_catalog",),
         ("gateway.http", "gateway.mcp"),
         ("gateway.rpc",),
-        ("gateway.settings_catalog",),
         ("gateway.config", "gateway.timeouts", "gateway"),
     ),
 }
