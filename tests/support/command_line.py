@@ -117,9 +117,11 @@ class InProcessShell(Shell):
             with mock.patch.dict(os.environ, environment(**settings), clear=True):
                 served = executor.submit(asyncio.run, serve())
                 wait([ready, served], return_when=FIRST_COMPLETED)
-            if not served.done():
-                yield
-            stop.set_result(None)
+            try:
+                if not served.done():
+                    yield
+            finally:
+                stop.set_result(None)
             served.result()
 
     def _run(self, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

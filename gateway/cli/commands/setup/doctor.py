@@ -60,7 +60,7 @@ def _examine(chosen: dict[str, Path]) -> Iterator[Finding]:
     gateway = GatewaySettings.model_validate(chosen)
     yield from check_access(gateway)
     yield from diagnose(GenerationSettings.model_validate(chosen))
-    yield _sound()
+    yield check_sound()
     yield _data_dir(gateway.data_dir.expanduser().absolute())
     yield _database(StorageSettings.model_validate(chosen))
     try:
@@ -153,7 +153,7 @@ async def _address(name: str, address: str, credentials: Credentials) -> Finding
     return Finding(name, "broken", problem, f"start `{command}` there, or {how_to_unset(f'{name}_address')}")
 
 
-def _sound() -> Finding:
+def check_sound() -> Finding:
     """Checks what `play` needs."""
     try:
         import sounddevice

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.commands.setup.doctor import EXAMPLE, doctor, next_step
+from gateway.cli.commands.setup.doctor import EXAMPLE, check_sound, doctor, next_step
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import FAILURE
 from generation_service.models.finding import Finding
@@ -114,3 +114,23 @@ def test_settings_that_are_not_valid_end_the_report(
     found = run_doctor(tmp_path, capsys, status=FAILURE)
     assert list(found) == ["settings"]
     assert found["settings"]["found"].startswith("DGX_MUSIC_LOG_LEVEL=loud: ")
+
+
+def no_device(kind: str) -> dict[str, str]:
+    raise ValueError("No output device")
+
+
+@pytest.mark.parametrize(
+    ("query", "state", "found"),
+    [
+        (None, "missing", "sounddevice is not installed; `play` needs it"),
+        (no_device, "missing", "no sound card: No output device"),
+        (lambda kind: {"name": f"{kind} of a card"}, "ok", "output of a card"),
+    ],
+)
+def test_sound_card_is_described(query: Any, state: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = None if query is None else SimpleNamespace(query_devices=query, PortAudioError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "sounddevice", library)
+    sound = check_sound()
+    assert (sound.state, sound.found) == (state, found)
+    assert bool(sound.advice) == (state == "missing")
