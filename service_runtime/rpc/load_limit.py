@@ -30,6 +30,8 @@ FRONT_DOOR = "dgx_music.gateway.v1.MusicService"
 HEADROOM = 4
 """The services behind the gateway accept so many times as many calls, so that those of a full gateway, or of several,
 leave room for those of the workers."""
+SLOW_METHODS = {"Render", "EditTags", "LoadModel"}
+"""Unary methods that take seconds, and so count as streams: they would keep all others out."""
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
 INITIAL_CALL_SECONDS = 0.5
 """How long a call is expected to take before any has been measured."""
@@ -142,8 +144,8 @@ def _find_method(path: str) -> _LimitedMethod | None:
     options: Any = method.GetOptions()
     if service.full_name.startswith("dgx_music.") and not options.HasExtension(access_pb2.required_scope):
         return None
-    is_stream = method.client_streaming or method.server_streaming
-    return _LimitedMethod(service.full_name, "streams" if is_stream else "calls")
+    is_long = method.client_streaming or method.server_streaming or method.name in SLOW_METHODS
+    return _LimitedMethod(service.full_name, "streams" if is_long else "calls")
 
 
 def _refusing_handler(error: ResourceExhausted) -> Handler:

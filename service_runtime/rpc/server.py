@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from dgx_music.channel import KEEPALIVE_SECONDS
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics import MetricsRecorder, metrics_endpoint
+from service_runtime.rpc.accepting_server import build_server
 from service_runtime.rpc.binding import bind, is_local, require_local_or_allowed, setting_of
 from service_runtime.rpc.health.health_monitor import HealthMonitor
 from service_runtime.rpc.health.health_servicer import HealthServicer
@@ -114,10 +115,7 @@ def _build_server(
     recorder: MetricsRecorder | None,
     load_limit: LoadLimit,
 ) -> grpc.aio.Server:
-    server = grpc.aio.server(
-        interceptors=[CallInterceptor(recorder), load_limit],
-        options=SERVER_OPTIONS,
-    )
+    server = build_server([CallInterceptor(recorder), load_limit], SERVER_OPTIONS)
     for service in services:
         service.add_to(server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

@@ -71,6 +71,7 @@ def test_calls_and_streams_of_each_service_have_a_budget_of_their_own(limit: Loa
         f"/{MUSIC}/CreateGeneration": (MUSIC, "calls", 3),
         f"/{MUSIC}/StreamAudio": (MUSIC, "streams", 5),
         f"/{MUSIC}/ImportClip": (MUSIC, "streams", 5),
+        f"/{MUSIC}/Render": (MUSIC, "streams", 5),
         f"/{STORAGE}/GetGeneration": (STORAGE, "calls", 3 * HEADROOM),
         f"/{EXPORT}/StreamAudio": (EXPORT, "streams", 5 * HEADROOM),
     }.items():
