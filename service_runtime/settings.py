@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     """Maximum number of unary calls that the gateway serves at once, and a quarter of what each other service does.
     Further calls are rejected with RESOURCE_EXHAUSTED, and told when to try again."""
     max_concurrent_streams: int = Field(default=1024, ge=1)
-    """The same for streams (listeners, watchers, uploads, downloads) and for calls that take seconds, as Render does."""
+    """The same for streams (listeners, watchers, uploads, downloads) and for calls that take seconds, like Render."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum level of the events that are logged: debug, info, warning or error."""
     log_format: Literal["json", "console"] = "json"

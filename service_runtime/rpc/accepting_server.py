@@ -11,7 +11,6 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
-from unittest import mock
 
 import grpc.aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # It has no types.
@@ -22,10 +21,13 @@ CALLS_AHEAD = 8
 
 def build_server(interceptors: Sequence[Any], options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
     """Returns what `grpc.aio.server` returns. If this version of grpcio is built differently, it is the same."""
-    if not hasattr(cygrpc.AioServer, "_make_request_call_future"):
+    original = cygrpc.AioServer
+    if hasattr(original, "_make_request_call_future"):
+        cygrpc.AioServer = _AcceptingServer  # grpc.aio has no parameter for it.
+    try:
         return grpc.aio.server(interceptors=interceptors, options=options)
-    with mock.patch.object(cygrpc, "AioServer", _AcceptingServer):
-        return grpc.aio.server(interceptors=interceptors, options=options)
+    finally:
+        cygrpc.AioServer = original
 
 
 class _AcceptingServer(cygrpc.AioServer):  # type: ignore[misc]
