@@ -45,7 +45,7 @@ from tests.support.load_clients import (
 from tests.support.server_processes import SERVICES, Servers, serving
 
 CALL_COUNT = 2000
-CONCURRENT_CALLS = 32
+CONCURRENT_CALLS = 16
 STREAM_COUNT = 20
 STREAM_AUDIO_SECONDS = 120.0
 CREATORS, LISTENERS = 500, 200

@@ -98,11 +98,11 @@ class Settings(BaseSettings):
     """IP address or host to serve them on, without TLS and tokens; beyond loopback only if `allow_insecure_listen`."""
     grace_seconds: float = Field(default=10.0, ge=0)
     """Time that running calls have to finish after SIGTERM, in seconds."""
-    max_concurrent_calls: int = Field(default=64, ge=1)
+    max_concurrent_calls: int = Field(default=16, ge=1)
     """Maximum number of unary calls that the gateway serves at once, and a quarter of what each other service does.
     Further calls are rejected with RESOURCE_EXHAUSTED, and told when to try again."""
     max_concurrent_streams: int = Field(default=1024, ge=1)
-    """The same for streams: listeners, watchers, uploads and downloads."""
+    """The same for streams (listeners, watchers, uploads, downloads) and for calls that take seconds, like Render."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum level of the events that are logged: debug, info, warning or error."""
     log_format: Literal["json", "console"] = "json"

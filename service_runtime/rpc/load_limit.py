@@ -6,7 +6,7 @@ gRPC's own limit (`maximum_concurrent_rpcs`) would not say when to retry, and wo
 from __future__ import annotations
 
 import inspect
-import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -30,40 +30,60 @@ FRONT_DOOR = "dgx_music.gateway.v1.MusicService"
 HEADROOM = 4
 """The services behind the gateway accept so many times as many calls, so that those of a full gateway, or of several,
 leave room for those of the workers."""
-RETRY_AFTER_SECONDS = (1.0, 3.0)
-"""Drawn at random in this range, so that callers who were refused together don't come back together."""
+SLOW_METHODS = {"Render", "EditTags", "LoadModel"}
+"""Unary methods that take seconds, and so count as streams: they would keep all others out."""
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
+INITIAL_CALL_SECONDS = 0.5
+"""How long a call is expected to take before any has been measured."""
+AVERAGING_WEIGHT = 0.05
+"""Of each call in the average duration."""
 
 
-@dataclass
 class Budget:
-    """How many calls of one kind a service may serve at once."""
+    """How many calls of one kind a service may serve at once.
 
-    service: str
-    kind: str
-    """ "calls", or "streams"."""
-    limit: int
-    active: int = 0
-    """Calls that are being served."""
+    Callers who are refused are told to come back one after another, as fast as calls are served. Had they all the same
+    wait, they would come together again, and refusing them would take more time than serving others.
+    """
+
+    def __init__(self, service: str, kind: str, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.service, self.kind, self.limit = service, kind, limit
+        self._clock = clock
+        self._active = 0
+        self._call_seconds = INITIAL_CALL_SECONDS
+        """Average duration of a call."""
+        self._last_retry_at = 0.0
+        """When the last caller who was refused should come back."""
 
     def check(self) -> None:
         """Raises ResourceExhausted if no more calls fit."""
-        if self.active >= self.limit:
+        if self._active >= self.limit:
+            retry_seconds = self._reserve_retry()
             raise ResourceExhausted(
-                f"the server is busy: it serves {self.limit} {self.kind} at a time; try again in a few seconds",
+                f"the server is busy: it serves {self.limit} {self.kind} at a time; try again in {retry_seconds:g} s",
                 reason="SERVER_BUSY",
                 metadata={"service": self.service, "kind": self.kind, "limit": str(self.limit)},
-                retry_after_seconds=round(random.uniform(*RETRY_AFTER_SECONDS), 1),
+                retry_after_seconds=retry_seconds,
             )
 
     @contextmanager
     def occupy(self) -> Iterator[None]:
         """Counts a call while the block runs. Raises ResourceExhausted if it does not fit."""
         self.check()
-        self.active += 1
+        self._active += 1
+        started_at = self._clock()
         try:
             yield
         finally:
-            self.active -= 1
+            self._active -= 1
+            self._call_seconds += AVERAGING_WEIGHT * (self._clock() - started_at - self._call_seconds)
+
+    def _reserve_retry(self) -> float:
+        """Returns the seconds after which the next caller should come back."""
+        now = self._clock()
+        next_at = max(self._last_retry_at, now + MIN_RETRY_SECONDS) + self._call_seconds / self.limit
+        self._last_retry_at = min(next_at, now + MAX_RETRY_SECONDS)
+        return round(self._last_retry_at - now, 2)
 
 
 class LoadLimit(grpc.aio.ServerInterceptor):
@@ -124,8 +144,8 @@ def _find_method(path: str) -> _LimitedMethod | None:
     options: Any = method.GetOptions()
     if service.full_name.startswith("dgx_music.") and not options.HasExtension(access_pb2.required_scope):
         return None
-    is_stream = method.client_streaming or method.server_streaming
-    return _LimitedMethod(service.full_name, "streams" if is_stream else "calls")
+    is_long = method.client_streaming or method.server_streaming or method.name in SLOW_METHODS
+    return _LimitedMethod(service.full_name, "streams" if is_long else "calls")
 
 
 def _refusing_handler(error: ResourceExhausted) -> Handler:

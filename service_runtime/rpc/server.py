@@ -16,6 +16,7 @@ from service_runtime.access.server_access import ServerAccess
 from service_runtime.access.server_certificate import build_server_credentials
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics_endpoint import metrics_endpoint
+from service_runtime.rpc.accepting_server import build_server
 from service_runtime.rpc.binding import (
     bind,
     is_local,
@@ -136,10 +137,7 @@ def _build_server(
     settings: Settings,
     interceptors: Sequence[grpc.aio.ServerInterceptor],
 ) -> grpc.aio.Server:
-    server = grpc.aio.server(
-        interceptors=interceptors,
-        options=SERVER_OPTIONS,
-    )
+    server = build_server(interceptors, SERVER_OPTIONS)
     for service in services:
         service.add_to(server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

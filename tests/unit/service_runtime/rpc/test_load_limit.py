@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from dgx_music.errors import ResourceExhausted
 from dgx_music.export.v1 import export_pb2 as _export
 from dgx_music.gateway.v1 import gateway_pb2
 from dgx_music.storage.v1 import storage_pb2 as _storage
-from service_runtime.rpc.load_limit import HEADROOM, RETRY_AFTER_SECONDS, Budget, LoadLimit
+from service_runtime.rpc.load_limit import HEADROOM, MAX_RETRY_SECONDS, MIN_RETRY_SECONDS, Budget, LoadLimit
 from service_runtime.settings import Settings
+from tests.support.tone_model import ManualClock
 
 MUSIC = gateway_pb2.DESCRIPTOR.services_by_name["MusicService"].full_name
 STORAGE, EXPORT = (
@@ -32,11 +34,36 @@ def test_full_budget_refuses_with_a_time_to_retry_and_is_free_again_after_a_call
             pass
         assert raised.value.reason == "SERVER_BUSY"
         assert raised.value.metadata == {"service": "a.Service", "kind": "calls", "limit": "1"}
-        low, high = RETRY_AFTER_SECONDS
-        assert low <= (raised.value.retry_after_seconds or 0) <= high
+        assert raised.value.retry_after_seconds is not None
     with pytest.raises(KeyError), budget.occupy():
         raise KeyError
     budget.check()
+
+
+def refuse(budget: Budget, count: int) -> list[float]:
+    """Returns what so many refused callers are told to wait."""
+    waits = []
+    for _ in range(count):
+        with pytest.raises(ResourceExhausted) as raised:
+            budget.check()
+        assert raised.value.retry_after_seconds is not None
+        waits.append(raised.value.retry_after_seconds)
+    return waits
+
+
+def test_refused_callers_are_told_to_come_back_one_after_another_as_fast_as_calls_are_served() -> None:
+    clock = ManualClock()
+    budget = Budget("a.Service", "calls", 4, clock)
+    for _ in range(200):  # Of 2 s each, so that a place is free every half second.
+        with budget.occupy():
+            clock.now += 2.0
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(budget.occupy())
+        assert refuse(budget, 4) == pytest.approx([MIN_RETRY_SECONDS + n * 0.5 for n in (1, 2, 3, 4)], abs=0.02)
+        clock.now += 2.0
+        assert refuse(budget, 1) == pytest.approx([MIN_RETRY_SECONDS + 0.5], abs=0.02)
+        assert max(refuse(budget, 500)) == MAX_RETRY_SECONDS
 
 
 def test_calls_and_streams_of_each_service_have_a_budget_of_their_own(limit: LoadLimit) -> None:
@@ -44,6 +71,7 @@ def test_calls_and_streams_of_each_service_have_a_budget_of_their_own(limit: Loa
         f"/{MUSIC}/CreateGeneration": (MUSIC, "calls", 3),
         f"/{MUSIC}/StreamAudio": (MUSIC, "streams", 5),
         f"/{MUSIC}/ImportClip": (MUSIC, "streams", 5),
+        f"/{MUSIC}/Render": (MUSIC, "streams", 5),
         f"/{STORAGE}/GetGeneration": (STORAGE, "calls", 3 * HEADROOM),
         f"/{EXPORT}/StreamAudio": (EXPORT, "streams", 5 * HEADROOM),
     }.items():
