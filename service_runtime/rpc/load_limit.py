@@ -5,10 +5,9 @@ gRPC's own limit (`maximum_concurrent_rpcs`) would not say when to retry, and wo
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,11 @@ from grpc_health.v1 import health
 
 from dgx_music.access.v1 import access_pb2
 from dgx_music.errors import ResourceExhausted
-from service_runtime.rpc.interceptors import HANDLER_KINDS
+from service_runtime.method_wrapping import wrap_method
 from service_runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from service_runtime.rpc.interceptors import Context, Handler
+    from service_runtime.method_wrapping import Context, Continuation, Handler
 
 FRONT_DOOR = "dgx_music.gateway.v1.MusicService"
 HEADROOM = 4
@@ -99,9 +98,7 @@ class LoadLimit(grpc.aio.ServerInterceptor):
         self._budgets: dict[tuple[str, str], Budget] = {}
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         budget = self._budget_of(handler_call_details.method)
         if budget is None:
@@ -111,7 +108,8 @@ class LoadLimit(grpc.aio.ServerInterceptor):
         except ResourceExhausted as error:
             return _refusing_handler(error)
         handler = await continuation(handler_call_details)
-        return None if handler is None else _limit_handler(handler, budget)
+        # The budget is checked again when the request has been read: others may have come meanwhile.
+        return None if handler is None else wrap_method(handler, lambda request, context: _LimitedCall(budget))
 
     def _budget_of(self, path: str) -> Budget | None:
         """Returns None for a method without a limit."""
@@ -156,20 +154,14 @@ def _refusing_handler(error: ResourceExhausted) -> Handler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _limit_handler(handler: Handler, budget: Budget) -> Handler:
-    """The budget is checked again when the request has been read: others may have come meanwhile."""
-    attribute, build_handler = HANDLER_KINDS[handler.request_streaming, handler.response_streaming]
-    method = getattr(handler, attribute)
+class _LimitedCall:
+    """One call, which is counted while it is served."""
 
-    async def call(request: Any, context: Context) -> Any:
-        with budget.occupy():
-            return await method(request, context)
+    def __init__(self, budget: Budget) -> None:
+        self._occupied = budget.occupy()
 
-    async def generate(request: Any, context: Context) -> AsyncIterator[Any]:
-        with budget.occupy():
-            async with aclosing(method(request, context)) as responses:
-                async for response in responses:
-                    yield response
+    async def __aenter__(self) -> None:
+        self._occupied.__enter__()
 
-    behaviour = generate if inspect.isasyncgenfunction(method) else call
-    return build_handler(behaviour, handler.request_deserializer, handler.response_serializer)
+    async def __aexit__(self, *error: Any) -> None:
+        self._occupied.__exit__(None, None, None)

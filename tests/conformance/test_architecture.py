@@ -97,6 +97,7 @@ LAYERS = {
             "service_runtime.check_thread",
             "service_runtime.failpoints",
             "service_runtime.file_modes",
+            "service_runtime.method_wrapping",
             "service_runtime.optional_deps",
             "service_runtime.printable_text",
             "service_runtime.supervision",
