@@ -71,7 +71,7 @@ LAYERS = {
         ("dgx_music.client.blocking",),
         ("dgx_music.client",),
         ("dgx_music.channel", "dgx_music.error_status", "dgx_music.pcm"),
-        ("dgx_music.credentials", "dgx_music.metadata_channel", "dgx_music.renewing_channel"),
+        ("dgx_music.credentials", "dgx_music.renewing_channel"),
         (
             "dgx_music.address",
             "dgx_music.errors",
@@ -164,6 +164,7 @@ LAYERS = {
         ("generation_service.config", "generation_service.models", "generation_service"),
     ),
     "gateway": (
+        ("gateway.__main__",),
         ("gateway.cli",),
         ("gateway.cli.commands",),
         ("gateway.cli.display", "gateway.cli.playback"),

@@ -106,6 +106,7 @@ def test_error_of_the_method_ends_the_scope() -> None:
 
 def test_serializers_stay_unless_replaced() -> None:
     handler = grpc.unary_unary_rpc_method_handler(double, int, bytes)
-    kept, replaced = wrap_method(handler, Scope().open), wrap_method(handler, Scope().open, float, repr)  # type: ignore[arg-type]
+    kept = wrap_method(handler, Scope().open)
+    replaced: Any = wrap_method(handler, Scope().open, float, repr)  # type: ignore[arg-type]
     assert (kept.request_deserializer, kept.response_serializer) == (int, bytes)
     assert (replaced.request_deserializer, replaced.response_serializer) == (float, repr)
