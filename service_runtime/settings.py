@@ -12,16 +12,16 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dgx_music.address import check_address
-from dgx_music.credentials import SYSTEM_CA, Credentials
-from dgx_music.errors import FailedPrecondition
-from service_runtime.config_file import (
+from dgx_music.config_file import (
     PREFIX,
     SECRET_NAMES,
     ConfigFileError,
-    ConfigFileSource,
     find_variable,
     read_config_file,
 )
+from dgx_music.credentials import SYSTEM_CA, Credentials
+from dgx_music.errors import FailedPrecondition
+from service_runtime.config_source import ConfigFileSource
 
 DEFAULT_PORTS = {
     "gateway_address": 50050,

@@ -74,6 +74,7 @@ LAYERS = {
         ("dgx_music.credentials", "dgx_music.renewing_channel"),
         (
             "dgx_music.address",
+            "dgx_music.config_file",
             "dgx_music.errors",
             "dgx_music.limits",
             "dgx_music.trace_context",
@@ -103,7 +104,7 @@ LAYERS = {
             "service_runtime.supervision",
             "service_runtime",
         ),
-        ("service_runtime.config_file",),
+        ("service_runtime.config_source",),
     ),
     "storage_service": (
         ("storage_service.rpc",),
