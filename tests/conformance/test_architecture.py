@@ -167,6 +167,8 @@ LAYERS = {
     "gateway": (
         ("gateway.__main__",),
         ("gateway.cli",),
+        ("gateway.cli.apps",),
+        ("gateway.cli.options",),
         ("gateway.cli.commands",),
         ("gateway.cli.display", "gateway.cli.playback"),
         ("gateway.cli.session",),
