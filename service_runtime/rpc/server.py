@@ -25,9 +25,9 @@ from service_runtime.rpc.binding import (
     requires_tokens,
     setting_of,
 )
+from service_runtime.rpc.call_interceptor import CallInterceptor
 from service_runtime.rpc.health.health_monitor import HealthMonitor
 from service_runtime.rpc.health.health_servicer import HealthServicer
-from service_runtime.rpc.interceptors import CallInterceptor
 from service_runtime.rpc.load_limit import LoadLimit
 from service_runtime.rpc.service import MetricsProvider, Service
 from service_runtime.rpc.stop_signal import stop_signal
