@@ -74,7 +74,7 @@ async def serve_services(
     }
     access = ServerAccess(services, settings)
     health_servicer = HealthServicer()
-    load_limit = LoadLimit(settings)
+    load_limit = LoadLimit(settings, [service.full_name for service in services])
     with metrics_endpoint(settings.metrics_port, settings.metrics_host) as metrics:
         servers: list[grpc.aio.Server] = []
         started: list[Service] = []
@@ -86,7 +86,7 @@ async def serve_services(
                 admission = access.interceptor(
                     requires_tokens=requires_tokens(address, settings), uses_tls=secure is not None
                 )
-                interceptors = [CallInterceptor(is_measured=metrics is not None), load_limit, admission]
+                interceptors = [CallInterceptor(is_measured=metrics is not None), admission, load_limit]
                 server = _build_server(served, address, health_servicer, settings, interceptors)
                 servers.append(server)
                 bound.append(bind(server, address, setting_of(address, settings), secure))
@@ -106,7 +106,7 @@ async def serve_services(
             if monitor is not None:
                 monitor.cancel()
             health_servicer.shut_down()
-            await asyncio.gather(*(service.drain() for service in started))
+            await asyncio.gather(load_limit.close(), *(service.drain() for service in started))
             await asyncio.gather(*(server.stop(settings.grace_seconds) for server in servers))
             for service in reversed(started):
                 await service.stop()
