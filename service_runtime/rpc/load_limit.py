@@ -44,7 +44,7 @@ CLIENT_SHARE = 0.5
 """Of the queue, for one client: its burst leaves room for the calls of others."""
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
 MAX_CLOSING_SECONDS = 1.0
-"""How long a server that shuts down accepts calls to refuse them, at most."""
+"""How long a server that shuts down accepts calls to refuse them, and waits for short calls at work, at most."""
 TURNS_TO_ACCEPT, CLOSING_PAUSE_SECONDS = 10, 0.002
 """Turns of the event loop in which a call that has arrived is accepted, and how long each lasts at least."""
 INITIAL_CALL_SECONDS = 0.02
@@ -114,6 +114,10 @@ class Budget:
             for turn in queue:
                 if not turn.done():
                     turn.set_exception(_shutting_down())
+
+    def is_working(self) -> bool:
+        """Whether calls are at work that end soon."""
+        return self._active > 0 and self.kind == "calls"
 
     async def _wait(self, client: str, seconds_left: float | None) -> None:
         """Returns when the call has got the place of one that has ended."""
@@ -197,6 +201,7 @@ class LoadLimit(grpc.aio.ServerInterceptor):
     def __init__(self, settings: Settings, services: Collection[str]) -> None:
         """`services` are the full names of those that the process serves."""
         self._closing = {FRONT_DOOR} & set(services) or set(services)
+        self._closing_seconds = min(MAX_CLOSING_SECONDS, settings.grace_seconds)
         self._is_closed = False
         self._turned_away = 0
         """Calls that have come since `close`."""
@@ -231,17 +236,18 @@ class LoadLimit(grpc.aio.ServerInterceptor):
         return self._budgets[key]
 
     async def close(self) -> None:
-        """Ends the calls that wait for their turn, then those that have arrived but were not accepted yet, because the
-        server shuts down. gRPC would end the latter with CANCELLED, which tells nobody to try again.
+        """Ends the calls that wait for their turn, and those that have arrived but were not accepted yet, because the
+        server shuts down; gRPC would end the latter with CANCELLED, which tells nobody to try again. Returns when no
+        more come, and those at work have ended, but soon in any case.
 
-        If the gateway is among the services, it alone is closed: the others are still called by its running calls.
+        If the gateway is among the services, it alone is closed: its calls at work still need the others.
         """
         self._is_closed = True
-        for budget in self._budgets.values():
-            if budget.service in self._closing:
-                budget.close()
-        end_at, seen = time.monotonic() + MAX_CLOSING_SECONDS, -1
-        while seen < self._turned_away and time.monotonic() < end_at:
+        closing = [budget for budget in self._budgets.values() if budget.service in self._closing]
+        for budget in closing:
+            budget.close()
+        end_at, seen = time.monotonic() + self._closing_seconds, -1
+        while (seen < self._turned_away or any(map(Budget.is_working, closing))) and time.monotonic() < end_at:
             seen = self._turned_away
             for _ in range(TURNS_TO_ACCEPT):
                 await asyncio.sleep(CLOSING_PAUSE_SECONDS)
