@@ -16,7 +16,6 @@ from service_runtime.access.server_access import ServerAccess
 from service_runtime.access.server_certificate import build_server_credentials
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics_endpoint import metrics_endpoint
-from service_runtime.rpc.accepting_server import build_server
 from service_runtime.rpc.binding import (
     bind,
     is_local,
@@ -28,7 +27,8 @@ from service_runtime.rpc.binding import (
 from service_runtime.rpc.health.health_monitor import HealthMonitor
 from service_runtime.rpc.health.health_servicer import HealthServicer
 from service_runtime.rpc.interceptors import CallInterceptor
-from service_runtime.rpc.load_limit import LoadLimit
+from service_runtime.rpc.load.accepting_server import build_server
+from service_runtime.rpc.load.load_limit import LoadLimit
 from service_runtime.rpc.service import MetricsProvider, Service
 from service_runtime.rpc.stop_signal import stop_signal
 from service_runtime.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
-from service_runtime.rpc import accepting_server
+from service_runtime.rpc.load import accepting_server
 from service_runtime.settings import Settings
 from tests.support.scripted_service import ScriptedService, serving_channel
 

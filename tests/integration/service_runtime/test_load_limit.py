@@ -19,8 +19,8 @@ from dgx_music.error_status import ErrorDetails, read_error_details
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from service_runtime.access.caller import Scope
-from service_runtime.rpc import load_limit
-from service_runtime.rpc.load_limit import HEADROOM
+from service_runtime.rpc.load import load_limit
+from service_runtime.rpc.load.load_limit import HEADROOM
 from service_runtime.rpc.server import serve_services
 from service_runtime.settings import Settings
 from tests.support.access_services import SERVICE_TOKEN, TokenRegistry
