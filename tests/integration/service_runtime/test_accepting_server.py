@@ -47,7 +47,7 @@ async def test_calls_of_a_method_are_accepted_ahead(
     ahead = await turns_to_accept(service, settings)
     monkeypatch.setattr(accepting_server, "CALLS_AHEAD", 1)
     one_by_one = await turns_to_accept(ScriptedService(), settings)
-    assert ahead < one_by_one
+    assert ahead < 0.75 * one_by_one
 
 
 def test_grpcio_is_a_version_with_which_calls_are_asked_for_ahead() -> None:

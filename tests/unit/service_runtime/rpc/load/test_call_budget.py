@@ -102,12 +102,15 @@ async def test_crowd_of_one_client_leaves_room_in_the_queue_for_others() -> None
 
 
 async def test_call_that_is_cancelled_while_it_waits_leaves_the_queue() -> None:
-    line = Line(Budget("a.Service", "calls", 1, 100))
+    line = Line(Budget("a.Service", "calls", 1, 4))
     calls = [await line.add(name, client) for name, client in (("1", ""), ("2", "a"), ("3", "b"), ("4", "b"))]
     for call in (calls[1], calls[2]):
         call.cancel()
+    await settle()
+    calls.append(await line.add("b again", "b"))  # There is room for two calls of a client.
     await line.end("1")
     assert line.begun == ["1", "4"]
+    calls[-1].cancel()
     await line.end("4")
     await line.add("5")
     assert line.begun == ["1", "4", "5"]

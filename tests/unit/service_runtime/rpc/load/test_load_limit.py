@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import grpc
 import pytest
 
+from dgx_music.errors import Unavailable
 from dgx_music.export.v1 import export_pb2 as _export
 from dgx_music.gateway.v1 import gateway_pb2
 from dgx_music.storage.v1 import storage_pb2 as _storage
@@ -45,6 +47,25 @@ async def test_limit_is_closed_when_the_calls_at_work_have_ended(limit: LoadLimi
             await asyncio.sleep(2 * TURNS_TO_ACCEPT * CLOSING_PAUSE_SECONDS)
             assert not closing.done()
         await closing
+
+
+async def test_closed_limit_turns_away_what_comes_later_but_not_from_the_services_that_calls_at_work_need(
+    limit: LoadLimit,
+) -> None:
+    await limit.close()
+    with pytest.raises(Unavailable) as raised:
+        await limit.intercept_service(no_such_method, Details(f"/{MUSIC}/CreateGeneration"))
+    assert raised.value.reason == "SHUTTING_DOWN"
+    assert await limit.intercept_service(no_such_method, Details(f"/{STORAGE}/GetGeneration")) is None
+
+
+class Details(grpc.HandlerCallDetails):
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+
+async def no_such_method(details: grpc.HandlerCallDetails) -> None:
+    return None
 
 
 def test_calls_and_streams_of_each_service_have_a_budget_of_their_own(limit: LoadLimit) -> None:
