@@ -27,9 +27,9 @@ class CallScope(Protocol):
         """Returns what is to await each response, or None. Raises what keeps the call from being served."""
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Raises the error to end the call with, if it is not that one."""
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None:
+        """Raises the error to end the call with, if it is not that one. Never returns True."""
 
 
 _KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Handler]]] = {

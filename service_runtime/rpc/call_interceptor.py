@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method of every servicer, unary or streaming."""
+    """Wraps every method of every servicer, unary or streaming.
+
+    Another interceptor may raise a ServiceError instead of returning a handler: it refuses the call unread.
+    """
 
     def __init__(self, *, is_measured: bool = False) -> None:
         """`is_measured` says whether the process shows metrics."""
@@ -42,7 +45,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        handler = await continuation(handler_call_details)
+        try:
+            handler = await continuation(handler_call_details)
+        except ServiceError as error:
+            handler = _refusing_handler(error)
         if handler is None:  # There is no such method; gRPC itself answers UNIMPLEMENTED.
             return handler
         name = handler_call_details.method
@@ -138,6 +144,14 @@ class _CallScope:
             self._metrics.count_handled(self._code, seconds)
         if self._span is not None:
             end_call(self._span, self._code)
+
+
+def _refusing_handler(error: ServiceError) -> Handler:
+    async def refuse(requests: Any, context: Context) -> None:
+        raise error
+
+    # Of this kind, because gRPC reads the request of a unary call before it calls the method.
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _code_name(code: Any) -> str:
