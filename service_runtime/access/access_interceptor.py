@@ -21,6 +21,8 @@ from service_runtime.access.rate_limit import RateLimiter
 from service_runtime.access.scopes import required_scope
 
 if TYPE_CHECKING:  # Generic for the type checker only.
+    from service_runtime.access.authentication import Metadata
+
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,8 +45,12 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             return handler
         kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
         method = getattr(handler, kind)
-        metadata = dict(handler_call_details.invocation_metadata or ())
+        metadata = tuple(handler_call_details.invocation_metadata or ())
         is_open = handler.request_streaming or handler.response_streaming
+        try:
+            await self.authenticator.check_token(read_bearer(metadata))
+        except Exception as error:
+            return self._refuse(error, handler_call_details.method, metadata)
 
         async def call(request: Any, context: Context) -> Any:
             admission = _Admission(self, handler_call_details.method, metadata, context)
@@ -90,13 +96,22 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         admitted: Handler = build_handler(wrapped, handler.request_deserializer, handler.response_serializer)
         return admitted
 
+    def _refuse(self, error: Exception, method: str, metadata: Metadata) -> Handler:
+        async def refuse(requests: Any, context: Context) -> None:
+            admission = _Admission(self, method, metadata, context)
+            admission.code = _code_of(error, context)
+            admission.record()
+            raise error
+
+        # Of this kind, because gRPC reads the request of a unary call before it calls the method: strangers could fill
+        # the memory.
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
 
 class _Admission:
     """One call: its admission, and its line in the audit log."""
 
-    def __init__(
-        self, parts: AccessInterceptor, method: str, metadata: dict[str, str | bytes], context: Context
-    ) -> None:
+    def __init__(self, parts: AccessInterceptor, method: str, metadata: Metadata, context: Context) -> None:
         self._parts, self._method, self._metadata, self._context = parts, method, metadata, context
         self._host = peer_host(context)  # Now, because a call that has ended has no peer to ask for.
         self._required = required_scope(method)
@@ -123,7 +138,7 @@ class _Admission:
             raise _lacks_scope(caller, self._required, self._method)
         token = await authenticator.tokens.verify(bearer)
         self._parts.rate_limiter.take(token.id, token.limits.calls_per_minute)
-        return lambda: authenticator.tokens.verify(bearer)
+        return lambda: authenticator.tokens.verify_again(bearer, token)
 
     def saw(self, response: Any) -> None:
         """Notes the first response, for the ids in it."""
@@ -132,7 +147,8 @@ class _Admission:
 
     def record(self) -> None:
         """Adds the call to the audit log, if it belongs there."""
-        if is_audited(self._required, self._caller, CLIENT_KEY in self._metadata):
+        names_client = any(key == CLIENT_KEY for key, _ in self._metadata)
+        if is_audited(self._method, self._required, self._caller, names_client):
             ids = find_ids(*self._messages)
             self._parts.audit_log.record(self._method, self._caller, self._host, ids, self.code)
 
