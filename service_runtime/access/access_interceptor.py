@@ -134,10 +134,10 @@ class _Admission:
             caller.token_id is None or bearer is None
         ):  # A service, or someone on a listener that trusts all who reach it.
             return None
+        token = await authenticator.tokens.verify(bearer)
+        self._parts.rate_limiter.take(token.id, token.limits.calls_per_minute)  # Also of calls that it may not make.
         if caller.scope < self._required:
             raise _lacks_scope(caller, self._required, self._method)
-        token = await authenticator.tokens.verify(bearer)
-        self._parts.rate_limiter.take(token.id, token.limits.calls_per_minute)
         return lambda: authenticator.tokens.verify_again(bearer, token)
 
     def saw(self, response: Any) -> None:

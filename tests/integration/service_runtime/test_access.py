@@ -194,8 +194,9 @@ async def test_calls_per_minute_are_limited(everything: str, registry: TokenRegi
     async with connect(everything) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         request = generation_pb2.ListModelsRequest()
-        for _ in range(2):
-            await stub.ListModels(request, metadata=bearer(limited), timeout=60)
+        await stub.ListModels(request, metadata=bearer(limited), timeout=60)
+        with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED"):  # A refused call counts too.
+            await stub.LoadModel(generation_pb2.LoadModelRequest(), metadata=bearer(limited), timeout=60)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.ListModels(request, metadata=bearer(limited), timeout=60)
         await stub.ListModels(request, metadata=bearer(other), timeout=60)
