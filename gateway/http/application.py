@@ -42,7 +42,7 @@ MUSIC_PATHS: dict[str, type[RequestBody]] = {
 def build_application(callers: Callers, health: HealthEndpoint, *, is_local_only: bool) -> Starlette:
     """Returns the application. `is_local_only`: it is bound to a loopback address, so no other host name is valid."""
     models = ModelEndpoints(callers)
-    middleware = [Middleware(RequestLog)]
+    middleware = [Middleware(RequestLog), Middleware(OneLengthOnly)]
     if is_local_only:
         middleware.append(Middleware(LocalHostsOnly))
     return Starlette(
@@ -86,6 +86,20 @@ class RequestLog:
             seconds = round(time.monotonic() - started, 3)
             log.info("http_served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
         return None
+
+
+class OneLengthOnly:
+    """Refuses requests whose end is ambiguous: a proxy may see another request in the rest (RFC 9112, section 6.1)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and {"content-length", "transfer-encoding"} <= set(Headers(scope=scope)):
+            response = reject(400, "a request has a Content-Length or a Transfer-Encoding, not both", "two_lengths")
+            response.headers["connection"] = "close"
+            return await response(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
 class LocalHostsOnly:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from dgx_music.client.async_client import AsyncClient
 from dgx_music.errors import Unauthenticated
 from service_runtime.access.authentication import TOKEN_REQUIRED
+from service_runtime.access.token_format import read_token_id
 
 TOKEN_PREFIX = "dgxm_"
 BEARER = "bearer "
@@ -26,12 +27,14 @@ class Callers:
     def client_for(self, request: Request) -> AsyncClient:
         """Returns a client that shows the gateway the token of the request. The caller of this closes it.
 
-        Raises Unauthenticated if a token is needed and there is none. Where none is needed, a key that can't be a token
-        is left out: many programs insist on sending one.
+        Raises Unauthenticated if a token is needed and there is none, or if it is not like one. Where none is needed, a
+        key that can't be a token is left out: many programs insist on sending one.
         """
         key = _key_of(request)
         token = key if key.startswith(TOKEN_PREFIX) else None
-        if token is None and self.requires_tokens:
+        if token is not None:
+            read_token_id(token)
+        elif self.requires_tokens:
             raise Unauthenticated(
                 "this server needs a token: send the header `Authorization: Bearer TOKEN`, with a token from "
                 "`dgx-music token create`, as the API key",

@@ -19,6 +19,7 @@ from gateway.http.endpoints import HealthEndpoint
 from gateway.http.tls_context import build_tls_context
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.binding import is_local, require_local_or_allowed, requires_tokens
+from service_runtime.rpc.probe import probe_credentials
 
 log = get_logger(__name__)
 
@@ -53,7 +54,7 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
     tls_context = build_tls_context(settings) if settings.tls_certificate is not None else None
     with _bind(address) as listener:
         callers = Callers(gateway_address, requires_tokens(address, settings))
-        health = HealthEndpoint(gateway_address, settings.service_credentials())
+        health = HealthEndpoint(gateway_address, probe_credentials(settings))
         server = _Server(
             uvicorn.Config(
                 build_application(callers, health, is_local_only=is_local(address)),

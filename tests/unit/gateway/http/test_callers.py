@@ -40,6 +40,12 @@ def test_without_a_token_the_caller_is_refused_or_a_guest_of_this_server(header:
         metadata(True, **header)
 
 
+@pytest.mark.parametrize("key", ["dgxm_x", f"{TOKEN}\xfc"])
+def test_what_is_like_no_token_is_refused_here(key: str) -> None:
+    with pytest.raises(Unauthenticated, match="is not one"):
+        metadata(authorization=f"Bearer {key}")
+
+
 def test_caller_is_named_by_itself_or_by_its_host() -> None:
     assert metadata()["dgx-music-client"] == "http 192.0.2.7"
     assert metadata(dgx_music_client="studio")["dgx-music-client"] == "studio"

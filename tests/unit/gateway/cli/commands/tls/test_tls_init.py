@@ -33,6 +33,11 @@ def verifier(folder: Path) -> PolicyBuilder:
     return PolicyBuilder().store(Store([certificate(folder / "ca.pem")]))
 
 
+def test_data_directory_that_did_not_exist_is_private(tmp_path: Path) -> None:
+    init(tmp_path / "data/tls")
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
 def test_certificates_verify_and_keys_are_private(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "tls"
     init(folder, "dgx.example.org", "10.0.0.7", "[fd00::7]")
