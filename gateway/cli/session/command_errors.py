@@ -89,14 +89,6 @@ class CommandError(Exception):
         self.exit_status, self.code, self.reason = exit_status, code, reason
 
 
-class Interrupted(Exception):
-    """A signal ended the command."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__("interrupted")
-        self.exit_status = 128 + number
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error as the user or a script sees it."""

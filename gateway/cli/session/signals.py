@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first signal cancels the command, the second one ends the process at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first signal cancels the command, the second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from gateway.cli.session.command_errors import Interrupted
+from gateway.cli.session.stop_signals import Interrupted, handled_signals
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class SignalGuard:
         self._cancel_next = False
 
     def on_signal(self, number: int) -> None:
-        """Handles SIGINT or SIGTERM."""
+        """Handles one of `STOP_SIGNALS`."""
         if self._signal is not None:
             os._exit(128 + number)
         self._signal = number
@@ -50,12 +50,14 @@ class SignalGuard:
 
 @asynccontextmanager
 async def guard_signals() -> AsyncIterator[SignalGuard]:
-    """Handles SIGINT and SIGTERM while the block runs."""
+    """Handles signals while the block runs."""
     loop, guard = asyncio.get_running_loop(), SignalGuard()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    before = {number: signal.getsignal(number) for number in handled_signals()}
+    for number in before:
         loop.add_signal_handler(number, guard.on_signal, number)
     try:
         yield guard
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)

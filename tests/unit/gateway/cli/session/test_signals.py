@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from gateway.cli.session.command_errors import Interrupted
+from gateway.cli.session.stop_signals import Interrupted
 from gateway.cli.session.signals import guard_signals
 
 
