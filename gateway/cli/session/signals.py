@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from gateway.cli.session.stop_signals import Interrupted, handled_signals
+from gateway.cli.session.stop_signals import Interrupted, exit_on_signal, handled_signals
 
 T = TypeVar("T")
 
 
 class SignalGuard:
-    """Cancels what `run` is running at the first signal, and ends the process at the second."""
+    """Cancels what `run` is running."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
@@ -23,9 +22,7 @@ class SignalGuard:
         self._cancel_next = False
 
     def on_signal(self, number: int) -> None:
-        """Handles one of `STOP_SIGNALS`."""
-        if self._signal is not None:
-            os._exit(128 + number)
+        """Cancels what is running, or what will be run first."""
         self._signal = number
         if self._task is None:
             self._cancel_next = True
@@ -53,11 +50,17 @@ async def guard_signals() -> AsyncIterator[SignalGuard]:
     """Handles signals while the block runs."""
     loop, guard = asyncio.get_running_loop(), SignalGuard()
     before = {number: signal.getsignal(number) for number in handled_signals()}
+
+    def on_first(number: int, frame: object) -> None:
+        # Not the loop's own handlers: while it is blocked, as by a full pipe, the second signal could not end it.
+        before.clear()
+        exit_on_signal()
+        loop.call_soon_threadsafe(guard.on_signal, number)
+
     for number in before:
-        loop.add_signal_handler(number, guard.on_signal, number)
+        signal.signal(number, on_first)
     try:
         yield guard
     finally:
         for number, handler in before.items():
-            loop.remove_signal_handler(number)
             signal.signal(number, handler)

@@ -42,7 +42,7 @@ def raise_on_signal() -> None:
 
 def _exit(number: int, frame: object) -> None:
     line = JSON_LINE if "--json" in sys.argv else LINE
-    try:
+    try:  # noqa: SIM105  # contextlib takes longer to import than the rest of this module.
         os.write(2, line.encode())
     except OSError:
         pass  # Nobody reads it.

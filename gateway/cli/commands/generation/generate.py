@@ -22,6 +22,7 @@ from gateway.cli.commands.generation.continuation_source import ContinuationSour
 from gateway.cli.commands.generation.file_opener import open_file
 from gateway.cli.commands.generation.follow import (
     add_cover_to,
+    add_way_on,
     cancel_generations,
     report_result,
     wait_until_finished,
@@ -106,7 +107,11 @@ async def watch(session: Session, console: Console, generation_id: str) -> int:
     """Shows the progress of a generation until it finishes; with JSON, every change."""
     with console.progress() as progress:
         on_change = console.print_message if console.as_json else progress.update
-        generation = await wait_until_finished(session, generation_id, on_change)
+        try:
+            generation = await wait_until_finished(session, generation_id, on_change)
+        except grpc.aio.AioRpcError as error:
+            add_way_on(error, [generation_id])
+            raise
     return await report_result(session, console, generation, None)
 
 
@@ -170,6 +175,7 @@ async def _follow_or_cancel(
             raise
         except grpc.aio.AioRpcError as error:
             if (details := read_error_details(error)).reason not in UNWRITABLE_REASONS:
+                add_way_on(error, [generation.id for generation in generations])
                 raise
             raise CommandError(f"{details.message}, then go on with: dgx-music watch {generations[0].id}") from error
         statuses = [

@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from gateway.cli.session.stop_signals import Interrupted
 from gateway.cli.session.signals import guard_signals
+from gateway.cli.session.stop_signals import Interrupted
 
 
 async def run_forever(started: asyncio.Event) -> None:
