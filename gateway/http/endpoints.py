@@ -21,6 +21,8 @@ from gateway.http.music_request import MusicRequest, RequestBody
 from service_runtime.rpc.health.health_check import require_serving
 
 MAX_BODY_BYTES = 1 << 20
+READ_SECONDS = 30.0
+"""How long a body may take to arrive: a caller who never finishes it would keep others out."""
 GENERATION_HEADER = "dgx-music-generation"
 GATEWAY = "dgx_music.gateway.v1.MusicService"
 
@@ -37,7 +39,11 @@ class MusicEndpoint:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             response = reject(415, "the Content-Type must be application/json", "unsupported_media_type")
             return await response(scope, receive, send)
-        content = await _read(request)
+        try:
+            content = await asyncio.wait_for(_read(request), READ_SECONDS)
+        except TimeoutError:
+            response = reject(408, f"the body did not arrive within {READ_SECONDS:g} s", "request_timeout")
+            return await response(scope, receive, send)
         if content is None:
             response = reject(413, f"the body must have at most {MAX_BODY_BYTES} bytes", "request_too_large")
             return await response(scope, receive, send)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ class _BatchRun:
         for job in jobs:
             result = JobResult(job)
             try:
-                await self._patience.despite_restarts(lambda: self._make(result))
+                await self._patience.despite_restarts(partial(self._make, result))
             except (CommandError, NoFile, OSError) as error:
                 cause = error if isinstance(error, OSError) else error.__cause__
                 if isinstance(cause, OSError) and cause.errno in FULL_DISK:
