@@ -85,11 +85,14 @@ async def generate(
         results = await asyncio.gather(*creations, return_exceptions=True)
         await cancel_generations(session, console, [result for result in results if isinstance(result, Generation)])
         raise
-    if not options.model:
-        console.print_notice(await describe_default_model(session, generations[0].model_name))
     if detach:
-        return _print_queued(console, generations)
-    return await _follow_or_cancel(session, console, generations, delivery or Delivery())
+        _print_queued(console, generations)
+        if not options.model:
+            console.print_notice(await describe_default_model(session, generations[0].model_name))
+        return 0
+    return await _follow_or_cancel(
+        session, console, generations, delivery or Delivery(), describes_model=not options.model
+    )
 
 
 async def retry(session: Session, console: Console, generation_id: str, *, detach: bool) -> int:
@@ -99,7 +102,8 @@ async def retry(session: Session, console: Console, generation_id: str, *, detac
     request = RetryGenerationRequest(id=generation_id)
     generation = (await session.music.RetryGeneration(request, timeout=CALL_TIMEOUT_SECONDS)).generation
     if detach:
-        return _print_queued(console, [generation])
+        _print_queued(console, [generation])
+        return 0
     return await _follow_or_cancel(session, console, [generation], Delivery())
 
 
@@ -150,21 +154,27 @@ async def _find_model(session: Session, name: str) -> Model | None:
     return next((model for model in response.models if model.name == name), None)
 
 
-def _print_queued(console: Console, generations: Sequence[Generation]) -> int:
+def _print_queued(console: Console, generations: Sequence[Generation]) -> None:
     for generation in generations:
         if console.as_json:
             console.print_message(generation)
         else:
             console.out.print(generation.id)
-    return 0
 
 
 async def _follow_or_cancel(
-    session: Session, console: Console, generations: Sequence[Generation], delivery: Delivery
+    session: Session,
+    console: Console,
+    generations: Sequence[Generation],
+    delivery: Delivery,
+    *,
+    describes_model: bool = False,
 ) -> int:
     """Waits for all generations and reports their results; cancels them if interrupted before they have finished."""
     async with Playback(session, console, delivery.sink, [generation.id for generation in generations]) as playback:
         try:
+            if describes_model:
+                console.print_notice(await describe_default_model(session, generations[0].model_name))
             with console.progress() as progress:
                 finished = await asyncio.gather(
                     *(wait_until_finished(session, generation.id, progress.update) for generation in generations)
