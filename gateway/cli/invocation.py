@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
@@ -14,7 +15,13 @@ from typer.exceptions import TyperException
 
 from gateway.cli.app import app
 from gateway.cli.session.standard_streams import OutputLost, open_standard_streams
-from gateway.cli.session.stop_signals import Interrupted, exit_on_signal, raise_on_signal
+from gateway.cli.session.stop_signals import (
+    Interrupted,
+    exit_on_signal,
+    ignore_signals,
+    raise_on_signal,
+    received_signal,
+)
 from service_runtime.file_modes import limit_umask
 from service_runtime.printable_text import make_printable
 
@@ -32,6 +39,7 @@ def run_process() -> NoReturn:
     limit_umask()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # Its own lines would stand beside those of the command.
     arguments = sys.argv[1:] or ["--help"]
+    atexit.register(ignore_signals)
     try:
         raise_on_signal()
         status = run(arguments)
@@ -64,6 +72,8 @@ def run(arguments: Sequence[str]) -> int:
     except OutputLost:
         raise
     except Exception as error:
+        if number := received_signal():
+            raise Interrupted(number) from error
         if _has_flag("--debug", arguments):
             print(make_printable(traceback.format_exc(), keep_lines=True), end="", file=sys.stderr)
         return _report(arguments, error)

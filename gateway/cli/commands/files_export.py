@@ -145,7 +145,7 @@ async def save_under_name(
         raise _without_file(generation.id, error) from error
     except CommandError as error:
         if isinstance(error.__cause__, OSError):
-            raise _unwritable(folder, error.__cause__) from error
+            raise _unwritable(folder, error.__cause__) from error.__cause__
         raise NoFile(f"generation {generation.id}: {error}") from error
     except OSError as error:
         raise _unwritable(folder, error) from error

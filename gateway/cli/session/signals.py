@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from gateway.cli.session.stop_signals import Interrupted, exit_on_signal, handled_signals
+from gateway.cli.session.stop_signals import Interrupted, exit_on_signal, handled_signals, received_signal
 
 T = TypeVar("T")
 
@@ -59,6 +59,8 @@ async def guard_signals() -> AsyncIterator[SignalGuard]:
 
     for number in before:
         signal.signal(number, on_first)
+    if early := received_signal():
+        guard.on_signal(early)
     try:
         yield guard
     finally:

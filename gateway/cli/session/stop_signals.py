@@ -40,6 +40,21 @@ def raise_on_signal() -> None:
         signal.signal(number, _raise)
 
 
+def ignore_signals() -> None:
+    """Lets the interpreter end in peace, which would else restore the defaults before it does: all is done."""
+    for number in handled_signals():
+        signal.signal(number, signal.SIG_IGN)
+
+
+def received_signal() -> int:
+    """Returns the signal that was raised as Interrupted, which may have been swallowed since, for example by
+    Python when it creates a class; 0 if none was."""
+    return _received
+
+
+_received = 0
+
+
 def _exit(number: int, frame: object) -> None:
     line = JSON_LINE if "--json" in sys.argv else LINE
     try:  # noqa: SIM105  # contextlib takes longer to import than the rest of this module.
@@ -50,5 +65,7 @@ def _exit(number: int, frame: object) -> None:
 
 
 def _raise(number: int, frame: object) -> None:
+    global _received
+    _received = number
     exit_on_signal()
     raise Interrupted(number)
