@@ -24,6 +24,8 @@ from service_runtime.rpc.health.health_check import require_serving
 log = get_logger(__name__)
 
 MAX_BODY_BYTES = 1 << 20
+READ_SECONDS = 30.0
+"""How long a body may take to arrive: a caller who never finishes it would keep others out."""
 GENERATION_HEADER = "dgx-music-generation"
 GATEWAY = "dgx_music.gateway.v1.MusicService"
 
@@ -41,7 +43,11 @@ class MusicEndpoint:
             response = reject(415, "the Content-Type must be application/json", "unsupported_media_type")
             return await response(scope, receive, send)
         async with self._callers.client_for(request) as client:  # First: of a caller without a token no body is read.
-            content = await _read(request)
+            try:
+                content = await asyncio.wait_for(_read(request), READ_SECONDS)
+            except TimeoutError:
+                response = reject(408, f"the body did not arrive within {READ_SECONDS:g} s", "request_timeout")
+                return await response(scope, receive, send)
             if content is None:
                 response = reject(413, f"the body must have at most {MAX_BODY_BYTES} bytes", "request_too_large")
                 return await response(scope, receive, send)

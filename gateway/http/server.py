@@ -57,9 +57,13 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
         health = HealthEndpoint(gateway_address, probe_credentials(settings))
         server = _Server(
             uvicorn.Config(
-                build_application(callers, health, is_local_only=is_local(address)),
+                build_application(
+                    callers,
+                    health,
+                    is_local_only=is_local(address),
+                    max_requests=settings.max_concurrent_streams,
+                ),
                 ssl_context_factory=(lambda config, default: tls_context) if tls_context else None,
-                limit_concurrency=settings.max_concurrent_streams,
                 timeout_graceful_shutdown=int(settings.grace_seconds),
                 timeout_keep_alive=KEEPALIVE_SECONDS,
                 lifespan="off",
@@ -79,6 +83,7 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
         finally:
             server.should_exit = True
             await serving
+            await callers.aclose()
             log.info("stopped")
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from gateway.cli.commands.tls import tls_init
-from gateway.cli.commands.tls.certificate_authority import hosts_of, identities_of
+from gateway.cli.commands.tls.certificate_authority import hosts_of, identities_of, write_files
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import CommandError
 from service_runtime.settings import Settings
@@ -121,3 +121,10 @@ def test_renewal_with_an_expired_authority(tmp_path: Path) -> None:
         init(tmp_path)
     with pytest.raises(CommandError, match="has expired; make a new one in another folder"):
         init(tmp_path, renew=True)
+
+
+def test_files_are_written_all_or_none(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "server.key"
+    with pytest.raises(CommandError, match=f"failed to write {missing}: No such file"):
+        write_files({tmp_path / "server.pem": b"certificate", missing: b"key"})
+    assert list(tmp_path.iterdir()) == []
