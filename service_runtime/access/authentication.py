@@ -48,8 +48,8 @@ class Authenticator:
                 return Caller(Scope.SERVICE, name, host)
             if self._requires_tokens:
                 raise Unauthenticated(
-                    "a token is required; set DGX_MUSIC_TOKEN to one from `dgx-music token create`, or send it as "
-                    "metadata `authorization: Bearer TOKEN`",
+                    "a token is required; set DGX_MUSIC_TOKEN to one from `dgx-music token create`, which makes the "
+                    "first one while no server runs, or send it as metadata `authorization: Bearer TOKEN`",
                     reason=TOKEN_REQUIRED,
                 )
             return Caller(Scope.ADMIN, name, host)

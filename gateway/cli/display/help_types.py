@@ -1,0 +1,20 @@
+"""The help of the command line without the types of Python."""
+
+from __future__ import annotations
+
+import typer
+from typer.core import TyperArgument, TyperOption
+
+
+def leave_out_types() -> None:
+    """Makes the help show what a value is called, such as FILE, and not its type, such as <list[Path]> or <bool>."""
+    TyperArgument.display_type_rich = _no_type  # type: ignore[method-assign]
+    TyperOption.display_type_rich = _name_of_value  # type: ignore[method-assign]
+
+
+def _no_type(argument: TyperArgument, ctx: typer.Context) -> None:
+    return None
+
+
+def _name_of_value(option: TyperOption, ctx: typer.Context) -> str:
+    return option.metavar or ""
