@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import typer
+from typing import Any
+
 from typer.core import TyperArgument, TyperOption
 
 
 def leave_out_types() -> None:
     """Makes the help show what a value is called, such as FILE, and not its type, such as <list[Path]> or <bool>."""
-    TyperArgument.display_type_rich = _no_type  # type: ignore[method-assign]
-    TyperOption.display_type_rich = _name_of_value  # type: ignore[method-assign]
+    TyperArgument.display_type_rich = _no_type  # type: ignore[assignment, method-assign]
+    TyperOption.display_type_rich = _name_of_value  # type: ignore[assignment, method-assign]
 
 
-def _no_type(argument: TyperArgument, ctx: typer.Context) -> None:
+def _no_type(argument: Any, ctx: Any) -> str | None:
     return None
 
 
-def _name_of_value(option: TyperOption, ctx: typer.Context) -> str:
+def _name_of_value(option: Any, ctx: Any) -> str | None:
     return option.metavar or ""
