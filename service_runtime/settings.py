@@ -12,16 +12,16 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dgx_music.address import check_address
-from dgx_music.credentials import SYSTEM_CA, Credentials
-from dgx_music.errors import FailedPrecondition
-from service_runtime.config_file import (
+from dgx_music.config_file import (
     PREFIX,
     SECRET_NAMES,
     ConfigFileError,
-    ConfigFileSource,
     find_variable,
     read_config_file,
 )
+from dgx_music.credentials import SYSTEM_CA, Credentials
+from dgx_music.errors import FailedPrecondition
+from service_runtime.config_source import ConfigFileSource
 
 DEFAULT_PORTS = {
     "gateway_address": 50050,
@@ -100,9 +100,11 @@ class Settings(BaseSettings):
     """Time that running calls have to finish after SIGTERM, in seconds."""
     max_concurrent_calls: int = Field(default=16, ge=1)
     """Maximum number of unary calls that the gateway serves at once, and a quarter of what each other service does.
-    Further calls are rejected with RESOURCE_EXHAUSTED, and told when to try again."""
+    Further calls wait; those that would wait for longer than 1 s are rejected with RESOURCE_EXHAUSTED, and told when to
+    try again."""
     max_concurrent_streams: int = Field(default=1024, ge=1)
-    """The same for streams (listeners, watchers, uploads, downloads) and for calls that take seconds, like Render."""
+    """The same for streams (listeners, watchers, uploads, downloads) and for calls that take seconds, like Render.
+    These don't wait."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum level of the events that are logged: debug, info, warning or error."""
     log_format: Literal["json", "console"] = "json"

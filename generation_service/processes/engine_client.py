@@ -87,6 +87,10 @@ class EngineClient(Protocol):
         """Returns what is known of the engine. May be called from any thread."""
         ...
 
+    def models(self) -> Mapping[ModelInfo, ModelExecution | None]:
+        """Returns the loaded models as in `report`, without the rest of it, for which an engine waits for its lock."""
+        ...
+
     async def refresh(self) -> None:
         """Brings `report` up to date, if the engine responds soon."""
 

@@ -199,11 +199,11 @@ class EnginePool:
 
     def execution(self, info: ModelInfo) -> ModelExecution | None:
         """Returns how the model runs on the first engine that has loaded it; None if none has, or it doesn't say."""
-        return next((execution for report in self.reports() if (execution := report.models.get(info))), None)
+        return next((execution for engine in self._engines if (execution := engine.models().get(info))), None)
 
     def is_loaded(self, info: ModelInfo) -> bool:
         """Whether this model is in the memory of an engine."""
-        return any(info in report.models for report in self.reports())
+        return any(info in engine.models() for engine in self._engines)
 
     def has_loaded(self, name: str) -> bool:
         """Whether a model with this name is in memory, even if its files have since changed or been deleted."""
@@ -219,4 +219,4 @@ class EnginePool:
         await asyncio.gather(*(engine.unload(name) for engine in self._engines_with(name)))
 
     def _engines_with(self, name: str) -> list[EngineClient]:
-        return [engine for engine in self._engines if any(info.name == name for info in engine.report().models)]
+        return [engine for engine in self._engines if any(info.name == name for info in engine.models())]

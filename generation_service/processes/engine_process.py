@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -98,6 +98,9 @@ class EngineProcess:
         link = self._link
         pid = None if link is None else link.pid
         return EngineReport(self.device, self._state, self._problem, self._restarts, self._status, self._models, pid)
+
+    def models(self) -> Mapping[ModelInfo, ModelExecution | None]:
+        return self._models
 
     async def refresh(self) -> None:
         if self._link is not None:

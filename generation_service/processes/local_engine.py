@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dgx_music.errors import Unavailable
 from generation_service.engine.engine import Engine
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.hardware.devices import Device
 from generation_service.models.base import GenerationParameters, ModelInfo
+from generation_service.models.execution import ModelExecution
 from generation_service.processes.engine_client import EngineReport, EngineState, RequestOrigin
 
 
@@ -37,7 +38,10 @@ class LocalEngine:
         except Unavailable as error:
             state = EngineState.STARTING if error.reason == "MODEL_LOADING" else EngineState.FAILED
             problem = error.message
-        return EngineReport(self.device, state, problem, 0, self._engine.status(), self._engine.loaded_models())
+        return EngineReport(self.device, state, problem, 0, self._engine.status(), self.models())
+
+    def models(self) -> Mapping[ModelInfo, ModelExecution | None]:
+        return self._engine.loaded_models()
 
     async def refresh(self) -> None:
         """Does nothing: `report` is always up to date."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from dgx_music.credentials import AUTHORIZATION_KEY, CLIENT_KEY, encode_client_name
 from dgx_music.errors import FailedPrecondition
-from dgx_music.metadata_channel import Metadata
 from dgx_music.watched_file import WatchedFile
+from dgx_music.wrapping_channel import Metadata
 from service_runtime.access.caller import current_caller
 from service_runtime.settings import Settings
 

@@ -16,7 +16,6 @@ from service_runtime.access.server_access import ServerAccess
 from service_runtime.access.server_certificate import build_server_credentials
 from service_runtime.observability.logging import get_logger
 from service_runtime.observability.metrics_endpoint import metrics_endpoint
-from service_runtime.rpc.accepting_server import build_server
 from service_runtime.rpc.binding import (
     bind,
     is_local,
@@ -28,7 +27,8 @@ from service_runtime.rpc.binding import (
 from service_runtime.rpc.health.health_monitor import HealthMonitor
 from service_runtime.rpc.health.health_servicer import HealthServicer
 from service_runtime.rpc.interceptors import CallInterceptor
-from service_runtime.rpc.load_limit import LoadLimit
+from service_runtime.rpc.load.accepting_server import build_server
+from service_runtime.rpc.load.load_limit import LoadLimit
 from service_runtime.rpc.service import MetricsProvider, Service
 from service_runtime.rpc.stop_signal import stop_signal
 from service_runtime.settings import Settings
@@ -74,7 +74,7 @@ async def serve_services(
     }
     access = ServerAccess(services, settings)
     health_servicer = HealthServicer()
-    load_limit = LoadLimit(settings)
+    load_limit = LoadLimit(settings, [service.full_name for service in services])
     with metrics_endpoint(settings.metrics_port, settings.metrics_host) as metrics:
         servers: list[grpc.aio.Server] = []
         started: list[Service] = []
@@ -86,7 +86,7 @@ async def serve_services(
                 admission = access.interceptor(
                     requires_tokens=requires_tokens(address, settings), uses_tls=secure is not None
                 )
-                interceptors = [CallInterceptor(is_measured=metrics is not None), load_limit, admission]
+                interceptors = [CallInterceptor(is_measured=metrics is not None), admission, load_limit]
                 server = _build_server(served, address, health_servicer, settings, interceptors)
                 servers.append(server)
                 bound.append(bind(server, address, setting_of(address, settings), secure))
@@ -106,7 +106,7 @@ async def serve_services(
             if monitor is not None:
                 monitor.cancel()
             health_servicer.shut_down()
-            await asyncio.gather(*(service.drain() for service in started))
+            await asyncio.gather(load_limit.close(), *(service.drain() for service in started))
             await asyncio.gather(*(server.stop(settings.grace_seconds) for server in servers))
             for service in reversed(started):
                 await service.stop()

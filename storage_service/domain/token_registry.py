@@ -1,14 +1,11 @@
 """Tokens: the secrets with which callers from other machines prove who they are and what they may do.
 
-A secret is `dgxm_ID_RANDOM`. Only its SHA-256 is stored: 256 random bits can't be guessed from it, nor found in a list.
+Only the hash of a secret is stored.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import secrets
-import string
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +13,7 @@ from sqlalchemy import ColumnElement, func, or_, select, text, tuple_, update
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import AlreadyExists, InvalidArgument, NotFound, Unauthenticated
+from service_runtime.access import token_format
 from service_runtime.access.caller import Scope
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_finite, check_range, check_text
@@ -31,14 +29,10 @@ from storage_service.domain.page_positions import (
     split_page,
 )
 
-SECRET_PREFIX = "dgxm_"
-"""What every secret begins with, so that people and scanners recognize one that has leaked."""
 MAX_TOKEN_NAME_CHARACTERS = 64
 GRANTABLE_SCOPES = (Scope.READ, Scope.GENERATE, Scope.ADMIN)
 """What a token may grant: only services have SERVICE."""
 
-_ID_CHARACTERS, _ID_LENGTH = string.ascii_lowercase + string.digits, 8
-_SECRET_BYTES = 32
 _MAX_COUNT = 2**31 - 1
 
 
@@ -65,11 +59,6 @@ class NewToken:
         check_finite("limits.minutes_per_day", self.minutes_per_day)
 
 
-def hash_secret(secret: str) -> bytes:
-    """Returns what is stored of a secret, and compared."""
-    return hashlib.sha256(secret.encode()).digest()
-
-
 def create_token(session: Session, new: NewToken) -> tuple[Token, str]:
     """Creates a token. Returns it and its secret, which can't be had later.
 
@@ -89,13 +78,12 @@ def create_token(session: Session, new: NewToken) -> tuple[Token, str]:
             metadata={"name": new.name, "id": namesake.id},
         )
     assert new.scope is not None
-    token_id = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
-    secret = f"{SECRET_PREFIX}{token_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+    token_id, secret = token_format.create_token()
     token = Token(
         id=token_id,
         name=new.name,
         scope=new.scope.value,
-        secret_sha256=hash_secret(secret),
+        secret_sha256=token_format.hash_token(secret),
         calls_per_minute=new.calls_per_minute,
         max_queued=new.max_queued,
         minutes_per_day=new.minutes_per_day,

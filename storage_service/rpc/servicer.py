@@ -14,6 +14,7 @@ from dgx_music.errors import NotFound
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.access.caller import current_caller
 from service_runtime.observability.logging import get_logger
+from service_runtime.observability.tracing import find_trace_parent
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-TRACE_PARENT_KEY = "traceparent"
-"""Key of the metadata with the W3C trace context, https://www.w3.org/TR/trace-context/#traceparent-header."""
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -243,6 +242,5 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
 
 def _origin_of(context: Context) -> Origin:
     """Returns for whom a call creates generations, and the trace that it is part of. A malformed trace is ignored."""
-    metadata = context.invocation_metadata() or ()
-    trace_parent = next((str(value) for key, value in metadata if key == TRACE_PARENT_KEY), "")
+    trace_parent = find_trace_parent(context.invocation_metadata())
     return Origin(current_caller().client, trace_parent if _TRACE_PARENT.fullmatch(trace_parent) else None)

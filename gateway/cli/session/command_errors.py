@@ -9,9 +9,9 @@ import grpc
 import grpc.aio
 from pydantic import ValidationError
 
+from dgx_music.config_file import ConfigFileError
 from dgx_music.error_status import read_error_details, status_of
 from dgx_music.errors import InvalidArgument, ServiceError
-from service_runtime.config_file import ConfigFileError
 from service_runtime.printable_text import make_printable
 from service_runtime.settings import format_settings_error
 

@@ -39,7 +39,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 async def test_overloaded_server_refuses_with_a_time_to_retry_and_does_all_that_it_accepted(tmp_path: Path) -> None:
-    settings = {"DGX_MUSIC_MAX_CONCURRENT_CALLS": "4"}
+    settings = {"DGX_MUSIC_MAX_CONCURRENT_CALLS": "1"}
     report = LoadReport()
     async with serving(tmp_path, **settings) as servers:
         address = servers.addresses["gateway"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime
 
 from dgx_music.access.v1.access_pb2 import (
     CreateTokenRequest,
@@ -15,13 +14,12 @@ from dgx_music.access.v1.access_pb2 import (
     TokenLimits,
 )
 from gateway.cli.display.console import Console, escape_text, format_local_time
-from gateway.cli.display.units import parse_age
+from gateway.cli.display.units import DATE, parse_age, parse_time
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
 PAGE_SIZE = 1000
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 async def create(session: Session, console: Console, request: CreateTokenRequest, expires: str | None) -> int:
@@ -94,12 +92,8 @@ def parse_expiry(text: str, now: datetime) -> datetime:
 
     Raises CommandError if the text is neither, or in the past.
     """
-    if _DAY.fullmatch(text):
-        try:
-            last_day = date.fromisoformat(text)
-        except ValueError as error:
-            raise CommandError(f"--expires: {text!r} is not a date: {error}", BAD_INPUT) from error
-        expires_at = datetime.combine(last_day + timedelta(days=1), time()).astimezone()
+    if DATE.fullmatch(text):
+        expires_at = parse_time(text, "--expires", is_end=True)
     else:
         try:
             expires_at = now + parse_age(text, "--expires")

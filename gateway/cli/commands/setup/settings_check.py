@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from dgx_music.config_file import CONFIG_VARIABLE, PREFIX, ConfigFileError, suggest
 from dgx_music.errors import FailedPrecondition
 from gateway.cli.session.command_errors import describe_error
 from gateway.cli.session.command_settings import checked_config_file, describe_exposure
 from gateway.config import GatewaySettings
 from gateway.settings_catalog import CLASSES, SECTIONS
 from generation_service.models.finding import Finding
-from service_runtime.config_file import CONFIG_VARIABLE, PREFIX, ConfigFileError, suggest
 from service_runtime.rpc.binding import is_local, require_local_or_allowed
 
 NO_SETTINGS = frozenset({CONFIG_VARIABLE, "DGX_MUSIC_FAILPOINT"})

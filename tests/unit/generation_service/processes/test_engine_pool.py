@@ -112,3 +112,11 @@ async def test_requests_that_have_ended_are_forgotten():
     gate.open()
     await read(handle)
     await pool.stop()
+
+
+async def test_describing_a_model_does_not_wait_for_an_engine_that_is_at_work(pair: Pair) -> None:
+    await pair.pool.load(pair.info)
+    with pair.engines[0]._engine._shared.lock:
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(pair.pool.is_loaded, pair.info)
+            assert await asyncio.to_thread(pair.pool.execution, pair.info) is None

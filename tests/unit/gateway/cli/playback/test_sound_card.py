@@ -113,7 +113,7 @@ async def test_card_can_be_opened_again(device: SoundDevice) -> None:
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(CommandError, match=r"pip install 'dgx-music\[play\]'; or .*--stdout \| ffplay -"):
+    with pytest.raises(CommandError, match=r"pip install 'dgx-music\[play\]', or .*--stdout \| ffplay -"):
         SoundCard()
 
 

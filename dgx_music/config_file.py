@@ -13,13 +13,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import platformdirs
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, InitSettingsSource
-
-from dgx_music.credentials import SYSTEM_CA
 
 PREFIX = "DGX_MUSIC_"
 """Of the environment variables."""
@@ -32,7 +28,7 @@ _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document
 _WITH_PASSWORD = re.compile(r"://[^/@]*:[^/@]+@")
 
 
-class ConfigFileError(Exception):
+class ConfigFileError(ValueError):
     """The config file can't be used; the message names the file, the key and the way out."""
 
     def __init__(self, path: Path, problem: str, *, line: int | None = None, key: str | None = None) -> None:
@@ -60,6 +56,13 @@ class ConfigFile:
             if key not in known:
                 way_out = "settings stand above all [tables]" if isinstance(value, dict) else suggest(key, known)
                 raise self.error(key, f"is not a setting; {way_out}")
+
+    def expand_path(self, key: str, path: str) -> str:
+        """Returns a path with "~" expanded. Raises ConfigFileError if it is relative: commands run in many folders."""
+        expanded = os.path.expanduser(path)
+        if not os.path.isabs(expanded):
+            raise self.error(key, f"must be an absolute path or begin with ~/, not {path!r}")
+        return expanded
 
     def exposed_secret(self) -> str | None:
         """Returns a key whose value is secret although other users may read the file, or None."""
@@ -124,32 +127,3 @@ def find_variable(name: str) -> str | None:
     """Returns the environment variable that sets the setting; None if it is not set, or empty."""
     wanted = (PREFIX + name).lower()
     return next((variable for variable, value in os.environ.items() if value and variable.lower() == wanted), None)
-
-
-class ConfigFileSource(InitSettingsSource):
-    """The settings of a class that the file sets. Other keys belong to other classes. An empty text counts as unset."""
-
-    def __init__(self, settings_class: type[BaseSettings]) -> None:
-        file = read_config_file()
-        values = {
-            name: _with_absolute_paths(file, name, field, file.values[name])
-            for name, field in settings_class.model_fields.items()
-            if file.values.get(name, "") != ""
-        }
-        super().__init__(settings_class, values)
-
-
-def _with_absolute_paths(file: ConfigFile, name: str, field: FieldInfo, value: Any) -> Any:
-    """Returns the value with "~" expanded in paths. Raises ConfigFileError for relative ones: a file is read in many
-    folders."""
-    if Path not in (field.annotation, *get_args(field.annotation)) and (name != "tls_ca" or value == SYSTEM_CA):
-        return value
-    if isinstance(value, list):
-        return [_with_absolute_paths(file, name, field, one) for one in value]
-    if not isinstance(value, str):
-        return value
-    is_list = tuple in (field.annotation, get_origin(field.annotation))
-    expanded = [os.path.expanduser(path) for path in (value.split(os.pathsep) if is_list else [value])]
-    if not all(map(os.path.isabs, expanded)):
-        raise file.error(name, f"must be an absolute path or begin with ~/, not {value!r}")
-    return os.pathsep.join(expanded)

@@ -2,32 +2,45 @@
 
 grpc.aio asks its core for one call of each method at a time, and needs six turns of the event loop before it asks for
 the next one. With hundreds of listeners a turn takes milliseconds: new calls then wait in the core for seconds, where
-nothing can refuse them. Here several calls of each method are asked for ahead, which leaves two turns for each.
+nothing can refuse them. Here several calls of each method are asked for ahead, once it has been called.
+
+grpcio has no setting for it. This uses two methods of a class of grpcio that is not public, and so applies to the
+versions only that it was tried with; with others, servers accept calls more slowly under load, and are else the same.
+A test fails when another version is installed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
+import grpc
 import grpc.aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # It has no types.
 
-CALLS_AHEAD = 8
-"""Calls of each method that are asked for at a time."""
+TRIED_VERSIONS = ("1.85",)
+"""Of grpcio, major and minor."""
+CALLS_AHEAD = 32
+"""Calls of a method that are asked for at a time, at most; at first there is one, so that methods which nobody calls
+cost nothing."""
 
 
 def build_server(interceptors: Sequence[Any], options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
-    """Returns what `grpc.aio.server` returns. If this version of grpcio is built differently, it is the same."""
+    """Returns what `grpc.aio.server` returns."""
     original = cygrpc.AioServer
-    if hasattr(original, "_make_request_call_future"):
+    if can_ask_ahead():
         cygrpc.AioServer = _AcceptingServer  # grpc.aio has no parameter for it.
     try:
         return grpc.aio.server(interceptors=interceptors, options=options)
     finally:
         cygrpc.AioServer = original
+
+
+def can_ask_ahead() -> bool:
+    """Whether this was tried with the installed version of grpcio."""
+    return grpc.__version__.rpartition(".")[0] in TRIED_VERSIONS
 
 
 class _AcceptingServer(cygrpc.AioServer):  # type: ignore[misc]
@@ -37,12 +50,15 @@ class _AcceptingServer(cygrpc.AioServer):  # type: ignore[misc]
         super().__init__(*arguments)
         self._requests: defaultdict[bytes | None, set[asyncio.Task[Any]]] = defaultdict(set)
         self._accepted: defaultdict[bytes | None, deque[Any]] = defaultdict(deque)
+        self._count: Counter[bytes | None] = Counter()
+        """Calls so far."""
         self._next: dict[bytes | None, asyncio.Future[Any]] = {}
 
     def _make_request_call_future(self, method: bytes | None) -> asyncio.Future[Any]:
         """Called by the serving loop. The future has the next call of the method."""
         loop = asyncio.get_running_loop()
-        while len(self._requests[method]) < CALLS_AHEAD:
+        self._count[method] += 1
+        while len(self._requests[method]) < min(CALLS_AHEAD, self._count[method]):
             request = self._request_call() if method is None else self._request_registered_call(method)
             task = loop.create_task(request)
             self._requests[method].add(task)
