@@ -14,6 +14,7 @@ import typer.main
 from typer.exceptions import TyperException
 
 from gateway.cli.app import app
+from gateway.cli.display.help_types import leave_out_types
 from gateway.cli.session.standard_streams import OutputLost, open_standard_streams
 from gateway.cli.session.stop_signals import (
     Interrupted,
@@ -28,6 +29,8 @@ from service_runtime.printable_text import make_printable
 GLOBAL_OPTIONS = "--data-dir", "--debug"
 """Options that may come before or after the subcommand."""
 COMPLETION_OPTIONS = "install_completion", "show_completion"
+UNEXPECTED_ARGUMENT = "Got unexpected extra argument"
+UNQUOTED = 'put a text with spaces in quotes, as in "house at 124 BPM", or see --help'
 BAD_USAGE = "INVALID_ARGUMENT", "INVALID_USAGE"
 INTERRUPTED = "CANCELLED", "INTERRUPTED"
 """Code and reason of an error, see `gateway.cli.session.command_errors.Failure`."""
@@ -57,6 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         for argument in arguments:
             argument.encode()
+        leave_out_types()
         command = typer.main.get_command(app)
         # `dgx-music completion` does what these options do.
         command.params = [option for option in command.params if option.name not in COMPLETION_OPTIONS]
@@ -65,7 +69,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(arguments, "the arguments are not valid UTF-8", 2, *BAD_USAGE)
     except TyperException as error:
         problem = error.format_message().rstrip(".").replace(": Value error, ", ": ", 1)
-        line = f"{problem}; see --help"
+        way_out = UNQUOTED if problem.startswith(UNEXPECTED_ARGUMENT) else "see --help"
+        line = f"{problem}; {way_out}"
         return _fail(arguments, line, error.exit_code, *BAD_USAGE)
     except typer.Abort:
         return _fail(arguments, "aborted, nothing was changed", 1, "CANCELLED", "ABORTED")

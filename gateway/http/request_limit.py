@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from service_runtime.rpc.load_limit import Budget
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dgx_music.errors import ResourceExhausted
 from gateway.http.http_errors import to_response
+from service_runtime.rpc.load.call_budget import Budget
 
 HEALTH_PATH = "/health"
 
@@ -16,7 +16,7 @@ class RequestLimit:
 
     def __init__(self, app: ASGIApp, max_requests: int) -> None:
         self._app = app
-        self._budget = Budget("http", "requests", max_requests)
+        self._budget = Budget("http", "requests", max_requests, max_waiting=0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] == HEALTH_PATH:
@@ -25,5 +25,5 @@ class RequestLimit:
             self._budget.check()
         except ResourceExhausted as error:
             return await to_response(error)(scope, receive, send)
-        with self._budget.occupy():
+        async with self._budget.occupy():
             return await self._app(scope, receive, send)

@@ -135,7 +135,7 @@ async def test_refusals_say_what_to_do(everything: str, registry: TokenRegistry)
     async with connect(everything) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         for metadata, reason, says in (
-            ((), "TOKEN_REQUIRED", "a token is required; set DGX_MUSIC_TOKEN"),
+            ((), "TOKEN_REQUIRED", "makes the first one while no server runs"),
             (bearer("x"), "TOKEN_MALFORMED", "a token begins with dgxm_"),
             ((("authorization", "Basic x"),), "AUTHORIZATION_SCHEME", "must be `Bearer TOKEN`"),
             ((*bearer("x"), *bearer(read)), "AUTHORIZATION_SCHEME", "must be `Bearer TOKEN`, once"),
