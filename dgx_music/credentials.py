@@ -61,12 +61,15 @@ class Credentials:
         return read_versions(Path(file).expanduser() for file in files if file is not None)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Returns the metadata that every call carries. Raises OSError if the token's file could never be read."""
+        """Returns the metadata that every call carries. Raises OSError if the token's file could never be read, and
+        ValueError, without the token, if what should be one can't be sent."""
         pairs = []
         token = self.token
         if token is None and self._watched_token is not None:
             token = self._watched_token.read()
         if token:
+            if not (token.isascii() and token.isprintable()):
+                raise ValueError("what should be a token is several lines, or has characters that no token has")
             pairs.append((AUTHORIZATION_KEY, f"Bearer {token}"))
         if self.client_name:
             pairs.append((CLIENT_KEY, encode_client_name(self.client_name)))

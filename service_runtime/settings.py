@@ -139,10 +139,9 @@ class Settings(BaseSettings):
         )
         try:
             credentials.metadata()
-        except (OSError, UnicodeDecodeError) as error:
-            raise _unusable(
-                f"DGX_MUSIC_TOKEN_FILE={self.token_file}: {getattr(error, 'strerror', None) or error}"
-            ) from error
+        except (OSError, ValueError) as error:
+            source = "DGX_MUSIC_TOKEN" if self.token_file is None else f"DGX_MUSIC_TOKEN_FILE={self.token_file}"
+            raise _unusable(f"{source}: {getattr(error, 'strerror', None) or error}") from error
         return credentials
 
     def service_credentials(self) -> Credentials:

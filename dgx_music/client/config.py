@@ -53,7 +53,10 @@ def load_config(arguments: Arguments) -> ClientConfig:
     if (credentials.certificate is None) != (credentials.key is None):
         raise ValueError("tls_certificate and tls_key belong together: set both, or none")
     # What can't be read is reported now, and not at the first call.
-    credentials.metadata()
+    try:
+        credentials.metadata()
+    except ValueError as error:
+        raise ValueError(f"{file_origin if token is None else token_origin}: {error}") from None
     credentials.channel_credentials()
     return ClientConfig(address, credentials)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 
@@ -9,13 +10,14 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dgx_music.errors import ServiceError
+from dgx_music.errors import ServiceError, Unavailable
 from gateway.http.callers import Callers
 from gateway.http.endpoints import HealthEndpoint, ModelEndpoints, MusicEndpoint
-from gateway.http.http_errors import handle_http_exception, handle_service_error, internal_error, reject
+from gateway.http.http_errors import handle_http_exception, handle_service_error, internal_error, reject, to_response
 from gateway.http.music_request import RequestBody
 from gateway.http.request_bodies import (
     AudioGenerateBody,
@@ -24,6 +26,7 @@ from gateway.http.request_bodies import (
     SoundGenerationBody,
     SpeechBody,
 )
+from gateway.http.request_limit import HEALTH_PATH, RequestLimit
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.binding import is_local
 
@@ -39,10 +42,17 @@ MUSIC_PATHS: dict[str, type[RequestBody]] = {
 """Path → the body that it takes."""
 
 
-def build_application(callers: Callers, health: HealthEndpoint, *, is_local_only: bool) -> Starlette:
-    """Returns the application. `is_local_only`: it is bound to a loopback address, so no other host name is valid."""
+def build_application(
+    callers: Callers, health: HealthEndpoint, *, is_local_only: bool, max_requests: int = 1024
+) -> Starlette:
+    """Returns the application. `is_local_only`: it is bound to a loopback address, so no other host name is valid.
+    `max_requests` are served at once."""
     models = ModelEndpoints(callers)
-    middleware = [Middleware(RequestLog)]
+    middleware = [
+        Middleware(RequestLog),
+        Middleware(OneLengthOnly),
+        Middleware(RequestLimit, max_requests=max_requests),
+    ]
     if is_local_only:
         middleware.append(Middleware(LocalHostsOnly))
     return Starlette(
@@ -50,11 +60,16 @@ def build_application(callers: Callers, health: HealthEndpoint, *, is_local_only
             *(Route(path, MusicEndpoint(callers, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
             Route("/v1/models", models.get_all),
             Route("/v1/models/{name}", models.get),
-            Route("/health", health.get),
+            Route(HEALTH_PATH, health.get),
         ],
         middleware=middleware,
         exception_handlers={ServiceError: handle_service_error, HTTPException: handle_http_exception},
     )
+
+
+SHUTTING_DOWN = Unavailable(
+    "the server is shutting down; try again when it is back", reason="SHUTTING_DOWN", retry_after_seconds=1.0
+)
 
 
 class RequestLog:
@@ -76,6 +91,12 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, note_status)
+        except asyncio.CancelledError:
+            # The server stops, and the time that it gives to running requests is over.
+            if not status:
+                await to_response(SHUTTING_DOWN)(scope, receive, note_status)
+        except ClientDisconnect:
+            pass  # Before all of the request had arrived.
         except Exception as error:
             # If the body has begun, the connection is closed without its end, by which the caller knows.
             error_id = uuid.uuid4().hex[:12]
@@ -86,6 +107,20 @@ class RequestLog:
             seconds = round(time.monotonic() - started, 3)
             log.info("http_served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
         return None
+
+
+class OneLengthOnly:
+    """Refuses requests whose end is ambiguous: a proxy may see another request in the rest (RFC 9112, section 6.1)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and {"content-length", "transfer-encoding"} <= set(Headers(scope=scope)):
+            response = reject(400, "a request has a Content-Length or a Transfer-Encoding, not both", "two_lengths")
+            response.headers["connection"] = "close"
+            return await response(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
 class LocalHostsOnly:

@@ -19,6 +19,7 @@ from gateway.http.endpoints import HealthEndpoint
 from gateway.http.tls_context import build_tls_context
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.binding import is_local, require_local_or_allowed, requires_tokens
+from service_runtime.rpc.probe import probe_credentials
 
 log = get_logger(__name__)
 
@@ -53,12 +54,16 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
     tls_context = build_tls_context(settings) if settings.tls_certificate is not None else None
     with _bind(address) as listener:
         callers = Callers(gateway_address, requires_tokens(address, settings))
-        health = HealthEndpoint(gateway_address, settings.service_credentials())
+        health = HealthEndpoint(gateway_address, probe_credentials(settings))
         server = _Server(
             uvicorn.Config(
-                build_application(callers, health, is_local_only=is_local(address)),
+                build_application(
+                    callers,
+                    health,
+                    is_local_only=is_local(address),
+                    max_requests=settings.max_concurrent_streams,
+                ),
                 ssl_context_factory=(lambda config, default: tls_context) if tls_context else None,
-                limit_concurrency=settings.max_concurrent_streams,
                 timeout_graceful_shutdown=int(settings.grace_seconds),
                 timeout_keep_alive=KEEPALIVE_SECONDS,
                 lifespan="off",
@@ -78,6 +83,7 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
         finally:
             server.should_exit = True
             await serving
+            await callers.aclose()
             log.info("stopped")
 
 

@@ -21,6 +21,7 @@ from service_runtime.access.scopes import required_scope
 from service_runtime.method_wrapping import wrap_method
 
 if TYPE_CHECKING:
+    from service_runtime.access.authentication import Metadata
     from service_runtime.method_wrapping import Context, Continuation, Handler, Step
 
 
@@ -37,11 +38,24 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:  # There is no such method; gRPC itself answers UNIMPLEMENTED.
             return handler
         method = handler_call_details.method
-        metadata = dict(handler_call_details.invocation_metadata or ())
+        metadata = tuple(handler_call_details.invocation_metadata or ())
         is_open = handler.request_streaming or handler.response_streaming
+        try:
+            await self.authenticator.check_token(read_bearer(metadata))
+        except Exception as error:
+            return self._refuse(error, method, metadata)
         return wrap_method(
             handler, lambda request, context: _Admission(self, method, is_open, metadata, request, context)
         )
+
+    def _refuse(self, error: Exception, method: str, metadata: Metadata) -> Handler:
+        async def refuse(requests: Any, context: Context) -> None:
+            _Admission(self, method, True, metadata, requests, context).record(error)
+            raise error
+
+        # Of this kind, because gRPC reads the request of a unary call before it calls the method: strangers could fill
+        # the memory.
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 class _Admission:
@@ -52,7 +66,7 @@ class _Admission:
         parts: AccessInterceptor,
         method: str,
         is_open: bool,
-        metadata: dict[str, str | bytes],
+        metadata: Metadata,
         request: Any,
         context: Context,
     ) -> None:
@@ -69,7 +83,7 @@ class _Admission:
         try:
             verify = await self._admit()
         except BaseException as error:
-            self._record(error)
+            self.record(error)
             raise
         if verify is not None and self._is_open:
             self._open_call = await OpenCall(verify).__aenter__()
@@ -80,7 +94,7 @@ class _Admission:
     ) -> None:
         if self._open_call is not None:
             await self._open_call.__aexit__()
-        self._record(error)
+        self.record(error)
 
     async def _admit(self) -> Callable[[], Awaitable[object]] | None:
         """Makes the caller the current one. Returns what verifies its token again; None if it has shown none of ours.
@@ -94,11 +108,11 @@ class _Admission:
         set_caller(caller)
         if caller.token_id is None or bearer is None:  # A service, or someone on a listener that trusts all.
             return None
+        token = await authenticator.tokens.verify(bearer)
+        self._parts.rate_limiter.take(token.id, token.limits.calls_per_minute)  # Also of calls that it may not make.
         if caller.scope < self._required:
             raise _lacks_scope(caller, self._required, self._method)
-        token = await authenticator.tokens.verify(bearer)
-        self._parts.rate_limiter.take(token.id, token.limits.calls_per_minute)
-        return lambda: authenticator.tokens.verify(bearer)
+        return lambda: authenticator.tokens.verify_again(bearer, token)
 
     async def _step(self, step: Callable[[], Awaitable[Any]]) -> Any:
         """Notes the first response, for the ids in it."""
@@ -108,9 +122,10 @@ class _Admission:
         return response
 
     def _is_audited(self) -> bool:
-        return is_audited(self._required, self._caller, CLIENT_KEY in self._metadata)
+        names_client = any(key == CLIENT_KEY for key, _ in self._metadata)
+        return is_audited(self._method, self._required, self._caller, names_client)
 
-    def _record(self, error: BaseException | None) -> None:
+    def record(self, error: BaseException | None) -> None:
         """Adds the call to the audit log, if it belongs there."""
         if self._is_audited():
             code = "OK" if error is None else _code_of(error, self._context)

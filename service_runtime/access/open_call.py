@@ -47,10 +47,11 @@ class OpenCall:
         while self._error is None:
             await asyncio.sleep(self._interval_seconds)
             try:
-                await self._verify()
+                async with asyncio.timeout(self._interval_seconds):
+                    await self._verify()
             except Unauthenticated as error:
                 self._error = error
-            except ServiceError:  # It can't be verified now, e.g. while storage restarts: that revokes nothing.
-                continue
+            except (ServiceError, TimeoutError):
+                continue  # It can't be verified now, e.g. while storage restarts: that revokes nothing.
         if self._scope is not None:
             self._scope.reschedule(0)

@@ -53,6 +53,12 @@ class TokenCache:
         _require_unexpired(remembered.token)
         return remembered.token
 
+    async def verify_again(self, bearer: str, token: access_pb2.Token) -> None:
+        """Raises Unauthenticated if `token`, which `verify` has returned for `bearer`, is not valid any more; what the
+        verifier raises if it can't be asked, unless the token has expired meanwhile."""
+        _require_unexpired(token)
+        await self.verify(bearer)
+
     async def _ask(self, key: bytes, token_id: str) -> access_pb2.Token:
         task = self._running.get(key)
         if task is None:

@@ -50,8 +50,11 @@ class NewToken:
     def check(self) -> None:
         """Raises InvalidArgument for the first invalid field."""
         check_text("name", self.name, MAX_TOKEN_NAME_CHARACTERS)
-        if not self.name.strip() or not self.name.isprintable():
-            raise InvalidArgument("name", "must have 1 to 64 printable characters, e.g. studio-laptop")
+        if not self.name or self.name != self.name.strip() or not self.name.isprintable():
+            # Space at its ends is lost between the services, and with it the name by which the limits are found.
+            raise InvalidArgument(
+                "name", "must have 1 to 64 printable characters, without space at its ends, e.g. studio-laptop"
+            )
         if self.scope not in GRANTABLE_SCOPES:
             raise InvalidArgument("scope", "must be SCOPE_READ, SCOPE_GENERATE or SCOPE_ADMIN")
         check_range("limits.calls_per_minute", self.calls_per_minute, 0, _MAX_COUNT)

@@ -30,7 +30,7 @@ app = typer.Typer()
 @app.command()
 def history(
     text: Annotated[
-        str, typer.Argument(metavar="[TEXT]", help="Only prompts that contain this text.", show_default=False)
+        str, typer.Argument(metavar="TEXT", help="Only prompts that contain this text.", show_default=False)
     ] = "",
     search: Search = "",
     state: States = None,

@@ -37,8 +37,8 @@ def http(
 def mcp() -> None:
     """Serve the Model Context Protocol on standard input and output, so that an assistant can generate music.
 
-    For the configuration of a program that starts it, see docs/mcp.md. Uses the running server, or else runs the
-    services itself. Requires the extra `mcp`.
+    Uses the running server, or else runs the services itself. Requires the extra `mcp`.
+    How to set up the assistant is in docs/mcp.md.
     """
     from gateway.cli.commands.protocols import mcp_command
     from gateway.cli.session.standard_streams import STANDARD_OUTPUT

@@ -52,7 +52,7 @@ def show(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE|FOLDER]...",
+            metavar="FILE|FOLDER",
             help="Certificates in PEM. Default: those in the settings, and those of `tls init`.",
             show_default=False,
         ),

@@ -39,6 +39,7 @@ def create(
         TokenScope,
         typer.Option(
             "--scope",
+            metavar="SCOPE",
             help="read: see and listen. generate: also create, change and delete generations. admin: also manage "
             "tokens and models, and delete in bulk.",
         ),

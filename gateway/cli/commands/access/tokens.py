@@ -62,6 +62,7 @@ async def list_all(session: Session, console: Console) -> int:
             )
             for token in tokens
         ),
+        none="there are no tokens; make one with: dgx-music token create NAME",
     )
     return 0
 

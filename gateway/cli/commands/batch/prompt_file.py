@@ -106,15 +106,18 @@ Reader = Callable[[str, str, frozenset[str]], Iterator[PromptRow]]
 
 
 def _find_format(path: str, text: str, columns: frozenset[str]) -> Reader:
-    """Returns what reads the file: by its extension, or by its first line if it has none."""
+    """Returns what reads the file: by its extension, or by its first line if it has none.
+
+    A .txt file is a table too if its first line names columns between tabs: such is the "Unicode Text" of Excel.
+    """
     match _extension(path):
-        case ".txt":
-            return _read_lines
         case ".csv" | ".tsv":
             return _read_table
         case ".jsonl" | ".ndjson":
             return _read_json_lines
     first = next((line for line in text.split("\n") if line.strip()), "")
+    if _extension(path) == ".txt" and "\t" not in first:
+        return _read_lines
     if first.lstrip().startswith("{"):
         return _read_json_lines
     header = [_column_name(cell) for cell in _split_header(first)]

@@ -91,6 +91,16 @@ def test_path_in_the_config_file_is_absolute(
         load()
 
 
+def test_token_that_cannot_be_sent_names_its_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"^token: what should be a token is several lines"):
+        load_config({"token": "one\ntwo"})
+    file = tmp_path / "token"
+    file.write_text("ü")
+    monkeypatch.setenv("DGX_MUSIC_TOKEN_FILE", str(file))
+    with pytest.raises(ValueError, match=r"^DGX_MUSIC_TOKEN_FILE: what should be"):
+        load_config({})
+
+
 def test_config_file_that_is_none_is_named(config_file: Path) -> None:
     config_file.write_text("gateway_address = dgx")
     with pytest.raises(ValueError, match=rf"{config_file}, line 1: is not valid TOML: Invalid value"):

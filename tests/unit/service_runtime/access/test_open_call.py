@@ -61,6 +61,21 @@ async def test_verifier_that_is_away_ends_nothing() -> None:
         assert verifier.problems == []
 
 
+async def test_verifier_that_hangs_is_asked_again() -> None:
+    asked = 0
+
+    async def verify() -> None:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            await asyncio.Event().wait()
+        raise REVOKED
+
+    async with OpenCall(verify, INTERVAL_SECONDS) as call:
+        with pytest.raises(Unauthenticated, match="revoked"):
+            await asyncio.wait_for(call.run(asyncio.Event().wait), 60)
+
+
 async def test_timeout_of_the_step_itself_is_passed_on() -> None:
     async def fail() -> None:
         raise TimeoutError("the step's own")

@@ -98,6 +98,8 @@ def test_unknown_token_cannot_be_revoked(database: Database) -> None:
         ("name", {"name": ""}),
         ("name", {"name": "a" * 65}),
         ("name", {"name": "a\tb"}),
+        ("name", {"name": " a"}),
+        ("name", {"name": "a "}),
         ("scope", {"scope": None}),
         ("scope", {"scope": Scope.SERVICE}),
         ("limits.calls_per_minute", {"calls_per_minute": -1}),

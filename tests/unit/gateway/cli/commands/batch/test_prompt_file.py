@@ -68,6 +68,12 @@ def test_table_of_a_spreadsheet(tmp_path: Path, delimiter: str) -> None:
     ]
 
 
+def test_unicode_text_of_excel_is_a_table_though_it_ends_in_txt(tmp_path: Path) -> None:
+    text = "Prompt\tDuration\r\nhouse\t2\r\n"
+    assert rows(read(tmp_path, "p.txt", text.encode("utf-16"))) == [(2, {"prompt": "house", "duration": "2"})]
+    assert rows(read(tmp_path, "q.txt", "a prompt\twith a tab\n")) == [(1, {"prompt": "a prompt\twith a tab"})]
+
+
 def test_json_lines(tmp_path: Path) -> None:
     text = '{"prompt": "house", "duration": 2.5, "seed": null}\n\n{"tag_prompt": true, "prompt": "a\\nb"}'
     assert rows(read(tmp_path, "p.jsonl", text)) == [
