@@ -132,7 +132,7 @@ class AsyncGeneration(GenerationFields):
         return to_samples(bytes(pcm), channels)
 
     async def waveform(self, points: int = 800) -> Waveform:
-        """Returns the outline of the finished file, for drawing, in 1 to 10000 points."""
+        """Returns the waveform of the finished file, for drawing, in 1 to 10000 points."""
         request = GetWaveformRequest(generation_id=self.id, points=points)
         return Waveform.from_message(await self._connection.call(self._connection.music.GetWaveform, request))
 

@@ -79,7 +79,7 @@ class RequestLog:
         except Exception as error:
             # If the body has begun, the connection is closed without its end, by which the caller knows.
             error_id = uuid.uuid4().hex[:12]
-            log.error("http_request_broke_off", path=scope["path"], error_id=error_id, exc_info=error)
+            log.error("http_request_failed", path=scope["path"], error_id=error_id, exc_info=error)
             if not status:
                 await internal_error(error_id)(scope, receive, note_status)
         finally:

@@ -33,8 +33,8 @@ class Callers:
         token = key if key.startswith(TOKEN_PREFIX) else None
         if token is None and self.requires_tokens:
             raise Unauthenticated(
-                "this server needs a token: send the header `Authorization: Bearer TOKEN`, with a token from "
-                "`dgx-music token create`, as the API key",
+                "this server requires a token; as the API key, use one from `dgx-music token create`, which is sent as "
+                "`Authorization: Bearer TOKEN`",
                 reason=TOKEN_REQUIRED,
             )
         return AsyncClient(self.gateway_address, token=token, client_name=_name_of(request))

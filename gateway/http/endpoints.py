@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from service_runtime.rpc.health.health_check import require_serving
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -19,6 +18,7 @@ from gateway.http.audio_body import AudioBody, open_body
 from gateway.http.callers import Callers
 from gateway.http.http_errors import reject
 from gateway.http.music_request import MusicRequest, RequestBody
+from service_runtime.rpc.health.health_check import require_serving
 
 MAX_BODY_BYTES = 1 << 20
 GENERATION_HEADER = "dgx-music-generation"

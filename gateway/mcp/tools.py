@@ -39,18 +39,18 @@ class MusicTools:
         prompt: Annotated[
             str,
             Field(
-                description="Description of the music: genre, instruments, mood, and if you like tempo and key, e.g. "
+                description="Description of the music: genre, instruments, mood, and optionally tempo and key, e.g. "
                 '"lo-fi hip hop at 84 BPM in A minor with a dusty piano". No vocals.'
             ),
         ],
         duration_seconds: Annotated[float, Field(description="Length of the music, 0.1 to 3600 s")] = 16.0,
         model: Annotated[str | None, Field(description="Name of a model, see the tool `models`")] = None,
-        seed: Annotated[int | None, Field(description="Random seed, for the same music again")] = None,
+        seed: Annotated[int | None, Field(description="Random seed; the same seed gives the same music again")] = None,
         format: Annotated[
             Literal["wav", "flac", "mp3", "opus", "ogg", "m4a"], Field(description="Format of the file")
         ] = "wav",
         continue_from: Annotated[
-            str | None, Field(description="Id of a finished generation that the music goes on from")
+            str | None, Field(description="Id of a finished generation that the music continues from")
         ] = None,
         with_audio: Annotated[
             bool, Field(description=f"Also return the first {MAX_PREVIEW_SECONDS:g} s as audio, as `listen` does")
@@ -85,7 +85,7 @@ class MusicTools:
             float, Field(description="How much of the beginning to return", gt=0, le=MAX_PREVIEW_SECONDS)
         ] = 10.0,
     ) -> CallToolResult:
-        """Listen to the beginning of a generation: returns a small mono MP3. Waits until it is finished."""
+        """Listen to the beginning of a generation; returns a small mono MP3. Waits until it is finished."""
         with _explained_errors():
             await (await self._client.get(id)).wait()
             return CallToolResult(content=[await self._preview(id, seconds)])

@@ -89,7 +89,7 @@ class Generation(GenerationFields):
         return self._thread.run(self._inner.audio())
 
     def waveform(self, points: int = 800) -> Waveform:
-        """Returns the outline of the finished file, for drawing, in 1 to 10000 points."""
+        """Returns the waveform of the finished file, for drawing, in 1 to 10000 points."""
         return self._thread.run(self._inner.waveform(points))
 
     def stream(self, *, start_frame: int = 0, timeout: float | None = None) -> AudioStream:

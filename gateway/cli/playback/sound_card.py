@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.cli.playback.audio_sink import PcmFormat
 from gateway.cli.session.command_errors import CommandError
+from service_runtime.optional_deps import install_extra_command
 
 BUFFER_SECONDS = 1.0
 """How far the samples that have arrived may be ahead of those that are heard."""
@@ -119,10 +120,12 @@ def _import_library() -> Any:
     try:
         import sounddevice
     except ImportError as error:
-        raise CommandError(f"playing needs the extra play: pip install 'dgx-music[play]'; {WITHOUT}") from error
+        raise CommandError(
+            f"playing requires the extra play; run `{install_extra_command('play')}`, {WITHOUT}"
+        ) from error
     except OSError as error:
         raise CommandError(
-            f"playing needs the library PortAudio: apt install libportaudio2, or brew install portaudio; {WITHOUT}"
+            f"playing requires PortAudio; run `apt install libportaudio2` or `brew install portaudio`, {WITHOUT}"
         ) from error
     try:
         sounddevice.query_devices(kind="output")

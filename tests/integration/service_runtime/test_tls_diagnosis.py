@@ -73,7 +73,7 @@ async def test_missing_and_foreign_certificates_of_clients_are_described(authori
         problem = await explain_unreachable(address, Credentials(ca=ca, certificate=foreign[0], key=foreign[1]))
         assert f"does not accept the certificate DGX_MUSIC_TLS_CERTIFICATE={foreign[0]}" in problem
         problem = await explain_unreachable(address, Credentials(ca=ca, certificate=own[0], key=own[1]))
-        assert problem == f"the server at {address} answers, but has ended the call"
+        assert problem == f"the server at {address} responds, but ended the call"
 
 
 async def test_unusable_files_are_named(authority: Authority, tmp_path: Path) -> None:

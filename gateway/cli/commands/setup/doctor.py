@@ -163,7 +163,10 @@ def check_sound() -> Finding:
         )
     except OSError as error:
         return Finding(
-            "sound", "missing", f"PortAudio can't be used: {error}", "install it, e.g. the package libportaudio2"
+            "sound",
+            "missing",
+            f"PortAudio can't be used: {error}",
+            "install it, for example by `apt install libportaudio2`",
         )
     try:
         device = sounddevice.query_devices(kind="output")

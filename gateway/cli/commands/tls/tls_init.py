@@ -130,7 +130,7 @@ def _refuse_to_overwrite(folder: Path) -> None:
     for name in (AUTHORITY, AUTHORITY_KEY, SERVER, SERVER_KEY, CLIENT, CLIENT_KEY):
         if (folder / name).exists():
             raise CommandError(
-                f"{folder / name} exists, and is not overwritten; renew the certificates with --renew, "
+                f"{folder / name} already exists and will not be overwritten; renew the certificates with --renew, "
                 "or choose another folder"
             )
 
