@@ -109,7 +109,7 @@ async def test_storage_is_serving_while_its_database_is_locked_and_its_queue_is_
     passed = counted_checks(service)
     async with serving(service, settings, tmp_path) as channel:
         with WriteLock(url):
-            creating = [asyncio.create_task(create(StorageServiceStub(channel))) for _ in range(100)]
+            creating = [asyncio.create_task(create(StorageServiceStub(channel))) for _ in range(50)]
             async with asyncio.timeout(60):
                 for _ in range(CHECKS):
                     await passed.acquire()

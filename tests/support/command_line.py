@@ -52,7 +52,8 @@ class Shell:
         """Returns the error line, or the object that --json asks for, which must be all that the command prints."""
         done = self.run(*arguments, status=status, **settings)
         assert done.stdout == ""
-        [line] = done.stderr.splitlines()
+        line, *others = done.stderr.splitlines()
+        assert not others, done.stderr
         assert line.startswith('{"error": ' if "--json" in arguments else "error: ")
         return line
 

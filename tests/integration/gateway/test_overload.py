@@ -21,6 +21,7 @@ from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.rpc.generation_watches import GenerationWatches
 from gateway.rpc.service_client import ServiceClient
+from service_runtime.settings import Settings
 from tests.support.embedded_services import EmbeddedServices
 from tests.support.load_clients import (
     LoadReport,
@@ -101,7 +102,9 @@ class CountingClient(ServiceClient[Any]):
 
 
 async def test_listeners_share_one_watch_which_ends_with_the_last_of_them(library_services: EmbeddedServices) -> None:
-    client = CountingClient("dgx_music.storage.v1.StorageService", library_services.address, StorageServiceStub)
+    client = CountingClient(
+        "dgx_music.storage.v1.StorageService", library_services.address, StorageServiceStub, Settings()
+    )
     client.open()
     try:
         generation_id = await create(library_services, 1)

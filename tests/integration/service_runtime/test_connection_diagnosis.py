@@ -67,9 +67,9 @@ async def test_server_with_tls_is_described(tmp_path: Path) -> None:
     context.load_cert_chain(credentials.certificate, credentials.private_key)
     async with program(b"", context) as address:
         says = await explain_unreachable(address)
-        assert says.startswith(f"{address} requires TLS; if it is a server of DGX Music, set DGX_MUSIC_TLS_CA")
+        assert says.startswith(f"{address} belongs to another program, which requires TLS")
         trusting = Credentials(ca=str(credentials.certificate))
-        assert "can't be trusted: " in await explain_unreachable(address, trusting)
+        assert "comes from an authority that DGX_MUSIC_TLS_CA=" in await explain_unreachable(address, trusting)
 
 
 async def test_server_that_speaks_grpc_is_told_from_others() -> None:

@@ -35,7 +35,7 @@ def test_options_precede_environment_file_and_default(file: Path, monkeypatch: p
     monkeypatch.setenv("DGX_MUSIC_LOG_LEVEL", "")
     settings = GenerationSettings.model_validate({"grace_seconds": 5})
     assert (settings.grace_seconds, settings.metrics_port, settings.log_level) == (5, 2, "error")
-    assert (settings.max_waiting, settings.max_concurrent_rpcs) == (3, 512)
+    assert (settings.max_waiting, settings.max_concurrent_streams) == (3, 1024)
     assert "max_waiting" in settings.model_fields_set
 
 

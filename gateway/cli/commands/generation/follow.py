@@ -87,9 +87,9 @@ async def add_cover_to(session: Session, console: Console, generation: Generatio
     try:
         await add_cover(session, generation, cover)
     except grpc.aio.AioRpcError as error:
-        reason, status = format_error(error)
+        reason, _ = format_error(error)
         retry = f"dgx-music files tag {generation.id} --cover IMAGE"
-        failure = CommandError(f"failed to add the cover: {reason}; to try again, run: {retry}", status)
+        failure = CommandError(f"failed to add the cover: {reason}; to try again, run: {retry}")
         return console.print_error(failure)
     return 0
 

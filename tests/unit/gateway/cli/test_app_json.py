@@ -13,6 +13,8 @@ WITHOUT = {
     "serve": "runs until it is stopped; its log is JSON by DGX_MUSIC_LOG_FORMAT",
     "completion install": "sets up a shell for a person",
     "completion show": "prints a script for a shell",
+    "http": "runs until it is stopped, as serve does",
+    "play": "has no result but sound",
     "mcp": "speaks JSON-RPC on standard input and output",
 }
 """Command → why it has no --json."""

@@ -17,7 +17,7 @@ def metadata(requires_tokens: bool = False, **headers: str) -> dict[str, str]:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     request = Request({"type": "http", "headers": raw, "client": ("192.0.2.7", 50_000)})
     client = Callers(ADDRESS, requires_tokens).client_for(request)
-    return dict(client._connection.config.metadata())
+    return dict(client._connection.config.credentials.metadata())
 
 
 @pytest.fixture(autouse=True)

@@ -9,21 +9,19 @@ from typing import Any
 import pytest
 
 from generation_service.rpc.servicer import _origin_of
+from service_runtime.access.caller import Caller, Scope, calling_as
 
 
-def context(peer: str, remaining_seconds: float | None = None) -> Any:
-    return SimpleNamespace(peer=lambda: peer, time_remaining=lambda: remaining_seconds)
+def context(remaining_seconds: float | None = None) -> Any:
+    return SimpleNamespace(time_remaining=lambda: remaining_seconds)
 
 
-@pytest.mark.parametrize(
-    ("peer", "client"),
-    [("ipv4:10.0.0.5:51234", "ipv4:10.0.0.5"), ("ipv6:%5B::1%5D:51234", "ipv6:%5B::1%5D"), ("unix:", "unix")],
-)
-def test_all_connections_of_a_host_are_one_client(peer, client):
-    assert _origin_of(context(peer)).client == client
+def test_client_of_the_call_is_that_of_the_request():
+    with calling_as(Caller(Scope.GENERATE, "studio")):
+        assert _origin_of(context()).client == "studio"
 
 
 def test_deadline_of_the_call_is_that_of_the_request():
-    origin = _origin_of(context("unix:", 20.0))
+    origin = _origin_of(context(20.0))
     assert origin.deadline == pytest.approx(time.monotonic() + 20.0, abs=5.0)
-    assert _origin_of(context("unix:")).deadline is None
+    assert _origin_of(context()).deadline is None
