@@ -13,8 +13,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dgx_music.errors import ServiceError
-from gateway.http.callers import Callers
 from gateway.http.endpoints import HealthEndpoint, ModelEndpoints, MusicEndpoint
+from gateway.http.gateway_clients import GatewayClients
 from gateway.http.http_errors import handle_http_exception, handle_service_error, internal_error, reject
 from gateway.http.music_request import RequestBody
 from gateway.http.request_bodies import (
@@ -39,15 +39,15 @@ MUSIC_PATHS: dict[str, type[RequestBody]] = {
 """Path → the body that it takes."""
 
 
-def build_application(callers: Callers, health: HealthEndpoint, *, is_local_only: bool) -> Starlette:
+def build_application(clients: GatewayClients, health: HealthEndpoint, *, is_local_only: bool) -> Starlette:
     """Returns the application. `is_local_only`: it is bound to a loopback address, so no other host name is valid."""
-    models = ModelEndpoints(callers)
+    models = ModelEndpoints(clients)
     middleware = [Middleware(RequestLog)]
     if is_local_only:
         middleware.append(Middleware(LocalHostsOnly))
     return Starlette(
         routes=[
-            *(Route(path, MusicEndpoint(callers, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
+            *(Route(path, MusicEndpoint(clients, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
             Route("/v1/models", models.get_all),
             Route("/v1/models/{name}", models.get),
             Route("/health", health.get),

@@ -16,9 +16,9 @@ from dgx_music.errors import PermissionDenied, ServiceError
 from service_runtime.access.audit import AuditLog, find_ids, is_audited
 from service_runtime.access.authentication import Authenticator, peer_host, read_bearer, read_client_name
 from service_runtime.access.caller import Caller, Scope, set_caller
-from service_runtime.access.open_call import OpenCall
 from service_runtime.access.rate_limit import RateLimiter
 from service_runtime.access.scopes import required_scope
+from service_runtime.access.token_recheck import TokenRecheck
 
 if TYPE_CHECKING:  # Generic for the type checker only.
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -53,8 +53,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 if verify is None or not is_open:
                     response = await method(request, context)
                 else:
-                    async with OpenCall(verify) as open_call:
-                        response = await open_call.run(lambda: method(request, context))
+                    async with TokenRecheck(verify) as recheck:
+                        response = await recheck.run(lambda: method(request, context))
                 admission.saw(response)
                 return response
             except BaseException as error:
@@ -74,8 +74,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                             admission.saw(response)
                             yield response
                     else:
-                        async with OpenCall(verify) as open_call:
-                            while (response := await open_call.run(lambda: anext(responses, END))) is not END:
+                        async with TokenRecheck(verify) as recheck:
+                            while (response := await recheck.run(lambda: anext(responses, END))) is not END:
                                 admission.saw(response)
                                 yield response
             except BaseException as error:

@@ -23,7 +23,7 @@ from storage_service.db.access_models import Token
 from storage_service.db.clock import now
 from storage_service.db.models import REFRESH_FROM_RETURNING
 from storage_service.db.upsert import dialect_name
-from storage_service.domain.page_positions import (
+from storage_service.domain.page_tokens import (
     decode_page_token,
     hash_filters,
     parse_text,

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from dgx_music.errors import Unauthenticated
-from gateway.http.callers import Callers
+from gateway.http.gateway_clients import GatewayClients
 
 ADDRESS = "127.0.0.1:50050"
 TOKEN = f"dgxm_abcdefgh_{'x' * 43}"
@@ -16,7 +16,7 @@ def metadata(requires_tokens: bool = False, **headers: str) -> dict[str, str]:
     """Returns what the gateway is shown for a request with these headers."""
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     request = Request({"type": "http", "headers": raw, "client": ("192.0.2.7", 50_000)})
-    client = Callers(ADDRESS, requires_tokens).client_for(request)
+    client = GatewayClients(ADDRESS, requires_tokens).client_for(request)
     return dict(client._connection.config.credentials.metadata())
 
 

@@ -1,4 +1,4 @@
-"""Who calls, and the client with which the gateway is called for them: with the caller's own token."""
+"""Connects to the gateway for each caller of the HTTP endpoints, with the token that the caller sent."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MAX_NAME_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Callers:
-    """Connects to the gateway on behalf of those who call this server."""
+class GatewayClients:
+    """Builds clients of the gateway on behalf of those who call this server."""
 
     gateway_address: str
     requires_tokens: bool

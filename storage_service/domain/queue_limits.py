@@ -42,7 +42,7 @@ _SECONDS_PER_MINUTE = 60.0
 
 
 @dataclass(frozen=True)
-class BacklogLimits:
+class QueueLimits:
     """How many generations may be PENDING or PROCESSING at a time."""
 
     max_pending: int
@@ -52,7 +52,7 @@ class BacklogLimits:
 
 
 def require_room(
-    session: Session, limits: BacklogLimits, state: QueueState, client: str, durations: Sequence[float]
+    session: Session, limits: QueueLimits, state: QueueState, client: str, durations: Sequence[float]
 ) -> None:
     """Raises ResourceExhausted if the client may not queue generations of these durations, in seconds, now."""
     if not durations:
