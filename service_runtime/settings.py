@@ -70,10 +70,10 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     """PEM file of the private key of `tls_certificate`."""
     tls_ca: str | None = None
-    """PEM file of the certification authority of servers' certificates, or `system`. If set, connections to TCP
+    """PEM file of the certificate authority of servers' certificates, or `system`. If set, connections to TCP
     addresses use TLS."""
     tls_client_ca: Path | None = None
-    """PEM file of the certification authority of clients' certificates. If set, a server accepts no client without one
+    """PEM file of the certificate authority of clients' certificates. If set, a server accepts no client without one
     (mutual TLS)."""
     require_tokens: bool | None = None
     """Whether calls need a token. If unset: not on loopback addresses and Unix sockets, but on all others."""

@@ -194,7 +194,7 @@ def _connection_lost(config: ClientConfig, error: grpc.aio.AioRpcError) -> Conne
     details, credentials = (error.details() or "").lower(), config.credentials
     if "certificate verify failed" in details or "certificate_verify_failed" in details:
         problem = (
-            "its certificate is not from the certification authority in tls_ca (DGX_MUSIC_TLS_CA), is not for this "
+            "its certificate is not from the certificate authority in tls_ca (DGX_MUSIC_TLS_CA), is not for this "
             "host name, or has expired"
         )
     elif "handshake" in details:

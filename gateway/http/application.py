@@ -99,6 +99,10 @@ class LocalHostsOnly:
         if scope["type"] == "http":
             host = Headers(scope=scope).get("host", "")
             if not is_local(host if host.rpartition(":")[2].isdecimal() else f"{host}:80"):
-                response = reject(421, f"this server is bound to a loopback address, and is not {host!r}", "wrong_host")
+                response = reject(
+                    421,
+                    f"this server is bound to a loopback address and does not answer to the host name {host!r}",
+                    "wrong_host",
+                )
                 return await response(scope, receive, send)
         return await self._app(scope, receive, send)

@@ -98,7 +98,7 @@ def _bind(address: str) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise _cannot_listen(address, f"{error.strerror or error}; choose another address by --listen") from error
+        raise _cannot_listen(address, f"{error.strerror or error}; choose another address with --listen") from error
     return listener
 
 

@@ -125,7 +125,7 @@ async def _describe_program(address: TcpAddress | UnixAddress, first: bytes | No
     match await _tls_protocol(address):
         case "h2":
             return (
-                "requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification authority (`dgx-music tls init` "
+                "requires TLS; set DGX_MUSIC_TLS_CA to the file of its certificate authority (`dgx-music tls init` "
                 "writes one on the server), or to system"
             )
         case str():

@@ -1,4 +1,4 @@
-"""The limits on what waits: generations in the queue, per client and in all, and minutes of audio per client and day.
+"""The limits of the queue: generations in it, per client and in all, and minutes of audio per client and day.
 
 They are checked in the transaction that queues the generations, after `queue.lock_client`: a client's limits are exact,
 however many servers share the database. The limit in all is exact on SQLite; on Postgres, transactions of different

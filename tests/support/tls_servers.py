@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Authority:
-    """A certification authority, and the files that it has written."""
+    """A certificate authority, and the files that it has written."""
 
     folder: Path
     name: str

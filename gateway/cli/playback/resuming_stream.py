@@ -66,7 +66,7 @@ class ResumingAudioStream:
                 self._raise_unless_resumable(error)
                 if not lost_at:
                     lost_at = time.monotonic()
-                    self._print_notice(f"interrupted at {self._position:.1f} s ({_reason(error)}); trying to go on")
+                    self._print_notice(f"interrupted at {self._position:.1f} s ({_reason(error)}); trying to resume")
                 elif time.monotonic() - lost_at > RESUME_SECONDS:
                     raise
             await asyncio.sleep(pause)

@@ -35,7 +35,7 @@ https://opentelemetry.io/docs/specs/otel/context/env-carriers/."""
 GATEWAY = "dgx_music.gateway.v1.MusicService"
 ADDRESS_HINT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or "
 """Goes on with how to unset it."""
-GOES_ON = "a generation that it queued goes on with `dgx-music watch ID`, else run the command again"
+GOES_ON = "follow a generation that it queued with `dgx-music watch ID`, or run the command again"
 LOST_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 """What gRPC itself reports of a connection that can't be made, that a stopping server closes, and that breaks."""
 

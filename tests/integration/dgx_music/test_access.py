@@ -130,7 +130,7 @@ def test_tls_that_fails_is_explained(secure: SecureServer) -> None:
     folder = secure.folder
     own = {"tls_certificate": folder / "client.pem", "tls_key": folder / "client.key"}
     for files, text in (
-        ({"tls_ca": folder / "other.pem", **own}, "not from the certification authority in tls_ca"),
+        ({"tls_ca": folder / "other.pem", **own}, "not from the certificate authority in tls_ca"),
         ({"tls_ca": folder / "ca.pem"}, "tls_certificate"),
         ({}, "tls_ca"),
     ):

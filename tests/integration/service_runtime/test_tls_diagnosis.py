@@ -21,9 +21,7 @@ def authority(tmp_path: Path) -> Authority:
 async def test_plain_client_is_told_that_the_server_requires_tls(authority: Authority) -> None:
     async with tls_server(authority.issue("server")) as address:
         problem = await explain_unreachable(address, way_out="check the address")
-    assert problem.startswith(
-        f"{address} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification authority"
-    )
+    assert problem.startswith(f"{address} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certificate authority")
     assert "check the address" not in problem
 
 

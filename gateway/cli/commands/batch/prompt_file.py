@@ -150,7 +150,7 @@ def _read_json_lines(name: str, text: str, columns: frozenset[str]) -> Iterator[
             if value is None:
                 continue
             if isinstance(value, dict | list):
-                raise bad_line(name, number, f"{column}: must be a text, a number or true or false")
+                raise bad_line(name, number, f"{column}: must be text, a number, or true or false")
             given[column] = value if isinstance(value, str) else json.dumps(value)
         yield PromptRow(number, given)
 

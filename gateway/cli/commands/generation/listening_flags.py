@@ -22,8 +22,8 @@ ToStdout = Annotated[
     bool,
     typer.Option(
         "--stdout",
-        help="Write the samples to standard output as they arrive, as WAV: | ffplay -, | aplay or | ffmpeg -i -. "
-        "Unlike `-o -`, which writes the finished file.",
+        help="Write the samples to standard output as WAV while they are generated, e.g. for | ffplay -. `-o -` writes "
+        "the finished file instead.",
         rich_help_panel=PANEL,
     ),
 ]

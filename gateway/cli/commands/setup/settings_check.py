@@ -61,7 +61,7 @@ def check_access(settings: GatewaySettings) -> Iterator[Finding]:
     if has_token and address is not None and credentials.ca is None and not is_local(address):
         found = f"the token would be sent to {address} without encryption"
         yield Finding(
-            "access", "broken", found, "set DGX_MUSIC_TLS_CA to the file of the server's certification authority"
+            "access", "broken", found, "set DGX_MUSIC_TLS_CA to the file of the server's certificate authority"
         )
     else:
         token = "a token is sent to servers" if has_token else "no token, which servers on this machine do not need"

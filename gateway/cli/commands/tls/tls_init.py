@@ -1,4 +1,4 @@
-"""`dgx-music tls init`: makes a private certification authority and certificates, or renews the certificates."""
+"""`dgx-music tls init`: makes a private certificate authority and certificates, or renews the certificates."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _print_instructions(console: Console, folder: Path, hosts: Sequence[str], un
     host = f"[{address}]" if ":" in address else address
     _print(
         console,
-        f"Made a certification authority and certificates in {folder}, for {', '.join(hosts)}, valid until {until}.",
+        f"Made a certificate authority and certificates in {folder}, for {', '.join(hosts)}, valid until {until}.",
         "",
         "# On the server:",
         *_exports(server),

@@ -94,7 +94,7 @@ def test_json_lines(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": "a"}\n{"prompt" "b"}', "2: is not JSON at character 11: Expecting ':' delimiter"),
         ("p.jsonl", '["a"]', "1: is not a JSON object; write for example"),
         ("p.jsonl", '{"prompt": "a", "tempo": 1}', "1: the column 'tempo' is not an option"),
-        ("p.jsonl", '{"prompt": ["a"]}', "1: prompt: must be a text, a number or true or false"),
+        ("p.jsonl", '{"prompt": ["a"]}', "1: prompt: must be text, a number, or true or false"),
         ("p.jsonl", '{"tag_prompt": 1, "tag-prompt": 2}', "1: tag-prompt: is given twice"),
         ("p.txt", "# nothing\n\n", " has no prompts; write one per line"),
     ],
