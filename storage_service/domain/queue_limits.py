@@ -125,7 +125,7 @@ def _queue_error(
     if requested > limit:
         advice = f"queue at most {limit} at a time"
     elif throughput is None:
-        advice = f"try again in {wait_seconds:.0f} s; how long it will take is unknown, as none was completed lately"
+        advice = f"try again in {wait_seconds:.0f} s; the actual wait is unknown, because none was completed recently"
     else:
         advice = (
             f"try again in about {math.ceil(wait_seconds)} s; lately, {throughput:.1f} s of audio were completed per "

@@ -35,7 +35,7 @@ https://opentelemetry.io/docs/specs/otel/context/env-carriers/."""
 GATEWAY = "dgx_music.gateway.v1.MusicService"
 ADDRESS_HINT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or "
 """Goes on with how to unset it."""
-GOES_ON = "follow a generation that it queued with `dgx-music watch ID`, or run the command again"
+RESUME_HINT = "use `dgx-music watch ID` to follow a generation that it queued, or run the command again"
 LOST_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 """What gRPC itself reports of a connection that can't be made, that a stopping server closes, and that breaks."""
 
@@ -113,7 +113,7 @@ async def _run_remote(address: str, credentials: Credentials, command: Command, 
 async def _run_as_client(client: Client, credentials: Credentials, command: Command, data_dir: Path) -> int:
     async with guard_signals() as guard, channel.connect(client.address, credentials) as gateway_channel:
         music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
-        message = f"dgx-music process {client.owner_pid}, whose services this command used, has ended; {GOES_ON}"
+        message = f"dgx-music process {client.owner_pid}, whose services this command used, has ended; {RESUME_HINT}"
         session = Session(music, data_dir, client.is_persistent, address=client.address)
         return await guard.run(_explain_disconnect(command(session), message))
 
@@ -167,7 +167,7 @@ async def _explain_remote(
         if error.code() not in LOST_CODES:
             raise
         if ready.done():
-            message = f"lost the connection to the server at {address}; {GOES_ON}"
+            message = f"lost the connection to the server at {address}; {RESUME_HINT}"
             raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
         problem = await explain_unreachable(address, credentials, way_out=way_out)
         raise CommandError(problem, TRY_AGAIN) from error

@@ -86,7 +86,7 @@ def _print_instructions(console: Console, folder: Path, hosts: Sequence[str], un
     host = f"[{address}]" if ":" in address else address
     _print(
         console,
-        f"Made a certificate authority and certificates in {folder}, for {', '.join(hosts)}, valid until {until}.",
+        f"Created a certificate authority and certificates in {folder}, for {', '.join(hosts)}, valid until {until}.",
         "",
         "# On the server:",
         *_exports(server),
