@@ -56,13 +56,8 @@ def read_prompt_file(path: str, columns: frozenset[str]) -> PromptSource:
     read = _find_format(path, text, columns)
     rows = list(read(name, text, columns))
     if not rows:
-<<<<<<< HEAD
-        raise CommandError(f"{name}: has no prompts; write one a line", BAD_INPUT)
-    return PromptSource(name, identity, rows)
-=======
         raise CommandError(f"{name}: has no prompts; write one per line", BAD_INPUT)
-    return PromptSource(name, identity, rows, has_columns=read is not _read_lines)
->>>>>>> integ
+    return PromptSource(name, identity, rows)
 
 
 def bad_line(name: str, line: int, problem: str) -> CommandError:
