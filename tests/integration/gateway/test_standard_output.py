@@ -144,7 +144,7 @@ def test_documented_exit_statuses_are_those_of_the_code() -> None:
         for row in re.findall(r"^\| ([\d, ]+) \|", page.read_text(), re.MULTILINE)
         for status in row.split(",")
     ]
-    signals = [128 + signal.SIGINT, 128 + signal.SIGTERM]
+    signals = [128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)]
     assert documented == [0, FAILURE, BAD_INPUT, OUTPUT_LOST, TRY_AGAIN, *signals, READER_GONE_STATUS]
 
 
