@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
 from gateway.cli.signals.stop_signals import (
     Interrupted,
@@ -19,6 +18,7 @@ from gateway.cli.signals.stop_signals import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
 GLOBAL_OPTIONS = "--data-dir", "--debug"

@@ -240,9 +240,9 @@ def test_interrupt_ends_a_download_that_nobody_reads(library: Library) -> None:
         assert process.stdout is not None
         assert process.stdout.buffer.read(4) == b"RIFF"
         process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
         assert process.stderr is not None
         assert process.stderr.read() == "interrupted\n"
-        assert process.wait(SECONDS) == 130
 
 
 def test_interrupt_cancels_although_the_reader_takes_no_samples(library: Library) -> None:
