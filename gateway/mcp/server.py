@@ -6,8 +6,8 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
 
 from mcp.server import MCPServer
@@ -30,10 +30,23 @@ GENERATION_URI = "dgx-music://generations/{id}"
 READ_BYTES = 1 << 16
 
 
-def build_server(client: AsyncClient, locate: Locate) -> MCPServer:
-    """Returns a server whose tools call the gateway by this client."""
+def build_server(client: AsyncClient, locate: Locate, on_end: Callable[[], None] = lambda: None) -> MCPServer:
+    """Returns a server whose tools call the gateway by this client. `on_end` is called when it stops to serve."""
+
+    @asynccontextmanager
+    async def lifespan(server: MCPServer) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            on_end()
+
     server = MCPServer(
-        "dgx-music", title="DGX Music", version=version("dgx-music"), instructions=INSTRUCTIONS, log_level="WARNING"
+        "dgx-music",
+        title="DGX Music",
+        version=version("dgx-music"),
+        instructions=INSTRUCTIONS,
+        log_level="WARNING",
+        lifespan=lifespan,
     )
     tools = MusicTools(client, locate)
     for tool, title, hints in (
@@ -59,10 +72,12 @@ def build_server(client: AsyncClient, locate: Locate) -> MCPServer:
     return server
 
 
-async def run_on_standard_streams(server: MCPServer) -> None:
+async def run_on_standard_streams(client: AsyncClient, locate: Locate) -> None:
     """Serves until standard input ends, or until it is cancelled: calls that run are then cancelled, and so is their
-    music."""
+    music. Raises OSError if standard output can't be written to."""
     with _interruptible_input() as end_input:
+        # Else a thread would wait for standard input although the other end no longer reads the answers.
+        server = build_server(client, locate, end_input)
         serving = asyncio.ensure_future(server.run_stdio_async())
         try:
             await asyncio.shield(serving)
@@ -70,6 +85,14 @@ async def run_on_standard_streams(server: MCPServer) -> None:
             end_input()
             await serving
             raise
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 @contextmanager

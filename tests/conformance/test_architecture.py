@@ -172,6 +172,7 @@ LAYERS = {
         ("gateway.cli.commands",),
         ("gateway.cli.display", "gateway.cli.playback"),
         ("gateway.cli.session",),
+        ("gateway.cli.signals",),
         ("gateway.embedded",),
         ("gateway.settings_catalog",),
         ("gateway.http", "gateway.mcp"),

@@ -19,7 +19,7 @@ from dgx_music.gateway.v1 import gateway_pb2_grpc
 from gateway.cli.session.command_errors import CONNECTION_LOST, TRY_AGAIN, CommandError, is_lost
 from gateway.cli.session.command_settings import how_to_unset, load_settings
 from gateway.cli.session.patient_channel import PatientChannel
-from gateway.cli.session.signals import guard_signals
+from gateway.cli.signals.signal_guard import guard_signals
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
 from gateway.embedded.service_set import ALL, ServiceSet

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -167,3 +168,29 @@ async def test_only_the_protocol_is_on_standard_output(all_services: EmbeddedSer
     assert lines[0]["result"]["serverInfo"]["name"] == "dgx-music"
     assert rest == b""
     assert process.returncode == 143
+
+
+async def test_assistant_that_no_longer_reads_ends_the_server(all_services: EmbeddedServices, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(DGX_MUSIC, "--data-dir", tmp_path, "mcp"),
+        env=environment(DGX_MUSIC_GATEWAY_ADDRESS=all_services.address),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writing)
+    os.close(reading)
+    assert process.stdin is not None
+    assert process.stderr is not None
+    client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client}
+    try:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        said = await asyncio.wait_for(process.stderr.read(), TIMEOUT_SECONDS)  # While standard input stays open.
+        assert await process.wait() == 141
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert said.decode() == "error: can't write to standard output: it was closed by its reader\n"

@@ -144,7 +144,7 @@ def test_documented_exit_statuses_are_those_of_the_code() -> None:
         for row in re.findall(r"^\| ([\d, ]+) \|", page.read_text(), re.MULTILINE)
         for status in row.split(",")
     ]
-    signals = [128 + signal.SIGINT, 128 + signal.SIGTERM]
+    signals = [128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)]
     assert documented == [0, FAILURE, BAD_INPUT, OUTPUT_LOST, TRY_AGAIN, *signals, READER_GONE_STATUS]
 
 
@@ -240,9 +240,9 @@ def test_interrupt_ends_a_download_that_nobody_reads(library: Library) -> None:
         assert process.stdout is not None
         assert process.stdout.buffer.read(4) == b"RIFF"
         process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
         assert process.stderr is not None
         assert process.stderr.read() == "interrupted\n"
-        assert process.wait(SECONDS) == 130
 
 
 def test_interrupt_cancels_although_the_reader_takes_no_samples(library: Library) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.runner import Session
+from gateway.cli.session.standard_streams import OutputLost
 from service_runtime.optional_deps import install_extra_command
 
 
@@ -16,10 +17,13 @@ def require_extra() -> None:
 
 
 async def serve(session: Session) -> int:
-    """Serves until standard input ends."""
+    """Serves until standard input ends. Raises OutputLost if the answers can't be written."""
     from dgx_music.client.async_client import AsyncClient
-    from gateway.mcp.server import build_server, run_on_standard_streams
+    from gateway.mcp.server import run_on_standard_streams
 
     async with AsyncClient(session.address) as client:
-        await run_on_standard_streams(build_server(client, session.locate))
+        try:
+            await run_on_standard_streams(client, session.locate)
+        except OSError as error:
+            raise OutputLost(error) from error
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.invocation import run
+from gateway.cli.main import run
 
 
 def test_made_in_the_data_directory_and_shown_from_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from gateway.cli.session.stop_signals import Interrupted, exit_on_signal, handled_signals, received_signal
+from gateway.cli.signals.stop_signals import Interrupted, exit_on_signal, handled_signals, received_signal
 
 T = TypeVar("T")
 

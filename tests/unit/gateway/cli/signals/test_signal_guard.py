@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from gateway.cli.session.signals import guard_signals
-from gateway.cli.session.stop_signals import STOP_SIGNALS, Interrupted
+from gateway.cli.signals.signal_guard import guard_signals
+from gateway.cli.signals.stop_signals import STOP_SIGNALS, Interrupted
 
 
 async def run_forever(*signals: int) -> None:

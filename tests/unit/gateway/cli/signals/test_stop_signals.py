@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-HEAD = "import os, signal\nfrom gateway.cli.session.stop_signals import *\n"
+HEAD = "import os, signal\nfrom gateway.cli.signals.stop_signals import *\n"
 CLEANED_UP = """
 raise_on_signal()
 try:
