@@ -23,11 +23,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo
 demo: install ## Set everything up and generate a finished WAV from a prompt
-	@dgx-music --data-dir $(DATA_DIR) generate "$(PROMPT)" --duration 16 --seed 7
+	@dgx-music --data-dir "$(DATA_DIR)" generate "$(PROMPT)" --duration 16 --seed 7
 
 .PHONY: run
 run: install ## Serve: the gateway on 127.0.0.1:50050, until Ctrl-C
-	@dgx-music --data-dir $(DATA_DIR) serve
+	@dgx-music --data-dir "$(DATA_DIR)" serve
 
 .PHONY: install
 install: $(VENV)/.installed ## Install DGX Music into .venv
@@ -47,11 +47,11 @@ setup-audiocraft: setup-musicgen ## Install audiocraft, the reference for MusicG
 .PHONY: db-init db-migrate db-reset
 db-init db-migrate db-reset: install
 db-init: ## Create the database
-	@dgx-music --data-dir $(DATA_DIR) db init
+	@dgx-music --data-dir "$(DATA_DIR)" db init
 db-migrate: ## Bring the database to the current schema
-	@dgx-music --data-dir $(DATA_DIR) db migrate
+	@dgx-music --data-dir "$(DATA_DIR)" db migrate
 db-reset: ## Delete all rows (asks first)
-	@dgx-music --data-dir $(DATA_DIR) db reset
+	@dgx-music --data-dir "$(DATA_DIR)" db reset
 
 ##@ Test
 

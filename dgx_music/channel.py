@@ -9,9 +9,9 @@ import grpc.aio
 
 from dgx_music.address import UNIX_PREFIX, check_address
 from dgx_music.credentials import NO_CREDENTIALS, Credentials
-from dgx_music.metadata_channel import Metadata, MetadataChannel
 from dgx_music.renewing_channel import RenewingChannel
 from dgx_music.trace_context import is_tracing_loaded, trace_metadata
+from dgx_music.wrapping_channel import Metadata, MetadataChannel
 
 KEEPALIVE_SECONDS = 30
 """Interval of a client's keepalive pings; `service_runtime/rpc/server.py` permits it."""
@@ -111,7 +111,7 @@ def connect(
 
         def build() -> grpc.aio.Channel:
             secure = credentials.channel_credentials()
-            assert secure is not None  # There is a certification authority.
+            assert secure is not None  # There is a certificate authority.
             return grpc.aio.secure_channel(address, secure, options=CHANNEL_OPTIONS)
 
         channel = RenewingChannel(build, credentials.file_versions)

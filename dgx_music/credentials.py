@@ -11,7 +11,7 @@ import grpc
 from dgx_music.watched_file import FileVersion, WatchedFile, read_versions
 
 SYSTEM_CA = "system"
-"""Instead of a file: the certification authorities that gRPC trusts."""
+"""Instead of a file: the certificate authorities that gRPC trusts."""
 AUTHORIZATION_KEY = "authorization"
 """Key of the metadata that carries the token."""
 CLIENT_KEY = "dgx-music-client"
@@ -31,7 +31,7 @@ class Credentials:
     client_name: str | None = None
     """What the client calls itself where no token names it."""
     ca: str | None = None
-    """PEM file of the certification authority of the server's certificate, or "system". With it, connections use
+    """PEM file of the certificate authority of the server's certificate, or "system". With it, connections use
     TLS."""
     certificate: str | None = None
     """PEM file of the client's own certificate chain, for servers that ask for one."""
@@ -61,12 +61,15 @@ class Credentials:
         return read_versions(Path(file).expanduser() for file in files if file is not None)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Returns the metadata that every call carries. Raises OSError if the token's file could never be read."""
+        """Returns the metadata that every call carries. Raises OSError if the token's file could never be read, and
+        ValueError, without the token, if what should be one can't be sent."""
         pairs = []
         token = self.token
         if token is None and self._watched_token is not None:
             token = self._watched_token.read()
         if token:
+            if not (token.isascii() and token.isprintable()):
+                raise ValueError("what should be a token is several lines, or has characters that no token has")
             pairs.append((AUTHORIZATION_KEY, f"Bearer {token}"))
         if self.client_name:
             pairs.append((CLIENT_KEY, encode_client_name(self.client_name)))

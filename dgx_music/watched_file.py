@@ -38,7 +38,7 @@ class WatchedFile:
         if self._content is None or (version is not None and version != self._version):
             try:
                 self._content, self._version = self._path.read_text().strip(), version
-            except OSError:
+            except (OSError, UnicodeDecodeError):
                 if self._content is None:
                     raise
         return self._content

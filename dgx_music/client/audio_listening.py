@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import grpc.aio
 
 from dgx_music.audio.v1.audio_pb2 import AudioHeader, AudioLevel
 from dgx_music.client.connection import Connection
 from dgx_music.errors import DataLoss, DeadlineExceeded, ServiceError
-from dgx_music.export.v1.export_pb2 import StreamAudioRequest
+from dgx_music.export.v1.export_pb2 import StreamAudioRequest, StreamAudioResponse
 from dgx_music.pcm import BYTES_PER_SAMPLE, PcmReader
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Samples = NDArray[np.float32]
+
+FORMAT_CHANGED = "FORMAT_CHANGED"
+"""Reason of the error for a sample rate or channels other than before the interruption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,7 @@ def to_samples(pcm: bytes | bytearray, channels: int) -> Samples:
     try:
         import numpy as np
     except ImportError as error:
-        raise ImportError(
-            "samples are NumPy arrays: pip install 'dgx-music-client[numpy]', or use the bytes in `pcm`"
-        ) from error
+        raise ImportError("samples are NumPy arrays; run `pip install numpy`, or use the bytes in `pcm`") from error
     return np.frombuffer(pcm, dtype="<f4").reshape(-1, channels)
 
 
@@ -76,28 +79,60 @@ async def listen(
     or GenerationCancelled if there will be none, and DataLoss if what arrives is corrupt.
     """
     reconnection = connection.reconnection(deadline)
-    position, first = request.start_frame, None
-    level = request.level
+    request = replace(request)
+
+    async def call(message: StreamAudioRequest) -> AsyncGenerator[StreamAudioResponse, None]:
+        async with aclosing(connection.stream(connection.music.StreamAudio, message, deadline)) as responses:
+            async for response in responses:
+                reconnection.responded()
+                yield response
+
+    async def wait(error: Exception) -> None:
+        if isinstance(error, DeadlineExceeded):
+            raise DeadlineExceeded(
+                f"the stream of {request.id} did not end within its timeout; the generation goes on",
+                reason="NOT_FINISHED_YET",
+                metadata={"id": request.id},
+            ) from error
+        assert isinstance(error, ServiceError)
+        await reconnection.wait(error)
+
+    async with aclosing(resume_audio(request, call, wait)) as parts:
+        async for part in parts:
+            yield part
+
+
+async def resume_audio(
+    request: ListenRequest,
+    call: Callable[[StreamAudioRequest], AsyncGenerator[StreamAudioResponse, None]],
+    wait: Callable[[Exception], Awaitable[None]],
+) -> AsyncGenerator[AudioHeader | AudioChunk, None]:
+    """Yields the header, and then every sample once, in order and verified, from as many calls as that takes.
+
+    After an error, `wait` returns when the next call may be made, or raises. `request` always says what that asks for.
+    """
+    first: AudioHeader | None = None
     while True:
-        message = StreamAudioRequest(generation_id=request.id, start_frame=position, level=level, **request.options)
+        message = StreamAudioRequest(
+            generation_id=request.id, start_frame=request.start_frame, level=request.level, **request.options
+        )
         try:
-            async with aclosing(connection.stream(connection.music.StreamAudio, message, deadline)) as parts:
+            async with aclosing(call(message)) as parts:
                 reader: PcmReader | None = None
                 async for part in parts:
-                    reconnection.responded()
                     match part.WhichOneof("part"):
                         case "header":
                             reader = PcmReader(part.header)
                             if first is None:
-                                first, level = part.header, part.header.level
+                                first, request.level = part.header, part.header.level
                                 yield first
                             _require_same_format(first, part.header)
                         case "chunk" if reader is not None and first is not None:
                             pcm = reader.accept(part.chunk)
-                            if part.chunk.start_frame != position:
-                                raise _broken(f"frame {part.chunk.start_frame} follows frame {position}")
-                            chunk = AudioChunk(position, pcm, first.sample_rate_hz, first.channels)
-                            position += chunk.frames
+                            if part.chunk.start_frame != request.start_frame:
+                                raise _broken(f"frame {part.chunk.start_frame} follows frame {request.start_frame}")
+                            chunk = AudioChunk(request.start_frame, pcm, first.sample_rate_hz, first.channels)
+                            request.start_frame += chunk.frames
                             yield chunk
                         case "end" if reader is not None:
                             reader.finish(part.end)
@@ -105,20 +140,14 @@ async def listen(
                         case _:
                             raise _broken("there is no header")
             raise _broken("it has no end")
-        except DeadlineExceeded as error:
-            raise DeadlineExceeded(
-                f"the stream of {request.id} did not end within its timeout; the generation goes on",
-                reason="NOT_FINISHED_YET",
-                metadata={"id": request.id},
-            ) from error
-        except ServiceError as error:
-            await reconnection.wait(error)
+        except (ServiceError, grpc.aio.AioRpcError) as error:
+            await wait(error)
 
 
 def _require_same_format(first: AudioHeader, header: AudioHeader) -> None:
     if (first.sample_rate_hz, first.channels) != (header.sample_rate_hz, header.channels):
-        raise _broken("the sample rate or the channels have changed")
+        raise _broken("the sample rate or the channels have changed", FORMAT_CHANGED)
 
 
-def _broken(problem: str) -> DataLoss:
-    return DataLoss(f"the audio stream is incomplete or corrupt: {problem}", reason="STREAM_BROKEN")
+def _broken(problem: str, reason: str = "STREAM_BROKEN") -> DataLoss:
+    return DataLoss(f"the audio stream is incomplete or corrupt: {problem}", reason=reason)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import platformdirs
 
 from dgx_music.address import check_address
-from dgx_music.credentials import Credentials
+from dgx_music.config_file import PREFIX, ConfigFile, find_variable, read_config_file
+from dgx_music.credentials import SYSTEM_CA, Credentials
 
 DEFAULT_ADDRESS = "127.0.0.1:50050"
 """Where `dgx-music serve` listens."""
-PREFIX = "DGX_MUSIC_"
-CONFIG_VARIABLE = "DGX_MUSIC_CONFIG"
-"""Names the config file, instead of `config.toml` in the platform's folder for configuration."""
+PATH_SETTINGS = ("token_file", "tls_ca", "tls_certificate", "tls_key")
 
 Arguments = Mapping[str, str | os.PathLike[str] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """Where the server is, and what it is shown."""
+    """The address of the server, and the credentials that it is shown."""
 
     address: str
     credentials: Credentials
@@ -36,7 +30,7 @@ def load_config(arguments: Arguments) -> ClientConfig:
 
     Raises ValueError, which names the argument, variable or key at fault, and OSError if a file can't be read.
     """
-    settings = _Settings(arguments, os.environ, _read_config_file())
+    settings = _Settings(arguments, read_config_file())
     address, origin = settings.find("address", "gateway_address")
     address = address or DEFAULT_ADDRESS
     try:
@@ -57,44 +51,31 @@ def load_config(arguments: Arguments) -> ClientConfig:
     )
     for name in ("tls_certificate", "tls_key"):
         if arguments.get(name) is not None and credentials.ca is None:
-            raise ValueError(f"{name} needs TLS: set tls_ca too, to the file of the server's certification authority")
+            raise ValueError(f"{name} needs TLS: set tls_ca too, to the file of the server's certificate authority")
     if (credentials.certificate is None) != (credentials.key is None):
         raise ValueError("tls_certificate and tls_key belong together: set both, or none")
     # What can't be read is reported now, and not at the first call.
-    credentials.metadata()
+    try:
+        credentials.metadata()
+    except ValueError as error:
+        raise ValueError(f"{file_origin if token is None else token_origin}: {error}") from None
     credentials.channel_credentials()
     return ClientConfig(address, credentials)
-
-
-def _read_config_file() -> Mapping[str, Any]:
-    """Returns the settings in the config file; none if there is no file. Raises ValueError if it is not TOML."""
-    path = Path(
-        os.environ.get(CONFIG_VARIABLE) or platformdirs.user_config_path("dgx-music", False) / "config.toml"
-    ).expanduser()
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        if os.environ.get(CONFIG_VARIABLE):
-            raise
-        return {}
-    except ValueError as error:  # Neither UTF-8 nor TOML.
-        raise ValueError(f"{path} is not a valid config file: {error}") from None
 
 
 @dataclass(frozen=True)
 class _Settings:
     arguments: Arguments
-    environment: Mapping[str, str]
-    file: Mapping[str, Any]
+    file: ConfigFile
 
     def find(self, argument: str, setting: str = "") -> tuple[str | None, str]:
         """Returns the value, and the name of where it comes from. A variable that is empty counts as not set."""
         setting = setting or argument
-        variable = PREFIX + setting.upper()
         if (given := self.arguments.get(argument)) is not None:
             return os.fspath(given), argument
-        if value := self.environment.get(variable):
-            return value, variable
-        if (stored := self.file.get(setting)) is not None:
-            return str(stored), f"{setting} in the config file"
-        return None, variable
+        if (variable := find_variable(setting)) is not None:
+            return os.environ[variable], variable
+        if (stored := self.file.values.get(setting)) is None:
+            return None, PREFIX + setting.upper()
+        is_path = setting in PATH_SETTINGS and stored != SYSTEM_CA
+        return self.file.expand_path(setting, str(stored)) if is_path else str(stored), f"{setting} in the config file"

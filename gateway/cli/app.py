@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import (
+from gateway.cli.apps import (
     completion_app,
     config_app,
     db_app,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 
@@ -9,13 +10,14 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dgx_music.errors import ServiceError
-from gateway.http.callers import Callers
+from dgx_music.errors import ServiceError, Unavailable
 from gateway.http.endpoints import HealthEndpoint, ModelEndpoints, MusicEndpoint
-from gateway.http.http_errors import handle_http_exception, handle_service_error, internal_error, reject
+from gateway.http.gateway_clients import GatewayClients
+from gateway.http.http_errors import handle_http_exception, handle_service_error, internal_error, reject, to_response
 from gateway.http.music_request import RequestBody
 from gateway.http.request_bodies import (
     AudioGenerateBody,
@@ -24,6 +26,7 @@ from gateway.http.request_bodies import (
     SoundGenerationBody,
     SpeechBody,
 )
+from gateway.http.request_limit import HEALTH_PATH, RequestLimit
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.binding import is_local
 
@@ -39,22 +42,34 @@ MUSIC_PATHS: dict[str, type[RequestBody]] = {
 """Path → the body that it takes."""
 
 
-def build_application(callers: Callers, health: HealthEndpoint, *, is_local_only: bool) -> Starlette:
-    """Returns the application. `is_local_only`: it is bound to a loopback address, so no other host name is valid."""
-    models = ModelEndpoints(callers)
-    middleware = [Middleware(RequestLog)]
+def build_application(
+    clients: GatewayClients, health: HealthEndpoint, *, is_local_only: bool, max_requests: int = 1024
+) -> Starlette:
+    """Returns the application. `is_local_only`: it is bound to a loopback address, so no other host name is valid.
+    `max_requests` are served at once."""
+    models = ModelEndpoints(clients)
+    middleware = [
+        Middleware(RequestLog),
+        Middleware(OneLengthOnly),
+        Middleware(RequestLimit, max_requests=max_requests),
+    ]
     if is_local_only:
         middleware.append(Middleware(LocalHostsOnly))
     return Starlette(
         routes=[
-            *(Route(path, MusicEndpoint(callers, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
+            *(Route(path, MusicEndpoint(clients, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
             Route("/v1/models", models.get_all),
             Route("/v1/models/{name}", models.get),
-            Route("/health", health.get),
+            Route(HEALTH_PATH, health.get),
         ],
         middleware=middleware,
         exception_handlers={ServiceError: handle_service_error, HTTPException: handle_http_exception},
     )
+
+
+SHUTTING_DOWN = Unavailable(
+    "the server is shutting down; try again when it is back", reason="SHUTTING_DOWN", retry_after_seconds=1.0
+)
 
 
 class RequestLog:
@@ -76,16 +91,36 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, note_status)
+        except asyncio.CancelledError:
+            # The server stops, and the time that it gives to running requests is over.
+            if not status:
+                await to_response(SHUTTING_DOWN)(scope, receive, note_status)
+        except ClientDisconnect:
+            pass  # Before all of the request had arrived.
         except Exception as error:
             # If the body has begun, the connection is closed without its end, by which the caller knows.
             error_id = uuid.uuid4().hex[:12]
-            log.error("http_request_broke_off", path=scope["path"], error_id=error_id, exc_info=error)
+            log.error("http_request_failed", path=scope["path"], error_id=error_id, exc_info=error)
             if not status:
                 await internal_error(error_id)(scope, receive, note_status)
         finally:
             seconds = round(time.monotonic() - started, 3)
             log.info("http_served", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
         return None
+
+
+class OneLengthOnly:
+    """Refuses requests whose end is ambiguous: a proxy may see another request in the rest (RFC 9112, section 6.1)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and {"content-length", "transfer-encoding"} <= set(Headers(scope=scope)):
+            response = reject(400, "a request has a Content-Length or a Transfer-Encoding, not both", "two_lengths")
+            response.headers["connection"] = "close"
+            return await response(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
 class LocalHostsOnly:
@@ -99,6 +134,10 @@ class LocalHostsOnly:
         if scope["type"] == "http":
             host = Headers(scope=scope).get("host", "")
             if not is_local(host if host.rpartition(":")[2].isdecimal() else f"{host}:80"):
-                response = reject(421, f"this server is bound to a loopback address, and is not {host!r}", "wrong_host")
+                response = reject(
+                    421,
+                    f"this server is bound to a loopback address and does not answer to the host name {host!r}",
+                    "wrong_host",
+                )
                 return await response(scope, receive, send)
         return await self._app(scope, receive, send)

@@ -15,12 +15,17 @@ from dgx_music.credentials import Credentials
 from dgx_music.errors import InvalidArgument, NotFound, ServiceError, Unavailable
 from dgx_music.generation.v1.generation_pb2 import Model
 from gateway.http.audio_body import AudioBody, open_body
-from gateway.http.callers import Callers
+from gateway.http.gateway_clients import GatewayClients
 from gateway.http.http_errors import reject
 from gateway.http.music_request import MusicRequest, RequestBody
+from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.health.health_check import require_serving
 
+log = get_logger(__name__)
+
 MAX_BODY_BYTES = 1 << 20
+READ_SECONDS = 30.0
+"""How long a body may take to arrive: a caller who never finishes it would keep others out."""
 GENERATION_HEADER = "dgx-music-generation"
 GATEWAY = "dgx_music.gateway.v1.MusicService"
 
@@ -28,8 +33,8 @@ GATEWAY = "dgx_music.gateway.v1.MusicService"
 class MusicEndpoint:
     """Generates the music that the JSON body asks for, and sends it. If the caller goes away, cancels it."""
 
-    def __init__(self, callers: Callers, body_type: type[RequestBody]) -> None:
-        self._callers, self._body_type = callers, body_type
+    def __init__(self, clients: GatewayClients, body_type: type[RequestBody]) -> None:
+        self._clients, self._body_type = clients, body_type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -37,11 +42,15 @@ class MusicEndpoint:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             response = reject(415, "the Content-Type must be application/json", "unsupported_media_type")
             return await response(scope, receive, send)
-        content = await _read(request)
-        if content is None:
-            response = reject(413, f"the body must have at most {MAX_BODY_BYTES} bytes", "request_too_large")
-            return await response(scope, receive, send)
-        async with self._callers.client_for(request) as client:
+        async with self._clients.client_for(request) as client:  # First: of a caller without a token no body is read.
+            try:
+                content = await asyncio.wait_for(_read(request), READ_SECONDS)
+            except TimeoutError:
+                response = reject(408, f"the body did not arrive within {READ_SECONDS:g} s", "request_timeout")
+                return await response(scope, receive, send)
+            if content is None:
+                response = reject(413, f"the body must have at most {MAX_BODY_BYTES} bytes", "request_too_large")
+                return await response(scope, receive, send)
             body = self._body_type.parse(content)
             wanted = body.to_music_request(request.query_params, request.headers)
             delivery = asyncio.ensure_future(self._deliver(client, body, wanted, send))
@@ -104,8 +113,8 @@ async def _read(request: Request) -> bytes | None:
 class ModelEndpoints:
     """The models that can be used, in OpenAI's words."""
 
-    def __init__(self, callers: Callers) -> None:
-        self._callers = callers
+    def __init__(self, clients: GatewayClients) -> None:
+        self._clients = clients
 
     async def get_all(self, request: Request) -> Response:
         """Answers `GET /v1/models`. The default model comes first."""
@@ -120,7 +129,7 @@ class ModelEndpoints:
         raise NotFound("model", name, "GET /v1/models lists them")
 
     async def _usable(self, request: Request) -> list[Model]:
-        async with self._callers.client_for(request) as client:
+        async with self._clients.client_for(request) as client:
             return [model for model in await client.models() if not model.problem]
 
 
@@ -147,5 +156,6 @@ class HealthEndpoint:
             try:
                 await require_serving(gateway_channel, self._gateway_address, GATEWAY)
             except Unavailable as error:
-                return JSONResponse({"status": "unavailable", "problem": error.message}, 503)
+                log.warning("gateway_unavailable", problem=error.message)  # Its address is nothing for strangers.
+                return JSONResponse({"status": "unavailable"}, 503)
         return JSONResponse({"status": "ok"})

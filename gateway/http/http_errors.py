@@ -8,7 +8,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from dgx_music.errors import GenerationCancelled, GenerationFailed, InvalidArgument, ServiceError
+from dgx_music.errors import (
+    GenerationCancelled,
+    GenerationFailed,
+    InvalidArgument,
+    ResourceExhausted,
+    ServiceError,
+)
 
 INVALID_REQUEST, SERVER_ERROR = "invalid_request_error", "server_error"
 
@@ -40,6 +46,8 @@ def to_response(error: ServiceError) -> JSONResponse:
     match error:
         case GenerationFailed():
             status, kind = 500, SERVER_ERROR
+        case ResourceExhausted(reason="SERVER_BUSY"):
+            status, kind = 503, SERVER_ERROR
         case GenerationCancelled():
             status = GONE
         case InvalidArgument(reason="UNKNOWN_MODEL"):

@@ -13,12 +13,13 @@ import uvicorn
 from dgx_music.address import UnixAddress, parse_address
 from dgx_music.errors import FailedPrecondition
 from gateway.http.application import build_application
-from gateway.http.callers import Callers
 from gateway.http.config import HttpSettings
 from gateway.http.endpoints import HealthEndpoint
+from gateway.http.gateway_clients import GatewayClients
 from gateway.http.tls_context import build_tls_context
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.binding import is_local, require_local_or_allowed, requires_tokens
+from service_runtime.rpc.probe import probe_credentials
 
 log = get_logger(__name__)
 
@@ -52,13 +53,17 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
     require_local_or_allowed(address, settings)
     tls_context = build_tls_context(settings) if settings.tls_certificate is not None else None
     with _bind(address) as listener:
-        callers = Callers(gateway_address, requires_tokens(address, settings))
-        health = HealthEndpoint(gateway_address, settings.service_credentials())
+        clients = GatewayClients(gateway_address, requires_tokens(address, settings))
+        health = HealthEndpoint(gateway_address, probe_credentials(settings))
         server = _Server(
             uvicorn.Config(
-                build_application(callers, health, is_local_only=is_local(address)),
+                build_application(
+                    clients,
+                    health,
+                    is_local_only=is_local(address),
+                    max_requests=settings.max_concurrent_streams,
+                ),
                 ssl_context_factory=(lambda config, default: tls_context) if tls_context else None,
-                limit_concurrency=settings.max_concurrent_streams,
                 timeout_graceful_shutdown=int(settings.grace_seconds),
                 timeout_keep_alive=KEEPALIVE_SECONDS,
                 lifespan="off",
@@ -78,6 +83,7 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
         finally:
             server.should_exit = True
             await serving
+            await clients.aclose()
             log.info("stopped")
 
 
@@ -98,7 +104,7 @@ def _bind(address: str) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise _cannot_listen(address, f"{error.strerror or error}; choose another address by --listen") from error
+        raise _cannot_listen(address, f"{error.strerror or error}; choose another address with --listen") from error
     return listener
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,15 +15,14 @@ from dgx_music.errors import PermissionDenied, ServiceError
 from service_runtime.access.audit import AuditLog, find_ids, is_audited
 from service_runtime.access.authentication import Authenticator, peer_host, read_bearer, read_client_name
 from service_runtime.access.caller import Caller, Scope, set_caller
-from service_runtime.access.open_call import OpenCall
 from service_runtime.access.rate_limit import RateLimiter
 from service_runtime.access.scopes import required_scope
+from service_runtime.access.token_recheck import TokenRecheck
+from service_runtime.method_wrapping import wrap_method
 
-if TYPE_CHECKING:  # Generic for the type checker only.
-    Handler = grpc.RpcMethodHandler[Any, Any]
-    Context = grpc.aio.ServicerContext[Any, Any]
-
-END = object()
+if TYPE_CHECKING:
+    from service_runtime.access.authentication import Metadata
+    from service_runtime.method_wrapping import Context, Continuation, Handler, Step
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
@@ -34,111 +32,105 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         self.authenticator, self.rate_limiter, self.audit_log = authenticator, rate_limiter, audit_log
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
         if handler is None:  # There is no such method; gRPC itself answers UNIMPLEMENTED.
             return handler
-        kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
-        method = getattr(handler, kind)
-        metadata = dict(handler_call_details.invocation_metadata or ())
+        method = handler_call_details.method
+        metadata = tuple(handler_call_details.invocation_metadata or ())
         is_open = handler.request_streaming or handler.response_streaming
+        try:
+            await self.authenticator.check_token(read_bearer(metadata))
+        except Exception as error:
+            return self._refuse(error, method, metadata)
+        return wrap_method(
+            handler, lambda request, context: _Admission(self, method, is_open, metadata, request, context)
+        )
 
-        async def call(request: Any, context: Context) -> Any:
-            admission = _Admission(self, handler_call_details.method, metadata, context)
-            try:
-                verify = await admission.admit(request)
-                if verify is None or not is_open:
-                    response = await method(request, context)
-                else:
-                    async with OpenCall(verify) as open_call:
-                        response = await open_call.run(lambda: method(request, context))
-                admission.saw(response)
-                return response
-            except BaseException as error:
-                admission.code = _code_of(error, context)
-                raise
-            finally:
-                admission.record()
+    def _refuse(self, error: Exception, method: str, metadata: Metadata) -> Handler:
+        async def refuse(requests: Any, context: Context) -> None:
+            _Admission(self, method, True, metadata, requests, context).record(error)
+            raise error
 
-        async def generate(request: Any, context: Context) -> AsyncIterator[Any]:
-            admission = _Admission(self, handler_call_details.method, metadata, context)
-            try:
-                verify = await admission.admit(request)
-                # Closed here and not by the garbage collector, so that a cancelled call releases its resources at once.
-                async with aclosing(method(request, context)) as responses:
-                    if verify is None:
-                        async for response in responses:
-                            admission.saw(response)
-                            yield response
-                    else:
-                        async with OpenCall(verify) as open_call:
-                            while (response := await open_call.run(lambda: anext(responses, END))) is not END:
-                                admission.saw(response)
-                                yield response
-            except BaseException as error:
-                admission.code = _code_of(error, context)
-                raise
-            finally:
-                admission.record()
-
-        # A streaming method is an async generator, or a coroutine that writes to the context itself (health's Watch).
-        wrapped = generate if inspect.isasyncgenfunction(method) else call
-        build_handler = getattr(grpc, f"{kind}_rpc_method_handler")
-        admitted: Handler = build_handler(wrapped, handler.request_deserializer, handler.response_serializer)
-        return admitted
+        # Of this kind, because gRPC reads the request of a unary call before it calls the method: strangers could fill
+        # the memory.
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 class _Admission:
     """One call: its admission, and its line in the audit log."""
 
     def __init__(
-        self, parts: AccessInterceptor, method: str, metadata: dict[str, str | bytes], context: Context
+        self,
+        parts: AccessInterceptor,
+        method: str,
+        is_open: bool,
+        metadata: Metadata,
+        request: Any,
+        context: Context,
     ) -> None:
-        self._parts, self._method, self._metadata, self._context = parts, method, metadata, context
+        """`is_open` says whether it is a stream, whose caller is verified again and again."""
+        self._parts, self._method, self._is_open = parts, method, is_open
+        self._metadata, self._context = metadata, context
         self._host = peer_host(context)  # Now, because a call that has ended has no peer to ask for.
         self._required = required_scope(method)
         self._caller: Caller | None = None
-        self._messages: list[Any] = []
-        self.code = "OK"
+        self._open_call: TokenRecheck | None = None
+        self._messages: list[Any] = [request]
 
-    async def admit(self, request: Any) -> Callable[[], Awaitable[object]] | None:
+    async def __aenter__(self) -> Step | None:
+        try:
+            verify = await self._admit()
+        except BaseException as error:
+            self.record(error)
+            raise
+        if verify is not None and self._is_open:
+            self._open_call = await TokenRecheck(verify).__aenter__()
+        return self._step if self._open_call is not None or self._is_audited() else None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open_call is not None:
+            await self._open_call.__aexit__()
+        self.record(error)
+
+    async def _admit(self) -> Callable[[], Awaitable[object]] | None:
         """Makes the caller the current one. Returns what verifies its token again; None if it has shown none of ours.
 
         Raises what keeps the caller from making this call.
         """
-        self._messages.append(request)
         authenticator = self._parts.authenticator
         bearer = read_bearer(self._metadata)
         name = read_client_name(self._metadata)
         self._caller = caller = await authenticator.identify(bearer, name, self._host, self._context)
         set_caller(caller)
-        if (
-            caller.token_id is None or bearer is None
-        ):  # A service, or someone on a listener that trusts all who reach it.
+        if caller.token_id is None or bearer is None:  # A service, or someone on a listener that trusts all.
             return None
+        token = await authenticator.tokens.verify(bearer)
+        self._parts.rate_limiter.take(token.id, token.limits.calls_per_minute)  # Also of calls that it may not make.
         if caller.scope < self._required:
             raise _lacks_scope(caller, self._required, self._method)
-        token = await authenticator.tokens.verify(bearer)
-        self._parts.rate_limiter.take(token.id, token.limits.calls_per_minute)
-        return lambda: authenticator.tokens.verify(bearer)
+        return lambda: authenticator.tokens.verify_again(bearer, token)
 
-    def saw(self, response: Any) -> None:
+    async def _step(self, step: Callable[[], Awaitable[Any]]) -> Any:
         """Notes the first response, for the ids in it."""
+        response = await (step() if self._open_call is None else self._open_call.run(step))
         if len(self._messages) < 2:
             self._messages.append(response)
+        return response
 
-    def record(self) -> None:
+    def _is_audited(self) -> bool:
+        names_client = any(key == CLIENT_KEY for key, _ in self._metadata)
+        return is_audited(self._method, self._required, self._caller, names_client)
+
+    def record(self, error: BaseException | None) -> None:
         """Adds the call to the audit log, if it belongs there."""
-        if is_audited(self._required, self._caller, CLIENT_KEY in self._metadata):
+        if self._is_audited():
+            code = "OK" if error is None else _code_of(error, self._context)
             ids = find_ids(*self._messages)
-            self._parts.audit_log.record(self._method, self._caller, self._host, ids, self.code)
-
-
-def _arity(is_stream: bool) -> str:
-    return "stream" if is_stream else "unary"
+            self._parts.audit_log.record(self._method, self._caller, self._host, ids, code)
 
 
 def _lacks_scope(caller: Caller, required: Scope, method: str) -> PermissionDenied:

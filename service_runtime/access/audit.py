@@ -24,18 +24,22 @@ MAX_IDS = 100
 MAX_ID_CHARACTERS = 64
 MAX_DEPTH = 3
 """How deep in a message ids are looked for, e.g. those of the rows of a batch."""
+FRONT_DOOR = "/dgx_music.gateway."
+"""What the methods of the gateway begin with. No service calls them: who does so with a service's token is a person or
+a program like `dgx-music http`."""
 NOT_IDS = ("request_id",)
 """Fields that identify the call and not what it changes."""
 
 
-def is_audited(required: Scope, caller: Caller | None, names_client: bool) -> bool:
+def is_audited(method: str, required: Scope, caller: Caller | None, names_client: bool) -> bool:
     """Returns whether a call is a line in the audit log: what changes something, unless it is a service's own work, or
-    is done by a service for a client who was audited where the call came in. `caller` is None if it is unknown."""
+    is done by a service for a client who was audited where the call came in, at the gateway. `caller` is None if it is
+    unknown."""
     if required is Scope.READ:
         return False
     if caller is None or caller.scope is not Scope.SERVICE:
         return True
-    return required is not Scope.SERVICE and not names_client
+    return required is not Scope.SERVICE and (not names_client or method.startswith(FRONT_DOOR))
 
 
 class AuditLog:

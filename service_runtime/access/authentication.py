@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     Context = grpc.aio.ServicerContext[Any, Any]
+    Metadata = Sequence[tuple[str, str | bytes]]
 
 SERVICE_URI = b"dgx-music:service"
 """URI among the subject alternative names of a certificate by which its bearer is a service of ours."""
@@ -36,6 +37,14 @@ class Authenticator:
         self._service_token = service_token
         self._requires_tokens, self._trusts_certificates = requires_tokens, trusts_certificates
 
+    async def check_token(self, bearer: str | None) -> None:
+        """Raises what `identify` will raise because of the token, or because there is none."""
+        if bearer is not None:
+            if not self._service_token.matches(bearer):
+                await self.tokens.verify(bearer)
+        elif self._requires_tokens and not self._trusts_certificates:
+            raise _token_required()
+
     async def identify(self, bearer: str | None, client_name: str, host: str, context: Context) -> Caller:
         """Returns the caller, who has shown the token `bearer` and calls itself `client_name`, which may be empty.
 
@@ -47,11 +56,7 @@ class Authenticator:
             if self._trusts_certificates and _is_service(context):
                 return Caller(Scope.SERVICE, name, host)
             if self._requires_tokens:
-                raise Unauthenticated(
-                    "a token is required; set DGX_MUSIC_TOKEN to one from `dgx-music token create`, or send it as "
-                    "metadata `authorization: Bearer TOKEN`",
-                    reason=TOKEN_REQUIRED,
-                )
+                raise _token_required()
             return Caller(Scope.ADMIN, name, host)
         if self._service_token.matches(bearer):
             return Caller(Scope.SERVICE, name, host)
@@ -59,23 +64,25 @@ class Authenticator:
         return Caller(Scope(token.scope), token.name, host, token.id)
 
 
-def read_bearer(metadata: Mapping[str, str | bytes]) -> str | None:
-    """Returns the token in the metadata; None if there is none. The scheme is in any case (RFC 9110, section 11.1)."""
-    value = metadata.get(AUTHORIZATION_KEY)
-    if not isinstance(value, str):
+def read_bearer(metadata: Metadata) -> str | None:
+    """Returns the token in the metadata; None if there is none. The scheme is in any case (RFC 9110, section 11.1).
+
+    Raises Unauthenticated if it is not one token: of two, whoever is between client and server might see another one.
+    """
+    values = [value for key, value in metadata if key == AUTHORIZATION_KEY]
+    if not values:
         return None
-    scheme, _, token = value.partition(" ")
-    if scheme.lower() != "bearer":
+    scheme, _, token = str(values[0]).partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer":
         raise Unauthenticated(
-            f"the metadata `{AUTHORIZATION_KEY}` must be `Bearer TOKEN`", reason="AUTHORIZATION_SCHEME"
+            f"the metadata `{AUTHORIZATION_KEY}` must be `Bearer TOKEN`, once", reason="AUTHORIZATION_SCHEME"
         )
     return token.strip()
 
 
-def read_client_name(metadata: Mapping[str, str | bytes]) -> str:
+def read_client_name(metadata: Metadata) -> str:
     """Returns what the client calls itself; empty if it does not."""
-    value = metadata.get(CLIENT_KEY, "")
-    return decode_client_name(value) if isinstance(value, str) else ""
+    return next((decode_client_name(str(value)) for key, value in metadata if key == CLIENT_KEY), "")
 
 
 def peer_host(context: Context) -> str:
@@ -84,6 +91,14 @@ def peer_host(context: Context) -> str:
     if kind not in ("ipv4", "ipv6"):
         return UNIX_HOST
     return unquote(rest).rpartition(":")[0].strip("[]")
+
+
+def _token_required() -> Unauthenticated:
+    return Unauthenticated(
+        "a token is required; set DGX_MUSIC_TOKEN to one from `dgx-music token create`, which makes the first one "
+        "while no server runs, or send it as metadata `authorization: Bearer TOKEN`",
+        reason=TOKEN_REQUIRED,
+    )
 
 
 def _is_service(context: Context) -> bool:

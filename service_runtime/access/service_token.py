@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from dgx_music.credentials import AUTHORIZATION_KEY, CLIENT_KEY, encode_client_name
 from dgx_music.errors import FailedPrecondition
-from dgx_music.metadata_channel import Metadata
 from dgx_music.watched_file import WatchedFile
+from dgx_music.wrapping_channel import Metadata
 from service_runtime.access.caller import current_caller
 from service_runtime.settings import Settings
 
@@ -33,20 +33,27 @@ class ServiceToken:
         if self._file is not None:
             name = f"{name}_FILE={settings.service_token_file}"
         try:
-            accepted = self.accepted()
+            self._accepted = self._read()
         except (OSError, UnicodeDecodeError) as error:
             raise _unusable(f"{name}: {getattr(error, 'strerror', None) or error}") from error
-        if self._file is not None and not accepted:
+        if self._file is not None and not self._accepted:
             raise _unusable(f"{name}: the file is empty")
-        for token in accepted:
-            if len(token) < MIN_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
-                raise _unusable(
-                    f"{name}: a service token must have at least {MIN_CHARACTERS} characters, without spaces; "
-                    "make one with `openssl rand -hex 32`"
-                )
+        if not all(map(_is_usable, self._accepted)):
+            raise _unusable(
+                f"{name}: a service token must have at least {MIN_CHARACTERS} characters, without spaces; "
+                "make one with `openssl rand -hex 32`"
+            )
 
     def accepted(self) -> tuple[str, ...]:
-        """Returns the tokens that prove to be a service; the first is the one to send. Empty if there is none."""
+        """Returns the tokens that prove to be a service; the first is the one to send. Empty if there is none.
+
+        While the file has none, or one that can't be used, as when it is being written, the previous ones stay.
+        """
+        if self._file is not None and (tokens := self._read()) and all(map(_is_usable, tokens)):
+            self._accepted = tokens
+        return self._accepted
+
+    def _read(self) -> tuple[str, ...]:
         if self._file is not None:
             return tuple(line.strip() for line in self._file.read().splitlines() if line.strip())
         return (self._fixed,) if self._fixed else ()
@@ -55,6 +62,10 @@ class ServiceToken:
         """Returns whether `bearer` is a service token, in a time that does not depend on how much of it is right."""
         shown = bearer.encode()
         return any(hmac.compare_digest(shown, token.encode()) for token in self.accepted())
+
+
+def _is_usable(token: str) -> bool:
+    return len(token) >= MIN_CHARACTERS and token.isascii() and token.isprintable() and " " not in token
 
 
 def service_metadata(settings: Settings) -> Callable[[], Metadata]:

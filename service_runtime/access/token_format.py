@@ -10,12 +10,11 @@ import string
 from dgx_music.errors import Unauthenticated
 
 PREFIX = "dgxm"
-"""Lets programs that look for leaked secrets recognize ours."""
-ID_CHARACTERS = string.ascii_lowercase + string.digits
-ID_LENGTH = 8
-SECRET_BYTES = 32
+"""Lets people, and programs that look for leaked secrets, recognize ours."""
 
-_TOKEN = re.compile(rf"{PREFIX}_(?P<id>[a-z0-9]{{{ID_LENGTH}}})_[A-Za-z0-9_-]{{43}}")
+_ID_CHARACTERS, _ID_LENGTH = string.ascii_lowercase + string.digits, 8
+_SECRET_BYTES = 32
+_TOKEN = re.compile(rf"{PREFIX}_(?P<id>[a-z0-9]{{{_ID_LENGTH}}})_[A-Za-z0-9_-]{{43}}")
 """32 bytes are 43 characters of base64url."""
 
 MALFORMED_TOKEN = "TOKEN_MALFORMED"
@@ -24,8 +23,8 @@ MALFORMED_TOKEN = "TOKEN_MALFORMED"
 
 def create_token() -> tuple[str, str]:
     """Returns a new token's id and the token itself, which is random and unguessable."""
-    token_id = "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
-    return token_id, f"{PREFIX}_{token_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
+    token_id = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
+    return token_id, f"{PREFIX}_{token_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
 
 
 def read_token_id(token: str) -> str:
@@ -33,8 +32,7 @@ def read_token_id(token: str) -> str:
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise Unauthenticated(
-            f"what was sent as the token is not one: a token begins with {PREFIX}_ and comes from "
-            "`dgx-music token create`",
+            f"this is not a token of DGX Music: a token begins with {PREFIX}_ and comes from `dgx-music token create`",
             reason=MALFORMED_TOKEN,
         )
     return match["id"]

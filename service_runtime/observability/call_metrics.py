@@ -4,8 +4,11 @@ which dashboards and alerts exist."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
+
+from google.protobuf import descriptor_pool
 
 from service_runtime.observability.metrics import Counter, Gauge, Histogram
 
@@ -44,8 +47,14 @@ _TYPES = {
 
 @lru_cache(maxsize=1000)
 def method_labels(path: str, request_streaming: bool, response_streaming: bool) -> MethodLabels:
-    """Returns the values of METHOD_LABELS for a method such as "/package.Service/Method"."""
+    """Returns the values of METHOD_LABELS for a method such as "/package.Service/Method".
+
+    Its contract decides what it is, if this process has it: a call that is refused is served as a stream.
+    """
     _, service, method = path.split("/")
+    with suppress(KeyError):
+        contract = descriptor_pool.Default().FindMethodByName(f"{service}.{method}")
+        request_streaming, response_streaming = contract.client_streaming, contract.server_streaming
     return _TYPES[request_streaming, response_streaming], service, method
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from dgx_music.wrapping_channel import WrappingChannel
+from dgx_music.wrapping_channel import Call, WrappingChannel
 from service_runtime.observability.call_metrics import METHOD_LABELS, code_label, method_labels
 from service_runtime.observability.metrics import Counter, Histogram
 
@@ -33,8 +33,9 @@ class MeteredChannel(WrappingChannel):
     """Passes all calls to `channel`."""
 
     def _wrap(
-        self, call: Callable[..., Any], method: str, request_streaming: bool, response_streaming: bool
-    ) -> Callable[..., Any]:
+        self, bind: Callable[[grpc.aio.Channel], Call], method: str, request_streaming: bool, response_streaming: bool
+    ) -> Call:
+        call = bind(self._channel)
         labels = method_labels(method, request_streaming, response_streaming)
 
         def counted_call(*arguments: Any, **options: Any) -> Any:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -16,6 +14,7 @@ from grpc_status import rpc_status
 
 from dgx_music.error_status import read_error_details, status_of, to_status
 from dgx_music.errors import ServiceError
+from service_runtime.method_wrapping import wrap_method
 from service_runtime.observability.call_metrics import MethodMetrics, method_labels
 from service_runtime.observability.logging import bind_generation_id, get_logger
 from service_runtime.observability.repeated_events import RepeatedEvents
@@ -27,17 +26,8 @@ log = get_logger(__name__)
 _refusals = RepeatedEvents()
 """Of RESOURCE_EXHAUSTED: an overloaded server refuses thousands of calls a minute."""
 
-if TYPE_CHECKING:  # Generic for the type checker only.
-    Handler = grpc.RpcMethodHandler[Any, Any]
-    Context = grpc.aio.ServicerContext[Any, Any]
-
-HANDLER_KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Handler]]] = {
-    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
-}
-"""(request is a stream, response is a stream) → the handler's attribute that holds the method, and its constructor."""
+if TYPE_CHECKING:
+    from service_runtime.method_wrapping import Context, Continuation, Handler
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -53,9 +43,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """By the path of the method."""
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         try:
             handler = await continuation(handler_call_details)
@@ -64,15 +52,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:  # There is no such method; gRPC itself answers UNIMPLEMENTED.
             return handler
         name = handler_call_details.method
-        attribute, build_handler = HANDLER_KINDS[handler.request_streaming, handler.response_streaming]
-        method = getattr(handler, attribute)
-        # A streaming method is an async generator, or a coroutine that writes to the context itself (health's Watch).
-        wrap = self._wrap_generator if inspect.isasyncgenfunction(method) else self._wrap_coroutine
-        deserialize, serialize = handler.request_deserializer, handler.response_serializer
-        metrics = self._find_metrics(name, handler) if self._is_measured else None
-        if metrics is not None:
-            deserialize, serialize = metrics.count_received(deserialize), metrics.count_sent(serialize)
-        return build_handler(wrap(name, method, metrics), deserialize, serialize)
+        if not self._is_measured:
+            return wrap_method(handler, lambda request, context: _CallScope(name, context, request, None))
+        metrics = self._find_metrics(name, handler)
+        return wrap_method(
+            handler,
+            lambda request, context: _CallScope(name, context, request, metrics),
+            metrics.count_received(handler.request_deserializer),
+            metrics.count_sent(handler.response_serializer),
+        )
 
     def _find_metrics(self, name: str, handler: Handler) -> MethodMetrics:
         metrics = self._metrics.get(name)
@@ -81,35 +69,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             metrics = self._metrics[name] = MethodMetrics(labels)
         return metrics
 
-    def _wrap_coroutine(self, name: str, method: Any, metrics: MethodMetrics | None) -> Any:
-        async def call(request: Any, context: Context) -> Any:
-            call_context = _CallContext(name, context, request, metrics)
-            try:
-                return await method(request, context)
-            except BaseException as error:
-                await call_context.abort(error)
-            finally:
-                call_context.record()
 
-        return call
-
-    def _wrap_generator(self, name: str, method: Any, metrics: MethodMetrics | None) -> Any:
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            call_context = _CallContext(name, context, request, metrics)
-            try:
-                # Closed here and not by the garbage collector, so that a cancelled call releases its resources at once.
-                async with aclosing(method(request, context)) as responses:
-                    async for response in responses:
-                        yield response
-            except BaseException as error:
-                await call_context.abort(error)
-            finally:
-                call_context.record()
-
-        return call
-
-
-class _CallContext:
+class _CallScope:
     """One call from its start to its status."""
 
     def __init__(self, method: str, context: Context, request: Any, metrics: MethodMetrics | None) -> None:
@@ -122,15 +83,25 @@ class _CallContext:
         if metrics is not None:
             metrics.count_started()
 
-    async def abort(self, error: BaseException) -> NoReturn:
-        """Ends the call with the status for the error, and raises. A cancellation is raised as it is."""
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None:
+                await self._abort(error)
+        finally:
+            self._record()
+
+    async def _abort(self, error: BaseException) -> None:
+        """Ends the call with the status for the error, which raises. A cancellation is left as it is."""
         match error:
             case asyncio.CancelledError() | GeneratorExit():
                 self._code = "CANCELLED"
-                raise error
             case grpc.aio.AbortError():
                 self._code = _code_name(self._context.code())
-                raise error
             case ServiceError():
                 self._code = error.code
                 if (fields := self._rejection_fields(error.reason, error.message)) is not None:
@@ -156,7 +127,6 @@ class _CallContext:
                     metadata={"error_id": error_id},
                 )
                 await self._context.abort_with_status(rpc_status.to_status(to_status(internal)))
-        raise AssertionError("abort raises")
 
     def _rejection_fields(self, reason: str, message: str) -> dict[str, Any] | None:
         """Returns what to log; None if one like it was just logged."""
@@ -166,7 +136,7 @@ class _CallContext:
         skipped = _refusals.admit((self._method, reason))
         return None if skipped is None else fields | ({"not_logged": skipped} if skipped else {})
 
-    def record(self) -> None:
+    def _record(self) -> None:
         """Logs and counts the finished call."""
         seconds = time.monotonic() - self._started_at
         log.debug("served", method=self._method, code=self._code, seconds=round(seconds, 6))

@@ -51,6 +51,9 @@ def probe_credentials(settings: Settings) -> Credentials:
 
 def main() -> None:
     """Runs the command."""
+    if len(sys.argv) != 2:
+        print("usage: python -m service_runtime.rpc.probe HOST:PORT, or unix:PATH", file=sys.stderr)
+        sys.exit(2)
     try:
         sys.exit(asyncio.run(probe(sys.argv[1], probe_credentials(Settings()))))
     except ValidationError as error:

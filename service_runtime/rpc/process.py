@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from dgx_music.config_file import ConfigFileError
 from dgx_music.errors import ServiceError
-from service_runtime.config_file import ConfigFileError
 from service_runtime.file_modes import limit_umask
 from service_runtime.observability.logging import configure_logging
 from service_runtime.observability.tracing import tracing

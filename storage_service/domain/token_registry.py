@@ -1,14 +1,11 @@
 """Tokens: the secrets with which callers from other machines prove who they are and what they may do.
 
-A secret is `dgxm_ID_RANDOM`. Only its SHA-256 is stored: 256 random bits can't be guessed from it, nor found in a list.
+Only the hash of a secret is stored.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import secrets
-import string
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +13,7 @@ from sqlalchemy import ColumnElement, func, or_, select, text, tuple_, update
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import AlreadyExists, InvalidArgument, NotFound, Unauthenticated
+from service_runtime.access import token_format
 from service_runtime.access.caller import Scope
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_finite, check_range, check_text
@@ -23,7 +21,7 @@ from storage_service.db.access_models import Token
 from storage_service.db.clock import now
 from storage_service.db.models import REFRESH_FROM_RETURNING
 from storage_service.db.upsert import dialect_name
-from storage_service.domain.page_positions import (
+from storage_service.domain.page_tokens import (
     decode_page_token,
     hash_filters,
     parse_text,
@@ -31,14 +29,10 @@ from storage_service.domain.page_positions import (
     split_page,
 )
 
-SECRET_PREFIX = "dgxm_"
-"""What every secret begins with, so that people and scanners recognize one that has leaked."""
 MAX_TOKEN_NAME_CHARACTERS = 64
 GRANTABLE_SCOPES = (Scope.READ, Scope.GENERATE, Scope.ADMIN)
 """What a token may grant: only services have SERVICE."""
 
-_ID_CHARACTERS, _ID_LENGTH = string.ascii_lowercase + string.digits, 8
-_SECRET_BYTES = 32
 _MAX_COUNT = 2**31 - 1
 
 
@@ -56,18 +50,16 @@ class NewToken:
     def check(self) -> None:
         """Raises InvalidArgument for the first invalid field."""
         check_text("name", self.name, MAX_TOKEN_NAME_CHARACTERS)
-        if not self.name.strip() or not self.name.isprintable():
-            raise InvalidArgument("name", "must have 1 to 64 printable characters, e.g. studio-laptop")
+        if not self.name or self.name != self.name.strip() or not self.name.isprintable():
+            # Space at its ends is lost between the services, and with it the name by which the limits are found.
+            raise InvalidArgument(
+                "name", "must have 1 to 64 printable characters, without space at its ends, e.g. studio-laptop"
+            )
         if self.scope not in GRANTABLE_SCOPES:
             raise InvalidArgument("scope", "must be SCOPE_READ, SCOPE_GENERATE or SCOPE_ADMIN")
         check_range("limits.calls_per_minute", self.calls_per_minute, 0, _MAX_COUNT)
         check_range("limits.max_queued", self.max_queued, 0, _MAX_COUNT)
         check_finite("limits.minutes_per_day", self.minutes_per_day)
-
-
-def hash_secret(secret: str) -> bytes:
-    """Returns what is stored of a secret, and compared."""
-    return hashlib.sha256(secret.encode()).digest()
 
 
 def create_token(session: Session, new: NewToken) -> tuple[Token, str]:
@@ -84,18 +76,17 @@ def create_token(session: Session, new: NewToken) -> tuple[Token, str]:
         raise InvalidArgument("expires_at", f"must be in the future, but it is now {current:%Y-%m-%d %H:%M:%S} UTC")
     if (namesake := find_valid(session, new.name)) is not None:
         raise AlreadyExists(
-            f"token {namesake.id} has the name {new.name!r} already; revoke it first, or choose another name",
+            f"token {namesake.id} already has the name {new.name!r}; revoke it first, or choose another name",
             reason="TOKEN_EXISTS",
             metadata={"name": new.name, "id": namesake.id},
         )
     assert new.scope is not None
-    token_id = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
-    secret = f"{SECRET_PREFIX}{token_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+    token_id, secret = token_format.create_token()
     token = Token(
         id=token_id,
         name=new.name,
         scope=new.scope.value,
-        secret_sha256=hash_secret(secret),
+        secret_sha256=token_format.hash_token(secret),
         calls_per_minute=new.calls_per_minute,
         max_queued=new.max_queued,
         minutes_per_day=new.minutes_per_day,
@@ -136,8 +127,8 @@ def verify_token(session: Session, token_id: str, secret_sha256: bytes) -> Token
     token = session.scalar(select(Token).where(Token.id == token_id, _is_valid()))
     if token is None or not hmac.compare_digest(token.secret_sha256, secret_sha256):
         raise Unauthenticated(
-            "the token is not valid: it is wrong, has expired or was revoked; ask for a new one, which "
-            "`dgx-music token create` makes",
+            "the token is wrong, has expired or was revoked; ask the server's administrator for a new one "
+            "(`dgx-music token create`)",
             reason="TOKEN_INVALID",
         )
     return token

@@ -14,11 +14,12 @@ from dgx_music.errors import NotFound
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from service_runtime.access.caller import current_caller
 from service_runtime.observability.logging import get_logger
+from service_runtime.observability.tracing import find_trace_parent
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
 from storage_service.domain import creation, leases, lifecycle, listing, prompts, queue_metrics, token_registry
-from storage_service.domain.backlog import BacklogLimits
+from storage_service.domain.queue_limits import QueueLimits
 from storage_service.domain.row_insertion import Origin
 from storage_service.domain.statistics import compute_statistics
 from storage_service.rpc import converters, token_converters
@@ -30,15 +31,13 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-TRACE_PARENT_KEY = "traceparent"
-"""Key of the metadata with the W3C trace context, https://www.w3.org/TR/trace-context/#traceparent-header."""
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     """Implements dgx_music.storage.v1.StorageService on a store."""
 
-    def __init__(self, store: Store, max_attempts: int, limits: BacklogLimits) -> None:
+    def __init__(self, store: Store, max_attempts: int, limits: QueueLimits) -> None:
         self._store = store
         self._max_attempts, self._limits = max_attempts, limits
 
@@ -243,6 +242,5 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
 
 def _origin_of(context: Context) -> Origin:
     """Returns for whom a call creates generations, and the trace that it is part of. A malformed trace is ignored."""
-    metadata = context.invocation_metadata() or ()
-    trace_parent = next((str(value) for key, value in metadata if key == TRACE_PARENT_KEY), "")
+    trace_parent = find_trace_parent(context.invocation_metadata())
     return Origin(current_caller().client, trace_parent if _TRACE_PARENT.fullmatch(trace_parent) else None)

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from dgx_music.access.v1 import access_pb2
 from dgx_music.channel import connect
 from dgx_music.credentials import Credentials
 from dgx_music.gateway.v1 import gateway_pb2_grpc
@@ -113,7 +114,8 @@ async def test_services_run_as_plain_processes(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await create_generation(network, tls.credentials(), tmp_path / "export")
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        await create_generation(network, tls.credentials(token=SERVICE_TOKEN), tmp_path / "export")
+        token = await create_token(f"127.0.0.1:{ports['gateway']}", "studio")
+        assert await create_generation(network, tls.credentials(token=token), tmp_path / "export") == "studio"
     finally:
         for process in processes.values():
             if process.returncode is None:
@@ -130,7 +132,14 @@ def test_gateways_that_other_machines_reach_require_tls_and_tokens() -> None:
     assert services["network-gateway"]["environment"]["DGX_MUSIC_ALLOW_INSECURE_LISTEN"] == "false"
 
 
-async def create_generation(address: str, credentials: Credentials, library: Path) -> None:
+async def create_token(address: str, name: str) -> str:
+    async with connect(address) as channel:
+        request = access_pb2.CreateTokenRequest(name=name, scope=access_pb2.SCOPE_GENERATE)
+        return (await gateway_pb2_grpc.MusicServiceStub(channel).CreateToken(request, timeout=60)).secret
+
+
+async def create_generation(address: str, credentials: Credentials, library: Path) -> str:
+    """Returns the client that the generation is for."""
     async with connect(address, credentials) as channel:
         music = gateway_pb2_grpc.MusicServiceStub(channel)
         request = storage_pb2.CreateGenerationRequest(
@@ -143,6 +152,7 @@ async def create_generation(address: str, credentials: Credentials, library: Pat
         ]
         assert states[-1].state == storage_pb2.GENERATION_STATE_COMPLETED, states[-1].error_message
         assert (library / states[-1].file_path).stat().st_size == states[-1].file_size_bytes
+        return states[-1].client
 
 
 def stage_lines(dockerfile: str) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.session.command_errors import TRY_AGAIN
-from tests.support.command_line import SECONDS, Shell, read_until
+from tests.support.command_line import SECONDS, InProcessShell, Shell, read_until
 
 
 def fill(disk: Path, *, free_bytes: int = 0) -> Path:
@@ -76,3 +76,28 @@ def test_data_directory_that_is_read_only_is_reported(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     line = shell.error("generate", "house", status=1)
     assert line.startswith(f"error: can't write to {shell.data_dir}: Read-only file system; choose another folder")
+
+
+def test_copies_on_a_full_disk_leave_nothing_and_end_a_batch_at_once(
+    small_disk: Path, tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two files would fit on the disk of the library, but not on that of the copies."""
+    elsewhere = tmp_path_factory.mktemp("library")
+    shell = InProcessShell(elsewhere / "data", capfd)
+    prompts = elsewhere / "prompts.txt"
+    prompts.write_text("house\ntechno\n")
+    with shell.serving_in_process():
+        copy = small_disk / "copy.wav"
+        done = shell.run("generate", "jazz", "-d", "25", "-o", str(copy), status=1)
+        line = done.stderr.splitlines()[-1]
+        assert line.startswith(f"error: failed to write {copy}: No space left on device; the generation is kept: ")
+        assert list(small_disk.iterdir()) == []
+        folder = small_disk / "copies"
+        batch = ("generate", "--file", str(prompts), "-d", "25")
+        done = shell.run(*batch, "--output-dir", str(folder), status=1)
+        *_, again, line = done.stderr.splitlines()
+        assert again == "0 of 2 done; run the same command again to go on"
+        assert line == f"error: failed to write to {folder}: No space left on device"
+        assert list(folder.iterdir()) == []
+        done = shell.run(*batch, "--output-dir", str(elsewhere / "copies"))
+        assert "2 of 2 done" in done.stderr

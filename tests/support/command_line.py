@@ -126,7 +126,7 @@ class InProcessShell(Shell):
             served.result()
 
     def _run(self, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        from gateway.cli.main import run
+        from gateway.cli.invocation import run
 
         self._capfd.readouterr()
         with mock.patch.dict(os.environ, environment, clear=True):

@@ -56,7 +56,7 @@ async def list_files(session: Session, console: Console, *, limit: int, kinds: S
             console.print_message(file)
         return 0
     columns = ("id", False), ("kind", False), ("format", False), ("length", False), ("size", False), ("modified", False)
-    console.print_table((*columns, ("file", True)), map(_row, found))
+    console.print_table((*columns, ("file", True)), map(_row, found), none="there are no such files")
     return 0
 
 

@@ -22,7 +22,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     ListGenerationsRequest,
 )
 from gateway.cli.display.console import Console, format_state
-from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError
+from gateway.cli.session.command_errors import BAD_INPUT, FAILURE, CommandError, is_lost
 from gateway.cli.session.file_names import MANIFEST_EXTENSION, file_name
 from gateway.cli.session.file_placement import place_file
 from gateway.cli.session.name_template import NameTemplate
@@ -33,7 +33,7 @@ from gateway.timeouts import CALL_TIMEOUT_SECONDS
 from service_runtime.validation import check_uuid
 
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
-_SERVER_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+_SERVER_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ async def save_under_name(
         raise _without_file(generation.id, error) from error
     except CommandError as error:
         if isinstance(error.__cause__, OSError):
-            raise _unwritable(folder, error.__cause__) from error
+            raise _unwritable(folder, error.__cause__) from error.__cause__
         raise NoFile(f"generation {generation.id}: {error}") from error
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -160,7 +160,7 @@ def _unwritable(folder: Path, error: OSError) -> CommandError:
 
 def _without_file(generation_id: str, error: grpc.aio.AioRpcError) -> Exception:
     """Returns the error for one generation, or the same error if no other one could be exported either."""
-    if error.code() in _SERVER_GONE:
+    if is_lost(error) or error.code() in _SERVER_GONE:
         return error
     message = read_error_details(error).message
     return NoFile(message if generation_id in message else f"generation {generation_id}: {message}")

@@ -60,6 +60,7 @@ async def history(
                 )
                 for generation in shown
             ),
+            none="there are no such generations",
         )
     if len(found) > limit:
         console.print_notice(f"there are more; show them with --limit {10 * limit}")

@@ -134,6 +134,7 @@ async def prompts(session: Session, console: Console, *, limit: int, recent: boo
             (str(prompt.used_count), format_local_time(prompt.last_used_at), escape_text(prompt.text))
             for prompt in found
         ),
+        none="there are no such prompts",
     )
     return 0
 

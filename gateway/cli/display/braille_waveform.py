@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dgx_music.client.waveform_drawing import FULL_SCALE
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest
 from gateway.cli.display.console import Console
 from gateway.cli.session.runner import Session
@@ -13,8 +14,6 @@ ROWS = 4
 MAX_COLUMNS = 120
 POINTS_PER_CHARACTER = 2
 LEVELS_PER_CHARACTER = 4
-FULL_SCALE = 128
-"""Of the 8-bit values in a GetWaveformResponse."""
 BRAILLE = 0x2800
 """The empty braille pattern (Unicode, block U+2800)."""
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))

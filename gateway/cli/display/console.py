@@ -115,10 +115,13 @@ class Console:
         sys.stdout.write(line.replace("\x7f", "\\u007f") + "\n")
         sys.stdout.flush()
 
-    def print_table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
-        """Prints a table, see `lay_out_table`."""
-        for part in lay_out_table(columns, rows, self.out.width):
+    def print_table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Iterable[str]], none: str = "") -> None:
+        """Prints a table, see `lay_out_table`. If it has no rows, `none` says so on standard error."""
+        shown = list(rows)
+        for part in lay_out_table(columns, shown, self.out.width):
             self.out.print(part, crop=False)
+        if not shown and none:
+            self.print_notice(none)
 
     def print_fields(self, fields: Iterable[tuple[str, str]]) -> None:
         """Prints a line per name and value, see `lay_out_fields`."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL
-from dgx_music.export.v1.export_pb2 import GetWaveformRequest, GetWaveformResponse, StreamAudioRequest
+from dgx_music.client.waveform_drawing import Waveform
+from dgx_music.export.v1.export_pb2 import GetWaveformRequest, StreamAudioRequest
 from dgx_music.pcm import BYTES_PER_SAMPLE, PcmReader
 from dgx_music.storage.v1.storage_pb2 import Generation
 from export_service.dsp.arrays import FloatArray
@@ -37,7 +38,7 @@ MIN_LUFS = -60.0
 class PictureData:
     """The data shown in a picture."""
 
-    waveform: GetWaveformResponse
+    waveform: Waveform
     short_term_lufs: FloatArray
     """One value every 100 ms, the first at 3 s."""
     spectrogram: Spectrogram
@@ -69,9 +70,10 @@ async def write_picture(session: Session, generation: Generation, path: Path) ->
 
 
 async def _collect(session: Session, generation_id: str) -> PictureData:
-    waveform = await session.music.GetWaveform(
+    peaks = await session.music.GetWaveform(
         GetWaveformRequest(generation_id=generation_id, points=WAVEFORM_POINTS), timeout=CALL_TIMEOUT_SECONDS
     )
+    waveform = Waveform.from_message(peaks)
     request = StreamAudioRequest(generation_id=generation_id, level=AUDIO_LEVEL_FINAL)
     call = session.music.StreamAudio(request, timeout=STREAM_TIMEOUT_SECONDS)
     try:
@@ -116,9 +118,8 @@ def _render(generation: Generation, data: PictureData, path: Path) -> Path:
     prompt = truncate(" ".join(generation.prompt.split()), MAX_TITLE_CHARACTERS)
     figure.suptitle(f"{prompt}\n{generation.id}", fontsize=11, parse_math=False)
 
-    peaks = np.array(data.waveform.data).reshape(-1, 2) / 128  # [points, 2]: minimum and maximum
-    times = np.arange(len(peaks)) * data.waveform.samples_per_pixel / data.waveform.sample_rate
-    waveform.fill_between(times, peaks[:, 0], peaks[:, 1], step="post", linewidth=0.3)
+    times = np.arange(len(data.waveform.minima)) * data.waveform.seconds_per_point
+    waveform.fill_between(times, data.waveform.minima, data.waveform.maxima, step="post", linewidth=0.3)
     waveform.set(ylim=(-1, 1), ylabel="amplitude")
 
     ends = (np.arange(len(data.short_term_lufs)) + SHORT_TERM_HOPS) / 10

@@ -8,12 +8,21 @@ from typing import Any
 
 from gateway.cli.playback.audio_sink import PcmFormat
 from gateway.cli.session.command_errors import CommandError
+from service_runtime.optional_deps import install_extra_command
 
 BUFFER_SECONDS = 1.0
 """How far the samples that have arrived may be ahead of those that are heard."""
 START_SECONDS = 0.2
 """How much must have arrived before it is heard, at the start and after samples came too late."""
 WITHOUT = "or send the samples to another program: --stdout | ffplay -"
+
+
+class SoundUnavailable(Exception):
+    """Nothing can be heard on this machine as it is."""
+
+    def __init__(self, problem: str, way_out: str) -> None:
+        super().__init__(problem, way_out)
+        self.problem, self.way_out = problem, way_out
 
 
 class SoundCard:
@@ -23,7 +32,10 @@ class SoundCard:
     """
 
     def __init__(self) -> None:
-        self._library = _import_library()
+        try:
+            self._library, _ = find_output()
+        except SoundUnavailable as error:
+            raise CommandError(f"{error.problem}; {error.way_out}, {WITHOUT}") from error
         self._stream: Any = None
         self._silence = b""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -114,21 +126,19 @@ class SoundCard:
         self._loop.call_soon_threadsafe(self._changed.set)
 
 
-def _import_library() -> Any:
-    """Returns the library sounddevice. Raises CommandError if it, PortAudio or a sound card is missing."""
+def find_output() -> tuple[Any, str]:
+    """Returns the library sounddevice and the name of the card. Raises SoundUnavailable."""
     try:
         import sounddevice
     except ImportError as error:
-        raise CommandError(f"playing needs the extra play: pip install 'dgx-music[play]'; {WITHOUT}") from error
+        raise SoundUnavailable("playing requires the extra play", f"run `{install_extra_command('play')}`") from error
     except OSError as error:
-        raise CommandError(
-            f"playing needs the library PortAudio: apt install libportaudio2, or brew install portaudio; {WITHOUT}"
-        ) from error
+        way_out = "run `apt install libportaudio2` or `brew install portaudio`"
+        raise SoundUnavailable("playing requires PortAudio", way_out) from error
     try:
-        sounddevice.query_devices(kind="output")
+        return sounddevice, str(sounddevice.query_devices(kind="output")["name"])
     except (sounddevice.PortAudioError, ValueError) as error:
-        raise CommandError(f"there is no sound card ({_one_line(error)}); connect one, {WITHOUT}") from error
-    return sounddevice
+        raise SoundUnavailable(f"there is no sound card ({_one_line(error)})", "connect one") from error
 
 
 def _one_line(error: Exception) -> str:

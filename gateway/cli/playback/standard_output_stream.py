@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 import sys
 import uuid
@@ -10,6 +9,7 @@ from collections.abc import Callable
 
 from gateway.cli.playback.audio_sink import PcmFormat
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.standard_streams import write_audio
 
 EXTENSIBLE = 0xFFFE
 """WAVE_FORMAT_EXTENSIBLE, which says what the channels are; with the older form, ffmpeg warns that it guesses."""
@@ -22,8 +22,6 @@ UNKNOWN_BYTES = 0x7FFFF000
 """The size of samples whose end is not known, as SoX writes it, and reads without a warning. ffmpeg and aplay read to
 the end of the stream."""
 MAX_BYTES = 0xFFFFFFFF
-PIPE_BUFFER_BYTES = 4096
-"""PIPE_BUF: a pipe that is ready takes as many bytes without waiting."""
 
 
 def wav_header(pcm_format: PcmFormat) -> bytes:
@@ -79,25 +77,10 @@ class StandardOutputStream:
 
     async def write(self, pcm: bytes) -> None:
         """Writes all bytes as the reader takes them. Can be cancelled at any time, also if the reader takes none."""
-        for start in range(0, len(pcm), PIPE_BUFFER_BYTES):
-            await _wait_until_writable()
-            sys.stdout.buffer.write(pcm[start : start + PIPE_BUFFER_BYTES])
-            sys.stdout.buffer.flush()
+        await write_audio(pcm)
 
     async def finish(self) -> None:
         """Has nothing to wait for: what was written is the reader's."""
 
     def stop(self) -> None:
         """Has nothing to drop."""
-
-
-async def _wait_until_writable() -> None:
-    loop, ready = asyncio.get_running_loop(), asyncio.Event()
-    try:
-        loop.add_writer(sys.stdout.fileno(), ready.set)
-    except OSError:
-        return  # A regular file is always ready.
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_writer(sys.stdout.fileno())

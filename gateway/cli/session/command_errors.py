@@ -9,9 +9,9 @@ import grpc
 import grpc.aio
 from pydantic import ValidationError
 
+from dgx_music.config_file import ConfigFileError
 from dgx_music.error_status import read_error_details, status_of
 from dgx_music.errors import InvalidArgument, ServiceError
-from service_runtime.config_file import ConfigFileError
 from service_runtime.printable_text import make_printable
 from service_runtime.settings import format_settings_error
 
@@ -29,6 +29,8 @@ DEFAULT_CODES = {
 """Exit status → code and reason of an error of the command itself."""
 CONNECTION_LOST = "CONNECTION_LOST"
 """Reason of an error if a server was reached and then went away."""
+LOST_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
+"""What gRPC itself reports of a connection that can't be made, that a stopping server closes, and that breaks."""
 CONNECTION_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 """With these, and without a status of the server, the call has not reached it or the connection is lost."""
 
@@ -89,14 +91,6 @@ class CommandError(Exception):
         self.exit_status, self.code, self.reason = exit_status, code, reason
 
 
-class Interrupted(Exception):
-    """A signal ended the command."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__("interrupted")
-        self.exit_status = 128 + number
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error as the user or a script sees it."""
@@ -122,6 +116,11 @@ class Failure:
             "retry_after_seconds": self.retry_after_seconds,
         }
         return json.dumps({"error": error}).replace("\x7f", "\\u007f")
+
+
+def is_lost(error: grpc.aio.AioRpcError) -> bool:
+    """Returns whether there is no connection to the server any more."""
+    return error.code() in LOST_CODES and status_of(error) is None
 
 
 def describe_error(error: Exception) -> Failure:

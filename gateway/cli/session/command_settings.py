@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from dgx_music.config_file import ConfigFile, find_variable, read_config_file
 from gateway.settings_catalog import CLASSES
-from service_runtime.config_file import ConfigFile, find_variable, read_config_file
 from service_runtime.printable_text import make_printable
 from service_runtime.settings import Settings
 

@@ -6,10 +6,9 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import grpc
 import grpc.aio
@@ -19,7 +18,7 @@ from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.file_extensions import require_extension_of_file
 from gateway.cli.session.file_names import MANIFEST_EXTENSION
 from gateway.cli.session.runner import Session
-from gateway.cli.session.standard_streams import STANDARD_OUTPUT
+from gateway.cli.session.standard_streams import STANDARD_OUTPUT, write_audio
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS
 
 
@@ -95,14 +94,15 @@ async def fetch(
     try:
         first = await anext(aiter(call))
         if path == STANDARD_OUTPUT:
-            await _write(sys.stdout.buffer, first, call)
+            await _write(write_audio, first, call)
             return STANDARD_OUTPUT
         path = path or Path(Path(first.file_name).name)
         if check_extension:
             require_extension_of_file(path, first.file_name, request.generation_id)
         require_writable([path], overwrite=overwrite)
         with replacing(path) as part, open(part, "wb") as file:  # noqa: ASYNC230  # Its writes go to a thread.
-            await _write(file, first, call)
+            await _write(lambda data: asyncio.to_thread(file.write, data), first, call)
+            await asyncio.to_thread(file.flush)
     except OSError as error:
         raise CommandError(f"failed to write {path}: {error.strerror or error}") from error
     finally:
@@ -121,11 +121,14 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-async def _write(file: BinaryIO, first: DownloadResponse, rest: AsyncIterable[DownloadResponse]) -> None:
-    """Writes in a thread. Raises OSError, and CommandError if the file is incomplete."""
-    size = await asyncio.to_thread(file.write, first.data)
+async def _write(
+    write: Callable[[bytes], Awaitable[object]], first: DownloadResponse, rest: AsyncIterable[DownloadResponse]
+) -> None:
+    """Raises the error of `write`, and CommandError if the file is incomplete."""
+    size = len(first.data)
+    await write(first.data)
     async for response in rest:
-        size += await asyncio.to_thread(file.write, response.data)
-    await asyncio.to_thread(file.flush)
+        size += len(response.data)
+        await write(response.data)
     if size != first.file_size_bytes:
         raise CommandError(f"received only {size} of {first.file_size_bytes} bytes; try again")

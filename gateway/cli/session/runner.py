@@ -13,12 +13,12 @@ import grpc
 import grpc.aio
 
 from dgx_music import channel
-from dgx_music.client import connect
 from dgx_music.credentials import Credentials
 from dgx_music.error_status import status_of
 from dgx_music.gateway.v1 import gateway_pb2_grpc
-from gateway.cli.session.command_errors import CONNECTION_LOST, TRY_AGAIN, CommandError
+from gateway.cli.session.command_errors import CONNECTION_LOST, TRY_AGAIN, CommandError, is_lost
 from gateway.cli.session.command_settings import how_to_unset, load_settings
+from gateway.cli.session.patient_channel import PatientChannel
 from gateway.cli.session.signals import guard_signals
 from gateway.config import GatewaySettings
 from gateway.embedded.ownership import Client, Owner, acquire_or_join
@@ -35,9 +35,8 @@ https://opentelemetry.io/docs/specs/otel/context/env-carriers/."""
 GATEWAY = "dgx_music.gateway.v1.MusicService"
 ADDRESS_HINT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or "
 """Goes on with how to unset it."""
-GOES_ON = "a generation that it queued goes on with `dgx-music watch ID`, else run the command again"
-LOST_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
-"""What gRPC itself reports of a connection that can't be made, that a stopping server closes, and that breaks."""
+RUN_AGAIN = "run the command again"
+"""Unless the command knows better, and has added it to the error as a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +89,22 @@ def run_command(
 
     with tracing(print_notice):
         if settings.gateway_address is not None:
-            return asyncio.run(_run_remote(settings.gateway_address, settings.credentials(), traced, folder))
+            return asyncio.run(
+                _run_remote(settings.gateway_address, settings.credentials(), traced, folder, print_notice)
+            )
         with acquire_or_join(folder) as place:
             match place:
                 case Owner():
                     return asyncio.run(_run_embedded(place, traced, folder, print_notice, services, model_folder))
                 case Client():
-                    return asyncio.run(_run_as_client(place, settings.credentials(), traced, folder))
+                    return asyncio.run(_run_as_client(place, settings.credentials(), traced, folder, print_notice))
 
 
-async def _run_remote(address: str, credentials: Credentials, command: Command, data_dir: Path) -> int:
+async def _run_remote(
+    address: str, credentials: Credentials, command: Command, data_dir: Path, print_notice: Callable[[str], None]
+) -> int:
     async with guard_signals() as guard, channel.connect(address, credentials) as gateway_channel:
-        music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
+        music = gateway_pb2_grpc.MusicServiceStub(PatientChannel(gateway_channel, print_notice))
         ready = asyncio.create_task(gateway_channel.channel_ready())
         try:
             work = command(Session(music, data_dir, True, address=address))
@@ -110,10 +113,12 @@ async def _run_remote(address: str, credentials: Credentials, command: Command, 
             ready.cancel()
 
 
-async def _run_as_client(client: Client, credentials: Credentials, command: Command, data_dir: Path) -> int:
+async def _run_as_client(
+    client: Client, credentials: Credentials, command: Command, data_dir: Path, print_notice: Callable[[str], None]
+) -> int:
     async with guard_signals() as guard, channel.connect(client.address, credentials) as gateway_channel:
-        music = gateway_pb2_grpc.MusicServiceStub(gateway_channel)
-        message = f"dgx-music process {client.owner_pid}, whose services this command used, has ended; {GOES_ON}"
+        music = gateway_pb2_grpc.MusicServiceStub(PatientChannel(gateway_channel, print_notice))
+        message = f"dgx-music process {client.owner_pid}, whose services this command used, has ended"
         session = Session(music, data_dir, client.is_persistent, address=client.address)
         return await guard.run(_explain_disconnect(command(session), message))
 
@@ -135,7 +140,8 @@ async def _run_embedded(
         if services == ALL:
             owner.accept_clients(is_persistent=False)
         try:
-            async with connect(owner.address) as music:
+            async with channel.connect(owner.address) as gateway_channel:
+                music = gateway_pb2_grpc.MusicServiceStub(PatientChannel(gateway_channel, print_notice))
                 session = Session(music, data_dir, False, is_embedded=True, address=owner.address)
                 return await guard.run(command(session))
         finally:
@@ -164,20 +170,24 @@ async def _explain_remote(
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             problem = await explain_unknown_method(gateway_channel, address, GATEWAY)
             raise CommandError(f"{problem}; {way_out}", code="UNIMPLEMENTED") from error
-        if error.code() not in LOST_CODES:
+        if not is_lost(error):
             raise
         if ready.done():
-            message = f"lost the connection to the server at {address}; {GOES_ON}"
+            message = f"lost the connection to the server at {address}; {_way_on(error)}"
             raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
         problem = await explain_unreachable(address, credentials, way_out=way_out)
         raise CommandError(problem, TRY_AGAIN) from error
 
 
 async def _explain_disconnect(command: Coroutine[None, None, int], message: str) -> int:
-    """Runs the command. Raises CommandError with this message if the server cannot be reached."""
+    """Runs the command. Raises CommandError with this message, and how to go on, if the server cannot be reached."""
     try:
         return await command
     except grpc.aio.AioRpcError as error:
-        if error.code() in LOST_CODES and status_of(error) is None:
-            raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
+        if is_lost(error):
+            raise CommandError(f"{message}; {_way_on(error)}", TRY_AGAIN, reason=CONNECTION_LOST) from error
         raise
+
+
+def _way_on(error: grpc.aio.AioRpcError) -> str:
+    return "; ".join(getattr(error, "__notes__", [RUN_AGAIN]))

@@ -1,21 +1,20 @@
-"""Ctrl-C and SIGTERM: the first signal cancels the command, the second one ends the process at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first signal cancels the command, the second one ends the process at once."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from gateway.cli.session.command_errors import Interrupted
+from gateway.cli.session.stop_signals import Interrupted, exit_on_signal, handled_signals, received_signal
 
 T = TypeVar("T")
 
 
 class SignalGuard:
-    """Cancels what `run` is running at the first signal, and ends the process at the second."""
+    """Cancels what `run` is running."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
@@ -23,9 +22,7 @@ class SignalGuard:
         self._cancel_next = False
 
     def on_signal(self, number: int) -> None:
-        """Handles SIGINT or SIGTERM."""
-        if self._signal is not None:
-            os._exit(128 + number)
+        """Cancels what is running, or what will be run first."""
         self._signal = number
         if self._task is None:
             self._cancel_next = True
@@ -50,12 +47,22 @@ class SignalGuard:
 
 @asynccontextmanager
 async def guard_signals() -> AsyncIterator[SignalGuard]:
-    """Handles SIGINT and SIGTERM while the block runs."""
+    """Handles signals while the block runs."""
     loop, guard = asyncio.get_running_loop(), SignalGuard()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, guard.on_signal, number)
+    before = {number: signal.getsignal(number) for number in handled_signals()}
+
+    def on_first(number: int, frame: object) -> None:
+        # Not the loop's own handlers: while it is blocked, as by a full pipe, the second signal could not end it.
+        before.clear()
+        exit_on_signal()
+        loop.call_soon_threadsafe(guard.on_signal, number)
+
+    for number in before:
+        signal.signal(number, on_first)
+    if early := received_signal():
+        guard.on_signal(early)
     try:
         yield guard
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)

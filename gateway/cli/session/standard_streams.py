@@ -23,6 +23,8 @@ STANDARD_OUTPUT = Path("-")
 """The value of --output that stands for it."""
 OUTPUT_LOST = 3
 """Exit status of a command that has done its work, but could not write all of its output."""
+PIPE_BUFFER_BYTES = 4096
+"""PIPE_BUF: a pipe that is ready takes as many bytes without waiting."""
 READER_GONE = 128 + signal.SIGPIPE
 """The same if a pipe was closed by its reader, as for other programs."""
 
@@ -89,3 +91,25 @@ def open_standard_streams() -> None:
         errors=ERROR_HANDLER,
         line_buffering=True,
     )
+
+
+async def write_audio(data: bytes) -> None:
+    """Writes bytes to standard output as its reader takes them. Can be cancelled also if the reader takes none."""
+    for start in range(0, len(data), PIPE_BUFFER_BYTES):
+        await _wait_until_writable()
+        sys.stdout.buffer.write(data[start : start + PIPE_BUFFER_BYTES])
+        sys.stdout.buffer.flush()
+
+
+async def _wait_until_writable() -> None:
+    import asyncio  # Not for --help.
+
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_writer(sys.stdout.fileno(), ready.set)
+    except OSError:
+        return  # A regular file is always ready.
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(sys.stdout.fileno())

@@ -7,10 +7,8 @@ too.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import aclosing
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,12 +20,12 @@ from grpc_health.v1 import health
 
 from dgx_music.access.v1 import access_pb2
 from service_runtime.access.caller import current_caller
-from service_runtime.rpc.interceptors import HANDLER_KINDS
+from service_runtime.method_wrapping import CallScope, wrap_method
 from service_runtime.rpc.load.call_budget import Budget, shutting_down
 from service_runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from service_runtime.rpc.interceptors import Context, Handler
+    from service_runtime.method_wrapping import Context, Continuation, Handler
 
 FRONT_DOOR = "dgx_music.gateway.v1.MusicService"
 HEADROOM = 4
@@ -65,9 +63,7 @@ class LoadLimit(grpc.aio.ServerInterceptor):
         self._budgets: dict[tuple[str, str], Budget] = {}
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         budget = self._budget_of(handler_call_details.method)
         if budget is None:
@@ -77,7 +73,14 @@ class LoadLimit(grpc.aio.ServerInterceptor):
             raise shutting_down()
         budget.check()
         handler = await continuation(handler_call_details)
-        return None if handler is None else _limit_handler(handler, budget)
+        if handler is None:
+            return None
+
+        def occupy(request: Any, context: Context) -> CallScope:
+            seconds_left = context.time_remaining() if budget.kind == "calls" else None
+            return budget.occupy(current_caller().client, seconds_left)
+
+        return wrap_method(handler, occupy)
 
     def _budget_of(self, path: str) -> Budget | None:
         """Returns None for a method without a limit."""
@@ -130,20 +133,3 @@ def _find_method(path: str) -> _LimitedMethod | None:
         return None
     is_long = method.client_streaming or method.server_streaming or method.name in SLOW_METHODS
     return _LimitedMethod(service.full_name, "streams" if is_long else "calls")
-
-
-def _limit_handler(handler: Handler, budget: Budget) -> Handler:
-    attribute, build_handler = HANDLER_KINDS[handler.request_streaming, handler.response_streaming]
-    method = getattr(handler, attribute)
-
-    async def call(request: Any, context: Context) -> Any:
-        async with budget.occupy(current_caller().client, context.time_remaining()):
-            return await method(request, context)
-
-    async def generate(request: Any, context: Context) -> AsyncIterator[Any]:
-        async with budget.occupy(current_caller().client), aclosing(method(request, context)) as responses:
-            async for response in responses:
-                yield response
-
-    behaviour = generate if inspect.isasyncgenfunction(method) else call
-    return build_handler(behaviour, handler.request_deserializer, handler.response_serializer)

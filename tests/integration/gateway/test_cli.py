@@ -262,6 +262,7 @@ def test_stats_prompts_and_models_are_listed(served: Shell) -> None:
         (("generate", "x", "--detach", "-o", "x.wav"), "--detach"),
         (("show", "not-an-id"), "ID: "),
         (("generate",), "PROMPT"),
+        (("generate", "house", "at", "124", "BPM"), "quotes"),
         (("sing",), "sing"),
         (("db",), "command"),
     ],

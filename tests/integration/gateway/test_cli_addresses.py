@@ -20,7 +20,7 @@ from gateway.rpc.server import build
 from service_runtime.rpc.server import serve_services
 from tests.support.command_line import InProcessShell, Shell
 from tests.support.processes import free_ports
-from tests.support.tls_servers import make_authority
+from tests.support.tls_files import make_tls_files
 
 WAY_OUT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or unset DGX_MUSIC_GATEWAY_ADDRESS"
 
@@ -56,7 +56,8 @@ def grpc_server() -> Iterator[str]:
 @pytest.fixture
 def tls_server(tmp_path: Path) -> Iterator[str]:
     """A gRPC server whose certificate comes from the authority in `ca.pem`."""
-    certificate, key = (Path(file).read_bytes() for file in make_authority(tmp_path).issue("server"))
+    folder = make_tls_files(tmp_path).folder
+    certificate, key = ((folder / name).read_bytes() for name in ("server.pem", "server.key"))
     with ThreadPoolExecutor(1) as threads:
         server = grpc.server(threads)
         port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
@@ -68,9 +69,9 @@ def tls_server(tmp_path: Path) -> Iterator[str]:
 def test_tls_problem_is_reported_with_its_own_way_out(tls_server: str, tmp_path: Path) -> None:
     shell = Shell(tmp_path / "data")  # A process, whose standard error has no lines of gRPC's server.
     line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server)
-    assert line.startswith(f"error: {tls_server} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification")
+    assert line.startswith(f"error: {tls_server} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certificate")
     assert "DGX_MUSIC_GATEWAY_ADDRESS" not in line
-    other = make_authority(tmp_path, "other").file
+    other = str(make_tls_files(tmp_path / "other").ca)
     line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server, DGX_MUSIC_TLS_CA=other)
     assert f"comes from an authority that DGX_MUSIC_TLS_CA={other} does not contain" in line
     settings = {"DGX_MUSIC_GATEWAY_ADDRESS": tls_server, "DGX_MUSIC_TLS_CA": str(tmp_path / "ca.pem")}

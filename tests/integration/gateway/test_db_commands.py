@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from gateway.cli.main import run
+from gateway.cli.invocation import run
 from storage_service.config import StorageSettings
 from storage_service.db.database import Database
 from tests.support.database_commands import Command, completed, db_command

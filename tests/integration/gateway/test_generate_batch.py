@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from dgx_music.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from dgx_music.storage.v1 import storage_pb2 as storage
-from gateway.cli.commands.batch import generate_batch
+from gateway.cli.commands.batch import generate_batch, server_patience
 from gateway.rpc.servicer import MusicServicer
-from tests.support.command_line import SECONDS, InProcessShell, Shell
+from tests.support.command_line import SECONDS, InProcessShell, Shell, read_until
+from tests.support.music_server import KillableServer
 
 SHORT = ("-d", "0.2")
 
@@ -191,7 +193,7 @@ def test_interrupted_batch_is_cancelled_and_generated_by_the_next_run(prompts: P
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(SECONDS) == 130
-    assert "cancelled 1 of the generations\n1 of 2 done; run the same command again to go on\ninterrupted\n" in said
+    assert "cancelled 1 of the generations\n1 of 2 done; run the same command again to continue\ninterrupted\n" in said
     assert [one.state for one in served.generations("history")] == [
         storage.GENERATION_STATE_CANCELLED,
         storage.GENERATION_STATE_COMPLETED,
@@ -201,6 +203,57 @@ def test_interrupted_batch_is_cancelled_and_generated_by_the_next_run(prompts: P
         (False, "GENERATION_STATE_COMPLETED"),
         (True, "GENERATION_STATE_COMPLETED"),
     ]
+
+
+def test_batch_goes_on_when_its_server_comes_back(prompts: Path) -> None:
+    prompts.write_text("".join(f"house at {100 + n} BPM\n" for n in range(8)))
+    shell = Shell(prompts.parent / "data")
+    server = KillableServer(shell.data_dir, DGX_MUSIC_LEASE_SECONDS="4")
+    server.start()
+    remote = {"DGX_MUSIC_GATEWAY_ADDRESS": server.address}
+    with shell.running("generate", "--file", "prompts.txt", "-d", "4", **remote) as batch:
+        assert batch.stdout is not None
+        batch.stdout.readline()
+        server.kill()
+        read_until("lost the connection to the server; waiting for it to come back", batch)
+        server.start()
+        output, error = batch.communicate(timeout=SECONDS)
+    server.kill()
+    assert batch.returncode == 0, error
+    assert len(output.splitlines()) == 7
+    assert "prompts.txt: 8 of 8 done, in" in error
+
+
+def test_server_that_stays_away_ends_the_batch(
+    shell: InProcessShell, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_patience, "RECONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(server_patience, "PAUSE_SECONDS", 0.1)
+    calls = []
+
+    async def vanish(self: MusicServicer, request: Any, context: Any) -> Any:
+        calls.append(request)
+        context.set_code(grpc.StatusCode.UNAVAILABLE)  # Without a status, as if gRPC itself reported it.
+
+    monkeypatch.setattr(MusicServicer, "CreateGeneration", vanish)
+    prompts.write_text("house\n")
+    with shell.serving_in_process():
+        done = shell.run("generate", "--file", "prompts.txt", *SHORT, status=75)
+    assert len(calls) > 1
+    assert "0 of 1 done; run the same command again to go on" in done.stderr
+    assert "whose services this command used, has ended; run the command again" in done.stderr
+
+
+def test_what_is_completed_is_recognized_without_a_call_for_each(
+    shell: InProcessShell, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts.write_text("house\ntechno\nhouse\n")
+    with shell.serving_in_process():
+        first = objects(shell, "prompts.txt", *SHORT)
+        monkeypatch.delattr(MusicServicer, "CreateGeneration")
+        second = objects(shell, "prompts.txt", *SHORT)
+    assert ids(second) == ids(first)
+    assert [one["is_new"] for one in second] == [False] * 3
 
 
 def test_error_of_all_lines_ends_the_batch_and_says_how_to_go_on(
@@ -214,4 +267,4 @@ def test_error_of_all_lines_ends_the_batch_and_says_how_to_go_on(
     prompts.write_text("house\njazz\n")
     with shell.serving_in_process():
         done = shell.run("generate", "--file", "prompts.txt", *SHORT, status=75)
-    assert done.stderr == "0 of 2 done; run the same command again to go on\nerror: the database is gone\n"
+    assert done.stderr == "0 of 2 done; run the same command again to continue\nerror: the database is gone\n"

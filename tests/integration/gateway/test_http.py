@@ -234,6 +234,21 @@ async def test_beyond_loopback_rules_tls_and_tokens(tmp_path: Path) -> None:
                 await http.get("/health")
 
 
+async def test_gateway_that_requires_tokens(tmp_path: Path) -> None:
+    required = {"require_tokens": True, "service_token": SERVICE_TOKEN}
+    async with (
+        embedded_services(tmp_path, public_address="127.0.0.1:0", **required) as services,
+        http_client(services._replace(address=services.public_address), **required) as http,
+        http_client(services._replace(address=services.public_address)) as unknown,
+    ):
+        # Whoever asks, this server shows the gateway the secret of the services.
+        assert (await http.get("/health")).json() == {"status": "ok"}
+        refused = await unknown.get("/health")
+        assert (refused.status_code, refused.json()) == (503, {"status": "unavailable"})
+        too_large = await http.post("/v1/music", content=b" " * (2 << 20), headers={"content-type": "application/json"})
+        assert too_large.status_code == 401  # The body of a stranger is not even read.
+
+
 async def require_renewal(url: httpx2.URL, tls: TlsFiles) -> None:
     """Fails unless a certificate that replaces the old one is shown from then on."""
 
@@ -248,6 +263,17 @@ async def require_renewal(url: httpx2.URL, tls: TlsFiles) -> None:
     before = await shown()
     tls.issue()
     assert await shown() != before
+
+
+async def test_request_of_two_lengths_hides_no_other(http: httpx2.AsyncClient) -> None:
+    reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+    head = "POST /v1/music HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    writer.write(f"{head}0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    answers = (await asyncio.wait_for(reader.read(), TIMEOUT_SECONDS)).decode()
+    writer.close()
+    assert answers.startswith("HTTP/1.1 400 ")
+    assert "two_lengths" in answers
+    assert answers.count("HTTP/1.1 ") == 1
 
 
 async def test_full_queue_says_when_to_try_again(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.main import run
+from gateway.cli.invocation import run
 from tests.support.command_line import DGX_MUSIC, environment
 
 BASH = """\

@@ -232,6 +232,19 @@ def test_generation_is_completed_if_the_reader_of_its_samples_goes_away(library:
     assert kept.file_path
 
 
+def test_interrupt_ends_a_download_that_nobody_reads(library: Library) -> None:
+    """The file is larger than what the pipe and the buffers take."""
+    shell = Shell(library.data_dir)
+    [long] = shell.generations("generate", "techno", "-d", "20")
+    with shell.running("download", long.id, "-o", "-") as process:
+        assert process.stdout is not None
+        assert process.stdout.buffer.read(4) == b"RIFF"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.read() == "interrupted\n"
+        assert process.wait(SECONDS) == 130
+
+
 def test_interrupt_cancels_although_the_reader_takes_no_samples(library: Library) -> None:
     reader, writer = os.pipe()
     command = [DGX_MUSIC, "--data-dir", library.data_dir, "generate", "rock", "-d", "3600", "--stdout"]

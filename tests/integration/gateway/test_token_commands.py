@@ -47,6 +47,7 @@ async def verify(shell: Shell, secret: str) -> grpc.StatusCode:
 
 
 def test_token_is_created_listed_and_revoked(shell: Shell) -> None:
+    assert "token create NAME" in shell.run("token").stderr
     created = shell.run("token", "create", "studio", "--expires", "30d", "--max-queued", "5")
     secret = created.stdout.strip()
     assert "shown only now" in created.stderr

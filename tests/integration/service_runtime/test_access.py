@@ -47,6 +47,7 @@ OK, UNAUTHENTICATED, PERMISSION_DENIED = (
     grpc.StatusCode.PERMISSION_DENIED,
 )
 REFUSALS = UNAUTHENTICATED, PERMISSION_DENIED
+DELETE = storage_pb2.DESCRIPTOR.services_by_name["StorageService"].methods_by_name["DeleteGeneration"]
 SCOPES = {"read": Scope.READ, "generate": Scope.GENERATE, "admin": Scope.ADMIN}
 
 
@@ -134,9 +135,10 @@ async def test_refusals_say_what_to_do(everything: str, registry: TokenRegistry)
     async with connect(everything) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         for metadata, reason, says in (
-            ((), "TOKEN_REQUIRED", "a token is required; set DGX_MUSIC_TOKEN"),
+            ((), "TOKEN_REQUIRED", "makes the first one while no server runs"),
             (bearer("x"), "TOKEN_MALFORMED", "a token begins with dgxm_"),
             ((("authorization", "Basic x"),), "AUTHORIZATION_SCHEME", "must be `Bearer TOKEN`"),
+            ((*bearer("x"), *bearer(read)), "AUTHORIZATION_SCHEME", "must be `Bearer TOKEN`, once"),
             (
                 bearer(read),
                 "SCOPE_REQUIRED",
@@ -192,8 +194,9 @@ async def test_calls_per_minute_are_limited(everything: str, registry: TokenRegi
     async with connect(everything) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         request = generation_pb2.ListModelsRequest()
-        for _ in range(2):
-            await stub.ListModels(request, metadata=bearer(limited), timeout=60)
+        await stub.ListModels(request, metadata=bearer(limited), timeout=60)
+        with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED"):  # A refused call counts too.
+            await stub.LoadModel(generation_pb2.LoadModelRequest(), metadata=bearer(limited), timeout=60)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.ListModels(request, metadata=bearer(limited), timeout=60)
         await stub.ListModels(request, metadata=bearer(other), timeout=60)
@@ -296,6 +299,15 @@ async def test_token_file_is_read_again(everything: str, registry: TokenRegistry
         await health.Check(health_pb2.HealthCheckRequest(), timeout=60)
 
 
+@pytest.mark.parametrize("shown", [(), bearer("x"), bearer("dgxm_aaaaaaaa_" + "a" * 43)])
+async def test_request_of_a_stranger_is_not_read(everything: str, shown: Any) -> None:
+    async with connect(everything) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            # Reading it would end the call with UNKNOWN, because it is no message.
+            await channel.unary_unary(path_of(DELETE))(b"\xff" * 1000, metadata=shown, timeout=60)
+        assert caught.value.code() is UNAUTHENTICATED
+
+
 async def test_changes_and_refusals_are_in_the_audit_log(
     registry: TokenRegistry, settings: Settings, tmp_path: Path
 ) -> None:
@@ -320,7 +332,8 @@ async def test_changes_and_refusals_are_in_the_audit_log(
     ]
     for line in lines:
         assert line["method"] == "/dgx_music.storage.v1.StorageService/DeleteGeneration"
-        assert (line["ids"], line["host"]) == (["a1"], "127.0.0.1")
+        assert line["host"] == "127.0.0.1"
+    assert [line["ids"] for line in lines] == [["a1"], ["a1"], []]  # What a stranger sends is not read.
     assert lines[0]["token_id"] == generate.split("_")[1]
     assert generate not in file.read_text()
 

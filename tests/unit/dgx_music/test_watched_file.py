@@ -32,5 +32,7 @@ def test_content_is_kept_while_the_file_is_away(tmp_path: Path) -> None:
     assert watched.read() == "one"
     file.unlink()
     assert watched.read() == "one"
+    file.write_bytes(b"\xff")
+    assert watched.read() == "one"
     file.write_text("three")
     assert watched.read() == "three"

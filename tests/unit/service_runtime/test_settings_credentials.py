@@ -34,6 +34,8 @@ def test_certificate_of_a_server_alone_makes_no_client_use_tls(tmp_path: Path) -
     ("settings", "says"),
     [
         ({"token": "a", "token_file": "/x"}, "DGX_MUSIC_TOKEN and DGX_MUSIC_TOKEN_FILE are both set; set one of them"),
+        ({"token": "one\ntwo"}, "DGX_MUSIC_TOKEN: what should be a token is several lines, or has characters"),
+        ({"token_file": __file__}, f"DGX_MUSIC_TOKEN_FILE={__file__}: what should be a token is several lines"),
         ({"token_file": "/no/such"}, "DGX_MUSIC_TOKEN_FILE=/no/such: No such file or directory"),
         ({"tls_ca": "/no/such"}, "DGX_MUSIC_TLS_CA=/no/such: the file can't be read: No such file or directory"),
         (

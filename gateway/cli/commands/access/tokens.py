@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime
 
 from dgx_music.access.v1.access_pb2 import (
     CreateTokenRequest,
@@ -15,13 +14,12 @@ from dgx_music.access.v1.access_pb2 import (
     TokenLimits,
 )
 from gateway.cli.display.console import Console, escape_text, format_local_time
-from gateway.cli.display.units import parse_age
+from gateway.cli.display.units import DATE, parse_age, parse_time
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
 PAGE_SIZE = 1000
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 async def create(session: Session, console: Console, request: CreateTokenRequest, expires: str | None) -> int:
@@ -37,7 +35,7 @@ async def create(session: Session, console: Console, request: CreateTokenRequest
     console.print_notice(
         f"token {token.id} of {escape_text(token.name)} with scope {format_scope(token)} is valid {expiry}. "
         "Its secret is shown only now. On the client, set DGX_MUSIC_TOKEN to it, DGX_MUSIC_GATEWAY_ADDRESS to this "
-        "server's address, and DGX_MUSIC_TLS_CA to the file of its certification authority:"
+        "server's address, and DGX_MUSIC_TLS_CA to the file of its certificate authority:"
     )
     print(created.secret)
     return 0
@@ -64,6 +62,7 @@ async def list_all(session: Session, console: Console) -> int:
             )
             for token in tokens
         ),
+        none="there are no tokens; make one with: dgx-music token create NAME",
     )
     return 0
 
@@ -93,12 +92,8 @@ def parse_expiry(text: str, now: datetime) -> datetime:
 
     Raises CommandError if the text is neither, or in the past.
     """
-    if _DAY.fullmatch(text):
-        try:
-            last_day = date.fromisoformat(text)
-        except ValueError as error:
-            raise CommandError(f"--expires: {text!r} is not a date: {error}", BAD_INPUT) from error
-        expires_at = datetime.combine(last_day + timedelta(days=1), time()).astimezone()
+    if DATE.fullmatch(text):
+        expires_at = parse_time(text, "--expires", is_end=True)
     else:
         try:
             expires_at = now + parse_age(text, "--expires")

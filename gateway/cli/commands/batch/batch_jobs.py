@@ -38,24 +38,29 @@ def _parse_bool(text: str) -> bool:
     return values[text.lower()]
 
 
+def _parse_number(text: str) -> float:
+    """Also takes 1,5, as spreadsheets of many countries write it; 1,000 may mean a thousand, and is no number here."""
+    return float(re.sub(r"^([+-]?\d+),(\d{1,2})$", r"\1.\2", text.strip()))
+
+
 COLUMNS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     PROMPT: ("prompt", str, "a text"),
-    "duration": ("duration", float, "a number of seconds"),
+    "duration": ("duration", _parse_number, "a number of seconds"),
     "seed": ("seed", int, "a whole number"),
     "model": ("model", str, "a name"),
-    "temperature": ("temperature", float, "a number"),
+    "temperature": ("temperature", _parse_number, "a number"),
     "top-k": ("top_k", int, "a whole number"),
-    "top-p": ("top_p", float, "a number"),
-    "guidance": ("guidance", float, "a number"),
+    "top-p": ("top_p", _parse_number, "a number"),
+    "guidance": ("guidance", _parse_number, "a number"),
     "continue": ("continue_", str, "an id"),
-    "continue-seconds": ("continue_seconds", float, "a number of seconds"),
+    "continue-seconds": ("continue_seconds", _parse_number, "a number of seconds"),
     "format": ("format", Format, f"one of {', '.join(Format)}"),
     "bitrate": ("bitrate", int, "a whole number"),
-    "quality": ("quality", float, "a number"),
+    "quality": ("quality", _parse_number, "a number"),
     "sample-rate": ("sample_rate", int, "a whole number"),
     "channels": ("channels", int, "1 or 2"),
     "loudness": ("loudness", str, "a profile or a number"),
-    "ceiling": ("ceiling", float, "a number"),
+    "ceiling": ("ceiling", _parse_number, "a number"),
     "tag-prompt": ("tag_prompt", _parse_bool, "true or false"),
     "title": ("title", str, "a text"),
     "artist": ("artist", str, "a text"),

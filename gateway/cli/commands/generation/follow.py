@@ -29,6 +29,12 @@ from service_runtime.failpoints import failpoint
 TERMINAL_STATES = (GENERATION_STATE_COMPLETED, GENERATION_STATE_FAILED, GENERATION_STATE_CANCELLED)
 
 
+def add_way_on(error: grpc.aio.AioRpcError, generation_ids: Sequence[str]) -> None:
+    """Notes in the error of a lost server how to go on with these generations."""
+    others = f", and likewise with {len(generation_ids) - 1} more in `dgx-music history`" * (len(generation_ids) > 1)
+    error.add_note(f"go on with: dgx-music watch {generation_ids[0]}{others}")
+
+
 async def wait_until_finished(
     session: Session, generation_id: str, on_change: Callable[[Generation], None]
 ) -> Generation:

@@ -22,6 +22,7 @@ from gateway.cli.commands.generation.continuation_source import ContinuationSour
 from gateway.cli.commands.generation.file_opener import open_file
 from gateway.cli.commands.generation.follow import (
     add_cover_to,
+    add_way_on,
     cancel_generations,
     report_result,
     wait_until_finished,
@@ -84,11 +85,14 @@ async def generate(
         results = await asyncio.gather(*creations, return_exceptions=True)
         await cancel_generations(session, console, [result for result in results if isinstance(result, Generation)])
         raise
-    if not options.model:
-        console.print_notice(await describe_default_model(session, generations[0].model_name))
     if detach:
-        return _print_queued(console, generations)
-    return await _follow_or_cancel(session, console, generations, delivery or Delivery())
+        _print_queued(console, generations)
+        if not options.model:
+            console.print_notice(await describe_default_model(session, generations[0].model_name))
+        return 0
+    return await _follow_or_cancel(
+        session, console, generations, delivery or Delivery(), describes_model=not options.model
+    )
 
 
 async def retry(session: Session, console: Console, generation_id: str, *, detach: bool) -> int:
@@ -98,7 +102,8 @@ async def retry(session: Session, console: Console, generation_id: str, *, detac
     request = RetryGenerationRequest(id=generation_id)
     generation = (await session.music.RetryGeneration(request, timeout=CALL_TIMEOUT_SECONDS)).generation
     if detach:
-        return _print_queued(console, [generation])
+        _print_queued(console, [generation])
+        return 0
     return await _follow_or_cancel(session, console, [generation], Delivery())
 
 
@@ -106,7 +111,11 @@ async def watch(session: Session, console: Console, generation_id: str) -> int:
     """Shows the progress of a generation until it finishes; with JSON, every change."""
     with console.progress() as progress:
         on_change = console.print_message if console.as_json else progress.update
-        generation = await wait_until_finished(session, generation_id, on_change)
+        try:
+            generation = await wait_until_finished(session, generation_id, on_change)
+        except grpc.aio.AioRpcError as error:
+            add_way_on(error, [generation_id])
+            raise
     return await report_result(session, console, generation, None)
 
 
@@ -145,21 +154,27 @@ async def _find_model(session: Session, name: str) -> Model | None:
     return next((model for model in response.models if model.name == name), None)
 
 
-def _print_queued(console: Console, generations: Sequence[Generation]) -> int:
+def _print_queued(console: Console, generations: Sequence[Generation]) -> None:
     for generation in generations:
         if console.as_json:
             console.print_message(generation)
         else:
             console.out.print(generation.id)
-    return 0
 
 
 async def _follow_or_cancel(
-    session: Session, console: Console, generations: Sequence[Generation], delivery: Delivery
+    session: Session,
+    console: Console,
+    generations: Sequence[Generation],
+    delivery: Delivery,
+    *,
+    describes_model: bool = False,
 ) -> int:
     """Waits for all generations and reports their results; cancels them if interrupted before they have finished."""
     async with Playback(session, console, delivery.sink, [generation.id for generation in generations]) as playback:
         try:
+            if describes_model:
+                console.print_notice(await describe_default_model(session, generations[0].model_name))
             with console.progress() as progress:
                 finished = await asyncio.gather(
                     *(wait_until_finished(session, generation.id, progress.update) for generation in generations)
@@ -170,6 +185,7 @@ async def _follow_or_cancel(
             raise
         except grpc.aio.AioRpcError as error:
             if (details := read_error_details(error)).reason not in UNWRITABLE_REASONS:
+                add_way_on(error, [generation.id for generation in generations])
                 raise
             raise CommandError(f"{details.message}, then go on with: dgx-music watch {generations[0].id}") from error
         statuses = [

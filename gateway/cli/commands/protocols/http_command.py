@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.runner import Session
 from service_runtime.observability.logging import configure_logging
 from service_runtime.optional_deps import install_extra_command
@@ -21,9 +21,7 @@ def resolve_settings(data_dir: Path | None, listen: str | None) -> HttpSettings:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise CommandError(
-            f"`dgx-music http` requires the extra http; install it with: {install_extra_command('http')}", BAD_INPUT
-        ) from error
+        raise CommandError(f"`dgx-music http` needs the extra http; run {install_extra_command('http')}") from error
     from gateway.http.config import HttpSettings
 
     given = {"data_dir": data_dir, "http_listen": listen}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.runner import Session
 from service_runtime.optional_deps import install_extra_command
 
@@ -12,9 +12,7 @@ def require_extra() -> None:
     try:
         import mcp  # noqa: F401
     except ImportError as error:
-        raise CommandError(
-            f"`dgx-music mcp` requires the extra mcp; install it with: {install_extra_command('mcp')}", BAD_INPUT
-        ) from error
+        raise CommandError(f"`dgx-music mcp` needs the extra mcp; run {install_extra_command('mcp')}") from error
 
 
 async def serve(session: Session) -> int:

@@ -11,12 +11,7 @@ from typing import Any
 import tomlkit
 from pydantic import SecretStr, ValidationError
 
-from dgx_music.credentials import SYSTEM_CA
-from gateway.cli.display.console import Console
-from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.output_files import replacing
-from gateway.settings_catalog import CLASSES
-from service_runtime.config_file import (
+from dgx_music.config_file import (
     PREFIX,
     SECRET_NAMES,
     ConfigFileError,
@@ -25,6 +20,11 @@ from service_runtime.config_file import (
     parse_config,
     suggest,
 )
+from dgx_music.credentials import SYSTEM_CA
+from gateway.cli.display.console import Console
+from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.output_files import replacing
+from gateway.settings_catalog import CLASSES
 from service_runtime.file_modes import open_private
 
 FROM_STANDARD_INPUT = "-"

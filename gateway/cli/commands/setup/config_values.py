@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from dgx_music.config_file import ConfigFile, find_variable
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.session.command_settings import checked_config_file
 from gateway.settings_catalog import SECTIONS, own_fields
-from service_runtime.config_file import ConfigFile, find_variable
 from service_runtime.settings import Settings
 from storage_service.config import StorageSettings
 

@@ -19,6 +19,7 @@ from dgx_music.generation.v1.generation_pb2 import Engine, GetEngineStatusReques
 from gateway.cli.commands.setup.settings_check import check_access, check_settings
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.engine_view import state_name
+from gateway.cli.playback.sound_card import SoundUnavailable, find_output
 from gateway.cli.session.command_errors import FAILURE
 from gateway.cli.session.command_settings import how_to_unset
 from gateway.config import GatewaySettings
@@ -27,7 +28,6 @@ from gateway.timeouts import CALL_TIMEOUT_SECONDS
 from generation_service.config import GenerationSettings
 from generation_service.models.diagnostics import diagnose
 from generation_service.models.finding import Finding
-from service_runtime.optional_deps import install_extra_command
 from service_runtime.rpc.probe import probe, probe_credentials
 from storage_service.config import StorageSettings
 from storage_service.db.sqlite import journal_mode, sqlite3
@@ -156,20 +156,10 @@ async def _address(name: str, address: str, credentials: Credentials) -> Finding
 def check_sound() -> Finding:
     """Checks what `play` needs."""
     try:
-        import sounddevice
-    except ImportError:
-        return Finding(
-            "sound", "missing", "sounddevice is not installed; `play` needs it", install_extra_command("play")
-        )
-    except OSError as error:
-        return Finding(
-            "sound", "missing", f"PortAudio can't be used: {error}", "install it, e.g. the package libportaudio2"
-        )
-    try:
-        device = sounddevice.query_devices(kind="output")
-    except (sounddevice.PortAudioError, ValueError) as error:
-        return Finding("sound", "missing", f"no sound card: {error}", "play on another machine, or use `download`")
-    return Finding("sound", "ok", str(device["name"]))
+        _, name = find_output()
+    except SoundUnavailable as error:
+        return Finding("sound", "missing", error.problem, error.way_out)
+    return Finding("sound", "ok", name)
 
 
 async def _running_engines(settings: GatewaySettings, credentials: Credentials) -> list[Finding]:

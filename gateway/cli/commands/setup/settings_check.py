@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from dgx_music.config_file import CONFIG_VARIABLE, PREFIX, ConfigFileError, suggest
 from dgx_music.errors import FailedPrecondition
 from gateway.cli.session.command_errors import describe_error
 from gateway.cli.session.command_settings import checked_config_file, describe_exposure
 from gateway.config import GatewaySettings
 from gateway.settings_catalog import CLASSES, SECTIONS
 from generation_service.models.finding import Finding
-from service_runtime.config_file import CONFIG_VARIABLE, PREFIX, ConfigFileError, suggest
 from service_runtime.rpc.binding import is_local, require_local_or_allowed
 
 NO_SETTINGS = frozenset({CONFIG_VARIABLE, "DGX_MUSIC_FAILPOINT"})
@@ -60,7 +60,9 @@ def check_access(settings: GatewaySettings) -> Iterator[Finding]:
     has_token, address = settings.token is not None or settings.token_file is not None, settings.gateway_address
     if has_token and address is not None and credentials.ca is None and not is_local(address):
         found = f"the token would be sent to {address} without encryption"
-        yield Finding("access", "broken", found, "set DGX_MUSIC_TLS_CA to the file of the server's authority")
+        yield Finding(
+            "access", "broken", found, "set DGX_MUSIC_TLS_CA to the file of the server's certificate authority"
+        )
     else:
         token = "a token is sent to servers" if has_token else "no token, which servers on this machine do not need"
         yield Finding(
@@ -72,7 +74,7 @@ def check_access(settings: GatewaySettings) -> Iterator[Finding]:
         try:
             require_local_or_allowed(settings.listen, settings)
         except FailedPrecondition as error:
-            yield Finding("listen", "broken", error.message, "change DGX_MUSIC_LISTEN, or what it lacks")
+            yield Finding("listen", "broken", error.message, "set what is missing, or change DGX_MUSIC_LISTEN")
 
 
 def _check_certificate(certificate: Path, key: Path) -> Finding:

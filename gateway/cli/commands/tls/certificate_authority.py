@@ -1,11 +1,11 @@
-"""A private certification authority, and the certificates that it issues: one for servers, one for clients."""
+"""A private certificate authority, and the certificates that it issues: one for servers, one for clients."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway.cli.session.command_errors import CommandError
+from gateway.cli.session.output_files import replacing
 from service_runtime.access.authentication import SERVICE_URI
 from service_runtime.file_modes import PRIVATE
 
@@ -126,14 +128,20 @@ def identities_of(certificate: x509.Certificate) -> list[str]:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Writes PEM files, keys readable by their owner only. Each replaces its predecessor in one step."""
-    for path, content in contents.items():
-        mode = PRIVATE.file if path.suffix == ".key" else MODE_OF_CERTIFICATES
-        new = path.with_name(f".{path.name}.new")
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
-        new.replace(path)
+    """Writes PEM files, keys readable by their owner only: all of them, each in the place of its predecessor, or none.
+
+    Raises CommandError if one can't be written.
+    """
+    path = Path()
+    try:
+        with ExitStack() as stack:
+            for path, content in contents.items():
+                mode = PRIVATE.file if path.suffix == ".key" else MODE_OF_CERTIFICATES
+                part = stack.enter_context(replacing(path))
+                with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                    file.write(content)
+    except OSError as error:
+        raise CommandError(f"failed to write {path}: {error.strerror or error}") from error
 
 
 def _builder(

@@ -1,4 +1,4 @@
-"""`dgx-music tls init`: makes a private certification authority and certificates, or renews the certificates."""
+"""`dgx-music tls init`: makes a private certificate authority and certificates, or renews the certificates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryptography import x509
 from gateway.cli.commands.tls.certificate_authority import CertificateAuthority, hosts_of, write_files
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from service_runtime.file_modes import make_private_folder
+from service_runtime.file_modes import make_data_dir, make_private_folder
 
 AUTHORITY, SERVER, CLIENT = "ca.pem", "server.pem", "client.pem"
 AUTHORITY_KEY, SERVER_KEY, CLIENT_KEY = "ca.key", "server.key", "client.key"
@@ -46,6 +46,7 @@ def init(folder: Path, hosts: Sequence[str], console: Console, *, renew: bool) -
     valid_for = list(dict.fromkeys([*LOCAL_HOSTS, *named]))
     server, server_key = authority.issue_server(valid_for)
     client, client_key = authority.issue_client()
+    make_data_dir(folder.parent)  # By default the data directory, which others must not read.
     make_private_folder(folder)
     files = {SERVER_KEY: server_key, SERVER: server, CLIENT_KEY: client_key, CLIENT: client}
     if not renew:
@@ -86,7 +87,7 @@ def _print_instructions(console: Console, folder: Path, hosts: Sequence[str], un
     host = f"[{address}]" if ":" in address else address
     _print(
         console,
-        f"Made a certification authority and certificates in {folder}, for {', '.join(hosts)}, valid until {until}.",
+        f"Created a certificate authority and certificates in {folder}, for {', '.join(hosts)}, valid until {until}.",
         "",
         "# On the server:",
         *_exports(server),
@@ -130,7 +131,7 @@ def _refuse_to_overwrite(folder: Path) -> None:
     for name in (AUTHORITY, AUTHORITY_KEY, SERVER, SERVER_KEY, CLIENT, CLIENT_KEY):
         if (folder / name).exists():
             raise CommandError(
-                f"{folder / name} exists, and is not overwritten; renew the certificates with --renew, "
+                f"{folder / name} already exists and will not be overwritten; renew the certificates with --renew, "
                 "or choose another folder"
             )
 

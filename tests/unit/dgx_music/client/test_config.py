@@ -79,10 +79,32 @@ def test_credentials_that_do_not_fit_together_are_refused(tmp_path: Path, monkey
         load()
 
 
+def test_path_in_the_config_file_is_absolute(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "token").write_text("secret")
+    config_file.write_text('token_file = "~/token"\ntls_ca = "system"\n')
+    assert load().credentials.token_file == str(tmp_path / "token")
+    config_file.write_text('token_file = "token"')
+    with pytest.raises(ValueError, match="line 1: token_file must be an absolute path or begin with ~/, not 'token'"):
+        load()
+
+
+def test_token_that_cannot_be_sent_names_its_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"^token: what should be a token is several lines"):
+        load_config({"token": "one\ntwo"})
+    file = tmp_path / "token"
+    file.write_text("ü")
+    monkeypatch.setenv("DGX_MUSIC_TOKEN_FILE", str(file))
+    with pytest.raises(ValueError, match=r"^DGX_MUSIC_TOKEN_FILE: what should be"):
+        load_config({})
+
+
 def test_config_file_that_is_none_is_named(config_file: Path) -> None:
     config_file.write_text("gateway_address = dgx")
-    with pytest.raises(ValueError, match=rf"{config_file} is not a valid config file: Invalid value"):
+    with pytest.raises(ValueError, match=rf"{config_file}, line 1: is not valid TOML: Invalid value"):
         load()
     config_file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"config\.toml"):
+    with pytest.raises(ValueError, match=r"config\.toml: this file does not exist"):
         load()

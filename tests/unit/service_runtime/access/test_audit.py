@@ -19,21 +19,23 @@ SERVICE, PERSON = Caller(Scope.SERVICE, "studio", "10.0.0.2"), Caller(Scope.ADMI
 
 
 @pytest.mark.parametrize(
-    ("required", "caller", "names_client", "audited"),
+    ("service", "required", "caller", "names_client", "audited"),
     [
-        (Scope.READ, PERSON, False, False),
-        (Scope.READ, None, False, False),
-        (Scope.GENERATE, PERSON, False, True),
-        (Scope.ADMIN, PERSON, True, True),
-        (Scope.ADMIN, None, False, True),
-        (Scope.SERVICE, PERSON, False, True),
-        (Scope.SERVICE, SERVICE, False, False),
-        (Scope.GENERATE, SERVICE, True, False),  # The gateway has a line about it.
-        (Scope.GENERATE, SERVICE, False, True),
+        ("storage", Scope.READ, PERSON, False, False),
+        ("storage", Scope.READ, None, False, False),
+        ("storage", Scope.GENERATE, PERSON, False, True),
+        ("storage", Scope.ADMIN, PERSON, True, True),
+        ("storage", Scope.ADMIN, None, False, True),
+        ("storage", Scope.SERVICE, PERSON, False, True),
+        ("storage", Scope.SERVICE, SERVICE, False, False),
+        ("storage", Scope.GENERATE, SERVICE, True, False),  # The gateway has a line about it.
+        ("storage", Scope.GENERATE, SERVICE, False, True),
+        ("gateway", Scope.ADMIN, SERVICE, True, True),  # Nobody else has one.
+        ("gateway", Scope.READ, SERVICE, True, False),
     ],
 )
-def test_is_audited(required: Scope, caller: Caller | None, names_client: bool, audited: bool) -> None:
-    assert is_audited(required, caller, names_client) is audited
+def test_is_audited(service: str, required: Scope, caller: Caller | None, names_client: bool, audited: bool) -> None:
+    assert is_audited(f"/dgx_music.{service}.v1.X/Y", required, caller, names_client) is audited
 
 
 def test_ids_of_requests_and_responses() -> None:

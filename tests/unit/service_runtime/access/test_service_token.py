@@ -41,6 +41,18 @@ def test_token_is_replaced_without_a_gap(tmp_path: Path) -> None:
     assert metadata() == [("authorization", f"Bearer {NEW}")]
 
 
+@pytest.mark.parametrize("content", [b"", b"short", f"{NEW}\nshort".encode(), b"\xff" * 40])
+def test_content_that_cannot_be_used_replaces_nothing(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(OLD)
+    token = ServiceToken(Settings(service_token_file=file))
+    file.write_bytes(content)
+    assert token.matches(OLD)
+    assert not token.matches("short")
+    file.write_text(NEW)
+    assert token.accepted() == (NEW,)
+
+
 @pytest.mark.parametrize(
     ("settings", "content", "says"),
     [

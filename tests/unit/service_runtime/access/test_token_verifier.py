@@ -63,6 +63,20 @@ async def test_expiry_counts_also_for_a_token_that_is_remembered(
         await cache.verify(secret)
 
 
+async def test_expiry_counts_also_while_the_token_cannot_be_verified(
+    registry: TokenRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, cache = registry.issue(Scope.READ, lifetime_seconds=3600), TokenCache(registry, valid_seconds=0)
+    token = await cache.verify(secret)
+    registry.problem = Unavailable("away", reason="AWAY")
+    with pytest.raises(Unavailable):
+        await cache.verify_again(secret, token)
+    later = token_verifier.time.time_ns() + 3601 * 10**9
+    monkeypatch.setattr(token_verifier.time, "time_ns", lambda: later)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await cache.verify_again(secret, token)
+
+
 async def test_failures_are_not_remembered(registry: TokenRegistry) -> None:
     secret, cache = registry.issue(Scope.READ), TokenCache(registry)
     registry.problem = Unavailable("away", reason="AWAY")

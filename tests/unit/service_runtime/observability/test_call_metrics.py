@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from grpc_health.v1 import health
 
 from service_runtime.observability.call_metrics import (
     BYTES_SENT,
@@ -29,11 +30,12 @@ LABELS = ("unary", "s", "m")
     ],
 )
 def test_method_is_split_as_go_does(streams: tuple[bool, bool], kind: str) -> None:
-    assert method_labels("/dgx_music.storage.v1.StorageService/GetPrompt", *streams) == (
-        kind,
-        "dgx_music.storage.v1.StorageService",
-        "GetPrompt",
-    )
+    assert method_labels("/a.b.Service/Method", *streams) == (kind, "a.b.Service", "Method")
+
+
+def test_refused_call_is_of_its_methods_kind() -> None:
+    labels = method_labels(f"/{health.SERVICE_NAME}/Watch", True, True)
+    assert labels == ("server_stream", health.SERVICE_NAME, "Watch")
 
 
 def test_codes_are_spelled_as_go_does() -> None:

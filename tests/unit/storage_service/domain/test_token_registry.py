@@ -11,6 +11,7 @@ from sqlalchemy import text, update
 
 from dgx_music.errors import AlreadyExists, InvalidArgument, NotFound, Unauthenticated
 from service_runtime.access.caller import Scope
+from service_runtime.access.token_format import hash_token
 from service_runtime.rpc.paging import Page
 from storage_service.db.access_models import Token
 from storage_service.db.clock import now_plus
@@ -19,7 +20,6 @@ from storage_service.domain.token_registry import (
     NewToken,
     create_token,
     find_valid,
-    hash_secret,
     list_tokens,
     revoke_token,
     verify_token,
@@ -34,7 +34,7 @@ def create(database: Database, name: str = "laptop", **values: Any) -> tuple[Tok
 def is_valid(database: Database, secret: str, token_id: str | None = None) -> bool:
     with database.read() as session:
         try:
-            found = verify_token(session, token_id or secret.split("_")[1], hash_secret(secret))
+            found = verify_token(session, token_id or secret.split("_")[1], hash_token(secret))
         except Unauthenticated:
             return False
         return found.id == secret.split("_")[1]
@@ -58,7 +58,7 @@ def test_wrong_secrets_are_rejected_alike(database: Database) -> None:
     assert not is_valid(database, secret, other.id)
     messages = set()
     with database.read() as session:
-        for token_id, digest in ((token.id, b""), ("", hash_secret(secret)), ("aaaaaaaa", hash_secret(secret))):
+        for token_id, digest in ((token.id, b""), ("", hash_token(secret)), ("aaaaaaaa", hash_token(secret))):
             with pytest.raises(Unauthenticated) as raised:
                 verify_token(session, token_id, digest)
             messages.add(raised.value.message)
@@ -67,7 +67,7 @@ def test_wrong_secrets_are_rejected_alike(database: Database) -> None:
 
 def test_revoked_token_is_invalid_and_frees_its_name(database: Database) -> None:
     token, secret = create(database)
-    with pytest.raises(AlreadyExists, match=f"token {token.id} has the name 'laptop' already"):
+    with pytest.raises(AlreadyExists, match=f"token {token.id} already has the name 'laptop'"):
         create(database)
     with database.write() as session:
         revoked = revoke_token(session, token.id)
@@ -98,6 +98,8 @@ def test_unknown_token_cannot_be_revoked(database: Database) -> None:
         ("name", {"name": ""}),
         ("name", {"name": "a" * 65}),
         ("name", {"name": "a\tb"}),
+        ("name", {"name": " a"}),
+        ("name", {"name": "a "}),
         ("scope", {"scope": None}),
         ("scope", {"scope": Scope.SERVICE}),
         ("limits.calls_per_minute", {"calls_per_minute": -1}),

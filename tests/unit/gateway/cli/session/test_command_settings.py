@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dgx_music.config_file import ConfigFileError
 from gateway.cli.session.command_errors import BAD_INPUT, describe_error
 from gateway.cli.session.command_settings import how_to_unset, load_settings
 from gateway.config import GatewaySettings
-from service_runtime.config_file import ConfigFileError
 
 
 @pytest.fixture

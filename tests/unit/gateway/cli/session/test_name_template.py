@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dgx_music.storage.v1.storage_pb2 import Generation
-from gateway.cli.files_app import DEFAULT_NAME, app
+from gateway.cli.apps.files_app import DEFAULT_NAME, app
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.name_template import FIELDS, NameTemplate
 

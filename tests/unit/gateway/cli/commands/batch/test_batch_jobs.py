@@ -56,6 +56,13 @@ def test_columns_come_before_the_options_of_the_command(tmp_path: Path) -> None:
     assert second.output == tmp_path / "a/b.flac"
 
 
+def test_decimal_comma_of_a_spreadsheet_is_no_thousands_separator(tmp_path: Path) -> None:
+    (job,) = plan(tmp_path / "p.csv", "prompt;duration;guidance\nhouse;1,5;2,75\n")
+    assert (job.request.duration_seconds, job.request.sampling.guidance_scale) == (1.5, 2.75)
+    with pytest.raises(CommandError):
+        plan(tmp_path / "p.csv", "prompt;duration\nhouse;1,000\n")
+
+
 def test_count_makes_several_with_consecutive_seeds(tmp_path: Path) -> None:
     jobs = plan(tmp_path / "p.csv", "prompt,count,seed\nhouse,3,5\njazz,,\n")
     assert [(job.request.prompt, job.request.seed) for job in jobs[:3]] == [("house", 5), ("house", 6), ("house", 7)]

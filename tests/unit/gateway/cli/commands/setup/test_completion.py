@@ -6,7 +6,7 @@ import pytest
 import shellingham
 
 from gateway.cli.commands.setup.completion import resolve_shell
-from gateway.cli.main import run
+from gateway.cli.invocation import run
 from gateway.cli.session.command_errors import CommandError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.commands.setup import config_changes
-from gateway.cli.main import run
+from gateway.cli.invocation import run
 
 BEFORE = """\
 # My machine.

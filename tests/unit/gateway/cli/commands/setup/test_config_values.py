@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.main import run
+from gateway.cli.invocation import run
 from gateway.settings_catalog import CLASSES
 
 

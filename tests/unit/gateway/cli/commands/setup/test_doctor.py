@@ -123,8 +123,8 @@ def no_device(kind: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("query", "state", "found"),
     [
-        (None, "missing", "sounddevice is not installed; `play` needs it"),
-        (no_device, "missing", "no sound card: No output device"),
+        (None, "missing", "playing needs the extra play"),
+        (no_device, "missing", "there is no sound card (No output device)"),
         (lambda kind: {"name": f"{kind} of a card"}, "ok", "output of a card"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from gateway.cli.commands.setup.settings_check import check_access, check_settings
 from gateway.config import GatewaySettings
 from generation_service.models.finding import Finding
-from tests.support.tls_servers import make_authority
+from tests.support.tls_files import make_tls_files
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def test_misspelt_variables_are_found(file: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_token_is_not_sent_to_the_network_without_tls(file: Path, tmp_path: Path) -> None:
-    authority = make_authority(tmp_path)
+    ca = str(make_tls_files(tmp_path / "tls").ca)
     assert [one.state for one in access()] == ["ok"]
     assert [one.state for one in access(token="x", gateway_address="127.0.0.1:1")] == ["ok"]
     [found] = access(token="x", gateway_address="10.0.0.1:1")
     assert (found.state, found.found) == ("broken", "the token would be sent to 10.0.0.1:1 without encryption")
-    [found] = access(token="x", gateway_address="10.0.0.1:1", tls_ca=authority.file)
-    assert (found.state, found.found) == ("ok", f"a token is sent to servers; TLS with {authority.file}")
+    [found] = access(token="x", gateway_address="10.0.0.1:1", tls_ca=ca)
+    assert (found.state, found.found) == ("ok", f"a token is sent to servers; TLS with {ca}")
 
 
 def test_files_that_cannot_be_read_are_named(file: Path) -> None:
@@ -70,9 +70,8 @@ def test_files_that_cannot_be_read_are_named(file: Path) -> None:
 
 
 def test_certificate_and_key_must_belong_together(file: Path, tmp_path: Path) -> None:
-    authority = make_authority(tmp_path)
-    certificate, key = authority.issue("server")
-    _, other_key = authority.issue("other")
+    folder = make_tls_files(tmp_path / "tls").folder
+    certificate, key, other_key = (str(folder / name) for name in ("server.pem", "server.key", "client.key"))
     assert access(tls_certificate=certificate, tls_key=key)[1].state == "ok"
     found = access(tls_certificate=certificate, tls_key=other_key)[1]
     assert (found.name, found.state) == ("certificate", "broken")

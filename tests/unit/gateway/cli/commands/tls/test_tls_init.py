@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from gateway.cli.commands.tls import tls_init
-from gateway.cli.commands.tls.certificate_authority import hosts_of, identities_of
+from gateway.cli.commands.tls.certificate_authority import hosts_of, identities_of, write_files
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import CommandError
 from service_runtime.settings import Settings
@@ -31,6 +31,11 @@ def certificate(file: Path) -> x509.Certificate:
 
 def verifier(folder: Path) -> PolicyBuilder:
     return PolicyBuilder().store(Store([certificate(folder / "ca.pem")]))
+
+
+def test_data_directory_that_did_not_exist_is_private(tmp_path: Path) -> None:
+    init(tmp_path / "data/tls")
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_certificates_verify_and_keys_are_private(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +94,7 @@ def test_renewal_keeps_the_authority_and_the_hosts(tmp_path: Path, capsys: pytes
 
 def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "client.key").write_text("mine")
-    with pytest.raises(CommandError, match=r"client.key exists, and is not overwritten; renew .* --renew"):
+    with pytest.raises(CommandError, match=r"client.key already exists and will not be overwritten; renew .* --renew"):
         init(tmp_path)
     assert (tmp_path / "client.key").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1
@@ -116,3 +121,10 @@ def test_renewal_with_an_expired_authority(tmp_path: Path) -> None:
         init(tmp_path)
     with pytest.raises(CommandError, match="has expired; make a new one in another folder"):
         init(tmp_path, renew=True)
+
+
+def test_files_are_written_all_or_none(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "server.key"
+    with pytest.raises(CommandError, match=f"failed to write {missing}: No such file"):
+        write_files({tmp_path / "server.pem": b"certificate", missing: b"key"})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,47 @@
+"""The subcommands that serve other protocols: http and mcp."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.options import GlobalOptions, create_console, run
+from gateway.embedded.service_set import ALL
+
+app = typer.Typer()
+
+
+@app.command()
+def http(
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address to listen on. Default: DGX_MUSIC_HTTP_LISTEN, else 127.0.0.1:8080.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Serve the HTTP endpoints that clients of OpenAI, ElevenLabs, LocalAI and vLLM-Omni know, until Ctrl-C or SIGTERM.
+
+    Uses the running server, or else runs the services itself. Requires the extra `http`.
+    """
+    from gateway.cli.commands.protocols import http_command
+
+    settings = http_command.resolve_settings(GlobalOptions.data_dir, listen)
+    run(lambda session: http_command.serve(session, settings), create_console(), ALL)
+
+
+@app.command()
+def mcp() -> None:
+    """Serve the Model Context Protocol on standard input and output, so that an assistant can generate music.
+
+    Uses the running server, or else runs the services itself. Requires the extra `mcp`.
+    How to set up the assistant is in docs/mcp.md.
+    """
+    from gateway.cli.commands.protocols import mcp_command
+    from gateway.cli.session.standard_streams import STANDARD_OUTPUT
+
+    mcp_command.require_extra()
+    run(mcp_command.serve, create_console(output=STANDARD_OUTPUT), ALL)

@@ -1,0 +1,104 @@
+"""A channel that waits while the server is too busy for a call, as long as the server says."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from dgx_music.error_status import read_error_details
+from dgx_music.wrapping_channel import WrappingChannel
+
+BUSY_REASONS = ("SERVER_BUSY", "RATE_LIMIT")
+"""Reasons of a refusal before the server has done anything, so that any call can be repeated."""
+PATIENCE_SECONDS = 60.0
+"""How long one call is repeated."""
+QUIET_SECONDS = 2.0
+"""A shorter wait is not worth a notice."""
+
+
+class PatientChannel(WrappingChannel):
+    """Repeats calls that the server refuses because it is busy. A call with a stream of requests can't be repeated."""
+
+    def __init__(self, channel: grpc.aio.Channel, print_notice: Callable[[str], None]) -> None:
+        super().__init__(channel)
+        self._print_notice = print_notice
+        self._noted_until = 0.0
+
+    def _wrap(
+        self, call: Callable[..., Any], method: str, request_streaming: bool, response_streaming: bool
+    ) -> Callable[..., Any]:
+        if request_streaming:
+            return call
+        if response_streaming:
+            return lambda *arguments, **options: _Stream(lambda: call(*arguments, **options), _Wait(self._note))
+
+        async def repeat(*arguments: Any, **options: Any) -> Any:
+            wait = _Wait(self._note)
+            while True:
+                try:
+                    return await call(*arguments, **options)
+                except grpc.aio.AioRpcError as error:
+                    await wait.before_repeating(error)
+
+        return repeat
+
+    def _note(self, delay: float, problem: str) -> None:
+        """Says why nothing happens, once for all calls that wait at the same time."""
+        now = time.monotonic()
+        if delay > QUIET_SECONDS and now > self._noted_until:
+            self._print_notice(f"waiting {delay:.0f} s: {problem}")
+        self._noted_until = max(self._noted_until, now + delay)
+
+
+class _Stream:
+    """A call with a stream of responses, as far as the command line uses it."""
+
+    def __init__(self, start: Callable[[], Any], wait: _Wait) -> None:
+        self._start, self._wait = start, wait
+        self._call = start()
+        self._responses = self._receive()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._responses
+
+    async def _receive(self) -> AsyncIterator[Any]:
+        has_begun = False
+        while True:
+            try:
+                async for response in self._call:
+                    has_begun = True
+                    yield response
+                return
+            except grpc.aio.AioRpcError as error:
+                if has_begun:
+                    raise
+                await self._wait.before_repeating(error)
+                self._call = self._start()
+
+    def cancel(self) -> bool:
+        return bool(self._call.cancel())
+
+
+class _Wait:
+    """The patience of one call."""
+
+    def __init__(self, note: Callable[[float, str], None]) -> None:
+        self._note = note
+        self._started_at = 0.0
+
+    async def before_repeating(self, error: grpc.aio.AioRpcError) -> None:
+        """Waits as long as the error says. Raises it if it says nothing, or the patience is at its end."""
+        details, now = read_error_details(error), time.monotonic()
+        delay = details.retry_after_seconds
+        self._started_at = self._started_at or now
+        if delay is None or details.reason not in BUSY_REASONS or now + delay > self._started_at + PATIENCE_SECONDS:
+            raise error
+        self._note(delay, details.message)
+        # Not all those that were refused at the same time come back at the same time.
+        await asyncio.sleep(delay * random.uniform(1.0, 1.2))

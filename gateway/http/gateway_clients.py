@@ -1,0 +1,87 @@
+"""Connects to the gateway for each caller of the HTTP endpoints, with the token that the caller sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from dgx_music.client.async_client import AsyncClient
+from dgx_music.errors import Unauthenticated
+from service_runtime.access.authentication import TOKEN_REQUIRED
+from service_runtime.access.token_format import read_token_id
+
+TOKEN_PREFIX = "dgxm_"
+BEARER = "bearer "
+CLIENT_HEADER = "dgx-music-client"
+MAX_NAME_CHARACTERS = 64
+MAX_KEPT = 64
+"""Connections that are kept while nobody uses them."""
+
+
+@dataclass(slots=True)
+class _KeptClient:
+    client: AsyncClient
+    users: int = 0
+    """How many requests use it now."""
+
+
+class GatewayClients:
+    """Connects to the gateway on behalf of those who call this server. Connections are kept for their next request."""
+
+    def __init__(self, gateway_address: str, requires_tokens: bool) -> None:
+        self._gateway_address, self._requires_tokens = gateway_address, requires_tokens
+        self._kept: dict[tuple[str | None, str], _KeptClient] = {}
+        """By token and name; those used last come last."""
+
+    @asynccontextmanager
+    async def client_for(self, request: Request) -> AsyncIterator[AsyncClient]:
+        """Yields a client that shows the gateway the token of the request.
+
+        Raises Unauthenticated if a token is needed and there is none, or if it is not like one. Where none is needed, a
+        key that can't be a token is left out: many programs insist on sending one.
+        """
+        key = _key_of(request)
+        token = key if key.startswith(TOKEN_PREFIX) else None
+        if token is not None:
+            read_token_id(token)
+        elif self._requires_tokens:
+            raise Unauthenticated(
+                "this server requires a token; as the API key, use one from `dgx-music token create`, which is sent as "
+                "`Authorization: Bearer TOKEN`",
+                reason=TOKEN_REQUIRED,
+            )
+        caller = token, _name_of(request)
+        kept = self._kept.pop(caller, None) or _KeptClient(
+            AsyncClient(self._gateway_address, token=token, client_name=caller[1])
+        )
+        self._kept[caller] = kept
+        kept.users += 1
+        try:
+            yield kept.client
+        finally:
+            kept.users -= 1
+            await self._close_idle(MAX_KEPT)
+
+    async def aclose(self) -> None:
+        """Closes all connections that are not in use."""
+        await self._close_idle(0)
+
+    async def _close_idle(self, max_kept: int) -> None:
+        idle = [caller for caller, kept in self._kept.items() if not kept.users]
+        for caller in idle[: max(0, len(self._kept) - max_kept)]:
+            await self._kept.pop(caller).client.aclose()
+
+
+def _key_of(request: Request) -> str:
+    authorization = request.headers.get("authorization", "")
+    if authorization[: len(BEARER)].lower() == BEARER:
+        return authorization[len(BEARER) :].strip()
+    return request.headers.get("xi-api-key", "").strip()
+
+
+def _name_of(request: Request) -> str:
+    host = request.client.host if request.client else "local"
+    return (request.headers.get(CLIENT_HEADER) or f"http {host}")[:MAX_NAME_CHARACTERS]

@@ -1,0 +1,29 @@
+"""Limits how many requests are served at once, as the gRPC servers limit calls."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dgx_music.errors import ResourceExhausted
+from gateway.http.http_errors import to_response
+from service_runtime.rpc.load.call_budget import Budget
+
+HEALTH_PATH = "/health"
+
+
+class RequestLimit:
+    """Refuses requests that are too many before they are read. Health is told all the same."""
+
+    def __init__(self, app: ASGIApp, max_requests: int) -> None:
+        self._app = app
+        self._budget = Budget("http", "requests", max_requests, max_waiting=0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == HEALTH_PATH:
+            return await self._app(scope, receive, send)
+        try:
+            self._budget.check()
+        except ResourceExhausted as error:
+            return await to_response(error)(scope, receive, send)
+        async with self._budget.occupy():
+            return await self._app(scope, receive, send)
