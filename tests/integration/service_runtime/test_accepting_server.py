@@ -9,45 +9,32 @@ import pytest
 
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
+from service_runtime.rpc import server as server_module
 from service_runtime.rpc.load import accepting_server
 from service_runtime.settings import Settings
 from tests.support.scripted_service import ScriptedService, serving_channel
 
-CALLS = 60
+SERVICE = b"/dgx_music.generation.v1.GenerationService/"
 
 
-async def turns_to_accept(service: ScriptedService, settings: Settings) -> float:
-    """Returns the turns of the event loop between two calls that the server accepts, on average."""
-    loop, turns, begun = asyncio.get_running_loop(), 0, list[int]()
-
-    def count() -> None:
-        nonlocal turns
-        turns += 1
-        if len(begun) < CALLS:
-            loop.call_soon(count)
-
-    async def begin(context: Any) -> None:
-        begun.append(turns)
-
-    service.behaviour = begin
-    async with serving_channel(service, settings) as channel:
-        stub = rpc.GenerationServiceStub(channel)
-        await stub.ListModels(pb.ListModelsRequest(), timeout=60)
-        begun.clear()
-        calls = [stub.ListModels(pb.ListModelsRequest(), timeout=60) for _ in range(CALLS)]
-        await asyncio.sleep(0)
-        loop.call_soon(count)
-        await asyncio.gather(*calls)
-    return (begun[-1] - begun[0]) / CALLS
-
-
-async def test_calls_of_a_method_are_accepted_ahead(
+async def test_calls_of_a_method_are_asked_for_ahead_once_it_has_been_called(
     service: ScriptedService, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ahead = await turns_to_accept(service, settings)
-    monkeypatch.setattr(accepting_server, "CALLS_AHEAD", 1)
-    one_by_one = await turns_to_accept(ScriptedService(), settings)
-    assert ahead < 0.75 * one_by_one
+    built: list[Any] = []
+
+    def build(*arguments: Any) -> Any:
+        built.append(accepting_server.build_server(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(server_module, "build_server", build)
+    async with serving_channel(service, settings) as channel:
+        stub = rpc.GenerationServiceStub(channel)
+        for _ in range(2):  # At once, and so many that those asked for ahead do not suffice.
+            calls = [stub.ListModels(pb.ListModelsRequest(), timeout=60) for _ in range(60)]
+            await asyncio.gather(*calls)
+        asked_for = built[0]._server._requests
+        assert len(asked_for[SERVICE + b"ListModels"]) == accepting_server.CALLS_AHEAD > 8
+        assert len(asked_for[SERVICE + b"GetModel"]) == 1
 
 
 def test_grpcio_is_a_version_with_which_calls_are_asked_for_ahead() -> None:

@@ -107,7 +107,8 @@ async def test_call_that_is_cancelled_while_it_waits_leaves_the_queue() -> None:
     for call in (calls[1], calls[2]):
         call.cancel()
     await settle()
-    calls.append(await line.add("b again", "b"))  # There is room for two calls of a client.
+    calls.append(await line.add("b again", "b"))
+    assert not calls[-1].done()  # There is room for two calls of a client.
     await line.end("1")
     assert line.begun == ["1", "4"]
     calls[-1].cancel()
