@@ -111,7 +111,7 @@ def connect(
 
         def build() -> grpc.aio.Channel:
             secure = credentials.channel_credentials()
-            assert secure is not None  # There is a certification authority.
+            assert secure is not None  # There is a certificate authority.
             return grpc.aio.secure_channel(address, secure, options=CHANNEL_OPTIONS)
 
         channel = RenewingChannel(build, credentials.file_versions)

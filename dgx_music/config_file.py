@@ -54,7 +54,7 @@ class ConfigFile:
         """Raises ConfigFileError if a key is not the name of a setting."""
         for key, value in self.values.items():
             if key not in known:
-                way_out = "settings stand above all [tables]" if isinstance(value, dict) else suggest(key, known)
+                way_out = "settings must come before any [table]" if isinstance(value, dict) else suggest(key, known)
                 raise self.error(key, f"is not a setting; {way_out}")
 
     def expand_path(self, key: str, path: str) -> str:
@@ -108,12 +108,12 @@ def parse_config(path: Path, content: bytes) -> ConfigFile:
         text = content.decode()
         values = tomllib.loads(text)
     except UnicodeDecodeError as error:
-        raise ConfigFileError(path, "is not a text in UTF-8") from error
+        raise ConfigFileError(path, "is not UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
         position = _POSITION.search(str(error))
         line = position["line"] if position else None
         problem = _POSITION.sub("", str(error))
-        hint = '; a text needs quotes, as in key = "text"' if problem == "Invalid value" else ""
+        hint = '; text needs quotes, as in key = "text"' if problem == "Invalid value" else ""
         raise ConfigFileError(path, f"is not valid TOML: {problem}{hint}", line=int(line) if line else None) from error
     return ConfigFile(path, values, {key: line for key in values if (line := _line_of(key, text))})
 

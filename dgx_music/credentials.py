@@ -11,7 +11,7 @@ import grpc
 from dgx_music.watched_file import FileVersion, WatchedFile, read_versions
 
 SYSTEM_CA = "system"
-"""Instead of a file: the certification authorities that gRPC trusts."""
+"""Instead of a file: the certificate authorities that gRPC trusts."""
 AUTHORIZATION_KEY = "authorization"
 """Key of the metadata that carries the token."""
 CLIENT_KEY = "dgx-music-client"
@@ -31,7 +31,7 @@ class Credentials:
     client_name: str | None = None
     """What the client calls itself where no token names it."""
     ca: str | None = None
-    """PEM file of the certification authority of the server's certificate, or "system". With it, connections use
+    """PEM file of the certificate authority of the server's certificate, or "system". With it, connections use
     TLS."""
     certificate: str | None = None
     """PEM file of the client's own certificate chain, for servers that ask for one."""

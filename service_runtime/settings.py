@@ -70,41 +70,43 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     """PEM file of the private key of `tls_certificate`."""
     tls_ca: str | None = None
-    """PEM file of the certification authority of servers' certificates, or `system`. If set, connections to TCP
+    """PEM file of the certificate authority of servers' certificates, or `system`. If set, connections to TCP
     addresses use TLS."""
     tls_client_ca: Path | None = None
-    """PEM file of the certification authority of clients' certificates. If set, a server accepts no client without one
+    """PEM file of the certificate authority of clients' certificates. If set, a server accepts no client without one
     (mutual TLS)."""
     require_tokens: bool | None = None
     """Whether calls need a token. If unset: not on loopback addresses and Unix sockets, but on all others."""
     token: SecretStr | None = None
     """Token of this client, from `dgx-music token create`."""
     token_file: Path | None = None
-    """File that contains the token instead. Read again when it changes."""
+    """File that contains the token of this client, in place of `token`. Read again when it changes."""
     service_token: SecretStr | None = None
     """Secret by which services recognize each other, the same for all; at least 32 characters."""
     service_token_file: Path | None = None
-    """File that contains it instead. Read again when it changes."""
+    """File that contains the service token, in place of `service_token`. Read again when it changes."""
     audit_log: Path | None = None
     """File to which a line of JSON is added for each change: who, what, from where, and how it ended. The log has the
     same lines, as `audit`."""
     client_name: str | None = None
-    """What this client calls itself, where it has no token; clients take turns. If unset, the server uses its host."""
+    """Name of this client in the queue, in which clients take turns. A token's own name takes precedence. If unset, it
+    is the client's host."""
     reflection: bool | None = None
     """Whether to serve gRPC reflection. If unset: on for loopback addresses and Unix sockets, off for all others."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port on which Prometheus metrics are served. If unset, there are no metrics."""
     metrics_host: str = "127.0.0.1"
-    """IP address or host to serve them on, without TLS and tokens; beyond loopback only if `allow_insecure_listen`."""
+    """IP address or host on which metrics are served, without TLS and tokens. One beyond loopback requires
+    `allow_insecure_listen`."""
     grace_seconds: float = Field(default=10.0, ge=0)
     """Time that running calls have to finish after SIGTERM, in seconds."""
     max_concurrent_calls: int = Field(default=16, ge=1)
-    """Maximum number of unary calls that the gateway serves at once, and a quarter of what each other service does.
-    Further calls wait; those that would wait for longer than 1 s are rejected with RESOURCE_EXHAUSTED, and told when to
-    try again."""
+    """Maximum number of unary calls that the gateway serves at once; the services behind it serve four times as many.
+    Further calls wait; those that would wait for longer than 1 s are rejected with RESOURCE_EXHAUSTED, which says when
+    to try again."""
     max_concurrent_streams: int = Field(default=1024, ge=1)
-    """The same for streams (listeners, watchers, uploads, downloads) and for calls that take seconds, like Render.
-    These don't wait."""
+    """Maximum number of streams (listeners, watchers, uploads, downloads) and of calls that take seconds, such as
+    Render. Further ones are rejected at once."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum level of the events that are logged: debug, info, warning or error."""
     log_format: Literal["json", "console"] = "json"

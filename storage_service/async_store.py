@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from dgx_music.errors import NotFound, Unavailable
-from service_runtime.check_thread import CheckThread
+from service_runtime.health_thread import HealthThread
 from service_runtime.validation import check_range, check_uuid
 from storage_service.config import StorageSettings
 from storage_service.db import schema
@@ -48,7 +48,7 @@ class Store:
         )
         threads = SQLITE_THREADS if self._database.is_sqlite else POSTGRES_THREADS
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
-        self._check_thread = CheckThread()
+        self._check_thread = HealthThread()
         self._write_error: UnwritableDatabase | None = None
         """The error with which the last write failed; None if the last one succeeded."""
         self.notifier = Notifier()

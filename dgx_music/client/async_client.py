@@ -53,7 +53,7 @@ class AsyncClient:
     Every method raises `dgx_music.errors`: InvalidArgument names the argument at fault, Unauthenticated and
     PermissionDenied are about the token, ResourceExhausted says when to retry, and ConnectionLost that no server
     answers. A call that is safe to repeat is repeated a few times first if the server is not reached; creations are
-    safe, by a request_id that the client draws.
+    safe, because the client chooses a request_id.
 
     A client belongs to the event loop on which it is first used.
     """
@@ -76,7 +76,7 @@ class AsyncClient:
         DGX_MUSIC_TLS_CERTIFICATE, DGX_MUSIC_TLS_KEY, DGX_MUSIC_CLIENT_NAME.
 
         `address` is `host:port` or `unix:/path`; default 127.0.0.1:50050, where `dgx-music serve` listens. `tls_ca` is
-        the file of the server's certification authority, or "system"; with it, the connection uses TLS.
+        the file of the server's certificate authority, or "system"; with it, the connection uses TLS.
 
         `timeout` is the deadline of a call in seconds; waiting for music and listening have their own. If the server is
         busy, a call is repeated when the server says, for at most `wait_if_busy` seconds. Waiting, listening and
@@ -107,7 +107,7 @@ class AsyncClient:
 
     @property
     def music(self) -> gateway_pb2_grpc.MusicServiceAsyncStub:
-        """The gRPC stub of `MusicService`, for all that has no method here. Its calls raise grpc.aio.AioRpcError, and
+        """The gRPC stub of `MusicService`, for what has no method here. Its calls raise grpc.aio.AioRpcError, and
         take a `timeout`."""
         return self._connection.music
 
@@ -161,7 +161,7 @@ class AsyncClient:
         """Queues a generation, waits until it is completed, and returns it; see `GenerationOptions` for the options.
 
         `on_progress` is called with the generation at each change. If this is cancelled, or `on_progress` raises, the
-        generation is cancelled too. Raises GenerationFailed or GenerationCancelled if it ended so, and DeadlineExceeded
+        generation is cancelled too. Raises GenerationFailed or GenerationCancelled, and DeadlineExceeded
         after `timeout` seconds; it then goes on nevertheless.
         """
         creation = asyncio.ensure_future(self.submit(prompt, **options))
@@ -254,7 +254,7 @@ class AsyncClient:
     async def import_clip(self, path: str | os.PathLike[str]) -> ImportClipResponse:
         """Uploads an audio file as a clip, which `continue_from` and `stream` take, and returns what was measured.
 
-        Raises InvalidArgument if the file is no audio, damaged or too long, and OSError if it can't be read.
+        Raises InvalidArgument if the file is not audio, is damaged or is too long, and OSError if it can't be read.
         """
         with await asyncio.to_thread(open, os.path.expanduser(path), "rb") as file:
 

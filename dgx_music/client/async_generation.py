@@ -81,7 +81,7 @@ class AsyncGeneration(GenerationFields):
     ) -> AsyncGeneration:
         """Waits until it is completed, and returns it. `on_progress` is called with it at each change.
 
-        Survives a restart of the server. Raises GenerationFailed or GenerationCancelled if it ended so, NotFound if it
+        Survives a restart of the server. Raises GenerationFailed or GenerationCancelled, NotFound if it
         is deleted, and DeadlineExceeded after `timeout` seconds; it then goes on nevertheless.
         """
         async with aclosing(self.watch(timeout)) as changes:
@@ -92,13 +92,13 @@ class AsyncGeneration(GenerationFields):
         return self
 
     async def refresh(self) -> AsyncGeneration:
-        """Reads its fields anew, and returns it."""
+        """Reads its fields again, and returns it."""
         self._message = await get_generation(self._connection, self.id)
         return self
 
     @spell_out(FileOptions)
     async def save(self, path: str | os.PathLike[str], **options: Unpack[FileOptions]) -> Path:
-        """Saves the finished file, or another format of it: `save("a.mp3")` renders an MP3 if it is none. Returns the
+        """Saves the finished file, or another format of it: `save("a.mp3")` renders an MP3 if needed. Returns the
         path of the file.
 
         A folder takes the file under its own name. The file appears when it is complete, and replaces what was there.
@@ -132,7 +132,7 @@ class AsyncGeneration(GenerationFields):
         return to_samples(bytes(pcm), channels)
 
     async def waveform(self, points: int = 800) -> Waveform:
-        """Returns the outline of the finished file, for drawing, in 1 to 10000 points."""
+        """Returns the waveform of the finished file, for drawing, in 1 to 10000 points."""
         request = GetWaveformRequest(generation_id=self.id, points=points)
         return Waveform.from_message(await self._connection.call(self._connection.music.GetWaveform, request))
 

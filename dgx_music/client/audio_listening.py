@@ -54,9 +54,7 @@ def to_samples(pcm: bytes | bytearray, channels: int) -> Samples:
     try:
         import numpy as np
     except ImportError as error:
-        raise ImportError(
-            "samples are NumPy arrays: pip install 'dgx-music-client[numpy]', or use the bytes in `pcm`"
-        ) from error
+        raise ImportError("samples are NumPy arrays; run `pip install numpy`, or use the bytes in `pcm`") from error
     return np.frombuffer(pcm, dtype="<f4").reshape(-1, channels)
 
 

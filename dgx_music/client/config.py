@@ -19,7 +19,7 @@ Arguments = Mapping[str, str | os.PathLike[str] | None]
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """Where the server is, and what it is shown."""
+    """The address of the server, and the credentials that it is shown."""
 
     address: str
     credentials: Credentials
@@ -51,7 +51,7 @@ def load_config(arguments: Arguments) -> ClientConfig:
     )
     for name in ("tls_certificate", "tls_key"):
         if arguments.get(name) is not None and credentials.ca is None:
-            raise ValueError(f"{name} needs TLS: set tls_ca too, to the file of the server's certification authority")
+            raise ValueError(f"{name} needs TLS: set tls_ca too, to the file of the server's certificate authority")
     if (credentials.certificate is None) != (credentials.key is None):
         raise ValueError("tls_certificate and tls_key belong together: set both, or none")
     # What can't be read is reported now, and not at the first call.

@@ -126,7 +126,7 @@ class Connection:
         """
         timeout = STREAM_TIMEOUT_SECONDS if deadline is None else deadline - time.monotonic()
         if timeout <= 0:  # With no time left, gRPC may still make the call.
-            raise DeadlineExceeded("the time for this call is over", reason="TIMEOUT")
+            raise DeadlineExceeded("the deadline of this call has passed", reason="TIMEOUT")
         call = method(request, timeout=timeout)
         try:
             async for response in call:
@@ -194,20 +194,20 @@ def _connection_lost(config: ClientConfig, error: grpc.aio.AioRpcError) -> Conne
     details, credentials = (error.details() or "").lower(), config.credentials
     if "certificate verify failed" in details or "certificate_verify_failed" in details:
         problem = (
-            "its certificate is not from the certification authority in tls_ca (DGX_MUSIC_TLS_CA), is not for this "
+            "its certificate is not from the certificate authority in tls_ca (DGX_MUSIC_TLS_CA), is not for this "
             "host name, or has expired"
         )
     elif "handshake" in details:
-        problem = "there is no TLS connection; leave out tls_ca (DGX_MUSIC_TLS_CA) if it does not use TLS"
+        problem = "the TLS handshake failed; leave out tls_ca (DGX_MUSIC_TLS_CA) if the server does not use TLS"
     else:
         problem = (
-            "the connection broke or could not be made; start it with `dgx-music serve`, or give its address as "
+            "the connection failed or was lost; start the server with `dgx-music serve`, or give its address as "
             "Client(address) or DGX_MUSIC_GATEWAY_ADDRESS"
         )
     if credentials.ca is None and not config.address.startswith(UNIX_PREFIX):
-        problem += "; set tls_ca (DGX_MUSIC_TLS_CA) if it uses TLS"
+        problem += "; set tls_ca (DGX_MUSIC_TLS_CA) if the server uses TLS"
     elif credentials.ca is not None and credentials.certificate is None:
-        problem += "; set tls_certificate and tls_key if it asks for a client certificate"
+        problem += "; set tls_certificate and tls_key if the server asks for a client certificate"
     return ConnectionLost(
         f"no answer from the server at {config.address}: {problem}",
         reason="CONNECTION_LOST",

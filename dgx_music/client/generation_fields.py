@@ -158,9 +158,9 @@ class GenerationFields:
         prompt = self.prompt
         if len(prompt) > LONGEST_PROMPT_IN_REPR:
             prompt = prompt[: LONGEST_PROMPT_IN_REPR - 1] + "…"
-        return f"<{type(self).__name__} {prompt!r}: {', '.join(self.facts())}, id {self.id}>"
+        return f"<{type(self).__name__} {prompt!r}: {', '.join(self.summary())}, id {self.id}>"
 
-    def facts(self) -> list[str]:
+    def summary(self) -> list[str]:
         """Returns what is known, for people: state, length, loudness, true peak, tempo, key and error."""
         state = f"{self.state} {self.progress:.0%}" if self.state == "processing" else self.state
         figures = (

@@ -50,11 +50,11 @@ class MusicOptions(TypedDict, total=False):
     temperature: float | None
     """Sampling temperature, above 0 and at most 10."""
     top_k: int | None
-    """Sample from the K most likely tokens, 0 to 2048; 0 for all."""
+    """Sample from this many most likely tokens, 0 to 2048; 0 for all."""
     top_p: float | None
-    """Nucleus sampling threshold, 0 to 1; 0 for none."""
+    """Nucleus sampling threshold, 0 to 1; 0 disables it."""
     guidance: float | None
-    """Classifier-free guidance scale, 0 to 20; 1 for none."""
+    """Classifier-free guidance scale, 0 to 20; 1 disables it."""
     continue_from: object
     """A finished generation or a clip, or the id of one: the music goes on where that ends."""
     continue_seconds: float | None
@@ -64,7 +64,7 @@ class MusicOptions(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     """Your own data to store with the generation, at most 16 KiB as JSON."""
     request_id: str | None
-    """UUID that makes the creation safe to repeat; the same id returns the same generation. Default: drawn."""
+    """UUID that makes the creation safe to repeat; the same id returns the same generation. Default: random."""
 
 
 class GenerationOptions(MusicOptions, FileOptions, total=False):
@@ -183,7 +183,7 @@ def build_requests(
     for number, one in enumerate(requests):
         own = GenerationRequest(prompt=one) if isinstance(one, str) else one
         if unknown := [name for name in own if name not in GenerationRequest.__annotations__]:
-            raise InvalidArgument(f"requests[{number}].{unknown[0]}", f"is no option{suggest(unknown[0], OPTIONS)}")
+            raise InvalidArgument(f"requests[{number}].{unknown[0]}", f"is not an option{suggest(unknown[0], OPTIONS)}")
         options = cast(GenerationOptions, {**common, **own})
         try:
             messages.append(build_request(own["prompt"], options))

@@ -33,7 +33,7 @@ class HistoryFilters(TypedDict, total=False):
     created_before: datetime | None
     """Created before this time; a time without a zone is local."""
     limit: int | None
-    """At most so many, the newest ones. Default: all."""
+    """Maximum number of generations, the newest ones. Default: all."""
 
 
 async def list_generations(connection: Connection, filters: HistoryFilters) -> AsyncGenerator[Generation, None]:

@@ -36,7 +36,7 @@ async def render_html(generation: AsyncGeneration) -> str:
 
 def frame_html(generation: GenerationFields, *parts: str) -> str:
     """Returns HTML with the prompt, these parts, and the figures."""
-    figures = f"{escape(', '.join(generation.facts()))}, id <code>{escape(generation.id)}</code>"
+    figures = f"{escape(', '.join(generation.summary()))}, id <code>{escape(generation.id)}</code>"
     return (
         f'<div class="dgx-music"><div>{escape(generation.prompt)}</div>{"".join(parts)}<small>{figures}</small></div>'
     )

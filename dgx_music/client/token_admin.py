@@ -28,11 +28,11 @@ class TokenOptions(TypedDict, total=False):
     expires_at: datetime | None
     """When it expires; a time without a zone is local. Default: never."""
     calls_per_minute: int
-    """In each server."""
+    """Calls per minute, counted by each server."""
     max_queued: int
     """Generations that are queued or running at a time."""
     minutes_per_day: float
-    """Minutes of audio created in 24 hours."""
+    """Minutes of audio created per day (UTC)."""
 
 
 class AsyncTokens:

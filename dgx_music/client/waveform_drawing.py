@@ -1,4 +1,4 @@
-"""The outline of a finished file, and how it is drawn in a notebook."""
+"""The waveform of a finished file, and how it is drawn in a notebook."""
 
 from __future__ import annotations
 

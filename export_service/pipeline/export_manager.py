@@ -21,8 +21,8 @@ from export_service.streaming.audio_stream import AudioLevel, FinalAudio, LiveAu
 from export_service.streaming.recording import AttemptSpec, Recording, received_audio_not_found
 from export_service.streaming.spool import LIVE_AUDIO_EXPIRED, SpoolFolder
 from export_service.threads import run_in_thread
-from service_runtime.check_thread import CheckThread
 from service_runtime.file_modes import PRIVATE, FileModes
+from service_runtime.health_thread import HealthThread
 
 BuildSpec = Callable[[Mapping[str, Any]], ExportSpec]
 """Returns what file to make from the header with which samples were sent."""
@@ -39,7 +39,7 @@ class ExportManager:
         self._clips = Library(data_dir, CLIPS, modes)
         self._clip_limits = clip_limits
         self._recordings = RecordingRegistry(self.library, SpoolFolder(data_dir / SPOOL), retention)
-        self._check_thread = CheckThread()
+        self._check_thread = HealthThread()
         self._data_dir = data_dir
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._tasks: set[asyncio.Task[None]] = set()

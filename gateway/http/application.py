@@ -15,8 +15,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dgx_music.errors import ServiceError, Unavailable
-from gateway.http.callers import Callers
 from gateway.http.endpoints import HealthEndpoint, ModelEndpoints, MusicEndpoint
+from gateway.http.gateway_clients import GatewayClients
 from gateway.http.http_errors import handle_http_exception, handle_service_error, internal_error, reject, to_response
 from gateway.http.music_request import RequestBody
 from gateway.http.request_bodies import (
@@ -43,11 +43,11 @@ MUSIC_PATHS: dict[str, type[RequestBody]] = {
 
 
 def build_application(
-    callers: Callers, health: HealthEndpoint, *, is_local_only: bool, max_requests: int = 1024
+    clients: GatewayClients, health: HealthEndpoint, *, is_local_only: bool, max_requests: int = 1024
 ) -> Starlette:
     """Returns the application. `is_local_only`: it is bound to a loopback address, so no other host name is valid.
     `max_requests` are served at once."""
-    models = ModelEndpoints(callers)
+    models = ModelEndpoints(clients)
     middleware = [
         Middleware(RequestLog),
         Middleware(OneLengthOnly),
@@ -57,7 +57,7 @@ def build_application(
         middleware.append(Middleware(LocalHostsOnly))
     return Starlette(
         routes=[
-            *(Route(path, MusicEndpoint(callers, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
+            *(Route(path, MusicEndpoint(clients, body), methods=["POST"]) for path, body in MUSIC_PATHS.items()),
             Route("/v1/models", models.get_all),
             Route("/v1/models/{name}", models.get),
             Route(HEALTH_PATH, health.get),
@@ -100,7 +100,7 @@ class RequestLog:
         except Exception as error:
             # If the body has begun, the connection is closed without its end, by which the caller knows.
             error_id = uuid.uuid4().hex[:12]
-            log.error("http_request_broke_off", path=scope["path"], error_id=error_id, exc_info=error)
+            log.error("http_request_failed", path=scope["path"], error_id=error_id, exc_info=error)
             if not status:
                 await internal_error(error_id)(scope, receive, note_status)
         finally:
@@ -134,6 +134,10 @@ class LocalHostsOnly:
         if scope["type"] == "http":
             host = Headers(scope=scope).get("host", "")
             if not is_local(host if host.rpartition(":")[2].isdecimal() else f"{host}:80"):
-                response = reject(421, f"this server is bound to a loopback address, and is not {host!r}", "wrong_host")
+                response = reject(
+                    421,
+                    f"this server is bound to a loopback address and does not answer to the host name {host!r}",
+                    "wrong_host",
+                )
                 return await response(scope, receive, send)
         return await self._app(scope, receive, send)

@@ -15,7 +15,7 @@ from dgx_music.credentials import Credentials
 from dgx_music.errors import InvalidArgument, NotFound, ServiceError, Unavailable
 from dgx_music.generation.v1.generation_pb2 import Model
 from gateway.http.audio_body import AudioBody, open_body
-from gateway.http.callers import Callers
+from gateway.http.gateway_clients import GatewayClients
 from gateway.http.http_errors import reject
 from gateway.http.music_request import MusicRequest, RequestBody
 from service_runtime.observability.logging import get_logger
@@ -33,8 +33,8 @@ GATEWAY = "dgx_music.gateway.v1.MusicService"
 class MusicEndpoint:
     """Generates the music that the JSON body asks for, and sends it. If the caller goes away, cancels it."""
 
-    def __init__(self, callers: Callers, body_type: type[RequestBody]) -> None:
-        self._callers, self._body_type = callers, body_type
+    def __init__(self, clients: GatewayClients, body_type: type[RequestBody]) -> None:
+        self._clients, self._body_type = clients, body_type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -42,7 +42,7 @@ class MusicEndpoint:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             response = reject(415, "the Content-Type must be application/json", "unsupported_media_type")
             return await response(scope, receive, send)
-        async with self._callers.client_for(request) as client:  # First: of a caller without a token no body is read.
+        async with self._clients.client_for(request) as client:  # First: of a caller without a token no body is read.
             try:
                 content = await asyncio.wait_for(_read(request), READ_SECONDS)
             except TimeoutError:
@@ -113,8 +113,8 @@ async def _read(request: Request) -> bytes | None:
 class ModelEndpoints:
     """The models that can be used, in OpenAI's words."""
 
-    def __init__(self, callers: Callers) -> None:
-        self._callers = callers
+    def __init__(self, clients: GatewayClients) -> None:
+        self._clients = clients
 
     async def get_all(self, request: Request) -> Response:
         """Answers `GET /v1/models`. The default model comes first."""
@@ -129,7 +129,7 @@ class ModelEndpoints:
         raise NotFound("model", name, "GET /v1/models lists them")
 
     async def _usable(self, request: Request) -> list[Model]:
-        async with self._callers.client_for(request) as client:
+        async with self._clients.client_for(request) as client:
             return [model for model in await client.models() if not model.problem]
 
 

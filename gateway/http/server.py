@@ -13,9 +13,9 @@ import uvicorn
 from dgx_music.address import UnixAddress, parse_address
 from dgx_music.errors import FailedPrecondition
 from gateway.http.application import build_application
-from gateway.http.callers import Callers
 from gateway.http.config import HttpSettings
 from gateway.http.endpoints import HealthEndpoint
+from gateway.http.gateway_clients import GatewayClients
 from gateway.http.tls_context import build_tls_context
 from service_runtime.observability.logging import get_logger
 from service_runtime.rpc.binding import is_local, require_local_or_allowed, requires_tokens
@@ -53,12 +53,12 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
     require_local_or_allowed(address, settings)
     tls_context = build_tls_context(settings) if settings.tls_certificate is not None else None
     with _bind(address) as listener:
-        callers = Callers(gateway_address, requires_tokens(address, settings))
+        clients = GatewayClients(gateway_address, requires_tokens(address, settings))
         health = HealthEndpoint(gateway_address, probe_credentials(settings))
         server = _Server(
             uvicorn.Config(
                 build_application(
-                    callers,
+                    clients,
                     health,
                     is_local_only=is_local(address),
                     max_requests=settings.max_concurrent_streams,
@@ -83,7 +83,7 @@ async def serve_http(gateway_address: str, settings: HttpSettings) -> AsyncItera
         finally:
             server.should_exit = True
             await serving
-            await callers.aclose()
+            await clients.aclose()
             log.info("stopped")
 
 
@@ -104,7 +104,7 @@ def _bind(address: str) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise _cannot_listen(address, f"{error.strerror or error}; choose another address by --listen") from error
+        raise _cannot_listen(address, f"{error.strerror or error}; choose another address with --listen") from error
     return listener
 
 

@@ -16,7 +16,7 @@ from mcp_types import ToolAnnotations
 
 from dgx_music.client.async_client import AsyncClient
 from dgx_music.errors import NotFound, ServiceError
-from gateway.mcp.music_facts import GenerationFacts, Locate
+from gateway.mcp.tool_results import GenerationResult, Locate
 from gateway.mcp.tools import MusicTools
 
 INSTRUCTIONS = (
@@ -50,7 +50,7 @@ def build_server(client: AsyncClient, locate: Locate) -> MCPServer:
     async def generation(id: str) -> str:
         """What is known about a generation: its state, file, loudness, tempo, key and seed."""
         try:
-            return GenerationFacts.of(await client.get(id), locate).model_dump_json(indent=2)
+            return GenerationResult.of(await client.get(id), locate).model_dump_json(indent=2)
         except NotFound as error:
             raise ResourceNotFoundError(error.message) from error
         except ServiceError as error:

@@ -18,8 +18,8 @@ from dgx_music.client.async_client import AsyncClient
 from dgx_music.client.async_generation import AsyncGeneration
 from dgx_music.client.generation_options import GenerationOptions
 from dgx_music.errors import ServiceError
-from gateway.mcp.music_facts import GenerationFacts, GenerationList, Locate, ModelFacts, ModelList
 from gateway.mcp.preview import MEDIA_TYPE, read_preview
+from gateway.mcp.tool_results import GenerationList, GenerationResult, Locate, ModelList, ModelResult
 
 MAX_PREVIEW_SECONDS = 30.0
 MAX_LISTED = 100
@@ -39,23 +39,23 @@ class MusicTools:
         prompt: Annotated[
             str,
             Field(
-                description="Description of the music: genre, instruments, mood, and if you like tempo and key, e.g. "
+                description="Description of the music: genre, instruments, mood, and optionally tempo and key, e.g. "
                 '"lo-fi hip hop at 84 BPM in A minor with a dusty piano". No vocals.'
             ),
         ],
         duration_seconds: Annotated[float, Field(description="Length of the music, 0.1 to 3600 s")] = 16.0,
         model: Annotated[str | None, Field(description="Name of a model, see the tool `models`")] = None,
-        seed: Annotated[int | None, Field(description="Random seed, for the same music again")] = None,
+        seed: Annotated[int | None, Field(description="Random seed; the same seed gives the same music again")] = None,
         format: Annotated[
             Literal["wav", "flac", "mp3", "opus", "ogg", "m4a"], Field(description="Format of the file")
         ] = "wav",
         continue_from: Annotated[
-            str | None, Field(description="Id of a finished generation that the music goes on from")
+            str | None, Field(description="Id of a finished generation that the music continues from")
         ] = None,
         with_audio: Annotated[
             bool, Field(description=f"Also return the first {MAX_PREVIEW_SECONDS:g} s as audio, as `listen` does")
         ] = False,
-    ) -> Annotated[CallToolResult, GenerationFacts]:
+    ) -> Annotated[CallToolResult, GenerationResult]:
         """Generate a piece of music from a description, wait until it is finished, and return its file, loudness, tempo
         and key. Takes from a second to minutes; reports its progress."""
         options = GenerationOptions(
@@ -72,11 +72,11 @@ class MusicTools:
                     await _cancel(generation)
                 raise
             generation.raise_if_unsuccessful()
-            facts = GenerationFacts.of(generation, self._locate)
-            content: list[ContentBlock] = [TextContent(type="text", text=facts.model_dump_json(indent=2))]
+            result = GenerationResult.of(generation, self._locate)
+            content: list[ContentBlock] = [TextContent(type="text", text=result.model_dump_json(indent=2))]
             if with_audio:
                 content.append(await self._preview(generation.id, MAX_PREVIEW_SECONDS))
-        return CallToolResult(content=content, structured_content=facts.model_dump(mode="json"))
+        return CallToolResult(content=content, structured_content=result.model_dump(mode="json"))
 
     async def listen(
         self,
@@ -85,7 +85,7 @@ class MusicTools:
             float, Field(description="How much of the beginning to return", gt=0, le=MAX_PREVIEW_SECONDS)
         ] = 10.0,
     ) -> CallToolResult:
-        """Listen to the beginning of a generation: returns a small mono MP3. Waits until it is finished."""
+        """Listen to the beginning of a generation; returns a small mono MP3. Waits until it is finished."""
         with _explained_errors():
             await (await self._client.get(id)).wait()
             return CallToolResult(content=[await self._preview(id, seconds)])
@@ -103,22 +103,22 @@ class MusicTools:
         """List generations, newest first."""
         with _explained_errors():
             found = self._client.history(search=search, state=state, min_rating=min_rating, limit=limit)
-            return GenerationList(generations=[GenerationFacts.of(one, self._locate) async for one in found])
+            return GenerationList(generations=[GenerationResult.of(one, self._locate) async for one in found])
 
-    async def show(self, id: Id) -> GenerationFacts:
+    async def show(self, id: Id) -> GenerationResult:
         """Show a generation: its state, file, loudness, tempo, key and seed, or why it failed."""
         with _explained_errors():
-            return GenerationFacts.of(await self._client.get(id), self._locate)
+            return GenerationResult.of(await self._client.get(id), self._locate)
 
-    async def cancel(self, id: Id) -> GenerationFacts:
+    async def cancel(self, id: Id) -> GenerationResult:
         """Cancel a generation that is pending or processing."""
         with _explained_errors():
-            return GenerationFacts.of(await self._client.cancel(id), self._locate)
+            return GenerationResult.of(await self._client.cancel(id), self._locate)
 
     async def models(self) -> ModelList:
         """List the models that generate music."""
         with _explained_errors():
-            return ModelList(models=[ModelFacts.of(model) for model in await self._client.models()])
+            return ModelList(models=[ModelResult.of(model) for model in await self._client.models()])
 
     async def _preview(self, generation_id: str, seconds: float) -> AudioContent:
         data = await read_preview(self._client, generation_id, seconds)

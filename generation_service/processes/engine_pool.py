@@ -22,7 +22,7 @@ from generation_service.processes.engine_client import (
     EngineState,
     RequestOrigin,
 )
-from generation_service.processes.request_records import record_when_ended
+from generation_service.processes.request_metrics import record_when_ended
 from service_runtime.supervision import UnrecoverableError
 
 RETRY_SECONDS = 1.0

@@ -15,9 +15,9 @@ from dgx_music.errors import PermissionDenied, ServiceError
 from service_runtime.access.audit import AuditLog, find_ids, is_audited
 from service_runtime.access.authentication import Authenticator, peer_host, read_bearer, read_client_name
 from service_runtime.access.caller import Caller, Scope, set_caller
-from service_runtime.access.open_call import OpenCall
 from service_runtime.access.rate_limit import RateLimiter
 from service_runtime.access.scopes import required_scope
+from service_runtime.access.token_recheck import TokenRecheck
 from service_runtime.method_wrapping import wrap_method
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class _Admission:
         self._host = peer_host(context)  # Now, because a call that has ended has no peer to ask for.
         self._required = required_scope(method)
         self._caller: Caller | None = None
-        self._open_call: OpenCall | None = None
+        self._open_call: TokenRecheck | None = None
         self._messages: list[Any] = [request]
 
     async def __aenter__(self) -> Step | None:
@@ -86,7 +86,7 @@ class _Admission:
             self.record(error)
             raise
         if verify is not None and self._is_open:
-            self._open_call = await OpenCall(verify).__aenter__()
+            self._open_call = await TokenRecheck(verify).__aenter__()
         return self._step if self._open_call is not None or self._is_audited() else None
 
     async def __aexit__(

@@ -95,8 +95,8 @@ def peer_host(context: Context) -> str:
 
 def _token_required() -> Unauthenticated:
     return Unauthenticated(
-        "a token is required; set DGX_MUSIC_TOKEN to one from `dgx-music token create`, which makes the first one while "
-        "no server runs, or send it as metadata `authorization: Bearer TOKEN`",
+        "a token is required; set DGX_MUSIC_TOKEN to one from `dgx-music token create`, which makes the first one "
+        "while no server runs, or send it as metadata `authorization: Bearer TOKEN`",
         reason=TOKEN_REQUIRED,
     )
 

@@ -32,7 +32,7 @@ class Caller:
 
 
 LOCAL_OWNER = Caller(Scope.ADMIN)
-"""The caller of code that no call has brought about, e.g. of a test or a background task."""
+"""The caller where no call is being served, e.g. in a test or a background task."""
 
 _caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL_OWNER)
 

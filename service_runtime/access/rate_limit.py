@@ -10,7 +10,7 @@ MAX_BUCKETS = 10_000
 
 
 class RateLimiter:
-    """Each bearer may make the calls of a minute at once, and after that as many as come in evenly."""
+    """A bearer may make a minute's calls at once; after that, calls become available at an even rate."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, tuple[float, float]] = {}

@@ -91,7 +91,7 @@ def _check(certificate_name: str, chain_pem: bytes, key_name: str, key_pem: byte
     now = datetime.now(UTC)
     if now >= certificate.not_valid_after_utc:
         expired = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-        raise _unusable(f"{certificate_name}: the certificate expired at {expired}; renew it by `{RENEW_COMMAND}`")
+        raise _unusable(f"{certificate_name}: the certificate expired at {expired}; renew it with `{RENEW_COMMAND}`")
     if now < certificate.not_valid_before_utc:
         begins = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         raise _unusable(f"{certificate_name}: the certificate is not valid before {begins}; is the clock right?")

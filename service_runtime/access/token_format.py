@@ -32,8 +32,7 @@ def read_token_id(token: str) -> str:
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise Unauthenticated(
-            f"what was sent as the token is not one: a token begins with {PREFIX}_ and comes from "
-            "`dgx-music token create`",
+            f"this is not a token of DGX Music: a token begins with {PREFIX}_ and comes from `dgx-music token create`",
             reason=MALFORMED_TOKEN,
         )
     return match["id"]

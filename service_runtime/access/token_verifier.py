@@ -12,9 +12,9 @@ from dgx_music.errors import Unauthenticated
 from service_runtime.access.token_format import hash_token, read_token_id
 
 VALID_SECONDS = 2.0
-"""For how long a token that was valid is taken to be valid still."""
+"""How long a token that was found valid is assumed to remain valid."""
 MAX_REMEMBERED = 10_000
-"""Tokens in use at a time that are remembered."""
+"""How many tokens in use at a time are remembered."""
 
 
 @runtime_checkable
@@ -85,7 +85,7 @@ class TokenCache:
 def _require_unexpired(token: access_pb2.Token) -> None:
     if token.HasField("expires_at") and token.expires_at.ToNanoseconds() <= time.time_ns():
         raise Unauthenticated(
-            "the token has expired; ask for a new one: `dgx-music token create`",
+            "the token has expired; ask the server's administrator for a new one (`dgx-music token create`)",
             reason="TOKEN_EXPIRED",
             metadata={"token_id": token.id},
         )

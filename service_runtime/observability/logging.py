@@ -88,7 +88,7 @@ def logging_configuration() -> tuple[str, str]:
 
 
 def bind_generation_id(request: Any) -> None:
-    """Has every line of the call that this task serves carry the id of the generation that the request names."""
+    """Adds the id of the generation that the request names to every log line of the call that this task serves."""
     field = _id_field(request.__class__)
     if field is not None and len(generation_id := getattr(request, field)) == UUID_CHARACTERS:
         structlog.contextvars.bind_contextvars(generation_id=generation_id)

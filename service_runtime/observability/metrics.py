@@ -57,12 +57,12 @@ class Instrument:
         return bool(self._metrics)
 
     def attach(self, metric: Any) -> None:
-        """Has this metric of prometheus_client updated too."""
+        """From now on, updates this metric of prometheus_client too."""
         self._metrics.append(metric)
         self._children = {}
 
     def detach(self, metric: Any) -> None:
-        """Leaves it alone again."""
+        """Stops updating it."""
         self._metrics.remove(metric)
         self._children = {}
 

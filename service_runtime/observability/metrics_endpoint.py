@@ -17,10 +17,10 @@ ReadMetrics = Callable[[], Iterable[Reading]]
 
 
 class MetricsEndpoint(Protocol):
-    """Shows all instruments, and what it is given."""
+    """Shows all instruments, and the readings of those that are registered."""
 
     def register(self, read_metrics: ReadMetrics) -> None:
-        """Has `read_metrics` called at every scrape, on a thread of the endpoint. If it raises, its metrics are
+        """Calls `read_metrics` at every scrape, on a thread of the endpoint. If it raises, its metrics are
         missing."""
 
 

@@ -1,4 +1,4 @@
-"""Sets the OpenTelemetry SDK up by its environment variables. Needs the extra `otel`."""
+"""Sets up the OpenTelemetry SDK from its environment variables. Needs the extra `otel`."""
 
 from __future__ import annotations
 

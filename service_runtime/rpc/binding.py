@@ -41,7 +41,7 @@ def require_local_or_allowed(address: str, settings: Settings) -> None:
     if is_local(address) or settings.allow_insecure_listen:
         return
     if settings.tls_certificate is None:
-        problem = "it needs TLS; set DGX_MUSIC_TLS_CERTIFICATE and DGX_MUSIC_TLS_KEY, which `dgx-music tls init` makes"
+        problem = "it needs TLS; set DGX_MUSIC_TLS_CERTIFICATE and DGX_MUSIC_TLS_KEY (see `dgx-music tls init`)"
     elif not requires_tokens(address, settings):
         problem = "it needs tokens; remove DGX_MUSIC_REQUIRE_TOKENS=false"
     else:

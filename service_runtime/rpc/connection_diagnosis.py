@@ -55,7 +55,7 @@ async def _find_problem(address: str, credentials: Credentials) -> str:
         if credentials.ca is not None and isinstance(parsed, TcpAddress):
             if (problem := await _find_tls_problem(parsed, address, credentials)) is not None:
                 return problem
-            return f"the server at {address} answers, but has ended the call"
+            return f"the server at {address} responds, but ended the call"
         first = await _exchange_greetings(parsed)
     except TimeoutError:
         return f"nothing answers at {address}; is it the right address, and open in the firewall?"
@@ -66,7 +66,7 @@ async def _find_problem(address: str, credentials: Credentials) -> str:
     except OSError as error:
         return f"can't connect to {address} ({error.strerror or error})"
     if _is_http2(first):
-        return f"the server at {address} answers, but has ended the call"
+        return f"the server at {address} responds, but ended the call"
     return f"{address} {await _describe_program(parsed, first)}"
 
 
@@ -125,7 +125,7 @@ async def _describe_program(address: TcpAddress | UnixAddress, first: bytes | No
     match await _tls_protocol(address):
         case "h2":
             return (
-                "requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification authority (`dgx-music tls init` "
+                "requires TLS; set DGX_MUSIC_TLS_CA to the file of its certificate authority (`dgx-music tls init` "
                 "writes one on the server), or to system"
             )
         case str():

@@ -27,9 +27,9 @@ from service_runtime.validation import check_prompt, check_range, check_sampling
 from storage_service.db.models import Generation
 from storage_service.db.upsert import dialect_name
 from storage_service.domain import prompts, queue, row_insertion
-from storage_service.domain.backlog import BacklogLimits, count_usage, require_room
 from storage_service.domain.continuation import Continuation
 from storage_service.domain.queue import Place, QueueState
+from storage_service.domain.queue_limits import QueueLimits, count_usage, require_room
 from storage_service.domain.request_validation import check_metadata, check_name
 from storage_service.domain.row_insertion import Origin
 
@@ -98,7 +98,7 @@ def create(
     *,
     max_attempts: int = 3,
     origin: Origin = NO_ORIGIN,
-    limits: BacklogLimits | None = None,
+    limits: QueueLimits | None = None,
     file_path: str | None = None,
     model_version: str | None = None,
 ) -> Generation:
@@ -121,7 +121,7 @@ def create_all(
     *,
     max_attempts: int = 3,
     origin: Origin = NO_ORIGIN,
-    limits: BacklogLimits | None = None,
+    limits: QueueLimits | None = None,
 ) -> list[Generation]:
     """Does what `create` does for each request, in order, all or none. Errors name the field, "requests[2].prompt"."""
     if not 1 <= len(requests) <= MAX_BATCH_SIZE:
@@ -150,7 +150,7 @@ def _naming_request(index: int) -> Iterator[None]:
 class _QueueEntry:
     """The entry of one client's requests into the queue, in one transaction: `open`, `insert` for each, `close`."""
 
-    def __init__(self, session: Session, origin: Origin, limits: BacklogLimits | None, max_attempts: int) -> None:
+    def __init__(self, session: Session, origin: Origin, limits: QueueLimits | None, max_attempts: int) -> None:
         self._session, self._origin, self._limits, self._max_attempts = session, origin, limits, max_attempts
         self._created: list[NewGeneration] = []
         self._states: dict[tuple[str, int], QueueState] = {}
@@ -218,7 +218,7 @@ class _QueueEntry:
             self._states[key] = queue.read_state(self._session, self._origin.client, *key)
         return self._states[key]
 
-    def _require_room(self, limits: BacklogLimits, requests: Sequence[NewGeneration]) -> None:
+    def _require_room(self, limits: QueueLimits, requests: Sequence[NewGeneration]) -> None:
         durations = [new.duration_seconds for new in requests]
         require_room(self._session, limits, self._first, self._origin.client, durations)
 

@@ -19,8 +19,8 @@ from service_runtime.validation import check_range, check_uuid
 from storage_service.db.clock import now
 from storage_service.db.models import FINISHED_COLUMNS, REFRESH_FROM_RETURNING, Generation
 from storage_service.domain import queue
-from storage_service.domain.backlog import BacklogLimits, count_usage, require_room
 from storage_service.domain.merge_patch import merge_patch
+from storage_service.domain.queue_limits import QueueLimits, count_usage, require_room
 from storage_service.domain.request_validation import MAX_MERGED_METADATA_BYTES, check_metadata, check_sha256
 from storage_service.events.changes import Change, record_change
 from storage_service.states import (
@@ -55,7 +55,7 @@ def cancel(session: Session, generation_id: str) -> Generation:
 
 
 def retry(
-    session: Session, generation_id: str, more_attempts: int = 3, *, limits: BacklogLimits | None = None
+    session: Session, generation_id: str, more_attempts: int = 3, *, limits: QueueLimits | None = None
 ) -> Generation:
     """FAILED → PENDING with `more_attempts`. Their numbers go on, so that earlier attempts stay superseded.
 

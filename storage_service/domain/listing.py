@@ -15,7 +15,7 @@ from dgx_music.limits import MAX_PROMPT_CHARACTERS, MAX_RATING
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_range, check_text
 from storage_service.db.models import Generation, Prompt
-from storage_service.domain.page_positions import (
+from storage_service.domain.page_tokens import (
     decode_page_token,
     hash_filters,
     parse_number,

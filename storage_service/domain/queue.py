@@ -114,7 +114,7 @@ def lock_client(session: Session, client: str) -> None:
     """Blocks other transactions that queue generations of this client, until this transaction ends.
 
     Otherwise two of them would count what is queued without each other, and get the same rank. On SQLite there is only
-    one writer anyway. Generations of nobody in particular do not wait for one another.
+    one writer anyway. Generations without a client do not wait for one another.
     """
     if client and dialect_name(session) == "postgresql":
         session.connection().execute(_LOCK, {"client": client})

@@ -21,7 +21,7 @@ from storage_service.db.access_models import Token
 from storage_service.db.clock import now
 from storage_service.db.models import REFRESH_FROM_RETURNING
 from storage_service.db.upsert import dialect_name
-from storage_service.domain.page_positions import (
+from storage_service.domain.page_tokens import (
     decode_page_token,
     hash_filters,
     parse_text,
@@ -76,7 +76,7 @@ def create_token(session: Session, new: NewToken) -> tuple[Token, str]:
         raise InvalidArgument("expires_at", f"must be in the future, but it is now {current:%Y-%m-%d %H:%M:%S} UTC")
     if (namesake := find_valid(session, new.name)) is not None:
         raise AlreadyExists(
-            f"token {namesake.id} has the name {new.name!r} already; revoke it first, or choose another name",
+            f"token {namesake.id} already has the name {new.name!r}; revoke it first, or choose another name",
             reason="TOKEN_EXISTS",
             metadata={"name": new.name, "id": namesake.id},
         )
@@ -127,8 +127,8 @@ def verify_token(session: Session, token_id: str, secret_sha256: bytes) -> Token
     token = session.scalar(select(Token).where(Token.id == token_id, _is_valid()))
     if token is None or not hmac.compare_digest(token.secret_sha256, secret_sha256):
         raise Unauthenticated(
-            "the token is not valid: it is wrong, has expired or was revoked; ask for a new one, which "
-            "`dgx-music token create` makes",
+            "the token is wrong, has expired or was revoked; ask the server's administrator for a new one "
+            "(`dgx-music token create`)",
             reason="TOKEN_INVALID",
         )
     return token

@@ -17,7 +17,7 @@ from service_runtime.supervision import UnrecoverableError
 from storage_service.async_store import Store
 from storage_service.config import StorageSettings
 from storage_service.domain import token_registry
-from storage_service.domain.backlog import BacklogLimits
+from storage_service.domain.queue_limits import QueueLimits
 from storage_service.domain.queue_metrics import read_queue_metrics
 from storage_service.rpc.servicer import StorageServicer
 from storage_service.rpc.token_converters import token_to_proto
@@ -35,7 +35,7 @@ class StorageServer:
         self._tasks: list[asyncio.Task[None]] = []
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        limits = BacklogLimits(self._settings.max_pending, self._settings.max_pending_per_client)
+        limits = QueueLimits(self._settings.max_pending, self._settings.max_pending_per_client)
         servicer = StorageServicer(self._store, self._settings.max_attempts, limits)
         storage_pb2_grpc.add_StorageServiceServicer_to_server(servicer, server)
 

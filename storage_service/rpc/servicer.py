@@ -19,7 +19,7 @@ from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
 from storage_service.domain import creation, leases, lifecycle, listing, prompts, queue_metrics, token_registry
-from storage_service.domain.backlog import BacklogLimits
+from storage_service.domain.queue_limits import QueueLimits
 from storage_service.domain.row_insertion import Origin
 from storage_service.domain.statistics import compute_statistics
 from storage_service.rpc import converters, token_converters
@@ -37,7 +37,7 @@ _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     """Implements dgx_music.storage.v1.StorageService on a store."""
 
-    def __init__(self, store: Store, max_attempts: int, limits: BacklogLimits) -> None:
+    def __init__(self, store: Store, max_attempts: int, limits: QueueLimits) -> None:
         self._store = store
         self._max_attempts, self._limits = max_attempts, limits
 

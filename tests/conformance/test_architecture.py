@@ -95,7 +95,7 @@ LAYERS = {
         ("service_runtime.observability", "service_runtime.audio", "service_runtime.validation"),
         (
             "service_runtime.settings",
-            "service_runtime.check_thread",
+            "service_runtime.health_thread",
             "service_runtime.failpoints",
             "service_runtime.file_modes",
             "service_runtime.method_wrapping",

@@ -34,7 +34,7 @@ class Client:
     Every method raises `dgx_music.errors`: InvalidArgument names the argument at fault, Unauthenticated and
     PermissionDenied are about the token, ResourceExhausted says when to retry, and ConnectionLost that no server
     answers. A call that is safe to repeat is repeated a few times first if the server is not reached; creations are
-    safe, by a request_id that the client draws.
+    safe, because the client chooses a request_id.
 
     Any number of threads may use a client at the same time. It does its work on an event loop in a thread of its own,
     so it also works where a loop is running, as in a notebook; but not after a fork: create one in each process.
@@ -59,7 +59,7 @@ class Client:
         DGX_MUSIC_TLS_CERTIFICATE, DGX_MUSIC_TLS_KEY, DGX_MUSIC_CLIENT_NAME.
 
         `address` is `host:port` or `unix:/path`; default 127.0.0.1:50050, where `dgx-music serve` listens. `tls_ca` is
-        the file of the server's certification authority, or "system"; with it, the connection uses TLS.
+        the file of the server's certificate authority, or "system"; with it, the connection uses TLS.
 
         `timeout` is the deadline of a call in seconds; waiting for music and listening have their own. If the server is
         busy, a call is repeated when the server says, for at most `wait_if_busy` seconds. Waiting, listening and
@@ -89,7 +89,7 @@ class Client:
 
     @property
     def music(self) -> gateway_pb2_grpc.MusicServiceStub:
-        """The methods of `MusicService` with one request, for all that has no method here: they take a request and a
+        """The methods of `MusicService` with one request, for what has no method here: they take a request and a
         `timeout`, block, and raise `dgx_music.errors`."""
         return cast(gateway_pb2_grpc.MusicServiceStub, BlockingStub(self._thread, self._inner._connection))
 
@@ -136,7 +136,7 @@ class Client:
         """Queues a generation, waits until it is completed, and returns it; see `GenerationOptions` for the options.
 
         `on_progress` is called with the generation at each change, in this thread. Ctrl-C cancels the generation.
-        Raises GenerationFailed or GenerationCancelled if it ended so, and DeadlineExceeded after `timeout` seconds; it
+        Raises GenerationFailed or GenerationCancelled, and DeadlineExceeded after `timeout` seconds; it
         then goes on nevertheless.
         """
         events: SimpleQueue[AsyncGeneration] = SimpleQueue()
@@ -217,7 +217,7 @@ class Client:
     def import_clip(self, path: str | os.PathLike[str]) -> ImportClipResponse:
         """Uploads an audio file as a clip, which `continue_from` and `stream` take, and returns what was measured.
 
-        Raises InvalidArgument if the file is no audio, damaged or too long, and OSError if it can't be read.
+        Raises InvalidArgument if the file is not audio, is damaged or is too long, and OSError if it can't be read.
         """
         return self._thread.run(self._inner.import_clip(path))
 

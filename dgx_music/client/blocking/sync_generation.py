@@ -51,7 +51,7 @@ class Generation(GenerationFields):
     ) -> Generation:
         """Waits until it is completed, and returns it. `on_progress` is called with it at each change, in this thread.
 
-        Survives a restart of the server. Raises GenerationFailed or GenerationCancelled if it ended so, NotFound if it
+        Survives a restart of the server. Raises GenerationFailed or GenerationCancelled, NotFound if it
         is deleted, and DeadlineExceeded after `timeout` seconds; it then goes on nevertheless.
         """
         events: SimpleQueue[AsyncGeneration] = SimpleQueue()
@@ -61,13 +61,13 @@ class Generation(GenerationFields):
         return self
 
     def refresh(self) -> Generation:
-        """Reads its fields anew, and returns it."""
+        """Reads its fields again, and returns it."""
         self._thread.run(self._inner.refresh())
         return self
 
     @spell_out(FileOptions)
     def save(self, path: str | os.PathLike[str], **options: Unpack[FileOptions]) -> Path:
-        """Saves the finished file, or another format of it: `save("a.mp3")` renders an MP3 if it is none. Returns the
+        """Saves the finished file, or another format of it: `save("a.mp3")` renders an MP3 if needed. Returns the
         path of the file.
 
         A folder takes the file under its own name. The file appears when it is complete, and replaces what was there.
@@ -89,7 +89,7 @@ class Generation(GenerationFields):
         return self._thread.run(self._inner.audio())
 
     def waveform(self, points: int = 800) -> Waveform:
-        """Returns the outline of the finished file, for drawing, in 1 to 10000 points."""
+        """Returns the waveform of the finished file, for drawing, in 1 to 10000 points."""
         return self._thread.run(self._inner.waveform(points))
 
     def stream(self, *, start_frame: int = 0, timeout: float | None = None) -> AudioStream:

@@ -36,7 +36,7 @@ def install(shell: ShellArgument = None) -> None:
 
 @app.command()
 def show(shell: ShellArgument = None) -> None:
-    """Print the completion script, to put where you like."""
+    """Print the completion script, to install it yourself."""
     from gateway.cli.commands.setup import completion
 
     print(completion.script(completion.resolve_shell(shell)))

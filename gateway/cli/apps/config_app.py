@@ -38,7 +38,7 @@ def show(as_json: AsJson = False) -> None:
 
 @app.command()
 def path(as_json: AsJson = False) -> None:
-    """Print the path of the config file: DGX_MUSIC_CONFIG, or the default in the user's folder for configuration."""
+    """Print the path of the config file: DGX_MUSIC_CONFIG, or the default in the user's configuration folder."""
     from gateway.cli.commands.setup import config_changes
 
     raise typer.Exit(config_changes.print_path(create_console(as_json)))

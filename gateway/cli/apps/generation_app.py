@@ -101,8 +101,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Generate music from a text prompt, or many pieces with --file. Ctrl-C cancels the generation."""
-    from gateway.cli.commands.generation.combinations import check_combinations
     from gateway.cli.commands.generation.generate_options import GenerateOptions, resolve_model
+    from gateway.cli.commands.generation.option_combinations import check_combinations
     from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 
     check_combinations(

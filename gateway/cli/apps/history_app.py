@@ -37,20 +37,24 @@ def history(
     model: ModelFilter = "",
     client: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Only what this client has created.", show_default=False),
+        typer.Option(metavar="NAME", help="Only generations that this client created.", show_default=False),
     ] = "",
     min_rating: MinRating = 0,
     since: Annotated[
         str,
         typer.Option(
             metavar="TIME",
-            help="Only what was created since then: 2h, 3d or 1w ago, 2026-11-29, or 2026-11-29T18:30.",
+            help="Only generations created since then: an age such as 2h, 3d or 1w, 2026-11-29, or 2026-11-29T18:30.",
             show_default=False,
         ),
     ] = "",
     until: Annotated[
         str,
-        typer.Option(metavar="TIME", help="Only what was created until then; a day counts whole.", show_default=False),
+        typer.Option(
+            metavar="TIME",
+            help="Only generations created until then; a date includes that whole day.",
+            show_default=False,
+        ),
     ] = "",
     limit: Limit = 20,
     ids: Annotated[bool, typer.Option("--ids", help="Print only the IDs, one per line.")] = False,

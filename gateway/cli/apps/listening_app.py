@@ -26,7 +26,7 @@ def play(
     from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 
     if raw and not to_stdout:
-        raise typer.BadParameter("--raw: is only of use together with --stdout")
+        raise typer.BadParameter("--raw: can only be used together with --stdout")
     console = create_console(output=STANDARD_OUTPUT if to_stdout else None)
     sink = play.create_sink(console, to_stdout=to_stdout, is_raw=raw)
     run(lambda session: play.play(session, console, generation_id, sink, from_seconds=from_seconds), console, ALL)

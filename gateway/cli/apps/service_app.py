@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Check Python, GPU, libraries, models, disk and services, and suggest how to fix problems.
+    """Check settings, access, Python, GPU, libraries, models, sound card, disk, database and services; say what to do.
 
     The exit status is 1 if something that is configured does not work.
     """

@@ -35,11 +35,11 @@ def init(
     ] = None,
     renew: Annotated[
         bool,
-        typer.Option("--renew", help="Issue new certificates with the authority that is there, for the same hosts."),
+        typer.Option("--renew", help="Issue new certificates from the existing authority, for the same hosts."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a private certification authority, and certificates for servers and clients; print what to set where."""
+    """Make a private certificate authority, and certificates for servers and clients; print what to set where."""
     _require_cryptography()
     from gateway.cli.commands.tls import tls_init, tls_show
 
@@ -59,7 +59,7 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show certificates: whose they are, for which hosts, and until when. The exit status is 1 if one has expired."""
+    """Show certificates: their owners, hosts and expiry. The exit status is 1 if one has expired."""
     _require_cryptography()
     from gateway.cli.commands.tls import tls_show
 

@@ -40,7 +40,7 @@ def create(
         typer.Option(
             "--scope",
             metavar="SCOPE",
-            help="read: see and listen. generate: also create, change and delete generations. admin: also manage "
+            help="read: list and listen. generate: also create, change and delete generations. admin: also manage "
             "tokens and models, and delete in bulk.",
         ),
     ] = TokenScope.GENERATE,
@@ -54,7 +54,10 @@ def create(
         ),
     ] = None,
     calls_per_minute: Annotated[
-        int, typer.Option("--calls-per-minute", metavar="N", min=0, help="Maximum rate of calls; 0 for any.")
+        int,
+        typer.Option(
+            "--calls-per-minute", metavar="N", min=0, help="Maximum number of calls per minute; 0 for no limit."
+        ),
     ] = 0,
     max_queued: Annotated[
         int,
@@ -71,7 +74,7 @@ def create(
             "--minutes-per-day",
             metavar="X",
             min=0,
-            help="Maximum minutes of audio to create in a day (UTC); 0 for any.",
+            help="Maximum minutes of audio to create in a day (UTC); 0 for no limit.",
         ),
     ] = 0.0,
     as_json: AsJson = False,
@@ -103,7 +106,7 @@ def revoke(
     name_or_id: Annotated[str, typer.Argument(metavar="NAME|ID", help="Name or ID of the token.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a token. Within seconds it is of no use any more; its open calls end."""
+    """Revoke a token. It stops working within seconds, and its open calls end."""
     from gateway.cli.commands.access import tokens
 
     console = create_console(as_json)

@@ -131,10 +131,10 @@ def find_output() -> tuple[Any, str]:
     try:
         import sounddevice
     except ImportError as error:
-        raise SoundUnavailable("playing needs the extra play", install_extra_command("play")) from error
+        raise SoundUnavailable("playing requires the extra play", f"run `{install_extra_command('play')}`") from error
     except OSError as error:
-        way_out = "apt install libportaudio2, or brew install portaudio"
-        raise SoundUnavailable("playing needs the library PortAudio", way_out) from error
+        way_out = "run `apt install libportaudio2` or `brew install portaudio`"
+        raise SoundUnavailable("playing requires PortAudio", way_out) from error
     try:
         return sounddevice, str(sounddevice.query_devices(kind="output")["name"])
     except (sounddevice.PortAudioError, ValueError) as error:

@@ -51,7 +51,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         if state is None:
             # Not a ServiceError, which would be logged: whoever waits for a service to appear asks again and again.
             known = ", ".join(filter(None, self._states))
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"this server has no {request.service}, but {known}")
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"this server does not serve {request.service}; it serves {known}"
+            )
         return HealthCheckResponse(status=state)
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:

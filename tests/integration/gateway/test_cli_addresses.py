@@ -69,7 +69,7 @@ def tls_server(tmp_path: Path) -> Iterator[str]:
 def test_tls_problem_is_reported_with_its_own_way_out(tls_server: str, tmp_path: Path) -> None:
     shell = Shell(tmp_path / "data")  # A process, whose standard error has no lines of gRPC's server.
     line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server)
-    assert line.startswith(f"error: {tls_server} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification")
+    assert line.startswith(f"error: {tls_server} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certificate")
     assert "DGX_MUSIC_GATEWAY_ADDRESS" not in line
     other = str(make_tls_files(tmp_path / "other").ca)
     line = shell.error("history", status=TRY_AGAIN, DGX_MUSIC_GATEWAY_ADDRESS=tls_server, DGX_MUSIC_TLS_CA=other)

@@ -193,7 +193,7 @@ def test_interrupted_batch_is_cancelled_and_generated_by_the_next_run(prompts: P
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(SECONDS) == 130
-    assert "cancelled 1 of the generations\n1 of 2 done; run the same command again to go on\ninterrupted\n" in said
+    assert "cancelled 1 of the generations\n1 of 2 done; run the same command again to continue\ninterrupted\n" in said
     assert [one.state for one in served.generations("history")] == [
         storage.GENERATION_STATE_CANCELLED,
         storage.GENERATION_STATE_COMPLETED,
@@ -267,4 +267,4 @@ def test_error_of_all_lines_ends_the_batch_and_says_how_to_go_on(
     prompts.write_text("house\njazz\n")
     with shell.serving_in_process():
         done = shell.run("generate", "--file", "prompts.txt", *SHORT, status=75)
-    assert done.stderr == "0 of 2 done; run the same command again to go on\nerror: the database is gone\n"
+    assert done.stderr == "0 of 2 done; run the same command again to continue\nerror: the database is gone\n"

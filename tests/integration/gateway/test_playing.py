@@ -217,10 +217,10 @@ def test_combinations_are_refused_before_anything_is_queued(shell: InProcessShel
         (("x", "--stdout", "--json"), "--stdout: standard output takes one piece of audio and nothing else"),
         (("x", "--stdout", "--count", "2"), "--count"),
         (("x", "--stdout", "-o", "-"), "--output -"),
-        (("x", "--raw"), "--raw: is only of use together with --stdout"),
+        (("x", "--raw"), "--raw: can only be used together with --stdout"),
         (("x", "--play", "--detach"), "--detach: it exits before the file is finished"),
         (("x", "--file", "p.txt"), "--file: the file has the prompts"),
-        (("x", "--run", "a"), "--run: is only of use together with --file"),
+        (("x", "--run", "a"), "--run: can only be used together with --file"),
         ((), "PROMPT: describe the music"),
     ]:
         assert says in shell.run("generate", *arguments, status=2).stderr

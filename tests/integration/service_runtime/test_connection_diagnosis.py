@@ -76,7 +76,7 @@ async def test_server_that_speaks_grpc_is_told_from_others() -> None:
     server = grpc.aio.server()
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    assert await explain_unreachable(address) == f"the server at {address} answers, but has ended the call"
+    assert await explain_unreachable(address) == f"the server at {address} responds, but ended the call"
     async with connect(address) as channel:
         says = await explain_unknown_method(channel, address, "dgx_music.gateway.v1.MusicService")
     assert says == f"the server at {address} is a gRPC server, but not dgx_music.gateway.v1.MusicService"

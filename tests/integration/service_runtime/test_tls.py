@@ -94,7 +94,7 @@ async def test_client_accepts_only_the_server_that_its_authority_vouches_for(
 
 async def test_failures_are_explained(address: str, files: TlsFiles, stranger: TlsFiles, tmp_path: Path) -> None:
     assert await probe(address, files.credentials()) is None
-    assert "requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification authority" in str(await probe(address))
+    assert "requires TLS; set DGX_MUSIC_TLS_CA to the file of its certificate authority" in str(await probe(address))
     assert "comes from an authority that DGX_MUSIC_TLS_CA=" in str(await probe(address, stranger.credentials()))
     files.issue(("other.example.org",))
     assert "is not for the name 127.0.0.1" in str(await probe(address, files.credentials()))

@@ -41,9 +41,7 @@ async def tls_server(files: TlsFiles, client_ca: Path | None = None) -> AsyncIte
 async def test_plain_client_is_told_that_the_server_requires_tls(files: TlsFiles) -> None:
     async with tls_server(files) as address:
         problem = await explain_unreachable(address, way_out="check the address")
-    assert problem.startswith(
-        f"{address} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certification authority"
-    )
+    assert problem.startswith(f"{address} requires TLS; set DGX_MUSIC_TLS_CA to the file of its certificate authority")
     assert "check the address" not in problem
 
 
@@ -93,7 +91,7 @@ async def test_missing_and_foreign_certificates_of_clients_are_described(files: 
         problem = await explain_unreachable(address, stranger)
         assert f"does not accept the certificate DGX_MUSIC_TLS_CERTIFICATE={stranger.certificate}" in problem
         problem = await explain_unreachable(address, files.credentials("client"))
-        assert problem == f"the server at {address} answers, but has ended the call"
+        assert problem == f"the server at {address} responds, but ended the call"
 
 
 async def test_unusable_files_are_named(files: TlsFiles, tmp_path: Path) -> None:

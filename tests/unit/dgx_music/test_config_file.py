@@ -31,7 +31,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("\n  gatway_address = 1", 2, "gatway_address is not a setting; did you mean gateway_address?"),
         ('"xyzzy" = 1', 1, "xyzzy is not a setting; list them with `dgx-music config show`"),
-        ("[gateway]\nx = 1", 1, "gateway is not a setting; settings stand above all [tables]"),
+        ("[gateway]\nx = 1", 1, "gateway is not a setting; settings must come before any [table]"),
     ],
 )
 def test_unknown_key_gets_a_suggestion(content: str, line: int, way_out: str, file: Path) -> None:

@@ -35,7 +35,7 @@ async def create(session: Session, console: Console, request: CreateTokenRequest
     console.print_notice(
         f"token {token.id} of {escape_text(token.name)} with scope {format_scope(token)} is valid {expiry}. "
         "Its secret is shown only now. On the client, set DGX_MUSIC_TOKEN to it, DGX_MUSIC_GATEWAY_ADDRESS to this "
-        "server's address, and DGX_MUSIC_TLS_CA to the file of its certification authority:"
+        "server's address, and DGX_MUSIC_TLS_CA to the file of its certificate authority:"
     )
     print(created.secret)
     return 0

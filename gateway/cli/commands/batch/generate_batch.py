@@ -55,7 +55,7 @@ LINE_CODES = {
 }
 """What only one line is at fault for."""
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-AGAIN = "run the same command again to go on"
+AGAIN = "run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True)

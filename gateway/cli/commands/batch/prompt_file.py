@@ -58,7 +58,7 @@ def read_prompt_file(path: str, columns: frozenset[str]) -> PromptSource:
     read = _find_format(path, text, columns)
     rows = list(read(name, text, columns))
     if not rows:
-        raise CommandError(f"{name}: has no prompts; write one a line", BAD_INPUT)
+        raise CommandError(f"{name}: has no prompts; write one per line", BAD_INPUT)
     return PromptSource(name, identity, rows, has_columns=read is not _read_lines)
 
 
@@ -74,7 +74,9 @@ def _extension(path: str) -> str:
 def _check_extension(path: str) -> None:
     extension = _extension(path)
     if extension not in EXTENSIONS:
-        hint = "write one JSON object a line and name it .jsonl" if extension == ".json" else "use .txt, .csv or .jsonl"
+        hint = (
+            "write one JSON object per line and name it .jsonl" if extension == ".json" else "use .txt, .csv or .jsonl"
+        )
         raise CommandError(f"--file: {path} has the extension {extension}; {hint}", BAD_INPUT)
 
 
@@ -151,7 +153,7 @@ def _read_json_lines(name: str, text: str, columns: frozenset[str]) -> Iterator[
             if value is None:
                 continue
             if isinstance(value, dict | list):
-                raise bad_line(name, number, f"{column}: must be a text, a number or true or false")
+                raise bad_line(name, number, f"{column}: must be text, a number, or true or false")
             given[column] = value if isinstance(value, str) else json.dumps(value)
         yield PromptRow(number, given)
 
@@ -188,7 +190,7 @@ def _read_table(name: str, text: str, columns: frozenset[str]) -> Iterator[Promp
 def _check_header(name: str, line: int, header: list[str]) -> None:
     twice = next((column for column in header if header.count(column) > 1), None)
     if twice is not None:
-        raise bad_line(name, line, f"the column {twice!r} is there twice")
+        raise bad_line(name, line, f"the column {twice!r} appears twice")
     if PROMPT not in header:
         raise bad_line(name, line, f"the first row must name the columns, among them {PROMPT!r}")
 

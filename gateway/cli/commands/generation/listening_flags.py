@@ -22,8 +22,8 @@ ToStdout = Annotated[
     bool,
     typer.Option(
         "--stdout",
-        help="Write the samples to standard output as they arrive, as WAV: | ffplay -, | aplay or | ffmpeg -i -. "
-        "Unlike `-o -`, which writes the finished file.",
+        help="Write the samples to standard output as WAV while they are generated, e.g. for | ffplay -. `-o -` writes "
+        "the finished file instead.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -37,19 +37,22 @@ Raw = Annotated[
 ]
 Open = Annotated[
     bool,
-    typer.Option("--open", help="Open the finished file with the desktop's program for it.", rich_help_panel=PANEL),
+    typer.Option("--open", help="Open the finished file with the desktop's default program.", rich_help_panel=PANEL),
 ]
 FromSeconds = Annotated[
-    float, typer.Option("--from", metavar="SECONDS", min=0, help="Start at this position.", show_default=False)
+    float,
+    typer.Option(
+        "--from", metavar="SECONDS", min=0, help="Start at this position. Default: the beginning.", show_default=False
+    ),
 ]
 PromptFile = Annotated[
     str,
     typer.Option(
         "--file",
         metavar="FILE",
-        help="Generate one piece per line of a .txt file, row of a .csv or object of a .jsonl file. Columns and keys "
-        "are named like options: prompt, duration, seed, model, output … - is standard input. Run the command again "
-        "to go on where it broke off.",
+        help="Generate one piece per line of a .txt file, row of a .csv file or object of a .jsonl file; - reads "
+        "standard input. Columns and keys have the names of options: prompt, duration, seed, model, output … Run the "
+        "command again to continue where it was interrupted.",
         show_default=False,
         rich_help_panel=PROMPT_FILE_PANEL,
     ),
@@ -79,7 +82,7 @@ RunName = Annotated[
     typer.Option(
         "--run",
         metavar="NAME",
-        help="With --file: a run with another name generates everything anew; one with the same name goes on.",
+        help="With --file: name of the run. The same name continues that run; a new one generates everything again.",
         show_default=False,
         rich_help_panel=PROMPT_FILE_PANEL,
     ),

@@ -23,7 +23,7 @@ def resolve_shell(name: str | None) -> str:
     with suppress(shellingham.ShellDetectionFailure):
         detected, _ = shellingham.detect_shell()
     if detected not in SHELLS:
-        found = f"{detected} is not supported" if detected else "it can't be found out from here"
+        found = f"{detected} is not supported" if detected else "the shell of this session could not be detected"
         raise CommandError(f"SHELL: {found}; give one of {', '.join(SHELLS)}", BAD_INPUT)
     return detected
 

@@ -60,7 +60,9 @@ def check_access(settings: GatewaySettings) -> Iterator[Finding]:
     has_token, address = settings.token is not None or settings.token_file is not None, settings.gateway_address
     if has_token and address is not None and credentials.ca is None and not is_local(address):
         found = f"the token would be sent to {address} without encryption"
-        yield Finding("access", "broken", found, "set DGX_MUSIC_TLS_CA to the file of the server's authority")
+        yield Finding(
+            "access", "broken", found, "set DGX_MUSIC_TLS_CA to the file of the server's certificate authority"
+        )
     else:
         token = "a token is sent to servers" if has_token else "no token, which servers on this machine do not need"
         yield Finding(
@@ -72,7 +74,7 @@ def check_access(settings: GatewaySettings) -> Iterator[Finding]:
         try:
             require_local_or_allowed(settings.listen, settings)
         except FailedPrecondition as error:
-            yield Finding("listen", "broken", error.message, "change DGX_MUSIC_LISTEN, or what it lacks")
+            yield Finding("listen", "broken", error.message, "set what is missing, or change DGX_MUSIC_LISTEN")
 
 
 def _check_certificate(certificate: Path, key: Path) -> Finding:

@@ -1,4 +1,4 @@
-"""A private certification authority, and the certificates that it issues: one for servers, one for clients."""
+"""A private certificate authority, and the certificates that it issues: one for servers, one for clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dgx-music tls init`: makes a private certification authority and certificates, or renews the certificates."""
+"""`dgx-music tls init`: makes a private certificate authority and certificates, or renews the certificates."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _print_instructions(console: Console, folder: Path, hosts: Sequence[str], un
     host = f"[{address}]" if ":" in address else address
     _print(
         console,
-        f"Made a certification authority and certificates in {folder}, for {', '.join(hosts)}, valid until {until}.",
+        f"Created a certificate authority and certificates in {folder}, for {', '.join(hosts)}, valid until {until}.",
         "",
         "# On the server:",
         *_exports(server),
@@ -131,7 +131,7 @@ def _refuse_to_overwrite(folder: Path) -> None:
     for name in (AUTHORITY, AUTHORITY_KEY, SERVER, SERVER_KEY, CLIENT, CLIENT_KEY):
         if (folder / name).exists():
             raise CommandError(
-                f"{folder / name} exists, and is not overwritten; renew the certificates with --renew, "
+                f"{folder / name} already exists and will not be overwritten; renew the certificates with --renew, "
                 "or choose another folder"
             )
 

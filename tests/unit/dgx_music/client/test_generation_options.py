@@ -96,7 +96,7 @@ def test_what_has_the_wrong_form_is_named(options: dict[str, object], field: str
 
 
 def test_unknown_option_of_a_request_is_named() -> None:
-    with pytest.raises(InvalidArgument, match=r"requests\[1\]\.durations: is no option; did you mean 'duration'\?"):
+    with pytest.raises(InvalidArgument, match=r"requests\[1\]\.durations: is not an option; did you mean 'duration'\?"):
         build_requests(["a", {"prompt": "b", "durations": 3}], {})  # type: ignore[typeddict-unknown-key]
 
 

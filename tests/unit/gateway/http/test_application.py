@@ -8,14 +8,14 @@ from starlette.requests import Request
 
 from dgx_music.credentials import NO_CREDENTIALS
 from gateway.http.application import build_application
-from gateway.http.callers import Callers
 from gateway.http.endpoints import HealthEndpoint
+from gateway.http.gateway_clients import GatewayClients
 
 NOWHERE = "127.0.0.1:1"
 
 
 async def get(
-    callers: Callers, path: str, host: str = "localhost:8080", *, is_local_only: bool = True
+    callers: GatewayClients, path: str, host: str = "localhost:8080", *, is_local_only: bool = True
 ) -> httpx2.Response:
     application = build_application(callers, HealthEndpoint(NOWHERE, NO_CREDENTIALS), is_local_only=is_local_only)
     transport = httpx2.ASGITransport(app=application)
@@ -24,7 +24,7 @@ async def get(
 
 
 async def test_unexpected_error_is_answered_with_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken(Callers):
+    class Broken(GatewayClients):
         def client_for(self, request: Request) -> None:  # type: ignore[override]
             raise RuntimeError("a secret")
 
@@ -36,10 +36,10 @@ async def test_unexpected_error_is_answered_with_its_id(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:80", "127.0.0.1:8080", "[::1]:8080"])
 async def test_loopback_hosts_are_answered(host: str) -> None:
-    assert (await get(Callers(NOWHERE, False), "/none", host)).status_code == 404
+    assert (await get(GatewayClients(NOWHERE, False), "/none", host)).status_code == 404
 
 
 @pytest.mark.parametrize("host", ["", "rebound.example", "rebound.example:8080", "10.0.0.1:8080", "localhost.example"])
 async def test_other_hosts_are_refused_on_loopback(host: str) -> None:
-    assert (await get(Callers(NOWHERE, False), "/none", host)).status_code == 421
-    assert (await get(Callers(NOWHERE, False), "/none", host, is_local_only=False)).status_code == 404
+    assert (await get(GatewayClients(NOWHERE, False), "/none", host)).status_code == 421
+    assert (await get(GatewayClients(NOWHERE, False), "/none", host, is_local_only=False)).status_code == 404

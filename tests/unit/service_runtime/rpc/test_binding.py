@@ -52,7 +52,7 @@ def test_where_tokens_are_required(addresses: tuple[str, ...], settings: dict[st
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({}, "so it needs TLS; set DGX_MUSIC_TLS_CERTIFICATE and DGX_MUSIC_TLS_KEY, which `dgx-music tls init` makes"),
+        ({}, "so it needs TLS; set DGX_MUSIC_TLS_CERTIFICATE and DGX_MUSIC_TLS_KEY (see `dgx-music tls init`)"),
         ({"require_tokens": True}, "so it needs TLS; "),
         (TLS | {"require_tokens": False}, "so it needs tokens; remove DGX_MUSIC_REQUIRE_TOKENS=false"),
     ],

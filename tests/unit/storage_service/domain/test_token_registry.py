@@ -67,7 +67,7 @@ def test_wrong_secrets_are_rejected_alike(database: Database) -> None:
 
 def test_revoked_token_is_invalid_and_frees_its_name(database: Database) -> None:
     token, secret = create(database)
-    with pytest.raises(AlreadyExists, match=f"token {token.id} has the name 'laptop' already"):
+    with pytest.raises(AlreadyExists, match=f"token {token.id} already has the name 'laptop'"):
         create(database)
     with database.write() as session:
         revoked = revoke_token(session, token.id)

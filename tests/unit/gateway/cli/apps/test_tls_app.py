@@ -16,7 +16,9 @@ def test_made_in_the_data_directory_and_shown_from_there(tmp_path: Path, capsys:
     assert run([*data_dir, "tls", "init", "--host", "dgx.example.org", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["folder"] == f"{tmp_path}/tls"
     assert run([*data_dir, "tls", "init"]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/tls/ca.pem exists, and is not overwritten")
+    assert capsys.readouterr().err.startswith(
+        f"error: {tmp_path}/tls/ca.pem already exists and will not be overwritten"
+    )
     assert run([*data_dir, "tls", "init", "--renew"]) == 0
     assert "dgx.example.org" in capsys.readouterr().out
     assert run([*data_dir, "tls", "show"]) == 0

@@ -113,14 +113,14 @@ async def test_card_can_be_opened_again(device: SoundDevice) -> None:
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(CommandError, match=r"pip install 'dgx-music\[play\]', or .*--stdout \| ffplay -"):
+    with pytest.raises(CommandError, match=r"pip install 'dgx-music\[play\]'`, or .*--stdout \| ffplay -"):
         SoundCard()
 
 
 def test_missing_portaudio_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     monkeypatch.setattr(sys, "meta_path", [_WithoutPortAudio(), *sys.meta_path])
-    with pytest.raises(CommandError, match="apt install libportaudio2, or brew install portaudio"):
+    with pytest.raises(CommandError, match="`apt install libportaudio2` or `brew install portaudio`"):
         SoundCard()
 
 

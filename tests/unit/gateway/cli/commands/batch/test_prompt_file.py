@@ -88,7 +88,7 @@ def test_json_lines(tmp_path: Path) -> None:
         ("p.csv", "prompt,tempo\na,1", "1: the column 'tempo' is not an option; the columns are duration, output, pr"),
         ("p.csv", "house\nlofi", "1: the column 'house' is not an option"),
         ("p.csv", "seed\n1", "1: the first row must name the columns, among them 'prompt'"),
-        ("p.csv", "prompt,Prompt\na,b", "1: the column 'prompt' is there twice"),
+        ("p.csv", "prompt,Prompt\na,b", "1: the column 'prompt' appears twice"),
         ("p.csv", "prompt,\na,b", "1: a column has no name"),
         (
             "p.csv",
@@ -100,9 +100,9 @@ def test_json_lines(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": "a"}\n{"prompt" "b"}', "2: is not JSON at character 11: Expecting ':' delimiter"),
         ("p.jsonl", '["a"]', "1: is not a JSON object; write for example"),
         ("p.jsonl", '{"prompt": "a", "tempo": 1}', "1: the column 'tempo' is not an option"),
-        ("p.jsonl", '{"prompt": ["a"]}', "1: prompt: must be a text, a number or true or false"),
+        ("p.jsonl", '{"prompt": ["a"]}', "1: prompt: must be text, a number, or true or false"),
         ("p.jsonl", '{"tag_prompt": 1, "tag-prompt": 2}', "1: tag-prompt: is given twice"),
-        ("p.txt", "# nothing\n\n", " has no prompts; write one a line"),
+        ("p.txt", "# nothing\n\n", " has no prompts; write one per line"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, name: str, text: str, problem: str) -> None:
@@ -147,7 +147,7 @@ def test_pipe_is_known_by_its_content_and_a_file_by_its_path(tmp_path: Path, mon
     ("path", "problem"),
     [
         ("p.doc", "has the extension .doc; use .txt, .csv or .jsonl"),
-        ("p.json", "has the extension .json; write one JSON object a line and name it .jsonl"),
+        ("p.json", "has the extension .json; write one JSON object per line and name it .jsonl"),
         ("missing.txt", "failed to read missing.txt: No such file or directory"),
         (".", "failed to read .: Is a directory"),
     ],

@@ -94,7 +94,7 @@ def test_renewal_keeps_the_authority_and_the_hosts(tmp_path: Path, capsys: pytes
 
 def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "client.key").write_text("mine")
-    with pytest.raises(CommandError, match=r"client.key exists, and is not overwritten; renew .* --renew"):
+    with pytest.raises(CommandError, match=r"client.key already exists and will not be overwritten; renew .* --renew"):
         init(tmp_path)
     assert (tmp_path / "client.key").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1

@@ -6,8 +6,8 @@ import pytest
 from starlette.requests import Request
 
 from dgx_music.errors import Unauthenticated
-from gateway.http import callers
-from gateway.http.callers import Callers
+from gateway.http import gateway_clients
+from gateway.http.gateway_clients import GatewayClients
 
 ADDRESS = "127.0.0.1:50050"
 TOKEN = f"dgxm_abcdefgh_{'x' * 43}"
@@ -20,7 +20,7 @@ def request(**headers: str) -> Request:
 
 async def metadata(requires_tokens: bool = False, **headers: str) -> dict[str, str]:
     """Returns what the gateway is shown for a request with these headers."""
-    async with Callers(ADDRESS, requires_tokens).client_for(request(**headers)) as client:
+    async with GatewayClients(ADDRESS, requires_tokens).client_for(request(**headers)) as client:
         return dict(client._connection.config.credentials.metadata())
 
 
@@ -56,8 +56,8 @@ async def test_caller_is_named_by_itself_or_by_its_host() -> None:
 
 
 async def test_connections_are_kept_for_the_next_request_of_the_same_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callers, "MAX_KEPT", 2)
-    kept = Callers(ADDRESS, requires_tokens=False)
+    monkeypatch.setattr(gateway_clients, "MAX_KEPT", 2)
+    kept = GatewayClients(ADDRESS, requires_tokens=False)
 
     async def stub(name: str) -> object:
         async with kept.client_for(request(dgx_music_client=name)) as client:

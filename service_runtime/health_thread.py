@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class CheckThread:
+class HealthThread:
     """Runs one blocking check at a time. Call `stop` at the end."""
 
     def __init__(self) -> None:

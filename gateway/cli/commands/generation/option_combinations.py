@@ -38,6 +38,6 @@ def check_combinations(is_given: Mapping[str, bool]) -> None:
                 )
     for option, needed in REQUIRED.items():
         if is_given[option] and not is_given[needed]:
-            raise CommandError(f"{option}: is only of use together with {needed}", BAD_INPUT)
+            raise CommandError(f"{option}: can only be used together with {needed}", BAD_INPUT)
     if not is_given["PROMPT"] and not is_given["--file"]:
         raise CommandError("PROMPT: describe the music, or give a file of many descriptions with --file", BAD_INPUT)

@@ -40,7 +40,7 @@ TRACER = Tracer("generation")
 
 
 def record_when_ended(handle: GenerationHandle) -> None:
-    """Has the request recorded at its end, as part of the current trace."""
+    """Records the request when it ends, as part of the current trace."""
     trace = capture_trace()
     if trace is not None or REQUESTS.is_shown:
         handle.when_finished(lambda error: _record(handle, error, trace))

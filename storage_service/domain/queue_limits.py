@@ -1,4 +1,4 @@
-"""The limits on what waits: generations in the queue, per client and in all, and minutes of audio per client and day.
+"""The limits of the queue: generations in it, per client and in all, and minutes of audio per client and day.
 
 They are checked in the transaction that queues the generations, after `queue.lock_client`: a client's limits are exact,
 however many servers share the database. The limit in all is exact on SQLite; on Postgres, transactions of different
@@ -42,7 +42,7 @@ _SECONDS_PER_MINUTE = 60.0
 
 
 @dataclass(frozen=True)
-class BacklogLimits:
+class QueueLimits:
     """How many generations may be PENDING or PROCESSING at a time."""
 
     max_pending: int
@@ -52,7 +52,7 @@ class BacklogLimits:
 
 
 def require_room(
-    session: Session, limits: BacklogLimits, state: QueueState, client: str, durations: Sequence[float]
+    session: Session, limits: QueueLimits, state: QueueState, client: str, durations: Sequence[float]
 ) -> None:
     """Raises ResourceExhausted if the client may not queue generations of these durations, in seconds, now."""
     if not durations:
@@ -125,7 +125,7 @@ def _queue_error(
     if requested > limit:
         advice = f"queue at most {limit} at a time"
     elif throughput is None:
-        advice = f"try again in {wait_seconds:.0f} s; how long it will take is unknown, as none was completed lately"
+        advice = f"try again in {wait_seconds:.0f} s; the actual wait is unknown, because none was completed recently"
     else:
         advice = (
             f"try again in about {math.ceil(wait_seconds)} s; lately, {throughput:.1f} s of audio were completed per "

@@ -15,16 +15,16 @@ from service_runtime.access.caller import Scope
 from storage_service.db.clock import now_plus
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
-from storage_service.domain import backlog, creation, leases, lifecycle
-from storage_service.domain.backlog import BacklogLimits, estimate_wait
+from storage_service.domain import creation, leases, lifecycle, queue_limits
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
+from storage_service.domain.queue_limits import QueueLimits, estimate_wait
 from storage_service.domain.row_insertion import Origin
 from storage_service.domain.statistics import compute_statistics
 from storage_service.domain.token_registry import NewToken, create_token, revoke_token
 
 New = Callable[..., NewGeneration]
-LIMITS = BacklogLimits(max_pending=6, max_pending_per_client=4)
+LIMITS = QueueLimits(max_pending=6, max_pending_per_client=4)
 
 
 def queue_all(database: Database, client: str, requests: list[NewGeneration]) -> list[Generation]:
@@ -46,8 +46,8 @@ def test_client_may_queue_up_to_its_limit(database: Database, new: New) -> None:
     queue_all(database, "a", [new()] * 4)
     with pytest.raises(ResourceExhausted, match="client 'a' has 4 generations in the queue and may have 4") as raised:
         queue_all(database, "a", [new()])
-    assert raised.value.reason == backlog.CLIENT_QUEUE_LIMIT_REACHED
-    assert raised.value.retry_after_seconds == backlog.DEFAULT_RETRY_SECONDS
+    assert raised.value.reason == queue_limits.CLIENT_QUEUE_LIMIT_REACHED
+    assert raised.value.retry_after_seconds == queue_limits.DEFAULT_RETRY_SECONDS
     assert "unknown" in raised.value.message
     queue_all(database, "b", [new()])
     with database.write() as session:
@@ -76,7 +76,7 @@ def test_all_clients_share_one_limit(database: Database, new: New) -> None:
     queue_all(database, "b", [new()] * 2)
     with pytest.raises(ResourceExhausted, match="6 generations of all clients") as raised:
         queue_all(database, "c", [new()])
-    assert raised.value.reason == backlog.QUEUE_LIMIT_REACHED
+    assert raised.value.reason == queue_limits.QUEUE_LIMIT_REACHED
 
 
 def test_repeated_request_is_never_refused(database: Database, new: New) -> None:
@@ -129,7 +129,7 @@ def test_minutes_a_day_survive_deletion(database: Database, new: New) -> None:
             lifecycle.remove(session, row.id)
     with pytest.raises(ResourceExhausted, match="minutes of audio today and may create 1 a day") as raised:
         queue_all(database, "a", [new(duration_seconds=25.0)])
-    assert raised.value.reason == backlog.DAILY_LIMIT_REACHED
+    assert raised.value.reason == queue_limits.DAILY_LIMIT_REACHED
     assert 0 < (raised.value.retry_after_seconds or 0) <= 86_400
     queue_all(database, "a", [new(duration_seconds=10.0)])
     with database.write() as session:
@@ -165,26 +165,26 @@ def test_wait_is_estimated_from_what_was_completed_lately(database: Database, ne
             leases.complete(session, claimed.id, claimed.lease_token or "", Completion("a.wav", 1, 1.0, "1", {}))
             begun = update(Generation).where(Generation.id == claimed.id).values(started_at=now_plus(-20.0))
             session.execute(begun)
-        throughput = backlog.measure_throughput(session)
+        throughput = queue_limits.measure_throughput(session)
     assert throughput == pytest.approx(3.0, rel=0.1)  # 60 s of audio in 20 s.
     queue_all(database, "a", [new(duration_seconds=30.0)] * 2)
     with pytest.raises(ResourceExhausted, match=r"try again in about 1[01] s; lately, [23]\.\d s of audio") as raised:
         queue_all(database, "a", [new()])
     assert raised.value.retry_after_seconds == pytest.approx(10.0, rel=0.2)
     with database.write() as session:
-        session.execute(update(Generation).values(completed_at=now_plus(-backlog.MEASURED_SECONDS - 1.0)))
-        assert backlog.measure_throughput(session) is None
+        session.execute(update(Generation).values(completed_at=now_plus(-queue_limits.MEASURED_SECONDS - 1.0)))
+        assert queue_limits.measure_throughput(session) is None
 
 
 @pytest.mark.parametrize(
     ("throughput", "excess", "queued", "audio_seconds", "expected"),
     [
-        (None, 1, 10, 300.0, backlog.DEFAULT_RETRY_SECONDS),
+        (None, 1, 10, 300.0, queue_limits.DEFAULT_RETRY_SECONDS),
         (2.0, 1, 10, 300.0, 15.0),
         (2.0, 2, 10, 300.0, 30.0),
         (1000.0, 1, 10, 300.0, 1.0),
         (0.001, 1, 10, 300.0, 600.0),
-        (2.0, 1, 0, 0.0, backlog.DEFAULT_RETRY_SECONDS),
+        (2.0, 1, 0, 0.0, queue_limits.DEFAULT_RETRY_SECONDS),
     ],
 )
 def test_estimate(throughput: float | None, excess: int, queued: int, audio_seconds: float, expected: float) -> None:

@@ -8,8 +8,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from dgx_music.errors import Aborted
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.timings import Timings
-from generation_service.processes import request_records
-from generation_service.processes.request_records import record_when_ended
+from generation_service.processes import request_metrics
+from generation_service.processes.request_metrics import record_when_ended
 from service_runtime.observability import trace_export, tracing
 from tests.support.shown_metrics import shown
 from tests.support.tone_model import ToneModel, tone_parameters
@@ -40,12 +40,12 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 
 async def test_metrics_of_a_completed_request(handle: GenerationHandle) -> None:
     with (
-        shown(request_records.REQUESTS) as requests,
-        shown(request_records.QUEUE_SECONDS) as queue,
-        shown(request_records.PREFILL_SECONDS) as prefill,
-        shown(request_records.FIRST_CHUNK_SECONDS) as first,
-        shown(request_records.DECODE_SECONDS) as decode,
-        shown(request_records.AUDIO_SECONDS) as audio,
+        shown(request_metrics.REQUESTS) as requests,
+        shown(request_metrics.QUEUE_SECONDS) as queue,
+        shown(request_metrics.PREFILL_SECONDS) as prefill,
+        shown(request_metrics.FIRST_CHUNK_SECONDS) as first,
+        shown(request_metrics.DECODE_SECONDS) as decode,
+        shown(request_metrics.AUDIO_SECONDS) as audio,
     ):
         record_when_ended(handle)
         handle.sequence.timings = Timings(10.0, 11.0, 13.0, 13.5, 14.5, 17.5, 4, 8)
@@ -80,7 +80,7 @@ async def test_spans_of_a_request_whose_model_had_to_be_loaded(
 async def test_request_that_is_cancelled_while_it_waits(
     handle: GenerationHandle, exporter: InMemorySpanExporter
 ) -> None:
-    with tracing.tracing(), shown(request_records.REQUESTS) as requests:
+    with tracing.tracing(), shown(request_metrics.REQUESTS) as requests:
         with tracing.Tracer("generation").span("job"):
             record_when_ended(handle)
         handle.sequence.timings = Timings(submitted_at=10.0)

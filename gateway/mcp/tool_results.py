@@ -14,7 +14,7 @@ Locate = Callable[[str], str]
 """Turns a path relative to the server's data directory into one that can be opened here, if it can."""
 
 
-class GenerationFacts(BaseModel):
+class GenerationResult(BaseModel):
     """A generation and its result. What is not known yet, or was not asked for, is null."""
 
     id: str
@@ -36,8 +36,8 @@ class GenerationFacts(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, generation: AsyncGeneration, locate: Locate) -> GenerationFacts:
-        """Returns the facts as the generation last reported them."""
+    def of(cls, generation: AsyncGeneration, locate: Locate) -> GenerationResult:
+        """Returns what the server last reported of the generation."""
         return cls(
             id=generation.id,
             state=generation.state,
@@ -62,10 +62,10 @@ class GenerationFacts(BaseModel):
 class GenerationList(BaseModel):
     """Generations, newest first."""
 
-    generations: list[GenerationFacts]
+    generations: list[GenerationResult]
 
 
-class ModelFacts(BaseModel):
+class ModelResult(BaseModel):
     """A model."""
 
     name: str
@@ -77,8 +77,8 @@ class ModelFacts(BaseModel):
     problem: str | None = Field(description="Why it can't be used")
 
     @classmethod
-    def of(cls, model: Model) -> ModelFacts:
-        """Returns the facts of a model."""
+    def of(cls, model: Model) -> ModelResult:
+        """Returns what is known about a model."""
         return cls(
             name=model.name,
             description=model.description,
@@ -93,4 +93,4 @@ class ModelFacts(BaseModel):
 class ModelList(BaseModel):
     """Models, the default one first."""
 
-    models: list[ModelFacts]
+    models: list[ModelResult]

@@ -1,4 +1,4 @@
-"""Ends a stream whose token has been revoked or has expired."""
+"""Verifies the token of an open call again and again, and ends the call once it has been revoked or has expired."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECHECK_SECONDS = 2.0
 Result = TypeVar("Result")
 
 
-class OpenCall:
+class TokenRecheck:
     """While the block runs, `verify` is called again and again; once it raises Unauthenticated, so does `run`."""
 
     def __init__(self, verify: Callable[[], Awaitable[object]], interval_seconds: float = RECHECK_SECONDS) -> None:
@@ -22,7 +22,7 @@ class OpenCall:
         self._error: Unauthenticated | None = None
         self._scope: asyncio.Timeout | None = None
 
-    async def __aenter__(self) -> OpenCall:
+    async def __aenter__(self) -> TokenRecheck:
         self._task = asyncio.create_task(self._watch())
         return self
 

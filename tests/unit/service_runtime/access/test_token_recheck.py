@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dgx_music.errors import Unauthenticated, Unavailable
-from service_runtime.access.open_call import RECHECK_SECONDS, OpenCall
+from service_runtime.access.token_recheck import RECHECK_SECONDS, TokenRecheck
 from service_runtime.access.token_verifier import VALID_SECONDS
 
 PROMISED_SECONDS = 5.0
@@ -41,14 +41,14 @@ async def test_waiting_step_is_cancelled() -> None:
         finally:
             cancelled.set()
 
-    async with OpenCall(Verifier(REVOKED).verify, INTERVAL_SECONDS) as call:
+    async with TokenRecheck(Verifier(REVOKED).verify, INTERVAL_SECONDS) as call:
         with pytest.raises(Unauthenticated, match="revoked"):
             await call.run(wait)
     assert cancelled.is_set()
 
 
 async def test_next_step_after_a_slow_reader_is_not_run() -> None:
-    async with OpenCall(Verifier(REVOKED).verify, INTERVAL_SECONDS) as call:
+    async with TokenRecheck(Verifier(REVOKED).verify, INTERVAL_SECONDS) as call:
         await asyncio.wait_for(asyncio.shield(call._task), 60)  # Outside of a step, as while a response is being sent.
         with pytest.raises(Unauthenticated):
             await call.run(lambda: pytest.fail("the step was run"))
@@ -56,7 +56,7 @@ async def test_next_step_after_a_slow_reader_is_not_run() -> None:
 
 async def test_verifier_that_is_away_ends_nothing() -> None:
     verifier = Verifier(Unavailable("away", reason="AWAY"), Unavailable("away", reason="AWAY"))
-    async with OpenCall(verifier.verify, INTERVAL_SECONDS) as call:
+    async with TokenRecheck(verifier.verify, INTERVAL_SECONDS) as call:
         assert await call.run(lambda: asyncio.wait_for(verifier.asked.wait(), 60)) is True
         assert verifier.problems == []
 
@@ -71,7 +71,7 @@ async def test_verifier_that_hangs_is_asked_again() -> None:
             await asyncio.Event().wait()
         raise REVOKED
 
-    async with OpenCall(verify, INTERVAL_SECONDS) as call:
+    async with TokenRecheck(verify, INTERVAL_SECONDS) as call:
         with pytest.raises(Unauthenticated, match="revoked"):
             await asyncio.wait_for(call.run(asyncio.Event().wait), 60)
 
@@ -80,14 +80,14 @@ async def test_timeout_of_the_step_itself_is_passed_on() -> None:
     async def fail() -> None:
         raise TimeoutError("the step's own")
 
-    async with OpenCall(Verifier().verify, 60) as call:
+    async with TokenRecheck(Verifier().verify, 60) as call:
         with pytest.raises(TimeoutError, match="the step's own"):
             await call.run(fail)
 
 
 async def test_cancellation_of_the_call_is_passed_on() -> None:
     async def serve() -> None:
-        async with OpenCall(Verifier().verify, 60) as call:
+        async with TokenRecheck(Verifier().verify, 60) as call:
             await call.run(asyncio.Event().wait)
 
     task = asyncio.create_task(serve())

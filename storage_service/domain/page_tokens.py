@@ -19,7 +19,7 @@ from service_runtime.validation import check_uuid
 
 
 def hash_filters(*filters: object) -> str:
-    """Returns what tells the page tokens of a list with these filters from those of any other list."""
+    """Returns a hash that only the page tokens of a list with these filters have."""
     return hashlib.sha256(json.dumps(filters).encode()).hexdigest()[:16]
 
 

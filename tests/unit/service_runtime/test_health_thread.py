@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from service_runtime.check_thread import CheckThread
+from service_runtime.health_thread import HealthThread
 
 
 async def test_check_runs_while_every_thread_of_the_default_pool_is_busy() -> None:
-    release, checks = threading.Event(), CheckThread()
+    release, checks = threading.Event(), HealthThread()
     loop = asyncio.get_running_loop()
     busy = [loop.run_in_executor(None, release.wait) for _ in range(64)]
     try:

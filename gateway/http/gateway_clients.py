@@ -1,4 +1,4 @@
-"""Who calls, and the client with which the gateway is called for them: with the caller's own token."""
+"""Connects to the gateway for each caller of the HTTP endpoints, with the token that the caller sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _KeptClient:
     """How many requests use it now."""
 
 
-class Callers:
+class GatewayClients:
     """Connects to the gateway on behalf of those who call this server. Connections are kept for their next request."""
 
     def __init__(self, gateway_address: str, requires_tokens: bool) -> None:
@@ -49,8 +49,8 @@ class Callers:
             read_token_id(token)
         elif self._requires_tokens:
             raise Unauthenticated(
-                "this server needs a token: send the header `Authorization: Bearer TOKEN`, with a token from "
-                "`dgx-music token create`, as the API key",
+                "this server requires a token; as the API key, use one from `dgx-music token create`, which is sent as "
+                "`Authorization: Bearer TOKEN`",
                 reason=TOKEN_REQUIRED,
             )
         caller = token, _name_of(request)
