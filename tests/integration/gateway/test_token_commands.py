@@ -18,7 +18,7 @@ from dgx_music.gateway.v1.gateway_pb2_grpc import MusicServiceStub
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1.storage_pb2_grpc import StorageServiceStub
 from gateway.embedded.ownership import Client, acquire_or_join
-from storage_service.domain.token_registry import hash_secret
+from service_runtime.access.token_format import hash_token
 from tests.support.command_line import InProcessShell, Shell
 
 
@@ -38,7 +38,7 @@ def address(shell: Shell) -> str:
 
 async def verify(shell: Shell, secret: str) -> grpc.StatusCode:
     async with connect(address(shell)) as channel:
-        request = access.VerifyTokenRequest(id=secret.split("_")[1], secret_sha256=hash_secret(secret))
+        request = access.VerifyTokenRequest(id=secret.split("_")[1], secret_sha256=hash_token(secret))
         try:
             await StorageServiceStub(channel).VerifyToken(request, timeout=30)
         except grpc.aio.AioRpcError as error:
