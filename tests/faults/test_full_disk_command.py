@@ -96,7 +96,7 @@ def test_copies_on_a_full_disk_leave_nothing_and_end_a_batch_at_once(
         batch = ("generate", "--file", str(prompts), "-d", "25")
         done = shell.run(*batch, "--output-dir", str(folder), status=1)
         *_, again, line = done.stderr.splitlines()
-        assert again == "0 of 2 done; run the same command again to go on"
+        assert again == "0 of 2 done; run the same command again to continue"
         assert line == f"error: failed to write to {folder}: No space left on device"
         assert list(folder.iterdir()) == []
         done = shell.run(*batch, "--output-dir", str(elsewhere / "copies"))

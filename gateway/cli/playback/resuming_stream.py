@@ -91,7 +91,7 @@ class ResumingAudioStream:
         if not self._lost_at:
             self._lost_at = time.monotonic()
             position = self._request.start_frame / self._rate_hz if self._rate_hz else 0.0
-            self._print_notice(f"interrupted at {position:.1f} s ({_message_of(error)}); trying to go on")
+            self._print_notice(f"interrupted at {position:.1f} s ({_message_of(error)}); trying to resume")
         elif time.monotonic() - self._lost_at > RESUME_SECONDS:
             raise error
         await asyncio.sleep(self._pause)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FRONT_DOOR = "dgx_music.gateway.v1.MusicService"
 HEADROOM = 4
-"""The services behind the gateway accept so many times as many calls, so that those of a full gateway, or of several,
+"""The services behind the gateway accept this many times as many calls, so that those of a full gateway, or of several,
 leave room for those of the workers."""
 SLOW_METHODS = {"Render", "EditTags", "LoadModel"}
 """Unary methods that take seconds, and so count as streams: they would keep all others out."""

@@ -240,7 +240,7 @@ def test_server_that_stays_away_ends_the_batch(
     with shell.serving_in_process():
         done = shell.run("generate", "--file", "prompts.txt", *SHORT, status=75)
     assert len(calls) > 1
-    assert "0 of 1 done; run the same command again to go on" in done.stderr
+    assert "0 of 1 done; run the same command again to continue" in done.stderr
     assert "whose services this command used, has ended; run the command again" in done.stderr
 
 

@@ -52,9 +52,9 @@ def test_values_have_the_types_of_toml(file: Path, tmp_path: Path) -> None:
     [
         ('#\ndata_dir = "music"', ", line 2: data_dir must be an absolute path or begin with ~/, not 'music'"),
         ('model_folders = ["/a", "b"]', ", line 1: model_folders must be an absolute path or begin with ~/, not 'b'"),
-        ("gateway_address = dgx:1", ', line 1: is not valid TOML: Invalid value; a text needs quotes, as in key = "'),
+        ("gateway_address = dgx:1", ', line 1: is not valid TOML: Invalid value; text needs quotes, as in key = "'),
         ('log_level = "err', ": is not valid TOML: Unterminated string"),
-        (b"log_level = '\xff'", ": is not a text in UTF-8"),
+        (b"log_level = '\xff'", ": is not UTF-8 text"),
     ],
 )
 def test_file_that_cannot_be_used_says_where_and_why(content: str | bytes, says: str, file: Path) -> None:

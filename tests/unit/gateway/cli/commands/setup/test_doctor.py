@@ -123,7 +123,7 @@ def no_device(kind: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("query", "state", "found"),
     [
-        (None, "missing", "playing needs the extra play"),
+        (None, "missing", "playing requires the extra play"),
         (no_device, "missing", "there is no sound card (No output device)"),
         (lambda kind: {"name": f"{kind} of a card"}, "ok", "output of a card"),
     ],
