@@ -46,7 +46,7 @@ async def test_without_a_token_the_caller_is_refused_or_a_guest_of_this_server(h
 
 @pytest.mark.parametrize("key", ["dgxm_x", f"{TOKEN}\xfc"])
 async def test_what_is_like_no_token_is_refused_here(key: str) -> None:
-    with pytest.raises(Unauthenticated, match="is not one"):
+    with pytest.raises(Unauthenticated, match="is not a token of DGX Music"):
         await metadata(authorization=f"Bearer {key}")
 
 
