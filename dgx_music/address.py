@@ -10,6 +10,9 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 
+DEFAULT_PORT = 50050
+DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
+"""Where `dgx-music serve` listens, and clients connect to."""
 UNIX_PREFIX = "unix:"
 LIST_PREFIXES = "ipv4:", "ipv6:", "dns:"
 """How gRPC's own names of one server, or of several, begin. They are for clients only."""
@@ -41,7 +44,7 @@ class UnixAddress:
     path: str
 
 
-def parse_address(text: str, default_port: int = 50050) -> TcpAddress | UnixAddress:
+def parse_address(text: str, default_port: int = DEFAULT_PORT) -> TcpAddress | UnixAddress:
     """Parses an address. Raises ValueError, whose message says how to write it; there `default_port` is the port."""
     if not text.strip():
         raise ValueError(f"must not be blank; use HOST:PORT, e.g. 127.0.0.1:{default_port}")
@@ -54,7 +57,7 @@ def parse_address(text: str, default_port: int = 50050) -> TcpAddress | UnixAddr
     return _parse_tcp(text, default_port)
 
 
-def check_address(text: str, default_port: int = 50050) -> str:
+def check_address(text: str, default_port: int = DEFAULT_PORT) -> str:
     """Returns the address. Raises ValueError like `parse_address`, but accepts gRPC's names of several servers too."""
     if not text.startswith(LIST_PREFIXES):
         parse_address(text, default_port)

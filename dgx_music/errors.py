@@ -19,7 +19,7 @@
     ├── Unimplemented              the server does not know the call; it is of another version
     └── DataLoss                   an audio stream or a file is incomplete or corrupt
 
-Domain code raises these and does not depend on gRPC; `service_runtime.rpc.interceptors` turns each into a
+Domain code raises these and does not depend on gRPC; `service_runtime.rpc.call_interceptor` turns each into a
 `google.rpc.Status` with `ErrorInfo`, and with `BadRequest` or `RetryInfo` if they apply. Any other exception in a
 servicer becomes INTERNAL with an error id, under which the log has the traceback. `dgx_music.error_status` turns a
 status back into the same class on the caller's side.

@@ -23,7 +23,7 @@ from export_service.formats.provenance import MAX_BUFFERED_BYTES
 from export_service.tagging.containers import DISCLOSURES
 from export_service.tagging.cover import WITHOUT_COVER
 from gateway.cli.commands.generation.output_flags import Format
-from gateway.cli.session.file_extensions import EXTENSION_FORMATS
+from gateway.cli.session.files.file_extensions import EXTENSION_FORMATS
 from service_runtime.audio.output_options import BIT_RATES_KBPS, QUALITY_FORMATS, SAMPLE_RATES_HZ, FileFormat
 
 FILE = Path(__file__).with_suffix(".md")

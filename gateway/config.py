@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from service_runtime.settings import DEFAULT_GATEWAY_ADDRESS, Settings
+from dgx_music.address import DEFAULT_ADDRESS
+from service_runtime.settings import Settings
 
 
 class GatewaySettings(Settings):
@@ -11,4 +12,4 @@ class GatewaySettings(Settings):
     @property
     def address(self) -> str:
         """The address that a gateway server binds."""
-        return self.listen or self.gateway_address or DEFAULT_GATEWAY_ADDRESS
+        return self.listen or self.gateway_address or DEFAULT_ADDRESS

@@ -11,7 +11,7 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dgx_music.address import check_address
+from dgx_music.address import DEFAULT_PORT, check_address
 from dgx_music.config_file import (
     PREFIX,
     SECRET_NAMES,
@@ -24,11 +24,11 @@ from dgx_music.errors import FailedPrecondition
 from service_runtime.config_source import ConfigFileSource
 
 DEFAULT_PORTS = {
-    "gateway_address": 50050,
+    "gateway_address": DEFAULT_PORT,
     "generation_address": 50051,
     "storage_address": 50052,
     "export_address": 50053,
-    "listen": 50050,
+    "listen": DEFAULT_PORT,
 }
 """Setting → the port that it usually has."""
 
@@ -170,10 +170,6 @@ class Settings(BaseSettings):
 
 def _unusable(problem: str) -> FailedPrecondition:
     return FailedPrecondition(problem, reason="CREDENTIALS_UNUSABLE")
-
-
-DEFAULT_GATEWAY_ADDRESS = "127.0.0.1:50050"
-"""Address of the gateway that `serve` starts if `gateway_address` is unset."""
 
 
 def format_settings_error(error: ValidationError) -> str:

@@ -6,12 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dgx_music.address import check_address
+from dgx_music.address import DEFAULT_ADDRESS, check_address
 from dgx_music.config_file import PREFIX, ConfigFile, find_variable, read_config_file
 from dgx_music.credentials import SYSTEM_CA, Credentials
 
-DEFAULT_ADDRESS = "127.0.0.1:50050"
-"""Where `dgx-music serve` listens."""
 PATH_SETTINGS = ("token_file", "tls_ca", "tls_certificate", "tls_key")
 
 Arguments = Mapping[str, str | os.PathLike[str] | None]

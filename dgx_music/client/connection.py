@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from dgx_music import channel
-from dgx_music.address import UNIX_PREFIX
+from dgx_music.address import DEFAULT_ADDRESS, UNIX_PREFIX
 from dgx_music.client.config import ClientConfig
 from dgx_music.client.generation_options import name_argument
 from dgx_music.error_status import status_of, to_exception
@@ -46,7 +46,7 @@ Response = TypeVar("Response")
 
 
 @asynccontextmanager
-async def connect(address: str = "127.0.0.1:50050") -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
+async def connect(address: str = DEFAULT_ADDRESS) -> AsyncIterator[gateway_pb2_grpc.MusicServiceAsyncStub]:
     """Yields a stub with the methods of `MusicService` (gateway.proto). `address` is `host:port` or `unix:/path`.
 
     Raises ValueError if it is neither. Most programs use `dgx_music.AsyncClient` or `dgx_music.Client` instead.

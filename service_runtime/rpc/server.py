@@ -24,9 +24,9 @@ from service_runtime.rpc.binding import (
     requires_tokens,
     setting_of,
 )
+from service_runtime.rpc.call_interceptor import CallInterceptor
 from service_runtime.rpc.health.health_monitor import HealthMonitor
 from service_runtime.rpc.health.health_servicer import HealthServicer
-from service_runtime.rpc.interceptors import CallInterceptor
 from service_runtime.rpc.load.accepting_server import build_server
 from service_runtime.rpc.load.load_limit import LoadLimit
 from service_runtime.rpc.service import MetricsProvider, Service

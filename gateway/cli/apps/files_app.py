@@ -92,7 +92,7 @@ def export(
     Prints the path of each file. If one can't be exported, the others are, and the exit status is 1.
     """
     from gateway.cli.commands import files_export
-    from gateway.cli.session.name_template import NameTemplate
+    from gateway.cli.session.files.name_template import NameTemplate
 
     has_filter = bool(all_ or min_rating or search)
     if bool(generation_ids) == has_filter:

@@ -225,7 +225,7 @@ def _generate_batch(
     """Runs `generate --file`."""
     from gateway.cli.commands.batch import batch_jobs, generate_batch
     from gateway.cli.commands.files_export import create_folder
-    from gateway.cli.session.name_template import NameTemplate
+    from gateway.cli.session.files.name_template import NameTemplate
 
     console = create_console(as_json)
     template = NameTemplate(name or DEFAULT_NAME, "--name")

@@ -33,7 +33,7 @@ from gateway.cli.display.console import Console, escape_text, format_local_time
 from gateway.cli.display.units import format_size, parse_age, parse_size
 from gateway.cli.session.clip_upload import upload_clip
 from gateway.cli.session.command_errors import FAILURE
-from gateway.cli.session.cover_file import edit_tags, read_cover
+from gateway.cli.session.files.cover_file import edit_tags, read_cover
 from gateway.cli.session.pagination import fetch_first
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS

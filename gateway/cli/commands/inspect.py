@@ -26,7 +26,7 @@ from gateway.cli.display.console import (
 )
 from gateway.cli.display.summary import licence_fields, metadata_fields, status_fields, summary_fields
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.output_files import download
+from gateway.cli.session.files.output_files import download
 from gateway.cli.session.pagination import fetch_first
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS

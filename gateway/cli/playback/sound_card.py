@@ -37,7 +37,6 @@ class SoundCard:
         except SoundUnavailable as error:
             raise CommandError(f"{error.problem}; {error.way_out}, {WITHOUT}") from error
         self._stream: Any = None
-        self._silence = b""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         """Set in the loop when there may be room again, and when the stream has ended."""

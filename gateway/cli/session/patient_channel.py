@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from dgx_music.error_status import read_error_details
-from dgx_music.wrapping_channel import WrappingChannel
+from dgx_music.wrapping_channel import Call, WrappingChannel
 
 BUSY_REASONS = ("SERVER_BUSY", "RATE_LIMIT")
 """Reasons of a refusal before the server has done anything, so that any call can be repeated."""
@@ -31,8 +31,9 @@ class PatientChannel(WrappingChannel):
         self._noted_until = 0.0
 
     def _wrap(
-        self, call: Callable[..., Any], method: str, request_streaming: bool, response_streaming: bool
-    ) -> Callable[..., Any]:
+        self, bind: Callable[[grpc.aio.Channel], Call], method: str, request_streaming: bool, response_streaming: bool
+    ) -> Call:
+        call = bind(self._channel)
         if request_streaming:
             return call
         if response_streaming:

@@ -17,7 +17,7 @@ from gateway.cli.commands import files_export
 from gateway.cli.commands.files_export import Selection, create_folder, export_files
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import CommandError
-from gateway.cli.session.name_template import NameTemplate
+from gateway.cli.session.files.name_template import NameTemplate
 from gateway.cli.session.runner import Session
 from tests.support.command_line import InProcessShell
 from tests.support.embedded_services import EmbeddedServices

@@ -15,7 +15,7 @@ from dgx_music.error_status import read_error_details
 from dgx_music.errors import ResourceExhausted
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from generation_service.worker.export_stream import ExportStream
-from service_runtime.rpc.interceptors import CallInterceptor
+from service_runtime.rpc.call_interceptor import CallInterceptor
 
 CHUNK = audio_pb2.AudioChunk(pcm=bytes(60_000))
 

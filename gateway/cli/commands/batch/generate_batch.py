@@ -39,7 +39,7 @@ from gateway.cli.commands.generation.generate import describe_server_model
 from gateway.cli.display.batch_progress import BatchProgress, BatchTally, format_time
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import FAILURE, CommandError, format_error
-from gateway.cli.session.name_template import NameTemplate
+from gateway.cli.session.files.name_template import NameTemplate
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
 

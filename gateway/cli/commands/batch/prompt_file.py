@@ -39,8 +39,6 @@ class PromptSource:
     identity: str
     """Tells this file from others when it is read again: its absolute path, or for a pipe its content."""
     rows: list[PromptRow]
-    has_columns: bool
-    """Whether the rows may give other options than the prompt."""
 
 
 def read_prompt_file(path: str, columns: frozenset[str]) -> PromptSource:
@@ -59,7 +57,7 @@ def read_prompt_file(path: str, columns: frozenset[str]) -> PromptSource:
     rows = list(read(name, text, columns))
     if not rows:
         raise CommandError(f"{name}: has no prompts; write one per line", BAD_INPUT)
-    return PromptSource(name, identity, rows, has_columns=read is not _read_lines)
+    return PromptSource(name, identity, rows)
 
 
 def bad_line(name: str, line: int, problem: str) -> CommandError:

@@ -12,7 +12,7 @@ from gateway.cli.commands.serve import acquire_ownership, resolve_settings
 from gateway.cli.display.console import Console
 from gateway.cli.display.units import format_size
 from gateway.cli.session.command_errors import CommandError
-from gateway.cli.session.output_files import require_writable
+from gateway.cli.session.files.output_files import require_writable
 from service_runtime.file_modes import make_private_folder
 from service_runtime.observability.logging import configure_logging
 from storage_service.config import StorageSettings

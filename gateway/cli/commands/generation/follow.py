@@ -20,8 +20,8 @@ from gateway.cli.display.braille_waveform import print_waveform
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import Fields, is_synthesized, licence_fields, summary_fields
 from gateway.cli.session.command_errors import CommandError, format_error
-from gateway.cli.session.cover_file import add_cover
-from gateway.cli.session.output_files import download
+from gateway.cli.session.files.cover_file import add_cover
+from gateway.cli.session.files.output_files import download
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.failpoints import failpoint

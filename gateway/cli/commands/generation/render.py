@@ -10,9 +10,9 @@ from gateway.cli.commands.generation.output_flags import Format
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.display.summary import format_audio, format_loudness, format_true_peak
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.cover_file import edit_tags
-from gateway.cli.session.file_extensions import EXTENSION_FORMATS, default_extension, formats_by_extension
-from gateway.cli.session.output_files import download
+from gateway.cli.session.files.cover_file import edit_tags
+from gateway.cli.session.files.file_extensions import EXTENSION_FORMATS, default_extension, formats_by_extension
+from gateway.cli.session.files.output_files import download
 from gateway.cli.session.runner import Session
 from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 from gateway.timeouts import STREAM_TIMEOUT_SECONDS

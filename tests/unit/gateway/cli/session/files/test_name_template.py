@@ -13,7 +13,7 @@ import pytest
 from dgx_music.storage.v1.storage_pb2 import Generation
 from gateway.cli.apps.files_app import DEFAULT_NAME, app
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from gateway.cli.session.name_template import FIELDS, NameTemplate
+from gateway.cli.session.files.name_template import FIELDS, NameTemplate
 
 ID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
 

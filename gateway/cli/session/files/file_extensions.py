@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dgx_music.audio.v1.audio_pb2 import FileFormat as ContractFormat
+from dgx_music.client.generation_options import EXTENSIONS, FORMATS
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 from service_runtime.audio.output_options import FileFormat
 
 
-def _formats(container: str) -> tuple[str, ...]:
-    return tuple(name for name in FileFormat.__members__ if name.partition("_")[0] == container)
+def _formats(name: str) -> tuple[str, ...]:
+    """Returns all formats of the container whose default is the one of this name, or else that one alone."""
+    default = ContractFormat.Name(FORMATS[name]).removeprefix("FILE_FORMAT_")
+    of_container = tuple(one for one in FileFormat.__members__ if one.partition("_")[0] == default.partition("_")[0])
+    return of_container if of_container[0] == default else (default,)
 
 
-EXTENSION_FORMATS = {
-    ".wav": _formats("WAV"),
-    ".wave": _formats("WAV"),
-    ".bwf": _formats("WAV"),
-    ".flac": _formats("FLAC"),
-    ".mp3": _formats("MP3"),
-    ".ogg": _formats("OGG"),
-    ".oga": _formats("OGG"),
-    ".opus": ("OGG_OPUS",),
-    ".aiff": _formats("AIFF"),
-    ".aif": _formats("AIFF"),
-    ".aifc": ("AIFF_FLOAT",),
-    ".caf": _formats("CAF"),
-    ".w64": _formats("W64"),
-    ".m4a": _formats("M4A"),
-    ".mp4": _formats("M4A"),
-}
+EXTENSION_FORMATS = {extension: _formats(name) for extension, name in EXTENSIONS.items()}
 """Extension, in lower case → names of the contract's formats; the first is the default."""
 
 

@@ -9,7 +9,7 @@ import pytest
 from export_service.formats.codecs import EXTENSIONS
 from gateway.cli.commands.generation.output_flags import Format
 from gateway.cli.session.command_errors import CommandError
-from gateway.cli.session.file_extensions import EXTENSION_FORMATS, require_extension_of_file
+from gateway.cli.session.files.file_extensions import EXTENSION_FORMATS, require_extension_of_file
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 

@@ -1,0 +1,1 @@
+"""The files of the user: their names, their formats, and how they are written."""
