@@ -53,10 +53,10 @@ class Patient:
         self.channel = PatientChannel(grpc.aio.insecure_channel("127.0.0.1:1"), self.notices.append)
 
     async def call(self, server: Server) -> Any:
-        return await self.channel._wrap(server.answer, "/S/M", False, False)("request")
+        return await self.channel._wrap(lambda _: server.answer, "/S/M", False, False)("request")
 
     async def stream(self, call: Callable[[str], AsyncIterator[str]]) -> list[Any]:
-        return [response async for response in self.channel._wrap(call, "/S/M", False, True)("request")]
+        return [response async for response in self.channel._wrap(lambda _: call, "/S/M", False, True)("request")]
 
 
 @pytest.fixture
@@ -108,4 +108,4 @@ async def test_stream_that_has_begun_is_not_repeated(patient: Patient) -> None:
 
 def test_call_with_a_stream_of_requests_is_left_alone(patient: Patient) -> None:
     call = Server().answer
-    assert patient.channel._wrap(call, "/S/M", True, False) == call
+    assert patient.channel._wrap(lambda _: call, "/S/M", True, False) == call
