@@ -186,7 +186,7 @@ def _generate_one(
     """Runs `generate` for one prompt."""
     from gateway.cli.commands.generation import continuation_source, generate, generate_options
     from gateway.cli.commands.generation.play import create_sink
-    from gateway.cli.session import cover_file, output_files
+    from gateway.cli.session.files import cover_file, output_files
     from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 
     output_paths = generate_options.numbered_output_paths(options.output, options.count)
@@ -274,7 +274,7 @@ def render(
 ) -> None:
     """Convert a finished generation to another format, sample rate or loudness. The loudness is kept by default."""
     from gateway.cli.commands.generation import render
-    from gateway.cli.session import cover_file, output_files
+    from gateway.cli.session.files import cover_file, output_files
 
     output_files.check_output(output, overwrite=force, as_json=as_json)
     console = create_console(as_json, output)

@@ -120,7 +120,7 @@ def rate(
 def download(generation_id: Id, output: Output = None, force: Force = False, as_json: AsJson = False) -> None:
     """Save the audio file of a finished generation, in the current folder unless --output is given."""
     from gateway.cli.commands import inspect
-    from gateway.cli.session import output_files
+    from gateway.cli.session.files import output_files
 
     output_files.check_output(output, overwrite=force, as_json=as_json)
     console = create_console(as_json)

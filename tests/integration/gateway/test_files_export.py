@@ -135,7 +135,7 @@ async def test_full_disk_ends_the_command_and_leaves_nothing(
     if call == "link":
         monkeypatch.setattr(os, "link", fill)
     else:
-        from gateway.cli.session import output_files
+        from gateway.cli.session.files import output_files
 
         monkeypatch.setattr(output_files, "open", fill, raising=False)
     with pytest.raises(CommandError, match=f"failed to write to {folder}: No space left on device"):
