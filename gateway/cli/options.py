@@ -242,7 +242,7 @@ def confirm(question: str) -> None:
     """Asks the user on standard error. Raises typer.Abort unless the answer is yes."""
     try:
         is_confirmed = typer.confirm(make_printable(question), err=True)
-    except typer.Abort:  # Ctrl-C or the end of the input, after which the cursor is still behind the question.
+    except BaseException:  # Ctrl-C or the end of the input, after which the cursor is still behind the question.
         print(file=sys.stderr)
         raise
     if not is_confirmed:

@@ -35,6 +35,7 @@ https://opentelemetry.io/docs/specs/otel/context/env-carriers/."""
 GATEWAY = "dgx_music.gateway.v1.MusicService"
 ADDRESS_HINT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or "
 """Goes on with how to unset it."""
+CLOSING_SECONDS = 0.5
 RUN_AGAIN = "run the command again"
 """Unless the command knows better, and has added it to the error as a note."""
 
@@ -103,14 +104,17 @@ def run_command(
 async def _run_remote(
     address: str, credentials: Credentials, command: Command, data_dir: Path, print_notice: Callable[[str], None]
 ) -> int:
-    async with guard_signals() as guard, channel.connect(address, credentials) as gateway_channel:
-        music = gateway_pb2_grpc.MusicServiceStub(PatientChannel(gateway_channel, print_notice))
+    async with guard_signals() as guard:
+        gateway_channel = channel.connect(address, credentials)
         ready = asyncio.create_task(gateway_channel.channel_ready())
         try:
+            music = gateway_pb2_grpc.MusicServiceStub(PatientChannel(gateway_channel, print_notice))
             work = command(Session(music, data_dir, True, address=address))
             return await guard.run(_explain_remote(work, gateway_channel, ready, address, credentials))
         finally:
-            ready.cancel()
+            # Closing ends the task, mostly. If it were cancelled, gRPC would call the event loop after the loop's end.
+            await gateway_channel.close()
+            await asyncio.wait([ready], timeout=CLOSING_SECONDS)
 
 
 async def _run_as_client(

@@ -72,17 +72,14 @@ def test_a_terminal_without_utf8_gets_similar_characters(settings: dict[str, str
 
 
 def test_ctrl_c_ends_a_question_with_one_line(data_dir: Path, tmp_path: Path) -> None:
-    for words, prompt, ending, status in (
-        (("config", "set", "token", "-"), b"token: ", b"\r\ninterrupted\r\n", 130),
-        (("files", "delete", "x"), b"[y/N]", b"\r\nerror: aborted, nothing was changed\r\n", 1),
-    ):
+    for words, prompt in ((("config", "set", "token", "-"), b"token: "), (("files", "delete", "x"), b"[y/N]")):
         with started("--data-dir", data_dir, *words, DGX_MUSIC_CONFIG=str(tmp_path / "c.toml")) as (process, terminal):
             seen = b""
             while prompt not in seen:
                 seen += os.read(terminal, 1024)
             os.write(terminal, b"\x03")
             seen += read_all(terminal)
-            assert process.wait(60) == status
-            assert seen.endswith(ending)
+            assert process.wait(60) == 130
+            assert seen.endswith(b"\r\ninterrupted\r\n")
             assert b"Traceback" not in seen
     assert not (tmp_path / "c.toml").exists()

@@ -17,6 +17,7 @@ from generation_service.hardware.devices import Device
 from generation_service.models.base import TooLarge
 from generation_service.processes.engine_client import RequestOrigin
 from generation_service.processes.engine_process import EngineProcess
+from service_runtime.observability.logging import configure_logging
 from tests.support.tone_engine_process import MODULE, build_catalog
 from tests.support.tone_model import tone_parameters
 
@@ -40,6 +41,7 @@ async def test_failed_request_is_logged_with_its_generation_and_trace() -> None:
     serving = asyncio.Event()
     engine = EngineProcess(Device("cpu", "", "CPU"), GenerationSettings(devices="cpu"), max_batch_size=1, module=MODULE)
     engine.on_capacity_changed = serving.set
+    configure_logging("info", "json")  # A process of an engine logs as its parent does.
     read_end, write_end = os.pipe()
     with standard_error_to(write_end):
         await engine.start()

@@ -36,7 +36,7 @@ def set_value(console: Console, key: str, text: str) -> int:
     was."""
     name = _known_name(key)
     if text == FROM_STANDARD_INPUT:
-        text = getpass.getpass(f"{name}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+        text = _ask(name) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     if not text:
         raise CommandError(f"VALUE: must not be empty; to remove the key: dgx-music config unset {name}", BAD_INPUT)
     value = _parse(name, text)
@@ -132,3 +132,11 @@ def _write(path: Path, document: tomlkit.TOMLDocument) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise CommandError(f"failed to write {path}: {error.strerror or error}") from error
+
+
+def _ask(name: str) -> str:
+    try:
+        return getpass.getpass(f"{name}: ")
+    except BaseException:
+        print(file=sys.stderr)  # Ends the line of the question.
+        raise
