@@ -10,6 +10,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 # Tiny models gain nothing from a second thread, and on a busy machine they lose a lot: the threads spin-wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tests end commands by these signals. A background job of a script, and nohup, have them ignored, and processes inherit
+# that, but no handler: with one that does nothing, this process goes on as if it ignored them.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda number, frame: None)
 
 # An empty model cache, so that the user's own models are not used, and nothing is downloaded.
 HF_HOME = tempfile.mkdtemp(prefix="dgx-music-hf-")
