@@ -35,7 +35,8 @@ https://opentelemetry.io/docs/specs/otel/context/env-carriers/."""
 GATEWAY = "dgx_music.gateway.v1.MusicService"
 ADDRESS_HINT = "set DGX_MUSIC_GATEWAY_ADDRESS to the address of `dgx-music serve`, or "
 """Goes on with how to unset it."""
-CLOSING_SECONDS = 0.5
+STATE_SECONDS = 0.01
+"""How often a channel that connects is asked for its state."""
 RUN_AGAIN = "run the command again"
 """Unless the command knows better, and has added it to the error as a note."""
 
@@ -104,17 +105,20 @@ def run_command(
 async def _run_remote(
     address: str, credentials: Credentials, command: Command, data_dir: Path, print_notice: Callable[[str], None]
 ) -> int:
-    async with guard_signals() as guard:
-        gateway_channel = channel.connect(address, credentials)
-        ready = asyncio.create_task(gateway_channel.channel_ready())
+    async with guard_signals() as guard, channel.connect(address, credentials) as gateway_channel:
+        music = gateway_pb2_grpc.MusicServiceStub(PatientChannel(gateway_channel, print_notice))
+        connected = asyncio.create_task(_wait_until_connected(gateway_channel))
         try:
-            music = gateway_pb2_grpc.MusicServiceStub(PatientChannel(gateway_channel, print_notice))
             work = command(Session(music, data_dir, True, address=address))
-            return await guard.run(_explain_remote(work, gateway_channel, ready, address, credentials))
+            return await guard.run(_explain_remote(work, gateway_channel, connected, address, credentials))
         finally:
-            # Closing ends the task, mostly. If it were cancelled, gRPC would call the event loop after the loop's end.
-            await gateway_channel.close()
-            await asyncio.wait([ready], timeout=CLOSING_SECONDS)
+            connected.cancel()
+
+
+async def _wait_until_connected(gateway_channel: grpc.aio.Channel) -> None:
+    # What gRPC offers for this, channel_ready, can't be cancelled: it may call the event loop when that has ended.
+    while gateway_channel.get_state() is not grpc.ChannelConnectivity.READY:  # noqa: ASYNC110  # There is no event.
+        await asyncio.sleep(STATE_SECONDS)
 
 
 async def _run_as_client(
@@ -159,12 +163,12 @@ async def _run_embedded(
 async def _explain_remote(
     command: Coroutine[None, None, int],
     gateway_channel: grpc.aio.Channel,
-    ready: asyncio.Task[None],
+    connected: asyncio.Task[None],
     address: str,
     credentials: Credentials,
 ) -> int:
     """Runs the command. Raises CommandError if there is no gateway at the configured address, or none that knows it, or
-    if it went away after the channel was `ready`."""
+    if it went away after the channel was `connected`."""
     try:
         return await command
     except grpc.aio.AioRpcError as error:
@@ -176,7 +180,8 @@ async def _explain_remote(
             raise CommandError(f"{problem}; {way_out}", code="UNIMPLEMENTED") from error
         if not is_lost(error):
             raise
-        if ready.done():
+        # Idle is a channel that has lost its connection.
+        if connected.done() or gateway_channel.get_state() is grpc.ChannelConnectivity.IDLE:
             message = f"lost the connection to the server at {address}; {_way_on(error)}"
             raise CommandError(message, TRY_AGAIN, reason=CONNECTION_LOST) from error
         problem = await explain_unreachable(address, credentials, way_out=way_out)
