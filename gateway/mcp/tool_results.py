@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from dgx_music.client.async_generation import AsyncGeneration
-from dgx_music.generation.v1.generation_pb2 import Model
+from dgx_music.generation.v1.generation_pb2 import Capability, Model
 
 Locate = Callable[[str], str]
 """Turns a path relative to the server's data directory into one that can be opened here, if it can."""
@@ -73,7 +73,7 @@ class ModelResult(BaseModel):
     license: str
     max_duration_seconds: float
     is_default: bool
-    can_continue: bool = Field(description="Whether it can continue another piece of music")
+    capabilities: list[str] = Field(description="What it can do besides generating from a prompt")
     problem: str | None = Field(description="Why it can't be used")
 
     @classmethod
@@ -85,7 +85,7 @@ class ModelResult(BaseModel):
             license=model.license,
             max_duration_seconds=model.max_duration_seconds,
             is_default=model.is_default,
-            can_continue=model.can_continue,
+            capabilities=[Capability.Name(value).removeprefix("CAPABILITY_").lower() for value in model.capabilities],
             problem=model.problem or None,
         )
 

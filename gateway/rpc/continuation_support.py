@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dgx_music.generation.v1.generation_pb2 import Model
+from dgx_music.generation.v1.generation_pb2 import CAPABILITY_CONTINUATION, Model
 from service_runtime.validation import cannot_continue_error
 
 
@@ -17,6 +17,6 @@ def require_continuation_support(model_name: str, models: Iterable[Model]) -> No
     available = list(models)
     selected = [model for model in available if (model.name == model_name if model_name else model.is_default)]
     for model in selected:
-        if not model.can_continue and not model.problem:
-            capable = [candidate.name for candidate in available if candidate.can_continue]
+        if CAPABILITY_CONTINUATION not in model.capabilities and not model.problem:
+            capable = [candidate.name for candidate in available if CAPABILITY_CONTINUATION in candidate.capabilities]
             raise cannot_continue_error(model.name, capable)

@@ -103,7 +103,7 @@ class MusicServicer(MusicServiceServicer):
         return response.model
 
     async def _check_continuation(self, model: generation.Model, source_id: str) -> None:
-        if not model.can_continue:
+        if generation.CAPABILITY_CONTINUATION not in model.capabilities:
             listed = await self._generation.call_unary(self._generation.stub.ListModels, generation.ListModelsRequest())
             require_continuation_support(model.name, listed.models)
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -26,6 +27,20 @@ MetadataValue = str | float | int
 TOO_LARGE_RETRY_SECONDS = 60.0
 """The memory for requests is measured when a model is loaded, so only a restarted server, or another one, can accept a
 request that is too large for this one."""
+
+
+class Capability(Enum):
+    """What a model can do besides generating audio from a prompt. The contracts have the same names."""
+
+    CONTINUATION = "continue audio"
+    NEGATIVE_PROMPT = "be guided away from a text"
+    WEIGHTED_PROMPTS = "be guided by several texts"
+    SECTIONS = "change its prompt over time"
+    MELODY = "follow a melody"
+    STYLE = "follow the style of an excerpt"
+    ADAPTERS = "take LoRA adapters"
+    LYRICS = "sing lyrics"
+    STEPS = "take a number of denoising steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +58,7 @@ class ModelInfo:
     max_duration_seconds: float
     is_synthesiser: bool
     """True for a rule-based synthesiser without a neural network. Shown to users wherever the model is named."""
-    can_continue: bool = False
-    """Whether the model supports `GenerationParameters.prompt_audio`."""
+    capabilities: frozenset[Capability] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +72,49 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightedPrompt:
+    """A text and its weight, above 0."""
+
+    prompt: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSection:
+    """Frames of the music that have a prompt of their own."""
+
+    start_frame: int
+    end_frame: int
+    """The frame after the last one."""
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class StyleExcerpt:
+    """Audio whose style to follow."""
+
+    audio: FloatArray
+    """[n, channels] at the model's sample rate and channel count."""
+    quantizers: int = 0
+    """0: the model's default."""
+    text_guidance: float = 5.0
+    """The inner scale of double classifier-free guidance."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterUse:
+    """An installed adapter and how strongly to apply it."""
+
+    name: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationParameters:
     """The parameters of a request. They are already validated: a model can rely on the ranges given here.
 
-    The sampling parameters are those of a language model; a model that does not sample ignores them.
+    The sampling parameters are those of a language model; a model that does not sample ignores them. What needs a
+    capability that the model does not have is never set.
     """
 
     prompt: str
@@ -78,6 +131,20 @@ class GenerationParameters:
     """The classifier-free guidance scale; 1 disables guidance."""
     prompt_audio: FloatArray | None = None
     """The audio to continue, [n, channels] at the model's sample rate and channel count. Not part of the output."""
+    negative_prompt: str = ""
+    """What the music is guided away from."""
+    prompt_weight: float = 1.0
+    """The weight of `prompt` beside `further_prompts`. Only ratios matter."""
+    further_prompts: tuple[WeightedPrompt, ...] = ()
+    sections: tuple[PromptSection, ...] = ()
+    """In order and without overlap, counted in the output. Between them, `prompt` applies."""
+    melody: FloatArray | None = None
+    """The audio whose melody to follow, [n, channels] at the model's sample rate and channel count."""
+    style: StyleExcerpt | None = None
+    adapters: tuple[AdapterUse, ...] = ()
+    lyrics: str = ""
+    steps: int = 0
+    """The number of denoising steps of a diffusion model; 0 for its default."""
 
 
 class TooLarge(ResourceExhausted):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dgx_music.generation.v1 import generation_pb2
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.hardware.gpu_readings import GpuReading
-from generation_service.models.base import ModelInfo
+from generation_service.models.base import Capability, ModelInfo
 from generation_service.models.execution import ModelExecution
 from generation_service.processes.engine_client import EngineReport, EngineState
 from generation_service.processes.engine_pool import RequestReport
@@ -46,7 +46,7 @@ def model_to_proto(
         max_duration_seconds=info.max_duration_seconds,
         is_default=is_default,
         is_loaded=is_loaded,
-        can_continue=info.can_continue,
+        capabilities=[f"CAPABILITY_{each.name}" for each in Capability if each in info.capabilities],
         execution=None if execution is None else _execution_to_proto(execution),
     )
 

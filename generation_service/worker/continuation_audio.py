@@ -14,7 +14,7 @@ from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.limits import DEFAULT_CONTINUATION_SECONDS
 from dgx_music.pcm import PcmReader
 from dgx_music.storage.v1 import storage_pb2
-from generation_service.models.base import FloatArray, ModelInfo
+from generation_service.models.base import Capability, FloatArray, ModelInfo
 from generation_service.models.catalog import ModelCatalog
 from service_runtime.rpc.deadlines import time_left
 from service_runtime.validation import cannot_continue_error, check_continuation
@@ -34,7 +34,7 @@ async def fetch_prompt_audio(
     Raises InvalidArgument if the model cannot continue audio, if the continuation is invalid, or if export has no
     finished audio of the source; DataLoss or AioRpcError if the audio does not arrive completely.
     """
-    if not info.can_continue:
+    if Capability.CONTINUATION not in info.capabilities:
         raise cannot_continue_error(info.name, await _list_capable_models(catalog))
     source_id = check_continuation("continuation", continuation.source_id, continuation.seconds)
     request = export_pb2.StreamAudioRequest(
@@ -85,6 +85,6 @@ async def _list_capable_models(catalog: ModelCatalog) -> list[str]:
             info = await catalog.describe(name)
         except ServiceError:
             continue  # The model is unusable at the moment.
-        if info.can_continue:
+        if Capability.CONTINUATION in info.capabilities:
             names.append(name)
     return names

@@ -30,7 +30,7 @@ BLOCK_FRAMES = RATE_HZ // 2
 class PacedModel:
     """Generates noise that depends on the seed."""
 
-    info = ModelInfo("paced", "1", "Noise.", "CC0-1.0", RATE_HZ, 2, 3600.0, True, can_continue=False)
+    info = ModelInfo("paced", "1", "Noise.", "CC0-1.0", RATE_HZ, 2, 3600.0, True)
 
     def prefill(self, parameters: GenerationParameters) -> ToneState:
         return ToneState(parameters)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dgx_music.errors import ServiceError
-from generation_service.models.base import FloatArray, GenerationParameters, ModelInfo, Section
+from generation_service.models.base import Capability, FloatArray, GenerationParameters, ModelInfo, Section
 from generation_service.models.catalog import BuiltInModel
 
 RATE_HZ = 8000
@@ -75,7 +75,9 @@ class ToneModel:
     """Generates a sine whose frequency is the seed in Hz. A test can hook into each step of each prompt."""
 
     def __init__(self, name: str = "tone") -> None:
-        self.info = ModelInfo(name, "7", "A sine.", "CC0-1.0", RATE_HZ, 2, 3600.0, True, can_continue=True)
+        self.info = ModelInfo(
+            name, "7", "A sine.", "CC0-1.0", RATE_HZ, 2, 3600.0, True, frozenset({Capability.CONTINUATION})
+        )
         self.metadata: dict[str, str | float | int] = {"bpm": 120.0, "key": "A minor"}
         self.sections: Sequence[Section] = ()
         self.at: dict[tuple[str, int], Callable[[], None]] = {}

@@ -13,7 +13,7 @@ import torch
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, KvPrecisionChoice, PrecisionChoice, PrecisionName
 from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
-from generation_service.models.base import ModelInfo
+from generation_service.models.base import Capability, ModelInfo
 from generation_service.models.device import forbid_tf32, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
 from generation_service.models.musicgen.checkpoints.checkpoint import (
@@ -107,7 +107,7 @@ def find_musicgen(
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
         is_synthesiser=False,
-        can_continue=True,
+        capabilities=frozenset({Capability.CONTINUATION}),
     )
     return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason)
 

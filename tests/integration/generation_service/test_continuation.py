@@ -145,7 +145,10 @@ async def test_generate_rejects_an_invalid_continuation(services, generation, mo
 
 async def test_list_models_reports_continuation_support(services, generation):
     models = (await generation.ListModels(generation_pb2.ListModelsRequest(), timeout=60)).models
-    assert {model.name: model.can_continue for model in models} == {"tone": True, "sketch": False}
+    assert {model.name: list(model.capabilities) for model in models} == {
+        "tone": [generation_pb2.CAPABILITY_CONTINUATION],
+        "sketch": [],
+    }
 
 
 def continuation_request(source_id: str, **fields: object) -> pb.CreateGenerationRequest:

@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 import torch
 
 from dgx_music.errors import InvalidArgument
-from generation_service.models.base import FloatArray, GenerationParameters
+from generation_service.models.base import Capability, FloatArray, GenerationParameters
 from generation_service.models.musicgen.model import MusicGen
 from tests.support.golden_codes import CONTINUATIONS, CONTINUED_PROMPT, HOP, checksums_of, golden
 from tests.support.golden_codes import clip as golden_clip
@@ -84,7 +84,7 @@ def test_prefill_finds_what_was_encoded_ahead(model: MusicGen, monkeypatch: pyte
 
 
 def test_clip_shorter_than_a_code_frame_is_rejected(model: MusicGen) -> None:
-    assert model.info.can_continue
+    assert Capability.CONTINUATION in model.info.capabilities
     with pytest.raises(InvalidArgument, match="it has 639 frames of audio; at least 640 are needed") as error:
         model.prefill(greedy("lofi", 10, clip(model, HOP - 1)))
     assert error.value.field == "continuation.source_id"
