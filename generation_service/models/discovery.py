@@ -14,6 +14,7 @@ from generation_service.hardware.devices import Device, Devices
 from generation_service.models.base import Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
 from generation_service.models.device import resolve_device
+from generation_service.models.diffusion.pipeline_entry import REPOSITORIES, DiffusionFolder, index_mtime_ns
 from generation_service.models.sketch import Sketch
 from service_runtime.optional_deps import install_extra_command
 
@@ -129,7 +130,17 @@ def find_installed_models(
 def _find_entries(
     settings: GenerationSettings, device: Device, max_batch_size: int, memory_gb_per_second: float
 ) -> Iterator[ModelEntry]:
-    def musicgen_entry(name: str, folder: Path) -> MusicGenFolder:
+    def entry(name: str, folder: Path) -> ModelEntry:
+        if mtime_ns := index_mtime_ns(folder):
+            return DiffusionFolder(
+                name=name,
+                folder=folder,
+                index_mtime_ns=mtime_ns,
+                device=device.kind,
+                precision=settings.precision,
+                gpu_memory_fraction=settings.gpu_memory_fraction,
+                max_batch_size=max_batch_size,
+            )
         return MusicGenFolder(
             name=name,
             folder=folder,
@@ -146,33 +157,37 @@ def _find_entries(
 
     for folder in settings.model_folders:
         # Listed even if it is empty, so that the user sees what is wrong with it.
-        yield musicgen_entry(folder.resolve().name, folder)
+        yield entry(folder.resolve().name, folder)
     local = _find_local_folders(settings.data_dir / "models")
-    for name in PUBLISHED:
-        published = local.pop(name, None) or _find_hub_snapshot(name)
+    for name, repository in ({name: f"facebook/{name}" for name in PUBLISHED} | REPOSITORIES).items():
+        published = local.pop(name, None) or _find_hub_snapshot(repository)
         if published is not None:
-            yield musicgen_entry(name, published)
+            yield entry(name, published)
     for name, folder in local.items():
-        yield musicgen_entry(name, folder)
+        yield entry(name, folder)
     yield BuiltInModel(Sketch().info, Sketch)
 
 
 def _find_local_folders(models: Path) -> dict[str, Path]:
     try:
-        return {folder.name: folder for folder in sorted(models.iterdir()) if _weights_mtime_ns(folder)}
+        return {folder.name: folder for folder in sorted(models.iterdir()) if _is_model(folder)}
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
 
 
-def _find_hub_snapshot(name: str) -> Path | None:
+def _is_model(folder: Path) -> bool:
+    return bool(_weights_mtime_ns(folder) or index_mtime_ns(folder))
+
+
+def _find_hub_snapshot(repository_name: str) -> Path | None:
     """Returns the model's folder in the Hugging Face cache: the revision that "main" pointed to when it was downloaded,
     else the newest. None if there is none.
 
     The cache layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     """
-    repository = _hub_cache_folder() / f"models--facebook--{name}"
+    repository = _hub_cache_folder() / f"models--{repository_name.replace('/', '--')}"
     try:
-        snapshots = [folder for folder in (repository / "snapshots").iterdir() if _weights_mtime_ns(folder)]
+        snapshots = [folder for folder in (repository / "snapshots").iterdir() if _is_model(folder)]
     except OSError:
         return None
     try:

@@ -136,7 +136,11 @@ LAYERS = {
         ("generation_service.models.diagnostics",),
         ("generation_service.models.discovery", "generation_service.models.device_diagnostics"),
         ("generation_service.models.audiocraft", "generation_service.models.catalog"),
-        ("generation_service.models.musicgen", "generation_service.models.sketch"),
+        (
+            "generation_service.models.diffusion",
+            "generation_service.models.musicgen",
+            "generation_service.models.sketch",
+        ),
         ("generation_service.models.musicgen.resident",),
         ("generation_service.models.musicgen.code_generator",),
         ("generation_service.models.musicgen.conditioners",),
