@@ -58,9 +58,9 @@ class ModelInfo:
     max_duration_seconds: float
     is_synthesiser: bool
     """True for a rule-based synthesiser without a neural network. Shown to users wherever the model is named."""
+    capabilities: frozenset[Capability] = frozenset()
     default_guidance_scale: float = 3.0
     """The guidance scale of a request that names none."""
-    capabilities: frozenset[Capability] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
