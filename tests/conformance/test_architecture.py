@@ -156,12 +156,17 @@ LAYERS = {
         ),
         ("generation_service.models.musicgen.sampling", "generation_service.models.musicgen.delay_pattern"),
         ("generation_service.models.musicgen.philox",),
-        ("generation_service.models.params", "generation_service.models.device"),
+        (
+            "generation_service.models.params",
+            "generation_service.models.device",
+            "generation_service.models.model_folders",
+        ),
         (
             "generation_service.models.base",
             "generation_service.models.device_errors",
             "generation_service.models.execution",
             "generation_service.models.finding",
+            "generation_service.models.published",
             "generation_service.models.triton_check",
             "generation_service.models.sketch.pads",
         ),

@@ -14,22 +14,6 @@ from service_runtime.optional_deps import install_extra_command
 if TYPE_CHECKING:
     from generation_service.models.diffusion.pipeline_loader import FoundPipeline
 
-INDEX_FILE = "model_index.json"
-REPOSITORIES = {
-    "stable-audio-open-1.0": "stabilityai/stable-audio-open-1.0",
-    "stable-audio-3-medium": "stabilityai/stable-audio-3-medium",
-    "acestep-v15-xl-turbo-diffusers": "ACE-Step/acestep-v15-xl-turbo-diffusers",
-}
-"""Name → the repository on the Hugging Face hub, for those that diffusers names and this engine runs."""
-
-
-def index_mtime_ns(folder: Path) -> int:
-    """Returns when the folder's index was modified; 0 if it is not in diffusers' layout."""
-    try:
-        return (folder / INDEX_FILE).stat().st_mtime_ns
-    except OSError:
-        return 0
-
 
 @dataclass(frozen=True, slots=True)
 class DiffusionFolder:
@@ -37,7 +21,8 @@ class DiffusionFolder:
 
     name: str
     folder: Path
-    index_mtime_ns: int
+    weights_mtime_ns: int
+    """The modification time of the index."""
     device: DeviceName
     precision: PrecisionChoice
     gpu_memory_fraction: float

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.models.diffusion.pipeline_entry import INDEX_FILE
 from generation_service.models.diffusion.pipeline_families import FAMILIES, MAX_LAYERS, Configs, Family, PipelineFacts
 from generation_service.models.diffusion.pipeline_weights import ComponentWeights, read_weights
 from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.safetensors_file import read_json
 
+INDEX_FILE = "model_index.json"
 _CONFIG_FILES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 _REPEATED = ("layers", "blocks", "depth", "depths")
 """How the names of settings end that say how often something is repeated."""
