@@ -76,6 +76,7 @@ class AceStep(Denoiser):
         return int(denoising.latents.shape[1])
 
     def _predict(self, latents: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        timesteps = timesteps.to(self._dtype)
         output: Tensor = self._pipeline.transformer(
             latents, timestep=timesteps, timestep_r=timesteps, return_dict=False, **conditions
         )[0]

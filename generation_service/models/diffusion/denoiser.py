@@ -83,7 +83,7 @@ class Denoiser(ABC):
 
     @abstractmethod
     def _predict(self, latents: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        """Runs the transformer on [rows, …] and [rows]."""
+        """Runs the transformer on latents [rows, …] in its precision, and timesteps [rows] in float32."""
 
     @abstractmethod
     def _guide(self, denoising: Denoising, output: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Denoiser(ABC):
             timesteps += [timestep] * each.rows
         output = self._predict(
             torch.cat(latents).to(self._dtype),
-            torch.stack(timesteps).to(self._device, self._dtype),
+            torch.stack(timesteps).to(self._device),
             {name: torch.cat([each.conditions[name] for each in batch]) for name in batch[0].conditions},
         ).float()
         for each, rows in zip(batch, torch.split(output, [each.rows for each in batch]), strict=True):

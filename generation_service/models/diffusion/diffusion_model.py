@@ -14,7 +14,7 @@ from generation_service.models.diffusion.denoiser import Denoiser, Denoising
 from generation_service.models.diffusion.latent_decoder import LatentDecoder
 from generation_service.models.execution import ModelExecution
 
-TOKENS_PER_CALL = {"cpu": 4096, "cuda": 65536}
+TOKENS_PER_CALL = {"cpu": 2048, "cuda": 65536}
 """How much one call of the transformer works on, rows times length: as much as keeps the device busy, and little enough
 that nobody waits long for his turn, or for a cancelled request."""
 

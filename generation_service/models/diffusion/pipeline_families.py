@@ -55,6 +55,7 @@ class PipelineFacts:
     default_guidance_scale: float
     capabilities: frozenset[Capability]
     description: str
+    """Without its full stop."""
 
 
 class Configs:
@@ -153,7 +154,7 @@ def _read_stable_audio(configs: Configs) -> PipelineFacts:
         default_steps=100,
         default_guidance_scale=7.0,
         capabilities=frozenset({Capability.STEPS, Capability.NEGATIVE_PROMPT}),
-        description=f"Stable Audio, {layers} layers, latent diffusion.",
+        description=f"Stable Audio, {layers} layers, latent diffusion",
     )
 
 
@@ -180,7 +181,7 @@ def _read_stable_audio_3(configs: Configs) -> PipelineFacts:
         default_steps=8 if is_distilled else 100,
         default_guidance_scale=1.0,
         capabilities=frozenset(capabilities),
-        description=f"Stable Audio 3, {layers} layers, rectified flow{', distilled' if is_distilled else ''}.",
+        description=f"Stable Audio 3, {layers} layers, rectified flow{', distilled' if is_distilled else ''}",
     )
 
 
@@ -200,7 +201,7 @@ def _read_ace_step(configs: Configs) -> PipelineFacts:
         default_steps=8 if is_turbo else 50,
         default_guidance_scale=1.0 if is_turbo else 7.0,
         capabilities=frozenset({Capability.STEPS, Capability.LYRICS}),
-        description=f"ACE-Step{' turbo' if is_turbo else ''}, {layers} layers, flow matching.",
+        description=f"ACE-Step{' turbo' if is_turbo else ''}, {layers} layers, flow matching",
     )
 
 

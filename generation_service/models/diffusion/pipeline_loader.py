@@ -49,11 +49,8 @@ class FoundPipeline:
     device: DeviceName
     precision: PrecisionName
 
-    @property
-    def weight_bytes(self) -> int:
-        """The memory that the weights need: in the precision of the model, but always in fp32 for the autoencoder."""
-        vae = self.pipeline.weights["vae"].elements
-        return 4 * vae + _DTYPES[self.precision].itemsize * (self.pipeline.elements - vae)
+    weight_bytes: int
+    """The memory that the weights need: in the precision of the model, but always in fp32 for the autoencoder."""
 
 
 def find_pipeline(
@@ -72,12 +69,14 @@ def find_pipeline(
             f"DGX_MUSIC_PRECISION is {chosen_precision}, which diffusion models do not support; set it to auto or fp32",
             reason="PRECISION_UNSUPPORTED",
         )
+    vae = found.weights["vae"].elements
+    weight_bytes = 4 * vae + _DTYPES[chosen_precision].itemsize * (found.elements - vae)
     name = name or folder.resolve().name
     facts = found.facts
     info = ModelInfo(
         name=name,
         version=f"{found.digest}-{_REVISION}-diffusers{version}-{device_name}-{chosen_precision}",
-        description=facts.description,
+        description=f"{facts.description}, {weight_bytes / 1e9:.1f} GB in {chosen_precision}.",
         licence=read_licence(folder, name),
         sample_rate_hz=facts.sample_rate_hz,
         channels=facts.channels,
@@ -86,7 +85,7 @@ def find_pipeline(
         default_guidance_scale=facts.default_guidance_scale,
         capabilities=facts.capabilities,
     )
-    return FoundPipeline(info, found, device_name, chosen_precision)
+    return FoundPipeline(info, found, device_name, chosen_precision, weight_bytes)
 
 
 def load_pipeline(
@@ -133,9 +132,9 @@ def _check_memory(found: FoundPipeline, fraction: float) -> None:
     needed_bytes = found.weight_bytes + WORKING_BYTES[found.device]
     if needed_bytes > free_bytes:
         raise FailedPrecondition(
-            f"model {found.info.name!r} needs {needed_bytes / 2**30:.1f} GiB, {found.weight_bytes / 2**30:.1f} of them "
-            f"for its weights in {found.precision}, but only {free_bytes / 2**30:.1f} GiB are free; stop other "
-            "programs, unload other models (`dgx-music models unload`), or use a smaller model",
+            f"model {found.info.name!r} needs {needed_bytes / 1e9:.1f} GB, {found.weight_bytes / 1e9:.1f} of them for "
+            f"its weights in {found.precision}, but only {free_bytes / 1e9:.1f} GB are free; stop other programs, "
+            "unload other models (`dgx-music models unload`), or use a smaller model",
             reason="GPU_MEMORY" if found.device == "cuda" else "MEMORY",
         )
 

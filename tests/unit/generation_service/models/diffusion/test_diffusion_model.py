@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dgx_music.errors import InvalidArgument, ServiceError
 from generation_service.models.base import FloatArray, GenerationParameters, ReportsProgress
 from generation_service.models.diffusion.diffusers_library import quiet_diffusers
 from generation_service.models.diffusion.diffusion_model import DiffusionModel, DiffusionState
+from generation_service.models.diffusion.pipeline_loader import find_pipeline, load_pipeline
 
 RATE_HZ = 8000
 TOLERANCE = 1e-5
@@ -91,6 +93,16 @@ def test_requests_that_join_a_batch_become_what_the_pipeline_makes_of_each(
         assert np.abs(one[: len(other)] - other).max() < TOLERANCE
         assert len(other) >= len(one) - 1  # The library rounds down.
     assert all(np.abs(one[:4000] - audio[0][:4000]).max() > 0.01 for one in audio[1:])
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_half_precision_changes_the_audio_little(
+    load: Callable[[str], DiffusionModel], pipelines: Callable[[str], Path], family: str
+) -> None:
+    """As on a GPU, except that there the products are its own."""
+    found = replace(find_pipeline(pipelines(family)), precision="bf16")
+    rough, fine = run_alone(load_pipeline(found), UNGUIDED), run_alone(load(family), UNGUIDED)
+    assert 0.0 < np.abs(rough - fine).mean() < 0.2 * np.abs(fine).mean()
 
 
 def test_the_texts_matter(load: Callable[[str], DiffusionModel]) -> None:
