@@ -124,7 +124,11 @@ def write_ace_step(folder: Path, *, is_turbo: bool = False, seed: int = 0) -> Pa
         AceStepTransformer1DModel,
         FlowMatchEulerDiscreteScheduler,
     )
-    from diffusers.pipelines.ace_step import AceStepConditionEncoder
+    from diffusers.pipelines.ace_step import (
+        AceStepAudioTokenDetokenizer,
+        AceStepAudioTokenizer,
+        AceStepConditionEncoder,
+    )
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
@@ -164,6 +168,9 @@ def write_ace_step(folder: Path, *, is_turbo: bool = False, seed: int = 0) -> Pa
         ),
         condition_encoder=condition_encoder,
         scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+        # Text-to-music needs neither of them.
+        audio_tokenizer=AceStepAudioTokenizer(audio_acoustic_hidden_dim=LATENT_CHANNELS, fsq_dim=WIDTH, **heads),
+        audio_token_detokenizer=AceStepAudioTokenDetokenizer(audio_acoustic_hidden_dim=LATENT_CHANNELS, **heads),
     )
     return _save(pipeline, folder)
 
