@@ -1,7 +1,7 @@
 """The configuration of a LoRA adapter: PEFT's `adapter_config.json`.
 
-Only plain LoRA, W + scaling · B A, is supported. A setting that would compute anything else is rejected by name, because
-ignoring it would yield other music than the adapter was trained for. Source: PEFT 0.21, `tuners/lora/config.py`.
+Only plain LoRA, W + scaling · B A, is supported. A setting that would compute anything else is rejected by name: to
+ignore it would yield other music than the adapter was trained for. Source: PEFT 0.21, `tuners/lora/config.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the tensors of a LoRA adapter: PEFT's `adapter_model.safetensors`. Its header is checked before anything else."""
+"""Reads the tensors of a LoRA adapter: PEFT's `adapter_model.safetensors`. The header is checked first."""
 
 from __future__ import annotations
 
@@ -84,16 +84,14 @@ def read_adapter(folder: Path, config: LmConfig, text_dim: int) -> AdapterFile:
             raise invalid_adapter(path, f"{name} is no factor of a LoRA adapter; only lora_A and lora_B are supported")
         module = name.removesuffix(suffix).removeprefix(_PREFIX)
         pairs.setdefault(module, {})[_SUFFIXES[suffix]] = name
-    return AdapterFile(
-        folder,
-        tuple(
-            _check_module(module, names, shapes, settings, config, text_dim, path) for module, names in pairs.items()
-        ),
-    )
+    modules = [
+        _check_module(module, names, shapes, settings, config, text_dim, path) for module, names in pairs.items()
+    ]
+    return AdapterFile(folder, tuple(modules))
 
 
 def load_adapter(file: AdapterFile) -> list[LowRank]:
-    """Raises FailedPrecondition if the file was replaced by one with other shapes, or has values that are not finite."""
+    """Raises FailedPrecondition if a value is not finite, or if the file was replaced by one with other shapes."""
     path = file.folder / WEIGHTS_FILE
     with _opened(path) as tensors:
         return [_load_module(module, tensors, path) for module in file.modules]

@@ -85,7 +85,7 @@ class AdapterRegistry:
                 self._read(self._find(use.name))
 
     def load(self, uses: Sequence[AdapterUse]) -> tuple[AppliedAdapter, ...]:
-        """Returns the adapters of a request, sorted by name. Loads those that are not in memory. Raises like `check`."""
+        """The adapters of a request, sorted by name. Those that are not in memory are read. Raises like `check`."""
         applied = []
         for index, use in enumerate(uses):
             with self._naming_field(index):

@@ -1,6 +1,6 @@
 """Linear layers that LoRA adapters add to: y = W x + scale · B (A x), with other adapters in each row of a batch.
 
-Source: Hu et al. 2021, "LoRA"; Sheng et al. 2023, "S-LoRA", for batches of several adapters on the weights of one model.
+Source: Hu et al. 2021, "LoRA"; for batches of several adapters on the weights of one model Sheng et al. 2023, "S-LoRA".
 The rows of one adapter are gathered and multiplied together. As the products of `linear` do, a row has the same result
 in any batch; rows without adapters are computed by the same calls as in a batch without any.
 """
@@ -71,7 +71,7 @@ class ActiveAdapters:
             self._is_active = False
 
     def groups(self, layer: str, count: int) -> list[_Group]:
-        """The groups among the first `count` rows whose adapters have the layer. They are disjoint, or added in order."""
+        """The groups among the first `count` rows whose adapters have the layer, in the order to add them."""
         if not self._is_active:
             return []
         groups = [group for group in self._groups if layer in group.factors.a]
@@ -122,9 +122,8 @@ class AdaptedLinear:
     def gelu(self, x: Tensor) -> Tensor:
         y = self._base.gelu(x)
         if groups := self._active.groups(self._name, len(x)):
-            rows = torch.cat([group.rows for group in groups]).unique()
-            sums = y.index_copy(0, rows, self._base(x[rows]))
-            y[rows] = F.gelu(_add(sums, x, self._name, groups)[rows])
+            rows = torch.cat([group.rows for group in groups])
+            y[rows] = F.gelu(self(x)[rows])  # The others keep what the fused product gives them.
         return y
 
     def add_residual(self, x: Tensor, residual: Tensor) -> Tensor:
@@ -150,11 +149,22 @@ def adapt_linears(weights: DecoderWeights, active: ActiveAdapters) -> DecoderWei
     """The same weights with layers that adapters can add to."""
     layers = []
     for index, layer in enumerate(weights.layers):
-        linears = {
-            name: AdaptedLinear(getattr(layer, name), layer_linear(index, name), active)
-            for name in ("qkv", "out", "cross_q", "cross_kv", "cross_out", "up", "down")
-        }
-        layers.append(replace(layer, **linears))
+
+        def adapt(name: str, layer: DecoderLayer = layer, index: int = index) -> AdaptedLinear:
+            return AdaptedLinear(getattr(layer, name), layer_linear(index, name), active)
+
+        layers.append(
+            replace(
+                layer,
+                qkv=adapt("qkv"),
+                out=adapt("out"),
+                cross_q=adapt("cross_q"),
+                cross_kv=adapt("cross_kv"),
+                cross_out=adapt("cross_out"),
+                up=adapt("up"),
+                down=adapt("down"),
+            )
+        )
     return replace(weights, layers=layers, heads=AdaptedLinear(weights.heads, HEADS, active))
 
 
