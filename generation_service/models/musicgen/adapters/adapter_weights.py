@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from generation_service.models.base import AdapterUse
 from generation_service.models.musicgen.adapters.adapter_file import LowRank
 from generation_service.models.musicgen.adapters.adapter_targets import EMBEDDING
 
@@ -50,6 +51,15 @@ class AppliedAdapter:
 
     weights: AdapterWeights
     scale: float
+
+
+LoadAdapters = Callable[[Sequence[AdapterUse]], tuple[AppliedAdapter, ...]]
+"""Returns the adapters of a request, sorted by name. Raises InvalidArgument if one does not fit the model."""
+
+
+def load_none(uses: Sequence[AdapterUse]) -> tuple[AppliedAdapter, ...]:
+    """`LoadAdapters` for a model without adapters."""
+    return ()
 
 
 def combine_modules(name: str, digest: str, modules: Sequence[LowRank]) -> AdapterWeights:

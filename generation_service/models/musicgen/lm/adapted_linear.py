@@ -7,8 +7,7 @@ in any batch; rows without adapters are computed by the same calls as in a batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
@@ -52,27 +51,19 @@ class ActiveAdapters:
     def __init__(self) -> None:
         self._factors: WeakKeyDictionary[AdapterWeights, _Factors] = WeakKeyDictionary()
         self._rows: RowAdapters = ()
-        """Those of `_groups`, which are kept until others are used."""
         self._groups: list[_Group] = []
-        self._is_active = False
+        """Those of `_rows`."""
 
-    @contextmanager
-    def use(self, rows: RowAdapters) -> Iterator[None]:
-        """Within it, the layers add the adapters of their rows. A layer may be called with the first of them alone."""
+    def select(self, rows: RowAdapters) -> None:
+        """Until the next call, the layers add these adapters. They may also be called with the first rows alone."""
         if not any(rows):
-            yield
-            return
-        if self._rows != rows:
+            self._rows, self._groups = (), []
+        elif self._rows != rows:
             self._rows, self._groups = rows, self._group(rows)
-        self._is_active = True
-        try:
-            yield
-        finally:
-            self._is_active = False
 
     def groups(self, layer: str, count: int) -> list[_Group]:
         """The groups among the first `count` rows whose adapters have the layer, in the order to add them."""
-        if not self._is_active:
+        if not self._groups:
             return []
         groups = [group for group in self._groups if layer in group.factors.a]
         if count < len(self._rows):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
+from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.lm.kv_blocks import (
@@ -40,6 +41,8 @@ class KvCache:
     """Blocks of `BLOCK_POSITIONS` positions: in turn one for the row with the prompt and one for the other row."""
     prompt_blocks: Sequence[int]
     prompt_tokens: int
+    adapters: tuple[AppliedAdapter, ...] = ()
+    """Those of the request."""
     position: int = 0
     """The number of positions written so far, which is the index of the next one."""
     _cleared: int = 0

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.lm.adapted_linear import ActiveAdapters, adapt_linears
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder, sinusoidal_embeddings
 from generation_service.models.musicgen.lm.kv_cache import KvCache
 from generation_service.models.musicgen.lm.linear import Precision, build_linear
@@ -33,7 +34,9 @@ class LanguageModel:
         """Raises FailedPrecondition if weights are missing or do not have the shape that the configuration gives."""
         self.config = config
         self.device = torch.device(device)
+        self._adapters = ActiveAdapters()
         weights = read_decoder(checkpoint, config, self.device, lambda weight: build_linear(weight, precision))
+        weights = adapt_linears(weights, self._adapters)
         self._layers = weights.layers
         self._embedding, self._offsets = weights.embedding, weights.offsets
         self._out_norm, self._heads = weights.out_norm, weights.heads
@@ -44,6 +47,7 @@ class LanguageModel:
         """Projects the prompt's keys and values for all layers. text: [T, dim], or None."""
         if text is None:
             return
+        self._adapters.select([cache.adapters] * len(text))
         shape = (len(text), 2, self.config.num_heads, self.config.head_dim)
         for index, layer in enumerate(self._layers):
             cache.set_prompt(index, *layer.cross_kv(text).view(shape).unbind(1))
@@ -59,7 +63,8 @@ class LanguageModel:
         reads = plan.reads
         positions = [cache.position for cache in caches]
         self._extend_positions(max(positions))
-        x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
+        self._adapters.select([cache.adapters for cache in caches] * CFG_ROWS)
+        x = self._embed(codes)  # [B, dim]
         x = (x + self._positions[positions]).repeat(CFG_ROWS, 1)  # [2 B, dim]: all conditional, then all others
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm_self(x)).view(len(x), 3, config.num_heads, config.head_dim)
@@ -86,7 +91,8 @@ class LanguageModel:
         config, count, start = self.config, codes.shape[1], cache.position
         end = start + count
         self._extend_positions(end)
-        x = F.embedding_bag(codes.t() + self._offsets, self._embedding, mode="sum")  # [n, dim]
+        self._adapters.select([cache.adapters] * (CFG_ROWS * count))
+        x = self._embed(codes.t())  # [n, dim]
         x = (x + self._positions[start:end]).repeat(CFG_ROWS, 1)  # [2 n, dim]: all conditional, then all others
         mask = torch.ones(count, end, dtype=torch.bool).tril(start)
         for index, layer in enumerate(self._layers):
@@ -104,6 +110,11 @@ class LanguageModel:
                 rows.copy_(layer.cross_out.add_residual(attended.transpose(0, 1).reshape(-1, config.dim), rows))
             x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)
         cache.position = end
+
+    def _embed(self, codes: Tensor) -> Tensor:
+        """int64 [n, K] → [n, dim]."""
+        codes = codes + self._offsets
+        return self._adapters.embed(codes, F.embedding_bag(codes, self._embedding, mode="sum"))
 
     def _extend_positions(self, position: int) -> None:
         if position >= len(self._positions):
