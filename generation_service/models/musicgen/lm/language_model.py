@@ -66,10 +66,11 @@ class LanguageModel:
         reads = plan.reads
         positions = [cache.position for cache in caches]
         self._extend_positions(max(positions))
-        self._adapters.select([cache.adapters for cache in caches])
-        x = self._embed(codes)  # [B, dim]
-        self._adapters.select([caches[request].adapters for request in reads.requests.tolist()])
+        x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
         x = (x + self._positions[positions]).index_select(0, reads.requests)  # [R, dim]
+        if any(cache.adapters for cache in caches):
+            self._adapters.select([caches[request].adapters for request in reads.requests.tolist()])
+            x = self._adapters.embed(codes[reads.requests] + self._offsets, x)
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm_self(x)).view(len(x), 3, config.num_heads, config.head_dim)
             pool.blocks.write(index, reads.write_blocks, plan.write_within, qkv[:, 1], qkv[:, 2])
@@ -91,8 +92,10 @@ class LanguageModel:
         It writes what n steps would write, except for rounding: 1e-5 in fp32; in int8, a value may be quantised to the
         neighbouring level. It computes no logits, so the newest codes are left to `step`.
         """
-        self._adapters.select([cache.adapters] * codes.shape[1])
-        self._read(self._embed(codes.t())[None], cache)
+        codes = codes.t() + self._offsets
+        x = F.embedding_bag(codes, self._embedding, mode="sum")
+        self._adapters.select([cache.adapters] * len(x))
+        self._read(self._adapters.embed(codes, x)[None], cache)
 
     @torch.inference_mode()
     def prefill_prefix(self, prefixes: Tensor, cache: KvCache) -> None:
@@ -125,11 +128,6 @@ class LanguageModel:
                 rows.copy_(layer.cross_out.add_residual(attended.transpose(0, 1).reshape(-1, config.dim), rows))
             x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)
         cache.position = end
-
-    def _embed(self, codes: Tensor) -> Tensor:
-        """int64 [n, K] → [n, dim]."""
-        codes = codes + self._offsets
-        return self._adapters.embed(codes, F.embedding_bag(codes, self._embedding, mode="sum"))
 
     def _extend_positions(self, position: int) -> None:
         if position >= len(self._positions):
