@@ -68,8 +68,9 @@ class LanguageModel:
         self._extend_positions(max(positions))
         x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
         x = (x + self._positions[positions]).index_select(0, reads.requests)  # [R, dim]
-        if any(cache.adapters for cache in caches):
-            self._adapters.select([caches[request].adapters for request in reads.requests.tolist()])
+        has_adapters = any(cache.adapters for cache in caches)
+        self._adapters.select([caches[row].adapters for row in reads.requests.tolist()] if has_adapters else ())
+        if has_adapters:
             x = self._adapters.embed(codes[reads.requests] + self._offsets, x)
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm_self(x)).view(len(x), 3, config.num_heads, config.head_dim)
