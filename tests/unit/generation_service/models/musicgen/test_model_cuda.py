@@ -23,6 +23,7 @@ from torch import Tensor
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.device_errors import is_fatal, is_out_of_memory
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from generation_service.models.musicgen.resident.step_graphs import DirectCalls
@@ -90,7 +91,9 @@ def request(
     model: MusicGen, prompt: str, frames: int, *, joins_at: int = 0, leaves_at: int | None = None, **sampling: Any
 ) -> CodeRequest:
     parameters = GenerationParameters(prompt, frames * HOP, **({"seed": 1} | sampling))
-    return CodeRequest(parameters, model._conditioner.encode(prompt), frames, joins_at, leaves_at)
+    return CodeRequest(
+        parameters, WindowConditions.from_text(model._conditioner.encode(prompt)), frames, joins_at, leaves_at
+    )
 
 
 def varied_requests(model: MusicGen) -> list[CodeRequest]:
