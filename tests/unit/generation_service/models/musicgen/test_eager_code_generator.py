@@ -12,10 +12,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
+from torch import Tensor
+
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.conditions import Branch, Condition, WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
+from generation_service.models.musicgen.lm.linear import Precision
 from tests.support.generated_codes import CodeRequest, generate_codes
 from tests.support.generator_runs import eager_generator
 from tests.support.plain_language_model import PlainLanguageModel
@@ -24,7 +27,7 @@ DIM = 64
 GREEDY = GenerationParameters("", 1, seed=0, temperature=0, guidance_scale=2.5)
 
 
-def vectors(count: int, seed: int) -> torch.Tensor:
+def vectors(count: int, seed: int) -> Tensor:
     """[count, dim], random instead of an encoder's output."""
     return torch.randn(count, DIM, generator=torch.Generator().manual_seed(seed))
 
@@ -88,7 +91,7 @@ def test_every_condition_matters(mono: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_sampled_codes_do_not_depend_on_the_batch(mono: Path, precision: str) -> None:
+def test_sampled_codes_do_not_depend_on_the_batch(mono: Path, precision: Precision) -> None:
     generator = eager_generator(mono, precision)
     sampled = requests(GenerationParameters("", 1, seed=0, top_k=20))
     together = generate_codes(generator, [*sampled, replace(sampled[6], joins_at=5, leaves_at=12)])

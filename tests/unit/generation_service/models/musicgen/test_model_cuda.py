@@ -195,7 +195,7 @@ def test_steps_are_launched_without_synchronization(bf16: MusicGen) -> None:
     debug_mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        codes = generate_codes(generator, [replace(one, text=None)])
+        codes = generate_codes(generator, [replace(one, conditions=WindowConditions.from_text(None))])
     finally:
         torch.cuda.set_sync_debug_mode(debug_mode)
     assert codes[0].shape[1] == 60
