@@ -16,8 +16,9 @@ from dgx_music.pcm import PcmReader
 from dgx_music.storage.v1 import storage_pb2
 from generation_service.models.base import Capability, FloatArray, ModelInfo
 from generation_service.models.catalog import ModelCatalog
+from service_runtime.capabilities import unsupported_error
 from service_runtime.rpc.deadlines import time_left
-from service_runtime.validation import cannot_continue_error, check_continuation
+from service_runtime.validation import check_continuation
 
 FETCH_TIMEOUT_SECONDS = 60.0
 """The timeout of the whole stream. Export resamples ten minutes of audio in about one minute."""
@@ -35,7 +36,7 @@ async def fetch_prompt_audio(
     finished audio of the source; DataLoss or AioRpcError if the audio does not arrive completely.
     """
     if Capability.CONTINUATION not in info.capabilities:
-        raise cannot_continue_error(info.name, await _list_capable_models(catalog))
+        raise unsupported_error("continuation", info.name, Capability.CONTINUATION, await _list_capable_models(catalog))
     source_id = check_continuation("continuation", continuation.source_id, continuation.seconds)
     request = export_pb2.StreamAudioRequest(
         generation_id=source_id,
