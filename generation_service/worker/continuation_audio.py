@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-from dgx_music.errors import ServiceError
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.limits import DEFAULT_CONTINUATION_SECONDS
 from dgx_music.storage.v1 import storage_pb2
-from generation_service.models.base import Capability, FloatArray, ModelInfo
-from generation_service.models.catalog import ModelCatalog
+from generation_service.models.base import FloatArray, ModelInfo
 from generation_service.worker.source_audio import SourceAudio
-from service_runtime.validation import cannot_continue_error, check_continuation
+from service_runtime.validation import check_continuation
 
 
 async def fetch_prompt_audio(
-    continuation: storage_pb2.Continuation,
-    info: ModelInfo,
-    catalog: ModelCatalog,
-    export: export_pb2_grpc.ExportServiceAsyncStub,
+    continuation: storage_pb2.Continuation, info: ModelInfo, export: export_pb2_grpc.ExportServiceAsyncStub
 ) -> FloatArray:
     """Returns the end of the source, float32 [n, channels] at the model's sample rate, for GenerationParameters.
 
-    Raises InvalidArgument if the model cannot continue audio or if the continuation is invalid, and errors as
-    `SourceAudio`.
+    Raises InvalidArgument if the continuation is invalid, and errors as `SourceAudio`.
     """
-    await require_continuation(info, catalog)
     source_id = check_continuation("continuation", continuation.source_id, continuation.seconds)
     return await SourceAudio(export, source_id, "continuation").read(
         sample_rate_hz=info.sample_rate_hz,
         channels=info.channels,
         last_seconds=continuation.seconds or DEFAULT_CONTINUATION_SECONDS,
     )
-
-
-async def require_continuation(info: ModelInfo, catalog: ModelCatalog) -> None:
-    """Raises InvalidArgument, which lists the models that can continue audio, if this one can't."""
-    if Capability.CONTINUATION in info.capabilities:
-        return
-    names = []
-    for name in catalog.names:
-        try:
-            other = await catalog.describe(name)
-        except ServiceError:
-            continue  # The model is unusable at the moment.
-        if Capability.CONTINUATION in other.capabilities:
-            names.append(name)
-    raise cannot_continue_error(info.name, names)
