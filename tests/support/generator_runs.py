@@ -110,8 +110,8 @@ def eager_generator(
 ) -> EagerCodeGenerator:
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = parse_lm_config(checkpoint)
-    lm = LanguageModel(checkpoint, config, precision)
-    return EagerCodeGenerator(lm, KvCachePool(config, 1 << 30), load_adapters)
+    pool = KvCachePool(config, 1 << 30, is_quantized=precision == "int8")
+    return EagerCodeGenerator(LanguageModel(checkpoint, config, precision), pool, load_adapters)
 
 
 def resident_generator(
