@@ -39,7 +39,8 @@ class StepStream:
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
             for tensor in tensors:
-                tensor.record_stream(self._stream)
+                if tensor.is_cuda:
+                    tensor.record_stream(self._stream)
 
 
 class HasStepStream(Protocol):
