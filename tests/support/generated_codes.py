@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.code_generator import CodeGenerator
+from generation_service.models.musicgen.code_generator import CodeGenerator, Reservation
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
 MAX_ROUNDS = 100_000
@@ -39,8 +40,9 @@ def generate_codes(generator: CodeGenerator[Any], requests: Sequence[CodeRequest
             if request.joins_at == now:
                 config = generator.config
                 window = DelayedCodes(config.delays, request.frames, config.card, request.prefix)
-                rows[index] = generator.open(request.parameters, request.text, window.total_steps)
-                generator.begin_window(rows[index], window)
+                reservation = Reservation(window.total_steps, 0 if request.text is None else len(request.text))
+                rows[index] = generator.open(request.parameters, reservation)
+                generator.begin_window(rows[index], window, WindowConditions.from_text(request.text))
             elif request.leaves_at == now and index in remaining:
                 generator.close(rows[index])
                 remaining.remove(index)

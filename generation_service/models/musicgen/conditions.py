@@ -47,3 +47,14 @@ class WindowConditions:
     branches: tuple[Branch, ...]
     """1 to `MAX_BRANCHES`."""
     negative: Condition = Condition()
+
+    @classmethod
+    def from_text(cls, text: Tensor | None) -> WindowConditions:
+        """One branch, and an empty negative condition."""
+        return cls((Branch(Condition(text)),))
+
+    @property
+    def prefix_positions(self) -> int:
+        """P, 0 without a prefix."""
+        prefix = self.branches[0].condition.prefix
+        return 0 if prefix is None else len(prefix)

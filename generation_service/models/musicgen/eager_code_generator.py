@@ -11,7 +11,8 @@ from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.code_generator import CodeRow, StepResult
+from generation_service.models.musicgen.code_generator import CodeRow, Reservation, StepResult
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
@@ -23,6 +24,7 @@ class EagerRow(CodeRow):
     """A row and its KV cache."""
 
     cache: KvCache
+    text: Tensor | None = None
 
 
 class EagerCodeGenerator:
@@ -39,18 +41,17 @@ class EagerCodeGenerator:
     def config(self) -> LmConfig:
         return self._lm.config
 
-    def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> EagerRow:
-        cache = self.memory.reserve(positions, 0 if text is None else len(text))
-        try:
-            self._lm.condition(cache, text)
-        except BaseException:
-            self.memory.release(cache)
-            raise
-        return EagerRow(parameters, cache=cache)
+    def open(self, parameters: GenerationParameters, reservation: Reservation) -> EagerRow:
+        return EagerRow(parameters, cache=self.memory.reserve(reservation))
 
-    def begin_window(self, row: EagerRow, window: DelayedCodes) -> None:
-        row.window, row.position = window, 0
+    def begin_window(self, row: EagerRow, window: DelayedCodes, conditions: WindowConditions) -> None:
+        row.window, row.conditions = window, conditions
+        row.prefix_position = row.position = 0
         row.cache.rewind()
+        text = conditions.branches[0].condition.text
+        if text is not row.text:
+            self._lm.condition(row.cache, text)
+            row.text = text
 
     def prefill(self, row: EagerRow) -> None:
         end = min(row.position + self._lm.max_prefill_positions, row.window.prompt_frames)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.lm.kv_blocks import (
     BlockReads,
     BlockShape,
@@ -149,15 +150,15 @@ class KvCachePool:
     def prompt_blocks(self) -> KvBlocks:
         return self._prompts.tables
 
-    def size_bytes(self, positions: int, tokens: int) -> int:
-        """The size of a cache for `positions` and a prompt of `tokens`, both rounded up to whole blocks."""
-        blocks = CFG_ROWS * _block_count(positions, BLOCK_POSITIONS)
-        prompt_blocks = _block_count(tokens, PROMPT_BLOCK_TOKENS)
+    def size_bytes(self, reservation: Reservation) -> int:
+        """The size of a cache, with positions and tokens rounded up to whole blocks."""
+        blocks = CFG_ROWS * _block_count(reservation.positions, BLOCK_POSITIONS)
+        prompt_blocks = _block_count(reservation.tokens, PROMPT_BLOCK_TOKENS)
         return blocks * self._self.block_bytes + prompt_blocks * self._prompts.block_bytes
 
-    def reserve(self, positions: int, tokens: int = 0) -> KvCache:
+    def reserve(self, reservation: Reservation) -> KvCache:
         """Raises ResourceExhausted if the cache does not fit beside those that are already reserved."""
-        size = self.size_bytes(positions, tokens)
+        size = self.size_bytes(reservation)
         with self._lock:
             if self.reserved_bytes + size > self.limit_bytes:
                 raise ResourceExhausted(
@@ -171,9 +172,9 @@ class KvCachePool:
             self._prompts.allocate()
             cache = KvCache(
                 self,
-                self._self.take(CFG_ROWS * _block_count(positions, BLOCK_POSITIONS)),
-                self._prompts.take(_block_count(tokens, PROMPT_BLOCK_TOKENS)),
-                tokens,
+                self._self.take(CFG_ROWS * _block_count(reservation.positions, BLOCK_POSITIONS)),
+                self._prompts.take(_block_count(reservation.tokens, PROMPT_BLOCK_TOKENS)),
+                reservation.tokens,
             )
             self._reserved[cache] = size
         for block in cache.prompt_blocks:

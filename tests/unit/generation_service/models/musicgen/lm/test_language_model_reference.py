@@ -17,6 +17,7 @@ from torch import Tensor
 
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, parse_xp_config, read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
@@ -36,7 +37,7 @@ def run(checkpoint: Checkpoint, prompts: Sequence[tuple[str, int, int]]) -> list
     for prompt, frames, joins_at in prompts:
         codes = DelayedCodes(config.delays, frames, config.card)
         text = conditioner.encode(prompt)
-        cache = memory.reserve(codes.total_steps, 0 if text is None else len(text))
+        cache = memory.reserve(Reservation(codes.total_steps, 0 if text is None else len(text)))
         lm.condition(cache, text)
         runs.append((joins_at, codes, cache))
     for now in range(200):
