@@ -55,7 +55,7 @@ class DecodeState:
             return torch.zeros(slots + 1, *shape, dtype=dtype, device=device)
 
         self.codes = zeros(config.n_q, positions + 1)
-        """int64 [S + 1, K, positions + 1]: `DelayedCodes.columns` of each window, behind the positions of the prefix."""
+        """int64 [S + 1, K, positions + 1]: `DelayedCodes.columns` of each window, after the positions of its prefix."""
         self.integers = torch.zeros(6, slots + 1, dtype=torch.int64, device=device)
         """int64 [6, S + 1]. POSITION is the next position to read, at which the newest codes are. It counts the prefix,
         and so do PROMPT_FRAMES and FRAMES: for a step, the prefix is just a part of the codes that it never reads."""
@@ -65,7 +65,7 @@ class DecodeState:
         self.tables = zeros(CFG_ROWS, self.max_positions // PAGE_POSITIONS, dtype=torch.int32)
         """int32 [S + 1, 2, P]: the page tables of the two rows of each slot."""
         self.prompt_tables = zeros(CFG_ROWS, MAX_PROMPT_TOKENS // PAGE_POSITIONS, dtype=torch.int32)
-        """int32 [S + 1, 2, Pc]: the same for their texts. An unconditional row has none, unless it is a negative one."""
+        """int32 [S + 1, 2, Pc]: the same for their texts."""
         self.prompt_tokens = zeros(CFG_ROWS)
         """int64 [S + 1, 2]: the lengths of the texts; 0 for a row without one, whose cross-attention is 0."""
         self.weights = torch.zeros(slots + 1, 2, MAX_BRANCHES, device=device)
@@ -79,7 +79,7 @@ class DecodeState:
         self.results = zeros(config.n_q + 1)[:slots]
         """int64 [S, K + 1]: for each row of the last step the sampled codes, and whether all logits were finite."""
         self.prefill = torch.zeros(3, dtype=torch.int64, device=device)
-        """int64 [3]: the slot and the first position that a prefill reads, and the number of positions of the prefix."""
+        """int64 [3]: the slot and the first position that a prefill reads, and the positions of the prefix."""
         self.prefix = torch.zeros(prefill_positions, CFG_ROWS, config.dim, device=device)
         """fp32 [n, 2, dim]: what a prefill reads instead of codes at the positions of the prefix."""
         self.prompt = torch.zeros(MAX_PROMPT_TOKENS, config.dim, device=device)

@@ -16,8 +16,10 @@ from torch import Tensor
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append, locate
 from generation_service.models.musicgen.kernels.step_ends import (
+    FRAMES,
     GUIDANCE_SCALE,
     POSITION,
+    PROMPT_FRAMES,
     SAMPLE_COUNT,
     SEED,
     TEMPERATURE,

@@ -71,8 +71,8 @@ class ResidentCodeGenerator:
         length_buckets: Sequence[int] = LENGTH_BUCKETS,
         copy_results: CopyResults = copy_results,
     ) -> None:
-        """`slots` is the number of requests at a time, of which one with several branches counts as several; `positions`
-        is what the longest window needs, and `prefix_positions` what the longest prefix needs in addition."""
+        """`slots` is the number of requests at a time; one with 2 or 3 branches takes 2 slots, one with 4 takes 3.
+        `positions` is what the longest window needs, `prefix_positions` what the longest prefix needs in addition."""
         self.config = config
         self.memory = pool
         self._needs_shape_for_any = not operations.samples_in_one_shape
@@ -97,8 +97,8 @@ class ResidentCodeGenerator:
 
     @on_step_stream
     def warm_up(self) -> None:
-        """Captures all shapes but those for unusual sampling parameters and for several branches, which are captured when
-        they first occur."""
+        """Captures all shapes but those for unusual sampling parameters and for several branches, which are captured
+        when they first occur."""
         # The largest first: the others fit into the memory that it takes.
         for positions, tokens in product(reversed(self._lengths), reversed(TOKEN_BUCKETS)):
             for batch in reversed(self._batches):
@@ -149,7 +149,7 @@ class ResidentCodeGenerator:
         is_new = [index >= len(row.texts) or text is not row.texts[index] for index, text in enumerate(texts)]
         row.texts[: len(texts)] = texts
         to_read = [*compress(texts, is_new), *(condition.prefix for condition in by_row)]
-        if tensors := [tensor for tensor in to_read if tensor is not None]:
+        if tensors := [tensor for tensor in to_read if tensor is not None and tensor.is_cuda]:
             self.step_stream.follow_caller(*tensors)
         self._write_window(row, texts, is_new)
 

@@ -39,8 +39,7 @@ class StepStream:
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
             for tensor in tensors:
-                if tensor.is_cuda:
-                    tensor.record_stream(self._stream)
+                tensor.record_stream(self._stream)
 
 
 class HasStepStream(Protocol):

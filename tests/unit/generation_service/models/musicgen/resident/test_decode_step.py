@@ -16,6 +16,7 @@ from torch import Tensor  # noqa: E402
 from generation_service.models.musicgen.code_generator import Reservation  # noqa: E402
 from generation_service.models.musicgen.conditions import WindowConditions  # noqa: E402
 from generation_service.models.musicgen.lm.device_linear import build_device_linear  # noqa: E402
+from generation_service.models.musicgen.resident.branches import StepLayout  # noqa: E402
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import PrefillShape, PromptShape, StepShape  # noqa: E402
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
@@ -63,7 +64,7 @@ def test_prefill_can_be_captured(running: ResidentCodeGenerator) -> None:
     with torch.inference_mode():
         trace = assert_capturable(
             lambda: running._step.compute_prefill(PrefillShape(64, 64)),
-            between=lambda: running._state.prefill.copy_(torch.tensor([2, 16])),
+            between=lambda: running._state.prefill.copy_(torch.tensor([2, 16, 0])),
         )
     assert len(trace.operators) > 50
 
@@ -95,4 +96,4 @@ def join_and_leave(generator: ResidentCodeGenerator) -> None:
     row = generator.open(greedy("", 9), Reservation(12, 5))
     codes = WindowedCodes(config.delays, 9, config.card, WINDOW)
     generator.begin_window(row, codes.window, WindowConditions.from_text(torch.randn(5, config.dim)))
-    generator._select([row.slot, 0])
+    generator._select(StepLayout([row.slots[0], 0], None))
