@@ -97,18 +97,9 @@ def combine_branches(logits: Tensor, sources: Tensor, weights: Tensor) -> Tensor
     """Replaces the conditional logits of each slot by those of all branches of its request.
 
     logits: fp32 [B, 2, K, card]; sources: int64 [B, MAX_BRANCHES], the rows of the branches among all 2 B, the first
-    one's as often as there are fewer; weights: fp32 [B, MAX_BRANCHES, K], 0 for those. → [B, 2, K, card].
+    one's as often as there are fewer; weights: fp32 [B, MAX_BRANCHES], 0 for those. → [B, 2, K, card].
     A slot with a single branch keeps its logits to the bit.
     """
     rows = logits.flatten(0, 1)
-    conditional = (rows[sources] * weights[..., None]).sum(1)
+    conditional = (rows[sources] * weights[..., None, None]).sum(1)
     return torch.stack([conditional, rows[sources[:, 0] + 1]], 1)
-
-
-def weights_at(frames: Tensor, first_frame: Tensor, end_frame: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """The weights of the branches in the frames that a step samples codes of: fp32 [B, N, K].
-
-    frames: int64 [B, K]; first_frame, end_frame: int64 [B], the new frames of the window; first, last: fp32 [B, N].
-    """
-    elapsed = (frames - first_frame[:, None]) / (end_frame - first_frame).clamp_min(1)[:, None]  # [B, K]
-    return torch.lerp(first[:, :, None], last[:, :, None], elapsed.clamp(0, 1)[:, None])

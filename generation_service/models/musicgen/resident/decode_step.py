@@ -29,7 +29,7 @@ from generation_service.models.musicgen.kernels.step_ends import (
     StepInputs,
 )
 from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, DecoderWeights, sinusoidal_embeddings
-from generation_service.models.musicgen.resident.branches import combine_branches, weights_at
+from generation_service.models.musicgen.resident.branches import combine_branches
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.page_pool import PagePool
@@ -159,9 +159,10 @@ class DecodeStep:
     def _combine(self, logits: Tensor, inputs: StepInputs) -> Tensor:
         """The logits of all branches of a request, with their weights at this step, in all of its slots."""
         sources, integers = self._state.sources[: len(logits)], inputs.integers
-        frames = integers[POSITION][:, None] - self._delays  # [B, K]
+        first_frame = integers[PROMPT_FRAMES]
+        progress = (integers[POSITION] - first_frame) / (integers[FRAMES] - first_frame).clamp_min(1)  # [B]
         first, last = self._state.weights[sources[:, 0]].unbind(1)  # [B, MAX_BRANCHES]
-        weights = weights_at(frames, integers[PROMPT_FRAMES], integers[FRAMES], first, last)
+        weights = first + (last - first) * progress.clamp_max(1)[:, None]  # As `CodeRow.weights`.
         return combine_branches(logits, sources[:, 1:], weights)
 
     def _project(self, x: Tensor, layer: DecoderLayer) -> Tensor:
