@@ -32,6 +32,16 @@ class Reservation:
     has_negative: bool = False
     """Whether the negative condition may have a text."""
 
+    @property
+    def rows(self) -> int:
+        """The rows of the request in a batch: one for each branch, and one for the negative condition."""
+        return self.branches + 1
+
+    @property
+    def texts(self) -> int:
+        """The rows that may have a text."""
+        return self.branches + self.has_negative
+
 
 @dataclass(eq=False, slots=True)
 class CodeRow:
@@ -59,6 +69,12 @@ class CodeRow:
     def can_step(self) -> bool:
         """Whether the window has a step that was not launched, and nothing is to be read before it."""
         return not self.needs_prefill and self.position < self.window.total_steps
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weights of the branches in the next step."""
+        first, end = self.window.prompt_frames, self.window.frames
+        return self.conditions.weights_at(min((self.position - first) / (end - first), 1.0))
 
 
 RowT = TypeVar("RowT", bound=CodeRow)
