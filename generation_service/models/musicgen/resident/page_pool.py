@@ -30,9 +30,8 @@ def page_bytes(config: LmConfig, dtype: torch.dtype) -> int:
 
 def count_pages(reservation: Reservation) -> int:
     """The pages of a request: those of each branch and of its negative condition, and those of their texts."""
-    branches, of_text = reservation.branches, -(-reservation.tokens // PAGE_POSITIONS)
-    of_row = -(-reservation.positions // PAGE_POSITIONS)
-    return (branches + 1) * of_row + (branches + reservation.has_negative) * of_text
+    of_row, of_text = (-(-count // PAGE_POSITIONS) for count in (reservation.positions, reservation.tokens))
+    return reservation.rows * of_row + reservation.texts * of_text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,12 +83,11 @@ class PagePool:
                 retry_after_seconds=RETRY_SECONDS,
             )
         taken = np.array([self._free.pop() for _ in range(count)], np.int32)
-        rows = reservation.branches + 1
-        of_rows = rows * -(-reservation.positions // PAGE_POSITIONS)
-        texts = taken[of_rows:].reshape(rows - (not reservation.has_negative), -1)
+        of_rows = reservation.rows * -(-reservation.positions // PAGE_POSITIONS)
+        texts = taken[of_rows:].reshape(reservation.texts, -1)
         if not reservation.has_negative:
             texts = np.insert(texts, NEGATIVE_ROW, 0, axis=0)
-        return RequestPages(taken[:of_rows].reshape(rows, -1), texts)
+        return RequestPages(taken[:of_rows].reshape(reservation.rows, -1), texts)
 
     def release(self, pages: RequestPages) -> None:
         """Returns the pages to the pool. A step that is still running may read and write them: whoever gets them next
