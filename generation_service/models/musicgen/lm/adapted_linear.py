@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generation_service.models.musicgen.adapters.adapter_targets import EMBEDDING, HEADS, layer_linear
+from generation_service.models.musicgen.adapters.adapter_targets import EMBEDDING
 from generation_service.models.musicgen.adapters.adapter_weights import AdapterWeights, AppliedAdapter
-from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, DecoderWeights
 from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 from generation_service.models.musicgen.lm.linear import Linear, build_linear
 
@@ -61,6 +60,10 @@ class ActiveAdapters:
         elif self._rows != rows:
             self._rows, self._groups = rows, self._group(rows)
 
+    def adapt(self, base: Linear, layer: str) -> Linear:
+        """A layer that adds the selected adapters to another."""
+        return _AdaptedLinear(base, layer, self)
+
     def groups(self, layer: str, count: int) -> list[_Group]:
         """The groups among the first `count` rows whose adapters have the layer, in the order to add them."""
         if not self._groups:
@@ -99,7 +102,7 @@ class ActiveAdapters:
         return factors
 
 
-class AdaptedLinear:
+class _AdaptedLinear:
     """Implements `Linear` with another, and adds the adapters that are active."""
 
     def __init__(self, base: Linear, name: str, active: ActiveAdapters) -> None:
@@ -134,29 +137,6 @@ class _Table:
 
     def __call__(self, codes: Tensor) -> Tensor:
         return F.embedding_bag(codes, self._table, mode="sum")
-
-
-def adapt_linears(weights: DecoderWeights, active: ActiveAdapters) -> DecoderWeights:
-    """The same weights with layers that adapters can add to."""
-    layers = []
-    for index, layer in enumerate(weights.layers):
-
-        def adapt(name: str, layer: DecoderLayer = layer, index: int = index) -> AdaptedLinear:
-            return AdaptedLinear(getattr(layer, name), layer_linear(index, name), active)
-
-        layers.append(
-            replace(
-                layer,
-                qkv=adapt("qkv"),
-                out=adapt("out"),
-                cross_q=adapt("cross_q"),
-                cross_kv=adapt("cross_kv"),
-                cross_out=adapt("cross_out"),
-                up=adapt("up"),
-                down=adapt("down"),
-            )
-        )
-    return replace(weights, layers=layers, heads=AdaptedLinear(weights.heads, HEADS, active))
 
 
 def _first_rows(group: _Group, count: int) -> _Group:

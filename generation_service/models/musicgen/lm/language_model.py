@@ -16,8 +16,8 @@ from torch import Tensor
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.conditions import WindowConditions
-from generation_service.models.musicgen.lm.adapted_linear import ActiveAdapters, adapt_linears
-from generation_service.models.musicgen.lm.decoder_layers import read_decoder, sinusoidal_embeddings
+from generation_service.models.musicgen.lm.adapted_linear import ActiveAdapters
+from generation_service.models.musicgen.lm.decoder_layers import map_linears, read_decoder, sinusoidal_embeddings
 from generation_service.models.musicgen.lm.kv_cache import BatchReads, KvCache
 from generation_service.models.musicgen.lm.linear import Precision, build_linear
 
@@ -36,7 +36,7 @@ class LanguageModel:
         self.device = torch.device(device)
         self._adapters = ActiveAdapters()
         weights = read_decoder(checkpoint, config, self.device, lambda weight: build_linear(weight, precision))
-        weights = adapt_linears(weights, self._adapters)
+        weights = map_linears(weights, self._adapters.adapt)
         self._layers = weights.layers
         self._embedding, self._offsets = weights.embedding, weights.offsets
         self._out_norm, self._heads = weights.out_norm, weights.heads

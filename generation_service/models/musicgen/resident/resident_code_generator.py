@@ -12,12 +12,14 @@ from torch import Tensor
 
 from dgx_music.errors import InvalidArgument, ResourceExhausted
 from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter, LoadAdapters, load_none
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.code_generator import Reservation, StepResult
 from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.decoder_layers import DecoderWeights
 from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
+from generation_service.models.musicgen.resident.adapter_bank import AdapterBank
 from generation_service.models.musicgen.resident.branches import (
     ResidentRow,
     StepLayout,
@@ -53,6 +55,8 @@ TOKEN_BUCKETS = (64, MAX_PROMPT_TOKENS)
 PREFILL_POSITIONS = 128
 """Positions in a piece of a prefill."""
 
+Shape = StepShape | PrefillShape | PromptShape
+
 
 class ResidentCodeGenerator:
     """Implements `code_generator.CodeGenerator` on any device. It is made for GPUs; on the CPU it is tested."""
@@ -70,6 +74,7 @@ class ResidentCodeGenerator:
         prefill_positions: int = PREFILL_POSITIONS,
         length_buckets: Sequence[int] = LENGTH_BUCKETS,
         copy_results: CopyResults = copy_results,
+        load_adapters: LoadAdapters = load_none,
     ) -> None:
         """`slots` is the number of requests at a time; one with 2 or 3 branches takes 2 slots, one with 4 takes 3.
         `positions` is what the longest window needs, `prefix_positions` what the longest prefix needs in addition."""
@@ -80,7 +85,9 @@ class ResidentCodeGenerator:
         self.step_stream = StepStream(device)
         self._has_prefixes = prefix_positions > 0
         self._state = DecodeState(config, slots, prefix_positions + positions, device, prefill_positions)
-        self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions)
+        self._load_adapters = load_adapters
+        self._bank = AdapterBank(device, slots)
+        self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions, self._bank)
         self._prefill_positions = prefill_positions
         self._batches = [*takewhile(lambda size: size < slots, (1 << n for n in range(16))), slots]
         longest = self._state.max_positions
@@ -97,8 +104,8 @@ class ResidentCodeGenerator:
 
     @on_step_stream
     def warm_up(self) -> None:
-        """Captures all shapes but those for unusual sampling parameters and for several branches, which are captured
-        when they first occur."""
+        """Captures all shapes but those for unusual sampling parameters, for several branches and for adapters, which
+        are captured when they first occur."""
         # The largest first: the others fit into the memory that it takes.
         for positions, tokens in product(reversed(self._lengths), reversed(TOKEN_BUCKETS)):
             for batch in reversed(self._batches):
@@ -126,6 +133,7 @@ class ResidentCodeGenerator:
                 reason="BATCH_FULL",
                 retry_after_seconds=RETRY_SECONDS,
             )
+        adapters = self._load_adapters(parameters.adapters)
         pages = self.memory.reserve(reservation)
         row = ResidentRow(
             parameters,
@@ -136,6 +144,8 @@ class ResidentCodeGenerator:
         )
         try:
             self._write_pages(row)
+            if adapters or self._bank.version:
+                self._acquire(row, adapters)
         except BaseException:
             self.close(row)
             raise
@@ -177,6 +187,7 @@ class ResidentCodeGenerator:
             _bucket(tokens, TOKEN_BUCKETS),
             samples_any,
             combines=layout.sources is not None,
+            adapters=self._bank_version(*rows),
         )
         self._prepare(shape)
         self._select(layout)
@@ -195,6 +206,15 @@ class ResidentCodeGenerator:
         row.is_open = False
         self.memory.release(row.pages)
         self._free_slots += reversed(row.slots)
+        self._bank.release(row.adapters)
+
+    @on_step_stream
+    def _acquire(self, row: ResidentRow, adapters: tuple[AppliedAdapter, ...]) -> None:
+        version = self._bank.version
+        self._bank.acquire(adapters, row.slots)
+        row.adapters = adapters
+        if version != self._bank.version:
+            self._graphs.discard(lambda shape: isinstance(shape, Shape) and shape.adapters > 0)
 
     @on_step_stream
     def _write_pages(self, row: ResidentRow) -> None:
@@ -212,14 +232,14 @@ class ResidentCodeGenerator:
                 self._state.write_texts(slot, tokens[rows])
             for state_row, text, is_new_text in zip(count(CFG_ROWS * slot), texts[rows], is_new[rows]):
                 if text is not None and is_new_text:
-                    self._project_text(state_row, text)
+                    self._project_text(state_row, text, self._bank_version(row))
             prefix = row.conditions.prefix_positions
             self._state.write_window(slot, row.parameters, row.window, row.sample_count, prefix)
         if len(row.conditions.branches) > 1:
             self._state.write_weights(row.slots[0], row.conditions.branches)
 
-    def _project_text(self, state_row: int, text: Tensor) -> None:
-        shape = PromptShape(_bucket(len(text), TOKEN_BUCKETS))
+    def _project_text(self, state_row: int, text: Tensor, adapters: int) -> None:
+        shape = PromptShape(_bucket(len(text), TOKEN_BUCKETS), adapters)
         self._prepare(shape)
         self._state.prompt[: len(text)] = text.to(self._state.device)
         self._state.prompt_row.copy_(self._state.upload(np.array([state_row])))
@@ -230,7 +250,10 @@ class ResidentCodeGenerator:
         prefixes = [condition.prefix for condition in conditions_by_row(row.conditions)]
         for start in range(first, first + pieces * size, size):
             shape = PrefillShape(
-                _bucket(start + size, self._lengths), _bucket(row.tokens, TOKEN_BUCKETS), has_prefix=start < prefix
+                _bucket(start + size, self._lengths),
+                _bucket(row.tokens, TOKEN_BUCKETS),
+                has_prefix=start < prefix,
+                adapters=self._bank_version(row),
             )
             for index, slot in enumerate(row.window_slots):
                 self._prepare(shape)
@@ -241,7 +264,10 @@ class ResidentCodeGenerator:
                 self._state.prefill.copy_(self._state.upload(np.array([slot, start, prefix])))
                 self._graphs.replay(shape)
 
-    def _prepare(self, shape: StepShape | PrefillShape | PromptShape) -> None:
+    def _bank_version(self, *rows: ResidentRow) -> int:
+        return self._bank.version if any(row.adapters for row in rows) else 0
+
+    def _prepare(self, shape: Shape) -> None:
         """Captures a shape that is not captured yet. Its runs read and write the padding slot alone."""
         if shape in self._graphs:
             return
