@@ -28,6 +28,9 @@ _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "kv_repeat": (1, 1),
 }
 """`transformer_lm` key → the value that every published text-to-music model has, and audiocraft's default."""
+_MAX_CODEBOOKS = 64
+_MAX_WINDOW_SECONDS = 600.0
+"""The memory for a request grows with its window, which for published models is at most 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class LmConfig:
 def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
     """Raises FailedPrecondition if the checkpoint is of another kind of model."""
     fields = ConfigFields(checkpoint.config, checkpoint.path, "a MusicGen language model")
+    if "lm_model" not in checkpoint.config and "compression_model" in checkpoint.config:
+        raise invalid_checkpoint(checkpoint.path, "it has a codec, not a language model; are the files swapped?")
     fields.expect("lm_model", "transformer_lm")
     for key, (expected, default) in _SUPPORTED_TRANSFORMER.items():
         fields.expect(f"transformer_lm.{key}", expected, default)
@@ -75,7 +80,7 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         raise invalid_checkpoint(
             checkpoint.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
         )
-    n_q = fields.count("transformer_lm.n_q")
+    n_q = fields.count("transformer_lm.n_q", _MAX_CODEBOOKS)
     condition = _parse_condition(fields)
     return LmConfig(
         dim=dim,
@@ -91,8 +96,16 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         condition=condition,
         channels=_parse_channels(fields),
         sample_rate_hz=fields.count("sample_rate"),
-        max_duration_seconds=fields.number("dataset.segment_duration"),
+        max_duration_seconds=_parse_window(fields),
     )
+
+
+def _parse_window(fields: ConfigFields) -> float:
+    seconds = fields.number("dataset.segment_duration")
+    if seconds > _MAX_WINDOW_SECONDS:
+        problem = f"dataset.segment_duration is {seconds:g} seconds; expected at most {_MAX_WINDOW_SECONDS:g}"
+        raise invalid_checkpoint(fields.path, problem)
+    return seconds
 
 
 def _parse_condition(fields: ConfigFields) -> str:

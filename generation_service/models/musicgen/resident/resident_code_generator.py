@@ -232,13 +232,13 @@ class ResidentCodeGenerator:
                 self._state.write_texts(slot, tokens[rows])
             for state_row, text, is_new_text in zip(count(CFG_ROWS * slot), texts[rows], is_new[rows]):
                 if text is not None and is_new_text:
-                    self._project_text(state_row, text, self._bank_version(row))
+                    self._project_text(state_row, self._bank_version(row), text)
             prefix = row.conditions.prefix_positions
             self._state.write_window(slot, row.parameters, row.window, row.sample_count, prefix)
         if len(row.conditions.branches) > 1:
             self._state.write_weights(row.slots[0], row.conditions.branches)
 
-    def _project_text(self, state_row: int, text: Tensor, adapters: int) -> None:
+    def _project_text(self, state_row: int, adapters: int, text: Tensor) -> None:
         shape = PromptShape(_bucket(len(text), TOKEN_BUCKETS), adapters)
         self._prepare(shape)
         self._state.prompt[: len(text)] = text.to(self._state.device)
