@@ -32,6 +32,17 @@ class Reservation:
     has_negative: bool = False
     """Whether the negative condition may have a text."""
 
+    @classmethod
+    def for_windows(cls, steps: int, windows: Sequence[WindowConditions]) -> Reservation:
+        """For windows of at most `steps` with these conditions."""
+        texts = [len(each.text) for window in windows for each in window.all() if each.text is not None]
+        return cls(
+            positions=max(window.prefix_positions for window in windows) + steps,
+            tokens=max(texts, default=0),
+            branches=max(len(window.branches) for window in windows),
+            has_negative=any(window.negative.text is not None for window in windows),
+        )
+
     @property
     def rows(self) -> int:
         """The rows of the request in a batch: one for each branch, and one for the negative condition."""
