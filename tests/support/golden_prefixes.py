@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from generation_service.models.base import FloatArray
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from tests.support.golden_codes import FRAME_RATE_HZ, HOP, RATE_HZ, STRIDE, WINDOW, checksum, clip, t5_checksum
 
 FILE = Path(__file__).with_suffix(".json")
@@ -58,7 +59,7 @@ def stored(name: str) -> list[Tensor]:
 
 
 def checksums(folder: Path) -> dict[str, float]:
-    return {folder.name: checksum(read_checkpoint(folder / LM_FILE).map_tensors()), "t5": t5_checksum()}
+    return {folder.name: checksum(read_checkpoint(folder).map_tensors()), "t5": t5_checksum()}
 
 
 def check_weights(folder: Path) -> None:
@@ -111,7 +112,9 @@ class _Melody:
     def prefixes(self) -> list[Tensor]:
         from audiocraft.modules.conditioners import WavCondition
 
-        wavs = [torch.from_numpy(melody_clip(self._channels, frames).T.copy()).mean(0)[None, None] for frames in MELODIES]
+        wavs = [
+            torch.from_numpy(melody_clip(self._channels, frames).T.copy()).mean(0)[None, None] for frames in MELODIES
+        ]
         with torch.no_grad():
             return [
                 self.conditioner(WavCondition(wav, torch.tensor([wav.shape[-1]]), [RATE_HZ], [None]))[0][0]
@@ -145,7 +148,9 @@ class _Style:
 
         package = torch.load(folder / LM_FILE)
         prefix = "condition_provider.conditioners.self_wav."
-        state = {name.removeprefix(prefix): own for name, own in package["best_state"].items() if name.startswith(prefix)}
+        state = {
+            name.removeprefix(prefix): own for name, own in package["best_state"].items() if name.startswith(prefix)
+        }
         config = OmegaConf.create(package["xp.cfg"])
         config.device = "cpu"
         OmegaConf.resolve(config)
@@ -171,8 +176,17 @@ class _Style:
         self._embed = part(torch.nn.Linear(MERT_FEATURES, STYLE_DIM), "embed.")
         self._transformer = part(
             StreamingTransformer(
-                STYLE_DIM, 8, 4, 4 * STYLE_DIM, memory_efficient=True, activation="gelu", norm_first=True, causal=False,
-                layer_scale=None, bias_ff=False, bias_attn=False,
+                STYLE_DIM,
+                8,
+                4,
+                4 * STYLE_DIM,
+                memory_efficient=True,
+                activation="gelu",
+                norm_first=True,
+                causal=False,
+                layer_scale=None,
+                bias_ff=False,
+                bias_attn=False,
             ),
             "transformer.",
         )

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from tests.support.checkpoints import TINY, T5_REVISION, lm_config_dump, lm_weights, save_lm_package
+from tests.support.checkpoints import T5_REVISION, TINY, lm_config_dump, lm_weights, save_lm_package
 from tests.support.compression_checkpoints import TINY_CODEC, write_compression_checkpoint
 from tests.support.golden_codes import FRAME_RATE_HZ, WINDOW
 
@@ -38,7 +38,9 @@ def write_style_checkpoint(folder: Path, *, feature_model: str = "mert") -> None
     _write(folder, config, style_weights(feature_model), STYLE_DIM)
 
 
-def _write(folder: Path, conditioner: dict[str, Any], weights: dict[str, Tensor], features: int, *, stereo: bool = False) -> None:
+def _write(
+    folder: Path, conditioner: dict[str, Any], weights: dict[str, Tensor], features: int, *, stereo: bool = False
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = lm_config_dump(TINY, stereo=stereo)
     config["dataset"]["segment_duration"] = SEGMENT_SECONDS
@@ -53,7 +55,9 @@ def _write(folder: Path, conditioner: dict[str, Any], weights: dict[str, Tensor]
         "output_proj.bias": torch.randn(TINY.dim, generator=generator) * 0.1,
     }
     state |= {f"condition_provider.conditioners.self_wav.{name}": tensor for name, tensor in weights.items()}
-    save_lm_package(folder, {"best_state": state, "xp.cfg": yaml.safe_dump(config), "version": "1.3.0", "exported": True})
+    save_lm_package(
+        folder, {"best_state": state, "xp.cfg": yaml.safe_dump(config), "version": "1.3.0", "exported": True}
+    )
     write_compression_checkpoint(folder, TINY_CODEC)
 
 
@@ -118,7 +122,10 @@ def style_weights(feature_model: str) -> dict[str, Tensor]:
             f"{prefix}linear2.weight": random(dim, 4 * dim),
         }
         for norm in ("norm1", "norm2"):
-            weights |= {f"{prefix}{norm}.weight": 1 + random(dim, scale=0.1), f"{prefix}{norm}.bias": random(dim, scale=0.1)}
+            weights |= {
+                f"{prefix}{norm}.weight": 1 + random(dim, scale=0.1),
+                f"{prefix}{norm}.bias": random(dim, scale=0.1),
+            }
     weights |= {
         "batch_norm.running_mean": random(dim, scale=0.1),
         "batch_norm.running_var": 1 + random(dim, scale=0.1).abs(),

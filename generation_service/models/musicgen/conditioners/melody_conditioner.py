@@ -20,8 +20,8 @@ from generation_service.models.base import FloatArray
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.prefix_config import MelodyConfig
 from generation_service.models.musicgen.conditioners.chroma import ChromaExtractor
-from generation_service.models.musicgen.conditioners.melody_separation import MelodySeparator
 from generation_service.models.musicgen.conditioners.conditioner_weights import ConditionerWeights
+from generation_service.models.musicgen.conditioners.melody_separation import MelodySeparator
 from generation_service.models.musicgen.conditioners.prompt_cache import PromptCache
 
 MAX_CACHED_MELODIES = 256

@@ -6,7 +6,6 @@ this model doesn't use, its network is HuBERT's, and transformers has that. Only
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
+from generation_service.models.musicgen.checkpoints.hub_networks import open_transformers_folder
 from generation_service.models.musicgen.conditioners.sinc_resampling import resample_sinc
 
 NAME = "m-a-p/MERT-v1-95M"
@@ -39,7 +39,7 @@ class Mert:
                 reason="STYLE_ENCODER_MISSING",
                 metadata={"style_encoder": NAME},
             )
-        self._network = _load_hubert(Path(found)).to(device)
+        self._network = _load_hubert(Path(found).parent).to(device)
         self._device = torch.device(device)
 
     @torch.inference_mode()
@@ -50,29 +50,34 @@ class Mert:
         return features
 
 
-def _load_hubert(file: Path) -> Any:
+def _load_hubert(folder: Path) -> Any:
     from transformers import HubertConfig, HubertModel
-    from transformers.utils import logging
 
-    library_logging: Any = logging
-    library_logging.set_verbosity_error()
-    library_logging.disable_progress_bar()
-    fields = json.loads(file.read_bytes())
+    stored = open_transformers_folder(folder, "the configuration of MERT")
+    fields = dict(stored.config)
     for name, expected in _HUBERT.items():
         if fields.get(name, expected) != expected:
-            raise invalid_checkpoint(file, f"{name} is {fields[name]!r}; only {expected!r} is supported")
-    config = HubertConfig.from_dict(fields)
-    if config.hidden_size != FEATURES:
-        raise invalid_checkpoint(file, f"hidden_size is {config.hidden_size}; expected {FEATURES}")
-    loader: Any = HubertModel
-    try:
-        network, report = loader.from_pretrained(
-            file.parent, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        cause = str(error).partition("\n")[0][:200]
-        raise invalid_checkpoint(file, f"its weights can't be read ({cause}); download {NAME} again") from error
-    missing = sorted(set(report["missing_keys"]) - {_TRAINING_ONLY})
-    if missing:
-        raise invalid_checkpoint(file, f"its weights have no {missing[0]}; download {NAME} again")
-    return network.requires_grad_(False).eval()
+            raise invalid_checkpoint(stored.path, f"{name} is {fields[name]!r}; only {expected!r} is supported")
+    network: Any = HubertModel
+    with torch.device("meta"):
+        network = network(HubertConfig.from_dict(fields)).eval()
+    tensors = {_rename(name): tensor for name, tensor in stored.map_tensors().items()}
+    weights = {}
+    for name, expected_tensor in network.state_dict().items():
+        shape, tensor = tuple(expected_tensor.shape), tensors.get(name)
+        if name == _TRAINING_ONLY:
+            tensor = torch.zeros(shape)
+        if tensor is None or tuple(tensor.shape) != shape:
+            found = "is missing" if tensor is None else f"has the shape {list(tensor.shape)}"
+            raise invalid_checkpoint(stored.path, f"{name} {found}; its configuration expects {list(shape)}")
+        weights[name] = tensor.to(torch.float32, copy=True)
+    network.load_state_dict(weights, assign=True)
+    if network.config.hidden_size != FEATURES:
+        raise invalid_checkpoint(stored.path, f"hidden_size is {network.config.hidden_size}; expected {FEATURES}")
+    return network.requires_grad_(False)
+
+
+def _rename(name: str) -> str:
+    """torch's name since 2.1 of a weight-normed layer's parameter."""
+    name = name.replace(".weight_g", ".parametrizations.weight.original0")
+    return name.replace(".weight_v", ".parametrizations.weight.original1")

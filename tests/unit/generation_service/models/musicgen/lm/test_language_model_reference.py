@@ -19,10 +19,10 @@ from torch import Tensor
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
-from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.checkpoints.hub_networks import open_hub_text_encoder
 from generation_service.models.musicgen.checkpoints.pickle_file import tensor_headers
 from generation_service.models.musicgen.checkpoints.xp_config import parse_xp_config
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
