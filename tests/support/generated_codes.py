@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.code_generator import CodeGenerator, Reservation
 from generation_service.models.musicgen.conditions import WindowConditions
@@ -21,13 +19,13 @@ class CodeRequest:
     """A request of `frames` frames of codes within one window."""
 
     parameters: GenerationParameters
-    text: Tensor | None
+    conditions: WindowConditions
     frames: int
     joins_at: int = 0
     """The round in which it joins the batch."""
     leaves_at: int | None = None
     """The round in which it is closed before its end, as by a cancellation."""
-    prefix: Codes | None = None
+    known: Codes | None = None
     """[K, n], the codes of the first frames."""
 
 
@@ -39,10 +37,10 @@ def generate_codes(generator: CodeGenerator[Any], requests: Sequence[CodeRequest
         for index, request in enumerate(requests):
             if request.joins_at == now:
                 config = generator.config
-                window = DelayedCodes(config.delays, request.frames, config.card, request.prefix)
-                reservation = Reservation(window.total_steps, 0 if request.text is None else len(request.text))
+                window = DelayedCodes(config.delays, request.frames, config.card, request.known)
+                reservation = Reservation.for_windows(window.total_steps, [request.conditions])
                 rows[index] = generator.open(request.parameters, reservation)
-                generator.begin_window(rows[index], window, WindowConditions.from_text(request.text))
+                generator.begin_window(rows[index], window, request.conditions)
             elif request.leaves_at == now and index in remaining:
                 generator.close(rows[index])
                 remaining.remove(index)

@@ -22,7 +22,7 @@ from generation_service.models.musicgen.eager_code_generator import EagerCodeGen
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
-from generation_service.models.musicgen.lm.linear import build_linear
+from generation_service.models.musicgen.lm.linear import Precision, build_linear
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
@@ -104,10 +104,11 @@ def _append_results(
                 generator.begin_window(row, codes[index_of[row]].window, row.conditions)
 
 
-def eager_generator(folder: Path) -> EagerCodeGenerator:
+def eager_generator(folder: Path, precision: Precision = "fp32") -> EagerCodeGenerator:
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = parse_lm_config(checkpoint)
-    return EagerCodeGenerator(LanguageModel(checkpoint, config, "fp32"), KvCachePool(config, 1 << 30))
+    pool = KvCachePool(config, 1 << 30, is_quantized=precision == "int8")
+    return EagerCodeGenerator(LanguageModel(checkpoint, config, precision), pool)
 
 
 def resident_generator(

@@ -32,6 +32,27 @@ class Reservation:
     has_negative: bool = False
     """Whether the negative condition may have a text."""
 
+    @classmethod
+    def for_windows(cls, steps: int, windows: Sequence[WindowConditions]) -> Reservation:
+        """For windows of at most `steps` with these conditions."""
+        texts = [len(each.text) for window in windows for each in window.all() if each.text is not None]
+        return cls(
+            positions=max(window.prefix_positions for window in windows) + steps,
+            tokens=max(texts, default=0),
+            branches=max(len(window.branches) for window in windows),
+            has_negative=any(window.negative.text is not None for window in windows),
+        )
+
+    @property
+    def rows(self) -> int:
+        """The rows of the request in a batch: one for each branch, and one for the negative condition."""
+        return self.branches + 1
+
+    @property
+    def texts(self) -> int:
+        """The rows that may have a text."""
+        return self.branches + self.has_negative
+
 
 @dataclass(eq=False, slots=True)
 class CodeRow:
@@ -59,6 +80,12 @@ class CodeRow:
     def can_step(self) -> bool:
         """Whether the window has a step that was not launched, and nothing is to be read before it."""
         return not self.needs_prefill and self.position < self.window.total_steps
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weights of the branches in the next step."""
+        first, end = self.window.prompt_frames, self.window.frames
+        return self.conditions.weights_at(min((self.position - first) / (end - first), 1.0))
 
 
 RowT = TypeVar("RowT", bound=CodeRow)

@@ -24,7 +24,8 @@ class EagerRow(CodeRow):
     """A row and its KV cache."""
 
     cache: KvCache
-    text: Tensor | None = None
+    prefixes: Tensor | None = None
+    """[rows, P, dim], those of the branches and of the negative condition."""
 
 
 class EagerCodeGenerator:
@@ -47,20 +48,22 @@ class EagerCodeGenerator:
     def begin_window(self, row: EagerRow, window: DelayedCodes, conditions: WindowConditions) -> None:
         row.window, row.conditions = window, conditions
         row.prefix_position = row.position = 0
-        row.cache.rewind()
-        text = conditions.branches[0].condition.text
-        if text is not row.text:
-            self._lm.condition(row.cache, text)
-            row.text = text
+        row.prefixes = conditions.stack_prefixes()
+        self._lm.begin_window(row.cache, conditions)
 
     def prefill(self, row: EagerRow) -> None:
-        end = min(row.position + self._lm.max_prefill_positions, row.window.prompt_frames)
+        size = self._lm.max_prefill_positions
+        if row.prefixes is not None and (piece := row.prefixes[:, row.prefix_position :][:, :size]).shape[1]:
+            self._lm.prefill_prefix(piece, row.cache)
+            row.prefix_position += piece.shape[1]
+            return
+        end = min(row.position + size, row.window.prompt_frames)
         self._lm.prefill(torch.from_numpy(row.window.columns[:, row.position : end]), row.cache)
         row.position = end
 
     def launch(self, rows: Sequence[EagerRow]) -> None:
         newest = torch.from_numpy(np.stack([row.window.newest for row in rows]))
-        logits = self._lm.step(newest, [row.cache for row in rows])  # [B, 2, K, card]
+        logits = self._lm.step(newest, [row.cache for row in rows], [row.weights for row in rows])  # [B, 2, K, card]
         parameters = SamplingTensors.from_parameters([row.parameters for row in rows], self.config.card)
         codes, is_finite = sample_checked(
             logits.float(),

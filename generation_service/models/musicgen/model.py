@@ -140,7 +140,7 @@ class MusicGen:
             problem = f"{parameters.frames} frames; this model generates at most {limit}"
             raise InvalidArgument("duration_seconds", problem)
         config = self._generator.config
-        new = math.ceil(parameters.frames / self._hop)
+        new = self._new_code_frames(parameters)
         clip = self._select_clip(parameters)
         prompt_frames = 0 if clip is None else len(clip) // self._hop
         text = self._conditioner.encode(parameters.prompt)
@@ -159,7 +159,7 @@ class MusicGen:
                 codes=codes,
                 stream=self._decoder.open(),
                 prompt_code_frames=prompt_frames,
-                frames_to_drop=prompt_frames * self._hop,
+                frames_to_drop=prompt_frames * self._hop - parameters.kept_prompt_frames,
             )
         except BaseException:
             self._generator.close(row)
@@ -286,6 +286,10 @@ class MusicGen:
             + "start the server with more free memory",
         )
 
+    def _new_code_frames(self, parameters: GenerationParameters) -> int:
+        """Frames of codes to generate: those of the audio that is not decoded from the clip."""
+        return max(1, math.ceil((parameters.frames - parameters.kept_prompt_frames) / self._hop))
+
     def _select_clip(self, parameters: GenerationParameters) -> FloatArray | None:
         """Returns the end of the clip that is read before new codes are generated: a whole number of frames of codes.
 
@@ -297,6 +301,6 @@ class MusicGen:
         if len(clip) < self._hop:
             problem = f"it has {len(clip)} frames of audio; at least {self._hop} are needed to continue it"
             raise InvalidArgument("continuation.source_id", problem)
-        new = math.ceil(parameters.frames / self._hop)
+        new = self._new_code_frames(parameters)
         frames = min(len(clip) // self._hop, self._window - min(new, window_stride(self._window)))
         return clip[-frames * self._hop :]

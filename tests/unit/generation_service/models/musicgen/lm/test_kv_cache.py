@@ -56,9 +56,9 @@ def test_reservation_without_free_memory_is_resource_exhausted_with_a_retry_time
 
 def test_requests_share_no_block_and_the_lowest_free_blocks_are_used_first(pool: KvCachePool) -> None:
     first, second = pool.reserve(Reservation(64)), pool.reserve(Reservation(128))
-    assert sorted([*first.blocks, *second.blocks]) == list(range(6))
+    assert sorted(block for cache in (first, second) for row in cache.rows for block in row.blocks) == list(range(6))
     pool.release(first)
-    assert [*pool.reserve(Reservation(1)).blocks] == [0, 1]
+    assert [row.blocks for row in pool.reserve(Reservation(1)).rows] == [[0], [1]]
 
 
 def test_failed_allocation_reserves_nothing() -> None:

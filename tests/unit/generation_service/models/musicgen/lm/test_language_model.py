@@ -15,6 +15,7 @@ from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
 from generation_service.models.musicgen.code_generator import Reservation
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.lm.kv_cache import BLOCK_POSITIONS, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision
@@ -45,7 +46,7 @@ class Run:
     def __init__(self, lm: LanguageModel, memory: KvCachePool, seed: int, start: int) -> None:
         self.tokens = (7 * seed) % 23
         self.cache = memory.reserve(Reservation(MAX_POSITIONS, self.tokens))
-        lm.condition(self.cache, random_text(lm, self.tokens, seed))
+        lm.begin_window(self.cache, WindowConditions.from_text(random_text(lm, self.tokens, seed)))
         if start:
             lm.prefill(random_codes(lm, start, seed), self.cache)
         self.parameters = GenerationParameters("", 1, seed, top_k=20)
@@ -122,7 +123,7 @@ def test_prefill_equals_single_steps(channels: str, tokens: int, request: pytest
     codes, text = random_codes(lm, 71, seed=1), random_text(lm, tokens, seed=2)
     steps, passes = memory.reserve(Reservation(71, tokens)), memory.reserve(Reservation(71, tokens))
     for cache in (steps, passes):
-        lm.condition(cache, text)
+        lm.begin_window(cache, WindowConditions.from_text(text))
     for n in range(70):
         lm.step(codes[None, :, n], [steps])
     for first, end in ((0, 1), (1, 33), (33, 70)):
@@ -135,15 +136,15 @@ def test_prefill_equals_single_steps(channels: str, tokens: int, request: pytest
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-def test_rewound_cache_equals_a_new_one(loaded: tuple[LanguageModel, KvCachePool]) -> None:
+def test_cache_in_its_second_window_equals_a_new_one(loaded: tuple[LanguageModel, KvCachePool]) -> None:
     lm, memory = loaded
     codes = random_codes(lm, 20, seed=1)
     new, used = memory.reserve(Reservation(20, 5)), memory.reserve(Reservation(20, 5))
-    for cache in (new, used):
-        lm.condition(cache, random_text(lm, 5, seed=2))
+    conditions = WindowConditions.from_text(random_text(lm, 5, seed=2))
+    lm.begin_window(used, conditions)
     lm.prefill(codes.flip(1), used)
-    used.rewind()
     for cache in (new, used):
+        lm.begin_window(cache, conditions)
         lm.prefill(codes[:, :19], cache)
     assert torch.equal(lm.step(codes[None, :, 19], [new]), lm.step(codes[None, :, 19], [used]))
 
@@ -152,13 +153,13 @@ def test_reused_blocks_hold_nothing_of_the_request_before(loaded: tuple[Language
     lm, memory = loaded
     codes = random_codes(lm, 1, seed=1)
     keeper, first = memory.reserve(Reservation(1)), memory.reserve(Reservation(64, 16))
-    lm.condition(first, torch.full((16, lm.config.dim), torch.nan))
+    lm.begin_window(first, WindowConditions.from_text(torch.full((16, lm.config.dim), torch.nan)))
     for _ in range(3):
         lm.step(codes.t(), [first])  # Writes NaN.
     memory.release(first)
     second = memory.reserve(Reservation(64, 9))
-    assert second.blocks == first.blocks, "the memory is the same"
-    lm.condition(second, random_text(lm, 9, seed=1))
+    assert [row.blocks for row in second.rows] == [row.blocks for row in first.rows], "the memory is the same"
+    lm.begin_window(second, WindowConditions.from_text(random_text(lm, 9, seed=1)))
     assert lm.step(codes.t(), [second]).isfinite().all()
     assert torch.equal(lm.step(codes.t(), [keeper]), lm.step(codes.t(), [memory.reserve(Reservation(1))]))
 
@@ -171,7 +172,7 @@ def test_quantised_keys_and_values_change_logits_little(mono: Path) -> None:
     logits = []
     for memory in (exact, quantised):
         cache = memory.reserve(Reservation(151, 12))
-        lm.condition(cache, text)
+        lm.begin_window(cache, WindowConditions.from_text(text))
         lm.prefill(codes[:, :100], cache)
         logits.append(torch.cat([lm.step(codes[None, :, n], [cache]) for n in range(100, 151)]))
     error = (logits[1] - logits[0]).norm() / logits[0].norm()
