@@ -158,7 +158,7 @@ def test_failed_prefill_releases_its_memory(
         raise RuntimeError("no such shape")
 
     codes: Any = small_memory._generator
-    owner, name = (codes._lm, "condition") if generator == "eager" else (codes, "_project_prompt")
+    owner, name = (codes._lm, "begin_window") if generator == "eager" else (codes, "_project_prompt")
     for target, method in ((owner, name), (small_memory._decoder, "open")):
         with monkeypatch.context() as patched:
             patched.setattr(target, method, broken)
