@@ -22,6 +22,11 @@ from generation_service.models.base import (
 )
 from generation_service.models.device_errors import is_fatal
 from generation_service.models.execution import ModelExecution
+from generation_service.models.musicgen.adapters.adapter_weights import (
+    LoadAdapters,
+    describe_adapters,
+    load_none,
+)
 from generation_service.models.musicgen.clip_encoder import ClipEncoder
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory, Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
@@ -90,6 +95,7 @@ class MusicGen:
         codec: Encodec,
         decoder: ChunkDecoder,
         execution: ModelExecution,
+        load_adapters: LoadAdapters = load_none,
     ) -> None:
         self._info = info
         self._generator = generator
@@ -98,6 +104,7 @@ class MusicGen:
         self._clips = ClipEncoder(codec)
         self._decoder = decoder
         self._execution = execution
+        self._load_adapters = load_adapters
         # Rounded as in audiocraft.
         self._window = int(generator.config.max_duration_seconds * codec.config.frame_rate_hz)
         self._states: dict[CodeRow, MusicGenState] = {}
@@ -125,9 +132,10 @@ class MusicGen:
         return self._conditions.batch_size
 
     def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
-        """Encodes texts and clips for a later `prefill`. Any thread can call it. Raises what `prefill` would raise."""
+        """Encodes texts and clips and loads adapters for a later `prefill`. Any thread can call it. Raises like that."""
         self._conditions.encode_ahead(requests)
         for parameters in requests:
+            self._load_adapters(parameters.adapters)
             if (clip := self._plan(parameters).clip) is not None:
                 self._clips.encode(clip)
 
@@ -142,7 +150,7 @@ class MusicGen:
             problem = f"{parameters.frames} frames; this model generates at most {limit}"
             raise InvalidArgument("duration_seconds", problem)
         config, plan = self._generator.config, self._plan(parameters)
-        conditions = self._conditions.encode(parameters, plan.spans)
+        conditions = self._conditions.encode(parameters, plan.spans, self._load_adapters(parameters.adapters))
         reservation = conditions.reserve(min(plan.total_frames, self._window) + config.max_delay)
         if self.memory.size_bytes(reservation) > self.memory.limit_bytes:
             raise self._too_large(reservation, min(plan.total_frames, self._window) - plan.prompt_frames)
@@ -161,6 +169,7 @@ class MusicGen:
                 stream=self._decoder.open(),
                 prompt_code_frames=plan.prompt_frames,
                 frames_to_drop=plan.prompt_frames * self._hop - parameters.kept_prompt_frames,
+                metadata={"adapters": describe_adapters(row.adapters)} if row.adapters else {},
             )
         except BaseException:
             self._generator.close(row)

@@ -20,9 +20,13 @@ from generation_service.models.musicgen.adapters.adapter_config import (
     read_adapter_config,
 )
 from generation_service.models.musicgen.adapters.adapter_targets import EMBEDDING, Target, find_target
+from generation_service.models.musicgen.checkpoints.checkpoint import TensorHeader
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 
 WEIGHTS_FILE = "adapter_model.safetensors"
+
+MAX_MAGNITUDE = 65504.0
+"""The largest value in fp16. With larger ones, products could overflow that are to be multiplied by a scale of 0."""
 
 _PREFIX = "base_model.model."
 """What PEFT puts before the path of every module."""
@@ -68,8 +72,8 @@ class LowRank:
         return product.t() if self.target.layer == EMBEDDING else product
 
 
-def read_adapter(folder: Path, config: LmConfig, text_dim: int) -> AdapterFile:
-    """Reads the configuration of an adapter and the header of its tensors.
+def read_adapter(folder: Path, config: LmConfig, headers: Mapping[str, TensorHeader]) -> AdapterFile:
+    """Reads the configuration of an adapter and the header of its tensors. `headers` are those of the model's tensors.
 
     Raises FailedPrecondition, which names the first tensor that does not fit the model.
     """
@@ -84,9 +88,7 @@ def read_adapter(folder: Path, config: LmConfig, text_dim: int) -> AdapterFile:
             raise invalid_adapter(path, f"{name} is no factor of a LoRA adapter; only lora_A and lora_B are supported")
         module = name.removesuffix(suffix).removeprefix(_PREFIX)
         pairs.setdefault(module, {})[_SUFFIXES[suffix]] = name
-    modules = [
-        _check_module(module, names, shapes, settings, config, text_dim, path) for module, names in pairs.items()
-    ]
+    modules = [_check_module(module, names, shapes, settings, config, headers, path) for module, names in pairs.items()]
     return AdapterFile(folder, tuple(modules))
 
 
@@ -113,13 +115,13 @@ def _check_module(
     shapes: Mapping[str, tuple[int, ...]],
     settings: AdapterConfig,
     config: LmConfig,
-    text_dim: int,
+    headers: Mapping[str, TensorHeader],
     path: Path,
 ) -> AdapterModule:
     first = next(iter(names.values()))
     if len(names) < 2:
         raise invalid_adapter(path, f"{first} has no counterpart; a module needs both lora_A and lora_B")
-    target = find_target(module, config, text_dim)
+    target = find_target(module, config, headers)
     if target is None or (target.layer == EMBEDDING) != ("lora_embedding" in first):
         raise invalid_adapter(path, f"{first} belongs to a module that this model's language model does not have")
     if not settings.is_target(module):
@@ -149,8 +151,8 @@ def _load_module(module: AdapterModule, tensors: Any, path: Path) -> LowRank:
     if a.shape != (rank, target.inputs) or b.shape != (target.outputs, rank):
         raise invalid_adapter(path, "the file was replaced during loading; retry")
     for name, tensor in ((module.a, a), (module.b, b)):
-        if not tensor.isfinite().all():
-            raise invalid_adapter(path, f"{name} has values that are not finite")
+        if not tensor.abs().max() <= MAX_MAGNITUDE:  # Also rejects NaN.
+            raise invalid_adapter(path, f"{name} has values that are not finite, or beyond ±{MAX_MAGNITUDE:g}")
     return LowRank(target, a, b * module.scaling)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from generation_service.models.musicgen.adapters.adapter_file import (
     read_adapter,
 )
 from generation_service.models.musicgen.adapters.adapter_weights import AdapterWeights, AppliedAdapter, combine_modules
+from generation_service.models.musicgen.checkpoints.checkpoint import TensorHeader
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 
 MAX_CACHED_BYTES = 1 << 30
@@ -57,19 +58,20 @@ def find_adapters(folder: Path) -> list[InstalledAdapter]:
 class AdapterRegistry:
     """The installed adapters for one language model. Any thread can call it."""
 
-    def __init__(self, folder: Path, model: str, config: LmConfig, text_dim: int) -> None:
-        """`model` is the name for errors. text_dim: the width of the text encoder."""
+    def __init__(self, folder: Path | None, model: str, config: LmConfig, headers: Mapping[str, TensorHeader]) -> None:
+        """`folder` has the adapters, or is None if there are none. `model` is the name for errors; `headers` are those
+        of the model's tensors."""
         self._folder = folder
         self._model = model
         self._config = config
-        self._text_dim = text_dim
+        self._headers = headers
         self._cache: OrderedDict[str, tuple[tuple[int, ...], AdapterWeights]] = OrderedDict()
         self._lock = threading.Lock()
 
     def problems(self) -> dict[str, str]:
         """The installed adapters by name, and why this model can't take one; empty if it can."""
         problems = {}
-        for adapter in find_adapters(self._folder):
+        for adapter in self._find_all():
             try:
                 self._read(adapter)
                 problems[adapter.name] = ""
@@ -107,11 +109,14 @@ class AdapterRegistry:
             return weights
 
     def _read(self, adapter: InstalledAdapter) -> AdapterFile:
-        return read_adapter(adapter.folder, self._config, self._text_dim)
+        return read_adapter(adapter.folder, self._config, self._headers)
+
+    def _find_all(self) -> list[InstalledAdapter]:
+        return [] if self._folder is None else find_adapters(self._folder)
 
     def _find(self, name: str) -> InstalledAdapter:
         # The folder is listed and not asked for the name, which comes from a request.
-        installed = {adapter.name: adapter for adapter in find_adapters(self._folder)}
+        installed = {adapter.name: adapter for adapter in self._find_all()}
         try:
             return installed[name]
         except KeyError:

@@ -8,8 +8,10 @@ audiocraft's `LMModel`, where LoRA reaches all layers but the fused projections 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from generation_service.models.musicgen.checkpoints.checkpoint import TensorHeader
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 
 HEADS, EMBEDDING, TEXT_PROJECTION = "heads", "embedding", "text_projection"
@@ -51,11 +53,16 @@ def layer_linear(index: int, name: str) -> str:
     return f"{index}.{name}"
 
 
-def find_target(module: str, config: LmConfig, text_dim: int) -> Target | None:
-    """The target of a module, given by its path; None if the language model has no such module.
+def find_target(module: str, config: LmConfig, headers: Mapping[str, TensorHeader]) -> Target | None:
+    """The target of a module, given by its path; None if the model has no such module.
 
-    text_dim: the width of the text encoder.
+    `headers` are those of the model's tensors.
     """
+    target = _find_target(module, config, headers)
+    return target if target and target.weight in headers else None
+
+
+def _find_target(module: str, config: LmConfig, headers: Mapping[str, TensorHeader]) -> Target | None:
     dim = config.dim
     if match := _HUGGING_FACE_LAYER.fullmatch(module) or _AUDIOCRAFT_LAYER.fullmatch(module):
         index, attention, projection, feed_forward = int(match[1]), match[2], match[3], match[4]
@@ -72,6 +79,7 @@ def find_target(module: str, config: LmConfig, text_dim: int) -> Target | None:
         return Target(f"emb.{k}.weight", 0, dim, codes, EMBEDDING, dim, config.n_q * codes, input=k * codes)
     if (match := _TEXT_PROJECTION.fullmatch(module)) and match[1] in (None, config.condition):
         weight = f"condition_provider.conditioners.{config.condition}.output_proj.weight"
+        text_dim = headers[weight].shape[1]
         return Target(weight, 0, dim, text_dim, TEXT_PROJECTION, dim, text_dim)
     return None
 

@@ -53,6 +53,14 @@ class AppliedAdapter:
     scale: float
 
 
+def describe_adapters(adapters: Sequence[AppliedAdapter]) -> str:
+    """For example "jazz:0.8 (5f1d…), vinyl (09ab…)", with 16 digits each; empty if there are none."""
+    return ", ".join(
+        f"{each.weights.name}{'' if each.scale == 1 else f':{each.scale:g}'} ({each.weights.digest})"
+        for each in adapters
+    )
+
+
 LoadAdapters = Callable[[Sequence[AdapterUse]], tuple[AppliedAdapter, ...]]
 """Returns the adapters of a request, sorted by name. Raises InvalidArgument if one does not fit the model."""
 

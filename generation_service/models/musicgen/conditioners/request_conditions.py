@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.conditions import Branch, Condition, WindowConditions
@@ -45,9 +46,11 @@ class ConditionEncoder:
         """Encodes the texts of requests, for `encode` to find them."""
         self.texts.encode_prompts([text for parameters in requests for text in _all_texts(parameters)])
 
-    def encode(self, parameters: GenerationParameters, spans: Sequence[PromptSpan]) -> RequestConditions:
+    def encode(
+        self, parameters: GenerationParameters, spans: Sequence[PromptSpan], adapters: Sequence[AppliedAdapter] = ()
+    ) -> RequestConditions:
         """Encodes the texts that have not been encoded ahead. The same text is the same tensor everywhere."""
-        texts = {text: self.texts.encode(text) for text in dict.fromkeys(_all_texts(parameters))}
+        texts = {text: self.texts.encode(text, adapters) for text in dict.fromkeys(_all_texts(parameters))}
         negative = Condition(texts[_negative_text(parameters)])
         windows = [
             WindowConditions(
