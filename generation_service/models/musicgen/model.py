@@ -132,7 +132,7 @@ class MusicGen:
         return self._conditions.batch_size
 
     def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
-        """Encodes texts and clips and loads adapters for a later `prefill`. Any thread can call it. Raises like that."""
+        """Encodes texts and clips and loads adapters for a later `prefill`. Any thread can call it. Raises like it."""
         self._conditions.encode_ahead(requests)
         for parameters in requests:
             self._load_adapters(parameters.adapters)
