@@ -58,7 +58,7 @@ class RequestCompletion:
         if request.HasField("edit"):
             await self._complete_edit(request)
         elif request.HasField("loop"):
-            _complete_loop(request)
+            complete_loop(request)
         if request.duration_seconds > model.max_duration_seconds:
             raise InvalidArgument(
                 "duration_seconds",
@@ -87,7 +87,6 @@ class RequestCompletion:
             {field.name: value for field, value in request.conditioning.ListFields()},
             continuation=request.HasField("continuation"),
             edit=request.HasField("edit"),
-            loop=request.HasField("loop"),
         )
         for field, capability in needed:
             if not has_capability(model, capability):
@@ -160,8 +159,8 @@ def _source_ids(request: storage.CreateGenerationRequest) -> Iterator[str]:
     yield from dict.fromkeys(source.source_id for source in sources if source.source_id)
 
 
-def _complete_loop(request: storage.CreateGenerationRequest) -> None:
-    """Sets the tempo, if the prompt names it, and the duration."""
+def complete_loop(request: storage.CreateGenerationRequest) -> None:
+    """Sets the tempo of a loop, if the prompt names it, and its duration. Raises InvalidArgument."""
     loop = request.loop
     if not loop.bpm:
         tempo = parse_tempo(request.prompt)
