@@ -143,7 +143,7 @@ class Generation(GenerationFields):
 
     @spell_out(GenerationOptions)
     def variations(self, count: int = 4, **options: Unpack[GenerationOptions]) -> list[Generation]:
-        """Queues the same again, 1 to 100 times, all or none, with other seeds, or with `seed` and those that follow it."""
+        """Queues the same again up to 100 times, all or none, with other seeds, or with `seed` and those after it."""
         return [self._wrap(one) for one in self._thread.run(self._inner.variations(count, **options))]
 
     def lineage(self) -> list[LineageNode]:

@@ -65,7 +65,7 @@ class DerivableGeneration(GenerationFields):
 
     @spell_out(GenerationOptions)
     async def variations(self, count: int = 4, **options: Unpack[GenerationOptions]) -> list[Self]:
-        """Queues the same again, 1 to 100 times, all or none, with other seeds, or with `seed` and those that follow it."""
+        """Queues the same again up to 100 times, all or none, with other seeds, or with `seed` and those after it."""
         seed = options.get("seed")
         if seed is not None and seed + count - 1 > MAX_SEED:
             raise InvalidArgument("seed", f"must be at most {MAX_SEED - count + 1} for {count} variations")
