@@ -87,7 +87,6 @@ class RequestCompletion:
             {field.name: value for field, value in request.conditioning.ListFields()},
             continuation=request.HasField("continuation"),
             edit=request.HasField("edit"),
-            loop=request.HasField("loop"),
         )
         for field, capability in needed:
             if not has_capability(model, capability):
