@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ from generation_service.models.base import (
 from generation_service.models.device_errors import is_fatal
 from generation_service.models.execution import ModelExecution
 from generation_service.models.musicgen.clip_encoder import ClipEncoder
-from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory
+from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory, Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.sliding_window import WindowedCodes, window_stride
 
 
@@ -144,14 +145,14 @@ class MusicGen:
         prompt_frames = 0 if clip is None else len(clip) // self._hop
         text = self._conditioner.encode(parameters.prompt)
         positions = min(prompt_frames + new, self._window) + config.max_delay
-        tokens = 0 if text is None else len(text)
-        if self.memory.size_bytes(positions, tokens) > self.memory.limit_bytes:
-            raise self._too_large(positions, tokens, prompt_frames)
-        row = self._generator.open(parameters, text, positions)
+        reservation = Reservation(positions, 0 if text is None else len(text))
+        if self.memory.size_bytes(reservation) > self.memory.limit_bytes:
+            raise self._too_large(reservation, prompt_frames)
+        row = self._generator.open(parameters, reservation)
         try:
             prompt = None if clip is None else self._clips.encode(clip)
             codes = WindowedCodes(config.delays, prompt_frames + new, config.card, self._window, prompt)
-            self._generator.begin_window(row, codes.window)
+            self._generator.begin_window(row, codes.window, WindowConditions.from_text(text))
             state = MusicGenState(
                 frames=parameters.frames,
                 row=row,
@@ -210,7 +211,7 @@ class MusicGen:
                 if not is_finite:
                     state.failure = self._not_finite_error(state)
                 elif state.failure is None and state.codes.append(codes):
-                    self._generator.begin_window(row, state.codes.window)
+                    self._generator.begin_window(row, state.codes.window, row.conditions)
         return bool(results)
 
     def _submit_chunks(self, states: Sequence[MusicGenState]) -> None:
@@ -270,9 +271,12 @@ class MusicGen:
         state.failure.__cause__ = error
         return state.failure
 
-    def _too_large(self, positions: int, tokens: int, prompt_frames: int) -> TooLarge:
-        size, limit = self.memory.size_bytes(positions, tokens), self.memory.limit_bytes
-        fitting = bisect_right(range(positions), limit, key=lambda count: self.memory.size_bytes(count, tokens)) - 1
+    def _too_large(self, reservation: Reservation, prompt_frames: int) -> TooLarge:
+        def size_at(positions: int) -> int:
+            return self.memory.size_bytes(replace(reservation, positions=positions))
+
+        size, limit = self.memory.size_bytes(reservation), self.memory.limit_bytes
+        fitting = bisect_right(range(reservation.positions), limit, key=size_at) - 1
         code_frames = fitting - self._generator.config.max_delay - prompt_frames
         seconds = code_frames * self._hop / self._info.sample_rate_hz
         return TooLarge(
