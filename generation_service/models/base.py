@@ -116,7 +116,10 @@ class GenerationParameters:
     guidance_scale: float = 3.0
     """The classifier-free guidance scale; 1 disables guidance."""
     prompt_audio: FloatArray | None = None
-    """The audio to continue, [n, channels] at the model's sample rate and channel count. Not part of the output."""
+    """The audio to continue, [n, channels] at the model's sample rate and channel count."""
+    kept_prompt_frames: int = 0
+    """How many frames at the end of `prompt_audio` are generated once more: `frames` begins with them. At most half a
+    second."""
     negative_prompt: str = ""
     """What the music is guided away from."""
     prompt_weight: float = 1.0

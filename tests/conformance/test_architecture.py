@@ -133,7 +133,7 @@ LAYERS = {
     "generation_service": (
         ("generation_service.rpc",),
         ("generation_service.worker",),
-        ("generation_service.processes",),
+        ("generation_service.joining", "generation_service.processes"),
         ("generation_service.engine",),
         ("generation_service.models.diagnostics",),
         ("generation_service.models.discovery", "generation_service.models.device_diagnostics"),
