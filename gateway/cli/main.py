@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 GLOBAL_OPTIONS = "--data-dir", "--debug"
 """Options that may come before or after the subcommand."""
+SECTION_OPTION, SPAN_CHARACTERS = "--section", frozenset("0123456789.:")
 COMPLETION_OPTIONS = "install_completion", "show_completion"
 UNEXPECTED_ARGUMENT = "Got unexpected extra argument"
 UNQUOTED = 'put a text with spaces in quotes, as in "house at 124 BPM", or see --help'
@@ -72,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         command = typer.main.get_command(app)
         # `dgx-music completion` does what these options do.
         command.params = [option for option in command.params if option.name not in COMPLETION_OPTIONS]
-        status = command(_global_options_first(arguments), prog_name="dgx-music", standalone_mode=False)
+        status = command(_global_options_first(_join_sections(arguments)), prog_name="dgx-music", standalone_mode=False)
     except UnicodeEncodeError:
         return _fail(arguments, "the arguments are not valid UTF-8", 2, *BAD_USAGE)
     except TyperException as error:
@@ -125,6 +126,18 @@ def _has_flag(flag: str, arguments: Sequence[str]) -> bool:
     from itertools import takewhile
 
     return flag in takewhile(lambda argument: argument != "--", arguments)
+
+
+def _join_sections(arguments: Sequence[str]) -> list[str]:
+    """Returns `--section 0:16 "calm piano"` as the one value that Typer knows: `--section "0:16 calm piano"`."""
+    joined: list[str] = []
+    for argument in arguments:
+        is_text = len(joined) > 1 and joined[-2] == SECTION_OPTION and set(joined[-1]) <= SPAN_CHARACTERS
+        if is_text:
+            joined[-1] += f" {argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _global_options_first(arguments: Sequence[str]) -> list[str]:

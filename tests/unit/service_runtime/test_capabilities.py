@@ -15,9 +15,7 @@ def test_contract_has_the_same_names() -> None:
 
 
 def test_every_condition_needs_a_capability() -> None:
-    fields = {field.name for field in Conditioning.DESCRIPTOR.fields} - {
-        "prompt_weight"
-    }
+    fields = {field.name for field in Conditioning.DESCRIPTOR.fields} - {"prompt_weight"}
     needed = dict(needed_capabilities(dict.fromkeys(fields, 1)))
     assert set(needed) == {f"conditioning.{name}" for name in fields}
 
@@ -25,9 +23,8 @@ def test_every_condition_needs_a_capability() -> None:
 def test_only_what_is_set_needs_a_capability() -> None:
     assert list(needed_capabilities({"negative_prompt": "", "sections": []})) == []
     assert list(needed_capabilities(None, edit=True)) == [("edit", Capability.CONTINUATION)]
-    assert dict(needed_capabilities({"melody": {"source_id": "x"}}, continuation=True, loop=True)) == {
+    assert dict(needed_capabilities({"melody": {"source_id": "x"}}, continuation=True)) == {
         "continuation": Capability.CONTINUATION,
-        "loop": Capability.CONTINUATION,
         "conditioning.melody": Capability.MELODY,
     }
 
