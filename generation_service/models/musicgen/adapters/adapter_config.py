@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dgx_music.errors import FailedPrecondition
+from generation_service.models.musicgen.adapters.installed_adapters import CONFIG_FILE
 
-CONFIG_FILE = "adapter_config.json"
 MAX_CONFIG_BYTES = 1 << 20
 MAX_RANK = 1024
 

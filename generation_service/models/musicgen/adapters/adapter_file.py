@@ -14,16 +14,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from generation_service.models.musicgen.adapters.adapter_config import (
-    CONFIG_FILE,
     AdapterConfig,
     invalid_adapter,
     read_adapter_config,
 )
 from generation_service.models.musicgen.adapters.adapter_targets import EMBEDDING, Target, find_target
+from generation_service.models.musicgen.adapters.installed_adapters import CONFIG_FILE, WEIGHTS_FILE
 from generation_service.models.musicgen.checkpoints.checkpoint import TensorHeader
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 MAX_MAGNITUDE = 65504.0
 """The largest value in fp16. With larger ones, products could overflow that are to be multiplied by a scale of 0."""
