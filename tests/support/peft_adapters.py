@@ -1,115 +1,87 @@
-"""LoRA adapters that PEFT writes for transformers' MusicGen, with the weights of `tests.support.checkpoints`; and the
-greedy codes of PEFT's own model."""
+"""LoRA adapters that PEFT writes for a model of `tests.support.transformers_checkpoints`, and how PEFT applies them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
-from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
-
-from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
-from tests.support.checkpoints import TINY, lm_weights
+from transformers import MusicgenForConditionalGeneration
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
-ALL_LINEAR = (*ATTENTION, "fc1", "fc2", *(f"lm_heads.{k}" for k in range(4)))
-EMBEDDINGS = tuple(f"embed_tokens.{k}" for k in range(4))
-GUIDANCE_SCALE = 3.0
+EVERYTHING = (
+    *ATTENTION,
+    "fc1",
+    "fc2",
+    "enc_to_dec_proj",
+    *(f"lm_heads.{k}" for k in range(4)),
+    *(f"embed_tokens.{k}" for k in range(4)),
+)
+"""What is usually trained for MusicGen: the modules of https://github.com/ylacombe/musicgen-dreamboothing."""
 
 
-def build_lm(seed: int = 0) -> MusicgenForCausalLM:
-    """transformers' language model with the weights of `checkpoints.write_checkpoint(…, "tiny", seed=seed)`."""
-    config = MusicgenDecoderConfig(
-        vocab_size=TINY.card,
-        hidden_size=TINY.dim,
-        num_hidden_layers=TINY.num_layers,
-        num_attention_heads=TINY.num_heads,
-        ffn_dim=4 * TINY.dim,
-        num_codebooks=4,
-        pad_token_id=TINY.card,
-        bos_token_id=TINY.card,
-    )
-    model = MusicgenForCausalLM(config)
-    model.load_state_dict(_to_hugging_face(lm_weights(TINY, 4, seed)))
-    return model.eval()
+def write_adapter(
+    folder: Path,
+    model_folder: Path,
+    targets: Sequence[str] | str = ATTENTION,
+    *,
+    seed: int = 1,
+    decoder_only: bool = False,
+    **options: Any,
+) -> Path:
+    """Has PEFT write an adapter with random A and B for a model, or for its decoder as a model of its own.
 
-
-def write_adapter(folder: Path, targets: Sequence[str] | str = ATTENTION, seed: int = 1, **options: Any) -> Path:
-    """Has PEFT write an adapter with random A and B. `options` are those of `LoraConfig`."""
+    `options` are those of `LoraConfig`.
+    """
     settings = {"r": 4, "lora_alpha": 8, **options}
-    modules = targets if isinstance(targets, str) else list(targets)
-    model = get_peft_model(build_lm(), LoraConfig(target_modules=modules, **settings))
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
-    model.save_pretrained(folder)
+    base: Any = MusicgenForConditionalGeneration.from_pretrained(model_folder)
+    config = LoraConfig(target_modules=targets if isinstance(targets, str) else list(targets), **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT can't find the base model on the hub.
+        model: Any = get_peft_model(base.decoder if decoder_only else base, config)
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
+        model.save_pretrained(folder)
     return folder
 
 
-def load_peft(folders: Sequence[Path], scales: Sequence[float]) -> Any:
-    """The language model with adapters by PEFT, each scaled."""
-    model: Any = build_lm()
+def change_config(folder: Path, **fields: Any) -> None:
+    """Changes fields of an adapter's `adapter_config.json`."""
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def apply_by_peft(
+    folders: Sequence[Path], scales: Sequence[float], *, merge: bool = False, decoder_only: bool = False
+) -> Callable[[Any], Any]:
+    """Returns a function that has PEFT add adapters to a model, each scaled, and merge them if asked."""
+
+    def adapt(model: Any) -> Any:
+        if not folders:
+            return model
+        if decoder_only:
+            model.decoder = _add(model.decoder, folders, scales, merge=merge)
+            return model
+        return _add(model, folders, scales, merge=merge)
+
+    return adapt
+
+
+def _add(model: Any, folders: Sequence[Path], scales: Sequence[float], *, merge: bool) -> Any:
     names = [f"adapter{index}" for index in range(len(folders))]
-    for name, folder in zip(names, folders, strict=True):
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), name)
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), name)
-    if names:
-        model.base_model.set_adapter(names)
-        for module in model.modules():
-            if isinstance(module, LoraLayer):
-                for name, scale in zip(names, scales, strict=True):
-                    module.set_scale(name, scale)
-    return model.eval()
-
-
-@torch.inference_mode()
-def greedy_codes(model: Any, text: Tensor | None, frames: int, config: LmConfig) -> Codes:
-    """Codes [K, frames] with classifier-free guidance and no KV cache. text: [T, dim], or None."""
-    codes = DelayedCodes(config.delays, frames, config.card)
-    condition = torch.zeros(2, 1, config.dim) if text is None else torch.stack([text, torch.zeros_like(text)])
-    while not codes.is_done:
-        known = torch.from_numpy(codes.columns[:, : codes.step + 1]).repeat(2, 1)  # [2 K, n]
-        logits = model(input_ids=known, encoder_hidden_states=condition).logits[:, -1].view(2, config.n_q, -1)
-        guided = logits[1] + GUIDANCE_SCALE * (logits[0] - logits[1])
-        codes.append(guided.argmax(-1).numpy())
-    return codes.select_frames(0, frames)
-
-
-def _to_hugging_face(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """audiocraft's names as transformers' `convert_musicgen_transformers.py` renames them."""
-    renamed = {}
-    for name, tensor in weights.items():
-        if name.startswith("condition_provider"):
-            continue
-        if "in_proj_weight" in name:
-            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[_rename(name.replace("in_proj_weight", f"{letter}_proj.weight"))] = part
-        else:
-            renamed[_rename(name)] = tensor
-    return renamed
-
-
-def _rename(name: str) -> str:
-    for old, new in (
-        ("cross_attention.", "encoder_attn."),
-        ("linear1.", "fc1."),
-        ("linear2.", "fc2."),
-        ("norm1.", "self_attn_layer_norm."),
-        ("norm_cross.", "encoder_attn_layer_norm."),
-        ("norm2.", "final_layer_norm."),
-        ("out_norm.", "model.decoder.layer_norm."),
-        ("transformer.layers.", "model.decoder.layers."),
-        ("emb.", "model.decoder.embed_tokens."),
-        ("linears.", "lm_heads."),
-    ):
-        name = name.replace(old, new)
-    return name
+    adapted: Any = PeftModel.from_pretrained(model, str(folders[0]), names[0])
+    for name, folder in zip(names[1:], folders[1:], strict=True):
+        adapted.load_adapter(str(folder), name)
+    adapted.base_model.set_adapter(names)
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            for name, scale in zip(names, scales, strict=True):
+                module.set_scale(name, scale)
+    return adapted.merge_and_unload() if merge else adapted.eval().base_model.model
