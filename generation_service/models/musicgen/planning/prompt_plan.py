@@ -50,11 +50,12 @@ def plan_prompts(
     """The spans of the new frames of a piece, from `first` to `end`.
 
     offset: the frame at which the output begins, which is `first` unless a part of the clip before it is kept. hop:
-    frames of audio in a frame of codes. A fade reaches at most `max_half_fade` to both sides of a boundary.
+    frames of audio in a frame of codes. A fade reaches at most `max_half_fade` to both sides of a boundary;
+    half of that is too short for a gap between sections to have the prompt of the piece.
     """
     if not parameters.sections:
         return (PromptSpan(first, _weigh(parameters)),)
-    sections = _fill_gaps(parameters, first, end, offset, hop)
+    sections = _fill_gaps(parameters, first, end, offset=offset, hop=hop, min_gap=max_half_fade // 2)
     spans = [PromptSpan(first, (GuidingText(sections[0].text),))]
     for before, after in pairwise(sections):
         share = min(before.end - before.start, after.end - after.start) // (2 * MIN_STEADY_SHARE)
@@ -73,7 +74,9 @@ def _weigh(parameters: GenerationParameters) -> tuple[GuidingText, ...]:
     return tuple(GuidingText(text, weight / total, weight / total) for text, weight in texts)
 
 
-def _fill_gaps(parameters: GenerationParameters, first: int, end: int, offset: float, hop: int) -> Sequence[_Section]:
+def _fill_gaps(
+    parameters: GenerationParameters, first: int, end: int, *, offset: float, hop: int, min_gap: int
+) -> Sequence[_Section]:
     """Sections from `first` to `end` without gaps, none of them empty, and no two in a row with the same text."""
     sections: list[_Section] = []
 
@@ -91,8 +94,12 @@ def _fill_gaps(parameters: GenerationParameters, first: int, end: int, offset: f
     reached = first
     for section in parameters.sections:
         start, stop = place(section.start_frame), place(section.end_frame)
+        if start - reached < min_gap:
+            start = reached
         add(reached, start, parameters.prompt)
+        if end - stop < min_gap:
+            stop = end
         add(start, stop, section.prompt)
-        reached = stop
+        reached = max(start, stop)
     add(reached, end, parameters.prompt)
     return sections
