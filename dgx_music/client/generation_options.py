@@ -135,6 +135,7 @@ ARGUMENTS = {
     "loop.bars": "loop",
     "loop.bpm": "tempo",
     "loop.beats_per_bar": "beats",
+    "edit": "model",
     "edit.source_id": "id",
     "edit.start_seconds": "start",
     "edit.end_seconds": "end",

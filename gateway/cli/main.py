@@ -6,6 +6,7 @@ Signals are handled before the rest is imported, which takes a tenth of a second
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from gateway.cli.signals.stop_signals import (
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 GLOBAL_OPTIONS = "--data-dir", "--debug"
 """Options that may come before or after the subcommand."""
-SECTION_OPTION, SPAN_CHARACTERS = "--section", frozenset("0123456789.:")
+SECTION_OPTION = "--section"
 COMPLETION_OPTIONS = "install_completion", "show_completion"
 UNEXPECTED_ARGUMENT = "Got unexpected extra argument"
 UNQUOTED = 'put a text with spaces in quotes, as in "house at 124 BPM", or see --help'
@@ -132,8 +133,8 @@ def _join_sections(arguments: Sequence[str]) -> list[str]:
     """Returns `--section 0:16 "calm piano"` as the one value that Typer knows: `--section "0:16 calm piano"`."""
     joined: list[str] = []
     for argument in arguments:
-        is_text = len(joined) > 1 and joined[-2] == SECTION_OPTION and set(joined[-1]) <= SPAN_CHARACTERS
-        if is_text:
+        follows_span = len(joined) > 1 and joined[-2] == SECTION_OPTION and not re.search(r"\s", joined[-1])
+        if follows_span and not argument.startswith("--"):
             joined[-1] += f" {argument}"
         else:
             joined.append(argument)

@@ -63,6 +63,7 @@ FIELD_OPTIONS = {
     "conditioning.adapters": "--adapter",
     "conditioning.lyrics": "--lyrics",
     "conditioning.steps": "--steps",
+    "edit": "--model",
     "edit.source_id": "ID",
     "edit.added_seconds": "--left or --right",
     "edit.start_seconds": "--from",

@@ -33,10 +33,10 @@ async def edit(
 ) -> int:
     """Edits a generation, a clip or a file. What the options don't give is as in the source."""
     require_persistent(session, detach=detach)
+    found = await _find_generation(session, source) if isinstance(source, str) else None
+    if found is None and not options.prompt:  # Before a file is imported.
+        raise CommandError(f"PROMPT: describe the music; {source} has no prompt of its own", BAD_INPUT)
     source_id = (await import_sources(session, console, {"ID": source}, options.model))["ID"]
-    found = await _find_generation(session, source_id)
-    if found is None and not options.prompt:
-        raise CommandError(f"PROMPT: describe the music; {source_id} has no prompt of its own", BAD_INPUT)
     return await _derive(session, console, found or Generation(id=source_id), derive, options, delivery, detach=detach)
 
 
