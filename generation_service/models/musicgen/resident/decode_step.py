@@ -179,13 +179,14 @@ class DecodeStep:
     ) -> Tensor:
         """Everything after self-attention. x, attended: [R, dim] → [R, dim]. prompts: the arguments of `attend`.
 
-        Unconditional rows have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
+        Rows without a text have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
         save little, since the weights are read in any case, and would cost a kernel to take the rows apart.
         """
         x = layer.out.add_residual(attended, x)
-        query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
-        text = self._operations.attend(query, pages, *prompts)
-        x = layer.cross_out.add_residual(text, x)
+        if self.config.has_cross_attention:
+            query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
+            text = self._operations.attend(query, pages, *prompts)
+            x = layer.cross_out.add_residual(text, x)
         return layer.down.add_residual(layer.up.normed(x, layer.norm_ff, gelu=True), x)
 
     def _sample(self, logits: Tensor, inputs: StepInputs, *, samples_any: bool) -> tuple[Tensor, Tensor]:
