@@ -32,13 +32,7 @@ from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision, build_linear
 from generation_service.models.musicgen.model import MusicGen
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
-from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS
-from generation_service.models.musicgen.resident.memory_budget import (
-    USUAL_PROMPT_TOKENS,
-    GpuBudget,
-    budget_pages,
-    count_prefix_positions,
-)
+from generation_service.models.musicgen.resident.memory_budget import GpuBudget, budget_pages
 from generation_service.models.musicgen.resident.operation_selection import select_operations
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
@@ -200,8 +194,7 @@ def load_resident(
     if kv_bytes is None and budget is not None:
         kv_bytes = budget.available_bytes()
     positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
-    usual = positions + count_prefix_positions(config, USUAL_PROMPT_TOKENS)
-    pages = budget_pages(config, dtype, positions=usual, max_batch_size=max_batch_size, available_bytes=kv_bytes)
+    pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
     generator = ResidentCodeGenerator(
         config,
         weights,
@@ -209,7 +202,6 @@ def load_resident(
         PagePool(config, pages, dtype, torch_device),
         slots=max_batch_size,
         positions=positions,
-        prefix_positions=count_prefix_positions(config, MAX_PROMPT_TOKENS),
         **generator_options,
     )
     decoder = ChunkDecoder(codec, config.channels, max_streams=max_batch_size)

@@ -13,8 +13,6 @@ from generation_service.models.musicgen.resident.page_pool import count_pages, p
 
 USUAL_PROMPT_TOKENS = 64
 """The length of prompt that every request of a full batch can have."""
-_STYLE_POSITIONS = 32
-"""More than the longest excerpt that MusicGen-Style reads has."""
 WORKING_BYTES = 2 << 30
 """Memory left for the codec, 0.45 GB per channel, for the encoded prompts, 0.25 GB, and for graphs and libraries."""
 
@@ -53,13 +51,6 @@ def budget_pages(
             reason="GPU_MEMORY",
         )
     return pages
-
-
-def count_prefix_positions(config: LmConfig, tokens: int) -> int:
-    """The positions of the longest prefix of a model; of its text, if that is part of it, `tokens`."""
-    melody = 0 if config.melody is None else config.melody.length
-    style = 0 if config.style is None else _STYLE_POSITIONS
-    return melody + style + (0 if config.has_cross_attention else tokens)
 
 
 def _free_bytes() -> int:

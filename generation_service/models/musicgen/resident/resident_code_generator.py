@@ -65,21 +65,19 @@ class ResidentCodeGenerator:
         *,
         slots: int,
         positions: int,
-        prefix_positions: int = 0,
         prefill_positions: int = PREFILL_POSITIONS,
         length_buckets: Sequence[int] = LENGTH_BUCKETS,
         copy_results: CopyResults = copy_results,
     ) -> None:
-        """`slots` is the number of requests at a time, fewer with several branches; `positions` is what the longest
-        window needs, and `prefix_positions` what the longest prefix needs in addition."""
+        """`slots` is the number of requests at a time, fewer with several branches, and `positions` what the longest
+        window and its prefix need."""
         self.config = config
         self.memory = pool
         self._needs_shape_for_any = not operations.samples_in_one_shape
         device = pool.device
         self.step_stream = StepStream(device)
-        self._has_prefixes = prefix_positions > 0
         self._slots = SlotPool(slots)
-        self._state = DecodeState(config, self._slots.count, prefix_positions + positions, device, prefill_positions)
+        self._state = DecodeState(config, self._slots.count, positions, device, prefill_positions)
         self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions)
         self._prefill_positions = prefill_positions
         powers = (1 << n for n in range(16))
@@ -105,7 +103,7 @@ class ResidentCodeGenerator:
             for batch in reversed([size for size in self._batches if size <= self._slots.requests]):
                 self._prepare(StepShape(batch, positions, tokens, samples_any=False))
             self._prepare(PrefillShape(positions, tokens))
-            if self._has_prefixes:
+            if not self.config.has_cross_attention:  # All of its requests have a prefix.
                 self._prepare(PrefillShape(positions, tokens, has_prefix=True))
         if self.config.has_cross_attention:
             for tokens in reversed(TOKEN_BUCKETS):

@@ -59,7 +59,7 @@ PLANS = (
 def build(folder: Path, **options: Any) -> ResidentCodeGenerator:
     options = {"slots": SLOTS, "prefill_positions": 8, "length_buckets": (32, 64), **options}
     options = {"copy_results": LateEvent, **options}
-    return resident_generator(folder, window=WINDOW, prefix_positions=PREFIX, **options)
+    return resident_generator(folder, window=WINDOW + PREFIX, **options)
 
 
 @pytest.fixture(scope="module")
