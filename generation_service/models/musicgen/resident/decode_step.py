@@ -160,9 +160,10 @@ class DecodeStep:
         """The logits of all branches of a request, with their weights at this step, in all of its slots."""
         sources, integers = self._state.sources[: len(logits)], inputs.integers
         first_frame = integers[PROMPT_FRAMES]
-        progress = (integers[POSITION] - first_frame) / (integers[FRAMES] - first_frame).clamp_min(1)  # [B]
+        # As `CodeRow.weights`; not a number for the padding slot, whose logits nobody reads.
+        progress = (integers[POSITION] - first_frame) / (integers[FRAMES] - first_frame)  # [B]
         first, last = self._state.weights[sources[:, 0]].unbind(1)  # [B, MAX_BRANCHES]
-        weights = first + (last - first) * progress.clamp_max(1)[:, None]  # As `CodeRow.weights`.
+        weights = torch.lerp(first, last, progress.clamp_max(1)[:, None])
         return combine_branches(logits, sources[:, 1:], weights)
 
     def _project(self, x: Tensor, layer: DecoderLayer) -> Tensor:

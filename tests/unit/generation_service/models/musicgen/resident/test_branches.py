@@ -191,6 +191,24 @@ def test_layout_of_a_step_lists_companions_after_all_requests(generator: Residen
         generator.close(row)
 
 
+def test_logits_of_any_branch_that_are_not_finite_fail_the_request_alone(mono: Path) -> None:
+    generator = build(mono)
+    rows = []
+    for conditions in (ONE, THREE, THREE):
+        plan = Plan(1, 10, windows=(conditions,))
+        rows.append(generator.open(plan.parameters(), plan.reservation(13)))
+        codes = WindowedCodes(generator.config.delays, 10, generator.config.card, WINDOW)
+        generator.begin_window(rows[-1], codes.window, conditions.build(generator.config.dim))
+    generator.launch(rows)
+    assert generator.collect(wait=True)[0].is_finite.all()
+    last_branch = rows[1].pages.rows[3]
+    for layer in generator.memory.layers:
+        layer.values[int(last_branch[0])] = torch.nan
+    generator.launch(rows)
+    (result,) = generator.collect(wait=True)
+    assert result.is_finite.tolist() == [True, False, True]
+
+
 def test_combined_logits_are_the_weighted_sum_and_single_ones_stay_as_they_are() -> None:
     logits = torch.randn(3, 2, 4, 7, generator=torch.Generator().manual_seed(0))
     sources = torch.tensor([[0, 0, 0, 0], [2, 4, 5, 2], [2, 4, 5, 2]])
