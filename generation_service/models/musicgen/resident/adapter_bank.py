@@ -31,6 +31,8 @@ from generation_service.models.musicgen.lm.device_linear import (
 from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
 from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 from generation_service.models.musicgen.lm.linear import Linear
+from generation_service.models.musicgen.resident.branches import ResidentRow
+from generation_service.models.musicgen.resident.step_graphs import StepGraphs
 
 PLACES = 8
 """The number of different adapters in a batch. Those of a model as large as musicgen-large, with a rank of 16 for all
@@ -116,6 +118,18 @@ class AdapterBank:
             scales = scales.pin_memory()  # So that the copy does not wait for the steps that are running.
         for slot in slots:
             self.scales[slot].copy_(scales, non_blocking=True)
+
+    def open_row(self, row: ResidentRow, adapters: tuple[AppliedAdapter, ...], graphs: StepGraphs) -> None:
+        """`acquire` for a new row. Drops the captured steps that can't be replayed any more."""
+        version = self.version
+        self.acquire(adapters, row.slots)
+        row.adapters = adapters
+        if version != self.version:
+            graphs.discard(lambda shape: getattr(shape, "adapters", 0) > 0)
+
+    def version_for(self, rows: Sequence[ResidentRow]) -> int:
+        """What the shape of a computation for these rows says of their adapters: 0 if they have none."""
+        return self.version if any(row.adapters for row in rows) else 0
 
     def release(self, adapters: Sequence[AppliedAdapter]) -> None:
         """Makes the places of a request free for others, but leaves what is in them, and the scales of its slots."""

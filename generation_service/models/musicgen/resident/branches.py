@@ -18,6 +18,7 @@ from torch import Tensor
 from generation_service.models.musicgen.code_generator import CodeRow
 from generation_service.models.musicgen.conditions import MAX_BRANCHES, Condition, WindowConditions
 from generation_service.models.musicgen.resident.page_pool import RequestPages
+from generation_service.models.musicgen.resident.slot_pool import count_slots
 from generation_service.models.musicgen.sampling import CFG_ROWS
 
 
@@ -39,15 +40,6 @@ class ResidentRow(CodeRow):
     def window_slots(self) -> Sequence[int]:
         """Those that the current window needs."""
         return self.slots[: count_slots(len(self.conditions.branches))]
-
-
-def count_slots(branches: int) -> int:
-    """The slots of a request with this many branches."""
-    return -(-(branches + 1) // CFG_ROWS)
-
-
-MIN_SLOTS = count_slots(MAX_BRANCHES)
-"""Slots without which not every request could run."""
 
 
 def conditions_by_row(conditions: WindowConditions) -> list[Condition]:

@@ -178,9 +178,10 @@ class DecodeStep:
         """The logits of all branches of a request, with their weights at this step, in all of its slots."""
         sources, integers = self._state.sources[: len(logits)], inputs.integers
         first_frame = integers[PROMPT_FRAMES]
-        progress = (integers[POSITION] - first_frame) / (integers[FRAMES] - first_frame).clamp_min(1)  # [B]
+        # As `CodeRow.weights`; not a number for the padding slot, whose logits nobody reads.
+        progress = (integers[POSITION] - first_frame) / (integers[FRAMES] - first_frame)  # [B]
         first, last = self._state.weights[sources[:, 0]].unbind(1)  # [B, MAX_BRANCHES]
-        weights = first + (last - first) * progress.clamp_max(1)[:, None]  # As `CodeRow.weights`.
+        weights = torch.lerp(first, last, progress.clamp_max(1)[:, None])
         return combine_branches(logits, sources[:, 1:], weights)
 
     def _add_to_embedding(self, codes: Tensor, x: Tensor) -> Tensor:
@@ -203,13 +204,14 @@ class DecodeStep:
     ) -> Tensor:
         """Everything after self-attention. x, attended: [R, dim] → [R, dim]. prompts: the arguments of `attend`.
 
-        Unconditional rows have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
+        Rows without a text have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
         save little, since the weights are read in any case, and would cost a kernel to take the rows apart.
         """
         x = layer.out.add_residual(attended, x)
-        query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
-        text = self._operations.attend(query, pages, *prompts)
-        x = layer.cross_out.add_residual(text, x)
+        if self.config.has_cross_attention:
+            query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
+            text = self._operations.attend(query, pages, *prompts)
+            x = layer.cross_out.add_residual(text, x)
         return layer.down.add_residual(layer.up.normed(x, layer.norm_ff, gelu=True), x)
 
     def _sample(self, logits: Tensor, inputs: StepInputs, *, samples_any: bool) -> tuple[Tensor, Tensor]:
