@@ -23,6 +23,7 @@ from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec
+from generation_service.models.musicgen.conditioners.prefix_loader import load_prefix_conditioner
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
@@ -143,7 +144,8 @@ def load_musicgen(
         max_batch_size=max_batch_size,
         load_seconds=time.monotonic() - started_at,
     )
-    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, found.config, "cpu")
+    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution, prefixes)
 
 
 def load_resident(
@@ -209,7 +211,8 @@ def load_resident(
         warm_up_seconds=selected_at - selecting_at + time.monotonic() - loaded_at,
         kernels=kernels,
     )
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, config, device)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes)
 
 
 def _kv_precision(found: FoundModel) -> str:

@@ -26,6 +26,7 @@ from generation_service.models.musicgen.clip_encoder import ClipEncoder
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory, Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
+from generation_service.models.musicgen.conditioners.prefix_conditioner import PrefixConditioner
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.sliding_window import WindowedCodes, window_stride
@@ -39,6 +40,7 @@ class MusicGenState:
     """Audio frames to deliver in all."""
     row: CodeRow
     codes: WindowedCodes
+    windows: list[WindowConditions]
     stream: DecoderStream
     prompt_code_frames: int = 0
     """Frames of codes of the clip that is continued. They are decoded, because later audio depends on them, and the
@@ -88,6 +90,7 @@ class MusicGen:
         codec: Encodec,
         decoder: ChunkDecoder,
         execution: ModelExecution,
+        prefixes: PrefixConditioner | None = None,
     ) -> None:
         self._info = info
         self._generator = generator
@@ -96,6 +99,7 @@ class MusicGen:
         self._clips = ClipEncoder(codec)
         self._decoder = decoder
         self._execution = execution
+        self._prefixes = prefixes
         # Rounded as in audiocraft.
         self._window = int(generator.config.max_duration_seconds * codec.config.frame_rate_hz)
         self._states: dict[CodeRow, MusicGenState] = {}
@@ -145,18 +149,27 @@ class MusicGen:
         prompt_frames = 0 if clip is None else len(clip) // self._hop
         text = self._conditioner.encode(parameters.prompt)
         positions = min(prompt_frames + new, self._window) + config.max_delay
-        reservation = Reservation(positions, 0 if text is None else len(text))
+        total = prompt_frames + new
+        stride = window_stride(self._window)
+        count = 1 + max(0, math.ceil((total - self._window) / stride))
+        starts = [(index * stride - prompt_frames) * self._hop for index in range(count)]
+        windows = [WindowConditions.from_text(text)] * count
+        if self._prefixes is not None:
+            own = self._prefixes.encode(parameters, starts)
+            windows = [self._prefixes.prepend(window, own, index) for index, window in enumerate(windows)]
+        reservation = Reservation.for_windows(positions, windows)
         if self.memory.size_bytes(reservation) > self.memory.limit_bytes:
             raise self._too_large(reservation, prompt_frames)
         row = self._generator.open(parameters, reservation)
         try:
             prompt = None if clip is None else self._clips.encode(clip)
             codes = WindowedCodes(config.delays, prompt_frames + new, config.card, self._window, prompt)
-            self._generator.begin_window(row, codes.window, WindowConditions.from_text(text))
+            self._generator.begin_window(row, codes.window, windows[0])
             state = MusicGenState(
                 frames=parameters.frames,
                 row=row,
                 codes=codes,
+                windows=windows,
                 stream=self._decoder.open(),
                 prompt_code_frames=prompt_frames,
                 frames_to_drop=prompt_frames * self._hop - parameters.kept_prompt_frames,
@@ -211,7 +224,8 @@ class MusicGen:
                 if not is_finite:
                     state.failure = self._not_finite_error(state)
                 elif state.failure is None and state.codes.append(codes):
-                    self._generator.begin_window(row, state.codes.window, row.conditions)
+                    state.windows = state.windows[1:]
+                    self._generator.begin_window(row, state.codes.window, state.windows[0])
         return bool(results)
 
     def _submit_chunks(self, states: Sequence[MusicGenState]) -> None:

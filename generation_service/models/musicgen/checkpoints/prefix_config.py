@@ -10,6 +10,7 @@ from generation_service.models.musicgen.checkpoints.config_fields import ConfigF
 
 _STYLE_TRANSFORMERS = {"xsmall": (256, 8, 4), "default": (512, 8, 8), "large": (1024, 16, 24), "none": (512, 8, 0)}
 """audiocraft's `transformer_scale` → width, heads and layers."""
+_PRETRAINED = "//pretrained/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,10 @@ class StyleConfig:
     sample_rate_hz: int
     excerpt_seconds: float
     """`length`: how much of the audio is read."""
+    encodec_name: str
+    """The EnCodec model on the Hugging Face hub whose codes are read; empty for MERT."""
     feature_codebooks: int
-    """`encodec_n_q`: the codebooks of EnCodec that are read."""
+    """`encodec_n_q`: how many of its codebooks."""
     dim: int
     num_heads: int
     num_layers: int
@@ -114,6 +117,10 @@ def _parse_style(fields: ConfigFields, name: str) -> StyleConfig:
             fields.path, f"{prefix}transformer_scale is {scale!r}; expected {' or '.join(_STYLE_TRANSFORMERS)}"
         )
     dim, num_heads, num_layers = _STYLE_TRANSFORMERS[scale]
+    encodec = str(fields.value(f"{prefix}encodec_checkpoint", ""))
+    if feature_model == "encodec" and not encodec.startswith(_PRETRAINED):
+        problem = f"{prefix}encodec_checkpoint is {encodec!r}; only {_PRETRAINED}NAME is supported"
+        raise invalid_checkpoint(fields.path, problem)
     codebooks = fields.value(f"{prefix}n_q_out", 6)
     default_codebooks = fields.value(f"{prefix}eval_q", 3)
     if not 1 <= default_codebooks <= codebooks:
@@ -125,6 +132,7 @@ def _parse_style(fields: ConfigFields, name: str) -> StyleConfig:
         feature_model="mert" if feature_model == "mert" else "encodec",
         sample_rate_hz=fields.count(f"{prefix}sample_rate"),
         excerpt_seconds=fields.number(f"{prefix}length"),
+        encodec_name=encodec.removeprefix(_PRETRAINED) if feature_model == "encodec" else "",
         feature_codebooks=fields.value(f"{prefix}encodec_n_q", 4),
         dim=dim,
         num_heads=num_heads,

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from generation_service.models.base import FloatArray
@@ -58,10 +57,6 @@ class MelodyConditioner:
         """
         return [self._project(chroma) for chroma in self._chroma(melody, starts, window_frames)]
 
-    def prepare(self, melody: FloatArray, starts: Sequence[int] = (), window_frames: int = 0) -> None:
-        """Does what takes long, for `encode` to find it."""
-        self._chroma(melody, starts, window_frames)
-
     def _chroma(self, melody: FloatArray, starts: Sequence[int], window_frames: int) -> list[Tensor]:
         melody = np.ascontiguousarray(melody)
         key = f"{hashlib.sha256(melody.data).hexdigest()} {melody.shape} {window_frames} {list(starts)}"
@@ -90,12 +85,3 @@ def fit_length(chroma: Tensor, length: int) -> Tensor:
     repetitions = -(-length // len(chroma))
     return chroma.repeat(repetitions, 1)[:length]
 
-
-def pad_text(text: Tensor | None, tokens: int, dim: int, device: torch.device) -> Tensor:
-    """An encoded text, [T, dim] or None, as the prefix of a model without cross-attention: [tokens, dim].
-
-    audiocraft pads the texts of a batch, the empty ones of the null condition included, by zeros that it does not mask.
-    """
-    if text is None:
-        return torch.zeros(tokens, dim, device=device)
-    return F.pad(text, (0, 0, 0, tokens - len(text)))

@@ -183,9 +183,10 @@ class DecodeStep:
         save little, since the weights are read in any case, and would cost a kernel to take the rows apart.
         """
         x = layer.out.add_residual(attended, x)
-        query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
-        text = self._operations.attend(query, pages, *prompts)
-        x = layer.cross_out.add_residual(text, x)
+        if layer.has_cross_attention:
+            query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
+            text = self._operations.attend(query, pages, *prompts)
+            x = layer.cross_out.add_residual(text, x)
         return layer.down.add_residual(layer.up.normed(x, layer.norm_ff, gelu=True), x)
 
     def _sample(self, logits: Tensor, inputs: StepInputs, *, samples_any: bool) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
-from generation_service.models.musicgen.conditioners.melody_conditioner import MelodyConditioner, fit_length, pad_text
+from generation_service.models.musicgen.conditioners.melody_conditioner import MelodyConditioner, fit_length
 from tests.support.golden_codes import HOP, WINDOW
 from tests.support.golden_prefixes import MELODIES, check_weights, melody_clip, stored
 from tests.support.prefix_checkpoints import CHROMA_LENGTH
@@ -63,16 +63,9 @@ def test_part_before_the_start_is_the_end_of_the_melody(conditioner: MelodyCondi
     assert torch.equal(shifted, conditioner.encode(np.roll(melody, 20 * HOP, axis=0))[0])
 
 
-def test_prepared_melody_is_found(conditioner: MelodyConditioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_melody_that_was_encoded_before_is_found(conditioner: MelodyConditioner, monkeypatch: pytest.MonkeyPatch) -> None:
     melody = melody_clip(1, 33)
-    conditioner.prepare(melody)
+    conditioner.encode(melody)
     monkeypatch.setattr(conditioner, "_extract", None)
     assert conditioner.encode(melody.copy())[0].shape == (CHROMA_LENGTH, conditioner.null.shape[1])
 
-
-def test_text_is_padded_by_zeros() -> None:
-    text = torch.ones(2, 3)
-    padded = pad_text(text, 4, 3, torch.device("cpu"))
-    assert torch.equal(padded[:2], text)
-    assert not padded[2:].any()
-    assert torch.equal(pad_text(None, 4, 3, torch.device("cpu")), torch.zeros(4, 3))
