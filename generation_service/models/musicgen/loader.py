@@ -103,7 +103,7 @@ def find_musicgen(
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
         is_synthesiser=False,
-        capabilities=frozenset({Capability.CONTINUATION}),
+        capabilities=_capabilities(config),
     )
     return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason)
 
@@ -131,7 +131,7 @@ def load_musicgen(
     lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
-        positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
+        positions = _max_positions(found.config, codec)
         longest = Reservation(positions, LONG_PROMPT_TOKENS)
         size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
         kv_bytes = min(max_batch_size * size, _free_memory() // 2)
@@ -186,7 +186,7 @@ def load_resident(
     weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
     if kv_bytes is None and budget is not None:
         kv_bytes = budget.available_bytes()
-    positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
+    positions = _max_positions(config, codec)
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
     generator = ResidentCodeGenerator(
         config,
@@ -215,6 +215,15 @@ def load_resident(
     return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes)
 
 
+def _capabilities(config: LmConfig) -> frozenset[Capability]:
+    own = {Capability.CONTINUATION}
+    if config.melody is not None:
+        own.add(Capability.MELODY)
+    if config.style is not None:
+        own.add(Capability.STYLE)
+    return frozenset(own)
+
+
 def _kv_precision(found: FoundModel) -> str:
     """The precision of keys and values on a GPU, a key of `_KV_TYPES`."""
     return found.kv_precision if found.kv_precision != "auto" else "fp32" if found.precision == "fp32" else "bf16"
@@ -241,6 +250,12 @@ def _load_codec(found: FoundModel) -> Encodec:
             ),
         )
     return codec
+
+
+def _max_positions(config: LmConfig, codec: Encodec) -> int:
+    """Those of the longest window and its prefix."""
+    window = int(config.max_duration_seconds * codec.config.frame_rate_hz)
+    return config.max_prefix_positions + window + config.max_delay
 
 
 def _free_memory() -> int:

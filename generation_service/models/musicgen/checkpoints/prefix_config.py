@@ -8,6 +8,12 @@ from typing import Literal
 from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
 
+MAX_TEXT_TOKENS = 512
+"""The longest text that is read before the codes."""
+MIN_STYLE_SECONDS, MAX_STYLE_SECONDS = 1.5, 4.5
+"""The excerpts that MusicGen-Style was trained on: audiocraft's `varying_lengths`."""
+_MAX_FEATURE_RATE_HZ = 75
+"""MERT's; EnCodec's is 50."""
 _STYLE_TRANSFORMERS = {"xsmall": (256, 8, 4), "default": (512, 8, 8), "large": (1024, 16, 24), "none": (512, 8, 0)}
 """audiocraft's `transformer_scale` → width, heads and layers."""
 _PRETRAINED = "//pretrained/"
@@ -70,6 +76,11 @@ class StyleConfig:
     downsampling: int
     """`ds_factor`: one of so many frames is kept."""
     has_batch_norm: bool
+
+    @property
+    def max_length(self) -> int:
+        """Positions of the prefix of the longest excerpt, at most."""
+        return int(MAX_STYLE_SECONDS * _MAX_FEATURE_RATE_HZ) // self.downsampling + 1
 
 
 def parse_prefix(fields: ConfigFields, names: list[str]) -> tuple[MelodyConfig | None, StyleConfig | None]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import GenerationParameters, MetadataValue
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.checkpoints.prefix_config import MAX_TEXT_TOKENS
 from generation_service.models.musicgen.conditioners.melody_conditioner import MelodyConditioner
 from generation_service.models.musicgen.conditioners.style_conditioner import StyleConditioner
 from generation_service.models.musicgen.conditions import MAX_BRANCHES, Branch, Condition, WindowConditions
@@ -76,6 +77,8 @@ class PrefixConditioner:
         """The conditions of a window whose texts are part of the prefix. Raises InvalidArgument for too many texts."""
         own = prefixes.windows[min(window, len(prefixes.windows) - 1)]
         tokens = max(1, *(0 if each.text is None else len(each.text) for each in conditions.all()))
+        if tokens > MAX_TEXT_TOKENS:
+            raise InvalidArgument("prompt", f"has {tokens} tokens; this model reads at most {MAX_TEXT_TOKENS}")
         branches = [
             replace(branch, condition=self._join(own, branch.condition.text, tokens)) for branch in conditions.branches
         ]

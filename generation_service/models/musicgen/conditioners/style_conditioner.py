@@ -18,15 +18,13 @@ from torch import Tensor
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import FloatArray, StyleExcerpt
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
-from generation_service.models.musicgen.checkpoints.prefix_config import StyleConfig
+from generation_service.models.musicgen.checkpoints.prefix_config import MAX_STYLE_SECONDS, MIN_STYLE_SECONDS, StyleConfig
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.quantizer import ResidualQuantizer
 from generation_service.models.musicgen.conditioners.conditioner_weights import ConditionerWeights
 from generation_service.models.musicgen.conditioners.mert import FEATURES, Mert
 from generation_service.models.musicgen.conditioners.prompt_cache import PromptCache
 
-MIN_SECONDS, MAX_SECONDS = 1.5, 4.5
-"""The excerpts that the model was trained on: audiocraft's `varying_lengths`."""
 MAX_CACHED_STYLES = 256
 MAX_CACHED_BYTES = 64 << 20
 _MAX_PERIOD = 10_000.0
@@ -124,10 +122,10 @@ class StyleConditioner:
         if quantizers > self.config.codebooks:
             problem = f"{quantizers} is more than this model has; use at most {self.config.codebooks}"
             raise InvalidArgument("conditioning.style.quantizers", problem)
-        if len(audio) < int(MIN_SECONDS * rate):
-            problem = f"the excerpt has {len(audio) / rate:.2f} s; at least {MIN_SECONDS} s are needed"
+        if len(audio) < int(MIN_STYLE_SECONDS * rate):
+            problem = f"the excerpt has {len(audio) / rate:.2f} s; at least {MIN_STYLE_SECONDS} s are needed"
             raise InvalidArgument("conditioning.style.seconds", problem)
-        if len(audio) > int(MAX_SECONDS * rate):
+        if len(audio) > int(MAX_STYLE_SECONDS * rate):
             audio = audio[: int(self.config.excerpt_seconds * rate)]
         return np.ascontiguousarray(audio), quantizers
 

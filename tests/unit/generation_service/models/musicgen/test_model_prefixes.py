@@ -56,3 +56,24 @@ def test_greedy_codes_equal_audiocraft(name: str, generator: str, request: pytes
     for want, own, (state, samples) in zip(stored(f"{name}/codes"), MELODY_CODES, run(model, requests), strict=True):
         assert np.array_equal(state.codes.select_frames(0, state.codes.total_frames), want), own
         assert samples.shape == (own[1] * HOP, model.info.channels)
+
+
+def test_greedy_codes_with_a_style_equal_audiocraft(style: Path, generator: str, t5: None) -> None:
+    check_weights(style)
+    model = load(style, generator)
+    seconds, quantizers = STYLES[0]
+    requests = [
+        (
+            GenerationParameters(
+                prompt,
+                new * HOP,
+                seed=0,
+                temperature=0,
+                style=StyleExcerpt(style_clip(seconds), quantizers, text_guidance),
+            ),
+            index,
+        )
+        for index, (prompt, new, text_guidance) in enumerate(STYLE_CODES)
+    ]
+    for want, own, (state, _) in zip(stored("style/codes"), STYLE_CODES, run(model, requests), strict=True):
+        assert np.array_equal(state.codes.select_frames(0, state.codes.total_frames), want), own
