@@ -84,4 +84,3 @@ def fit_length(chroma: Tensor, length: int) -> Tensor:
     """[n, features] → [length, features]: cut, or repeated as often as needed."""
     repetitions = -(-length // len(chroma))
     return chroma.repeat(repetitions, 1)[:length]
-

@@ -18,9 +18,7 @@ from service_runtime.observability.logging import get_logger
 log = get_logger(__name__)
 
 
-def load_prefix_conditioner(
-    checkpoint: Checkpoint, config: LmConfig, device: DeviceName
-) -> PrefixConditioner | None:
+def load_prefix_conditioner(checkpoint: Checkpoint, config: LmConfig, device: DeviceName) -> PrefixConditioner | None:
     """None for a model whose texts cross-attention reads. Raises FailedPrecondition if something is missing."""
     if config.has_cross_attention:
         return None

@@ -18,7 +18,11 @@ from torch import Tensor
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import FloatArray, StyleExcerpt
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
-from generation_service.models.musicgen.checkpoints.prefix_config import MAX_STYLE_SECONDS, MIN_STYLE_SECONDS, StyleConfig
+from generation_service.models.musicgen.checkpoints.prefix_config import (
+    MAX_STYLE_SECONDS,
+    MIN_STYLE_SECONDS,
+    StyleConfig,
+)
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.quantizer import ResidualQuantizer
 from generation_service.models.musicgen.conditioners.conditioner_weights import ConditionerWeights
