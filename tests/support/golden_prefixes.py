@@ -95,7 +95,7 @@ class _Melody:
 
         stub = mock.MagicMock(sources=["drums", "bass", "other", "vocals"])
         stub.to.return_value = stub
-        with mock.patch.object(pretrained, "get_model", lambda _: stub):
+        with mock.patch.object(pretrained, "get_model", return_value=stub):
             lm = loaders.load_lm_model(str(folder))
         self.conditioner: Any = lm.condition_provider.conditioners["self_wav"]
         conditioners.ChromaStemConditioner._get_stemmed_wav = lambda _, wav, __: wav
@@ -156,7 +156,7 @@ class _Style:
         OmegaConf.resolve(config)
         del config.conditioners["self_wav"], config.conditioners["args"]
         self._lm = builders.get_lm_model(config)
-        self._lm.load_state_dict({k: v for k, v in package["best_state"].items() if not k.startswith(prefix)})
+        self._lm.load_state_dict({k: v for k, v in weights.items() if not k.startswith(prefix)})
         self._lm.eval()
 
         def part(module: Any, name: str) -> Any:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
-from generation_service.models.musicgen.checkpoints.prefix_config import (
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import (
     MAX_TEXT_TOKENS,
     MelodyConfig,
     StyleConfig,

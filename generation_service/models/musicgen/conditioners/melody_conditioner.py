@@ -17,7 +17,7 @@ from torch import Tensor
 
 from generation_service.models.base import FloatArray
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
-from generation_service.models.musicgen.checkpoints.prefix_config import MelodyConfig
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import MelodyConfig
 from generation_service.models.musicgen.conditioners.chroma import ChromaExtractor
 from generation_service.models.musicgen.conditioners.conditioner_weights import ConditionerWeights
 from generation_service.models.musicgen.conditioners.melody_separation import MelodySeparator

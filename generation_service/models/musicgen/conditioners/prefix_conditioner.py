@@ -16,7 +16,7 @@ from torch import Tensor
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import GenerationParameters, MetadataValue
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.checkpoints.prefix_config import MAX_TEXT_TOKENS
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import MAX_TEXT_TOKENS
 from generation_service.models.musicgen.conditioners.melody_conditioner import MelodyConditioner
 from generation_service.models.musicgen.conditioners.style_conditioner import StyleConditioner
 from generation_service.models.musicgen.conditions import MAX_BRANCHES, Branch, Condition, WindowConditions
@@ -102,6 +102,6 @@ class PrefixConditioner:
         return {"melody_separation": separator.name if separator is not None else "none"}
 
     def _join(self, prefix: Tensor, text: Tensor | None, tokens: int) -> Condition:
-        """audiocraft pads the texts of a batch, those of the null condition included, by zeros that it does not mask."""
+        """audiocraft pads the texts of a batch, the null condition's included, by zeros that it does not mask."""
         text = prefix[:0] if text is None else text
         return Condition(prefix=F.pad(torch.cat([prefix, text]), (0, 0, 0, tokens - len(text))))

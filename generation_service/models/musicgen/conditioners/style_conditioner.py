@@ -18,7 +18,7 @@ from torch import Tensor
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import FloatArray, StyleExcerpt
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
-from generation_service.models.musicgen.checkpoints.prefix_config import (
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import (
     MAX_STYLE_SECONDS,
     MIN_STYLE_SECONDS,
     StyleConfig,

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
-from dgx_music.errors import InvalidArgument
-from generation_service.models.base import Capability, GenerationParameters, StyleExcerpt, WeightedPrompt
+from generation_service.models.base import GenerationParameters, StyleExcerpt
 from generation_service.models.musicgen.loader import find_musicgen
 from generation_service.models.musicgen.model import MusicGen
+from tests.support.generator_runs import LateEvent
 from tests.support.golden_codes import HOP
 from tests.support.golden_prefixes import (
     MELODY_CODES,
@@ -25,7 +25,6 @@ from tests.support.golden_prefixes import (
     style_clip,
 )
 from tests.support.musicgen_runs import PIECE, load_model, run
-from tests.support.generator_runs import LateEvent
 
 
 def load(folder: Path, generator: str) -> MusicGen:

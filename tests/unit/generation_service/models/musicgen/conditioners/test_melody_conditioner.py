@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """The prefix of a melody equals audiocraft's, and follows the melody from window to window."""
 
 from __future__ import annotations
@@ -63,9 +64,10 @@ def test_part_before_the_start_is_the_end_of_the_melody(conditioner: MelodyCondi
     assert torch.equal(shifted, conditioner.encode(np.roll(melody, 20 * HOP, axis=0))[0])
 
 
-def test_melody_that_was_encoded_before_is_found(conditioner: MelodyConditioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_melody_that_was_encoded_before_is_found(
+    conditioner: MelodyConditioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     melody = melody_clip(1, 33)
     conditioner.encode(melody)
     monkeypatch.setattr(conditioner, "_extract", None)
     assert conditioner.encode(melody.copy())[0].shape == (CHROMA_LENGTH, conditioner.null.shape[1])
-
