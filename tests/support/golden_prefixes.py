@@ -148,9 +148,8 @@ class _Style:
 
         package = torch.load(folder / LM_FILE)
         prefix = "condition_provider.conditioners.self_wav."
-        state = {
-            name.removeprefix(prefix): own for name, own in package["best_state"].items() if name.startswith(prefix)
-        }
+        weights = package["best_state"]
+        state = {name.removeprefix(prefix): own for name, own in weights.items() if name.startswith(prefix)}
         config = OmegaConf.create(package["xp.cfg"])
         config.device = "cpu"
         OmegaConf.resolve(config)
@@ -166,13 +165,13 @@ class _Style:
         snapshot = next((Path(os.environ["HF_HOME"]) / "hub/models--m-a-p--MERT-v1-95M/snapshots").iterdir())
         fields = json.loads((snapshot / "config.json").read_text())
         self._mert = HubertModel(HubertConfig.from_dict(fields)).eval()
-        weights = {
+        hubert = {
             name.replace("weight_g", "parametrizations.weight.original0").replace(
                 "weight_v", "parametrizations.weight.original1"
             ): tensor
             for name, tensor in torch.load(snapshot / "pytorch_model.bin").items()
         }
-        self._mert.load_state_dict(weights)
+        self._mert.load_state_dict(hubert)
         self._embed = part(torch.nn.Linear(MERT_FEATURES, STYLE_DIM), "embed.")
         self._transformer = part(
             StreamingTransformer(

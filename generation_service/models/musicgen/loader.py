@@ -43,6 +43,15 @@ from generation_service.models.musicgen.weight_precision import choose_precision
 
 LICENCE = "CC-BY-NC-4.0"
 """SPDX identifier of the licence of Meta's published weights."""
+CAPABILITIES = frozenset(
+    {
+        Capability.CONTINUATION,
+        Capability.NEGATIVE_PROMPT,
+        Capability.WEIGHTED_PROMPTS,
+        Capability.SECTIONS,
+    }
+)
+"""What every model with a text condition can do."""
 MAX_DURATION_SECONDS = 600.0
 """The longest piece. Pieces longer than a window are generated in several windows."""
 DEFAULT_MEMORY_FRACTION = 0.9
@@ -221,12 +230,8 @@ def load_resident(
 
 
 def _capabilities(config: LmConfig) -> frozenset[Capability]:
-    own = {Capability.CONTINUATION}
-    if config.melody is not None:
-        own.add(Capability.MELODY)
-    if config.style is not None:
-        own.add(Capability.STYLE)
-    return frozenset(own)
+    own = {Capability.MELODY: config.melody is not None, Capability.STYLE: config.style is not None}
+    return CAPABILITIES | {capability for capability, is_own in own.items() if is_own}
 
 
 def _kv_precision(found: FoundModel) -> str:

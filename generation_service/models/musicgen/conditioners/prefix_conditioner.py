@@ -6,8 +6,8 @@ condition to the same length. The double guidance of MusicGen-Style is in audioc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from dgx_music.errors import InvalidArgument
 from generation_service.models.base import GenerationParameters, MetadataValue
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import MAX_TEXT_TOKENS
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.conditioners.melody_conditioner import MelodyConditioner
 from generation_service.models.musicgen.conditioners.style_conditioner import StyleConditioner
 from generation_service.models.musicgen.conditions import MAX_BRANCHES, Branch, Condition, WindowConditions
@@ -26,12 +27,53 @@ from generation_service.models.musicgen.conditions import MAX_BRANCHES, Branch, 
 class RequestPrefixes:
     """What the windows of a request read before their texts."""
 
-    windows: list[Tensor]
-    """[P, dim] for each window, or one for all."""
-    null: Tensor
-    """[P, dim], the same for the negative condition."""
+    style: Tensor
+    """[P, dim]; no positions in a model without."""
+    melody: MelodyConditioner | None = None
+    samples: Tensor | None = None
+    """The melody, or None where the model is to hear silence."""
+    window_frames: int = 0
+    """Frames of audio in a window; 0 in a piece of one window."""
     text_guidance: float = 1.0
     """How much more the text counts than the style."""
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+    def reserve(self, reservation: Reservation) -> Reservation:
+        """What a request needs whose texts are part of the prefix. Raises InvalidArgument if they are too many."""
+        if reservation.tokens > MAX_TEXT_TOKENS:
+            problem = f"has {reservation.tokens} tokens; this model reads at most {MAX_TEXT_TOKENS}"
+            raise InvalidArgument("prompt", problem)
+        branches = reservation.branches + (self.text_guidance != 1)
+        if branches > MAX_BRANCHES:
+            problem = f"with a style, this model is guided by at most {MAX_BRANCHES - 1} texts"
+            raise InvalidArgument("conditioning.further_prompts", problem)
+        melody = 0 if self.melody is None else len(self.melody.null)
+        positions = reservation.positions + melody + len(self.style) + max(1, reservation.tokens)
+        return Reservation(positions, branches=branches)
+
+    def prepend(self, conditions: WindowConditions, start: int) -> WindowConditions:
+        """The conditions of a window whose texts are part of the prefix, and which begins at frame `start` of the
+        output."""
+        own, null = [self.style], [torch.zeros_like(self.style)]
+        if self.melody is not None:
+            null.insert(0, self.melody.null)
+            own.insert(0, self.melody.null if self.samples is None else self._encode_melody(self.samples, start))
+        tokens = max(1, *(0 if each.text is None else len(each.text) for each in conditions.all()))
+        branches = [replace(each, condition=_join(own, each.condition.text, tokens)) for each in conditions.branches]
+        beta = self.text_guidance
+        if beta != 1 and any(each.condition.text is not None for each in conditions.branches):
+            branches = [
+                replace(each, first_weight=beta * each.first_weight, last_weight=beta * each.last_weight)
+                for each in branches
+            ]
+            branches.append(Branch(_join(own, None, tokens), 1 - beta, 1 - beta))
+        return WindowConditions(tuple(branches), _join(null, conditions.negative.text, tokens))
+
+    def _encode_melody(self, samples: Tensor, start: int) -> Tensor:
+        assert self.melody is not None
+        if self.window_frames:
+            return self.melody.encode_window(samples, start, self.window_frames)
+        return self.melody.encode(samples)
 
 
 class PrefixConditioner:
@@ -44,64 +86,37 @@ class PrefixConditioner:
         melody: MelodyConditioner | None = None,
         style: StyleConditioner | None = None,
     ) -> None:
-        self._config = config
-        self._device = torch.device(device)
         self._melody = melody
         self._style = style
         self._window_frames = int(config.max_duration_seconds * config.sample_rate_hz)
+        self._no_style = torch.zeros(0 if style is None else 1, config.dim, device=device)
 
-    def encode(self, parameters: GenerationParameters, starts: Sequence[int]) -> RequestPrefixes:
+    def encode(self, parameters: GenerationParameters, *, has_one_window: bool) -> RequestPrefixes:
         """Encodes melody and style, or finds them if they were encoded before.
 
-        `starts` are the first frames of the windows, counted in the output; one of 0 stands for a piece of one window.
         Raises InvalidArgument if the audio can't be used.
         """
-        windows, nulls, text_guidance = [torch.zeros(0, self._config.dim, device=self._device)], [], 1.0
-        if self._melody is not None:
-            nulls.append(self._melody.null)
-            windows = [self._melody.null]
-            if parameters.melody is not None:
-                own_starts = () if list(starts) == [0] else starts
-                windows = self._melody.encode(parameters.melody, own_starts, self._window_frames)
-        if self._style is not None:
-            style = torch.zeros(1, self._config.dim, device=self._device)
-            nulls.append(style)
-            if parameters.style is not None:
-                style = self._style.encode(parameters.style)
-                nulls[-1] = torch.zeros_like(style)
-                text_guidance = parameters.style.text_guidance
-            windows = [torch.cat([window, style]) for window in windows]
-        return RequestPrefixes(windows, torch.cat(nulls), text_guidance)
+        samples, style, text_guidance, metadata = None, self._no_style, 1.0, {}
+        if self._melody is not None and parameters.melody is not None:
+            if not len(parameters.melody):
+                raise InvalidArgument("conditioning.melody.start_seconds", "nothing of the source is left after it")
+            samples = self._melody.separate(parameters.melody)
+            separator = self._melody.separator
+            metadata["melody_separation"] = "none" if separator is None else separator.name
+        if self._style is not None and parameters.style is not None:
+            style = self._style.encode(parameters.style)
+            text_guidance = parameters.style.text_guidance
+        return RequestPrefixes(
+            style=style,
+            melody=self._melody,
+            samples=samples,
+            window_frames=0 if has_one_window else self._window_frames,
+            text_guidance=text_guidance,
+            metadata=metadata,
+        )
 
-    def prepend(self, conditions: WindowConditions, prefixes: RequestPrefixes, window: int) -> WindowConditions:
-        """The conditions of a window whose texts are part of the prefix. Raises InvalidArgument for too many texts."""
-        own = prefixes.windows[min(window, len(prefixes.windows) - 1)]
-        tokens = max(1, *(0 if each.text is None else len(each.text) for each in conditions.all()))
-        if tokens > MAX_TEXT_TOKENS:
-            raise InvalidArgument("prompt", f"has {tokens} tokens; this model reads at most {MAX_TEXT_TOKENS}")
-        branches = [
-            replace(branch, condition=self._join(own, branch.condition.text, tokens)) for branch in conditions.branches
-        ]
-        beta = prefixes.text_guidance
-        if beta != 1 and any(branch.condition.text is not None for branch in conditions.branches):
-            if len(branches) == MAX_BRANCHES:
-                problem = f"with a style, this model is guided by at most {MAX_BRANCHES - 1} texts at once"
-                raise InvalidArgument("conditioning.further_prompts", problem)
-            branches = [
-                replace(each, first_weight=beta * each.first_weight, last_weight=beta * each.last_weight)
-                for each in branches
-            ]
-            branches.append(Branch(self._join(own, None, tokens), 1 - beta, 1 - beta))
-        return WindowConditions(tuple(branches), self._join(prefixes.null, conditions.negative.text, tokens))
 
-    def metadata(self, parameters: GenerationParameters) -> dict[str, MetadataValue]:
-        """What is to be known of a request's melody."""
-        if self._melody is None or parameters.melody is None:
-            return {}
-        separator = self._melody.separator
-        return {"melody_separation": separator.name if separator is not None else "none"}
-
-    def _join(self, prefix: Tensor, text: Tensor | None, tokens: int) -> Condition:
-        """audiocraft pads the texts of a batch, the null condition's included, by zeros that it does not mask."""
-        text = prefix[:0] if text is None else text
-        return Condition(prefix=F.pad(torch.cat([prefix, text]), (0, 0, 0, tokens - len(text))))
+def _join(prefix: list[Tensor], text: Tensor | None, tokens: int) -> Condition:
+    """audiocraft pads the texts of a batch, the null condition's included, by zeros that it does not mask."""
+    parts = prefix if text is None else [*prefix, text]
+    return Condition(prefix=F.pad(torch.cat(parts), (0, 0, 0, tokens - (0 if text is None else len(text)))))

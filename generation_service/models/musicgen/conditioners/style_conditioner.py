@@ -28,6 +28,7 @@ from generation_service.models.musicgen.codec.quantizer import ResidualQuantizer
 from generation_service.models.musicgen.conditioners.conditioner_weights import ConditionerWeights
 from generation_service.models.musicgen.conditioners.mert import FEATURES, Mert
 from generation_service.models.musicgen.conditioners.prompt_cache import PromptCache
+from generation_service.models.musicgen.conditioners.side_stream import SideStream
 
 MAX_CACHED_STYLES = 256
 MAX_CACHED_BYTES = 64 << 20
@@ -104,6 +105,7 @@ class StyleConditioner:
             name = f"rvq.vq.layers.{index}._codebook.embed"
             codebook.data = weights(name, config.codebook_size, config.dim)
         self._project = weights.projection(config.dim, dim)
+        self._stream = SideStream(device)
         self._cache: PromptCache[Tensor] = PromptCache(MAX_CACHED_STYLES, MAX_CACHED_BYTES)
 
     def encode(self, excerpt: StyleExcerpt) -> Tensor:
@@ -115,9 +117,10 @@ class StyleConditioner:
         key = f"{hashlib.sha256(audio.data).hexdigest()} {audio.shape} {quantizers}"
         encoded = self._cache.get(key)
         if encoded is None:
-            encoded = self._project(self._quantize(torch.from_numpy(audio.mean(1)), quantizers))
+            with self._stream.open():
+                encoded = self._quantize(torch.from_numpy(audio.mean(1)), quantizers).cpu()
             self._cache.put(key, encoded, encoded.nbytes)
-        return encoded
+        return self._project(encoded)
 
     def select(self, excerpt: StyleExcerpt) -> tuple[FloatArray, int]:
         """What is read of an excerpt: the audio, [n, channels], and the number of quantizers."""
