@@ -171,7 +171,7 @@ class DecodeStep:
         save little, since the weights are read in any case, and would cost a kernel to take the rows apart.
         """
         x = layer.out.add_residual(attended, x)
-        if self.config.has_cross_attention:
+        if layer.has_cross_attention:
             query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
             text = self._operations.attend(query, pages, *prompts)
             x = layer.cross_out.add_residual(text, x)
