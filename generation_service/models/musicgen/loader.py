@@ -14,15 +14,17 @@ from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, KvPrecisionChoice, PrecisionChoice, PrecisionName
 from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
 from generation_service.models.base import Capability, ModelInfo
-from generation_service.models.device import forbid_tf32, resolve_device
+from generation_service.models.device import forbid_tf32, gpu_memory, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
+from generation_service.models.musicgen.checkpoints.weight_check import check_lm_weights
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
 from generation_service.models.musicgen.codec.encodec import Encodec
-from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec
+from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec, check_encodec
+from generation_service.models.musicgen.conditioners.prefix_loader import load_prefix_conditioner
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
@@ -30,6 +32,7 @@ from generation_service.models.musicgen.lm.decoder_layers import read_decoder
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision, build_linear
+from generation_service.models.musicgen.memory_check import require_memory
 from generation_service.models.musicgen.model import MusicGen
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.memory_budget import GpuBudget, budget_pages
@@ -96,9 +99,10 @@ def find_musicgen(
     device_name, chosen_precision = resolve_device(device, precision)
     checkpoint = read_checkpoint(folder)
     config, reason = parse_lm_config(checkpoint), ""
+    check_lm_weights(checkpoint, config)
+    _check_codec(checkpoint, config)
     if device_name == "cuda" and precision == "auto":
         chosen_precision, reason = choose_precision(config, memory_gb_per_second)
-    checkpoint.open_codec()  # It raises if files are missing.
     version = [checkpoint.digest, _DECODE_REVISION, chosen_precision]
     if device_name == "cuda":
         version += ["cuda"] if kv_precision == "auto" else ["cuda", f"kv{kv_precision}"]
@@ -111,7 +115,7 @@ def find_musicgen(
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
         is_synthesiser=False,
-        capabilities=CAPABILITIES,
+        capabilities=_capabilities(config),
     )
     return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason)
 
@@ -135,11 +139,12 @@ def load_musicgen(
             found, "cuda", kv_bytes=kv_bytes, max_batch_size=max_batch_size, memory_fraction=memory_fraction
         )
     started_at = time.monotonic()
-    codec, conditioner = _load_codec(found), TextConditioner(found.checkpoint, found.config)
+    require_memory(found.checkpoint, found.precision, _free_memory(), "this machine")
+    codec, conditioner = build_encodec(found.checkpoint.open_codec()), TextConditioner(found.checkpoint, found.config)
     lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
-        positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
+        positions = _max_positions(found.config, codec)
         longest = Reservation(positions, LONG_PROMPT_TOKENS)
         size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
         kv_bytes = min(max_batch_size * size, _free_memory() // 2)
@@ -152,7 +157,8 @@ def load_musicgen(
         max_batch_size=max_batch_size,
         load_seconds=time.monotonic() - started_at,
     )
-    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, found.config, "cpu")
+    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution, prefixes)
 
 
 def load_resident(
@@ -175,9 +181,10 @@ def load_resident(
     budget = None
     if device == "cuda":
         budget = GpuBudget(memory_fraction)
+        require_memory(found.checkpoint, found.precision, gpu_memory().free_bytes, "the GPU")
         timer = time_on_cuda
         forbid_tf32()
-    codec = _load_codec(found).to(torch_device)
+    codec = build_encodec(found.checkpoint.open_codec()).to(torch_device)
     conditioner = TextConditioner(found.checkpoint, config, device)
     dtype = _KV_TYPES[_kv_precision(found)]
     selecting_at = time.monotonic()
@@ -193,7 +200,7 @@ def load_resident(
     weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
     if kv_bytes is None and budget is not None:
         kv_bytes = budget.available_bytes()
-    positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
+    positions = _max_positions(config, codec)
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
     generator = ResidentCodeGenerator(
         config,
@@ -218,7 +225,13 @@ def load_resident(
         warm_up_seconds=selected_at - selecting_at + time.monotonic() - loaded_at,
         kernels=kernels,
     )
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, config, device)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes)
+
+
+def _capabilities(config: LmConfig) -> frozenset[Capability]:
+    own = {Capability.MELODY: config.melody is not None, Capability.STYLE: config.style is not None}
+    return CAPABILITIES | {capability for capability, is_own in own.items() if is_own}
 
 
 def _kv_precision(found: FoundModel) -> str:
@@ -234,11 +247,11 @@ def _cpu_precision(found: FoundModel) -> Precision:
     return found.precision
 
 
-def _load_codec(found: FoundModel) -> Encodec:
-    config, stored = found.config, found.checkpoint.open_codec()
-    codec = build_encodec(stored)
+def _check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
+    stored = checkpoint.open_codec()
+    codec = check_encodec(stored)
     expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
-    actual = (codec.config.codebooks, codec.config.codebook_size, codec.config.sample_rate_hz)
+    actual = (codec.codebooks, codec.codebook_size, codec.sample_rate_hz)
     if actual != expected:
         raise invalid_checkpoint(
             stored.path,
@@ -246,7 +259,12 @@ def _load_codec(found: FoundModel) -> Encodec:
                 *actual, *expected
             ),
         )
-    return codec
+
+
+def _max_positions(config: LmConfig, codec: Encodec) -> int:
+    """Those of the longest window and its prefix."""
+    window = int(config.max_duration_seconds * codec.config.frame_rate_hz)
+    return config.max_prefix_positions + window + config.max_delay
 
 
 def _free_memory() -> int:

@@ -11,7 +11,12 @@ from itertools import pairwise
 
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
-from generation_service.models.musicgen.checkpoints.prefix_config import MelodyConfig, StyleConfig, parse_prefix
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import (
+    MAX_TEXT_TOKENS,
+    MelodyConfig,
+    StyleConfig,
+    parse_prefix,
+)
 
 _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "norm": ("layer_norm", "layer_norm"),
@@ -29,6 +34,9 @@ _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "kv_repeat": (1, 1),
 }
 """`transformer_lm` key → the value that every published text-to-music model has, and audiocraft's default."""
+_MAX_CODEBOOKS = 64
+_MAX_WINDOW_SECONDS = 600.0
+"""The memory for a request grows with its window, which for published models is at most 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +75,21 @@ class LmConfig:
     def max_delay(self) -> int:
         return max(self.delays)
 
+    @property
+    def max_prefix_positions(self) -> int:
+        """The positions before the codes, at most."""
+        if self.has_cross_attention:
+            return 0
+        melody = 0 if self.melody is None else self.melody.length
+        style = 0 if self.style is None else self.style.max_length
+        return melody + style + MAX_TEXT_TOKENS
+
 
 def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
     """Raises FailedPrecondition if the checkpoint is of another kind of model."""
     fields = ConfigFields(checkpoint.config, checkpoint.path, "a MusicGen language model")
+    if "lm_model" not in checkpoint.config and "compression_model" in checkpoint.config:
+        raise invalid_checkpoint(checkpoint.path, "it has a codec, not a language model; are the files swapped?")
     fields.expect("lm_model", "transformer_lm")
     for key, (expected, default) in _SUPPORTED_TRANSFORMER.items():
         fields.expect(f"transformer_lm.{key}", expected, default)
@@ -80,7 +99,7 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         raise invalid_checkpoint(
             checkpoint.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
         )
-    n_q = fields.count("transformer_lm.n_q")
+    n_q = fields.count("transformer_lm.n_q", _MAX_CODEBOOKS)
     condition, prepended = _parse_condition(fields)
     melody, style = parse_prefix(fields, [name for name in prepended if name != condition])
     return LmConfig(
@@ -97,11 +116,19 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         condition=condition,
         channels=_parse_channels(fields),
         sample_rate_hz=fields.count("sample_rate"),
-        max_duration_seconds=fields.number("dataset.segment_duration"),
+        max_duration_seconds=_parse_window(fields),
         has_cross_attention=condition not in prepended,
         melody=melody,
         style=style,
     )
+
+
+def _parse_window(fields: ConfigFields) -> float:
+    seconds = fields.number("dataset.segment_duration")
+    if seconds > _MAX_WINDOW_SECONDS:
+        problem = f"dataset.segment_duration is {seconds:g} seconds; expected at most {_MAX_WINDOW_SECONDS:g}"
+        raise invalid_checkpoint(fields.path, problem)
+    return seconds
 
 
 def _parse_condition(fields: ConfigFields) -> tuple[str, list[str]]:
