@@ -23,7 +23,9 @@ from generation_service.models.musicgen.checkpoints.config import LmConfig, pars
 from generation_service.models.musicgen.checkpoints.weight_check import check_lm_weights
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
+from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec, check_encodec
+from generation_service.models.musicgen.conditioners.prefix_loader import load_prefix_conditioner
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
@@ -122,7 +124,7 @@ def find_musicgen(
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
         is_synthesiser=False,
-        capabilities=CAPABILITIES,
+        capabilities=_capabilities(config),
     )
     return FoundModel(
         info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason, adapter_folder
@@ -153,7 +155,7 @@ def load_musicgen(
     lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
-        positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
+        positions = _max_positions(found.config, codec)
         longest = Reservation(positions, LONG_PROMPT_TOKENS)
         size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
         kv_bytes = min(max_batch_size * size, _free_memory() // 2)
@@ -166,9 +168,10 @@ def load_musicgen(
         max_batch_size=max_batch_size,
         load_seconds=time.monotonic() - started_at,
     )
+    prefixes = load_prefix_conditioner(found.checkpoint, found.config, "cpu")
     load_adapters = found.open_adapters().load
     generator = EagerCodeGenerator(lm, pool, load_adapters)
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, load_adapters)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
 
 
 def load_resident(
@@ -210,7 +213,7 @@ def load_resident(
     weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
     if kv_bytes is None and budget is not None:
         kv_bytes = budget.available_bytes()
-    positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
+    positions = _max_positions(config, codec)
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
     load_adapters = found.open_adapters().load
     generator = ResidentCodeGenerator(
@@ -237,7 +240,13 @@ def load_resident(
         warm_up_seconds=selected_at - selecting_at + time.monotonic() - loaded_at,
         kernels=kernels,
     )
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, load_adapters)
+    prefixes = load_prefix_conditioner(found.checkpoint, config, device)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
+
+
+def _capabilities(config: LmConfig) -> frozenset[Capability]:
+    own = {Capability.MELODY: config.melody is not None, Capability.STYLE: config.style is not None}
+    return CAPABILITIES | {capability for capability, is_own in own.items() if is_own}
 
 
 def _kv_precision(found: FoundModel) -> str:
@@ -265,6 +274,12 @@ def _check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
                 *actual, *expected
             ),
         )
+
+
+def _max_positions(config: LmConfig, codec: Encodec) -> int:
+    """Those of the longest window and its prefix."""
+    window = int(config.max_duration_seconds * codec.config.frame_rate_hz)
+    return config.max_prefix_positions + window + config.max_delay
 
 
 def _free_memory() -> int:

@@ -22,15 +22,12 @@ from generation_service.models.base import (
 )
 from generation_service.models.device_errors import is_fatal
 from generation_service.models.execution import ModelExecution
-from generation_service.models.musicgen.adapters.adapter_weights import (
-    LoadAdapters,
-    describe_adapters,
-    load_none,
-)
+from generation_service.models.musicgen.adapters.adapter_weights import LoadAdapters, load_none
 from generation_service.models.musicgen.clip_encoder import ClipEncoder
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory, Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
+from generation_service.models.musicgen.conditioners.prefix_conditioner import PrefixConditioner
 from generation_service.models.musicgen.conditioners.request_conditions import ConditionEncoder, RequestConditions
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.planning.request_plan import RequestPlan, plan_request
@@ -95,16 +92,16 @@ class MusicGen:
         codec: Encodec,
         decoder: ChunkDecoder,
         execution: ModelExecution,
+        prefixes: PrefixConditioner | None = None,
         load_adapters: LoadAdapters = load_none,
     ) -> None:
         self._info = info
         self._generator = generator
-        self._conditions = ConditionEncoder(conditioner)
+        self._conditions = ConditionEncoder(conditioner, prefixes, load_adapters)
         self._hop = codec.config.hop_frames
         self._clips = ClipEncoder(codec)
         self._decoder = decoder
         self._execution = execution
-        self._load_adapters = load_adapters
         # Rounded as in audiocraft.
         self._window = int(generator.config.max_duration_seconds * codec.config.frame_rate_hz)
         self._states: dict[CodeRow, MusicGenState] = {}
@@ -132,10 +129,9 @@ class MusicGen:
         return self._conditions.batch_size
 
     def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
-        """Encodes texts and clips and loads adapters for a later `prefill`. Any thread can call it. Raises like it."""
+        """Encodes texts and clips for a later `prefill`, and loads adapters. Any thread can call it. Raises like `prefill`."""
         self._conditions.encode_ahead(requests)
         for parameters in requests:
-            self._load_adapters(parameters.adapters)
             if (clip := self._plan(parameters).clip) is not None:
                 self._clips.encode(clip)
 
@@ -150,7 +146,7 @@ class MusicGen:
             problem = f"{parameters.frames} frames; this model generates at most {limit}"
             raise InvalidArgument("duration_seconds", problem)
         config, plan = self._generator.config, self._plan(parameters)
-        conditions = self._conditions.encode(parameters, plan.spans, self._load_adapters(parameters.adapters))
+        conditions = self._conditions.encode(parameters, plan)
         reservation = conditions.reserve(min(plan.total_frames, self._window) + config.max_delay)
         if self.memory.size_bytes(reservation) > self.memory.limit_bytes:
             raise self._too_large(reservation, min(plan.total_frames, self._window) - plan.prompt_frames)
@@ -160,7 +156,7 @@ class MusicGen:
             codes = WindowedCodes(
                 config.delays, plan.total_frames, config.card, self._window, prompt, conditions.starts
             )
-            self._generator.begin_window(row, codes.window, conditions.at(codes.window_start))
+            self._generator.begin_window(row, codes.window, conditions.at(codes.window_start, codes.first_read))
             state = MusicGenState(
                 frames=parameters.frames,
                 row=row,
@@ -169,7 +165,7 @@ class MusicGen:
                 stream=self._decoder.open(),
                 prompt_code_frames=plan.prompt_frames,
                 frames_to_drop=plan.prompt_frames * self._hop - parameters.kept_prompt_frames,
-                metadata={"adapters": describe_adapters(row.adapters)} if row.adapters else {},
+                metadata=conditions.metadata,
             )
         except BaseException:
             self._generator.close(row)
@@ -221,7 +217,7 @@ class MusicGen:
                 if not is_finite:
                     state.failure = self._not_finite_error(state)
                 elif state.failure is None and state.codes.append(codes):
-                    conditions = state.conditions.at(state.codes.window_start)
+                    conditions = state.conditions.at(state.codes.window_start, state.codes.first_read)
                     self._generator.begin_window(row, state.codes.window, conditions)
         return bool(results)
 

@@ -17,10 +17,8 @@ from generation_service.models.musicgen.adapters.adapter_targets import EMBEDDIN
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append, locate
 from generation_service.models.musicgen.kernels.step_ends import (
-    FRAMES,
     GUIDANCE_SCALE,
     POSITION,
-    PROMPT_FRAMES,
     SAMPLE_COUNT,
     SEED,
     TEMPERATURE,
@@ -36,7 +34,6 @@ from generation_service.models.musicgen.lm.decoder_layers import (
     sinusoidal_embeddings,
 )
 from generation_service.models.musicgen.resident.adapter_bank import AdapterBank
-from generation_service.models.musicgen.resident.branches import combine_branches
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.page_pool import PagePool
@@ -170,19 +167,9 @@ class DecodeStep:
         logits = self._weights.heads.normed(x, self._weights.out_norm).float()
         logits = logits.view(shape.batch, CFG_ROWS, self.config.n_q, self.config.card)
         if shape.combines:
-            logits = self._combine(logits, inputs)
+            logits = operations.combine_branches(logits, state.sources, state.weights, inputs.integers)
         sampled, is_finite = self._sample(logits, inputs, samples_any=shape.samples_any)
         operations.end_step(state, inputs.integers, sampled, is_finite, self._delays)
-
-    def _combine(self, logits: Tensor, inputs: StepInputs) -> Tensor:
-        """The logits of all branches of a request, with their weights at this step, in all of its slots."""
-        sources, integers = self._state.sources[: len(logits)], inputs.integers
-        first_frame = integers[PROMPT_FRAMES]
-        # As `CodeRow.weights`; not a number for the padding slot, whose logits nobody reads.
-        progress = (integers[POSITION] - first_frame) / (integers[FRAMES] - first_frame)  # [B]
-        first, last = self._state.weights[sources[:, 0]].unbind(1)  # [B, MAX_BRANCHES]
-        weights = torch.lerp(first, last, progress.clamp_max(1)[:, None])
-        return combine_branches(logits, sources[:, 1:], weights)
 
     def _add_to_embedding(self, codes: Tensor, x: Tensor) -> Tensor:
         """codes: int64 [B, K]; x: [2 B, dim]."""
@@ -208,7 +195,7 @@ class DecodeStep:
         save little, since the weights are read in any case, and would cost a kernel to take the rows apart.
         """
         x = layer.out.add_residual(attended, x)
-        if self.config.has_cross_attention:
+        if layer.has_cross_attention:
             query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
             text = self._operations.attend(query, pages, *prompts)
             x = layer.cross_out.add_residual(text, x)

@@ -13,12 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from torch import Tensor  # noqa: E402
 
-from generation_service.models.musicgen.resident.branches import (  # noqa: E402
-    combine_branches,
-    lay_out_step,
-)
+from generation_service.models.musicgen.resident.branches import lay_out_step  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import PrefillShape, PromptShape, StepShape  # noqa: E402
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
 from generation_service.models.musicgen.sliding_window import WindowedCodes  # noqa: E402
@@ -207,15 +203,3 @@ def test_logits_of_any_branch_that_are_not_finite_fail_the_request_alone(mono: P
     generator.launch(rows)
     (result,) = generator.collect(wait=True)
     assert result.is_finite.tolist() == [True, False, True]
-
-
-def test_combined_logits_are_the_weighted_sum_and_single_ones_stay_as_they_are() -> None:
-    logits = torch.randn(3, 2, 4, 7, generator=torch.Generator().manual_seed(0))
-    sources = torch.tensor([[0, 0, 0, 0], [2, 4, 5, 2], [2, 4, 5, 2]])
-    weights = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.2, 0.3, 0], [0.5, 0.2, 0.3, 0]])
-    combined: Tensor = combine_branches(logits, sources, weights)
-    assert torch.equal(combined[0], logits[0])
-    expected = 0.5 * logits[1, 0] + 0.2 * logits[2, 0] + 0.3 * logits[2, 1]
-    torch.testing.assert_close(combined[1, 0], expected)
-    assert torch.equal(combined[1, 1], logits[1, 1])
-    assert torch.equal(combined[1], combined[2]), "the companion samples the same codes"

@@ -50,21 +50,24 @@ class LaunchedOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("combines", [False, True])
 @pytest.mark.parametrize("pdl", [False, True])
 @pytest.mark.parametrize("channels", ["mono", "stereo"])
 def test_a_step_launches_eight_kernels_per_layer_and_four_more(
-    channels: str, pdl: bool, request: pytest.FixtureRequest
+    channels: str, pdl: bool, combines: bool, request: pytest.FixtureRequest
 ) -> None:
+    """And another one if there are requests with several branches."""
+    shape = SHAPE._replace(combines=combines)
     generator = resident_generator(
         request.getfixturevalue(channels), window=WINDOW, slots=4, operations=kernel_operations("fp32", pdl=pdl)
     )
     launched = LaunchedOperators()
     with torch.inference_mode(), recorded():
-        generator._step.compute_step(SHAPE)  # The first run allocates counters.
+        generator._step.compute_step(shape)  # The first run allocates counters.
     with torch.inference_mode(), recorded() as launches, launched:
-        generator._step.compute_step(SHAPE)
+        generator._step.compute_step(shape)
     assert launched.names == []
-    assert len(launches) == KERNELS_PER_LAYER * generator.config.num_layers + KERNELS_AT_THE_ENDS
+    assert len(launches) == KERNELS_PER_LAYER * generator.config.num_layers + KERNELS_AT_THE_ENDS + combines
     early = [bool(launch.kwargs.get("launch_pdl")) for launch in launches]
     assert early == [False, *[pdl] * (len(launches) - 1)], "the first kernel of a step waits for the step before"
 
