@@ -42,6 +42,17 @@ StoredPrecisionOption = Annotated[
 ]
 
 
+MergedAdapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME[:SCALE]",
+        help="Merge an installed LoRA adapter into the weights, at a scale of 1 unless given. Can be repeated.",
+        show_default=False,
+    ),
+]
+
+
 @app.callback()
 def _list_without_a_command(context: typer.Context, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is None:
@@ -59,7 +70,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show what a model is, what it can do, its licence, and where its files are."""
+    """Show what a model or an adapter is, what it can do, its licence, and where its files are."""
     from gateway.cli.commands import model_details
 
     console = create_console(as_json)
@@ -68,12 +79,16 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def convert(
-    name: Name, new_name: NewName = "", precision: StoredPrecisionOption = None, as_json: AsJson = False
+    name: Name,
+    new_name: NewName = "",
+    precision: StoredPrecisionOption = None,
+    adapter: MergedAdapters = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a model to the data directory in the layout that loads fastest. The original stays where it is."""
     from gateway.cli.commands import model_conversion
 
-    model_conversion.convert(name, new_name, precision, GlobalOptions.data_dir, create_console(as_json))
+    model_conversion.convert(name, new_name, precision, adapter or (), GlobalOptions.data_dir, create_console(as_json))
 
 
 @app.command()
@@ -86,7 +101,10 @@ def pull(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def remove(name: Name, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Delete a model in the data directory, or one that `pull` downloaded. A running server unloads it first."""
+    """Delete a model or an adapter in the data directory, or a model that `pull` downloaded.
+
+    A running server unloads the model first.
+    """
     from gateway.cli.commands import model_removal, model_unload
 
     model = model_removal.find_removable_model(name, GlobalOptions.data_dir)
@@ -99,7 +117,4 @@ def remove(name: Name, yes: Yes = False, as_json: AsJson = False) -> None:
     console = create_console(as_json)
     if console.as_json:
         console.print_object({"model": name, "is_installed": False})
-    console.print_notice(
-        f"deleted {name}; a text encoder downloaded with it stays in the Hugging Face cache, where other models may "
-        "use it"
-    )
+    console.print_notice(f"deleted {name}{model.remark}")
