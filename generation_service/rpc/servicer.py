@@ -15,13 +15,14 @@ from structlog.contextvars import bind_contextvars
 from dgx_music.errors import ServiceError
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
-from dgx_music.pcm import PcmWriter
+from dgx_music.pcm import PcmWriter, live_header
 from generation_service.models.base import ModelInfo
 from generation_service.models.params import build_parameters
 from generation_service.processes.engine_client import RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.rpc import converters
 from generation_service.worker import converters as worker_converters
+from generation_service.worker.conditioning import build_conditions, require_capabilities
 from generation_service.worker.continuation_audio import fetch_prompt_audio
 from service_runtime.access.caller import current_caller
 
@@ -44,15 +45,17 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         seed = request.seed if request.HasField("seed") else None
         sampling = worker_converters.sampling_from_proto(request.sampling)
         parameters = build_parameters(info, request.prompt, request.duration_seconds, seed, sampling)
+        await require_capabilities(request, info, self._engine.catalog)
+        conditions = await build_conditions(request.conditioning, info, self.export, request.duration_seconds)
         if request.HasField("continuation"):
-            prompt_audio = await fetch_prompt_audio(request.continuation, info, self._engine.catalog, self.export)
-            parameters = replace(parameters, prompt_audio=prompt_audio)
+            conditions["prompt_audio"] = await fetch_prompt_audio(request.continuation, info, self.export)
+        parameters = replace(parameters, **conditions)
         generation_id = str(uuid.uuid4())
         bind_contextvars(generation_id=generation_id)
         handle = await self._engine.submit(info, parameters, _origin_of(context))
         writer = PcmWriter(info.channels)
         try:
-            header = worker_converters.build_audio_header(generation_id, 1, handle)
+            header = live_header(generation_id, 1, info.sample_rate_hz, info.channels, parameters.frames)
             yield generation_pb2.GenerateResponse(header=header)
             yield generation_pb2.GenerateResponse(progress=converters.progress_to_proto(handle, writer.frames))
             async for block in handle:
@@ -74,14 +77,14 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GetModelRequest, context: Context
     ) -> generation_pb2.GetModelResponse:
         info = await self._engine.catalog.describe(request.name)
-        return generation_pb2.GetModelResponse(model=self._to_proto(info))
+        return generation_pb2.GetModelResponse(model=await self._to_proto(info))
 
     async def LoadModel(
         self, request: generation_pb2.LoadModelRequest, context: Context
     ) -> generation_pb2.LoadModelResponse:
         info = await self._engine.catalog.describe(request.name)
         await self._engine.load(info)
-        return generation_pb2.LoadModelResponse(model=self._to_proto(info))
+        return generation_pb2.LoadModelResponse(model=await self._to_proto(info))
 
     async def UnloadModel(
         self, request: generation_pb2.UnloadModelRequest, context: Context
@@ -103,17 +106,18 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def _describe(self, name: str) -> generation_pb2.Model:
         try:
-            return self._to_proto(await self._engine.catalog.describe(name))
+            return await self._to_proto(await self._engine.catalog.describe(name))
         except ServiceError as error:
             is_default = name == self._engine.catalog.default_name
             return converters.unusable_model_to_proto(name, error.message, is_default=is_default)
 
-    def _to_proto(self, info: ModelInfo) -> generation_pb2.Model:
+    async def _to_proto(self, info: ModelInfo) -> generation_pb2.Model:
         return converters.model_to_proto(
             info,
             is_default=info.name == self._engine.catalog.default_name,
             is_loaded=self._engine.is_loaded(info),
             execution=self._engine.execution(info),
+            adapters=await self._engine.catalog.adapter_problems(info.name),
         )
 
 

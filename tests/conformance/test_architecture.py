@@ -91,10 +91,12 @@ LAYERS = {
     ),
     "service_runtime": (
         ("service_runtime.rpc",),
-        ("service_runtime.access",),
+        ("service_runtime.access", "service_runtime.shaping"),
         ("service_runtime.observability", "service_runtime.audio", "service_runtime.validation"),
         (
             "service_runtime.settings",
+            "service_runtime.capabilities",
+            "service_runtime.prompt_tempo",
             "service_runtime.health_thread",
             "service_runtime.failpoints",
             "service_runtime.file_modes",
@@ -131,9 +133,9 @@ LAYERS = {
     "generation_service": (
         ("generation_service.rpc",),
         ("generation_service.worker",),
-        ("generation_service.processes",),
+        ("generation_service.joining", "generation_service.processes"),
         ("generation_service.engine",),
-        ("generation_service.models.diagnostics",),
+        ("generation_service.models.conversion", "generation_service.models.diagnostics"),
         ("generation_service.models.discovery", "generation_service.models.device_diagnostics"),
         ("generation_service.models.audiocraft", "generation_service.models.catalog"),
         (
@@ -142,19 +144,24 @@ LAYERS = {
             "generation_service.models.sketch",
         ),
         ("generation_service.models.musicgen.resident",),
-        ("generation_service.models.musicgen.code_generator",),
         ("generation_service.models.musicgen.conditioners",),
         (
             "generation_service.models.musicgen.lm",
             "generation_service.models.musicgen.codec",
             "generation_service.models.sketch.synthesis",
         ),
+        ("generation_service.models.musicgen.code_generator", "generation_service.models.musicgen.planning"),
+        ("generation_service.models.musicgen.adapters",),
         (
             "generation_service.models.musicgen.checkpoints",
             "generation_service.models.musicgen.kernels",
             "generation_service.models.sketch.composition",
         ),
-        ("generation_service.models.musicgen.sampling", "generation_service.models.musicgen.delay_pattern"),
+        (
+            "generation_service.models.musicgen.conditions",
+            "generation_service.models.musicgen.sampling",
+            "generation_service.models.musicgen.delay_pattern",
+        ),
         ("generation_service.models.musicgen.philox",),
         (
             "generation_service.models.params",

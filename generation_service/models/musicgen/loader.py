@@ -16,12 +16,16 @@ from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
 from generation_service.models.base import Capability, ModelInfo
 from generation_service.models.device import forbid_tf32, gpu_memory, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
+from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
 from generation_service.models.musicgen.checkpoints.weight_check import check_lm_weights
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
+from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec, check_encodec
+from generation_service.models.musicgen.conditioners.prefix_loader import load_prefix_conditioner
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
@@ -39,6 +43,16 @@ from generation_service.models.musicgen.resident.resident_code_generator import 
 from generation_service.models.musicgen.weight_precision import choose_precision
 from generation_service.models.published import MUSICGEN_LICENCE
 
+CAPABILITIES = frozenset(
+    {
+        Capability.CONTINUATION,
+        Capability.NEGATIVE_PROMPT,
+        Capability.WEIGHTED_PROMPTS,
+        Capability.SECTIONS,
+        Capability.ADAPTERS,
+    }
+)
+"""What every model with a text condition can do."""
 MAX_DURATION_SECONDS = 600.0
 """The longest piece. Pieces longer than a window are generated in several windows."""
 DEFAULT_MEMORY_FRACTION = 0.9
@@ -65,6 +79,12 @@ class FoundModel:
     """The precision of the KV cache on a GPU. "auto": that of the products, bf16 or fp32."""
     precision_reason: str = ""
     """Why the weights have this precision; empty if the settings say so."""
+    adapter_folder: Path | None = None
+    """The folder of the installed adapters."""
+
+    def open_adapters(self) -> AdapterRegistry:
+        """The installed adapters for this model."""
+        return AdapterRegistry(self.adapter_folder, self.info.name, self.config, self.checkpoint.headers)
 
 
 def find_musicgen(
@@ -75,11 +95,13 @@ def find_musicgen(
     precision: PrecisionChoice = "auto",
     kv_precision: KvPrecisionChoice = "auto",
     memory_gb_per_second: float = 0.0,
+    adapter_folder: Path | None = None,
 ) -> FoundModel:
     """Reads the configuration of the model in a folder, but not its weights.
 
     The model has the folder's name unless `name` is given. `memory_gb_per_second` is the memory bandwidth of the GPU,
-    or 0 if it is not known; it decides the precision "auto" of the weights. Raises FailedPrecondition if files are
+    or 0 if it is not known; it decides the precision "auto" of the weights. `adapter_folder` is the folder of the
+    installed adapters, if there is one. Raises FailedPrecondition if files are
     missing, truncated or of another kind of model, or if this machine does not have the device or the device not the
     precision.
     """
@@ -102,9 +124,11 @@ def find_musicgen(
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
         is_synthesiser=False,
-        capabilities=frozenset({Capability.CONTINUATION}),
+        capabilities=_capabilities(config),
     )
-    return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason)
+    return FoundModel(
+        info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason, adapter_folder
+    )
 
 
 def load_musicgen(
@@ -131,8 +155,9 @@ def load_musicgen(
     lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
-        positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
-        size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(positions, LONG_PROMPT_TOKENS)
+        positions = _max_positions(found.config, codec)
+        longest = Reservation(positions, LONG_PROMPT_TOKENS)
+        size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
         kv_bytes = min(max_batch_size * size, _free_memory() // 2)
     pool = KvCachePool(found.config, kv_bytes, is_quantized=is_quantized)
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
@@ -143,7 +168,10 @@ def load_musicgen(
         max_batch_size=max_batch_size,
         load_seconds=time.monotonic() - started_at,
     )
-    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, found.config, "cpu")
+    load_adapters = found.open_adapters().load
+    generator = EagerCodeGenerator(lm, pool, load_adapters)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
 
 
 def load_resident(
@@ -185,8 +213,9 @@ def load_resident(
     weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
     if kv_bytes is None and budget is not None:
         kv_bytes = budget.available_bytes()
-    positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
+    positions = _max_positions(config, codec)
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
+    load_adapters = found.open_adapters().load
     generator = ResidentCodeGenerator(
         config,
         weights,
@@ -194,6 +223,7 @@ def load_resident(
         PagePool(config, pages, dtype, torch_device),
         slots=max_batch_size,
         positions=positions,
+        load_adapters=load_adapters,
         **generator_options,
     )
     decoder = ChunkDecoder(codec, config.channels, max_streams=max_batch_size)
@@ -210,7 +240,13 @@ def load_resident(
         warm_up_seconds=selected_at - selecting_at + time.monotonic() - loaded_at,
         kernels=kernels,
     )
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, config, device)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
+
+
+def _capabilities(config: LmConfig) -> frozenset[Capability]:
+    own = {Capability.MELODY: config.melody is not None, Capability.STYLE: config.style is not None}
+    return CAPABILITIES | {capability for capability, is_own in own.items() if is_own}
 
 
 def _kv_precision(found: FoundModel) -> str:
@@ -238,6 +274,12 @@ def _check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
                 *actual, *expected
             ),
         )
+
+
+def _max_positions(config: LmConfig, codec: Encodec) -> int:
+    """Those of the longest window and its prefix."""
+    window = int(config.max_duration_seconds * codec.config.frame_rate_hz)
+    return config.max_prefix_positions + window + config.max_delay
 
 
 def _free_memory() -> int:

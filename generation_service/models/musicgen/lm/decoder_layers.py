@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from generation_service.models.musicgen.adapters.adapter_targets import HEADS, layer_linear
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 from generation_service.models.musicgen.lm.linear import Linear
+
+_MISSING: Any = None
 
 BuildLinear = Callable[[Tensor], Linear]
 """Builds a linear layer from its weights in fp32, [out, in], on the device."""
@@ -31,6 +35,8 @@ class DecoderLayer:
     norm_ff: LayerNorm
     up: Linear
     down: Linear
+    has_cross_attention: bool = True
+    """If not, its parts are missing, and must not be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,29 @@ def read_decoder(
         out_norm=weights.norm("out_norm", dim),
         heads=build_linear(torch.cat([weights(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])),
     )
+
+
+def map_linears(weights: DecoderWeights, change: Callable[[Linear, str], Linear]) -> DecoderWeights:
+    """The same weights with what `change` makes of each linear layer, given with its name in an adapter."""
+    layers = []
+    for index, layer in enumerate(weights.layers):
+
+        def changed(name: str, layer: DecoderLayer = layer, index: int = index) -> Linear:
+            return change(getattr(layer, name), layer_linear(index, name))
+
+        layers.append(
+            replace(
+                layer,
+                qkv=changed("qkv"),
+                out=changed("out"),
+                cross_q=changed("cross_q"),
+                cross_kv=changed("cross_kv"),
+                cross_out=changed("cross_out"),
+                up=changed("up"),
+                down=changed("down"),
+            )
+        )
+    return replace(weights, layers=layers, heads=change(weights.heads, HEADS))
 
 
 def sinusoidal_embeddings(count: int, config: LmConfig) -> Tensor:
@@ -100,16 +129,22 @@ class _WeightReader:
 
 def _read_layer(weights: _WeightReader, prefix: str, config: LmConfig, build_linear: BuildLinear) -> DecoderLayer:
     dim, hidden = config.dim, config.hidden_dim
-    cross = weights(f"{prefix}cross_attention.in_proj_weight", 3 * dim, dim)
+    norm_cross, cross_q, cross_kv, cross_out = _MISSING, _MISSING, _MISSING, _MISSING
+    if config.has_cross_attention:
+        cross = weights(f"{prefix}cross_attention.in_proj_weight", 3 * dim, dim)
+        norm_cross = weights.norm(f"{prefix}norm_cross", dim)
+        cross_q, cross_kv = build_linear(cross[:dim]), build_linear(cross[dim:])
+        cross_out = build_linear(weights(f"{prefix}cross_attention.out_proj.weight", dim, dim))
     return DecoderLayer(
         norm_self=weights.norm(f"{prefix}norm1", dim),
         qkv=build_linear(weights(f"{prefix}self_attn.in_proj_weight", 3 * dim, dim)),
         out=build_linear(weights(f"{prefix}self_attn.out_proj.weight", dim, dim)),
-        norm_cross=weights.norm(f"{prefix}norm_cross", dim),
-        cross_q=build_linear(cross[:dim]),
-        cross_kv=build_linear(cross[dim:]),
-        cross_out=build_linear(weights(f"{prefix}cross_attention.out_proj.weight", dim, dim)),
+        norm_cross=norm_cross,
+        cross_q=cross_q,
+        cross_kv=cross_kv,
+        cross_out=cross_out,
         norm_ff=weights.norm(f"{prefix}norm2", dim),
         up=build_linear(weights(f"{prefix}linear1.weight", hidden, dim)),
         down=build_linear(weights(f"{prefix}linear2.weight", dim, hidden)),
+        has_cross_attention=config.has_cross_attention,
     )

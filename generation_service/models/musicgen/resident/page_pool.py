@@ -14,11 +14,13 @@ import torch
 
 from dgx_music.errors import ResourceExhausted
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, LayerPages
 from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
-from generation_service.models.musicgen.sampling import CFG_ROWS
 
 PageNumbers = npt.NDArray[np.int32]
+NEGATIVE_ROW = 1
+"""The row of the negative condition among those of a request."""
 
 
 def page_bytes(config: LmConfig, dtype: torch.dtype) -> int:
@@ -26,19 +28,20 @@ def page_bytes(config: LmConfig, dtype: torch.dtype) -> int:
     return config.num_layers * 2 * config.dim * PAGE_POSITIONS * dtype.itemsize
 
 
-def count_pages(positions: int, tokens: int) -> int:
-    """The pages of a request: those of its conditional and its unconditional row, and those of its prompt."""
-    return CFG_ROWS * -(-positions // PAGE_POSITIONS) + -(-tokens // PAGE_POSITIONS)
+def count_pages(reservation: Reservation) -> int:
+    """The pages of a request: those of each branch and of its negative condition, and those of their texts."""
+    of_row, of_text = (-(-count // PAGE_POSITIONS) for count in (reservation.positions, reservation.tokens))
+    return reservation.rows * of_row + reservation.texts * of_text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestPages:
-    """The pages of one request."""
+    """The pages of one request, whose R rows are: its first branch, the negative condition, the other branches."""
 
     rows: PageNumbers
-    """[2, pages of a row]."""
-    prompt: PageNumbers
-    """[pages of the prompt]."""
+    """[R, pages of a row]."""
+    texts: PageNumbers
+    """[R, pages of a text]. Page 0 where the negative condition has no text."""
 
 
 class PagePool:
@@ -64,13 +67,13 @@ class PagePool:
         """The size of the pages in use."""
         return (self._pages - len(self._free)) * self._page_bytes
 
-    def size_bytes(self, positions: int, tokens: int) -> int:
-        """What a request with this many positions and tokens in its prompt reserves."""
-        return count_pages(positions, tokens) * self._page_bytes
+    def size_bytes(self, reservation: Reservation) -> int:
+        """The size of the pages that a request reserves."""
+        return count_pages(reservation) * self._page_bytes
 
-    def reserve(self, positions: int, tokens: int) -> RequestPages:
+    def reserve(self, reservation: Reservation) -> RequestPages:
         """Raises ResourceExhausted if there are too few free pages."""
-        count = count_pages(positions, tokens)
+        count = count_pages(reservation)
         if count > len(self._free):
             raise ResourceExhausted(
                 f"the request needs a KV cache of {count * self._page_bytes >> 20} MiB, but "
@@ -80,10 +83,13 @@ class PagePool:
                 retry_after_seconds=RETRY_SECONDS,
             )
         taken = np.array([self._free.pop() for _ in range(count)], np.int32)
-        of_rows = CFG_ROWS * -(-positions // PAGE_POSITIONS)
-        return RequestPages(taken[:of_rows].reshape(CFG_ROWS, -1), taken[of_rows:])
+        of_rows = reservation.rows * -(-reservation.positions // PAGE_POSITIONS)
+        texts = taken[of_rows:].reshape(reservation.texts, -1)
+        if not reservation.has_negative:
+            texts = np.insert(texts, NEGATIVE_ROW, 0, axis=0)
+        return RequestPages(taken[:of_rows].reshape(reservation.rows, -1), texts)
 
     def release(self, pages: RequestPages) -> None:
         """Returns the pages to the pool. A step that is still running may read and write them: whoever gets them next
         writes to them after it, in the order of the device's stream."""
-        self._free += pages.rows.ravel().tolist() + pages.prompt.tolist()
+        self._free += pages.rows.ravel().tolist() + pages.texts[pages.texts > 0].tolist()
