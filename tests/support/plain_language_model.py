@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
 from generation_service.models.musicgen.conditions import Condition, WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes

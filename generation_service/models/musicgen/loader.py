@@ -1,9 +1,9 @@
-"""Loads MusicGen from a folder of files in audiocraft's format."""
+"""Loads MusicGen from a folder of files, in any of the layouts that `checkpoints` reads."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,26 @@ from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, KvPrecisionChoice, PrecisionChoice, PrecisionName
 from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
 from generation_service.models.base import Capability, ModelInfo
-from generation_service.models.device import forbid_tf32, resolve_device
+from generation_service.models.device import forbid_tf32, gpu_memory, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
-from generation_service.models.musicgen.checkpoints.checkpoint import (
-    COMPRESSION_FILE,
-    LM_FILE,
-    Checkpoint,
-    file_digest,
-    invalid_checkpoint,
-    read_checkpoint,
-)
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
+from generation_service.models.musicgen.checkpoints.weight_check import check_lm_weights
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
 from generation_service.models.musicgen.codec.encodec import Encodec
-from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
+from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec, check_encodec
+from generation_service.models.musicgen.conditioners.prefix_loader import load_prefix_conditioner
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.conditions import MAX_BRANCHES
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision, build_linear
+from generation_service.models.musicgen.memory_check import require_memory
 from generation_service.models.musicgen.model import MusicGen
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.memory_budget import GpuBudget, budget_pages
@@ -43,9 +41,17 @@ from generation_service.models.musicgen.resident.operation_selection import sele
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 from generation_service.models.musicgen.weight_precision import choose_precision
+from generation_service.models.published import MUSICGEN_LICENCE
 
-LICENCE = "CC-BY-NC-4.0"
-"""SPDX identifier of the licence of Meta's published weights."""
+CAPABILITIES = frozenset(
+    {
+        Capability.CONTINUATION,
+        Capability.NEGATIVE_PROMPT,
+        Capability.WEIGHTED_PROMPTS,
+        Capability.SECTIONS,
+    }
+)
+"""What every model with a text condition can do."""
 MAX_DURATION_SECONDS = 600.0
 """The longest piece. Pieces longer than a window are generated in several windows."""
 DEFAULT_MEMORY_FRACTION = 0.9
@@ -91,24 +97,25 @@ def find_musicgen(
     precision.
     """
     device_name, chosen_precision = resolve_device(device, precision)
-    checkpoint = read_checkpoint(folder / LM_FILE)
+    checkpoint = read_checkpoint(folder)
     config, reason = parse_lm_config(checkpoint), ""
+    check_lm_weights(checkpoint, config)
+    _check_codec(checkpoint, config)
     if device_name == "cuda" and precision == "auto":
         chosen_precision, reason = choose_precision(config, memory_gb_per_second)
-    codec_digest = file_digest(folder / COMPRESSION_FILE)
-    version = [checkpoint.digest, codec_digest, _DECODE_REVISION, chosen_precision]
+    version = [checkpoint.digest, _DECODE_REVISION, chosen_precision]
     if device_name == "cuda":
         version += ["cuda"] if kv_precision == "auto" else ["cuda", f"kv{kv_precision}"]
     info = ModelInfo(
         name=name or folder.resolve().name,
         version="-".join(version),
         description=f"MusicGen, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
-        licence=LICENCE,
+        licence=MUSICGEN_LICENCE,
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
         is_synthesiser=False,
-        capabilities=frozenset({Capability.CONTINUATION}),
+        capabilities=_capabilities(config),
     )
     return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason)
 
@@ -123,23 +130,25 @@ def load_musicgen(
     """Loads the model into memory, and on a GPU warms it up.
 
     `kv_bytes` limits the KV caches of all requests together. The default is what `max_batch_size` requests of the
-    longest window need, but on the CPU at most half of the free memory, on a GPU what is left of `memory_fraction` of
-    it. Raises FailedPrecondition if the weights, the codec or the text encoder are missing or do not fit
-    together, or if not even one request fits into the memory.
+    longest window need, and one of them with all branches that there can be; but on the CPU at most half of the free
+    memory, on a GPU what is left of `memory_fraction` of it. Raises FailedPrecondition if the weights, the codec or the
+    text encoder are missing or do not fit together, or if not even one request fits into the memory.
     """
     if found.device == "cuda":
         return load_resident(
             found, "cuda", kv_bytes=kv_bytes, max_batch_size=max_batch_size, memory_fraction=memory_fraction
         )
     started_at = time.monotonic()
-    codec, conditioner = _load_codec(found), TextConditioner(found.checkpoint, found.config)
+    require_memory(found.checkpoint, found.precision, _free_memory(), "this machine")
+    codec, conditioner = build_encodec(found.checkpoint.open_codec()), TextConditioner(found.checkpoint, found.config)
     lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
-        positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
+        positions = _max_positions(found.config, codec)
+        size_bytes = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes
         longest = Reservation(positions, LONG_PROMPT_TOKENS)
-        size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
-        kv_bytes = min(max_batch_size * size, _free_memory() // 2)
+        with_branches = replace(longest, branches=MAX_BRANCHES, has_negative=True)
+        kv_bytes = min(max(max_batch_size * size_bytes(longest), size_bytes(with_branches)), _free_memory() // 2)
     pool = KvCachePool(found.config, kv_bytes, is_quantized=is_quantized)
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
     execution = ModelExecution(
@@ -149,7 +158,8 @@ def load_musicgen(
         max_batch_size=max_batch_size,
         load_seconds=time.monotonic() - started_at,
     )
-    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, found.config, "cpu")
+    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution, prefixes)
 
 
 def load_resident(
@@ -172,9 +182,10 @@ def load_resident(
     budget = None
     if device == "cuda":
         budget = GpuBudget(memory_fraction)
+        require_memory(found.checkpoint, found.precision, gpu_memory().free_bytes, "the GPU")
         timer = time_on_cuda
         forbid_tf32()
-    codec = _load_codec(found).to(torch_device)
+    codec = build_encodec(found.checkpoint.open_codec()).to(torch_device)
     conditioner = TextConditioner(found.checkpoint, config, device)
     dtype = _KV_TYPES[_kv_precision(found)]
     selecting_at = time.monotonic()
@@ -190,7 +201,7 @@ def load_resident(
     weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
     if kv_bytes is None and budget is not None:
         kv_bytes = budget.available_bytes()
-    positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
+    positions = _max_positions(config, codec)
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
     generator = ResidentCodeGenerator(
         config,
@@ -215,7 +226,13 @@ def load_resident(
         warm_up_seconds=selected_at - selecting_at + time.monotonic() - loaded_at,
         kernels=kernels,
     )
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, config, device)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes)
+
+
+def _capabilities(config: LmConfig) -> frozenset[Capability]:
+    own = {Capability.MELODY: config.melody is not None, Capability.STYLE: config.style is not None}
+    return CAPABILITIES | {capability for capability, is_own in own.items() if is_own}
 
 
 def _kv_precision(found: FoundModel) -> str:
@@ -231,18 +248,24 @@ def _cpu_precision(found: FoundModel) -> Precision:
     return found.precision
 
 
-def _load_codec(found: FoundModel) -> Encodec:
-    config, codec = found.config, load_encodec(found.folder)
+def _check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
+    stored = checkpoint.open_codec()
+    codec = check_encodec(stored)
     expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
-    actual = (codec.config.codebooks, codec.config.codebook_size, codec.config.sample_rate_hz)
+    actual = (codec.codebooks, codec.codebook_size, codec.sample_rate_hz)
     if actual != expected:
         raise invalid_checkpoint(
-            found.folder / COMPRESSION_FILE,
+            stored.path,
             "the codec has {} codebooks of {} codes at {} Hz, but the language model needs {} of {} at {} Hz".format(
                 *actual, *expected
             ),
         )
-    return codec
+
+
+def _max_positions(config: LmConfig, codec: Encodec) -> int:
+    """Those of the longest window and its prefix."""
+    window = int(config.max_duration_seconds * codec.config.frame_rate_hz)
+    return config.max_prefix_positions + window + config.max_delay
 
 
 def _free_memory() -> int:

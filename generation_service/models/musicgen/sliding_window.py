@@ -6,6 +6,8 @@ restarts at position 0 with the same text; it reads its prompt and continues fro
     window 0  |0 ............ 1500|
     window 1           |900 = = = 1500 ......... 2400|      = prompt
     window 2                              |1800 = = = 2400 ...
+
+Where the prompt of the piece changes, a window ends early, and the next one has as many frames before it as its prompt.
 """
 
 from __future__ import annotations
@@ -26,13 +28,21 @@ class WindowedCodes:
     """All codes of a piece while they are generated."""
 
     def __init__(
-        self, delays: Sequence[int], frames: int, empty_code: int, window: int, prompt: Codes | None = None
+        self,
+        delays: Sequence[int],
+        frames: int,
+        empty_code: int,
+        window: int,
+        prompt: Codes | None = None,
+        starts: Sequence[int] = (),
     ) -> None:
-        """`frames` in all, at most `window` at once. prompt: [K, n], the first n frames, n < `window`."""
+        """`frames` in all, at most `window` at once. prompt: [K, n], the first n frames, n < `window`. starts: frames
+        after those of the prompt at which a new window begins in any case, ascending."""
         self.total_frames = frames
         self._delays = tuple(delays)
         self._empty_code = empty_code
         self._size = window
+        self._starts = starts
         self._first = 0
         self._earlier = np.zeros((len(self._delays), 0), np.int64)  # [K, _first]
         self.window = self._open_window(prompt)
@@ -41,6 +51,16 @@ class WindowedCodes:
     @property
     def is_done(self) -> bool:
         return self.window.is_done and self.frames_ready == self.total_frames
+
+    @property
+    def first_read(self) -> int:
+        """The first frame of the current window, which may be one of its prompt."""
+        return self._first
+
+    @property
+    def window_start(self) -> int:
+        """The first new frame of the current window."""
+        return self._first + self.window.prompt_frames
 
     @property
     def frames_ready(self) -> int:
@@ -52,10 +72,11 @@ class WindowedCodes:
         self.window.append(codes)
         if not self.window.is_done or self.is_done:
             return False
-        stride = window_stride(self._size)
-        self._earlier = np.concatenate([self._earlier, self.window.select_frames(0, stride)], axis=1)
-        self._first += stride
-        self.window = self._open_window(self.window.select_frames(stride, self._size))
+        count = self.window.frames
+        passed = max(0, count - (self._size - window_stride(self._size)))
+        self._earlier = np.concatenate([self._earlier, self.window.select_frames(0, passed)], axis=1)
+        self._first += passed
+        self.window = self._open_window(self.window.select_frames(passed, count))
         return True
 
     def select_frames(self, first: int, end: int) -> Codes:
@@ -64,4 +85,6 @@ class WindowedCodes:
         return np.concatenate([self._earlier[:, first:end], recent], axis=1)
 
     def _open_window(self, prompt: Codes | None) -> DelayedCodes:
-        return DelayedCodes(self._delays, min(self.total_frames - self._first, self._size), self._empty_code, prompt)
+        known = self._first + (0 if prompt is None else prompt.shape[1])
+        end = next((start for start in self._starts if start > known), self.total_frames)
+        return DelayedCodes(self._delays, min(end - self._first, self._size), self._empty_code, prompt)

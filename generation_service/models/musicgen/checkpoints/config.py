@@ -11,6 +11,12 @@ from itertools import pairwise
 
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import (
+    MAX_TEXT_TOKENS,
+    MelodyConfig,
+    StyleConfig,
+    parse_prefix,
+)
 
 _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "norm": ("layer_norm", "layer_norm"),
@@ -28,6 +34,9 @@ _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "kv_repeat": (1, 1),
 }
 """`transformer_lm` key → the value that every published text-to-music model has, and audiocraft's default."""
+_MAX_CODEBOOKS = 64
+_MAX_WINDOW_SECONDS = 600.0
+"""The memory for a request grows with its window, which for published models is at most 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,10 @@ class LmConfig:
     sample_rate_hz: int
     max_duration_seconds: float
     """Length of one window, which is the length of the clips that the model was trained on."""
+    has_cross_attention: bool = True
+    """If not, the text is the last part of the prefix, as in MusicGen-melody."""
+    melody: MelodyConfig | None = None
+    style: StyleConfig | None = None
 
     @property
     def head_dim(self) -> int:
@@ -62,10 +75,21 @@ class LmConfig:
     def max_delay(self) -> int:
         return max(self.delays)
 
+    @property
+    def max_prefix_positions(self) -> int:
+        """The positions before the codes, at most."""
+        if self.has_cross_attention:
+            return 0
+        melody = 0 if self.melody is None else self.melody.length
+        style = 0 if self.style is None else self.style.max_length
+        return melody + style + MAX_TEXT_TOKENS
+
 
 def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
     """Raises FailedPrecondition if the checkpoint is of another kind of model."""
     fields = ConfigFields(checkpoint.config, checkpoint.path, "a MusicGen language model")
+    if "lm_model" not in checkpoint.config and "compression_model" in checkpoint.config:
+        raise invalid_checkpoint(checkpoint.path, "it has a codec, not a language model; are the files swapped?")
     fields.expect("lm_model", "transformer_lm")
     for key, (expected, default) in _SUPPORTED_TRANSFORMER.items():
         fields.expect(f"transformer_lm.{key}", expected, default)
@@ -75,8 +99,9 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         raise invalid_checkpoint(
             checkpoint.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
         )
-    n_q = fields.count("transformer_lm.n_q")
-    condition = _parse_condition(fields)
+    n_q = fields.count("transformer_lm.n_q", _MAX_CODEBOOKS)
+    condition, prepended = _parse_condition(fields)
+    melody, style = parse_prefix(fields, [name for name in prepended if name != condition])
     return LmConfig(
         dim=dim,
         num_heads=num_heads,
@@ -91,24 +116,40 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         condition=condition,
         channels=_parse_channels(fields),
         sample_rate_hz=fields.count("sample_rate"),
-        max_duration_seconds=fields.number("dataset.segment_duration"),
+        max_duration_seconds=_parse_window(fields),
+        has_cross_attention=condition not in prepended,
+        melody=melody,
+        style=style,
     )
 
 
-def _parse_condition(fields: ConfigFields) -> str:
-    cross = fields.value("fuser.cross")
-    if not isinstance(cross, list) or len(cross) != 1:
-        raise invalid_checkpoint(fields.path, f"fuser.cross is {cross!r}; expected exactly one text condition")
-    for method in ("sum", "prepend", "input_interpolate"):
+def _parse_window(fields: ConfigFields) -> float:
+    seconds = fields.number("dataset.segment_duration")
+    if seconds > _MAX_WINDOW_SECONDS:
+        problem = f"dataset.segment_duration is {seconds:g} seconds; expected at most {_MAX_WINDOW_SECONDS:g}"
+        raise invalid_checkpoint(fields.path, problem)
+    return seconds
+
+
+def _parse_condition(fields: ConfigFields) -> tuple[str, list[str]]:
+    """The text condition, and what is prepended, in order: the text is in it or cross-attention reads it."""
+    cross, prepended = fields.value("fuser.cross"), fields.value("fuser.prepend", None) or []
+    if not isinstance(cross, list) or not isinstance(prepended, list):
+        problem = f"fuser.cross is {cross!r} and fuser.prepend {prepended!r}; expected lists"
+        raise invalid_checkpoint(fields.path, problem)
+    for method in ("sum", "input_interpolate"):
         if fields.value(f"fuser.{method}", None):
-            problem = f"the model is conditioned through fuser.{method} (a melody model?); only text is supported"
+            problem = f"the model is conditioned through fuser.{method}; only cross and prepend are supported"
             raise invalid_checkpoint(fields.path, problem)
     fields.expect("fuser.cross_attention_pos_emb", False, False)
-    name = str(cross[0])
+    if len(cross) != 1 and (cross or len(prepended) < 2):
+        problem = f"fuser.cross is {cross!r}; expected exactly one text condition, or one at the end of fuser.prepend"
+        raise invalid_checkpoint(fields.path, problem)
+    name = str((cross or prepended)[-1])
     fields.expect(f"conditioners.{name}.model", "t5")
     fields.expect(f"conditioners.{name}.t5.finetune", False, False)
     fields.expect(f"conditioners.{name}.t5.normalize_text", False, False)
-    return name
+    return name, [str(own) for own in prepended]
 
 
 def _parse_delays(fields: ConfigFields, n_q: int) -> tuple[int, ...]:

@@ -47,6 +47,8 @@ class StepShape(NamedTuple):
     """The same for cross-attention."""
     samples_any: bool
     """Whether requests may have any top-k and top-p."""
+    combines: bool = False
+    """Whether requests may have several branches."""
 
 
 class PrefillShape(NamedTuple):
@@ -54,6 +56,8 @@ class PrefillShape(NamedTuple):
 
     positions: int
     tokens: int
+    has_prefix: bool = False
+    """Whether the piece may have positions of the prefix."""
 
 
 class PromptShape(NamedTuple):
@@ -94,13 +98,14 @@ class DecodeStep:
         """
         state = self._state
         text, positions = state.prompt[: shape.tokens], self._tokens[: shape.tokens]
-        places = locate(state.prompt_tables[state.prompt_slot][:, 0].expand(shape.tokens, -1), positions)
+        table = state.prompt_tables.flatten(0, 1)[state.prompt_row]
+        places = locate(table.expand(shape.tokens, -1), positions)
         for layer, stored in zip(self._weights.layers, self._pool.layers, strict=True):
             keys, values = layer.cross_kv(text).view(shape.tokens, 2, self.config.num_heads, -1).unbind(1)
             append(keys, values, stored, places)
 
     def compute_prefill(self, shape: PrefillShape) -> None:
-        """Reads a piece of known codes of one request: writes the keys and values that single steps would write.
+        """Reads a piece of a slot's prefix and known codes: writes the keys and values that single steps would write.
 
         Positions of the piece that are not known yet get values that the steps at these positions will overwrite.
         """
@@ -109,6 +114,10 @@ class DecodeStep:
         positions = (first + self._piece).clamp_max(state.codes.shape[2] - 2)  # [n]; the last column is never read
         codes = state.codes[slot][0].index_select(1, positions).t()  # [n, K]
         x = self._embeddings.embed(codes, positions)  # [2 n, dim]
+        if shape.has_prefix:
+            prefix = (state.prefix + self._embeddings.positions[positions][:, None]).flatten(0, 1)  # [2 n, dim]
+            is_prefix = (positions < state.prefill[2])[:, None].expand(-1, CFG_ROWS).reshape(-1, 1)
+            x = torch.where(is_prefix, prefix, x)
         row_positions = positions[:, None].expand(-1, CFG_ROWS).flatten()  # [2 n]
 
         def rows_of(table: Tensor) -> Tensor:
@@ -139,6 +148,8 @@ class DecodeStep:
             x = self._finish_layer(x, attended, layer, pages, prompts)
         logits = self._weights.heads.normed(x, self._weights.out_norm).float()
         logits = logits.view(shape.batch, CFG_ROWS, self.config.n_q, self.config.card)
+        if shape.combines:
+            logits = operations.combine_branches(logits, state.sources, state.weights, inputs.integers)
         sampled, is_finite = self._sample(logits, inputs, samples_any=shape.samples_any)
         operations.end_step(state, inputs.integers, sampled, is_finite, self._delays)
 
@@ -156,13 +167,14 @@ class DecodeStep:
     ) -> Tensor:
         """Everything after self-attention. x, attended: [R, dim] → [R, dim]. prompts: the arguments of `attend`.
 
-        Unconditional rows have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
+        Rows without a text have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
         save little, since the weights are read in any case, and would cost a kernel to take the rows apart.
         """
         x = layer.out.add_residual(attended, x)
-        query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
-        text = self._operations.attend(query, pages, *prompts)
-        x = layer.cross_out.add_residual(text, x)
+        if layer.has_cross_attention:
+            query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
+            text = self._operations.attend(query, pages, *prompts)
+            x = layer.cross_out.add_residual(text, x)
         return layer.down.add_residual(layer.up.normed(x, layer.norm_ff, gelu=True), x)
 
     def _sample(self, logits: Tensor, inputs: StepInputs, *, samples_any: bool) -> tuple[Tensor, Tensor]:

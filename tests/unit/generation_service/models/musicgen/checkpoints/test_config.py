@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
 from tests.support.checkpoints import TINY, write_lm, write_lm_with_config
 
@@ -39,7 +40,7 @@ def test_lm_config_is_read_from_xp_config(tmp_path: Path, stereo: bool) -> None:
         (lambda c: c["transformer_lm"].update(bias_attn=True), "bias_attn is True; only False"),
         (lambda c: c["transformer_lm"].update(positional_embedding="rope"), "'rope'; only 'sin'"),
         (lambda c: c["transformer_lm"].update(hidden_scale=-1), "hidden_scale is -1"),
-        (lambda c: c["fuser"].update(prepend=["self_wav"]), "a melody model"),
+        (lambda c: c["fuser"].update(prepend=["self_wav"]), r"conditioners\.self_wav\.model"),
         (lambda c: c["fuser"].update(cross=[]), r"fuser\.cross is \[\]"),
         (lambda c: c["conditioners"]["description"].update(model="clap"), "is 'clap'; only 't5'"),
         (lambda c: c["codebooks_pattern"].update(modeling="parallel"), "'parallel'; only 'delay'"),

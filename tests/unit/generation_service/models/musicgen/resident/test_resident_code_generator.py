@@ -149,7 +149,7 @@ def test_results_of_a_closed_row_are_marked_and_its_place_is_used_at_once(genera
     generator.close(old)
     new = generator.open(PLANS[0].parameters(), Reservation(40))
     generator.begin_window(new, window, WindowConditions.from_text(None))
-    assert new.slot == old.slot
+    assert new.slots == old.slots
     assert set(new.pages.rows.ravel()) == set(old.pages.rows.ravel())
     generator.launch([new])
     (first, *_), (second, *_) = (result.rows for _ in range(2) for result in generator.collect(wait=True))
