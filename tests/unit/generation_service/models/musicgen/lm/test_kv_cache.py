@@ -65,10 +65,12 @@ def test_request_pays_for_each_branch_and_gives_all_back(pool: KvCachePool) -> N
     """Also those that its last window did not have."""
     reservation = Reservation(60, 5, branches=3, has_negative=True)
     assert pool.size_bytes(reservation) == 2 * BLOCK_BYTES + 4 * PROMPT_BYTES
+    pool.reserve(Reservation(1))  # While nothing is reserved, everything is free.
     for _ in range(3):
         cache = pool.reserve(reservation)
         rows = [*cache.branches, cache.negative]
-        assert [row.blocks for row in rows] == [row.prompt_blocks for row in rows] == [[0], [1], [2], [3]]
+        assert [row.blocks for row in rows] == [[2], [3], [4], [5]]
+        assert [row.prompt_blocks for row in rows] == [[0], [1], [2], [3]]
         assert [*cache.rows] == [cache.branches[0], cache.negative]
         cache.begin_window(2)
         assert [*cache.rows] == [*cache.branches[:2], cache.negative]
