@@ -40,9 +40,8 @@ from generation_service.models.musicgen.resident.operation_selection import sele
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 from generation_service.models.musicgen.weight_precision import choose_precision
+from generation_service.models.published import MUSICGEN_LICENCE
 
-LICENCE = "CC-BY-NC-4.0"
-"""SPDX identifier of the licence of Meta's published weights."""
 CAPABILITIES = frozenset(
     {
         Capability.CONTINUATION,
@@ -110,7 +109,7 @@ def find_musicgen(
         name=name or folder.resolve().name,
         version="-".join(version),
         description=f"MusicGen, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
-        licence=LICENCE,
+        licence=MUSICGEN_LICENCE,
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
