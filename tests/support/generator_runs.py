@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.adapters.adapter_weights import LoadAdapters, load_none
 from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
@@ -86,14 +87,9 @@ class Plan:
         return windows[min(window, len(windows) - 1)]
 
     def reservation(self, positions: int) -> Reservation:
-        """positions: those of the codes of a window."""
-        windows = [self.conditions(index) for index in range(max(1, len(self.windows)))]
-        return Reservation(
-            positions + max(each.prefix_positions for each in windows),
-            max(tokens for each in windows for tokens in (each.negative_tokens, *(part[0] for part in each.branches))),
-            max(len(each.branches) for each in windows),
-            any(each.negative_tokens for each in windows),
-        )
+        """positions: those of the codes of the longest window."""
+        windows = range(max(1, len(self.windows)))
+        return Reservation.for_windows(positions, [self.conditions(window).build(1) for window in windows])
 
 
 def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int) -> list[Codes]:
@@ -151,11 +147,13 @@ def _append_results(
     return ended
 
 
-def eager_generator(folder: Path, precision: Precision = "fp32") -> EagerCodeGenerator:
+def eager_generator(
+    folder: Path, precision: Precision = "fp32", load_adapters: LoadAdapters = load_none
+) -> EagerCodeGenerator:
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = parse_lm_config(checkpoint)
     pool = KvCachePool(config, 1 << 30, is_quantized=precision == "int8")
-    return EagerCodeGenerator(LanguageModel(checkpoint, config, precision), pool)
+    return EagerCodeGenerator(LanguageModel(checkpoint, config, precision), pool, load_adapters)
 
 
 def resident_generator(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -120,9 +120,13 @@ class Generated:
 
 
 def generate_with_transformers(
-    folder: Path, prompts: Sequence[str], frames: int, melodies: Sequence[Tensor | None] = ()
+    folder: Path,
+    prompts: Sequence[str],
+    frames: int,
+    adapt: Callable[[Any], Any] = lambda model: model,
+    melodies: Sequence[Tensor | None] = (),
 ) -> list[Generated]:
-    """Greedy codes and samples of transformers' model, each prompt by itself.
+    """Greedy codes and samples of transformers' model, or what `adapt` makes of it, each prompt by itself.
 
     melodies: for a melody model, the features of each prompt's melody, [n, chroma], or None.
     """
@@ -133,7 +137,7 @@ def generate_with_transformers(
     library: Any = transformers
     kind = "MusicgenMelodyForConditionalGeneration" if melodies else "MusicgenForConditionalGeneration"
     with _quiet(), torch.inference_mode():
-        model: Any = getattr(library, kind).from_pretrained(folder)
+        model: Any = adapt(getattr(library, kind).from_pretrained(folder))
         tokenizer = T5Tokenizer.from_pretrained(folder)
         decoded: list[Tensor] = []
         decode = model.audio_encoder.decode

@@ -113,7 +113,7 @@ def test_greedy_codes_equal_transformers(saved_melody: Path, generator: str) -> 
     assert (config.length, config.max_frames) == (MELODY_LENGTH, RATE_HZ)
     extractor = ChromaExtractor(config.chroma)
     features = [None if own is None else extractor.extract(torch.from_numpy(own.mean(1)[:RATE_HZ])) for own in melodies]
-    expected = generate_with_transformers(saved_melody, [prompt for prompt, _ in cases], 25, features)
+    expected = generate_with_transformers(saved_melody, [prompt for prompt, _ in cases], 25, melodies=features)
     requests = [
         (GenerationParameters(prompt, 25 * HOP, seed=0, temperature=0, melody=own), index)
         for index, ((prompt, _), own) in enumerate(zip(cases, melodies, strict=True))
