@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +11,24 @@ from typing import TYPE_CHECKING, Any
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceName, EngineName, GenerationSettings, KvPrecisionChoice, PrecisionChoice
 from generation_service.hardware.devices import Device, Devices
-from generation_service.models.base import Model, ModelInfo
+from generation_service.models.base import AdapterUse, Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
 from generation_service.models.device import resolve_device
 from generation_service.models.model_folders import installed_folders, weights_mtime_ns
+from generation_service.models.musicgen.adapters.installed_adapters import find_adapters
 from generation_service.models.published import PUBLISHED
 from generation_service.models.sketch import Sketch
 from service_runtime.optional_deps import install_extra_command
 
 if TYPE_CHECKING:
+    from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
+    from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
     from generation_service.models.musicgen.loader import FoundModel
+
+ADAPTERS_FOLDER = "adapters"
+"""The folder in the data directory that has a folder for each LoRA adapter."""
+_MAX_OPEN_ADAPTERS = 64
+"""The number of models whose adapters' headers are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,8 @@ class MusicGenFolder:
     max_batch_size: int
     memory_gb_per_second: float
     """The memory bandwidth of the slowest GPU in use; 0 if it is not known."""
+    adapter_folder: Path
+    """The folder of the installed adapters."""
 
     def describe(self) -> ModelInfo:
         """Reads the headers of the files. Imports torch, which takes seconds the first time."""
@@ -69,6 +80,16 @@ class MusicGenFolder:
             self._find_native(), max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction
         )
 
+    def adapter_problems(self) -> Mapping[str, str]:
+        if self.engine != "native" or not find_adapters(self.adapter_folder):
+            return {}
+        return _open_adapters(self).problems()
+
+    def merge_adapters(self, checkpoint: Checkpoint, adapters: Sequence[AdapterUse]) -> Checkpoint:
+        """Returns the model's checkpoint with installed adapters merged into its weights. Raises InvalidArgument if one
+        does not fit."""
+        return _open_adapters(self).merge(checkpoint, adapters)
+
     def _find_native(self) -> FoundModel:
         try:
             from generation_service.models.musicgen.loader import find_musicgen
@@ -81,6 +102,7 @@ class MusicGenFolder:
             precision=self.precision,
             kv_precision=self.kv_precision,
             memory_gb_per_second=self.memory_gb_per_second,
+            adapter_folder=self.adapter_folder,
         )
 
     def _audiocraft_device(self) -> DeviceName:
@@ -91,6 +113,11 @@ class MusicGenFolder:
                 reason="PRECISION_UNSUPPORTED",
             )
         return resolve_device(self.device, "auto")[0]
+
+
+@functools.lru_cache(maxsize=_MAX_OPEN_ADAPTERS)
+def _open_adapters(model: MusicGenFolder) -> AdapterRegistry:
+    return model._find_native().open_adapters()
 
 
 def find_installed_models(
@@ -131,6 +158,7 @@ def _find_entries(
             kernel_cache=settings.data_dir / "kernels",
             max_batch_size=max_batch_size,
             memory_gb_per_second=memory_gb_per_second,
+            adapter_folder=settings.data_dir / ADAPTERS_FOLDER,
         )
 
     for name, folder in installed_folders(settings):

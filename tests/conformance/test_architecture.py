@@ -147,6 +147,7 @@ LAYERS = {
             "generation_service.models.sketch.synthesis",
         ),
         ("generation_service.models.musicgen.code_generator", "generation_service.models.musicgen.planning"),
+        ("generation_service.models.musicgen.adapters",),
         (
             "generation_service.models.musicgen.checkpoints",
             "generation_service.models.musicgen.kernels",
