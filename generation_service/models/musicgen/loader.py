@@ -101,7 +101,7 @@ def find_musicgen(
     info = ModelInfo(
         name=name or folder.resolve().name,
         version="-".join(version),
-        description=f"MusicGen, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
+        description=f"{config.family}, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
         licence=LICENCE,
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,

@@ -97,6 +97,7 @@ class MusicGen:
         self._execution = execution
         # Rounded as in audiocraft.
         self._window = int(generator.config.max_duration_seconds * codec.config.frame_rate_hz)
+        self._stride = window_stride(self._window, generator.config.stride_share)
         self._states: dict[CodeRow, MusicGenState] = {}
         self._no_audio = np.zeros((0, info.channels), np.float32)
 
@@ -150,7 +151,14 @@ class MusicGen:
         row = self._generator.open(parameters, text, positions)
         try:
             prompt = None if clip is None else self._clips.encode(clip)
-            codes = WindowedCodes(config.delays, prompt_frames + new, config.card, self._window, prompt)
+            codes = WindowedCodes(
+                config.delays,
+                prompt_frames + new,
+                config.card,
+                self._window,
+                prompt,
+                stride_share=config.stride_share,
+            )
             self._generator.begin_window(row, codes.window)
             state = MusicGenState(
                 frames=parameters.frames,
@@ -294,5 +302,5 @@ class MusicGen:
             problem = f"it has {len(clip)} frames of audio; at least {self._hop} are needed to continue it"
             raise InvalidArgument("continuation.source_id", problem)
         new = math.ceil(parameters.frames / self._hop)
-        frames = min(len(clip) // self._hop, self._window - min(new, window_stride(self._window)))
+        frames = min(len(clip) // self._hop, self._window - min(new, self._stride))
         return clip[-frames * self._hop :]

@@ -1,6 +1,7 @@
 """Pieces longer than the model's window: the last frames of one window are the prompt of the next.
 
-Source: audiocraft 1.3.0, `MusicGen._generate_tokens` in models/musicgen.py, counted in frames of codes. Every window
+Source: audiocraft 1.3.0, `MusicGen._generate_tokens` in models/musicgen.py and `BaseGenModel._generate_tokens` in
+models/genmodel.py, for AudioGen, counted in frames of codes. Every window
 restarts at position 0 with the same text; it reads its prompt and continues from there.
 
     window 0  |0 ............ 1500|
@@ -17,22 +18,31 @@ import numpy as np
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
 
-def window_stride(window: int) -> int:
-    """Frames between the starts of two windows: audiocraft's `extend_stride`, which is 18 of 30 seconds."""
-    return window * 3 // 5
+def window_stride(window: int, share: float) -> int:
+    """Frames between the starts of two windows. `share`: `LmConfig.stride_share`."""
+    return round(window * share)
 
 
 class WindowedCodes:
     """All codes of a piece while they are generated."""
 
     def __init__(
-        self, delays: Sequence[int], frames: int, empty_code: int, window: int, prompt: Codes | None = None
+        self,
+        delays: Sequence[int],
+        frames: int,
+        empty_code: int,
+        window: int,
+        prompt: Codes | None = None,
+        *,
+        stride_share: float = 0.6,
     ) -> None:
-        """`frames` in all, at most `window` at once. prompt: [K, n], the first n frames, n < `window`."""
+        """`frames` in all, at most `window` at once. prompt: [K, n], the first n frames, n < `window`. `stride_share`:
+        as in `LmConfig`."""
         self.total_frames = frames
         self._delays = tuple(delays)
         self._empty_code = empty_code
         self._size = window
+        self._stride = window_stride(window, stride_share)
         self._first = 0
         self._earlier = np.zeros((len(self._delays), 0), np.int64)  # [K, _first]
         self.window = self._open_window(prompt)
@@ -52,10 +62,9 @@ class WindowedCodes:
         self.window.append(codes)
         if not self.window.is_done or self.is_done:
             return False
-        stride = window_stride(self._size)
-        self._earlier = np.concatenate([self._earlier, self.window.select_frames(0, stride)], axis=1)
-        self._first += stride
-        self.window = self._open_window(self.window.select_frames(stride, self._size))
+        self._earlier = np.concatenate([self._earlier, self.window.select_frames(0, self._stride)], axis=1)
+        self._first += self._stride
+        self.window = self._open_window(self.window.select_frames(self._stride, self._size))
         return True
 
     def select_frames(self, first: int, end: int) -> Codes:

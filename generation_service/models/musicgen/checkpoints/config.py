@@ -1,4 +1,4 @@
-"""The hyperparameters of a MusicGen language model, from the `xp.cfg` of its checkpoint.
+"""The hyperparameters of a MusicGen or AudioGen language model, from the `xp.cfg` of its checkpoint.
 
 A setting that the decode loop does not support is rejected by name: weights loaded into the wrong network would produce
 noise instead of an error.
@@ -28,6 +28,7 @@ _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "kv_repeat": (1, 1),
 }
 """`transformer_lm` key → the value that every published text-to-music model has, and audiocraft's default."""
+STRIDE_SHARES = {"MusicGen": 0.6, "AudioGen": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,14 @@ class LmConfig:
     sample_rate_hz: int
     max_duration_seconds: float
     """Length of one window, which is the length of the clips that the model was trained on."""
+    family: str = "MusicGen"
+    """"MusicGen", or "AudioGen" for sounds; they differ in nothing else but `stride_share`."""
+
+    @property
+    def stride_share(self) -> float:
+        """Which part of a window comes before the next one: audiocraft's `extend_stride`, which is 18 of 30 seconds for
+        MusicGen and 2 of 10 for AudioGen."""
+        return STRIDE_SHARES[self.family]
 
     @property
     def head_dim(self) -> int:
@@ -92,6 +101,7 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         channels=_parse_channels(fields),
         sample_rate_hz=fields.count("sample_rate"),
         max_duration_seconds=fields.number("dataset.segment_duration"),
+        family="AudioGen" if fields.value("solver", None) == "audiogen" else "MusicGen",
     )
 
 
