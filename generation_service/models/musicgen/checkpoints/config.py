@@ -6,6 +6,7 @@ noise instead of an error.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,7 +20,6 @@ _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "bias_ff": (False, True),
     "bias_attn": (False, True),
     "bias_proj": (False, True),
-    "causal": (True, False),
     "past_context": (None, None),
     "layer_scale": (None, None),
     "positional_embedding": ("sin", "sin"),
@@ -28,6 +28,8 @@ _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "kv_repeat": (1, 1),
 }
 """`transformer_lm` key → the value that every published text-to-music model has, and audiocraft's default."""
+MASKED_LM = "transformer_lm_magnet"
+"""The `lm_model` of MAGNeT."""
 STRIDE_SHARES = {"MusicGen": 0.6, "AudioGen": 0.2}
 
 
@@ -76,13 +78,27 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
     """Raises FailedPrecondition if the checkpoint is of another kind of model."""
     fields = ConfigFields(checkpoint.config, checkpoint.path, "a MusicGen language model")
     fields.expect("lm_model", "transformer_lm")
+    fields.expect("transformer_lm.causal", True, False)
+    return _parse_transformer(fields, _parse_delays)
+
+
+def parse_masked_lm_config(checkpoint: Checkpoint) -> LmConfig:
+    """The same for MAGNeT's transformer, which is not causal and whose codebooks are parallel."""
+    fields = ConfigFields(checkpoint.config, checkpoint.path, "a MAGNeT language model")
+    fields.expect("lm_model", MASKED_LM)
+    fields.expect("transformer_lm.causal", False, False)
+    fields.expect("codebooks_pattern.modeling", "parallel")
+    return _parse_transformer(fields, lambda _, n_q: (0,) * n_q)
+
+
+def _parse_transformer(fields: ConfigFields, parse_delays: Callable[[ConfigFields, int], tuple[int, ...]]) -> LmConfig:
     for key, (expected, default) in _SUPPORTED_TRANSFORMER.items():
         fields.expect(f"transformer_lm.{key}", expected, default)
     dim = fields.count("transformer_lm.dim")
     num_heads = fields.count("transformer_lm.num_heads")
     if dim % num_heads or dim % 2:
         raise invalid_checkpoint(
-            checkpoint.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
+            fields.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
         )
     n_q = fields.count("transformer_lm.n_q")
     condition = _parse_condition(fields)
@@ -93,7 +109,7 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         hidden_dim=int(dim * fields.number("transformer_lm.hidden_scale", 4)),
         n_q=n_q,
         card=fields.count("transformer_lm.card"),
-        delays=_parse_delays(fields, n_q),
+        delays=parse_delays(fields, n_q),
         max_period=fields.number("transformer_lm.max_period", 10_000),
         positional_scale=fields.number("transformer_lm.positional_scale", 1),
         t5_name=str(fields.value(f"conditioners.{condition}.t5.name")),
