@@ -18,7 +18,7 @@ from benchmarks.engine_runners import AUDIOCRAFT, AudiocraftRunner, Runner, nati
 from benchmarks.engine_transformers import TRANSFORMERS, TransformersRunner
 from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.execution import ModelExecution
-from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec

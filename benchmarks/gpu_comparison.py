@@ -14,7 +14,7 @@ from benchmarks.engine_transformers import TransformersRunner
 from benchmarks.gpu import Options, emit
 from benchmarks.gpu_models import encode, generate, load, load_reference
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
 from generation_service.models.musicgen.delay_pattern import Codes
 from generation_service.models.musicgen.model import MusicGen

@@ -21,13 +21,8 @@ from torch import Tensor
 from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section
 from generation_service.models.device_errors import is_out_of_memory
-from generation_service.models.musicgen.checkpoints.checkpoint import (
-    COMPRESSION_FILE,
-    LM_FILE,
-    file_digest,
-    invalid_checkpoint,
-    read_checkpoint,
-)
+from generation_service.models.musicgen.checkpoints.audiocraft_checkpoint import read_audiocraft
+from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE, invalid_checkpoint
 from generation_service.models.musicgen.loader import LICENCE
 
 INSTALL_COMMAND: Final = "make setup-audiocraft"
@@ -159,7 +154,8 @@ def find_audiocraft(folder: Path, *, name: str | None = None, device: str = "cpu
 
     Raises FailedPrecondition if a file is missing, truncated or not in audiocraft's format.
     """
-    checkpoint = read_checkpoint(folder / LM_FILE)
+    checkpoint = read_audiocraft(folder / LM_FILE)
+    checkpoint.open_codec()  # It raises if files are missing.
     config = checkpoint.config
     try:
         is_stereo = bool(config.get("interleave_stereo_codebooks", {}).get("use"))
@@ -173,7 +169,7 @@ def find_audiocraft(folder: Path, *, name: str | None = None, device: str = "cpu
     precision = "fp32" if device == "cpu" else "fp16"  # What `audiocraft.models.loaders` chooses.
     return ModelInfo(
         name=name or folder.resolve().name,
-        version=f"{checkpoint.digest}-{file_digest(folder / COMPRESSION_FILE)}-audiocraft-{precision}",
+        version=f"{checkpoint.digest}-audiocraft-{precision}",
         description=f"MusicGen run by audiocraft, {layers} layers of {dim}, {'stereo' if is_stereo else 'mono'}.",
         licence=LICENCE,
         sample_rate_hz=sample_rate_hz,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow
 from generation_service.models.musicgen.delay_pattern import Codes

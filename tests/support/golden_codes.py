@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from generation_service.models.base import FloatArray
-from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 
 FILE = Path(__file__).with_suffix(".json")
 HOP = 640

@@ -1,4 +1,4 @@
-"""Loads MusicGen from a folder of files in audiocraft's format."""
+"""Loads MusicGen from a folder of files, in any of the layouts that `checkpoints` reads."""
 
 from __future__ import annotations
 
@@ -16,18 +16,12 @@ from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
 from generation_service.models.base import Capability, ModelInfo
 from generation_service.models.device import forbid_tf32, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
-from generation_service.models.musicgen.checkpoints.checkpoint import (
-    COMPRESSION_FILE,
-    LM_FILE,
-    Checkpoint,
-    file_digest,
-    invalid_checkpoint,
-    read_checkpoint,
-)
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
 from generation_service.models.musicgen.codec.encodec import Encodec
-from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
+from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
@@ -90,12 +84,12 @@ def find_musicgen(
     precision.
     """
     device_name, chosen_precision = resolve_device(device, precision)
-    checkpoint = read_checkpoint(folder / LM_FILE)
+    checkpoint = read_checkpoint(folder)
     config, reason = parse_lm_config(checkpoint), ""
     if device_name == "cuda" and precision == "auto":
         chosen_precision, reason = choose_precision(config, memory_gb_per_second)
-    codec_digest = file_digest(folder / COMPRESSION_FILE)
-    version = [checkpoint.digest, codec_digest, _DECODE_REVISION, chosen_precision]
+    checkpoint.open_codec()  # It raises if files are missing.
+    version = [checkpoint.digest, _DECODE_REVISION, chosen_precision]
     if device_name == "cuda":
         version += ["cuda"] if kv_precision == "auto" else ["cuda", f"kv{kv_precision}"]
     info = ModelInfo(
@@ -230,12 +224,13 @@ def _cpu_precision(found: FoundModel) -> Precision:
 
 
 def _load_codec(found: FoundModel) -> Encodec:
-    config, codec = found.config, load_encodec(found.folder)
+    config, stored = found.config, found.checkpoint.open_codec()
+    codec = build_encodec(stored)
     expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
     actual = (codec.config.codebooks, codec.config.codebook_size, codec.config.sample_rate_hz)
     if actual != expected:
         raise invalid_checkpoint(
-            found.folder / COMPRESSION_FILE,
+            stored.path,
             "the codec has {} codebooks of {} codes at {} Hz, but the language model needs {} of {} at {} Hz".format(
                 *actual, *expected
             ),

@@ -17,7 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import (
+    Checkpoint,
+    StoredTextEncoder,
+    invalid_checkpoint,
+    missing_checkpoint,
+)
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.conditioners.packed_layers import pack_layers
 from generation_service.models.musicgen.conditioners.padded_batches import MAX_ROWS, PaddedBatches
@@ -27,6 +32,8 @@ from service_runtime.optional_deps import install_extra_command
 MAX_CACHED_PROMPTS = 1024
 """More than the engine has encoded ahead, which is a batch and a few more."""
 MAX_CACHED_BYTES = 256 << 20
+_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
+"""One tensor, which files have under either name or both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class TextConditioner:
     """
 
     def __init__(self, checkpoint: Checkpoint, config: LmConfig, device: str = "cpu") -> None:
-        """Loads T5 from the Hugging Face cache. Raises FailedPrecondition if it is missing or does not fit."""
+        """Loads T5 with it. Raises FailedPrecondition if it is missing or does not fit."""
         prefix = f"condition_provider.conditioners.{config.condition}.output_proj."
         state = checkpoint.map_tensors()
         try:
@@ -55,7 +62,7 @@ class TextConditioner:
             raise invalid_checkpoint(
                 checkpoint.path, f"best_state has no {error.args[0]}; expected a MusicGen model"
             ) from error
-        self._tokenizer, self._encoder = _load_t5(config.t5_name)
+        self._tokenizer, self._encoder = _load_t5(checkpoint.open_text_encoder())
         self._encoder.to(device)
         expected = (config.dim, self._encoder.config.d_model)
         if tuple(self._weight.shape) != expected:
@@ -123,10 +130,10 @@ def _to_row(sequence: list[int]) -> Tensor:
     return torch.tensor([sequence])  # [1, T]
 
 
-def _load_t5(name: str) -> tuple[Any, Any]:
-    """Tokenizer and encoder, from local files only."""
+def _load_t5(stored: StoredTextEncoder) -> tuple[Any, Any]:
+    """Tokenizer and encoder, in fp32 on the CPU."""
     try:
-        from transformers import T5EncoderModel, T5Tokenizer
+        from transformers import T5Config, T5EncoderModel, T5Tokenizer
         from transformers.utils import logging
     except ImportError as error:
         raise FailedPrecondition(
@@ -138,12 +145,33 @@ def _load_t5(name: str) -> tuple[Any, Any]:
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
     try:
-        tokenizer = T5Tokenizer.from_pretrained(name, local_files_only=True)
-        encoder: Any = T5EncoderModel.from_pretrained(name, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise FailedPrecondition(
-            f"the text encoder {name!r} is not in the Hugging Face cache; download it with: hf download {name}",
-            reason="TEXT_ENCODER_MISSING",
-            metadata={"text_encoder": name},
+        tokenizer = T5Tokenizer.from_pretrained(stored.tokenizer, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        cause = str(error).partition("\n")[0][:200]
+        raise missing_checkpoint(
+            stored.tokenizer, f"its tokenizer can't be read ({cause}); download it again"
         ) from error
-    return tokenizer, encoder.eval()
+    if stored.config.get("model_type") != "t5":
+        raise invalid_checkpoint(
+            stored.path, f"the text encoder's model_type is {stored.config.get('model_type')!r}; expected 't5'"
+        )
+    try:
+        with torch.device("meta"):
+            encoder: Any = T5EncoderModel(T5Config.from_dict(dict(stored.config)))
+    except Exception as error:  # transformers validates some fields, and fails on others in the middle.
+        raise invalid_checkpoint(stored.path, f"its configuration is not one of T5 ({error})") from error
+    weights, tensors = {}, stored.map_tensors()
+    for name, expected in encoder.state_dict().items():
+        stored_name = name
+        if name in _EMBEDDINGS and name not in stored.headers:
+            stored_name = next((each for each in _EMBEDDINGS if each in stored.headers), name)
+        header = stored.headers.get(stored_name)
+        if header is None:
+            raise invalid_checkpoint(stored.path, f"it has no {name}; expected a T5 encoder")
+        if header.shape != tuple(expected.shape):
+            problem = f"{name} has the shape {list(header.shape)}; its configuration expects {list(expected.shape)}"
+            raise invalid_checkpoint(stored.path, problem)
+        weights[name] = tensors[stored_name].to(torch.float32, copy=True)  # The file may be replaced.
+    encoder.load_state_dict(weights, assign=True)
+    encoder.tie_weights()
+    return tokenizer, encoder.requires_grad_(False).eval()

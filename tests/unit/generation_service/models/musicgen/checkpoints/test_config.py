@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
 from tests.support.checkpoints import TINY, write_lm, write_lm_with_config
 

@@ -15,7 +15,7 @@ import yaml
 torch = pytest.importorskip("torch", reason="the native engine needs torch")
 
 from dgx_music.errors import FailedPrecondition  # noqa: E402
-from generation_service.models.musicgen.checkpoints.checkpoint import parse_xp_config  # noqa: E402
+from generation_service.models.musicgen.checkpoints.xp_config import parse_xp_config  # noqa: E402
 from generation_service.models.musicgen.codec.encodec import Encodec  # noqa: E402
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec  # noqa: E402
 from generation_service.models.musicgen.codec.encodec_config import EncodecConfig, parse_audiocraft_config  # noqa: E402
@@ -123,10 +123,10 @@ INVALID_PACKAGES: dict[str, tuple[Callable[[Package], object], str]] = {
     ),
     "a value that is not a tensor": (
         lambda package: package["best_state"].update({"decoder.model.0.conv.conv.bias": "x"}),
-        "expected only tensors",
+        "best_state is not a mapping of tensors",
     ),
-    "no state": (lambda package: package.pop("best_state"), "expected audiocraft's dictionary of best_state"),
-    "no configuration": (lambda package: package.pop("xp.cfg"), "expected audiocraft's dictionary of best_state"),
+    "no state": (lambda package: package.pop("best_state"), "expected best_state and xp.cfg"),
+    "no configuration": (lambda package: package.pop("xp.cfg"), "expected best_state and xp.cfg"),
     "a broken configuration": (lambda package: package.update({"xp.cfg": "a: [1"}), "xp.cfg is not valid YAML"),
     "a configuration without keys": (
         lambda package: package.update({"xp.cfg": "7"}),
@@ -197,7 +197,7 @@ def test_truncated_file_is_rejected(tmp_path: Path, size: float) -> None:
     path = write_compression_checkpoint(tmp_path)
     data = path.read_bytes()
     path.write_bytes(data[: int(size if size > 1 else size * len(data))])
-    with pytest.raises(FailedPrecondition, match="the file is truncated or of another format"):
+    with pytest.raises(FailedPrecondition, match=r"the file is truncated or was not written by torch\.save"):
         load_encodec(path)
 
 
@@ -213,8 +213,12 @@ def test_file_of_another_format_is_rejected(tmp_path: Path, content: bytes | Non
         torch.save({"best_state": Malicious(), "xp.cfg": ""}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(FailedPrecondition, match="can't be read as PyTorch weights"):
+    problem = (
+        "was not written by torch.save" if content else r"reading it would run shutil\.rmtree; only files of tensors"
+    )
+    with pytest.raises(FailedPrecondition, match=problem) as caught:
         load_encodec(path)
+    assert caught.value.reason == ("CHECKPOINT_INVALID" if content else "CHECKPOINT_UNSAFE")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_file_of_another_format_is_rejected(tmp_path: Path, content: bytes | Non
 )
 def test_other_pytorch_file_is_rejected(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "compression_state_dict.bin")
-    with pytest.raises(FailedPrecondition, match="expected audiocraft's dictionary of best_state"):
+    with pytest.raises(FailedPrecondition, match=r"expected best_state and xp\.cfg"):
         load_encodec(tmp_path)
 
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.checkpoints.checkpoint import read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
 from generation_service.models.musicgen.lm.kv_cache import BLOCK_POSITIONS, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel

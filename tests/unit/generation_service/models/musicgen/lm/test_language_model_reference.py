@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,12 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from torch import Tensor
 
-from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, parse_xp_config, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
+from generation_service.models.musicgen.checkpoints.hub_networks import open_hub_text_encoder
+from generation_service.models.musicgen.checkpoints.pickle_file import tensor_headers
+from generation_service.models.musicgen.checkpoints.xp_config import parse_xp_config
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
@@ -69,7 +74,16 @@ def test_greedy_codes_of_a_wide_model_equal_audiocraft(t5: None) -> None:
     """Its matrices have the size of musicgen-small's, which selects other kernels than the tiny model."""
     config = parse_xp_config(yaml.safe_dump(lm_config_dump(WIDE, stereo=False)), Path("wide"))
     weights = lm_weights(WIDE, 4, seed=0)
-    checkpoint = Checkpoint(Path("wide"), lambda: weights, config, digest="")
+    checkpoint = Checkpoint(
+        path=Path("wide"),
+        config=config,
+        headers=tensor_headers(weights),
+        map_tensors=lambda: weights,
+        digest="",
+        layout="audiocraft",
+        open_text_encoder=partial(open_hub_text_encoder, config, Path("wide")),
+        open_codec=lambda: pytest.fail("only codes are compared"),
+    )
     expected = golden("wide/prompts", {"wide/lm": checksum(weights), "t5": t5_checksum()})
     for (prompt, _, _), codes, want in zip(WIDE_PROMPTS, run(checkpoint, WIDE_PROMPTS), expected, strict=True):
         assert torch.equal(codes, want), prompt

@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 from torch import Tensor
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.lm.language_model import LanguageModel

@@ -13,7 +13,9 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 
 from dgx_music.errors import FailedPrecondition  # noqa: E402
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE, parse_xp_config, read_checkpoint  # noqa: E402
+from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE  # noqa: E402
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint  # noqa: E402
+from generation_service.models.musicgen.checkpoints.xp_config import parse_xp_config  # noqa: E402
 from tests.support.checkpoints import TINY, lm_weights, save_lm_package, write_lm  # noqa: E402
 
 
@@ -55,8 +57,9 @@ def test_invalid_checkpoint_file_is_rejected(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(FailedPrecondition, match=r"was not written by torch\.save"):
         read_checkpoint(path)
     save_lm_package(tmp_path, {"best_state": {}, "xp.cfg": Malicious()})
-    with pytest.raises(FailedPrecondition, match="can't be read as weights"):
+    with pytest.raises(FailedPrecondition, match=r"reading it would run posix\.mkdir; only files of tensors") as caught:
         read_checkpoint(path)
+    assert caught.value.reason == "CHECKPOINT_UNSAFE"
     assert not (tmp_path / "executed").exists()
 
     for package, problem in (
