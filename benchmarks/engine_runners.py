@@ -12,6 +12,8 @@ from benchmarks.engine_transformers import PROMPT_TOKENS
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.code_generator import Reservation
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
@@ -48,13 +50,13 @@ class NativeRunner:
 
     def start(self, batch: int, position: int) -> Callable[[], object]:
         config = self.lm.config
-        self.caches = [self.memory.reserve(position + MAX_STEPS, PROMPT_TOKENS) for _ in range(batch)]
+        self.caches = [self.memory.reserve(Reservation(position + MAX_STEPS, PROMPT_TOKENS)) for _ in range(batch)]
         past = torch.randn(2, CFG_ROWS, position, config.num_heads, config.head_dim)
         for cache in self.caches:
+            self.lm.begin_window(cache, WindowConditions.from_text(torch.randn(PROMPT_TOKENS, config.dim)))
             for index in range(config.num_layers if position else 0):
                 cache.append(index, *past)
             cache.position = position
-            self.lm.condition(cache, torch.randn(PROMPT_TOKENS, config.dim))
         parameters = [GenerationParameters("", 1, seed) for seed in range(batch)]
         codes = torch.zeros(batch, config.n_q, dtype=torch.int64)
 
@@ -74,8 +76,8 @@ class NativeRunner:
     def greedy(self, text: torch.Tensor, frames: int) -> torch.Tensor:
         """text: [T, dim] → codes: int64 [K, frames]."""
         codes = DelayedCodes(self.lm.config.delays, frames, self.lm.config.card)
-        cache = self.memory.reserve(codes.total_steps, len(text))
-        self.lm.condition(cache, text)
+        cache = self.memory.reserve(Reservation(codes.total_steps, len(text)))
+        self.lm.begin_window(cache, WindowConditions.from_text(text))
         parameters = SamplingTensors.from_parameters(
             [GenerationParameters("", 1, 0, temperature=0)], self.lm.config.card
         )

@@ -41,3 +41,21 @@ MAX_SECTIONS = 1000
 """Of one export."""
 MAX_GENERATION_FACTS_BYTES = 16 * 2**10
 """Of ExportHeader.generation_facts, as a message."""
+
+MAX_NAME_CHARACTERS = 200
+"""Of a model, an adapter, a client."""
+MAX_FURTHER_PROMPTS = 3
+MAX_PROMPT_WEIGHT = 10.0
+"""The weight of a prompt is above 0."""
+MAX_PROMPT_SECTIONS = 32
+MAX_ADAPTERS = 4
+ADAPTER_SCALE_RANGE = (-4, 4)
+MAX_STEPS = 500
+"""0 stands for the model's default."""
+STYLE_SECONDS_RANGE = (1.5, 4.5)
+MAX_STYLE_QUANTIZERS = 32
+"""No model has more."""
+TEXT_GUIDANCE_RANGE = (1, 10)
+MAX_LOOP_BARS = 64
+MAX_BEATS_PER_BAR = 16
+LOOP_BPM_RANGE = (20, 400)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from dgx_music.errors import InvalidArgument
 from dgx_music.limits import (
@@ -93,13 +93,3 @@ def check_continuation(field: str, source_id: str, seconds: float) -> str:
 
 def _format_number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
-
-
-def cannot_continue_error(model_name: str, capable_models: Sequence[str]) -> InvalidArgument:
-    """The error for a continuation by a model that can't continue audio; names those that can."""
-    hint = (
-        f"models that can: {', '.join(capable_models)}"
-        if capable_models
-        else "no installed model can; run `dgx-music models pull musicgen-small`"
-    )
-    return InvalidArgument("continuation", f"model {model_name!r} can't continue audio; {hint}")

@@ -25,6 +25,7 @@ from dgx_music.export.v1.export_pb2 import (
     VerifyFilesRequest,
 )
 from dgx_music.storage.v1 import storage_pb2_grpc
+from dgx_music.storage.v1.conditioning_pb2 import LINEAGE_RELATION_VARIATION
 from dgx_music.storage.v1.storage_pb2 import (
     GENERATION_STATE_PENDING,
     GENERATION_STATE_PROCESSING,
@@ -54,7 +55,7 @@ class FileCleanup:
     ) -> None:
         self._storage, self._export, self._request = storage, export, request
         self._source_ids: set[str] = set()
-        """Generations and clips that an unfinished generation continues from."""
+        """Generations and clips whose audio an unfinished generation uses."""
 
     async def run(self) -> AsyncGenerator[CleanupResponse, None]:
         """Yields one response per file that is deleted, or in a dry run would be."""
@@ -87,7 +88,7 @@ class FileCleanup:
         """Deletes the file, and the generation of an output. Returns the response, with the reason if it was kept."""
         file = response.file
         if file.kind != FILE_KIND_RENDER and file.generation_id in self._source_ids:
-            response.kept_because = response.kept_because or "an unfinished generation continues from it"
+            response.kept_because = response.kept_because or "an unfinished generation uses it"
         generation = await self._find_generation(file.generation_id) if file.kind == FILE_KIND_OUTPUT else None
         if generation is not None and generation.state in (GENERATION_STATE_PENDING, GENERATION_STATE_PROCESSING):
             response.kept_because = response.kept_because or "its generation is not finished"
@@ -111,14 +112,19 @@ class FileCleanup:
         return response
 
     async def _find_source_ids(self) -> set[str]:
-        """Returns the ids that the queue continues from: storage has the queue, but only export has the files."""
+        """Returns the ids of what the queue uses: storage has the queue, but only export has the files."""
         source_ids = set()
         request = ListGenerationsRequest(
             states=[GENERATION_STATE_PENDING, GENERATION_STATE_PROCESSING], page_size=PAGE_SIZE
         )
         while True:
             page = await self._storage.call_unary(self._storage.stub.ListGenerations, request)
-            source_ids |= {one.continuation.source_id for one in page.generations if one.HasField("continuation")}
+            source_ids |= {
+                parent.id
+                for one in page.generations
+                for parent in one.parents
+                if parent.relation != LINEAGE_RELATION_VARIATION  # Which does not read the audio.
+            }
             request.page_token = page.next_page_token
             if not request.page_token:
                 return source_ids

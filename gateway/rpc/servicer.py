@@ -11,8 +11,6 @@ import grpc.aio
 from structlog.contextvars import bind_contextvars
 
 from dgx_music.access.v1 import access_pb2 as access
-from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_M4A_AAC
-from dgx_music.error_status import read_error_details
 from dgx_music.errors import FailedPrecondition, InvalidArgument, Unavailable
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1 import export_pb2_grpc
@@ -23,16 +21,13 @@ from dgx_music.limits import MAX_BATCH_SIZE
 from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.rpc.audio_proxy import stream_audio
-from gateway.rpc.continuation_support import require_continuation_support
 from gateway.rpc.file_cleanup import FileCleanup
 from gateway.rpc.file_verification import verify_files
 from gateway.rpc.generation_watches import GenerationWatches
+from gateway.rpc.request_completion import RequestCompletion
 from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.tag_editing import TagEditing
 from gateway.timeouts import RENDER_TIMEOUT_SECONDS
-
-OPTIONAL_FORMATS = (FILE_FORMAT_M4A_AAC,)
-"""Formats that not every export service can write. The others need no check, and can be requested while it is down."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -47,13 +42,14 @@ class MusicServicer(MusicServiceServicer):
         generation_client: ServiceClient[generation_pb2_grpc.GenerationServiceAsyncStub],
     ) -> None:
         self._storage, self._export, self._generation = storage_client, export_client, generation_client
+        self._completion = RequestCompletion(storage_client, export_client, generation_client)
         self._watches = GenerationWatches(storage_client)
         self._tag_editing = TagEditing(storage_client, export_client)
 
     async def CreateGeneration(
         self, request: storage.CreateGenerationRequest, context: Context
     ) -> storage.CreateGenerationResponse:
-        await self._complete_request(request)
+        await self._completion.complete(request)
         response = await self._storage.call_unary(self._storage.stub.CreateGeneration, request)
         bind_contextvars(generation_id=response.generation.id)
         return response
@@ -63,66 +59,10 @@ class MusicServicer(MusicServiceServicer):
     ) -> storage.BatchCreateGenerationsResponse:
         for index, one in enumerate(request.requests[:MAX_BATCH_SIZE]):  # Storage rejects a batch that is larger.
             try:
-                await self._complete_request(one)
+                await self._completion.complete(one)
             except InvalidArgument as error:
                 raise InvalidArgument(f"requests[{index}].{error.field}", error.problem, reason=error.reason) from error
         return await self._storage.call_unary(self._storage.stub.BatchCreateGenerations, request)
-
-    async def _complete_request(self, request: storage.CreateGenerationRequest) -> None:
-        """Fills in what the model determines. Raises InvalidArgument if the model can't do what is requested."""
-        model = await self._get_model(request.model_name)
-        for field, native in (("sample_rate_hz", model.sample_rate_hz), ("channels", model.channels)):
-            requested = getattr(request, field)
-            if requested not in (0, native):
-                raise InvalidArgument(
-                    field, f"must be {native} for model {model.name}, not {requested}; leave it out to use {native}"
-                )
-        if request.duration_seconds > model.max_duration_seconds:
-            raise InvalidArgument(
-                "duration_seconds",
-                f"must be at most {model.max_duration_seconds:g} s for model {model.name}, "
-                f"not {request.duration_seconds:g}",
-            )
-        if request.HasField("continuation"):
-            await self._check_continuation(model, request.continuation.source_id)
-        if request.output.format in OPTIONAL_FORMATS:
-            await self._export.call_unary(
-                self._export.stub.CheckOutput, export.CheckOutputRequest(output=request.output)
-            )
-        request.model_name, request.sample_rate_hz, request.channels = model.name, model.sample_rate_hz, model.channels
-
-    async def _get_model(self, name: str) -> generation.Model:
-        try:
-            response = await self._generation.call_unary(
-                self._generation.stub.GetModel, generation.GetModelRequest(name=name)
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
-            raise InvalidArgument("model_name", read_error_details(error).message, reason="UNKNOWN_MODEL") from error
-        return response.model
-
-    async def _check_continuation(self, model: generation.Model, source_id: str) -> None:
-        if generation.CAPABILITY_CONTINUATION not in model.capabilities:
-            listed = await self._generation.call_unary(self._generation.stub.ListModels, generation.ListModelsRequest())
-            require_continuation_support(model.name, listed.models)
-        try:
-            source = await self._storage.call_unary(
-                self._storage.stub.GetGeneration, storage.GetGenerationRequest(id=source_id)
-            )
-        except grpc.aio.AioRpcError as error:
-            # Storage does not know a clip's id, but export does. A malformed id is rejected when storage creates the
-            # generation, with the right field name.
-            if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
-                raise
-            return
-        if source.generation.state != storage.GENERATION_STATE_COMPLETED:
-            state = storage.GenerationState.Name(source.generation.state).removeprefix("GENERATION_STATE_")
-            raise FailedPrecondition(
-                f"generation {source_id} is {state}; only a COMPLETED generation can be continued",
-                reason="SOURCE_NOT_COMPLETED",
-                metadata={"id": source_id, "state": state},
-            )
 
     async def ImportClip(
         self, request_iterator: AsyncIterator[export.ImportClipRequest], context: Context
@@ -133,6 +73,9 @@ class MusicServicer(MusicServiceServicer):
         self, request: storage.GetGenerationRequest, context: Context
     ) -> storage.GetGenerationResponse:
         return await self._storage.call_unary(self._storage.stub.GetGeneration, request)
+
+    async def GetLineage(self, request: storage.GetLineageRequest, context: Context) -> storage.GetLineageResponse:
+        return await self._storage.call_unary(self._storage.stub.GetLineage, request)
 
     async def ListGenerations(
         self, request: storage.ListGenerationsRequest, context: Context

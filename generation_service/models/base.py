@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from dgx_music.errors import ResourceExhausted, ServiceError
+from service_runtime.capabilities import Capability as Capability
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -27,20 +27,6 @@ MetadataValue = str | float | int
 TOO_LARGE_RETRY_SECONDS = 60.0
 """The memory for requests is measured when a model is loaded, so only a restarted server, or another one, can accept a
 request that is too large for this one."""
-
-
-class Capability(Enum):
-    """What a model can do besides generating audio from a prompt. The contracts have the same names."""
-
-    CONTINUATION = "continue audio"
-    NEGATIVE_PROMPT = "be guided away from a text"
-    WEIGHTED_PROMPTS = "be guided by several texts"
-    SECTIONS = "change its prompt over time"
-    MELODY = "follow a melody"
-    STYLE = "follow the style of an excerpt"
-    ADAPTERS = "take LoRA adapters"
-    LYRICS = "sing lyrics"
-    STEPS = "take a number of denoising steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +116,10 @@ class GenerationParameters:
     guidance_scale: float = 3.0
     """The classifier-free guidance scale; 1 disables guidance."""
     prompt_audio: FloatArray | None = None
-    """The audio to continue, [n, channels] at the model's sample rate and channel count. Not part of the output."""
+    """The audio to continue, [n, channels] at the model's sample rate and channel count."""
+    kept_prompt_frames: int = 0
+    """How many frames at the end of `prompt_audio` are generated once more: `frames` begins with them. At most half a
+    second."""
     negative_prompt: str = ""
     """What the music is guided away from."""
     prompt_weight: float = 1.0

@@ -15,7 +15,7 @@ from structlog.contextvars import bind_contextvars
 from dgx_music.errors import ServiceError
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2, generation_pb2_grpc
-from dgx_music.pcm import PcmWriter
+from dgx_music.pcm import PcmWriter, live_header
 from generation_service.models.base import ModelInfo
 from generation_service.models.params import build_parameters
 from generation_service.processes.engine_client import RequestOrigin
@@ -52,7 +52,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         handle = await self._engine.submit(info, parameters, _origin_of(context))
         writer = PcmWriter(info.channels)
         try:
-            header = worker_converters.build_audio_header(generation_id, 1, handle)
+            header = live_header(generation_id, 1, info.sample_rate_hz, info.channels, parameters.frames)
             yield generation_pb2.GenerateResponse(header=header)
             yield generation_pb2.GenerateResponse(progress=converters.progress_to_proto(handle, writer.frames))
             async for block in handle:

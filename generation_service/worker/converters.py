@@ -11,13 +11,9 @@ from google.protobuf import struct_pb2
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from dgx_music.limits import MAX_GENERATION_FACTS_BYTES, MAX_SECTIONS, MAX_TEMPO_BPM
-from dgx_music.pcm import live_header
 from dgx_music.storage.v1 import storage_pb2
-from generation_service.engine.request_handle import GenerationHandle
 from generation_service.engine.sequence import Stage
 from generation_service.models.base import FloatArray, MetadataValue
-from generation_service.models.sketch.composition.prompt_parser import parse_prompt
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
@@ -42,41 +38,9 @@ def encode_pcm(block: FloatArray) -> bytes:
     return block.astype(np.dtype("<f4"), copy=False).tobytes()
 
 
-def build_audio_header(generation_id: str, attempt: int, handle: GenerationHandle) -> audio_pb2.AudioHeader:
-    """Returns the header of the audio that the handle yields."""
-    info = handle.info
-    return live_header(generation_id, attempt, info.sample_rate_hz, info.channels, handle.parameters.frames)
-
-
 def sampling_from_proto(message: storage_pb2.SamplingParameters) -> dict[str, float]:
     """Returns the fields that are set, by name."""
     return {field.name: value for field, value in message.ListFields()}
-
-
-def build_export_header(generation: storage_pb2.Generation, handle: GenerationHandle) -> export_pb2.ExportHeader:
-    """Returns the header of the Export call. `handle.metadata` is empty until the prompt is encoded."""
-    metadata = handle.metadata
-    bpm = float(metadata.get("bpm", 0.0))
-    bpm = bpm if 0.0 < bpm <= MAX_TEMPO_BPM else 0.0  # Export would reject a tempo out of range, and with it the audio.
-    return export_pb2.ExportHeader(
-        audio=build_audio_header(generation.id, generation.attempt, handle),
-        output=generation.output if generation.HasField("output") else None,
-        tags=export_pb2.Tags(
-            model_name=handle.info.name,
-            model_version=handle.info.version,
-            genre=str(metadata.get("genre", "")),
-            bpm=bpm,
-            key=str(metadata.get("key", "")),
-            license=handle.info.licence,
-            prompt=generation.prompt if generation.output.tag_prompt else "",
-        ),
-        tempo_hint_bpm=bpm or parse_prompt(generation.prompt).bpm or 0.0,
-        sections=[
-            export_pb2.Section(name=section.name, start_frame=section.start_frame, end_frame=section.end_frame)
-            for section in handle.sections[:MAX_SECTIONS]
-        ],
-        generation_facts=_build_generation_facts(generation, handle),
-    )
 
 
 def build_completion(
@@ -91,7 +55,7 @@ def build_completion(
     if exported.header.audio.attempt != generation.attempt:
         metadata["audio_attempt"] = exported.header.audio.attempt
     try:
-        metadata.MergeFrom(_to_struct(_build_metadata(exported.file)))
+        metadata.MergeFrom(metadata_struct(_build_metadata(exported.file)))
     except Exception as error:  # The file is complete, whatever is wrong with its description.
         log.error("metadata_incomplete", exc_info=error)
         metadata["file_sha256"] = exported.file.file_sha256
@@ -104,19 +68,6 @@ def build_completion(
         model_version=exported.header.tags.model_version,
         metadata=metadata,
     )
-
-
-def _build_generation_facts(generation: storage_pb2.Generation, handle: GenerationHandle) -> struct_pb2.Struct:
-    """Returns what is known about the music before it is measured. Export keeps it with the samples."""
-    facts: dict[str, MetadataValue] = {
-        "license": handle.info.licence,
-        "is_synthesiser": handle.info.is_synthesiser,
-    }
-    if handle.parameters.prompt_audio is not None:
-        facts["continued_from"] = generation.continuation.source_id
-        facts["continued_seconds"] = len(handle.parameters.prompt_audio) / handle.info.sample_rate_hz
-    everything = _to_struct({**handle.metadata, **facts})
-    return everything if everything.ByteSize() <= MAX_GENERATION_FACTS_BYTES else _to_struct(facts)
 
 
 def _build_metadata(exported: export_pb2.ExportResponse) -> dict[str, MetadataValue]:
@@ -165,7 +116,8 @@ def _build_metadata(exported: export_pb2.ExportResponse) -> dict[str, MetadataVa
     return metadata
 
 
-def _to_struct(values: Mapping[str, MetadataValue]) -> struct_pb2.Struct:
+def metadata_struct(values: Mapping[str, MetadataValue]) -> struct_pb2.Struct:
+    """Converts values for the generation's metadata. Leaves out numbers that are not finite."""
     struct = struct_pb2.Struct()
     for name, value in values.items():
         if not isinstance(value, float):

@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from dgx_music.error_status import read_error_details
-from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmWriter
 from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
 from generation_service.config import GenerationSettings
 from generation_service.engine.request_handle import GenerationHandle
-from generation_service.models.params import build_parameters
-from generation_service.processes.engine_client import RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker import converters
 from generation_service.worker.backoff import Backoff
-from generation_service.worker.continuation_audio import fetch_prompt_audio
 from generation_service.worker.converters import Exported
+from generation_service.worker.export_header import build_export_header
 from generation_service.worker.export_stream import ExportStream
+from generation_service.worker.job_audio import JobAudio, start_job_audio
 from generation_service.worker.job_failure import RETRYABLE_EXPORT_CODES, build_failure
 from generation_service.worker.lease import CALL_TIMEOUT_SECONDS, LEASE_LOST_CODES, Lease, LeaseLostReason
 from service_runtime.observability.logging import get_logger
@@ -153,43 +150,25 @@ class Job:
         return Exported(response.header, response.file)
 
     async def _generate_and_export(self) -> Exported:
-        self._handle = handle = await self._submit()
+        audio = await start_job_audio(
+            self._generation, self._engine, self._export, source_timeout_seconds=self._export_timeout_seconds
+        )
+        self._handle = handle = audio.handle
         try:
             await handle.wait_until_started()
             stream = ExportStream(self._export, self._export_timeout_seconds)
             try:
-                return await self._send_audio(handle, stream)
+                return await self._send_audio(audio, stream)
             finally:
                 stream.cancel()
         finally:
             handle.cancel()
 
-    async def _submit(self) -> GenerationHandle:
-        generation = self._generation
-        info = await self._engine.catalog.describe(generation.model_name)
-        for field, requested, supported in (
-            ("sample_rate_hz", generation.sample_rate_hz, info.sample_rate_hz),
-            ("channels", generation.channels, info.channels),
-        ):
-            if requested != supported:
-                raise InvalidArgument(field, f"must be {supported} for model {info.name!r}, not {requested}")
-        parameters = build_parameters(
-            info,
-            generation.prompt,
-            generation.duration_seconds,
-            generation.seed,
-            converters.sampling_from_proto(generation.sampling),
-        )
-        if generation.HasField("continuation"):
-            prompt_audio = await fetch_prompt_audio(generation.continuation, info, self._engine.catalog, self._export)
-            parameters = replace(parameters, prompt_audio=prompt_audio)
-        return await self._engine.submit(info, parameters, RequestOrigin(generation.id, generation.client))
-
-    async def _send_audio(self, handle: GenerationHandle, stream: ExportStream) -> Exported:
-        writer = PcmWriter(handle.info.channels)
-        header = converters.build_export_header(self._generation, handle)
+    async def _send_audio(self, audio: JobAudio, stream: ExportStream) -> Exported:
+        writer = PcmWriter(audio.channels)
+        header = build_export_header(self._generation, audio)
         await stream.send_header(header)
-        async for block in handle:
+        async for block in audio.blocks:
             for chunk in writer.chunks(converters.encode_pcm(block)):
                 await stream.send_chunk(chunk)
         self._has_sent_audio = True

@@ -16,6 +16,7 @@ from storage_service.db.clock import UtcDateTime, now
 from storage_service.db.counts import GenerationCount as GenerationCount  # Likewise.
 from storage_service.db.declarative_base import Base as Base
 from storage_service.db.declarative_base import partial_index
+from storage_service.db.lineage_models import ParentLink as ParentLink  # Likewise.
 from storage_service.db.types import PackedJson, UuidText
 from storage_service.events.changes import Change, record_change
 from storage_service.states import (
@@ -99,6 +100,12 @@ class Generation(Base):
     """Those of temperature, top_k, top_p and guidance_scale that were requested."""
     continuation: Mapped[Mapping[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What the generation continues: source_id and seconds."""
+    conditioning: Mapped[Mapping[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """The fields of the contract's Conditioning that were requested; `edit` and `loop` likewise."""
+    edit: Mapped[Mapping[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    loop: Mapped[Mapping[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    variation_of: Mapped[str | None] = mapped_column(UuidText)
+    """The generation of which it is a variation, which may be deleted."""
     output: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """The output options that differ from the default: format, sample_rate_hz, channels, loudness."""
     request_id: Mapped[str | None] = mapped_column(UuidText, unique=True)

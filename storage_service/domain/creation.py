@@ -23,11 +23,18 @@ from dgx_music.limits import (
     MIN_SAMPLE_RATE_HZ,
 )
 from service_runtime.audio.output_options import OutputOptions
-from service_runtime.validation import check_prompt, check_range, check_sampling, check_seed, check_uuid
+from service_runtime.shaping import Fields, check_conditioning, check_edit, check_length, check_loop, loop_seconds
+from service_runtime.validation import (
+    check_continuation,
+    check_prompt,
+    check_range,
+    check_sampling,
+    check_seed,
+    check_uuid,
+)
 from storage_service.db.models import Generation
 from storage_service.db.upsert import dialect_name
 from storage_service.domain import prompts, queue, row_insertion
-from storage_service.domain.continuation import Continuation
 from storage_service.domain.queue import Place, QueueState
 from storage_service.domain.queue_limits import QueueLimits, count_usage, require_room
 from storage_service.domain.request_validation import check_metadata, check_name
@@ -35,6 +42,13 @@ from storage_service.domain.row_insertion import Origin
 
 MAX_ATTEMPTS_RANGE = (1, 20)
 """The lowest and the highest number of attempts that a request may ask for."""
+
+
+_OMITTED_IF_EMPTY = (
+    *("sampling", "continuation", "output", "priority", "max_attempts"),
+    *("conditioning", "edit", "loop", "variation_of"),
+)
+"""Fields that are newer than the fingerprint of a request."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,12 @@ class NewGeneration:
     seed: int | None = None
     output: OutputOptions = field(default_factory=OutputOptions)
     sampling: Mapping[str, float] = field(default_factory=dict)
-    continuation: Continuation | None = None
+    continuation: Fields | None = None
+    """`source_id` and `seconds`. This and the next ones are as in `service_runtime.shaping`."""
+    conditioning: Fields = field(default_factory=dict)
+    edit: Fields | None = None
+    loop: Fields | None = None
+    variation_of: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     priority: int = 0
     max_attempts: int | None = None
@@ -71,18 +90,31 @@ class NewGeneration:
         self.output.check_for_source("output", self.sample_rate, self.channels, self.duration_seconds)
         check_sampling("sampling", self.sampling)
         if self.continuation is not None:
-            self.continuation.check("continuation")
+            check_continuation("continuation", **self.continuation)
+        self._check_shaping()
         check_metadata("metadata", self.metadata)
         check_range("priority", self.priority, MIN_PRIORITY, MAX_PRIORITY)
         if self.max_attempts is not None:
             check_range("max_attempts", self.max_attempts, *MAX_ATTEMPTS_RANGE)
 
+    def _check_shaping(self) -> None:
+        check_conditioning("conditioning", self.conditioning, self.duration_seconds)
+        if self.edit is not None:
+            check_edit("edit", self.edit)
+            if self.continuation is not None or self.loop is not None:
+                other = "loop" if self.continuation is None else "continuation"
+                raise InvalidArgument("edit", f"can't be combined with {other}")
+        if self.loop is not None:
+            check_loop("loop", self.loop)
+            check_length("duration_seconds", self.duration_seconds, loop_seconds(self.loop))
+        if self.variation_of is not None:
+            check_uuid("variation_of", self.variation_of)
+
     def fingerprint(self) -> str:
         """Returns a hash that equal requests share: 64 bits of SHA-256, in hex, over all fields but the request id."""
         body = {name: value for name, value in vars(self).items() if name != "request_id"}
-        body["continuation"] = self.continuation and self.continuation.to_dict()
         body["output"] = self.output.to_dict()
-        for name in ("sampling", "continuation", "output", "priority", "max_attempts"):
+        for name in _OMITTED_IF_EMPTY:
             if not body[name]:
                 # Omitted as before the field existed: a request from before an upgrade may be repeated after it.
                 del body[name]

@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dgx_music.errors import InvalidArgument
+from dgx_music.limits import MAX_NAME_CHARACTERS as MAX_NAME_CHARACTERS
 from service_runtime.validation import check_text
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-MAX_NAME_CHARACTERS = 200
 MAX_PATH_CHARACTERS = 4096
 MAX_ERROR_CHARACTERS = 2000
 MAX_MODELS = 1000

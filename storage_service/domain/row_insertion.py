@@ -16,7 +16,7 @@ from dgx_music.errors import InvalidArgument
 from storage_service.db.clock import now
 from storage_service.db.models import Generation, draw_seed
 from storage_service.db.upsert import dialect_name, insert_into
-from storage_service.domain import prompts
+from storage_service.domain import lineage, prompts
 from storage_service.domain.queue_metrics import CREATED
 from storage_service.events.changes import CHANNEL, Change, build_announcement, record_change
 from storage_service.states import GenerationStatus
@@ -30,7 +30,8 @@ _EMPTY_COLUMNS: dict[str, Any] = dict.fromkeys(attribute.key for attribute in in
 
 _PARAMETERS = (
     *("id", "prompt", "model_name", "model_version", "status", "duration_seconds", "sample_rate", "channels", "seed"),
-    *("output", "file_path", "sampling", "continuation", "request_id", "request_fingerprint", "priority", "ranked_at"),
+    *("output", "file_path", "sampling", "request_id", "request_fingerprint", "priority", "ranked_at"),
+    *("continuation", "conditioning", "edit", "loop", "variation_of"),
     *("client", "trace_parent", "attempt", "max_attempts", "progress"),
 )
 """The columns that are set by a parameter of their name."""
@@ -73,7 +74,11 @@ def insert(
         "output": new.output.to_dict() or None,
         "file_path": file_path,
         "sampling": dict(new.sampling) or None,
-        "continuation": new.continuation and new.continuation.to_dict(),
+        "continuation": new.continuation and dict(new.continuation),
+        "conditioning": dict(new.conditioning) or None,
+        "edit": new.edit and dict(new.edit),
+        "loop": new.loop and dict(new.loop),
+        "variation_of": new.variation_of,
         "metadata_": dict(new.metadata),
         "request_id": request_id,
         "request_fingerprint": new.fingerprint() if request_id else None,
@@ -96,7 +101,9 @@ def insert(
         if inserted is not None:
             CREATED.inc()
             record_change(session, change, is_announced=True)
-            return _attach_row(session, {**row, "created_at": inserted.created_at}), True
+            created = _attach_row(session, {**row, "created_at": inserted.created_at})
+            lineage.insert_links(session, created)
+            return created, True
         earlier = find_by_request_id(session, new)
         if earlier is not None:  # Otherwise it has been deleted meanwhile, and the insert is tried again.
             return earlier, False

@@ -156,7 +156,7 @@ def _build_rules(database: Database) -> dict[str, ColumnElement[bool]]:
         "has only one of request id and request fingerprint": row.request_id.is_(None)
         != row.request_fingerprint.is_(None),
     }
-    for column in (row.sampling, row.continuation):
+    for column in (row.sampling, row.continuation, row.conditioning, row.edit, row.loop):
         rules[f"{column.expression.name} is not a JSON object"] = _is_not_object(column, database)
     return rules
 

@@ -16,11 +16,11 @@ from dgx_music.storage.v1 import storage_pb2
 from service_runtime.audio.output_options import OutputOptions
 from service_runtime.rpc.output_converters import output_options_from_proto, output_options_to_proto
 from storage_service.db.models import Generation, Prompt
-from storage_service.domain.continuation import Continuation
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
 from storage_service.domain.listing import GenerationFilter, PromptOrder
 from storage_service.domain.statistics import GenerationTotals, Statistics
+from storage_service.rpc.shaping_converters import shaping_from_proto, shaping_to_proto
 from storage_service.states import DELETABLE_STATES, GenerationStage, GenerationStatus
 
 STATE_NAMES = {status: f"GENERATION_STATE_{status.name}" for status in GenerationStatus}
@@ -67,7 +67,7 @@ def generation_to_proto(generation: Generation) -> storage_pb2.Generation:
         stage=STAGE_NAMES.get(generation.stage or ""),
         progress=generation.progress,
         sampling=_sampling_to_proto(generation.sampling),
-        continuation=_continuation_to_proto(generation.continuation),
+        **shaping_to_proto(generation),
         priority=generation.priority,
         rating=generation.rating or 0,
         client=generation.client or "",
@@ -119,7 +119,7 @@ def new_generation_from_proto(request: storage_pb2.CreateGenerationRequest) -> N
         seed=request.seed if request.HasField("seed") else None,
         output=output_options_from_proto(request.output, "output"),
         sampling={field.name: value for field, value in request.sampling.ListFields()},
-        continuation=_continuation_from_proto(request),
+        **shaping_from_proto(request),
         metadata=dict_from_proto("metadata", request.metadata),
         priority=request.priority,
         max_attempts=request.max_attempts or None,
@@ -238,16 +238,6 @@ def _output_to_proto(stored: Mapping[str, Any] | None) -> audio_pb2.OutputOption
 
 def _sampling_to_proto(sampling: Mapping[str, Any] | None) -> storage_pb2.SamplingParameters | None:
     return storage_pb2.SamplingParameters(**sampling) if sampling else None
-
-
-def _continuation_to_proto(stored: Mapping[str, Any] | None) -> storage_pb2.Continuation | None:
-    return storage_pb2.Continuation(**stored) if stored else None
-
-
-def _continuation_from_proto(request: storage_pb2.CreateGenerationRequest) -> Continuation | None:
-    if not request.HasField("continuation"):
-        return None
-    return Continuation(request.continuation.source_id, request.continuation.seconds)
 
 
 def _struct_to_proto(values: Mapping[str, Any]) -> Struct:

@@ -18,11 +18,12 @@ from service_runtime.observability.tracing import find_trace_parent
 from service_runtime.rpc.paging import Page
 from service_runtime.validation import check_prompt
 from storage_service.async_store import Store
-from storage_service.domain import creation, leases, lifecycle, listing, prompts, queue_metrics, token_registry
+from storage_service.domain import creation, leases, lifecycle, lineage, listing, prompts, queue_metrics, token_registry
 from storage_service.domain.queue_limits import QueueLimits
 from storage_service.domain.row_insertion import Origin
 from storage_service.domain.statistics import compute_statistics
 from storage_service.rpc import converters, token_converters
+from storage_service.rpc.shaping_converters import node_to_proto
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -69,6 +70,12 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.GetGenerationResponse:
         row = await self._store.read(lambda s: lifecycle.get(s, request.id))
         return storage_pb2.GetGenerationResponse(generation=converters.generation_to_proto(row))
+
+    async def GetLineage(
+        self, request: storage_pb2.GetLineageRequest, context: Context
+    ) -> storage_pb2.GetLineageResponse:
+        nodes, is_truncated = await self._store.read(lambda s: lineage.read_lineage(s, request.id))
+        return storage_pb2.GetLineageResponse(nodes=map(node_to_proto, nodes), is_truncated=is_truncated)
 
     async def ListGenerations(
         self, request: storage_pb2.ListGenerationsRequest, context: Context

@@ -91,10 +91,12 @@ LAYERS = {
     ),
     "service_runtime": (
         ("service_runtime.rpc",),
-        ("service_runtime.access",),
+        ("service_runtime.access", "service_runtime.shaping"),
         ("service_runtime.observability", "service_runtime.audio", "service_runtime.validation"),
         (
             "service_runtime.settings",
+            "service_runtime.capabilities",
+            "service_runtime.prompt_tempo",
             "service_runtime.health_thread",
             "service_runtime.failpoints",
             "service_runtime.file_modes",
@@ -131,7 +133,7 @@ LAYERS = {
     "generation_service": (
         ("generation_service.rpc",),
         ("generation_service.worker",),
-        ("generation_service.processes",),
+        ("generation_service.joining", "generation_service.processes"),
         ("generation_service.engine",),
         ("generation_service.models.diagnostics",),
         ("generation_service.models.discovery", "generation_service.models.device_diagnostics"),

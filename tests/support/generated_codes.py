@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.code_generator import CodeGenerator
+from generation_service.models.musicgen.code_generator import CodeGenerator, Reservation
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
 MAX_ROUNDS = 100_000
@@ -20,13 +19,13 @@ class CodeRequest:
     """A request of `frames` frames of codes within one window."""
 
     parameters: GenerationParameters
-    text: Tensor | None
+    conditions: WindowConditions
     frames: int
     joins_at: int = 0
     """The round in which it joins the batch."""
     leaves_at: int | None = None
     """The round in which it is closed before its end, as by a cancellation."""
-    prefix: Codes | None = None
+    known: Codes | None = None
     """[K, n], the codes of the first frames."""
 
 
@@ -38,9 +37,10 @@ def generate_codes(generator: CodeGenerator[Any], requests: Sequence[CodeRequest
         for index, request in enumerate(requests):
             if request.joins_at == now:
                 config = generator.config
-                window = DelayedCodes(config.delays, request.frames, config.card, request.prefix)
-                rows[index] = generator.open(request.parameters, request.text, window.total_steps)
-                generator.begin_window(rows[index], window)
+                window = DelayedCodes(config.delays, request.frames, config.card, request.known)
+                reservation = Reservation.for_windows(window.total_steps, [request.conditions])
+                rows[index] = generator.open(request.parameters, reservation)
+                generator.begin_window(rows[index], window, request.conditions)
             elif request.leaves_at == now and index in remaining:
                 generator.close(rows[index])
                 remaining.remove(index)

@@ -15,13 +15,14 @@ from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
-from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow
+from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, Reservation
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
-from generation_service.models.musicgen.lm.linear import build_linear
+from generation_service.models.musicgen.lm.linear import Precision, build_linear
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
@@ -68,9 +69,10 @@ def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int)
             if plan.joins_at == now:
                 frames = plan.prompt_frames + plan.frames
                 codes[index] = WindowedCodes(config.delays, frames, config.card, window, plan.prompt(config))
-                positions = min(frames, window) + config.max_delay
-                rows[index] = generator.open(plan.parameters(), plan.text(config.dim), positions)
-                generator.begin_window(rows[index], codes[index].window)
+                reservation = Reservation(min(frames, window) + config.max_delay, plan.tokens)
+                rows[index] = generator.open(plan.parameters(), reservation)
+                conditions = WindowConditions.from_text(plan.text(config.dim))
+                generator.begin_window(rows[index], codes[index].window, conditions)
         active = [
             row
             for index, row in rows.items()
@@ -99,13 +101,14 @@ def _append_results(
         assert result.is_finite.all()
         for row, sampled in zip(result.rows, result.codes, strict=True):
             if row.is_open and codes[index_of[row]].append(sampled):
-                generator.begin_window(row, codes[index_of[row]].window)
+                generator.begin_window(row, codes[index_of[row]].window, row.conditions)
 
 
-def eager_generator(folder: Path) -> EagerCodeGenerator:
+def eager_generator(folder: Path, precision: Precision = "fp32") -> EagerCodeGenerator:
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = parse_lm_config(checkpoint)
-    return EagerCodeGenerator(LanguageModel(checkpoint, config, "fp32"), KvCachePool(config, 1 << 30))
+    pool = KvCachePool(config, 1 << 30, is_quantized=precision == "int8")
+    return EagerCodeGenerator(LanguageModel(checkpoint, config, precision), pool)
 
 
 def resident_generator(

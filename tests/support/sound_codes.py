@@ -18,7 +18,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE, read_checkpoint
+from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from tests.support.golden_codes import checksum
 
 FILE = Path(__file__).with_suffix(".json")

@@ -13,11 +13,45 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a request needs at most in any of its windows."""
+
+    positions: int
+    """Of a branch: those of the prefix, and one for each step."""
+    tokens: int = 0
+    """Of the longest text of any condition, the negative one included."""
+    branches: int = 1
+    has_negative: bool = False
+    """Whether the negative condition may have a text."""
+
+    @classmethod
+    def for_windows(cls, steps: int, windows: Sequence[WindowConditions]) -> Reservation:
+        """For windows of at most `steps` with these conditions."""
+        texts = [len(each.text) for window in windows for each in window.all() if each.text is not None]
+        return cls(
+            positions=max(window.prefix_positions for window in windows) + steps,
+            tokens=max(texts, default=0),
+            branches=max(len(window.branches) for window in windows),
+            has_negative=any(window.negative.text is not None for window in windows),
+        )
+
+    @property
+    def rows(self) -> int:
+        """The rows of the request in a batch: one for each branch, and one for the negative condition."""
+        return self.branches + 1
+
+    @property
+    def texts(self) -> int:
+        """The rows that may have a text."""
+        return self.branches + self.has_negative
 
 
 @dataclass(eq=False, slots=True)
@@ -26,22 +60,32 @@ class CodeRow:
 
     parameters: GenerationParameters
     window: DelayedCodes = field(init=False)
-    """The codes of the current window that are known on the host. Set by `begin_window`."""
+    """The codes of the current window that are known on the host. Set by `begin_window`, as are the conditions."""
+    conditions: WindowConditions = field(init=False)
+    prefix_position: int = 0
+    """The number of positions of the prefix that were read."""
     position: int = 0
-    """The number of positions of the window that were read, by steps that may still be running."""
+    """The number of positions of the codes that were read, by steps that may still be running. Those of the prefix come
+    before them and are not counted."""
     sample_count: int = 0
     """The number of steps that were launched for the request, in all windows."""
     is_open: bool = True
 
     @property
     def needs_prefill(self) -> bool:
-        """Whether known codes are still to be read before a step can generate the next."""
-        return self.position < self.window.prompt_frames
+        """Whether the prefix or known codes are still to be read before a step can generate the next."""
+        return self.prefix_position < self.conditions.prefix_positions or self.position < self.window.prompt_frames
 
     @property
     def can_step(self) -> bool:
         """Whether the window has a step that was not launched, and nothing is to be read before it."""
-        return self.window.prompt_frames <= self.position < self.window.total_steps
+        return not self.needs_prefill and self.position < self.window.total_steps
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weights of the branches in the next step."""
+        first, end = self.window.prompt_frames, self.window.frames
+        return self.conditions.weights_at(min((self.position - first) / (end - first), 1.0))
 
 
 RowT = TypeVar("RowT", bound=CodeRow)
@@ -68,8 +112,8 @@ class KvMemory(Protocol):
     @property
     def reserved_bytes(self) -> int: ...
 
-    def size_bytes(self, positions: int, tokens: int) -> int:
-        """What a request with this many positions in a window and tokens in its prompt reserves."""
+    def size_bytes(self, reservation: Reservation) -> int:
+        """The size of what a request reserves."""
         ...
 
 
@@ -87,23 +131,28 @@ class CodeGenerator(Protocol[RowT]):
 
     @property
     def open_seconds(self) -> float:
-        """How long the device worked for a recent `open`; 0 if `open` itself takes as long."""
+        """How long the device worked for the texts of a recent row; 0 if `begin_window` itself takes as long."""
         ...
 
-    def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> RowT:
-        """Reserves the memory for windows of at most `positions` steps, and projects the prompt.
+    def open(self, parameters: GenerationParameters, reservation: Reservation) -> RowT:
+        """Reserves the memory for all windows of a request.
 
-        text: the encoded prompt, [T, dim], or None. Raises ResourceExhausted if other requests use the memory,
-        InvalidArgument if the prompt is too long for the generator.
+        Raises ResourceExhausted if other requests use the memory, InvalidArgument if a text is too long for the
+        generator.
         """
         ...
 
-    def begin_window(self, row: RowT, window: DelayedCodes) -> None:
-        """Starts the row at position 0 of its first or its next window. No step of the row may be running."""
+    def begin_window(self, row: RowT, window: DelayedCodes, conditions: WindowConditions) -> None:
+        """Starts the row at position 0 of its first or its next window. No step of the row may be running.
+
+        Projects the texts, except those that the conditions in the same place had in the row's last window. They must
+        be within the row's reservation.
+        """
         ...
 
     def prefill(self, row: RowT) -> None:
-        """Reads known codes of a row that needs it: not always all, so that the other rows do not wait for long."""
+        """Reads a part of the prefix or of the known codes of a row that needs it: not always all, so that the other
+        rows do not wait for long."""
         ...
 
     def launch(self, rows: Sequence[RowT]) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 MAX_BRANCHES = 4
@@ -28,7 +29,7 @@ class Condition:
     """[T, dim], which cross-attention attends to. None, for no text: cross-attention adds 0."""
     prefix: Tensor | None = None
     """[P, dim], what the model reads at the positions before the codes, or None. All branches of a window have the same
-    P."""
+    P; a negative condition without a prefix has one of zeros."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,3 +48,29 @@ class WindowConditions:
     branches: tuple[Branch, ...]
     """1 to `MAX_BRANCHES`."""
     negative: Condition = Condition()
+
+    @classmethod
+    def from_text(cls, text: Tensor | None) -> WindowConditions:
+        """One branch, and an empty negative condition."""
+        return cls((Branch(Condition(text)),))
+
+    def all(self) -> tuple[Condition, ...]:
+        """Those of the branches, then the negative one."""
+        return (*(branch.condition for branch in self.branches), self.negative)
+
+    @property
+    def prefix_positions(self) -> int:
+        """P, 0 without a prefix."""
+        prefix = self.branches[0].condition.prefix
+        return 0 if prefix is None else len(prefix)
+
+    def stack_prefixes(self) -> Tensor | None:
+        """[branches + 1, P, dim]: those of the branches and of the negative condition; None without prefixes."""
+        prefixes = [each.prefix for each in self.all()]
+        if (first := prefixes[0]) is None:
+            return None
+        return torch.stack([torch.zeros_like(first) if prefix is None else prefix for prefix in prefixes])
+
+    def weights_at(self, progress: float) -> tuple[float, ...]:
+        """The branches' weights after this part, 0 to 1, of the window's new frames."""
+        return tuple(each.first_weight + (each.last_weight - each.first_weight) * progress for each in self.branches)

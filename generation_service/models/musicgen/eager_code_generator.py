@@ -11,7 +11,8 @@ from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.code_generator import CodeRow, StepResult
+from generation_service.models.musicgen.code_generator import CodeRow, Reservation, StepResult
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.kv_cache import KvCache, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
@@ -23,6 +24,8 @@ class EagerRow(CodeRow):
     """A row and its KV cache."""
 
     cache: KvCache
+    prefixes: Tensor | None = None
+    """[rows, P, dim], those of the branches and of the negative condition."""
 
 
 class EagerCodeGenerator:
@@ -39,27 +42,28 @@ class EagerCodeGenerator:
     def config(self) -> LmConfig:
         return self._lm.config
 
-    def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> EagerRow:
-        cache = self.memory.reserve(positions, 0 if text is None else len(text))
-        try:
-            self._lm.condition(cache, text)
-        except BaseException:
-            self.memory.release(cache)
-            raise
-        return EagerRow(parameters, cache=cache)
+    def open(self, parameters: GenerationParameters, reservation: Reservation) -> EagerRow:
+        return EagerRow(parameters, cache=self.memory.reserve(reservation))
 
-    def begin_window(self, row: EagerRow, window: DelayedCodes) -> None:
-        row.window, row.position = window, 0
-        row.cache.rewind()
+    def begin_window(self, row: EagerRow, window: DelayedCodes, conditions: WindowConditions) -> None:
+        row.window, row.conditions = window, conditions
+        row.prefix_position = row.position = 0
+        row.prefixes = conditions.stack_prefixes()
+        self._lm.begin_window(row.cache, conditions)
 
     def prefill(self, row: EagerRow) -> None:
-        end = min(row.position + self._lm.max_prefill_positions, row.window.prompt_frames)
+        size = self._lm.max_prefill_positions
+        if row.prefixes is not None and (piece := row.prefixes[:, row.prefix_position :][:, :size]).shape[1]:
+            self._lm.prefill_prefix(piece, row.cache)
+            row.prefix_position += piece.shape[1]
+            return
+        end = min(row.position + size, row.window.prompt_frames)
         self._lm.prefill(torch.from_numpy(row.window.columns[:, row.position : end]), row.cache)
         row.position = end
 
     def launch(self, rows: Sequence[EagerRow]) -> None:
         newest = torch.from_numpy(np.stack([row.window.newest for row in rows]))
-        logits = self._lm.step(newest, [row.cache for row in rows])  # [B, 2, K, card]
+        logits = self._lm.step(newest, [row.cache for row in rows], [row.weights for row in rows])  # [B, 2, K, card]
         parameters = SamplingTensors.from_parameters([row.parameters for row in rows], self.config.card)
         codes, is_finite = sample_checked(
             logits.float(),

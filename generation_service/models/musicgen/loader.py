@@ -19,6 +19,7 @@ from generation_service.models.execution import KernelChoice, ModelExecution
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec
@@ -130,7 +131,8 @@ def load_musicgen(
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
         positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
-        size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(positions, LONG_PROMPT_TOKENS)
+        longest = Reservation(positions, LONG_PROMPT_TOKENS)
+        size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
         kv_bytes = min(max_batch_size * size, _free_memory() // 2)
     pool = KvCachePool(found.config, kv_bytes, is_quantized=is_quantized)
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ from generation_service.models.base import (
 from generation_service.models.device_errors import is_fatal
 from generation_service.models.execution import ModelExecution
 from generation_service.models.musicgen.clip_encoder import ClipEncoder
-from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory
+from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory, Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.sliding_window import WindowedCodes, window_stride
 
 
@@ -140,15 +141,15 @@ class MusicGen:
             problem = f"{parameters.frames} frames; this model generates at most {limit}"
             raise InvalidArgument("duration_seconds", problem)
         config = self._generator.config
-        new = math.ceil(parameters.frames / self._hop)
+        new = self._new_code_frames(parameters)
         clip = self._select_clip(parameters)
         prompt_frames = 0 if clip is None else len(clip) // self._hop
         text = self._conditioner.encode(parameters.prompt)
         positions = min(prompt_frames + new, self._window) + config.max_delay
-        tokens = 0 if text is None else len(text)
-        if self.memory.size_bytes(positions, tokens) > self.memory.limit_bytes:
-            raise self._too_large(positions, tokens, prompt_frames)
-        row = self._generator.open(parameters, text, positions)
+        reservation = Reservation(positions, 0 if text is None else len(text))
+        if self.memory.size_bytes(reservation) > self.memory.limit_bytes:
+            raise self._too_large(reservation, prompt_frames)
+        row = self._generator.open(parameters, reservation)
         try:
             prompt = None if clip is None else self._clips.encode(clip)
             codes = WindowedCodes(
@@ -159,14 +160,14 @@ class MusicGen:
                 prompt,
                 stride_share=config.stride_share,
             )
-            self._generator.begin_window(row, codes.window)
+            self._generator.begin_window(row, codes.window, WindowConditions.from_text(text))
             state = MusicGenState(
                 frames=parameters.frames,
                 row=row,
                 codes=codes,
                 stream=self._decoder.open(),
                 prompt_code_frames=prompt_frames,
-                frames_to_drop=prompt_frames * self._hop,
+                frames_to_drop=prompt_frames * self._hop - parameters.kept_prompt_frames,
             )
         except BaseException:
             self._generator.close(row)
@@ -218,7 +219,7 @@ class MusicGen:
                 if not is_finite:
                     state.failure = self._not_finite_error(state)
                 elif state.failure is None and state.codes.append(codes):
-                    self._generator.begin_window(row, state.codes.window)
+                    self._generator.begin_window(row, state.codes.window, row.conditions)
         return bool(results)
 
     def _submit_chunks(self, states: Sequence[MusicGenState]) -> None:
@@ -278,9 +279,12 @@ class MusicGen:
         state.failure.__cause__ = error
         return state.failure
 
-    def _too_large(self, positions: int, tokens: int, prompt_frames: int) -> TooLarge:
-        size, limit = self.memory.size_bytes(positions, tokens), self.memory.limit_bytes
-        fitting = bisect_right(range(positions), limit, key=lambda count: self.memory.size_bytes(count, tokens)) - 1
+    def _too_large(self, reservation: Reservation, prompt_frames: int) -> TooLarge:
+        def size_at(positions: int) -> int:
+            return self.memory.size_bytes(replace(reservation, positions=positions))
+
+        size, limit = self.memory.size_bytes(reservation), self.memory.limit_bytes
+        fitting = bisect_right(range(reservation.positions), limit, key=size_at) - 1
         code_frames = fitting - self._generator.config.max_delay - prompt_frames
         seconds = code_frames * self._hop / self._info.sample_rate_hz
         return TooLarge(
@@ -289,6 +293,10 @@ class MusicGen:
             + (f"request at most {math.floor(seconds * 10) / 10:g} s, or " if seconds >= 0.1 else "")
             + "start the server with more free memory",
         )
+
+    def _new_code_frames(self, parameters: GenerationParameters) -> int:
+        """Frames of codes to generate: those of the audio that is not decoded from the clip."""
+        return max(1, math.ceil((parameters.frames - parameters.kept_prompt_frames) / self._hop))
 
     def _select_clip(self, parameters: GenerationParameters) -> FloatArray | None:
         """Returns the end of the clip that is read before new codes are generated: a whole number of frames of codes.
@@ -301,6 +309,6 @@ class MusicGen:
         if len(clip) < self._hop:
             problem = f"it has {len(clip)} frames of audio; at least {self._hop} are needed to continue it"
             raise InvalidArgument("continuation.source_id", problem)
-        new = math.ceil(parameters.frames / self._hop)
+        new = self._new_code_frames(parameters)
         frames = min(len(clip) // self._hop, self._window - min(new, self._stride))
         return clip[-frames * self._hop :]

@@ -197,7 +197,7 @@ async def test_cleanup_keeps_sources_of_queued_continuations(library_services: E
         waiting.append((await library_services.storage.CreateGeneration(create, timeout=SECONDS)).generation.id)
     for dry_run in (True, False):
         found = await cleaned(library_services, keep_newest_bytes=0, dry_run=dry_run)
-        kept = {one for one, response in found.items() if "continues from it" in response.kept_because}
+        kept = {one for one, response in found.items() if "uses it" in response.kept_because}
         assert (kept, set(found) - kept) == ({source.id, clip_id}, {other.id, render.render_id})
     assert await file_ids(library_services) == {source.id, clip_id}
     await library_services.music.CancelGeneration(storage.CancelGenerationRequest(id=waiting[1]), timeout=SECONDS)

@@ -51,7 +51,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     with psycopg.connect(request.getfixturevalue("migrated_postgres"), autocommit=True) as connection:
         yield request.getfixturevalue("migrated_postgres")
         connection.execute("SET lock_timeout = '60s'")  # A test that left a transaction open fails instead of hanging.
-        connection.execute("TRUNCATE generations, prompts, tokens, client_usage RESTART IDENTITY")
+        connection.execute("TRUNCATE generations, parents, prompts, tokens, client_usage RESTART IDENTITY")
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from gateway.cli.display.console import Console
 from gateway.cli.session.clip_upload import upload_clip
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.runner import Session
-from gateway.rpc.continuation_support import require_continuation_support
+from gateway.rpc.capability_support import require_capability
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
+from service_runtime.capabilities import Capability
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ async def build_continuation(
         return Continuation(source_id=source.id_or_path, seconds=source.seconds)
     # Checked before the import, so that no clip is left behind that nothing continues from.
     models = (await session.music.ListModels(ListModelsRequest(), timeout=CALL_TIMEOUT_SECONDS)).models
-    require_continuation_support(model_name, models)
+    require_capability(model_name, Capability.CONTINUATION, "continuation", models)
     clip = await upload_clip(session, source.id_or_path, "--continue")
     console.print_notice(
         f"imported {source.id_or_path} ({format_clip(clip)}) as clip {clip.clip_id}; --continue accepts this id as well"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.code_generator import Reservation
+from generation_service.models.musicgen.lm.block_tables import BlockTables, block_count
 from generation_service.models.musicgen.lm.kv_blocks import (
     BlockReads,
     BlockShape,
@@ -19,7 +20,6 @@ from generation_service.models.musicgen.lm.kv_blocks import (
     PlainKvBlocks,
     QuantizedKvBlocks,
 )
-from generation_service.models.musicgen.sampling import CFG_ROWS
 
 BLOCK_POSITIONS = 64
 """Positions per block. Smaller blocks mean shorter rows, each of which costs an index and a weight; larger blocks mean
@@ -31,88 +31,118 @@ RETRY_SECONDS = 10.0
 
 
 @dataclass(eq=False, slots=True)
+class KvRow:
+    """The memory of one row of a request: what a branch or the negative condition has read."""
+
+    blocks: Sequence[int]
+    """Blocks of `BLOCK_POSITIONS` positions."""
+    prompt_blocks: Sequence[int]
+    """Blocks of `PROMPT_BLOCK_TOKENS` tokens."""
+    text: Tensor | None = None
+    """[T, dim], the text whose keys and values are in `prompt_blocks`."""
+
+    @property
+    def tokens(self) -> int:
+        return 0 if self.text is None else len(self.text)
+
+
+@dataclass(eq=False, slots=True)
 class KvCache:
-    """The blocks of one request, and how many positions are written."""
+    """The memory of one request, and how many positions are written."""
 
     pool: KvCachePool
-    blocks: Sequence[int]
-    """Blocks of `BLOCK_POSITIONS` positions: in turn one for the row with the prompt and one for the other row."""
-    prompt_blocks: Sequence[int]
-    prompt_tokens: int
+    branches: Sequence[KvRow]
+    """As many as any window has."""
+    negative: KvRow
+    branch_count: int = 1
+    """How many the current window has."""
+    window: int = 0
+    """The number of windows that have begun."""
     position: int = 0
     """The number of positions written so far, which is the index of the next one."""
     _cleared: int = 0
     """The number of positions whose blocks have been cleared."""
 
-    def rewind(self) -> None:
-        """Restarts at position 0 with the same memory and the same prompt."""
-        self.position = 0
+    @property
+    def rows(self) -> Sequence[KvRow]:
+        """The rows of the current window: its branches, then the negative condition."""
+        return (*self.branches[: self.branch_count], self.negative)
 
-    def row_blocks(self, row: int, end: int) -> Sequence[int]:
-        """The blocks of a row that hold its positions before `end`."""
-        return self.blocks[row : CFG_ROWS * _block_count(end, BLOCK_POSITIONS) : CFG_ROWS]
+    def begin_window(self, branch_count: int) -> None:
+        """Restarts at position 0 with the same memory."""
+        self.position, self.branch_count = 0, branch_count
+        self.window += 1
 
     def prepare(self, end: int) -> None:
         """Makes sure that the positions before `end` can be written."""
         while self._cleared < end:
-            first = self._cleared // BLOCK_POSITIONS * CFG_ROWS
-            for block in self.blocks[first : first + CFG_ROWS]:
-                self.pool.blocks.clear(block)
+            for row in (*self.branches, self.negative):
+                self.pool.blocks.clear(row.blocks[self._cleared // BLOCK_POSITIONS])
             self._cleared += BLOCK_POSITIONS
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Writes the next n positions of a layer: keys and values [2 (rows), n, H, D].
+        """Writes the next n positions of a layer: keys and values [rows, n, H, D].
 
         `position` does not change, because the other layers are still to be written.
         """
         end = self.position + keys.shape[1]
         self.prepare(end)
         at = torch.arange(self.position, end)
-        for row in range(CFG_ROWS):
-            blocks = torch.tensor(self.row_blocks(row, end))[at // BLOCK_POSITIONS]
-            self.pool.blocks.write(layer, blocks, at % BLOCK_POSITIONS, keys[row], values[row])
+        for index, row in enumerate(self.rows):
+            blocks = torch.tensor(row.blocks)[at // BLOCK_POSITIONS]
+            self.pool.blocks.write(layer, blocks, at % BLOCK_POSITIONS, keys[index], values[index])
 
     def view(self, layer: int, end: int) -> tuple[Tensor, Tensor]:
-        """Copies of the keys and the values of a layer before `end`: [2 (rows), H, end, D] each."""
-        rows = [self.pool.blocks.read(layer, torch.tensor(self.row_blocks(row, end))) for row in range(CFG_ROWS)]
+        """Copies of the keys and the values of a layer before `end`: [rows, H, end, D] each."""
+        count = block_count(end, BLOCK_POSITIONS)
+        rows = [self.pool.blocks.read(layer, torch.tensor(row.blocks[:count])) for row in self.rows]
         keys, values = (torch.stack(part)[:, :, :end] for part in zip(*rows, strict=True))
         return keys, values
 
-    def set_prompt(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Writes the prompt of a layer: [T, H, D] each."""
-        at = torch.arange(self.prompt_tokens)
-        blocks = torch.tensor(self.prompt_blocks)[at // PROMPT_BLOCK_TOKENS]
+    def write_text(self, row: KvRow, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Writes the text of a layer: [T, H, D] each."""
+        at = torch.arange(len(keys))
+        blocks = torch.tensor(row.prompt_blocks)[at // PROMPT_BLOCK_TOKENS]
         self.pool.prompt_blocks.write(layer, blocks, at % PROMPT_BLOCK_TOKENS, keys, values)
 
-    def view_prompt(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Copies of the prompt's keys and values of a layer: [H, T, D] each."""
-        keys, values = self.pool.prompt_blocks.read(layer, torch.tensor(self.prompt_blocks))
-        return keys[:, : self.prompt_tokens], values[:, : self.prompt_tokens]
+    def view_text(self, row: KvRow, layer: int) -> tuple[Tensor, Tensor]:
+        """Copies of the text's keys and values of a layer: [H, T, D] each."""
+        keys, values = self.pool.prompt_blocks.read(layer, torch.tensor(row.prompt_blocks))
+        return keys[:, : row.tokens], values[:, : row.tokens]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchReads:
-    """What the steps of a batch read until a request joins, leaves or enters its next block."""
+    """What the steps of a batch of B requests read until a request joins, leaves or enters its next block or window.
 
+    The R rows are the first branches of all requests, then their further branches, then their negative conditions:
+    first those with a text. So the rows without a text that cross-attention has to skip are mostly the last ones.
+    """
+
+    requests: Tensor
+    """int64 [R], the request that each row belongs to."""
+    branches: Sequence[Sequence[int]]
+    """The rows of each request's branches."""
+    negatives: Tensor | None
+    """int64 [B], the row of each request's negative condition; None if they are the last B rows, in order."""
+    write_blocks: Tensor
+    """int64 [R], the block of the new position."""
     blocks: BlockReads
-    """For the rows with the prompt of all requests, then for those without."""
     prompts: BlockReads | None
-    """None if no request has a prompt."""
+    """For the first rows; None if no row has a text."""
     prompt_mask: Tensor
-    """[B, 1, blocks, positions]: 0 for the tokens of each prompt, -inf for the rest of its blocks."""
+    """[rows, 1, blocks, tokens]: 0 for the tokens of each text, -inf for the rest of its blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What the layers of one step share. The rows are those with the prompt of all requests, then those without."""
+    """What the layers of one step share."""
 
     reads: BatchReads
     mask: Tensor
-    """[2 B, 1, blocks, positions]: 0 for the positions up to the new one, -inf for the others."""
-    write_blocks: Tensor
-    """int64 [2 B], the block of the new position."""
+    """[R, 1, blocks, positions]: 0 for the positions up to the new one, -inf for the others."""
     write_within: Tensor
-    """int64 [2 B], its index in the block."""
+    """int64 [R], the index of the new position in its block."""
 
 
 class KvCachePool:
@@ -127,12 +157,12 @@ class KvCachePool:
         self.limit_bytes = limit_bytes
         kind: type[KvBlocks] = QuantizedKvBlocks if is_quantized else PlainKvBlocks
         shape = (config.num_layers, config.num_heads, config.head_dim)
-        self._self = _Blocks(kind, BlockShape(*shape, BLOCK_POSITIONS), limit_bytes)
-        self._prompts = _Blocks(PlainKvBlocks, BlockShape(*shape, PROMPT_BLOCK_TOKENS), limit_bytes)
+        self._self = BlockTables(kind, BlockShape(*shape, BLOCK_POSITIONS), limit_bytes)
+        self._prompts = BlockTables(PlainKvBlocks, BlockShape(*shape, PROMPT_BLOCK_TOKENS), limit_bytes)
         self._reserved: dict[KvCache, int] = {}
         self._lock = threading.Lock()
-        self._batch: Sequence[tuple[KvCache, int]] = ()
-        """The requests of the last step, and how many blocks a row of each had."""
+        self._batch: Sequence[tuple[KvCache, int, int]] = ()
+        """The requests of the last step, their windows, and how many blocks a row of each had."""
         self._reads: BatchReads | None = None
         """What that step read."""
 
@@ -149,15 +179,15 @@ class KvCachePool:
     def prompt_blocks(self) -> KvBlocks:
         return self._prompts.tables
 
-    def size_bytes(self, positions: int, tokens: int) -> int:
-        """The size of a cache for `positions` and a prompt of `tokens`, both rounded up to whole blocks."""
-        blocks = CFG_ROWS * _block_count(positions, BLOCK_POSITIONS)
-        prompt_blocks = _block_count(tokens, PROMPT_BLOCK_TOKENS)
+    def size_bytes(self, reservation: Reservation) -> int:
+        """The size of a cache, with positions and tokens rounded up to whole blocks."""
+        blocks = reservation.rows * block_count(reservation.positions, BLOCK_POSITIONS)
+        prompt_blocks = reservation.texts * block_count(reservation.tokens, PROMPT_BLOCK_TOKENS)
         return blocks * self._self.block_bytes + prompt_blocks * self._prompts.block_bytes
 
-    def reserve(self, positions: int, tokens: int = 0) -> KvCache:
+    def reserve(self, reservation: Reservation) -> KvCache:
         """Raises ResourceExhausted if the cache does not fit beside those that are already reserved."""
-        size = self.size_bytes(positions, tokens)
+        size = self.size_bytes(reservation)
         with self._lock:
             if self.reserved_bytes + size > self.limit_bytes:
                 raise ResourceExhausted(
@@ -169,14 +199,19 @@ class KvCachePool:
                 )
             self._self.allocate()
             self._prompts.allocate()
-            cache = KvCache(
-                self,
-                self._self.take(CFG_ROWS * _block_count(positions, BLOCK_POSITIONS)),
-                self._prompts.take(_block_count(tokens, PROMPT_BLOCK_TOKENS)),
-                tokens,
-            )
+            blocks = self._self.take(reservation.rows * block_count(reservation.positions, BLOCK_POSITIONS))
+            prompt_blocks = self._prompts.take(reservation.texts * block_count(reservation.tokens, PROMPT_BLOCK_TOKENS))
+            # In turn one for each row: they are read in this order.
+            rows = [
+                KvRow(
+                    blocks[index :: reservation.rows],
+                    prompt_blocks[index :: reservation.texts] if index < reservation.texts else (),
+                )
+                for index in range(reservation.rows)
+            ]
+            cache = KvCache(self, rows[:-1], rows[-1])
             self._reserved[cache] = size
-        for block in cache.prompt_blocks:
+        for block in prompt_blocks:
             self.prompt_blocks.clear(block)
         return cache
 
@@ -184,8 +219,9 @@ class KvCachePool:
         """Returns the memory to the pool. The cache must not be used again."""
         with self._lock:
             del self._reserved[cache]
-            self._self.give_back(cache.blocks)
-            self._prompts.give_back(cache.prompt_blocks)
+            for row in (*cache.branches, cache.negative):
+                self._self.give_back(row.blocks)
+                self._prompts.give_back(row.prompt_blocks)
             if not self._reserved:
                 self._batch, self._reads = (), None
                 self._self.free()
@@ -195,75 +231,47 @@ class KvCachePool:
         """Plans the step in which each cache grows by one position."""
         for cache in caches:
             cache.prepare(cache.position + 1)
-        batch = [(cache, cache.position // BLOCK_POSITIONS + 1) for cache in caches]
+        batch = [(cache, cache.window, cache.position // BLOCK_POSITIONS + 1) for cache in caches]
         if self._reads is None or batch != self._batch:
             self._batch, self._reads = batch, self._plan_reads(caches)
-        positions = torch.tensor([cache.position for cache in caches] * CFG_ROWS)
-        newest = [cache.blocks[CFG_ROWS * (count - 1) + row] for row in range(CFG_ROWS) for cache, count in batch]
-        return StepPlan(
-            reads=self._reads,
-            mask=_mask(positions + 1, self._reads.blocks.scores.shape[2], BLOCK_POSITIONS),
-            write_blocks=torch.tensor(newest),
-            write_within=positions % BLOCK_POSITIONS,
-        )
+        positions = torch.tensor([cache.position for cache in caches])[self._reads.requests]
+        longest = self._reads.blocks.scores.shape[2]
+        return StepPlan(self._reads, _mask(positions + 1, longest, BLOCK_POSITIONS), positions % BLOCK_POSITIONS)
 
     def _plan_reads(self, caches: Sequence[KvCache]) -> BatchReads:
-        rows = [cache.row_blocks(row, cache.position + 1) for row in range(CFG_ROWS) for cache in caches]
-        blocks = BlockReads.build(rows, 3, self._self.shape)
-        if not any(cache.prompt_tokens for cache in caches):
-            return BatchReads(blocks, None, torch.empty(0))
-        prompts = BlockReads.build([cache.prompt_blocks for cache in caches], 1, self._prompts.shape)
+        with_text = list(enumerate(cache.branches[0] for cache in caches))
+        branches = [[index] for index in range(len(caches))]
+        for index, cache in enumerate(caches):
+            for row in cache.branches[1 : cache.branch_count]:
+                branches[index].append(len(with_text))
+                with_text.append((index, row))
+        negatives = sorted(enumerate(cache.negative for cache in caches), key=lambda each: each[1].text is None)
+        rows_before = len(with_text)
+        with_text += [each for each in negatives if each[1].text is not None]
+        rows = with_text + [each for each in negatives if each[1].text is None]
+        order = torch.tensor([index for index, _ in negatives]).argsort() + rows_before
+        counts = [cache.position // BLOCK_POSITIONS + 1 for cache in caches]
+        is_in_order = order.tolist() == list(range(len(caches), 2 * len(caches)))
+        prompts, prompt_mask = self._plan_texts([row for _, row in with_text])
+        return BatchReads(
+            requests=torch.tensor([index for index, _ in rows]),
+            branches=branches,
+            negatives=None if is_in_order else order,
+            write_blocks=torch.tensor([row.blocks[counts[index] - 1] for index, row in rows]),
+            blocks=BlockReads.build([row.blocks[: counts[index]] for index, row in rows], 3, self._self.shape),
+            prompts=prompts,
+            prompt_mask=prompt_mask,
+        )
+
+    def _plan_texts(self, rows: Sequence[KvRow]) -> tuple[BlockReads | None, Tensor]:
+        if all(row.text is None for row in rows):
+            return None, torch.empty(0)
+        used = [row.prompt_blocks[: block_count(row.tokens, PROMPT_BLOCK_TOKENS)] for row in rows]
+        prompts = BlockReads.build(used, 1, self._prompts.shape)
         longest = prompts.scores.shape[2]
-        # A request without a prompt has no values to sum, so its result is 0. Not masked, its weights are not NaN.
-        tokens = torch.tensor([cache.prompt_tokens or longest * PROMPT_BLOCK_TOKENS for cache in caches])
-        return BatchReads(blocks, prompts, _mask(tokens, longest, PROMPT_BLOCK_TOKENS))
-
-
-class _Blocks:
-    """Tables of blocks, and which of them are free."""
-
-    def __init__(self, kind: type[KvBlocks], shape: BlockShape, limit_bytes: int) -> None:
-        self.shape = shape
-        self.block_bytes = kind.block_bytes(shape)
-        self._kind = kind
-        self._count = limit_bytes // self.block_bytes
-        self._free: list[int] = []
-        self._used = 0
-        self._tables: KvBlocks | None = None
-
-    @property
-    def tables(self) -> KvBlocks:
-        assert self._tables is not None, "no cache is reserved"
-        return self._tables
-
-    def allocate(self) -> None:
-        """Allocates the tables, unless they are. Raises MemoryError if the system does not have as much memory."""
-        if self._tables is not None:
-            return
-        try:
-            with torch.inference_mode(False):  # So that they can be written in any mode.
-                self._tables = self._kind(self.shape, self._count)
-        except RuntimeError as error:  # torch raises this if the system has no memory left.
-            raise MemoryError(f"failed to allocate {self._count * self.block_bytes >> 20} MiB for KV caches") from error
-
-    def take(self, count: int) -> list[int]:
-        """The lowest free blocks. The caller has made sure that there are as many."""
-        for _ in range(count - len(self._free)):
-            heapq.heappush(self._free, self._used)
-            self._used += 1
-        return [heapq.heappop(self._free) for _ in range(count)]
-
-    def give_back(self, blocks: Sequence[int]) -> None:
-        for block in blocks:
-            heapq.heappush(self._free, block)
-
-    def free(self) -> None:
-        """Frees the tables. No block is in use."""
-        self._free, self._used, self._tables = [], 0, None
-
-
-def _block_count(positions: int, block_positions: int) -> int:
-    return -(-positions // block_positions)
+        # A row without a text has no values to sum, so its result is 0. Not masked, its weights are not NaN.
+        tokens = torch.tensor([row.tokens or longest * PROMPT_BLOCK_TOKENS for row in rows])
+        return prompts, _mask(tokens, longest, PROMPT_BLOCK_TOKENS)
 
 
 def _mask(lengths: Tensor, longest: int, positions: int) -> Tensor:

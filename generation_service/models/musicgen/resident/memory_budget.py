@@ -7,6 +7,7 @@ import torch
 from dgx_music.errors import FailedPrecondition
 from generation_service.models.device import empty_device_cache, gpu_memory
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.resident.page_pool import count_pages, page_bytes
 
 USUAL_PROMPT_TOKENS = 64
@@ -35,7 +36,7 @@ def budget_pages(
     `positions` is what the longest request needs. Raises FailedPrecondition if not even one such request fits.
     """
     size = page_bytes(config, dtype)
-    for_one = count_pages(positions, USUAL_PROMPT_TOKENS)
+    for_one = count_pages(Reservation(positions, USUAL_PROMPT_TOKENS))
     pages = max_batch_size * for_one
     if available_bytes is not None:
         pages = min(pages, available_bytes // size)

@@ -14,6 +14,7 @@ import torch
 
 from dgx_music.errors import ResourceExhausted
 from generation_service.models.musicgen.checkpoints.config import LmConfig
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, LayerPages
 from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
 from generation_service.models.musicgen.sampling import CFG_ROWS
@@ -26,9 +27,9 @@ def page_bytes(config: LmConfig, dtype: torch.dtype) -> int:
     return config.num_layers * 2 * config.dim * PAGE_POSITIONS * dtype.itemsize
 
 
-def count_pages(positions: int, tokens: int) -> int:
+def count_pages(reservation: Reservation) -> int:
     """The pages of a request: those of its conditional and its unconditional row, and those of its prompt."""
-    return CFG_ROWS * -(-positions // PAGE_POSITIONS) + -(-tokens // PAGE_POSITIONS)
+    return CFG_ROWS * -(-reservation.positions // PAGE_POSITIONS) + -(-reservation.tokens // PAGE_POSITIONS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,13 +65,13 @@ class PagePool:
         """The size of the pages in use."""
         return (self._pages - len(self._free)) * self._page_bytes
 
-    def size_bytes(self, positions: int, tokens: int) -> int:
-        """What a request with this many positions and tokens in its prompt reserves."""
-        return count_pages(positions, tokens) * self._page_bytes
+    def size_bytes(self, reservation: Reservation) -> int:
+        """The size of the pages that a request reserves."""
+        return count_pages(reservation) * self._page_bytes
 
-    def reserve(self, positions: int, tokens: int) -> RequestPages:
+    def reserve(self, reservation: Reservation) -> RequestPages:
         """Raises ResourceExhausted if there are too few free pages."""
-        count = count_pages(positions, tokens)
+        count = count_pages(reservation)
         if count > len(self._free):
             raise ResourceExhausted(
                 f"the request needs a KV cache of {count * self._page_bytes >> 20} MiB, but "
@@ -80,7 +81,7 @@ class PagePool:
                 retry_after_seconds=RETRY_SECONDS,
             )
         taken = np.array([self._free.pop() for _ in range(count)], np.int32)
-        of_rows = CFG_ROWS * -(-positions // PAGE_POSITIONS)
+        of_rows = CFG_ROWS * -(-reservation.positions // PAGE_POSITIONS)
         return RequestPages(taken[:of_rows].reshape(CFG_ROWS, -1), taken[of_rows:])
 
     def release(self, pages: RequestPages) -> None:

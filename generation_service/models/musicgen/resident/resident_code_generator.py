@@ -14,7 +14,8 @@ from torch import Tensor
 from dgx_music.errors import InvalidArgument, ResourceExhausted
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.code_generator import CodeRow, StepResult
+from generation_service.models.musicgen.code_generator import CodeRow, Reservation, StepResult
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.decoder_layers import DecoderWeights
 from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
@@ -54,6 +55,7 @@ class ResidentRow(CodeRow):
     pages: RequestPages
     tokens: int
     """The length of the prompt."""
+    text: Tensor | None = None
     samples_any: bool
     """Whether the request needs a step in which any top-k and top-p is possible."""
 
@@ -112,8 +114,8 @@ class ResidentCodeGenerator:
     def open_seconds(self) -> float:
         return self._prompt_timer.seconds
 
-    def open(self, parameters: GenerationParameters, text: Tensor | None, positions: int) -> ResidentRow:
-        tokens = 0 if text is None else len(text)
+    def open(self, parameters: GenerationParameters, reservation: Reservation) -> ResidentRow:
+        tokens = reservation.tokens
         if tokens > MAX_PROMPT_TOKENS:
             problem = f"has {tokens} tokens; on a GPU, this model reads at most {MAX_PROMPT_TOKENS}"
             raise InvalidArgument("prompt", problem)
@@ -123,26 +125,29 @@ class ResidentCodeGenerator:
                 reason="BATCH_FULL",
                 retry_after_seconds=RETRY_SECONDS,
             )
-        pages = self.memory.reserve(positions, tokens)
+        pages = self.memory.reserve(reservation)
         slot = self._free_slots.pop()
-        row = ResidentRow(
+        return ResidentRow(
             parameters,
             slot=slot,
             pages=pages,
             tokens=tokens,
             samples_any=self._needs_shape_for_any and not (1 <= parameters.top_k <= MAX_TOP_K and not parameters.top_p),
         )
-        try:
+
+    def begin_window(self, row: ResidentRow, window: DelayedCodes, conditions: WindowConditions) -> None:
+        is_first = not row.sample_count
+        row.window, row.conditions = window, conditions
+        row.prefix_position = row.position = 0
+        text = conditions.branches[0].condition.text
+        if is_first or text is not row.text:
+            row.text, row.tokens = text, 0 if text is None else len(text)
             self._write_prompt(row, text)
-        except BaseException:
-            self.close(row)
-            raise
-        return row
+        self._write_window(row)
 
     @on_step_stream
-    def begin_window(self, row: ResidentRow, window: DelayedCodes) -> None:
-        row.window, row.position = window, 0
-        self._state.write_window(row.slot, row.parameters, window, row.sample_count)
+    def _write_window(self, row: ResidentRow) -> None:
+        self._state.write_window(row.slot, row.parameters, row.window, row.sample_count)
 
     @on_step_stream
     def prefill(self, row: ResidentRow) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from generation_service.models.sketch.composition.music_theory import pitch_class
+from service_runtime.prompt_tempo import parse_tempo
 
 MIN_BPM: Final = 40.0
 MAX_BPM: Final = 240.0
@@ -60,12 +61,6 @@ _MOODS: Final = (
 
 _SLOW: Final = r"slow(?:er|ly)?|slow-tempo|adagio|largo|lento"
 _FAST: Final = r"fast(?:er)?|quick|up-?tempo|allegro|presto|rapid|speedy"
-
-_TEMPO: Final = re.compile(
-    r"(\d{1,4}(?:\.\d+)?)\s*-?\s*(?:bpm|beats per minute)\b"
-    r"|\b(?:bpm|tempo)\s*(?:of|at|is|:|=)?\s*(\d{2,3}(?:\.\d+)?)\b",
-    re.IGNORECASE,
-)
 
 _ACCIDENTAL: Final = r"(?:\s*([#♯♭b])|[\s-]+(sharp|flat))?"
 _MODE_KEY: Final = re.compile(
@@ -138,10 +133,8 @@ def _word_pattern(alternatives: str) -> re.Pattern[str]:
 
 
 def _parse_tempo(prompt: str) -> float | None:
-    match = _TEMPO.search(prompt)
-    if match is None:
-        return None
-    return min(MAX_BPM, max(MIN_BPM, float(match[1] or match[2])))
+    bpm = parse_tempo(prompt)
+    return None if bpm is None else min(MAX_BPM, max(MIN_BPM, bpm))
 
 
 def _parse_key(prompt: str) -> tuple[int | None, str | None, bool | None]:

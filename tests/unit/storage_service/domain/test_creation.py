@@ -15,12 +15,15 @@ from service_runtime.audio.output_options import FileFormat, OutputOptions
 from storage_service.db.database import Database
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import creation, prompts
-from storage_service.domain.continuation import Continuation
 from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
 
 New = Callable[..., NewGeneration]
 REQUEST_ID = "11111111-2222-4333-8444-55555555aaaa"
+
+
+def continuation(source_id: str, seconds: float = 10.0) -> dict[str, Any]:
+    return {"source_id": source_id, "seconds": seconds}
 
 
 def test_create_is_pending_and_counts_prompt(database: Database, new: New) -> None:
@@ -78,7 +81,7 @@ def test_repeated_request_returns_first_generation(database: Database, new: New)
         {"output": OutputOptions(FileFormat.WAV_FLOAT)},
         {"output": OutputOptions(ceiling_dbtp=-2.0)},
         {"sampling": {"temperature": 0.5}},
-        {"continuation": Continuation(REQUEST_ID)},
+        {"continuation": continuation(REQUEST_ID)},
         {"metadata": {"a": 1}},
     ],
 )
@@ -174,11 +177,11 @@ def test_rolled_back_create_counts_nothing(database: Database, new: New) -> None
         ("sampling.top_p", {"sampling": {"top_p": float("nan")}}),
         ("sampling.guidance_scale", {"sampling": {"guidance_scale": -0.1}}),
         ("sampling.guidance_scale", {"sampling": {"guidance_scale": float("inf")}}),
-        ("continuation.source_id", {"continuation": Continuation("")}),
-        ("continuation.source_id", {"continuation": Continuation("../a.wav")}),
-        ("continuation.seconds", {"continuation": Continuation(REQUEST_ID, 0.4)}),
-        ("continuation.seconds", {"continuation": Continuation(REQUEST_ID, 25.1)}),
-        ("continuation.seconds", {"continuation": Continuation(REQUEST_ID, float("nan"))}),
+        ("continuation.source_id", {"continuation": continuation("")}),
+        ("continuation.source_id", {"continuation": continuation("../a.wav")}),
+        ("continuation.seconds", {"continuation": continuation(REQUEST_ID, 0.4)}),
+        ("continuation.seconds", {"continuation": continuation(REQUEST_ID, 25.1)}),
+        ("continuation.seconds", {"continuation": continuation(REQUEST_ID, float("nan"))}),
         ("metadata", {"metadata": {"a": "x" * 16384}}),
         ("metadata", {"metadata": {"a": float("nan")}}),
         ("request_id", {"request_id": "again"}),
@@ -204,19 +207,17 @@ def test_create_with_invalid_field_names_it(database: Database, new: New, field:
         {"sample_rate": 8000, "channels": 1},
         {"sampling": {"temperature": 1e-9, "top_k": 0, "top_p": 0.0, "guidance_scale": 0.0}},
         {"sampling": {"temperature": 10.0, "top_k": 2048, "top_p": 1.0, "guidance_scale": 20.0}},
-        {"continuation": Continuation(REQUEST_ID, 0.5)},
-        {"continuation": Continuation(REQUEST_ID, 25.0)},
+        {"continuation": continuation(REQUEST_ID, 0.5)},
+        {"continuation": continuation(REQUEST_ID, 25.0)},
     ],
 )
 def test_boundary_values_are_accepted(new: New, change: dict[str, Any]) -> None:
     new(**change).check()
 
 
-def test_continuation_is_stored_with_defaults(database: Database, new: New) -> None:
-    named, meant = Continuation(REQUEST_ID.upper()), Continuation(REQUEST_ID, 10.0)
+def test_continuation_is_stored(database: Database, new: New) -> None:
     with database.write() as session:
-        made = creation.create(session, new(request_id=REQUEST_ID, seed=1, continuation=named))
-        assert creation.create(session, new(request_id=REQUEST_ID, seed=1, continuation=meant)).id == made.id
+        made = creation.create(session, new(continuation=continuation(REQUEST_ID)))
     with database.read() as session:
         kept = session.get_one(Generation, made.id)
         assert kept.continuation == {"source_id": REQUEST_ID, "seconds": 10.0}

@@ -11,6 +11,7 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from generation_service.hardware.memory import DeviceMemory  # noqa: E402
 from generation_service.models.musicgen import loader  # noqa: E402
+from generation_service.models.musicgen.code_generator import Reservation  # noqa: E402
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen  # noqa: E402
 
 
@@ -31,5 +32,5 @@ def test_requests_get_no_more_memory_than_a_batch_can_use(
     monkeypatch.setattr(loader, "host_memory", lambda: DeviceMemory(1 << 40, 1 << 40))
     found = find_musicgen(mono)
     one, two = (load_musicgen(found, max_batch_size=size).memory for size in (1, 2))
-    assert one.limit_bytes == one.size_bytes(1503, loader.LONG_PROMPT_TOKENS)
+    assert one.limit_bytes == one.size_bytes(Reservation(1503, loader.LONG_PROMPT_TOKENS))
     assert two.limit_bytes == 2 * one.limit_bytes

@@ -23,6 +23,7 @@ from torch import Tensor
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.device_errors import is_fatal, is_out_of_memory
 from generation_service.models.musicgen.codec.encodec_checkpoint import load_encodec
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
 from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from generation_service.models.musicgen.resident.step_graphs import DirectCalls
@@ -90,7 +91,9 @@ def request(
     model: MusicGen, prompt: str, frames: int, *, joins_at: int = 0, leaves_at: int | None = None, **sampling: Any
 ) -> CodeRequest:
     parameters = GenerationParameters(prompt, frames * HOP, **({"seed": 1} | sampling))
-    return CodeRequest(parameters, model._conditioner.encode(prompt), frames, joins_at, leaves_at)
+    return CodeRequest(
+        parameters, WindowConditions.from_text(model._conditioner.encode(prompt)), frames, joins_at, leaves_at
+    )
 
 
 def varied_requests(model: MusicGen) -> list[CodeRequest]:
@@ -192,7 +195,7 @@ def test_steps_are_launched_without_synchronization(bf16: MusicGen) -> None:
     debug_mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        codes = generate_codes(generator, [replace(one, text=None)])
+        codes = generate_codes(generator, [replace(one, conditions=WindowConditions.from_text(None))])
     finally:
         torch.cuda.set_sync_debug_mode(debug_mode)
     assert codes[0].shape[1] == 60

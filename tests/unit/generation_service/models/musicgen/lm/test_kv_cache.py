@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from dgx_music.errors import ResourceExhausted
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from tests.support.lm_configs import lm_config
 
@@ -28,42 +29,42 @@ def pool() -> KvCachePool:
 
 
 def test_request_pays_for_whole_blocks_of_its_own_length(pool: KvCachePool) -> None:
-    assert pool.size_bytes(1, 0) == pool.size_bytes(64, 0) == BLOCK_BYTES
-    assert pool.size_bytes(1503, 0) == 24 * BLOCK_BYTES
-    assert pool.size_bytes(65, 17) == 2 * BLOCK_BYTES + 2 * PROMPT_BYTES
+    assert pool.size_bytes(Reservation(1)) == pool.size_bytes(Reservation(64)) == BLOCK_BYTES
+    assert pool.size_bytes(Reservation(1503)) == 24 * BLOCK_BYTES
+    assert pool.size_bytes(Reservation(65, 17)) == 2 * BLOCK_BYTES + 2 * PROMPT_BYTES
     quantised = KvCachePool(SHAPE, 0, is_quantized=True)
-    assert quantised.size_bytes(1503, 12) < 0.31 * pool.size_bytes(1503, 12)
+    assert quantised.size_bytes(Reservation(1503, 12)) < 0.31 * pool.size_bytes(Reservation(1503, 12))
 
 
 def test_released_memory_can_be_reserved_again(pool: KvCachePool) -> None:
     for _ in range(3):
-        cache = pool.reserve(200)
+        cache = pool.reserve(Reservation(200))
         assert pool.reserved_bytes == pool.limit_bytes
         pool.release(cache)
         assert pool.reserved_bytes == 0
 
 
 def test_reservation_without_free_memory_is_resource_exhausted_with_a_retry_time(pool: KvCachePool) -> None:
-    pool.reserve(60)
+    pool.reserve(Reservation(60))
     with pytest.raises(ResourceExhausted, match="KV cache") as error:
-        pool.reserve(3 * 64 + 1)
+        pool.reserve(Reservation(3 * 64 + 1))
     assert error.value.retry_after_seconds
     with pytest.raises(ResourceExhausted):
-        pool.reserve(3 * 64, 1)
-    pool.reserve(3 * 64)
+        pool.reserve(Reservation(3 * 64, 1))
+    pool.reserve(Reservation(3 * 64))
 
 
 def test_requests_share_no_block_and_the_lowest_free_blocks_are_used_first(pool: KvCachePool) -> None:
-    first, second = pool.reserve(64), pool.reserve(128)
-    assert sorted([*first.blocks, *second.blocks]) == list(range(6))
+    first, second = pool.reserve(Reservation(64)), pool.reserve(Reservation(128))
+    assert sorted(block for cache in (first, second) for row in cache.rows for block in row.blocks) == list(range(6))
     pool.release(first)
-    assert [*pool.reserve(1).blocks] == [0, 1]
+    assert [row.blocks for row in pool.reserve(Reservation(1)).rows] == [[0], [1]]
 
 
 def test_failed_allocation_reserves_nothing() -> None:
     pool = KvCachePool(SHAPE, 1 << 60)
     with pytest.raises(MemoryError, match="failed to allocate"):
-        pool.reserve(1)
+        pool.reserve(Reservation(1))
     assert pool.reserved_bytes == 0
 
 
@@ -71,16 +72,16 @@ def test_failed_allocation_reserves_nothing() -> None:
 @pytest.mark.parametrize("is_quantized", [False, True])
 def test_process_uses_memory_for_written_blocks_only_until_the_last_request_ends(is_quantized: bool) -> None:
     pool = KvCachePool(SHAPE, 8 << 30, is_quantized=is_quantized)
-    block = pool.size_bytes(64, 0)
+    block = pool.size_bytes(Reservation(64))
 
     def resident_bytes() -> int:
         return int(STATUS.read_text().split()[1]) * 4096
 
-    warm_up = pool.reserve(1)
+    warm_up = pool.reserve(Reservation(1))
     warm_up.prepare(1)
     pool.release(warm_up)
     before = resident_bytes()
-    caches = [pool.reserve(1503) for _ in range(2)]
+    caches = [pool.reserve(Reservation(1503)) for _ in range(2)]
     assert resident_bytes() - before < block / 2, "reserved, but not written"
     for cache in caches:
         cache.prepare(2 * 64)

@@ -14,6 +14,8 @@ from torch import Tensor
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
+from generation_service.models.musicgen.code_generator import Reservation
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.lm.kv_cache import BLOCK_POSITIONS, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision
@@ -43,8 +45,8 @@ class Run:
 
     def __init__(self, lm: LanguageModel, memory: KvCachePool, seed: int, start: int) -> None:
         self.tokens = (7 * seed) % 23
-        self.cache = memory.reserve(MAX_POSITIONS, self.tokens)
-        lm.condition(self.cache, random_text(lm, self.tokens, seed))
+        self.cache = memory.reserve(Reservation(MAX_POSITIONS, self.tokens))
+        lm.begin_window(self.cache, WindowConditions.from_text(random_text(lm, self.tokens, seed)))
         if start:
             lm.prefill(random_codes(lm, start, seed), self.cache)
         self.parameters = GenerationParameters("", 1, seed, top_k=20)
@@ -119,9 +121,9 @@ def test_codes_depend_on_prompt_and_seed(loaded: tuple[LanguageModel, KvCachePoo
 def test_prefill_equals_single_steps(channels: str, tokens: int, request: pytest.FixtureRequest) -> None:
     lm, memory = load(request.getfixturevalue(channels), "fp32")
     codes, text = random_codes(lm, 71, seed=1), random_text(lm, tokens, seed=2)
-    steps, passes = memory.reserve(71, tokens), memory.reserve(71, tokens)
+    steps, passes = memory.reserve(Reservation(71, tokens)), memory.reserve(Reservation(71, tokens))
     for cache in (steps, passes):
-        lm.condition(cache, text)
+        lm.begin_window(cache, WindowConditions.from_text(text))
     for n in range(70):
         lm.step(codes[None, :, n], [steps])
     for first, end in ((0, 1), (1, 33), (33, 70)):
@@ -134,15 +136,15 @@ def test_prefill_equals_single_steps(channels: str, tokens: int, request: pytest
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-def test_rewound_cache_equals_a_new_one(loaded: tuple[LanguageModel, KvCachePool]) -> None:
+def test_cache_in_its_second_window_equals_a_new_one(loaded: tuple[LanguageModel, KvCachePool]) -> None:
     lm, memory = loaded
     codes = random_codes(lm, 20, seed=1)
-    new, used = memory.reserve(20, 5), memory.reserve(20, 5)
-    for cache in (new, used):
-        lm.condition(cache, random_text(lm, 5, seed=2))
+    new, used = memory.reserve(Reservation(20, 5)), memory.reserve(Reservation(20, 5))
+    conditions = WindowConditions.from_text(random_text(lm, 5, seed=2))
+    lm.begin_window(used, conditions)
     lm.prefill(codes.flip(1), used)
-    used.rewind()
     for cache in (new, used):
+        lm.begin_window(cache, conditions)
         lm.prefill(codes[:, :19], cache)
     assert torch.equal(lm.step(codes[None, :, 19], [new]), lm.step(codes[None, :, 19], [used]))
 
@@ -150,16 +152,16 @@ def test_rewound_cache_equals_a_new_one(loaded: tuple[LanguageModel, KvCachePool
 def test_reused_blocks_hold_nothing_of_the_request_before(loaded: tuple[LanguageModel, KvCachePool]) -> None:
     lm, memory = loaded
     codes = random_codes(lm, 1, seed=1)
-    keeper, first = memory.reserve(1), memory.reserve(64, 16)
-    lm.condition(first, torch.full((16, lm.config.dim), torch.nan))
+    keeper, first = memory.reserve(Reservation(1)), memory.reserve(Reservation(64, 16))
+    lm.begin_window(first, WindowConditions.from_text(torch.full((16, lm.config.dim), torch.nan)))
     for _ in range(3):
         lm.step(codes.t(), [first])  # Writes NaN.
     memory.release(first)
-    second = memory.reserve(64, 9)
-    assert second.blocks == first.blocks, "the memory is the same"
-    lm.condition(second, random_text(lm, 9, seed=1))
+    second = memory.reserve(Reservation(64, 9))
+    assert [row.blocks for row in second.rows] == [row.blocks for row in first.rows], "the memory is the same"
+    lm.begin_window(second, WindowConditions.from_text(random_text(lm, 9, seed=1)))
     assert lm.step(codes.t(), [second]).isfinite().all()
-    assert torch.equal(lm.step(codes.t(), [keeper]), lm.step(codes.t(), [memory.reserve(1)]))
+    assert torch.equal(lm.step(codes.t(), [keeper]), lm.step(codes.t(), [memory.reserve(Reservation(1))]))
 
 
 def test_quantised_keys_and_values_change_logits_little(mono: Path) -> None:
@@ -169,8 +171,8 @@ def test_quantised_keys_and_values_change_logits_little(mono: Path) -> None:
     codes, text = random_codes(lm, 151, seed=3), random_text(lm, 12, seed=4)
     logits = []
     for memory in (exact, quantised):
-        cache = memory.reserve(151, 12)
-        lm.condition(cache, text)
+        cache = memory.reserve(Reservation(151, 12))
+        lm.begin_window(cache, WindowConditions.from_text(text))
         lm.prefill(codes[:, :100], cache)
         logits.append(torch.cat([lm.step(codes[None, :, n], [cache]) for n in range(100, 151)]))
     error = (logits[1] - logits[0]).norm() / logits[0].norm()

@@ -22,7 +22,9 @@ from generation_service.models.musicgen.checkpoints.config import parse_lm_confi
 from generation_service.models.musicgen.checkpoints.hub_networks import open_hub_text_encoder
 from generation_service.models.musicgen.checkpoints.pickle_file import tensor_headers
 from generation_service.models.musicgen.checkpoints.xp_config import parse_xp_config
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
@@ -41,8 +43,8 @@ def run(checkpoint: Checkpoint, prompts: Sequence[tuple[str, int, int]]) -> list
     for prompt, frames, joins_at in prompts:
         codes = DelayedCodes(config.delays, frames, config.card)
         text = conditioner.encode(prompt)
-        cache = memory.reserve(codes.total_steps, 0 if text is None else len(text))
-        lm.condition(cache, text)
+        cache = memory.reserve(Reservation(codes.total_steps, 0 if text is None else len(text)))
+        lm.begin_window(cache, WindowConditions.from_text(text))
         runs.append((joins_at, codes, cache))
     for now in range(200):
         active = [(codes, cache) for joins_at, codes, cache in runs if joins_at <= now and not codes.is_done]

@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from torch import Tensor  # noqa: E402
 
+from generation_service.models.musicgen.code_generator import Reservation  # noqa: E402
+from generation_service.models.musicgen.conditions import WindowConditions  # noqa: E402
 from generation_service.models.musicgen.lm.device_linear import build_device_linear  # noqa: E402
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import PrefillShape, PromptShape, StepShape  # noqa: E402
@@ -37,8 +39,10 @@ def run_three(generator: ResidentCodeGenerator) -> ResidentCodeGenerator:
     config = generator.config
     rows = []
     for frames in (50, 40, 30):
-        rows.append(generator.open(greedy("", frames), torch.randn(frames, config.dim), frames + config.max_delay))
-        generator.begin_window(rows[-1], WindowedCodes(config.delays, frames, config.card, WINDOW).window)
+        rows.append(generator.open(greedy("", frames), Reservation(frames + config.max_delay, frames)))
+        codes = WindowedCodes(config.delays, frames, config.card, WINDOW)
+        conditions = WindowConditions.from_text(torch.randn(frames, config.dim))
+        generator.begin_window(rows[-1], codes.window, conditions)
     for _ in range(3):
         generator.launch(rows)
         generator.collect(wait=True)
@@ -88,6 +92,7 @@ def test_step_that_breaks_a_rule_is_noticed(mono: Path, spoil: Callable[[Tensor]
 
 def join_and_leave(generator: ResidentCodeGenerator) -> None:
     config = generator.config
-    row = generator.open(greedy("", 9), torch.randn(5, config.dim), 12)
-    generator.begin_window(row, WindowedCodes(config.delays, 9, config.card, WINDOW).window)
+    row = generator.open(greedy("", 9), Reservation(12, 5))
+    codes = WindowedCodes(config.delays, 9, config.card, WINDOW)
+    generator.begin_window(row, codes.window, WindowConditions.from_text(torch.randn(5, config.dim)))
     generator._select([row.slot, 0])

@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 from torch import Tensor  # noqa: E402
 
 from dgx_music.errors import InvalidArgument, ResourceExhausted  # noqa: E402
+from generation_service.models.musicgen.code_generator import Reservation  # noqa: E402
+from generation_service.models.musicgen.conditions import WindowConditions  # noqa: E402
 from generation_service.models.musicgen.lm.linear import build_linear  # noqa: E402
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import PrefillShape, StepShape  # noqa: E402
@@ -105,9 +107,10 @@ def test_sampled_codes_depend_on_the_request_alone(mono: Path, generator: Reside
 
 def test_warm_up_captures_the_usual_shapes_and_changes_nothing(mono: Path) -> None:
     generator = build(mono)
-    row = generator.open(PLANS[0].parameters(), PLANS[0].text(generator.config.dim), 40)
+    row = generator.open(PLANS[0].parameters(), Reservation(40, PLANS[0].tokens))
     codes = WindowedCodes(generator.config.delays, 37, generator.config.card, WINDOW)
-    generator.begin_window(row, codes.window)
+    text = PLANS[0].text(generator.config.dim)
+    generator.begin_window(row, codes.window, WindowConditions.from_text(text))
     generator.launch([row])
     state = generator._state
     by_slot = (state.codes, state.tables, state.prompt_tables, state.prompt_tokens)
@@ -125,9 +128,9 @@ def test_warm_up_captures_the_usual_shapes_and_changes_nothing(mono: Path) -> No
 
 
 def test_run_ahead_is_two_steps(generator: ResidentCodeGenerator) -> None:
-    row = generator.open(PLANS[0].parameters(), None, 40)
+    row = generator.open(PLANS[0].parameters(), Reservation(40))
     codes = WindowedCodes(generator.config.delays, 37, generator.config.card, WINDOW)
-    generator.begin_window(row, codes.window)
+    generator.begin_window(row, codes.window, WindowConditions.from_text(None))
     counts = []
     for _ in range(4):
         generator.launch([row])
@@ -140,12 +143,12 @@ def test_run_ahead_is_two_steps(generator: ResidentCodeGenerator) -> None:
 
 def test_results_of_a_closed_row_are_marked_and_its_place_is_used_at_once(generator: ResidentCodeGenerator) -> None:
     window = WindowedCodes(generator.config.delays, 20, generator.config.card, WINDOW).window
-    old = generator.open(PLANS[0].parameters(), None, 40)
-    generator.begin_window(old, window)
+    old = generator.open(PLANS[0].parameters(), Reservation(40))
+    generator.begin_window(old, window, WindowConditions.from_text(None))
     generator.launch([old])
     generator.close(old)
-    new = generator.open(PLANS[0].parameters(), None, 40)
-    generator.begin_window(new, window)
+    new = generator.open(PLANS[0].parameters(), Reservation(40))
+    generator.begin_window(new, window, WindowConditions.from_text(None))
     assert new.slot == old.slot
     assert set(new.pages.rows.ravel()) == set(old.pages.rows.ravel())
     generator.launch([new])
@@ -161,8 +164,8 @@ def test_row_that_is_not_finite_is_the_only_one(generator: ResidentCodeGenerator
     rows, codes = [], []
     for _ in range(3):
         codes.append(WindowedCodes(config.delays, 20, config.card, WINDOW))
-        rows.append(generator.open(PLANS[0].parameters(), None, 23))
-        generator.begin_window(rows[-1], codes[-1].window)
+        rows.append(generator.open(PLANS[0].parameters(), Reservation(23)))
+        generator.begin_window(rows[-1], codes[-1].window, WindowConditions.from_text(None))
     generator.launch(rows)
     generator.collect(wait=True)
     for layer in generator.memory.layers:
@@ -183,10 +186,10 @@ def test_row_that_is_not_finite_is_the_only_one(generator: ResidentCodeGenerator
 def test_prompt_that_is_too_long_and_a_full_batch_are_rejected(mono: Path) -> None:
     generator = build(mono, slots=1)
     with pytest.raises(InvalidArgument, match="has 513 tokens; on a GPU, this model reads at most 512"):
-        generator.open(PLANS[0].parameters(), torch.zeros(513, generator.config.dim), 40)
-    row = generator.open(PLANS[0].parameters(), None, 40)
+        generator.open(PLANS[0].parameters(), Reservation(40, 513))
+    row = generator.open(PLANS[0].parameters(), Reservation(40))
     with pytest.raises(ResourceExhausted, match="all 1 places in the batch are taken"):
-        generator.open(PLANS[0].parameters(), None, 40)
+        generator.open(PLANS[0].parameters(), Reservation(40))
     generator.close(row)
 
 

@@ -1,0 +1,1 @@
+"""Joins audio: crossfades, edits of earlier music, and loops."""

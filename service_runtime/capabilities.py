@@ -1,0 +1,72 @@
+"""What a model can do besides generating audio from a prompt, and what of it a request needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from dgx_music.errors import InvalidArgument
+
+
+class Capability(Enum):
+    """What a model can do besides generating audio from a prompt. The contracts have the same names."""
+
+    CONTINUATION = "continue audio"
+    NEGATIVE_PROMPT = "be guided away from a text"
+    WEIGHTED_PROMPTS = "be guided by several texts"
+    SECTIONS = "change its prompt over time"
+    MELODY = "follow a melody"
+    STYLE = "follow the style of an excerpt"
+    ADAPTERS = "take LoRA adapters"
+    LYRICS = "sing lyrics"
+    STEPS = "take a number of denoising steps"
+
+
+_CONDITIONS = {
+    "negative_prompt": Capability.NEGATIVE_PROMPT,
+    "further_prompts": Capability.WEIGHTED_PROMPTS,
+    "sections": Capability.SECTIONS,
+    "melody": Capability.MELODY,
+    "style": Capability.STYLE,
+    "adapters": Capability.ADAPTERS,
+    "lyrics": Capability.LYRICS,
+    "steps": Capability.STEPS,
+}
+"""Field of a Conditioning → what it needs."""
+
+_MODELS_TO_PULL = {
+    Capability.MELODY: "musicgen-melody",
+    Capability.STYLE: "musicgen-style",
+    Capability.LYRICS: "",
+    Capability.STEPS: "",
+}
+"""A model that has the capability, or nothing where docs/models.md has to be read; else musicgen-small has it."""
+
+
+def needed_capabilities(
+    conditioning: Mapping[str, Any] | None, *, continuation: bool = False, edit: bool = False, loop: bool = False
+) -> Iterator[tuple[str, Capability]]:
+    """Yields each field of a request that needs a capability, and which one.
+
+    `conditioning` has the names and values of the fields that are set; the others say whether the field is set.
+    """
+    for field, is_set in (("continuation", continuation), ("edit", edit), ("loop", loop)):
+        if is_set:
+            yield field, Capability.CONTINUATION
+    for name, value in (conditioning or {}).items():
+        if value and name in _CONDITIONS:
+            yield f"conditioning.{name}", _CONDITIONS[name]
+
+
+def unsupported_error(
+    field: str, model_name: str, capability: Capability, capable_models: Sequence[str]
+) -> InvalidArgument:
+    """The error for a request that the model can't fulfil; names the models that can."""
+    if capable_models:
+        hint = f"models that can: {', '.join(capable_models)}"
+    elif name := _MODELS_TO_PULL.get(capability, "musicgen-small"):
+        hint = f"no installed model can; run `dgx-music models pull {name}`"
+    else:
+        hint = "no installed model can; docs/models.md lists those that can"
+    return InvalidArgument(field, f"model {model_name!r} can't {capability.value}; {hint}")

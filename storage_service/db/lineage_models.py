@@ -1,0 +1,29 @@
+"""What each generation was made from, as a SQLAlchemy model."""
+
+from __future__ import annotations
+
+from sqlalchemy import ForeignKey, Index, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from storage_service.db.declarative_base import Base
+from storage_service.db.types import UuidText
+
+
+class ParentLink(Base):
+    """One use of a generation or a clip for another generation. It is deleted with that one, and outlives its parent.
+
+    The generation's row has the same ids, with all about how they are used; here they can be found in both directions.
+    """
+
+    __tablename__ = "parents"
+    __table_args__ = (Index(None, "parent_id"),)
+
+    child_id: Mapped[str] = mapped_column(
+        UuidText,
+        ForeignKey("generations.id", name="fk_parents_child_id", ondelete="CASCADE"),
+        primary_key=True,
+    )
+    parent_id: Mapped[str] = mapped_column(UuidText, primary_key=True)
+    """A generation or a clip."""
+    relation: Mapped[str] = mapped_column(Text, primary_key=True)
+    """A `LineageRelation`."""

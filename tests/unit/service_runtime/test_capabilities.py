@@ -1,0 +1,48 @@
+"""What a request needs of a model, and the error for a model that lacks it."""
+
+from __future__ import annotations
+
+import pytest
+
+from dgx_music.generation.v1 import generation_pb2
+from dgx_music.storage.v1.conditioning_pb2 import Conditioning
+from service_runtime.capabilities import Capability, needed_capabilities, unsupported_error
+
+
+def test_contract_has_the_same_names() -> None:
+    names = [name.removeprefix("CAPABILITY_") for name in generation_pb2.Capability.keys()[1:]]
+    assert names == [capability.name for capability in Capability]
+
+
+def test_every_condition_needs_a_capability() -> None:
+    fields = {field.name for field in Conditioning.DESCRIPTOR.fields} - {
+        "prompt_weight"
+    }
+    needed = dict(needed_capabilities(dict.fromkeys(fields, 1)))
+    assert set(needed) == {f"conditioning.{name}" for name in fields}
+
+
+def test_only_what_is_set_needs_a_capability() -> None:
+    assert list(needed_capabilities({"negative_prompt": "", "sections": []})) == []
+    assert list(needed_capabilities(None, edit=True)) == [("edit", Capability.CONTINUATION)]
+    assert dict(needed_capabilities({"melody": {"source_id": "x"}}, continuation=True, loop=True)) == {
+        "continuation": Capability.CONTINUATION,
+        "loop": Capability.CONTINUATION,
+        "conditioning.melody": Capability.MELODY,
+    }
+
+
+@pytest.mark.parametrize(
+    ("capability", "capable", "hint"),
+    [
+        (Capability.MELODY, ["a", "b"], "can't follow a melody; models that can: a, b"),
+        (Capability.MELODY, [], "run `dgx-music models pull musicgen-melody`"),
+        (Capability.SECTIONS, [], "run `dgx-music models pull musicgen-small`"),
+        (Capability.LYRICS, [], "docs/models.md lists those that can"),
+    ],
+)
+def test_error_says_what_to_use_instead(capability: Capability, capable: list[str], hint: str) -> None:
+    error = unsupported_error("conditioning.x", "sketch", capability, capable)
+    assert error.field == "conditioning.x"
+    assert "'sketch'" in error.problem
+    assert hint in error.problem
