@@ -46,6 +46,9 @@ class ModelInfo:
     """True for a rule-based synthesiser without a neural network. Shown to users wherever the model is named."""
     default_guidance_scale: float = 3.0
     """The guidance scale of a request that names none."""
+    default_temperature: float = 1.0
+    default_top_k: int = 250
+    default_top_p: float = 0.0
     capabilities: frozenset[Capability] = frozenset()
 
 

@@ -18,6 +18,7 @@ from generation_service.models.sketch import Sketch
 from service_runtime.optional_deps import install_extra_command
 
 if TYPE_CHECKING:
+    from generation_service.models.magnet.magnet_loader import FoundMagnet
     from generation_service.models.musicgen.loader import FoundModel
 
 PUBLISHED = (
@@ -71,20 +72,28 @@ class MusicGenFolder:
             from generation_service.models.audiocraft import load_audiocraft
 
             return load_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
+        found = self._find_native()
+        from generation_service.models.magnet.magnet_loader import FoundMagnet, load_magnet
         from generation_service.models.musicgen.kernels.compile_cache import use_compile_cache
         from generation_service.models.musicgen.loader import load_musicgen
 
+        if isinstance(found, FoundMagnet):
+            return load_magnet(found, max_batch_size=self.max_batch_size)
         if self.device == "cuda":
             use_compile_cache(self.kernel_cache)
-        return load_musicgen(
-            self._find_native(), max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction
-        )
+        return load_musicgen(found, max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction)
 
-    def _find_native(self) -> FoundModel:
+    def _find_native(self) -> FoundModel | FoundMagnet:
         try:
+            from generation_service.models.magnet.magnet_loader import find_magnet
+            from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
+            from generation_service.models.musicgen.checkpoints.config import MASKED_LM
             from generation_service.models.musicgen.loader import find_musicgen
         except ImportError as error:
             raise _torch_missing_error(error) from error
+        checkpoint = read_checkpoint(self.folder)
+        if checkpoint.config.get("lm_model") == MASKED_LM:
+            return find_magnet(checkpoint, name=self.name, device=self.device, precision=self.precision)
         return find_musicgen(
             self.folder,
             name=self.name,

@@ -18,8 +18,8 @@ from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES,
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 
-MIN_PROMPT_SECONDS = 1.0
-"""What is left of a segment for the clip that is continued, at least, or all of a shorter clip."""
+MIN_PROMPT_SHARE = 0.1
+"""The share of a segment that the clip to continue has at least, unless it is shorter."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +70,7 @@ class Magnet:
         self._decoder = decoder
         self._execution = execution
         self._segment = int(masked.config.lm.max_duration_seconds * codec.config.frame_rate_hz)
-        self._min_prompt = int(MIN_PROMPT_SECONDS * codec.config.frame_rate_hz)
+        self._min_prompt = int(MIN_PROMPT_SHARE * self._segment)
         self._no_audio = np.zeros((0, info.channels), np.float32)
 
     @property

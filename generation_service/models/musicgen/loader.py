@@ -126,8 +126,8 @@ def load_musicgen(
             found, "cuda", kv_bytes=kv_bytes, max_batch_size=max_batch_size, memory_fraction=memory_fraction
         )
     started_at = time.monotonic()
-    codec, conditioner = _load_codec(found), TextConditioner(found.checkpoint, found.config)
-    lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
+    codec, conditioner = load_codec(found.checkpoint, found.config), TextConditioner(found.checkpoint, found.config)
+    lm = LanguageModel(found.checkpoint, found.config, cpu_precision(found.precision))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
         positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
@@ -168,7 +168,7 @@ def load_resident(
         budget = GpuBudget(memory_fraction)
         timer = time_on_cuda
         forbid_tf32()
-    codec = _load_codec(found).to(torch_device)
+    codec = load_codec(found.checkpoint, found.config).to(torch_device)
     conditioner = TextConditioner(found.checkpoint, config, device)
     dtype = _KV_TYPES[_kv_precision(found)]
     selecting_at = time.monotonic()
@@ -176,7 +176,7 @@ def load_resident(
     if found.precision_reason:
         kernels = (KernelChoice("precision", found.precision, reason=found.precision_reason),)
     if timer is None:
-        operations = DecodeOperations(partial(build_linear, precision=_cpu_precision(found)))
+        operations = DecodeOperations(partial(build_linear, precision=cpu_precision(found.precision)))
     else:
         operations, choices = select_operations(config, found.precision, dtype, torch_device, timer)
         kernels += choices
@@ -217,16 +217,18 @@ def _kv_precision(found: FoundModel) -> str:
     return found.kv_precision if found.kv_precision != "auto" else "fp32" if found.precision == "fp32" else "bf16"
 
 
-def _cpu_precision(found: FoundModel) -> Precision:
-    if found.precision == "fp8":
+def cpu_precision(precision: PrecisionName) -> Precision:
+    """The precision on the CPU. Raises FailedPrecondition if it has none such."""
+    if precision == "fp8":
         raise FailedPrecondition(
             "DGX_MUSIC_PRECISION is fp8, which needs a GPU; use fp32 or int8", reason="PRECISION_UNSUPPORTED"
         )
-    return found.precision
+    return precision
 
 
-def _load_codec(found: FoundModel) -> Encodec:
-    config, stored = found.config, found.checkpoint.open_codec()
+def load_codec(checkpoint: Checkpoint, config: LmConfig) -> Encodec:
+    """The codec of a language model. Raises FailedPrecondition if it is missing or another one than the model needs."""
+    stored = checkpoint.open_codec()
     codec = build_encodec(stored)
     expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
     actual = (codec.config.codebooks, codec.config.codebook_size, codec.config.sample_rate_hz)
