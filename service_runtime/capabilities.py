@@ -45,13 +45,13 @@ _MODELS_TO_PULL = {
 
 
 def needed_capabilities(
-    conditioning: Mapping[str, Any] | None, *, continuation: bool = False, edit: bool = False, loop: bool = False
+    conditioning: Mapping[str, Any] | None, *, continuation: bool = False, edit: bool = False
 ) -> Iterator[tuple[str, Capability]]:
     """Yields each field of a request that needs a capability, and which one.
 
     `conditioning` has the names and values of the fields that are set; the others say whether the field is set.
     """
-    for field, is_set in (("continuation", continuation), ("edit", edit), ("loop", loop)):
+    for field, is_set in (("continuation", continuation), ("edit", edit)):
         if is_set:
             yield field, Capability.CONTINUATION
     for name, value in (conditioning or {}).items():

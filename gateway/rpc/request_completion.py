@@ -29,6 +29,10 @@ OPTIONAL_FORMATS = (FILE_FORMAT_M4A_AAC,)
 """Formats that not every export service can write. The others need no check, and can be requested while it is down."""
 
 
+EDIT_OVERLAP_SECONDS = 2.5
+"""How much more than the new part of an edit is generated at most, to be joined."""
+
+
 class RequestCompletion:
     """The checks of MusicService that need several services."""
 
@@ -59,12 +63,7 @@ class RequestCompletion:
             await self._complete_edit(request)
         elif request.HasField("loop"):
             _complete_loop(request)
-        if request.duration_seconds > model.max_duration_seconds:
-            raise InvalidArgument(
-                "duration_seconds",
-                f"must be at most {model.max_duration_seconds:g} s for model {model.name}, "
-                f"not {request.duration_seconds:g}",
-            )
+        _check_generated_length(request, model)
         if request.output.format in OPTIONAL_FORMATS:
             await self._export.call_unary(
                 self._export.stub.CheckOutput, export.CheckOutputRequest(output=request.output)
@@ -87,7 +86,6 @@ class RequestCompletion:
             {field.name: value for field, value in request.conditioning.ListFields()},
             continuation=request.HasField("continuation"),
             edit=request.HasField("edit"),
-            loop=request.HasField("loop"),
         )
         for field, capability in needed:
             if not has_capability(model, capability):
@@ -158,6 +156,20 @@ def _source_ids(request: storage.CreateGenerationRequest) -> Iterator[str]:
     conditions = request.conditioning
     sources = (request.continuation, conditions.melody, conditions.style, request.edit)
     yield from dict.fromkeys(source.source_id for source in sources if source.source_id)
+
+
+def _check_generated_length(request: storage.CreateGenerationRequest, model: generation.Model) -> None:
+    """Raises InvalidArgument if the model would have to generate more than it can. Of an edit, it generates a part."""
+    field, seconds, limit = "duration_seconds", request.duration_seconds, model.max_duration_seconds
+    if request.HasField("edit"):
+        edit, limit = request.edit, limit - EDIT_OVERLAP_SECONDS
+        field, seconds = "edit.added_seconds", edit.added_seconds
+        if edit.kind == conditioning.EDIT_KIND_REPAINT:
+            field, seconds = "edit.end_seconds", edit.end_seconds - edit.start_seconds
+    if seconds > limit:
+        raise InvalidArgument(
+            field, f"must be at most {limit:g} s of new music for model {model.name}, not {seconds:g}"
+        )
 
 
 def _complete_loop(request: storage.CreateGenerationRequest) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError
-from generation_service.models.base import Model, ModelInfo
+from generation_service.models.base import Capability, Model, ModelInfo
 
 MAX_QUOTED_CHARACTERS = 100
 """How much of an unknown model's name an error quotes."""
@@ -115,6 +116,15 @@ class ModelCatalog:
             info = await asyncio.to_thread(entry.describe)
             self._infos[entry] = info
         return info
+
+    async def list_capable(self, capability: Capability) -> list[str]:
+        """Returns the names of the usable models that have a capability."""
+        names = []
+        for name in self.names:
+            with suppress(ServiceError):  # The model is unusable at the moment.
+                if capability in (await self.describe(name)).capabilities:
+                    names.append(name)
+        return names
 
     def _get(self, name: str, field: str | None) -> ModelEntry:
         name = name or self.default_name

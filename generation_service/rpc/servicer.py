@@ -22,6 +22,7 @@ from generation_service.processes.engine_client import RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.rpc import converters
 from generation_service.worker import converters as worker_converters
+from generation_service.worker.conditioning import build_conditions, require_capabilities
 from generation_service.worker.continuation_audio import fetch_prompt_audio
 from service_runtime.access.caller import current_caller
 
@@ -44,9 +45,11 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         seed = request.seed if request.HasField("seed") else None
         sampling = worker_converters.sampling_from_proto(request.sampling)
         parameters = build_parameters(info, request.prompt, request.duration_seconds, seed, sampling)
+        await require_capabilities(request, info, self._engine.catalog)
+        conditions = await build_conditions(request.conditioning, info, self.export, request.duration_seconds)
         if request.HasField("continuation"):
-            prompt_audio = await fetch_prompt_audio(request.continuation, info, self._engine.catalog, self.export)
-            parameters = replace(parameters, prompt_audio=prompt_audio)
+            conditions["prompt_audio"] = await fetch_prompt_audio(request.continuation, info, self.export)
+        parameters = replace(parameters, **conditions)
         generation_id = str(uuid.uuid4())
         bind_contextvars(generation_id=generation_id)
         handle = await self._engine.submit(info, parameters, _origin_of(context))

@@ -15,10 +15,10 @@ from generation_service.models.params import build_parameters
 from generation_service.processes.engine_client import RequestOrigin
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.worker import converters
-from generation_service.worker.continuation_audio import fetch_prompt_audio, require_continuation
+from generation_service.worker.conditioning import build_conditions, require_capabilities
+from generation_service.worker.continuation_audio import fetch_prompt_audio
 from generation_service.worker.edited_audio import AudioEdit, prepare_edit
-
-DEFAULT_BEATS_PER_BAR = 4
+from service_runtime.shaping import DEFAULT_BEATS_PER_BAR
 
 
 @dataclass(slots=True)
@@ -57,19 +57,20 @@ async def start_job_audio(
     Raises InvalidArgument for a request that the model can't serve, and errors of the engine and of `SourceAudio`.
     """
     info = await engine.catalog.describe(generation.model_name)
+    await require_capabilities(generation, info, engine.catalog)
     origin = RequestOrigin(generation.id, generation.client)
     if generation.HasField("edit"):
-        await require_continuation(info, engine.catalog)
         edit = await prepare_edit(generation.edit, info, export, source_timeout_seconds)
-        parameters = edit.complete(_build_parameters(generation, info, edit.generated_seconds))
-        return _start_edit(edit, await engine.submit(info, parameters, origin))
+        start = (edit.plan.head_frames - edit.plan.lead_frames) / edit.plan.sample_rate_hz
+        parameters = await _build_parameters(generation, info, export, edit.generated_seconds, start_seconds=start)
+        return _start_edit(edit, await engine.submit(info, edit.complete(parameters), origin))
     _check_format(generation, info)
     if generation.HasField("loop"):
-        return await _start_loop(generation, info, engine, origin)
-    parameters = _build_parameters(generation, info, generation.duration_seconds)
+        return await _start_loop(generation, info, engine, export, origin)
+    parameters = await _build_parameters(generation, info, export, generation.duration_seconds)
     facts: dict[str, MetadataValue] = {}
     if generation.HasField("continuation"):
-        prompt_audio = await fetch_prompt_audio(generation.continuation, info, engine.catalog, export)
+        prompt_audio = await fetch_prompt_audio(generation.continuation, info, export)
         parameters = replace(parameters, prompt_audio=prompt_audio)
         facts["continued_from"] = generation.continuation.source_id
         facts["continued_seconds"] = len(prompt_audio) / info.sample_rate_hz
@@ -91,7 +92,11 @@ def _start_edit(edit: AudioEdit, handle: GenerationHandle) -> JobAudio:
 
 
 async def _start_loop(
-    generation: storage_pb2.Generation, info: ModelInfo, engine: EnginePool, origin: RequestOrigin
+    generation: storage_pb2.Generation,
+    info: ModelInfo,
+    engine: EnginePool,
+    export: export_pb2_grpc.ExportServiceAsyncStub,
+    origin: RequestOrigin,
 ) -> JobAudio:
     loop = generation.loop
     bar_seconds = (loop.beats_per_bar or DEFAULT_BEATS_PER_BAR) * 60.0 / loop.bpm
@@ -100,7 +105,8 @@ async def _start_loop(
     seconds = seamless.needed_frames / info.sample_rate_hz
     if info.is_synthesiser:
         seconds += bar_seconds  # It ends its pieces with a final chord, which no loop should have.
-    handle = await engine.submit(info, _build_parameters(generation, info, seconds), origin)
+    parameters = await _build_parameters(generation, info, export, seconds)
+    handle = await engine.submit(info, parameters, origin)
     facts: dict[str, MetadataValue] = {"loop_bars": loop.bars, "bpm": loop.bpm}
     sections = (Section("loop", 0, frames),)
     return JobAudio(
@@ -116,14 +122,26 @@ async def _cut_loop(seamless: SeamlessLoop, handle: GenerationHandle) -> AsyncIt
             return
 
 
-def _build_parameters(generation: storage_pb2.Generation, info: ModelInfo, seconds: float) -> GenerationParameters:
-    return build_parameters(
+async def _build_parameters(
+    generation: storage_pb2.Generation,
+    info: ModelInfo,
+    export: export_pb2_grpc.ExportServiceAsyncStub,
+    seconds: float,
+    *,
+    start_seconds: float = 0.0,
+) -> GenerationParameters:
+    """The parameters for `seconds` of music, which start at `start_seconds` of the whole."""
+    parameters = build_parameters(
         info,
         generation.prompt,
         seconds,
         generation.seed,
         converters.sampling_from_proto(generation.sampling),
     )
+    conditions = await build_conditions(
+        generation.conditioning, info, export, generation.duration_seconds, start_seconds=start_seconds
+    )
+    return replace(parameters, **conditions)
 
 
 def _check_format(generation: storage_pb2.Generation, info: ModelInfo) -> None:

@@ -15,9 +15,7 @@ def test_contract_has_the_same_names() -> None:
 
 
 def test_every_condition_needs_a_capability() -> None:
-    fields = {field.name for field in Conditioning.DESCRIPTOR.fields} - {
-        "prompt_weight"
-    }
+    fields = {field.name for field in Conditioning.DESCRIPTOR.fields} - {"prompt_weight"}
     needed = dict(needed_capabilities(dict.fromkeys(fields, 1)))
     assert set(needed) == {f"conditioning.{name}" for name in fields}
 

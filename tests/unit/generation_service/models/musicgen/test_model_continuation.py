@@ -89,3 +89,14 @@ def test_clip_shorter_than_a_code_frame_is_rejected(model: MusicGen) -> None:
         model.prefill(greedy("lofi", 10, clip(model, HOP - 1)))
     assert error.value.field == "continuation.source_id"
     assert model.memory.reserved_bytes == 0
+
+
+def test_end_of_the_clip_is_repeated_before_the_new_audio_if_it_is_to_be_joined(model: MusicGen) -> None:
+    kept, new = 2 * HOP + 17, 30 * HOP
+    plain = greedy("lofi", 30, clip(model, 20 * HOP))
+    joined = replace(plain, frames=kept + new, kept_prompt_frames=kept)
+    (state, continued), (_, both) = run(model, [(plain, 0), (joined, 0)])
+    assert len(both) == kept + new
+    assert np.array_equal(both[kept:], continued)
+    whole = model._clips.codec.decode(torch.from_numpy(state.codes.select_frames(0, 50)), model.info.channels)
+    np.testing.assert_allclose(both[:kept], whole[20 * HOP - kept : 20 * HOP], atol=1e-4)
