@@ -49,7 +49,8 @@ def needed_capabilities(
 ) -> Iterator[tuple[str, Capability]]:
     """Yields each field of a request that needs a capability, and which one.
 
-    `conditioning` has the names and values of the fields that are set; the others say whether the field is set.
+    `conditioning` has the names and values of the fields that are set; the others say whether the field is set. Any
+    model can loop.
     """
     for field, is_set in (("continuation", continuation), ("edit", edit)):
         if is_set:

@@ -15,10 +15,10 @@ from dgx_music.audio.v1.audio_pb2 import AUDIO_LEVEL_FINAL, AudioHeader
 from dgx_music.client.audio_listening import AudioChunk, ListenRequest, listen, to_samples
 from dgx_music.client.connection import STREAM_TIMEOUT_SECONDS, Connection
 from dgx_music.client.file_saving import FileRequest, choose_output, get_generation, read_file, save_file
-from dgx_music.client.generation_fields import GenerationFields
 from dgx_music.client.generation_options import FileOptions, build_output
 from dgx_music.client.notebook_player import render_html
 from dgx_music.client.option_signature import spell_out
+from dgx_music.client.shaping.derivable_generation import DerivableGeneration
 from dgx_music.client.waveform_drawing import Waveform
 from dgx_music.errors import DeadlineExceeded, NotFound, ServiceError
 from dgx_music.export.v1.export_pb2 import GetWaveformRequest
@@ -29,24 +29,16 @@ from dgx_music.storage.v1.storage_pb2 import (
     RetryGenerationRequest,
     WatchGenerationRequest,
 )
-from dgx_music.storage.v1.storage_pb2 import Generation as Message
 
 if TYPE_CHECKING:
     from dgx_music.client.audio_listening import Samples
 
 
-class AsyncGeneration(GenerationFields):
+class AsyncGeneration(DerivableGeneration):
     """A request for music and its result. Its fields are as of the last call of one of its methods.
 
     Every method raises `dgx_music.errors`.
     """
-
-    def __init__(self, connection: Connection, message: Message) -> None:
-        self._connection, self._message = connection, message
-
-    @property
-    def message(self) -> Message:
-        return self._message
 
     async def watch(self, timeout: float | None = None) -> AsyncGenerator[AsyncGeneration, None]:
         """Yields this generation, as it is now and after each change, until it is finished.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Required, TypedDict, cast
@@ -10,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions
 from dgx_music.client.option_signature import DEFAULT_DURATION_SECONDS, suggest
+from dgx_music.client.shaping.conditioning_options import ConditioningOptions, build_conditioning, build_loop, id_of
 from dgx_music.errors import InvalidArgument
 from dgx_music.storage.v1.storage_pb2 import Continuation, CreateGenerationRequest, SamplingParameters
 
@@ -42,7 +44,7 @@ class MusicOptions(TypedDict, total=False):
     """The music. What is left out is chosen by the server or by the model."""
 
     duration: float
-    """Seconds, 0.1 to 3600. Default: 16."""
+    """Seconds, 0.1 to 3600. Default: 16, or the length of `loop`."""
     model: str | None
     """Name of a model, see `models()`. Default: the server's default model."""
     seed: int | None
@@ -67,8 +69,9 @@ class MusicOptions(TypedDict, total=False):
     """UUID that makes the creation safe to repeat; the same id returns the same generation. Default: random."""
 
 
-class GenerationOptions(MusicOptions, FileOptions, total=False):
-    """The keyword arguments of `submit`, `generate` and `stream`: those of `MusicOptions` and `FileOptions`."""
+class GenerationOptions(MusicOptions, ConditioningOptions, FileOptions, total=False):
+    """The keyword arguments of `submit`, `generate` and `stream`: those of `MusicOptions`, `ConditioningOptions` and
+    `FileOptions`."""
 
 
 class GenerationRequest(GenerationOptions, total=False):
@@ -122,6 +125,22 @@ ARGUMENTS = {
     "continuation": "continue_from",
     "continuation.source_id": "continue_from",
     "continuation.seconds": "continue_seconds",
+    "conditioning.negative_prompt": "negative",
+    "conditioning.further_prompts": "also",
+    "conditioning.melody.source_id": "melody",
+    "conditioning.melody.start_seconds": "melody_start",
+    "conditioning.style.source_id": "style",
+    "conditioning.style.start_seconds": "style_start",
+    "conditioning.style.text_guidance": "text_guidance",
+    "loop.bars": "loop",
+    "loop.bpm": "tempo",
+    "loop.beats_per_bar": "beats",
+    "edit": "model",
+    "edit.source_id": "id",
+    "edit.start_seconds": "start",
+    "edit.end_seconds": "end",
+    "edit.added_seconds": "left or right",
+    "variation_of": "id",
     "output.sample_rate_hz": "sample_rate",
     "output.bit_rate_kbps": "bit_rate",
     "output.target_lufs": "loudness",
@@ -134,11 +153,16 @@ ARGUMENTS = {
 """Field of a request → the argument that sets it, where that has another name."""
 
 
+_REQUEST = re.compile(r"(requests\[\d+\]\.|)(.*)", re.DOTALL)
+_CONDITION_ITEM = re.compile(r"(conditioning\.\w+)\[\d+\]")
+
+
 def name_argument(error: InvalidArgument) -> InvalidArgument:
     """Returns the server's error with the name of the argument at fault, e.g. "requests[2].duration"."""
-    field = error.field or ""
-    item, dot, name = field.rpartition("].")
-    argument = item + dot + ARGUMENTS.get(name, name.removeprefix("output.").removeprefix("sampling."))
+    request, name = _REQUEST.match(error.field or "").groups()  # type: ignore[union-attr]  # It matches any text.
+    item = _CONDITION_ITEM.match(name)
+    name = item[1] if item else name
+    argument = request + ARGUMENTS.get(name, re.sub(r"^(output|sampling|conditioning)\.", "", name))
     return InvalidArgument(argument, error.problem, reason=error.reason)
 
 
@@ -150,6 +174,7 @@ def build_request(prompt: str, options: GenerationOptions) -> CreateGenerationRe
     if source is None and seconds is not None:
         raise InvalidArgument("continue_seconds", "is only used with continue_from, which names what to continue")
     try:
+        loop = build_loop(options)
         sampling = SamplingParameters(
             temperature=options.get("temperature"),
             top_k=options.get("top_k"),
@@ -160,10 +185,14 @@ def build_request(prompt: str, options: GenerationOptions) -> CreateGenerationRe
             request_id=options.get("request_id") or str(uuid.uuid4()),
             prompt=prompt,
             model_name=options.get("model") or "",
-            duration_seconds=options.get("duration", DEFAULT_DURATION_SECONDS),
+            duration_seconds=options.get("duration", 0.0 if loop else DEFAULT_DURATION_SECONDS),
             seed=options.get("seed"),
             sampling=sampling if sampling.ListFields() else None,
-            continuation=None if source is None else Continuation(source_id=id_of(source), seconds=seconds or 0.0),
+            continuation=None
+            if source is None
+            else Continuation(source_id=id_of(source, "continue_from"), seconds=seconds or 0.0),
+            conditioning=build_conditioning(options),
+            loop=loop,
             output=build_output(options),
             priority=options.get("priority", 0),
             metadata=_to_struct(options.get("metadata")),
@@ -228,16 +257,6 @@ def _find_format(name: str | None, bit_depth: int | None) -> FileFormat | None:
         if other.partition("-")[0] == wanted.partition("-")[0] and FileFormat.Name(number).endswith(f"_{bit_depth}"):
             return number
     raise InvalidArgument("bit_depth", f"{bit_depth} is not a bit depth of the format {wanted!r}")
-
-
-def id_of(source: object) -> str:
-    """Returns the id of a generation, of a clip, or what is an id already."""
-    if isinstance(source, str):
-        return source
-    found = getattr(source, "id", None) or getattr(source, "clip_id", None)
-    if not isinstance(found, str):
-        raise InvalidArgument("continue_from", f"must be a generation, a clip, or the id of one, not {source!r:.80}")
-    return found
 
 
 def is_id(text: str) -> bool:

@@ -11,6 +11,7 @@ from gateway.cli.apps import (
     completion_app,
     config_app,
     db_app,
+    editing_app,
     files_app,
     generation_app,
     history_app,
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(generation_app.app)
+app.add_typer(editing_app.app)
 app.add_typer(listening_app.app)
 app.add_typer(history_app.app)
 app.add_typer(service_app.app)

@@ -6,6 +6,7 @@ Signals are handled before the rest is imported, which takes a tenth of a second
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from gateway.cli.signals.stop_signals import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 GLOBAL_OPTIONS = "--data-dir", "--debug"
 """Options that may come before or after the subcommand."""
+SECTION_OPTION = "--section"
 COMPLETION_OPTIONS = "install_completion", "show_completion"
 UNEXPECTED_ARGUMENT = "Got unexpected extra argument"
 UNQUOTED = 'put a text with spaces in quotes, as in "house at 124 BPM", or see --help'
@@ -72,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
         command = typer.main.get_command(app)
         # `dgx-music completion` does what these options do.
         command.params = [option for option in command.params if option.name not in COMPLETION_OPTIONS]
-        status = command(_global_options_first(arguments), prog_name="dgx-music", standalone_mode=False)
+        status = command(_global_options_first(_join_sections(arguments)), prog_name="dgx-music", standalone_mode=False)
     except UnicodeEncodeError:
         return _fail(arguments, "the arguments are not valid UTF-8", 2, *BAD_USAGE)
     except TyperException as error:
@@ -125,6 +127,18 @@ def _has_flag(flag: str, arguments: Sequence[str]) -> bool:
     from itertools import takewhile
 
     return flag in takewhile(lambda argument: argument != "--", arguments)
+
+
+def _join_sections(arguments: Sequence[str]) -> list[str]:
+    """Returns `--section 0:16 "calm piano"` as the one value that Typer knows: `--section "0:16 calm piano"`."""
+    joined: list[str] = []
+    for argument in arguments:
+        follows_span = len(joined) > 1 and joined[-2] == SECTION_OPTION and not re.search(r"\s", joined[-1])
+        if follows_span and not argument.startswith("--"):
+            joined[-1] += f" {argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _global_options_first(arguments: Sequence[str]) -> list[str]:

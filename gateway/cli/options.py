@@ -121,7 +121,16 @@ PromptText = Annotated[
         show_default=False,
     ),
 ]
-Duration = Annotated[float, typer.Option("--duration", "-d", metavar="SECONDS", help="Length of the music in seconds.")]
+Duration = Annotated[
+    float | None,
+    typer.Option(
+        "--duration",
+        "-d",
+        metavar="SECONDS",
+        help="Length of the music in seconds. Default: 16, or the length of --loop.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(

@@ -62,7 +62,7 @@ class RequestCompletion:
         if request.HasField("edit"):
             await self._complete_edit(request)
         elif request.HasField("loop"):
-            _complete_loop(request)
+            complete_loop(request)
         _check_generated_length(request, model)
         if request.output.format in OPTIONAL_FORMATS:
             await self._export.call_unary(
@@ -172,7 +172,7 @@ def _check_generated_length(request: storage.CreateGenerationRequest, model: gen
         )
 
 
-def _complete_loop(request: storage.CreateGenerationRequest) -> None:
+def complete_loop(request: storage.CreateGenerationRequest) -> None:
     """Sets the tempo, if the prompt names it, and the duration."""
     loop = request.loop
     if not loop.bpm:

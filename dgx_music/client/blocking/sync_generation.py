@@ -14,12 +14,13 @@ from dgx_music.client.async_generation import AsyncAudioStream, AsyncGeneration
 from dgx_music.client.audio_listening import AudioChunk
 from dgx_music.client.blocking.loop_thread import LoopThread
 from dgx_music.client.generation_fields import GenerationFields
-from dgx_music.client.generation_options import FileOptions
+from dgx_music.client.generation_options import FileOptions, GenerationOptions
 from dgx_music.client.notebook_player import explain, frame_html
 from dgx_music.client.option_signature import spell_out
 from dgx_music.client.waveform_drawing import Waveform
 from dgx_music.errors import Cancelled
 from dgx_music.storage.v1.storage_pb2 import Generation as Message
+from dgx_music.storage.v1.storage_pb2 import LineageNode
 
 if TYPE_CHECKING:
     from dgx_music.client.audio_listening import Samples
@@ -114,6 +115,44 @@ class Generation(GenerationFields):
         """Sets your rating, 1 to 5, or removes it with 0, and returns it."""
         self._thread.run(self._inner.rate(rating))
         return self
+
+    @spell_out(GenerationOptions)
+    def extend(
+        self,
+        prompt: str = "",
+        *,
+        left: float | None = None,
+        right: float | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generation:
+        """Queues this music with so many seconds of new music before it (`left`) or after it (`right`).
+
+        What is not given is as in this one. Raises FailedPrecondition if it is not completed, and InvalidArgument if
+        the model can't continue audio.
+        """
+        return self._wrap(self._thread.run(self._inner.extend(prompt, left=left, right=right, **options)))
+
+    @spell_out(GenerationOptions)
+    def repaint(self, start: float, end: float, prompt: str = "", **options: Unpack[GenerationOptions]) -> Generation:
+        """Queues this music with new music from `start` to `end` seconds, which fits what is before and after it.
+
+        What is not given is as in this one. Raises FailedPrecondition if it is not completed, and InvalidArgument if
+        the model can't continue audio.
+        """
+        return self._wrap(self._thread.run(self._inner.repaint(start, end, prompt, **options)))
+
+    @spell_out(GenerationOptions)
+    def variations(self, count: int = 4, **options: Unpack[GenerationOptions]) -> list[Generation]:
+        """Queues the same again up to 100 times, all or none, with other seeds, or with `seed` and those after it."""
+        return [self._wrap(one) for one in self._thread.run(self._inner.variations(count, **options))]
+
+    def lineage(self) -> list[LineageNode]:
+        """Returns this generation, what it was made from and what was made from it, directly and indirectly, oldest
+        first; at most 1000."""
+        return self._thread.run(self._inner.lineage())
+
+    def _wrap(self, inner: AsyncGeneration) -> Generation:
+        return Generation(self._thread, inner)
 
     def _repr_html_(self) -> str:
         try:

@@ -1,4 +1,4 @@
-"""The subcommands that make music: generate, watch, cancel, retry and render."""
+"""The subcommand that makes music from text: generate."""
 
 from __future__ import annotations
 
@@ -31,6 +31,22 @@ from gateway.cli.commands.generation.output_flags import (
     TagPrompt,
     Title,
 )
+from gateway.cli.commands.generation.shaping_flags import (
+    Adapters,
+    Also,
+    BeatsPerBar,
+    LoopBars,
+    LoopTempo,
+    Lyrics,
+    MelodySource,
+    MelodyStart,
+    Negative,
+    Sections,
+    Steps,
+    StyleSource,
+    StyleStart,
+    TextGuidance,
+)
 from gateway.cli.options import (
     DEFAULT_NAME,
     AsJson,
@@ -41,7 +57,6 @@ from gateway.cli.options import (
     Duration,
     Force,
     Guidance,
-    Id,
     ModelOption,
     Output,
     Priority,
@@ -53,7 +68,7 @@ from gateway.cli.options import (
     create_console,
     run,
 )
-from gateway.embedded.service_set import ALL, LIBRARY
+from gateway.embedded.service_set import ALL
 
 if TYPE_CHECKING:
     from gateway.cli.commands.generation.generate_options import GenerateOptions
@@ -64,7 +79,7 @@ app = typer.Typer()
 @app.command()
 def generate(
     prompt: PromptText = None,
-    duration: Duration = 16.0,
+    duration: Duration = None,
     seed: Seed = None,
     model: ModelOption = "",
     temperature: Temperature = None,
@@ -73,6 +88,20 @@ def generate(
     guidance: Guidance = None,
     continue_: Continue = "",
     continue_seconds: ContinueSeconds = None,
+    negative: Negative = "",
+    also: Also = None,
+    section: Sections = None,
+    melody: MelodySource = "",
+    melody_start: MelodyStart = 0.0,
+    style: StyleSource = "",
+    style_start: StyleStart = 0.0,
+    text_guidance: TextGuidance = None,
+    adapter: Adapters = None,
+    lyrics: Lyrics = "",
+    steps: Steps = 0,
+    loop: LoopBars = "",
+    tempo: LoopTempo = None,
+    beats: BeatsPerBar = 0,
     format_: FormatOption = None,
     bit_rate: BitRate = 0,
     quality: Quality = None,
@@ -136,6 +165,20 @@ def generate(
         guidance=guidance,
         continue_=continue_,
         continue_seconds=continue_seconds,
+        negative=negative,
+        also=also or (),
+        sections=section or (),
+        melody=melody,
+        melody_start=melody_start,
+        style=style,
+        style_start=style_start,
+        text_guidance=text_guidance,
+        adapters=adapter or (),
+        lyrics=lyrics,
+        steps=steps,
+        loop=loop,
+        tempo=tempo,
+        beats=beats,
         format=format_,
         bitrate=bit_rate,
         quality=quality,
@@ -184,26 +227,17 @@ def _generate_one(
     as_json: bool,
 ) -> NoReturn:
     """Runs `generate` for one prompt."""
-    from gateway.cli.commands.generation import continuation_source, generate, generate_options
-    from gateway.cli.commands.generation.play import create_sink
-    from gateway.cli.session.files import cover_file, output_files
+    from gateway.cli.commands.generation import generate
     from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 
-    output_paths = generate_options.numbered_output_paths(options.output, options.count)
-    for path in output_paths:
-        output_files.check_output(path, overwrite=force, as_json=as_json, count=options.count)
     console = create_console(as_json, STANDARD_OUTPUT if to_stdout else options.output)
-    output_options = options.build_output()
-    delivery = generate.Delivery(
-        output_paths=output_paths,
-        cover=cover_file.read_cover(cover, output_options.format if output_options else None),
-        sink=create_sink(console, to_stdout=to_stdout, is_raw=raw) if play or to_stdout else None,
-        opens=opens,
+    sources = options.parse_sources()
+    delivery = generate.prepare_delivery(
+        console, options, cover, overwrite=force, play=play, to_stdout=to_stdout, is_raw=raw, opens=opens
     )
-    source = continuation_source.parse_continuation_source(options.continue_, options.continue_seconds)
     run(
         lambda session: generate.generate(
-            session, console, options, source, delivery, model_folder=model_folder, detach=detach
+            session, console, options, sources, delivery, model_folder=model_folder, detach=detach
         ),
         console,
         ALL,
@@ -243,51 +277,3 @@ def _generate_batch(
         ALL,
         model_folder=model_folder,
     )
-
-
-@app.command()
-def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
-    """Retry a failed generation; if its audio was complete, only the file is made again. Ctrl-C cancels it."""
-    from gateway.cli.commands.generation import generate
-
-    console = create_console(as_json)
-    run(lambda session: generate.retry(session, console, generation_id, detach=detach), console, ALL)
-
-
-@app.command()
-def render(
-    generation_id: Id,
-    format_: FormatOption = None,
-    bit_rate: BitRate = 0,
-    quality: Quality = None,
-    sample_rate: SampleRate = 0,
-    channels: Channels = 0,
-    loudness: Loudness = "",
-    ceiling: Ceiling = None,
-    title: Title = "",
-    artist: Artist = "",
-    album: Album = "",
-    cover: Cover = None,
-    output: Output = None,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
-    """Convert a finished generation to another format, sample rate or loudness. The loudness is kept by default."""
-    from gateway.cli.commands.generation import render
-    from gateway.cli.session.files import cover_file, output_files
-
-    output_files.check_output(output, overwrite=force, as_json=as_json)
-    console = create_console(as_json, output)
-    options = render.build_output_options(
-        format_,
-        sample_rate,
-        channels,
-        loudness,
-        ceiling,
-        output,
-        bit_rate_kbps=bit_rate,
-        quality=quality,
-        publication=render.build_publication(title, artist, album),
-    )
-    picture = cover_file.read_cover(cover, options.format if options else None)
-    run(lambda session: render.render(session, console, generation_id, options, output, picture), console, LIBRARY)

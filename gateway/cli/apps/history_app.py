@@ -87,11 +87,20 @@ def show(
     generation_id: Id,
     png: Png = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file given by --png if it exists.")] = False,
+    lineage: Annotated[
+        bool,
+        typer.Option("--lineage", help="Show what the generation was made from, and what was made from it, as a tree."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the details and the waveform of a generation."""
+    """Show the details and the waveform of a generation, or its lineage."""
     from gateway.cli.commands import inspect
 
+    if lineage:
+        if png is not None:
+            raise typer.BadParameter("--lineage: cannot be combined with --png")
+        console = create_console(as_json)
+        run(lambda session: inspect.show_lineage(session, console, generation_id), console)
     if png is not None:
         from gateway.cli.display import picture
 

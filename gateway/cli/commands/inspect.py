@@ -13,6 +13,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     CancelGenerationRequest,
     DeleteGenerationRequest,
     GetGenerationRequest,
+    GetLineageRequest,
     ListPromptsRequest,
     RateGenerationRequest,
 )
@@ -24,6 +25,7 @@ from gateway.cli.display.console import (
     format_rating,
     format_state,
 )
+from gateway.cli.display.lineage_tree import draw_lineage
 from gateway.cli.display.summary import licence_fields, metadata_fields, status_fields, summary_fields
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.files.output_files import download
@@ -58,6 +60,19 @@ async def show(session: Session, console: Console, generation_id: str, *, png: P
     console.print_fields(fields)
     if is_completed:
         await print_waveform(session, console, generation.id)
+    return 0
+
+
+async def show_lineage(session: Session, console: Console, generation_id: str) -> int:
+    """Prints what a generation was made from and what was made from it, as a tree."""
+    response = await session.music.GetLineage(GetLineageRequest(id=generation_id), timeout=CALL_TIMEOUT_SECONDS)
+    if console.as_json:
+        console.print_message(response)
+        return 0
+    for line in draw_lineage(response.nodes, generation_id.lower()):
+        console.print_line(line)
+    if response.is_truncated:
+        console.print_notice(f"there are more than these {len(response.nodes)}")
     return 0
 
 

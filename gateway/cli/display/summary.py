@@ -17,6 +17,7 @@ from gateway.cli.display.console import (
     format_rating,
     format_styled_state,
 )
+from gateway.cli.display.shaping_summary import shaping_fields
 from gateway.cli.display.units import format_size
 
 CHANNELS = {1: "mono", 2: "stereo"}
@@ -53,6 +54,7 @@ def summary_fields(generation: Generation, file: str, copy: str = "") -> Fields:
         ("seed", str(generation.seed)),
         ("sampling", _sampling(generation)),
         ("continues", _continuation(generation)),
+        *shaping_fields(generation),
         ("model", escape_text(f"{generation.model_name} {generation.model_version}".rstrip())),
         ("generated in", _generation_time(generation)),
         ("marked", _provenance(generation)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 
 import grpc
@@ -49,6 +50,29 @@ FIELD_OPTIONS = {
     "continuation.source_id": "--continue",
     "continuation.seconds": "--continue-seconds",
     "data": "--continue",
+    "conditioning.negative_prompt": "--negative",
+    "conditioning.further_prompts": "--also",
+    "conditioning.sections": "--section",
+    "conditioning.melody": "--melody",
+    "conditioning.melody.source_id": "--melody",
+    "conditioning.melody.start_seconds": "--melody-start",
+    "conditioning.style": "--style",
+    "conditioning.style.source_id": "--style",
+    "conditioning.style.start_seconds": "--style-start",
+    "conditioning.style.text_guidance": "--text-guidance",
+    "conditioning.adapters": "--adapter",
+    "conditioning.lyrics": "--lyrics",
+    "conditioning.steps": "--steps",
+    "edit": "--model",
+    "edit.source_id": "ID",
+    "edit.added_seconds": "--left or --right",
+    "edit.start_seconds": "--from",
+    "edit.end_seconds": "--to",
+    "loop": "--loop",
+    "loop.bars": "--loop",
+    "loop.bpm": "--tempo",
+    "loop.beats_per_bar": "--beats",
+    "variation_of": "ID",
     "output.format": "--format",
     "output.sample_rate_hz": "--sample-rate",
     "output.bit_rate_kbps": "--bitrate",
@@ -171,7 +195,9 @@ def _describe_command_error(error: CommandError) -> Failure:
 
 def _option_for(field: str) -> str:
     """Returns the option that sets the field, also for a field of a list item, or the field's own name."""
-    return FIELD_OPTIONS.get(field.rpartition("].")[2], field)
+    of_request = re.sub(r"^requests\[\d+\]\.", "", field)
+    is_item = re.match(r"(conditioning\.\w+)\[\d+\]", of_request)
+    return FIELD_OPTIONS.get(is_item[1] if is_item else of_request, field)
 
 
 def _describe_rpc_error(error: grpc.aio.AioRpcError) -> Failure:

@@ -23,9 +23,8 @@ def test_every_condition_needs_a_capability() -> None:
 def test_only_what_is_set_needs_a_capability() -> None:
     assert list(needed_capabilities({"negative_prompt": "", "sections": []})) == []
     assert list(needed_capabilities(None, edit=True)) == [("edit", Capability.CONTINUATION)]
-    assert dict(needed_capabilities({"melody": {"source_id": "x"}}, continuation=True, loop=True)) == {
+    assert dict(needed_capabilities({"melody": {"source_id": "x"}}, continuation=True)) == {
         "continuation": Capability.CONTINUATION,
-        "loop": Capability.CONTINUATION,
         "conditioning.melody": Capability.MELODY,
     }
 

@@ -16,14 +16,14 @@ from google.protobuf.json_format import MessageToDict
 
 from dgx_music.errors import InvalidArgument
 from dgx_music.generation.v1.generation_pb2 import Model
-from dgx_music.storage.v1.storage_pb2 import Continuation, CreateGenerationRequest
+from dgx_music.storage.v1.storage_pb2 import CreateGenerationRequest
 from gateway.cli.commands.batch.prompt_file import PROMPT, PromptRow, PromptSource, bad_line, read_prompt_file
-from gateway.cli.commands.generation.continuation_source import parse_continuation_source
 from gateway.cli.commands.generation.generate_options import GenerateOptions
 from gateway.cli.commands.generation.output_flags import Format
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError, format_error
 from gateway.cli.session.files.file_names import collision_key
+from gateway.rpc.request_completion import complete_loop
 
 MAX_PROBLEMS = 20
 """How many lines with errors are listed."""
@@ -43,6 +43,11 @@ def _parse_number(text: str) -> float:
     return float(re.sub(r"^([+-]?\d+),(\d{1,2})$", r"\1.\2", text.strip()))
 
 
+def split_list(text: str) -> tuple[str, ...]:
+    """Returns the items of a cell, which | or the ends of lines separate."""
+    return tuple(item.strip() for item in re.split(r"[|\n]", text) if item.strip())
+
+
 COLUMNS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     PROMPT: ("prompt", str, "a text"),
     "duration": ("duration", _parse_number, "a number of seconds"),
@@ -54,6 +59,20 @@ COLUMNS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "guidance": ("guidance", _parse_number, "a number"),
     "continue": ("continue_", str, "an id"),
     "continue-seconds": ("continue_seconds", _parse_number, "a number of seconds"),
+    "negative": ("negative", str, "a text"),
+    "also": ("also", split_list, "texts, each with :WEIGHT, separated by |"),
+    "section": ("sections", split_list, 'parts such as "0:8 calm piano | 8:16 drums"'),
+    "melody": ("melody", str, "an id"),
+    "melody-start": ("melody_start", _parse_number, "a number of seconds"),
+    "style": ("style", str, "an id"),
+    "style-start": ("style_start", _parse_number, "a number of seconds"),
+    "text-guidance": ("text_guidance", _parse_number, "a number"),
+    "adapter": ("adapters", split_list, "names, each with :SCALE, separated by |"),
+    "lyrics": ("lyrics", str, "a text"),
+    "steps": ("steps", int, "a whole number"),
+    "loop": ("loop", str, "a number of bars"),
+    "tempo": ("tempo", _parse_number, "a number of beats per minute"),
+    "beats": ("beats", int, "a whole number"),
     "format": ("format", Format, f"one of {', '.join(Format)}"),
     "bitrate": ("bitrate", int, "a whole number"),
     "quality": ("quality", _parse_number, "a number"),
@@ -125,6 +144,8 @@ def complete_jobs(
             request.model_name = request.model_name or default
             model = _require_model(by_name, request.model_name)
             checked = CreateGenerationRequest(sample_rate_hz=model.sample_rate_hz, channels=model.channels)
+            if request.HasField("loop"):
+                complete_loop(request)
             checked.MergeFrom(request)
             new_generation_from_proto(checked).check()
             if request.duration_seconds > model.max_duration_seconds:
@@ -153,17 +174,19 @@ def _read_row(row: PromptRow, common: GenerateOptions, output_dir: Path | None) 
     if options.output is not None and options.count > 1:
         raise InvalidArgument("output", "can't take several files; leave out count, or use --output-dir alone")
     output = None if options.output is None else ((output_dir or Path()) / options.output.expanduser()).absolute()
-    for request in options.build_requests(_read_continuation(options)):
+    for request in options.build_requests(_read_sources(options)):
         yield BatchJob(row.line, options, frozenset(row.values), output, request)
 
 
-def _read_continuation(options: GenerateOptions) -> Continuation | None:
-    source = parse_continuation_source(options.continue_, options.continue_seconds)
-    if source is None:
-        return None
-    if isinstance(source.id_or_path, Path):
-        raise InvalidArgument("continue", "must be an id; for a file, first run: dgx-music files import FILE")
-    return Continuation(source_id=source.id_or_path, seconds=source.seconds)
+def _read_sources(options: GenerateOptions) -> dict[str, str]:
+    ids = {}
+    for option, source in options.parse_sources().items():
+        if isinstance(source, Path):
+            raise InvalidArgument(
+                option.removeprefix("--"), "must be an id; for a file, first run: dgx-music files import FILE"
+            )
+        ids[option] = source
+    return ids
 
 
 def _require_model(by_name: Mapping[str, Model], name: str) -> Model:

@@ -18,7 +18,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     Generation,
     RetryGenerationRequest,
 )
-from gateway.cli.commands.generation.continuation_source import ContinuationSource, build_continuation
+from gateway.cli.commands.generation.audio_sources import AudioSources, import_sources
 from gateway.cli.commands.generation.file_opener import open_file
 from gateway.cli.commands.generation.follow import (
     add_cover_to,
@@ -27,11 +27,13 @@ from gateway.cli.commands.generation.follow import (
     report_result,
     wait_until_finished,
 )
-from gateway.cli.commands.generation.generate_options import GenerateOptions
-from gateway.cli.commands.generation.play import Playback
+from gateway.cli.commands.generation.generate_options import GenerateOptions, numbered_output_paths
+from gateway.cli.commands.generation.play import Playback, create_sink
 from gateway.cli.display.console import Console
 from gateway.cli.playback.audio_sink import AudioSink
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+from gateway.cli.session.files.cover_file import read_cover
+from gateway.cli.session.files.output_files import check_output
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
 
@@ -57,11 +59,35 @@ class Delivery:
     """Whether to open the finished files with the desktop's program."""
 
 
+def prepare_delivery(
+    console: Console,
+    options: GenerateOptions,
+    cover: Path | None = None,
+    *,
+    overwrite: bool,
+    play: bool,
+    to_stdout: bool = False,
+    is_raw: bool = False,
+    opens: bool,
+) -> Delivery:
+    """Checks the files to be written, reads the cover and opens the sound card. Raises CommandError."""
+    output_paths = numbered_output_paths(options.output, options.count)
+    for path in output_paths:
+        check_output(path, overwrite=overwrite, as_json=console.as_json, count=options.count)
+    output = options.build_output()
+    return Delivery(
+        output_paths=output_paths,
+        cover=read_cover(cover, output.format if output else None),
+        sink=create_sink(console, to_stdout=to_stdout, is_raw=is_raw) if play or to_stdout else None,
+        opens=opens,
+    )
+
+
 async def generate(
     session: Session,
     console: Console,
     options: GenerateOptions,
-    source: ContinuationSource | None = None,
+    sources: AudioSources | None = None,
     delivery: Delivery | None = None,
     *,
     model_folder: Path | None = None,
@@ -69,14 +95,37 @@ async def generate(
 ) -> int:
     """Creates all generations at once and reports their results. `model_folder` is the folder of the model, if it was
     given as one."""
-    if detach and not session.is_persistent:
-        raise CommandError(DETACH_NEEDS_SERVER, BAD_INPUT)
+    require_persistent(session, detach=detach)
     if model_folder is not None and not session.is_embedded:
         console.print_notice(await describe_server_model(session, options.model, model_folder))
-    continuation = None
-    if source is not None:
-        continuation = await build_continuation(session, console, source, options.model)
-    creations = [asyncio.create_task(_create(session, request)) for request in options.build_requests(continuation)]
+    ids = await import_sources(session, console, sources or {}, options.model)
+    return await create_and_follow(
+        session,
+        console,
+        list(options.build_requests(ids)),
+        delivery or Delivery(),
+        detach=detach,
+        describes_model=not options.model,
+    )
+
+
+def require_persistent(session: Session, *, detach: bool) -> None:
+    """Raises CommandError if --detach is given and no server keeps running."""
+    if detach and not session.is_persistent:
+        raise CommandError(DETACH_NEEDS_SERVER, BAD_INPUT)
+
+
+async def create_and_follow(
+    session: Session,
+    console: Console,
+    requests: Sequence[CreateGenerationRequest],
+    delivery: Delivery,
+    *,
+    detach: bool,
+    describes_model: bool = False,
+) -> int:
+    """Creates all generations at once and reports their results, or with `detach` their ids."""
+    creations = [asyncio.create_task(_create(session, request)) for request in requests]
     try:
         generations = await asyncio.shield(asyncio.gather(*creations))
     except BaseException:
@@ -87,18 +136,15 @@ async def generate(
         raise
     if detach:
         _print_queued(console, generations)
-        if not options.model:
+        if describes_model:
             console.print_notice(await describe_default_model(session, generations[0].model_name))
         return 0
-    return await _follow_or_cancel(
-        session, console, generations, delivery or Delivery(), describes_model=not options.model
-    )
+    return await _follow_or_cancel(session, console, generations, delivery, describes_model=describes_model)
 
 
 async def retry(session: Session, console: Console, generation_id: str, *, detach: bool) -> int:
     """Retries a failed generation and reports its result."""
-    if detach and not session.is_persistent:
-        raise CommandError(DETACH_NEEDS_SERVER, BAD_INPUT)
+    require_persistent(session, detach=detach)
     request = RetryGenerationRequest(id=generation_id)
     generation = (await session.music.RetryGeneration(request, timeout=CALL_TIMEOUT_SECONDS)).generation
     if detach:

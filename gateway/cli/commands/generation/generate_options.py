@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,23 @@ from typing import Any
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
 from dgx_music.limits import MAX_SEED
 from dgx_music.storage.v1.storage_pb2 import Continuation, CreateGenerationRequest, SamplingParameters
+from gateway.cli.commands.generation.audio_sources import AudioSources, parse_source
 from gateway.cli.commands.generation.output_flags import Format
 from gateway.cli.commands.generation.render import build_output_options, build_publication
+from gateway.cli.commands.generation.shaping_options import ShapingOptions
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 
+DEFAULT_DURATION_SECONDS = 16.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateOptions:
+class GenerateOptions(ShapingOptions):
     """The value of each option of the same name; the default stands for an option that is not given."""
 
     prompt: str = ""
-    duration: float = 16.0
-    """In seconds."""
+    duration: float | None = None
+    """In seconds; None for 16, or for the length of a loop."""
     seed: int | None = None
     model: str = ""
     """A name; empty for the server's default model."""
@@ -73,8 +77,29 @@ class GenerateOptions:
             publication=build_publication(self.title, self.artist, self.album),
         )
 
-    def build_requests(self, continuation: Continuation | None = None) -> Iterator[CreateGenerationRequest]:
-        """Yields `count` requests, which differ in their seeds, without request ids. Raises CommandError."""
+    def parse_sources(self) -> AudioSources:
+        """Returns the audio to continue or to follow. Raises CommandError if it is neither a UUID nor an existing
+        file, and if the other options don't fit together."""
+        sources = dict(ShapingOptions.parse_sources(self))
+        if self.continue_:
+            sources["--continue"] = parse_source("--continue", self.continue_)
+        elif self.continue_seconds is not None:
+            raise CommandError("--continue-seconds: can only be used together with --continue", BAD_INPUT)
+        self.build_conditioning(dict.fromkeys(sources, ""))
+        self.build_loop()
+        return sources
+
+    def build_requests(self, source_ids: Mapping[str, str] | None = None) -> Iterator[CreateGenerationRequest]:
+        """Yields `count` requests, which differ in their seeds, without request ids. Raises CommandError.
+
+        `source_ids` are those of the sources, by their options.
+        """
+        ids = source_ids or {}
+        continuation = None
+        if "--continue" in ids:
+            continuation = Continuation(source_id=ids["--continue"], seconds=self.continue_seconds or 0.0)
+        conditioning, loop = self.build_conditioning(ids), self.build_loop()
+        duration = (0.0 if loop else DEFAULT_DURATION_SECONDS) if self.duration is None else self.duration
         sampling = build_sampling_params(
             temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance_scale=self.guidance
         )
@@ -83,10 +108,12 @@ class GenerateOptions:
             yield CreateGenerationRequest(
                 prompt=self.prompt,
                 model_name=self.model,
-                duration_seconds=self.duration,
+                duration_seconds=duration,
                 seed=None if self.seed is None else self.seed + index,
                 sampling=sampling,
                 continuation=continuation,
+                conditioning=conditioning,
+                loop=loop,
                 output=output,
                 priority=self.priority,
             )

@@ -30,14 +30,14 @@ def check_combinations(is_given: Mapping[str, bool]) -> None:
     """Raises CommandError if two of the options that are given can't be combined, or one needs another."""
     for option, (others, reason) in EXCLUDED.items():
         for other in others:
-            if is_given[option] and is_given[other]:
+            if is_given.get(option) and is_given.get(other):
                 hint = HINTS.get((option, other))
                 raise CommandError(
                     f"{option}: {reason}, so it cannot be combined with {other}" + (f"; {hint}" if hint else ""),
                     BAD_INPUT,
                 )
     for option, needed in REQUIRED.items():
-        if is_given[option] and not is_given[needed]:
+        if is_given.get(option) and not is_given.get(needed):
             raise CommandError(f"{option}: can only be used together with {needed}", BAD_INPUT)
-    if not is_given["PROMPT"] and not is_given["--file"]:
+    if not is_given.get("PROMPT", True) and not is_given["--file"]:
         raise CommandError("PROMPT: describe the music, or give a file of many descriptions with --file", BAD_INPUT)

@@ -7,8 +7,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-
 from gateway.cli.commands.generation.continuation_source import ContinuationSource, parse_continuation_source
+
 from gateway.cli.session.command_errors import CommandError
 
 

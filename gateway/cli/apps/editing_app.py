@@ -1,0 +1,310 @@
+"""The subcommands for music that exists: extend, repaint, variations, retry and render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from gateway.cli.commands.generation.listening_flags import Open, PlayOption
+from gateway.cli.commands.generation.output_flags import (
+    Album,
+    Artist,
+    BitRate,
+    Ceiling,
+    Channels,
+    Cover,
+    FormatOption,
+    Loudness,
+    Quality,
+    SampleRate,
+    Title,
+)
+from gateway.cli.commands.generation.shaping_flags import Adapters, Negative
+from gateway.cli.options import (
+    AsJson,
+    Count,
+    Detach,
+    Force,
+    Guidance,
+    Id,
+    Output,
+    Priority,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    create_console,
+    run,
+)
+from gateway.embedded.service_set import ALL, LIBRARY
+
+if TYPE_CHECKING:
+    from gateway.cli.commands.generation.edits import Derive
+    from gateway.cli.commands.generation.generate_options import GenerateOptions
+
+app = typer.Typer()
+
+Source = Annotated[
+    str, typer.Argument(metavar="ID|FILE", help="A generation, a clip, or an audio file.", show_default=False)
+]
+NewPrompt = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROMPT", help="Description of the new part. Default: that of the generation.", show_default=False
+    ),
+]
+SourceModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME|FOLDER",
+        help="Name or folder of the model. Default: that of the generation.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def extend(
+    source: Source,
+    prompt: NewPrompt = "",
+    left: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Add so much before the start.", show_default=False)
+    ] = None,
+    right: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Add so much after the end.", show_default=False)
+    ] = None,
+    seed: Seed = None,
+    model: SourceModel = "",
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    guidance: Guidance = None,
+    negative: Negative = "",
+    adapter: Adapters = None,
+    format_: FormatOption = None,
+    loudness: Loudness = "",
+    output: Output = None,
+    count: Count = 1,
+    priority: Priority = 0,
+    force: Force = False,
+    detach: Detach = False,
+    play: PlayOption = False,
+    open_: Open = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make music longer: new music leads into it (--left) or continues it (--right). The source is kept as it is."""
+    from functools import partial
+
+    from dgx_music.client.shaping.derived_requests import extend_left, extend_right
+    from gateway.cli.session.command_errors import BAD_INPUT, CommandError
+
+    if (left is None) == (right is None):
+        raise CommandError("--left: give either --left SECONDS or --right SECONDS", BAD_INPUT)
+    extend, seconds = (extend_left, left) if right is None else (extend_right, right)
+    assert seconds is not None
+    derive = partial(extend, seconds=seconds)
+    options = _build_options(
+        prompt=prompt,
+        seed=seed,
+        model=model,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        guidance=guidance,
+        negative=negative,
+        adapters=adapter or (),
+        format=format_,
+        loudness=loudness,
+        output=output,
+        count=count,
+        priority=priority,
+    )
+    _edit(source, derive, *options, force=force, detach=detach, play=play, opens=open_, as_json=as_json)
+
+
+@app.command()
+def repaint(
+    source: Source,
+    start: Annotated[
+        float, typer.Option("--from", metavar="SECONDS", min=0, help="Where the new part starts.", show_default=False)
+    ],
+    end: Annotated[
+        float, typer.Option("--to", metavar="SECONDS", min=0, help="Where the new part ends.", show_default=False)
+    ],
+    prompt: NewPrompt = "",
+    seed: Seed = None,
+    model: SourceModel = "",
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    guidance: Guidance = None,
+    negative: Negative = "",
+    adapter: Adapters = None,
+    format_: FormatOption = None,
+    loudness: Loudness = "",
+    output: Output = None,
+    count: Count = 1,
+    priority: Priority = 0,
+    force: Force = False,
+    detach: Detach = False,
+    play: PlayOption = False,
+    open_: Open = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a part of the music by new music that fits what is before and after it. The rest is kept as it is."""
+    from functools import partial
+
+    from dgx_music.client.shaping.derived_requests import repaint
+
+    options = _build_options(
+        prompt=prompt,
+        seed=seed,
+        model=model,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        guidance=guidance,
+        negative=negative,
+        adapters=adapter or (),
+        format=format_,
+        loudness=loudness,
+        output=output,
+        count=count,
+        priority=priority,
+    )
+    derive = partial(repaint, start_seconds=start, end_seconds=end)
+    _edit(source, derive, *options, force=force, detach=detach, play=play, opens=open_, as_json=as_json)
+
+
+@app.command()
+def variations(
+    generation_id: Id,
+    count: Count = 4,
+    seed: Seed = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    guidance: Guidance = None,
+    format_: FormatOption = None,
+    output: Output = None,
+    priority: Priority = 0,
+    force: Force = False,
+    detach: Detach = False,
+    play: PlayOption = False,
+    open_: Open = False,
+    as_json: AsJson = False,
+) -> None:
+    """Generate the same again with other seeds. The sampling options replace those of the generation."""
+    from gateway.cli.commands.generation import edits, generate
+
+    options, _ = _build_options(
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        guidance=guidance,
+        format=format_,
+        output=output,
+        count=count,
+        priority=priority,
+    )
+    console = create_console(as_json, output)
+    _check_detach(output, detach=detach, play=play, opens=open_)
+    delivery = generate.prepare_delivery(console, options, overwrite=force, play=play, opens=open_)
+    run(
+        lambda session: edits.vary_generation(session, console, generation_id, options, delivery, detach=detach),
+        console,
+        ALL,
+    )
+
+
+def _build_options(model: str = "", **values: Any) -> tuple[GenerateOptions, Path | None]:
+    """Returns the options, and the folder of the model if it was given as one."""
+    from gateway.cli.commands.generation.generate_options import GenerateOptions, resolve_model
+
+    model_name, model_folder = resolve_model(model)
+    return GenerateOptions(model=model_name, **values), model_folder
+
+
+def _edit(
+    source: str,
+    derive: Derive,
+    options: GenerateOptions,
+    model_folder: Path | None,
+    *,
+    force: bool,
+    detach: bool,
+    play: bool,
+    opens: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Runs `extend` and `repaint`."""
+    from gateway.cli.commands.generation import audio_sources, edits, generate
+
+    found = audio_sources.parse_source("ID", source)
+    console = create_console(as_json, options.output)
+    _check_detach(options.output, detach=detach, play=play, opens=opens)
+    delivery = generate.prepare_delivery(console, options, overwrite=force, play=play, opens=opens)
+    run(
+        lambda session: edits.edit(session, console, found, derive, options, delivery, detach=detach),
+        console,
+        ALL,
+        model_folder=model_folder,
+    )
+
+
+def _check_detach(output: Path | None, *, detach: bool, play: bool, opens: bool) -> None:
+    from gateway.cli.commands.generation.option_combinations import check_combinations
+
+    check_combinations({"--detach": detach, "--output": output is not None, "--play": play, "--open": opens})
+
+
+@app.command()
+def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
+    """Retry a failed generation; if its audio was complete, only the file is made again. Ctrl-C cancels it."""
+    from gateway.cli.commands.generation import generate
+
+    console = create_console(as_json)
+    run(lambda session: generate.retry(session, console, generation_id, detach=detach), console, ALL)
+
+
+@app.command()
+def render(
+    generation_id: Id,
+    format_: FormatOption = None,
+    bit_rate: BitRate = 0,
+    quality: Quality = None,
+    sample_rate: SampleRate = 0,
+    channels: Channels = 0,
+    loudness: Loudness = "",
+    ceiling: Ceiling = None,
+    title: Title = "",
+    artist: Artist = "",
+    album: Album = "",
+    cover: Cover = None,
+    output: Output = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a finished generation to another format, sample rate or loudness. The loudness is kept by default."""
+    from gateway.cli.commands.generation import render
+    from gateway.cli.session.files import cover_file, output_files
+
+    output_files.check_output(output, overwrite=force, as_json=as_json)
+    console = create_console(as_json, output)
+    options = render.build_output_options(
+        format_,
+        sample_rate,
+        channels,
+        loudness,
+        ceiling,
+        output,
+        bit_rate_kbps=bit_rate,
+        quality=quality,
+        publication=render.build_publication(title, artist, album),
+    )
+    picture = cover_file.read_cover(cover, options.format if options else None)
+    run(lambda session: render.render(session, console, generation_id, options, output, picture), console, LIBRARY)
