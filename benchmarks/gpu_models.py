@@ -85,7 +85,7 @@ def describe_execution(model: MusicGen) -> dict[str, Any]:
 
 def encode(model: MusicGen, prompt: str) -> Tensor | None:
     """The encoded prompt: [T, dim]."""
-    return model._conditioner.encode(prompt)
+    return model._conditions.texts.encode(prompt)
 
 
 @dataclass(slots=True)

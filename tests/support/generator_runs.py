@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, Reservation
-from generation_service.models.musicgen.conditions import WindowConditions
+from generation_service.models.musicgen.conditions import Branch, Condition, WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder
@@ -27,6 +28,31 @@ from generation_service.models.musicgen.resident.decode_operations import Decode
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 from generation_service.models.musicgen.sliding_window import WindowedCodes
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedConditions:
+    """What one window is conditioned on: random vectors instead of T5's output."""
+
+    branches: tuple[tuple[int, float, float], ...]
+    """The tokens of each branch's text, and its first and its last weight."""
+    negative_tokens: int = 0
+    prefix_positions: int = 0
+
+    def build(self, dim: int) -> WindowConditions:
+        """The texts of the same length are the same tensor."""
+        prefixes = iter(_random_vectors(1000 + seed, self.prefix_positions, dim) for seed in range(10))
+        branches = [
+            Branch(Condition(_random_vectors(tokens, tokens, dim), next(prefixes)), first, last)
+            for tokens, first, last in self.branches
+        ]
+        negative = Condition(_random_vectors(self.negative_tokens, self.negative_tokens, dim), next(prefixes))
+        return WindowConditions(tuple(branches), negative)
+
+
+@functools.cache
+def _random_vectors(seed: int, count: int, dim: int) -> Tensor | None:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)) if count else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +68,32 @@ class Plan:
     prompt_frames: int = 0
     """Frames of codes to continue, which come in addition to `frames`."""
     sampling: dict[str, Any] = field(default_factory=dict)
+    windows: tuple[PlannedConditions, ...] = ()
+    """The conditions of each window, the last ones also of all later ones; without them, a text of `tokens`."""
 
     def parameters(self) -> GenerationParameters:
         return GenerationParameters("", 1, seed=7 * self.tokens + self.frames, **self.sampling)
 
     def text(self, dim: int) -> Tensor | None:
-        generator = torch.Generator().manual_seed(self.tokens)
-        return torch.randn(self.tokens, dim, generator=generator) if self.tokens else None
+        return _random_vectors(self.tokens, self.tokens, dim)
 
     def prompt(self, config: LmConfig) -> Codes | None:
         random = np.random.default_rng(self.prompt_frames)
         return random.integers(0, config.card, (config.n_q, self.prompt_frames)) if self.prompt_frames else None
+
+    def conditions(self, window: int) -> PlannedConditions:
+        windows = self.windows or (PlannedConditions(((self.tokens, 1.0, 1.0),)),)
+        return windows[min(window, len(windows) - 1)]
+
+    def reservation(self, positions: int) -> Reservation:
+        """positions: those of the codes of a window."""
+        windows = [self.conditions(index) for index in range(max(1, len(self.windows)))]
+        return Reservation(
+            positions + max(each.prefix_positions for each in windows),
+            max(tokens for each in windows for tokens in (each.negative_tokens, *(part[0] for part in each.branches))),
+            max(len(each.branches) for each in windows),
+            any(each.negative_tokens for each in windows),
+        )
 
 
 def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int) -> list[Codes]:
@@ -61,6 +102,7 @@ def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int)
     config = generator.config
     rows: dict[int, CodeRow] = {}
     codes: dict[int, WindowedCodes] = {}
+    windows = [0] * len(plans)
     for now in range(10_000):
         for index, plan in enumerate(plans):
             if plan.cancelled_at == now:
@@ -69,10 +111,9 @@ def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int)
             if plan.joins_at == now:
                 frames = plan.prompt_frames + plan.frames
                 codes[index] = WindowedCodes(config.delays, frames, config.card, window, plan.prompt(config))
-                reservation = Reservation(min(frames, window) + config.max_delay, plan.tokens)
+                reservation = plan.reservation(min(frames, window) + config.max_delay)
                 rows[index] = generator.open(plan.parameters(), reservation)
-                conditions = WindowConditions.from_text(plan.text(config.dim))
-                generator.begin_window(rows[index], codes[index].window, conditions)
+                generator.begin_window(rows[index], codes[index].window, plan.conditions(0).build(config.dim))
         active = [
             row
             for index, row in rows.items()
@@ -84,7 +125,10 @@ def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int)
         steps = [row for row in active if row.can_step]
         if steps:
             generator.launch(steps)
-        _append_results(generator, rows, codes, wait=not steps)
+        for index in _append_results(generator, rows, codes, wait=not steps):
+            windows[index] += 1
+            conditions = plans[index].conditions(windows[index]).build(config.dim)
+            generator.begin_window(rows[index], codes[index].window, conditions)
         for index in [index for index in rows if codes[index].is_done]:
             generator.close(rows.pop(index))
         if not rows and now >= max(plan.joins_at for plan in plans):
@@ -95,13 +139,16 @@ def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int)
 
 def _append_results(
     generator: CodeGenerator[Any], rows: dict[int, CodeRow], codes: dict[int, WindowedCodes], *, wait: bool
-) -> None:
+) -> list[int]:
+    """Returns the requests that a new window begins for."""
     index_of = {row: index for index, row in rows.items()}
+    ended = []
     for result in generator.collect(wait=wait):
         assert result.is_finite.all()
         for row, sampled in zip(result.rows, result.codes, strict=True):
             if row.is_open and codes[index_of[row]].append(sampled):
-                generator.begin_window(row, codes[index_of[row]].window, row.conditions)
+                ended.append(index_of[row])
+    return ended
 
 
 def eager_generator(folder: Path, precision: Precision = "fp32") -> EagerCodeGenerator:

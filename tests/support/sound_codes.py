@@ -79,8 +79,6 @@ def checksums_of(folder: Path, t5: str) -> dict[str, float]:
     return {f"{folder.name}/lm": checksum(lm), f"{folder.name}/codec": checksum(codec), t5: checksum(encoder)}
 
 
-
-
 class AudioGen:
     """audiocraft's own model, loaded from a folder, with greedy decoding."""
 
@@ -104,7 +102,7 @@ class AudioGen:
 
 
 class Magnet:
-    """audiocraft's own model, loaded from a folder. Its noise is that of `philox`, as audiocraft's can't be had again."""
+    """audiocraft's own model, loaded from a folder. Its noise is that of `philox`, as its own can't be had again."""
 
     def __init__(self, folder: Path) -> None:
         from audiocraft.models import MAGNeT, loaders

@@ -97,8 +97,8 @@ class Magnet:
 
         Raises InvalidArgument if the duration is too long, or the clip too short or without room in the segment.
         """
-        limit = self._segment * self._hop
-        if parameters.frames > limit:
+        new, limit = self._new_code_frames(parameters), self._segment * self._hop
+        if new > self._segment:
             problem = f"{parameters.frames} frames; this model generates segments of {limit}"
             raise InvalidArgument("duration_seconds", problem)
         clip = self._select_clip(parameters)
@@ -106,14 +106,14 @@ class Magnet:
         prompt_frames = 0 if prompt is None else prompt.shape[1]
         # audiocraft generates as many whole spans as fit into the segment. A few frames more are within one more.
         span = self._masked.config.span_len
-        needed = max(prompt_frames + math.ceil(parameters.frames / self._hop), self._segment // span * span)
+        needed = max(prompt_frames + new, self._segment // span * span)
         codes = self._masked.begin(parameters, self._conditioner.encode(parameters.prompt), needed, prompt)
         return MagnetState(
             frames=parameters.frames,
             codes=codes,
             stream=self._decoder.open(),
             total_steps=self._masked.config.total_steps,
-            frames_to_drop=prompt_frames * self._hop,
+            frames_to_drop=prompt_frames * self._hop - parameters.kept_prompt_frames,
         )
 
     def step(self, states: Sequence[MagnetState]) -> list[FloatArray | ServiceError]:
@@ -178,6 +178,10 @@ class Magnet:
         failure.__cause__ = error
         return failure
 
+    def _new_code_frames(self, parameters: GenerationParameters) -> int:
+        """Frames of codes to generate: those of the audio that is not decoded from the clip."""
+        return max(1, math.ceil((parameters.frames - parameters.kept_prompt_frames) / self._hop))
+
     def _select_clip(self, parameters: GenerationParameters) -> FloatArray | None:
         """The end of the clip that is continued: a whole number of frames of codes, and as many as the segment has room
         for beside the new ones."""
@@ -188,13 +192,13 @@ class Magnet:
             problem = f"it has {len(clip)} frames of audio; at least {self._hop} are needed to continue it"
             raise InvalidArgument("continuation.source_id", problem)
         available = len(clip) // self._hop
-        room = self._segment - math.ceil(parameters.frames / self._hop)
+        room = self._segment - self._new_code_frames(parameters)
         least = min(available, self._min_prompt)
         if room < least:
             seconds = (self._segment - least) * self._hop / self._info.sample_rate_hz
             raise InvalidArgument(
                 "duration_seconds",
-                f"the model {self._info.name!r} generates segments of a fixed length, in which the end of the continued "
-                f"audio has to fit as well; request at most {math.floor(seconds * 10) / 10:g} s",
+                f"the model {self._info.name!r} generates segments of a fixed length, in which the end of the "
+                f"continued audio has to fit as well; request at most {math.floor(seconds * 10) / 10:g} s",
             )
         return clip[-min(available, room) * self._hop :]

@@ -1,8 +1,8 @@
 """MAGNeT's iterations: one codebook after the other is masked and predicted, at first all of it, then ever less.
 
 Source: audiocraft 1.3.0, `MagnetLMModel._generate_stage` in models/lm_magnet.py (Ziv et al. 2024, sections 3.1 and 3.2)
-with `span_arrangement="nonoverlap"` and `span_scoring="max"`, its defaults. An iteration masks the spans that were least
-probable when they were sampled last, and samples all their codes again. The rest of the codebook stays.
+with `span_arrangement="nonoverlap"` and `span_scoring="max"`, its defaults. An iteration masks the spans that were
+least probable when they were sampled last, and samples all their codes again. The rest of the codebook stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
-from generation_service.models.magnet.magnet_config import MagnetConfig
 from generation_service.models.magnet.masked_transformer import MaskedTransformer
 from generation_service.models.musicgen.delay_pattern import Codes
 from generation_service.models.musicgen.sampling import TOP_P_DISABLED, SamplingTensors, sample
@@ -93,7 +92,9 @@ class MaskedDecoder:
         row[is_masked.repeat_interleave(config.span_len)] = config.lm.card
         row[:prompt_frames] = codes.prompt[stage]
         logits = self._transformer.predict(codes.codes, codes.text, stage)
-        sampled, probabilities = self._sample(codes, logits, float(share), (iterations - 1 - codes.iteration) / iterations)
+        sampled, probabilities = self._sample(
+            codes, logits, float(share), (iterations - 1 - codes.iteration) / iterations
+        )
         torch.where(row == config.lm.card, sampled, row, out=row)
         probable = probabilities.view(spans, config.span_len).amax(1)
         codes.scores = (1 - probable).masked_fill_(~is_masked, _KEPT)
@@ -109,9 +110,7 @@ class MaskedDecoder:
         scores[: prompt.shape[1] // self.config.span_len] = _KEPT
         return scores
 
-    def _sample(
-        self, codes: MaskedCodes, logits: Tensor, share: float, warmth: float
-    ) -> tuple[Tensor, Tensor]:
+    def _sample(self, codes: MaskedCodes, logits: Tensor, share: float, warmth: float) -> tuple[Tensor, Tensor]:
         """A code for each frame, and its probability: int64 [T], fp32 [T]. logits: [2, T, card].
 
         Guidance falls with the share that is masked, the temperature with `warmth`. A temperature of 0 samples the most

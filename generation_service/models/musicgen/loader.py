@@ -40,6 +40,15 @@ from generation_service.models.musicgen.weight_precision import choose_precision
 
 LICENCE = "CC-BY-NC-4.0"
 """SPDX identifier of the licence of Meta's published weights."""
+CAPABILITIES = frozenset(
+    {
+        Capability.CONTINUATION,
+        Capability.NEGATIVE_PROMPT,
+        Capability.WEIGHTED_PROMPTS,
+        Capability.SECTIONS,
+    }
+)
+"""What every model with a text condition can do."""
 MAX_DURATION_SECONDS = 600.0
 """The longest piece. Pieces longer than a window are generated in several windows."""
 DEFAULT_MEMORY_FRACTION = 0.9
@@ -102,7 +111,7 @@ def find_musicgen(
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
         is_synthesiser=False,
-        capabilities=frozenset({Capability.CONTINUATION}),
+        capabilities=CAPABILITIES,
     )
     return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason)
 

@@ -26,9 +26,10 @@ from generation_service.models.musicgen.clip_encoder import ClipEncoder
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory, Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
+from generation_service.models.musicgen.conditioners.request_conditions import ConditionEncoder, RequestConditions
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
-from generation_service.models.musicgen.conditions import WindowConditions
-from generation_service.models.musicgen.sliding_window import WindowedCodes, window_stride
+from generation_service.models.musicgen.planning.request_plan import RequestPlan, plan_request
+from generation_service.models.musicgen.sliding_window import WindowedCodes
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class MusicGenState:
     """Audio frames to deliver in all."""
     row: CodeRow
     codes: WindowedCodes
+    conditions: RequestConditions
     stream: DecoderStream
     prompt_code_frames: int = 0
     """Frames of codes of the clip that is continued. They are decoded, because later audio depends on them, and the
@@ -91,14 +93,13 @@ class MusicGen:
     ) -> None:
         self._info = info
         self._generator = generator
-        self._conditioner = conditioner
+        self._conditions = ConditionEncoder(conditioner)
         self._hop = codec.config.hop_frames
         self._clips = ClipEncoder(codec)
         self._decoder = decoder
         self._execution = execution
         # Rounded as in audiocraft.
         self._window = int(generator.config.max_duration_seconds * codec.config.frame_rate_hz)
-        self._stride = window_stride(self._window, generator.config.stride_share)
         self._states: dict[CodeRow, MusicGenState] = {}
         self._no_audio = np.zeros((0, info.channels), np.float32)
 
@@ -121,13 +122,13 @@ class MusicGen:
 
     @property
     def prompt_batch_size(self) -> int:
-        return self._conditioner.prompt_batch_size
+        return self._conditions.batch_size
 
     def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
         """Encodes texts and clips for a later `prefill`. Any thread can call it. Raises what `prefill` would raise."""
-        self._conditioner.encode_prompts([parameters.prompt for parameters in requests])
+        self._conditions.encode_ahead(requests)
         for parameters in requests:
-            if (clip := self._select_clip(parameters)) is not None:
+            if (clip := self._plan(parameters).clip) is not None:
                 self._clips.encode(clip)
 
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
@@ -140,34 +141,32 @@ class MusicGen:
         if parameters.frames > limit:
             problem = f"{parameters.frames} frames; this model generates at most {limit}"
             raise InvalidArgument("duration_seconds", problem)
-        config = self._generator.config
-        new = self._new_code_frames(parameters)
-        clip = self._select_clip(parameters)
-        prompt_frames = 0 if clip is None else len(clip) // self._hop
-        text = self._conditioner.encode(parameters.prompt)
-        positions = min(prompt_frames + new, self._window) + config.max_delay
-        reservation = Reservation(positions, 0 if text is None else len(text))
+        config, plan = self._generator.config, self._plan(parameters)
+        conditions = self._conditions.encode(parameters, plan.spans)
+        reservation = conditions.reserve(min(plan.total_frames, self._window) + config.max_delay)
         if self.memory.size_bytes(reservation) > self.memory.limit_bytes:
-            raise self._too_large(reservation, prompt_frames)
+            raise self._too_large(reservation, min(plan.total_frames, self._window) - plan.prompt_frames)
         row = self._generator.open(parameters, reservation)
         try:
-            prompt = None if clip is None else self._clips.encode(clip)
+            prompt = None if plan.clip is None else self._clips.encode(plan.clip)
             codes = WindowedCodes(
                 config.delays,
-                prompt_frames + new,
+                plan.total_frames,
                 config.card,
                 self._window,
                 prompt,
+                conditions.starts,
                 stride_share=config.stride_share,
             )
-            self._generator.begin_window(row, codes.window, WindowConditions.from_text(text))
+            self._generator.begin_window(row, codes.window, conditions.at(codes.window_start))
             state = MusicGenState(
                 frames=parameters.frames,
                 row=row,
                 codes=codes,
+                conditions=conditions,
                 stream=self._decoder.open(),
-                prompt_code_frames=prompt_frames,
-                frames_to_drop=prompt_frames * self._hop - parameters.kept_prompt_frames,
+                prompt_code_frames=plan.prompt_frames,
+                frames_to_drop=plan.prompt_frames * self._hop - parameters.kept_prompt_frames,
             )
         except BaseException:
             self._generator.close(row)
@@ -219,7 +218,8 @@ class MusicGen:
                 if not is_finite:
                     state.failure = self._not_finite_error(state)
                 elif state.failure is None and state.codes.append(codes):
-                    self._generator.begin_window(row, state.codes.window, row.conditions)
+                    conditions = state.conditions.at(state.codes.window_start)
+                    self._generator.begin_window(row, state.codes.window, conditions)
         return bool(results)
 
     def _submit_chunks(self, states: Sequence[MusicGenState]) -> None:
@@ -279,14 +279,13 @@ class MusicGen:
         state.failure.__cause__ = error
         return state.failure
 
-    def _too_large(self, reservation: Reservation, prompt_frames: int) -> TooLarge:
+    def _too_large(self, reservation: Reservation, new_frames: int) -> TooLarge:
         def size_at(positions: int) -> int:
             return self.memory.size_bytes(replace(reservation, positions=positions))
 
         size, limit = self.memory.size_bytes(reservation), self.memory.limit_bytes
         fitting = bisect_right(range(reservation.positions), limit, key=size_at) - 1
-        code_frames = fitting - self._generator.config.max_delay - prompt_frames
-        seconds = code_frames * self._hop / self._info.sample_rate_hz
+        seconds = (new_frames - (reservation.positions - fitting)) * self._hop / self._info.sample_rate_hz
         return TooLarge(
             "duration_seconds",
             f"the KV cache would need {size / 2**20:.1f} MiB, but all requests together have {limit / 2**20:.1f} MiB; "
@@ -294,21 +293,6 @@ class MusicGen:
             + "start the server with more free memory",
         )
 
-    def _new_code_frames(self, parameters: GenerationParameters) -> int:
-        """Frames of codes to generate: those of the audio that is not decoded from the clip."""
-        return max(1, math.ceil((parameters.frames - parameters.kept_prompt_frames) / self._hop))
-
-    def _select_clip(self, parameters: GenerationParameters) -> FloatArray | None:
-        """Returns the end of the clip that is read before new codes are generated: a whole number of frames of codes.
-
-        As many as leave room for the new ones in the same window, but not fewer than one window passes to the next.
-        """
-        clip = parameters.prompt_audio
-        if clip is None:
-            return None
-        if len(clip) < self._hop:
-            problem = f"it has {len(clip)} frames of audio; at least {self._hop} are needed to continue it"
-            raise InvalidArgument("continuation.source_id", problem)
-        new = self._new_code_frames(parameters)
-        frames = min(len(clip) // self._hop, self._window - min(new, self._stride))
-        return clip[-frames * self._hop :]
+    def _plan(self, parameters: GenerationParameters) -> RequestPlan:
+        share, rate = self._generator.config.stride_share, self._info.sample_rate_hz
+        return plan_request(parameters, hop=self._hop, window=self._window, sample_rate_hz=rate, stride_share=share)

@@ -1,12 +1,14 @@
 """Pieces longer than the model's window: the last frames of one window are the prompt of the next.
 
 Source: audiocraft 1.3.0, `MusicGen._generate_tokens` in models/musicgen.py and `BaseGenModel._generate_tokens` in
-models/genmodel.py, for AudioGen, counted in frames of codes. Every window
-restarts at position 0 with the same text; it reads its prompt and continues from there.
+models/genmodel.py, for AudioGen, counted in frames of codes. Every window restarts at position 0 with the same text; it
+reads its prompt and continues from there. Those of MusicGen:
 
     window 0  |0 ............ 1500|
     window 1           |900 = = = 1500 ......... 2400|      = prompt
     window 2                              |1800 = = = 2400 ...
+
+Where the prompt of the piece changes, a window ends early, and the next one has as many frames before it as its prompt.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ import numpy as np
 
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
+STRIDE_SHARE = 0.6
+"""MusicGen's, 18 of 30 seconds."""
 
-def window_stride(window: int, share: float) -> int:
-    """Frames between the starts of two windows. `share`: `LmConfig.stride_share`."""
+
+def window_stride(window: int, share: float = STRIDE_SHARE) -> int:
+    """Frames between the starts of two windows. share: `LmConfig.stride_share`."""
     return round(window * share)
 
 
@@ -33,16 +38,19 @@ class WindowedCodes:
         empty_code: int,
         window: int,
         prompt: Codes | None = None,
+        starts: Sequence[int] = (),
         *,
-        stride_share: float = 0.6,
+        stride_share: float = STRIDE_SHARE,
     ) -> None:
-        """`frames` in all, at most `window` at once. prompt: [K, n], the first n frames, n < `window`. `stride_share`:
-        as in `LmConfig`."""
+        """`frames` in all, at most `window` at once. prompt: [K, n], the first n frames, n < `window`. starts: frames
+        after those of the prompt at which a new window begins in any case, ascending. stride_share: as in `LmConfig`.
+        """
         self.total_frames = frames
         self._delays = tuple(delays)
         self._empty_code = empty_code
         self._size = window
         self._stride = window_stride(window, stride_share)
+        self._starts = starts
         self._first = 0
         self._earlier = np.zeros((len(self._delays), 0), np.int64)  # [K, _first]
         self.window = self._open_window(prompt)
@@ -51,6 +59,11 @@ class WindowedCodes:
     @property
     def is_done(self) -> bool:
         return self.window.is_done and self.frames_ready == self.total_frames
+
+    @property
+    def window_start(self) -> int:
+        """The first new frame of the current window."""
+        return self._first + self.window.prompt_frames
 
     @property
     def frames_ready(self) -> int:
@@ -62,9 +75,11 @@ class WindowedCodes:
         self.window.append(codes)
         if not self.window.is_done or self.is_done:
             return False
-        self._earlier = np.concatenate([self._earlier, self.window.select_frames(0, self._stride)], axis=1)
-        self._first += self._stride
-        self.window = self._open_window(self.window.select_frames(self._stride, self._size))
+        count = self.window.frames
+        passed = max(0, count - (self._size - self._stride))
+        self._earlier = np.concatenate([self._earlier, self.window.select_frames(0, passed)], axis=1)
+        self._first += passed
+        self.window = self._open_window(self.window.select_frames(passed, count))
         return True
 
     def select_frames(self, first: int, end: int) -> Codes:
@@ -73,4 +88,6 @@ class WindowedCodes:
         return np.concatenate([self._earlier[:, first:end], recent], axis=1)
 
     def _open_window(self, prompt: Codes | None) -> DelayedCodes:
-        return DelayedCodes(self._delays, min(self.total_frames - self._first, self._size), self._empty_code, prompt)
+        known = self._first + (0 if prompt is None else prompt.shape[1])
+        end = next((start for start in self._starts if start > known), self.total_frames)
+        return DelayedCodes(self._delays, min(end - self._first, self._size), self._empty_code, prompt)

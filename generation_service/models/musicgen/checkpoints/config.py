@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
+from generation_service.models.musicgen.checkpoints.prefix_config import MelodyConfig, StyleConfig, parse_prefix
 
 _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "norm": ("layer_norm", "layer_norm"),
@@ -58,6 +59,10 @@ class LmConfig:
     """Length of one window, which is the length of the clips that the model was trained on."""
     family: str = "MusicGen"
     """"MusicGen", or "AudioGen" for sounds; they differ in nothing else but `stride_share`."""
+    has_cross_attention: bool = True
+    """If not, the text is the last part of the prefix, as in MusicGen-melody."""
+    melody: MelodyConfig | None = None
+    style: StyleConfig | None = None
 
     @property
     def stride_share(self) -> float:
@@ -101,7 +106,8 @@ def _parse_transformer(fields: ConfigFields, parse_delays: Callable[[ConfigField
             fields.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
         )
     n_q = fields.count("transformer_lm.n_q")
-    condition = _parse_condition(fields)
+    condition, prepended = _parse_condition(fields)
+    melody, style = parse_prefix(fields, [name for name in prepended if name != condition])
     return LmConfig(
         dim=dim,
         num_heads=num_heads,
@@ -118,23 +124,31 @@ def _parse_transformer(fields: ConfigFields, parse_delays: Callable[[ConfigField
         sample_rate_hz=fields.count("sample_rate"),
         max_duration_seconds=fields.number("dataset.segment_duration"),
         family="AudioGen" if fields.value("solver", None) == "audiogen" else "MusicGen",
+        has_cross_attention=condition not in prepended,
+        melody=melody,
+        style=style,
     )
 
 
-def _parse_condition(fields: ConfigFields) -> str:
-    cross = fields.value("fuser.cross")
-    if not isinstance(cross, list) or len(cross) != 1:
-        raise invalid_checkpoint(fields.path, f"fuser.cross is {cross!r}; expected exactly one text condition")
-    for method in ("sum", "prepend", "input_interpolate"):
+def _parse_condition(fields: ConfigFields) -> tuple[str, list[str]]:
+    """The text condition, and what is prepended, in order: the text is in it or cross-attention reads it."""
+    cross, prepended = fields.value("fuser.cross"), fields.value("fuser.prepend", None) or []
+    if not isinstance(cross, list) or not isinstance(prepended, list):
+        problem = f"fuser.cross is {cross!r} and fuser.prepend {prepended!r}; expected lists"
+        raise invalid_checkpoint(fields.path, problem)
+    for method in ("sum", "input_interpolate"):
         if fields.value(f"fuser.{method}", None):
-            problem = f"the model is conditioned through fuser.{method} (a melody model?); only text is supported"
+            problem = f"the model is conditioned through fuser.{method}; only cross and prepend are supported"
             raise invalid_checkpoint(fields.path, problem)
     fields.expect("fuser.cross_attention_pos_emb", False, False)
-    name = str(cross[0])
+    if len(cross) != 1 and (cross or len(prepended) < 2):
+        problem = f"fuser.cross is {cross!r}; expected exactly one text condition, or one at the end of fuser.prepend"
+        raise invalid_checkpoint(fields.path, problem)
+    name = str((cross or prepended)[-1])
     fields.expect(f"conditioners.{name}.model", "t5")
     fields.expect(f"conditioners.{name}.t5.finetune", False, False)
     fields.expect(f"conditioners.{name}.t5.normalize_text", False, False)
-    return name
+    return name, [str(own) for own in prepended]
 
 
 def _parse_delays(fields: ConfigFields, n_q: int) -> tuple[int, ...]:

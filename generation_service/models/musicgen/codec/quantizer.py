@@ -20,16 +20,19 @@ class ResidualQuantizer(nn.Module):
         )
 
     def decode(self, codes: Tensor) -> Tensor:
-        """codes: [B, K, n] → latents: [B, dimension, n]."""
-        latents = sum(F.embedding(codes[:, k], codebook) for k, codebook in enumerate(self.codebooks))
+        """codes: [B, K, n], of the first codebooks → latents: [B, dimension, n]."""
+        latents = sum(F.embedding(own, codebook) for own, codebook in zip(codes.unbind(1), self.codebooks))  # noqa: B905
         assert isinstance(latents, Tensor)
         return latents.transpose(1, 2)
 
-    def encode(self, latents: Tensor) -> Tensor:
-        """latents: [B, dimension, n] → codes: [B, K, n], the nearest vector of each codebook in turn."""
+    def encode(self, latents: Tensor, count: int | None = None) -> Tensor:
+        """latents: [B, dimension, n] → codes: [B, K, n], the nearest vector of each codebook in turn.
+
+        Only the first `count` codebooks are used if it is given.
+        """
         residual = latents.transpose(1, 2)  # [B, n, dimension]
         codes = []
-        for codebook in self.codebooks:
+        for codebook in list(self.codebooks)[:count]:
             # The full squared distance, as audiocraft computes it. Without residual² the argmin would be the same in
             # exact arithmetic, but it would round, and break ties, differently.
             distance = residual.pow(2).sum(-1, keepdim=True) - 2 * residual @ codebook.t() + codebook.t().pow(2).sum(0)

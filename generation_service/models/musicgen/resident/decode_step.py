@@ -16,8 +16,10 @@ from torch import Tensor
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append, locate
 from generation_service.models.musicgen.kernels.step_ends import (
+    FRAMES,
     GUIDANCE_SCALE,
     POSITION,
+    PROMPT_FRAMES,
     SAMPLE_COUNT,
     SEED,
     TEMPERATURE,
@@ -27,6 +29,7 @@ from generation_service.models.musicgen.kernels.step_ends import (
     StepInputs,
 )
 from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, DecoderWeights, sinusoidal_embeddings
+from generation_service.models.musicgen.resident.branches import combine_branches
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.page_pool import PagePool
@@ -47,6 +50,8 @@ class StepShape(NamedTuple):
     """The same for cross-attention."""
     samples_any: bool
     """Whether requests may have any top-k and top-p."""
+    combines: bool = False
+    """Whether requests may have several branches."""
 
 
 class PrefillShape(NamedTuple):
@@ -54,6 +59,8 @@ class PrefillShape(NamedTuple):
 
     positions: int
     tokens: int
+    has_prefix: bool = False
+    """Whether the piece may have positions of the prefix."""
 
 
 class PromptShape(NamedTuple):
@@ -94,13 +101,14 @@ class DecodeStep:
         """
         state = self._state
         text, positions = state.prompt[: shape.tokens], self._tokens[: shape.tokens]
-        places = locate(state.prompt_tables[state.prompt_slot][:, 0].expand(shape.tokens, -1), positions)
+        table = state.prompt_tables.flatten(0, 1)[state.prompt_row]
+        places = locate(table.expand(shape.tokens, -1), positions)
         for layer, stored in zip(self._weights.layers, self._pool.layers, strict=True):
             keys, values = layer.cross_kv(text).view(shape.tokens, 2, self.config.num_heads, -1).unbind(1)
             append(keys, values, stored, places)
 
     def compute_prefill(self, shape: PrefillShape) -> None:
-        """Reads a piece of known codes of one request: writes the keys and values that single steps would write.
+        """Reads a piece of a slot's prefix and known codes: writes the keys and values that single steps would write.
 
         Positions of the piece that are not known yet get values that the steps at these positions will overwrite.
         """
@@ -109,6 +117,10 @@ class DecodeStep:
         positions = (first + self._piece).clamp_max(state.codes.shape[2] - 2)  # [n]; the last column is never read
         codes = state.codes[slot][0].index_select(1, positions).t()  # [n, K]
         x = self._embeddings.embed(codes, positions)  # [2 n, dim]
+        if shape.has_prefix:
+            prefix = (state.prefix + self._embeddings.positions[positions][:, None]).flatten(0, 1)  # [2 n, dim]
+            is_prefix = (positions < state.prefill[2])[:, None].expand(-1, CFG_ROWS).reshape(-1, 1)
+            x = torch.where(is_prefix, prefix, x)
         row_positions = positions[:, None].expand(-1, CFG_ROWS).flatten()  # [2 n]
 
         def rows_of(table: Tensor) -> Tensor:
@@ -139,8 +151,19 @@ class DecodeStep:
             x = self._finish_layer(x, attended, layer, pages, prompts)
         logits = self._weights.heads.normed(x, self._weights.out_norm).float()
         logits = logits.view(shape.batch, CFG_ROWS, self.config.n_q, self.config.card)
+        if shape.combines:
+            logits = self._combine(logits, inputs)
         sampled, is_finite = self._sample(logits, inputs, samples_any=shape.samples_any)
         operations.end_step(state, inputs.integers, sampled, is_finite, self._delays)
+
+    def _combine(self, logits: Tensor, inputs: StepInputs) -> Tensor:
+        """The logits of all branches of a request, with their weights at this step, in all of its slots."""
+        sources, integers = self._state.sources[: len(logits)], inputs.integers
+        first_frame = integers[PROMPT_FRAMES]
+        progress = (integers[POSITION] - first_frame) / (integers[FRAMES] - first_frame).clamp_min(1)  # [B]
+        first, last = self._state.weights[sources[:, 0]].unbind(1)  # [B, MAX_BRANCHES]
+        weights = first + (last - first) * progress.clamp_max(1)[:, None]  # As `CodeRow.weights`.
+        return combine_branches(logits, sources[:, 1:], weights)
 
     def _project(self, x: Tensor, layer: DecoderLayer) -> Tensor:
         """[R, dim] → queries, keys and values, [R, 3, H, D]."""

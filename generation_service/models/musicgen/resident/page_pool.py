@@ -17,9 +17,10 @@ from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.kernels.paged_attention import PAGE_POSITIONS, LayerPages
 from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
-from generation_service.models.musicgen.sampling import CFG_ROWS
 
 PageNumbers = npt.NDArray[np.int32]
+NEGATIVE_ROW = 1
+"""The row of the negative condition among those of a request."""
 
 
 def page_bytes(config: LmConfig, dtype: torch.dtype) -> int:
@@ -28,18 +29,19 @@ def page_bytes(config: LmConfig, dtype: torch.dtype) -> int:
 
 
 def count_pages(reservation: Reservation) -> int:
-    """The pages of a request: those of its conditional and its unconditional row, and those of its prompt."""
-    return CFG_ROWS * -(-reservation.positions // PAGE_POSITIONS) + -(-reservation.tokens // PAGE_POSITIONS)
+    """The pages of a request: those of each branch and of its negative condition, and those of their texts."""
+    of_row, of_text = (-(-count // PAGE_POSITIONS) for count in (reservation.positions, reservation.tokens))
+    return reservation.rows * of_row + reservation.texts * of_text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestPages:
-    """The pages of one request."""
+    """The pages of one request, whose R rows are: its first branch, the negative condition, the other branches."""
 
     rows: PageNumbers
-    """[2, pages of a row]."""
-    prompt: PageNumbers
-    """[pages of the prompt]."""
+    """[R, pages of a row]."""
+    texts: PageNumbers
+    """[R, pages of a text]. Page 0 where the negative condition has no text."""
 
 
 class PagePool:
@@ -81,10 +83,13 @@ class PagePool:
                 retry_after_seconds=RETRY_SECONDS,
             )
         taken = np.array([self._free.pop() for _ in range(count)], np.int32)
-        of_rows = CFG_ROWS * -(-reservation.positions // PAGE_POSITIONS)
-        return RequestPages(taken[:of_rows].reshape(CFG_ROWS, -1), taken[of_rows:])
+        of_rows = reservation.rows * -(-reservation.positions // PAGE_POSITIONS)
+        texts = taken[of_rows:].reshape(reservation.texts, -1)
+        if not reservation.has_negative:
+            texts = np.insert(texts, NEGATIVE_ROW, 0, axis=0)
+        return RequestPages(taken[:of_rows].reshape(reservation.rows, -1), texts)
 
     def release(self, pages: RequestPages) -> None:
         """Returns the pages to the pool. A step that is still running may read and write them: whoever gets them next
         writes to them after it, in the order of the device's stream."""
-        self._free += pages.rows.ravel().tolist() + pages.prompt.tolist()
+        self._free += pages.rows.ravel().tolist() + pages.texts[pages.texts > 0].tolist()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import product, takewhile
+from itertools import compress, count, product, takewhile
 
 import numpy as np
 from torch import Tensor
@@ -14,11 +13,18 @@ from torch import Tensor
 from dgx_music.errors import InvalidArgument, ResourceExhausted
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.code_generator import CodeRow, Reservation, StepResult
+from generation_service.models.musicgen.code_generator import Reservation, StepResult
 from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.decoder_layers import DecoderWeights
 from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
+from generation_service.models.musicgen.resident.branches import (
+    ResidentRow,
+    StepLayout,
+    conditions_by_row,
+    count_slots,
+    lay_out_step,
+)
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.decode_step import (
@@ -28,7 +34,7 @@ from generation_service.models.musicgen.resident.decode_step import (
     PromptShape,
     StepShape,
 )
-from generation_service.models.musicgen.resident.page_pool import PagePool, RequestPages
+from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.prefill_pace import (
     CudaStopwatch,
     DeviceTimer,
@@ -38,6 +44,7 @@ from generation_service.models.musicgen.resident.prefill_pace import (
 from generation_service.models.musicgen.resident.step_graphs import CudaGraphs, DirectCalls, StepGraphs
 from generation_service.models.musicgen.resident.step_pipeline import CopyResults, StepPipeline, copy_results
 from generation_service.models.musicgen.resident.step_stream import StepStream, on_step_stream
+from generation_service.models.musicgen.sampling import CFG_ROWS
 
 LENGTH_BUCKETS = (128, 256, 512, 1024)
 """The numbers of positions that self-attention may read; the largest is that of the longest window."""
@@ -45,19 +52,6 @@ TOKEN_BUCKETS = (64, MAX_PROMPT_TOKENS)
 """The same for the tokens of a prompt."""
 PREFILL_POSITIONS = 128
 """Positions in a piece of a prefill."""
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class ResidentRow(CodeRow):
-    """A row, its slot in the state, and its pages."""
-
-    slot: int
-    pages: RequestPages
-    tokens: int
-    """The length of the prompt."""
-    text: Tensor | None = None
-    samples_any: bool
-    """Whether the request needs a step in which any top-k and top-p is possible."""
 
 
 class ResidentCodeGenerator:
@@ -72,17 +66,20 @@ class ResidentCodeGenerator:
         *,
         slots: int,
         positions: int,
+        prefix_positions: int = 0,
         prefill_positions: int = PREFILL_POSITIONS,
         length_buckets: Sequence[int] = LENGTH_BUCKETS,
         copy_results: CopyResults = copy_results,
     ) -> None:
-        """`slots` is the number of requests at a time, and `positions` what the longest window needs."""
+        """`slots` is the number of requests at a time; one with 2 or 3 branches takes 2 slots, one with 4 takes 3.
+        `positions` is what the longest window needs, `prefix_positions` what the longest prefix needs in addition."""
         self.config = config
         self.memory = pool
         self._needs_shape_for_any = not operations.samples_in_one_shape
         device = pool.device
         self.step_stream = StepStream(device)
-        self._state = DecodeState(config, slots, positions, device)
+        self._has_prefixes = prefix_positions > 0
+        self._state = DecodeState(config, slots, prefix_positions + positions, device, prefill_positions)
         self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions)
         self._prefill_positions = prefill_positions
         self._batches = [*takewhile(lambda size: size < slots, (1 << n for n in range(16))), slots]
@@ -94,18 +91,21 @@ class ResidentCodeGenerator:
         self._pace, self._prompt_timer = PrefillPace(start_stopwatch), DeviceTimer(start_stopwatch)
         self._pipeline = StepPipeline[tuple[ResidentRow, ...]](slots, config.n_q + 1, device, copy_results)
         self._free_slots = list(range(slots - 1, -1, -1))
-        self._current: list[int] = []
-        """The slots that `DecodeState.rows` holds, without the padding."""
+        self._layout = StepLayout([], None)
+        """What `DecodeState.rows` and `DecodeState.sources` hold, without the padding."""
         self.step_stream.follow_caller()  # The weights, the pool and the state were written there.
 
     @on_step_stream
     def warm_up(self) -> None:
-        """Captures all shapes but those for unusual sampling parameters, which are captured when they first occur."""
+        """Captures all shapes but those for unusual sampling parameters and for several branches, which are captured
+        when they first occur."""
         # The largest first: the others fit into the memory that it takes.
         for positions, tokens in product(reversed(self._lengths), reversed(TOKEN_BUCKETS)):
             for batch in reversed(self._batches):
                 self._prepare(StepShape(batch, positions, tokens, samples_any=False))
             self._prepare(PrefillShape(positions, tokens))
+            if self._has_prefixes:
+                self._prepare(PrefillShape(positions, tokens, has_prefix=True))
         for tokens in reversed(TOKEN_BUCKETS):
             self._prepare(PromptShape(tokens))
         self._prompt_timer.measure(partial(self._graphs.replay, PromptShape(TOKEN_BUCKETS[0])))  # Of the padding slot.
@@ -115,63 +115,71 @@ class ResidentCodeGenerator:
         return self._prompt_timer.seconds
 
     def open(self, parameters: GenerationParameters, reservation: Reservation) -> ResidentRow:
-        tokens = reservation.tokens
-        if tokens > MAX_PROMPT_TOKENS:
-            problem = f"has {tokens} tokens; on a GPU, this model reads at most {MAX_PROMPT_TOKENS}"
+        if reservation.tokens > MAX_PROMPT_TOKENS:
+            problem = f"has {reservation.tokens} tokens; on a GPU, this model reads at most {MAX_PROMPT_TOKENS}"
             raise InvalidArgument("prompt", problem)
-        if not self._free_slots:
+        slots = count_slots(reservation.branches)
+        if slots > len(self._free_slots):
             raise ResourceExhausted(
-                f"all {self._state.padding_slot} places in the batch are taken; retry when a generation has finished",
+                f"{self._state.padding_slot - len(self._free_slots)} of {self._state.padding_slot} places in the batch "
+                f"are taken, and the request needs {slots}; retry when a generation has finished",
                 reason="BATCH_FULL",
                 retry_after_seconds=RETRY_SECONDS,
             )
         pages = self.memory.reserve(reservation)
-        slot = self._free_slots.pop()
-        return ResidentRow(
+        row = ResidentRow(
             parameters,
-            slot=slot,
+            slots=[self._free_slots.pop() for _ in range(slots)],
             pages=pages,
-            tokens=tokens,
             samples_any=self._needs_shape_for_any and not (1 <= parameters.top_k <= MAX_TOP_K and not parameters.top_p),
+            texts=[],
         )
+        try:
+            self._write_pages(row)
+        except BaseException:
+            self.close(row)
+            raise
+        return row
 
     def begin_window(self, row: ResidentRow, window: DelayedCodes, conditions: WindowConditions) -> None:
-        is_first = not row.sample_count
         row.window, row.conditions = window, conditions
         row.prefix_position = row.position = 0
-        text = conditions.branches[0].condition.text
-        if is_first or text is not row.text:
-            row.text, row.tokens = text, 0 if text is None else len(text)
-            self._write_prompt(row, text)
-        self._write_window(row)
-
-    @on_step_stream
-    def _write_window(self, row: ResidentRow) -> None:
-        self._state.write_window(row.slot, row.parameters, row.window, row.sample_count)
+        by_row = conditions_by_row(conditions)
+        texts = [condition.text for condition in by_row]
+        is_new = [index >= len(row.texts) or text is not row.texts[index] for index, text in enumerate(texts)]
+        row.texts[: len(texts)] = texts
+        to_read = [*compress(texts, is_new), *(condition.prefix for condition in by_row)]
+        if tensors := [tensor for tensor in to_read if tensor is not None and tensor.is_cuda]:
+            self.step_stream.follow_caller(*tensors)
+        self._write_window(row, texts, is_new)
 
     @on_step_stream
     def prefill(self, row: ResidentRow) -> None:
-        end, size = row.window.prompt_frames, self._prefill_positions
-        pieces = min(self._pace.pieces, -(-(end - row.position) // size))
-        self._pace.measure(pieces, partial(self._read_pieces, row, pieces))
-        row.position = min(row.position + pieces * size, end)
+        prefix, size, slots = row.conditions.prefix_positions, self._prefill_positions, len(row.window_slots)
+        first, end = row.prefix_position + row.position, prefix + row.window.prompt_frames
+        pieces = min(max(1, self._pace.pieces // slots), -(-(end - first) // size))
+        self._pace.measure(pieces * slots, partial(self._read_pieces, row, first, pieces))
+        reached = min(first + pieces * size, end)
+        row.prefix_position = min(reached, prefix)
+        row.position = reached - row.prefix_position
 
     @on_step_stream
     def launch(self, rows: Sequence[ResidentRow]) -> None:
-        slots, position, tokens, samples_any = [], 0, 0, False
+        position, tokens, samples_any = 0, 0, False
         for row in rows:
-            slots.append(row.slot)
-            position = max(position, row.position)
+            position = max(position, row.prefix_position + row.position)
             tokens = max(tokens, row.tokens)
             samples_any |= row.samples_any
+        layout = lay_out_step(rows, self._state.padding_slot)
         shape = StepShape(
-            _bucket(len(rows), self._batches),
+            _bucket(len(layout.slots), self._batches),
             _bucket(position + 1, self._lengths),
             _bucket(tokens, TOKEN_BUCKETS),
             samples_any,
+            combines=layout.sources is not None,
         )
         self._prepare(shape)
-        self._select(slots)
+        self._select(layout)
         self._graphs.replay(shape)
         self._pipeline.push(tuple(rows), self._state.results[: len(rows)])
         for row in rows:
@@ -186,52 +194,77 @@ class ResidentCodeGenerator:
     def close(self, row: ResidentRow) -> None:
         row.is_open = False
         self.memory.release(row.pages)
-        self._free_slots.append(row.slot)
+        self._free_slots += reversed(row.slots)
 
-    def _write_prompt(self, row: ResidentRow, text: Tensor | None) -> None:
-        if text is not None:
-            self.step_stream.follow_caller(text)
-        with self.step_stream.use():
-            self._state.write_request(row.slot, row.pages, row.tokens)
-            if text is not None:
-                self._project_prompt(row.slot, text)
+    @on_step_stream
+    def _write_pages(self, row: ResidentRow) -> None:
+        for index, slot in enumerate(row.slots):
+            rows = slice(CFG_ROWS * index, CFG_ROWS * (index + 1))
+            self._state.write_request(slot, row.pages.rows[rows], row.pages.texts[rows])
 
-    def _project_prompt(self, slot: int, text: Tensor) -> None:
+    @on_step_stream
+    def _write_window(self, row: ResidentRow, texts: Sequence[Tensor | None], is_new: Sequence[bool]) -> None:
+        tokens = [0 if text is None else len(text) for text in texts]
+        row.tokens = max(tokens)
+        for index, slot in enumerate(row.window_slots):
+            rows = slice(CFG_ROWS * index, CFG_ROWS * (index + 1))
+            if any(is_new[rows]):
+                self._state.write_texts(slot, tokens[rows])
+            for state_row, text, is_new_text in zip(count(CFG_ROWS * slot), texts[rows], is_new[rows]):
+                if text is not None and is_new_text:
+                    self._project_text(state_row, text)
+            prefix = row.conditions.prefix_positions
+            self._state.write_window(slot, row.parameters, row.window, row.sample_count, prefix)
+        if len(row.conditions.branches) > 1:
+            self._state.write_weights(row.slots[0], row.conditions.branches)
+
+    def _project_text(self, state_row: int, text: Tensor) -> None:
         shape = PromptShape(_bucket(len(text), TOKEN_BUCKETS))
         self._prepare(shape)
         self._state.prompt[: len(text)] = text.to(self._state.device)
-        self._state.prompt_slot.copy_(self._state.upload(np.array([slot])))
+        self._state.prompt_row.copy_(self._state.upload(np.array([state_row])))
         self._prompt_timer.measure(partial(self._graphs.replay, shape))
 
-    def _read_pieces(self, row: ResidentRow, pieces: int) -> None:
-        first, size = row.position, self._prefill_positions
+    def _read_pieces(self, row: ResidentRow, first: int, pieces: int) -> None:
+        size, prefix = self._prefill_positions, row.conditions.prefix_positions
+        prefixes = [condition.prefix for condition in conditions_by_row(row.conditions)]
         for start in range(first, first + pieces * size, size):
-            shape = PrefillShape(_bucket(start + size, self._lengths), _bucket(row.tokens, TOKEN_BUCKETS))
-            self._prepare(shape)
-            self._state.prefill.copy_(self._state.upload(np.array([row.slot, start])))
-            self._graphs.replay(shape)
+            shape = PrefillShape(
+                _bucket(start + size, self._lengths), _bucket(row.tokens, TOKEN_BUCKETS), has_prefix=start < prefix
+            )
+            for index, slot in enumerate(row.window_slots):
+                self._prepare(shape)
+                if shape.has_prefix:
+                    of_slot = prefixes[CFG_ROWS * index : CFG_ROWS * (index + 1)]
+                    pieces_of_rows = [None if each is None else each[start : start + size] for each in of_slot]
+                    self._state.write_prefix(pieces_of_rows)
+                self._state.prefill.copy_(self._state.upload(np.array([slot, start, prefix])))
+                self._graphs.replay(shape)
 
     def _prepare(self, shape: StepShape | PrefillShape | PromptShape) -> None:
         """Captures a shape that is not captured yet. Its runs read and write the padding slot alone."""
         if shape in self._graphs:
             return
         if isinstance(shape, StepShape):
-            self._select([])
+            self._select(lay_out_step([], self._state.padding_slot, combines=shape.combines))
             self._graphs.capture(shape, partial(self._step.compute_step, shape))
         elif isinstance(shape, PrefillShape):
-            self._state.prefill.copy_(self._state.upload(np.array([self._state.padding_slot, 0])))
+            self._state.prefill.copy_(self._state.upload(np.array([self._state.padding_slot, 0, 0])))
             self._graphs.capture(shape, partial(self._step.compute_prefill, shape))
         else:
-            self._state.prompt_slot.copy_(self._state.upload(np.array([self._state.padding_slot])))
+            self._state.prompt_row.copy_(self._state.upload(np.array([CFG_ROWS * self._state.padding_slot])))
             self._graphs.capture(shape, partial(self._step.compute_prompt, shape))
 
-    def _select(self, slots: list[int]) -> None:
+    def _select(self, layout: StepLayout) -> None:
         """Writes the slots of the next step, unless they are those of the last one."""
-        if slots != self._current:
-            rows = np.full(self._state.padding_slot, self._state.padding_slot)
-            rows[: len(slots)] = slots
-            self._state.rows.copy_(self._state.upload(rows))
-            self._current = slots
+        state, last = self._state, self._layout
+        if layout.slots != last.slots:
+            rows = np.full(state.padding_slot, state.padding_slot)
+            rows[: len(layout.slots)] = layout.slots
+            state.rows.copy_(state.upload(rows))
+        if layout.sources is not None and (last.sources is None or not np.array_equal(layout.sources, last.sources)):
+            state.sources.copy_(state.upload(layout.sources))
+        self._layout = layout
 
 
 def _bucket(count: int, sizes: Sequence[int]) -> int:

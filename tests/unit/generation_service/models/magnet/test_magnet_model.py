@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,14 @@ def test_continued_codes_equal_audiocraft(model: Magnet, folder: Path) -> None:
         np.testing.assert_allclose(samples, whole[frames * model._hop :], atol=1e-4)
 
 
+def test_audio_begins_with_the_kept_end_of_the_clip(model: Magnet) -> None:
+    request = replace(parameters(model, "x", 20, seed=3), prompt_audio=clip(1, 20 * model._hop))
+    kept = 3 * model._hop - 7
+    longer = replace(request, frames=request.frames + kept, kept_prompt_frames=kept)
+    [(_, samples), (_, with_end)] = run(model, [(request, 0), (longer, 0)])
+    assert np.array_equal(with_end[kept:], samples)
+
+
 def test_result_does_not_depend_on_the_batch(model: Magnet) -> None:
     requests = [
         (parameters(model, prompt, frames, seed), joins_at)
@@ -129,7 +138,7 @@ def test_progress_grows_with_each_step(model: Magnet) -> None:
         seen.append(state.progress)
     model.release(state)
     assert (seen[0], seen[-1]) == (0, 1)
-    assert all(first < second for first, second in zip(seen, seen[1:], strict=False))
+    assert all(first < second for first, second in pairwise(seen))
     assert len(seen) == 1 + sum(STEPS) + 1
 
 
@@ -138,7 +147,7 @@ def test_audio_comes_before_the_iterations_of_others(model: Magnet) -> None:
     done, other = model.prefill(parameters(model, "x", 48)), model.prefill(parameters(model, "lofi", 48))
     for _ in range(sum(STEPS)):
         model.step([done])
-    first, second = model.step([done, other])
+    first, _ = model.step([done, other])
     assert not isinstance(first, ServiceError)
     assert (len(first) > 0, other.codes.steps) == (True, 0)
     model.step([other])

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -157,9 +156,7 @@ def test_failed_prefill_releases_its_memory(
     def broken(*arguments: object) -> None:
         raise RuntimeError("no such shape")
 
-    codes: Any = small_memory._generator
-    owner, name = (codes._lm, "condition") if generator == "eager" else (codes, "_project_prompt")
-    for target, method in ((owner, name), (small_memory._decoder, "open")):
+    for target, method in ((small_memory._generator, "begin_window"), (small_memory._decoder, "open")):
         with monkeypatch.context() as patched:
             patched.setattr(target, method, broken)
             with pytest.raises(RuntimeError, match="no such shape"):

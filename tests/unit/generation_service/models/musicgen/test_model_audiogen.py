@@ -42,7 +42,8 @@ def test_greedy_codes_equal_audiocraft(
 ) -> None:
     expected = golden(f"audiogen/{name}", checksums_of(folder, T5_LARGE), FILE)
     parameters = [
-        (GenerationParameters(prompt, frames * HOP, 0, temperature=0), joins_at) for prompt, frames, joins_at in requests
+        (GenerationParameters(prompt, frames * HOP, 0, temperature=0), joins_at)
+        for prompt, frames, joins_at in requests
     ]
     for (prompt, frames, _), codes, (state, samples) in zip(requests, expected, run(model, parameters), strict=True):
         assert np.array_equal(state.codes.select_frames(0, frames), codes), prompt

@@ -75,7 +75,7 @@ def test_prefill_finds_what_was_encoded_ahead(model: MusicGen, monkeypatch: pyte
         raise AssertionError
 
     monkeypatch.setattr(model._clips.codec, "encode", encode_again)
-    monkeypatch.setattr(model._conditioner, "_encode", encode_again)
+    monkeypatch.setattr(model._conditions.texts, "_encode", encode_again)
     for parameters in requests:
         model.release(model.prefill(replace(parameters, seed=7)))
     with pytest.raises(AssertionError):

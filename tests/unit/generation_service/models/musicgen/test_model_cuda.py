@@ -92,7 +92,7 @@ def request(
 ) -> CodeRequest:
     parameters = GenerationParameters(prompt, frames * HOP, **({"seed": 1} | sampling))
     return CodeRequest(
-        parameters, WindowConditions.from_text(model._conditioner.encode(prompt)), frames, joins_at, leaves_at
+        parameters, WindowConditions.from_text(model._conditions.texts.encode(prompt)), frames, joins_at, leaves_at
     )
 
 

@@ -30,3 +30,18 @@ def test_frames_are_in_order_across_windows() -> None:
     assert codes.select_frames(0, 23).tolist() == [list(range(23))] * 3
     assert codes.select_frames(4, 17).tolist() == [list(range(4, 17))] * 3
     assert codes.select_frames(20, 23).tolist() == [list(range(20, 23))] * 3
+
+
+def test_window_begins_at_each_given_frame_and_reads_what_is_before_it() -> None:
+    codes = WindowedCodes((0, 1), 40, empty_code=99, window=10, prompt=np.array([[0, 1], [0, 1]]), starts=(2, 3, 5, 20))
+    windows = [(codes.window_start, codes.window.frames)]
+    while not codes.is_done:
+        first = codes.window_start - codes.window.prompt_frames
+        if codes.append(np.array([first + codes.window.step - delay for delay in (0, 1)])):
+            known = codes.window.columns[0, 1 : codes.window.prompt_frames + 1]
+            assert known.tolist() == [*range(codes.window_start - len(known), codes.window_start)]
+            windows.append((codes.window_start, codes.window.frames))
+    assert codes.select_frames(0, 40).tolist() == [list(range(40))] * 2
+    # first new frame, frames with those before it: at most 4, and 6 new ones.
+    expected = [(2, 3), (3, 5), (5, 10), (11, 10), (17, 7), (20, 10), (26, 10), (32, 10), (38, 6)]
+    assert windows == expected

@@ -16,6 +16,7 @@ from torch import Tensor  # noqa: E402
 from generation_service.models.musicgen.code_generator import Reservation  # noqa: E402
 from generation_service.models.musicgen.conditions import WindowConditions  # noqa: E402
 from generation_service.models.musicgen.lm.device_linear import build_device_linear  # noqa: E402
+from generation_service.models.musicgen.resident.branches import StepLayout, lay_out_step  # noqa: E402
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import PrefillShape, PromptShape, StepShape  # noqa: E402
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
@@ -49,21 +50,29 @@ def run_three(generator: ResidentCodeGenerator) -> ResidentCodeGenerator:
     return generator
 
 
+@pytest.mark.parametrize("combines", [False, True])
 @pytest.mark.parametrize("samples_any", [False, True])
 @pytest.mark.parametrize("positions", [32, 64])
-def test_step_can_be_captured(running: ResidentCodeGenerator, samples_any: bool, positions: int) -> None:
+def test_step_can_be_captured(
+    running: ResidentCodeGenerator, samples_any: bool, positions: int, combines: bool
+) -> None:
     """Also after the host has changed the slots and their states, as it does between two steps."""
     with torch.inference_mode():
-        shape = StepShape(4, positions, 64, samples_any)
+        shape = StepShape(4, positions, 64, samples_any, combines)
+        running._prepare(shape)
         trace = assert_capturable(lambda: running._step.compute_step(shape), between=lambda: join_and_leave(running))
     assert len(trace.operators) > 100
 
 
-def test_prefill_can_be_captured(running: ResidentCodeGenerator) -> None:
+@pytest.mark.parametrize("has_prefix", [False, True])
+def test_prefill_can_be_captured(running: ResidentCodeGenerator, has_prefix: bool) -> None:
+    def read_another_slot() -> None:
+        running._state.prefill.copy_(torch.tensor([2, 16, 20]))
+        running._state.write_prefix([torch.ones(4, running.config.dim), None])
+
     with torch.inference_mode():
         trace = assert_capturable(
-            lambda: running._step.compute_prefill(PrefillShape(64, 64)),
-            between=lambda: running._state.prefill.copy_(torch.tensor([2, 16])),
+            lambda: running._step.compute_prefill(PrefillShape(64, 64, has_prefix)), between=read_another_slot
         )
     assert len(trace.operators) > 50
 
@@ -95,4 +104,5 @@ def join_and_leave(generator: ResidentCodeGenerator) -> None:
     row = generator.open(greedy("", 9), Reservation(12, 5))
     codes = WindowedCodes(config.delays, 9, config.card, WINDOW)
     generator.begin_window(row, codes.window, WindowConditions.from_text(torch.randn(5, config.dim)))
-    generator._select([row.slot, 0])
+    sources = lay_out_step([], 4, combines=True).sources
+    generator._select(StepLayout([row.slots[0], 0], sources))

@@ -26,7 +26,7 @@ def test_short_request_takes_few_pages() -> None:
     assert (long, short) == (95 * pool.limit_bytes // 200, 5 * pool.limit_bytes // 200)
     pages = pool.reserve(Reservation(53, 12))
     assert pages.rows.shape == (2, 2)
-    assert pages.prompt.shape == (1,)
+    assert pages.texts.shape == (2, 1)
     assert pool.reserved_bytes == short
     pool.release(pages)
     assert pool.reserved_bytes == 0
@@ -35,7 +35,7 @@ def test_short_request_takes_few_pages() -> None:
 def test_requests_share_no_page_and_none_has_the_scratch_page() -> None:
     pool = PagePool(TINY, 20, torch.float32, CPU)
     held = [pool.reserve(Reservation(65, 40)), pool.reserve(Reservation(1, 0)), pool.reserve(Reservation(32, 64))]
-    numbers = [number for pages in held for number in (*pages.rows.ravel(), *pages.prompt)]
+    numbers = [number for pages in held for number in (*pages.rows.ravel(), *pages.texts[pages.texts > 0])]
     assert len(set(numbers)) == len(numbers) == 8 + 2 + 4
     assert 0 not in numbers
     assert max(numbers) < len(pool.layers[0].keys)

@@ -149,7 +149,7 @@ def test_results_of_a_closed_row_are_marked_and_its_place_is_used_at_once(genera
     generator.close(old)
     new = generator.open(PLANS[0].parameters(), Reservation(40))
     generator.begin_window(new, window, WindowConditions.from_text(None))
-    assert new.slot == old.slot
+    assert new.slots == old.slots
     assert set(new.pages.rows.ravel()) == set(old.pages.rows.ravel())
     generator.launch([new])
     (first, *_), (second, *_) = (result.rows for _ in range(2) for result in generator.collect(wait=True))
@@ -188,7 +188,7 @@ def test_prompt_that_is_too_long_and_a_full_batch_are_rejected(mono: Path) -> No
     with pytest.raises(InvalidArgument, match="has 513 tokens; on a GPU, this model reads at most 512"):
         generator.open(PLANS[0].parameters(), Reservation(40, 513))
     row = generator.open(PLANS[0].parameters(), Reservation(40))
-    with pytest.raises(ResourceExhausted, match="all 1 places in the batch are taken"):
+    with pytest.raises(ResourceExhausted, match="1 of 1 places in the batch are taken, and the request needs 1;"):
         generator.open(PLANS[0].parameters(), Reservation(40))
     generator.close(row)
 

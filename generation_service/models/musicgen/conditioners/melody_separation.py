@@ -1,0 +1,95 @@
+"""Separates what carries the melody, vocals and the other instruments, from drums and bass, by demucs.
+
+Source: audiocraft 1.3.0, `modules/conditioners.py`, ChromaStemConditioner. demucs and its weights are optional: without
+them, the melody is that of the whole mix, where drums and bass may hide it. audiocraft shifts the audio in time by a
+random amount first; here it is not shifted, so that a seed makes the same music again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from generation_service.models.musicgen.conditioners.sinc_resampling import resample_sinc
+from service_runtime.optional_deps import pip_install_command
+
+REPOSITORY = "adefossez/HTDemucs"
+_BAG = "htdemucs.yaml"
+_CLASS = "demucs.htdemucs.HTDemucs"
+_STEMS = ("vocals", "other")
+
+
+class SeparationUnavailable(Exception):
+    """Says what is missing, and how to get it."""
+
+
+class MelodySeparator:
+    """demucs's `htdemucs`. Any thread can call it, one at a time."""
+
+    name = "htdemucs"
+
+    def __init__(self, device: str | torch.device = "cpu", *, cache: Path | None = None) -> None:
+        """Loads it from the Hugging Face cache; nothing is downloaded, and no code in it is run.
+
+        Raises SeparationUnavailable if demucs or its weights are missing.
+        """
+        try:
+            self._apply: Any = importlib.import_module("demucs.apply").apply_model
+            network: Any = importlib.import_module("demucs.htdemucs").HTDemucs
+        except ImportError as error:
+            command = pip_install_command("demucs")
+            raise SeparationUnavailable(f"demucs is not installed ({error}); install it with: {command}") from None
+        file = _find_weights(cache)
+        try:
+            with safe_open(file, framework="pt") as weights:
+                metadata = weights.metadata() or {}
+                if metadata.get("klass") != _CLASS or "structure" in metadata:
+                    found = metadata.get("klass")
+                    raise SeparationUnavailable(f"{file}: its class is {found!r}; only {_CLASS} is supported")
+                arguments, keywords = (_decode(json.loads(metadata[key])) for key in ("args", "kwargs"))
+                self._network = network(*arguments, **keywords)
+                self._network.load_state_dict({key: weights.get_tensor(key) for key in weights.keys()})  # noqa: SIM118
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise SeparationUnavailable(f"{file}: not demucs's weights ({problem})") from error
+        self._network.to(device).requires_grad_(False).eval()
+        self._device = torch.device(device)
+        self._stems = [self._network.sources.index(stem) for stem in _STEMS]
+
+    @torch.inference_mode()
+    def separate(self, samples: Tensor, sample_rate_hz: int) -> Tensor:
+        """Mono samples, [n] → those of vocals and other instruments, [n], on the CPU."""
+        rate: int = self._network.samplerate
+        mix = resample_sinc(samples.expand(self._network.audio_channels, -1), sample_rate_hz, rate)
+        sources: Tensor = self._apply(self._network, mix[None], shifts=0, device=self._device)  # [1, S, channels, n]
+        melody = sources[0, self._stems].sum(0).mean(0).cpu()
+        return resample_sinc(melody, rate, sample_rate_hz)
+
+
+def _find_weights(cache: Path | None) -> Path:
+    bag = try_to_load_from_cache(REPOSITORY, _BAG, cache_dir=cache)
+    if isinstance(bag, str):
+        names = yaml.safe_load(Path(bag).read_text())["models"]
+        file = try_to_load_from_cache(REPOSITORY, f"{names[0]}.safetensors", cache_dir=cache)
+        if len(names) == 1 and isinstance(file, str):
+            return Path(file)
+    problem = f"{REPOSITORY} is not in the Hugging Face cache; download it with: hf download {REPOSITORY}"
+    raise SeparationUnavailable(problem)
+
+
+def _decode(value: Any) -> Any:
+    """demucs writes fractions as {"_type": "fraction", "numerator": …, "denominator": …}."""
+    if isinstance(value, dict):
+        if value.get("_type") == "fraction":
+            return Fraction(value["numerator"], value["denominator"])
+        return {key: _decode(item) for key, item in value.items()}
+    return [_decode(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""How a piece is divided: what is read of a clip, which texts guide which frames."""
