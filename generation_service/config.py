@@ -29,9 +29,10 @@ class GenerationSettings(Settings):
     """Settings of the generation service."""
 
     default_model: str | None = None
-    """The model for requests that name none. Unset: the smallest installed MusicGen model, else `sketch`."""
+    """The model for requests that name none. Unset: the smallest installed MusicGen model, else another installed one,
+    else `sketch`."""
     model_folders: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Folders of MusicGen checkpoints in addition to those under `data_dir`/models and in the Hugging Face cache,
+    """Folders of models in addition to those under `data_dir`/models and in the Hugging Face cache,
     separated as in PATH in the environment. Each model has its folder's name and takes precedence over one of the same
     name elsewhere."""
     engine: EngineName = "native"

@@ -10,8 +10,9 @@ from pathlib import Path
 from dgx_music.errors import ServiceError
 from generation_service.config import GenerationSettings
 from generation_service.models.device_diagnostics import check_devices
-from generation_service.models.discovery import PUBLISHED, MusicGenFolder, find_installed_models
+from generation_service.models.discovery import MusicGenFolder, find_installed_models
 from generation_service.models.finding import Finding
+from generation_service.models.published import PUBLISHED
 from service_runtime.optional_deps import install_extra_command
 
 INSTALL_COMMAND = install_extra_command("musicgen")
@@ -77,7 +78,9 @@ def _check_models(settings: GenerationSettings) -> Iterator[Finding]:
         return
     has_musicgen = len(catalog.names) > 1  # `sketch` is always available.
     if not has_musicgen:
-        yield Finding("musicgen", "missing", "no model is installed", f"run `dgx-music models pull {PUBLISHED[0]}`")
+        yield Finding(
+            "musicgen", "missing", "no model is installed", f"run `dgx-music models pull {next(iter(PUBLISHED))}`"
+        )
     yield _check_text_encoder(has_musicgen)
     for name in catalog.names:
         default = " (default)" if name == catalog.default_name else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from generation_service.hardware.devices import Device, Devices
 from generation_service.models.base import Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
 from generation_service.models.device import resolve_device
+from generation_service.models.model_folders import installed_folders, weights_mtime_ns
+from generation_service.models.published import PUBLISHED
 from generation_service.models.sketch import Sketch
 from service_runtime.optional_deps import install_extra_command
 
@@ -21,22 +22,10 @@ if TYPE_CHECKING:
     from generation_service.models.magnet.magnet_loader import FoundMagnet
     from generation_service.models.musicgen.loader import FoundModel
 
-PUBLISHED = (
-    "musicgen-small",
-    "musicgen-stereo-small",
-    "musicgen-medium",
-    "musicgen-stereo-medium",
-    "musicgen-large",
-    "musicgen-stereo-large",
-)
-"""The repositories of facebook/ on the Hugging Face hub that are supported, smallest first: the first one that is
-installed is the default model."""
-_LM_FILE = "state_dict.bin"
-
 
 @dataclass(frozen=True, slots=True)
 class MusicGenFolder:
-    """A folder with a checkpoint in audiocraft's format, which may turn out to be invalid. Implements `ModelEntry`."""
+    """A folder with a checkpoint of MusicGen's family, which may turn out to be invalid. Implements `ModelEntry`."""
 
     name: str
     folder: Path
@@ -142,7 +131,7 @@ def _find_entries(
         return MusicGenFolder(
             name=name,
             folder=folder,
-            weights_mtime_ns=_weights_mtime_ns(folder),
+            weights_mtime_ns=weights_mtime_ns(folder),
             engine=settings.engine,
             device=device.kind,
             precision=settings.precision,
@@ -153,57 +142,9 @@ def _find_entries(
             memory_gb_per_second=memory_gb_per_second,
         )
 
-    for folder in settings.model_folders:
-        # Listed even if it is empty, so that the user sees what is wrong with it.
-        yield musicgen_entry(folder.resolve().name, folder)
-    local = _find_local_folders(settings.data_dir / "models")
-    for name in PUBLISHED:
-        published = local.pop(name, None) or _find_hub_snapshot(name)
-        if published is not None:
-            yield musicgen_entry(name, published)
-    for name, folder in local.items():
+    for name, folder in installed_folders(settings):
         yield musicgen_entry(name, folder)
     yield BuiltInModel(Sketch().info, Sketch)
-
-
-def _find_local_folders(models: Path) -> dict[str, Path]:
-    try:
-        return {folder.name: folder for folder in sorted(models.iterdir()) if _weights_mtime_ns(folder)}
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return {}
-
-
-def _find_hub_snapshot(name: str) -> Path | None:
-    """Returns the model's folder in the Hugging Face cache: the revision that "main" pointed to when it was downloaded,
-    else the newest. None if there is none.
-
-    The cache layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
-    """
-    repository = _hub_cache_folder() / f"models--facebook--{name}"
-    try:
-        snapshots = [folder for folder in (repository / "snapshots").iterdir() if _weights_mtime_ns(folder)]
-    except OSError:
-        return None
-    try:
-        main = (repository / "refs" / "main").read_text().strip()
-    except OSError:
-        main = ""
-    return max(snapshots, key=lambda folder: (folder.name == main, folder.stat().st_mtime_ns), default=None)
-
-
-def _hub_cache_folder() -> Path:
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache)
-    if home := os.environ.get("HF_HOME"):
-        return Path(home) / "hub"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "hub"
-
-
-def _weights_mtime_ns(folder: Path) -> int:
-    try:
-        return (folder / _LM_FILE).stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _torch_missing_error(error: ImportError) -> FailedPrecondition:

@@ -190,15 +190,13 @@ def write_t5(
     hf_home: Path, layers: int = TINY.t5_layers, *, seed: int = 0, name: str = "t5-base", dim: int = T5_DIM
 ) -> None:
     """Writes a T5 as `hf download` stores it in a cache, with a vocabulary of single characters."""
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+    from transformers import T5Config, T5EncoderModel
 
     repository = hf_home / "hub" / f"models--{name}"
     snapshot = repository / "snapshots" / T5_REVISION
     (repository / "refs").mkdir(parents=True, exist_ok=True)
     (repository / "refs" / "main").write_text(T5_REVISION)
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    characters = [(character, -3.0) for character in string.ascii_letters + string.digits + string.punctuation]
-    T5Tokenizer(vocab=special + characters, extra_ids=0).save_pretrained(snapshot)
+    write_tokenizer(snapshot)
     heads = 12 if layers == SMALL.t5_layers else 2
     config = T5Config(
         vocab_size=128, d_model=dim, d_kv=64, d_ff=256 * heads, num_layers=layers, num_heads=heads, pad_token_id=0
@@ -209,6 +207,15 @@ def write_t5(
         # With T5's own initialization, all prompts would have almost the same encoding.
         torch.nn.init.normal_(model.shared.weight)
     model.save_pretrained(snapshot)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Writes T5's tokenizer with a vocabulary of single characters."""
+    from transformers import T5Tokenizer
+
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    characters = [(character, -3.0) for character in string.ascii_letters + string.digits + string.punctuation]
+    T5Tokenizer(vocab=special + characters, extra_ids=0).save_pretrained(folder)
 
 
 def main() -> None:

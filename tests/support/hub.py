@@ -42,8 +42,14 @@ def serving_hub(root: Path) -> Iterator[str]:
                 self._respond(200, json.dumps({"id": repository, "sha": COMMIT, "siblings": []}).encode())
             else:
                 tree = [
-                    {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _digest(file)}
-                    for file in folder.iterdir()
+                    {
+                        "type": "file",
+                        "path": file.relative_to(folder).as_posix(),
+                        "size": file.stat().st_size,
+                        "oid": _digest(file),
+                    }
+                    for file in folder.rglob("*")
+                    if file.is_file()
                 ]
                 self._respond(200, json.dumps(tree).encode())
 

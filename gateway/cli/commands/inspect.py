@@ -32,6 +32,7 @@ from gateway.cli.session.files.output_files import download
 from gateway.cli.session.pagination import fetch_first
 from gateway.cli.session.runner import Session
 from gateway.timeouts import CALL_TIMEOUT_SECONDS
+from generation_service.models.published import PUBLISHED
 
 
 async def show(session: Session, console: Console, generation_id: str, *, png: Path | None) -> int:
@@ -173,10 +174,13 @@ async def models(session: Session, console: Console) -> int:
         ),
         map(_model_row, response.models),
     )
-    from generation_service.models.discovery import PUBLISHED  # Only this needs its imports.
-
-    if others := sorted(set(PUBLISHED) - {model.name for model in response.models}):
-        console.print_notice(f"available with `dgx-music models pull NAME` (licence CC-BY-NC-4.0): {', '.join(others)}")
+    installed = {model.name for model in response.models}
+    by_licence: dict[str, list[str]] = {}
+    for name, published in PUBLISHED.items():
+        if name not in installed:
+            by_licence.setdefault(published.licence, []).append(name)
+    for licence, names in by_licence.items():
+        console.print_notice(f"available with `dgx-music models pull NAME` (licence {licence}): {', '.join(names)}")
     return 0
 
 

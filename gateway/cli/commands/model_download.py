@@ -1,4 +1,4 @@
-"""Downloads MusicGen models from the Hugging Face hub to its cache, where the generation service finds them, and
+"""Downloads models from the Hugging Face hub to its cache, where the generation service finds them, and
 removes them.
 
 `pull` records what it downloaded in the model's folder of the cache, so that `remove` deletes exactly that and nothing
@@ -19,42 +19,71 @@ from pathlib import Path
 
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from generation_service.models.discovery import PUBLISHED
+from generation_service.models.published import PUBLISHED, PublishedModel
 from service_runtime.optional_deps import install_extra_command
 
-HUB_OWNER = "facebook"
-CHECKPOINT_FILES = ("state_dict.bin", "compression_state_dict.bin")
+LM_FILE, CODEC_FILE = "state_dict.bin", "compression_state_dict.bin"
 TEXT_ENCODER = "t5-base"
-TEXT_ENCODER_FILES = ("config.json", "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json")
-CODEC_FILES = ("config.json", "model.safetensors")
-LICENCE = "CC-BY-NC-4.0 (no commercial use of weights and music)"
+"""For a checkpoint that does not name its text encoder."""
+SAFETENSORS_FILE, PICKLED_FILE = "model.safetensors", "pytorch_model.bin"
+NETWORK_FILES = (
+    "config.json",
+    SAFETENSORS_FILE,
+    PICKLED_FILE,
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""What is downloaded of a text encoder, a codec, or another network that a model uses; weights in one format."""
 PULL_RECORD = "pulled-by-dgx-music.json"
 """JSON: revision → names of the files downloaded."""
 CODEC_NAME = re.compile(rb"[\w.-]+/encodec[\w.-]*")
 """How a checkpoint without codec weights of its own names the repository that has them."""
+TEXT_ENCODER_NAME = re.compile(rb"\bname: ((?:[\w.-]+/)?(?:flan-)?t5-[\w.-]+)")
+"""How the configuration of a checkpoint, which is YAML, names its text encoder."""
 
 
 def pull(name: str, console: Console) -> None:
     """Downloads the files that the model needs and prints where they are. Raises CommandError if that fails."""
-    _require_published(name)
-    repository = f"{HUB_OWNER}/{name}"
-    revision, folder = _download(repository, CHECKPOINT_FILES, console, licence=LICENCE)
-    _download(TEXT_ENCODER, TEXT_ENCODER_FILES, console)
-    if codec := _find_referenced_codec(folder / CHECKPOINT_FILES[1]):
-        _download(codec, CODEC_FILES, console)
+    published = _require_published(name)
+    licence = _describe_licence(published)
+    revision, folder = _download(published.repository, published.files, console, licence=licence)
+    for repository in _required_repositories(published, folder):
+        _download(repository, NETWORK_FILES, console)
     if console.as_json:
-        fields = {"model": name, "is_installed": True, "revision": revision, "licence": LICENCE, "folder": str(folder)}
+        fields = {
+            "model": name,
+            "is_installed": True,
+            "revision": revision,
+            "licence": published.licence,
+            "folder": str(folder),
+        }
         console.print_object(fields)
         return
     console.print_fields(
         (
             ("model", name),
             ("revision", revision),
-            ("licence", LICENCE),
+            ("licence", licence),
             ("folder", escape_text(str(folder))),
             ("use it with", f'dgx-music generate "…" --model {name}'),
         )
     )
+
+
+def _describe_licence(published: PublishedModel) -> str:
+    if published.is_noncommercial:
+        return f"{published.licence} (no commercial use of weights and music)"
+    return published.licence
+
+
+def _required_repositories(published: PublishedModel, folder: Path) -> Iterator[str]:
+    """The repositories of the networks that the model uses."""
+    if LM_FILE in published.files:
+        yield _find_name(folder / LM_FILE, TEXT_ENCODER_NAME) or TEXT_ENCODER
+        if codec := _find_referenced_codec(folder / CODEC_FILE):
+            yield codec
+    yield from published.requires
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +113,7 @@ class PulledModel:
 
 def find_pulled_model(name: str) -> PulledModel:
     """Returns the files that `pull` downloaded for the model. Raises CommandError if there are none."""
-    _require_published(name)
-    repository = _repository_folder(f"{HUB_OWNER}/{name}")
+    repository = _repository_folder(_require_published(name).repository)
     record = _read_record(repository)
     if record:
         links = [repository / "snapshots" / revision / file for revision, files in record.items() for file in files]
@@ -95,11 +123,13 @@ def find_pulled_model(name: str) -> PulledModel:
     raise CommandError(f"{name} is not installed; list the models with `dgx-music models`")
 
 
-def _require_published(name: str) -> None:
-    if name not in PUBLISHED:
+def _require_published(name: str) -> PublishedModel:
+    published = PUBLISHED.get(name)
+    if published is None:
         raise CommandError(
             f"NAME: {name[:100]!r} is not an available model; choose from {', '.join(PUBLISHED)}", BAD_INPUT
         )
+    return published
 
 
 def _download(repository: str, files: Sequence[str], console: Console, *, licence: str = "") -> tuple[str, Path]:
@@ -117,6 +147,9 @@ def _download(repository: str, files: Sequence[str], console: Console, *, licenc
         raise CommandError(f"the repository {repository} on the hub has none of the files {', '.join(files)}")
     if licence:
         console.print_notice(f"{repository}: licence {licence}")
+    if any(file.filename == SAFETENSORS_FILE for file in found):
+        found = [file for file in found if file.filename != PICKLED_FILE]
+    names = [file.filename for file in found]
     revision, missing = found[0].commit_hash, [file for file in found if file.will_download]
     size = sum(file.file_size or 0 for file in missing)
     if missing:
@@ -127,7 +160,7 @@ def _download(repository: str, files: Sequence[str], console: Console, *, licenc
     else:
         console.print_notice(f"{repository}: already downloaded")
     with _hub_errors(repository):
-        return revision, Path(snapshot_download(repository, allow_patterns=list(files), revision=revision))
+        return revision, Path(snapshot_download(repository, allow_patterns=names, revision=revision))
 
 
 def _add_to_record(repository: Path, revision: str, files: Sequence[str]) -> None:
@@ -153,15 +186,21 @@ def _links(repository: Path) -> list[Path]:
 
 def _find_referenced_codec(file: Path) -> str | None:
     """Returns the codec's repository if the file only names it instead of holding weights."""
+    if zipfile.is_zipfile(file):  # If not, loading it reports what is wrong.
+        with zipfile.ZipFile(file) as archive:
+            if any("/data/" in name for name in archive.namelist()):
+                return None
+    return _find_name(file, CODEC_NAME)
+
+
+def _find_name(file: Path, pattern: re.Pattern[bytes]) -> str | None:
+    """Returns the first name that matches in a checkpoint's pickle, which is searched as bytes."""
     if not zipfile.is_zipfile(file):
-        return None  # Loading it reports what is wrong.
+        return None
     with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        if any("/data/" in name for name in names):
-            return None
-        pickled = next(name for name in names if name.endswith("/data.pkl"))
-        found = CODEC_NAME.search(archive.read(pickled))
-    return found[0].decode() if found else None
+        pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+        found = pattern.search(archive.read(pickled)) if pickled else None
+    return found[found.re.groups].decode() if found else None
 
 
 def _require_space(folder: Path, size: int) -> None:

@@ -14,15 +14,15 @@ from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, KvPrecisionChoice, PrecisionChoice, PrecisionName
 from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
 from generation_service.models.base import Capability, ModelInfo
-from generation_service.models.device import forbid_tf32, resolve_device
+from generation_service.models.device import forbid_tf32, gpu_memory, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
+from generation_service.models.musicgen.checkpoints.weight_check import check_lm_weights
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
-from generation_service.models.musicgen.codec.encodec import Encodec
-from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec
+from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec, check_encodec
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
@@ -30,6 +30,7 @@ from generation_service.models.musicgen.lm.decoder_layers import read_decoder
 from generation_service.models.musicgen.lm.kv_cache import KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision, build_linear
+from generation_service.models.musicgen.memory_check import require_memory
 from generation_service.models.musicgen.model import MusicGen
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.memory_budget import GpuBudget, budget_pages
@@ -37,9 +38,8 @@ from generation_service.models.musicgen.resident.operation_selection import sele
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 from generation_service.models.musicgen.weight_precision import choose_precision
+from generation_service.models.published import MUSICGEN_LICENCE
 
-LICENCE = "CC-BY-NC-4.0"
-"""SPDX identifier of the licence of Meta's published weights."""
 CAPABILITIES = frozenset(
     {
         Capability.CONTINUATION,
@@ -96,9 +96,10 @@ def find_musicgen(
     device_name, chosen_precision = resolve_device(device, precision)
     checkpoint = read_checkpoint(folder)
     config, reason = parse_lm_config(checkpoint), ""
+    check_lm_weights(checkpoint, config)
+    check_codec(checkpoint, config)
     if device_name == "cuda" and precision == "auto":
         chosen_precision, reason = choose_precision(config, memory_gb_per_second)
-    checkpoint.open_codec()  # It raises if files are missing.
     version = [checkpoint.digest, _DECODE_REVISION, chosen_precision]
     if device_name == "cuda":
         version += ["cuda"] if kv_precision == "auto" else ["cuda", f"kv{kv_precision}"]
@@ -106,7 +107,7 @@ def find_musicgen(
         name=name or folder.resolve().name,
         version="-".join(version),
         description=f"{config.family}, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
-        licence=LICENCE,
+        licence=MUSICGEN_LICENCE,
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
@@ -135,14 +136,15 @@ def load_musicgen(
             found, "cuda", kv_bytes=kv_bytes, max_batch_size=max_batch_size, memory_fraction=memory_fraction
         )
     started_at = time.monotonic()
-    codec, conditioner = load_codec(found.checkpoint, found.config), TextConditioner(found.checkpoint, found.config)
+    require_memory(found.checkpoint, found.precision, free_memory(), "this machine")
+    codec, conditioner = build_encodec(found.checkpoint.open_codec()), TextConditioner(found.checkpoint, found.config)
     lm = LanguageModel(found.checkpoint, found.config, cpu_precision(found.precision))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
         positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
         longest = Reservation(positions, LONG_PROMPT_TOKENS)
         size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
-        kv_bytes = min(max_batch_size * size, _free_memory() // 2)
+        kv_bytes = min(max_batch_size * size, free_memory() // 2)
     pool = KvCachePool(found.config, kv_bytes, is_quantized=is_quantized)
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
     execution = ModelExecution(
@@ -175,9 +177,10 @@ def load_resident(
     budget = None
     if device == "cuda":
         budget = GpuBudget(memory_fraction)
+        require_memory(found.checkpoint, found.precision, gpu_memory().free_bytes, "the GPU")
         timer = time_on_cuda
         forbid_tf32()
-    codec = load_codec(found.checkpoint, found.config).to(torch_device)
+    codec = build_encodec(found.checkpoint.open_codec()).to(torch_device)
     conditioner = TextConditioner(found.checkpoint, config, device)
     dtype = _KV_TYPES[_kv_precision(found)]
     selecting_at = time.monotonic()
@@ -235,12 +238,12 @@ def cpu_precision(precision: PrecisionName) -> Precision:
     return precision
 
 
-def load_codec(checkpoint: Checkpoint, config: LmConfig) -> Encodec:
-    """The codec of a language model. Raises FailedPrecondition if it is missing or another one than the model needs."""
+def check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
+    """Raises FailedPrecondition if the codec is missing, unusable, or another one than the language model needs."""
     stored = checkpoint.open_codec()
-    codec = build_encodec(stored)
+    codec = check_encodec(stored)
     expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
-    actual = (codec.config.codebooks, codec.config.codebook_size, codec.config.sample_rate_hz)
+    actual = (codec.codebooks, codec.codebook_size, codec.sample_rate_hz)
     if actual != expected:
         raise invalid_checkpoint(
             stored.path,
@@ -248,10 +251,9 @@ def load_codec(checkpoint: Checkpoint, config: LmConfig) -> Encodec:
                 *actual, *expected
             ),
         )
-    return codec
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """The host's free memory in bytes; a guess where the system does not say."""
     memory = host_memory()
     return UNKNOWN_FREE_BYTES if memory is None else memory.free_bytes

@@ -154,3 +154,33 @@ def test_failed_pull_is_one_line(shell: Shell, hub: Path, use_hub: UseHub, monke
     assert "check the network" in line
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in shell.error("models", "pull", "musicgen-small", status=1)
+
+
+def test_text_encoder_that_checkpoint_names_is_pulled(shell: Shell, hub: Path, cache: Path) -> None:
+    """As AudioGen's does, which was trained with a larger one."""
+    config = "conditioners:\n  description:\n    model: t5\n    t5:\n      finetune: false\n      name: t5-large\n"
+    (hub / "facebook/audiogen-medium").mkdir()
+    for name in ("state_dict.bin", "compression_state_dict.bin"):
+        with zipfile.ZipFile(hub / "facebook/audiogen-medium" / name, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps({"best_state": {}, "xp.cfg": config}))
+            archive.writestr("archive/data/0", b"weights")
+    (hub / "t5-large").mkdir()
+    for name in ("config.json", "pytorch_model.bin"):
+        (hub / "t5-large" / name).write_text("{}")
+    shell.run("models", "pull", "audiogen-medium")
+    assert names_in(cache / "models--t5-large") == {"config.json", "pytorch_model.bin"}
+    assert not (cache / "models--t5-base").exists()
+
+
+def test_model_in_folders_is_pulled_and_removed_with_its_licence(shell: Shell, hub: Path, cache: Path) -> None:
+    repository = hub / "ACE-Step/acestep-v15-xl-turbo-diffusers"
+    wanted = {"model_index.json", "README.md", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"}
+    for name in (*wanted, "checkpoint.ckpt", "vae/diffusion_pytorch_model.bin"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text(name)
+    pulled = shell.run("models", "pull", "acestep-v15-xl-turbo-diffusers")
+    assert "licence MIT" in pulled.stderr.splitlines()[0]
+    snapshot = cache / "models--ACE-Step--acestep-v15-xl-turbo-diffusers" / "snapshots" / COMMIT
+    assert {str(path.relative_to(snapshot)) for path in snapshot.rglob("*") if path.is_file()} == wanted
+    shell.run("models", "remove", "acestep-v15-xl-turbo-diffusers", "--yes")
+    assert not snapshot.exists()

@@ -8,7 +8,7 @@ kind of model of a known layout, extend the reader of the layout and `parse_lm_c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -45,6 +45,8 @@ class StoredNetwork:
     referenced, so a model is loaded part by part, each part from its own mapping. A mapping may assemble a tensor from
     several of the file when it is looked up. Raises FailedPrecondition if the file has been replaced in the
     meantime."""
+    stored_names: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """What the file calls the tensors that have another name there, for errors."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
 MASKED_LM = "transformer_lm_magnet"
 """The `lm_model` of MAGNeT."""
 STRIDE_SHARES = {"MusicGen": 0.6, "AudioGen": 0.2}
+_MAX_CODEBOOKS = 64
+_MAX_WINDOW_SECONDS = 600.0
+"""The memory for a request grows with its window, which for published models is at most 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class LmConfig:
 def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
     """Raises FailedPrecondition if the checkpoint is of another kind of model."""
     fields = ConfigFields(checkpoint.config, checkpoint.path, "a MusicGen language model")
+    if "lm_model" not in checkpoint.config and "compression_model" in checkpoint.config:
+        raise invalid_checkpoint(checkpoint.path, "it has a codec, not a language model; are the files swapped?")
     fields.expect("lm_model", "transformer_lm")
     fields.expect("transformer_lm.causal", True, False)
     return _parse_transformer(fields, _parse_delays)
@@ -105,7 +110,7 @@ def _parse_transformer(fields: ConfigFields, parse_delays: Callable[[ConfigField
         raise invalid_checkpoint(
             fields.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
         )
-    n_q = fields.count("transformer_lm.n_q")
+    n_q = fields.count("transformer_lm.n_q", _MAX_CODEBOOKS)
     condition, prepended = _parse_condition(fields)
     melody, style = parse_prefix(fields, [name for name in prepended if name != condition])
     return LmConfig(
@@ -122,12 +127,20 @@ def _parse_transformer(fields: ConfigFields, parse_delays: Callable[[ConfigField
         condition=condition,
         channels=_parse_channels(fields),
         sample_rate_hz=fields.count("sample_rate"),
-        max_duration_seconds=fields.number("dataset.segment_duration"),
+        max_duration_seconds=_parse_window(fields),
         family="AudioGen" if fields.value("solver", None) == "audiogen" else "MusicGen",
         has_cross_attention=condition not in prepended,
         melody=melody,
         style=style,
     )
+
+
+def _parse_window(fields: ConfigFields) -> float:
+    seconds = fields.number("dataset.segment_duration")
+    if seconds > _MAX_WINDOW_SECONDS:
+        problem = f"dataset.segment_duration is {seconds:g} seconds; expected at most {_MAX_WINDOW_SECONDS:g}"
+        raise invalid_checkpoint(fields.path, problem)
+    return seconds
 
 
 def _parse_condition(fields: ConfigFields) -> tuple[str, list[str]]:

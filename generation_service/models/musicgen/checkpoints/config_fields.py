@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
 
 _REQUIRED = object()
+_MAX_COUNT = 1 << 20
+"""No dimension of a real model is larger; a damaged file could otherwise ask for any amount of memory or time."""
+_MAX_FACTORS = 16
 
 
 class ConfigFields:
@@ -38,21 +42,25 @@ class ConfigFields:
         if found != expected:
             raise self._unexpected(name, found, f"only {expected!r} is supported")
 
-    def count(self, name: str) -> int:
+    def count(self, name: str, at_most: int = _MAX_COUNT) -> int:
         found = self.value(name)
         if type(found) is not int or found < 1:
             raise self._unexpected(name, found, "expected an integer of at least 1")
+        if found > at_most:
+            raise self._unexpected(name, found, f"expected at most {at_most:,}")
         return found
 
     def factors(self, name: str) -> tuple[int, ...]:
         found = self.value(name)
         if not isinstance(found, list) or not found or not all(type(item) is int and item > 1 for item in found):
             raise self._unexpected(name, found, "expected a list of integers of at least 2")
+        if len(found) > _MAX_FACTORS or max(found) > _MAX_COUNT:
+            raise self._unexpected(name, found[:_MAX_FACTORS], f"expected at most {_MAX_FACTORS}, to {_MAX_COUNT:,}")
         return tuple(found)
 
     def number(self, name: str, default: object = _REQUIRED) -> float:
         found = self.value(name, default)
-        if type(found) not in (int, float) or found <= 0:
+        if type(found) not in (int, float) or not 0 < found < math.inf:
             raise self._unexpected(name, found, "expected a number above 0")
         return float(found)
 

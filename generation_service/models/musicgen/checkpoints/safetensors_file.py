@@ -22,7 +22,7 @@ from generation_service.models.musicgen.checkpoints.checkpoint import (
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_DTYPES = {
+_DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -36,6 +36,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _SAMPLE_BYTES = 4096
 """How much of the beginning, the middle and the end of a tensor the digest covers."""
 

@@ -54,24 +54,26 @@ def load_encodec(path: Path, *, cache: Path | None = None) -> Encodec:
 
 
 def build_encodec(stored: StoredNetwork) -> Encodec:
-    """Reads the weights. The codec is on the CPU in float32.
+    """Reads the weights. The codec is on the CPU in float32. Raises FailedPrecondition like `check_encodec`."""
+    with torch.device("meta"):
+        codec = Encodec(check_encodec(stored))
+    codec.load_state_dict(_fold_weight_norm(_rename(stored.map_tensors()), stored.path), assign=True)
+    return codec.requires_grad_(False).eval()
+
+
+def check_encodec(stored: StoredNetwork) -> EncodecConfig:
+    """Returns the hyperparameters, after it has checked the headers of the tensors against them.
 
     Raises FailedPrecondition if the files are of another kind of model, use an unsupported setting, or do not fit.
     """
-    return _build(parse_codec_config(stored), stored.map_tensors(), stored.path)
-
-
-def parse_codec_config(stored: StoredNetwork) -> EncodecConfig:
-    """The hyperparameters. Raises FailedPrecondition if they are unsupported, or those of another kind of model."""
-    parse = parse_transformers_config if "model_type" in stored.config else parse_audiocraft_config
-    return parse(stored.config, stored.path)
-
-
-def _build(config: EncodecConfig, state: Mapping[str, Tensor], path: Path) -> Encodec:
+    config, path = parse_codec_config(stored), stored.path
     with torch.device("meta"):
-        codec = Encodec(config)
+        expected = Encodec(config).state_dict()
+        state = {name: torch.empty(header.shape, dtype=header.dtype) for name, header in stored.headers.items()}
+    for name, tensor in state.items():
+        if not tensor.dtype.is_floating_point and not name.endswith(_TRAINING_ONLY):
+            raise invalid_checkpoint(path, f"{name} has the dtype {str(tensor.dtype).removeprefix('torch.')}")
     weights = _fold_weight_norm(_rename(state), path)
-    expected = codec.state_dict()
     missing, unexpected = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     if missing or unexpected:
         lists = (("missing", missing), ("unexpected", unexpected))
@@ -81,8 +83,13 @@ def _build(config: EncodecConfig, state: Mapping[str, Tensor], path: Path) -> En
         if weight.shape != expected[name].shape:
             problem = f"{name} has the shape {list(weight.shape)}, expected {list(expected[name].shape)}"
             raise invalid_checkpoint(path, f"the weights do not fit the configuration ({problem})")
-    codec.load_state_dict(weights, assign=True)
-    return codec.requires_grad_(False).eval()
+    return config
+
+
+def parse_codec_config(stored: StoredNetwork) -> EncodecConfig:
+    """The hyperparameters. Raises FailedPrecondition if they are unsupported, or those of another kind of model."""
+    parse = parse_transformers_config if "model_type" in stored.config else parse_audiocraft_config
+    return parse(stored.config, stored.path)
 
 
 def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

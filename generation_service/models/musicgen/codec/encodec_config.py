@@ -16,6 +16,8 @@ from generation_service.models.musicgen.checkpoints.checkpoint import invalid_ch
 from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
 
 PAD_MODES = ("reflect", "constant")
+_MAX_LAYERS = 64
+"""Of residual units, LSTM layers and codebooks; those of real models have at most 32."""
 
 _EXPECTED_MODEL = "an EnCodec model"
 
@@ -83,17 +85,17 @@ def parse_audiocraft_config(cfg: Mapping[str, Any], path: Path) -> EncodecConfig
         dimension=network.count("dimension"),
         n_filters=network.count("n_filters"),
         ratios=network.factors("ratios"),
-        n_residual_layers=network.count("n_residual_layers"),
+        n_residual_layers=network.count("n_residual_layers", _MAX_LAYERS),
         kernel_size=network.count("kernel_size"),
         last_kernel_size=network.count("last_kernel_size"),
         residual_kernel_size=network.count("residual_kernel_size"),
         dilation_base=network.count("dilation_base"),
         compress=network.count("compress"),
-        lstm_layers=network.count("lstm"),
+        lstm_layers=network.count("lstm", _MAX_LAYERS),
         has_conv_shortcut=not network.value("true_skip"),
         elu_alpha=float((network.value("activation_params") or {}).get("alpha", 1.0)),
         pad_mode=network.choice("pad_mode", PAD_MODES),
-        codebooks=fields.count("rvq.n_q"),
+        codebooks=fields.count("rvq.n_q", _MAX_LAYERS),
         codebook_size=fields.count("rvq.bins"),
     )
 
@@ -112,13 +114,13 @@ def parse_transformers_config(cfg: Mapping[str, Any], path: Path) -> EncodecConf
         dimension=fields.count("hidden_size"),
         n_filters=fields.count("num_filters"),
         ratios=fields.factors("upsampling_ratios"),
-        n_residual_layers=fields.count("num_residual_layers"),
+        n_residual_layers=fields.count("num_residual_layers", _MAX_LAYERS),
         kernel_size=fields.count("kernel_size"),
         last_kernel_size=fields.count("last_kernel_size"),
         residual_kernel_size=fields.count("residual_kernel_size"),
         dilation_base=fields.count("dilation_growth_rate"),
         compress=fields.count("compress"),
-        lstm_layers=fields.count("num_lstm_layers"),
+        lstm_layers=fields.count("num_lstm_layers", _MAX_LAYERS),
         has_conv_shortcut=bool(fields.value("use_conv_shortcut")),
         pad_mode=fields.choice("pad_mode", PAD_MODES),
         codebook_size=fields.count("codebook_size"),
@@ -129,8 +131,9 @@ def parse_transformers_config(cfg: Mapping[str, Any], path: Path) -> EncodecConf
     # As transformers' EncodecConfig.num_quantizers computes it.
     bits_per_second = math.ceil(config.frame_rate_hz) * math.ceil(math.log2(config.codebook_size))
     codebooks = int(1000 * float(bandwidths[-1]) // bits_per_second)
-    if codebooks < 1:
+    if not 1 <= codebooks <= _MAX_LAYERS:
         raise invalid_checkpoint(
-            path, f"target_bandwidths is {bandwidths}, too little for one codebook of {bits_per_second} bit/s"
+            path,
+            f"target_bandwidths is {bandwidths}, too little for one codebook of {bits_per_second} bit/s, or too much",
         )
     return replace(config, codebooks=codebooks)

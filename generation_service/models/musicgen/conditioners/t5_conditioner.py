@@ -130,6 +130,12 @@ def _to_row(sequence: list[int]) -> Tensor:
     return torch.tensor([sequence])  # [1, T]
 
 
+def _vocabulary(stored: StoredTextEncoder) -> int:
+    """The number of tokens that have an embedding."""
+    headers = [stored.headers[name] for name in _EMBEDDINGS if name in stored.headers]
+    return headers[0].shape[0] if headers and headers[0].shape else 0
+
+
 def _load_t5(stored: StoredTextEncoder) -> tuple[Any, Any]:
     """Tokenizer and encoder, in fp32 on the CPU."""
     try:
@@ -155,6 +161,13 @@ def _load_t5(stored: StoredTextEncoder) -> tuple[Any, Any]:
         raise invalid_checkpoint(
             stored.path, f"the text encoder's model_type is {stored.config.get('model_type')!r}; expected 't5'"
         )
+    if len(tokenizer) > _vocabulary(stored):
+        problem = f"its tokenizer has {len(tokenizer)} tokens, but the text encoder {_vocabulary(stored)}"
+        raise invalid_checkpoint(stored.tokenizer, f"{problem}; they belong to different models")
+    layers = stored.config.get("num_layers")
+    if not isinstance(layers, int) or layers > len(stored.headers):
+        problem = f"num_layers of its text encoder is {layers!r}, but it has {len(stored.headers)} tensors"
+        raise invalid_checkpoint(stored.path, problem)
     try:
         with torch.device("meta"):
             encoder: Any = T5EncoderModel(T5Config.from_dict(dict(stored.config)))

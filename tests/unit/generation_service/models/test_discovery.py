@@ -79,7 +79,7 @@ def test_models_folder_that_is_a_file_is_ignored(settings):
 def test_pulled_models_have_their_published_names(settings, hub):
     add_hub_model(hub, "musicgen-stereo-large")
     add_hub_model(hub, "musicgen-medium")
-    add_hub_model(hub, "musicgen-melody")  # Not a supported model.
+    add_hub_model(hub, "musicgen-huge")  # Not a published model.
     catalog = find_installed_models(settings)
     assert catalog.names == ("musicgen-medium", "musicgen-stereo-large", "sketch")
 
