@@ -49,7 +49,7 @@ class BoundedModel(ToneModel):
         super().release(state)
 
 
-async def test_request_withoutfree_memory_waits_until_others_finish(start_engine):
+async def test_request_without_free_memory_waits_until_others_finish(start_engine):
     model = BoundedModel(5 * BLOCK_FRAMES)
     engine = await start_engine(model)
     gate = model.at["a", 1] = Gate()
@@ -128,7 +128,7 @@ async def test_request_larger_than_the_memory_fails_before_it_starts(start_engin
     assert len(await read(a)) == 4000
 
 
-async def test_request_withoutfree_memory_fails_if_no_other_runs(start_engine, model):
+async def test_request_without_free_memory_fails_if_no_other_runs(start_engine, model):
     engine = await start_engine(model)
     model.at["a", 0] = fail_with(ResourceExhausted("another program uses it", reason="KV_MEMORY"))
     with pytest.raises(ResourceExhausted, match="another program"):

@@ -22,7 +22,7 @@ def meminfo(tmp_path: Path) -> Path:
     return file
 
 
-def testfree_memory_of_the_host_includes_the_page_cache(meminfo) -> None:
+def test_free_memory_of_the_host_includes_the_page_cache(meminfo) -> None:
     assert host_memory(meminfo) == HOST
     assert HOST.used_bytes == 15_000_000 * 1024
 

@@ -114,7 +114,7 @@ def test_audio_does_not_depend_on_the_batch(model: MusicGen) -> None:
     assert model.memory.reserved_bytes == 0
 
 
-def test_request_that_exceedsfree_memory_is_rejected_and_others_continue(small_memory: MusicGen) -> None:
+def test_request_that_exceeds_free_memory_is_rejected_and_others_continue(small_memory: MusicGen) -> None:
     state = small_memory.prefill(parameters(frames=60 * HOP))
     with pytest.raises(ResourceExhausted, match="KV cache"):
         small_memory.prefill(parameters(frames=60 * HOP))

@@ -44,7 +44,7 @@ def test_released_memory_can_be_reserved_again(pool: KvCachePool) -> None:
         assert pool.reserved_bytes == 0
 
 
-def test_reservation_withoutfree_memory_is_resource_exhausted_with_a_retry_time(pool: KvCachePool) -> None:
+def test_reservation_without_free_memory_is_resource_exhausted_with_a_retry_time(pool: KvCachePool) -> None:
     pool.reserve(Reservation(60))
     with pytest.raises(ResourceExhausted, match="KV cache") as error:
         pool.reserve(Reservation(3 * 64 + 1))
