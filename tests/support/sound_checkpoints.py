@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,15 @@ def write_audiogen(folder: Path, *, seed: int = 0) -> None:
     write_compression_checkpoint(folder, CODEC_16_KHZ, seed=seed)
 
 
-def write_magnet(folder: Path, *, is_sound: bool = False, seed: int = 0) -> None:
+def write_magnet(
+    folder: Path,
+    *,
+    is_sound: bool = False,
+    seed: int = 0,
+    change: Callable[[dict[str, Any]], object] = lambda config: None,
+) -> None:
     """Like the repository `facebook/magnet-small-10secs`, or for sounds like `facebook/audio-magnet-small`, but with
-    segments of one second."""
+    segments of one second, and with a configuration that `change` has modified in place."""
     config = lm_config_dump(TINY, stereo=False)
     if is_sound:
         _make_sound(config)
@@ -66,6 +73,7 @@ def write_magnet(folder: Path, *, is_sound: bool = False, seed: int = 0) -> None
             "span_arrangement": "nonoverlap",
         }
     }
+    change(config)
     _write(folder, config, seed, T5_LARGE_DIM if is_sound else T5_DIM)
     write_compression_checkpoint(folder, CODEC_16_KHZ if is_sound else TINY_CODEC, seed=seed)
 

@@ -6,7 +6,6 @@ noise instead of an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -88,22 +87,20 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
     if "lm_model" not in checkpoint.config and "compression_model" in checkpoint.config:
         raise invalid_checkpoint(checkpoint.path, "it has a codec, not a language model; are the files swapped?")
     fields.expect("lm_model", "transformer_lm")
-    fields.expect("transformer_lm.causal", True, False)
-    return _parse_transformer(fields, _parse_delays)
+    return _parse_transformer(fields, is_causal=True)
 
 
 def parse_masked_lm_config(checkpoint: Checkpoint) -> LmConfig:
     """The same for MAGNeT's transformer, which is not causal and whose codebooks are parallel."""
     fields = ConfigFields(checkpoint.config, checkpoint.path, "a MAGNeT language model")
     fields.expect("lm_model", MASKED_LM)
-    fields.expect("transformer_lm.causal", False, False)
-    fields.expect("codebooks_pattern.modeling", "parallel")
-    return _parse_transformer(fields, lambda _, n_q: (0,) * n_q)
+    return _parse_transformer(fields, is_causal=False)
 
 
-def _parse_transformer(fields: ConfigFields, parse_delays: Callable[[ConfigFields, int], tuple[int, ...]]) -> LmConfig:
+def _parse_transformer(fields: ConfigFields, *, is_causal: bool) -> LmConfig:
     for key, (expected, default) in _SUPPORTED_TRANSFORMER.items():
         fields.expect(f"transformer_lm.{key}", expected, default)
+    fields.expect("transformer_lm.causal", is_causal, False)
     dim = fields.count("transformer_lm.dim")
     num_heads = fields.count("transformer_lm.num_heads")
     if dim % num_heads or dim % 2:
@@ -120,7 +117,7 @@ def _parse_transformer(fields: ConfigFields, parse_delays: Callable[[ConfigField
         hidden_dim=int(dim * fields.number("transformer_lm.hidden_scale", 4)),
         n_q=n_q,
         card=fields.count("transformer_lm.card"),
-        delays=parse_delays(fields, n_q),
+        delays=_parse_delays(fields, n_q) if is_causal else _parse_parallel(fields, n_q),
         max_period=fields.number("transformer_lm.max_period", 10_000),
         positional_scale=fields.number("transformer_lm.positional_scale", 1),
         t5_name=str(fields.value(f"conditioners.{condition}.t5.name")),
@@ -181,6 +178,11 @@ def _parse_delays(fields: ConfigFields, n_q: int) -> tuple[int, ...]:
             fields.path, f"codebooks_pattern.delay.delays is {delays!r}; expected {n_q} ascending integers"
         )
     return tuple(delays)
+
+
+def _parse_parallel(fields: ConfigFields, n_q: int) -> tuple[int, ...]:
+    fields.expect("codebooks_pattern.modeling", "parallel")
+    return (0,) * n_q
 
 
 def _parse_channels(fields: ConfigFields) -> int:
