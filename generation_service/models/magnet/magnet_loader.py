@@ -73,7 +73,7 @@ def find_magnet(
         default_temperature=config.temperature,
         default_top_k=0,
         default_top_p=config.top_p,
-        capabilities=frozenset({Capability.CONTINUATION}),
+        capabilities=frozenset({Capability.CONTINUATION, Capability.NEGATIVE_PROMPT}),
     )
     return FoundMagnet(info, device_name, chosen_precision, checkpoint, config)
 

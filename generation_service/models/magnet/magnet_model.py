@@ -87,7 +87,8 @@ class Magnet:
 
     def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
         """Encodes texts and clips for a later `prefill`. Any thread can call it. Raises what `prefill` would raise."""
-        self._conditioner.encode_prompts([parameters.prompt for parameters in requests])
+        texts = [text for parameters in requests for text in (parameters.prompt, parameters.negative_prompt)]
+        self._conditioner.encode_prompts(texts)
         for parameters in requests:
             if (clip := self._select_clip(parameters)) is not None:
                 self._clips.encode(clip)
@@ -107,7 +108,8 @@ class Magnet:
         # audiocraft generates as many whole spans as fit into the segment. A few frames more are within one more.
         span = self._masked.config.span_len
         needed = max(prompt_frames + new, self._segment // span * span)
-        codes = self._masked.begin(parameters, self._conditioner.encode(parameters.prompt), needed, prompt)
+        text, negative = map(self._conditioner.encode, (parameters.prompt, parameters.negative_prompt))
+        codes = self._masked.begin(parameters, text, negative, needed, prompt)
         return MagnetState(
             frames=parameters.frames,
             codes=codes,

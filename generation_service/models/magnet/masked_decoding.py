@@ -32,6 +32,8 @@ class MaskedCodes:
     parameters: GenerationParameters
     text: Tensor | None
     """The encoded prompt, [tokens, dim]."""
+    negative: Tensor | None
+    """The encoded text to guide away from."""
     codes: Tensor
     """int64 [K, T]; `card` stands for a masked code, and T is a whole number of spans."""
     prompt: Tensor
@@ -66,15 +68,21 @@ class MaskedDecoder:
         self._transformer = transformer
 
     def begin(
-        self, parameters: GenerationParameters, text: Tensor | None, frames: int, prompt: Codes | None = None
+        self,
+        parameters: GenerationParameters,
+        text: Tensor | None,
+        negative: Tensor | None,
+        frames: int,
+        prompt: Codes | None = None,
     ) -> MaskedCodes:
-        """Masks all codes but those of the prompt. frames: the least T, rounded up to whole spans. prompt: [K, n]."""
+        """Masks all codes but those of the prompt. text, negative: as in `MaskedCodes`. frames: the least T, rounded up
+        to whole spans. prompt: [K, n]."""
         config, device = self.config, self._transformer.device
         spans = -(-frames // config.span_len)
         codes = torch.full((config.lm.n_q, spans * config.span_len), config.lm.card, device=device)
         given = torch.from_numpy(np.zeros((config.lm.n_q, 0), np.int64) if prompt is None else prompt).to(device)
         codes[:, : given.shape[1]] = given
-        return MaskedCodes(parameters, text, codes, given, self._first_scores(spans, given))
+        return MaskedCodes(parameters, text, negative, codes, given, self._first_scores(spans, given))
 
     @torch.inference_mode()
     def advance(self, codes: MaskedCodes) -> None:
@@ -91,7 +99,7 @@ class MaskedDecoder:
         is_masked[codes.scores.argsort(descending=True, stable=True)[:count]] = True
         row[is_masked.repeat_interleave(config.span_len)] = config.lm.card
         row[:prompt_frames] = codes.prompt[stage]
-        logits = self._transformer.predict(codes.codes, codes.text, stage)
+        logits = self._transformer.predict(codes.codes, codes.text, codes.negative, stage)
         sampled, probabilities = self._sample(
             codes, logits, float(share), (iterations - 1 - codes.iteration) / iterations
         )
@@ -120,7 +128,7 @@ class MaskedDecoder:
         guidance = share * parameters.guidance_scale + (1 - share) * config.min_guidance
         temperature = max((parameters.temperature or config.temperature) * warmth, MIN_TEMPERATURE)
         frames, card, device = logits.shape[1], config.lm.card, logits.device
-        conditional, unconditional = logits
+        conditional, negative = logits
         tensors = SamplingTensors(
             guidance_scale=torch.tensor([guidance], device=device),
             temperature=torch.tensor([temperature if parameters.temperature else 0.0], device=device),
@@ -135,7 +143,7 @@ class MaskedDecoder:
             max_top_k=parameters.top_k or card,
             uses_top_p=bool(parameters.top_p),
         )
-        guided = unconditional + (conditional - unconditional) * guidance
+        guided = negative + (conditional - negative) * guidance
         probabilities = torch.softmax(guided / temperature, -1).gather(1, sampled)[:, 0]
         return sampled[:, 0], probabilities
 

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from generation_service.models.magnet.magnet_config import MagnetConfig
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
-from generation_service.models.musicgen.lm.decoder_layers import BuildLinear, read_decoder, sinusoidal_embeddings
+from generation_service.models.musicgen.lm.decoder_layers import (
+    BuildLinear,
+    DecoderLayer,
+    read_decoder,
+    sinusoidal_embeddings,
+)
 from generation_service.models.musicgen.sampling import CFG_ROWS
 
 
@@ -34,34 +39,39 @@ class MaskedTransformer:
         self._weights = read_decoder(checkpoint, config.lm, device, build_linear)
 
     @torch.inference_mode()
-    def predict(self, codes: Tensor, text: Tensor | None, stage: int) -> Tensor:
-        """The logits of the codebook `stage`, conditional and unconditional: fp32 [2, T, card].
+    def predict(self, codes: Tensor, text: Tensor | None, negative: Tensor | None, stage: int) -> Tensor:
+        """The logits of the codebook `stage`, conditional and negative: fp32 [2, T, card].
 
-        codes: int64 [K, T]; `card` stands for a masked code. text: the encoded prompt, [tokens, dim], or None, which
-        means that both are the same.
+        codes: int64 [K, T]; `card` stands for a masked code. text, negative: what each branch is conditioned on,
+        [tokens, dim], or None for no text. Without either, the branches are the same.
         """
         weights, config = self._weights, self.config.lm
         frames = codes.shape[1]
-        branches = 1 if text is None else CFG_ROWS
+        branches = 1 if text is None and negative is None else CFG_ROWS
         x = F.embedding_bag(codes.t() + weights.offsets, weights.embedding, mode="sum")  # [T, dim]
         x = x + sinusoidal_embeddings(frames, config).to(self.device)
-        x = x.repeat(branches, 1)  # [2 T, dim]: conditional, then unconditional
+        x = x.repeat(branches, 1)  # [2 T, dim]: conditional, then negative
         mask = self._attention_mask(frames, stage)
         for layer in weights.layers:
             qkv = layer.qkv(layer.norm_self(x)).view(branches, frames, 3, config.num_heads, config.head_dim)
             queries, keys, values = qkv.to(self._dtype).permute(2, 0, 3, 1, 4)  # each [2, H, T, D]
             attended = F.scaled_dot_product_attention(queries, keys, values, mask)
             x = layer.out.add_residual(attended.transpose(1, 2).reshape(-1, config.dim), x)
-            if text is not None:
+            for rows, condition in zip(x.split(frames), (text, negative), strict=False):
                 # Without a text, cross-attention adds exactly zero: no bias, all-zero condition.
-                rows = x[:frames]
-                queries = layer.cross_q(layer.norm_cross(rows)).view(frames, config.num_heads, config.head_dim)
-                keys, values = layer.cross_kv(text).view(-1, 2, config.num_heads, config.head_dim).unbind(1)
-                attended = F.scaled_dot_product_attention(*(each.transpose(0, 1) for each in (queries, keys, values)))
-                rows.copy_(layer.cross_out.add_residual(attended.transpose(0, 1).reshape(-1, config.dim), rows))
+                if condition is not None:
+                    self._attend_to(condition, rows, layer)
             x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)
         logits = weights.heads(weights.out_norm(x)).view(branches, frames, config.n_q, config.card)
         return logits[:, :, stage].float().expand(CFG_ROWS, -1, -1)
+
+    def _attend_to(self, text: Tensor, rows: Tensor, layer: DecoderLayer) -> None:
+        """Adds what cross-attention reads in the text, [tokens, dim], to the rows, [T, dim]."""
+        config = self.config.lm
+        queries = layer.cross_q(layer.norm_cross(rows)).view(-1, config.num_heads, config.head_dim)
+        keys, values = layer.cross_kv(text).view(-1, 2, config.num_heads, config.head_dim).unbind(1)
+        attended = F.scaled_dot_product_attention(*(each.transpose(0, 1) for each in (queries, keys, values)))
+        rows.copy_(layer.cross_out.add_residual(attended.transpose(0, 1).reshape(-1, config.dim), rows))
 
     def _attention_mask(self, frames: int, stage: int) -> Tensor | None:
         """Which frames each attends to: bool [T, T], or None for all. The first codebook, which says most, sees all."""

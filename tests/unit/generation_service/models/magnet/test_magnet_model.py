@@ -156,6 +156,17 @@ def test_audio_comes_before_the_iterations_of_others(model: Magnet) -> None:
     model.release(other)
 
 
+def test_negative_prompt_guides_away_from_a_text(model: Magnet) -> None:
+    """Away from the prompt itself, guidance has no effect."""
+    plain, negative, away = (
+        replace(parameters(model, "lofi", 48), negative_prompt=text, guidance_scale=scale)
+        for text, scale in (("", 1), ("lofi", 10), ("dog barking", 10))
+    )
+    results = [state.codes.codes for state, _ in run(model, [(plain, 0), (negative, 0), (away, 0)])]
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
 def test_request_without_finite_logits_fails_alone(model: Magnet) -> None:
     bad, good = model.prefill(parameters(model, "x", 48)), model.prefill(parameters(model, "lofi", 48))
     bad.codes.text = torch.full((3, 64), float("nan"))

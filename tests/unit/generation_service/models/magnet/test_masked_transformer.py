@@ -37,7 +37,7 @@ def changed_frames(transformer: MaskedTransformer, stage: int) -> list[int]:
     before = random_codes()
     after = before.clone()
     after[:, FRAMES // 2] = (after[:, FRAMES // 2] + 1) % 64
-    first, second = (transformer.predict(codes, None, stage)[0] for codes in (before, after))
+    first, second = (transformer.predict(codes, None, None, stage)[0] for codes in (before, after))
     return [frame for frame in range(FRAMES) if (first[frame] - second[frame]).abs().max() > 1e-4]
 
 
@@ -53,11 +53,16 @@ def test_others_see_what_is_near(transformer: MaskedTransformer) -> None:
     assert changed_frames(transformer, 2) == list(range(FRAMES))
 
 
-def test_text_changes_the_conditional_logits_alone(transformer: MaskedTransformer) -> None:
-    text = torch.randn(5, 64, generator=torch.Generator().manual_seed(2))
-    conditional, unconditional = transformer.predict(random_codes(), text, 0)
-    without, same = transformer.predict(random_codes(), None, 0)
-    assert conditional.shape == (FRAMES, 64)
-    torch.testing.assert_close(unconditional, without)
+def test_each_branch_has_its_own_text(transformer: MaskedTransformer) -> None:
+    generator = torch.Generator().manual_seed(2)
+    first, second = torch.randn(5, 64, generator=generator), torch.randn(3, 64, generator=generator)
+    with_first, with_second = transformer.predict(random_codes(), first, second, 0)
+    assert with_first.shape == (FRAMES, 64)
+    without, same = transformer.predict(random_codes(), None, None, 0)
     assert torch.equal(without, same)
-    assert not torch.allclose(conditional, unconditional, atol=0.1)
+    torch.testing.assert_close(
+        transformer.predict(random_codes(), second, None, 0), torch.stack([with_second, without])
+    )
+    torch.testing.assert_close(transformer.predict(random_codes(), None, first, 0), torch.stack([without, with_first]))
+    assert not torch.allclose(with_first, with_second, atol=0.1)
+    assert not torch.allclose(with_first, without, atol=0.1)
