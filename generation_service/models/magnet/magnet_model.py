@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,9 @@ from generation_service.models.musicgen.conditioners.t5_conditioner import TextC
 
 MIN_PROMPT_SHARE = 0.1
 """The share of a segment that the clip to continue has at least, unless it is shorter."""
+MAX_STEP_SECONDS = 1.0
+"""How long a step goes on with further states. On a CPU, one iteration may take longer; on a GPU, there is time for a
+hundred."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +42,8 @@ class MagnetState:
     """Audio frames delivered so far."""
     code_frames_submitted: int = 0
     """Frames of codes passed to the chunk decoder so far."""
+    last_turn: int = 0
+    """The last step that ran an iteration of it."""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     sections: Sequence[Section] = ()
 
@@ -71,6 +77,7 @@ class Magnet:
         self._execution = execution
         self._segment = int(masked.config.lm.max_duration_seconds * codec.config.frame_rate_hz)
         self._min_prompt = int(MIN_PROMPT_SHARE * self._segment)
+        self._turn = 0
         self._no_audio = np.zeros((0, info.channels), np.float32)
 
     @property
@@ -119,23 +126,33 @@ class Magnet:
         )
 
     def step(self, states: Sequence[MagnetState]) -> list[FloatArray | ServiceError]:
-        """Runs one iteration of each state; but while there are states with all their codes, it decodes a chunk of
-        each of these instead, since their listeners have waited for long."""
+        """Runs one iteration of each state, or of as many as there is time for; the next step goes on with the others.
+
+        While there are states with all their codes, it decodes a chunk of each of these instead, since their listeners
+        have waited for long. A state whose logits are not finite fails alone.
+        """
         decoding = [state for state in states if state.codes.is_done]
         for state in decoding:
             self._submit_chunk(state)
         for state in decoding:
             self._decoder.wait(state.stream)
-        failures: dict[MagnetState, ServiceError] = {}
-        for state in () if decoding else states:
-            self._masked.advance(state.codes)
-            if not state.codes.is_finite:
-                failures[state] = self._not_finite_error(state)
-        return [failures.get(state) or self._take_audio(state) for state in states]
+        if not decoding:
+            self._advance(states)
+        return [self._take_audio(state) for state in states]
 
     def release(self, state: MagnetState) -> None:
         """Frees the state's stream."""
         self._decoder.close(state.stream)
+
+    def _advance(self, states: Sequence[MagnetState]) -> None:
+        """Begins with the state that has waited for the most steps."""
+        self._turn += 1
+        started_at = time.monotonic()
+        for state in sorted(states, key=lambda state: state.last_turn):
+            self._masked.advance(state.codes)
+            state.last_turn = self._turn
+            if time.monotonic() - started_at > MAX_STEP_SECONDS:
+                break
 
     def _submit_chunk(self, state: MagnetState) -> None:
         if state.frames_delivered == state.frames:
@@ -148,8 +165,10 @@ class Magnet:
         state.code_frames_submitted = end
 
     def _take_audio(self, state: MagnetState) -> FloatArray | ServiceError:
-        """The audio that is ready, without that of the clip and what the segment has too much; or why it could not be
-        decoded."""
+        """The audio that is ready, without that of the clip and what the segment has too much; or why there is
+        none."""
+        if not state.codes.is_finite:
+            return self._not_finite_error(state)
         try:
             block = self._decoder.take(state.stream)
         except Exception as error:

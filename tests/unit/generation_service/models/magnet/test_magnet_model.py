@@ -16,6 +16,7 @@ import torch
 
 from dgx_music.errors import InvalidArgument, ServiceError
 from generation_service.models.base import GenerationParameters
+from generation_service.models.magnet import magnet_model
 from generation_service.models.magnet.magnet_model import Magnet
 from tests.support.golden_codes import clip, golden
 from tests.support.magnet_runs import run
@@ -154,6 +155,19 @@ def test_audio_comes_before_the_iterations_of_others(model: Magnet) -> None:
     assert other.codes.steps == 1
     model.release(done)
     model.release(other)
+
+
+def test_slow_iterations_take_turns(model: Magnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step ends after a while, so that a cancelled request goes soon and the engine is not taken to hang."""
+    monkeypatch.setattr(magnet_model, "MAX_STEP_SECONDS", 0)
+    states = [model.prefill(parameters(model, "x", 48, seed)) for seed in range(3)]
+    seen = []
+    for number in range(7):
+        model.step(states if number != 4 else states[1:])
+        seen.append([state.codes.steps for state in states])
+    assert seen == [[1, 0, 0], [1, 1, 0], [1, 1, 1], [2, 1, 1], [2, 2, 1], [2, 2, 2], [3, 2, 2]]
+    for state in states:
+        model.release(state)
 
 
 def test_negative_prompt_guides_away_from_a_text(model: Magnet) -> None:
