@@ -16,11 +16,14 @@ from benchmarks.gpu_models import encode, generate, load, load_reference
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
+from generation_service.models.musicgen.conditions import Branch, Condition, WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes
 from generation_service.models.musicgen.model import MusicGen
 from tests.support.generated_codes import CodeRequest, generate_codes
 
 PROMPTS = ("a calm piano", "fast drums and a long bass line with a choir", "lofi")
+PREFIX_POSITIONS = 200
+"""More than one piece of a prefill."""
 COMPARED_FRAMES, TINY_FRAMES = 120, 30
 MIN_BF16_AGREEMENT = 0.8
 """With random weights the two best codes are often close, so bf16 may choose another: with a wrong kernel, 1 in 2,048
@@ -32,10 +35,15 @@ TRANSFORMERS_STEPS = 20
 def greedy_codes(model: MusicGen, prompts: Sequence[str], frames: int, *, prefix: Codes | None = None) -> list[Codes]:
     """The codes of a batch of requests, decoded greedily: [K, frames] each. prefix: [K, n], codes that are known."""
     requests = [
-        CodeRequest(GenerationParameters(prompt, frames, seed=0, temperature=0.0), encode(model, prompt), frames)
+        CodeRequest(
+            GenerationParameters(prompt, frames, seed=0, temperature=0.0),
+            WindowConditions.from_text(encode(model, prompt)),
+            frames,
+            known=prefix,
+        )
         for prompt in prompts
     ]
-    return generate_codes(model._generator, [replace(request, prefix=prefix) for request in requests])
+    return generate_codes(model._generator, requests)
 
 
 def exact(options: Options) -> None:
@@ -68,6 +76,46 @@ def exact(options: Options) -> None:
             wrong.append(f"bf16 agrees in {agreement:.0%} of the codes")
     if wrong:
         raise AssertionError("; ".join(wrong))
+
+
+def conditions(options: Options) -> None:
+    """Greedy codes in fp32 of requests with negative texts, several texts and prefixes equal those of the CPU, in a
+    batch that they join one after another."""
+    frames = TINY_FRAMES if options.is_tiny else COMPARED_FRAMES
+    reference = load_reference(options.folder / "exact")
+    dim = reference._generator.config.dim
+    texts = [Condition(encode(reference, prompt)) for prompt in PROMPTS]
+    prefixed = [replace(text, prefix=_draw_prefix(seed, dim)) for seed, text in enumerate(texts)]
+    cases = {
+        "plain": WindowConditions((Branch(texts[0]),)),
+        "negative text": WindowConditions((Branch(texts[0]),), texts[1]),
+        "two texts": WindowConditions((Branch(texts[0], 0.7, 0.7), Branch(texts[1], 0.3, 0.3))),
+        "from one text to another": WindowConditions(
+            (Branch(texts[0], 1.0, 0.0), Branch(texts[1], 0.0, 1.0)), texts[2]
+        ),
+        "prefix": WindowConditions((Branch(prefixed[0]),)),
+        "four branches": WindowConditions(
+            (*(Branch(each, 2.0, 1.0) for each in prefixed), Branch(Condition(prefix=prefixed[1].prefix), -5.0, -2.0))
+        ),
+    }
+    greedy = GenerationParameters("", frames, seed=0, temperature=0.0)
+    requests = [CodeRequest(greedy, each, frames, joins_at=5 * index) for index, each in enumerate(cases.values())]
+    expected = generate_codes(reference._generator, requests)
+    if options.device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+    model, _ = load(options.folder / "exact", options.device, "fp32", max_batch_size=16)
+    started_at = time.perf_counter()
+    actual = generate_codes(model._generator, requests)
+    emit("seconds of the first run, with captures", time.perf_counter() - started_at)
+    wrong = []
+    for name, own, want in zip(cases, actual, expected, strict=True):
+        wrong += _compare(f"{name}, of the CPU's", [own], [want])
+    if wrong:
+        raise AssertionError("; ".join(wrong))
+
+
+def _draw_prefix(seed: int, dim: int) -> Tensor:
+    return torch.randn(PREFIX_POSITIONS, dim, generator=torch.Generator().manual_seed(seed))
 
 
 def _compare(name: str, actual: Sequence[Codes], expected: Sequence[Codes]) -> list[str]:

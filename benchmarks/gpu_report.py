@@ -81,7 +81,9 @@ def _correctness(results: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
     tests = results.get("tests", {})
     if tests:
         yield "pytest -m cuda", ", ".join(f"{count} {word}" for word, count in tests.get("outcome", {}).items())
-    for name, value in results.get("exact", {}).items():
+    for name, value in (results.get("exact", {}) | results.get("conditions", {})).items():
+        if name.startswith("seconds"):
+            continue
         yield f"greedy codes: {name}", f"{value:.1%}" if isinstance(value, float) else value
 
 

@@ -314,6 +314,7 @@ STAGES = (
     Stage("prepare", prepare, 40),
     Stage("tests", cuda_tests, 75),
     Stage("exact", _from("gpu_comparison", "exact"), 40),
+    Stage("conditions", _from("gpu_comparison", "conditions"), 30),
     Stage("small", small, 100),
     Stage("simulation", _from("gpu_simulation", "simulate_measured"), 20),
     Stage("transformers", _from("gpu_comparison", "against_transformers"), 30),

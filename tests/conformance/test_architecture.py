@@ -141,19 +141,20 @@ LAYERS = {
         ("generation_service.models.magnet",),
         ("generation_service.models.musicgen", "generation_service.models.sketch"),
         ("generation_service.models.musicgen.resident",),
-        ("generation_service.models.musicgen.code_generator",),
         ("generation_service.models.musicgen.conditioners",),
         (
             "generation_service.models.musicgen.lm",
             "generation_service.models.musicgen.codec",
             "generation_service.models.sketch.synthesis",
         ),
+        ("generation_service.models.musicgen.code_generator", "generation_service.models.musicgen.planning"),
         (
             "generation_service.models.musicgen.checkpoints",
             "generation_service.models.musicgen.kernels",
             "generation_service.models.sketch.composition",
         ),
-        ("generation_service.models.musicgen.sampling", "generation_service.models.musicgen.delay_pattern"),
+        ("generation_service.models.musicgen.sampling", "generation_service.models.musicgen.sliding_window"),
+        ("generation_service.models.musicgen.conditions", "generation_service.models.musicgen.delay_pattern"),
         ("generation_service.models.musicgen.philox",),
         ("generation_service.models.params", "generation_service.models.device"),
         (

@@ -86,14 +86,9 @@ class Plan:
         return windows[min(window, len(windows) - 1)]
 
     def reservation(self, positions: int) -> Reservation:
-        """positions: those of the codes of a window."""
-        windows = [self.conditions(index) for index in range(max(1, len(self.windows)))]
-        return Reservation(
-            positions + max(each.prefix_positions for each in windows),
-            max(tokens for each in windows for tokens in (each.negative_tokens, *(part[0] for part in each.branches))),
-            max(len(each.branches) for each in windows),
-            any(each.negative_tokens for each in windows),
-        )
+        """positions: those of the codes of the longest window."""
+        windows = range(max(1, len(self.windows)))
+        return Reservation.for_windows(positions, [self.conditions(window).build(1) for window in windows])
 
 
 def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int) -> list[Codes]:

@@ -12,13 +12,15 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -76,6 +78,13 @@ CONTINUATIONS = (
     (5, WINDOW, 5, 70),
 )
 CONTINUED_PROMPT = "calm piano"
+NEGATIVES = (
+    # prompt, negative prompt, frames, joins at step
+    ("calm piano", "an energetic drum and bass track at 174 bpm, with a deep sub and chopped breaks", 40, 0),
+    ("80s synthwave, with a long solo for the electric guitar", "lofi", 33, 3),
+    ("", "x", 20, 3),
+    ("a string quartet, slow, in a large hall", "", 25, 8),
+)
 
 
 def golden(name: str, weights: Mapping[str, float], file: Path = FILE) -> list[Tensor]:
@@ -147,6 +156,27 @@ class Audiocraft:
             for prompt, frames, _ in prompts
         ]
 
+    def negatives(self) -> list[Tensor]:
+        """Codes of each prompt, guided away from another instead of from none. The two have a batch each, as padded
+        text would change the result."""
+        from audiocraft.models import lm
+        from audiocraft.modules.conditioners import ConditioningAttributes
+
+        def attributes(prompt: str) -> list[Any]:
+            return [ConditioningAttributes(text={"description": prompt or None})]
+
+        codes = []
+        for prompt, negative, frames, _ in NEGATIVES:
+            null_conditions = attributes(negative)
+            with mock.patch.object(lm, "ClassifierFreeGuidanceDropout") as dropout:
+                dropout.return_value.return_value = null_conditions
+                codes.append(
+                    self._lm.generate(
+                        conditions=attributes(prompt), max_gen_len=frames, use_sampling=False, two_step_cfg=True
+                    )[0]
+                )
+        return codes
+
     def windows(self) -> list[Tensor]:
         return [self._codes(prompt, frames) for prompt, frames, _ in WINDOWS]
 
@@ -194,6 +224,7 @@ def main() -> None:
         model = Audiocraft(folder)
         weights |= checksums_of(folder)
         codes[f"{name}/prompts"] = model.prompts(PROMPTS)
+        codes[f"{name}/negatives"] = model.negatives()
         codes[f"{name}/windows"] = model.windows()
         codes[f"{name}/continuations"] = model.continuations()
     folder = home / "wide"
@@ -210,9 +241,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    temporary = tempfile.mkdtemp(prefix="dgx-music-golden-")
-    os.environ |= {"HF_HOME": temporary, "HF_HUB_OFFLINE": "1"}
-    try:
+    if "HF_HUB_OFFLINE" in os.environ:
         main()
-    finally:
-        shutil.rmtree(temporary)
+    else:  # huggingface_hub reads its settings when it is imported.
+        with tempfile.TemporaryDirectory(prefix="dgx-music-golden-") as home:
+            environment = {**os.environ, "HF_HOME": home, "HF_HUB_OFFLINE": "1"}
+            subprocess.run([sys.executable, "-m", "tests.support.golden_codes"], env=environment, check=True)

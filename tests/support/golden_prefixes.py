@@ -95,7 +95,7 @@ class _Melody:
 
         stub = mock.MagicMock(sources=["drums", "bass", "other", "vocals"])
         stub.to.return_value = stub
-        with mock.patch.object(pretrained, "get_model", lambda _: stub):
+        with mock.patch.object(pretrained, "get_model", return_value=stub):
             lm = loaders.load_lm_model(str(folder))
         self.conditioner: Any = lm.condition_provider.conditioners["self_wav"]
         conditioners.ChromaStemConditioner._get_stemmed_wav = lambda _, wav, __: wav
@@ -148,15 +148,14 @@ class _Style:
 
         package = torch.load(folder / LM_FILE)
         prefix = "condition_provider.conditioners.self_wav."
-        state = {
-            name.removeprefix(prefix): own for name, own in package["best_state"].items() if name.startswith(prefix)
-        }
+        weights = package["best_state"]
+        state = {name.removeprefix(prefix): own for name, own in weights.items() if name.startswith(prefix)}
         config = OmegaConf.create(package["xp.cfg"])
         config.device = "cpu"
         OmegaConf.resolve(config)
         del config.conditioners["self_wav"], config.conditioners["args"]
         self._lm = builders.get_lm_model(config)
-        self._lm.load_state_dict({k: v for k, v in package["best_state"].items() if not k.startswith(prefix)})
+        self._lm.load_state_dict({k: v for k, v in weights.items() if not k.startswith(prefix)})
         self._lm.eval()
 
         def part(module: Any, name: str) -> Any:
@@ -166,13 +165,13 @@ class _Style:
         snapshot = next((Path(os.environ["HF_HOME"]) / "hub/models--m-a-p--MERT-v1-95M/snapshots").iterdir())
         fields = json.loads((snapshot / "config.json").read_text())
         self._mert = HubertModel(HubertConfig.from_dict(fields)).eval()
-        weights = {
+        hubert = {
             name.replace("weight_g", "parametrizations.weight.original0").replace(
                 "weight_v", "parametrizations.weight.original1"
             ): tensor
             for name, tensor in torch.load(snapshot / "pytorch_model.bin").items()
         }
-        self._mert.load_state_dict(weights)
+        self._mert.load_state_dict(hubert)
         self._embed = part(torch.nn.Linear(MERT_FEATURES, STYLE_DIM), "embed.")
         self._transformer = part(
             StreamingTransformer(

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from generation_service.models.musicgen.kernels import attention_kernel, sampling_kernel, step_ends_kernel
+from generation_service.models.musicgen.kernels import (
+    attention_kernel,
+    branch_combination_kernel,
+    sampling_kernel,
+    step_ends_kernel,
+)
 from generation_service.models.musicgen.kernels.quantized_weights import WeightFormat
 from generation_service.models.musicgen.lm.device_linear import LinearImplementation, build_device_linear
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
@@ -19,6 +24,7 @@ def kernel_operations(weight_format: WeightFormat, *, pdl: bool) -> DecodeOperat
         attend=partial(attention_kernel.attend, pdl=pdl),
         sample_checked=partial(sampling_kernel.sample_checked, pdl=pdl),
         samples_in_one_shape=True,
+        combine_branches=partial(branch_combination_kernel.combine_branches, pdl=pdl),
         begin_step=partial(step_ends_kernel.begin_step, pdl=pdl),
         end_step=partial(step_ends_kernel.end_step, pdl=pdl),
     )

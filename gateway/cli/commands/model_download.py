@@ -96,6 +96,10 @@ class PulledModel:
     """The files by name; each is a link to its content, which several revisions may share."""
 
     @property
+    def place(self) -> Path:
+        return self.repository
+
+    @property
     def size_bytes(self) -> int:
         return sum(link.stat().st_size for link in self.links if link.is_file())
 
@@ -153,7 +157,7 @@ def _download(repository: str, files: Sequence[str], console: Console, *, licenc
     revision, missing = found[0].commit_hash, [file for file in found if file.will_download]
     size = sum(file.file_size or 0 for file in missing)
     if missing:
-        _require_space(folder, size)
+        require_space(folder, size)
         console.print_notice(f"{repository}: downloading {size / 1e9:.2f} GB")
         if licence:
             _add_to_record(folder, revision, [file.filename for file in missing])
@@ -203,12 +207,13 @@ def _find_name(file: Path, pattern: re.Pattern[bytes]) -> str | None:
     return found[found.re.groups].decode() if found else None
 
 
-def _require_space(folder: Path, size: int) -> None:
+def require_space(folder: Path, size: int) -> None:
+    """Raises CommandError if the disk has less than `size` bytes free."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < size:
         raise CommandError(
-            f"the download needs {size / 1e9:.2f} GB, but {existing} has only {free / 1e9:.2f} GB free; free up disk "
+            f"{folder.name} needs {size / 1e9:.2f} GB, but {existing} has only {free / 1e9:.2f} GB free; free up disk "
             "space, or set HF_HOME to another disk"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,11 @@ from generation_service.models.musicgen.checkpoints.config import LmConfig, pars
 from generation_service.models.musicgen.checkpoints.weight_check import check_lm_weights
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
+from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec, check_encodec
+from generation_service.models.musicgen.conditioners.prefix_loader import load_prefix_conditioner
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.conditions import MAX_BRANCHES
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder
@@ -112,7 +115,7 @@ def find_musicgen(
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
         is_synthesiser=False,
-        capabilities=CAPABILITIES,
+        capabilities=_capabilities(config),
     )
     return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason)
 
@@ -127,9 +130,9 @@ def load_musicgen(
     """Loads the model into memory, and on a GPU warms it up.
 
     `kv_bytes` limits the KV caches of all requests together. The default is what `max_batch_size` requests of the
-    longest window need, but on the CPU at most half of the free memory, on a GPU what is left of `memory_fraction` of
-    it. Raises FailedPrecondition if the weights, the codec or the text encoder are missing or do not fit
-    together, or if not even one request fits into the memory.
+    longest window need, and one of them with all branches that there can be; but on the CPU at most half of the free
+    memory, on a GPU what is left of `memory_fraction` of it. Raises FailedPrecondition if the weights, the codec or the
+    text encoder are missing or do not fit together, or if not even one request fits into the memory.
     """
     if found.device == "cuda":
         return load_resident(
@@ -141,10 +144,11 @@ def load_musicgen(
     lm = LanguageModel(found.checkpoint, found.config, cpu_precision(found.precision))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
-        positions = int(found.config.max_duration_seconds * codec.config.frame_rate_hz) + found.config.max_delay
+        positions = _max_positions(found.config, codec)
+        size_bytes = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes
         longest = Reservation(positions, LONG_PROMPT_TOKENS)
-        size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
-        kv_bytes = min(max_batch_size * size, free_memory() // 2)
+        with_branches = replace(longest, branches=MAX_BRANCHES, has_negative=True)
+        kv_bytes = min(max(max_batch_size * size_bytes(longest), size_bytes(with_branches)), free_memory() // 2)
     pool = KvCachePool(found.config, kv_bytes, is_quantized=is_quantized)
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
     execution = ModelExecution(
@@ -154,7 +158,8 @@ def load_musicgen(
         max_batch_size=max_batch_size,
         load_seconds=time.monotonic() - started_at,
     )
-    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, found.config, "cpu")
+    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution, prefixes)
 
 
 def load_resident(
@@ -196,7 +201,7 @@ def load_resident(
     weights = read_decoder(found.checkpoint, config, torch_device, operations.build_linear)
     if kv_bytes is None and budget is not None:
         kv_bytes = budget.available_bytes()
-    positions = int(config.max_duration_seconds * codec.config.frame_rate_hz) + config.max_delay
+    positions = _max_positions(config, codec)
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
     generator = ResidentCodeGenerator(
         config,
@@ -221,7 +226,13 @@ def load_resident(
         warm_up_seconds=selected_at - selecting_at + time.monotonic() - loaded_at,
         kernels=kernels,
     )
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution)
+    prefixes = load_prefix_conditioner(found.checkpoint, config, device)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes)
+
+
+def _capabilities(config: LmConfig) -> frozenset[Capability]:
+    own = {Capability.MELODY: config.melody is not None, Capability.STYLE: config.style is not None}
+    return CAPABILITIES | {capability for capability, is_own in own.items() if is_own}
 
 
 def _kv_precision(found: FoundModel) -> str:
@@ -251,6 +262,12 @@ def check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
                 *actual, *expected
             ),
         )
+
+
+def _max_positions(config: LmConfig, codec: Encodec) -> int:
+    """Those of the longest window and its prefix."""
+    window = int(config.max_duration_seconds * codec.config.frame_rate_hz)
+    return config.max_prefix_positions + window + config.max_delay
 
 
 def free_memory() -> int:

@@ -26,6 +26,7 @@ from generation_service.models.musicgen.clip_encoder import ClipEncoder
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory, Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
+from generation_service.models.musicgen.conditioners.prefix_conditioner import PrefixConditioner
 from generation_service.models.musicgen.conditioners.request_conditions import ConditionEncoder, RequestConditions
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.planning.request_plan import RequestPlan, plan_request
@@ -90,10 +91,11 @@ class MusicGen:
         codec: Encodec,
         decoder: ChunkDecoder,
         execution: ModelExecution,
+        prefixes: PrefixConditioner | None = None,
     ) -> None:
         self._info = info
         self._generator = generator
-        self._conditions = ConditionEncoder(conditioner)
+        self._conditions = ConditionEncoder(conditioner, prefixes)
         self._hop = codec.config.hop_frames
         self._clips = ClipEncoder(codec)
         self._decoder = decoder
@@ -142,7 +144,7 @@ class MusicGen:
             problem = f"{parameters.frames} frames; this model generates at most {limit}"
             raise InvalidArgument("duration_seconds", problem)
         config, plan = self._generator.config, self._plan(parameters)
-        conditions = self._conditions.encode(parameters, plan.spans)
+        conditions = self._conditions.encode(parameters, plan)
         reservation = conditions.reserve(min(plan.total_frames, self._window) + config.max_delay)
         if self.memory.size_bytes(reservation) > self.memory.limit_bytes:
             raise self._too_large(reservation, min(plan.total_frames, self._window) - plan.prompt_frames)
@@ -158,7 +160,7 @@ class MusicGen:
                 conditions.starts,
                 stride_share=config.stride_share,
             )
-            self._generator.begin_window(row, codes.window, conditions.at(codes.window_start))
+            self._generator.begin_window(row, codes.window, conditions.at(codes.window_start, codes.first_read))
             state = MusicGenState(
                 frames=parameters.frames,
                 row=row,
@@ -167,6 +169,7 @@ class MusicGen:
                 stream=self._decoder.open(),
                 prompt_code_frames=plan.prompt_frames,
                 frames_to_drop=plan.prompt_frames * self._hop - parameters.kept_prompt_frames,
+                metadata=conditions.metadata,
             )
         except BaseException:
             self._generator.close(row)
@@ -218,7 +221,7 @@ class MusicGen:
                 if not is_finite:
                     state.failure = self._not_finite_error(state)
                 elif state.failure is None and state.codes.append(codes):
-                    conditions = state.conditions.at(state.codes.window_start)
+                    conditions = state.conditions.at(state.codes.window_start, state.codes.first_read)
                     self._generator.begin_window(row, state.codes.window, conditions)
         return bool(results)
 

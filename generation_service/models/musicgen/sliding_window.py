@@ -61,6 +61,11 @@ class WindowedCodes:
         return self.window.is_done and self.frames_ready == self.total_frames
 
     @property
+    def first_read(self) -> int:
+        """The first frame of the current window, which may be one of its prompt."""
+        return self._first
+
+    @property
     def window_start(self) -> int:
         """The first new frame of the current window."""
         return self._first + self.window.prompt_frames

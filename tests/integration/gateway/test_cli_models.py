@@ -184,3 +184,43 @@ def test_model_in_folders_is_pulled_and_removed_with_its_licence(shell: Shell, h
     assert {str(path.relative_to(snapshot)) for path in snapshot.rglob("*") if path.is_file()} == wanted
     shell.run("models", "remove", "acestep-v15-xl-turbo-diffusers", "--yes")
     assert not snapshot.exists()
+
+
+def test_converted_model_takes_the_place_of_its_original_until_it_is_removed(
+    shell: Shell, cache: Path, tmp_path: Path, use_hub: UseHub
+) -> None:
+    pytest.importorskip("torch", reason="MusicGen needs torch")
+    pytest.importorskip("transformers", reason="the text encoder is from transformers")
+    from tests.support.checkpoints import write_checkpoint, write_t5
+
+    use_hub("http://nothing.is.downloaded")
+    settings = {"HF_HOME": str(cache.parent)}
+    original = cache / "models--facebook--musicgen-small" / "snapshots" / COMMIT
+    write_checkpoint(original)
+    write_t5(cache.parent)
+    options = ("generate", "calm piano", "-d", "0.5", "--seed", "1", "--json", "-o")
+    shell.run(*options, str(tmp_path / "original.wav"), **settings)
+    assert "audiocraft" in shell.run("models", "show", "musicgen-small", **settings).stdout
+
+    converted = shell.run("models", "convert", "musicgen-small", "--precision", "fp32", **settings).stdout
+    shutil.rmtree(cache)  # It needs nothing else: its codec and its text encoder are in it.
+    folder = shell.data_dir / "models" / "musicgen-small"
+    assert {"model.safetensors", "config.json"} < {file.name for file in folder.iterdir()}
+    assert str(folder) in converted
+    shown = shell.run("models", "show", "musicgen-small").stdout
+    assert "converted by dgx-music from musicgen-small" in shown
+    assert re.search(r"licence +CC-BY-NC-4\.0", shown)
+    shell.run(*options, str(tmp_path / "converted.wav"))
+    first, second = ((tmp_path / name).read_bytes() for name in ("original.wav", "converted.wav"))
+    assert samples_of(first) == samples_of(second)
+
+    assert "exists" in shell.error("models", "convert", "musicgen-small", status=1)
+    assert "without slashes" in shell.error("models", "convert", "musicgen-small", "--name", "a/b", status=2)
+    assert "can't be converted" in shell.error("models", "convert", "sketch", status=2)
+    shell.run("models", "remove", "musicgen-small", "--yes")
+    assert not folder.exists()
+    assert "dgx-music models pull" in shell.error("models", "show", "musicgen-small", status=1)
+
+
+def samples_of(wav: bytes) -> bytes:
+    return wav[wav.index(b"data") + 8 :].split(b"LIST")[0]

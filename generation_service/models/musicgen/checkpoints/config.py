@@ -11,7 +11,12 @@ from itertools import pairwise
 
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
-from generation_service.models.musicgen.checkpoints.prefix_config import MelodyConfig, StyleConfig, parse_prefix
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import (
+    MAX_TEXT_TOKENS,
+    MelodyConfig,
+    StyleConfig,
+    parse_prefix,
+)
 
 _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "norm": ("layer_norm", "layer_norm"),
@@ -79,6 +84,15 @@ class LmConfig:
     @property
     def max_delay(self) -> int:
         return max(self.delays)
+
+    @property
+    def max_prefix_positions(self) -> int:
+        """The positions before the codes, at most."""
+        if self.has_cross_attention:
+            return 0
+        melody = 0 if self.melody is None else self.melody.length
+        style = 0 if self.style is None else self.style.max_length
+        return melody + style + MAX_TEXT_TOKENS
 
 
 def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:

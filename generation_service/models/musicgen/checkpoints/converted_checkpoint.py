@@ -7,12 +7,13 @@ mapped into memory, with nothing to unpickle or to put together; beside it the c
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import torch
 
@@ -43,7 +44,8 @@ _EXPECTED = "the configuration of a model that dgx-music converted"
 _NETWORKS = ("lm", "codec", "text_encoder")
 _ALIGNMENT = 64
 """Where tensors begin, in bytes from the beginning of the file, so that they are aligned in memory too."""
-_CONVERTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+StoredPrecision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def is_converted(config: Mapping[str, Any]) -> bool:
@@ -78,18 +80,18 @@ def read_converted(folder: Path) -> Checkpoint:
     )
 
 
-def write_converted(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None, source: Mapping[str, str]) -> None:
+def write_converted(
+    checkpoint: Checkpoint, folder: Path, precision: StoredPrecision | None, source: Mapping[str, str]
+) -> None:
     """Writes a checkpoint of any layout to a folder that does not exist, tensor by tensor.
 
-    The language model gets the dtype, or keeps that of the file; the codec and the text encoder keep theirs. `source`
-    says where the model is from. Raises FailedPrecondition like the checkpoint, and OSError; then no folder is left.
+    The language model gets the precision, or keeps that of the file; the codec and the text encoder keep theirs.
+    `source` says where the model is from. Raises FailedPrecondition like the checkpoint, and OSError; then no folder is
+    left.
     """
-    networks: dict[str, StoredNetwork] = {
-        "lm": checkpoint,
-        "codec": checkpoint.open_codec(),
-        "text_encoder": (text_encoder := checkpoint.open_text_encoder()),
-    }
+    networks, text_encoder = _networks(checkpoint), checkpoint.open_text_encoder()
     part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # Of a conversion that was interrupted.
     part.mkdir(parents=True)
     with ExitStack() as on_error:
         on_error.callback(shutil.rmtree, part, ignore_errors=True)
@@ -97,7 +99,7 @@ def write_converted(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | N
             if file.is_file() and ("token" in file.name or file.suffix == ".model"):
                 shutil.copyfile(file, part / file.name)
         with (part / WEIGHTS_FILE).open("wb") as weights:
-            _write_safetensors(weights, networks, dtype)
+            _write_safetensors(weights, networks, precision)
         config = {"format": FORMAT, "format_version": FORMAT_VERSION, "source": dict(source)}
         config |= {network: stored.config for network, stored in networks.items()}
         (part / CONFIG_FILE).write_text(json.dumps(config, indent=2, default=str))
@@ -105,27 +107,45 @@ def write_converted(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | N
         on_error.pop_all()
 
 
-def _write_safetensors(file: BinaryIO, networks: Mapping[str, StoredNetwork], dtype: torch.dtype | None) -> None:
+def converted_bytes(checkpoint: Checkpoint, precision: StoredPrecision | None) -> int:
+    """The size of the tensors in the file that `write_converted` writes."""
+    return sum(size for *_, size in _tensors(_networks(checkpoint), precision))
+
+
+def _networks(checkpoint: Checkpoint) -> dict[str, StoredNetwork]:
+    return dict(zip(_NETWORKS, (checkpoint, checkpoint.open_codec(), checkpoint.open_text_encoder()), strict=True))
+
+
+def _tensors(
+    networks: Mapping[str, StoredNetwork], precision: StoredPrecision | None
+) -> Iterator[tuple[str, str, torch.dtype, int]]:
+    """Network, name, dtype and size in bytes of each tensor of the file, in its order."""
+    for network, stored in networks.items():
+        for name, (shape, dtype) in stored.headers.items():
+            if precision is not None and network == "lm" and dtype.is_floating_point:
+                dtype = _DTYPES[precision]
+            yield network, name, dtype, dtype.itemsize * math.prod(shape)
+
+
+def _write_safetensors(
+    file: BinaryIO, networks: Mapping[str, StoredNetwork], precision: StoredPrecision | None
+) -> None:
     """As safetensors' own writer, except that it holds one tensor in memory and not all."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    order, offset = [], 0
-    for network, stored in networks.items():
-        for name, (shape, found) in stored.headers.items():
-            target = dtype if dtype is not None and network == "lm" and found in _CONVERTED else found
-            size = target.itemsize * torch.Size(shape).numel()
-            header[f"{network}.{name}"] = {
-                "dtype": DTYPE_NAMES[target],
-                "shape": list(shape),
-                "data_offsets": [offset, offset + size],
-            }
-            order.append((network, name, target))
-            offset += size
+    offset = 0
+    for network, name, dtype, size in _tensors(networks, precision):
+        header[f"{network}.{name}"] = {
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": list(networks[network].headers[name].shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-(8 + len(encoded)) % _ALIGNMENT)
     file.write(struct.pack("<Q", len(encoded)) + encoded)
     mapped = {network: stored.map_tensors() for network, stored in networks.items()}
-    for network, name, target in order:
-        data = mapped[network][name].to(target).contiguous().reshape(-1).view(torch.uint8)
+    for network, name, dtype, _ in _tensors(networks, precision):
+        data = mapped[network][name].to(dtype).contiguous().reshape(-1).view(torch.uint8)
         file.write(data.numpy().tobytes())
 
 

@@ -27,6 +27,7 @@ from generation_service.models.musicgen.checkpoints.safetensors_file import (
 
 CONFIG_FILE = "config.json"
 PICKLED_WEIGHTS_FILE = "pytorch_model.bin"
+_ENCODER = ("encoder.", "shared.")
 
 
 def open_hub_text_encoder(config: Mapping[str, Any], path: Path) -> StoredTextEncoder:
@@ -48,7 +49,9 @@ def open_hub_text_encoder(config: Mapping[str, Any], path: Path) -> StoredTextEn
             metadata={"text_encoder": name},
         )
     network = open_transformers_folder(folder, "the configuration of transformers' T5")
-    return StoredTextEncoder(network.path, network.config, network.headers, network.map_tensors, folder)
+    # The files of a whole T5 have its decoder too.
+    headers = {key: header for key, header in network.headers.items() if key.startswith(_ENCODER)}
+    return StoredTextEncoder(network.path, network.config, headers, network.map_tensors, folder)
 
 
 def open_hub_codec(name: str, path: Path, cache: Path | None = None) -> StoredNetwork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dgx_music.errors import FailedPrecondition
 from generation_service.models.musicgen.checkpoints.checkpoint import (
     TensorHeader,
     invalid_checkpoint,
@@ -37,6 +39,10 @@ _DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_LENGTH_BYTES = 8
+"""The file begins with the length of its header."""
+_MAX_HEADER_BYTES = 100_000_000
+"""As safetensors itself has it."""
 _SAMPLE_BYTES = 4096
 """How much of the beginning, the middle and the end of a tensor the digest covers."""
 
@@ -48,11 +54,11 @@ class SafetensorsFiles:
     path: Path
     """The file that errors name: the only one, or the index."""
     headers: Mapping[str, TensorHeader]
-    metadata: Mapping[str, str]
-    """The texts that the writer added to the (first) file."""
     _files: Mapping[Path, tuple[int, int, int]]
     """File → what changes when it is replaced."""
     _file_of: Mapping[str, Path]
+    _data: Mapping[str, tuple[int, int]]
+    """Where each tensor begins and ends in its file, in bytes."""
 
     def map_tensors(self) -> Mapping[str, Tensor]:
         """All tensors by name. Raises FailedPrecondition if a file has been replaced since its headers were read."""
@@ -67,13 +73,14 @@ class SafetensorsFiles:
         The format has no checksums, and reading gigabytes only to name a version would take longer than loading them.
         """
         digest = hashlib.blake2b(digest_size=8)
-        tensors = self.map_tensors()
-        for name, header in sorted(self.headers.items()):
-            digest.update(f"{name} {header.shape} {header.dtype}\n".encode())
-            data = tensors[name].reshape(-1).view(torch.uint8)
-            middle = len(data) // 2
-            for part in (data[:_SAMPLE_BYTES], data[middle : middle + _SAMPLE_BYTES], data[-_SAMPLE_BYTES:]):
-                digest.update(part.numpy().tobytes())
+        with ExitStack() as stack:
+            opened = {file: stack.enter_context(file.open("rb")) for file in self._files}
+            for name, header in sorted(self.headers.items()):
+                digest.update(f"{name} {header.shape} {header.dtype}\n".encode())
+                start, end = self._data[name]
+                for first in (start, (start + end) // 2, max(start, end - _SAMPLE_BYTES)):
+                    opened[self._file_of[name]].seek(first)
+                    digest.update(opened[self._file_of[name]].read(min(_SAMPLE_BYTES, end - first)))
         return digest.hexdigest()
 
 
@@ -122,26 +129,67 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
 def _read_headers(path: Path, files: list[Path]) -> SafetensorsFiles:
     headers: dict[str, TensorHeader] = {}
     file_of: dict[str, Path] = {}
+    data: dict[str, tuple[int, int]] = {}
     identities: dict[Path, tuple[int, int, int]] = {}
-    metadata: dict[str, str] = {}
     for file in files:
         if not file.is_file():
             raise missing_checkpoint(file, "no such file; download the model again")
         identities[file] = _identity(file)
+        for name, (header, start, end) in _read_header(file).items():
+            if name in headers:
+                raise invalid_checkpoint(file, f"{name} is also in {file_of[name].name}")
+            headers[name], file_of[name], data[name] = header, file, (start, end)
+    return SafetensorsFiles(path, headers, identities, file_of, data)
+
+
+def _read_header(file: Path) -> dict[str, tuple[TensorHeader, int, int]]:
+    """The header of each tensor, and where it begins and ends in the file, in bytes.
+
+    It maps nothing: a file larger than all memory is to be refused, not to fail. The format:
+    https://huggingface.co/docs/safetensors/index#format
+    """
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        prefix = opened.read(_LENGTH_BYTES)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < _LENGTH_BYTES or length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+            raise _unreadable(file, "its header is longer than the file")
         try:
-            with safe_open(file, framework="pt") as opened:
-                metadata = metadata or dict(opened.metadata() or {})
-                for name in opened.keys():  # noqa: SIM118 - it can't be iterated over
-                    view = opened.get_slice(name)
-                    if (dtype := _DTYPES.get(view.get_dtype())) is None:
-                        raise invalid_checkpoint(file, f"{name} has the unknown dtype {view.get_dtype()}")
-                    if name in headers:
-                        raise invalid_checkpoint(file, f"{name} is also in {file_of[name].name}")
-                    headers[name], file_of[name] = TensorHeader(tuple(view.get_shape()), dtype), file
-        except (SafetensorError, OSError) as error:
-            problem = f"can't be read as safetensors; the file is truncated or of another format ({error})"
-            raise invalid_checkpoint(file, problem) from None
-    return SafetensorsFiles(path, headers, metadata, identities, file_of)
+            raw = json.loads(opened.read(length))
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(file, f"its header is not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise _unreadable(file, "its header is not a JSON object")
+    raw.pop("__metadata__", None)
+    found, offset = {}, 0
+    base = _LENGTH_BYTES + length
+    for name, header, start, end in sorted(
+        (_parse_tensor(file, name, tensor) for name, tensor in raw.items()), key=lambda each: each[2:]
+    ):
+        if start != offset or end - start != header.dtype.itemsize * math.prod(header.shape):
+            raise _unreadable(file, f"the data of {name} do not have the size of its shape")
+        found[name], offset = (header, base + start, base + end), end
+    if base + offset != size:
+        raise _unreadable(file, f"it has {size} bytes, but its tensors end at {base + offset}")
+    return found
+
+
+def _parse_tensor(file: Path, name: str, tensor: Any) -> tuple[str, TensorHeader, int, int]:
+    try:
+        dtype, shape, (start, end) = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
+        integers = [*shape, start, end]
+    except (KeyError, TypeError, ValueError):
+        raise _unreadable(file, f"the header of {name[:200]} is incomplete") from None
+    if not all(type(integer) is int and integer >= 0 for integer in integers):
+        raise _unreadable(file, f"the shape of {name[:200]} is not one")
+    if dtype not in _DTYPES:
+        raise invalid_checkpoint(file, f"{name[:200]} has the unknown dtype {str(dtype)[:20]!r}")
+    return name, TensorHeader(tuple(shape), _DTYPES[dtype]), start, end
+
+
+def _unreadable(file: Path, cause: str) -> FailedPrecondition:
+    problem = f"can't be read as safetensors; the file is truncated or of another format ({cause})"
+    return invalid_checkpoint(file, problem)
 
 
 def _identity(file: Path) -> tuple[int, int, int]:
@@ -162,9 +210,12 @@ class _MappedTensors(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         file = self._file_of[name]
-        if file not in self._opened:
-            self._opened[file] = self._stack.enter_context(safe_open(file, framework="pt"))
-        tensor: Tensor = self._opened[file].get_tensor(name)
+        try:
+            if file not in self._opened:
+                self._opened[file] = self._stack.enter_context(safe_open(file, framework="pt"))
+            tensor: Tensor = self._opened[file].get_tensor(name)
+        except (RuntimeError, SafetensorError, OSError) as error:  # Such as a file larger than all memory.
+            raise invalid_checkpoint(file, f"it can't be mapped into memory ({str(error)[:200]})") from error
         return tensor
 
     def __iter__(self) -> Iterator[str]:

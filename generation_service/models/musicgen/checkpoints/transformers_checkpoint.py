@@ -1,8 +1,8 @@
 """A folder that transformers' `save_pretrained` wrote for MusicGen: the language model, T5 and EnCodec in one set of
 safetensors, single or sharded, and beside it `config.json` and the tokenizer.
 
-Source: transformers 5.23, `models/musicgen`. Its configuration is translated to audiocraft's, so that
-`parse_lm_config` has the last word on it.
+Source: transformers 5.23, `models/musicgen` and `models/musicgen_melody`. The configuration is translated to
+audiocraft's, so that `parse_lm_config` has the last word on it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ from generation_service.models.musicgen.checkpoints.safetensors_file import (
     read_json,
     read_safetensors,
 )
-from generation_service.models.musicgen.checkpoints.transformers_names import CONDITION, audiocraft_name
+from generation_service.models.musicgen.checkpoints.transformers_names import CONDITION, MELODY, audiocraft_name
 
 GENERATION_FILE = "generation_config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 """One of them is enough."""
 _EXPECTED = "the configuration of transformers' MusicGen"
+_MODEL_TYPES = ("musicgen", "musicgen_melody")
+_CHROMA_DEFAULTS = {"n_fft": 1 << 14, "hop_length": 1 << 12, "chunk_length": 30}
 _WINDOW_SECONDS = 30.0
 """The length of the clips that the published models were trained on, for a folder without `generation_config.json`."""
 
@@ -96,9 +98,10 @@ def _translate_config(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """audiocraft's `xp.cfg` for the model, as far as anything reads it."""
     path = folder / CONFIG_FILE
     fields = ConfigFields(raw, path, _EXPECTED)
-    fields.expect("model_type", "musicgen")
+    model_type = fields.choice("model_type", _MODEL_TYPES)
+    decoder_type = f"{model_type}_decoder"
     for key, expected, default in (
-        ("model_type", "musicgen_decoder", "musicgen_decoder"),
+        ("model_type", decoder_type, decoder_type),
         ("activation_function", "gelu", "gelu"),
         ("scale_embedding", False, False),
         ("tie_word_embeddings", False, False),
@@ -111,6 +114,7 @@ def _translate_config(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         problem = f"decoder.hidden_size is {dim}, that of the text encoder, for which transformers saves no projection"
         raise invalid_checkpoint(path, problem)
     fields.expect("decoder.pad_token_id", card, card)  # The code that stands for "no code".
+    is_melody = model_type == "musicgen_melody"
     channels = fields.count("decoder.audio_channels") if fields.value("decoder.audio_channels", None) else 1
     sample_rate_hz = fields.count("audio_encoder.sampling_rate")
     _check_preprocessor(folder, sample_rate_hz)
@@ -138,9 +142,33 @@ def _translate_config(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             "modeling": "delay",
             "delay": {"delays": [k // channels for k in range(n_q)], "flatten_first": 0, "empty_initial": 0},
         },
-        "fuser": {"cross": [CONDITION]},
+        "fuser": {"prepend": [MELODY, CONDITION], "cross": []} if is_melody else {"cross": [CONDITION]},
         "conditioners": {
             CONDITION: {"model": "t5", "t5": {"name": "t5", "finetune": False, "normalize_text": False}},
+            **({MELODY: _translate_chroma(folder, fields, sample_rate_hz)} if is_melody else {}),
+        },
+    }
+
+
+def _translate_chroma(folder: Path, fields: ConfigFields, sample_rate_hz: int) -> dict[str, Any]:
+    """The conditioner of the melody, from `preprocessor_config.json`, or with the defaults of its class."""
+    path = folder / PREPROCESSOR_FILE
+    raw = read_json(path, _EXPECTED) if path.is_file() else {}
+    preprocessor = ConfigFields(_CHROMA_DEFAULTS | raw, path, "MusicgenMelodyFeatureExtractor")
+    n_chroma = fields.count("num_chroma")
+    if n_chroma == fields.count("decoder.hidden_size"):
+        problem = f"num_chroma is decoder.hidden_size, {n_chroma}, for which transformers saves no projection"
+        raise invalid_checkpoint(fields.path, problem)
+    return {
+        "model": "chroma_stem",
+        "chroma_stem": {
+            "sample_rate": sample_rate_hz,
+            "n_chroma": n_chroma,
+            "winlen": preprocessor.count("n_fft"),
+            "winhop": preprocessor.count("hop_length"),
+            "argmax": True,
+            "chroma_length": fields.count("chroma_length"),
+            "max_frames": preprocessor.count("chunk_length") * sample_rate_hz,
         },
     }
 

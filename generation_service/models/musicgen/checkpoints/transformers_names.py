@@ -1,7 +1,7 @@
 """The names of the language model's tensors in transformers' MusicGen, and those that audiocraft has for them.
 
-Source: transformers 5.23, `models/musicgen/modeling_musicgen.py`, and its conversion script. transformers projects
-queries, keys and values by three matrices, audiocraft by one that has them in this order.
+Source: transformers 5.23, `models/musicgen` and `models/musicgen_melody`, and their conversion scripts. transformers
+projects queries, keys and values by three matrices, audiocraft by one that has them in this order.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ _PROJECTION = re.compile(rf"(self_attn|encoder_attn)\.({'|'.join(PROJECTIONS)})\
 _CODEBOOK = re.compile(r"(?:decoder\.)?(model\.decoder\.embed_tokens|lm_heads)\.(\d+)\.weight")
 _CODEBOOK_NAMES = {"model.decoder.embed_tokens": "emb", "lm_heads": "linears"}
 _OUT_NORM = re.compile(r"(?:decoder\.)?model\.decoder\.layer_norm\.(weight|bias)")
-_TEXT_PROJECTION = re.compile(r"enc_to_dec_proj\.(weight|bias)")
+_PROJECTIONS = re.compile(r"(enc_to_dec_proj|audio_enc_to_dec_proj)\.(weight|bias)")
 
-CONDITION = "description"
-"""The name of the text condition. transformers has no other, so it needs none."""
+CONDITION, MELODY = "description", "self_wav"
+"""audiocraft's names of the text and of the melody. transformers needs none."""
+_CONDITIONERS = {"enc_to_dec_proj": CONDITION, "audio_enc_to_dec_proj": MELODY}
 
 
 def audiocraft_name(name: str) -> tuple[str, int, int] | None:
@@ -47,6 +48,6 @@ def audiocraft_name(name: str) -> tuple[str, int, int] | None:
         return f"{_CODEBOOK_NAMES[match[1]]}.{int(match[2])}.weight", 0, 1
     if match := _OUT_NORM.fullmatch(name):
         return f"out_norm.{match[1]}", 0, 1
-    if match := _TEXT_PROJECTION.fullmatch(name):
-        return f"condition_provider.conditioners.{CONDITION}.output_proj.{match[1]}", 0, 1
+    if match := _PROJECTIONS.fullmatch(name):
+        return f"condition_provider.conditioners.{_CONDITIONERS[match[1]]}.output_proj.{match[2]}", 0, 1
     return None

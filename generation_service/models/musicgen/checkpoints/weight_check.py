@@ -11,7 +11,7 @@ from generation_service.models.musicgen.checkpoints.config import LmConfig
 
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _CONDITIONERS = "condition_provider."
-"""Where the conditioners keep their tensors, which they check themselves, but for the projection of the text."""
+"""Where the conditioners keep their tensors, which they check themselves, but for the last projections."""
 
 
 def check_lm_weights(checkpoint: Checkpoint, config: LmConfig) -> None:
@@ -56,18 +56,24 @@ def _expected_shapes(config: LmConfig) -> Iterator[tuple[str, tuple[int | None, 
         yield f"linears.{k}.weight", (card, dim)
     for i in range(config.num_layers):
         prefix = f"transformer.layers.{i}."
-        for norm in ("norm1", "norm2", "norm_cross"):
+        for norm in ("norm1", "norm2", "norm_cross")[: 2 + config.has_cross_attention]:
             yield f"{prefix}{norm}.weight", (dim,)
             yield f"{prefix}{norm}.bias", (dim,)
-        for attention in ("self_attn", "cross_attention"):
+        for attention in ("self_attn", "cross_attention")[: 1 + config.has_cross_attention]:
             yield f"{prefix}{attention}.in_proj_weight", (3 * dim, dim)
             yield f"{prefix}{attention}.out_proj.weight", (dim, dim)
         yield f"{prefix}linear1.weight", (hidden, dim)
         yield f"{prefix}linear2.weight", (dim, hidden)
     yield "out_norm.weight", (dim,)
     yield "out_norm.bias", (dim,)
-    yield f"{_CONDITIONERS}conditioners.{config.condition}.output_proj.weight", (dim, None)
-    yield f"{_CONDITIONERS}conditioners.{config.condition}.output_proj.bias", (dim,)
+    projections: dict[str, int | None] = {config.condition: None}
+    if config.melody is not None:
+        projections[config.melody.name] = config.melody.chroma.n_chroma
+    if config.style is not None:
+        projections[config.style.name] = config.style.dim
+    for conditioner, features in projections.items():
+        yield f"{_CONDITIONERS}conditioners.{conditioner}.output_proj.weight", (dim, features)
+        yield f"{_CONDITIONERS}conditioners.{conditioner}.output_proj.bias", (dim,)
 
 
 def _stored_name(stored: StoredNetwork, name: str) -> str:

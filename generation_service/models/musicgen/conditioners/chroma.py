@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generation_service.models.musicgen.checkpoints.prefix_config import ChromaConfig
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import ChromaConfig
 
 _A4_HZ = 440.0
 _CENTRE_OCTAVE = 5.0

@@ -8,28 +8,26 @@ generating, and `MusicGen._generate_tokens`, which shifts the melody from window
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from generation_service.models.base import FloatArray
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
-from generation_service.models.musicgen.checkpoints.prefix_config import MelodyConfig
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import MelodyConfig
 from generation_service.models.musicgen.conditioners.chroma import ChromaExtractor
 from generation_service.models.musicgen.conditioners.conditioner_weights import ConditionerWeights
 from generation_service.models.musicgen.conditioners.melody_separation import MelodySeparator
 from generation_service.models.musicgen.conditioners.prompt_cache import PromptCache
 
 MAX_CACHED_MELODIES = 256
-MAX_CACHED_BYTES = 64 << 20
+MAX_CACHED_BYTES = 256 << 20
+"""One of 30 s has 4 MB."""
 
 
 class MelodyConditioner:
-    """Encodes melodies, and keeps the latest chroma. Any thread can call it."""
+    """Encodes melodies. Any thread can call it."""
 
     def __init__(
         self,
@@ -44,58 +42,40 @@ class MelodyConditioner:
         self.separator = separator
         self._project = ConditionerWeights(checkpoint, config.name, device).projection(config.chroma.n_chroma, dim)
         self._extractor = ChromaExtractor(config.chroma)
-        self._cache: PromptCache[list[Tensor]] = PromptCache(MAX_CACHED_MELODIES, MAX_CACHED_BYTES)
-        self._lock = threading.Lock()
+        self._cache: PromptCache[Tensor] = PromptCache(MAX_CACHED_MELODIES, MAX_CACHED_BYTES)
         silence = self._extractor.extract(torch.zeros(1))
         self.null = self._project(fit_length(silence, config.length))
         """What the model reads where there is no melody, [length, dim]: the chroma of silence."""
 
-    def encode(self, melody: FloatArray, starts: Sequence[int] = (), window_frames: int = 0) -> list[Tensor]:
-        """The prefix of each window, [length, dim]. melody: [n, channels] at the model's rate.
-
-        A piece of one window reads the melody from its beginning; it has no `starts`. With several windows, which start
-        at `starts` of the melody and are `window_frames` long, the melody is repeated as often as needed.
-        """
-        return [self._project(chroma) for chroma in self._chroma(melody, starts, window_frames)]
-
-    def prepare(self, melody: FloatArray, starts: Sequence[int] = (), window_frames: int = 0) -> None:
-        """Does what takes long, for `encode` to find it."""
-        self._chroma(melody, starts, window_frames)
-
-    def _chroma(self, melody: FloatArray, starts: Sequence[int], window_frames: int) -> list[Tensor]:
+    def separate(self, melody: FloatArray) -> Tensor:
+        """What is listened to of a melody, [n, channels] at the model's rate: mono samples, [n]. Takes long with a
+        separator; the latest results are kept."""
         melody = np.ascontiguousarray(melody)
-        key = f"{hashlib.sha256(melody.data).hexdigest()} {melody.shape} {window_frames} {list(starts)}"
-        windows = self._cache.get(key)
-        if windows is None:
-            windows = self._extract(melody, starts, window_frames)
-            self._cache.put(key, windows, sum(window.nbytes for window in windows))
-        return windows
-
-    @torch.inference_mode()
-    def _extract(self, melody: FloatArray, starts: Sequence[int], window_frames: int) -> list[Tensor]:
-        samples = torch.from_numpy(melody.mean(1))
-        if not starts and self.config.max_frames:
-            samples = samples[: self.config.max_frames]
-        if self.separator is not None:
-            with self._lock:
+        key = f"{hashlib.sha256(melody.data).hexdigest()} {melody.shape}"
+        samples = self._cache.get(key)
+        if samples is None:
+            samples = torch.from_numpy(melody.mean(1))
+            if self.separator is not None:
                 samples = self.separator.separate(samples, self.config.chroma.sample_rate_hz)
-        if not starts:
-            return [fit_length(self._extractor.extract(samples), self.config.length)]
-        windows = (samples[torch.arange(start, start + window_frames) % len(samples)] for start in starts)
-        return [fit_length(self._extractor.extract(window), self.config.length) for window in windows]
+            self._cache.put(key, samples, samples.nbytes)
+        return samples
+
+    def encode(self, samples: Tensor) -> Tensor:
+        """The prefix of a piece of one window, [length, dim], which begins with the melody. samples: [n]."""
+        if self.config.max_frames:
+            samples = samples[: self.config.max_frames]
+        return self._project(fit_length(self._extractor.extract(samples), self.config.length))
+
+    def encode_window(self, samples: Tensor, start: int, frames: int) -> Tensor:
+        """The prefix of a window of `frames` frames of audio that begins at frame `start` of the melody.
+
+        The melody is repeated as often as needed, before its beginning as well as after its end.
+        """
+        window = samples[torch.arange(start, start + frames) % len(samples)]
+        return self._project(fit_length(self._extractor.extract(window), self.config.length))
 
 
 def fit_length(chroma: Tensor, length: int) -> Tensor:
     """[n, features] → [length, features]: cut, or repeated as often as needed."""
     repetitions = -(-length // len(chroma))
     return chroma.repeat(repetitions, 1)[:length]
-
-
-def pad_text(text: Tensor | None, tokens: int, dim: int, device: torch.device) -> Tensor:
-    """An encoded text, [T, dim] or None, as the prefix of a model without cross-attention: [tokens, dim].
-
-    audiocraft pads the texts of a batch, the empty ones of the null condition included, by zeros that it does not mask.
-    """
-    if text is None:
-        return torch.zeros(tokens, dim, device=device)
-    return F.pad(text, (0, 0, 0, tokens - len(text)))

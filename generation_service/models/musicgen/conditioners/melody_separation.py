@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import threading
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from generation_service.models.musicgen.conditioners.side_stream import SideStream
 from generation_service.models.musicgen.conditioners.sinc_resampling import resample_sinc
 from service_runtime.optional_deps import pip_install_command
 
@@ -33,7 +35,7 @@ class SeparationUnavailable(Exception):
 
 
 class MelodySeparator:
-    """demucs's `htdemucs`. Any thread can call it, one at a time."""
+    """demucs's `htdemucs`. Any thread can call it."""
 
     name = "htdemucs"
 
@@ -63,6 +65,8 @@ class MelodySeparator:
             raise SeparationUnavailable(f"{file}: not demucs's weights ({problem})") from error
         self._network.to(device).requires_grad_(False).eval()
         self._device = torch.device(device)
+        self._stream = SideStream(device)
+        self._lock = threading.Lock()
         self._stems = [self._network.sources.index(stem) for stem in _STEMS]
 
     @torch.inference_mode()
@@ -70,8 +74,11 @@ class MelodySeparator:
         """Mono samples, [n] → those of vocals and other instruments, [n], on the CPU."""
         rate: int = self._network.samplerate
         mix = resample_sinc(samples.expand(self._network.audio_channels, -1), sample_rate_hz, rate)
-        sources: Tensor = self._apply(self._network, mix[None], shifts=0, device=self._device)  # [1, S, channels, n]
-        melody = sources[0, self._stems].sum(0).mean(0).cpu()
+        with self._lock, self._stream.open():
+            sources: Tensor = self._apply(
+                self._network, mix[None], shifts=0, device=self._device
+            )  # [1, S, channels, n]
+            melody = sources[0, self._stems].sum(0).mean(0).cpu()
         return resample_sinc(melody, rate, sample_rate_hz)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from generation_service.models.base import GenerationParameters
+from generation_service.models.base import GenerationParameters, MetadataValue
 from generation_service.models.musicgen.code_generator import Reservation
+from generation_service.models.musicgen.conditioners.prefix_conditioner import PrefixConditioner, RequestPrefixes
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.conditions import Branch, Condition, WindowConditions
-from generation_service.models.musicgen.planning.prompt_plan import PromptSpan
+from generation_service.models.musicgen.planning.request_plan import RequestPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +21,35 @@ class RequestConditions:
     starts: Sequence[int]
     """Ascending. A window begins at each of them, or goes on from the one before it."""
     windows: Sequence[WindowConditions]
+    plan: RequestPlan
+    prefixes: RequestPrefixes | None = None
+    """What is read before the texts, in a model that reads them before the codes."""
 
-    def at(self, frame: int) -> WindowConditions:
-        """The conditions of the window whose first new frame this is."""
-        return self.windows[bisect_right(self.starts, frame) - 1]
+    def at(self, window_start: int, first_read: int) -> WindowConditions:
+        """The conditions of a window, by its first new frame and the first one that it reads."""
+        conditions = self.windows[bisect_right(self.starts, window_start) - 1]
+        if self.prefixes is None:
+            return conditions
+        return self.prefixes.prepend(conditions, self.plan.output_frame(first_read))
 
     def reserve(self, steps: int) -> Reservation:
-        """What windows of at most `steps` need."""
-        return Reservation.for_windows(steps, self.windows)
+        """What windows of at most `steps` need. Raises InvalidArgument if the texts are too many or too long."""
+        reservation = Reservation.for_windows(steps, self.windows)
+        return reservation if self.prefixes is None else self.prefixes.reserve(reservation)
+
+    @property
+    def metadata(self) -> Mapping[str, MetadataValue]:
+        """What is to be known of how the request was conditioned."""
+        return {} if self.prefixes is None else self.prefixes.metadata
 
 
 class ConditionEncoder:
     """Encodes what requests are conditioned on. Any thread can call it."""
 
-    def __init__(self, texts: TextConditioner) -> None:
+    def __init__(self, texts: TextConditioner, prefixes: PrefixConditioner | None = None) -> None:
+        """`prefixes` if the model reads the texts before the codes."""
         self.texts = texts
+        self._prefixes = prefixes
 
     @property
     def batch_size(self) -> int:
@@ -42,11 +57,15 @@ class ConditionEncoder:
         return self.texts.prompt_batch_size
 
     def encode_ahead(self, requests: Iterable[GenerationParameters]) -> None:
-        """Encodes the texts of requests, for `encode` to find them."""
+        """Encodes texts and audio of requests, for `encode` to find them. Raises what `encode` would raise."""
+        requests = list(requests)
         self.texts.encode_prompts([text for parameters in requests for text in _all_texts(parameters)])
+        if self._prefixes is not None:
+            for parameters in requests:
+                self._prefixes.encode(parameters, has_one_window=True)
 
-    def encode(self, parameters: GenerationParameters, spans: Sequence[PromptSpan]) -> RequestConditions:
-        """Encodes the texts that have not been encoded ahead. The same text is the same tensor everywhere."""
+    def encode(self, parameters: GenerationParameters, plan: RequestPlan) -> RequestConditions:
+        """Encodes what has not been encoded ahead. The same text is the same tensor everywhere."""
         texts = {text: self.texts.encode(text) for text in dict.fromkeys(_all_texts(parameters))}
         negative = Condition(texts[_negative_text(parameters)])
         windows = [
@@ -54,9 +73,14 @@ class ConditionEncoder:
                 tuple(Branch(Condition(texts[each.text]), each.first_weight, each.last_weight) for each in span.texts),
                 negative,
             )
-            for span in spans
+            for span in plan.spans
         ]
-        return RequestConditions([span.start for span in spans], windows)
+        prefixes: RequestPrefixes | None = None
+        if self._prefixes is not None:
+            # A clip shifts the melody, which the windows of a longer piece provide for.
+            has_one_window = plan.has_one_window and plan.output_frame(0) == 0
+            prefixes = self._prefixes.encode(parameters, has_one_window=has_one_window)
+        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes)
 
 
 def _all_texts(parameters: GenerationParameters) -> Iterator[str]:

@@ -18,15 +18,18 @@ from torch import Tensor
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import FloatArray, StyleExcerpt
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
-from generation_service.models.musicgen.checkpoints.prefix_config import StyleConfig
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import (
+    MAX_STYLE_SECONDS,
+    MIN_STYLE_SECONDS,
+    StyleConfig,
+)
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.quantizer import ResidualQuantizer
 from generation_service.models.musicgen.conditioners.conditioner_weights import ConditionerWeights
 from generation_service.models.musicgen.conditioners.mert import FEATURES, Mert
 from generation_service.models.musicgen.conditioners.prompt_cache import PromptCache
+from generation_service.models.musicgen.conditioners.side_stream import SideStream
 
-MIN_SECONDS, MAX_SECONDS = 1.5, 4.5
-"""The excerpts that the model was trained on: audiocraft's `varying_lengths`."""
 MAX_CACHED_STYLES = 256
 MAX_CACHED_BYTES = 64 << 20
 _MAX_PERIOD = 10_000.0
@@ -102,6 +105,7 @@ class StyleConditioner:
             name = f"rvq.vq.layers.{index}._codebook.embed"
             codebook.data = weights(name, config.codebook_size, config.dim)
         self._project = weights.projection(config.dim, dim)
+        self._stream = SideStream(device)
         self._cache: PromptCache[Tensor] = PromptCache(MAX_CACHED_STYLES, MAX_CACHED_BYTES)
 
     def encode(self, excerpt: StyleExcerpt) -> Tensor:
@@ -113,9 +117,10 @@ class StyleConditioner:
         key = f"{hashlib.sha256(audio.data).hexdigest()} {audio.shape} {quantizers}"
         encoded = self._cache.get(key)
         if encoded is None:
-            encoded = self._project(self._quantize(torch.from_numpy(audio.mean(1)), quantizers))
+            with self._stream.open():
+                encoded = self._quantize(torch.from_numpy(audio.mean(1)), quantizers).cpu()
             self._cache.put(key, encoded, encoded.nbytes)
-        return encoded
+        return self._project(encoded)
 
     def select(self, excerpt: StyleExcerpt) -> tuple[FloatArray, int]:
         """What is read of an excerpt: the audio, [n, channels], and the number of quantizers."""
@@ -124,10 +129,10 @@ class StyleConditioner:
         if quantizers > self.config.codebooks:
             problem = f"{quantizers} is more than this model has; use at most {self.config.codebooks}"
             raise InvalidArgument("conditioning.style.quantizers", problem)
-        if len(audio) < int(MIN_SECONDS * rate):
-            problem = f"the excerpt has {len(audio) / rate:.2f} s; at least {MIN_SECONDS} s are needed"
+        if len(audio) < int(MIN_STYLE_SECONDS * rate):
+            problem = f"the excerpt has {len(audio) / rate:.2f} s; at least {MIN_STYLE_SECONDS} s are needed"
             raise InvalidArgument("conditioning.style.seconds", problem)
-        if len(audio) > int(MAX_SECONDS * rate):
+        if len(audio) > int(MAX_STYLE_SECONDS * rate):
             audio = audio[: int(self.config.excerpt_seconds * rate)]
         return np.ascontiguousarray(audio), quantizers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 from generation_service.models.musicgen.lm.linear import Linear
+
+_MISSING: Any = None
 
 BuildLinear = Callable[[Tensor], Linear]
 """Builds a linear layer from its weights in fp32, [out, in], on the device."""
@@ -31,6 +34,8 @@ class DecoderLayer:
     norm_ff: LayerNorm
     up: Linear
     down: Linear
+    has_cross_attention: bool = True
+    """If not, its parts are missing, and must not be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +105,22 @@ class _WeightReader:
 
 def _read_layer(weights: _WeightReader, prefix: str, config: LmConfig, build_linear: BuildLinear) -> DecoderLayer:
     dim, hidden = config.dim, config.hidden_dim
-    cross = weights(f"{prefix}cross_attention.in_proj_weight", 3 * dim, dim)
+    norm_cross, cross_q, cross_kv, cross_out = _MISSING, _MISSING, _MISSING, _MISSING
+    if config.has_cross_attention:
+        cross = weights(f"{prefix}cross_attention.in_proj_weight", 3 * dim, dim)
+        norm_cross = weights.norm(f"{prefix}norm_cross", dim)
+        cross_q, cross_kv = build_linear(cross[:dim]), build_linear(cross[dim:])
+        cross_out = build_linear(weights(f"{prefix}cross_attention.out_proj.weight", dim, dim))
     return DecoderLayer(
         norm_self=weights.norm(f"{prefix}norm1", dim),
         qkv=build_linear(weights(f"{prefix}self_attn.in_proj_weight", 3 * dim, dim)),
         out=build_linear(weights(f"{prefix}self_attn.out_proj.weight", dim, dim)),
-        norm_cross=weights.norm(f"{prefix}norm_cross", dim),
-        cross_q=build_linear(cross[:dim]),
-        cross_kv=build_linear(cross[dim:]),
-        cross_out=build_linear(weights(f"{prefix}cross_attention.out_proj.weight", dim, dim)),
+        norm_cross=norm_cross,
+        cross_q=cross_q,
+        cross_kv=cross_kv,
+        cross_out=cross_out,
         norm_ff=weights.norm(f"{prefix}norm2", dim),
         up=build_linear(weights(f"{prefix}linear1.weight", hidden, dim)),
         down=build_linear(weights(f"{prefix}linear2.weight", dim, hidden)),
+        has_cross_attention=config.has_cross_attention,
     )

@@ -25,6 +25,14 @@ class RequestPlan:
     total_frames: int
     """With those of the clip."""
     spans: tuple[PromptSpan, ...]
+    hop: int
+    kept_frames: int = 0
+    """Frames of audio of the clip that the output begins with."""
+    has_one_window: bool = True
+
+    def output_frame(self, code_frame: int) -> int:
+        """The frame of the output at which a frame of codes begins; below 0 in what is not kept of the clip."""
+        return (code_frame - self.prompt_frames) * self.hop + self.kept_frames
 
 
 def plan_request(
@@ -52,7 +60,16 @@ def plan_request(
         # A fade has room in one window.
         max_half_fade=min(round(MAX_HALF_FADE_SECONDS * sample_rate_hz / hop), stride // 2),
     )
-    return RequestPlan(clip, prompt_frames, prompt_frames + new, spans)
+    total = prompt_frames + new
+    return RequestPlan(
+        clip=clip,
+        prompt_frames=prompt_frames,
+        total_frames=total,
+        spans=spans,
+        hop=hop,
+        kept_frames=parameters.kept_prompt_frames,
+        has_one_window=total <= window and len(spans) == 1,
+    )
 
 
 def _select_end(clip: FloatArray, hop: int, room: int) -> FloatArray:

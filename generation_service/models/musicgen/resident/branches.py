@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from generation_service.models.musicgen.code_generator import CodeRow
 from generation_service.models.musicgen.conditions import MAX_BRANCHES, Condition, WindowConditions
 from generation_service.models.musicgen.resident.page_pool import RequestPages
+from generation_service.models.musicgen.resident.slot_pool import count_slots
 from generation_service.models.musicgen.sampling import CFG_ROWS
 
 
@@ -39,15 +39,6 @@ class ResidentRow(CodeRow):
     def window_slots(self) -> Sequence[int]:
         """Those that the current window needs."""
         return self.slots[: count_slots(len(self.conditions.branches))]
-
-
-def count_slots(branches: int) -> int:
-    """The slots of a request with this many branches."""
-    return -(-(branches + 1) // CFG_ROWS)
-
-
-MIN_SLOTS = count_slots(MAX_BRANCHES)
-"""Slots without which not every request could run."""
 
 
 def conditions_by_row(conditions: WindowConditions) -> list[Condition]:
@@ -91,15 +82,3 @@ def lay_out_step(rows: Sequence[ResidentRow], padding_slot: int, *, combines: bo
         sources[places, 1:] = request_rows[0]
         sources[places, 1 : 1 + branches] = of_branches
     return StepLayout(slots, sources)
-
-
-def combine_branches(logits: Tensor, sources: Tensor, weights: Tensor) -> Tensor:
-    """Replaces the conditional logits of each slot by those of all branches of its request.
-
-    logits: fp32 [B, 2, K, card]; sources: int64 [B, MAX_BRANCHES], the rows of the branches among all 2 B, the first
-    one's as often as there are fewer; weights: fp32 [B, MAX_BRANCHES], 0 for those. → [B, 2, K, card].
-    A slot with a single branch keeps its logits to the bit.
-    """
-    rows = logits.flatten(0, 1)
-    conditional = (rows[sources] * weights[..., None, None]).sum(1)
-    return torch.stack([conditional, rows[sources[:, 0] + 1]], 1)

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from generation_service.models.musicgen import sampling
-from generation_service.models.musicgen.kernels import paged_attention, step_ends
+from generation_service.models.musicgen.kernels import branch_combination, paged_attention, step_ends
 from generation_service.models.musicgen.kernels.paged_attention import LayerPages
 from generation_service.models.musicgen.kernels.step_ends import CodeEmbeddings, StepInputs, StepState
 from generation_service.models.musicgen.lm.decoder_layers import BuildLinear
@@ -51,5 +51,6 @@ class DecodeOperations:
     samples_in_one_shape: bool = False
     """Whether `sample_checked` takes as long for any parameters. If not, the steps of requests with a top-p or a large
     top-k have a shape of their own."""
+    combine_branches: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = branch_combination.combine_branches
     begin_step: Callable[[StepState, int, CodeEmbeddings], StepInputs] = step_ends.begin_step
     end_step: Callable[[StepState, Tensor, Tensor, Tensor, Tensor], None] = step_ends.end_step

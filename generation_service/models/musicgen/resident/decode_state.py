@@ -59,7 +59,7 @@ class DecodeState:
         self.integers = torch.zeros(6, slots + 1, dtype=torch.int64, device=device)
         """int64 [6, S + 1]. POSITION is the next position to read, at which the newest codes are. It counts the prefix,
         and so do PROMPT_FRAMES and FRAMES: for a step, the prefix is just a part of the codes that it never reads."""
-        self.integers[TOP_K] = 1  # The padding slot is sampled, too.
+        self.integers[TOP_K] = self.integers[FRAMES] = 1  # The padding slot is sampled, too, with weights of its frame.
         self.floats = torch.zeros(3, slots + 1, device=device)
         """fp32 [3, S + 1]."""
         self.tables = zeros(CFG_ROWS, self.max_positions // PAGE_POSITIONS, dtype=torch.int32)

@@ -16,10 +16,8 @@ from torch import Tensor
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append, locate
 from generation_service.models.musicgen.kernels.step_ends import (
-    FRAMES,
     GUIDANCE_SCALE,
     POSITION,
-    PROMPT_FRAMES,
     SAMPLE_COUNT,
     SEED,
     TEMPERATURE,
@@ -29,7 +27,6 @@ from generation_service.models.musicgen.kernels.step_ends import (
     StepInputs,
 )
 from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, DecoderWeights, sinusoidal_embeddings
-from generation_service.models.musicgen.resident.branches import combine_branches
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.page_pool import PagePool
@@ -152,18 +149,9 @@ class DecodeStep:
         logits = self._weights.heads.normed(x, self._weights.out_norm).float()
         logits = logits.view(shape.batch, CFG_ROWS, self.config.n_q, self.config.card)
         if shape.combines:
-            logits = self._combine(logits, inputs)
+            logits = operations.combine_branches(logits, state.sources, state.weights, inputs.integers)
         sampled, is_finite = self._sample(logits, inputs, samples_any=shape.samples_any)
         operations.end_step(state, inputs.integers, sampled, is_finite, self._delays)
-
-    def _combine(self, logits: Tensor, inputs: StepInputs) -> Tensor:
-        """The logits of all branches of a request, with their weights at this step, in all of its slots."""
-        sources, integers = self._state.sources[: len(logits)], inputs.integers
-        first_frame = integers[PROMPT_FRAMES]
-        progress = (integers[POSITION] - first_frame) / (integers[FRAMES] - first_frame).clamp_min(1)  # [B]
-        first, last = self._state.weights[sources[:, 0]].unbind(1)  # [B, MAX_BRANCHES]
-        weights = first + (last - first) * progress.clamp_max(1)[:, None]  # As `CodeRow.weights`.
-        return combine_branches(logits, sources[:, 1:], weights)
 
     def _project(self, x: Tensor, layer: DecoderLayer) -> Tensor:
         """[R, dim] → queries, keys and values, [R, 3, H, D]."""
@@ -179,13 +167,14 @@ class DecodeStep:
     ) -> Tensor:
         """Everything after self-attention. x, attended: [R, dim] → [R, dim]. prompts: the arguments of `attend`.
 
-        Unconditional rows have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
+        Rows without a text have no tokens to attend to, so that their cross-attention adds 0. To leave them out would
         save little, since the weights are read in any case, and would cost a kernel to take the rows apart.
         """
         x = layer.out.add_residual(attended, x)
-        query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
-        text = self._operations.attend(query, pages, *prompts)
-        x = layer.cross_out.add_residual(text, x)
+        if layer.has_cross_attention:
+            query = layer.cross_q.normed(x, layer.norm_cross).view(len(x), self.config.num_heads, self.config.head_dim)
+            text = self._operations.attend(query, pages, *prompts)
+            x = layer.cross_out.add_residual(text, x)
         return layer.down.add_residual(layer.up.normed(x, layer.norm_ff, gelu=True), x)
 
     def _sample(self, logits: Tensor, inputs: StepInputs, *, samples_any: bool) -> tuple[Tensor, Tensor]:

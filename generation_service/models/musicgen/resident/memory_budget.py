@@ -8,6 +8,7 @@ from dgx_music.errors import FailedPrecondition
 from generation_service.models.device import empty_device_cache, gpu_memory
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.code_generator import Reservation
+from generation_service.models.musicgen.conditions import MAX_BRANCHES
 from generation_service.models.musicgen.resident.page_pool import count_pages, page_bytes
 
 USUAL_PROMPT_TOKENS = 64
@@ -31,13 +32,15 @@ class GpuBudget:
 def budget_pages(
     config: LmConfig, dtype: torch.dtype, *, positions: int, max_batch_size: int, available_bytes: int | None
 ) -> int:
-    """The number of pages to allocate: what a batch of the longest requests needs, or else as many as are available.
+    """The number of pages to allocate: what a batch of the longest requests needs, and one of them with all branches
+    that there can be, or else as many as are available.
 
     `positions` is what the longest request needs. Raises FailedPrecondition if not even one such request fits.
     """
     size = page_bytes(config, dtype)
     for_one = count_pages(Reservation(positions, USUAL_PROMPT_TOKENS))
-    pages = max_batch_size * for_one
+    with_branches = Reservation(positions, USUAL_PROMPT_TOKENS, MAX_BRANCHES, has_negative=True)
+    pages = max(max_batch_size * for_one, count_pages(with_branches))
     if available_bytes is not None:
         pages = min(pages, available_bytes // size)
     if pages < for_one:

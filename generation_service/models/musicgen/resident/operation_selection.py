@@ -14,7 +14,8 @@ from generation_service.models.base import GenerationParameters
 from generation_service.models.execution import KernelChoice
 from generation_service.models.musicgen import sampling
 from generation_service.models.musicgen.checkpoints.config import LmConfig
-from generation_service.models.musicgen.kernels import paged_attention, step_ends
+from generation_service.models.musicgen.conditions import MAX_BRANCHES
+from generation_service.models.musicgen.kernels import branch_combination, paged_attention, step_ends
 from generation_service.models.musicgen.kernels.kernel_selection import (
     Call,
     Candidate,
@@ -42,6 +43,7 @@ _ATTENTION_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.02, torch.float8_
 """Of the result's norm. All implementations read the same keys and values, in this type."""
 _SAMPLING_TOLERANCE = 0.01
 """The codes are the same, but for a tie that the last bit of a logarithm decides."""
+_BRANCHES_TOLERANCE = 1e-6
 _ENDS_TOLERANCE = 1e-5
 """The sums of the embeddings may have another order."""
 _PROMPT_TOKENS = 16
@@ -52,7 +54,7 @@ def select_operations(
 ) -> tuple[DecodeOperations, tuple[KernelChoice, ...]]:
     """Returns the operations and what was measured. An implementation that fails on the device is not used."""
     linears = select_linears(layer_shapes(config), weight_format, device, timer)
-    attention, sampled, ends = (
+    attention, sampled, combined, ends = (
         choose_kernel(
             operation,
             [
@@ -69,6 +71,7 @@ def select_operations(
                 _ATTENTION_TOLERANCE[kv_dtype],
             ),
             (f"sampling {config.n_q}x{config.card}", _prepare_sampling, _SAMPLING_TOLERANCE),
+            (f"branches {config.n_q}x{config.card}", _prepare_branches, _BRANCHES_TOLERANCE),
             (f"step ends {config.n_q}x{config.dim}", _prepare_ends, _ENDS_TOLERANCE),
         )
     )
@@ -80,10 +83,11 @@ def select_operations(
         attend=attend,
         sample_checked=_sampling(sampled.implementation),
         samples_in_one_shape=sampled.implementation != "torch",
+        combine_branches=_branches(combined.implementation),
         begin_step=begin_step,
         end_step=end_step,
     )
-    return operations, (*linears.choices, attention, sampled, ends)
+    return operations, (*linears.choices, attention, sampled, combined, ends)
 
 
 def _attention(implementation: str) -> tuple[Any, Any]:
@@ -100,6 +104,14 @@ def _sampling(implementation: str) -> Any:
     from generation_service.models.musicgen.kernels import sampling_kernel as kernel
 
     return _launched(implementation, kernel.sample_checked)
+
+
+def _branches(implementation: str) -> Any:
+    if implementation == "torch":
+        return branch_combination.combine_branches
+    from generation_service.models.musicgen.kernels import branch_combination_kernel as kernel
+
+    return _launched(implementation, kernel.combine_branches)
 
 
 def _ends(implementation: str) -> tuple[Any, Any]:
@@ -155,6 +167,22 @@ def _prepare_sampling(implementation: str, config: LmConfig, device: torch.devic
     def call() -> Tensor:
         codes: Tensor = sample(logits, on_device, counts, max_top_k=config.card, uses_top_p=False)[0]
         return codes[:, None].expand(-1, CFG_ROWS, -1).flatten(0, 1)  # As many rows as there are rows of logits.
+
+    return [call]
+
+
+def _prepare_branches(implementation: str, config: LmConfig, device: torch.device, rows: int) -> Sequence[Call]:
+    combine, requests = _branches(implementation), rows // CFG_ROWS
+    logits = _draw_rows(device, rows, config.n_q, config.card).view(requests, CFG_ROWS, config.n_q, config.card)
+    slots = torch.arange(requests, device=device)[:, None]
+    sources = torch.cat([slots, (CFG_ROWS * slots).expand(-1, MAX_BRANCHES)], 1)
+    weights = _draw_rows(device, requests + 1, 2, MAX_BRANCHES)
+    integers = torch.zeros(6, requests, dtype=torch.int64, device=device)
+    integers[POSITION], integers[FRAMES] = slots[:, 0], MEASURED_POSITIONS
+
+    def call() -> Tensor:
+        combined: Tensor = combine(logits, sources, weights, integers)
+        return combined.flatten(0, 1)
 
     return [call]
 

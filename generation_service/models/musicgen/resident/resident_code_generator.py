@@ -10,19 +10,17 @@ from itertools import compress, count, product, takewhile
 import numpy as np
 from torch import Tensor
 
-from dgx_music.errors import InvalidArgument, ResourceExhausted
+from dgx_music.errors import InvalidArgument
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.code_generator import Reservation, StepResult
 from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.decoder_layers import DecoderWeights
-from generation_service.models.musicgen.lm.kv_cache import RETRY_SECONDS
 from generation_service.models.musicgen.resident.branches import (
     ResidentRow,
     StepLayout,
     conditions_by_row,
-    count_slots,
     lay_out_step,
 )
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
@@ -41,6 +39,7 @@ from generation_service.models.musicgen.resident.prefill_pace import (
     HostStopwatch,
     PrefillPace,
 )
+from generation_service.models.musicgen.resident.slot_pool import SlotPool
 from generation_service.models.musicgen.resident.step_graphs import CudaGraphs, DirectCalls, StepGraphs
 from generation_service.models.musicgen.resident.step_pipeline import CopyResults, StepPipeline, copy_results
 from generation_service.models.musicgen.resident.step_stream import StepStream, on_step_stream
@@ -66,23 +65,24 @@ class ResidentCodeGenerator:
         *,
         slots: int,
         positions: int,
-        prefix_positions: int = 0,
         prefill_positions: int = PREFILL_POSITIONS,
         length_buckets: Sequence[int] = LENGTH_BUCKETS,
         copy_results: CopyResults = copy_results,
     ) -> None:
-        """`slots` is the number of requests at a time; one with 2 or 3 branches takes 2 slots, one with 4 takes 3.
-        `positions` is what the longest window needs, `prefix_positions` what the longest prefix needs in addition."""
+        """`slots` is the number of requests at a time, fewer with several branches, and `positions` what the longest
+        window and its prefix need."""
         self.config = config
         self.memory = pool
         self._needs_shape_for_any = not operations.samples_in_one_shape
         device = pool.device
         self.step_stream = StepStream(device)
-        self._has_prefixes = prefix_positions > 0
-        self._state = DecodeState(config, slots, prefix_positions + positions, device, prefill_positions)
+        self._slots = SlotPool(slots)
+        self._state = DecodeState(config, self._slots.count, positions, device, prefill_positions)
         self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions)
         self._prefill_positions = prefill_positions
-        self._batches = [*takewhile(lambda size: size < slots, (1 << n for n in range(16))), slots]
+        powers = (1 << n for n in range(16))
+        self._batches = sorted({*takewhile(lambda size: size < slots, powers), slots, self._slots.count})
+        self._token_buckets = TOKEN_BUCKETS if config.has_cross_attention else TOKEN_BUCKETS[:1]
         longest = self._state.max_positions
         self._lengths = [*takewhile(lambda length: length < longest, length_buckets), longest]
         is_cuda = device.type == "cuda"
@@ -90,7 +90,6 @@ class ResidentCodeGenerator:
         start_stopwatch = CudaStopwatch if is_cuda else HostStopwatch
         self._pace, self._prompt_timer = PrefillPace(start_stopwatch), DeviceTimer(start_stopwatch)
         self._pipeline = StepPipeline[tuple[ResidentRow, ...]](slots, config.n_q + 1, device, copy_results)
-        self._free_slots = list(range(slots - 1, -1, -1))
         self._layout = StepLayout([], None)
         """What `DecodeState.rows` and `DecodeState.sources` hold, without the padding."""
         self.step_stream.follow_caller()  # The weights, the pool and the state were written there.
@@ -100,15 +99,17 @@ class ResidentCodeGenerator:
         """Captures all shapes but those for unusual sampling parameters and for several branches, which are captured
         when they first occur."""
         # The largest first: the others fit into the memory that it takes.
-        for positions, tokens in product(reversed(self._lengths), reversed(TOKEN_BUCKETS)):
-            for batch in reversed(self._batches):
+        for positions, tokens in product(reversed(self._lengths), reversed(self._token_buckets)):
+            for batch in reversed([size for size in self._batches if size <= self._slots.requests]):
                 self._prepare(StepShape(batch, positions, tokens, samples_any=False))
             self._prepare(PrefillShape(positions, tokens))
-            if self._has_prefixes:
+            if not self.config.has_cross_attention:  # All of its requests have a prefix.
                 self._prepare(PrefillShape(positions, tokens, has_prefix=True))
-        for tokens in reversed(TOKEN_BUCKETS):
-            self._prepare(PromptShape(tokens))
-        self._prompt_timer.measure(partial(self._graphs.replay, PromptShape(TOKEN_BUCKETS[0])))  # Of the padding slot.
+        if self.config.has_cross_attention:
+            for tokens in reversed(TOKEN_BUCKETS):
+                self._prepare(PromptShape(tokens))
+            # Of the padding slot.
+            self._prompt_timer.measure(partial(self._graphs.replay, PromptShape(TOKEN_BUCKETS[0])))
 
     @property
     def open_seconds(self) -> float:
@@ -118,18 +119,18 @@ class ResidentCodeGenerator:
         if reservation.tokens > MAX_PROMPT_TOKENS:
             problem = f"has {reservation.tokens} tokens; on a GPU, this model reads at most {MAX_PROMPT_TOKENS}"
             raise InvalidArgument("prompt", problem)
-        slots = count_slots(reservation.branches)
-        if slots > len(self._free_slots):
-            raise ResourceExhausted(
-                f"{self._state.padding_slot - len(self._free_slots)} of {self._state.padding_slot} places in the batch "
-                f"are taken, and the request needs {slots}; retry when a generation has finished",
-                reason="BATCH_FULL",
-                retry_after_seconds=RETRY_SECONDS,
-            )
-        pages = self.memory.reserve(reservation)
+        if reservation.positions > self._state.codes.shape[2] - 1:
+            problem = "and what else is read before the codes are too long; shorten the prompt"
+            raise InvalidArgument("prompt", problem)
+        slots = self._slots.reserve(reservation.branches)
+        try:
+            pages = self.memory.reserve(reservation)
+        except BaseException:
+            self._slots.release(slots)
+            raise
         row = ResidentRow(
             parameters,
-            slots=[self._free_slots.pop() for _ in range(slots)],
+            slots=slots,
             pages=pages,
             samples_any=self._needs_shape_for_any and not (1 <= parameters.top_k <= MAX_TOP_K and not parameters.top_p),
             texts=[],
@@ -174,7 +175,7 @@ class ResidentCodeGenerator:
         shape = StepShape(
             _bucket(len(layout.slots), self._batches),
             _bucket(position + 1, self._lengths),
-            _bucket(tokens, TOKEN_BUCKETS),
+            _bucket(tokens, self._token_buckets),
             samples_any,
             combines=layout.sources is not None,
         )
@@ -194,7 +195,7 @@ class ResidentCodeGenerator:
     def close(self, row: ResidentRow) -> None:
         row.is_open = False
         self.memory.release(row.pages)
-        self._free_slots += reversed(row.slots)
+        self._slots.release(row.slots)
 
     @on_step_stream
     def _write_pages(self, row: ResidentRow) -> None:
@@ -230,7 +231,9 @@ class ResidentCodeGenerator:
         prefixes = [condition.prefix for condition in conditions_by_row(row.conditions)]
         for start in range(first, first + pieces * size, size):
             shape = PrefillShape(
-                _bucket(start + size, self._lengths), _bucket(row.tokens, TOKEN_BUCKETS), has_prefix=start < prefix
+                _bucket(start + size, self._lengths),
+                _bucket(row.tokens, self._token_buckets),
+                has_prefix=start < prefix,
             )
             for index, slot in enumerate(row.window_slots):
                 self._prepare(shape)

@@ -25,4 +25,4 @@ def test_pull_without_huggingface_hub_says_how_to_install_it(monkeypatch: pytest
 
 def test_pull_without_disk_space_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="free up disk space"):
-        model_download._require_space(tmp_path / "not" / "existing", 10**18)
+        model_download.require_space(tmp_path / "not" / "existing", 10**18)

@@ -16,6 +16,7 @@ from dgx_music.errors import FailedPrecondition, ResourceExhausted
 from generation_service.config import KvPrecisionChoice, PrecisionName
 from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen import loader
+from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.loader import (
     FoundModel,
     find_musicgen,
@@ -37,8 +38,10 @@ def found(mono: Path, t5: None) -> FoundModel:
 
 
 def test_memory_is_what_a_full_batch_needs_or_what_there_is(found: FoundModel) -> None:
-    for_one = load_resident(found, "cpu", max_batch_size=1).memory.limit_bytes
+    for_one = load_resident(found, "cpu", max_batch_size=4).memory.limit_bytes // 4
     assert load_resident(found, "cpu", max_batch_size=3).memory.limit_bytes == 3 * for_one
+    small = load_resident(found, "cpu", max_batch_size=1)
+    assert small.memory.limit_bytes == small.memory.size_bytes(Reservation(1503, 64, branches=4, has_negative=True))
     model = load_resident(found, "cpu", max_batch_size=3, kv_bytes=2 * for_one)
     assert model.memory.limit_bytes == 2 * for_one
     with pytest.raises(FailedPrecondition, match="DGX_MUSIC_DEVICES") as error:

@@ -16,7 +16,7 @@ from generation_service.models.base import GenerationParameters, PromptSection, 
 from generation_service.models.musicgen.conditions import Branch, Condition, WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes
 from generation_service.models.musicgen.model import MusicGen
-from tests.support.golden_codes import HOP, STRIDE, WINDOW
+from tests.support.golden_codes import HOP, NEGATIVES, STRIDE, WINDOW, checksums_of, golden
 from tests.support.musicgen_runs import greedy, run, step_all
 from tests.support.plain_language_model import PlainLanguageModel
 
@@ -39,6 +39,16 @@ def codes_of(model: MusicGen, parameters: GenerationParameters) -> Codes:
 
 def text(model: MusicGen, prompt: str) -> Condition:
     return Condition(model._conditions.texts.encode(prompt))
+
+
+def test_greedy_codes_with_a_negative_prompt_equal_audiocraft(model: MusicGen, folder: Path) -> None:
+    expected = golden(f"{folder.name}/negatives", checksums_of(folder))
+    requests = [
+        (replace(greedy(prompt, frames), negative_prompt=negative), joins_at)
+        for prompt, negative, frames, joins_at in NEGATIVES
+    ]
+    for (_, negative, frames, _), codes, (state, _) in zip(NEGATIVES, expected, run(model, requests), strict=True):
+        assert np.array_equal(state.codes.select_frames(0, frames), codes), negative
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def test_golden_codes_equal_audiocraft(folder: Path) -> None:
     reference, weights = Audiocraft(folder), checksums_of(folder)
     for kind, actual in (
         ("prompts", reference.prompts(PROMPTS)),
+        ("negatives", reference.negatives()),
         ("windows", reference.windows()),
         ("continuations", reference.continuations()),
     ):

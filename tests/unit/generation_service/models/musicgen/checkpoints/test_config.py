@@ -40,7 +40,7 @@ def test_lm_config_is_read_from_xp_config(tmp_path: Path, stereo: bool) -> None:
         (lambda c: c["transformer_lm"].update(bias_attn=True), "bias_attn is True; only False"),
         (lambda c: c["transformer_lm"].update(positional_embedding="rope"), "'rope'; only 'sin'"),
         (lambda c: c["transformer_lm"].update(hidden_scale=-1), "hidden_scale is -1"),
-        (lambda c: c["fuser"].update(prepend=["self_wav"]), "a melody model"),
+        (lambda c: c["fuser"].update(prepend=["self_wav"]), r"conditioners\.self_wav\.model"),
         (lambda c: c["fuser"].update(cross=[]), r"fuser\.cross is \[\]"),
         (lambda c: c["conditioners"]["description"].update(model="clap"), "is 'clap'; only 't5'"),
         (lambda c: c["codebooks_pattern"].update(modeling="parallel"), "'parallel'; only 'delay'"),

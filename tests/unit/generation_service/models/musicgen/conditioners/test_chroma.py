@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """Chroma: the filters equal librosa's, which transformers has a copy of, and notes are found."""
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ pytest.importorskip("transformers", reason="it has a copy of librosa's filters")
 
 from dataclasses import replace
 
-from generation_service.models.musicgen.checkpoints.prefix_config import ChromaConfig
+from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import ChromaConfig
 from generation_service.models.musicgen.conditioners.chroma import ChromaExtractor, chroma_filters
 
 CONFIG = ChromaConfig(sample_rate_hz=32_000)

@@ -1,10 +1,12 @@
+# ruff: noqa: E402
 """The prefix of a melody equals audiocraft's, and follows the melody from window to window."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
@@ -12,17 +14,16 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
-from generation_service.models.musicgen.conditioners.melody_conditioner import MelodyConditioner, fit_length, pad_text
+from generation_service.models.musicgen.conditioners.melody_conditioner import MelodyConditioner, fit_length
 from tests.support.golden_codes import HOP, WINDOW
 from tests.support.golden_prefixes import MELODIES, check_weights, melody_clip, stored
-from tests.support.prefix_checkpoints import CHROMA_LENGTH
 
 
-def load(folder: Path) -> MelodyConditioner:
+def load(folder: Path, separator: Any = None) -> MelodyConditioner:
     checkpoint = read_checkpoint(folder)
     config = parse_lm_config(checkpoint)
     assert config.melody is not None
-    return MelodyConditioner(checkpoint, config.melody, config.dim)
+    return MelodyConditioner(checkpoint, config.melody, config.dim, separator=separator)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_prefixes_equal_audiocraft(name: str, request: pytest.FixtureRequest, t5
     own = load(folder)
     *expected, silence = stored(f"{name}/prefixes")
     for frames, want in zip(MELODIES, expected, strict=True):
-        (prefix,) = own.encode(melody_clip(2 if name == "stereo-melody" else 1, frames))
+        prefix = own.encode(own.separate(melody_clip(2 if name == "stereo-melody" else 1, frames)))
         torch.testing.assert_close(prefix, want, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(own.null, silence, atol=1e-5, rtol=1e-5)
 
@@ -49,30 +50,44 @@ def test_short_melody_is_repeated_and_a_long_one_cut() -> None:
 
 
 def test_each_window_reads_its_part_of_the_melody(conditioner: MelodyConditioner) -> None:
-    melody, frames = melody_clip(1, 2 * WINDOW), WINDOW * HOP
-    first, second, third = conditioner.encode(melody, [0, frames, 2 * frames], frames)
-    assert torch.equal(first, conditioner.encode(melody[:frames])[0])
-    assert torch.equal(second, conditioner.encode(melody[frames:])[0])
+    frames = WINDOW * HOP
+    samples = conditioner.separate(melody_clip(1, 2 * WINDOW))
+    first, second, third = (conditioner.encode_window(samples, start * frames, frames) for start in range(3))
+    assert torch.equal(first, conditioner.encode(samples[:frames]))
+    assert torch.equal(second, conditioner.encode(samples[frames:]))
     assert torch.equal(third, first), "the melody is repeated"
     assert not torch.equal(first, second)
 
 
 def test_part_before_the_start_is_the_end_of_the_melody(conditioner: MelodyConditioner) -> None:
-    melody, frames = melody_clip(1, WINDOW), WINDOW * HOP
-    (shifted,) = conditioner.encode(melody, [-20 * HOP], frames)
-    assert torch.equal(shifted, conditioner.encode(np.roll(melody, 20 * HOP, axis=0))[0])
+    samples = conditioner.separate(melody_clip(1, WINDOW))
+    shifted = conditioner.encode_window(samples, -20 * HOP, WINDOW * HOP)
+    assert torch.equal(shifted, conditioner.encode(samples.roll(20 * HOP)))
 
 
-def test_prepared_melody_is_found(conditioner: MelodyConditioner, monkeypatch: pytest.MonkeyPatch) -> None:
-    melody = melody_clip(1, 33)
-    conditioner.prepare(melody)
-    monkeypatch.setattr(conditioner, "_extract", None)
-    assert conditioner.encode(melody.copy())[0].shape == (CHROMA_LENGTH, conditioner.null.shape[1])
+def test_transformers_reads_no_more_than_its_chunk(conditioner: MelodyConditioner) -> None:
+    samples = conditioner.separate(melody_clip(1, 2 * WINDOW))
+    frames = WINDOW * HOP + 5000
+    config = replace(conditioner.config, max_frames=frames)
+    cut = MelodyConditioner.__new__(MelodyConditioner)
+    cut.__dict__ |= conditioner.__dict__ | {"config": config}
+    assert torch.equal(cut.encode(samples), conditioner.encode(samples[:frames]))
 
 
-def test_text_is_padded_by_zeros() -> None:
-    text = torch.ones(2, 3)
-    padded = pad_text(text, 4, 3, torch.device("cpu"))
-    assert torch.equal(padded[:2], text)
-    assert not padded[2:].any()
-    assert torch.equal(pad_text(None, 4, 3, torch.device("cpu")), torch.zeros(4, 3))
+class Halving:
+    """Stands for demucs, which is optional: its melody is known."""
+
+    name = "halving"
+    calls = 0
+
+    def separate(self, samples: torch.Tensor, sample_rate_hz: int) -> torch.Tensor:
+        self.calls += 1
+        return samples / 2
+
+
+def test_melody_is_separated_once(melody: Path) -> None:
+    separator, clip = Halving(), melody_clip(1, 33)
+    conditioner = load(melody, separator)
+    samples = [conditioner.separate(own) for own in (clip, clip.copy(), clip)]
+    assert separator.calls == 1
+    assert torch.equal(samples[0], torch.from_numpy(clip[:, 0]) / 2)

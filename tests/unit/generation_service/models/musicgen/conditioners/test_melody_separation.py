@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """demucs separates the melody as audiocraft has it separated; where demucs or its weights are missing, it is said."""
 
 from __future__ import annotations
@@ -86,5 +87,5 @@ def test_missing_weights_are_named_with_the_command_that_gets_them(tmp_path: Pat
 
 def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "demucs", None)
-    with pytest.raises(SeparationUnavailable, match="demucs is not installed .*pip install demucs"):
+    with pytest.raises(SeparationUnavailable, match=r"demucs is not installed .*pip install demucs"):
         MelodySeparator()

@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """MERT is read from its files as HuBERT: its own code is never run, and what does not fit is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """Resampling keeps what is below the cut-off, and equals julius where that is installed."""
 
 from __future__ import annotations

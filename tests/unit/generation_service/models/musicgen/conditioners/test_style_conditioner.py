@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """The prefix of a style equals that of audiocraft's modules, and unusable excerpts are refused."""
 
 from __future__ import annotations

@@ -13,17 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
-from torch import Tensor  # noqa: E402
 
-from dgx_music.errors import ResourceExhausted  # noqa: E402
-from generation_service.models.musicgen.code_generator import Reservation  # noqa: E402
-from generation_service.models.musicgen.conditions import MAX_BRANCHES  # noqa: E402
-from generation_service.models.musicgen.resident.branches import (  # noqa: E402
-    MIN_SLOTS,
-    combine_branches,
-    count_slots,
-    lay_out_step,
-)
+from generation_service.models.musicgen.resident.branches import lay_out_step  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import PrefillShape, PromptShape, StepShape  # noqa: E402
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
 from generation_service.models.musicgen.sliding_window import WindowedCodes  # noqa: E402
@@ -64,7 +55,7 @@ PLANS = (
 def build(folder: Path, **options: Any) -> ResidentCodeGenerator:
     options = {"slots": SLOTS, "prefill_positions": 8, "length_buckets": (32, 64), **options}
     options = {"copy_results": LateEvent, **options}
-    return resident_generator(folder, window=WINDOW, prefix_positions=PREFIX, **options)
+    return resident_generator(folder, window=WINDOW + PREFIX, **options)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +112,7 @@ def test_sampled_codes_depend_on_the_request_alone(mono: Path, generator: Reside
     plans = [replace(plan, sampling={"top_k": 30}) for plan in PLANS]
     together = run_plans(generator, plans, WINDOW)
     backwards = run_plans(generator, [replace(plan, paused_every=0) for plan in reversed(plans)], WINDOW)[::-1]
-    alone = build(mono, slots=MIN_SLOTS, prefill_positions=96, length_buckets=())
+    alone = build(mono, slots=1, prefill_positions=96, length_buckets=())
     for index, (plan, one, other) in enumerate(zip(plans, together, backwards, strict=True)):
         count = min(one.shape[1], other.shape[1])
         assert np.array_equal(one[:, :count], other[:, :count]), plan
@@ -165,22 +156,10 @@ def test_only_texts_that_change_are_projected(
     )
 
 
-def test_request_waits_until_it_has_a_place_for_each_of_its_branches(mono: Path) -> None:
-    generator = build(mono, slots=MIN_SLOTS)
-    row = generator.open(PLANS[0].parameters(), Reservation(40, branches=2))
-    with pytest.raises(
-        ResourceExhausted, match="2 of 3 places in the batch are taken, and the request needs 2;"
-    ) as error:
-        generator.open(PLANS[0].parameters(), Reservation(40, branches=3))
-    assert error.value.reason == "BATCH_FULL"
-    generator.close(generator.open(PLANS[0].parameters(), Reservation(40)))
-    generator.close(row)
-    generator.close(generator.open(PLANS[0].parameters(), Reservation(40, branches=MAX_BRANCHES)))
-    assert generator.memory.reserved_bytes == 0
-
-
-def test_slots_have_room_for_each_branch_and_the_negative_condition() -> None:
-    assert [count_slots(branches) for branches in range(1, MAX_BRANCHES + 1)] == [1, 2, 2, 3]
+def test_request_with_all_branches_runs_alone_in_a_batch_of_one(mono: Path) -> None:
+    plan = Plan(3, 20, windows=(FOUR,), sampling=GREEDY)
+    (codes,) = run_plans(build(mono, slots=1), [plan], WINDOW)
+    assert np.array_equal(codes, run_plans(eager_generator(mono), [plan], WINDOW)[0])
 
 
 def test_layout_of_a_step_lists_companions_after_all_requests(generator: ResidentCodeGenerator) -> None:
@@ -208,13 +187,19 @@ def test_layout_of_a_step_lists_companions_after_all_requests(generator: Residen
         generator.close(row)
 
 
-def test_combined_logits_are_the_weighted_sum_and_single_ones_stay_as_they_are() -> None:
-    logits = torch.randn(3, 2, 4, 7, generator=torch.Generator().manual_seed(0))
-    sources = torch.tensor([[0, 0, 0, 0], [2, 4, 5, 2], [2, 4, 5, 2]])
-    weights = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.2, 0.3, 0], [0.5, 0.2, 0.3, 0]])
-    combined: Tensor = combine_branches(logits, sources, weights)
-    assert torch.equal(combined[0], logits[0])
-    expected = 0.5 * logits[1, 0] + 0.2 * logits[2, 0] + 0.3 * logits[2, 1]
-    torch.testing.assert_close(combined[1, 0], expected)
-    assert torch.equal(combined[1, 1], logits[1, 1])
-    assert torch.equal(combined[1], combined[2]), "the companion samples the same codes"
+def test_logits_of_any_branch_that_are_not_finite_fail_the_request_alone(mono: Path) -> None:
+    generator = build(mono)
+    rows = []
+    for conditions in (ONE, THREE, THREE):
+        plan = Plan(1, 10, windows=(conditions,))
+        rows.append(generator.open(plan.parameters(), plan.reservation(13)))
+        codes = WindowedCodes(generator.config.delays, 10, generator.config.card, WINDOW)
+        generator.begin_window(rows[-1], codes.window, conditions.build(generator.config.dim))
+    generator.launch(rows)
+    assert generator.collect(wait=True)[0].is_finite.all()
+    last_branch = rows[1].pages.rows[3]
+    for layer in generator.memory.layers:
+        layer.values[int(last_branch[0])] = torch.nan
+    generator.launch(rows)
+    (result,) = generator.collect(wait=True)
+    assert result.is_finite.tolist() == [True, False, True]

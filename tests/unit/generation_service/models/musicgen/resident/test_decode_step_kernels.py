@@ -21,13 +21,14 @@ from generation_service.models.musicgen.lm.linear import build_linear  # noqa: E
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
 from generation_service.models.musicgen.resident.decode_step import StepShape  # noqa: E402
 from tests.support.capture_rules import assert_capturable  # noqa: E402
-from tests.support.generator_runs import Plan, resident_generator, run_plans  # noqa: E402
+from tests.support.generator_runs import Plan, PlannedConditions, resident_generator, run_plans  # noqa: E402
 from tests.support.kernel_operations import kernel_operations  # noqa: E402
 from tests.support.tensor_cores import interpreted_with_mma  # noqa: E402
 from tests.support.triton_kernels import recorded  # noqa: E402
 
 WINDOW = 60
 SHAPE = StepShape(4, 64, 64, samples_any=False)
+CROSSFADE = PlannedConditions(((4, 1.0, 0.0), (3, 0.0, 1.0)), negative_tokens=2, prefix_positions=2)
 KERNELS_PER_LAYER, KERNELS_AT_THE_ENDS = 8, 4
 
 
@@ -49,21 +50,24 @@ class LaunchedOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("combines", [False, True])
 @pytest.mark.parametrize("pdl", [False, True])
 @pytest.mark.parametrize("channels", ["mono", "stereo"])
 def test_a_step_launches_eight_kernels_per_layer_and_four_more(
-    channels: str, pdl: bool, request: pytest.FixtureRequest
+    channels: str, pdl: bool, combines: bool, request: pytest.FixtureRequest
 ) -> None:
+    """And another one if there are requests with several branches."""
+    shape = SHAPE._replace(combines=combines)
     generator = resident_generator(
         request.getfixturevalue(channels), window=WINDOW, slots=4, operations=kernel_operations("fp32", pdl=pdl)
     )
     launched = LaunchedOperators()
     with torch.inference_mode(), recorded():
-        generator._step.compute_step(SHAPE)  # The first run allocates counters.
+        generator._step.compute_step(shape)  # The first run allocates counters.
     with torch.inference_mode(), recorded() as launches, launched:
-        generator._step.compute_step(SHAPE)
+        generator._step.compute_step(shape)
     assert launched.names == []
-    assert len(launches) == KERNELS_PER_LAYER * generator.config.num_layers + KERNELS_AT_THE_ENDS
+    assert len(launches) == KERNELS_PER_LAYER * generator.config.num_layers + KERNELS_AT_THE_ENDS + combines
     early = [bool(launch.kwargs.get("launch_pdl")) for launch in launches]
     assert early == [False, *[pdl] * (len(launches) - 1)], "the first kernel of a step waits for the step before"
 
@@ -78,15 +82,20 @@ def test_a_step_of_kernels_can_be_captured(mono: Path) -> None:
     assert [launch.grid for launch in first] == [launch.grid for launch in second]
 
 
-def test_all_kernels_together_yield_the_logits_and_codes_of_their_definitions(mono: Path) -> None:
+@pytest.mark.parametrize("windows", [(), (CROSSFADE,)], ids=["plain", "branches"])
+def test_all_kernels_together_yield_the_logits_and_codes_of_their_definitions(
+    mono: Path, windows: tuple[PlannedConditions, ...]
+) -> None:
+    plan = Plan(4, 1, sampling={"top_k": 20}, windows=windows)
     with interpreted_with_mma():
-        codes, logits = run_one_layer(mono, kernel_operations("fp32", pdl=False))
-    expected_codes, expected_logits = run_one_layer(mono, DecodeOperations(partial(build_linear, precision="fp32")))
+        codes, logits = run_one_layer(mono, plan, kernel_operations("fp32", pdl=False))
+    definitions = DecodeOperations(partial(build_linear, precision="fp32"))
+    expected_codes, expected_logits = run_one_layer(mono, plan, definitions)
     assert np.array_equal(codes, expected_codes)
     torch.testing.assert_close(logits, expected_logits, atol=1e-4, rtol=1e-4)
 
 
-def run_one_layer(folder: Path, operations: DecodeOperations) -> tuple[Codes, Tensor]:
+def run_one_layer(folder: Path, plan: Plan, operations: DecodeOperations) -> tuple[Codes, Tensor]:
     """Of one layer alone, because the interpreter is slow. Returns codes, [K, 1], and the logits of all steps."""
     logits: list[Tensor] = []
 
@@ -98,5 +107,5 @@ def run_one_layer(folder: Path, operations: DecodeOperations) -> tuple[Codes, Te
     generator = resident_generator(folder, window=WINDOW, slots=1, operations=recording)
     generator._step._weights = replace(generator._step._weights, layers=generator._step._weights.layers[:1])
     del generator.memory.layers[1:]
-    (codes,) = run_plans(generator, [Plan(4, 1, sampling={"top_k": 20})], WINDOW)
+    (codes,) = run_plans(generator, [plan], WINDOW)
     return codes, torch.stack(logits)

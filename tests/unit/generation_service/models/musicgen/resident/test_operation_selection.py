@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 from generation_service.models.musicgen.kernels import (  # noqa: E402
     attention_kernel,
+    branch_combination,
+    branch_combination_kernel,
     paged_attention,
     sampling_kernel,
     step_ends,
@@ -46,9 +48,12 @@ def test_operations_that_fail_on_the_device_are_replaced_and_the_reason_is_told(
     assert {choice.implementation for choice in choices} == {"torch"}
     assert all(choice.reason.startswith("triton: ") for choice in choices)
     assert all("; triton_pdl: " in choice.reason for choice in choices)
-    assert {choice.operation for choice in choices} > {"attention 4x16", "sampling 4x64", "step ends 4x64"}
+    assert {choice.operation for choice in choices} > {
+        *("attention 4x16", "sampling 4x64", "branches 4x64", "step ends 4x64")
+    }
     assert operations.append_and_attend is paged_attention.append_and_attend
     assert operations.sample_checked is sample_checked
+    assert operations.combine_branches is branch_combination.combine_branches
     assert operations.begin_step is step_ends.begin_step
     assert not operations.samples_in_one_shape
     plan = Plan(5, 20, sampling={"temperature": 0})
@@ -65,8 +70,9 @@ def test_kernel_that_is_correct_is_chosen(mono: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sampling_kernel, "sample_checked", sample_checked)
     for name in ("begin_step", "end_step"):
         monkeypatch.setattr(step_ends_kernel, name, getattr(step_ends, name))
+    monkeypatch.setattr(branch_combination_kernel, "combine_branches", branch_combination.combine_branches)
     config = replace(eager_generator(mono).config, num_heads=2)
     operations, choices = select_operations(config, "fp32", kv_dtype, CPU, time_calls)
     chosen = {choice.operation.split()[0]: choice.implementation for choice in choices}
-    assert (chosen["attention"], chosen["sampling"], chosen["step"]) == ("triton",) * 3
+    assert (chosen["attention"], chosen["sampling"], chosen["branches"], chosen["step"]) == ("triton",) * 4
     assert operations.samples_in_one_shape

@@ -8,8 +8,18 @@ from typing import Literal
 from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
 
+MAX_TEXT_TOKENS = 512
+"""The longest text that is read before the codes."""
+MIN_STYLE_SECONDS, MAX_STYLE_SECONDS = 1.5, 4.5
+"""The excerpts that MusicGen-Style was trained on: audiocraft's `varying_lengths`."""
+_MAX_RADIX2_EXP, _MAX_CHROMA, _MAX_FRAMES = 20, 96, 1 << 24
+_MAX_CODEBOOKS, _MAX_CODEBOOK_SIZE = 64, 1 << 16
+"""Far above those of any model, and low enough that nothing takes much memory."""
+_MAX_FEATURE_RATE_HZ = 75
+"""MERT's; EnCodec's is 50."""
 _STYLE_TRANSFORMERS = {"xsmall": (256, 8, 4), "default": (512, 8, 8), "large": (1024, 16, 24), "none": (512, 8, 0)}
 """audiocraft's `transformer_scale` → width, heads and layers."""
+_PRETRAINED = "//pretrained/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +63,10 @@ class StyleConfig:
     sample_rate_hz: int
     excerpt_seconds: float
     """`length`: how much of the audio is read."""
+    encodec_name: str
+    """The EnCodec model on the Hugging Face hub whose codes are read; empty for MERT."""
     feature_codebooks: int
-    """`encodec_n_q`: the codebooks of EnCodec that are read."""
+    """`encodec_n_q`: how many of its codebooks."""
     dim: int
     num_heads: int
     num_layers: int
@@ -67,6 +79,11 @@ class StyleConfig:
     downsampling: int
     """`ds_factor`: one of so many frames is kept."""
     has_batch_norm: bool
+
+    @property
+    def max_length(self) -> int:
+        """Positions of the prefix of the longest excerpt, at most."""
+        return int(MAX_STYLE_SECONDS * _MAX_FEATURE_RATE_HZ) // self.downsampling + 1
 
 
 def parse_prefix(fields: ConfigFields, names: list[str]) -> tuple[MelodyConfig | None, StyleConfig | None]:
@@ -86,52 +103,66 @@ def parse_prefix(fields: ConfigFields, names: list[str]) -> tuple[MelodyConfig |
 
 
 def _parse_melody(fields: ConfigFields, name: str) -> MelodyConfig:
+    """Besides audiocraft's fields, there may be transformers' `chroma_length` and `max_frames`."""
     prefix = f"conditioners.{name}.chroma_stem."
     fields.expect(f"{prefix}norm", float("inf"), float("inf"))
-    window = fields.value(f"{prefix}winlen", None) or 1 << fields.count(f"{prefix}radix2_exp")
+    fields.expect(f"{prefix}sample_rate", fields.count("sample_rate"))
+    window = _count(fields, f"{prefix}winlen", 0) or 1 << _count(fields, f"{prefix}radix2_exp", 12, _MAX_RADIX2_EXP)
     chroma = ChromaConfig(
         sample_rate_hz=fields.count(f"{prefix}sample_rate"),
-        n_chroma=fields.count(f"{prefix}n_chroma"),
+        n_chroma=fields.count(f"{prefix}n_chroma", _MAX_CHROMA),
         window_length=window,
-        fft_length=fields.value(f"{prefix}nfft", None) or window,
-        hop_frames=fields.value(f"{prefix}winhop", None) or window // 4,
+        fft_length=_count(fields, f"{prefix}nfft", window),
+        hop_frames=_count(fields, f"{prefix}winhop", max(1, window // 4)),
         argmax=bool(fields.value(f"{prefix}argmax", False)),
     )
-    fields.expect(f"{prefix}sample_rate", fields.count("sample_rate"))
-    return MelodyConfig(name, chroma, chroma.count_frames(_window_frames(fields, chroma.sample_rate_hz)))
-
-
-def _window_frames(fields: ConfigFields, sample_rate_hz: int) -> int:
-    return int(sample_rate_hz * fields.number("dataset.segment_duration"))
+    if chroma.fft_length < chroma.window_length:
+        problem = f"{prefix}nfft is {chroma.fft_length}; expected at least the window's {chroma.window_length}"
+        raise invalid_checkpoint(fields.path, problem)
+    frames = int(chroma.sample_rate_hz * fields.number("dataset.segment_duration"))
+    return MelodyConfig(
+        name=name,
+        chroma=chroma,
+        length=_count(fields, f"{prefix}chroma_length", chroma.count_frames(frames)),
+        max_frames=_count(fields, f"{prefix}max_frames", 0),
+    )
 
 
 def _parse_style(fields: ConfigFields, name: str) -> StyleConfig:
     prefix = f"conditioners.{name}.style."
-    feature_model = fields.choice(f"{prefix}model_name", ("mert", "encodec"))
+    feature_model: Literal["mert", "encodec"] = (
+        "mert" if fields.choice(f"{prefix}model_name", ("mert", "encodec")) == "mert" else "encodec"
+    )
     scale = fields.value(f"{prefix}transformer_scale", "default")
     if scale not in _STYLE_TRANSFORMERS:
         raise invalid_checkpoint(
             fields.path, f"{prefix}transformer_scale is {scale!r}; expected {' or '.join(_STYLE_TRANSFORMERS)}"
         )
     dim, num_heads, num_layers = _STYLE_TRANSFORMERS[scale]
-    codebooks = fields.value(f"{prefix}n_q_out", 6)
-    default_codebooks = fields.value(f"{prefix}eval_q", 3)
-    if not 1 <= default_codebooks <= codebooks:
-        problem = f"{prefix}eval_q is {default_codebooks!r}; expected 1 to {prefix}n_q_out, {codebooks!r}"
+    encodec = str(fields.value(f"{prefix}encodec_checkpoint", "")) if feature_model == "encodec" else ""
+    if feature_model == "encodec" and not encodec.startswith(_PRETRAINED):
+        problem = f"{prefix}encodec_checkpoint is {encodec!r}; only {_PRETRAINED}NAME is supported"
         raise invalid_checkpoint(fields.path, problem)
+    codebooks = _count(fields, f"{prefix}n_q_out", 6, _MAX_CODEBOOKS)
     fields.expect(f"{prefix}sample_rate", fields.count("sample_rate"))
     return StyleConfig(
         name=name,
-        feature_model="mert" if feature_model == "mert" else "encodec",
+        feature_model=feature_model,
         sample_rate_hz=fields.count(f"{prefix}sample_rate"),
         excerpt_seconds=fields.number(f"{prefix}length"),
-        feature_codebooks=fields.value(f"{prefix}encodec_n_q", 4),
+        encodec_name=encodec.removeprefix(_PRETRAINED),
+        feature_codebooks=_count(fields, f"{prefix}encodec_n_q", 4, _MAX_CODEBOOKS),
         dim=dim,
         num_heads=num_heads,
         num_layers=num_layers,
         codebooks=codebooks,
-        default_codebooks=default_codebooks,
-        codebook_size=fields.value(f"{prefix}bins", 1024),
-        downsampling=fields.value(f"{prefix}ds_factor", 15),
+        default_codebooks=_count(fields, f"{prefix}eval_q", 3, codebooks),
+        codebook_size=_count(fields, f"{prefix}bins", 1024, _MAX_CODEBOOK_SIZE),
+        downsampling=_count(fields, f"{prefix}ds_factor", 15),
         has_batch_norm=bool(fields.value(f"{prefix}batch_norm", True)),
     )
+
+
+def _count(fields: ConfigFields, name: str, default: int, at_most: int = _MAX_FRAMES) -> int:
+    """A number that may be missing or null."""
+    return default if fields.value(name, None) is None else fields.count(name, at_most)

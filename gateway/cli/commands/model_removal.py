@@ -1,0 +1,61 @@
+"""Finds the files of a model that `models remove` may delete: in the data directory, or what `pull` downloaded."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gateway.cli.commands.model_download import find_pulled_model
+from gateway.cli.session.command_settings import load_settings
+from gateway.config import GatewaySettings
+from generation_service.models.model_folders import find_layout
+
+
+class RemovableModel(Protocol):
+    """The files of a model."""
+
+    @property
+    def place(self) -> Path:
+        """Where they are."""
+        ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def remove(self) -> None:
+        """Deletes them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model's folder in the data directory."""
+
+    place: Path
+
+    @property
+    def size_bytes(self) -> int:
+        if self.place.is_symlink():
+            return 0
+        return sum(file.stat().st_size for file in self.place.rglob("*") if file.is_file() and not file.is_symlink())
+
+    def remove(self) -> None:
+        """Deletes the folder. If it is a link, what it points to is left alone."""
+        if self.place.is_symlink():
+            self.place.unlink()
+        else:
+            shutil.rmtree(self.place)
+
+
+def find_removable_model(name: str, data_dir: Path | None) -> RemovableModel:
+    """Returns the files that the name stands for: first those in the data directory, which take precedence in use too.
+
+    Raises CommandError if there are none, or only some that dgx-music did not download.
+    """
+    models = load_settings(GatewaySettings, data_dir).data_dir.expanduser().absolute() / "models"
+    folder = models / name
+    if folder.parent == models and find_layout(folder):
+        return LocalModel(folder)
+    return find_pulled_model(name)

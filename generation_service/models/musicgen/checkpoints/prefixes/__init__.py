@@ -1,0 +1,1 @@
+"""The configuration of what models read before the codes."""
