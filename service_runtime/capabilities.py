@@ -44,6 +44,10 @@ _MODELS_TO_PULL = {
 """A model that has the capability, or nothing where docs/models.md has to be read; else musicgen-small has it."""
 
 
+MAX_QUOTED_CHARACTERS = 100
+"""How much of an unknown adapter's name an error quotes."""
+
+
 def needed_capabilities(
     conditioning: Mapping[str, Any] | None, *, continuation: bool = False, edit: bool = False
 ) -> Iterator[tuple[str, Capability]]:
@@ -58,6 +62,31 @@ def needed_capabilities(
     for name, value in (conditioning or {}).items():
         if value and name in _CONDITIONS:
             yield f"conditioning.{name}", _CONDITIONS[name]
+
+
+def check_adapter(index: int, name: str, model_name: str, problems: Mapping[str, str]) -> None:
+    """Raises InvalidArgument if the adapter in this place of a request is not installed, or if the model can't take it.
+
+    `problems` has the installed adapters, and why the model can't take one; empty if it can.
+    """
+    if name not in problems:
+        if fitting := [own for own, problem in problems.items() if not problem]:
+            hint = f"adapters for model {model_name!r}: {', '.join(fitting)}"
+        else:
+            hint = f"none is installed for model {model_name!r}; put one into adapters/NAME of the data directory"
+        problem = f"there is no adapter {name[:MAX_QUOTED_CHARACTERS]!r}; {hint}"
+        raise InvalidArgument(f"conditioning.adapters[{index}].name", problem, reason="ADAPTER_NOT_FOUND")
+    if problems[name]:
+        raise unusable_adapter_error(index, name, model_name, problems[name])
+
+
+def unusable_adapter_error(index: int, name: str, model_name: str, problem: str) -> InvalidArgument:
+    """The error for an adapter that is installed, but that the model can't take."""
+    return InvalidArgument(
+        f"conditioning.adapters[{index}].name",
+        f"model {model_name!r} can't take the adapter {name!r}: {problem}",
+        reason="ADAPTER_UNUSABLE",
+    )
 
 
 def unsupported_error(

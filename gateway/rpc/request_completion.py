@@ -21,7 +21,7 @@ from dgx_music.storage.v1 import storage_pb2 as storage
 from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.rpc.capability_support import has_capability, require_capability
 from gateway.rpc.service_client import ServiceClient
-from service_runtime.capabilities import needed_capabilities
+from service_runtime.capabilities import check_adapter, needed_capabilities
 from service_runtime.prompt_tempo import parse_tempo
 from service_runtime.shaping import check_edit, check_length, check_loop, edited_seconds, loop_seconds
 
@@ -55,6 +55,7 @@ class RequestCompletion:
                     field, f"must be {native} for model {model.name}, not {requested}; leave it out to use {native}"
                 )
         await self._check_capabilities(model, request)
+        self._check_adapters(model, request)
         for source_id in _source_ids(request):
             await self._require_completed(source_id)
         if request.variation_of:
@@ -93,6 +94,12 @@ class RequestCompletion:
                     self._generation.stub.ListModels, generation.ListModelsRequest()
                 )
                 require_capability(model.name, capability, field, listed.models)
+
+    @staticmethod
+    def _check_adapters(model: generation.Model, request: storage.CreateGenerationRequest) -> None:
+        problems = {adapter.name: adapter.problem for adapter in model.adapters}
+        for index, adapter in enumerate(request.conditioning.adapters):
+            check_adapter(index, adapter.name, model.name, problems)
 
     async def _require_completed(self, source_id: str) -> None:
         try:

@@ -44,12 +44,12 @@ class ModelInfo:
     max_duration_seconds: float
     is_synthesiser: bool
     """True for a rule-based synthesiser without a neural network. Shown to users wherever the model is named."""
+    capabilities: frozenset[Capability] = frozenset()
     default_guidance_scale: float = 3.0
     """The guidance scale of a request that names none."""
     default_temperature: float = 1.0
     default_top_k: int = 250
     default_top_p: float = 0.0
-    capabilities: frozenset[Capability] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

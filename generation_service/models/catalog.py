@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError
-from generation_service.models.base import Capability, Model, ModelInfo
+from generation_service.models.base import AdapterUse, Capability, Model, ModelInfo
+from service_runtime.capabilities import check_adapter
 
 MAX_QUOTED_CHARACTERS = 100
 """How much of an unknown model's name an error quotes."""
@@ -32,6 +33,11 @@ class ModelEntry(Protocol):
         """Loads the model, on the device thread. Raises ServiceError if its files or this installation are unusable."""
         ...
 
+    def adapter_problems(self) -> Mapping[str, str]:
+        """The installed adapters by name, and why this model can't take one; empty if it can. May read files, as
+        `describe`, and raises like it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class BuiltInModel:
@@ -49,6 +55,9 @@ class BuiltInModel:
 
     def load(self) -> Model[Any]:
         return self.build()
+
+    def adapter_problems(self) -> Mapping[str, str]:
+        return {}
 
 
 class ModelCatalog:
@@ -125,6 +134,17 @@ class ModelCatalog:
                 if capability in (await self.describe(name)).capabilities:
                     names.append(name)
         return names
+
+    async def adapter_problems(self, name: str) -> Mapping[str, str]:
+        """The installed adapters by name, and why the model can't take one; empty if it can. Raises like `describe`."""
+        return await asyncio.to_thread(self._get(name, None).adapter_problems)
+
+    async def check_adapters(self, name: str, adapters: Sequence[AdapterUse]) -> None:
+        """Raises InvalidArgument, which names the field, if an adapter is not installed or does not fit the model."""
+        if adapters:
+            problems = await self.adapter_problems(name)
+            for index, adapter in enumerate(adapters):
+                check_adapter(index, adapter.name, name, problems)
 
     def _get(self, name: str, field: str | None) -> ModelEntry:
         name = name or self.default_name

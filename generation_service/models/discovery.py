@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,22 @@ from generation_service.hardware.devices import Device, Devices
 from generation_service.models.base import Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
 from generation_service.models.device import resolve_device
-from generation_service.models.model_folders import installed_folders, weights_mtime_ns
+from generation_service.models.diffusion.pipeline_entry import DiffusionFolder
+from generation_service.models.model_folders import find_layout, installed_folders, weights_mtime_ns
+from generation_service.models.musicgen.adapters.installed_adapters import find_adapters
 from generation_service.models.published import PUBLISHED
 from generation_service.models.sketch import Sketch
 from service_runtime.optional_deps import install_extra_command
 
 if TYPE_CHECKING:
     from generation_service.models.magnet.magnet_loader import FoundMagnet
+    from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
     from generation_service.models.musicgen.loader import FoundModel
+
+ADAPTERS_FOLDER = "adapters"
+"""The folder in the data directory that has a folder for each LoRA adapter."""
+_MAX_OPEN_ADAPTERS = 64
+"""The number of models whose adapters' headers are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,8 @@ class MusicGenFolder:
     max_batch_size: int
     memory_gb_per_second: float
     """The memory bandwidth of the slowest GPU in use; 0 if it is not known."""
+    adapter_folder: Path
+    """The folder of the installed adapters."""
 
     def describe(self) -> ModelInfo:
         """Reads the headers of the files. Imports torch, which takes seconds the first time."""
@@ -72,6 +83,12 @@ class MusicGenFolder:
             use_compile_cache(self.kernel_cache)
         return load_musicgen(found, max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction)
 
+    def adapter_problems(self) -> Mapping[str, str]:
+        if self.engine != "native" or not find_adapters(self.adapter_folder):
+            return {}
+        registry = _open_adapters(self)
+        return {} if registry is None else registry.problems()
+
     def _find_native(self) -> FoundModel | FoundMagnet:
         try:
             from generation_service.models.magnet.magnet_loader import find_magnet
@@ -90,6 +107,7 @@ class MusicGenFolder:
             precision=self.precision,
             kv_precision=self.kv_precision,
             memory_gb_per_second=self.memory_gb_per_second,
+            adapter_folder=self.adapter_folder,
         )
 
     def _audiocraft_device(self) -> DeviceName:
@@ -100,6 +118,13 @@ class MusicGenFolder:
                 reason="PRECISION_UNSUPPORTED",
             )
         return resolve_device(self.device, "auto")[0]
+
+
+@functools.lru_cache(maxsize=_MAX_OPEN_ADAPTERS)
+def _open_adapters(model: MusicGenFolder) -> AdapterRegistry | None:
+    """None for MAGNeT, which takes no adapters."""
+    found = model._find_native()
+    return found.open_adapters() if hasattr(found, "open_adapters") else None
 
 
 def find_installed_models(
@@ -127,7 +152,17 @@ def find_installed_models(
 def _find_entries(
     settings: GenerationSettings, device: Device, max_batch_size: int, memory_gb_per_second: float
 ) -> Iterator[ModelEntry]:
-    def musicgen_entry(name: str, folder: Path) -> MusicGenFolder:
+    def entry(name: str, folder: Path) -> ModelEntry:
+        if find_layout(folder) == "diffusers":
+            return DiffusionFolder(
+                name=name,
+                folder=folder,
+                weights_mtime_ns=weights_mtime_ns(folder),
+                device=device.kind,
+                precision=settings.precision,
+                gpu_memory_fraction=settings.gpu_memory_fraction,
+                max_batch_size=max_batch_size,
+            )
         return MusicGenFolder(
             name=name,
             folder=folder,
@@ -140,10 +175,11 @@ def _find_entries(
             kernel_cache=settings.data_dir / "kernels",
             max_batch_size=max_batch_size,
             memory_gb_per_second=memory_gb_per_second,
+            adapter_folder=settings.data_dir / ADAPTERS_FOLDER,
         )
 
     for name, folder in installed_folders(settings):
-        yield musicgen_entry(name, folder)
+        yield entry(name, folder)
     yield BuiltInModel(Sketch().info, Sketch)
 
 

@@ -109,8 +109,10 @@ class EnginePool:
     ) -> GenerationHandle:
         """Queues a request for a model that the catalog describes as `info`, at the least loaded engine that takes it.
 
-        Raises ResourceExhausted if all queues are full, and Unavailable if no engine accepts requests.
+        Raises ResourceExhausted if all queues are full, Unavailable if no engine accepts requests, and InvalidArgument
+        if an adapter is not installed or does not fit the model.
         """
+        await self.catalog.check_adapters(info.name, parameters.adapters)
         origin = origin or RequestOrigin()
         self._drop_ended()
         engines = self._by_load(info)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dgx_music.generation.v1 import generation_pb2
 from generation_service.engine.request_handle import GenerationHandle
@@ -33,9 +33,14 @@ def progress_to_proto(handle: GenerationHandle, frames: int) -> generation_pb2.G
 
 
 def model_to_proto(
-    info: ModelInfo, *, is_default: bool, is_loaded: bool, execution: ModelExecution | None
+    info: ModelInfo,
+    *,
+    is_default: bool,
+    is_loaded: bool,
+    execution: ModelExecution | None,
+    adapters: Mapping[str, str] | None = None,
 ) -> generation_pb2.Model:
-    """Returns the message that describes a usable model."""
+    """Returns the message that describes a usable model. `adapters` has the problem of each, or nothing."""
     return generation_pb2.Model(
         name=info.name,
         version=info.version,
@@ -48,6 +53,9 @@ def model_to_proto(
         is_loaded=is_loaded,
         capabilities=[f"CAPABILITY_{each.name}" for each in Capability if each in info.capabilities],
         execution=None if execution is None else _execution_to_proto(execution),
+        adapters=[
+            generation_pb2.ModelAdapter(name=name, problem=problem) for name, problem in (adapters or {}).items()
+        ],
     )
 
 

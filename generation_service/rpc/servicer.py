@@ -77,14 +77,14 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GetModelRequest, context: Context
     ) -> generation_pb2.GetModelResponse:
         info = await self._engine.catalog.describe(request.name)
-        return generation_pb2.GetModelResponse(model=self._to_proto(info))
+        return generation_pb2.GetModelResponse(model=await self._to_proto(info))
 
     async def LoadModel(
         self, request: generation_pb2.LoadModelRequest, context: Context
     ) -> generation_pb2.LoadModelResponse:
         info = await self._engine.catalog.describe(request.name)
         await self._engine.load(info)
-        return generation_pb2.LoadModelResponse(model=self._to_proto(info))
+        return generation_pb2.LoadModelResponse(model=await self._to_proto(info))
 
     async def UnloadModel(
         self, request: generation_pb2.UnloadModelRequest, context: Context
@@ -106,17 +106,18 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def _describe(self, name: str) -> generation_pb2.Model:
         try:
-            return self._to_proto(await self._engine.catalog.describe(name))
+            return await self._to_proto(await self._engine.catalog.describe(name))
         except ServiceError as error:
             is_default = name == self._engine.catalog.default_name
             return converters.unusable_model_to_proto(name, error.message, is_default=is_default)
 
-    def _to_proto(self, info: ModelInfo) -> generation_pb2.Model:
+    async def _to_proto(self, info: ModelInfo) -> generation_pb2.Model:
         return converters.model_to_proto(
             info,
             is_default=info.name == self._engine.catalog.default_name,
             is_loaded=self._engine.is_loaded(info),
             execution=self._engine.execution(info),
+            adapters=await self._engine.catalog.adapter_problems(info.name),
         )
 
 

@@ -1,5 +1,5 @@
-"""Writes tiny pipelines with random weights as diffusers' `save_pretrained` does: Stable Audio Open, Stable Audio 3, and
-ACE-Step."""
+"""Writes tiny pipelines with random weights as diffusers' `save_pretrained` does: Stable Audio Open, Stable Audio 3,
+and ACE-Step."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ CARD = "---\nlicense: other\nlicense_name: stable-audio-community\n---\n# A mode
 
 
 def write_stable_audio(folder: Path, *, seed: int = 0) -> Path:
-    """Writes a `StableAudioPipeline` at 8 kHz in stereo, with pieces of 0.96 s."""
+    """Writes a `StableAudioPipeline` at 8 kHz in stereo, of at most 0.96 s."""
     from diffusers import (
-        AutoencoderOobleck,
         CosineDPMSolverMultistepScheduler,
         StableAudioDiTModel,
         StableAudioPipeline,
@@ -84,17 +83,21 @@ def write_stable_audio_3(folder: Path, *, is_distilled: bool = True, seed: int =
         "query_pre_attn_scalar": 8,
     }
     text_config = T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False)
+    vae = AutoencoderSAME(
+        patch_size=8,
+        encoder_channels=8,
+        encoder_c_mults=[2],
+        encoder_strides=[4],
+        encoder_transformer_depths=[2],
+        latent_dim=LATENT_CHANNELS,
+        dim_heads=8,
+        sampling_rate=8000,
+    )
+    for name, parameter in vae.named_parameters():
+        if "new_tokens" in name:  # Its own initialization is almost zero.
+            torch.nn.init.normal_(parameter)
     pipeline = StableAudio3Pipeline(
-        vae=AutoencoderSAME(
-            patch_size=8,
-            encoder_channels=8,
-            encoder_c_mults=[2],
-            encoder_strides=[4],
-            encoder_transformer_depths=[2],
-            latent_dim=LATENT_CHANNELS,
-            dim_heads=8,
-            sampling_rate=8000,
-        ),
+        vae=vae,
         text_encoder=T5GemmaEncoderModel(text_config),
         tokenizer=GemmaTokenizer(vocab=vocabulary, merges=[], model_max_length=64),
         duration_embedder=StableAudio3DurationEmbedder(output_dim=WIDTH, fourier_dim=8, max_val=64.0),
@@ -121,7 +124,11 @@ def write_ace_step(folder: Path, *, is_turbo: bool = False, seed: int = 0) -> Pa
         AceStepTransformer1DModel,
         FlowMatchEulerDiscreteScheduler,
     )
-    from diffusers.pipelines.ace_step import AceStepConditionEncoder
+    from diffusers.pipelines.ace_step import (
+        AceStepAudioTokenDetokenizer,
+        AceStepAudioTokenizer,
+        AceStepConditionEncoder,
+    )
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
@@ -161,6 +168,9 @@ def write_ace_step(folder: Path, *, is_turbo: bool = False, seed: int = 0) -> Pa
         ),
         condition_encoder=condition_encoder,
         scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+        # Text-to-music needs neither of them.
+        audio_tokenizer=AceStepAudioTokenizer(audio_acoustic_hidden_dim=LATENT_CHANNELS, fsq_dim=WIDTH, **heads),
+        audio_token_detokenizer=AceStepAudioTokenDetokenizer(audio_acoustic_hidden_dim=LATENT_CHANNELS, **heads),
     )
     return _save(pipeline, folder)
 
@@ -168,7 +178,7 @@ def write_ace_step(folder: Path, *, is_turbo: bool = False, seed: int = 0) -> Pa
 def _oobleck(sampling_rate: int, ratios: list[int]) -> Any:
     from diffusers import AutoencoderOobleck
 
-    vae = AutoencoderOobleck(
+    return AutoencoderOobleck(
         encoder_hidden_size=4,
         downsampling_ratios=ratios,
         channel_multiples=[1, 1, 2],
@@ -177,14 +187,20 @@ def _oobleck(sampling_rate: int, ratios: list[int]) -> Any:
         audio_channels=2,
         sampling_rate=sampling_rate,
     )
-    # Their own zeros would be a tame special case.
-    for name, parameter in vae.named_parameters():
-        if name.endswith(("alpha", "beta")):
-            torch.nn.init.normal_(parameter, std=0.3)
-    return vae
 
 
 def _save(pipeline: Any, folder: Path) -> Path:
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            _randomize_constants(component)
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "README.md").write_text(CARD)
     return folder
+
+
+@torch.no_grad()
+def _randomize_constants(module: torch.nn.Module) -> None:
+    """Many layers are initialized to add nothing, or to scale by one; so would be whatever is wrong with them."""
+    for parameter in module.parameters():
+        if bool((parameter == parameter.flatten()[0]).all()):
+            parameter += 0.2 * torch.randn_like(parameter)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.adapters.adapter_weights import LoadAdapters, load_none
 from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
@@ -146,11 +147,13 @@ def _append_results(
     return ended
 
 
-def eager_generator(folder: Path, precision: Precision = "fp32") -> EagerCodeGenerator:
+def eager_generator(
+    folder: Path, precision: Precision = "fp32", load_adapters: LoadAdapters = load_none
+) -> EagerCodeGenerator:
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = parse_lm_config(checkpoint)
     pool = KvCachePool(config, 1 << 30, is_quantized=precision == "int8")
-    return EagerCodeGenerator(LanguageModel(checkpoint, config, precision), pool)
+    return EagerCodeGenerator(LanguageModel(checkpoint, config, precision), pool, load_adapters)
 
 
 def resident_generator(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,15 @@ class Generated:
     """[n, channels]"""
 
 
-def generate_with_transformers(folder: Path, prompts: Sequence[str], frames: int) -> list[Generated]:
-    """Greedy codes and samples of transformers' model, each prompt by itself."""
+def generate_with_transformers(
+    folder: Path, prompts: Sequence[str], frames: int, adapt: Callable[[Any], Any] = lambda model: model
+) -> list[Generated]:
+    """Greedy codes and samples of transformers' model, or what `adapt` makes of it, each prompt by itself."""
     from transformers import MusicgenForConditionalGeneration, T5Tokenizer
 
     results = []
     with _quiet(), torch.inference_mode():
-        model: Any = MusicgenForConditionalGeneration.from_pretrained(folder)
+        model: Any = adapt(MusicgenForConditionalGeneration.from_pretrained(folder))
         tokenizer = T5Tokenizer.from_pretrained(folder)
         decoded: list[Tensor] = []
         decode = model.audio_encoder.decode

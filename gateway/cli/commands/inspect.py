@@ -17,6 +17,7 @@ from dgx_music.storage.v1.storage_pb2 import (
     ListPromptsRequest,
     RateGenerationRequest,
 )
+from gateway.cli.display import adapter_table
 from gateway.cli.display.braille_waveform import print_waveform
 from gateway.cli.display.console import (
     Console,
@@ -156,7 +157,7 @@ async def prompts(session: Session, console: Console, *, limit: int, recent: boo
 
 
 async def models(session: Session, console: Console) -> int:
-    """Prints the installed models, and on standard error those available for download."""
+    """Prints the installed models and adapters, and on standard error the models available for download."""
     response = await session.music.ListModels(ListModelsRequest(), timeout=CALL_TIMEOUT_SECONDS)
     if console.as_json:
         for model in response.models:
@@ -174,6 +175,8 @@ async def models(session: Session, console: Console) -> int:
         ),
         map(_model_row, response.models),
     )
+    if rows := adapter_table.adapter_rows(response.models):
+        console.print_table(adapter_table.COLUMNS, rows)
     installed = {model.name for model in response.models}
     by_licence: dict[str, list[str]] = {}
     for name, published in PUBLISHED.items():

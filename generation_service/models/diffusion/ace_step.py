@@ -13,13 +13,18 @@ from generation_service.models.diffusion.denoiser import Denoiser, Denoising
 
 SHIFT = 3.0
 """How far the schedule is shifted towards noise: the pipeline's default."""
+MAX_TEXT_TOKENS, MAX_LYRICS_TOKENS = 256, 2048
+"""The most tokens of the prompt, with what is written around it, and of the lyrics that the pipeline reads."""
 TIMBRE_SECONDS = 30
 """The length of the reference audio, here silence."""
 
 
 class AceStep(Denoiser):
-    """Implements `Denoiser`. Guidance is adaptive projected guidance (https://arxiv.org/abs/2410.02416), from the learned
-    null condition; a turbo checkpoint, whose guidance is distilled, has none."""
+    """Implements `Denoiser`.
+
+    Guidance is adaptive projected guidance (https://arxiv.org/abs/2410.02416) from the learned null condition; a turbo
+    checkpoint, in which guidance is distilled, has none.
+    """
 
     peak = 10 ** (-1 / 20)
 
@@ -28,11 +33,13 @@ class AceStep(Denoiser):
 
         pipeline, device = self._pipeline, self._device
         seconds = self._seconds(parameters)
+        texts = pipeline._format_prompt(parameters.prompt, parameters.lyrics, audio_duration=seconds)
         text, text_mask, lyrics, lyrics_mask = pipeline.encode_prompt(
             parameters.prompt, parameters.lyrics, device, audio_duration=seconds
         )
         length = math.ceil(seconds * pipeline.latents_per_second)
-        silence = pipeline.condition_encoder.silence_latent[:, : math.ceil(TIMBRE_SECONDS * pipeline.latents_per_second)]
+        timbre_length = math.ceil(TIMBRE_SECONDS * pipeline.latents_per_second)
+        silence = pipeline.condition_encoder.silence_latent[:, :timbre_length]
         encoded, _ = pipeline.condition_encoder(
             text_hidden_states=text,
             text_attention_mask=text_mask,
@@ -58,6 +65,7 @@ class AceStep(Denoiser):
             generator=generator,
             guidance_scale=parameters.guidance_scale,
             conditions={"encoder_hidden_states": encoded, "context_latents": context},
+            metadata=self._ignored(prompt=(texts[0], MAX_TEXT_TOKENS), lyrics=(texts[1], MAX_LYRICS_TOKENS)),
             momentum=MomentumBuffer(momentum=-0.75) if is_guided else None,
         )
 
@@ -68,6 +76,7 @@ class AceStep(Denoiser):
         return int(denoising.latents.shape[1])
 
     def _predict(self, latents: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        timesteps = timesteps.to(self._dtype)
         output: Tensor = self._pipeline.transformer(
             latents, timestep=timesteps, timestep_r=timesteps, return_dict=False, **conditions
         )[0]

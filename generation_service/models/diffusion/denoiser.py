@@ -83,7 +83,7 @@ class Denoiser(ABC):
 
     @abstractmethod
     def _predict(self, latents: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        """Runs the transformer on [rows, …] and [rows]."""
+        """Runs the transformer on latents [rows, …] in its precision, and timesteps [rows] in float32."""
 
     @abstractmethod
     def _guide(self, denoising: Denoising, output: Tensor) -> Tensor:
@@ -101,16 +101,21 @@ class Denoiser(ABC):
             timesteps += [timestep] * each.rows
         output = self._predict(
             torch.cat(latents).to(self._dtype),
-            torch.stack(timesteps).to(self._device, self._dtype),
+            torch.stack(timesteps).to(self._device),
             {name: torch.cat([each.conditions[name] for each in batch]) for name in batch[0].conditions},
         ).float()
-        for each, rows in zip(batch, output.split([each.rows for each in batch]), strict=True):
+        for each, rows in zip(batch, torch.split(output, [each.rows for each in batch]), strict=True):
             guided = rows if each.rows == 1 else self._guide(each, rows)
             timestep = each.scheduler.timesteps[each.steps_done]
             each.latents = each.scheduler.step(
                 guided, timestep, each.latents, generator=each.generator, return_dict=False
             )[0]
             each.steps_done += 1
+
+    def _ignored(self, **limited: tuple[str, int]) -> dict[str, MetadataValue]:
+        """Returns how many tokens are beyond what the text encoder reads, by name; `limited` are texts and limits."""
+        counts = {name: len(self._pipeline.tokenizer(text).input_ids) - most for name, (text, most) in limited.items()}
+        return {f"{name}_tokens_ignored": count for name, count in counts.items() if count > 0}
 
     def _steps(self, parameters: GenerationParameters) -> int:
         return parameters.steps or self._facts.default_steps

@@ -14,7 +14,7 @@ from generation_service.models.diffusion.denoiser import Denoiser, Denoising
 from generation_service.models.diffusion.latent_decoder import LatentDecoder
 from generation_service.models.execution import ModelExecution
 
-TOKENS_PER_CALL = {"cpu": 4096, "cuda": 65536}
+TOKENS_PER_CALL = {"cpu": 2048, "cuda": 65536}
 """How much one call of the transformer works on, rows times length: as much as keeps the device busy, and little enough
 that nobody waits long for his turn, or for a cancelled request."""
 
@@ -52,13 +52,18 @@ class DiffusionState:
 class DiffusionModel:
     """Implements `generation_service.models.base.Model`. Built by `pipeline_loader.load_pipeline`.
 
-    A `step` is one turn on the device: one denoising step for those requests that can share a batch, or one piece of one
-    request's audio. The request that has waited longest decides which. Nothing is done ahead, so a request that is
+    A `step` is one turn on the device: one denoising step for those requests that can share a batch, or one piece of
+    one request's audio. The request that has waited longest decides which. Nothing is done ahead, so a request that is
     cancelled costs nothing from its next turn on.
     """
 
     def __init__(
-        self, info: ModelInfo, denoiser: Denoiser, decoder: LatentDecoder, execution: ModelExecution, device: torch.device
+        self,
+        info: ModelInfo,
+        denoiser: Denoiser,
+        decoder: LatentDecoder,
+        execution: ModelExecution,
+        device: torch.device,
     ) -> None:
         self._info = info
         self._denoiser = denoiser
@@ -136,7 +141,7 @@ class DiffusionModel:
             state.last_turn = self._turn
         self._denoiser.advance([state.denoising for state in batch])
         if self._device.type == "cuda":  # Launch one turn ahead, but not more: progress and cancellation would lag.
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
             if self._last_event is not None:
                 self._last_event.synchronize()

@@ -21,12 +21,12 @@ class LatentDecoder:
     it is in one decoding of everything.
     """
 
-    def __init__(self, vae: Any, facts: PipelineFacts) -> None:
+    def __init__(self, vae: Any, facts: PipelineFacts, piece_seconds: float = PIECE_SECONDS) -> None:
         self._vae = vae
         self._facts = facts
         parameter = next(vae.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
-        self._piece = max(1, round(PIECE_SECONDS * facts.sample_rate_hz / facts.hop_frames))
+        self._piece = max(1, round(piece_seconds * facts.sample_rate_hz / facts.hop_frames))
 
     @property
     def hop_frames(self) -> int:
@@ -46,4 +46,5 @@ class LatentDecoder:
         audio = self._vae.decode(window).sample[0]  # [channels, frames]
         hop = self._facts.hop_frames
         audio = audio[:, (start - first) * hop : (end - first) * hop]
-        return audio.T.to("cpu", torch.float32).contiguous().numpy()
+        block: FloatArray = audio.T.to("cpu", torch.float32).contiguous().numpy()
+        return block

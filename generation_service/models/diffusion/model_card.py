@@ -12,14 +12,10 @@ from typing import Any
 
 import yaml
 
+from generation_service.models.published import PUBLISHED
+
 UNKNOWN_LICENCE = "NOASSERTION"
 """SPDX's word for a licence that nobody has stated."""
-PUBLISHED_LICENCES = {
-    "stable-audio-open-1.0": "LicenseRef-stable-audio-community",
-    "stable-audio-3-medium": "LicenseRef-stable-audio-community",
-    "acestep-v15-xl-turbo-diffusers": "MIT",
-}
-"""Name of a repository → the licence of its weights, for a folder without a card."""
 _SPDX_NAMES = {"mit": "MIT", "apache-2.0": "Apache-2.0", "bsd-3-clause": "BSD-3-Clause", "cc0-1.0": "CC0-1.0"}
 _MAX_CARD_BYTES = 1 << 20
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
@@ -39,7 +35,7 @@ def read_licence(folder: Path, name: str) -> str:
     if licence in ("other", None):
         licence = card.get("license_name")
     if not isinstance(licence, str) or not (words := _NOT_IN_A_NAME.sub("-", licence.strip()).strip("-")):
-        return PUBLISHED_LICENCES.get(name, UNKNOWN_LICENCE)
+        return PUBLISHED[name].licence if name in PUBLISHED else UNKNOWN_LICENCE
     words = words[:100]
     if words.lower().startswith("cc-by"):
         return words.upper()

@@ -1,4 +1,4 @@
-"""Compares the weights of a pipeline's components with what their configurations ask for, before any memory is taken."""
+"""Compares the weights of a pipeline's components with their configurations, before any memory is taken."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from generation_service.models.diffusion.diffusers_library import quiet_diffusers
 from generation_service.models.diffusion.pipeline_folder import PipelineFolder
-from generation_service.models.diffusion.pipeline_weights import invalid_pipeline
+from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
 
 
 def check_shapes(found: PipelineFolder) -> None:
@@ -23,13 +23,14 @@ def check_shapes(found: PipelineFolder) -> None:
                 module = _build(found, part)
             except Exception as error:  # Its constructor may raise anything for a strange configuration.
                 problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                raise invalid_pipeline(path / "config.json", f"{found.classes[part]} rejects it ({problem})") from error
+                message = f"{found.classes[part]} rejects it ({problem})"
+                raise invalid_checkpoint(path / "config.json", message) from error
         for name, shape in _expected_shapes(module):
             actual = weights.shapes.get(name, weights.shapes.get(f"model.{name}"))
             if actual is None:
-                raise invalid_pipeline(path, f"the weights lack tensor {name!r} of {list(shape)}")
+                raise invalid_checkpoint(path, f"the weights lack tensor {name!r} of {list(shape)}")
             if actual != shape:
-                raise invalid_pipeline(
+                raise invalid_checkpoint(
                     path, f"tensor {name!r} has the shape {list(actual)}, but config.json asks for {list(shape)}"
                 )
 

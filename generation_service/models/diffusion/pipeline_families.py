@@ -1,4 +1,4 @@
-"""The pipelines of diffusers that this engine runs: their parts, and what their configurations say. Imports no torch."""
+"""The pipelines of diffusers that this engine runs: their parts, and what their configurations say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from dgx_music.limits import MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 from generation_service.models.base import Capability
-from generation_service.models.diffusion.pipeline_weights import invalid_pipeline
+from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
 
 MAX_LAYERS = 512
 """More of anything that is repeated would take long to build, only to be found not to fit the weights."""
@@ -55,6 +55,7 @@ class PipelineFacts:
     default_guidance_scale: float
     capabilities: frozenset[Capability]
     description: str
+    """Without its full stop."""
 
 
 class Configs:
@@ -74,25 +75,33 @@ class Configs:
         """Returns an integer in a range. Raises FailedPrecondition if the configuration has none."""
         value = self.get(part, key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise invalid_pipeline(self.path(part), f"{key} must be an integer of {least} to {most}, not {value!r:.60}")
+            raise invalid_checkpoint(
+                self.path(part), f"{key} must be an integer from {least} to {most}, not {_quote(value)}"
+            )
         return value
 
     def integers(self, part: str, key: str, least: int, most: int) -> Sequence[int]:
         """Returns a list of up to 16 integers in a range. Raises FailedPrecondition if the configuration has none."""
         values = self.get(part, key)
         if not isinstance(values, list) or not 1 <= len(values) <= 16:
-            raise invalid_pipeline(self.path(part), f"{key} must be a list of integers, not {values!r:.60}")
+            raise invalid_checkpoint(self.path(part), f"{key} must be a list of integers, not {_quote(values)}")
         if not all(type(value) is int and least <= value <= most for value in values):
-            raise invalid_pipeline(self.path(part), f"{key} must have integers of {least} to {most}, not {values!r:.60}")
+            raise invalid_checkpoint(
+                self.path(part), f"{key} must have integers from {least} to {most}, not {_quote(values)}"
+            )
         return values
 
     def check_equal(self, part: str, key: str, other: str, other_key: str) -> None:
         """Raises FailedPrecondition unless two components have the same number there."""
         value, expected = self.get(part, key), self.get(other, other_key)
         if value != expected:
-            raise invalid_pipeline(
-                self.path(part), f"{key} is {value!r:.60}, but {other_key} of {other} is {expected!r:.60}"
+            raise invalid_checkpoint(
+                self.path(part), f"{key} is {_quote(value)}, but {other_key} of {other} is {_quote(expected)}"
             )
+
+
+def _quote(value: object) -> str:
+    return repr(value)[:60]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,7 @@ def _oobleck(configs: Configs) -> tuple[int, int]:
     """Returns the hop of a vae in audio frames, and its context in latents."""
     ratios = configs.integers("vae", "downsampling_ratios", 2, 64)
     if any(ratio % 2 for ratio in ratios):  # Its transposed convolution would yield a frame less than a multiple.
-        raise invalid_pipeline(configs.path("vae"), f"downsampling_ratios must be even, not {ratios}")
+        raise invalid_checkpoint(configs.path("vae"), f"downsampling_ratios must be even, not {ratios}")
     # From the end: the last convolution reads 3 positions on each side; three residual units, with kernels of 7 dilated
     # by 1, 3 and 9, read 39; a transposed convolution reads 1 of its input's; and the first convolution 3 latents.
     context = 3
@@ -145,7 +154,7 @@ def _read_stable_audio(configs: Configs) -> PipelineFacts:
         default_steps=100,
         default_guidance_scale=7.0,
         capabilities=frozenset({Capability.STEPS, Capability.NEGATIVE_PROMPT}),
-        description=f"Stable Audio, {layers} layers, latent diffusion.",
+        description=f"Stable Audio, {layers} layers, latent diffusion",
     )
 
 
@@ -160,7 +169,7 @@ def _read_stable_audio_3(configs: Configs) -> PipelineFacts:
     layers = configs.integer("transformer", "depth", 1, MAX_LAYERS)
     seconds = configs.get("duration_embedder", "max_val", 384.0)
     if not isinstance(seconds, int | float) or not 1 <= seconds <= 3600:
-        raise invalid_pipeline(configs.path("duration_embedder"), f"max_val must be 1 to 3600, not {seconds!r:.60}")
+        raise invalid_checkpoint(configs.path("duration_embedder"), f"max_val must be 1 to 3600, not {_quote(seconds)}")
     is_distilled = bool(configs.get("scheduler", "stochastic_sampling", False))
     capabilities = {Capability.STEPS} if is_distilled else {Capability.STEPS, Capability.NEGATIVE_PROMPT}
     return PipelineFacts(
@@ -172,7 +181,7 @@ def _read_stable_audio_3(configs: Configs) -> PipelineFacts:
         default_steps=8 if is_distilled else 100,
         default_guidance_scale=1.0,
         capabilities=frozenset(capabilities),
-        description=f"Stable Audio 3, {layers} layers, rectified flow{', distilled' if is_distilled else ''}.",
+        description=f"Stable Audio 3, {layers} layers, rectified flow{', distilled' if is_distilled else ''}",
     )
 
 
@@ -192,7 +201,7 @@ def _read_ace_step(configs: Configs) -> PipelineFacts:
         default_steps=8 if is_turbo else 50,
         default_guidance_scale=1.0 if is_turbo else 7.0,
         capabilities=frozenset({Capability.STEPS, Capability.LYRICS}),
-        description=f"ACE-Step{' turbo' if is_turbo else ''}, {layers} layers, flow matching.",
+        description=f"ACE-Step{' turbo' if is_turbo else ''}, {layers} layers, flow matching",
     )
 
 

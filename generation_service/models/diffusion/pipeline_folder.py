@@ -11,19 +11,16 @@ from typing import Any
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.models.diffusion.pipeline_families import FAMILIES, MAX_LAYERS, Configs, Family, PipelineFacts
-from generation_service.models.diffusion.pipeline_weights import (
-    ComponentWeights,
-    invalid_pipeline,
-    missing_file,
-    read_json,
-    read_weights,
-)
+from generation_service.models.diffusion.pipeline_weights import ComponentWeights, read_weights
+from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
+from generation_service.models.musicgen.checkpoints.safetensors_file import read_json
 
 INDEX_FILE = "model_index.json"
 _CONFIG_FILES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 _REPEATED = ("layers", "blocks", "depth", "depths")
 """How the names of settings end that say how often something is repeated."""
 _MAX_TRAIN_STEPS = 100_000
+_EXPECTED = "a folder as diffusers' save_pretrained writes it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +50,12 @@ def read_pipeline_folder(folder: Path) -> PipelineFolder:
     Raises FailedPrecondition if a file is missing, damaged, or of a pipeline or a component that this engine does not
     know. Nothing that the folder contains is ever imported or run.
     """
-    index = read_json(folder / INDEX_FILE)
+    index = read_json(folder / INDEX_FILE, _EXPECTED)
     class_name = index.get("_class_name")
     family = FAMILIES.get(class_name) if isinstance(class_name, str) else None
     if family is None:
         raise FailedPrecondition(
-            f"{folder / INDEX_FILE}: the pipeline {class_name!r:.100} is not supported; supported are "
+            f"{folder / INDEX_FILE}: the pipeline {str(class_name)[:100]!r} is not supported; supported are "
             + ", ".join(FAMILIES),
             reason="CHECKPOINT_UNSUPPORTED",
         )
@@ -71,7 +68,7 @@ def read_pipeline_folder(folder: Path) -> PipelineFolder:
     }
     digest = hashlib.blake2b(json.dumps([class_name, classes, configs], sort_keys=True).encode(), digest_size=8)
     for part in sorted(weights):
-        digest.update(weights[part].digest)
+        digest.update(weights[part].digest.encode())
     facts = family.read(Configs(folder, configs))
     return PipelineFolder(folder, str(class_name), family, classes, configs, weights, facts, digest.hexdigest())
 
@@ -84,18 +81,18 @@ def _read_classes(path: Path, index: Mapping[str, Any], family: Family) -> dict[
         expected = family.parts.get(part)
         if expected is None:
             if isinstance(value, list):
-                raise invalid_pipeline(path, f"{family.title} has no component {part[:100]!r}")
+                raise invalid_checkpoint(path, f"{family.title} has no component {part[:100]!r}")
             continue  # A parameter of the pipeline.
         if not isinstance(value, list) or len(value) != 2 or not expected.accepts(*value):
             raise FailedPrecondition(
-                f"{path}: component {part!r} is {value!r:.200}, which is not supported; code from a model's folder is "
-                f"never run, so it must be {_expected_classes(expected)}",
+                f"{path}: component {part!r} is {str(value)[:200]}, which is not supported; it must be "
+                f"{_expected_classes(expected)}, because code from a model's folder is never run",
                 reason="CHECKPOINT_UNSUPPORTED",
             )
         classes[part] = value[1]
     for part in family.parts:
         if part not in classes:
-            raise invalid_pipeline(path, f"component {part!r} is missing")
+            raise invalid_checkpoint(path, f"component {part!r} is missing")
     return classes
 
 
@@ -105,9 +102,7 @@ def _expected_classes(part: Any) -> str:
 
 def _read_config(folder: Path, part: str) -> dict[str, Any]:
     path = folder / part / _CONFIG_FILES.get(part, "config.json")
-    if not path.is_file():
-        raise missing_file(path, "a folder as diffusers' save_pretrained writes it")
-    config = read_json(path)
+    config = read_json(path, _EXPECTED)
     _check_sizes(path, config)
     return config
 
@@ -121,4 +116,4 @@ def _check_sizes(path: Path, config: Mapping[str, Any], depth: int = 0) -> None:
         limit = MAX_LAYERS if key.endswith(_REPEATED) else _MAX_TRAIN_STEPS if key == "num_train_timesteps" else None
         for number in value if isinstance(value, list) else [value]:
             if limit is not None and isinstance(number, int) and number > limit:
-                raise invalid_pipeline(path, f"{key} must be at most {limit}, not {number}")
+                raise invalid_checkpoint(path, f"{key} must be at most {limit}, not {number}")

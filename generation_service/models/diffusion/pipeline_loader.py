@@ -19,14 +19,14 @@ from generation_service.models.diffusion.ace_step import AceStep
 from generation_service.models.diffusion.denoiser import Denoiser
 from generation_service.models.diffusion.diffusers_library import check_installed, quiet_diffusers
 from generation_service.models.diffusion.diffusion_model import DiffusionModel
-from generation_service.models.diffusion.latent_decoder import LatentDecoder
+from generation_service.models.diffusion.latent_decoder import PIECE_SECONDS, LatentDecoder
 from generation_service.models.diffusion.model_card import read_licence
 from generation_service.models.diffusion.pipeline_check import check_shapes
 from generation_service.models.diffusion.pipeline_folder import PipelineFolder, read_pipeline_folder
-from generation_service.models.diffusion.pipeline_weights import invalid_pipeline
 from generation_service.models.diffusion.stable_audio import StableAudio
 from generation_service.models.diffusion.stable_audio_3 import StableAudio3
 from generation_service.models.execution import ModelExecution
+from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
 
 DENOISERS: Mapping[str, type[Denoiser]] = {
     "StableAudioPipeline": StableAudio,
@@ -49,11 +49,8 @@ class FoundPipeline:
     device: DeviceName
     precision: PrecisionName
 
-    @property
-    def weight_bytes(self) -> int:
-        """The memory that the weights need: in the precision of the model, but always in fp32 for the autoencoder."""
-        vae = self.pipeline.weights["vae"].elements
-        return 4 * vae + _DTYPES[self.precision].itemsize * (self.pipeline.elements - vae)
+    weight_bytes: int
+    """The memory that the weights need: in the precision of the model, but always in fp32 for the autoencoder."""
 
 
 def find_pipeline(
@@ -72,12 +69,14 @@ def find_pipeline(
             f"DGX_MUSIC_PRECISION is {chosen_precision}, which diffusion models do not support; set it to auto or fp32",
             reason="PRECISION_UNSUPPORTED",
         )
+    vae = found.weights["vae"].elements
+    weight_bytes = 4 * vae + _DTYPES[chosen_precision].itemsize * (found.elements - vae)
     name = name or folder.resolve().name
     facts = found.facts
     info = ModelInfo(
         name=name,
         version=f"{found.digest}-{_REVISION}-diffusers{version}-{device_name}-{chosen_precision}",
-        description=facts.description,
+        description=f"{facts.description}, {weight_bytes / 1e9:.1f} GB in {chosen_precision}.",
         licence=read_licence(folder, name),
         sample_rate_hz=facts.sample_rate_hz,
         channels=facts.channels,
@@ -86,16 +85,21 @@ def find_pipeline(
         default_guidance_scale=facts.default_guidance_scale,
         capabilities=facts.capabilities,
     )
-    return FoundPipeline(info, found, device_name, chosen_precision)
+    return FoundPipeline(info, found, device_name, chosen_precision, weight_bytes)
 
 
 def load_pipeline(
-    found: FoundPipeline, *, max_batch_size: int = CPU_BATCH_SIZE, memory_fraction: float = 0.9
+    found: FoundPipeline,
+    *,
+    max_batch_size: int = CPU_BATCH_SIZE,
+    memory_fraction: float = 0.9,
+    piece_seconds: float = PIECE_SECONDS,
 ) -> DiffusionModel:
     """Loads the model into memory.
 
-    `memory_fraction` is the share of a GPU's free memory that it may use. Raises FailedPrecondition if the memory does
-    not suffice or the weights do not fit the configurations, before any of them is read.
+    `memory_fraction` is the share of a GPU's free memory to use. Audio is decoded in pieces of `piece_seconds`.
+    Raises FailedPrecondition if the memory does not suffice or the weights do not fit the configurations, before any of
+    them is read.
     """
     started_at = time.monotonic()
     _check_memory(found, memory_fraction)
@@ -113,7 +117,7 @@ def load_pipeline(
         max_batch_size=max_batch_size,
         load_seconds=time.monotonic() - started_at,
     )
-    return DiffusionModel(found.info, denoiser, LatentDecoder(pipeline.vae, facts), execution, device)
+    return DiffusionModel(found.info, denoiser, LatentDecoder(pipeline.vae, facts, piece_seconds), execution, device)
 
 
 def _check_memory(found: FoundPipeline, fraction: float) -> None:
@@ -128,9 +132,9 @@ def _check_memory(found: FoundPipeline, fraction: float) -> None:
     needed_bytes = found.weight_bytes + WORKING_BYTES[found.device]
     if needed_bytes > free_bytes:
         raise FailedPrecondition(
-            f"model {found.info.name!r} needs {needed_bytes / 2**30:.1f} GiB, {found.weight_bytes / 2**30:.1f} of them "
-            f"for its weights in {found.precision}, but only {free_bytes / 2**30:.1f} GiB are free; stop other "
-            "programs, unload other models (`dgx-music models unload`), or use a smaller model",
+            f"model {found.info.name!r} needs {needed_bytes / 1e9:.1f} GB, {found.weight_bytes / 1e9:.1f} of them for "
+            f"its weights in {found.precision}, but only {free_bytes / 1e9:.1f} GB are free; stop other programs, "
+            "unload other models (`dgx-music models unload`), or use a smaller model",
             reason="GPU_MEMORY" if found.device == "cuda" else "MEMORY",
         )
 
@@ -152,10 +156,10 @@ def _read_pipeline(found: FoundPipeline, device: torch.device) -> Any:
             )
         except Exception as error:  # The library may raise anything for a strange file.
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise invalid_pipeline(folder, f"diffusers can't load it ({problem})") from error
+            raise invalid_checkpoint(folder, f"diffusers can't load it ({problem})") from error
     tokens, embeddings = len(pipeline.tokenizer), pipeline.text_encoder.get_input_embeddings().weight.shape[0]
     if tokens > embeddings:
-        raise invalid_pipeline(
+        raise invalid_checkpoint(
             folder / "tokenizer", f"the tokenizer has {tokens} tokens, but the text encoder embeds only {embeddings}"
         )
     return pipeline.to(device)

@@ -1,5 +1,5 @@
-"""Stable Audio Open, as `StableAudioPipeline` of diffusers 0.42.1 runs it: every piece has the same number of latents, and
-its length is a condition."""
+"""Stable Audio Open, as `StableAudioPipeline` of diffusers 0.42.1 runs it: every piece has the same number of latents,
+and its length is a condition."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class StableAudio(Denoiser):
             generator=generator,
             guidance_scale=parameters.guidance_scale,
             conditions={"encoder_hidden_states": texts, "global_hidden_states": lengths},
+            metadata=self._ignored(prompt=(parameters.prompt, pipeline.tokenizer.model_max_length)),
         )
 
     def audio_latents(self, denoising: Denoising) -> Tensor:

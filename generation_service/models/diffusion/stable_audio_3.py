@@ -11,6 +11,8 @@ from torch import Tensor
 from generation_service.models.base import GenerationParameters
 from generation_service.models.diffusion.denoiser import Denoiser, Denoising, guide_linearly
 
+MAX_TOKENS = 256
+"""The most tokens of a prompt that the pipeline reads."""
 LOG_SNR_MIN, LOG_SNR_MAX = -6.2, 2.0
 """The range of the noise schedule that the model was distilled for: the pipeline's defaults."""
 
@@ -29,9 +31,7 @@ class StableAudio3(Denoiser):
         texts = [parameters.prompt]
         if parameters.guidance_scale > 1:
             texts.insert(0, parameters.negative_prompt)
-        encoded = [
-            pipeline.prepare_cross_attention(*pipeline.encode_prompt(text, device, 1), length) for text in texts
-        ]
+        encoded = [pipeline.prepare_cross_attention(*pipeline.encode_prompt(text, device, 1), length) for text in texts]
         latents = math.ceil(seconds * self._facts.sample_rate_hz / self._facts.hop_frames)
         channels = pipeline.vae.config.latent_dim
         scheduler, generator = self._new_scheduler(), self._generator(parameters)
@@ -47,6 +47,7 @@ class StableAudio3(Denoiser):
                 "encoder_attention_mask": torch.cat([mask for _, mask in encoded]),
                 "global_hidden_states": torch.cat([length] * len(texts)),
             },
+            metadata=self._ignored(prompt=(parameters.prompt, min(pipeline.tokenizer.model_max_length, MAX_TOKENS))),
         )
 
     def audio_latents(self, denoising: Denoising) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
@@ -70,6 +71,7 @@ class CodeRow:
     sample_count: int = 0
     """The number of steps that were launched for the request, in all windows."""
     is_open: bool = True
+    adapters: tuple[AppliedAdapter, ...] = ()
 
     @property
     def needs_prefill(self) -> bool:
@@ -135,10 +137,10 @@ class CodeGenerator(Protocol[RowT]):
         ...
 
     def open(self, parameters: GenerationParameters, reservation: Reservation) -> RowT:
-        """Reserves the memory for all windows of a request.
+        """Reserves the memory for all windows of a request, and loads its adapters.
 
         Raises ResourceExhausted if other requests use the memory, InvalidArgument if a text is too long for the
-        generator.
+        generator, or an adapter does not fit the model.
         """
         ...
 

@@ -16,6 +16,7 @@ from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
 from generation_service.models.base import Capability, ModelInfo
 from generation_service.models.device import forbid_tf32, gpu_memory, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
+from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig, parse_lm_config
@@ -49,6 +50,7 @@ CAPABILITIES = frozenset(
         Capability.NEGATIVE_PROMPT,
         Capability.WEIGHTED_PROMPTS,
         Capability.SECTIONS,
+        Capability.ADAPTERS,
     }
 )
 """What every model with a text condition can do."""
@@ -78,6 +80,12 @@ class FoundModel:
     """The precision of the KV cache on a GPU. "auto": that of the products, bf16 or fp32."""
     precision_reason: str = ""
     """Why the weights have this precision; empty if the settings say so."""
+    adapter_folder: Path | None = None
+    """The folder of the installed adapters."""
+
+    def open_adapters(self) -> AdapterRegistry:
+        """The installed adapters for this model."""
+        return AdapterRegistry(self.adapter_folder, self.info.name, self.config, self.checkpoint.headers)
 
 
 def find_musicgen(
@@ -88,11 +96,13 @@ def find_musicgen(
     precision: PrecisionChoice = "auto",
     kv_precision: KvPrecisionChoice = "auto",
     memory_gb_per_second: float = 0.0,
+    adapter_folder: Path | None = None,
 ) -> FoundModel:
     """Reads the configuration of the model in a folder, but not its weights.
 
     The model has the folder's name unless `name` is given. `memory_gb_per_second` is the memory bandwidth of the GPU,
-    or 0 if it is not known; it decides the precision "auto" of the weights. Raises FailedPrecondition if files are
+    or 0 if it is not known; it decides the precision "auto" of the weights. `adapter_folder` is the folder of the
+    installed adapters, if there is one. Raises FailedPrecondition if files are
     missing, truncated or of another kind of model, or if this machine does not have the device or the device not the
     precision.
     """
@@ -117,7 +127,9 @@ def find_musicgen(
         is_synthesiser=False,
         capabilities=_capabilities(config),
     )
-    return FoundModel(info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason)
+    return FoundModel(
+        info, folder, device_name, chosen_precision, checkpoint, config, kv_precision, reason, adapter_folder
+    )
 
 
 def load_musicgen(
@@ -159,7 +171,9 @@ def load_musicgen(
         load_seconds=time.monotonic() - started_at,
     )
     prefixes = load_prefix_conditioner(found.checkpoint, found.config, "cpu")
-    return MusicGen(found.info, EagerCodeGenerator(lm, pool), conditioner, codec, decoder, execution, prefixes)
+    load_adapters = found.open_adapters().load
+    generator = EagerCodeGenerator(lm, pool, load_adapters)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
 
 
 def load_resident(
@@ -203,6 +217,7 @@ def load_resident(
         kv_bytes = budget.available_bytes()
     positions = _max_positions(config, codec)
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
+    load_adapters = found.open_adapters().load
     generator = ResidentCodeGenerator(
         config,
         weights,
@@ -210,6 +225,7 @@ def load_resident(
         PagePool(config, pages, dtype, torch_device),
         slots=max_batch_size,
         positions=positions,
+        load_adapters=load_adapters,
         **generator_options,
     )
     decoder = ChunkDecoder(codec, config.channels, max_streams=max_batch_size)
@@ -227,7 +243,7 @@ def load_resident(
         kernels=kernels,
     )
     prefixes = load_prefix_conditioner(found.checkpoint, config, device)
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes)
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
 
 
 def _capabilities(config: LmConfig) -> frozenset[Capability]:

@@ -22,6 +22,7 @@ from generation_service.models.base import (
 )
 from generation_service.models.device_errors import is_fatal
 from generation_service.models.execution import ModelExecution
+from generation_service.models.musicgen.adapters.adapter_weights import LoadAdapters, load_none
 from generation_service.models.musicgen.clip_encoder import ClipEncoder
 from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory, Reservation
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
@@ -92,10 +93,11 @@ class MusicGen:
         decoder: ChunkDecoder,
         execution: ModelExecution,
         prefixes: PrefixConditioner | None = None,
+        load_adapters: LoadAdapters = load_none,
     ) -> None:
         self._info = info
         self._generator = generator
-        self._conditions = ConditionEncoder(conditioner, prefixes)
+        self._conditions = ConditionEncoder(conditioner, prefixes, load_adapters)
         self._hop = codec.config.hop_frames
         self._clips = ClipEncoder(codec)
         self._decoder = decoder
@@ -127,7 +129,7 @@ class MusicGen:
         return self._conditions.batch_size
 
     def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
-        """Encodes texts and clips for a later `prefill`. Any thread can call it. Raises what `prefill` would raise."""
+        """Encodes texts and clips for a later `prefill`, and loads adapters. Any thread can call it; raises like it."""
         self._conditions.encode_ahead(requests)
         for parameters in requests:
             if (clip := self._plan(parameters).clip) is not None:

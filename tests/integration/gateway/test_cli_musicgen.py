@@ -42,6 +42,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_adapter(folder: Path, inputs: int = 64) -> None:
+    import torch
+
+    from tests.support.adapter_files import FC1, write_adapter_files
+
+    factors = {"lora_A": torch.ones(2, inputs), "lora_B": torch.linspace(-1, 1, 512).view(256, 2)}
+    write_adapter_files(folder, {f"{FC1}.{name}.weight": tensor for name, tensor in factors.items()})
+
+
 @pytest.fixture(autouse=True)
 def empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hides the cache of this process from commands that run in it."""
@@ -74,6 +83,28 @@ def test_model_folder_generates_wav_reproducibly(shell: Shell, tiny: Path, text_
     assert again.metadata["pcm_sha256"] == shown.metadata["pcm_sha256"]
     [other] = shell.generations(*command, "--temperature", "2")
     assert other.metadata["pcm_sha256"] != shown.metadata["pcm_sha256"]
+
+
+def test_adapters_change_the_music_and_are_recorded(shell: Shell, tiny: Path, text_encoder: None) -> None:
+    write_adapter(shell.data_dir / "adapters" / "jazz")
+    write_adapter(shell.data_dir / "adapters" / "large", inputs=128)
+    shutil.copytree(tiny, shell.data_dir / "models" / "tiny")
+    command = ("generate", "calm piano", "--model", "tiny", "-d", "1", "--seed", "7")
+    [plain] = shell.generations(*command)
+    [adapted] = shell.generations(*command, "--adapter", "jazz:0.5")
+    assert "adapters" not in plain.metadata
+    assert re.fullmatch(r"jazz:0\.5 \([0-9a-f]{16}\)", adapted.metadata["adapters"])
+    assert adapted.metadata["pcm_sha256"] != plain.metadata["pcm_sha256"]
+
+    for name, problem in (
+        ("rock", "there is no adapter 'rock'; adapters for model 'tiny': jazz"),
+        ("large", r"model 'tiny' can't take the adapter 'large': .*fc1.lora_A.weight has the shape [2, 128]"),
+    ):
+        error = shell.error(*command, "--adapter", name, status=2)
+        assert all(part in " ".join(error.split()) for part in ("--adapter", *problem.split(".*")))
+    listed = " ".join(shell.run("models", "list").stdout.split())
+    assert "jazz tiny" in listed
+    assert "fc1.lora_A.weight has the shape [2, 128]" in listed
 
 
 def test_continuation_of_generation_and_of_file(shell: Shell, tiny: Path, text_encoder: None, tmp_path: Path) -> None:

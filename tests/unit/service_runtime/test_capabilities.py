@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dgx_music.errors import InvalidArgument
 from dgx_music.generation.v1 import generation_pb2
 from dgx_music.storage.v1.conditioning_pb2 import Conditioning
-from service_runtime.capabilities import Capability, needed_capabilities, unsupported_error
+from service_runtime.capabilities import Capability, check_adapter, needed_capabilities, unsupported_error
 
 
 def test_contract_has_the_same_names() -> None:
@@ -43,3 +44,20 @@ def test_error_says_what_to_use_instead(capability: Capability, capable: list[st
     assert error.field == "conditioning.x"
     assert "'sketch'" in error.problem
     assert hint in error.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "problems", "reason", "hint"),
+    [
+        ("rock", {"jazz": "", "large": "other"}, "ADAPTER_NOT_FOUND", "adapters for model 'tiny': jazz"),
+        ("rock", {"large": "other"}, "ADAPTER_NOT_FOUND", "none is installed for model 'tiny'; put one into adapters/"),
+        ("large", {"large": "other shapes"}, "ADAPTER_UNUSABLE", "model 'tiny' can't take the adapter 'large': other"),
+    ],
+)
+def test_adapter_error_names_the_field_and_what_there_is(
+    name: str, problems: dict[str, str], reason: str, hint: str
+) -> None:
+    check_adapter(0, "jazz", "tiny", {"jazz": ""})
+    with pytest.raises(InvalidArgument, match=hint) as caught:
+        check_adapter(2, name, "tiny", problems)
+    assert (caught.value.field, caught.value.reason) == ("conditioning.adapters[2].name", reason)

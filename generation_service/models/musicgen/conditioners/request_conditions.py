@@ -7,6 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from generation_service.models.base import GenerationParameters, MetadataValue
+from generation_service.models.musicgen.adapters.adapter_weights import (
+    AppliedAdapter,
+    LoadAdapters,
+    describe_adapters,
+    load_none,
+)
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.conditioners.prefix_conditioner import PrefixConditioner, RequestPrefixes
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
@@ -24,6 +30,7 @@ class RequestConditions:
     plan: RequestPlan
     prefixes: RequestPrefixes | None = None
     """What is read before the texts, in a model that reads them before the codes."""
+    adapters: Sequence[AppliedAdapter] = ()
 
     def at(self, window_start: int, first_read: int) -> WindowConditions:
         """The conditions of a window, by its first new frame and the first one that it reads."""
@@ -40,16 +47,23 @@ class RequestConditions:
     @property
     def metadata(self) -> Mapping[str, MetadataValue]:
         """What is to be known of how the request was conditioned."""
-        return {} if self.prefixes is None else self.prefixes.metadata
+        own = {"adapters": describe_adapters(self.adapters)} if self.adapters else {}
+        return own if self.prefixes is None else {**self.prefixes.metadata, **own}
 
 
 class ConditionEncoder:
     """Encodes what requests are conditioned on. Any thread can call it."""
 
-    def __init__(self, texts: TextConditioner, prefixes: PrefixConditioner | None = None) -> None:
+    def __init__(
+        self,
+        texts: TextConditioner,
+        prefixes: PrefixConditioner | None = None,
+        load_adapters: LoadAdapters = load_none,
+    ) -> None:
         """`prefixes` if the model reads the texts before the codes."""
         self.texts = texts
         self._prefixes = prefixes
+        self._load_adapters = load_adapters
 
     @property
     def batch_size(self) -> int:
@@ -57,8 +71,11 @@ class ConditionEncoder:
         return self.texts.prompt_batch_size
 
     def encode_ahead(self, requests: Iterable[GenerationParameters]) -> None:
-        """Encodes texts and audio of requests, for `encode` to find them. Raises what `encode` would raise."""
+        """Encodes texts and audio of requests, and loads their adapters, for `encode` to find them. Raises what
+        `encode` would raise."""
         requests = list(requests)
+        for parameters in requests:
+            self._load_adapters(parameters.adapters)
         self.texts.encode_prompts([text for parameters in requests for text in _all_texts(parameters)])
         if self._prefixes is not None:
             for parameters in requests:
@@ -66,7 +83,8 @@ class ConditionEncoder:
 
     def encode(self, parameters: GenerationParameters, plan: RequestPlan) -> RequestConditions:
         """Encodes what has not been encoded ahead. The same text is the same tensor everywhere."""
-        texts = {text: self.texts.encode(text) for text in dict.fromkeys(_all_texts(parameters))}
+        adapters = self._load_adapters(parameters.adapters)
+        texts = {text: self.texts.encode(text, adapters) for text in dict.fromkeys(_all_texts(parameters))}
         negative = Condition(texts[_negative_text(parameters)])
         windows = [
             WindowConditions(
@@ -80,7 +98,7 @@ class ConditionEncoder:
             # A clip shifts the melody, which the windows of a longer piece provide for.
             has_one_window = plan.has_one_window and plan.output_frame(0) == 0
             prefixes = self._prefixes.encode(parameters, has_one_window=has_one_window)
-        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes)
+        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes, adapters)
 
 
 def _all_texts(parameters: GenerationParameters) -> Iterator[str]:

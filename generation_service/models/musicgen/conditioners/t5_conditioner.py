@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgx_music.errors import FailedPrecondition
+from generation_service.models.musicgen.adapters.adapter_targets import TEXT_PROJECTION
+from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter, describe_adapters
 from generation_service.models.musicgen.checkpoints.checkpoint import (
     Checkpoint,
     StoredTextEncoder,
@@ -91,14 +93,20 @@ class TextConditioner:
         if unknown:
             self._encode(unknown)
 
-    def encode(self, prompt: str) -> Tensor | None:
+    def encode(self, prompt: str, adapters: Sequence[AppliedAdapter] = ()) -> Tensor | None:
         """The encoded prompt, [T, dim], or None if the prompt is empty, which means no conditioning.
 
-        The current stream waits for the computation. The tensor is shared: it must not be modified.
+        The current stream waits for the computation. The tensor is shared: it must not be modified. Adapters that
+        change the projection are added to it.
         """
         if not prompt:
             return None
-        encoded = self._cache.get(prompt) or self._encode([prompt])[0]
+        adapters = [adapter for adapter in adapters if TEXT_PROJECTION in adapter.weights.layers]
+        if adapters:
+            key = f"{prompt}\0{describe_adapters(adapters)}"
+            encoded = self._cache.get(key) or self._encode_adapted(key, prompt, adapters)
+        else:
+            encoded = self._cache.get(prompt) or self._encode([prompt])[0]
         if encoded.is_computed is not None:
             stream = torch.cuda.current_stream()
             stream.wait_event(encoded.is_computed)
@@ -118,6 +126,22 @@ class TextConditioner:
         encoded = [_EncodedPrompt(tensor, is_computed) for tensor in tensors]
         for prompt, each in zip(prompts, encoded, strict=True):
             self._cache.put(prompt, each, each.tensor.nbytes)
+        return encoded
+
+    @torch.inference_mode()
+    def _encode_adapted(self, key: str, prompt: str, adapters: Sequence[AppliedAdapter]) -> _EncodedPrompt:
+        on_stream = torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext()
+        with self._lock, on_stream:
+            tokens = torch.tensor(self._tokenizer([prompt])["input_ids"], device=self._weight.device)
+            hidden = self._encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[0]
+            text = F.linear(hidden, self._weight, self._bias)
+            for adapter in adapters:
+                layer = adapter.weights.layers[TEXT_PROJECTION]
+                a, b = layer.a.to(hidden.device), layer.b.to(hidden.device)
+                text += adapter.scale * F.linear(F.linear(hidden, a), b)
+            is_computed = self._stream.record_event() if self._stream else None
+        encoded = _EncodedPrompt(text, is_computed)
+        self._cache.put(key, encoded, text.nbytes)
         return encoded
 
     def _run_t5(self, tokens: Tensor, mask: Tensor) -> Tensor:

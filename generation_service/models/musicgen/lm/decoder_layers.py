@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from generation_service.models.musicgen.adapters.adapter_targets import HEADS, layer_linear
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.lm.layer_norm import LayerNorm
@@ -69,6 +70,29 @@ def read_decoder(
         out_norm=weights.norm("out_norm", dim),
         heads=build_linear(torch.cat([weights(f"linears.{k}.weight", card, dim) for k in range(config.n_q)])),
     )
+
+
+def map_linears(weights: DecoderWeights, change: Callable[[Linear, str], Linear]) -> DecoderWeights:
+    """The same weights with what `change` makes of each linear layer, given with its name in an adapter."""
+    layers = []
+    for index, layer in enumerate(weights.layers):
+
+        def changed(name: str, layer: DecoderLayer = layer, index: int = index) -> Linear:
+            return change(getattr(layer, name), layer_linear(index, name))
+
+        layers.append(
+            replace(
+                layer,
+                qkv=changed("qkv"),
+                out=changed("out"),
+                cross_q=changed("cross_q"),
+                cross_kv=changed("cross_kv"),
+                cross_out=changed("cross_out"),
+                up=changed("up"),
+                down=changed("down"),
+            )
+        )
+    return replace(weights, layers=layers, heads=change(weights.heads, HEADS))
 
 
 def sinusoidal_embeddings(count: int, config: LmConfig) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
+from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.lm.block_tables import BlockTables, block_count
@@ -58,6 +59,8 @@ class KvCache:
     """How many the current window has."""
     window: int = 0
     """The number of windows that have begun."""
+    adapters: tuple[AppliedAdapter, ...] = ()
+    """Those of the request."""
     position: int = 0
     """The number of positions written so far, which is the index of the next one."""
     _cleared: int = 0

@@ -16,7 +16,8 @@ from torch import Tensor
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.conditions import WindowConditions
-from generation_service.models.musicgen.lm.decoder_layers import read_decoder, sinusoidal_embeddings
+from generation_service.models.musicgen.lm.adapted_linear import ActiveAdapters
+from generation_service.models.musicgen.lm.decoder_layers import map_linears, read_decoder, sinusoidal_embeddings
 from generation_service.models.musicgen.lm.kv_cache import BatchReads, KvCache
 from generation_service.models.musicgen.lm.linear import Precision, build_linear
 
@@ -33,7 +34,9 @@ class LanguageModel:
         """Raises FailedPrecondition if weights are missing or do not have the shape that the configuration gives."""
         self.config = config
         self.device = torch.device(device)
+        self._adapters = ActiveAdapters()
         weights = read_decoder(checkpoint, config, self.device, lambda weight: build_linear(weight, precision))
+        weights = map_linears(weights, self._adapters.adapt)
         self._layers = weights.layers
         self._embedding, self._offsets = weights.embedding, weights.offsets
         self._out_norm, self._heads = weights.out_norm, weights.heads
@@ -45,6 +48,7 @@ class LanguageModel:
         cache.begin_window(len(conditions.branches))
         for row, condition in zip(cache.rows, conditions.all(), strict=True):
             if condition.text is not None and condition.text is not row.text:
+                self._adapters.select([cache.adapters] * len(condition.text))
                 shape = (len(condition.text), 2, self.config.num_heads, self.config.head_dim)
                 for index, layer in enumerate(self._layers):
                     cache.write_text(row, index, *layer.cross_kv(condition.text).view(shape).unbind(1))
@@ -64,6 +68,10 @@ class LanguageModel:
         self._extend_positions(max(positions))
         x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
         x = (x + self._positions[positions]).index_select(0, reads.requests)  # [R, dim]
+        has_adapters = any(cache.adapters for cache in caches)
+        self._adapters.select([caches[row].adapters for row in reads.requests.tolist()] if has_adapters else ())
+        if has_adapters:
+            x = self._adapters.embed(codes[reads.requests] + self._offsets, x)
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm_self(x)).view(len(x), 3, config.num_heads, config.head_dim)
             pool.blocks.write(index, reads.write_blocks, plan.write_within, qkv[:, 1], qkv[:, 2])
@@ -85,7 +93,10 @@ class LanguageModel:
         It writes what n steps would write, except for rounding: 1e-5 in fp32; in int8, a value may be quantised to the
         neighbouring level. It computes no logits, so the newest codes are left to `step`.
         """
-        self._read(F.embedding_bag(codes.t() + self._offsets, self._embedding, mode="sum")[None], cache)
+        codes = codes.t() + self._offsets
+        x = F.embedding_bag(codes, self._embedding, mode="sum")
+        self._adapters.select([cache.adapters] * len(x))
+        self._read(self._adapters.embed(codes, x)[None], cache)
 
     @torch.inference_mode()
     def prefill_prefix(self, prefixes: Tensor, cache: KvCache) -> None:
@@ -98,6 +109,7 @@ class LanguageModel:
         config, count, start, cached_rows = self.config, inputs.shape[1], cache.position, cache.rows
         end = start + count
         self._extend_positions(end)
+        self._adapters.select([cache.adapters] * (len(cached_rows) * count))
         inputs = inputs + self._positions[start:end]
         x = inputs.expand(len(cached_rows), -1, -1).reshape(-1, config.dim)  # [rows n, dim]
         mask = torch.ones(count, end, dtype=torch.bool).tril(start)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from generation_service.models.musicgen.adapters.adapter_targets import EMBEDDING
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.kernels.paged_attention import LayerPages, append, locate
 from generation_service.models.musicgen.kernels.step_ends import (
@@ -26,7 +27,13 @@ from generation_service.models.musicgen.kernels.step_ends import (
     CodeEmbeddings,
     StepInputs,
 )
-from generation_service.models.musicgen.lm.decoder_layers import DecoderLayer, DecoderWeights, sinusoidal_embeddings
+from generation_service.models.musicgen.lm.decoder_layers import (
+    DecoderLayer,
+    DecoderWeights,
+    map_linears,
+    sinusoidal_embeddings,
+)
+from generation_service.models.musicgen.resident.adapter_bank import AdapterBank
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations
 from generation_service.models.musicgen.resident.decode_state import MAX_PROMPT_TOKENS, DecodeState
 from generation_service.models.musicgen.resident.page_pool import PagePool
@@ -49,6 +56,8 @@ class StepShape(NamedTuple):
     """Whether requests may have any top-k and top-p."""
     combines: bool = False
     """Whether requests may have several branches."""
+    adapters: int = 0
+    """The version of the adapter bank if requests may have adapters, else 0. The same holds for the other shapes."""
 
 
 class PrefillShape(NamedTuple):
@@ -58,12 +67,14 @@ class PrefillShape(NamedTuple):
     tokens: int
     has_prefix: bool = False
     """Whether the piece may have positions of the prefix."""
+    adapters: int = 0
 
 
 class PromptShape(NamedTuple):
     """The same for the keys and values of a prompt."""
 
     tokens: int
+    adapters: int = 0
 
 
 class DecodeStep:
@@ -77,10 +88,12 @@ class DecodeStep:
         state: DecodeState,
         pool: PagePool,
         prefill_positions: int,
+        bank: AdapterBank | None = None,
     ) -> None:
         """`prefill_positions` is the number of positions in a piece of a prefill."""
         self.config = config
-        self._weights = weights
+        self._bank = bank or AdapterBank(state.device, state.padding_slot)
+        self._weights = weights = map_linears(weights, self._bank.adapt)
         self._operations = operations
         self._state = state
         self._pool = pool
@@ -100,6 +113,7 @@ class DecodeStep:
         text, positions = state.prompt[: shape.tokens], self._tokens[: shape.tokens]
         table = state.prompt_tables.flatten(0, 1)[state.prompt_row]
         places = locate(table.expand(shape.tokens, -1), positions)
+        self._bank.select(state.prompt_row // CFG_ROWS if shape.adapters else None, shape.tokens)
         for layer, stored in zip(self._weights.layers, self._pool.layers, strict=True):
             keys, values = layer.cross_kv(text).view(shape.tokens, 2, self.config.num_heads, -1).unbind(1)
             append(keys, values, stored, places)
@@ -113,7 +127,8 @@ class DecodeStep:
         slot, first = state.prefill[:1], state.prefill[1]
         positions = (first + self._piece).clamp_max(state.codes.shape[2] - 2)  # [n]; the last column is never read
         codes = state.codes[slot][0].index_select(1, positions).t()  # [n, K]
-        x = self._embeddings.embed(codes, positions)  # [2 n, dim]
+        self._bank.select(slot if shape.adapters else None, CFG_ROWS * count)
+        x = self._add_to_embedding(codes, self._embeddings.embed(codes, positions))  # [2 n, dim]
         if shape.has_prefix:
             prefix = (state.prefix + self._embeddings.positions[positions][:, None]).flatten(0, 1)  # [2 n, dim]
             is_prefix = (positions < state.prefill[2])[:, None].expand(-1, CFG_ROWS).reshape(-1, 1)
@@ -140,6 +155,9 @@ class DecodeStep:
         state, operations = self._state, self._operations
         inputs = operations.begin_step(state, shape.batch, self._embeddings)
         slots, x = state.rows[: shape.batch], inputs.x
+        self._bank.select(slots if shape.adapters else None, CFG_ROWS)
+        if shape.adapters:
+            x = self._add_to_embedding(state.codes[slots, :, inputs.integers[POSITION]], x)
         positions = state.integers[POSITION][:, None].expand(-1, CFG_ROWS)
         prompts = state.prompt_tables, state.prompt_tokens, shape.tokens, slots
         for layer, pages in zip(self._weights.layers, self._pool.layers, strict=True):
@@ -152,6 +170,12 @@ class DecodeStep:
             logits = operations.combine_branches(logits, state.sources, state.weights, inputs.integers)
         sampled, is_finite = self._sample(logits, inputs, samples_any=shape.samples_any)
         operations.end_step(state, inputs.integers, sampled, is_finite, self._delays)
+
+    def _add_to_embedding(self, codes: Tensor, x: Tensor) -> Tensor:
+        """codes: int64 [B, K]; x: [2 B, dim]."""
+        if not self._bank.has(EMBEDDING):
+            return x
+        return self._bank.add(EMBEDDING, (codes + self._embeddings.offsets).repeat_interleave(CFG_ROWS, 0), x)
 
     def _project(self, x: Tensor, layer: DecoderLayer) -> Tensor:
         """[R, dim] → queries, keys and values, [R, 3, H, D]."""

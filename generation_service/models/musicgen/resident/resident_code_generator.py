@@ -12,11 +12,13 @@ from torch import Tensor
 
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import GenerationParameters
+from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter, LoadAdapters, load_none
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.code_generator import Reservation, StepResult
 from generation_service.models.musicgen.conditions import WindowConditions
 from generation_service.models.musicgen.delay_pattern import DelayedCodes
 from generation_service.models.musicgen.lm.decoder_layers import DecoderWeights
+from generation_service.models.musicgen.resident.adapter_bank import AdapterBank
 from generation_service.models.musicgen.resident.branches import (
     ResidentRow,
     StepLayout,
@@ -52,6 +54,8 @@ TOKEN_BUCKETS = (64, MAX_PROMPT_TOKENS)
 PREFILL_POSITIONS = 128
 """Positions in a piece of a prefill."""
 
+Shape = StepShape | PrefillShape | PromptShape
+
 
 class ResidentCodeGenerator:
     """Implements `code_generator.CodeGenerator` on any device. It is made for GPUs; on the CPU it is tested."""
@@ -68,6 +72,7 @@ class ResidentCodeGenerator:
         prefill_positions: int = PREFILL_POSITIONS,
         length_buckets: Sequence[int] = LENGTH_BUCKETS,
         copy_results: CopyResults = copy_results,
+        load_adapters: LoadAdapters = load_none,
     ) -> None:
         """`slots` is the number of requests at a time, fewer with several branches, and `positions` what the longest
         window and its prefix need."""
@@ -78,7 +83,9 @@ class ResidentCodeGenerator:
         self.step_stream = StepStream(device)
         self._slots = SlotPool(slots)
         self._state = DecodeState(config, self._slots.count, positions, device, prefill_positions)
-        self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions)
+        self._load_adapters = load_adapters
+        self._bank = AdapterBank(device, self._slots.count)
+        self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions, self._bank)
         self._prefill_positions = prefill_positions
         powers = (1 << n for n in range(16))
         self._batches = sorted({*takewhile(lambda size: size < slots, powers), slots, self._slots.count})
@@ -96,8 +103,8 @@ class ResidentCodeGenerator:
 
     @on_step_stream
     def warm_up(self) -> None:
-        """Captures all shapes but those for unusual sampling parameters and for several branches, which are captured
-        when they first occur."""
+        """Captures all shapes but those for unusual sampling parameters, for several branches and for adapters, which
+        are captured when they first occur."""
         # The largest first: the others fit into the memory that it takes.
         for positions, tokens in product(reversed(self._lengths), reversed(self._token_buckets)):
             for batch in reversed([size for size in self._batches if size <= self._slots.requests]):
@@ -122,6 +129,7 @@ class ResidentCodeGenerator:
         if reservation.positions > self._state.codes.shape[2] - 1:
             problem = "and what else is read before the codes are too long; shorten the prompt"
             raise InvalidArgument("prompt", problem)
+        adapters = self._load_adapters(parameters.adapters)
         slots = self._slots.reserve(reservation.branches)
         try:
             pages = self.memory.reserve(reservation)
@@ -136,7 +144,7 @@ class ResidentCodeGenerator:
             texts=[],
         )
         try:
-            self._write_pages(row)
+            self._write_row(row, adapters)
         except BaseException:
             self.close(row)
             raise
@@ -178,6 +186,7 @@ class ResidentCodeGenerator:
             _bucket(tokens, self._token_buckets),
             samples_any,
             combines=layout.sources is not None,
+            adapters=self._bank.version_for(rows),
         )
         self._prepare(shape)
         self._select(layout)
@@ -196,9 +205,12 @@ class ResidentCodeGenerator:
         row.is_open = False
         self.memory.release(row.pages)
         self._slots.release(row.slots)
+        self._bank.release(row.adapters)
 
     @on_step_stream
-    def _write_pages(self, row: ResidentRow) -> None:
+    def _write_row(self, row: ResidentRow, adapters: tuple[AppliedAdapter, ...]) -> None:
+        if adapters or self._bank.version:
+            self._bank.open_row(row, adapters, self._graphs)
         for index, slot in enumerate(row.slots):
             rows = slice(CFG_ROWS * index, CFG_ROWS * (index + 1))
             self._state.write_request(slot, row.pages.rows[rows], row.pages.texts[rows])
@@ -213,14 +225,14 @@ class ResidentCodeGenerator:
                 self._state.write_texts(slot, tokens[rows])
             for state_row, text, is_new_text in zip(count(CFG_ROWS * slot), texts[rows], is_new[rows]):
                 if text is not None and is_new_text:
-                    self._project_text(state_row, text)
+                    self._project_text(state_row, self._bank.version_for([row]), text)
             prefix = row.conditions.prefix_positions
             self._state.write_window(slot, row.parameters, row.window, row.sample_count, prefix)
         if len(row.conditions.branches) > 1:
             self._state.write_weights(row.slots[0], row.conditions.branches)
 
-    def _project_text(self, state_row: int, text: Tensor) -> None:
-        shape = PromptShape(_bucket(len(text), TOKEN_BUCKETS))
+    def _project_text(self, state_row: int, adapters: int, text: Tensor) -> None:
+        shape = PromptShape(_bucket(len(text), TOKEN_BUCKETS), adapters)
         self._prepare(shape)
         self._state.prompt[: len(text)] = text.to(self._state.device)
         self._state.prompt_row.copy_(self._state.upload(np.array([state_row])))
@@ -234,6 +246,7 @@ class ResidentCodeGenerator:
                 _bucket(start + size, self._lengths),
                 _bucket(row.tokens, self._token_buckets),
                 has_prefix=start < prefix,
+                adapters=self._bank.version_for([row]),
             )
             for index, slot in enumerate(row.window_slots):
                 self._prepare(shape)
@@ -244,7 +257,7 @@ class ResidentCodeGenerator:
                 self._state.prefill.copy_(self._state.upload(np.array([slot, start, prefix])))
                 self._graphs.replay(shape)
 
-    def _prepare(self, shape: StepShape | PrefillShape | PromptShape) -> None:
+    def _prepare(self, shape: Shape) -> None:
         """Captures a shape that is not captured yet. Its runs read and write the padding slot alone."""
         if shape in self._graphs:
             return

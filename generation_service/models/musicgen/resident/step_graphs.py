@@ -20,6 +20,10 @@ class StepGraphs(Protocol):
         """Prepares a computation, and runs it a few times. It must not synchronize, nor change what it reads."""
         ...
 
+    def discard(self, shapes: Callable[[Hashable], bool]) -> None:
+        """Drops the computations of some shapes, once the device has finished them."""
+        ...
+
     def replay(self, shape: Hashable) -> None:
         """Launches the captured computation. It reads what its tensors hold when the device gets to it."""
         ...
@@ -46,6 +50,10 @@ class CudaGraphs:
             compute()
         self._graphs[shape] = graph
 
+    def discard(self, shapes: Callable[[Hashable], bool]) -> None:
+        torch.cuda.current_stream().synchronize()
+        self._graphs = {shape: graph for shape, graph in self._graphs.items() if not shapes(shape)}
+
     def replay(self, shape: Hashable) -> None:
         self._graphs[shape].replay()
 
@@ -62,6 +70,9 @@ class DirectCalls:
     def capture(self, shape: Hashable, compute: Callable[[], None]) -> None:
         compute()
         self._functions[shape] = compute
+
+    def discard(self, shapes: Callable[[Hashable], bool]) -> None:
+        self._functions = {shape: compute for shape, compute in self._functions.items() if not shapes(shape)}
 
     def replay(self, shape: Hashable) -> None:
         self._functions[shape]()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound
-from generation_service.models.base import Model, ModelInfo
+from generation_service.models.base import AdapterUse, Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog
 from tests.support.tone_model import ToneModel
 
@@ -32,6 +32,9 @@ class FileModel:
 
     def load(self) -> Model:
         raise NotImplementedError
+
+    def adapter_problems(self) -> dict[str, str]:
+        return {"jazz": "", "large": "its tensors have other shapes"}
 
 
 async def test_first_model_is_the_default_and_listed_first():
@@ -111,3 +114,19 @@ async def test_built_in_model_is_built_on_load():
     model = ToneModel("one")
     entry = BuiltInModel(model.info, model.load)
     assert entry.load() is model
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("rock", "there is no adapter 'rock'; adapters for model 'a': jazz"), ("large", "its tensors have other shapes")],
+)
+async def test_adapter_that_a_model_can_not_take_is_an_invalid_field(name: str, problem: str) -> None:
+    catalog = ModelCatalog(lambda: [FileModel("a", 1)])
+    await catalog.check_adapters("a", [AdapterUse("jazz", 0.5)])
+    with pytest.raises(InvalidArgument, match=problem) as caught:
+        await catalog.check_adapters("a", [AdapterUse("jazz"), AdapterUse(name)])
+    assert caught.value.field == "conditioning.adapters[1].name"
+
+
+async def test_built_in_model_has_no_adapters() -> None:
+    assert await build_catalog("a").adapter_problems("a") == {}

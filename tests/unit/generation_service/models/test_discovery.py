@@ -224,3 +224,13 @@ def test_describe_of_invalid_files_is_failed_precondition(settings, tmp_path):
         catalog.get("own").describe()
     with pytest.raises(FailedPrecondition, match=r"nowhere/state_dict\.bin: no such file"):
         catalog.get("nowhere").describe()
+
+
+def test_adapters_are_those_of_the_data_directory(settings, mono):
+    entry = find_installed_models(settings.model_copy(update={"model_folders": (mono,)})).get("mono")
+    assert entry.adapter_problems() == {}
+    adapter = settings.data_dir / "adapters" / "jazz"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    assert "peft_type is None" in entry.adapter_problems()["jazz"]
+    assert replace(entry, engine="audiocraft").adapter_problems() == {}

@@ -1,0 +1,88 @@
+# ruff: noqa: E402
+"""The installed adapters for one model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+
+from dgx_music.errors import InvalidArgument
+from generation_service.models.base import AdapterUse
+from generation_service.models.musicgen.adapters import adapter_registry
+from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
+from generation_service.models.musicgen.checkpoints.config import parse_lm_config
+from tests.support.adapter_files import FC1, write_adapter_files
+
+
+def write(folder: Path, value: float = 1.0, inputs: int = 64) -> Path:
+    factors = {"lora_A": torch.full((2, inputs), value), "lora_B": torch.ones(256, 2)}
+    return write_adapter_files(folder, {f"{FC1}.{name}.weight": tensor for name, tensor in factors.items()})
+
+
+@pytest.fixture
+def registry(tmp_path: Path, mono: Path) -> AdapterRegistry:
+    write(tmp_path / "vinyl")
+    write(tmp_path / "jazz")
+    write(tmp_path / "large", inputs=1024)
+    checkpoint = read_checkpoint(mono)
+    return AdapterRegistry(tmp_path, "tiny", parse_lm_config(checkpoint), checkpoint.headers)
+
+
+def test_adapters_are_loaded_once_and_sorted_by_name(registry: AdapterRegistry) -> None:
+    vinyl, jazz = AdapterUse("vinyl", 0.5), AdapterUse("jazz")
+    loaded = registry.load([vinyl, jazz])
+    assert [(each.weights.name, each.scale) for each in loaded] == [("jazz", 1.0), ("vinyl", 0.5)]
+    assert registry.load([jazz])[0].weights is loaded[0].weights
+    assert registry.load([]) == ()
+
+
+def test_adapter_whose_files_changed_is_another(registry: AdapterRegistry, tmp_path: Path) -> None:
+    (first,) = registry.load([AdapterUse("jazz")])
+    write(tmp_path / "jazz", value=2.0)
+    (second,) = registry.load([AdapterUse("jazz")])
+    assert first.weights.digest != second.weights.digest
+    assert float(second.weights.layers["0.up"].a[0, 0]) == 2.0
+
+
+def test_those_not_used_for_long_are_dropped(registry: AdapterRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    (jazz,) = registry.load([AdapterUse("jazz")])
+    monkeypatch.setattr(adapter_registry, "MAX_CACHED_BYTES", jazz.weights.size_bytes)
+    registry.load([AdapterUse("vinyl")])
+    assert registry.load([AdapterUse("jazz")])[0].weights is not jazz.weights
+
+
+def test_problems_say_why_an_adapter_does_not_fit(registry: AdapterRegistry, tmp_path: Path) -> None:
+    problems = registry.problems()
+    assert list(problems) == ["jazz", "large", "vinyl"]
+    assert problems["jazz"] == problems["vinyl"] == ""
+    assert "fc1.lora_A.weight has the shape [2, 1024]" in problems["large"]
+    shutil.rmtree(tmp_path / "large")
+    write(tmp_path / "large")
+    assert registry.problems()["large"] == "", "found out again after the files have changed"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "problem"),
+    [
+        ("rock", "ADAPTER_NOT_FOUND", r"there is no adapter 'rock'; adapters for model 'tiny': jazz, vinyl"),
+        ("../vinyl", "ADAPTER_NOT_FOUND", "there is no adapter '../vinyl'"),
+        ("large", "ADAPTER_UNUSABLE", "model 'tiny' can't take the adapter 'large': .*lora_A.weight has the shape"),
+    ],
+)
+def test_errors_name_the_field(registry: AdapterRegistry, name: str, reason: str, problem: str) -> None:
+    with pytest.raises(InvalidArgument, match=problem) as caught:
+        registry.load([AdapterUse("jazz"), AdapterUse(name)])
+    assert (caught.value.field, caught.value.reason) == ("conditioning.adapters[1].name", reason)
+
+
+def test_without_a_folder_nothing_is_installed(mono: Path) -> None:
+    checkpoint = read_checkpoint(mono)
+    registry = AdapterRegistry(None, "tiny", parse_lm_config(checkpoint), checkpoint.headers)
+    assert registry.problems() == {}
+    with pytest.raises(InvalidArgument, match="none is installed for model 'tiny'"):
+        registry.load([AdapterUse("jazz")])
