@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgx_music.errors import FailedPrecondition
+from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.config import DeviceName, EngineName, GenerationSettings, KvPrecisionChoice, PrecisionChoice
 from generation_service.hardware.devices import Device, Devices
-from generation_service.models.base import Model, ModelInfo
+from generation_service.models.base import AdapterUse, Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
 from generation_service.models.device import resolve_device
 from generation_service.models.diffusion.pipeline_entry import DiffusionFolder
@@ -24,6 +24,7 @@ from service_runtime.optional_deps import install_extra_command
 if TYPE_CHECKING:
     from generation_service.models.magnet.magnet_loader import FoundMagnet
     from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
+    from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
     from generation_service.models.musicgen.loader import FoundModel
 
 ADAPTERS_FOLDER = "adapters"
@@ -88,6 +89,14 @@ class MusicGenFolder:
             return {}
         registry = _open_adapters(self)
         return {} if registry is None else registry.problems()
+
+    def merge_adapters(self, checkpoint: Checkpoint, adapters: Sequence[AdapterUse]) -> Checkpoint:
+        """Returns the model's checkpoint with installed adapters merged into its weights. Raises InvalidArgument if one
+        does not fit."""
+        registry = _open_adapters(self)
+        if registry is None:
+            raise InvalidArgument("adapters", f"the model {self.name!r} takes none")
+        return registry.merge(checkpoint, adapters)
 
     def _find_native(self) -> FoundModel | FoundMagnet:
         try:
