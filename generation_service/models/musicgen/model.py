@@ -129,7 +129,8 @@ class MusicGen:
         return self._conditions.batch_size
 
     def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
-        """Encodes texts and clips for a later `prefill`, and loads adapters. Any thread can call it. Raises like `prefill`."""
+        """Encodes texts and audio, and loads adapters, for a later `prefill`. Any thread can call it. Raises what it would
+        raise."""
         self._conditions.encode_ahead(requests)
         for parameters in requests:
             if (clip := self._plan(parameters).clip) is not None:
