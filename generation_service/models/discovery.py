@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceName, EngineName, GenerationSettings, KvPrecisionChoice, PrecisionChoice
 from generation_service.hardware.devices import Device, Devices
-from generation_service.models.base import Model, ModelInfo
+from generation_service.models.base import AdapterUse, Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
 from generation_service.models.device import resolve_device
 from generation_service.models.model_folders import installed_folders, weights_mtime_ns
@@ -22,6 +22,7 @@ from service_runtime.optional_deps import install_extra_command
 
 if TYPE_CHECKING:
     from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
+    from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
     from generation_service.models.musicgen.loader import FoundModel
 
 ADAPTERS_FOLDER = "adapters"
@@ -83,6 +84,11 @@ class MusicGenFolder:
         if self.engine != "native" or not find_adapters(self.adapter_folder):
             return {}
         return _open_adapters(self).problems()
+
+    def merge_adapters(self, checkpoint: Checkpoint, adapters: Sequence[AdapterUse]) -> Checkpoint:
+        """Returns the model's checkpoint with installed adapters merged into its weights. Raises InvalidArgument if one
+        does not fit."""
+        return _open_adapters(self).merge(checkpoint, adapters)
 
     def _find_native(self) -> FoundModel:
         try:

@@ -42,6 +42,17 @@ StoredPrecisionOption = Annotated[
 ]
 
 
+MergedAdapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME[:SCALE]",
+        help="Merge an installed LoRA adapter into the weights, at a scale of 1 unless given. Can be repeated.",
+        show_default=False,
+    ),
+]
+
+
 @app.callback()
 def _list_without_a_command(context: typer.Context, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is None:
@@ -68,12 +79,16 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def convert(
-    name: Name, new_name: NewName = "", precision: StoredPrecisionOption = None, as_json: AsJson = False
+    name: Name,
+    new_name: NewName = "",
+    precision: StoredPrecisionOption = None,
+    adapter: MergedAdapters = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a model to the data directory in the layout that loads fastest. The original stays where it is."""
     from gateway.cli.commands import model_conversion
 
-    model_conversion.convert(name, new_name, precision, GlobalOptions.data_dir, create_console(as_json))
+    model_conversion.convert(name, new_name, precision, adapter or (), GlobalOptions.data_dir, create_console(as_json))
 
 
 @app.command()

@@ -76,5 +76,7 @@ def _layout(folder: Path) -> str:
     if isinstance(config, dict) and config.get("format") == CONVERTED:
         source = config.get("source")
         origin = source.get("model") if isinstance(source, dict) else None
-        return f"converted by dgx-music from {escape_text(str(origin)[:100])}"
+        adapters = source.get("adapters") if isinstance(source, dict) else None
+        merged = f" with {escape_text(str(adapters)[:100])}" if adapters else ""
+        return f"converted by dgx-music from {escape_text(str(origin)[:100])}{merged}"
     return find_layout(folder)

@@ -129,8 +129,7 @@ class MusicGen:
         return self._conditions.batch_size
 
     def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
-        """Encodes texts and audio, and loads adapters, for a later `prefill`. Any thread can call it. Raises what it would
-        raise."""
+        """Prepares texts, clips and adapters for a later `prefill`. Any thread can call it. Raises what that would."""
         self._conditions.encode_ahead(requests)
         for parameters in requests:
             if (clip := self._plan(parameters).clip) is not None:

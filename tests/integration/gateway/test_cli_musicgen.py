@@ -102,8 +102,21 @@ def test_adapters_change_the_music_and_are_recorded(shell: Shell, tiny: Path, te
     ):
         error = shell.error(*command, "--adapter", name, status=2)
         assert all(part in " ".join(error.split()) for part in ("--adapter", *problem.split(".*")))
+    assert "--adapter: with merged adapters it is another model; give it a name with --name" in shell.error(
+        "models", "convert", "tiny", "--adapter", "jazz", status=2
+    )
+    assert "there is no adapter 'rock'" in shell.error(
+        "models", "convert", "tiny", "--adapter", "jazz", "--adapter", "rock", "--name", "merged", status=2
+    )
+    shell.run("models", "convert", "tiny", "--adapter", "jazz:0.5", "--name", "merged")
+    assert "converted by dgx-music from tiny with jazz:0.5" in " ".join(
+        shell.run("models", "show", "merged").stdout.split()
+    )
+    [merged] = shell.generations("generate", "calm piano", "--model", "merged", "-d", "1", "--seed", "7")
+    assert merged.metadata["pcm_sha256"] != plain.metadata["pcm_sha256"]
+
     listed = " ".join(shell.run("models", "list").stdout.split())
-    assert "jazz tiny" in listed
+    assert "jazz tiny, merged" in listed or "jazz merged, tiny" in listed
     assert "fc1.lora_A.weight has the shape [2, 128]" in listed
 
 

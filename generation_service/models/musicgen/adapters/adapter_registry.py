@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.models.base import AdapterUse
+from generation_service.models.musicgen.adapters.adapter_config import invalid_adapter
 from generation_service.models.musicgen.adapters.adapter_file import (
     AdapterFile,
     adapter_digest,
     load_adapter,
     read_adapter,
 )
+from generation_service.models.musicgen.adapters.adapter_targets import MELODY_PROJECTION
 from generation_service.models.musicgen.adapters.adapter_weights import AdapterWeights, AppliedAdapter, combine_modules
 from generation_service.models.musicgen.adapters.installed_adapters import InstalledAdapter, find_adapters
-from generation_service.models.musicgen.checkpoints.checkpoint import TensorHeader
+from generation_service.models.musicgen.adapters.merged_checkpoint import merge_adapters
+from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, TensorHeader
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from service_runtime.capabilities import check_adapter, unusable_adapter_error
 
@@ -57,14 +61,29 @@ class AdapterRegistry:
         """
         applied = []
         for index, use in enumerate(uses):
-            try:
+            with self._naming_field(index, use.name):
                 applied.append(AppliedAdapter(self._load(use.name), use.scale))
-            except FailedPrecondition as error:
-                raise unusable_adapter_error(index, use.name, self._model, error.message) from error
-            except LookupError:
-                check_adapter(index, use.name, self._model, self.problems())
-                raise
         return tuple(sorted(applied, key=lambda each: each.weights.name))
+
+    def merge(self, checkpoint: Checkpoint, uses: Sequence[AdapterUse]) -> Checkpoint:
+        """The model's checkpoint with adapters merged into its tensors. Raises like `load`."""
+        files = []
+        for index, use in enumerate(uses):
+            with self._naming_field(index, use.name):
+                files.append((read_adapter(self._find(use.name).folder, self._config, self._headers), use.scale))
+        return merge_adapters(checkpoint, files)
+
+    @contextmanager
+    def _naming_field(self, index: int, name: str) -> Iterator[None]:
+        try:
+            yield
+        except LookupError:
+            check_adapter(index, name, self._model, self.problems())
+            raise
+        except FailedPrecondition as error:
+            raise unusable_adapter_error(index, name, self._model, error.message) from error
+        except OSError as error:
+            raise unusable_adapter_error(index, name, self._model, f"can't be read ({error})") from error
 
     def _load(self, name: str) -> AdapterWeights:
         with self._lock:
@@ -81,7 +100,14 @@ class AdapterRegistry:
             return weights
 
     def _read(self, adapter: InstalledAdapter) -> AdapterFile:
-        return read_adapter(adapter.folder, self._config, self._headers)
+        file = read_adapter(adapter.folder, self._config, self._headers)
+        if any(module.target.layer == MELODY_PROJECTION for module in file.modules):
+            problem = (
+                "changes how melodies are encoded, which works only for all requests alike; merge it with "
+                f"`dgx-music models convert {self._model} --adapter {adapter.name} --name NEW`"
+            )
+            raise invalid_adapter(adapter.folder, problem)
+        return file
 
     def _find_all(self) -> list[InstalledAdapter]:
         return [] if self._folder is None else find_adapters(self._folder)

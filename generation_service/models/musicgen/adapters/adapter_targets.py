@@ -15,6 +15,8 @@ from generation_service.models.musicgen.checkpoints.checkpoint import TensorHead
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 
 HEADS, EMBEDDING, TEXT_PROJECTION = "heads", "embedding", "text_projection"
+MELODY_PROJECTION = "melody_projection"
+"""Can only be merged: the encoded melody is no part of the batch."""
 
 _HUGGING_FACE_LAYER = re.compile(
     r"(?:decoder\.)?model\.decoder\.layers\.(\d+)\."
@@ -25,6 +27,7 @@ _AUDIOCRAFT_LAYER = re.compile(
 )
 _HEAD = re.compile(r"(?:(?:decoder\.)?lm_heads|linears)\.(\d+)")
 _EMBEDDING = re.compile(r"(?:(?:decoder\.)?model\.decoder\.embed_tokens|emb)\.(\d+)")
+_MELODY_PROJECTION = re.compile(r"audio_enc_to_dec_proj|condition_provider\.conditioners\.self_wav\.output_proj")
 _TEXT_PROJECTION = re.compile(r"enc_to_dec_proj|condition_provider\.conditioners\.([\w-]+)\.output_proj")
 
 
@@ -38,7 +41,7 @@ class Target:
     outputs: int
     inputs: int
     layer: str
-    """The linear layer that has these rows: `layer_linear(i, name)`, `HEADS`, `TEXT_PROJECTION`, or `EMBEDDING`, whose
+    """The linear layer that has these rows: `layer_linear(i, name)`, `HEADS`, a projection, or `EMBEDDING`, whose
     weight is a table [inputs, outputs], so that the transpose of B A is added to it."""
     layer_outputs: int
     layer_inputs: int
@@ -79,9 +82,17 @@ def _find_target(module: str, config: LmConfig, headers: Mapping[str, TensorHead
         return Target(f"emb.{k}.weight", 0, dim, codes, EMBEDDING, dim, config.n_q * codes, input=k * codes)
     if (match := _TEXT_PROJECTION.fullmatch(module)) and match[1] in (None, config.condition):
         weight = f"condition_provider.conditioners.{config.condition}.output_proj.weight"
-        text_dim = headers[weight].shape[1]
-        return Target(weight, 0, dim, text_dim, TEXT_PROJECTION, dim, text_dim)
+        return _projection(weight, headers, TEXT_PROJECTION)
+    if _MELODY_PROJECTION.fullmatch(module):
+        return _projection("condition_provider.conditioners.self_wav.output_proj.weight", headers, MELODY_PROJECTION)
     return None
+
+
+def _projection(weight: str, headers: Mapping[str, TensorHeader], layer: str) -> Target | None:
+    if weight not in headers:
+        return None
+    outputs, inputs = headers[weight].shape
+    return Target(weight, 0, outputs, inputs, layer, outputs, inputs)
 
 
 def _feed_forward(index: int, name: str, config: LmConfig) -> Target:

@@ -32,13 +32,8 @@ def merge_adapters(checkpoint: Checkpoint, adapters: Sequence[tuple[AdapterFile,
         digest.update(f" {adapter_digest(file.folder)}:{scale!r}".encode())
         for module in load_adapter(file):
             modules.setdefault(module.target.weight, []).append((module, scale))
-    headers = {
-        name: header._replace(dtype=torch.float32) if name in modules else header
-        for name, header in checkpoint.headers.items()
-    }
     return replace(
         checkpoint,
-        headers=headers,
         map_tensors=lambda: _MergedTensors(checkpoint.map_tensors(), modules),
         digest=digest.hexdigest(),
     )

@@ -33,7 +33,7 @@ def merge(checkpoint: Checkpoint, folder: Path, *scales: float) -> Checkpoint:
     return merge_adapters(checkpoint, [(file, scale) for scale in scales])
 
 
-def test_only_the_rows_of_the_module_change_and_in_fp32(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_only_the_rows_of_the_module_change(checkpoint: Checkpoint, tmp_path: Path) -> None:
     before, merged = checkpoint.map_tensors(), merge(checkpoint, tmp_path, 0.5, 1.5)
     after = merged.map_tensors()
     assert after.keys() == before.keys()
@@ -43,7 +43,6 @@ def test_only_the_rows_of_the_module_change_and_in_fp32(checkpoint: Checkpoint, 
             expected = tensor.float()
             expected[64:128] += 0.5 * (0.5 + 1.5)
         assert torch.equal(after[name], expected), name
-        assert merged.headers[name] == (tuple(expected.shape), expected.dtype)
 
 
 def test_digest_depends_on_the_adapters_and_their_scales(checkpoint: Checkpoint, tmp_path: Path) -> None:
