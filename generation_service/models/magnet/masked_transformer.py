@@ -57,7 +57,7 @@ class MaskedTransformer:
             queries, keys, values = qkv.to(self._dtype).permute(2, 0, 3, 1, 4)  # each [2, H, T, D]
             attended = F.scaled_dot_product_attention(queries, keys, values, mask)
             x = layer.out.add_residual(attended.transpose(1, 2).reshape(-1, config.dim), x)
-            for rows, condition in zip(x.split(frames), (text, negative), strict=False):
+            for rows, condition in zip(x.view(branches, frames, -1), (text, negative), strict=False):
                 # Without a text, cross-attention adds exactly zero: no bias, all-zero condition.
                 if condition is not None:
                     self._attend_to(condition, rows, layer)
@@ -70,7 +70,8 @@ class MaskedTransformer:
         config = self.config.lm
         queries = layer.cross_q(layer.norm_cross(rows)).view(-1, config.num_heads, config.head_dim)
         keys, values = layer.cross_kv(text).view(-1, 2, config.num_heads, config.head_dim).unbind(1)
-        attended = F.scaled_dot_product_attention(*(each.transpose(0, 1) for each in (queries, keys, values)))
+        queries, keys, values = (each.transpose(0, 1) for each in (queries, keys, values))  # each [H, n, D]
+        attended = F.scaled_dot_product_attention(queries, keys, values)
         rows.copy_(layer.cross_out.add_residual(attended.transpose(0, 1).reshape(-1, config.dim), rows))
 
     def _attention_mask(self, frames: int, stage: int) -> Tensor | None:

@@ -153,14 +153,9 @@ class MusicGen:
         row = self._generator.open(parameters, reservation)
         try:
             prompt = None if plan.clip is None else self._clips.encode(plan.clip)
+            share = config.stride_share
             codes = WindowedCodes(
-                config.delays,
-                plan.total_frames,
-                config.card,
-                self._window,
-                prompt,
-                conditions.starts,
-                stride_share=config.stride_share,
+                config.delays, plan.total_frames, config.card, self._window, prompt, conditions.starts, share
             )
             self._generator.begin_window(row, codes.window, conditions.at(codes.window_start, codes.first_read))
             state = MusicGenState(

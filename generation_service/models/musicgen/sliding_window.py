@@ -39,7 +39,6 @@ class WindowedCodes:
         window: int,
         prompt: Codes | None = None,
         starts: Sequence[int] = (),
-        *,
         stride_share: float = STRIDE_SHARE,
     ) -> None:
         """`frames` in all, at most `window` at once. prompt: [K, n], the first n frames, n < `window`. starts: frames

@@ -19,8 +19,8 @@ def folder(request: pytest.FixtureRequest, t5: None, tmp_path_factory: pytest.Te
     from tests.support.sound_checkpoints import write_magnet, write_t5_large
 
     write_t5_large(Path(os.environ["HF_HOME"]))
-    folder = tmp_path_factory.mktemp("models") / request.param
-    write_magnet(folder, is_sound=request.param == "audio-magnet")
+    folder = tmp_path_factory.mktemp("models") / str(request.param)
+    write_magnet(folder, is_sound=folder.name == "audio-magnet")
     return folder
 
 
