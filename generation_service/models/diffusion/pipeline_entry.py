@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ class DiffusionFolder:
     def describe(self) -> ModelInfo:
         """Reads the configurations and the headers of the weights. Imports torch."""
         return self._find().info
+
+    def adapter_problems(self) -> Mapping[str, str]:
+        return {}
 
     def load(self) -> Model[Any]:
         from generation_service.models.diffusion.pipeline_loader import load_pipeline
