@@ -120,7 +120,7 @@ def test_merged_checkpoint_generates_what_peft_generates_after_merging(installed
 def test_adapters_apply_to_all_texts_and_in_all_windows(installed: Installed) -> None:
     """The eager and the resident generator agree, and differ from what they generate without the adapter."""
     found = replace(installed.found, config=replace(installed.found.config, max_duration_seconds=60 / FRAME_RATE_HZ))
-    clip = np.random.default_rng(1).standard_normal((RATE_HZ // 2, 1), np.float32) / 10
+    clip = np.random.default_rng(1).standard_normal((RATE_HZ // 2, 1), np.float32) / np.float32(10)
     shaped = (
         replace(using({"everything": 1.0}, frames=70), negative_prompt="drums", guidance_scale=4.0),
         replace(using({"attention": 1.0}), further_prompts=(WeightedPrompt("a choir", 0.5),)),
