@@ -153,11 +153,8 @@ LAYERS = {
             "generation_service.models.musicgen.kernels",
             "generation_service.models.sketch.composition",
         ),
-        (
-            "generation_service.models.musicgen.conditions",
-            "generation_service.models.musicgen.sampling",
-            "generation_service.models.musicgen.delay_pattern",
-        ),
+        ("generation_service.models.musicgen.sampling", "generation_service.models.musicgen.sliding_window"),
+        ("generation_service.models.musicgen.conditions", "generation_service.models.musicgen.delay_pattern"),
         ("generation_service.models.musicgen.philox",),
         ("generation_service.models.params", "generation_service.models.device"),
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec, check_encodec
 from generation_service.models.musicgen.conditioners.prefix_loader import load_prefix_conditioner
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.conditions import MAX_BRANCHES
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder
@@ -141,9 +142,9 @@ def load_musicgen(
     """Loads the model into memory, and on a GPU warms it up.
 
     `kv_bytes` limits the KV caches of all requests together. The default is what `max_batch_size` requests of the
-    longest window need, but on the CPU at most half of the free memory, on a GPU what is left of `memory_fraction` of
-    it. Raises FailedPrecondition if the weights, the codec or the text encoder are missing or do not fit
-    together, or if not even one request fits into the memory.
+    longest window need, and one of them with all branches that there can be; but on the CPU at most half of the free
+    memory, on a GPU what is left of `memory_fraction` of it. Raises FailedPrecondition if the weights, the codec or the
+    text encoder are missing or do not fit together, or if not even one request fits into the memory.
     """
     if found.device == "cuda":
         return load_resident(
@@ -156,9 +157,10 @@ def load_musicgen(
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
         positions = _max_positions(found.config, codec)
+        size_bytes = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes
         longest = Reservation(positions, LONG_PROMPT_TOKENS)
-        size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
-        kv_bytes = min(max_batch_size * size, _free_memory() // 2)
+        with_branches = replace(longest, branches=MAX_BRANCHES, has_negative=True)
+        kv_bytes = min(max(max_batch_size * size_bytes(longest), size_bytes(with_branches)), _free_memory() // 2)
     pool = KvCachePool(found.config, kv_bytes, is_quantized=is_quantized)
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
     execution = ModelExecution(
