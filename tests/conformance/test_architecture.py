@@ -138,7 +138,11 @@ LAYERS = {
         ("generation_service.models.diagnostics",),
         ("generation_service.models.discovery", "generation_service.models.device_diagnostics"),
         ("generation_service.models.audiocraft", "generation_service.models.catalog"),
-        ("generation_service.models.musicgen", "generation_service.models.sketch"),
+        (
+            "generation_service.models.diffusion",
+            "generation_service.models.musicgen",
+            "generation_service.models.sketch",
+        ),
         ("generation_service.models.musicgen.resident",),
         ("generation_service.models.musicgen.conditioners",),
         (
@@ -156,12 +160,17 @@ LAYERS = {
         ("generation_service.models.musicgen.sampling", "generation_service.models.musicgen.sliding_window"),
         ("generation_service.models.musicgen.conditions", "generation_service.models.musicgen.delay_pattern"),
         ("generation_service.models.musicgen.philox",),
-        ("generation_service.models.params", "generation_service.models.device"),
+        (
+            "generation_service.models.params",
+            "generation_service.models.device",
+            "generation_service.models.model_folders",
+        ),
         (
             "generation_service.models.base",
             "generation_service.models.device_errors",
             "generation_service.models.execution",
             "generation_service.models.finding",
+            "generation_service.models.published",
             "generation_service.models.triton_check",
             "generation_service.models.sketch.pads",
         ),

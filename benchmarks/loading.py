@@ -1,0 +1,152 @@
+"""How long a model takes to load from each layout of its files.
+
+    python -m benchmarks.loading [--shape small|tiny] [--turns N]
+
+The model has random weights in fp16, as Meta's files, in musicgen-small's shape. Each measurement is the second one of
+a process of its own, so that no import counts, and the files are in the page cache. The layouts take turns; a ratio is
+that of two adjacent turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE
+from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
+from generation_service.models.musicgen.checkpoints.converted_checkpoint import StoredPrecision, write_converted
+
+PICKLE, CONVERTED, CONVERTED_FP32 = "audiocraft's pickle", "converted, fp16", "converted, fp32"
+LAYOUTS: dict[str, StoredPrecision | None] = {PICKLE: None, CONVERTED: "fp16", CONVERTED_FP32: "fp32"}
+
+
+def unpickle(folder: Path) -> None:
+    """As audiocraft and transformers read the files: into memory, before anything is built from them."""
+    from transformers import T5EncoderModel
+
+    tensors = [torch.load(folder / file, weights_only=True)["best_state"] for file in (LM_FILE, COMPRESSION_FILE)]
+    network: Any = T5EncoderModel.from_pretrained("t5-base", local_files_only=True)
+    tensors.append(network.state_dict())
+    _touch(tensors)
+
+
+def map_all(folder: Path) -> None:
+    """Every tensor, mapped; every page of it is read."""
+    checkpoint = read_checkpoint(folder)
+    _touch([each.map_tensors() for each in (checkpoint, checkpoint.open_codec(), checkpoint.open_text_encoder())])
+
+
+def _touch(networks: list[Mapping[str, torch.Tensor]]) -> None:
+    step = os.sysconf("SC_PAGE_SIZE")
+    for tensors in networks:
+        for name in tensors:
+            tensors[name].contiguous().reshape(-1).view(torch.uint8)[::step].sum()
+
+
+def load(folder: Path) -> None:
+    """A model that is ready for requests, on the CPU in fp32."""
+    from generation_service.models.musicgen.loader import find_musicgen, load_musicgen
+
+    load_musicgen(find_musicgen(folder))
+
+
+MEASUREMENTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "unpickle": (unpickle, PICKLE),
+    "pickle": (map_all, PICKLE),
+    "fp16": (map_all, CONVERTED),
+    "fp32": (map_all, CONVERTED_FP32),
+    "load pickle": (load, PICKLE),
+    "load fp16": (load, CONVERTED),
+    "load fp32": (load, CONVERTED_FP32),
+}
+"""Name → what is measured, and on which layout."""
+TITLES = {
+    "unpickle": "`torch.load` and `from_pretrained`: all tensors in memory",
+    "pickle": "audiocraft's pickle, mapped: all tensors read",
+    "fp16": "converted, fp16: all tensors read",
+    "fp32": "converted, fp32: all tensors read",
+    "load pickle": "audiocraft's pickle: ready for requests, CPU, fp32",
+    "load fp16": "converted, fp16: ready for requests, CPU, fp32",
+    "load fp32": "converted, fp32: ready for requests, CPU, fp32",
+}
+BASELINES = {"unpickle": "unpickle", "pickle": "unpickle", "fp16": "unpickle", "fp32": "unpickle"}
+
+
+def measure(name: str, folder: Path) -> float:
+    function, _ = MEASUREMENTS[name]
+    function(folder)  # Imports libraries, which takes longer than loading.
+    began = time.perf_counter()
+    function(folder)
+    return time.perf_counter() - began
+
+
+def write_models(root: Path, shape: str) -> dict[str, Path]:
+    from tests.support.checkpoints import SHAPES, write_lm, write_t5
+    from tests.support.compression_checkpoints import FULL_CODEC, TINY_CODEC, write_compression_checkpoint
+
+    folders = {layout: root / str(index) for index, layout in enumerate(LAYOUTS)}
+    write_lm(folders[PICKLE], SHAPES[shape], dtype=torch.float16)
+    write_compression_checkpoint(folders[PICKLE], FULL_CODEC if shape == "small" else TINY_CODEC)
+    write_t5(root / "hf", SHAPES[shape].t5_layers)
+    for layout, precision in LAYOUTS.items():
+        if layout != PICKLE:
+            write_converted(read_checkpoint(folders[PICKLE]), folders[layout], precision, {})
+    return folders
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=("small", "tiny"), default="small")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--measure", choices=sorted(MEASUREMENTS), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.write:
+        folders = write_models(arguments.folder, arguments.shape)
+        print(json.dumps({layout: str(folder) for layout, folder in folders.items()}))
+        return
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure, arguments.folder)))
+        return
+    root = Path(tempfile.mkdtemp(prefix="dgx-music-loading-"))
+    try:
+        _compare(root, arguments.shape, arguments.turns)
+    finally:
+        shutil.rmtree(root)
+
+
+def _compare(root: Path, shape: str, turns: int) -> None:
+    folders = _run(root, "--write", "--folder", str(root), "--shape", shape)
+    seconds: dict[str, list[float]] = {name: [] for name in MEASUREMENTS}
+    for _ in range(turns):
+        for name, (_, layout) in MEASUREMENTS.items():
+            seconds[name].append(_run(root, "--measure", name, "--folder", folders[layout]))
+    print("| what | median, s | against the first row of its kind |\n| --- | --- | --- |")
+    for name, values in seconds.items():
+        baseline = seconds["unpickle" if name in BASELINES else "load pickle"]
+        ratio = statistics.median(first / value for first, value in zip(baseline, values, strict=True))
+        print(f"| {TITLES[name]} | {statistics.median(values):.2f} | {ratio:.1f}× faster |")
+
+
+def _run(root: Path, *arguments: str) -> Any:
+    environment = os.environ | {"HF_HOME": str(root / "hf"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.loading", *arguments]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
