@@ -92,7 +92,7 @@ def test_chosen_kernels_reach_the_message_that_describes_the_model(
     first, *others = message.execution.kernels
     assert (first.operation, first.implementation, first.reason) == ("precision", "fp32", "fp32: it is exact")
     operations = {kernel.operation.split()[0] for kernel in others}
-    assert operations == {"linear", "attention", "sampling", "step"}
+    assert operations == {"linear", "attention", "sampling", "branches", "step"}
     assert {kernel.implementation for kernel in others} == {"torch"}, "Triton does not run on a CPU"
     assert all(dict(kernel.microseconds) == {"torch": 12.5} and "triton" in kernel.reason for kernel in others)
 
