@@ -135,7 +135,7 @@ LAYERS = {
         ("generation_service.worker",),
         ("generation_service.joining", "generation_service.processes"),
         ("generation_service.engine",),
-        ("generation_service.models.diagnostics",),
+        ("generation_service.models.conversion", "generation_service.models.diagnostics"),
         ("generation_service.models.discovery", "generation_service.models.device_diagnostics"),
         ("generation_service.models.audiocraft", "generation_service.models.catalog"),
         (

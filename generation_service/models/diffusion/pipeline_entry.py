@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ class DiffusionFolder:
         from generation_service.models.diffusion.pipeline_loader import load_pipeline
 
         return load_pipeline(self._find(), max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction)
+
+    def adapter_problems(self) -> Mapping[str, str]:
+        return {}
 
     def _find(self) -> FoundPipeline:
         try:
