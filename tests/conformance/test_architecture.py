@@ -138,6 +138,7 @@ LAYERS = {
         ("generation_service.models.conversion", "generation_service.models.diagnostics"),
         ("generation_service.models.discovery", "generation_service.models.device_diagnostics"),
         ("generation_service.models.audiocraft", "generation_service.models.catalog"),
+        ("generation_service.models.magnet",),
         (
             "generation_service.models.diffusion",
             "generation_service.models.musicgen",
@@ -157,11 +158,8 @@ LAYERS = {
             "generation_service.models.musicgen.kernels",
             "generation_service.models.sketch.composition",
         ),
-        (
-            "generation_service.models.musicgen.conditions",
-            "generation_service.models.musicgen.sampling",
-            "generation_service.models.musicgen.delay_pattern",
-        ),
+        ("generation_service.models.musicgen.sampling", "generation_service.models.musicgen.sliding_window"),
+        ("generation_service.models.musicgen.conditions", "generation_service.models.musicgen.delay_pattern"),
         ("generation_service.models.musicgen.philox",),
         (
             "generation_service.models.params",

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -164,7 +165,8 @@ class _Style:
 
         snapshot = next((Path(os.environ["HF_HOME"]) / "hub/models--m-a-p--MERT-v1-95M/snapshots").iterdir())
         fields = json.loads((snapshot / "config.json").read_text())
-        self._mert = HubertModel(HubertConfig.from_dict(fields)).eval()
+        self._mert: Any = HubertModel(HubertConfig.from_dict(fields))
+        self._mert.eval()
         hubert = {
             name.replace("weight_g", "parametrizations.weight.original0").replace(
                 "weight_v", "parametrizations.weight.original1"
@@ -207,7 +209,8 @@ class _Style:
         x = self._batch_norm(x.transpose(1, 2)).transpose(1, 2)
         self._rvq.set_num_codebooks(quantizers or STYLE_DEFAULT_CODEBOOKS)
         x = self._rvq(x.transpose(1, 2), frame_rate=1.0).x.transpose(1, 2)
-        return self._project(x[:, ::15])[0]
+        prefix: Tensor = self._project(x[:, ::15])[0]
+        return prefix
 
     @torch.no_grad()
     def codes(self, prompt: str, frames: int, text_guidance: float) -> Tensor:
@@ -234,7 +237,8 @@ class _Style:
             guided = unconditional + GUIDANCE * (styled + text_guidance * (both_ - styled) - unconditional)
             newest = torch.where(mask[:, step], guided.argmax(-1), self._lm.special_token_id)
             sequence[0, :, step] = newest
-        return pattern.revert_pattern_sequence(sequence, special_token=-1)[0][0]
+        codes: Tensor = pattern.revert_pattern_sequence(sequence, special_token=-1)[0][0]
+        return codes
 
 
 def main() -> None:
@@ -270,9 +274,10 @@ def _dump(values: Tensor) -> str:
 
 
 if __name__ == "__main__":
-    temporary = tempfile.mkdtemp(prefix="dgx-music-golden-")
-    os.environ |= {"HF_HOME": temporary, "HF_HUB_OFFLINE": "1"}
-    try:
+    if "--here" in sys.argv:
         main()
-    finally:
-        shutil.rmtree(temporary)
+    else:
+        # huggingface_hub reads its environment when it is imported.
+        with tempfile.TemporaryDirectory(prefix="dgx-music-golden-") as home:
+            command = [sys.executable, "-m", "tests.support.golden_prefixes", "--here"]
+            subprocess.run(command, env=os.environ | {"HF_HOME": home, "HF_HUB_OFFLINE": "1"}, check=True)

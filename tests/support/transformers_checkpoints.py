@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +26,26 @@ MAX_DELAY = 3
 
 
 def write_transformers_checkpoint(
-    folder: Path, *, stereo: bool = False, shape: Shape = TINY, shard_size: str = "1GB", seed: int = 0
+    folder: Path,
+    *,
+    stereo: bool = False,
+    melody: bool = False,
+    shape: Shape = TINY,
+    shard_size: str = "1GB",
+    seed: int = 0,
 ) -> Path:
     """Writes a folder by `save_pretrained` of the model and of its processor's parts."""
-    from transformers import (
-        EncodecConfig,
-        EncodecFeatureExtractor,
-        MusicgenConfig,
-        MusicgenDecoderConfig,
-        MusicgenForConditionalGeneration,
-        T5Config,
-    )
+    import transformers
+    from transformers import EncodecConfig, EncodecFeatureExtractor, T5Config
+
+    kind = "MusicgenMelody" if melody else "Musicgen"
+    library: Any = transformers
+    own = {"chroma_length": MELODY_LENGTH} if melody else {}
 
     with _quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = MusicgenConfig(
+        config = getattr(library, f"{kind}Config")(
+            **own,
             text_encoder=T5Config(
                 vocab_size=128, d_model=T5_DIM, d_kv=24, d_ff=96, num_layers=1, num_heads=2, pad_token_id=0
             ),
@@ -54,7 +61,7 @@ def write_transformers_checkpoint(
                 use_conv_shortcut=False,
                 pad_mode="constant",
             ),
-            decoder=MusicgenDecoderConfig(
+            decoder=getattr(library, f"{kind}DecoderConfig")(
                 vocab_size=shape.card,
                 num_hidden_layers=shape.num_layers,
                 ffn_dim=4 * shape.dim,
@@ -66,10 +73,10 @@ def write_transformers_checkpoint(
                 bos_token_id=shape.card,
             ),
         )
-        model: Any = MusicgenForConditionalGeneration(config)
+        model: Any = getattr(library, f"{kind}ForConditionalGeneration")(config)
         for name, weight in model.named_parameters():
             # By its own initialization every code would be as likely as any other, and every prompt encoded alike.
-            if name.startswith(("decoder", "enc_to_dec_proj")) and weight.dim() == 2:
+            if name.startswith(("decoder", "enc_to_dec_proj", "audio_enc_to_dec_proj")) and weight.dim() == 2:
                 torch.nn.init.normal_(weight, std=1.0 if "embed" in name else weight.shape[-1] ** -0.5)
         torch.nn.init.normal_(model.text_encoder.shared.weight)
         for layer in model.audio_encoder.quantizer.layers:
@@ -78,8 +85,28 @@ def write_transformers_checkpoint(
         model.generation_config.decoder_start_token_id = shape.card
         model.save_pretrained(folder, max_shard_size=shard_size)
         write_tokenizer(folder)
-        EncodecFeatureExtractor(feature_size=2 if stereo else 1, sampling_rate=32_000).save_pretrained(folder)
+        if melody:
+            # Its class needs torchaudio, so this is what its `save_pretrained` writes, without what nothing reads.
+            (folder / "preprocessor_config.json").write_text(json.dumps(MELODY_PREPROCESSOR))
+        else:
+            EncodecFeatureExtractor(feature_size=2 if stereo else 1, sampling_rate=32_000).save_pretrained(folder)
     return folder
+
+
+MELODY_LENGTH = 12
+MELODY_PREPROCESSOR = {
+    "chunk_length": 1,
+    "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
+    "feature_size": 12,
+    "hop_length": 2048,
+    "n_fft": 8192,
+    "n_samples": 32_000,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "return_attention_mask": False,
+    "sampling_rate": 32_000,
+    "stem_indices": [3, 2],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +120,24 @@ class Generated:
 
 
 def generate_with_transformers(
-    folder: Path, prompts: Sequence[str], frames: int, adapt: Callable[[Any], Any] = lambda model: model
+    folder: Path,
+    prompts: Sequence[str],
+    frames: int,
+    adapt: Callable[[Any], Any] = lambda model: model,
+    melodies: Sequence[Tensor | None] = (),
 ) -> list[Generated]:
-    """Greedy codes and samples of transformers' model, or what `adapt` makes of it, each prompt by itself."""
-    from transformers import MusicgenForConditionalGeneration, T5Tokenizer
+    """Greedy codes and samples of transformers' model, or what `adapt` makes of it, each prompt by itself.
+
+    melodies: for a melody model, the features of each prompt's melody, [n, chroma], or None.
+    """
+    import transformers
+    from transformers import T5Tokenizer
 
     results = []
+    library: Any = transformers
+    kind = "MusicgenMelodyForConditionalGeneration" if melodies else "MusicgenForConditionalGeneration"
     with _quiet(), torch.inference_mode():
-        model: Any = adapt(MusicgenForConditionalGeneration.from_pretrained(folder))
+        model: Any = adapt(getattr(library, kind).from_pretrained(folder))
         tokenizer = T5Tokenizer.from_pretrained(folder)
         decoded: list[Tensor] = []
         decode = model.audio_encoder.decode
@@ -110,9 +147,11 @@ def generate_with_transformers(
             return decode(audio_codes, *arguments, **options)
 
         model.audio_encoder.decode = watch
-        for prompt in prompts:
+        for prompt, features in zip_longest(prompts, melodies):
             decoded.clear()
-            inputs = tokenizer([prompt], return_tensors="pt")
+            inputs = dict(tokenizer([prompt], return_tensors="pt"))
+            if features is not None:
+                inputs["input_features"] = features[None]
             audio = model.generate(**inputs, do_sample=False, guidance_scale=3.0, max_new_tokens=frames + MAX_DELAY)
             sides = [codes[0, 0] for codes in decoded]  # each [K of a channel, n]
             codes = sides[0] if len(sides) == 1 else torch.stack(sides, 1).flatten(0, 1)

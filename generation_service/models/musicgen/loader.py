@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.codec.encodec_checkpoint import build_encodec, check_encodec
 from generation_service.models.musicgen.conditioners.prefix_loader import load_prefix_conditioner
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
+from generation_service.models.musicgen.conditions import MAX_BRANCHES
 from generation_service.models.musicgen.eager_code_generator import EagerCodeGenerator
 from generation_service.models.musicgen.kernels.kernel_selection import Timer, time_on_cuda
 from generation_service.models.musicgen.lm.decoder_layers import read_decoder
@@ -109,7 +110,7 @@ def find_musicgen(
     checkpoint = read_checkpoint(folder)
     config, reason = parse_lm_config(checkpoint), ""
     check_lm_weights(checkpoint, config)
-    _check_codec(checkpoint, config)
+    check_codec(checkpoint, config)
     if device_name == "cuda" and precision == "auto":
         chosen_precision, reason = choose_precision(config, memory_gb_per_second)
     version = [checkpoint.digest, _DECODE_REVISION, chosen_precision]
@@ -118,7 +119,7 @@ def find_musicgen(
     info = ModelInfo(
         name=name or folder.resolve().name,
         version="-".join(version),
-        description=f"MusicGen, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
+        description=f"{config.family}, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
         licence=MUSICGEN_LICENCE,
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
@@ -141,24 +142,25 @@ def load_musicgen(
     """Loads the model into memory, and on a GPU warms it up.
 
     `kv_bytes` limits the KV caches of all requests together. The default is what `max_batch_size` requests of the
-    longest window need, but on the CPU at most half of the free memory, on a GPU what is left of `memory_fraction` of
-    it. Raises FailedPrecondition if the weights, the codec or the text encoder are missing or do not fit
-    together, or if not even one request fits into the memory.
+    longest window need, and one of them with all branches that there can be; but on the CPU at most half of the free
+    memory, on a GPU what is left of `memory_fraction` of it. Raises FailedPrecondition if the weights, the codec or the
+    text encoder are missing or do not fit together, or if not even one request fits into the memory.
     """
     if found.device == "cuda":
         return load_resident(
             found, "cuda", kv_bytes=kv_bytes, max_batch_size=max_batch_size, memory_fraction=memory_fraction
         )
     started_at = time.monotonic()
-    require_memory(found.checkpoint, found.precision, _free_memory(), "this machine")
+    require_memory(found.checkpoint, found.precision, free_memory(), "this machine")
     codec, conditioner = build_encodec(found.checkpoint.open_codec()), TextConditioner(found.checkpoint, found.config)
-    lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
+    lm = LanguageModel(found.checkpoint, found.config, cpu_precision(found.precision))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
         positions = _max_positions(found.config, codec)
+        size_bytes = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes
         longest = Reservation(positions, LONG_PROMPT_TOKENS)
-        size = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes(longest)
-        kv_bytes = min(max_batch_size * size, _free_memory() // 2)
+        with_branches = replace(longest, branches=MAX_BRANCHES, has_negative=True)
+        kv_bytes = min(max(max_batch_size * size_bytes(longest), size_bytes(with_branches)), free_memory() // 2)
     pool = KvCachePool(found.config, kv_bytes, is_quantized=is_quantized)
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
     execution = ModelExecution(
@@ -205,7 +207,7 @@ def load_resident(
     if found.precision_reason:
         kernels = (KernelChoice("precision", found.precision, reason=found.precision_reason),)
     if timer is None:
-        operations = DecodeOperations(partial(build_linear, precision=_cpu_precision(found)))
+        operations = DecodeOperations(partial(build_linear, precision=cpu_precision(found.precision)))
     else:
         operations, choices = select_operations(config, found.precision, dtype, torch_device, timer)
         kernels += choices
@@ -254,15 +256,17 @@ def _kv_precision(found: FoundModel) -> str:
     return found.kv_precision if found.kv_precision != "auto" else "fp32" if found.precision == "fp32" else "bf16"
 
 
-def _cpu_precision(found: FoundModel) -> Precision:
-    if found.precision == "fp8":
+def cpu_precision(precision: PrecisionName) -> Precision:
+    """The precision on the CPU. Raises FailedPrecondition if it has none such."""
+    if precision == "fp8":
         raise FailedPrecondition(
             "DGX_MUSIC_PRECISION is fp8, which needs a GPU; use fp32 or int8", reason="PRECISION_UNSUPPORTED"
         )
-    return found.precision
+    return precision
 
 
-def _check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
+def check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
+    """Raises FailedPrecondition if the codec is missing, unusable, or another one than the language model needs."""
     stored = checkpoint.open_codec()
     codec = check_encodec(stored)
     expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
@@ -282,7 +286,7 @@ def _max_positions(config: LmConfig, codec: Encodec) -> int:
     return config.max_prefix_positions + window + config.max_delay
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """The host's free memory in bytes; a guess where the system does not say."""
     memory = host_memory()
     return UNKNOWN_FREE_BYTES if memory is None else memory.free_bytes

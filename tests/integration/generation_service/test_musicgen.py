@@ -27,7 +27,7 @@ from dgx_music.error_status import ErrorDetails, read_error_details
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc
 from dgx_music.pcm import PcmReader
-from dgx_music.storage.v1 import storage_pb2, storage_pb2_grpc
+from dgx_music.storage.v1 import conditioning_pb2, storage_pb2, storage_pb2_grpc
 from export_service.config import ExportSettings
 from export_service.rpc.server import build as build_export
 from generation_service.config import GenerationSettings
@@ -161,6 +161,31 @@ async def test_sampling_parameters_are_stored_and_change_the_audio(services: Ser
     assert dict(filed.metadata)["pcm_sha256"] == await services.sha256(sampling=sampling) != await services.sha256()
     failure = await services.refusal(sampling=storage_pb2.SamplingParameters(top_p=1.5))
     assert list(failure.violations) == ["sampling.top_p"]
+
+
+async def test_further_texts_are_stored_and_change_the_audio(services: Services) -> None:
+    """In one batch, streamed and stored alike."""
+    conditions = [
+        conditioning_pb2.Conditioning(),
+        conditioning_pb2.Conditioning(negative_prompt="noise"),
+        conditioning_pb2.Conditioning(
+            prompt_weight=2.0, further_prompts=[conditioning_pb2.WeightedPrompt(prompt="loud drums", weight=0.5)]
+        ),
+        conditioning_pb2.Conditioning(
+            sections=[conditioning_pb2.PromptSection(start_seconds=1, end_seconds=2, prompt="loud drums")]
+        ),
+    ]
+    digests = await asyncio.gather(*(services.sha256(conditioning=each) for each in conditions))
+    assert len(set(digests)) == len(conditions)
+    assert digests[0] == await services.sha256()
+    for conditioning, digest in zip(conditions[1:], digests[1:], strict=True):
+        filed = await services.generate(conditioning=conditioning)
+        assert filed.conditioning == conditioning
+        assert dict(filed.metadata)["pcm_sha256"] == digest
+    assert (await services.status()).kv_reserved_bytes == 0
+    failure = await services.refusal(model_name="sketch", conditioning=conditions[1])
+    assert list(failure.violations) == ["conditioning.negative_prompt"]
+    assert "models that can: tiny" in failure.message
 
 
 async def test_audio_is_streamed_during_generation_and_cancel_releases_memory(services: Services) -> None:

@@ -126,8 +126,9 @@ class ResidentCodeGenerator:
         if reservation.tokens > MAX_PROMPT_TOKENS:
             problem = f"has {reservation.tokens} tokens; on a GPU, this model reads at most {MAX_PROMPT_TOKENS}"
             raise InvalidArgument("prompt", problem)
-        if reservation.positions > self._state.codes.shape[2] - 1:
-            problem = "and what else is read before the codes are too long; shorten the prompt"
+        positions = self._state.codes.shape[2] - 1
+        if reservation.positions > positions:
+            problem = f"needs {reservation.positions} positions with all that is read; this model has {positions}"
             raise InvalidArgument("prompt", problem)
         adapters = self._load_adapters(parameters.adapters)
         slots = self._slots.reserve(reservation.branches)

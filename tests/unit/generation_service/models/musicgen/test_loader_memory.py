@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("transformers", reason="the text encoder is transformers'")
 from generation_service.hardware.memory import DeviceMemory  # noqa: E402
 from generation_service.models.musicgen import loader  # noqa: E402
 from generation_service.models.musicgen.code_generator import Reservation  # noqa: E402
+from generation_service.models.musicgen.conditions import MAX_BRANCHES  # noqa: E402
 from generation_service.models.musicgen.loader import find_musicgen, load_musicgen  # noqa: E402
 
 
@@ -31,6 +33,8 @@ def test_requests_get_no_more_memory_than_a_batch_can_use(
     """Two engines, or two models in one, together must not promise more than the machine has."""
     monkeypatch.setattr(loader, "host_memory", lambda: DeviceMemory(1 << 40, 1 << 40))
     found = find_musicgen(mono)
-    one, two = (load_musicgen(found, max_batch_size=size).memory for size in (1, 2))
-    assert one.limit_bytes == one.size_bytes(Reservation(1503, loader.LONG_PROMPT_TOKENS))
-    assert two.limit_bytes == 2 * one.limit_bytes
+    one, four = (load_musicgen(found, max_batch_size=size).memory for size in (1, 4))
+    longest = Reservation(1503, loader.LONG_PROMPT_TOKENS)
+    assert four.limit_bytes == 4 * four.size_bytes(longest)
+    with_branches = replace(longest, branches=MAX_BRANCHES, has_negative=True)
+    assert one.limit_bytes == one.size_bytes(with_branches), "a batch of one can be one of several branches"

@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """Chroma: the filters equal librosa's, which transformers has a copy of, and notes are found."""
 
 from __future__ import annotations
@@ -6,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="it has a copy of librosa's filters")
 
 from dataclasses import replace
+
+import torch
 
 from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import ChromaConfig
 from generation_service.models.musicgen.conditioners.chroma import ChromaExtractor, chroma_filters

@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """The prefix of a melody equals audiocraft's, and follows the melody from window to window."""
 
 from __future__ import annotations
@@ -9,8 +8,10 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="the text encoder is transformers'")
+
+import torch
 
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config

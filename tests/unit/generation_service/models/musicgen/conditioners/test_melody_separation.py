@@ -1,16 +1,18 @@
-# ruff: noqa: E402
 """demucs separates the melody as audiocraft has it separated; where demucs or its weights are missing, it is said."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("torch", reason="MusicGen needs torch")
 
+import torch
 from safetensors.torch import save_file
 
 from generation_service.models.musicgen.conditioners.melody_separation import (
@@ -23,7 +25,15 @@ from tests.support.golden_prefixes import melody_clip
 
 SIGNATURE = "955717e8"
 needs_demucs = pytest.mark.skipif(importlib.util.find_spec("demucs") is None, reason="demucs is optional")
-SHAPE = {"channels": 4, "depth": 4, "t_layers": 1, "t_heads": 2, "t_dropout": 0.0, "nfft": 4096}
+SHAPE: dict[str, Any] = {
+    "channels": 8,
+    "dconv_comp": 2,
+    "depth": 4,
+    "t_layers": 1,
+    "t_heads": 2,
+    "t_dropout": 0.0,
+    "nfft": 4096,
+}
 FRACTION = {"_type": "fraction", "numerator": 39, "denominator": 5}
 SOURCES = ["drums", "bass", "other", "vocals"]
 
@@ -86,6 +96,6 @@ def test_missing_weights_are_named_with_the_command_that_gets_them(tmp_path: Pat
 
 
 def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "demucs", None)
+    monkeypatch.setitem(sys.modules, "demucs.apply", None)
     with pytest.raises(SeparationUnavailable, match=r"demucs is not installed .*pip install demucs"):
         MelodySeparator()

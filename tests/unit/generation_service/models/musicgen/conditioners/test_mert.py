@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """MERT is read from its files as HuBERT: its own code is never run, and what does not fit is refused."""
 
 from __future__ import annotations
@@ -12,8 +11,10 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="MERT's network is transformers' HuBERT")
+
+import torch
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.models.musicgen.conditioners.mert import Mert

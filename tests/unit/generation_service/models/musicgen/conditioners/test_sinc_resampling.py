@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """Resampling keeps what is below the cut-off, and equals julius where that is installed."""
 
 from __future__ import annotations
@@ -7,7 +6,9 @@ import math
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("torch", reason="MusicGen needs torch")
+
+import torch
 
 from generation_service.models.musicgen.conditioners.sinc_resampling import resample_sinc
 

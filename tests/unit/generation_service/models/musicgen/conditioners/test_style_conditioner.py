@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """The prefix of a style equals that of audiocraft's modules, and unusable excerpts are refused."""
 
 from __future__ import annotations
@@ -9,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="MusicGen needs torch")
+pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("transformers", reason="MERT's network is transformers' HuBERT")
 
+import torch
 import torch.nn.functional as F
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument

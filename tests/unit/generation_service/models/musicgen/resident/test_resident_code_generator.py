@@ -21,7 +21,7 @@ from generation_service.models.musicgen.code_generator import Reservation  # noq
 from generation_service.models.musicgen.conditions import WindowConditions  # noqa: E402
 from generation_service.models.musicgen.lm.linear import build_linear  # noqa: E402
 from generation_service.models.musicgen.resident.decode_operations import DecodeOperations  # noqa: E402
-from generation_service.models.musicgen.resident.decode_step import PrefillShape, StepShape  # noqa: E402
+from generation_service.models.musicgen.resident.decode_step import PrefillShape, PromptShape, StepShape  # noqa: E402
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator  # noqa: E402
 from generation_service.models.musicgen.sampling import sample_checked  # noqa: E402
 from generation_service.models.musicgen.sliding_window import WindowedCodes  # noqa: E402
@@ -127,6 +127,16 @@ def test_warm_up_captures_the_usual_shapes_and_changes_nothing(mono: Path) -> No
         assert PrefillShape(positions, tokens) in generator._graphs
 
 
+def test_warm_up_of_a_model_that_prepends_its_text_captures_prefixes(melody: Path) -> None:
+    generator = build(melody)
+    generator.warm_up()
+    for positions in (32, 64, 96):
+        assert PrefillShape(positions, 64, has_prefix=True) in generator._graphs
+        assert PrefillShape(positions, 64) in generator._graphs
+        assert StepShape(9, positions, 512, False) not in generator._graphs, "there is no cross-attention"
+    assert PromptShape(64) not in generator._graphs
+
+
 def test_run_ahead_is_two_steps(generator: ResidentCodeGenerator) -> None:
     row = generator.open(PLANS[0].parameters(), Reservation(40))
     codes = WindowedCodes(generator.config.delays, 37, generator.config.card, WINDOW)
@@ -187,6 +197,8 @@ def test_prompt_that_is_too_long_and_a_full_batch_are_rejected(mono: Path) -> No
     generator = build(mono, slots=1)
     with pytest.raises(InvalidArgument, match="has 513 tokens; on a GPU, this model reads at most 512"):
         generator.open(PLANS[0].parameters(), Reservation(40, 513))
+    with pytest.raises(InvalidArgument, match="needs 96 positions with all that is read; this model has 95"):
+        generator.open(PLANS[0].parameters(), Reservation(96))
     row = generator.open(PLANS[0].parameters(), Reservation(40))
     with pytest.raises(ResourceExhausted, match="all 1 places in the batch are taken"):
         generator.open(PLANS[0].parameters(), Reservation(40))
