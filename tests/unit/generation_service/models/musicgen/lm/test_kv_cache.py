@@ -61,6 +61,25 @@ def test_requests_share_no_block_and_the_lowest_free_blocks_are_used_first(pool:
     assert [row.blocks for row in pool.reserve(Reservation(1)).rows] == [[0], [1]]
 
 
+def test_request_pays_for_each_branch_and_gives_all_back(pool: KvCachePool) -> None:
+    """Also those that its last window did not have."""
+    reservation = Reservation(60, 5, branches=3, has_negative=True)
+    assert pool.size_bytes(reservation) == 2 * BLOCK_BYTES + 4 * PROMPT_BYTES
+    pool.reserve(Reservation(1))  # While nothing is reserved, everything is free.
+    for _ in range(3):
+        cache = pool.reserve(reservation)
+        rows = [*cache.branches, cache.negative]
+        assert [row.blocks for row in rows] == [[2], [3], [4], [5]]
+        assert [row.prompt_blocks for row in rows] == [[0], [1], [2], [3]]
+        assert [*cache.rows] == [cache.branches[0], cache.negative]
+        cache.begin_window(2)
+        assert [*cache.rows] == [*cache.branches[:2], cache.negative]
+        cache.begin_window(1)
+        pool.release(cache)
+    without = pool.reserve(Reservation(60, 5, branches=3))
+    assert [*without.negative.prompt_blocks] == []
+
+
 def test_failed_allocation_reserves_nothing() -> None:
     pool = KvCachePool(SHAPE, 1 << 60)
     with pytest.raises(MemoryError, match="failed to allocate"):
