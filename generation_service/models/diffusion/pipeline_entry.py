@@ -33,6 +33,9 @@ class DiffusionFolder:
         """Reads the configurations and the headers of the weights. Imports torch."""
         return self._find().info
 
+    def adapter_problems(self) -> Mapping[str, str]:
+        return {}
+
     def load(self) -> Model[Any]:
         from generation_service.models.diffusion.pipeline_loader import load_pipeline
 
