@@ -47,6 +47,12 @@ class RequestBody(BaseModel):
     guidance_scale: float | None = None
     loudness: float | Literal["streaming", "default", "broadcast", "none"] | None = None
     continue_from: str | None = None
+    negative_prompt: str | None = None
+    melody: str | None = None
+    style: str | None = None
+    adapters: dict[str, float] | list[str] | str | None = None
+    steps: int | None = None
+    loop_bars: int | None = None
     priority: int | None = None
 
     @classmethod
@@ -72,6 +78,12 @@ class RequestBody(BaseModel):
             "guidance": self.guidance_scale,
             "loudness": self.loudness,
             "continue_from": self.continue_from,
+            "negative": self.negative_prompt,
+            "melody": self.melody,
+            "style": self.style,
+            "adapters": self.adapters,
+            "steps": self.steps,
+            "loop": self.loop_bars,
             "priority": self.priority,
             **file.file_options(),
             **overrides,
@@ -81,7 +93,16 @@ class RequestBody(BaseModel):
     def rename(self, error: InvalidArgument) -> InvalidArgument:
         """Returns the error with the name of the field of this body."""
         argument = error.field or ""
-        field = {"duration": "duration_seconds", "guidance": "guidance_scale", **self.NAMES}.get(argument, argument)
+        names = {
+            "duration": "duration_seconds",
+            "guidance": "guidance_scale",
+            "negative": "negative_prompt",
+            "loop": "loop_bars",
+            "tempo": "prompt",
+            **self.NAMES,
+        }
+        # The tempo of a loop is that of the prompt.
+        field = names.get(argument, argument)
         return InvalidArgument(field, error.problem, reason=error.reason)
 
 

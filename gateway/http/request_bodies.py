@@ -51,25 +51,36 @@ class SpeechBody(RequestBody):
 
 
 class AudioGenerateBody(RequestBody):
-    """vLLM-Omni's `/v1/audio/generate`, for Stable Audio. There are no negative prompts and no inference steps."""
+    """vLLM-Omni's `/v1/audio/generate`, for Stable Audio."""
 
-    NAMES: ClassVar[Mapping[str, str]] = {"prompt": "input", "duration": "audio_length", "format": "response_format"}
+    NAMES: ClassVar[Mapping[str, str]] = {
+        "prompt": "input",
+        "duration": "audio_length",
+        "format": "response_format",
+        "steps": "num_inference_steps",
+    }
 
     input: str
     model: str | None = None
     audio_length: float | None = None
+    num_inference_steps: int | None = None
     response_format: FormatName | None = "wav"
     stream: bool | None = None
 
     def to_music_request(self, query: Mapping[str, str], headers: Mapping[str, str]) -> MusicRequest:
         file = named_format(self.response_format or "wav")
         duration = self.duration_seconds if self.audio_length is None else self.audio_length
-        options = self.options(file, model=chosen_model(self.model), duration=duration)
+        steps = self.steps if self.num_inference_steps is None else self.num_inference_steps
+        overrides: dict[str, Any] = {"model": chosen_model(self.model), "duration": duration, "steps": steps}
+        if overrides["model"] is None:
+            # Programs for Stable Audio send these whatever the model: they are for those who have chosen one of ours.
+            overrides |= {"steps": None, "negative": None}
+        options = self.options(file, **overrides)
         return MusicRequest(self.input, options, file, is_live=bool(self.stream))
 
 
 class SoundGenerationBody(RequestBody):
-    """`/v1/sound-generation` of ElevenLabs and LocalAI. No model here sings or makes loops."""
+    """`/v1/sound-generation` of ElevenLabs and LocalAI. A loop has a number of bars, `loop_bars`."""
 
     NAMES: ClassVar[Mapping[str, str]] = {
         "prompt": "text",
@@ -92,11 +103,12 @@ class SoundGenerationBody(RequestBody):
     keyscale: str | None = None
 
     def to_music_request(self, query: Mapping[str, str], headers: Mapping[str, str]) -> MusicRequest:
-        _reject_unsupported(loop=self.loop, lyrics=self.lyrics)
+        if self.loop:
+            raise InvalidArgument("loop", "needs a length in bars: use loop_bars, and name the tempo in the text")
         # LocalAI, which has no output_format, sends WAV.
         default = ELEVENLABS_FORMAT if "xi-api-key" in headers else "wav"
         file = _output_format(query, default, pcm_channels=1)
-        overrides: dict[str, Any] = {"model": chosen_model(self.model_id or self.model)}
+        overrides: dict[str, Any] = {"model": chosen_model(self.model_id or self.model), "lyrics": self.lyrics or None}
         if self.prompt_influence is not None:
             overrides["guidance"] = FULL_INFLUENCE_GUIDANCE * self.prompt_influence
         if self.do_sample is False:
@@ -111,6 +123,7 @@ class MusicBody(RequestBody):
 
     NAMES: ClassVar[Mapping[str, str]] = {
         "duration": "music_length_ms",
+        "lyrics": "lyrics_text",
         "model": "model_id",
         "format": "output_format",
         "sample_rate": "output_format",
@@ -124,12 +137,14 @@ class MusicBody(RequestBody):
     lyrics_text: str | None = None
 
     def to_music_request(self, query: Mapping[str, str], headers: Mapping[str, str]) -> MusicRequest:
-        _reject_unsupported(composition_plan=self.composition_plan, lyrics_text=self.lyrics_text)
+        if self.composition_plan:
+            raise InvalidArgument("composition_plan", "is not supported; describe the music in the prompt")
         if self.prompt is None:
             raise InvalidArgument("prompt", "must not be left out; describe the music")
         file = _output_format(query, ELEVENLABS_FORMAT, pcm_channels=None)
         duration = self.duration_seconds if self.music_length_ms is None else self.music_length_ms / 1000
-        options = self.options(file, model=chosen_model(self.model_id), duration=duration)
+        overrides = {"model": chosen_model(self.model_id), "duration": duration, "lyrics": self.lyrics_text or None}
+        options = self.options(file, **overrides)
         return MusicRequest(self.prompt, options, file)
 
 
@@ -144,9 +159,3 @@ class MusicStreamBody(MusicBody):
 def _output_format(query: Mapping[str, str], default: str, pcm_channels: int | None) -> ResponseFormat:
     text = query.get("output_format", default)
     return named_format(text) if text == "wav" else parse_output_format(text, pcm_channels)
-
-
-def _reject_unsupported(**fields: object) -> None:
-    for name, value in fields.items():
-        if value:
-            raise InvalidArgument(name, "is not supported by any model here; leave it out")

@@ -51,6 +51,8 @@ def build_server(client: AsyncClient, locate: Locate, on_end: Callable[[], None]
     tools = MusicTools(client, locate)
     for tool, title, hints in (
         (tools.generate, "Generate music", CREATES),
+        (tools.extend, "Make music longer", CREATES),
+        (tools.repaint, "Replace a part of music", CREATES),
         (tools.listen, "Listen to music", READ_ONLY),
         (tools.list, "List music", READ_ONLY),
         (tools.show, "Show a piece of music", READ_ONLY),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -25,6 +25,9 @@ MAX_PREVIEW_SECONDS = 30.0
 MAX_LISTED = 100
 
 Id = Annotated[str, Field(description="Id of a generation, a UUID")]
+WithAudio = Annotated[
+    bool, Field(description=f"Also return the first {MAX_PREVIEW_SECONDS:g} s as audio, as `listen` does")
+]
 
 
 class MusicTools:
@@ -52,18 +55,76 @@ class MusicTools:
         continue_from: Annotated[
             str | None, Field(description="Id of a finished generation that the music continues from")
         ] = None,
-        with_audio: Annotated[
-            bool, Field(description=f"Also return the first {MAX_PREVIEW_SECONDS:g} s as audio, as `listen` does")
-        ] = False,
+        negative_prompt: Annotated[str, Field(description="What the music is guided away from")] = "",
+        melody: Annotated[
+            str | None, Field(description="Id of a finished generation or a clip whose melody to follow")
+        ] = None,
+        loop_bars: Annotated[
+            int | None,
+            Field(description="Make a seamless loop of so many bars, at the tempo in the prompt; sets the length"),
+        ] = None,
+        with_audio: WithAudio = False,
     ) -> Annotated[CallToolResult, GenerationResult]:
         """Generate a piece of music from a description, wait until it is finished, and return its file, loudness, tempo
-        and key. Takes from a second to minutes; reports its progress."""
+        and key. Takes from a second to minutes; reports its progress. The tool `models` says which model supports a
+        negative prompt or a melody."""
         options = GenerationOptions(
-            duration=duration_seconds, model=model, seed=seed, format=format, continue_from=continue_from
+            model=model,
+            seed=seed,
+            format=format,
+            continue_from=continue_from,
+            negative=negative_prompt,
+            melody=melody,
+            loop=loop_bars,
         )
+        if loop_bars is None:
+            options["duration"] = duration_seconds
+        return await self._follow(context, self._client.submit(prompt, **options), with_audio=with_audio)
+
+    async def extend(
+        self,
+        context: Context,
+        id: Id,
+        seconds: Annotated[float, Field(description="How much to add")],
+        side: Annotated[
+            Literal["after", "before"], Field(description="Whether to continue the piece or to lead into it")
+        ] = "after",
+        prompt: Annotated[str, Field(description="Description of the new part; by default that of the piece")] = "",
+        with_audio: WithAudio = False,
+    ) -> Annotated[CallToolResult, GenerationResult]:
+        """Make a finished piece longer, wait until that is done, and return the new piece. The old one is kept."""
+
+        async def submit() -> AsyncGeneration:
+            source = await self._client.get(id)
+            left, right = (seconds, None) if side == "before" else (None, seconds)
+            return await source.extend(prompt, left=left, right=right)
+
+        return await self._follow(context, submit(), with_audio=with_audio)
+
+    async def repaint(
+        self,
+        context: Context,
+        id: Id,
+        start_seconds: Annotated[float, Field(description="Where the new part starts")],
+        end_seconds: Annotated[float, Field(description="Where the new part ends")],
+        prompt: Annotated[str, Field(description="Description of the new part; by default that of the piece")] = "",
+        with_audio: WithAudio = False,
+    ) -> Annotated[CallToolResult, GenerationResult]:
+        """Replace a part of a finished piece by new music that fits what is around it, wait until that is done, and
+        return the new piece. The old one is kept."""
+
+        async def submit() -> AsyncGeneration:
+            return await (await self._client.get(id)).repaint(start_seconds, end_seconds, prompt)
+
+        return await self._follow(context, submit(), with_audio=with_audio)
+
+    async def _follow(
+        self, context: Context, submission: Coroutine[Any, Any, AsyncGeneration], *, with_audio: bool
+    ) -> CallToolResult:
+        """Waits until what is submitted is finished, and returns it. If the call is cancelled, so is the generation."""
         with _explained_errors():
             with anyio.CancelScope(shield=True):  # What has no id could not be cancelled.
-                generation = await self._client.submit(prompt, **options)
+                generation = await submission
             try:
                 async with aclosing(generation.watch()) as changes:
                     await _report(context, changes)

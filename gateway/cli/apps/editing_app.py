@@ -1,4 +1,4 @@
-"""The subcommands for music that exists: extend, repaint, variations, retry and render."""
+"""The subcommands that make music from earlier music: extend, repaint and variations."""
 
 from __future__ import annotations
 
@@ -9,17 +9,8 @@ import typer
 
 from gateway.cli.commands.generation.listening_flags import Open, PlayOption
 from gateway.cli.commands.generation.output_flags import (
-    Album,
-    Artist,
-    BitRate,
-    Ceiling,
-    Channels,
-    Cover,
     FormatOption,
     Loudness,
-    Quality,
-    SampleRate,
-    Title,
 )
 from gateway.cli.commands.generation.shaping_flags import Adapters, Negative
 from gateway.cli.options import (
@@ -38,7 +29,7 @@ from gateway.cli.options import (
     create_console,
     run,
 )
-from gateway.embedded.service_set import ALL, LIBRARY
+from gateway.embedded.service_set import ALL
 
 if TYPE_CHECKING:
     from gateway.cli.commands.generation.edits import Derive
@@ -260,51 +251,3 @@ def _check_detach(output: Path | None, *, detach: bool, play: bool, opens: bool)
     from gateway.cli.commands.generation.option_combinations import check_combinations
 
     check_combinations({"--detach": detach, "--output": output is not None, "--play": play, "--open": opens})
-
-
-@app.command()
-def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
-    """Retry a failed generation; if its audio was complete, only the file is made again. Ctrl-C cancels it."""
-    from gateway.cli.commands.generation import generate
-
-    console = create_console(as_json)
-    run(lambda session: generate.retry(session, console, generation_id, detach=detach), console, ALL)
-
-
-@app.command()
-def render(
-    generation_id: Id,
-    format_: FormatOption = None,
-    bit_rate: BitRate = 0,
-    quality: Quality = None,
-    sample_rate: SampleRate = 0,
-    channels: Channels = 0,
-    loudness: Loudness = "",
-    ceiling: Ceiling = None,
-    title: Title = "",
-    artist: Artist = "",
-    album: Album = "",
-    cover: Cover = None,
-    output: Output = None,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
-    """Convert a finished generation to another format, sample rate or loudness. The loudness is kept by default."""
-    from gateway.cli.commands.generation import render
-    from gateway.cli.session.files import cover_file, output_files
-
-    output_files.check_output(output, overwrite=force, as_json=as_json)
-    console = create_console(as_json, output)
-    options = render.build_output_options(
-        format_,
-        sample_rate,
-        channels,
-        loudness,
-        ceiling,
-        output,
-        bit_rate_kbps=bit_rate,
-        quality=quality,
-        publication=render.build_publication(title, artist, album),
-    )
-    picture = cover_file.read_cover(cover, options.format if options else None)
-    run(lambda session: render.render(session, console, generation_id, options, output, picture), console, LIBRARY)

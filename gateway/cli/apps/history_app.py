@@ -1,4 +1,5 @@
-"""The subcommands for what was made: history, show, rate, download, delete, stats and prompts."""
+"""The subcommands for what was made: history, show, rate, render, download, delete, stats and
+prompts."""
 
 from __future__ import annotations
 
@@ -6,6 +7,19 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.commands.generation.output_flags import (
+    Album,
+    Artist,
+    BitRate,
+    Ceiling,
+    Channels,
+    Cover,
+    FormatOption,
+    Loudness,
+    Quality,
+    SampleRate,
+    Title,
+)
 from gateway.cli.options import (
     AsJson,
     Force,
@@ -123,6 +137,45 @@ def rate(
     number = inspect.parse_rating(rating)
     console = create_console(as_json)
     run(lambda session: inspect.rate(session, console, generation_id, number), console)
+
+
+@app.command()
+def render(
+    generation_id: Id,
+    format_: FormatOption = None,
+    bit_rate: BitRate = 0,
+    quality: Quality = None,
+    sample_rate: SampleRate = 0,
+    channels: Channels = 0,
+    loudness: Loudness = "",
+    ceiling: Ceiling = None,
+    title: Title = "",
+    artist: Artist = "",
+    album: Album = "",
+    cover: Cover = None,
+    output: Output = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a finished generation to another format, sample rate or loudness. The loudness is kept by default."""
+    from gateway.cli.commands.generation import render
+    from gateway.cli.session.files import cover_file, output_files
+
+    output_files.check_output(output, overwrite=force, as_json=as_json)
+    console = create_console(as_json, output)
+    options = render.build_output_options(
+        format_,
+        sample_rate,
+        channels,
+        loudness,
+        ceiling,
+        output,
+        bit_rate_kbps=bit_rate,
+        quality=quality,
+        publication=render.build_publication(title, artist, album),
+    )
+    picture = cover_file.read_cover(cover, options.format if options else None)
+    run(lambda session: render.render(session, console, generation_id, options, output, picture), console, LIBRARY)
 
 
 @app.command()

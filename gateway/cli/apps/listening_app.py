@@ -1,11 +1,11 @@
-"""The subcommands for one generation that is queued or runs: play, watch and cancel."""
+"""The subcommands for one generation that is queued or runs: play, watch, cancel and retry."""
 
 from __future__ import annotations
 
 import typer
 
 from gateway.cli.commands.generation.listening_flags import FromSeconds, Raw, ToStdout
-from gateway.cli.options import AsJson, Id, create_console, run
+from gateway.cli.options import AsJson, Detach, Id, create_console, run
 from gateway.embedded.service_set import ALL
 
 app = typer.Typer()
@@ -48,3 +48,12 @@ def cancel(generation_id: Id, as_json: AsJson = False) -> None:
 
     console = create_console(as_json)
     run(lambda session: inspect.cancel(session, console, generation_id), console)
+
+
+@app.command()
+def retry(generation_id: Id, detach: Detach = False, as_json: AsJson = False) -> None:
+    """Retry a failed generation; if its audio was complete, only the file is made again. Ctrl-C cancels it."""
+    from gateway.cli.commands.generation import generate
+
+    console = create_console(as_json)
+    run(lambda session: generate.retry(session, console, generation_id, detach=detach), console, ALL)

@@ -16,6 +16,7 @@ from dgx_music.error_status import read_error_details
 from dgx_music.export.v1 import export_pb2 as export
 from dgx_music.export.v1.export_pb2 import FileCondition
 from dgx_music.storage.v1 import storage_pb2 as storage
+from dgx_music.storage.v1.conditioning_pb2 import EDIT_KIND_EXTEND_LEFT, Edit
 from gateway.rpc import file_verification
 from tests.support.embedded_services import EmbeddedServices
 from tests.support.library_files import CHANNELS, RATE, SECONDS, clip, completed, exported
@@ -181,7 +182,8 @@ async def test_cleanup_keeps_row_of_file_being_streamed(library_services: Embedd
     assert await verified(library_services) == {generation.id: "INTACT"}
 
 
-async def test_cleanup_keeps_sources_of_queued_continuations(library_services: EmbeddedServices) -> None:
+@pytest.mark.parametrize("use", ["continuation", "melody", "style", "edit"])
+async def test_cleanup_keeps_what_queued_generations_use(library_services: EmbeddedServices, use: str) -> None:
     source, other, clip_id = (
         await completed(library_services),
         await completed(library_services),
@@ -193,7 +195,16 @@ async def test_cleanup_keeps_sources_of_queued_continuations(library_services: E
     )
     waiting = []
     for source_id in (source.id, clip_id):
-        create.continuation.source_id = source_id
+        create.variation_of = other.id  # A variation does not read its audio.
+        match use:
+            case "continuation":
+                create.continuation.source_id = source_id
+            case "melody":
+                create.conditioning.melody.source_id = source_id
+            case "style":
+                create.conditioning.style.source_id = source_id
+            case "edit":
+                create.edit.MergeFrom(Edit(source_id=source_id, kind=EDIT_KIND_EXTEND_LEFT, added_seconds=1))
         waiting.append((await library_services.storage.CreateGeneration(create, timeout=SECONDS)).generation.id)
     for dry_run in (True, False):
         found = await cleaned(library_services, keep_newest_bytes=0, dry_run=dry_run)

@@ -74,7 +74,7 @@ async def wait_for_state(
 async def test_assistant_generates_listens_and_looks_around(all_services: EmbeddedServices, tmp_path: Path) -> None:
     async with assistant(all_services, tmp_path) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == {"generate", "listen", "list", "show", "cancel", "models"}
+        assert set(tools) == {"generate", "extend", "repaint", "listen", "list", "show", "cancel", "models"}
         assert all(tool.description and tool.title for tool in tools.values())
 
         reported: list[float] = []
@@ -105,6 +105,14 @@ async def test_assistant_generates_listens_and_looks_around(all_services: Embedd
 
         assert "must be at most 3600 s" in error_of(
             await client.call_tool("generate", {"prompt": "a", "duration_seconds": 9999})
+        )
+        loop = facts(await client.call_tool("generate", {"prompt": "lo-fi at 120 BPM", "loop_bars": 1}))
+        assert loop["duration_seconds"] == 2
+        for tool, arguments in (("extend", {"seconds": 2}), ("repaint", {"start_seconds": 1, "end_seconds": 2})):
+            result = await client.call_tool(tool, {"id": generated["id"], **arguments})
+            assert "model 'sketch' can't continue audio" in error_of(result)
+        assert "can't follow a melody" in error_of(
+            await client.call_tool("generate", {"prompt": "a", "melody": generated["id"]})
         )
         assert "must be a UUID" in error_of(await client.call_tool("show", {"id": "none"}))
         assert "COMPLETED" in error_of(await client.call_tool("cancel", {"id": generated["id"]}))

@@ -57,6 +57,17 @@ def test_speech_is_streamed_on_request(fields: dict[str, object], is_live: bool,
 def test_audio_generate_of_vllm_omni() -> None:
     request = parse(AudioGenerateBody, input="rain", audio_length=10, num_inference_steps=100, model="stabilityai/x")
     assert request == MusicRequest("rain", {"duration": 10, "format": "wav-16"}, ResponseFormat("wav"))
+    request = parse(AudioGenerateBody, input="rain", num_inference_steps=100, negative_prompt="wind", model="mine")
+    assert request.options == {"model": "mine", "format": "wav-16", "steps": 100, "negative": "wind"}
+
+
+def test_what_shapes_the_music_is_passed_on() -> None:
+    fields = {"negative_prompt": "drums", "melody": "id", "adapters": {"lofi": 0.5}, "steps": 4, "loop_bars": 8}
+    request = parse(SpeechBody, input="a", response_format="wav", **fields)
+    expected = {"negative": "drums", "melody": "id", "adapters": {"lofi": 0.5}, "steps": 4, "loop": 8}
+    assert request.options == {**expected, "format": "wav-16"}
+    assert parse(SoundGenerationBody, text="a", lyrics="la").options["lyrics"] == "la"
+    assert parse(MusicBody, prompt="a", lyrics_text="la").options["lyrics"] == "la"
 
 
 def test_sound_generation_of_localai_sends_wav_and_of_elevenlabs_mp3() -> None:
@@ -86,7 +97,6 @@ def test_music_of_elevenlabs() -> None:
         (SpeechBody, {"input": "a", "response_format": "midi"}, "response_format"),
         (SpeechBody, {"input": "a", "seed": "many"}, "seed"),
         (SoundGenerationBody, {"text": "a", "prompt_influence": 2}, "prompt_influence"),
-        (SoundGenerationBody, {"text": "a", "lyrics": "la"}, "lyrics"),
         (SoundGenerationBody, {"text": "a", "loop": True}, "loop"),
         (MusicBody, {}, "prompt"),
         (MusicBody, {"composition_plan": {"sections": []}}, "composition_plan"),
@@ -108,6 +118,9 @@ def test_body_that_is_no_json_object_is_rejected() -> None:
     [
         (SpeechBody(input=""), "prompt", "input"),
         (SpeechBody(input=""), "duration", "duration_seconds"),
+        (SpeechBody(input=""), "negative", "negative_prompt"),
+        (SpeechBody(input=""), "loop", "loop_bars"),
+        (MusicBody(prompt=""), "lyrics", "lyrics_text"),
         (AudioGenerateBody(input=""), "duration", "audio_length"),
         (SoundGenerationBody(text=""), "guidance", "prompt_influence"),
         (MusicBody(), "duration", "music_length_ms"),

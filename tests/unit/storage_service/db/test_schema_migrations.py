@@ -13,8 +13,9 @@ from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.declarative_base import Base
 from storage_service.db.models import Generation
-from storage_service.domain import creation, lifecycle
+from storage_service.domain import creation, lifecycle, lineage
 from storage_service.domain.creation import NewGeneration
+from storage_service.domain.lineage import LineageRelation, Parent
 from storage_service.maintenance.integrity import find_violations
 from tests.support.old_rows import insert_old_rows, rows_of
 
@@ -85,6 +86,21 @@ def test_downgrade_to_0005_forgets_ratings(empty_url: str, empty_database: Datab
     schema.upgrade(empty_url)
     with empty_database.read() as session:
         assert session.get_one(Generation, rated).rating is None
+
+
+def test_upgrade_to_0008_finds_what_was_continued(empty_url: str, empty_database: Database) -> None:
+    schema.upgrade(empty_url)
+    with empty_database.write() as session:
+        source = creation.create(session, NewGeneration("piano", "sketch", 4.0, 32000, 2)).id
+        continuation = {"source_id": source, "seconds": 10.0}
+        new = NewGeneration("more", "sketch", 4.0, 32000, 2, continuation=continuation)
+        continued = creation.create(session, new).id
+    schema.downgrade(empty_url, "0007")
+    schema.upgrade(empty_url)
+    with empty_database.read() as session:
+        nodes, _ = lineage.read_lineage(session, source)
+    assert [node.id for node in nodes] == [source, continued]
+    assert nodes[1].parents == (Parent(source, LineageRelation.CONTINUATION),)
 
 
 def test_downgrade_to_base_and_upgrade_rebuild_schema(empty_url: str, empty_database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Parsing --continue and --continue-seconds."""
+"""Parsing the sources of --continue, --melody and --style."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from gateway.cli.commands.generation.continuation_source import ContinuationSource, parse_continuation_source
 
+from gateway.cli.commands.generation.audio_sources import parse_source
 from gateway.cli.session.command_errors import CommandError
 
 
@@ -16,14 +16,11 @@ def test_source_is_parsed_as_id_or_existing_file(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.wav").touch()
     id_ = str(uuid.uuid4())
-    assert parse_continuation_source("", None) is None
-    assert parse_continuation_source(id_.upper(), None) == ContinuationSource(id_, 0.0)
-    assert parse_continuation_source("x.wav", 2.5) == ContinuationSource(Path("x.wav"), 2.5)
+    assert parse_source("--melody", id_.upper()) == id_
+    assert parse_source("--melody", "x.wav") == Path("x.wav")
     os.mkfifo("pipe")
-    assert parse_continuation_source("pipe", None) == ContinuationSource(Path("pipe"), 0.0)
+    assert parse_source("--melody", "pipe") == Path("pipe")
     with pytest.raises(CommandError, match="is neither a valid id nor an existing file"):
-        parse_continuation_source(str(tmp_path), None)
-    with pytest.raises(CommandError, match=r"y\.wav is neither a valid id nor an existing file"):
-        parse_continuation_source("y.wav", None)
-    with pytest.raises(CommandError, match="only be used together with --continue"):
-        parse_continuation_source("", 5.0)
+        parse_source("--melody", str(tmp_path))
+    with pytest.raises(CommandError, match=r"--style: y\.wav is neither a valid id nor an existing file"):
+        parse_source("--style", "y.wav")

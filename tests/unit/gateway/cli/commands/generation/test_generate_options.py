@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.commands.generation.generate_options import resolve_model
+from gateway.cli.commands.generation.generate_options import GenerateOptions, resolve_model
 from gateway.cli.session.command_errors import CommandError
 
 
@@ -27,3 +27,22 @@ def test_empty_model_is_default_even_in_model_folder(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert resolve_model("") == ("", None)
     assert resolve_model(".") == (tmp_path.name, tmp_path)
+
+
+def test_duration_is_left_to_a_loop() -> None:
+    assert [one.duration_seconds for one in GenerateOptions(prompt="x").build_requests()] == [16.0]
+    assert [one.duration_seconds for one in GenerateOptions(prompt="x", loop="2bars").build_requests()] == [0.0]
+    (both,) = GenerateOptions(prompt="x", loop="2bars", duration=4.0).build_requests()
+    assert both.duration_seconds == 4.0
+
+
+def test_continue_seconds_need_a_source() -> None:
+    with pytest.raises(CommandError, match="only be used together with --continue"):
+        GenerateOptions(prompt="x", continue_seconds=5.0).parse_sources()
+
+
+def test_options_are_checked_before_a_server_is_needed() -> None:
+    with pytest.raises(CommandError, match="--section"):
+        GenerateOptions(prompt="x", sections=["8 calm"]).parse_sources()
+    with pytest.raises(CommandError, match="--loop"):
+        GenerateOptions(prompt="x", loop="8 beats").parse_sources()
