@@ -11,14 +11,15 @@ from generation_service.engine.failures import format_error, free_tensors, inval
 from generation_service.engine.scheduler import STEPS_AHEAD, choose_newcomers
 from generation_service.engine.sequence import Sequence
 from generation_service.engine.shared_state import LoopCalls, SharedState
-from generation_service.models.base import FloatArray, QueuesPrefill
+from generation_service.models.base import FloatArray, QueuesPrefill, ReportsProgress
 from generation_service.models.device_errors import is_fatal
 from service_runtime.observability.logging import get_logger
 
 log = get_logger(__name__)
 
 MAX_EMPTY_STEPS, MAX_SILENT_SECONDS = 1000, 60.0
-"""A sequence that yields no frame in more consecutive steps, which took longer together, would never end, so it fails.
+"""A sequence that yields no frame and reports no progress in more consecutive steps, which took longer together, would
+never end, so it fails.
 One limit alone would be wrong: a fast model returns from many steps while the device works, and a slow one needs its
 time."""
 GOOD_STEPS = 16
@@ -44,6 +45,7 @@ class BatchRunner:
             sequence.state = model.prefill(sequence.parameters)
         finally:
             self.call_started_at = None
+        sequence.model_progress = sequence.state.progress if isinstance(sequence.state, ReportsProgress) else None
         return model.prefill_seconds if isinstance(model, QueuesPrefill) else 0.0
 
     def step(self, batch: list[Sequence]) -> None:
@@ -86,6 +88,8 @@ class BatchRunner:
             sequence.timings.steps += 1
             sequence.timings.batch_rows += len(batch)
             sequence.silent_seconds += seconds
+            if sequence.model_progress is not None:
+                _note_progress(sequence)
             if isinstance(block, ServiceError):
                 self.fail(sequence, f"at step {sequence.steps}", block)
             elif (problem := _find_problem(sequence, block)) is not None:
@@ -175,6 +179,12 @@ class BatchRunner:
             self._shared.models.get(sequence.info).release(state)
         except Exception as error:  # Only memory is lost; the other requests continue.
             log.error("state_release_failed", model=sequence.info.name, exc_info=error)
+
+
+def _note_progress(sequence: Sequence) -> None:
+    progress = sequence.state.progress
+    if progress > sequence.model_progress:
+        sequence.model_progress, sequence.empty_steps = progress, 0
 
 
 def _find_problem(sequence: Sequence, block: Any) -> str | None:

@@ -67,8 +67,8 @@ class GenerationHandle:
 
     @property
     def progress(self) -> float:
-        """The fraction of the frames generated so far, 0 to 1."""
-        return self.sequence.frames_delivered / self.parameters.frames
+        """The fraction of the work that is done, 0 to 1."""
+        return self.sequence.progress
 
     @property
     def is_finished(self) -> bool:

@@ -75,9 +75,11 @@ class Sequence:
     """The model's state; None before prefill and after release."""
     steps: int = 0
     empty_steps: int = 0
-    """Number of consecutive steps, up to now, that yielded no frame."""
+    """Number of consecutive steps, up to now, that yielded neither a frame nor progress."""
     silent_seconds: float = 0.0
-    """Duration of those steps."""
+    """Duration of the steps since the last frame."""
+    model_progress: float | None = None
+    """The progress of the current model state, 0 to 1; None if it reports none."""
     frames_produced: int = 0
     """Frames produced by the current model state."""
     frames_delivered: int = 0
@@ -100,6 +102,12 @@ class Sequence:
     def is_ready(self) -> bool:
         """Whether the sequence can be stepped: it is prefilled, not cancelled, and its reader's buffer has room."""
         return self.state is not None and not self.is_cancelled and self.frames_buffered < self.max_buffered_frames
+
+    @property
+    def progress(self) -> float:
+        """The fraction of the work that is done, 0 to 1: what the model reports, or else that of the frames."""
+        delivered = self.frames_delivered / self.parameters.frames
+        return delivered if self.model_progress is None else self.model_progress
 
     @property
     def audio_seconds(self) -> float:

@@ -45,6 +45,8 @@ class ModelInfo:
     is_synthesiser: bool
     """True for a rule-based synthesiser without a neural network. Shown to users wherever the model is named."""
     capabilities: frozenset[Capability] = frozenset()
+    default_guidance_scale: float = 3.0
+    """The guidance scale of a request that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,17 @@ class Model(Protocol[StateT]):
 
     def release(self, state: StateT) -> None:
         """Frees the state's memory, after its last step or when it is cancelled. The state is not used again."""
+        ...
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """A state of a model that works for long before it has audio."""
+
+    @property
+    def progress(self) -> float:
+        """The fraction of its work that is done, 0 to 1. A step that increases it is no sign of a hang, even if it
+        yields no audio."""
         ...
 
 

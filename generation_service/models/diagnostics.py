@@ -10,6 +10,7 @@ from pathlib import Path
 from dgx_music.errors import ServiceError
 from generation_service.config import GenerationSettings
 from generation_service.models.device_diagnostics import check_devices
+from generation_service.models.diffusion.diffusers_library import REQUIRED as DIFFUSION_LIBRARIES
 from generation_service.models.discovery import MusicGenFolder, find_installed_models
 from generation_service.models.finding import Finding
 from generation_service.models.published import PUBLISHED
@@ -32,6 +33,7 @@ def diagnose(settings: GenerationSettings) -> Iterator[Finding]:
         yield Finding(
             library, "ok" if version else "missing", version or "not installed", "" if version else INSTALL_COMMAND
         )
+    yield _check_diffusers()
     yield from _check_engine(settings)
     yield from _check_models(settings)
 
@@ -55,6 +57,14 @@ def _check_engine(settings: GenerationSettings) -> Iterator[Finding]:
         yield Finding("engine", "ok", found)
 
 
+def _check_diffusers() -> Finding:
+    missing = [library for library in DIFFUSION_LIBRARIES if not _installed_version(library)]
+    if missing:
+        found = f"{' and '.join(missing)} not installed; only Stable Audio and ACE-Step need diffusers"
+        return Finding("diffusers", "missing", found, install_extra_command("diffusion"))
+    return Finding("diffusers", "ok", _installed_version("diffusers"))
+
+
 def _check_torch() -> Iterator[Finding]:
     try:
         import torch
@@ -76,7 +86,7 @@ def _check_models(settings: GenerationSettings) -> Iterator[Finding]:
             found = f"DGX_MUSIC_DEFAULT_MODEL is {settings.default_model}"
         yield Finding("models", "broken", found, error.message)
         return
-    has_musicgen = len(catalog.names) > 1  # `sketch` is always available.
+    has_musicgen = any(isinstance(catalog.get(name), MusicGenFolder) for name in catalog.names)
     if not has_musicgen:
         yield Finding(
             "musicgen", "missing", "no model is installed", f"run `dgx-music models pull {next(iter(PUBLISHED))}`"

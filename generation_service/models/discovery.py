@@ -14,7 +14,8 @@ from generation_service.hardware.devices import Device, Devices
 from generation_service.models.base import AdapterUse, Model, ModelInfo
 from generation_service.models.catalog import BuiltInModel, ModelCatalog, ModelEntry
 from generation_service.models.device import resolve_device
-from generation_service.models.model_folders import installed_folders, weights_mtime_ns
+from generation_service.models.diffusion.pipeline_entry import DiffusionFolder
+from generation_service.models.model_folders import find_layout, installed_folders, weights_mtime_ns
 from generation_service.models.musicgen.adapters.installed_adapters import find_adapters
 from generation_service.models.published import PUBLISHED
 from generation_service.models.sketch import Sketch
@@ -145,7 +146,17 @@ def find_installed_models(
 def _find_entries(
     settings: GenerationSettings, device: Device, max_batch_size: int, memory_gb_per_second: float
 ) -> Iterator[ModelEntry]:
-    def musicgen_entry(name: str, folder: Path) -> MusicGenFolder:
+    def entry(name: str, folder: Path) -> ModelEntry:
+        if find_layout(folder) == "diffusers":
+            return DiffusionFolder(
+                name=name,
+                folder=folder,
+                weights_mtime_ns=weights_mtime_ns(folder),
+                device=device.kind,
+                precision=settings.precision,
+                gpu_memory_fraction=settings.gpu_memory_fraction,
+                max_batch_size=max_batch_size,
+            )
         return MusicGenFolder(
             name=name,
             folder=folder,
@@ -162,7 +173,7 @@ def _find_entries(
         )
 
     for name, folder in installed_folders(settings):
-        yield musicgen_entry(name, folder)
+        yield entry(name, folder)
     yield BuiltInModel(Sketch().info, Sketch)
 
 

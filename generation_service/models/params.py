@@ -32,12 +32,12 @@ def build_parameters(
     if seed is not None:
         check_seed("seed", seed)
     check_sampling("sampling", sampling)
-    overrides: dict[str, Any] = dict(sampling)  # The names are those of GenerationParameters.
+    overrides: dict[str, Any] = {"guidance_scale": info.default_guidance_scale, **sampling}
     if overrides.get("top_p"):
         overrides.setdefault("top_k", 0)
     return GenerationParameters(
         prompt=prompt,
         frames=round(duration_seconds * info.sample_rate_hz),
         seed=secrets.randbits(63) if seed is None else seed,
-        **overrides,
+        **overrides,  # The names are those of GenerationParameters.
     )

@@ -114,6 +114,11 @@ class EngineHost:
                 problem=None if problem is None else ErrorData.of(problem),
                 models=self._engine.loaded_models(),
                 stages={number: handle.stage for number, handle in self._handles.items()},
+                progress={
+                    number: progress
+                    for number, handle in self._handles.items()
+                    if (progress := handle.sequence.model_progress) is not None
+                },
             )
         )
         return isinstance(problem, UnrecoverableError)

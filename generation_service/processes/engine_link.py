@@ -199,6 +199,7 @@ class EngineLink:
                 for number, stage in snapshot.stages.items():
                     if number in self._handles:
                         self._handles[number].sequence.stage = stage
+                        self._handles[number].sequence.model_progress = snapshot.progress.get(number)
                 match snapshot.problem:
                     case messages.ErrorData(reason="ENGINE_HANGS") as problem:
                         self.kill(f"it hung: {problem.message}")

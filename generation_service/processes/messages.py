@@ -178,3 +178,5 @@ class Snapshot:
     """The loaded models."""
     stages: Mapping[int, Stage]
     """Request → what the engine is doing for it."""
+    progress: Mapping[int, float]
+    """Request → the progress that its model reports, if it does."""

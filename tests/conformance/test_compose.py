@@ -61,7 +61,7 @@ def test_only_generation_has_the_image_with_torch() -> None:
     services: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     stages = stage_lines((ROOT / "deploy/Dockerfile").read_text())
     installed = {name: pip_arguments(service["build"]["target"], stages) for name, service in services.items()}
-    assert installed.pop("generation") == ["torch==2.13.0", "/src/dgx_music", "/src[musicgen,otel]"]
+    assert installed.pop("generation") == ["torch==2.13.0", "/src/dgx_music", "/src[diffusion,musicgen,otel]"]
     assert set(map(tuple, installed.values())) == {("/src/dgx_music", "/src[otel,postgres,tls]")}
     images = {service["image"]: service["build"]["target"] for service in services.values()}
     assert images == {"dgx-music": "services", "dgx-music-generation": "generation"}

@@ -1,7 +1,8 @@
 """The main program of an engine process that runs the tone model, and `Fifo`, with which a test holds its steps.
 
-A request with the prompt "hold:PATH" blocks in its third step until the test releases the FIFO at PATH, "hang" blocks
-for ever, "lose" loses the device in its third step, and "large" does not fit.
+A request with the prompt "hold:PATH" blocks in its third step until the test releases the FIFO at PATH, one with
+"work:PATH" does so at a reported progress of a quarter, "hang" blocks for ever, "lose" loses the device in its third
+step, and "large" does not fit.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from generation_service.processes.engine_host import run_host
 from tests.support.tone_model import ToneModel, ToneState, fail_with
 
 MODULE = "tests.support.tone_engine_process"
-HOLD = "hold:"
+HOLD, WORK = "hold:", "work:"
 HANG_SECONDS = 0.2
 """A model call that takes longer counts as hung, from a request to hang on."""
 EXECUTION = ModelExecution("cpu", "fp32", "fp32", 8, 0.5, 0.25, (KernelChoice("attention", "torch", {"torch": 12.5}),))
@@ -44,6 +46,13 @@ class Fifo:
         await asyncio.to_thread(self.path.write_bytes, b"x")
 
 
+@dataclass
+class WorkState(ToneState):
+    """A state that reports progress."""
+
+    progress: float = 0.25
+
+
 class ProcessToneModel(ToneModel):
     """A tone model that obeys the prompts."""
 
@@ -54,6 +63,10 @@ class ProcessToneModel(ToneModel):
         prompt = parameters.prompt
         if prompt.startswith(HOLD):
             self.at[prompt, 3] = partial(Path(prompt.removeprefix(HOLD)).read_bytes)
+        elif prompt.startswith(WORK):
+            self.at[prompt, 3] = partial(Path(prompt.removeprefix(WORK)).read_bytes)
+            super().prefill(parameters)
+            return WorkState(parameters)
         elif prompt == "hang":
             engine_module.MODEL_CALL_TIMEOUT_SECONDS = HANG_SECONDS
             self.at[prompt, 3] = lambda: threading.Event().wait()

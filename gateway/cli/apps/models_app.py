@@ -70,7 +70,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show what a model is, what it can do, its licence, and where its files are."""
+    """Show what a model or an adapter is, what it can do, its licence, and where its files are."""
     from gateway.cli.commands import model_details
 
     console = create_console(as_json)
@@ -101,7 +101,10 @@ def pull(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def remove(name: Name, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Delete a model in the data directory, or one that `pull` downloaded. A running server unloads it first."""
+    """Delete a model or an adapter in the data directory, or a model that `pull` downloaded.
+
+    A running server unloads the model first.
+    """
     from gateway.cli.commands import model_removal, model_unload
 
     model = model_removal.find_removable_model(name, GlobalOptions.data_dir)
@@ -114,7 +117,4 @@ def remove(name: Name, yes: Yes = False, as_json: AsJson = False) -> None:
     console = create_console(as_json)
     if console.as_json:
         console.print_object({"model": name, "is_installed": False})
-    console.print_notice(
-        f"deleted {name}; a text encoder downloaded with it stays in the Hugging Face cache, where other models may "
-        "use it"
-    )
+    console.print_notice(f"deleted {name}{model.remark}")

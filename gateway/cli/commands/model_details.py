@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dgx_music.generation.v1.generation_pb2 import Capability, ListModelsRequest, Model
+from gateway.cli.display.adapter_table import adapter_rows
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.session.command_errors import CommandError
 from gateway.cli.session.command_settings import load_settings
@@ -22,6 +24,12 @@ async def show_model(session: Session, console: Console, name: str) -> int:
     """Prints the details of an installed model."""
     response = await session.music.ListModels(ListModelsRequest(), timeout=CALL_TIMEOUT_SECONDS)
     model = next((model for model in response.models if model.name == name), None)
+    if model is None and (row := dict(_adapters(response.models)).get(escape_text(name))):
+        if console.as_json:
+            console.print_object({"adapter": name, "models": row[0], "problem": row[1]})
+        else:
+            console.print_fields((("adapter", escape_text(name)), ("models", row[0]), ("problem", row[1])))
+        return 0
     if model is None:
         hint = f"run `dgx-music models pull {name}`" if name in PUBLISHED else "list the models with `dgx-music models`"
         raise CommandError(f"model {name[:100]!r} is not installed; {hint}")
@@ -30,6 +38,11 @@ async def show_model(session: Session, console: Console, name: str) -> int:
         return 0
     console.print_fields((*_model_fields(model), *_file_fields(name, session.data_dir)))
     return 0
+
+
+def _adapters(models: Iterable[Model]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The name of each adapter, and the models that take it and why not."""
+    return ((adapter, (fitting, problem)) for adapter, fitting, problem in adapter_rows(models))
 
 
 def _model_fields(model: Model) -> tuple[tuple[str, str], ...]:

@@ -100,6 +100,10 @@ class PulledModel:
         return self.repository
 
     @property
+    def remark(self) -> str:
+        return "; a text encoder downloaded with it stays in the Hugging Face cache, where other models may use it"
+
+    @property
     def size_bytes(self) -> int:
         return sum(link.stat().st_size for link in self.links if link.is_file())
 

@@ -1,4 +1,5 @@
-"""Finds the files of a model that `models remove` may delete: in the data directory, or what `pull` downloaded."""
+"""Finds the files that `models remove` may delete: of a model or an adapter in the data directory, or what `pull`
+downloaded."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from typing import Protocol
 from gateway.cli.commands.model_download import find_pulled_model
 from gateway.cli.session.command_settings import load_settings
 from gateway.config import GatewaySettings
-from generation_service.models.model_folders import find_layout
+from generation_service.models.model_folders import local_folders
+from generation_service.models.musicgen.adapters.installed_adapters import find_adapters
 
 
 class RemovableModel(Protocol):
@@ -24,6 +26,11 @@ class RemovableModel(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
+    @property
+    def remark(self) -> str:
+        """What the user is told once they are deleted; it follows the model's name."""
+        ...
+
     def remove(self) -> None:
         """Deletes them."""
         ...
@@ -31,9 +38,10 @@ class RemovableModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model's folder in the data directory."""
+    """The folder of a model or an adapter in the data directory."""
 
     place: Path
+    remark: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -54,8 +62,9 @@ def find_removable_model(name: str, data_dir: Path | None) -> RemovableModel:
 
     Raises CommandError if there are none, or only some that dgx-music did not download.
     """
-    models = load_settings(GatewaySettings, data_dir).data_dir.expanduser().absolute() / "models"
-    folder = models / name
-    if folder.parent == models and find_layout(folder):
+    root = load_settings(GatewaySettings, data_dir).data_dir.expanduser().absolute()
+    if folder := local_folders(root / "models").get(name):
+        return LocalModel(folder)
+    if folder := {adapter.name: adapter.folder for adapter in find_adapters(root / "adapters")}.get(name):
         return LocalModel(folder)
     return find_pulled_model(name)

@@ -102,6 +102,15 @@ async def test_samples_metadata_and_flow_are_those_of_an_engine_in_this_process(
     assert (handle.frames_delivered, handle.progress) == (parameters.frames, 1.0)
 
 
+async def test_progress_that_a_model_reports_arrives(shared, fifo):
+    handle = await shared.submit(tone_parameters(f"work:{fifo.path}", 3))
+    await handle.wait_until_started()
+    await shared.pool.refresh()
+    assert handle.progress == 0.25
+    await fifo.release()
+    await read(handle)
+
+
 async def test_timings_and_totals_of_a_process_arrive(shared):
     await shared.pool.refresh()
     before = sum(report.status.total_audio_seconds for report in shared.pool.reports())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from dgx_music.errors import ServiceError, Unavailable
 from generation_service.engine import batch_runner
 from generation_service.engine.batch_runner import GOOD_STEPS, MAX_EMPTY_STEPS
+from generation_service.models.base import GenerationParameters
 from tests.support.engine_calls import read, submit
 from tests.support.tone_model import (
     BLOCK_FRAMES,
@@ -40,6 +42,34 @@ class LateModel(ToneModel):
             self.empty_batches.append([state.parameters.prompt for state in states])
             self.at.get(("empty", 0), lambda: None)()
             return [np.zeros((0, 2), np.float32) for _ in states]
+        return super().step(states)
+
+
+@dataclass
+class BusyState(ToneState):
+    """A state that reports progress."""
+
+    progress: float = 0.0
+
+
+class BusyModel(ToneModel):
+    """Works for many steps before it has audio, and reports its progress: by so much in each step."""
+
+    def __init__(self, progress: float) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def prefill(self, parameters: GenerationParameters) -> BusyState:
+        super().prefill(parameters)
+        return BusyState(parameters)
+
+    def step(self, states: Sequence[ToneState]) -> list[np.ndarray | ServiceError]:
+        [state] = states
+        assert isinstance(state, BusyState)
+        if state.progress < 1.0:
+            state.progress = min(1.0, state.progress + self.progress)
+            self.at.get(("progress", round(100 * state.progress)), lambda: None)()
+            return [np.zeros((0, 2), np.float32)]
         return super().step(states)
 
 
@@ -201,6 +231,31 @@ async def test_model_that_never_ends_fails_its_request(start_engine, monkeypatch
     with pytest.raises(ServiceError, match=f"at step {MAX_EMPTY_STEPS + 1}: 0 frames, expected 3200") as caught:
         await read(submit(engine, "", tone_parameters("a")))
     assert caught.value.reason == "MODEL_OUTPUT"
+
+
+async def test_steps_that_report_progress_are_no_hang(start_engine, monkeypatch):
+    monkeypatch.setattr(batch_runner, "MAX_SILENT_SECONDS", 0.0)
+    engine = await start_engine(BusyModel(1 / (MAX_EMPTY_STEPS + 500)))
+    assert len(await read(submit(engine, "", tone_parameters("a")))) == 4 * BLOCK_FRAMES
+
+
+async def test_steps_that_report_no_further_progress_are_one(start_engine, monkeypatch):
+    monkeypatch.setattr(batch_runner, "MAX_SILENT_SECONDS", 0.0)
+    engine = await start_engine(BusyModel(0.0))
+    with pytest.raises(ServiceError, match="0 frames, expected 3200"):
+        await read(submit(engine, "", tone_parameters("a")))
+
+
+async def test_progress_is_what_the_model_reports(start_engine):
+    model = BusyModel(0.01)
+    gate = model.at["progress", 50] = Gate()
+    engine = await start_engine(model)
+    handle = submit(engine, "", tone_parameters("a"))
+    await gate.reached()
+    assert handle.progress == pytest.approx(0.49)
+    gate.open()
+    await read(handle)
+    assert handle.progress == 1.0
 
 
 async def test_fast_model_may_return_nothing_from_many_steps(start_engine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,12 @@ def test_longest_prompt_is_accepted(model):
 def test_missing_sampling_parameters_keep_their_defaults(model):
     parameters = build_parameters(model.info, "beat", 1.0, 1, {"temperature": 0.7, "top_k": 0})
     assert (parameters.temperature, parameters.top_k, parameters.top_p, parameters.guidance_scale) == (0.7, 0, 0.0, 3.0)
+
+
+def test_the_default_guidance_is_the_models(model):
+    info = replace(model.info, default_guidance_scale=7.0)
+    assert build_parameters(info, "beat", 1.0, 1, {}).guidance_scale == 7.0
+    assert build_parameters(info, "beat", 1.0, 1, {"guidance_scale": 2.0}).guidance_scale == 2.0
 
 
 @pytest.mark.parametrize(

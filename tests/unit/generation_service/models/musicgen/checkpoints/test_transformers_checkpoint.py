@@ -81,7 +81,7 @@ def _change(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "another architecture": (lambda c: c.update(model_type="llama"), "model_type is 'llama'; only 'musicgen'"),
+    "another architecture": (lambda c: c.update(model_type="llama"), "model_type is 'llama'; expected musicgen"),
     "another activation": (lambda c: c["decoder"].update(activation_function="relu"), "activation_function is 'relu'"),
     "another text encoder": (
         lambda c: c["text_encoder"].update(model_type="bert"),

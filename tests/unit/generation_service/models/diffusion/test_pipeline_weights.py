@@ -1,0 +1,66 @@
+"""Headers of weights that are missing, truncated, pickled or elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dgx_music.errors import FailedPrecondition
+from generation_service.models.diffusion.pipeline_weights import read_weights
+
+FILE = "diffusion_pytorch_model.safetensors"
+
+
+def split(folder: Path) -> Path:
+    """Writes the weights as two parts with an index, which is returned."""
+    tensors = load_file(folder / FILE)
+    (folder / FILE).unlink()
+    parts = {"one.safetensors": list(tensors)[:5], "two.safetensors": list(tensors)[5:]}
+    for file, names in parts.items():
+        save_file({name: tensors[name] for name in names}, folder / file)
+    index = folder / f"{FILE}.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, names in parts.items() for name in names}}))
+    return index
+
+
+def test_one_file_and_several_hold_the_same(broken: Path) -> None:
+    whole = read_weights(broken / "vae", "diffusers")
+    split(broken / "vae")
+    parts = read_weights(broken / "vae", "diffusers")
+    assert parts.shapes == whole.shapes
+    assert parts.elements == whole.elements == sum(tensor.numel() for tensor in load_all(broken / "vae"))
+
+
+def load_all(folder: Path) -> list[torch.Tensor]:
+    return [tensor for path in folder.glob("*.safetensors") for tensor in load_file(path).values()]
+
+
+def test_a_truncated_file_is_refused(broken: Path) -> None:
+    path = broken / "vae" / FILE
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FailedPrecondition, match=f"{FILE}: can't be read as safetensors; the file is truncated"):
+        read_weights(broken / "vae", "diffusers")
+
+
+def test_a_pickle_is_not_read(broken: Path) -> None:
+    (broken / "vae" / FILE).rename(broken / "vae" / "diffusion_pytorch_model.bin")
+    with pytest.raises(FailedPrecondition, match=r"diffusion_pytorch_model\.bin is a pickle, which could run code"):
+        read_weights(broken / "vae", "diffusers")
+
+
+def test_an_index_can_not_reach_out_of_its_folder(broken: Path) -> None:
+    index = split(broken / "vae")
+    index.write_text(json.dumps({"weight_map": {"a": "../text_encoder/model.safetensors"}}))
+    with pytest.raises(FailedPrecondition, match="which is not in its folder"):
+        read_weights(broken / "vae", "diffusers")
+
+
+def test_a_missing_part_is_named(broken: Path) -> None:
+    split(broken / "vae")
+    (broken / "vae" / "two.safetensors").unlink()
+    with pytest.raises(FailedPrecondition, match=r"two\.safetensors"):
+        read_weights(broken / "vae", "diffusers")
