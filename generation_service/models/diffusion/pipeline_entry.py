@@ -41,9 +41,6 @@ class DiffusionFolder:
 
         return load_pipeline(self._find(), max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction)
 
-    def adapter_problems(self) -> Mapping[str, str]:
-        return {}
-
     def _find(self) -> FoundPipeline:
         try:
             from generation_service.models.diffusion.pipeline_loader import find_pipeline
