@@ -2,17 +2,15 @@
 
     python -m benchmarks.loading [--shape small|tiny] [--turns N]
 
-The model has random weights in fp16, as Meta's files, in musicgen-small's shape. Each measurement is the second one of
-a process of its own, so that no import counts, and the files are in the page cache. The layouts take turns; a ratio is
-that of two adjacent turns.
+The model has random weights in fp16, as Meta's files, in musicgen-small's shape. The first turn, which imports
+libraries, does not count, and the files are in the page cache. The layouts take turns; a ratio is that of two adjacent
+turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -81,12 +79,10 @@ TITLES = {
     "load fp16": "converted, fp16: ready for requests, CPU, fp32",
     "load fp32": "converted, fp32: ready for requests, CPU, fp32",
 }
-BASELINES = {"unpickle": "unpickle", "pickle": "unpickle", "fp16": "unpickle", "fp32": "unpickle"}
 
 
 def measure(name: str, folder: Path) -> float:
     function, _ = MEASUREMENTS[name]
-    function(folder)  # Imports libraries, which takes longer than loading.
     began = time.perf_counter()
     function(folder)
     return time.perf_counter() - began
@@ -110,42 +106,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=("small", "tiny"), default="small")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--measure", choices=sorted(MEASUREMENTS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.write:
-        folders = write_models(arguments.folder, arguments.shape)
-        print(json.dumps({layout: str(folder) for layout, folder in folders.items()}))
+    if arguments.folder is not None:
+        _compare(arguments.folder, arguments.shape, arguments.turns)
         return
-    if arguments.measure:
-        print(json.dumps(measure(arguments.measure, arguments.folder)))
-        return
-    root = Path(tempfile.mkdtemp(prefix="dgx-music-loading-"))
-    try:
-        _compare(root, arguments.shape, arguments.turns)
-    finally:
-        shutil.rmtree(root)
+    with tempfile.TemporaryDirectory(prefix="dgx-music-loading-") as root:
+        # In a process of its own: libraries read where the cache is when they are imported.
+        environment = os.environ | {"HF_HOME": f"{root}/hf", "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.loading", "--folder", root, *sys.argv[1:]]
+        subprocess.run(command, env=environment, check=True)
 
 
 def _compare(root: Path, shape: str, turns: int) -> None:
-    folders = _run(root, "--write", "--folder", str(root), "--shape", shape)
+    folders = write_models(root, shape)
     seconds: dict[str, list[float]] = {name: [] for name in MEASUREMENTS}
-    for _ in range(turns):
+    for turn in range(1 + turns):
         for name, (_, layout) in MEASUREMENTS.items():
-            seconds[name].append(_run(root, "--measure", name, "--folder", folders[layout]))
+            taken = measure(name, folders[layout])
+            if turn:
+                seconds[name].append(taken)
     print("| what | median, s | against the first row of its kind |\n| --- | --- | --- |")
     for name, values in seconds.items():
-        baseline = seconds["unpickle" if name in BASELINES else "load pickle"]
+        baseline = seconds["load pickle" if name.startswith("load") else "unpickle"]
         ratio = statistics.median(first / value for first, value in zip(baseline, values, strict=True))
         print(f"| {TITLES[name]} | {statistics.median(values):.2f} | {ratio:.1f}× faster |")
-
-
-def _run(root: Path, *arguments: str) -> Any:
-    environment = os.environ | {"HF_HOME": str(root / "hf"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.loading", *arguments]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ class NewGeneration:
         self.output.check_for_source("output", self.sample_rate, self.channels, self.duration_seconds)
         check_sampling("sampling", self.sampling)
         if self.continuation is not None:
-            check_continuation("continuation", **self.continuation)
+            source_id, seconds = self.continuation.get("source_id", ""), self.continuation.get("seconds", 0.0)
+            check_continuation("continuation", source_id, seconds)
         self._check_shaping()
         check_metadata("metadata", self.metadata)
         check_range("priority", self.priority, MIN_PRIORITY, MAX_PRIORITY)

@@ -195,9 +195,8 @@ def _describe_command_error(error: CommandError) -> Failure:
 
 def _option_for(field: str) -> str:
     """Returns the option that sets the field, also for a field of a list item, or the field's own name."""
-    of_request = re.sub(r"^requests\[\d+\]\.", "", field)
-    is_item = re.match(r"(conditioning\.\w+)\[\d+\]", of_request)
-    return FIELD_OPTIONS.get(is_item[1] if is_item else of_request, field)
+    of_condition = re.search(r"(conditioning\.\w+)\[\d+\]", field)
+    return FIELD_OPTIONS.get(of_condition[1] if of_condition else field.rpartition("].")[2], field)
 
 
 def _describe_rpc_error(error: grpc.aio.AioRpcError) -> Failure:

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from dgx_music import Client
+from tests.support.tone_server import tone_server
 
 ROOT = Path(__file__).parents[3]
 LONGEST_EXAMPLE = 15
@@ -33,7 +34,8 @@ def test_example_of_the_readme_runs(address: str, tmp_path: Path, monkeypatch: p
 
 
 def test_examples_of_the_page_run(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quickstart, submit, stream, history, asynchronous = PROGRAM.findall((ROOT / "docs/python-client.md").read_text())
+    programs = PROGRAM.findall((ROOT / "docs/python-client.md").read_text())
+    quickstart, submit, _, _, stream, history, asynchronous = programs
     monkeypatch.setenv("DGX_MUSIC_GATEWAY_ADDRESS", address)
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {"play": lambda samples: samples.shape}
@@ -47,6 +49,18 @@ def test_examples_of_the_page_run(address: str, tmp_path: Path, monkeypatch: pyt
     shortened = lines.replace("duration=16", "duration=1").replace("duration=60", "duration=1")
     exec(f"import asyncio\nasync def main():\n{shortened}\nasyncio.run(main())", scope)
     assert {path.name for path in tmp_path.iterdir()} == {"house.wav", "house.mp3"}
+
+
+def test_examples_of_shaping_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, shaping, edits, *_ = PROGRAM.findall((ROOT / "docs/python-client.md").read_text())
+    monkeypatch.chdir(tmp_path)
+    with tone_server(tmp_path / "server") as server, Client(server.address) as client:
+        client.generate("a tone", duration=1).save("hum.wav")
+        lines: list[str] = []
+        scope: dict[str, object] = {"client": client, "print": lambda *values: lines.append(" ".join(map(str, values)))}
+        exec(shaping.replace("48", "3").replace("16", "1"), scope)
+        exec(edits.replace("16", "1").replace("12, 20", "1, 2"), scope)
+    assert len(lines) == 8  # The clip, and seven generations.
 
 
 STRICT_PROGRAM = """

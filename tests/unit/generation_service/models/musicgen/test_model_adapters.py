@@ -93,8 +93,12 @@ def test_greedy_codes_equal_those_of_peft_with_several_adapters_in_one_batch(
 
 
 def test_request_without_adapters_is_not_changed_by_one_before_it(model: MusicGen, installed: Installed) -> None:
+    plain = installed.expected({})
     codes_of(model, using({"everything": 1.0}))
-    assert np.array_equal(codes_of(model, using({}))[0], installed.expected({}))
+    assert np.array_equal(codes_of(model, using({}))[0], plain)
+    codes_of(model, using({"everything": 1.0}))
+    # It has the place of the one before it, and the batch has adapters.
+    assert np.array_equal(codes_of(model, using({}), using({"attention": 1.0}))[0], plain)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
