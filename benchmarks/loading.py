@@ -79,9 +79,6 @@ BASELINES: dict[Any, str] = {
     read_parts: "all tensors layer by layer, audiocraft's pickle",
     load: "ready for requests, audiocraft's pickle",
 }
-    read_parts: "all tensors layer by layer, audiocraft's pickle",
-    load: "ready for requests, audiocraft's pickle",
-}
 
 
 def measure(name: str, folder: Path) -> float:
