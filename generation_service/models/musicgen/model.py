@@ -130,10 +130,10 @@ class MusicGen:
 
     def encode_prompts(self, requests: Sequence[GenerationParameters]) -> None:
         """Prepares texts, clips and adapters for a later `prefill`. Any thread can call it. Raises what that would."""
-        self._conditions.encode_ahead(requests)
-        for parameters in requests:
-            if (clip := self._plan(parameters).clip) is not None:
-                self._clips.encode(clip)
+        plans = [self._plan(parameters) for parameters in requests]
+        self._conditions.encode_ahead(requests, plans)
+        for clip in (plan.clip for plan in plans if plan.clip is not None):
+            self._clips.encode(clip)
 
     def prefill(self, parameters: GenerationParameters) -> MusicGenState:
         """Reserves KV cache memory for all steps, and projects the prompt. Encodes what `encode_prompts` has not.

@@ -28,6 +28,19 @@ def window_stride(window: int, share: float = STRIDE_SHARE) -> int:
     return round(window * share)
 
 
+def plan_windows(frames: int, window: int, prompt_frames: int, starts: Sequence[int], stride: int) -> tuple[int, ...]:
+    """The first frame that each window of `WindowedCodes` will read, by its arguments."""
+    first, known, reads = 0, prompt_frames, [0]
+    while True:
+        end = next((start for start in starts if start > known), frames)
+        count = min(end - first, window)
+        if first + count == frames:
+            return tuple(reads)
+        known = first + count
+        first += max(0, count - (window - stride))
+        reads.append(first)
+
+
 class WindowedCodes:
     """All codes of a piece while they are generated."""
 

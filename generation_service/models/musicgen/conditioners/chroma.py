@@ -24,7 +24,7 @@ _MIN_NORM = 1e-6
 
 
 class ChromaExtractor:
-    """Computes chroma on the CPU, in fp32: 30 s take some 20 ms."""
+    """Computes chroma on the CPU, in fp32: less than 0.1 s for 30 s."""
 
     def __init__(self, config: ChromaConfig) -> None:
         self.config = config

@@ -6,7 +6,7 @@ condition to the same length. The double guidance of MusicGen-Style came after 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,7 +18,7 @@ from generation_service.models.base import GenerationParameters, MetadataValue
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.checkpoints.prefixes.prefix_config import MAX_TEXT_TOKENS
 from generation_service.models.musicgen.code_generator import Reservation
-from generation_service.models.musicgen.conditioners.melody_conditioner import MelodyConditioner
+from generation_service.models.musicgen.conditioners.melody_conditioner import MelodyConditioner, SeparatedMelody
 from generation_service.models.musicgen.conditioners.style_conditioner import StyleConditioner
 from generation_service.models.musicgen.conditions import MAX_BRANCHES, Branch, Condition, WindowConditions
 
@@ -30,7 +30,7 @@ class RequestPrefixes:
     style: Tensor
     """[P, dim]; no positions in a model without."""
     melody: MelodyConditioner | None = None
-    samples: Tensor | None = None
+    samples: SeparatedMelody | None = None
     """The melody, or None where the model is to hear silence."""
     window_frames: int = 0
     """Frames of audio in a window; 0 in a piece of one window."""
@@ -69,11 +69,15 @@ class RequestPrefixes:
             branches.append(Branch(_join(own, None, tokens), 1 - beta, 1 - beta))
         return WindowConditions(tuple(branches), _join(null, conditions.negative.text, tokens))
 
-    def _encode_melody(self, samples: Tensor, start: int) -> Tensor:
+    def prepare(self, starts: Iterable[int]) -> None:
+        """Extracts what the windows that begin at these frames of the output read, for `prepend` to find it."""
+        if self.melody is not None and self.samples is not None:
+            for start in starts:
+                self.melody.prepare(self.samples, start if self.window_frames else 0, self.window_frames)
+
+    def _encode_melody(self, samples: SeparatedMelody, start: int) -> Tensor:
         assert self.melody is not None
-        if self.window_frames:
-            return self.melody.encode_window(samples, start, self.window_frames)
-        return self.melody.encode(samples)
+        return self.melody.encode(samples, start if self.window_frames else 0, self.window_frames)
 
 
 class PrefixConditioner:

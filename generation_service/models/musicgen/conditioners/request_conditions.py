@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from generation_service.models.base import GenerationParameters, MetadataValue
@@ -70,16 +70,13 @@ class ConditionEncoder:
         """How many requests to pass to `encode_ahead` at once."""
         return self.texts.prompt_batch_size
 
-    def encode_ahead(self, requests: Iterable[GenerationParameters]) -> None:
+    def encode_ahead(self, requests: Sequence[GenerationParameters], plans: Sequence[RequestPlan]) -> None:
         """Encodes texts and audio of requests, and loads their adapters, for `encode` to find them. Raises what
         `encode` would raise."""
-        requests = list(requests)
-        for parameters in requests:
-            self._load_adapters(parameters.adapters)
         self.texts.encode_prompts([text for parameters in requests for text in _all_texts(parameters)])
-        if self._prefixes is not None:
-            for parameters in requests:
-                self._prefixes.encode(parameters, has_one_window=True)
+        for parameters, plan in zip(requests, plans, strict=True):
+            if (prefixes := self._encode_prefixes(parameters, plan)) is not None:
+                prefixes.prepare(map(plan.output_frame, plan.window_starts))
 
     def encode(self, parameters: GenerationParameters, plan: RequestPlan) -> RequestConditions:
         """Encodes what has not been encoded ahead. The same text is the same tensor everywhere."""
@@ -93,12 +90,15 @@ class ConditionEncoder:
             )
             for span in plan.spans
         ]
-        prefixes: RequestPrefixes | None = None
-        if self._prefixes is not None:
-            # A clip shifts the melody, which the windows of a longer piece provide for.
-            has_one_window = plan.has_one_window and plan.output_frame(0) == 0
-            prefixes = self._prefixes.encode(parameters, has_one_window=has_one_window)
-        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes, adapters)
+        prefixes = self._encode_prefixes(parameters, plan)
+        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes)
+
+    def _encode_prefixes(self, parameters: GenerationParameters, plan: RequestPlan) -> RequestPrefixes | None:
+        if self._prefixes is None:
+            return None
+        # A clip shifts the melody, which the windows of a longer piece provide for.
+        has_one_window = len(plan.window_starts) == 1 and plan.output_frame(0) == 0
+        return self._prefixes.encode(parameters, has_one_window=has_one_window)
 
 
 def _all_texts(parameters: GenerationParameters) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Resampling by a windowed sinc, for models that were trained on audio resampled like this.
 
-Source: julius 0.2.7, `resample.py`, ResampleFrac (Smith 2002, "Digital Audio Resampling"), which audiocraft and demucs
+Source: julius 0.2.8, `resample.py`, ResampleFrac (Smith 2002, "Digital Audio Resampling"), which audiocraft and demucs
 use.
 """
 

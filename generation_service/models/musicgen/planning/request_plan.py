@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.musicgen.planning.prompt_plan import PromptSpan, plan_prompts
-from generation_service.models.musicgen.sliding_window import STRIDE_SHARE, window_stride
+from generation_service.models.musicgen.sliding_window import STRIDE_SHARE, plan_windows, window_stride
 
 MAX_HALF_FADE_SECONDS = 1.0
 """How far a fade from one prompt to the next reaches to both sides of their boundary."""
@@ -28,7 +28,8 @@ class RequestPlan:
     hop: int
     kept_frames: int = 0
     """Frames of audio of the clip that the output begins with."""
-    has_one_window: bool = True
+    window_starts: tuple[int, ...] = (0,)
+    """The first frame of codes that each window reads."""
 
     def output_frame(self, code_frame: int) -> int:
         """The frame of the output at which a frame of codes begins; below 0 in what is not kept of the clip."""
@@ -68,7 +69,7 @@ def plan_request(
         spans=spans,
         hop=hop,
         kept_frames=parameters.kept_prompt_frames,
-        has_one_window=total <= window and len(spans) == 1,
+        window_starts=plan_windows(total, window, prompt_frames, [span.start for span in spans], stride),
     )
 
 

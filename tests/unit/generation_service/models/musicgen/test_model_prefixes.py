@@ -234,13 +234,15 @@ def test_audio_that_was_encoded_ahead_is_found(
     melody_model: MusicGen, style_model: MusicGen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = {
-        melody_model: request_with(melody=melody_clip(1, 31)),
+        melody_model: request_with(new=130, melody=melody_clip(1, 31)),
         style_model: request_with(style=StyleExcerpt(style_clip(2.5))),
     }
     for model, request in requests.items():
         model.encode_prompts([request])
-    # Neither of these could encode anything.
-    monkeypatch.setattr(melody_model._conditions._prefixes._melody, "separator", SimpleNamespace(name="none"))
+    # None of these could encode anything.
+    melody = melody_model._conditions._prefixes._melody
+    monkeypatch.setattr(melody, "separator", SimpleNamespace(name="none"))
+    monkeypatch.setattr(melody, "_extractor", None)
     monkeypatch.setattr(style_model._conditions._prefixes._style, "_quantize", None)
     for model, request in requests.items():
-        model.release(model.prefill(request))
+        assert len(codes_of(model, request)[0][0]) == request.frames // HOP

@@ -8,7 +8,7 @@ pytest.importorskip("torch", reason="MusicGen needs torch")
 
 import numpy as np
 
-from generation_service.models.musicgen.sliding_window import WindowedCodes
+from generation_service.models.musicgen.sliding_window import WindowedCodes, plan_windows, window_stride
 
 
 def test_frames_are_in_order_across_windows() -> None:
@@ -45,3 +45,18 @@ def test_window_begins_at_each_given_frame_and_reads_what_is_before_it() -> None
     # first new frame, frames with those before it: at most 4, and 6 new ones.
     expected = [(2, 3), (3, 5), (5, 10), (11, 10), (17, 7), (20, 10), (26, 10), (32, 10), (38, 6)]
     assert windows == expected
+
+
+@pytest.mark.parametrize(
+    ("frames", "prompt", "starts"),
+    [(60, 0, []), (61, 0, []), (205, 0, []), (205, 24, []), (96, 5, []), (130, 10, [10, 40, 45]), (200, 0, [70, 190])],
+)
+@pytest.mark.parametrize("share", [0.6, 0.2])
+def test_windows_begin_where_they_were_planned(frames: int, prompt: int, starts: list[int], share: float) -> None:
+    known = np.zeros((2, prompt), np.int64) if prompt else None
+    codes = WindowedCodes((0, 1), frames, 9, 60, known, starts, share)
+    reads = [codes.first_read]
+    while not codes.is_done:
+        if codes.append(np.zeros(2, np.int64)):
+            reads.append(codes.first_read)
+    assert plan_windows(frames, 60, prompt, starts, window_stride(60, share)) == tuple(reads)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="MusicGen needs torch")
@@ -51,28 +52,38 @@ def test_short_melody_is_repeated_and_a_long_one_cut() -> None:
 
 
 def test_each_window_reads_its_part_of_the_melody(conditioner: MelodyConditioner) -> None:
-    frames = WINDOW * HOP
-    samples = conditioner.separate(melody_clip(1, 2 * WINDOW))
-    first, second, third = (conditioner.encode_window(samples, start * frames, frames) for start in range(3))
-    assert torch.equal(first, conditioner.encode(samples[:frames]))
-    assert torch.equal(second, conditioner.encode(samples[frames:]))
+    frames, clip = WINDOW * HOP, melody_clip(1, 2 * WINDOW)
+    melody = conditioner.separate(clip)
+    first, second, third = (conditioner.encode(melody, start * frames, frames) for start in range(3))
+    assert torch.equal(first, conditioner.encode(conditioner.separate(clip[:frames])))
+    assert torch.equal(second, conditioner.encode(conditioner.separate(clip[frames:])))
     assert torch.equal(third, first), "the melody is repeated"
     assert not torch.equal(first, second)
 
 
 def test_part_before_the_start_is_the_end_of_the_melody(conditioner: MelodyConditioner) -> None:
-    samples = conditioner.separate(melody_clip(1, WINDOW))
-    shifted = conditioner.encode_window(samples, -20 * HOP, WINDOW * HOP)
-    assert torch.equal(shifted, conditioner.encode(samples.roll(20 * HOP)))
+    clip = melody_clip(1, WINDOW)
+    shifted = conditioner.encode(conditioner.separate(clip), -20 * HOP, WINDOW * HOP)
+    rolled = np.roll(clip, 20 * HOP, axis=0)
+    assert torch.equal(shifted, conditioner.encode(conditioner.separate(rolled)))
 
 
-def test_transformers_reads_no_more_than_its_chunk(conditioner: MelodyConditioner) -> None:
-    samples = conditioner.separate(melody_clip(1, 2 * WINDOW))
-    frames = WINDOW * HOP + 5000
-    config = replace(conditioner.config, max_frames=frames)
-    cut = MelodyConditioner.__new__(MelodyConditioner)
-    cut.__dict__ |= conditioner.__dict__ | {"config": config}
-    assert torch.equal(cut.encode(samples), conditioner.encode(samples[:frames]))
+def test_transformers_reads_no_more_than_its_chunk(melody: Path) -> None:
+    clip, frames = melody_clip(1, 2 * WINDOW), 20_000
+    whole, cut = load(melody), load(melody)
+    cut.config = replace(cut.config, max_frames=frames)
+    expected = whole.encode(whole.separate(clip[:frames]))
+    assert torch.equal(cut.encode(cut.separate(clip)), expected)
+    assert not torch.equal(whole.encode(whole.separate(clip)), expected)
+
+
+def test_prepared_window_is_not_extracted_again(
+    conditioner: MelodyConditioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    melody = conditioner.separate(melody_clip(1, 35))
+    conditioner.prepare(melody, 100, 5000)
+    monkeypatch.setattr(conditioner, "_extractor", None)
+    assert conditioner.encode(conditioner.separate(melody_clip(1, 35)), 100, 5000).shape == conditioner.null.shape
 
 
 class Halving:
@@ -91,4 +102,4 @@ def test_melody_is_separated_once(melody: Path) -> None:
     conditioner = load(melody, separator)
     samples = [conditioner.separate(own) for own in (clip, clip.copy(), clip)]
     assert separator.calls == 1
-    assert torch.equal(samples[0], torch.from_numpy(clip[:, 0]) / 2)
+    assert torch.equal(samples[0].samples, torch.from_numpy(clip[:, 0]) / 2)
