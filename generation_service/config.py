@@ -57,7 +57,8 @@ class GenerationSettings(Settings):
     on the CPU. "none": each model is loaded by its first request."""
     max_batch_size: int | None = Field(default=None, ge=1, le=256)
     """The maximum number of requests in the batch of each engine. Unset: 8 on the CPU; on a GPU 16, from 20 GB of
-    memory on 32, from 40 GB 64, from 80 GB 128."""
+    memory on 32, from 40 GB 64, from 80 GB 128. On a GPU, one that follows several prompts at a time takes the places
+    of 2 or 3."""
     max_waiting: int = Field(default=256, ge=0)
     """The maximum number of requests waiting for the batch of each engine; further ones fail with
     RESOURCE_EXHAUSTED."""

@@ -157,6 +157,9 @@ def find_audiocraft(folder: Path, *, name: str | None = None, device: str = "cpu
     checkpoint = read_audiocraft(folder / LM_FILE)
     checkpoint.open_codec()  # It raises if files are missing.
     config = checkpoint.config
+    if (found := config.get("lm_model")) not in (None, "transformer_lm"):
+        problem = f"lm_model is {found!r}, which this engine does not run; set DGX_MUSIC_ENGINE to native"
+        raise invalid_checkpoint(checkpoint.path, problem)
     try:
         is_stereo = bool(config.get("interleave_stereo_codebooks", {}).get("use"))
         layers, dim = (int(config["transformer_lm"][key]) for key in ("num_layers", "dim"))

@@ -47,6 +47,9 @@ class ModelInfo:
     capabilities: frozenset[Capability] = frozenset()
     default_guidance_scale: float = 3.0
     """The guidance scale of a request that names none."""
+    default_temperature: float = 1.0
+    default_top_k: int = 250
+    default_top_p: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

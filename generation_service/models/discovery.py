@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgx_music.errors import FailedPrecondition
+from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.config import DeviceName, EngineName, GenerationSettings, KvPrecisionChoice, PrecisionChoice
 from generation_service.hardware.devices import Device, Devices
 from generation_service.models.base import AdapterUse, Model, ModelInfo
@@ -22,6 +22,7 @@ from generation_service.models.sketch import Sketch
 from service_runtime.optional_deps import install_extra_command
 
 if TYPE_CHECKING:
+    from generation_service.models.magnet.magnet_loader import FoundMagnet
     from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
     from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
     from generation_service.models.musicgen.loader import FoundModel
@@ -72,30 +73,42 @@ class MusicGenFolder:
             from generation_service.models.audiocraft import load_audiocraft
 
             return load_audiocraft(self.folder, name=self.name, device=self._audiocraft_device())
+        found = self._find_native()
+        from generation_service.models.magnet.magnet_loader import FoundMagnet, load_magnet
         from generation_service.models.musicgen.kernels.compile_cache import use_compile_cache
         from generation_service.models.musicgen.loader import load_musicgen
 
+        if isinstance(found, FoundMagnet):
+            return load_magnet(found, max_batch_size=self.max_batch_size)
         if self.device == "cuda":
             use_compile_cache(self.kernel_cache)
-        return load_musicgen(
-            self._find_native(), max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction
-        )
+        return load_musicgen(found, max_batch_size=self.max_batch_size, memory_fraction=self.gpu_memory_fraction)
 
     def adapter_problems(self) -> Mapping[str, str]:
         if self.engine != "native" or not find_adapters(self.adapter_folder):
             return {}
-        return _open_adapters(self).problems()
+        registry = _open_adapters(self)
+        return {} if registry is None else registry.problems()
 
     def merge_adapters(self, checkpoint: Checkpoint, adapters: Sequence[AdapterUse]) -> Checkpoint:
         """Returns the model's checkpoint with installed adapters merged into its weights. Raises InvalidArgument if one
         does not fit."""
-        return _open_adapters(self).merge(checkpoint, adapters)
+        registry = _open_adapters(self)
+        if registry is None:
+            raise InvalidArgument("adapters", f"the model {self.name!r} takes none")
+        return registry.merge(checkpoint, adapters)
 
-    def _find_native(self) -> FoundModel:
+    def _find_native(self) -> FoundModel | FoundMagnet:
         try:
+            from generation_service.models.magnet.magnet_loader import find_magnet
+            from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
+            from generation_service.models.musicgen.checkpoints.config import MASKED_LM
             from generation_service.models.musicgen.loader import find_musicgen
         except ImportError as error:
             raise _torch_missing_error(error) from error
+        checkpoint = read_checkpoint(self.folder)
+        if checkpoint.config.get("lm_model") == MASKED_LM:
+            return find_magnet(checkpoint, name=self.name, device=self.device, precision=self.precision)
         return find_musicgen(
             self.folder,
             name=self.name,
@@ -117,8 +130,10 @@ class MusicGenFolder:
 
 
 @functools.lru_cache(maxsize=_MAX_OPEN_ADAPTERS)
-def _open_adapters(model: MusicGenFolder) -> AdapterRegistry:
-    return model._find_native().open_adapters()
+def _open_adapters(model: MusicGenFolder) -> AdapterRegistry | None:
+    """None for MAGNeT, which takes no adapters."""
+    found = model._find_native()
+    return found.open_adapters() if hasattr(found, "open_adapters") else None
 
 
 def find_installed_models(

@@ -32,12 +32,15 @@ def build_parameters(
     if seed is not None:
         check_seed("seed", seed)
     check_sampling("sampling", sampling)
-    overrides: dict[str, Any] = {"guidance_scale": info.default_guidance_scale, **sampling}
-    if overrides.get("top_p"):
-        overrides.setdefault("top_k", 0)
+    defaults: dict[str, Any] = {
+        "guidance_scale": info.default_guidance_scale,
+        "temperature": info.default_temperature,
+        "top_k": 0 if sampling.get("top_p") else info.default_top_k,
+        "top_p": info.default_top_p,
+    }
     return GenerationParameters(
         prompt=prompt,
         frames=round(duration_seconds * info.sample_rate_hz),
         seed=secrets.randbits(63) if seed is None else seed,
-        **overrides,  # The names are those of GenerationParameters.
+        **{**defaults, **sampling},  # The names are those of GenerationParameters.
     )

@@ -41,6 +41,8 @@ class RequestReport:
     """Frames generated so far."""
     expected_frames: int
     age_seconds: float
+    progress: float
+    """The fraction of the work that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,7 @@ class EnginePool:
                 request.handle.frames_delivered,
                 request.handle.parameters.frames,
                 now - request.submitted_at,
+                request.handle.progress,
             )
             for request in self._requests
         ]

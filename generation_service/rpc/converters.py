@@ -138,4 +138,5 @@ def _request_to_proto(request: RequestReport) -> generation_pb2.EngineRequest:
         expected_frames=request.expected_frames,
         sample_rate_hz=request.info.sample_rate_hz,
         age_seconds=request.age_seconds,
+        progress=request.progress,
     )

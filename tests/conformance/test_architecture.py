@@ -138,6 +138,7 @@ LAYERS = {
         ("generation_service.models.conversion", "generation_service.models.diagnostics"),
         ("generation_service.models.discovery", "generation_service.models.device_diagnostics"),
         ("generation_service.models.audiocraft", "generation_service.models.catalog"),
+        ("generation_service.models.magnet",),
         (
             "generation_service.models.diffusion",
             "generation_service.models.musicgen",

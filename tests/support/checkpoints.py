@@ -82,7 +82,7 @@ def write_lm_with_config(folder: Path, change: Callable[[dict[str, Any]], object
     return save_lm_package(folder, {"best_state": lm_weights(TINY, 4, 0), "xp.cfg": yaml.safe_dump(config)})
 
 
-def lm_weights(shape: Shape, n_q: int, seed: int) -> dict[str, Tensor]:
+def lm_weights(shape: Shape, n_q: int, seed: int, t5_dim: int = T5_DIM) -> dict[str, Tensor]:
     """Random weights, scaled so that the logits are of order 1 and depend on the prompt."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -91,7 +91,7 @@ def lm_weights(shape: Shape, n_q: int, seed: int) -> dict[str, Tensor]:
 
     dim = shape.dim
     weights = {
-        "condition_provider.conditioners.description.output_proj.weight": random(dim, T5_DIM),
+        "condition_provider.conditioners.description.output_proj.weight": random(dim, t5_dim),
         "condition_provider.conditioners.description.output_proj.bias": random(dim, scale=0.1),
     }
     for k in range(n_q):
@@ -186,18 +186,20 @@ def lm_config_dump(shape: Shape, *, stereo: bool) -> dict[str, Any]:
     }
 
 
-def write_t5(hf_home: Path, layers: int = TINY.t5_layers, *, seed: int = 0) -> None:
-    """Writes `t5-base` as `hf download` stores it in a cache, with a vocabulary of single characters."""
+def write_t5(
+    hf_home: Path, layers: int = TINY.t5_layers, *, seed: int = 0, name: str = "t5-base", dim: int = T5_DIM
+) -> None:
+    """Writes a T5 as `hf download` stores it in a cache, with a vocabulary of single characters."""
     from transformers import T5Config, T5EncoderModel
 
-    repository = hf_home / "hub" / "models--t5-base"
+    repository = hf_home / "hub" / f"models--{name}"
     snapshot = repository / "snapshots" / T5_REVISION
     (repository / "refs").mkdir(parents=True, exist_ok=True)
     (repository / "refs" / "main").write_text(T5_REVISION)
     write_tokenizer(snapshot)
     heads = 12 if layers == SMALL.t5_layers else 2
     config = T5Config(
-        vocab_size=128, d_model=T5_DIM, d_kv=64, d_ff=256 * heads, num_layers=layers, num_heads=heads, pad_token_id=0
+        vocab_size=128, d_model=dim, d_kv=64, d_ff=256 * heads, num_layers=layers, num_heads=heads, pad_token_id=0
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

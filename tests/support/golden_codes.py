@@ -87,18 +87,18 @@ NEGATIVES = (
 )
 
 
-def golden(name: str, weights: Mapping[str, float]) -> list[Tensor]:
+def golden(name: str, weights: Mapping[str, float], file: Path = FILE) -> list[Tensor]:
     """The codes stored under a name such as "mono/prompts": int64 [K, frames] for each request.
 
     `weights` has the `checksum` of each part of the model under test. Raises AssertionError if the codes were generated
     with other weights.
     """
-    stored = json.loads(FILE.read_text())
+    stored = json.loads(file.read_text())
     for part, found in weights.items():
         expected = stored["weights"][part]
         assert abs(found - expected) <= 1e-7 * expected, (
             f"the random weights {part} have the checksum {found}, but the codes were generated with {expected} (torch "
-            f"{stored['torch']}, transformers {stored['transformers']}); run python -m tests.support.golden_codes"
+            f"{stored['torch']}, transformers {stored['transformers']}); run python -m tests.support.{file.stem}"
         )
     return [torch.tensor(codes) for codes in stored["codes"][name]]
 

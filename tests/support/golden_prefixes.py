@@ -4,8 +4,8 @@
     python -m tests.support.golden_prefixes
 
 regenerates them. It needs audiocraft with demucs's package, whose weights it replaces: the melody is that of the whole
-mix. audiocraft 1.3.0 has no MusicGen-Style, so `_Style` puts its conditioner together from audiocraft's modules as
-audiocraft 1.4 does. The models are those of `tests.support.prefix_checkpoints`.
+mix. audiocraft 1.3.0 has no MusicGen-Style, so `_Style` puts its conditioner together from audiocraft's modules as in
+its later versions. The models are those of `tests.support.prefix_checkpoints`.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def _request(request: EngineRequest, id_characters: int) -> Text:
         f"{request.generation_id[:id_characters] or '(direct)':{id_characters}} {request.device:7}",
         f"{truncate(model, MODEL_CHARACTERS):{MODEL_CHARACTERS}} ",
         f"{stage:10} ",
-        _bar(request.frames, request.expected_frames, 12),
+        _bar(request.progress, 1.0, 12),
         f" {seconds:12} {minutes}:{rest:02}",
     )
 

@@ -128,7 +128,7 @@ class Denoiser(ABC):
         return type(scheduler).from_config(scheduler.config)
 
     def _generator(self, parameters: GenerationParameters) -> torch.Generator:
-        """Noise is drawn on the CPU, so that a seed means the same on every device."""
+        """The first noise is drawn on the CPU: by a seed, it is the same for every device."""
         return torch.Generator("cpu").manual_seed(parameters.seed)
 
 

@@ -110,7 +110,7 @@ def find_musicgen(
     checkpoint = read_checkpoint(folder)
     config, reason = parse_lm_config(checkpoint), ""
     check_lm_weights(checkpoint, config)
-    _check_codec(checkpoint, config)
+    check_codec(checkpoint, config)
     if device_name == "cuda" and precision == "auto":
         chosen_precision, reason = choose_precision(config, memory_gb_per_second)
     version = [checkpoint.digest, _DECODE_REVISION, chosen_precision]
@@ -119,7 +119,7 @@ def find_musicgen(
     info = ModelInfo(
         name=name or folder.resolve().name,
         version="-".join(version),
-        description=f"MusicGen, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
+        description=f"{config.family}, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
         licence=MUSICGEN_LICENCE,
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
@@ -151,16 +151,16 @@ def load_musicgen(
             found, "cuda", kv_bytes=kv_bytes, max_batch_size=max_batch_size, memory_fraction=memory_fraction
         )
     started_at = time.monotonic()
-    require_memory(found.checkpoint, found.precision, _free_memory(), "this machine")
+    require_memory(found.checkpoint, found.precision, free_memory(), "this machine")
     codec, conditioner = build_encodec(found.checkpoint.open_codec()), TextConditioner(found.checkpoint, found.config)
-    lm = LanguageModel(found.checkpoint, found.config, _cpu_precision(found))
+    lm = LanguageModel(found.checkpoint, found.config, cpu_precision(found.precision))
     is_quantized = found.precision == "int8"
     if kv_bytes is None:
         positions = _max_positions(found.config, codec)
         size_bytes = KvCachePool(found.config, 0, is_quantized=is_quantized).size_bytes
         longest = Reservation(positions, LONG_PROMPT_TOKENS)
         with_branches = replace(longest, branches=MAX_BRANCHES, has_negative=True)
-        kv_bytes = min(max(max_batch_size * size_bytes(longest), size_bytes(with_branches)), _free_memory() // 2)
+        kv_bytes = min(max(max_batch_size * size_bytes(longest), size_bytes(with_branches)), free_memory() // 2)
     pool = KvCachePool(found.config, kv_bytes, is_quantized=is_quantized)
     decoder = ChunkDecoder(codec, found.config.channels, max_streams=max_batch_size)
     execution = ModelExecution(
@@ -207,7 +207,7 @@ def load_resident(
     if found.precision_reason:
         kernels = (KernelChoice("precision", found.precision, reason=found.precision_reason),)
     if timer is None:
-        operations = DecodeOperations(partial(build_linear, precision=_cpu_precision(found)))
+        operations = DecodeOperations(partial(build_linear, precision=cpu_precision(found.precision)))
     else:
         operations, choices = select_operations(config, found.precision, dtype, torch_device, timer)
         kernels += choices
@@ -256,15 +256,17 @@ def _kv_precision(found: FoundModel) -> str:
     return found.kv_precision if found.kv_precision != "auto" else "fp32" if found.precision == "fp32" else "bf16"
 
 
-def _cpu_precision(found: FoundModel) -> Precision:
-    if found.precision == "fp8":
+def cpu_precision(precision: PrecisionName) -> Precision:
+    """The precision on the CPU. Raises FailedPrecondition if it has none such."""
+    if precision == "fp8":
         raise FailedPrecondition(
             "DGX_MUSIC_PRECISION is fp8, which needs a GPU; use fp32 or int8", reason="PRECISION_UNSUPPORTED"
         )
-    return found.precision
+    return precision
 
 
-def _check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
+def check_codec(checkpoint: Checkpoint, config: LmConfig) -> None:
+    """Raises FailedPrecondition if the codec is missing, unusable, or another one than the language model needs."""
     stored = checkpoint.open_codec()
     codec = check_encodec(stored)
     expected = (config.n_q // config.channels, config.card, config.sample_rate_hz)
@@ -284,7 +286,7 @@ def _max_positions(config: LmConfig, codec: Encodec) -> int:
     return config.max_prefix_positions + window + config.max_delay
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """The host's free memory in bytes; a guess where the system does not say."""
     memory = host_memory()
     return UNKNOWN_FREE_BYTES if memory is None else memory.free_bytes

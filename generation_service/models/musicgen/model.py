@@ -153,8 +153,9 @@ class MusicGen:
         row = self._generator.open(parameters, reservation)
         try:
             prompt = None if plan.clip is None else self._clips.encode(plan.clip)
+            share = config.stride_share
             codes = WindowedCodes(
-                config.delays, plan.total_frames, config.card, self._window, prompt, conditions.starts
+                config.delays, plan.total_frames, config.card, self._window, prompt, conditions.starts, share
             )
             self._generator.begin_window(row, codes.window, conditions.at(codes.window_start, codes.first_read))
             state = MusicGenState(
@@ -293,4 +294,5 @@ class MusicGen:
         )
 
     def _plan(self, parameters: GenerationParameters) -> RequestPlan:
-        return plan_request(parameters, hop=self._hop, window=self._window, sample_rate_hz=self._info.sample_rate_hz)
+        share, rate = self._generator.config.stride_share, self._info.sample_rate_hz
+        return plan_request(parameters, hop=self._hop, window=self._window, sample_rate_hz=rate, stride_share=share)

@@ -1,7 +1,8 @@
 """Pieces longer than the model's window: the last frames of one window are the prompt of the next.
 
-Source: audiocraft 1.3.0, `MusicGen._generate_tokens` in models/musicgen.py, counted in frames of codes. Every window
-restarts at position 0 with the same text; it reads its prompt and continues from there.
+Source: audiocraft 1.3.0, `MusicGen._generate_tokens` in models/musicgen.py and `BaseGenModel._generate_tokens` in
+models/genmodel.py, for AudioGen, counted in frames of codes. Every window restarts at position 0 with the same text; it
+reads its prompt and continues from there. Those of MusicGen:
 
     window 0  |0 ............ 1500|
     window 1           |900 = = = 1500 ......... 2400|      = prompt
@@ -18,10 +19,13 @@ import numpy as np
 
 from generation_service.models.musicgen.delay_pattern import Codes, DelayedCodes
 
+STRIDE_SHARE = 0.6
+"""MusicGen's, 18 of 30 seconds."""
 
-def window_stride(window: int) -> int:
-    """Frames between the starts of two windows: audiocraft's `extend_stride`, which is 18 of 30 seconds."""
-    return window * 3 // 5
+
+def window_stride(window: int, share: float = STRIDE_SHARE) -> int:
+    """Frames between the starts of two windows. share: `LmConfig.stride_share`."""
+    return round(window * share)
 
 
 class WindowedCodes:
@@ -35,13 +39,16 @@ class WindowedCodes:
         window: int,
         prompt: Codes | None = None,
         starts: Sequence[int] = (),
+        stride_share: float = STRIDE_SHARE,
     ) -> None:
         """`frames` in all, at most `window` at once. prompt: [K, n], the first n frames, n < `window`. starts: frames
-        after those of the prompt at which a new window begins in any case, ascending."""
+        after those of the prompt at which a new window begins in any case, ascending. stride_share: as in `LmConfig`.
+        """
         self.total_frames = frames
         self._delays = tuple(delays)
         self._empty_code = empty_code
         self._size = window
+        self._stride = window_stride(window, stride_share)
         self._starts = starts
         self._first = 0
         self._earlier = np.zeros((len(self._delays), 0), np.int64)  # [K, _first]
@@ -73,7 +80,7 @@ class WindowedCodes:
         if not self.window.is_done or self.is_done:
             return False
         count = self.window.frames
-        passed = max(0, count - (self._size - window_stride(self._size)))
+        passed = max(0, count - (self._size - self._stride))
         self._earlier = np.concatenate([self._earlier, self.window.select_frames(0, passed)], axis=1)
         self._first += passed
         self.window = self._open_window(self.window.select_frames(passed, count))

@@ -142,8 +142,8 @@ async def test_bad_models_are_refused_one_by_one_and_the_good_one_generates(data
             assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
             assert read_error_details(caught.value).reason == reason, name
             assert problem in (caught.value.details() or "")
-        frames = 0
+        size = 0
         async for response in stub.Generate(pb.GenerateRequest(prompt="x", duration_seconds=0.5, model_name="good")):
-            frames += len(response.chunk.samples) if response.HasField("chunk") else 0
-        assert frames > 0
+            size += len(response.chunk.pcm) if response.HasField("chunk") else 0
+        assert size > 0
     assert not (tmp_path / "executed").exists()

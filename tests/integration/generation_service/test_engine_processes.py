@@ -107,6 +107,7 @@ async def test_progress_that_a_model_reports_arrives(shared, fifo):
     await handle.wait_until_started()
     await shared.pool.refresh()
     assert handle.progress == 0.25
+    assert [request.progress for request in shared.pool.requests()] == [0.25]
     await fifo.release()
     await read(handle)
 

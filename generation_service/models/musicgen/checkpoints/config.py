@@ -1,4 +1,4 @@
-"""The hyperparameters of a MusicGen language model, from the `xp.cfg` of its checkpoint.
+"""The hyperparameters of a MusicGen or AudioGen language model, from the `xp.cfg` of its checkpoint.
 
 A setting that the decode loop does not support is rejected by name: weights loaded into the wrong network would produce
 noise instead of an error.
@@ -25,7 +25,6 @@ _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "bias_ff": (False, True),
     "bias_attn": (False, True),
     "bias_proj": (False, True),
-    "causal": (True, False),
     "past_context": (None, None),
     "layer_scale": (None, None),
     "positional_embedding": ("sin", "sin"),
@@ -34,6 +33,9 @@ _SUPPORTED_TRANSFORMER: dict[str, tuple[object, object]] = {
     "kv_repeat": (1, 1),
 }
 """`transformer_lm` key → the value that every published text-to-music model has, and audiocraft's default."""
+MASKED_LM = "transformer_lm_magnet"
+"""The `lm_model` of MAGNeT."""
+STRIDE_SHARES = {"MusicGen": 0.6, "AudioGen": 0.2}
 _MAX_CODEBOOKS = 64
 _MAX_WINDOW_SECONDS = 600.0
 """The memory for a request grows with its window, which for published models is at most 30 s."""
@@ -62,10 +64,18 @@ class LmConfig:
     sample_rate_hz: int
     max_duration_seconds: float
     """Length of one window, which is the length of the clips that the model was trained on."""
+    family: str = "MusicGen"
+    """"MusicGen", or "AudioGen" for sounds; they differ in nothing else but `stride_share`."""
     has_cross_attention: bool = True
     """If not, the text is the last part of the prefix, as in MusicGen-melody."""
     melody: MelodyConfig | None = None
     style: StyleConfig | None = None
+
+    @property
+    def stride_share(self) -> float:
+        """Which part of a window comes before the next one: audiocraft's `extend_stride`, which is 18 of 30 seconds for
+        MusicGen and 2 of 10 for AudioGen."""
+        return STRIDE_SHARES[self.family]
 
     @property
     def head_dim(self) -> int:
@@ -91,13 +101,25 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
     if "lm_model" not in checkpoint.config and "compression_model" in checkpoint.config:
         raise invalid_checkpoint(checkpoint.path, "it has a codec, not a language model; are the files swapped?")
     fields.expect("lm_model", "transformer_lm")
+    return _parse_transformer(fields, is_causal=True)
+
+
+def parse_masked_lm_config(checkpoint: Checkpoint) -> LmConfig:
+    """The same for MAGNeT's transformer, which is not causal and whose codebooks are parallel."""
+    fields = ConfigFields(checkpoint.config, checkpoint.path, "a MAGNeT language model")
+    fields.expect("lm_model", MASKED_LM)
+    return _parse_transformer(fields, is_causal=False)
+
+
+def _parse_transformer(fields: ConfigFields, *, is_causal: bool) -> LmConfig:
     for key, (expected, default) in _SUPPORTED_TRANSFORMER.items():
         fields.expect(f"transformer_lm.{key}", expected, default)
+    fields.expect("transformer_lm.causal", is_causal, False)
     dim = fields.count("transformer_lm.dim")
     num_heads = fields.count("transformer_lm.num_heads")
     if dim % num_heads or dim % 2:
         raise invalid_checkpoint(
-            checkpoint.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
+            fields.path, f"transformer_lm.dim is {dim}, which is not divisible by 2 and by the {num_heads} heads"
         )
     n_q = fields.count("transformer_lm.n_q", _MAX_CODEBOOKS)
     condition, prepended = _parse_condition(fields)
@@ -109,7 +131,7 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         hidden_dim=int(dim * fields.number("transformer_lm.hidden_scale", 4)),
         n_q=n_q,
         card=fields.count("transformer_lm.card"),
-        delays=_parse_delays(fields, n_q),
+        delays=_parse_delays(fields, n_q) if is_causal else _parse_parallel(fields, n_q),
         max_period=fields.number("transformer_lm.max_period", 10_000),
         positional_scale=fields.number("transformer_lm.positional_scale", 1),
         t5_name=str(fields.value(f"conditioners.{condition}.t5.name")),
@@ -117,6 +139,7 @@ def parse_lm_config(checkpoint: Checkpoint) -> LmConfig:
         channels=_parse_channels(fields),
         sample_rate_hz=fields.count("sample_rate"),
         max_duration_seconds=_parse_window(fields),
+        family="AudioGen" if fields.value("solver", None) == "audiogen" else "MusicGen",
         has_cross_attention=condition not in prepended,
         melody=melody,
         style=style,
@@ -169,6 +192,11 @@ def _parse_delays(fields: ConfigFields, n_q: int) -> tuple[int, ...]:
             fields.path, f"codebooks_pattern.delay.delays is {delays!r}; expected {n_q} ascending integers"
         )
     return tuple(delays)
+
+
+def _parse_parallel(fields: ConfigFields, n_q: int) -> tuple[int, ...]:
+    fields.expect("codebooks_pattern.modeling", "parallel")
+    return (0,) * n_q
 
 
 def _parse_channels(fields: ConfigFields) -> int:

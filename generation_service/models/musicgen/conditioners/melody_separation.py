@@ -22,7 +22,7 @@ from torch import Tensor
 
 from generation_service.models.musicgen.conditioners.side_stream import SideStream
 from generation_service.models.musicgen.conditioners.sinc_resampling import resample_sinc
-from service_runtime.optional_deps import pip_install_command
+from service_runtime.optional_deps import install_extra_command
 
 REPOSITORY = "adefossez/HTDemucs"
 _BAG = "htdemucs.yaml"
@@ -48,7 +48,7 @@ class MelodySeparator:
             self._apply: Any = importlib.import_module("demucs.apply").apply_model
             network: Any = importlib.import_module("demucs.htdemucs").HTDemucs
         except ImportError as error:
-            command = pip_install_command("demucs")
+            command = install_extra_command("melody")
             raise SeparationUnavailable(f"demucs is not installed ({error}); install it with: {command}") from None
         file = _find_weights(cache)
         try:

@@ -1,7 +1,7 @@
 """Puts melody, style and text before the codes, for models that read them there instead of through cross-attention.
 
 Source: audiocraft 1.3.0, `modules/conditioners.py`, ConditionFuser, and `LMModel.generate`, which pads the null
-condition to the same length. The double guidance of MusicGen-Style is in audiocraft 1.4, `LMModel._sample_next_token`.
+condition to the same length. The double guidance of MusicGen-Style came after 1.3.0, in `LMModel._sample_next_token`.
 """
 
 from __future__ import annotations

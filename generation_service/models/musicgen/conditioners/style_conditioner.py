@@ -1,6 +1,6 @@
 """Encodes the style of an excerpt for MusicGen-Style: features, a transformer, and a bottleneck of few codes.
 
-Source: audiocraft 1.4, `modules/conditioners.py`, StyleConditioner (Rouard et al. 2024, "Audio Conditioning for Music
+Source: audiocraft after 1.3.0 (commit 011d1a1), `modules/conditioners.py`, StyleConditioner (Rouard et al. 2024, "Audio Conditioning for Music
 Generation via Discrete Bottleneck Features"). audiocraft reads a random excerpt; here the request says which.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.musicgen.planning.prompt_plan import PromptSpan, plan_prompts
-from generation_service.models.musicgen.sliding_window import window_stride
+from generation_service.models.musicgen.sliding_window import STRIDE_SHARE, window_stride
 
 MAX_HALF_FADE_SECONDS = 1.0
 """How far a fade from one prompt to the next reaches to both sides of their boundary."""
@@ -35,12 +35,21 @@ class RequestPlan:
         return (code_frame - self.prompt_frames) * self.hop + self.kept_frames
 
 
-def plan_request(parameters: GenerationParameters, *, hop: int, window: int, sample_rate_hz: int) -> RequestPlan:
-    """`window` is the number of frames of codes in the longest window. Raises InvalidArgument if the clip is too short
-    to be continued."""
+def plan_request(
+    parameters: GenerationParameters,
+    *,
+    hop: int,
+    window: int,
+    sample_rate_hz: int,
+    stride_share: float = STRIDE_SHARE,
+) -> RequestPlan:
+    """`window` is the number of frames of codes in the longest window, `stride_share` as in `LmConfig`. Raises
+    InvalidArgument if the clip is too short to be continued."""
     # The audio of the clip that is kept needs no new codes.
     new = max(1, math.ceil((parameters.frames - parameters.kept_prompt_frames) / hop))
-    clip = None if parameters.prompt_audio is None else _select_end(parameters.prompt_audio, new, hop, window)
+    stride = window_stride(window, stride_share)
+    audio = parameters.prompt_audio
+    clip = None if audio is None else _select_end(audio, hop, window - min(new, stride))
     prompt_frames = 0 if clip is None else len(clip) // hop
     spans = plan_prompts(
         parameters,
@@ -49,7 +58,7 @@ def plan_request(parameters: GenerationParameters, *, hop: int, window: int, sam
         offset=prompt_frames - parameters.kept_prompt_frames / hop,
         hop=hop,
         # A fade has room in one window.
-        max_half_fade=min(round(MAX_HALF_FADE_SECONDS * sample_rate_hz / hop), window_stride(window) // 2),
+        max_half_fade=min(round(MAX_HALF_FADE_SECONDS * sample_rate_hz / hop), stride // 2),
     )
     total = prompt_frames + new
     return RequestPlan(
@@ -63,13 +72,11 @@ def plan_request(parameters: GenerationParameters, *, hop: int, window: int, sam
     )
 
 
-def _select_end(clip: FloatArray, new: int, hop: int, window: int) -> FloatArray:
-    """Returns the end of the clip that is read before `new` frames of codes are generated.
-
-    As many as leave room for the new ones in the same window, but not fewer than one window passes to the next.
-    """
+def _select_end(clip: FloatArray, hop: int, room: int) -> FloatArray:
+    """Returns the end of the clip that is read before new codes are generated, at most `room` frames of codes: as many
+    as leave room for the new ones in the same window, but not fewer than one window passes to the next."""
     if len(clip) < hop:
         problem = f"it has {len(clip)} frames of audio; at least {hop} are needed to continue it"
         raise InvalidArgument("continuation.source_id", problem)
-    frames = min(len(clip) // hop, window - min(new, window_stride(window)))
+    frames = min(len(clip) // hop, room)
     return clip[-frames * hop :]

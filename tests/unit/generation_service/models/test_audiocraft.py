@@ -24,6 +24,7 @@ from generation_service.models.audiocraft import Audiocraft, AudiocraftState, fi
 from generation_service.models.base import FloatArray, GenerationParameters
 from generation_service.models.discovery import find_installed_models
 from generation_service.models.musicgen.loader import find_musicgen
+from tests.support.sound_checkpoints import write_magnet
 
 HOP = 640
 CARD = 64
@@ -192,6 +193,13 @@ def test_other_kind_of_model_is_rejected_before_loading(mono: Path, tmp_path: Pa
         FailedPrecondition, match=r"does not describe a MusicGen language model \(KeyError\('transformer_lm'\)\)"
     ):
         find_audiocraft(folder)
+
+
+def test_magnet_is_rejected(tmp_path: Path) -> None:
+    """audiocraft's loader of MusicGen accepts it, and what it decodes step by step would be noise."""
+    write_magnet(tmp_path)
+    with pytest.raises(FailedPrecondition, match="'transformer_lm_magnet', which this engine does not run; set DGX_M"):
+        find_audiocraft(tmp_path)
 
 
 def test_missing_audiocraft_error_names_the_install_command(mono: Path) -> None:

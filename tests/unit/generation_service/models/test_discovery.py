@@ -199,7 +199,7 @@ def test_a_gpu_keeps_compiled_kernels_in_the_data_folder(settings, monkeypatch, 
     monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")  # So that it is restored in any case.
     monkeypatch.delenv("TRITON_CACHE_DIR")
     at_load = []
-    monkeypatch.setattr(loader, "find_musicgen", lambda folder, **options: folder)
+    monkeypatch.setattr(discovery.MusicGenFolder, "_find_native", lambda entry: entry.folder)
     monkeypatch.setattr(loader, "load_musicgen", lambda *a, **options: at_load.append(os.getenv("TRITON_CACHE_DIR")))
     add_model(settings.data_dir / "models" / "own")
     entry = find_installed_models(settings).get("own")

@@ -63,6 +63,7 @@ def status(requests: int = 1) -> GetEngineStatusResponse:
                 expected_frames=32_000 * 25,
                 sample_rate_hz=32_000,
                 age_seconds=63.4,
+                progress=0.5,
             ),
             *[EngineRequest(device="cuda:0", model_name="tiny", stage=GENERATION_STAGE_ENCODING_PROMPT)]
             * (requests - 1),

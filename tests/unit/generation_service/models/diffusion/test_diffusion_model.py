@@ -72,7 +72,7 @@ def run_pipeline(pipeline: Any, parameters: GenerationParameters) -> FloatArray:
     else:
         arguments |= {"duration": seconds, "negative_prompt": parameters.negative_prompt or None}
     with quiet_diffusers():
-        audio: FloatArray = pipeline(**arguments).audios[0].T.numpy()
+        audio: FloatArray = pipeline(**arguments).audios[0].T.cpu().numpy()
     return audio[: parameters.frames]
 
 
@@ -103,6 +103,19 @@ def test_half_precision_changes_the_audio_little(
     found = replace(find_pipeline(pipelines(family)), precision="bf16")
     rough, fine = run_alone(load_pipeline(found), UNGUIDED), run_alone(load(family), UNGUIDED)
     assert 0.0 < np.abs(rough - fine).mean() < 0.2 * np.abs(fine).mean()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("family", CLASSES)
+def test_a_gpu_makes_what_the_pipeline_makes_there(pipelines: Callable[[str], Path], family: str) -> None:
+    model = load_pipeline(find_pipeline(pipelines(family), device="cuda", precision="fp32"))
+    with quiet_diffusers():
+        pipeline = CLASSES[family].from_pretrained(pipelines(family)).to("cuda")
+        pipeline.set_progress_bar_config(disable=True)
+    audio = run(model, [model.prefill(PLAIN), model.prefill(SHORT)])[0]
+    expected = run_pipeline(pipeline, PLAIN)
+    assert np.abs(audio[: len(expected)] - expected).max() < 1e-3
 
 
 def test_the_texts_matter(load: Callable[[str], DiffusionModel]) -> None:

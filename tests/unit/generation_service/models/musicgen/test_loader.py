@@ -153,6 +153,6 @@ def test_codec_that_does_not_fit_the_language_model_is_rejected(tmp_path: Path) 
 
 def test_missing_text_encoder_error_names_the_download_command(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
-    write_lm_with_config(tmp_path, lambda config: config["conditioners"]["description"]["t5"].update(name="t5-large"))
-    with pytest.raises(FailedPrecondition, match=r"'t5-large' is not in .*; download it with: hf download t5-large"):
+    write_lm_with_config(tmp_path, lambda config: config["conditioners"]["description"]["t5"].update(name="t5-11b"))
+    with pytest.raises(FailedPrecondition, match=r"'t5-11b' is not in .*; download it with: hf download t5-11b"):
         load_musicgen(find_musicgen(tmp_path))

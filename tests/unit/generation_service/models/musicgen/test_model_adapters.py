@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 pytest.importorskip("peft", reason="the adapters are PEFT's")
 
 from dgx_music.errors import InvalidArgument
+from generation_service.config import PrecisionName
 from generation_service.models.base import AdapterUse, GenerationParameters, PromptSection, WeightedPrompt
 from generation_service.models.musicgen.adapters.adapter_file import read_adapter
 from generation_service.models.musicgen.adapters.merged_checkpoint import merge_adapters
@@ -92,12 +93,16 @@ def test_greedy_codes_equal_those_of_peft_with_several_adapters_in_one_batch(
 
 
 def test_request_without_adapters_is_not_changed_by_one_before_it(model: MusicGen, installed: Installed) -> None:
+    plain = installed.expected({})
     codes_of(model, using({"everything": 1.0}))
-    assert np.array_equal(codes_of(model, using({}))[0], installed.expected({}))
+    assert np.array_equal(codes_of(model, using({}))[0], plain)
+    codes_of(model, using({"everything": 1.0}))
+    # It has the place of the one before it, and the batch has adapters.
+    assert np.array_equal(codes_of(model, using({}), using({"attention": 1.0}))[0], plain)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_samples_are_the_same_to_the_last_bit_in_any_batch(installed: Installed, precision: str) -> None:
+def test_samples_are_the_same_to_the_last_bit_in_any_batch(installed: Installed, precision: PrecisionName) -> None:
     model = load_model(replace(installed.found, precision=precision), "eager")
     alone = [run(model, [(using(uses), 0)])[0][1] for uses in CASES[:4]]
     together = run(model, [(using(uses), index % 2) for index, uses in enumerate(CASES[:4])])
@@ -119,7 +124,7 @@ def test_merged_checkpoint_generates_what_peft_generates_after_merging(installed
 def test_adapters_apply_to_all_texts_and_in_all_windows(installed: Installed) -> None:
     """The eager and the resident generator agree, and differ from what they generate without the adapter."""
     found = replace(installed.found, config=replace(installed.found.config, max_duration_seconds=60 / FRAME_RATE_HZ))
-    clip = np.random.default_rng(1).standard_normal((RATE_HZ // 2, 1)).astype(np.float32) / 10
+    clip = np.random.default_rng(1).standard_normal((RATE_HZ // 2, 1), np.float32) / np.float32(10)
     shaped = (
         replace(using({"everything": 1.0}, frames=70), negative_prompt="drums", guidance_scale=4.0),
         replace(using({"attention": 1.0}), further_prompts=(WeightedPrompt("a choir", 0.5),)),

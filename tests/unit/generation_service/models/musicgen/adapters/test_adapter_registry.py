@@ -86,3 +86,18 @@ def test_without_a_folder_nothing_is_installed(mono: Path) -> None:
     assert registry.problems() == {}
     with pytest.raises(InvalidArgument, match="none is installed for model 'tiny'"):
         registry.load([AdapterUse("jazz")])
+
+
+def test_adapter_of_the_projection_of_melodies_can_only_be_merged(tmp_path: Path, melody: Path) -> None:
+    checkpoint = read_checkpoint(melody)
+    config = parse_lm_config(checkpoint)
+    weight = "condition_provider.conditioners.self_wav.output_proj.weight"
+    outputs, inputs = checkpoint.headers[weight].shape
+    name = "base_model.model.audio_enc_to_dec_proj"
+    factors = {f"{name}.lora_A.weight": torch.ones(2, inputs), f"{name}.lora_B.weight": torch.ones(outputs, 2)}
+    write_adapter_files(tmp_path / "tune", factors, target_modules=["audio_enc_to_dec_proj"])
+    registry, use = AdapterRegistry(tmp_path, "melody", config, checkpoint.headers), AdapterUse("tune", 0.5)
+    with pytest.raises(InvalidArgument, match="merge it with `dgx-music models convert melody --adapter tune --name"):
+        registry.load([use])
+    merged = registry.merge(checkpoint, [use]).map_tensors()[weight]
+    torch.testing.assert_close(merged, checkpoint.map_tensors()[weight].float() + 1)

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 from generation_service.models.musicgen.adapters.adapter_targets import (
     EMBEDDING,
     HEADS,
+    MELODY_PROJECTION,
     TEXT_PROJECTION,
     Target,
     find_target,
@@ -103,3 +104,13 @@ def test_heads_embeddings_and_the_projection_of_texts(checkpoint: Checkpoint) ->
 )
 def test_modules_that_the_model_does_not_have(module: str, checkpoint: Checkpoint) -> None:
     assert find(module, checkpoint) is None
+
+
+def test_melody_models_have_a_projection_of_melodies_and_no_cross_attention(melody: Path) -> None:
+    checkpoint = read_checkpoint(melody)
+    target = find("audio_enc_to_dec_proj", checkpoint)
+    assert target == find("condition_provider.conditioners.self_wav.output_proj", checkpoint)
+    assert target is not None
+    assert (target.layer, target.outputs) == (MELODY_PROJECTION, DIM)
+    assert find("model.decoder.layers.1.encoder_attn.q_proj", checkpoint) is None
+    assert find("model.decoder.layers.1.self_attn.q_proj", checkpoint) is not None

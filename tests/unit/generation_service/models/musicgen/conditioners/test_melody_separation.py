@@ -97,5 +97,5 @@ def test_missing_weights_are_named_with_the_command_that_gets_them(tmp_path: Pat
 
 def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "demucs.apply", None)
-    with pytest.raises(SeparationUnavailable, match=r"demucs is not installed .*pip install demucs"):
+    with pytest.raises(SeparationUnavailable, match=r"demucs is not installed .*pip install .*dgx-music\[melody\]"):
         MelodySeparator()

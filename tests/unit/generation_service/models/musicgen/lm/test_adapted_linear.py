@@ -51,12 +51,14 @@ BATCH = [
 
 @pytest.fixture(scope="module")
 def weight() -> Tensor:
-    return torch.randn(OUTPUTS, INPUTS, generator=torch.Generator().manual_seed(1)) / 8
+    drawn: Tensor = torch.randn(OUTPUTS, INPUTS, generator=torch.Generator().manual_seed(1)) / 8
+    return drawn
 
 
 @pytest.fixture(scope="module")
 def x() -> Tensor:
-    return torch.randn(ROWS, INPUTS, generator=torch.Generator().manual_seed(2))
+    drawn: Tensor = torch.randn(ROWS, INPUTS, generator=torch.Generator().manual_seed(2))
+    return drawn
 
 
 def merged(weight: Tensor, adapters: tuple[AppliedAdapter, ...]) -> Linear:

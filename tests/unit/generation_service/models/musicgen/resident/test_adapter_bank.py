@@ -126,3 +126,32 @@ def test_slot_of_a_request_without_adapters_adds_nothing(bank: AdapterBank, weig
     bank.acquire([], [4])
     bank.select(torch.full((6,), 4))
     torch.testing.assert_close(linear(x), F.linear(x, weight), rtol=1e-4, atol=1e-4)
+
+
+def test_row_has_the_same_result_wherever_its_adapters_are_and_whatever_shares_its_batch(
+    weight: Tensor, x: Tensor
+) -> None:
+    """By the kernel, to the last bit; with plain PyTorch the order of the sums is the library's."""
+    pytest.importorskip("triton", reason="kernels need Triton")
+    from tests.support.tensor_cores import interpreted_with_mma
+
+    jazz, vinyl = AppliedAdapter(draw("jazz", rank=40), 0.7), AppliedAdapter(draw("vinyl", rank=9), -2.0)
+    others = [AppliedAdapter(draw(str(index)), 1.0) for index in range(5)]
+    results = []
+    for before in ([], others[:1], others):
+        bank = AdapterBank(torch.device("cpu"), SLOTS)
+        bank.adapt(build_device_linear(weight, "bf16", "triton"), HEADS)
+        linear = bank.adapt(build_device_linear(weight, "bf16", "triton"), "0.up")
+        for other in before:
+            bank.acquire([other], [0])
+        bank.acquire([jazz, vinyl], [1])
+        bank.acquire([vinyl], [2])
+        slots = torch.tensor([*([0] * len(before)), 1, 2, SLOTS])
+        bank.select(slots)
+        rows = torch.cat([torch.randn(len(before), INPUTS), x[:3]])
+        with interpreted_with_mma():
+            results.append(linear.normed(rows, NORM)[-3:])
+            without = build_device_linear(weight, "bf16", "triton").normed(x[2:3], NORM)
+        assert torch.equal(results[-1][2:], without)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])

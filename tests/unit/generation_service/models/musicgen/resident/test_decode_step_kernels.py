@@ -104,7 +104,7 @@ def run_one_layer(folder: Path, plan: Plan, operations: DecodeOperations) -> tup
         return operations.sample_checked(of_step, *arguments, **options)
 
     recording = replace(operations, sample_checked=sample_checked)
-    generator = resident_generator(folder, window=WINDOW, slots=1, operations=recording)
+    generator = resident_generator(folder, window=WINDOW, slots=1, operations=recording, prefill_positions=4)
     generator._step._weights = replace(generator._step._weights, layers=generator._step._weights.layers[:1])
     del generator.memory.layers[1:]
     (codes,) = run_plans(generator, [plan], WINDOW)
