@@ -7,6 +7,7 @@ regenerates them. It needs audiocraft (`make setup-audiocraft`).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -106,9 +107,7 @@ class Magnet:
 
     def __init__(self, folder: Path) -> None:
         from audiocraft.models import MAGNeT, loaders
-        from audiocraft.modules import transformer
 
-        transformer.ops.memory_efficient_attention = _attend  # xformers has none for a CPU.
         lm = loaders.load_lm_model_magnet(str(folder), FRAME_RATE_HZ)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm` is deprecated", FutureWarning)
@@ -189,16 +188,31 @@ def reference_codes(home: Path) -> tuple[dict[str, float], dict[str, list[Tensor
         for name, requests in (("sounds", SOUNDS), ("windows", WINDOWS))
     }
     weights = checksums_of(folder, T5_LARGE)
-    for name, t5 in MAGNETS.items():
-        folder = home / name
-        write_magnet(folder, is_sound=t5 == T5_LARGE)
-        weights |= checksums_of(folder, t5)
-        magnet = Magnet(folder)
-        codes[f"{name}/greedy"] = [magnet.greedy(prompt) for prompt, _ in MAGNET_PROMPTS]
-        codes[f"{name}/sampled"] = [magnet.sampled(*request) for request in MAGNET_SAMPLES]
-        hop = HOP * (1 if t5 == T5_LARGE else 2)
-        codes[f"{name}/continued"] = [magnet.greedy("dog barking", clip(1, n * hop)) for n in MAGNET_CLIPS]
+    with _xformers():
+        for name, t5 in MAGNETS.items():
+            folder = home / name
+            write_magnet(folder, is_sound=t5 == T5_LARGE)
+            weights |= checksums_of(folder, t5)
+            magnet = Magnet(folder)
+            codes[f"{name}/greedy"] = [magnet.greedy(prompt) for prompt, _ in MAGNET_PROMPTS]
+            codes[f"{name}/sampled"] = [magnet.sampled(*request) for request in MAGNET_SAMPLES]
+            hop = HOP * (1 if t5 == T5_LARGE else 2)
+            codes[f"{name}/continued"] = [magnet.greedy("dog barking", clip(1, n * hop)) for n in MAGNET_CLIPS]
     return weights, codes
+
+
+@contextlib.contextmanager
+def _xformers() -> Iterator[None]:
+    """Has audiocraft compute attention as xformers does, which MAGNeT needs and which has none for a CPU."""
+    from audiocraft.modules import transformer
+
+    original = transformer.ops.memory_efficient_attention
+    transformer.ops.memory_efficient_attention = _attend
+    try:
+        yield
+    finally:
+        transformer.ops.memory_efficient_attention = original
+        transformer.set_efficient_attention_backend("torch")
 
 
 def main() -> None:

@@ -55,6 +55,21 @@ def test_a_request_becomes_a_file_and_its_steps_are_its_progress(client: Client,
     assert {progress for stage, progress in seen if stage == "generating" and 0.0 < progress < 0.99}
 
 
+def test_steps_and_a_negative_prompt_reach_the_model(client: Client) -> None:
+    facts = [
+        dict(client.generate("calm", duration=0.5, seed=7, model="stable-audio", steps=3, **options).message.metadata)
+        for options in ({}, {"negative": "drums"}, {})
+    ]
+    assert [each["denoising_steps"] for each in facts] == [3, 3, 3]
+    plain, guided, again = (each["pcm_sha256"] for each in facts)
+    assert plain == again != guided
+
+
+def test_what_the_model_can_not_do_is_refused(client: Client) -> None:
+    with pytest.raises(InvalidArgument, match="lyrics: model 'stable-audio' can't sing lyrics"):
+        client.generate("calm", duration=0.5, model="stable-audio", lyrics="la la la")
+
+
 def test_a_model_says_what_it_can_do(client: Client) -> None:
     [model] = [model for model in client.models() if model.name == "stable-audio"]
     assert model.license == "LicenseRef-stable-audio-community"
