@@ -25,6 +25,8 @@ from service_runtime.shaping import check_conditioning
 
 DEFAULT_STYLE_SECONDS = 3.0
 """What MusicGen-Style's examples use (Rouard et al. 2024)."""
+MIN_MELODY_SECONDS = 30.0
+"""How much of a melody is fetched for shorter music too: MusicGen-melody always reads as much at once."""
 CONDITIONING = "conditioning"
 
 
@@ -58,7 +60,8 @@ async def build_conditions(
         fields["prompt_weight"] = message.prompt_weight
     if message.HasField("melody"):
         melody = message.melody
-        fields["melody"] = await _fetch(melody.source_id, "melody", melody.start_seconds, seconds, info, export)
+        length = max(seconds, MIN_MELODY_SECONDS)
+        fields["melody"] = await _fetch(melody.source_id, "melody", melody.start_seconds, length, info, export)
     if message.HasField("style"):
         style = message.style
         excerpt_seconds = style.seconds or DEFAULT_STYLE_SECONDS

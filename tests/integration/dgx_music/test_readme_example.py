@@ -58,7 +58,8 @@ def test_examples_of_shaping_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         client.generate("a tone", duration=1).save("hum.wav")
         lines: list[str] = []
         scope: dict[str, object] = {"client": client, "print": lambda *values: lines.append(" ".join(map(str, values)))}
-        exec(shaping.replace("48", "3").replace("16", "1"), scope)
+        installed = shaping.replace('    adapters={"lofi": 0.8},\n', "")
+        exec(installed.replace("48", "3").replace("16", "1"), scope)
         exec(edits.replace("16", "1").replace("12, 20", "1, 2"), scope)
     assert len(lines) == 8  # The clip, and seven generations.
 

@@ -267,7 +267,7 @@ def test_melody_file_is_imported(tone: ToneShell, tmp_path: Path) -> None:
         (("--section", "x", "calm"), "--section: 'x' is not a part of the music"),
         (("--section", "0:1"), "--section: must not be empty"),
         (("--also", "a:20"), "--also: must be above 0 and at most 10, not 20"),
-        (("--adapter", "a:9"), "--adapter: must be -4 to 4, not 9.0"),
+        (("--adapter", "a:0.5"), "--adapter: there is no adapter 'a'"),
         (("--adapter", "a:b"), "--adapter: 'b' is not a scale"),
         (("--melody", "x.wav"), "--melody: x.wav is neither a valid id nor an existing file"),
         (("--melody-start", "1"), "--melody-start: can only be used together with --melody"),

@@ -192,7 +192,7 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
     )
     received = services.model.received[-1]
     clip = source_pcm(3.0, TONE_RATE, 2) / np.float32(2**31)
-    assert np.array_equal(received.melody, clip[TONE_RATE // 2 : TONE_RATE * 5 // 2])
+    assert np.array_equal(received.melody, clip[TONE_RATE // 2 :]), "more than the music is long"
     assert np.array_equal(received.style.audio, clip[: TONE_RATE * 3 // 2])
     assert (received.style.quantizers, received.style.text_guidance) == (2, 3.0)
     assert (received.negative_prompt, received.prompt_weight) == ("noise", 2.0)

@@ -91,7 +91,7 @@ class ConditionEncoder:
             for span in plan.spans
         ]
         prefixes = self._encode_prefixes(parameters, plan)
-        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes)
+        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes, adapters)
 
     def _encode_prefixes(self, parameters: GenerationParameters, plan: RequestPlan) -> RequestPrefixes | None:
         if self._prefixes is None:

@@ -57,7 +57,7 @@ def test_model_of_100_gb_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.
     config["decoder"]["hidden_size"] = dim
     (folder / "config.json").write_text(json.dumps(config))
     assert offset > 100e9
-    monkeypatch.setattr(loader, "_free_memory", lambda: 50 << 30)
+    monkeypatch.setattr(loader, "free_memory", lambda: 50 << 30)
 
     began = time.monotonic()
     found = find_musicgen(folder)

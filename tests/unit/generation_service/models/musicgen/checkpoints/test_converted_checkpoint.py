@@ -28,7 +28,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_transformers_checkpoint(tmp_path_factory.mktemp("saved"))
 
 
-@pytest.mark.parametrize("original", ["mono", "stereo", "saved"])
+@pytest.mark.parametrize("original", ["mono", "stereo", "melody", "saved"])
 def test_converted_model_generates_the_same(
     original: str, tmp_path: Path, t5: None, request: pytest.FixtureRequest
 ) -> None:
