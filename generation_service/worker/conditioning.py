@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf import json_format
@@ -34,9 +35,10 @@ async def build_conditions(
     seconds: float,
     *,
     start_seconds: float = 0.0,
+    generated_seconds: float | None = None,
 ) -> dict[str, Any]:
-    """Returns fields of GenerationParameters. `seconds` is the length of the music, of which the model generates what
-    starts at `start_seconds`.
+    """Returns fields of GenerationParameters. `seconds` is the length of the music, of which the model generates
+    `generated_seconds` from `start_seconds` on; the start of a loop is preceded by more, so that it is negative.
 
     Raises InvalidArgument if a field is invalid, and errors as `SourceAudio`.
     """
@@ -45,15 +47,7 @@ async def build_conditions(
     fields: dict[str, Any] = {
         "negative_prompt": message.negative_prompt,
         "further_prompts": tuple(WeightedPrompt(one.prompt, one.weight) for one in message.further_prompts),
-        "sections": tuple(
-            PromptSection(
-                round(max(0.0, one.start_seconds - start_seconds) * rate),
-                round((one.end_seconds - start_seconds) * rate),
-                one.prompt,
-            )
-            for one in message.sections
-            if one.end_seconds > start_seconds
-        ),
+        "sections": tuple(_sections_of(message, rate, start_seconds, generated_seconds or seconds)),
         "adapters": tuple(
             AdapterUse(one.name, one.scale if one.HasField("scale") else 1.0) for one in message.adapters
         ),
@@ -72,6 +66,19 @@ async def build_conditions(
         guidance = {"text_guidance": style.text_guidance} if style.HasField("text_guidance") else {}
         fields["style"] = StyleExcerpt(audio, style.quantizers, **guidance)
     return fields
+
+
+def _sections_of(
+    message: conditioning_pb2.Conditioning, rate: int, start_seconds: float, generated_seconds: float
+) -> Iterator[PromptSection]:
+    """The sections as far as they are generated, in frames from the start of that."""
+    for one in message.sections:
+        start = one.start_seconds - start_seconds if one.start_seconds else 0.0
+        first, last = (
+            round(min(max(0.0, at), generated_seconds) * rate) for at in (start, one.end_seconds - start_seconds)
+        )
+        if first < last:
+            yield PromptSection(first, last, one.prompt)
 
 
 async def require_capabilities(

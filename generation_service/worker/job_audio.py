@@ -105,7 +105,7 @@ async def _start_loop(
     seconds = seamless.needed_frames / info.sample_rate_hz
     if info.is_synthesiser:
         seconds += bar_seconds  # It ends its pieces with a final chord, which no loop should have.
-    parameters = await _build_parameters(generation, info, export, seconds)
+    parameters = await _build_parameters(generation, info, export, seconds, start_seconds=-bar_seconds)
     handle = await engine.submit(info, parameters, origin)
     facts: dict[str, MetadataValue] = {"loop_bars": loop.bars, "bpm": loop.bpm}
     sections = (Section("loop", 0, frames),)
@@ -139,7 +139,12 @@ async def _build_parameters(
         converters.sampling_from_proto(generation.sampling),
     )
     conditions = await build_conditions(
-        generation.conditioning, info, export, generation.duration_seconds, start_seconds=start_seconds
+        generation.conditioning,
+        info,
+        export,
+        generation.duration_seconds,
+        start_seconds=start_seconds,
+        generated_seconds=seconds,
     )
     return replace(parameters, **conditions)
 

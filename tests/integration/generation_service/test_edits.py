@@ -17,7 +17,6 @@ from dgx_music.storage.v1.conditioning_pb2 import (
     EDIT_KIND_EXTEND_LEFT,
     EDIT_KIND_EXTEND_RIGHT,
     EDIT_KIND_REPAINT,
-    Adapter,
     Conditioning,
     Edit,
     Loop,
@@ -27,7 +26,7 @@ from dgx_music.storage.v1.conditioning_pb2 import (
     WeightedPrompt,
 )
 from generation_service.joining.edit_plan import JOINT_SECONDS, LEAD_SECONDS
-from generation_service.models.base import AdapterUse, Capability
+from generation_service.models.base import Capability
 from generation_service.models.base import PromptSection as SectionInFrames
 from generation_service.models.base import WeightedPrompt as ModelPrompt
 from tests.support.joints import click, music
@@ -189,7 +188,6 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
             further_prompts=[WeightedPrompt(prompt="strings", weight=0.5)],
             melody=Melody(source_id=clip_id, start_seconds=0.5),
             style=Style(source_id=clip_id, seconds=1.5, quantizers=2, text_guidance=3.0),
-            adapters=[Adapter(name="mine"), Adapter(name="other", scale=0.5)],
         ),
     )
     received = services.model.received[-1]
@@ -199,7 +197,6 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
     assert (received.style.quantizers, received.style.text_guidance) == (2, 3.0)
     assert (received.negative_prompt, received.prompt_weight) == ("noise", 2.0)
     assert received.further_prompts == (ModelPrompt("strings", 0.5),)
-    assert received.adapters == (AdapterUse("mine"), AdapterUse("other", 0.5))
 
     await finish(services, 2.0, conditioning={"sections": [{"start_seconds": 1, "end_seconds": 2, "prompt": "drop"}]})
     assert services.model.received[-1].sections == (SectionInFrames(TONE_RATE, 2 * TONE_RATE, "drop"),)
@@ -208,6 +205,18 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
     await finish(services, 5.0, edit=edit, conditioning=Conditioning(sections=[section]))
     lead = round(LEAD_SECONDS * TONE_RATE)
     assert services.model.received[-1].sections == (SectionInFrames(TONE_RATE + lead, 2 * TONE_RATE + lead, "drop"),)
+    edit = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=1.0, end_seconds=2.0)
+    both = [PromptSection(start_seconds=at, end_seconds=at + 1, prompt=f"at {at}") for at in (0, 1, 2)]
+    await finish(services, 3.0, edit=edit, conditioning=Conditioning(sections=both))
+    received = services.model.received[-1]
+    assert [section.prompt for section in received.sections] == ["at 0", "at 1", "at 2"]  # The joints reach into both.
+    assert received.sections[-1].end_frame == received.frames
+    loop = Loop(bars=1, bpm=120.0)
+    await finish(services, 2.0, loop=loop, conditioning=Conditioning(sections=both[:2]))
+    assert services.model.received[-1].sections == (  # The bar before the loop belongs to the first section.
+        SectionInFrames(0, 3 * TONE_RATE, "at 0"),
+        SectionInFrames(3 * TONE_RATE, 4 * TONE_RATE, "at 1"),
+    )
 
 
 async def test_model_that_cannot_is_refused_with_the_field_and_those_that_can(services):
