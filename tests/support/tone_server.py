@@ -12,6 +12,7 @@ from pathlib import Path
 from gateway.config import GatewaySettings
 from gateway.rpc.server import build
 from generation_service.models.base import Capability
+from service_runtime.observability.logging import configure_logging
 from service_runtime.rpc.server import serve_services
 from tests.support.service_stack import ServiceStack
 from tests.support.tone_model import ToneModel
@@ -43,6 +44,7 @@ def tone_server(folder: Path) -> Iterator[ToneServer]:
         finally:
             await stack.stop_all()
 
+    configure_logging("error", "console")  # Else lines of the log would be among what a command prints.
     with ThreadPoolExecutor(1) as executor:
         served = executor.submit(asyncio.run, serve())
         wait([ready, served], return_when=FIRST_COMPLETED)
