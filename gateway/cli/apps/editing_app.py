@@ -9,8 +9,8 @@ import typer
 
 from gateway.cli.commands.generation.listening_flags import Open, PlayOption
 from gateway.cli.commands.generation.output_flags import (
+    EditLoudness,
     FormatOption,
-    Loudness,
 )
 from gateway.cli.commands.generation.shaping_flags import Adapters, Negative
 from gateway.cli.options import (
@@ -76,7 +76,7 @@ def extend(
     negative: Negative = "",
     adapter: Adapters = None,
     format_: FormatOption = None,
-    loudness: Loudness = "",
+    loudness: EditLoudness = "",
     output: Output = None,
     count: Count = 1,
     priority: Priority = 0,
@@ -135,7 +135,7 @@ def repaint(
     negative: Negative = "",
     adapter: Adapters = None,
     format_: FormatOption = None,
-    loudness: Loudness = "",
+    loudness: EditLoudness = "",
     output: Output = None,
     count: Count = 1,
     priority: Priority = 0,

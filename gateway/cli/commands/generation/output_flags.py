@@ -105,6 +105,17 @@ Loudness = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+EditLoudness = Annotated[
+    str,
+    typer.Option(
+        "--loudness",
+        metavar="PROFILE|LUFS",
+        help="Target loudness of the whole: streaming (-14 LUFS), default (-16), broadcast (-23), a number of LUFS, or "
+        "none. Default: none, which keeps the level of the source.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
 Ceiling = Annotated[
     float | None,
     typer.Option(
