@@ -200,7 +200,7 @@ def build_request(prompt: str, options: GenerationOptions) -> CreateGenerationRe
             priority=options.get("priority", 0),
             metadata=_to_struct(options.get("metadata")),
         )
-    except (TypeError, ValueError) as error:  # Of a field of the message, e.g. a text for a number.
+    except (AttributeError, TypeError, ValueError) as error:  # For example a text for a number.
         raise InvalidArgument("options", f"have a value of a wrong type: {error}") from error
 
 

@@ -25,6 +25,8 @@ def test_options_that_are_not_given_are_left_to_the_server() -> None:
     assert build_request("a", {"seed": None, "model": None, "metadata": None}).HasField("seed") is False
     with pytest.raises(InvalidArgument, match=r"duration: must be 0.1 to 3600 s, not 0"):
         build_request("a", {"duration": 0})
+    with pytest.raises(InvalidArgument, match="wrong type"):
+        build_request("a", {"also": 3})  # type: ignore[typeddict-item]
 
 
 def test_every_option_reaches_its_field() -> None:
