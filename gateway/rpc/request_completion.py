@@ -22,13 +22,12 @@ from dgx_music.storage.v1 import storage_pb2_grpc
 from gateway.rpc.capability_support import has_capability, require_capability
 from gateway.rpc.service_client import ServiceClient
 from service_runtime.capabilities import check_adapter, needed_capabilities
+from service_runtime.message_fields import read_fields
 from service_runtime.prompt_tempo import parse_tempo
 from service_runtime.shaping import check_edit, check_length, check_loop, edited_seconds, loop_seconds
 
 OPTIONAL_FORMATS = (FILE_FORMAT_M4A_AAC,)
 """Formats that not every export service can write. The others need no check, and can be requested while it is down."""
-
-
 EDIT_OVERLAP_SECONDS = 2.5
 """How much more than the new part of an edit is generated at most, to be joined."""
 
@@ -84,7 +83,7 @@ class RequestCompletion:
 
     async def _check_capabilities(self, model: generation.Model, request: storage.CreateGenerationRequest) -> None:
         needed = needed_capabilities(
-            {field.name: value for field, value in request.conditioning.ListFields()},
+            read_fields(request.conditioning),
             continuation=request.HasField("continuation"),
             edit=request.HasField("edit"),
         )
@@ -132,13 +131,7 @@ class RequestCompletion:
 
     async def _complete_edit(self, request: storage.CreateGenerationRequest) -> None:
         """Sets the duration to the length of the result, which follows from that of the source."""
-        edit = {
-            "source_id": request.edit.source_id,
-            "kind": conditioning.EditKind.Name(request.edit.kind) if request.edit.kind in _EDIT_KINDS else "",
-            "start_seconds": request.edit.start_seconds,
-            "end_seconds": request.edit.end_seconds,
-            "added_seconds": request.edit.added_seconds,
-        }
+        edit = read_fields(request.edit)
         check_edit("edit", edit)
         _set_duration(request, edited_seconds("edit", edit, await self._measure_source(request.edit.source_id)))
 
@@ -153,9 +146,6 @@ class RequestCompletion:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
         raise InvalidArgument("edit.source_id", f"there is no finished generation or clip {source_id}")
-
-
-_EDIT_KINDS = conditioning.EditKind.values()
 
 
 def _source_ids(request: storage.CreateGenerationRequest) -> Iterator[str]:
@@ -190,7 +180,7 @@ def complete_loop(request: storage.CreateGenerationRequest) -> None:
                 "loop.bpm", f'must be {low} to {high}, or the prompt must name the tempo, for example "at 84 BPM"'
             )
         loop.bpm = tempo
-    fields = {"bars": loop.bars, "beats_per_bar": loop.beats_per_bar, "bpm": loop.bpm}
+    fields = read_fields(loop)
     check_loop("loop", fields)
     _set_duration(request, loop_seconds(fields))
 
