@@ -47,7 +47,8 @@ MergedAdapters = Annotated[
     typer.Option(
         "--adapter",
         metavar="NAME[:SCALE]",
-        help="Merge an installed LoRA adapter into the weights, at a scale of 1 unless given. Can be repeated.",
+        help="Merge an installed LoRA adapter into the weights, at a scale of 1 unless given. May be given more "
+        "than once.",
         show_default=False,
     ),
 ]

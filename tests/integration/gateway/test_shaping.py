@@ -312,7 +312,7 @@ def test_edits_and_variations_form_a_lineage(tone: ToneShell) -> None:
 def test_edit_errors_say_what_to_type(tone: ToneShell, tmp_path: Path) -> None:
     (sketch,) = tone.generations("generate", "house", "-d", "1", "--model", "sketch", "-o", f"{tmp_path}/a.wav")
     for arguments, problem in (
-        (("extend", sketch.id), "--left: give either --left SECONDS or --right SECONDS"),
+        (("extend", sketch.id), "give either --left SECONDS or --right SECONDS"),
         (("extend", sketch.id, "--left", "1"), "--model: model 'sketch' can't continue audio; models that can: tone"),
         (("extend", sketch.id, "--left", "0", "--model", "tone"), "--left or --right: must be 0.1 to 3600 s, not 0"),
         (("extend", "nothing", "--left", "1"), "ID: nothing is neither a valid id nor an existing file"),
