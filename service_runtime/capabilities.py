@@ -43,9 +43,8 @@ _MODELS_TO_PULL = {
 }
 """A model that has the capability, or nothing where docs/models.md has to be read; else musicgen-small has it."""
 
-
 MAX_QUOTED_CHARACTERS = 100
-"""How much of an unknown adapter's name an error quotes."""
+"""How much of an unknown name an error quotes."""
 
 
 def needed_capabilities(
