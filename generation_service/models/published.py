@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MUSICGEN_LICENCE = "CC-BY-NC-4.0"
+_META_LICENCE = "CC-BY-NC-4.0"
 """SPDX identifier of the licence of Meta's published weights."""
 AUDIOCRAFT_FILES = ("state_dict.bin", "compression_state_dict.bin")
 DIFFUSERS_FILES = (
@@ -41,7 +41,7 @@ class PublishedModel:
 
 
 def _meta(*names: str, requires: tuple[str, ...] = ()) -> dict[str, PublishedModel]:
-    return {name: PublishedModel(f"facebook/{name}", MUSICGEN_LICENCE, requires=requires) for name in names}
+    return {name: PublishedModel(f"facebook/{name}", _META_LICENCE, requires=requires) for name in names}
 
 
 PUBLISHED: Mapping[str, PublishedModel] = {

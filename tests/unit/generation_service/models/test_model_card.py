@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from generation_service.models.diffusion.model_card import read_licence
+from generation_service.models.model_card import read_licence
 
 
 @pytest.mark.parametrize(
