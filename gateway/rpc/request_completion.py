@@ -63,7 +63,7 @@ class RequestCompletion:
             await self._complete_edit(request)
         elif request.HasField("loop"):
             complete_loop(request)
-        _check_generated_length(request, model)
+        check_generated_length(request, model)
         if request.output.format in OPTIONAL_FORMATS:
             await self._export.call_unary(
                 self._export.stub.CheckOutput, export.CheckOutputRequest(output=request.output)
@@ -155,7 +155,7 @@ def _source_ids(request: storage.CreateGenerationRequest) -> Iterator[str]:
     yield from dict.fromkeys(source.source_id for source in sources if source.source_id)
 
 
-def _check_generated_length(request: storage.CreateGenerationRequest, model: generation.Model) -> None:
+def check_generated_length(request: storage.CreateGenerationRequest, model: generation.Model) -> None:
     """Raises InvalidArgument if the model would have to generate more than it can. Of an edit, it generates a part."""
     field, seconds, limit = "duration_seconds", request.duration_seconds, model.max_duration_seconds
     if request.HasField("edit"):

@@ -58,7 +58,7 @@ class AudioEdit:
         async for block in self.source.blocks(0, plan.head_frames - plan.lead_frames):
             yield block
         joiner = EditJoiner(plan, self.lead, self.tail)
-        converter = _FormatConverter(self.info, plan.sample_rate_hz, self.channels, plan.generated_frames)
+        converter = FormatConverter(self.info, plan.sample_rate_hz, self.channels, plan.generated_frames)
         async for block in handle:
             yield joiner.feed(converter.feed(block))
         yield np.concatenate([joiner.feed(converter.finish()), joiner.finish()])
@@ -108,7 +108,7 @@ async def prepare_edit(
     )
 
 
-class _FormatConverter:
+class FormatConverter:
     """Converts the model's output to a sample rate and a channel count, to exactly `frames` frames."""
 
     def __init__(self, info: ModelInfo, sample_rate_hz: int, channels: int, frames: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -199,6 +200,10 @@ async def test_edit_that_does_not_fit_its_source_is_refused(music: MusicServiceA
     assert (await refused(music, 0, edit=unknown))[0] == "edit.source_id"
     kind = Edit(source_id=source.id, kind=77, added_seconds=1)  # type: ignore[arg-type]
     assert (await refused(music, 0, edit=kind))[0] == "edit.kind"
+    endless = Edit(source_id=source.id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=math.nan)
+    assert (await refused(music, 0, edit=endless))[0] == "edit.added_seconds"
+    malformed = Edit(source_id="x", kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1)
+    assert (await refused(music, 0, edit=malformed))[0] == "edit.source_id"
     good = Edit(source_id=source.id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1)
     assert await refused(music, 0, edit=good, continuation=Continuation(source_id=source.id)) == (
         "edit",
