@@ -21,12 +21,12 @@ from generation_service.models.diffusion.denoiser import Denoiser
 from generation_service.models.diffusion.diffusers_library import check_installed, quiet_diffusers
 from generation_service.models.diffusion.diffusion_model import DiffusionModel
 from generation_service.models.diffusion.latent_decoder import PIECE_SECONDS, LatentDecoder
-from generation_service.models.model_card import read_licence
 from generation_service.models.diffusion.pipeline_check import check_shapes
 from generation_service.models.diffusion.pipeline_folder import PipelineFolder, read_pipeline_folder
 from generation_service.models.diffusion.stable_audio import StableAudio
 from generation_service.models.diffusion.stable_audio_3 import StableAudio3
 from generation_service.models.execution import ModelExecution
+from generation_service.models.model_card import read_licence
 from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
 
 DENOISERS: Mapping[str, type[Denoiser]] = {

@@ -115,8 +115,8 @@ def _parse(fields: dict[str, Any], path: Path) -> AdapterConfig:
     if (initialization := fields.get("init_lora_weights", True)) not in _INITIALIZATIONS:
         raise invalid_adapter(
             path,
-            f"init_lora_weights is {reprlib.repr(initialization)}, which changes the model's own weights; save the adapter with "
-            "PEFT's path_initial_model_for_weight_conversion",
+            f"init_lora_weights is {reprlib.repr(initialization)}, which changes the model's own weights; save the "
+            "adapter with PEFT's path_initial_model_for_weight_conversion",
         )
     return AdapterConfig(
         rank=_rank(fields.get("r"), "r", path),
