@@ -187,7 +187,7 @@ def _parse_tensor(file: Path, name: str, tensor: Any) -> tuple[str, TensorHeader
     except (KeyError, TypeError, ValueError):
         raise _unreadable(file, f"the header of {name[:200]} is incomplete") from None
     if not all(type(integer) is int and integer >= 0 for integer in integers):
-        raise _unreadable(file, f"the shape of {name[:200]} is not one")
+        raise _unreadable(file, f"the shape and the offsets of {name[:200]} are not whole numbers")
     if dtype not in _DTYPES:
         raise invalid_checkpoint(file, f"{name[:200]} has the unknown dtype {str(dtype)[:20]!r}")
     return name, TensorHeader(tuple(shape), _DTYPES[dtype]), start, end
