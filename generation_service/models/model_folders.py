@@ -41,7 +41,7 @@ def local_folders(models: Path) -> dict[str, Path]:
 
 
 def find_layout(folder: Path) -> str:
-    """The layout of a model's folder, in words; empty if it has no model. Converted models are in transformers' files."""
+    """The layout of a model's folder, in words, or "". Converted models are in transformers' files."""
     return next((layout for file, layout in INDEX_FILES.items() if (folder / file).is_file()), "")
 
 

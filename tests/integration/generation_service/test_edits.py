@@ -25,10 +25,10 @@ from dgx_music.storage.v1.conditioning_pb2 import (
     Style,
     WeightedPrompt,
 )
-from generation_service.joining.edit_plan import JOINT_SECONDS, LEAD_SECONDS
 from generation_service.models.base import Capability
 from generation_service.models.base import PromptSection as SectionInFrames
 from generation_service.models.base import WeightedPrompt as ModelPrompt
+from service_runtime.generated_length import EDIT_JOINT_SECONDS, EDIT_LEAD_SECONDS
 from tests.support.joints import click, music
 from tests.support.service_stack import ServiceStack
 
@@ -72,7 +72,7 @@ async def test_repaint_keeps_the_rest_to_the_bit_in_the_format_of_the_source(ser
     source = source_pcm(6.0, rate, channels)
     assert (result_rate, result.shape) == (rate, source.shape)
     start, end = round(2.2 * rate), round(4.2 * rate)
-    head, tail = start - round(LEAD_SECONDS * rate), end + round(JOINT_SECONDS * rate)
+    head, tail = start - round(EDIT_LEAD_SECONDS * rate), end + round(EDIT_JOINT_SECONDS * rate)
     assert np.array_equal(result[:head], source[:head])
     assert np.array_equal(result[tail:], source[tail:])
     inside = (result[start + rate // 10 : end] / 2**31).astype(np.float32)
@@ -82,7 +82,7 @@ async def test_repaint_keeps_the_rest_to_the_bit_in_the_format_of_the_source(ser
     for joint in (start, end):
         assert click(result / 2**31, joint, rate) < 1.5
     received = services.model.received[-1]
-    assert received.kept_prompt_frames == LEAD_SECONDS * TONE_RATE
+    assert received.kept_prompt_frames == EDIT_LEAD_SECONDS * TONE_RATE
     assert received.prompt_audio.shape == (round(2.2 * TONE_RATE), 2)
     facts = dict(done.metadata)
     assert (facts["edited_from"], facts["edit"]) == (clip_id, "repainted")
@@ -96,15 +96,15 @@ async def test_extension_of_a_generation_to_the_right_and_to_the_left(services):
     edit = Edit(source_id=first.id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1.5)
     longer, _ = read_pcm(services, await finish(services, 3.5, seed=201, edit=edit))
     assert len(longer) == 3.5 * TONE_RATE
-    kept = len(source) - round(LEAD_SECONDS * TONE_RATE)
+    kept = len(source) - round(EDIT_LEAD_SECONDS * TONE_RATE)
     assert np.array_equal(longer[:kept], source[:kept])
     assert np.abs(longer[-TONE_RATE:]).max() > 2**28
 
     edit = Edit(source_id=first.id, kind=EDIT_KIND_EXTEND_LEFT, added_seconds=1.5)
     longer, _ = read_pcm(services, await finish(services, 3.5, seed=202, edit=edit))
     assert len(longer) == 3.5 * TONE_RATE
-    kept = round((1.5 + JOINT_SECONDS) * TONE_RATE)
-    assert np.array_equal(longer[kept:], source[round(JOINT_SECONDS * TONE_RATE) :])
+    kept = round((1.5 + EDIT_JOINT_SECONDS) * TONE_RATE)
+    assert np.array_equal(longer[kept:], source[round(EDIT_JOINT_SECONDS * TONE_RATE) :])
     received = services.model.received[-1]
     assert received.kept_prompt_frames == 0
     assert len(received.prompt_audio) == 2 * TONE_RATE  # It continues the source's start.
@@ -203,7 +203,7 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=2.0)
     section = PromptSection(start_seconds=4.0, end_seconds=5.0, prompt="drop")
     await finish(services, 5.0, edit=edit, conditioning=Conditioning(sections=[section]))
-    lead = round(LEAD_SECONDS * TONE_RATE)
+    lead = round(EDIT_LEAD_SECONDS * TONE_RATE)
     assert services.model.received[-1].sections == (SectionInFrames(TONE_RATE + lead, 2 * TONE_RATE + lead, "drop"),)
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=1.0, end_seconds=2.0)
     both = [PromptSection(start_seconds=at, end_seconds=at + 1, prompt=f"at {at}") for at in (0, 1, 2)]
