@@ -29,9 +29,10 @@ from dgx_music.storage.v1.conditioning_pb2 import (
 )
 from generation_service.joining.edit_plan import JOINT_SECONDS, LEAD_SECONDS
 from generation_service.joining.seamless_loop import SEARCH_SECONDS
-from generation_service.models.base import Capability
+from generation_service.models.base import Capability, Section, StyleExcerpt
 from generation_service.models.base import PromptSection as SectionInFrames
 from generation_service.models.base import WeightedPrompt as ModelPrompt
+from generation_service.worker.conditioning import DEFAULT_STYLE_SECONDS
 from generation_service.worker.edited_audio import prepare_edit
 from tests.support.joints import click, music
 from tests.support.service_stack import ServiceStack
@@ -96,10 +97,14 @@ async def test_repaint_keeps_the_rest_to_the_bit_in_the_format_of_the_source(ser
 
 
 async def test_extension_of_a_generation_to_the_right_and_to_the_left(services):
+    services.model.sections = (Section("intro", 0, 500), Section("A", 500, 9000))
     first = await finish(services, 2.0, seed=200)
+    assert b"intro" in (services.folder / first.file_path).read_bytes()
     source, _ = read_pcm(services, first)
     edit = Edit(source_id=first.id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1.5)
-    longer, _ = read_pcm(services, await finish(services, 3.5, seed=201, edit=edit))
+    done = await finish(services, 3.5, seed=201, edit=edit)
+    assert b"intro" not in (services.folder / done.file_path).read_bytes(), "sections are those of the new part only"
+    longer, _ = read_pcm(services, done)
     assert len(longer) == 3.5 * TONE_RATE
     kept = len(source) - round(LEAD_SECONDS * TONE_RATE)
     assert np.array_equal(longer[:kept], source[:kept])
@@ -227,7 +232,7 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
     services.model.info = replace(services.model.info, capabilities=can)
     await services.stop("generation")
     await services.start("generation")
-    clip_id = await import_music(services, 3.0)
+    clip_id = await import_music(services, 3.5)
     await finish(
         services,
         2.0,
@@ -240,23 +245,33 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
         ),
     )
     received = services.model.received[-1]
-    clip = source_pcm(3.0, TONE_RATE, 2) / np.float32(2**31)
+    clip = source_pcm(3.5, TONE_RATE, 2) / np.float32(2**31)
     assert np.array_equal(received.melody, clip[TONE_RATE // 2 :]), "more than the music is long"
     assert np.array_equal(received.style.audio, clip[: TONE_RATE * 3 // 2])
     assert (received.style.quantizers, received.style.text_guidance) == (2, 3.0)
     assert (received.negative_prompt, received.prompt_weight) == ("noise", 2.0)
     assert received.further_prompts == (ModelPrompt("strings", 0.5),)
 
-    await finish(services, 2.0, conditioning={"sections": [{"start_seconds": 1, "end_seconds": 2, "prompt": "drop"}]})
-    assert services.model.received[-1].sections == (SectionInFrames(TONE_RATE, 2 * TONE_RATE, "drop"),)
+    await finish(
+        services,
+        2.0,
+        conditioning=Conditioning(
+            sections=[PromptSection(start_seconds=1, end_seconds=2, prompt="drop")],
+            style=Style(source_id=clip_id),
+        ),
+    )
+    received = services.model.received[-1]
+    assert received.sections == (SectionInFrames(TONE_RATE, 2 * TONE_RATE, "drop"),)
+    assert len(received.style.audio) == DEFAULT_STYLE_SECONDS * TONE_RATE
+    assert received.style.text_guidance == StyleExcerpt(received.style.audio).text_guidance
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=2.0)
-    section = PromptSection(start_seconds=4.0, end_seconds=5.0, prompt="drop")
-    await finish(services, 5.0, edit=edit, conditioning=Conditioning(sections=[section]))
+    section = PromptSection(start_seconds=4.5, end_seconds=5.5, prompt="drop")
+    await finish(services, 5.5, edit=edit, conditioning=Conditioning(sections=[section]))
     lead = round(LEAD_SECONDS * TONE_RATE)
     assert services.model.received[-1].sections == (SectionInFrames(TONE_RATE + lead, 2 * TONE_RATE + lead, "drop"),)
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=1.0, end_seconds=2.0)
     both = [PromptSection(start_seconds=at, end_seconds=at + 1, prompt=f"at {at}") for at in (0, 1, 2)]
-    await finish(services, 3.0, edit=edit, conditioning=Conditioning(sections=both))
+    await finish(services, 3.5, edit=edit, conditioning=Conditioning(sections=both))
     received = services.model.received[-1]
     assert [section.prompt for section in received.sections] == ["at 0", "at 1", "at 2"]  # The joints reach into both.
     assert received.sections[-1].end_frame == received.frames
