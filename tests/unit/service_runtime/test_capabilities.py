@@ -68,3 +68,9 @@ def test_adapter_error_names_the_field_and_what_there_is(
     with pytest.raises(InvalidArgument, match=hint) as caught:
         check_adapter(2, name, "tiny", problems)
     assert (caught.value.field, caught.value.reason) == ("conditioning.adapters[2].name", reason)
+
+
+def test_long_name_is_not_quoted_whole() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check_adapter(0, "x" * 100_000, "tiny", {})
+    assert len(caught.value.problem) < 300

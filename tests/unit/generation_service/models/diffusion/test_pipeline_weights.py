@@ -35,6 +35,16 @@ def test_one_file_and_several_hold_the_same(broken: Path) -> None:
     assert parts.elements == whole.elements == sum(tensor.numel() for tensor in load_all(broken / "vae"))
 
 
+def test_digest_covers_every_part(broken: Path) -> None:
+    split(broken / "vae")
+    digests = {read_weights(broken / "vae", "diffusers").digest}
+    for part in ("one.safetensors", "two.safetensors"):
+        path = broken / "vae" / part
+        save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+        digests.add(read_weights(broken / "vae", "diffusers").digest)
+    assert len(digests) == 3
+
+
 def load_all(folder: Path) -> list[torch.Tensor]:
     return [tensor for path in folder.glob("*.safetensors") for tensor in load_file(path).values()]
 
