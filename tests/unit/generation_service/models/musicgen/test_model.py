@@ -29,7 +29,7 @@ SMALL_BYTES = 6 * 3 * 4 * 2 * 64 * 32
 """6 pages."""
 
 
-@pytest.fixture(scope="module", params=["mono-eager", "stereo-eager", "mono-resident"])
+@pytest.fixture(scope="module", params=["mono-eager", "stereo-resident"])
 def model(request: pytest.FixtureRequest, t5: None) -> MusicGen:
     folder, generator = request.param.split("-")
     return load_model(find_musicgen(request.getfixturevalue(folder)), generator)
