@@ -137,19 +137,30 @@ _MAX_PICKLE_BYTES = 16 << 20
 def _globals_of(pickled: bytes) -> set[str]:
     names: set[str] = set()
     strings: list[str] = []  # STACK_GLOBAL takes its module and name from the stack, where they are the last strings.
-    memo: dict[int, str] = {}
+    memo: dict[int, str | None] = {}
+    top: str | None = None
+    """What was pushed last, if it is a string."""
     try:
         for opcode, argument, _ in pickletools.genops(pickled):
-            if opcode.name == "GLOBAL":
-                names.add(str(argument).replace(" ", "."))
-            elif opcode.name == "STACK_GLOBAL":
-                names.add(".".join(strings[-2:]))
-            elif opcode.name == "MEMOIZE" and strings:
-                memo[len(memo)] = strings[-1]
-            elif opcode.name in ("BINGET", "LONG_BINGET", "GET") and argument in memo:
-                strings.append(memo[argument])
-            elif isinstance(argument, str):
-                strings.append(argument)
+            match opcode.name:
+                case "MEMOIZE":
+                    memo[len(memo)] = top
+                    continue
+                case "PUT" | "BINPUT" | "LONG_BINPUT":
+                    memo[argument] = top
+                    continue
+                case "GLOBAL" | "INST":
+                    names.add(str(argument).replace(" ", "."))
+                    top = None
+                case "STACK_GLOBAL":
+                    names.add(".".join(strings[-2:]))
+                    top = None
+                case "GET" | "BINGET" | "LONG_BINGET":
+                    top = memo.get(argument)
+                case _:
+                    top = argument if isinstance(argument, str) else None
+            if top is not None:
+                strings.append(top)
     except Exception:  # Whatever follows the first pickle of the file, or is no pickle at all.
         return names
     return names

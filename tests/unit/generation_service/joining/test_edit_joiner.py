@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from generation_service.joining.crossfade import match_level
 from generation_service.joining.edit_joiner import EditJoiner
 from generation_service.joining.edit_plan import EditKind, EditPlan, plan_edit
 from generation_service.models.base import FloatArray
@@ -35,7 +36,7 @@ def reconstruct(plan: EditPlan, seed: int = 7) -> FloatArray:
     """What a model generates: the end of the head, a little different and quieter, and other music."""
     head = plan.head_frames
     lead = SOURCE[head - plan.lead_frames : head] + np.random.default_rng(seed).normal(0, 0.01, (plan.lead_frames, 2))
-    rest = SOURCE[head : head + 2 * RATE]
+    rest = SOURCE[head : head + RATE]
     rest = np.concatenate([rest, music(6.0, RATE, seed=seed)])[: plan.generated_frames - plan.lead_frames]
     return (0.7 * np.concatenate([lead, rest])).astype(np.float32)
 
@@ -72,6 +73,21 @@ def test_joints_do_not_click_where_a_plain_cut_does():
             assert click(result, edge, RATE) < 1.5
 
 
+def test_joints_pass_from_the_source_to_what_is_new_and_back():
+    plan = repaint(2.0, 4.0)
+    generated = music(6.0, RATE, seed=7)[1000:][: plan.generated_frames]
+    result = join(plan, generated)
+    gain = match_level(generated[: plan.lead_frames], SOURCE[plan.head_frames - plan.lead_frames : plan.head_frames])
+    new = generated * np.float32(gain)
+    for at, before, after in (
+        (plan.head_frames - plan.lead_frames, SOURCE[plan.head_frames - plan.lead_frames], new[plan.lead_frames - 1]),
+        (plan.tail_start, new[plan.lead_frames + plan.new_frames], SOURCE[plan.tail_start + plan.joint_frames - 1]),
+    ):
+        last = at + (plan.lead_frames if at < plan.head_frames else plan.joint_frames) - 1
+        assert result[at] == pytest.approx(before, abs=1e-6)
+        assert result[last] == pytest.approx(after, abs=2e-3)
+
+
 def test_new_music_gets_the_level_of_the_source():
     plan = plan_edit(EditKind.EXTEND_RIGHT, len(SOURCE), RATE, added=RATE)
     result = join(plan, (0.7 * np.concatenate([SOURCE[-plan.lead_frames :], SOURCE[:RATE]])).astype(np.float32))
@@ -96,3 +112,11 @@ def test_extension_of_something_very_short_has_no_lead():
     plan = plan_edit(EditKind.EXTEND_LEFT, len(source), RATE, added=RATE)
     result = join(plan, music(3.0, RATE)[: plan.generated_frames], source=source)
     assert len(result) == RATE + 1000
+
+
+def test_extension_of_something_very_short_has_its_length_wherever_it_fits_best():
+    source = SOURCE[:1000]
+    plan = plan_edit(EditKind.EXTEND_LEFT, len(source), RATE, added=RATE)
+    quiet = np.zeros((plan.generated_frames, 2), np.float32)
+    quiet[-1500:-500] = source  # Later than the new music may be moved.
+    assert len(join(plan, quiet, source=source)) == RATE + 1000

@@ -18,6 +18,7 @@ from generation_service.models.model_card import read_licence
         ("license: other\nlicense_name: stable-audio-community", "LicenseRef-stable-audio-community"),
         ("license_name: My own licence!", "LicenseRef-My-own-licence"),
         ("license: openrail++", "LicenseRef-openrail"),
+        (f"license: {'x' * 5000}", f"LicenseRef-{'x' * 100}"),
         ("license: other", "NOASSERTION"),
         ("license: 5", "NOASSERTION"),
         ("tags: [music]", "NOASSERTION"),

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.hardware.memory import DeviceMemory
@@ -65,6 +66,17 @@ def test_a_missing_library_is_named_with_its_command(
     monkeypatch.setattr(metadata, "version", find_version)
     with pytest.raises(FailedPrecondition, match=r"need torchsde, .* -m pip install 'dgx-music\[diffusion\]'"):
         find_pipeline(pipelines("stable-audio"))
+
+
+def test_weights_that_the_library_would_draw_at_random_are_refused(broken: Path) -> None:
+    path = broken / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["encoder.block.0.layer.0.SelfAttention.q.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(
+        FailedPrecondition, match=r"the weights lack tensor 'encoder\.block\.0\.layer\.0\.SelfAttention\.q"
+    ):
+        load_pipeline(find_pipeline(broken))
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused(broken: Path, pipelines: Callable[[str], Path]) -> None:
