@@ -171,9 +171,8 @@ def load_musicgen(
         load_seconds=time.monotonic() - started_at,
     )
     prefixes = load_prefix_conditioner(found.checkpoint, found.config, "cpu")
-    load_adapters = found.open_adapters().load
-    generator = EagerCodeGenerator(lm, pool, load_adapters)
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
+    generator, adapters = EagerCodeGenerator(lm, pool), found.open_adapters()
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, adapters.load)
 
 
 def load_resident(
@@ -217,7 +216,6 @@ def load_resident(
         kv_bytes = budget.available_bytes()
     positions = _max_positions(config, codec)
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
-    load_adapters = found.open_adapters().load
     generator = ResidentCodeGenerator(
         config,
         weights,
@@ -225,7 +223,6 @@ def load_resident(
         PagePool(config, pages, dtype, torch_device),
         slots=max_batch_size,
         positions=positions,
-        load_adapters=load_adapters,
         **generator_options,
     )
     decoder = ChunkDecoder(codec, config.channels, max_streams=max_batch_size)
@@ -243,7 +240,8 @@ def load_resident(
         kernels=kernels,
     )
     prefixes = load_prefix_conditioner(found.checkpoint, config, device)
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
+    adapters = found.open_adapters()
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, adapters.load)
 
 
 def _capabilities(config: LmConfig) -> frozenset[Capability]:

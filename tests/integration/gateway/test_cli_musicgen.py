@@ -118,6 +118,13 @@ def test_adapters_change_the_music_and_are_recorded(shell: Shell, tiny: Path, te
     listed = " ".join(shell.run("models", "list").stdout.split())
     assert "jazz tiny, merged" in listed or "jazz merged, tiny" in listed
     assert "fc1.lora_A.weight has the shape [2, 128]" in listed
+    assert re.search(r"adapter +jazz\n.*tiny", shell.run("models", "show", "jazz").stdout)
+    shown = json.loads(shell.run("models", "show", "large", "--json").stdout)
+    assert (shown["adapter"], shown["models"]) == ("large", "")
+    assert "fc1.lora_A.weight" in shown["problem"]
+    shell.run("models", "remove", "jazz", "--yes")
+    assert not (shell.data_dir / "adapters" / "jazz").exists()
+    assert "there is no adapter 'jazz'" in " ".join(shell.error(*command, "--adapter", "jazz", status=2).split())
 
 
 def test_continuation_of_generation_and_of_file(shell: Shell, tiny: Path, text_encoder: None, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class RequestConditions:
     plan: RequestPlan
     prefixes: RequestPrefixes | None = None
     """What is read before the texts, in a model that reads them before the codes."""
-    adapters: Sequence[AppliedAdapter] = ()
+    adapters: tuple[AppliedAdapter, ...] = ()
 
     def at(self, window_start: int, first_read: int) -> WindowConditions:
         """The conditions of a window, by its first new frame and the first one that it reads."""
@@ -73,7 +73,11 @@ class ConditionEncoder:
     def encode_ahead(self, requests: Sequence[GenerationParameters], plans: Sequence[RequestPlan]) -> None:
         """Encodes texts and audio of requests, and loads their adapters, for `encode` to find them. Raises what
         `encode` would raise."""
-        self.texts.encode_prompts([text for parameters in requests for text in _all_texts(parameters)])
+        texts: dict[tuple[AppliedAdapter, ...], list[str]] = {}
+        for parameters in requests:
+            texts.setdefault(self._load_adapters(parameters.adapters), []).extend(_all_texts(parameters))
+        for adapters, own in texts.items():
+            self.texts.encode_prompts(own, adapters)
         for parameters, plan in zip(requests, plans, strict=True):
             if (prefixes := self._encode_prefixes(parameters, plan)) is not None:
                 prefixes.prepare(map(plan.output_frame, plan.window_starts))

@@ -90,8 +90,12 @@ class TextConditioner:
         """How many prompts are encoded at once. On the CPU, more would only delay the first of them."""
         return MAX_ROWS if self._batches else 1
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
+    def encode_prompts(self, prompts: Sequence[str], adapters: Sequence[AppliedAdapter] = ()) -> None:
         """Encodes the prompts whose encoding is not known yet, for `encode` to find it."""
+        if adapters := _of_projection(adapters):
+            for prompt in filter(None, dict.fromkeys(prompts)):
+                self._find_adapted(prompt, adapters)
+            return
         unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt and self._cache.get(prompt) is None]
         if unknown:
             self._encode(unknown)
@@ -104,10 +108,8 @@ class TextConditioner:
         """
         if not prompt:
             return None
-        adapters = [adapter for adapter in adapters if TEXT_PROJECTION in adapter.weights.layers]
-        if adapters:
-            key = f"{prompt}\0{describe_adapters(adapters)}"
-            encoded = self._cache.get(key) or self._encode_adapted(key, prompt, adapters)
+        if adapters := _of_projection(adapters):
+            encoded = self._find_adapted(prompt, adapters)
         else:
             encoded = self._cache.get(prompt) or self._encode([prompt])[0]
         if encoded.is_computed is not None:
@@ -130,6 +132,10 @@ class TextConditioner:
         for prompt, each in zip(prompts, encoded, strict=True):
             self._cache.put(prompt, each, each.tensor.nbytes)
         return encoded
+
+    def _find_adapted(self, prompt: str, adapters: Sequence[AppliedAdapter]) -> _EncodedPrompt:
+        key = f"{prompt}\0{describe_adapters(adapters)}"
+        return self._cache.get(key) or self._encode_adapted(key, prompt, adapters)
 
     @torch.inference_mode()
     def _encode_adapted(self, key: str, prompt: str, adapters: Sequence[AppliedAdapter]) -> _EncodedPrompt:
@@ -155,6 +161,10 @@ class TextConditioner:
 
 def _cause(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _of_projection(adapters: Sequence[AppliedAdapter]) -> list[AppliedAdapter]:
+    return [adapter for adapter in adapters if TEXT_PROJECTION in adapter.weights.layers]
 
 
 def _to_row(sequence: list[int]) -> Tensor:
