@@ -164,6 +164,7 @@ LAYERS = {
         (
             "generation_service.models.params",
             "generation_service.models.device",
+            "generation_service.models.model_card",
             "generation_service.models.model_folders",
         ),
         (
@@ -172,7 +173,6 @@ LAYERS = {
             "generation_service.models.execution",
             "generation_service.models.finding",
             "generation_service.models.published",
-            "generation_service.models.triton_check",
             "generation_service.models.sketch.pads",
         ),
         ("generation_service.hardware",),

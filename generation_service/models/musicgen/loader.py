@@ -16,6 +16,7 @@ from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
 from generation_service.models.base import Capability, ModelInfo
 from generation_service.models.device import forbid_tf32, gpu_memory, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
+from generation_service.models.model_card import read_licence
 from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
@@ -42,7 +43,6 @@ from generation_service.models.musicgen.resident.operation_selection import sele
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 from generation_service.models.musicgen.weight_precision import choose_precision
-from generation_service.models.published import MUSICGEN_LICENCE
 
 CAPABILITIES = frozenset(
     {
@@ -120,7 +120,7 @@ def find_musicgen(
         name=name or folder.resolve().name,
         version="-".join(version),
         description=f"{config.family}, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
-        licence=MUSICGEN_LICENCE,
+        licence=read_licence(checkpoint.path.parent, name or folder.resolve().name, checkpoint.source_licence),
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,

@@ -119,6 +119,8 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise missing_checkpoint(path, f"no such file; expected {expected}") from None
+    except OSError as error:
+        raise invalid_checkpoint(path, f"the file can't be read ({error.strerror}); expected {expected}") from None
     except (ValueError, RecursionError) as error:
         raise invalid_checkpoint(path, f"the file is not valid JSON ({error}); expected {expected}") from None
     if not isinstance(content, dict):

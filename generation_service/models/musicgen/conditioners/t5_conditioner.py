@@ -7,6 +7,7 @@ device: T5 runs once a prompt, outside of the decode loop, and in bf16 the encod
 from __future__ import annotations
 
 import contextlib
+import reprlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgx_music.errors import FailedPrecondition
+from generation_service.models.device_errors import is_out_of_memory
 from generation_service.models.musicgen.adapters.adapter_targets import TEXT_PROJECTION
 from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter, describe_adapters
 from generation_service.models.musicgen.checkpoints.checkpoint import (
@@ -34,6 +36,7 @@ from service_runtime.optional_deps import install_extra_command
 MAX_CACHED_PROMPTS = 1024
 """More than the engine has encoded ahead, which is a batch and a few more."""
 MAX_CACHED_BYTES = 256 << 20
+_PROBE = "calm piano"
 _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 """One tensor, which files have under either name or both."""
 
@@ -150,6 +153,10 @@ class TextConditioner:
         return F.linear(hidden, self._weight, self._bias)
 
 
+def _cause(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
 def _to_row(sequence: list[int]) -> Tensor:
     return torch.tensor([sequence])  # [1, T]
 
@@ -176,10 +183,9 @@ def _load_t5(stored: StoredTextEncoder) -> tuple[Any, Any]:
     library_logging.disable_progress_bar()
     try:
         tokenizer = T5Tokenizer.from_pretrained(stored.tokenizer, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        cause = str(error).partition("\n")[0][:200]
+    except Exception as error:  # Its files are interpreted by libraries, which raise anything.
         raise missing_checkpoint(
-            stored.tokenizer, f"its tokenizer can't be read ({cause}); download it again"
+            stored.tokenizer, f"its tokenizer can't be read ({_cause(error)}); download it again"
         ) from error
     if stored.config.get("model_type") != "t5":
         raise invalid_checkpoint(
@@ -196,7 +202,7 @@ def _load_t5(stored: StoredTextEncoder) -> tuple[Any, Any]:
         with torch.device("meta"):
             encoder: Any = T5EncoderModel(T5Config.from_dict(dict(stored.config)))
     except Exception as error:  # transformers validates some fields, and fails on others in the middle.
-        raise invalid_checkpoint(stored.path, f"its configuration is not one of T5 ({error})") from error
+        raise invalid_checkpoint(stored.path, f"its configuration is not one of T5 ({_cause(error)})") from error
     weights, tensors = {}, stored.map_tensors()
     for name, expected in encoder.state_dict().items():
         stored_name = name
@@ -211,4 +217,24 @@ def _load_t5(stored: StoredTextEncoder) -> tuple[Any, Any]:
         weights[name] = tensors[stored_name].to(torch.float32, copy=True)  # The file may be replaced.
     encoder.load_state_dict(weights, assign=True)
     encoder.tie_weights()
-    return tokenizer, encoder.requires_grad_(False).eval()
+    encoder.requires_grad_(False).eval()
+    _check_t5(tokenizer, encoder, stored)
+    return tokenizer, encoder
+
+
+@torch.inference_mode()
+def _check_t5(tokenizer: Any, encoder: Any, stored: StoredTextEncoder) -> None:
+    """Encodes a text on the CPU. What is wrong with the tokenizer or the configuration shows now, not in a request."""
+    try:
+        [tokens] = tokenizer([_PROBE])["input_ids"]
+        if not tokens or not 0 <= min(tokens) <= max(tokens) < _vocabulary(stored):
+            raise ValueError(f"the text {_PROBE!r} has the tokens {reprlib.repr(tokens)}")
+    except Exception as error:  # Its files are interpreted by libraries, which raise anything.
+        raise invalid_checkpoint(stored.tokenizer, f"its tokenizer fails ({_cause(error)})") from error
+    try:
+        encoder(input_ids=_to_row(tokens), attention_mask=torch.ones_like(_to_row(tokens)))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        problem = f"the text encoder fails; its configuration is not that of its weights ({_cause(error)})"
+        raise invalid_checkpoint(stored.path, problem) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -94,4 +95,22 @@ def test_a_folder_that_the_library_can_not_load_is_refused(broken: Path) -> None
     (broken / "tokenizer" / "tokenizer.json").write_text("{")
     with pytest.raises(FailedPrecondition, match="diffusers can't load it") as caught:
         load_pipeline(find_pipeline(broken))
+    assert caught.value.reason == "CHECKPOINT_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "fields"),
+    [
+        ("scheduler", "scheduler_config.json", {"shift_terminal": True}),
+        ("scheduler", "scheduler_config.json", {"num_train_timesteps": "x"}),
+    ],
+)
+def test_settings_that_would_fail_in_a_request_are_refused_at_load(
+    pipelines: Callable[[str], Path], tmp_path: Path, part: str, file: str, fields: dict[str, object]
+) -> None:
+    folder = shutil.copytree(pipelines("ace-step"), tmp_path / "model")
+    path = folder / part / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    with pytest.raises(FailedPrecondition, match=r"fails|can't load") as caught:
+        load_pipeline(find_pipeline(folder))
     assert caught.value.reason == "CHECKPOINT_INVALID"

@@ -73,7 +73,11 @@ def test_targets_are_ends_of_paths_or_one_expression_for_whole_paths(
         ({"rank_pattern": {"q_proj": "2"}}, r"rank_pattern\['q_proj'\] is '2'"),
         ({"rank_pattern": {"(": 2}}, "rank_pattern has '\\(', which is not a regular expression"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan; expected a number"),
+        ({"lora_alpha": 10**400}, r"lora_alpha is 10+\.\.\.0+; expected a number"),
         ({"target_modules": None}, "target_modules is None"),
+        ({"target_modules": "(.+)+x"}, "target_modules has .*could take forever to match"),
+        ({"target_modules": ".*a.*b.*c.*d.*"}, "target_modules has .*could take forever to match"),
+        ({"rank_pattern": {"(?i)q_proj": 2}}, "rank_pattern has .*, which is not a regular expression"),
         ({"target_modules": "("}, "target_modules has '\\('"),
     ],
 )
@@ -86,7 +90,12 @@ def test_anything_but_plain_lora_is_refused_by_name(tmp_path: Path, fields: dict
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"{", "not valid JSON"), (b"[]", "not a JSON object"), (b" " * 2**21, "larger than 1 MiB")],
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "not a JSON object"),
+        (b" " * 2**21, "larger than 1 MiB"),
+        (b"[" * 10**5, "not valid JSON"),
+    ],
 )
 def test_damaged_file_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "adapter_config.json").write_bytes(content)
