@@ -87,5 +87,5 @@ PUBLISHED: Mapping[str, PublishedModel] = {
         "ACE-Step/acestep-v15-xl-turbo-diffusers", "MIT", files=DIFFUSERS_FILES
     ),
 }
-"""Name → model. The first one that is installed is the default model: the smallest of those that make music from text
-alone, then the others."""
+"""Name → model. The first that is installed is the default model: those that make music from text alone come first, the
+smaller ones before the larger."""

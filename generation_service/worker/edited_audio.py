@@ -16,7 +16,8 @@ from generation_service.joining.edit_joiner import EditJoiner
 from generation_service.joining.edit_plan import EditKind, EditPlan, plan_edit
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 from generation_service.worker.source_audio import SourceAudio
-from service_runtime.validation import check_uuid
+from service_runtime.message_fields import read_fields
+from service_runtime.shaping import check_edit
 
 KINDS = {
     conditioning_pb2.EDIT_KIND_EXTEND_LEFT: EditKind.EXTEND_LEFT,
@@ -70,9 +71,9 @@ async def prepare_edit(
     edit: conditioning_pb2.Edit, info: ModelInfo, export: export_pb2_grpc.ExportServiceAsyncStub, timeout_seconds: float
 ) -> AudioEdit:
     """Finds the source and plans the edit. Raises InvalidArgument if the edit does not fit the source."""
-    source_id = check_uuid("edit.source_id", edit.source_id)
-    if edit.kind not in KINDS:
-        raise InvalidArgument("edit.kind", "must be EXTEND_LEFT, EXTEND_RIGHT or REPAINT")
+    fields = read_fields(edit)
+    check_edit("edit", fields)
+    source_id = fields["source_id"]
     source = SourceAudio(export, source_id, "edit", timeout_seconds)
     header = await source.read_header()
     rate, channels, frames = header.sample_rate_hz, header.channels, header.expected_frames

@@ -96,6 +96,7 @@ LAYERS = {
         (
             "service_runtime.settings",
             "service_runtime.capabilities",
+            "service_runtime.message_fields",
             "service_runtime.prompt_tempo",
             "service_runtime.health_thread",
             "service_runtime.failpoints",

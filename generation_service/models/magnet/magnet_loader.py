@@ -14,7 +14,7 @@ from generation_service.models.base import Capability, ModelInfo
 from generation_service.models.device import forbid_tf32, gpu_memory, resolve_device
 from generation_service.models.execution import ModelExecution
 from generation_service.models.magnet.magnet_config import MagnetConfig, parse_magnet_config
-from generation_service.models.magnet.magnet_model import Magnet
+from generation_service.models.magnet.magnet_model import MIN_PROMPT_SHARE, Magnet
 from generation_service.models.magnet.masked_decoding import MaskedDecoder
 from generation_service.models.magnet.masked_transformer import MaskedTransformer
 from generation_service.models.model_card import read_licence
@@ -74,6 +74,7 @@ def find_magnet(
         default_top_k=0,
         default_top_p=config.top_p,
         capabilities=frozenset({Capability.CONTINUATION, Capability.NEGATIVE_PROMPT}),
+        max_continuation_seconds=lm.max_duration_seconds * (1 - MIN_PROMPT_SHARE),
     )
     return FoundMagnet(info, device_name, chosen_precision, checkpoint, config)
 

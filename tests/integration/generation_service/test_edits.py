@@ -27,13 +27,12 @@ from dgx_music.storage.v1.conditioning_pb2 import (
     Style,
     WeightedPrompt,
 )
-from generation_service.joining.edit_plan import JOINT_SECONDS, LEAD_SECONDS
-from generation_service.joining.seamless_loop import SEARCH_SECONDS
 from generation_service.models.base import Capability, Section, StyleExcerpt
 from generation_service.models.base import PromptSection as SectionInFrames
 from generation_service.models.base import WeightedPrompt as ModelPrompt
 from generation_service.worker.conditioning import DEFAULT_STYLE_SECONDS
 from generation_service.worker.edited_audio import prepare_edit
+from service_runtime.generated_length import EDIT_JOINT_SECONDS, EDIT_LEAD_SECONDS, LOOP_SEARCH_SECONDS
 from tests.support.joints import click, music
 from tests.support.service_stack import ServiceStack
 from tests.support.tone_model import BLOCK_FRAMES, Gate
@@ -78,7 +77,7 @@ async def test_repaint_keeps_the_rest_to_the_bit_in_the_format_of_the_source(ser
     source = source_pcm(6.0, rate, channels)
     assert (result_rate, result.shape) == (rate, source.shape)
     start, end = round(2.2 * rate), round(4.2 * rate)
-    head, tail = start - round(LEAD_SECONDS * rate), end + round(JOINT_SECONDS * rate)
+    head, tail = start - round(EDIT_LEAD_SECONDS * rate), end + round(EDIT_JOINT_SECONDS * rate)
     assert np.array_equal(result[:head], source[:head])
     assert np.array_equal(result[tail:], source[tail:])
     inside = (result[start + rate // 10 : end] / 2**31).astype(np.float32)
@@ -88,7 +87,7 @@ async def test_repaint_keeps_the_rest_to_the_bit_in_the_format_of_the_source(ser
     for joint in (start, end):
         assert click(result / 2**31, joint, rate) < 1.5
     received = services.model.received[-1]
-    assert received.kept_prompt_frames == LEAD_SECONDS * TONE_RATE
+    assert received.kept_prompt_frames == EDIT_LEAD_SECONDS * TONE_RATE
     assert received.prompt_audio.shape == (round(2.2 * TONE_RATE), 2)
     facts = dict(done.metadata)
     assert (facts["edited_from"], facts["edit"]) == (clip_id, "repainted")
@@ -106,15 +105,15 @@ async def test_extension_of_a_generation_to_the_right_and_to_the_left(services):
     assert b"intro" not in (services.folder / done.file_path).read_bytes(), "sections are those of the new part only"
     longer, _ = read_pcm(services, done)
     assert len(longer) == 3.5 * TONE_RATE
-    kept = len(source) - round(LEAD_SECONDS * TONE_RATE)
+    kept = len(source) - round(EDIT_LEAD_SECONDS * TONE_RATE)
     assert np.array_equal(longer[:kept], source[:kept])
     assert np.abs(longer[-TONE_RATE:]).max() > 2**28
 
     edit = Edit(source_id=first.id, kind=EDIT_KIND_EXTEND_LEFT, added_seconds=1.5)
     longer, _ = read_pcm(services, await finish(services, 3.5, seed=202, edit=edit))
     assert len(longer) == 3.5 * TONE_RATE
-    kept = round((1.5 + JOINT_SECONDS) * TONE_RATE)
-    assert np.array_equal(longer[kept:], source[round(JOINT_SECONDS * TONE_RATE) :])
+    kept = round((1.5 + EDIT_JOINT_SECONDS) * TONE_RATE)
+    assert np.array_equal(longer[kept:], source[round(EDIT_JOINT_SECONDS * TONE_RATE) :])
     received = services.model.received[-1]
     assert received.kept_prompt_frames == 0
     assert len(received.prompt_audio) == 2 * TONE_RATE  # It continues the source's start.
@@ -158,7 +157,7 @@ async def test_parts_at_the_joints_are_read_as_far_as_they_are_compared(services
     assert len(edit.lead) == 0
     repaint = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=1.0, end_seconds=2.0)
     edit = await prepare_edit(repaint, info, services.export, 60.0)
-    lead, joint = round(LEAD_SECONDS * TONE_RATE), round(JOINT_SECONDS * TONE_RATE)
+    lead, joint = round(EDIT_LEAD_SECONDS * TONE_RATE), round(EDIT_JOINT_SECONDS * TONE_RATE)
     assert np.array_equal(edit.lead, source[TONE_RATE - lead : TONE_RATE])
     assert np.array_equal(edit.tail, source[2 * TONE_RATE : 2 * TONE_RATE + joint])
     with pytest.raises(InvalidArgument, match="must be EXTEND_LEFT, EXTEND_RIGHT or REPAINT"):
@@ -194,12 +193,12 @@ async def test_loop_has_whole_bars_no_seam_and_loop_points(services, seed, beats
     facts = dict(done.metadata)
     assert (facts["loop_bars"], facts["bpm"]) == (2, 123)
     # A bar before it, and one after it, where a synthesiser ends.
-    needed = (seconds + 2 * bar_seconds + SEARCH_SECONDS) * TONE_RATE
+    needed = (seconds + 2 * bar_seconds + LOOP_SEARCH_SECONDS) * TONE_RATE
     assert services.model.received[-1].frames == pytest.approx(needed, abs=2)
 
 
 async def test_rest_of_the_music_is_not_generated_once_the_loop_is_complete(services):
-    gate, needed = Gate(), math.ceil((1 + 2 + SEARCH_SECONDS) * TONE_RATE / BLOCK_FRAMES)
+    gate, needed = Gate(), math.ceil((1 + 2 + LOOP_SEARCH_SECONDS) * TONE_RATE / BLOCK_FRAMES)
     services.model.at["a loop", needed + 1] = gate
     loop = Loop(bars=2, beats_per_bar=1, bpm=60.0)
     created = await services.create(seconds=2.0, prompt="a loop", loop=loop)
@@ -267,7 +266,7 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=2.0)
     section = PromptSection(start_seconds=4.5, end_seconds=5.5, prompt="drop")
     await finish(services, 5.5, edit=edit, conditioning=Conditioning(sections=[section]))
-    lead = round(LEAD_SECONDS * TONE_RATE)
+    lead = round(EDIT_LEAD_SECONDS * TONE_RATE)
     assert services.model.received[-1].sections == (SectionInFrames(TONE_RATE + lead, 2 * TONE_RATE + lead, "drop"),)
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=1.0, end_seconds=2.0)
     both = [PromptSection(start_seconds=at, end_seconds=at + 1, prompt=f"at {at}") for at in (0, 1, 2)]

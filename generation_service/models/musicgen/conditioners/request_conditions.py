@@ -46,7 +46,7 @@ class RequestConditions:
 
     @property
     def metadata(self) -> Mapping[str, MetadataValue]:
-        """What is to be known of how the request was conditioned."""
+        """What the metadata of the generation says about how it was conditioned."""
         own = {"adapters": describe_adapters(self.adapters)} if self.adapters else {}
         return own if self.prefixes is None else {**self.prefixes.metadata, **own}
 

@@ -23,12 +23,7 @@ from dgx_music.storage.v1.conditioning_pb2 import (
 from storage_service.db.models import Generation
 from storage_service.domain import lineage
 from storage_service.domain.lineage import LineageNode, LineageRelation
-from storage_service.rpc.shaping_converters import (
-    fields_from_proto,
-    node_to_proto,
-    shaping_from_proto,
-    shaping_to_proto,
-)
+from storage_service.rpc.shaping_converters import node_to_proto, shaping_from_proto, shaping_to_proto
 from storage_service.states import GenerationStatus
 
 ID = "11111111-2222-4333-8444-55555555AAAA"
@@ -77,10 +72,6 @@ def test_continuation_has_its_default_seconds() -> None:
 def test_what_is_unset_stays_unset() -> None:
     answer = storage_pb2.Generation(**shaping_to_proto(row_of(storage_pb2.CreateGenerationRequest())))
     assert answer == storage_pb2.Generation()
-
-
-def test_unknown_enum_value_keeps_its_number() -> None:
-    assert fields_from_proto(Edit(kind=77)) == {"kind": 77}  # type: ignore[arg-type]
 
 
 def test_node_of_a_clip_has_neither_prompt_nor_time() -> None:
