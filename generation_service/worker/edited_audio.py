@@ -55,13 +55,16 @@ class AudioEdit:
     async def blocks(self, handle: GenerationHandle) -> AsyncIterator[FloatArray]:
         """Yields the result, [n, channels] in the source's format."""
         plan = self.plan
-        async for block in self.source.blocks(0, plan.head_frames - plan.lead_frames):
-            yield block
+        with handle.read_later():
+            async for block in self.source.blocks(0, plan.head_frames - plan.lead_frames):
+                yield block
         joiner = EditJoiner(plan, self.lead, self.tail)
         converter = FormatConverter(self.info, plan.sample_rate_hz, self.channels, plan.generated_frames)
         async for block in handle:
             yield joiner.feed(converter.feed(block))
-        yield np.concatenate([joiner.feed(converter.finish()), joiner.finish()])
+        yield joiner.feed(converter.finish())
+        for block in joiner.finish():
+            yield block
         kept_from = plan.tail_start + plan.joint_frames
         async for block in self.source.blocks(kept_from, plan.source_frames - kept_from):
             yield block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
 import struct
@@ -27,6 +28,7 @@ from dgx_music.storage.v1.conditioning_pb2 import (
     Style,
     WeightedPrompt,
 )
+from export_service.streaming import audio_stream
 from generation_service.models.base import Capability, Section, StyleExcerpt
 from generation_service.models.base import PromptSection as SectionInFrames
 from generation_service.models.base import WeightedPrompt as ModelPrompt
@@ -128,6 +130,31 @@ async def test_source_longer_than_what_the_model_may_generate_can_be_extended(se
     samples, _ = read_pcm(services, await finish(services, 21.0, edit=edit))
     assert len(samples) == 21 * TONE_RATE
     assert len(services.model.received[-1].prompt_audio) == 10 * TONE_RATE
+
+
+async def test_head_that_takes_long_to_copy_does_not_stall_the_new_music(stack, monkeypatch):
+    """Copying an hour of audio may take longer than the engine waits for a reader."""
+    await stack.start("storage", "export")
+    await stack.start("generation", buffer_seconds=0.5)
+    clip_id = await import_music(stack, 5.0)
+    gate, read_frames = Gate(), audio_stream._read_frames
+
+    def read_slowly(file: object, frames: int) -> bytes:
+        if stack.model.received:  # What the model continues has been read.
+            gate()
+        return read_frames(file, frames)
+
+    monkeypatch.setattr(audio_stream, "_read_frames", read_slowly)
+    edit = Edit(source_id=clip_id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=2.0)
+    generation_id = await stack.create(seconds=7.0, edit=edit)
+    await gate.reached()
+    (job,) = stack.generation._worker._jobs.values()
+    handle = job._handle
+    await asyncio.wait_for(handle._wait_until(lambda: handle._queued_frames >= TONE_RATE / 2), 60)
+    stall_timer = handle._stall_timer
+    gate.open()
+    assert stall_timer is None
+    assert (await stack.wait_until_ended(generation_id)).state == pb.GENERATION_STATE_COMPLETED
 
 
 async def test_requested_loudness_applies_to_the_whole_result(services):

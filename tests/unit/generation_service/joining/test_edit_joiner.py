@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def join(plan: EditPlan, generated: FloatArray, block: int = BLOCK, source: Floa
     assert len(generated) == plan.generated_frames
     parts = [joiner.feed(generated[at : at + block]) for at in range(0, len(generated), block)]
     return np.concatenate(
-        [source[: head - plan.lead_frames], *parts, joiner.finish(), source[tail + plan.joint_frames :]]
+        [source[: head - plan.lead_frames], *parts, *joiner.finish(), source[tail + plan.joint_frames :]]
     )
 
 
@@ -120,3 +122,17 @@ def test_extension_of_something_very_short_has_its_length_wherever_it_fits_best(
     quiet = np.zeros((plan.generated_frames, 2), np.float32)
     quiet[-1500:-500] = source  # Later than the new music may be moved.
     assert len(join(plan, quiet, source=source)) == RATE + 1000
+
+
+def test_music_in_front_is_held_once_while_it_is_generated():
+    plan = plan_edit(EditKind.EXTEND_LEFT, len(SOURCE), RATE, added=20 * RATE)
+    block = np.ones((BLOCK, 2), np.float32)
+    tracemalloc.start()
+    try:
+        joiner = EditJoiner(plan, SOURCE[:0], SOURCE[: plan.alignment_frames])
+        for start in range(0, plan.generated_frames, BLOCK):
+            assert not len(joiner.feed(block[: plan.generated_frames - start]))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1.5 * plan.generated_frames * block[0].nbytes
