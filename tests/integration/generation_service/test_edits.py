@@ -311,6 +311,16 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
     )
 
 
+async def test_excerpt_past_the_end_of_its_source_is_named(services):
+    can = frozenset({Capability.MELODY})
+    services.model.info = replace(services.model.info, capabilities=can)
+    await services.stop("generation")
+    await services.start("generation")
+    melody = Melody(source_id=await import_music(services, 1.0), start_seconds=2.0)
+    failed = await services.wait_until_ended(await services.create(conditioning=Conditioning(melody=melody)))
+    assert failed.error_message == "conditioning.melody.start_seconds: is past the end of the source"
+
+
 async def test_model_that_cannot_is_refused_with_the_field_and_those_that_can(services):
     failed = await services.wait_until_ended(
         await services.create(conditioning=Conditioning(melody=Melody(source_id=UNKNOWN)))

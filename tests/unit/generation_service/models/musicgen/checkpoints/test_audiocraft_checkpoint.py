@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 
 from dgx_music.errors import FailedPrecondition  # noqa: E402
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE  # noqa: E402
+from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE  # noqa: E402
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint  # noqa: E402
 from generation_service.models.musicgen.checkpoints.xp_config import parse_xp_config  # noqa: E402
 from tests.support.checkpoints import TINY, lm_weights, save_lm_package, write_lm  # noqa: E402
@@ -33,6 +33,23 @@ def test_digest_changes_with_a_single_weight(tmp_path: Path) -> None:
         path = save_lm_package(tmp_path / name, {"best_state": weights, "xp.cfg": "{a: 1}"})
         digests.append(read_checkpoint(path).digest)
     assert digests[0] == digests[2] != digests[1]
+
+
+def test_digest_changes_with_the_codec_in_the_folder(tmp_path: Path) -> None:
+    path = save_lm_package(tmp_path, {"best_state": lm_weights(TINY, 4, 0), "xp.cfg": "{a: 1}"})
+    digests = {read_checkpoint(path).digest}
+    for content in ({"a": torch.zeros(1)}, {"a": torch.ones(1)}):
+        torch.save(content, tmp_path / COMPRESSION_FILE)
+        digests.add(read_checkpoint(path).digest)
+    assert len(digests) == 3
+
+
+def test_replaced_file_is_not_loaded(tmp_path: Path) -> None:
+    path = save_lm_package(tmp_path, {"best_state": lm_weights(TINY, 4, 0), "xp.cfg": "{a: 1}"})
+    checkpoint = read_checkpoint(path)
+    save_lm_package(tmp_path, {"best_state": lm_weights(TINY, 4, 1), "xp.cfg": "{a: 1}"})
+    with pytest.raises(FailedPrecondition, match="the file was replaced during loading; load the model again"):
+        checkpoint.map_tensors()
 
 
 def test_xp_config_references_are_resolved(tmp_path: Path) -> None:
