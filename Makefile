@@ -144,6 +144,7 @@ $(VENV)/.installed: pyproject.toml dgx_music/pyproject.toml dgx_music/hatch_buil
 	@$(PIP) --editable ./dgx_music --editable .
 	@touch $@
 
-$(VENV)/.developed: $(VENV)/.installed
-	@$(PIP) --editable '.[dev]'
-	@touch $@
+$(VENV)/.developed: pyproject.toml dgx_music/pyproject.toml dgx_music/hatch_build.py $(PROTOS) | $(VENV)/bin/python
+	@echo 'Installing into $(VENV) ...' >&2
+	@$(PIP) --editable ./dgx_music --editable '.[dev]'
+	@touch $(VENV)/.installed $@

@@ -11,6 +11,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 # Tiny models gain nothing from a second thread, and on a busy machine they lose a lot: the threads spin-wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where this is set, each process that a test starts compiles the project's modules anew: a quarter of its CPU time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Tests end commands by these signals. A background job of a script, and nohup, have them ignored, and processes inherit
 # that, but no handler: with one that does nothing, this process goes on as if it ignored them.

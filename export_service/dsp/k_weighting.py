@@ -2,11 +2,12 @@
 
 The two biquads are one linear system of four states. Its response to a row of 32 samples is a matrix, and so is that of
 the states to 16 rows, and to 64 such groups; that is three times as fast as filtering sample by sample. The
-coefficients come from pyloudnorm (its "DeMan" class, which agrees with libebur128).
+coefficients are those of pyloudnorm's "DeMan" filters, which agree with libebur128.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,6 +21,10 @@ GROUPS = SEGMENT_ROWS // GROUP_ROWS
 COLUMNS_PER_PRODUCT = 128
 """Small enough that OpenBLAS does not use threads, which double the CPU time and stall on a busy machine."""
 GROUPS_PER_PRODUCT = 32
+SHELF_HZ, SHELF_Q, SHELF_GAIN_DB = 1681.9744509555319, 0.7071752369554193, 3.99984385397
+SHELF_BAND_EXPONENT = 0.499666774155
+"""The gain at the middle of the shelf's slope is the whole gain to this power."""
+HIGH_PASS_HZ, HIGH_PASS_Q = 38.13547087613982, 0.5003270373253953
 STATE_DECAY_STEPS = 30
 """2 to this power samples: after so long, the filters have forgotten everything at any sample rate."""
 
@@ -133,10 +138,17 @@ def _state_space(sample_rate_hz: int) -> tuple[FloatArray, FloatArray, FloatArra
 
 def _biquads(sample_rate_hz: int) -> list[list[float]]:
     """Returns the coefficients b0 b1 b2 a0 a1 a2 of the two biquads for any sample rate; a0 is 1."""
-    from pyloudnorm import Meter  # Takes half a second, which would delay the start of the server.
+    k, q, high = math.tan(math.pi * SHELF_HZ / sample_rate_hz), SHELF_Q, 10.0 ** (SHELF_GAIN_DB / 20.0)
+    band, a0 = high**SHELF_BAND_EXPONENT, 1.0 + k / q + k * k
+    shelf = [(high + band * k / q + k * k) / a0, 2.0 * (k * k - high) / a0, (high - band * k / q + k * k) / a0]
+    shelf += _poles(k, q)
+    return [shelf, [1.0, -2.0, 1.0, *_poles(math.tan(math.pi * HIGH_PASS_HZ / sample_rate_hz), HIGH_PASS_Q)]]
 
-    filters = Meter(sample_rate_hz, filter_class="DeMan")._filters.values()
-    return [[*stage.b, *stage.a] for stage in filters]
+
+def _poles(k: float, q: float) -> list[float]:
+    """Returns the coefficients a0 a1 a2 of a biquad of quality `q` at the prewarped frequency `k`."""
+    a0 = 1.0 + k / q + k * k
+    return [1.0, 2.0 * (k * k - 1.0) / a0, (1.0 - k / q + k * k) / a0]
 
 
 def _batches(matrix: Samples, width: int = COLUMNS_PER_PRODUCT) -> Samples:

@@ -8,11 +8,12 @@ from typing import Any
 from dgx_music.errors import InvalidArgument
 from dgx_music.generation.v1.generation_pb2 import Model
 from dgx_music.limits import DEFAULT_DURATION_SECONDS, LOOP_BPM_RANGE, MIN_DURATION_SECONDS
-from dgx_music.storage.v1.conditioning_pb2 import EDIT_KIND_REPAINT, Edit, EditKind
+from dgx_music.storage.v1.conditioning_pb2 import EDIT_KIND_REPAINT, Edit
 from dgx_music.storage.v1.storage_pb2 import CreateGenerationRequest
 from service_runtime.generated_length import joint_seconds, loop_generation_seconds, new_seconds
+from service_runtime.message_fields import read_fields
 from service_runtime.prompt_tempo import parse_tempo
-from service_runtime.shaping import Fields, check_edit, check_length, check_loop, edited_seconds, loop_seconds
+from service_runtime.shaping import check_edit, check_length, check_loop, edited_seconds, loop_seconds
 
 
 def complete_length(request: CreateGenerationRequest, model: Model, source_seconds: float = 0.0) -> None:
@@ -35,13 +36,7 @@ def complete_length(request: CreateGenerationRequest, model: Model, source_secon
 
 def edit_fields(edit: Edit) -> dict[str, Any]:
     """Returns the fields of a valid edit, as `service_runtime.shaping` takes them. Raises InvalidArgument."""
-    fields = {
-        "source_id": edit.source_id,
-        "kind": EditKind.Name(edit.kind) if edit.kind in EditKind.values() else "",
-        "start_seconds": edit.start_seconds,
-        "end_seconds": edit.end_seconds,
-        "added_seconds": edit.added_seconds,
-    }
+    fields = read_fields(edit)
     check_edit("edit", fields)
     return fields
 
@@ -68,7 +63,7 @@ def _complete_loop(request: CreateGenerationRequest, model: Model) -> None:
                 "loop.bpm", f'must be {low} to {high}, or the prompt must name the tempo, for example "at 84 BPM"'
             )
         loop.bpm = tempo
-    fields: Fields = {"bars": loop.bars, "beats_per_bar": loop.beats_per_bar, "bpm": loop.bpm}
+    fields = read_fields(loop)
     check_loop("loop", fields)
     _set_duration(request, loop_seconds(fields))
     needed, limit = loop_generation_seconds(fields), model.max_duration_seconds

@@ -6,7 +6,6 @@ import math
 
 import grpc
 import grpc.aio
-from google.protobuf import json_format
 
 from dgx_music.audio.v1.audio_pb2 import FILE_FORMAT_M4A_AAC
 from dgx_music.error_status import read_error_details
@@ -22,6 +21,7 @@ from gateway.rpc.length_completion import complete_length, edit_fields
 from gateway.rpc.service_client import ServiceClient
 from gateway.rpc.source_lengths import SourceLengths
 from service_runtime.capabilities import check_adapter, needed_capabilities
+from service_runtime.message_fields import read_fields
 from service_runtime.shaping import check_conditioning
 from service_runtime.validation import check_uuid
 
@@ -53,8 +53,7 @@ class RequestCompletion:
                 )
         await self._check_capabilities(model, request)
         if request.HasField("conditioning"):  # Whether the sections end within the music is checked by storage.
-            fields = json_format.MessageToDict(request.conditioning, preserving_proto_field_name=True)
-            check_conditioning("conditioning", fields, math.inf)
+            check_conditioning("conditioning", read_fields(request.conditioning), math.inf)
         self._check_adapters(model, request)
         if request.variation_of:
             await self._require_existing(check_uuid("variation_of", request.variation_of))
@@ -81,7 +80,7 @@ class RequestCompletion:
 
     async def _check_capabilities(self, model: generation.Model, request: storage.CreateGenerationRequest) -> None:
         needed = needed_capabilities(
-            {field.name: value for field, value in request.conditioning.ListFields()},
+            read_fields(request.conditioning),
             continuation=request.HasField("continuation"),
             edit=request.HasField("edit"),
         )

@@ -19,6 +19,10 @@ from generation_service.models.musicgen.model import MusicGen, MusicGenState
 from tests.support.generator_runs import LateEvent
 from tests.support.golden_codes import FRAME_RATE_HZ, HOP, WINDOW
 
+EACH_GENERATOR = pytest.mark.parametrize(
+    ("folder", "generator"), [("mono", "eager"), ("stereo", "resident")], indirect=True, scope="module"
+)
+"""For what does not depend on the channels; the comparisons with golden codes run both models on both generators."""
 PIECE = 8
 """Positions in a piece of a prefill of the resident generator, with short windows."""
 

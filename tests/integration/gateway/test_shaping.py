@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -199,6 +200,10 @@ async def test_edit_that_does_not_fit_its_source_is_refused(music: MusicServiceA
     assert (await refused(music, 0, edit=unknown))[0] == "edit.source_id"
     kind = Edit(source_id=source.id, kind=77, added_seconds=1)  # type: ignore[arg-type]
     assert (await refused(music, 0, edit=kind))[0] == "edit.kind"
+    endless = Edit(source_id=source.id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=math.nan)
+    assert (await refused(music, 0, edit=endless))[0] == "edit.added_seconds"
+    malformed = Edit(source_id="x", kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1)
+    assert (await refused(music, 0, edit=malformed))[0] == "edit.source_id"
     good = Edit(source_id=source.id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1)
     assert await refused(music, 0, edit=good, continuation=Continuation(source_id=source.id)) == (
         "edit",
@@ -365,7 +370,7 @@ def test_edits_and_variations_form_a_lineage(tone: ToneShell) -> None:
 def test_edit_errors_say_what_to_type(tone: ToneShell, tmp_path: Path) -> None:
     (sketch,) = tone.generations("generate", "house", "-d", "1", "--model", "sketch", "-o", f"{tmp_path}/a.wav")
     for arguments, problem in (
-        (("extend", sketch.id), "--left: give either --left SECONDS or --right SECONDS"),
+        (("extend", sketch.id), "give either --left SECONDS or --right SECONDS"),
         (("extend", sketch.id, "--left", "1"), "--model: model 'sketch' can't continue audio; models that can: tone"),
         (("extend", sketch.id, "--left", "0", "--model", "tone"), "--left or --right: must be 0.1 to 3600 s, not 0"),
         (("extend", "nothing", "--left", "1"), "ID: nothing is neither a valid id nor an existing file"),

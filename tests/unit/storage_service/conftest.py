@@ -1,8 +1,7 @@
-"""Fixtures of storage's unit tests. A test that uses a database runs on SQLite in two journal modes and on Postgres."""
+"""Fixtures of storage's unit tests: a database is on SQLite, mostly in two journal modes, and on Postgres."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from storage_service.config import StorageSettings
 from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
-from storage_service.db.sqlite import WAL_SAFE, sqlite3
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
 from storage_service.states import GenerationStatus
+from tests.support.migrated_databases import migrated_database
 from tests.support.postgres import url_of
 
 
@@ -39,19 +38,10 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["sqlite", "rollback", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty migrated database: a separate file, in WAL mode or with the rollback journal of an older SQLite, or the
-    shared Postgres database, which is emptied after each test."""
-    if request.param != "postgres":
-        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
-        version = WAL_SAFE if request.param == "sqlite" else (3, 40, 1)
-        monkeypatch.setattr(sqlite3, "sqlite_version_info", version)  # Not for the template file.
-        yield f"sqlite:///{tmp_path}/test.db"
-        return
-    with psycopg.connect(request.getfixturevalue("migrated_postgres"), autocommit=True) as connection:
-        yield request.getfixturevalue("migrated_postgres")
-        connection.execute("SET lock_timeout = '60s'")  # A test that left a transaction open fails instead of hanging.
-        connection.execute("TRUNCATE generations, parents, prompts, tokens, client_usage RESTART IDENTITY")
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty migrated database, on SQLite in two journal modes and on Postgres."""
+    with migrated_database(request) as url:
+        yield url
 
 
 @pytest.fixture

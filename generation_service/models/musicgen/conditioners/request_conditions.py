@@ -30,7 +30,7 @@ class RequestConditions:
     plan: RequestPlan
     prefixes: RequestPrefixes | None = None
     """What is read before the texts, in a model that reads them before the codes."""
-    adapters: Sequence[AppliedAdapter] = ()
+    adapters: tuple[AppliedAdapter, ...] = ()
     longest_text: str = "prompt"
     """The field of the request that has the longest text."""
 
@@ -48,7 +48,7 @@ class RequestConditions:
 
     @property
     def metadata(self) -> Mapping[str, MetadataValue]:
-        """What is to be known of how the request was conditioned."""
+        """What the metadata of the generation says about how it was conditioned."""
         own = {"adapters": describe_adapters(self.adapters)} if self.adapters else {}
         return own if self.prefixes is None else {**self.prefixes.metadata, **own}
 
@@ -75,7 +75,11 @@ class ConditionEncoder:
     def encode_ahead(self, requests: Sequence[GenerationParameters], plans: Sequence[RequestPlan]) -> None:
         """Encodes texts and audio of requests, and loads their adapters, for `encode` to find them. Raises what
         `encode` would raise."""
-        self.texts.encode_prompts([text for parameters in requests for text in _all_texts(parameters)])
+        texts: dict[tuple[AppliedAdapter, ...], list[str]] = {}
+        for parameters in requests:
+            texts.setdefault(self._load_adapters(parameters.adapters), []).extend(_all_texts(parameters))
+        for adapters, own in texts.items():
+            self.texts.encode_prompts(own, adapters)
         for parameters, plan in zip(requests, plans, strict=True):
             if (prefixes := self._encode_prefixes(parameters, plan)) is not None:
                 prefixes.prepare(map(plan.output_frame, plan.window_starts))

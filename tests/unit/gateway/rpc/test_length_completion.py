@@ -83,3 +83,19 @@ def test_loop_leaves_room_for_the_bar_before_it() -> None:
     assert complete(MAGNET, loop=Loop(bars=3, bpm=120)) == 6
     with pytest.raises(InvalidArgument, match=r"loop.bars: needs 10.01 s of music .* at most 10 s"):
         complete(MAGNET, loop=Loop(bars=4, bpm=120))
+
+
+@pytest.mark.parametrize(
+    ("field", "loop"),
+    [
+        ("loop.bars", Loop(bpm=96)),
+        ("loop.bars", Loop(bars=65, bpm=96)),
+        ("loop.bpm", Loop(bars=2)),
+        ("loop.bpm", Loop(bars=2, bpm=-96)),
+        ("loop.beats_per_bar", Loop(bars=2, bpm=96, beats_per_bar=17)),
+    ],
+)
+def test_loop_is_checked_before_its_length_is_computed(field: str, loop: Loop) -> None:
+    with pytest.raises(InvalidArgument) as error:
+        complete(MUSICGEN, loop=loop)
+    assert error.value.field == field

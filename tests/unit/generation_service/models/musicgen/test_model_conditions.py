@@ -17,7 +17,7 @@ from generation_service.models.musicgen.conditions import Branch, Condition, Win
 from generation_service.models.musicgen.delay_pattern import Codes
 from generation_service.models.musicgen.model import MusicGen
 from tests.support.golden_codes import HOP, NEGATIVES, STRIDE, WINDOW, checksums_of, golden
-from tests.support.musicgen_runs import greedy, run, step_all
+from tests.support.musicgen_runs import EACH_GENERATOR, greedy, run, step_all
 from tests.support.plain_language_model import PlainLanguageModel
 
 GUIDANCE_SCALE = 3.0
@@ -51,6 +51,7 @@ def test_greedy_codes_with_a_negative_prompt_equal_audiocraft(model: MusicGen, f
         assert np.array_equal(state.codes.select_frames(0, frames), codes), negative
 
 
+@EACH_GENERATOR
 @pytest.mark.parametrize(
     ("fields", "prompts", "negative"),
     [
@@ -74,6 +75,7 @@ def test_greedy_codes_of_several_texts_equal_a_plain_implementation(
     assert not np.array_equal(codes, codes_of(model, greedy("calm piano", 25)))
 
 
+@EACH_GENERATOR
 def test_greedy_codes_of_sections_equal_a_plain_implementation(model: MusicGen, plain: PlainLanguageModel) -> None:
     """Each window reads the last 24 frames; a fade takes a quarter of the shorter section on both sides."""
     parameters = replace(greedy("lofi", 120), sections=SECTIONS, negative_prompt="x")
@@ -111,6 +113,7 @@ def varied_requests() -> list[tuple[GenerationParameters, int]]:
     ]
 
 
+@EACH_GENERATOR
 def test_sampled_audio_does_not_depend_on_the_batch(model: MusicGen) -> None:
     requests = varied_requests()
     for (parameters, _), (state, samples) in zip(requests, run(model, requests), strict=True):
@@ -120,6 +123,7 @@ def test_sampled_audio_does_not_depend_on_the_batch(model: MusicGen) -> None:
         assert np.array_equal(samples, expected)
 
 
+@EACH_GENERATOR
 def test_cancelled_request_frees_the_memory_of_all_its_branches(model: MusicGen) -> None:
     """In the middle of a fade, while another request goes on as if it had been alone."""
     other = greedy("calm piano", 90)
@@ -138,6 +142,7 @@ def test_cancelled_request_frees_the_memory_of_all_its_branches(model: MusicGen)
     assert np.array_equal(codes, codes_of(model, other))
 
 
+@EACH_GENERATOR
 def test_negative_prompt_costs_nothing_where_it_has_no_effect(model: MusicGen) -> None:
     plain = replace(greedy("calm piano", 20), guidance_scale=1.0)
     sizes = []
@@ -148,6 +153,7 @@ def test_negative_prompt_costs_nothing_where_it_has_no_effect(model: MusicGen) -
     assert sizes[0] == sizes[1]
 
 
+@EACH_GENERATOR
 def test_all_texts_are_encoded_ahead(model: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = GenerationParameters(
         "one", 100 * HOP, 1, negative_prompt="two", sections=(PromptSection(0, 40 * HOP, "three"),)

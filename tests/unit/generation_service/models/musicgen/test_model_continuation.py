@@ -18,7 +18,7 @@ from generation_service.models.base import Capability, FloatArray, GenerationPar
 from generation_service.models.musicgen.model import MusicGen
 from tests.support.golden_codes import CONTINUATIONS, CONTINUED_PROMPT, HOP, checksums_of, golden
 from tests.support.golden_codes import clip as golden_clip
-from tests.support.musicgen_runs import greedy, run
+from tests.support.musicgen_runs import EACH_GENERATOR, greedy, run
 
 
 def clip(model: MusicGen, frames: int) -> FloatArray:
@@ -40,6 +40,7 @@ def test_greedy_codes_equal_audiocraft(model: MusicGen, folder: Path) -> None:
         np.testing.assert_allclose(samples, whole[read * HOP :], atol=1e-4)
 
 
+@EACH_GENERATOR
 def test_only_whole_code_frames_at_the_end_of_the_clip_are_read(model: MusicGen) -> None:
     """The clip's last sample is the last of a frame of codes: nothing is padded between clip and new audio."""
     samples = clip(model, 10 * HOP + 123)
@@ -48,6 +49,7 @@ def test_only_whole_code_frames_at_the_end_of_the_clip_are_read(model: MusicGen)
     assert np.array_equal(state.codes.select_frames(0, 10), model._clips.codec.encode(samples[123:]))
 
 
+@EACH_GENERATOR
 def test_audio_depends_on_the_clip(model: MusicGen) -> None:
     samples = clip(model, 20 * HOP)
     requests = [GenerationParameters("lofi", 30 * HOP, 1, prompt_audio=own) for own in (samples, samples[::-1], None)]
@@ -56,6 +58,7 @@ def test_audio_depends_on_the_clip(model: MusicGen) -> None:
     assert not np.array_equal(one, none)
 
 
+@EACH_GENERATOR
 def test_continuation_does_not_depend_on_the_batch(model: MusicGen) -> None:
     requests = [
         (GenerationParameters("lofi", new * HOP - 7, seed, prompt_audio=clip(model, frames * HOP + seed)), joins_at)
@@ -67,6 +70,7 @@ def test_continuation_does_not_depend_on_the_batch(model: MusicGen) -> None:
         assert np.array_equal(samples, expected)
 
 
+@EACH_GENERATOR
 def test_prefill_finds_what_was_encoded_ahead(model: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [greedy("lofi", 30, own) for own in (clip(model, 90 * HOP), clip(model, 20 * HOP)[::-1])]
     model.encode_prompts([*requests, greedy("lofi", 30)])
@@ -83,6 +87,7 @@ def test_prefill_finds_what_was_encoded_ahead(model: MusicGen, monkeypatch: pyte
     assert model.memory.reserved_bytes == 0
 
 
+@EACH_GENERATOR
 def test_clip_shorter_than_a_code_frame_is_rejected(model: MusicGen) -> None:
     assert Capability.CONTINUATION in model.info.capabilities
     with pytest.raises(InvalidArgument, match="it has 639 frames of audio; at least 640 are needed") as error:
@@ -91,6 +96,7 @@ def test_clip_shorter_than_a_code_frame_is_rejected(model: MusicGen) -> None:
     assert model.memory.reserved_bytes == 0
 
 
+@EACH_GENERATOR
 def test_end_of_the_clip_is_repeated_before_the_new_audio_if_it_is_to_be_joined(model: MusicGen) -> None:
     kept, new = 2 * HOP + 17, 30 * HOP
     plain = greedy("lofi", 30, clip(model, 20 * HOP))

@@ -19,7 +19,7 @@ from generation_service.models.musicgen.model import MusicGen
 from generation_service.models.musicgen.resident.prefill_pace import HostStopwatch, PrefillPace
 from tests.support.compression_checkpoints import TINY_CODEC, write_compression_checkpoint
 from tests.support.golden_codes import HOP, STRIDE, WINDOW, WINDOWS, checksums_of, golden
-from tests.support.musicgen_runs import PIECE, greedy, load_model, load_with_short_window, run
+from tests.support.musicgen_runs import EACH_GENERATOR, PIECE, greedy, load_model, load_with_short_window, run
 
 
 def test_greedy_codes_of_several_windows_equal_audiocraft(model: MusicGen, folder: Path) -> None:
@@ -30,6 +30,7 @@ def test_greedy_codes_of_several_windows_equal_audiocraft(model: MusicGen, folde
         assert samples.shape == (frames * HOP, model.info.channels)
 
 
+@EACH_GENERATOR
 def test_sampled_audio_does_not_depend_on_the_batch(
     model: MusicGen, generator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +64,7 @@ class SlowStopwatch(HostStopwatch):
         return 1.0
 
 
+@EACH_GENERATOR
 def test_prefill_of_a_window_does_not_delay_other_requests(
     model: MusicGen, generator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,31 @@
+"""Empty migrated databases, each made in milliseconds from a template."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from storage_service.db.sqlite import WAL_SAFE, sqlite3
+
+
+@contextmanager
+def migrated_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yields the URL of the database that `request.param` names: a separate file, in WAL mode ("sqlite") or with
+    the rollback journal of an older SQLite ("rollback"), or the shared Postgres database, emptied afterwards."""
+    if request.param != "postgres":
+        path = request.getfixturevalue("tmp_path") / "test.db"
+        shutil.copy(request.getfixturevalue("migrated_file"), path)
+        version = WAL_SAFE if request.param == "sqlite" else (3, 40, 1)
+        # Not for the template file.
+        request.getfixturevalue("monkeypatch").setattr(sqlite3, "sqlite_version_info", version)
+        yield f"sqlite:///{path}"
+        return
+    url: str = request.getfixturevalue("migrated_postgres")
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield url
+        connection.execute("SET lock_timeout = '60s'")  # A test that left a transaction open fails instead of hanging.
+        connection.execute("TRUNCATE generations, parents, prompts, tokens, client_usage RESTART IDENTITY")

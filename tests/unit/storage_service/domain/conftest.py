@@ -1,0 +1,16 @@
+"""What the domain does depends on the dialect, but not on SQLite's journal, which the tests of `db` run with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.migrated_databases import migrated_database
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty migrated database."""
+    with migrated_database(request) as url:
+        yield url
