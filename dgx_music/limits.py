@@ -7,6 +7,8 @@ MAX_SEED = 2**63 - 1
 """The minimum is 0."""
 MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 0.1, 3600.0
 """Of a generation and of a clip. Most models generate less than the maximum."""
+DEFAULT_DURATION_SECONDS = 16.0
+"""Of a generation, or what the model can if that is less."""
 MIN_PRIORITY, MAX_PRIORITY = -10, 10
 MAX_RATING = 5
 """The minimum is 1; 0 stands for no rating."""

@@ -38,14 +38,13 @@ _CONDITIONS = {
 _MODELS_TO_PULL = {
     Capability.MELODY: "musicgen-melody",
     Capability.STYLE: "musicgen-style",
-    Capability.LYRICS: "",
-    Capability.STEPS: "",
+    Capability.LYRICS: "acestep-v15-xl-turbo-diffusers",
+    Capability.STEPS: "stable-audio-open-1.0",
 }
-"""A model that has the capability, or nothing where docs/models.md has to be read; else musicgen-small has it."""
-
+"""A model that has the capability. musicgen-small has the others."""
 
 MAX_QUOTED_CHARACTERS = 100
-"""How much of an unknown adapter's name an error quotes."""
+"""How much of an unknown name an error quotes."""
 
 
 def needed_capabilities(
@@ -95,8 +94,7 @@ def unsupported_error(
     """The error for a request that the model can't fulfil; names the models that can."""
     if capable_models:
         hint = f"models that can: {', '.join(capable_models)}"
-    elif name := _MODELS_TO_PULL.get(capability, "musicgen-small"):
-        hint = f"no installed model can; run `dgx-music models pull {name}`"
     else:
-        hint = "no installed model can; docs/models.md lists those that can"
+        name = _MODELS_TO_PULL.get(capability, "musicgen-small")
+        hint = f"no installed model can; run `dgx-music models pull {name}`"
     return InvalidArgument(field, f"model {model_name!r} can't {capability.value}; {hint}")

@@ -155,6 +155,10 @@ def edited_seconds(field: str, edit: Fields, source_seconds: float) -> float:
     """Returns the length of the result in seconds. Raises InvalidArgument if the edit reaches beyond its source."""
     if edit["kind"] != REPAINT:
         added: float = edit["added_seconds"]
+        if source_seconds + added > MAX_DURATION_SECONDS:
+            most = max(0.0, MAX_DURATION_SECONDS - source_seconds)
+            problem = f"must be at most {most:.10g} s, so that the result has at most {MAX_DURATION_SECONDS:g}"
+            raise InvalidArgument(f"{field}.added_seconds", f"{problem}, not {added:g}")
         return source_seconds + added
     if edit["end_seconds"] > source_seconds + LENGTH_TOLERANCE_SECONDS:
         raise InvalidArgument(

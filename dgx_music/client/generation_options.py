@@ -10,9 +10,10 @@ from typing import Any, Literal, Required, TypedDict, cast
 from google.protobuf.struct_pb2 import Struct
 
 from dgx_music.audio.v1.audio_pb2 import FileFormat, LoudnessProfile, OutputOptions
-from dgx_music.client.option_signature import DEFAULT_DURATION_SECONDS, suggest
+from dgx_music.client.option_signature import suggest
 from dgx_music.client.shaping.conditioning_options import ConditioningOptions, build_conditioning, build_loop, id_of
 from dgx_music.errors import InvalidArgument
+from dgx_music.limits import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 from dgx_music.storage.v1.storage_pb2 import Continuation, CreateGenerationRequest, SamplingParameters
 
 LoudnessTarget = float | Literal["streaming", "default", "broadcast", "none"]
@@ -43,8 +44,8 @@ class FileOptions(TypedDict, total=False):
 class MusicOptions(TypedDict, total=False):
     """The music. What is left out is chosen by the server or by the model."""
 
-    duration: float
-    """Seconds, 0.1 to 3600. Default: 16, or the length of `loop`."""
+    duration: float | None
+    """Seconds, 0.1 to 3600. Default: 16, or what the model can if that is less; the length of `loop`."""
     model: str | None
     """Name of a model, see `models()`. Default: the server's default model."""
     seed: int | None
@@ -173,8 +174,10 @@ def build_request(prompt: str, options: GenerationOptions) -> CreateGenerationRe
     seconds = options.get("continue_seconds")
     if source is None and seconds is not None:
         raise InvalidArgument("continue_seconds", "is only used with continue_from, which names what to continue")
+    duration = options.get("duration")
+    if duration == 0:  # The server would take it for none.
+        raise InvalidArgument("duration", f"must be {MIN_DURATION_SECONDS:g} to {MAX_DURATION_SECONDS:g} s, not 0")
     try:
-        loop = build_loop(options)
         sampling = SamplingParameters(
             temperature=options.get("temperature"),
             top_k=options.get("top_k"),
@@ -185,19 +188,19 @@ def build_request(prompt: str, options: GenerationOptions) -> CreateGenerationRe
             request_id=options.get("request_id") or str(uuid.uuid4()),
             prompt=prompt,
             model_name=options.get("model") or "",
-            duration_seconds=options.get("duration", 0.0 if loop else DEFAULT_DURATION_SECONDS),
+            duration_seconds=duration or 0.0,
             seed=options.get("seed"),
             sampling=sampling if sampling.ListFields() else None,
             continuation=None
             if source is None
             else Continuation(source_id=id_of(source, "continue_from"), seconds=seconds or 0.0),
             conditioning=build_conditioning(options),
-            loop=loop,
+            loop=build_loop(options),
             output=build_output(options),
             priority=options.get("priority", 0),
             metadata=_to_struct(options.get("metadata")),
         )
-    except (TypeError, ValueError) as error:  # Of a field of the message, e.g. a text for a number.
+    except (AttributeError, TypeError, ValueError) as error:  # For example a text for a number.
         raise InvalidArgument("options", f"have a value of a wrong type: {error}") from error
 
 

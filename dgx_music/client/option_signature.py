@@ -11,8 +11,7 @@ from typing import TypeVar, cast
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-DEFAULT_DURATION_SECONDS = 16.0
-DEFAULTS: dict[str, object] = {"duration": DEFAULT_DURATION_SECONDS, "priority": 0, "scope": "generate"}
+DEFAULTS: dict[str, object] = {"priority": 0, "scope": "generate"}
 """Of the options for which None is no value."""
 
 

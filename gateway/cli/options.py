@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -127,7 +128,7 @@ Duration = Annotated[
         "--duration",
         "-d",
         metavar="SECONDS",
-        help="Length of the music in seconds. Default: 16, or the length of --loop.",
+        help="Length of the music in seconds. Default: that of --loop, or 16, or the most that the model can.",
         show_default=False,
     ),
 ]
@@ -158,46 +159,32 @@ Png = Annotated[
     ),
 ]
 
-SAMPLING_PANEL = "Sampling"
+_SAMPLING_OPTIONS: Mapping[str, tuple[str, str, int | None]] = {
+    "temperature": ("T", "Sampling temperature; lower is more predictable, higher more varied.", None),
+    "top_k": ("K", "Sample from the K most likely tokens; 0 disables top-k.", MAX_TOP_K),
+    "top_p": ("P", "Nucleus sampling threshold, 0 to 1; 0 disables top-p.", None),
+    "guidance": ("SCALE", "Classifier-free guidance scale, 0 to 20; 1 disables guidance.", None),
+}
+"""Name → metavar, help and maximum."""
 
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        metavar="T",
-        help="Sampling temperature; lower is more predictable, higher more varied. Default: set by the model.",
+
+def sampling_option(name: str, default: str = "set by the model") -> Any:
+    """Returns the option of a sampling parameter. `default` says what applies if it is not given."""
+    metavar, text, maximum = _SAMPLING_OPTIONS[name]
+    return typer.Option(
+        metavar=metavar,
+        min=None if maximum is None else 0,
+        max=maximum,
+        help=f"{text} Default: {default}.",
         show_default=False,
-        rich_help_panel=SAMPLING_PANEL,
-    ),
-]
-TopK = Annotated[
-    int | None,
-    typer.Option(
-        metavar="K",
-        min=0,
-        max=MAX_TOP_K,
-        help="Sample from the K most likely tokens; 0 disables top-k. Default: set by the model.",
-        show_default=False,
-        rich_help_panel=SAMPLING_PANEL,
-    ),
-]
-TopP = Annotated[
-    float | None,
-    typer.Option(
-        metavar="P",
-        help="Nucleus sampling threshold, 0 to 1; 0 disables top-p. Default: set by the model.",
-        show_default=False,
-        rich_help_panel=SAMPLING_PANEL,
-    ),
-]
-Guidance = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SCALE",
-        help="Classifier-free guidance scale, 0 to 20; 1 disables guidance. Default: set by the model.",
-        show_default=False,
-        rich_help_panel=SAMPLING_PANEL,
-    ),
-]
+        rich_help_panel="Sampling",
+    )
+
+
+Temperature = Annotated[float | None, sampling_option("temperature")]
+TopK = Annotated[int | None, sampling_option("top_k")]
+TopP = Annotated[float | None, sampling_option("top_p")]
+Guidance = Annotated[float | None, sampling_option("guidance")]
 
 Priority = Annotated[
     int,

@@ -46,7 +46,10 @@ class MusicTools:
                 '"lo-fi hip hop at 84 BPM in A minor with a dusty piano". No vocals.'
             ),
         ],
-        duration_seconds: Annotated[float, Field(description="Length of the music, 0.1 to 3600 s")] = 16.0,
+        duration_seconds: Annotated[
+            float | None,
+            Field(description="Length of the music, 0.1 to 3600 s; default: 16, or what the model can"),
+        ] = None,
         model: Annotated[str | None, Field(description="Name of a model, see the tool `models`")] = None,
         seed: Annotated[int | None, Field(description="Random seed; the same seed gives the same music again")] = None,
         format: Annotated[
@@ -76,9 +79,8 @@ class MusicTools:
             negative=negative_prompt,
             melody=melody,
             loop=loop_bars,
+            duration=duration_seconds,
         )
-        if loop_bars is None:
-            options["duration"] = duration_seconds
         return await self._follow(context, self._client.submit(prompt, **options), with_audio=with_audio)
 
     async def extend(

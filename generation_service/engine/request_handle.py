@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from dgx_music.errors import Aborted, ServiceError
@@ -54,6 +55,7 @@ class GenerationHandle:
         self._on_end: Callable[[ServiceError | None], None] | None = None
         self._changed = asyncio.Event()
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._is_read_later = False
 
     @property
     def stage(self) -> Stage:
@@ -86,6 +88,17 @@ class GenerationHandle:
         that, if there is one."""
         await self._wait_until(lambda: self._is_started)
 
+    @contextmanager
+    def read_later(self) -> Iterator[None]:
+        """While the block runs, the reader is busy with other audio, and is not taken for one that disappeared."""
+        self._is_read_later = True
+        self._stop_stall_timer()
+        try:
+            yield
+        finally:
+            self._is_read_later = False
+            self._start_stall_timer()
+
     def __aiter__(self) -> GenerationHandle:
         return self
 
@@ -104,9 +117,8 @@ class GenerationHandle:
             return None
         block = self._blocks.popleft()
         self._queued_frames -= len(block)
-        if self._stall_timer and self._queued_frames < self.sequence.max_buffered_frames:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+        if self._queued_frames < self.sequence.max_buffered_frames:
+            self._stop_stall_timer()
         return block
 
     def cancel(self, error: ServiceError | None = None) -> None:
@@ -128,9 +140,7 @@ class GenerationHandle:
             return
         self._blocks.append(block)
         self._queued_frames += len(block)
-        if self._stall_timer is None and self._queued_frames >= self.sequence.max_buffered_frames:
-            loop = asyncio.get_running_loop()
-            self._stall_timer = loop.call_later(self._stall_seconds, self._cancel_stalled)
+        self._start_stall_timer()
         self._changed.set()
 
     def on_finished(self, error: ServiceError | None) -> None:
@@ -138,12 +148,21 @@ class GenerationHandle:
             return
         self._is_finished = True
         self._error = error
-        if self._stall_timer:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+        self._stop_stall_timer()
         self._changed.set()
         if self._on_end is not None:
             self._on_end(error)
+
+    def _start_stall_timer(self) -> None:
+        is_needed = self._stall_timer is None and not self._is_read_later and not self._is_finished
+        if is_needed and self._queued_frames >= self.sequence.max_buffered_frames:
+            loop = asyncio.get_running_loop()
+            self._stall_timer = loop.call_later(self._stall_seconds, self._cancel_stalled)
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _cancel_stalled(self) -> None:
         # A reader that disappeared without cancelling would otherwise keep its place in the batch forever.

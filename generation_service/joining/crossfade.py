@@ -26,7 +26,7 @@ def correlation(first: FloatArray, second: FloatArray) -> float:
     """How much of two signals is the same, 0 to 1: their normalised inner product, and 0 if it is negative."""
     energy = float(np.sqrt(np.sum(np.square(first), dtype=np.float64) * np.sum(np.square(second), dtype=np.float64)))
     inner = float(np.sum(first.astype(np.float64) * second))
-    return min(1.0, max(0.0, inner / energy)) if energy else 0.0
+    return max(0.0, inner / energy) if energy else 0.0
 
 
 def match_level(samples: FloatArray, reference: FloatArray) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from generation_service.joining.alignment import find_offset
 from generation_service.joining.crossfade import crossfade, match_level
 from generation_service.joining.edit_plan import EditPlan
 from generation_service.models.base import FloatArray
+from service_runtime.audio.block_size import BLOCK_FRAMES
 
 
 class EditJoiner:
@@ -26,14 +29,20 @@ class EditJoiner:
         self._is_led = not plan.lead_frames
         self._gain = 1.0
         self._buffer: FloatArray = np.zeros((0, tail.shape[1]), np.float32)
+        # What is aligned is known only at the end: until then, it is kept once, not joined again with every block.
+        self._held: FloatArray = np.empty((plan.generated_frames if plan.alignment_frames else 0, tail.shape[1]), "f4")
+        self._held_frames = 0
         self._returned = 0
         """Frames of the new part that were returned."""
 
     def feed(self, samples: FloatArray) -> FloatArray:
         """Adds what the model generated, [n, channels] at the source's rate. Returns what is ready."""
-        self._buffer = np.concatenate([self._buffer, samples * np.float32(self._gain)])
         if self._plan.alignment_frames:
+            end = self._held_frames + len(samples)
+            self._held[self._held_frames : end] = samples
+            self._held_frames = end
             return self._take(0)
+        self._buffer = np.concatenate([self._buffer, samples * np.float32(self._gain)])
         if self._is_led:
             return self._take(self._plan.new_frames - self._returned)
         if len(self._buffer) < self._plan.lead_frames:
@@ -45,17 +54,17 @@ class EditJoiner:
         self._buffer = self._buffer[self._plan.lead_frames :] * np.float32(self._gain)
         return np.concatenate([joint, self._take(self._plan.new_frames)])
 
-    def finish(self) -> FloatArray:
-        """Returns the rest, with the joint to the tail. The model has generated `generated_frames`."""
+    def finish(self) -> Iterator[FloatArray]:
+        """Yields the rest, with the joint to the tail. The model has generated `generated_frames`."""
         plan, span = self._plan, self._plan.alignment_frames
         if span:
-            end = self._buffer[plan.new_frames :]
+            end = self._held[plan.new_frames :]
             compared = min(span, len(self._tail))
             offset = find_offset(end[: span + compared], self._tail[:compared], plan.sample_rate_hz)
-            self._buffer = self._buffer[offset:]
-        new = self._take(plan.new_frames - self._returned)
-        joint = crossfade(self._buffer[: plan.joint_frames], self._tail[: plan.joint_frames])
-        return np.concatenate([new, joint])
+            self._buffer = self._held[offset:]
+        while self._returned < plan.new_frames:
+            yield self._take(min(BLOCK_FRAMES, plan.new_frames - self._returned))
+        yield crossfade(self._buffer[: plan.joint_frames], self._tail[: plan.joint_frames])
 
     def _take(self, frames: int) -> FloatArray:
         taken, self._buffer = self._buffer[:frames], self._buffer[frames:]

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-LEAD_SECONDS = 0.04
-"""The joint before the new part. The model repeats the source there, so that the signals have most in common."""
-JOINT_SECONDS = 0.1
-"""The joint after the new part. Longer ones would let both rhythms be heard."""
+from service_runtime.generated_length import EDIT_ALIGNMENT_SECONDS, EDIT_JOINT_SECONDS, EDIT_LEAD_SECONDS
+
 CONTEXT_SECONDS = 10.0
 """How much of the source the model reads."""
 MIN_CONTEXT_SECONDS = 0.5
-ALIGNMENT_SECONDS = 1.0
-"""How far the end of music in front of the source can be moved, so that their beats meet; as much is compared."""
 
 
 class EditKind(Enum):
@@ -88,8 +84,8 @@ def plan_edit(
         head_frames=head,
         new_frames=new,
         tail_start=tail,
-        lead_frames=frames_of(LEAD_SECONDS) if continues_head else 0,
-        joint_frames=min(frames_of(JOINT_SECONDS), source_frames - tail),
+        lead_frames=frames_of(EDIT_LEAD_SECONDS) if continues_head else 0,
+        joint_frames=min(frames_of(EDIT_JOINT_SECONDS), source_frames - tail),
         context=context,
-        alignment_frames=frames_of(ALIGNMENT_SECONDS) if aligns else 0,
+        alignment_frames=frames_of(EDIT_ALIGNMENT_SECONDS) if aligns else 0,
     )

@@ -6,11 +6,10 @@ import numpy as np
 
 from generation_service.joining.crossfade import crossfade
 from generation_service.models.base import FloatArray
+from service_runtime.generated_length import LOOP_SEARCH_SECONDS
 
 JOINT_SECONDS = 0.08
 """The crossfade at the end of the loop."""
-SEARCH_SECONDS = 0.01
-"""How far after the bar line the loop may start, so that it starts where the signal crosses zero."""
 
 
 class SeamlessLoop:
@@ -27,7 +26,7 @@ class SeamlessLoop:
         """`bar_frames` come before the loop and are left out."""
         self._bar_frames = bar_frames
         self._loop_frames = loop_frames
-        self._search_frames = round(SEARCH_SECONDS * sample_rate_hz)
+        self._search_frames = round(LOOP_SEARCH_SECONDS * sample_rate_hz)
         self._joint_frames = min(round(JOINT_SECONDS * sample_rate_hz), bar_frames, loop_frames // 2)
         self._before: FloatArray | None = None
         """The frames before the start, which end the loop; None until the start is found."""

@@ -21,9 +21,9 @@ from torch import Tensor
 from dgx_music.errors import FailedPrecondition, InvalidArgument
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo, Section
 from generation_service.models.device_errors import is_out_of_memory
+from generation_service.models.model_card import read_licence
 from generation_service.models.musicgen.checkpoints.audiocraft_checkpoint import read_audiocraft
 from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE, invalid_checkpoint
-from generation_service.models.published import MUSICGEN_LICENCE
 
 INSTALL_COMMAND: Final = "make setup-audiocraft"
 STEPS_PER_TURN: Final = 5
@@ -174,7 +174,7 @@ def find_audiocraft(folder: Path, *, name: str | None = None, device: str = "cpu
         name=name or folder.resolve().name,
         version=f"{checkpoint.digest}-audiocraft-{precision}",
         description=f"MusicGen run by audiocraft, {layers} layers of {dim}, {'stereo' if is_stereo else 'mono'}.",
-        licence=MUSICGEN_LICENCE,
+        licence=read_licence(folder, name or folder.resolve().name),
         sample_rate_hz=sample_rate_hz,
         channels=2 if is_stereo else 1,
         max_duration_seconds=max_duration_seconds,

@@ -45,6 +45,8 @@ class ModelInfo:
     is_synthesiser: bool
     """True for a rule-based synthesiser without a neural network. Shown to users wherever the model is named."""
     capabilities: frozenset[Capability] = frozenset()
+    max_continuation_seconds: float | None = None
+    """How much it generates after audio that it continues; None for `max_duration_seconds`."""
     default_guidance_scale: float = 3.0
     """The guidance scale of a request that names none."""
     default_temperature: float = 1.0

@@ -10,10 +10,7 @@ from typing import Any, Protocol
 
 from dgx_music.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError
 from generation_service.models.base import AdapterUse, Capability, Model, ModelInfo
-from service_runtime.capabilities import check_adapter
-
-MAX_QUOTED_CHARACTERS = 100
-"""How much of an unknown model's name an error quotes."""
+from service_runtime.capabilities import MAX_QUOTED_CHARACTERS, check_adapter
 
 
 class ModelEntry(Protocol):

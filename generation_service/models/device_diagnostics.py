@@ -18,7 +18,7 @@ from service_runtime.optional_deps import pip_install_command
 
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
 """Exists if the driver of an NVIDIA GPU is running."""
-TRITON_CHECK = ("-P", "-m", "generation_service.models.triton_check")
+TRITON_CHECK = ("-P", "-m", "generation_service.hardware.triton_check")
 TRITON_TIMEOUT_SECONDS = 120.0
 GIB = 2**30
 

@@ -41,12 +41,12 @@ def local_folders(models: Path) -> dict[str, Path]:
 
 
 def find_layout(folder: Path) -> str:
-    """The layout of a model's folder, in words; empty if it holds none. Converted models are in transformers' files."""
+    """The layout of a model's folder, in words, or "". Converted models are in transformers' files."""
     return next((layout for file, layout in INDEX_FILES.items() if (folder / file).is_file()), "")
 
 
 def weights_mtime_ns(folder: Path) -> int:
-    """When the file was modified by which the model is known, after which it may be another; 0 if there is none."""
+    """The modification time of the file by which the model is known; 0 if there is no such file."""
     for file in INDEX_FILES:
         try:
             return (folder / file).stat().st_mtime_ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MUSICGEN_LICENCE = "CC-BY-NC-4.0"
+_META_LICENCE = "CC-BY-NC-4.0"
 """SPDX identifier of the licence of Meta's published weights."""
 AUDIOCRAFT_FILES = ("state_dict.bin", "compression_state_dict.bin")
 DIFFUSERS_FILES = (
@@ -19,6 +19,8 @@ DIFFUSERS_FILES = (
     "*/*.safetensors",
 )
 """The card, the configurations, the tokenizers and the weights; not what the repository has in other layouts."""
+SEPARATOR = "adefossez/HTDemucs"
+"""The repository of the network that separates the parts of a clip. It is optional."""
 _STABILITY_LICENCE = "LicenseRef-stable-audio-community"
 
 
@@ -33,6 +35,8 @@ class PublishedModel:
     """Patterns of the files to download."""
     requires: tuple[str, ...] = ()
     """Repositories of networks that the model uses and its files do not name."""
+    follows_melodies: bool = False
+    """Whether it hears the melody of a clip better if demucs separates its parts."""
 
     @property
     def is_noncommercial(self) -> bool:
@@ -40,8 +44,11 @@ class PublishedModel:
         return "-NC-" in self.licence
 
 
-def _meta(*names: str, requires: tuple[str, ...] = ()) -> dict[str, PublishedModel]:
-    return {name: PublishedModel(f"facebook/{name}", MUSICGEN_LICENCE, requires=requires) for name in names}
+def _meta(*names: str, requires: tuple[str, ...] = (), follows_melodies: bool = False) -> dict[str, PublishedModel]:
+    return {
+        name: PublishedModel(f"facebook/{name}", _META_LICENCE, requires=requires, follows_melodies=follows_melodies)
+        for name in names
+    }
 
 
 PUBLISHED: Mapping[str, PublishedModel] = {
@@ -52,10 +59,13 @@ PUBLISHED: Mapping[str, PublishedModel] = {
         "musicgen-stereo-medium",
         "musicgen-large",
         "musicgen-stereo-large",
+    ),
+    **_meta(
         "musicgen-melody",
         "musicgen-stereo-melody",
         "musicgen-melody-large",
         "musicgen-stereo-melody-large",
+        follows_melodies=True,
     ),
     **_meta("musicgen-style", requires=("m-a-p/MERT-v1-95M",)),
     **_meta(
@@ -77,5 +87,5 @@ PUBLISHED: Mapping[str, PublishedModel] = {
         "ACE-Step/acestep-v15-xl-turbo-diffusers", "MIT", files=DIFFUSERS_FILES
     ),
 }
-"""Name → model. The first one that is installed is the default model: the smallest of those that make music from text
-alone, then the others."""
+"""Name → model. The first that is installed is the default model: those that make music from text alone come first, the
+smaller ones before the larger."""

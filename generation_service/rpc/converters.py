@@ -49,6 +49,7 @@ def model_to_proto(
         sample_rate_hz=info.sample_rate_hz,
         channels=info.channels,
         max_duration_seconds=info.max_duration_seconds,
+        max_continuation_seconds=_max_continuation_seconds(info),
         is_default=is_default,
         is_loaded=is_loaded,
         capabilities=[f"CAPABILITY_{each.name}" for each in Capability if each in info.capabilities],
@@ -57,6 +58,12 @@ def model_to_proto(
             generation_pb2.ModelAdapter(name=name, problem=problem) for name, problem in (adapters or {}).items()
         ],
     )
+
+
+def _max_continuation_seconds(info: ModelInfo) -> float:
+    if Capability.CONTINUATION not in info.capabilities:
+        return 0.0
+    return info.max_duration_seconds if info.max_continuation_seconds is None else info.max_continuation_seconds
 
 
 def unusable_model_to_proto(name: str, problem: str, *, is_default: bool) -> generation_pb2.Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from google.protobuf import json_format
+import numpy as np
 
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2
@@ -21,6 +21,7 @@ from generation_service.models.base import (
 from generation_service.models.catalog import ModelCatalog
 from generation_service.worker.source_audio import SourceAudio
 from service_runtime.capabilities import needed_capabilities, unsupported_error
+from service_runtime.message_fields import read_fields
 from service_runtime.shaping import check_conditioning
 
 DEFAULT_STYLE_SECONDS = 3.0
@@ -44,7 +45,7 @@ async def build_conditions(
 
     Raises InvalidArgument if a field is invalid, and errors as `SourceAudio`.
     """
-    check_conditioning(CONDITIONING, to_fields(message), seconds)
+    check_conditioning(CONDITIONING, read_fields(message), seconds)
     rate = info.sample_rate_hz
     fields: dict[str, Any] = {
         "negative_prompt": message.negative_prompt,
@@ -61,7 +62,8 @@ async def build_conditions(
     if message.HasField("melody"):
         melody = message.melody
         length = max(seconds, MIN_MELODY_SECONDS)
-        fields["melody"] = await _fetch(melody.source_id, "melody", melody.start_seconds, length, info, export)
+        audio = await _fetch(melody.source_id, "melody", melody.start_seconds, length, info, export)
+        fields["melody"] = _lead_in(audio, round(-start_seconds * rate), round(seconds * rate))
     if message.HasField("style"):
         style = message.style
         excerpt_seconds = style.seconds or DEFAULT_STYLE_SECONDS
@@ -69,6 +71,16 @@ async def build_conditions(
         guidance = {"text_guidance": style.text_guidance} if style.HasField("text_guidance") else {}
         fields["style"] = StyleExcerpt(audio, style.quantizers, **guidance)
     return fields
+
+
+def _lead_in(melody: FloatArray, lead_frames: int, loop_frames: int) -> FloatArray:
+    """Puts the end of a loop's melody, or silence if it is shorter, before it: for the music that precedes the loop."""
+    if lead_frames <= 0:
+        return melody
+    lead = np.zeros((lead_frames, melody.shape[1]), np.float32)
+    end = melody[max(0, loop_frames - lead_frames) : loop_frames]
+    lead[: len(end)] = end
+    return np.concatenate([lead, melody])
 
 
 def _sections_of(
@@ -89,7 +101,7 @@ async def require_capabilities(
 ) -> None:
     """Raises InvalidArgument, which lists the models that can, if the model can't do what is asked for."""
     needed = needed_capabilities(
-        to_fields(request.conditioning),
+        read_fields(request.conditioning),
         continuation=request.HasField("continuation"),
         edit=isinstance(request, storage_pb2.Generation) and request.HasField("edit"),
     )
@@ -97,12 +109,6 @@ async def require_capabilities(
         if capability not in info.capabilities:
             capable = await catalog.list_capable(capability)
             raise unsupported_error(field, info.name, capability, capable)
-
-
-def to_fields(message: conditioning_pb2.Conditioning) -> dict[str, Any]:
-    """The fields that are set, by the contract's names."""
-    fields: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    return fields
 
 
 async def _fetch(

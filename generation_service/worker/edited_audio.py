@@ -16,7 +16,8 @@ from generation_service.joining.edit_joiner import EditJoiner
 from generation_service.joining.edit_plan import EditKind, EditPlan, plan_edit
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 from generation_service.worker.source_audio import SourceAudio
-from service_runtime.validation import check_uuid
+from service_runtime.message_fields import read_fields
+from service_runtime.shaping import check_edit
 
 KINDS = {
     conditioning_pb2.EDIT_KIND_EXTEND_LEFT: EditKind.EXTEND_LEFT,
@@ -54,13 +55,16 @@ class AudioEdit:
     async def blocks(self, handle: GenerationHandle) -> AsyncIterator[FloatArray]:
         """Yields the result, [n, channels] in the source's format."""
         plan = self.plan
-        async for block in self.source.blocks(0, plan.head_frames - plan.lead_frames):
-            yield block
+        with handle.read_later():
+            async for block in self.source.blocks(0, plan.head_frames - plan.lead_frames):
+                yield block
         joiner = EditJoiner(plan, self.lead, self.tail)
-        converter = _FormatConverter(self.info, plan.sample_rate_hz, self.channels, plan.generated_frames)
+        converter = FormatConverter(self.info, plan.sample_rate_hz, self.channels, plan.generated_frames)
         async for block in handle:
             yield joiner.feed(converter.feed(block))
-        yield np.concatenate([joiner.feed(converter.finish()), joiner.finish()])
+        yield joiner.feed(converter.finish())
+        for block in joiner.finish():
+            yield block
         kept_from = plan.tail_start + plan.joint_frames
         async for block in self.source.blocks(kept_from, plan.source_frames - kept_from):
             yield block
@@ -70,9 +74,9 @@ async def prepare_edit(
     edit: conditioning_pb2.Edit, info: ModelInfo, export: export_pb2_grpc.ExportServiceAsyncStub, timeout_seconds: float
 ) -> AudioEdit:
     """Finds the source and plans the edit. Raises InvalidArgument if the edit does not fit the source."""
-    source_id = check_uuid("edit.source_id", edit.source_id)
-    if edit.kind not in KINDS:
-        raise InvalidArgument("edit.kind", "must be EXTEND_LEFT, EXTEND_RIGHT or REPAINT")
+    fields = read_fields(edit)
+    check_edit("edit", fields)
+    source_id = fields["source_id"]
     source = SourceAudio(export, source_id, "edit", timeout_seconds)
     header = await source.read_header()
     rate, channels, frames = header.sample_rate_hz, header.channels, header.expected_frames
@@ -107,7 +111,7 @@ async def prepare_edit(
     )
 
 
-class _FormatConverter:
+class FormatConverter:
     """Converts the model's output to a sample rate and a channel count, to exactly `frames` frames."""
 
     def __init__(self, info: ModelInfo, sample_rate_hz: int, channels: int, frames: int) -> None:

@@ -18,7 +18,7 @@ from generation_service.worker import converters
 from generation_service.worker.conditioning import build_conditions, require_capabilities
 from generation_service.worker.continuation_audio import fetch_prompt_audio
 from generation_service.worker.edited_audio import AudioEdit, prepare_edit
-from service_runtime.shaping import DEFAULT_BEATS_PER_BAR
+from service_runtime.generated_length import bar_seconds as bar_seconds_of
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ async def _start_loop(
     origin: RequestOrigin,
 ) -> JobAudio:
     loop = generation.loop
-    bar_seconds = (loop.beats_per_bar or DEFAULT_BEATS_PER_BAR) * 60.0 / loop.bpm
+    bar_seconds = bar_seconds_of({"beats_per_bar": loop.beats_per_bar, "bpm": loop.bpm})
     frames = round(generation.duration_seconds * info.sample_rate_hz)
     seamless = SeamlessLoop(round(bar_seconds * info.sample_rate_hz), frames, info.sample_rate_hz)
     seconds = seamless.needed_frames / info.sample_rate_hz

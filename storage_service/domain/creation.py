@@ -107,6 +107,8 @@ class NewGeneration:
                 raise InvalidArgument("edit", f"can't be combined with {other}")
         if self.loop is not None:
             check_loop("loop", self.loop)
+            if self.continuation is not None:
+                raise InvalidArgument("loop", "can't be combined with continuation")
             check_length("duration_seconds", self.duration_seconds, loop_seconds(self.loop))
         if self.variation_of is not None:
             check_uuid("variation_of", self.variation_of)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import CTE, insert, select
+from sqlalchemy import CTE, Row, insert, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service_runtime.shaping import REPAINT
@@ -48,8 +49,8 @@ class LineageNode:
     created_at: datetime | None = None
 
 
-def find_parents(row: Generation) -> list[Parent]:
-    """Returns what a generation's row refers to."""
+def find_parents(row: Generation | Row[Any]) -> list[Parent]:
+    """Returns what a generation's row, or the columns of it that name sources, refers to."""
     conditioning, edit = row.conditioning or {}, row.edit
     used = [
         (LineageRelation.CONTINUATION, row.continuation),

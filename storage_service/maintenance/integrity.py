@@ -17,8 +17,9 @@ from dgx_music.limits import MAX_RATING
 from storage_service.db import schema
 from storage_service.db.counts import find_count_mismatches
 from storage_service.db.database import DamagedDatabase, Database
+from storage_service.db.lineage_models import ParentLink
 from storage_service.db.models import Generation, Prompt
-from storage_service.domain import prompts
+from storage_service.domain import lineage, prompts
 from storage_service.states import TERMINAL_STATES, GenerationStage, GenerationStatus
 
 BATCH_ROWS = 5000
@@ -58,6 +59,7 @@ def find_violations(database: Database) -> Iterator[Finding]:
         if not damage:
             schema.check_database(database)
             yield from _check_generations(database)
+            yield from _check_parents(database)
             yield from _check_prompts(database)
             yield from _check_prompt_uses(database)
             yield from _check_counts(database)
@@ -168,6 +170,38 @@ def _is_not_object(column: InstrumentedAttribute[Any], database: Database) -> Co
             (stored.is_(None), False), (func.json_valid(stored) == 0, True), else_=func.json_type(stored) != "object"
         )
     return func.coalesce(func.json_typeof(column) != "object", False)
+
+
+def _check_parents(database: Database) -> Iterator[Finding]:
+    """Checks that what a generation's row refers to is what the lineage says."""
+    row, link = Generation, ParentLink
+    sources = row.continuation, row.conditioning, row.edit
+    is_legal = not_(or_(*(_is_not_object(column, database) for column in sources)))
+    has_parents = or_(row.variation_of.is_not(None), *(column.is_not(None) for column in sources))
+    statement = (
+        select(row.id, *sources, row.variation_of, link.parent_id, link.relation)
+        .join(link, link.child_id == row.id, isouter=True)
+        .where(is_legal, or_(has_parents, link.child_id.is_not(None)))
+    )
+    for rows in _iter_row_ranges(database, row.id):
+        with database.read() as session:
+            found = session.execute(statement.where(rows)).all()
+        links: dict[str, set[tuple[str, str]]] = {}
+        for one in found:
+            if one.parent_id is not None:
+                links.setdefault(one.id, set()).add((one.parent_id, one.relation))
+        for generation_id, one in {one.id: one for one in found}.items():
+            try:
+                named = {(parent.id, parent.relation.value) for parent in lineage.find_parents(one)}
+            except (KeyError, TypeError):
+                yield Finding(f"generation {generation_id}", "refers to a source without naming it")
+                continue
+            if named != links.get(generation_id, set()):
+                yield Finding(f"generation {generation_id}", "has other parents in the lineage than in its row")
+    orphans = select(link.child_id).where(link.child_id.not_in(select(row.id))).distinct()
+    with database.read() as session:
+        for child_id in session.scalars(orphans):
+            yield Finding(f"generation {child_id}", "is in the lineage but does not exist")
 
 
 def _check_prompts(database: Database) -> Iterator[Finding]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
-
 from dgx_music.limits import DEFAULT_CONTINUATION_SECONDS
 from dgx_music.storage.v1 import conditioning_pb2, storage_pb2
+from service_runtime.message_fields import read_fields
 from storage_service.db.models import Generation
 from storage_service.domain.lineage import LineageNode, Parent, find_parents
 
@@ -17,14 +15,14 @@ from storage_service.domain.lineage import LineageNode, Parent, find_parents
 def shaping_from_proto(request: storage_pb2.CreateGenerationRequest) -> dict[str, Any]:
     """Returns the arguments of NewGeneration that shape it besides its prompt."""
     shaping: dict[str, Any] = {
-        "conditioning": fields_from_proto(request.conditioning),
+        "conditioning": read_fields(request.conditioning),
         "variation_of": request.variation_of.lower() or None,
     }
     for name in ("edit", "loop"):
-        shaping[name] = fields_from_proto(getattr(request, name)) if request.HasField(name) else None
+        shaping[name] = read_fields(getattr(request, name)) if request.HasField(name) else None
     if request.HasField("continuation"):
         seconds = request.continuation.seconds or DEFAULT_CONTINUATION_SECONDS
-        shaping["continuation"] = {**fields_from_proto(request.continuation), "seconds": seconds}
+        shaping["continuation"] = {**read_fields(request.continuation), "seconds": seconds}
     return shaping
 
 
@@ -50,22 +48,6 @@ def node_to_proto(node: LineageNode) -> storage_pb2.LineageNode:
     if node.created_at is not None:
         message.created_at.FromDatetime(node.created_at)
     return message
-
-
-def fields_from_proto(message: Message) -> dict[str, Any]:
-    """Returns the fields of a message that are set: enum values by their names, ids of sources in lower case."""
-    return {field.name: _value_from_proto(field, value) for field, value in message.ListFields()}
-
-
-def _value_from_proto(field: FieldDescriptor, value: Any) -> Any:
-    if field.is_repeated:
-        return [fields_from_proto(one) for one in value]
-    if field.message_type is not None:
-        return fields_from_proto(value)
-    if field.enum_type is not None:
-        known = field.enum_type.values_by_number.get(value)
-        return value if known is None else known.name
-    return value.lower() if field.name == "source_id" else value
 
 
 def _parents_to_proto(parents: Iterable[Parent]) -> list[conditioning_pb2.Parent]:

@@ -90,12 +90,13 @@ LAYERS = {
         ),
     ),
     "service_runtime": (
-        ("service_runtime.rpc",),
+        ("service_runtime.rpc", "service_runtime.generated_length"),
         ("service_runtime.access", "service_runtime.shaping"),
         ("service_runtime.observability", "service_runtime.audio", "service_runtime.validation"),
         (
             "service_runtime.settings",
             "service_runtime.capabilities",
+            "service_runtime.message_fields",
             "service_runtime.prompt_tempo",
             "service_runtime.health_thread",
             "service_runtime.failpoints",
@@ -164,6 +165,7 @@ LAYERS = {
         (
             "generation_service.models.params",
             "generation_service.models.device",
+            "generation_service.models.model_card",
             "generation_service.models.model_folders",
         ),
         (
@@ -172,7 +174,6 @@ LAYERS = {
             "generation_service.models.execution",
             "generation_service.models.finding",
             "generation_service.models.published",
-            "generation_service.models.triton_check",
             "generation_service.models.sketch.pads",
         ),
         ("generation_service.hardware",),

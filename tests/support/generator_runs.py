@@ -92,7 +92,9 @@ class Plan:
         return Reservation.for_windows(positions, [self.conditions(window).build(1) for window in windows])
 
 
-def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int) -> list[Codes]:
+def run_plans(
+    generator: CodeGenerator[Any], plans: Sequence[Plan], window: int, load_adapters: LoadAdapters = load_none
+) -> list[Codes]:
     """Runs all plans in one batch, with windows of `window` frames. Returns the codes of each, [K, frames]; those of a
     cancelled one are as many as it got."""
     config = generator.config
@@ -108,7 +110,8 @@ def run_plans(generator: CodeGenerator[Any], plans: Sequence[Plan], window: int)
                 frames = plan.prompt_frames + plan.frames
                 codes[index] = WindowedCodes(config.delays, frames, config.card, window, plan.prompt(config))
                 reservation = plan.reservation(min(frames, window) + config.max_delay)
-                rows[index] = generator.open(plan.parameters(), reservation)
+                parameters = plan.parameters()
+                rows[index] = generator.open(parameters, reservation, load_adapters(parameters.adapters))
                 generator.begin_window(rows[index], codes[index].window, plan.conditions(0).build(config.dim))
         active = [
             row
@@ -147,13 +150,11 @@ def _append_results(
     return ended
 
 
-def eager_generator(
-    folder: Path, precision: Precision = "fp32", load_adapters: LoadAdapters = load_none
-) -> EagerCodeGenerator:
+def eager_generator(folder: Path, precision: Precision = "fp32") -> EagerCodeGenerator:
     checkpoint = read_checkpoint(folder / LM_FILE)
     config = parse_lm_config(checkpoint)
     pool = KvCachePool(config, 1 << 30, is_quantized=precision == "int8")
-    return EagerCodeGenerator(LanguageModel(checkpoint, config, precision), pool, load_adapters)
+    return EagerCodeGenerator(LanguageModel(checkpoint, config, precision), pool)
 
 
 def resident_generator(

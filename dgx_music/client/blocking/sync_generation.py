@@ -125,7 +125,7 @@ class Generation(GenerationFields):
         right: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Generation:
-        """Queues this music with so many seconds of new music before it (`left`) or after it (`right`).
+        """Queues this music with new music before it (`left` seconds) or after it (`right` seconds).
 
         What is not given is as in this one. Raises FailedPrecondition if it is not completed, and InvalidArgument if
         the model can't continue audio.
@@ -143,7 +143,7 @@ class Generation(GenerationFields):
 
     @spell_out(GenerationOptions)
     def variations(self, count: int = 4, **options: Unpack[GenerationOptions]) -> list[Generation]:
-        """Queues the same again up to 100 times, all or none, with other seeds, or with `seed` and those after it."""
+        """Queues this music again, at most 100 times, all or none: with random seeds, or `seed` and those after it."""
         return [self._wrap(one) for one in self._thread.run(self._inner.variations(count, **options))]
 
     def lineage(self) -> list[LineageNode]:

@@ -46,9 +46,9 @@ class ConditioningOptions(TypedDict, total=False):
     loop: int | None
     """Make the music loop after this many bars, at the tempo that the prompt names ("84 BPM")."""
     tempo: float | None
-    """Of the loop, in beats per minute, if the prompt names none."""
+    """Tempo of the loop in beats per minute. Default: the one that the prompt names."""
     beats: int | None
-    """In a bar of the loop. Default: 4."""
+    """Beats in a bar of the loop. Default: 4."""
 
 
 def build_conditioning(options: ConditioningOptions) -> Conditioning | None:
@@ -87,7 +87,7 @@ def build_conditioning(options: ConditioningOptions) -> Conditioning | None:
 
 
 def build_loop(options: ConditioningOptions) -> Loop | None:
-    """Returns the loop, or None if there is none. Raises InvalidArgument."""
+    """Returns the loop, or None if there is none. Raises InvalidArgument for options that need one."""
     bars = options.get("loop")
     if bars is None:
         for name, value in (("tempo", options.get("tempo")), ("beats", options.get("beats"))):
@@ -98,7 +98,7 @@ def build_loop(options: ConditioningOptions) -> Loop | None:
 
 
 def id_of(source: object, argument: str) -> str:
-    """Returns the id of a generation, of a clip, or what is an id already."""
+    """Returns the id of a generation or a clip, or the text that is one. Raises InvalidArgument for anything else."""
     if isinstance(source, str):
         return source
     found = getattr(source, "id", None) or getattr(source, "clip_id", None)

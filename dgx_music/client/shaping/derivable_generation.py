@@ -21,9 +21,9 @@ from dgx_music.storage.v1.storage_pb2 import Generation as Message
 
 
 class DerivableGeneration(GenerationFields):
-    """A generation of which further ones can be made. What is not given for them is as in this one.
+    """A generation of which further ones can be made. They are as this one in all that is not given for them.
 
-    They are queued, and returned at once: `await (await generation.extend(right=8)).wait()`.
+    They are returned as soon as they are queued: `await (await generation.extend(right=8)).wait()`.
     """
 
     def __init__(self, connection: Connection, message: Message) -> None:
@@ -42,7 +42,7 @@ class DerivableGeneration(GenerationFields):
         right: float | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Self:
-        """Queues this music with so many seconds of new music before it (`left`) or after it (`right`).
+        """Queues this music with new music before it (`left` seconds) or after it (`right` seconds).
 
         Raises FailedPrecondition if it is not completed, and InvalidArgument if the model can't continue audio.
         """
@@ -52,7 +52,7 @@ class DerivableGeneration(GenerationFields):
             case (float() | int()) as seconds, None:
                 request = extend_left(self.message, seconds)
             case _:
-                raise InvalidArgument("left", "or right must be given, in seconds, and not both")
+                raise InvalidArgument("left", "give either left or right, in seconds")
         return await self._submit(request, prompt, options)
 
     @spell_out(GenerationOptions)
@@ -65,7 +65,7 @@ class DerivableGeneration(GenerationFields):
 
     @spell_out(GenerationOptions)
     async def variations(self, count: int = 4, **options: Unpack[GenerationOptions]) -> list[Self]:
-        """Queues the same again up to 100 times, all or none, with other seeds, or with `seed` and those after it."""
+        """Queues this music again, at most 100 times, all or none: with random seeds, or `seed` and those after it."""
         seed = options.get("seed")
         if seed is not None and seed + count - 1 > MAX_SEED:
             raise InvalidArgument("seed", f"must be at most {MAX_SEED - count + 1} for {count} variations")

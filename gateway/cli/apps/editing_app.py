@@ -8,26 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from gateway.cli.commands.generation.listening_flags import Open, PlayOption
-from gateway.cli.commands.generation.output_flags import (
-    FormatOption,
-    Loudness,
-)
+from gateway.cli.commands.generation.output_flags import EditLoudness, FormatOption
 from gateway.cli.commands.generation.shaping_flags import Adapters, Negative
 from gateway.cli.options import (
     AsJson,
     Count,
     Detach,
     Force,
-    Guidance,
     Id,
     Output,
     Priority,
     Seed,
-    Temperature,
-    TopK,
-    TopP,
     create_console,
     run,
+    sampling_option,
 )
 from gateway.embedded.service_set import ALL
 
@@ -37,21 +31,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_OF_SOURCE = "that of the source"
+Temperature = Annotated[float | None, sampling_option("temperature", _OF_SOURCE)]
+TopK = Annotated[int | None, sampling_option("top_k", _OF_SOURCE)]
+TopP = Annotated[float | None, sampling_option("top_p", _OF_SOURCE)]
+Guidance = Annotated[float | None, sampling_option("guidance", _OF_SOURCE)]
+
 Source = Annotated[
     str, typer.Argument(metavar="ID|FILE", help="A generation, a clip, or an audio file.", show_default=False)
 ]
 NewPrompt = Annotated[
     str,
-    typer.Argument(
-        metavar="PROMPT", help="Description of the new part. Default: that of the generation.", show_default=False
-    ),
+    typer.Argument(metavar="PROMPT", help=f"Description of the new part. Default: {_OF_SOURCE}.", show_default=False),
 ]
 SourceModel = Annotated[
     str,
     typer.Option(
         "--model",
         metavar="NAME|FOLDER",
-        help="Name or folder of the model. Default: that of the generation.",
+        help=f"Name or folder of the model. Default: {_OF_SOURCE}.",
         show_default=False,
     ),
 ]
@@ -62,10 +60,10 @@ def extend(
     source: Source,
     prompt: NewPrompt = "",
     left: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Add so much before the start.", show_default=False)
+        float | None, typer.Option(metavar="SECONDS", help="How much to add before the start.", show_default=False)
     ] = None,
     right: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Add so much after the end.", show_default=False)
+        float | None, typer.Option(metavar="SECONDS", help="How much to add after the end.", show_default=False)
     ] = None,
     seed: Seed = None,
     model: SourceModel = "",
@@ -76,7 +74,7 @@ def extend(
     negative: Negative = "",
     adapter: Adapters = None,
     format_: FormatOption = None,
-    loudness: Loudness = "",
+    loudness: EditLoudness = "",
     output: Output = None,
     count: Count = 1,
     priority: Priority = 0,
@@ -86,14 +84,17 @@ def extend(
     open_: Open = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make music longer: new music leads into it (--left) or continues it (--right). The source is kept as it is."""
+    """Make music longer: new music leads into it (--left) or continues it (--right). The source is kept as it is.
+
+    The negative text and the adapters, too, are those of the source unless others are given.
+    """
     from functools import partial
 
     from dgx_music.client.shaping.derived_requests import extend_left, extend_right
     from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 
     if (left is None) == (right is None):
-        raise CommandError("--left: give either --left SECONDS or --right SECONDS", BAD_INPUT)
+        raise CommandError("give either --left SECONDS or --right SECONDS", BAD_INPUT)
     extend, seconds = (extend_left, left) if right is None else (extend_right, right)
     assert seconds is not None
     derive = partial(extend, seconds=seconds)
@@ -135,7 +136,7 @@ def repaint(
     negative: Negative = "",
     adapter: Adapters = None,
     format_: FormatOption = None,
-    loudness: Loudness = "",
+    loudness: EditLoudness = "",
     output: Output = None,
     count: Count = 1,
     priority: Priority = 0,
@@ -145,7 +146,10 @@ def repaint(
     open_: Open = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replace a part of the music by new music that fits what is before and after it. The rest is kept as it is."""
+    """Replace a part of the music by new music that fits what is before and after it. The rest is kept as it is.
+
+    The negative text and the adapters, too, are those of the source unless others are given.
+    """
     from functools import partial
 
     from dgx_music.client.shaping.derived_requests import repaint
@@ -188,7 +192,7 @@ def variations(
     open_: Open = False,
     as_json: AsJson = False,
 ) -> None:
-    """Generate the same again with other seeds. The sampling options replace those of the generation."""
+    """Generate a piece again with other seeds. What is not given is as in the piece, the format of the file too."""
     from gateway.cli.commands.generation import edits, generate
 
     options, _ = _build_options(

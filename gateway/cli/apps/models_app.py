@@ -17,8 +17,9 @@ app = typer.Typer(
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the model, e.g. musicgen-small.", show_default=False)
 ]
-
-
+ModelOrAdapter = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the model or the adapter.", show_default=False)
+]
 NewName = Annotated[
     str,
     typer.Option(
@@ -28,8 +29,6 @@ NewName = Annotated[
         show_default=False,
     ),
 ]
-
-
 StoredPrecisionOption = Annotated[
     Literal["fp32", "bf16", "fp16"] | None,
     typer.Option(
@@ -40,14 +39,13 @@ StoredPrecisionOption = Annotated[
         metavar="PRECISION",
     ),
 ]
-
-
 MergedAdapters = Annotated[
     list[str] | None,
     typer.Option(
         "--adapter",
         metavar="NAME[:SCALE]",
-        help="Merge an installed LoRA adapter into the weights, at a scale of 1 unless given. Can be repeated.",
+        help="Merge an installed LoRA adapter into the weights, at a scale of 1 unless given. May be given more "
+        "than once.",
         show_default=False,
     ),
 ]
@@ -69,7 +67,7 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(name: Name, as_json: AsJson = False) -> None:
+def show(name: ModelOrAdapter, as_json: AsJson = False) -> None:
     """Show what a model or an adapter is, what it can do, its licence, and where its files are."""
     from gateway.cli.commands import model_details
 
@@ -100,7 +98,7 @@ def pull(name: Name, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def remove(name: Name, yes: Yes = False, as_json: AsJson = False) -> None:
+def remove(name: ModelOrAdapter, yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete a model or an adapter in the data directory, or a model that `pull` downloaded.
 
     A running server unloads the model first.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gateway.cli.display.console import Console, escape_text
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
-from generation_service.models.published import PUBLISHED, PublishedModel
+from generation_service.models.published import PUBLISHED, SEPARATOR, PublishedModel
 from service_runtime.optional_deps import install_extra_command
 
 LM_FILE, CODEC_FILE = "state_dict.bin", "compression_state_dict.bin"
@@ -50,6 +50,11 @@ def pull(name: str, console: Console) -> None:
     revision, folder = _download(published.repository, published.files, console, licence=licence)
     for repository in _required_repositories(published, folder):
         _download(repository, NETWORK_FILES, console)
+    if published.follows_melodies and not _repository_folder(SEPARATOR).exists():
+        console.print_notice(
+            "optional: to hear a melody beneath drums and bass, it needs demucs; run "
+            f"{install_extra_command('melody')} and hf download {SEPARATOR}"
+        )
     if console.as_json:
         fields = {
             "model": name,
@@ -194,20 +199,23 @@ def _links(repository: Path) -> list[Path]:
 
 def _find_referenced_codec(file: Path) -> str | None:
     """Returns the codec's repository if the file only names it instead of holding weights."""
-    if zipfile.is_zipfile(file):  # If not, loading it reports what is wrong.
+    try:
         with zipfile.ZipFile(file) as archive:
             if any("/data/" in name for name in archive.namelist()):
                 return None
+    except zipfile.BadZipFile:  # Loading it reports what is wrong.
+        return None
     return _find_name(file, CODEC_NAME)
 
 
 def _find_name(file: Path, pattern: re.Pattern[bytes]) -> str | None:
     """Returns the first name that matches in a checkpoint's pickle, which is searched as bytes."""
-    if not zipfile.is_zipfile(file):
+    try:
+        with zipfile.ZipFile(file) as archive:
+            pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+            found = pattern.search(archive.read(pickled)) if pickled else None
+    except zipfile.BadZipFile:  # Loading it reports what is wrong.
         return None
-    with zipfile.ZipFile(file) as archive:
-        pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-        found = pattern.search(archive.read(pickled)) if pickled else None
     return found[found.re.groups].decode() if found else None
 
 

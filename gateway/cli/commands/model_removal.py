@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.cli.commands.model_download import find_pulled_model
+from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.command_settings import load_settings
 from gateway.config import GatewaySettings
 from generation_service.models.model_folders import local_folders
 from generation_service.models.musicgen.adapters.installed_adapters import find_adapters
+from generation_service.models.published import PUBLISHED
 
 
 class RemovableModel(Protocol):
@@ -67,4 +69,8 @@ def find_removable_model(name: str, data_dir: Path | None) -> RemovableModel:
         return LocalModel(folder)
     if folder := {adapter.name: adapter.folder for adapter in find_adapters(root / "adapters")}.get(name):
         return LocalModel(folder)
+    if name not in PUBLISHED:
+        raise CommandError(
+            f"NAME: there is no model or adapter {name[:100]!r} here; list them with `dgx-music models`", BAD_INPUT
+        )
     return find_pulled_model(name)

@@ -112,6 +112,22 @@ class Denoiser(ABC):
             )[0]
             each.steps_done += 1
 
+    def rehearse(self, parameters: GenerationParameters) -> None:
+        """Does all of a request but for the transformer and the autoencoder, whose shapes are known to fit.
+
+        Raises whatever the modules raise if their configurations, which they interpret as they use them, are wrong.
+        """
+        denoising = self.begin(parameters)
+        if denoising.steps != self._steps(parameters):
+            raise ValueError(f"the scheduler plans {denoising.steps} steps instead of {self._steps(parameters)}")
+        latents = denoising.latents
+        for timestep in denoising.scheduler.timesteps:
+            latents = denoising.scheduler.step(
+                torch.zeros_like(latents), timestep, latents, generator=denoising.generator, return_dict=False
+            )[0]
+        if not all(bool(tensor.isfinite().all()) for tensor in (latents, *denoising.conditions.values())):
+            raise ValueError("the results are not finite")
+
     def _ignored(self, **limited: tuple[str, int]) -> dict[str, MetadataValue]:
         """Returns how many tokens are beyond what the text encoder reads, by name; `limited` are texts and limits."""
         counts = {name: len(self._pipeline.tokenizer(text).input_ids) - most for name, (text, most) in limited.items()}

@@ -16,7 +16,7 @@ from generation_service.models.execution import ModelExecution
 
 TOKENS_PER_CALL = {"cpu": 2048, "cuda": 65536}
 """How much one call of the transformer works on, rows times length: as much as keeps the device busy, and little enough
-that nobody waits long for his turn, or for a cancelled request."""
+that nobody waits long for a turn, or for a cancelled request."""
 
 
 @dataclass(eq=False, slots=True)

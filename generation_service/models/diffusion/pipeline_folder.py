@@ -115,5 +115,5 @@ def _check_sizes(path: Path, config: Mapping[str, Any], depth: int = 0) -> None:
             continue
         limit = MAX_LAYERS if key.endswith(_REPEATED) else _MAX_TRAIN_STEPS if key == "num_train_timesteps" else None
         for number in value if isinstance(value, list) else [value]:
-            if limit is not None and isinstance(number, int) and number > limit:
+            if limit is not None and isinstance(number, int | float) and not number <= limit:
                 raise invalid_checkpoint(path, f"{key} must be at most {limit}, not {number}")

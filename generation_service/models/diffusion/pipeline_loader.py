@@ -13,19 +13,20 @@ import torch
 from dgx_music.errors import FailedPrecondition
 from generation_service.config import DeviceChoice, DeviceName, PrecisionChoice, PrecisionName
 from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
-from generation_service.models.base import ModelInfo
+from generation_service.models.base import GenerationParameters, ModelInfo
 from generation_service.models.device import empty_device_cache, forbid_tf32, gpu_memory, resolve_device
+from generation_service.models.device_errors import is_out_of_memory
 from generation_service.models.diffusion.ace_step import AceStep
 from generation_service.models.diffusion.denoiser import Denoiser
 from generation_service.models.diffusion.diffusers_library import check_installed, quiet_diffusers
 from generation_service.models.diffusion.diffusion_model import DiffusionModel
 from generation_service.models.diffusion.latent_decoder import PIECE_SECONDS, LatentDecoder
-from generation_service.models.diffusion.model_card import read_licence
 from generation_service.models.diffusion.pipeline_check import check_shapes
 from generation_service.models.diffusion.pipeline_folder import PipelineFolder, read_pipeline_folder
 from generation_service.models.diffusion.stable_audio import StableAudio
 from generation_service.models.diffusion.stable_audio_3 import StableAudio3
 from generation_service.models.execution import ModelExecution
+from generation_service.models.model_card import read_licence
 from generation_service.models.musicgen.checkpoints.checkpoint import invalid_checkpoint
 
 DENOISERS: Mapping[str, type[Denoiser]] = {
@@ -110,6 +111,7 @@ def load_pipeline(
     pipeline = _read_pipeline(found, device)
     facts = found.pipeline.facts
     denoiser = DENOISERS[found.pipeline.class_name](pipeline, facts, device)
+    _check_settings(denoiser, found)
     execution = ModelExecution(
         device=found.device if found.device == "cpu" else f"cuda:{torch.cuda.current_device()}",
         precision=found.precision,
@@ -118,6 +120,25 @@ def load_pipeline(
         load_seconds=time.monotonic() - started_at,
     )
     return DiffusionModel(found.info, denoiser, LatentDecoder(pipeline.vae, facts, piece_seconds), execution, device)
+
+
+def _check_settings(denoiser: Denoiser, found: FoundPipeline) -> None:
+    parameters = GenerationParameters(
+        prompt="calm piano",
+        frames=found.info.sample_rate_hz,
+        seed=0,
+        guidance_scale=found.info.default_guidance_scale,
+    )
+    try:
+        with quiet_diffusers(), torch.no_grad():
+            denoiser.rehearse(parameters)
+    except Exception as error:  # The library may raise anything for a strange configuration.
+        if is_out_of_memory(error):
+            raise
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise invalid_checkpoint(
+            found.pipeline.folder, f"its tokenizer, text encoder or scheduler fails ({problem})"
+        ) from error
 
 
 def _check_memory(found: FoundPipeline, fraction: float) -> None:
@@ -134,7 +155,7 @@ def _check_memory(found: FoundPipeline, fraction: float) -> None:
         raise FailedPrecondition(
             f"model {found.info.name!r} needs {needed_bytes / 1e9:.1f} GB, {found.weight_bytes / 1e9:.1f} of them for "
             f"its weights in {found.precision}, but only {free_bytes / 1e9:.1f} GB are free; stop other programs, "
-            "unload other models (`dgx-music models unload`), or use a smaller model",
+            "or use a smaller model",
             reason="GPU_MEMORY" if found.device == "cuda" else "MEMORY",
         )
 

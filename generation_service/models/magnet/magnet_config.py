@@ -51,6 +51,8 @@ def parse_magnet_config(checkpoint: Checkpoint) -> MagnetConfig:
     span_len = fields.count("masking.span_len")
     if span_len < 2:
         raise invalid_checkpoint(checkpoint.path, "masking.span_len is 1; only spans of several frames are supported")
+    fields.expect("generate.lm.span_arrangement", "nonoverlap", "nonoverlap")
+    fields.expect("generate.lm.span_scoring", "max", "max")
     return MagnetConfig(
         lm=lm,
         subcodes_context=None if context == -1 else context,

@@ -14,9 +14,10 @@ from generation_service.models.base import Capability, ModelInfo
 from generation_service.models.device import forbid_tf32, gpu_memory, resolve_device
 from generation_service.models.execution import ModelExecution
 from generation_service.models.magnet.magnet_config import MagnetConfig, parse_magnet_config
-from generation_service.models.magnet.magnet_model import Magnet
+from generation_service.models.magnet.magnet_model import MIN_PROMPT_SHARE, Magnet
 from generation_service.models.magnet.masked_decoding import MaskedDecoder
 from generation_service.models.magnet.masked_transformer import MaskedTransformer
+from generation_service.models.model_card import read_licence
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.weight_check import check_lm_weights
 from generation_service.models.musicgen.codec.chunk_decoder import ChunkDecoder
@@ -27,7 +28,6 @@ from generation_service.models.musicgen.lm.device_linear import build_device_lin
 from generation_service.models.musicgen.lm.linear import build_linear
 from generation_service.models.musicgen.loader import check_codec, cpu_precision, free_memory
 from generation_service.models.musicgen.memory_check import require_memory
-from generation_service.models.published import MUSICGEN_LICENCE
 
 _DECODE_REVISION = "m1"
 """Part of the model's version. It changes whenever the iterations yield other codes for the same request."""
@@ -64,7 +64,7 @@ def find_magnet(
         name=name,
         version="-".join(version),
         description=f"MAGNeT, {lm.num_layers} layers of {lm.dim}, segments of {lm.max_duration_seconds:g} s.",
-        licence=MUSICGEN_LICENCE,
+        licence=read_licence(checkpoint.path.parent, name, checkpoint.source_licence),
         sample_rate_hz=lm.sample_rate_hz,
         channels=lm.channels,
         max_duration_seconds=lm.max_duration_seconds,
@@ -74,6 +74,7 @@ def find_magnet(
         default_top_k=0,
         default_top_p=config.top_p,
         capabilities=frozenset({Capability.CONTINUATION, Capability.NEGATIVE_PROMPT}),
+        max_continuation_seconds=lm.max_duration_seconds * (1 - MIN_PROMPT_SHARE),
     )
     return FoundMagnet(info, device_name, chosen_precision, checkpoint, config)
 

@@ -32,6 +32,8 @@ class Reservation:
     branches: int = 1
     has_negative: bool = False
     """Whether the negative condition may have a text."""
+    longest_text: str = "prompt"
+    """The field of the request that has the longest text."""
 
     @classmethod
     def for_windows(cls, steps: int, windows: Sequence[WindowConditions]) -> Reservation:
@@ -136,11 +138,13 @@ class CodeGenerator(Protocol[RowT]):
         """How long the device worked for the texts of a recent row; 0 if `begin_window` itself takes as long."""
         ...
 
-    def open(self, parameters: GenerationParameters, reservation: Reservation) -> RowT:
-        """Reserves the memory for all windows of a request, and loads its adapters.
+    def open(
+        self, parameters: GenerationParameters, reservation: Reservation, adapters: tuple[AppliedAdapter, ...] = ()
+    ) -> RowT:
+        """Reserves the memory for all windows of a request, which are computed with these adapters.
 
         Raises ResourceExhausted if other requests use the memory, InvalidArgument if a text is too long for the
-        generator, or an adapter does not fit the model.
+        generator.
         """
         ...
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.adapters.adapter_weights import LoadAdapters, load_none
+from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.code_generator import CodeRow, Reservation, StepResult
 from generation_service.models.musicgen.conditions import WindowConditions
@@ -34,18 +34,18 @@ class EagerCodeGenerator:
 
     open_seconds = 0.0
 
-    def __init__(self, lm: LanguageModel, memory: KvCachePool, load_adapters: LoadAdapters = load_none) -> None:
+    def __init__(self, lm: LanguageModel, memory: KvCachePool) -> None:
         self._lm = lm
         self.memory = memory
-        self._load_adapters = load_adapters
         self._results: list[StepResult[EagerRow]] = []
 
     @property
     def config(self) -> LmConfig:
         return self._lm.config
 
-    def open(self, parameters: GenerationParameters, reservation: Reservation) -> EagerRow:
-        adapters = self._load_adapters(parameters.adapters)
+    def open(
+        self, parameters: GenerationParameters, reservation: Reservation, adapters: tuple[AppliedAdapter, ...] = ()
+    ) -> EagerRow:
         cache = self.memory.reserve(reservation)
         cache.adapters = adapters
         return EagerRow(parameters, adapters=adapters, cache=cache)

@@ -16,6 +16,7 @@ from generation_service.hardware.memory import CPU_BATCH_SIZE, host_memory
 from generation_service.models.base import Capability, ModelInfo
 from generation_service.models.device import forbid_tf32, gpu_memory, resolve_device
 from generation_service.models.execution import KernelChoice, ModelExecution
+from generation_service.models.model_card import read_licence
 from generation_service.models.musicgen.adapters.adapter_registry import AdapterRegistry
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint, invalid_checkpoint
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint
@@ -42,7 +43,6 @@ from generation_service.models.musicgen.resident.operation_selection import sele
 from generation_service.models.musicgen.resident.page_pool import PagePool
 from generation_service.models.musicgen.resident.resident_code_generator import ResidentCodeGenerator
 from generation_service.models.musicgen.weight_precision import choose_precision
-from generation_service.models.published import MUSICGEN_LICENCE
 
 CAPABILITIES = frozenset(
     {
@@ -120,7 +120,7 @@ def find_musicgen(
         name=name or folder.resolve().name,
         version="-".join(version),
         description=f"{config.family}, {config.num_layers} layers of {config.dim}, {_CHANNELS[config.channels]}.",
-        licence=MUSICGEN_LICENCE,
+        licence=read_licence(checkpoint.path.parent, name or folder.resolve().name, checkpoint.source_licence),
         sample_rate_hz=config.sample_rate_hz,
         channels=config.channels,
         max_duration_seconds=MAX_DURATION_SECONDS,
@@ -171,9 +171,8 @@ def load_musicgen(
         load_seconds=time.monotonic() - started_at,
     )
     prefixes = load_prefix_conditioner(found.checkpoint, found.config, "cpu")
-    load_adapters = found.open_adapters().load
-    generator = EagerCodeGenerator(lm, pool, load_adapters)
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
+    generator, adapters = EagerCodeGenerator(lm, pool), found.open_adapters()
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, adapters.load)
 
 
 def load_resident(
@@ -217,7 +216,6 @@ def load_resident(
         kv_bytes = budget.available_bytes()
     positions = _max_positions(config, codec)
     pages = budget_pages(config, dtype, positions=positions, max_batch_size=max_batch_size, available_bytes=kv_bytes)
-    load_adapters = found.open_adapters().load
     generator = ResidentCodeGenerator(
         config,
         weights,
@@ -225,7 +223,6 @@ def load_resident(
         PagePool(config, pages, dtype, torch_device),
         slots=max_batch_size,
         positions=positions,
-        load_adapters=load_adapters,
         **generator_options,
     )
     decoder = ChunkDecoder(codec, config.channels, max_streams=max_batch_size)
@@ -243,7 +240,8 @@ def load_resident(
         kernels=kernels,
     )
     prefixes = load_prefix_conditioner(found.checkpoint, config, device)
-    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, load_adapters)
+    adapters = found.open_adapters()
+    return MusicGen(found.info, generator, conditioner, codec, decoder, execution, prefixes, adapters.load)
 
 
 def _capabilities(config: LmConfig) -> frozenset[Capability]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,19 +16,19 @@ from generation_service.models.base import (
     MetadataValue,
     ModelInfo,
     Section,
-    TooLarge,
 )
 from generation_service.models.device_errors import is_fatal
 from generation_service.models.execution import ModelExecution
 from generation_service.models.musicgen.adapters.adapter_weights import LoadAdapters, load_none
 from generation_service.models.musicgen.clip_encoder import ClipEncoder
-from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory, Reservation
+from generation_service.models.musicgen.code_generator import CodeGenerator, CodeRow, KvMemory
 from generation_service.models.musicgen.codec.chunk_decoder import CHUNK_FRAMES, ChunkDecoder, DecoderStream
 from generation_service.models.musicgen.codec.encodec import Encodec
 from generation_service.models.musicgen.conditioners.prefix_conditioner import PrefixConditioner
 from generation_service.models.musicgen.conditioners.request_conditions import ConditionEncoder, RequestConditions
 from generation_service.models.musicgen.conditioners.t5_conditioner import TextConditioner
 from generation_service.models.musicgen.planning.request_plan import RequestPlan, plan_request
+from generation_service.models.musicgen.request_errors import failure_of, not_finite_error, too_large_error
 from generation_service.models.musicgen.sliding_window import WindowedCodes
 
 
@@ -149,8 +147,9 @@ class MusicGen:
         conditions = self._conditions.encode(parameters, plan)
         reservation = conditions.reserve(min(plan.total_frames, self._window) + config.max_delay)
         if self.memory.size_bytes(reservation) > self.memory.limit_bytes:
-            raise self._too_large(reservation, min(plan.total_frames, self._window) - plan.prompt_frames)
-        row = self._generator.open(parameters, reservation)
+            new_frames = min(plan.total_frames, self._window) - plan.prompt_frames
+            raise too_large_error(self.memory, reservation, new_frames, self._info.sample_rate_hz / self._hop)
+        row = self._generator.open(parameters, reservation, conditions.adapters)
         try:
             prompt = None if plan.clip is None else self._clips.encode(plan.clip)
             share = config.stride_share
@@ -216,11 +215,25 @@ class MusicGen:
                     continue
                 state = self._states[row]
                 if not is_finite:
-                    state.failure = self._not_finite_error(state)
+                    seed = row.parameters.seed
+                    state.failure = not_finite_error(self._info.name, state.codes.frames_ready, seed)
                 elif state.failure is None and state.codes.append(codes):
-                    conditions = state.conditions.at(state.codes.window_start, state.codes.first_read)
-                    self._generator.begin_window(row, state.codes.window, conditions)
+                    self._begin_window(state)
         return bool(results)
+
+    def _begin_window(self, state: MusicGenState) -> None:
+        """Begins the next window. If that fails, the state fails alone, for the codes of others are still to be
+        appended."""
+        codes = state.codes
+        try:
+            self._generator.begin_window(
+                state.row, codes.window, state.conditions.at(codes.window_start, codes.first_read)
+            )
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            what = f"failed to begin the window at frame {codes.first_read} of codes"
+            state.failure = failure_of(self._info.name, what, error)
 
     def _submit_chunks(self, states: Sequence[MusicGenState]) -> None:
         for state in states:
@@ -256,7 +269,9 @@ class MusicGen:
         except Exception as error:
             if is_fatal(error):
                 raise
-            return self._codec_error(state, error)
+            what = f"failed to decode audio after {state.frames_delivered} frames"
+            state.failure = failure_of(self._info.name, what, error)
+            return state.failure
         if not len(block):
             return self._no_audio
         dropped = min(len(block), state.frames_to_drop)
@@ -264,34 +279,6 @@ class MusicGen:
         block = block[dropped : dropped + state.frames - state.frames_delivered]
         state.frames_delivered += len(block)
         return block
-
-    def _not_finite_error(self, state: MusicGenState) -> ServiceError:
-        return ServiceError(
-            f"model {self._info.name!r} computed logits that are not finite after {state.codes.frames_ready} frames "
-            f"of codes, for the seed {state.row.parameters.seed}; retry, or set DGX_MUSIC_PRECISION to fp32",
-            reason="MODEL_OUTPUT",
-        )
-
-    def _codec_error(self, state: MusicGenState, error: Exception) -> ServiceError:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
-        message = f"model {self._info.name!r} failed to decode audio after {state.frames_delivered} frames: {problem}"
-        state.failure = ServiceError(message, reason="MODEL_FAILED")
-        state.failure.__cause__ = error
-        return state.failure
-
-    def _too_large(self, reservation: Reservation, new_frames: int) -> TooLarge:
-        def size_at(positions: int) -> int:
-            return self.memory.size_bytes(replace(reservation, positions=positions))
-
-        size, limit = self.memory.size_bytes(reservation), self.memory.limit_bytes
-        fitting = bisect_right(range(reservation.positions), limit, key=size_at) - 1
-        seconds = (new_frames - (reservation.positions - fitting)) * self._hop / self._info.sample_rate_hz
-        return TooLarge(
-            "duration_seconds",
-            f"the KV cache would need {size / 2**20:.1f} MiB, but all requests together have {limit / 2**20:.1f} MiB; "
-            + (f"request at most {math.floor(seconds * 10) / 10:g} s, or " if seconds >= 0.1 else "")
-            + "start the server with more free memory",
-        )
 
     def _plan(self, parameters: GenerationParameters) -> RequestPlan:
         share, rate = self._generator.config.stride_share, self._info.sample_rate_hz

@@ -71,13 +71,13 @@ def test_model_folder_generates_wav_reproducibly(shell: Shell, tiny: Path, text_
     with wave.open(str(copy)) as wav:
         assert (wav.getnframes(), wav.getframerate(), wav.getnchannels()) == (32_000, 32_000, 1)
     fields = dict(re.findall(r"^(\w+) {2,}(.+?) *$", done.stdout, re.MULTILINE))
-    assert fields["licence"] == "CC-BY-NC-4.0"
+    assert fields["licence"] == "NOASSERTION"
     assert fields["model"].startswith("tiny ")
     assert fields["sampling"] == "temperature 0.9, top k 20, top p 0, guidance scale 2.5"
-    assert "licence CC-BY-NC-4.0" in " ".join(shell.run("show", fields["id"]).stdout.split())
+    assert "licence NOASSERTION" in " ".join(shell.run("show", fields["id"]).stdout.split())
     [shown] = shell.generations("show", fields["id"])
     assert shown.sampling.top_k == 20
-    assert shown.metadata["license"] == "CC-BY-NC-4.0"
+    assert shown.metadata["license"] == "NOASSERTION"
 
     [again] = shell.generations(*command, *sampling)
     assert again.metadata["pcm_sha256"] == shown.metadata["pcm_sha256"]
@@ -118,6 +118,13 @@ def test_adapters_change_the_music_and_are_recorded(shell: Shell, tiny: Path, te
     listed = " ".join(shell.run("models", "list").stdout.split())
     assert "jazz tiny, merged" in listed or "jazz merged, tiny" in listed
     assert "fc1.lora_A.weight has the shape [2, 128]" in listed
+    assert re.search(r"adapter +jazz\n.*tiny", shell.run("models", "show", "jazz").stdout)
+    shown = json.loads(shell.run("models", "show", "large", "--json").stdout)
+    assert (shown["adapter"], shown["models"]) == ("large", "")
+    assert "fc1.lora_A.weight" in shown["problem"]
+    shell.run("models", "remove", "jazz", "--yes")
+    assert not (shell.data_dir / "adapters" / "jazz").exists()
+    assert "there is no adapter 'jazz'" in " ".join(shell.error(*command, "--adapter", "jazz", status=2).split())
 
 
 def test_continuation_of_generation_and_of_file(shell: Shell, tiny: Path, text_encoder: None, tmp_path: Path) -> None:
@@ -220,13 +227,13 @@ def test_server_uses_model_in_its_data_directory(
         listed = [json_format.Parse(line, Model()) for line in shell.run("models", "--json").stdout.splitlines()]
         [found] = [model for model in listed if model.name == "tiny"]
         assert (found.license, found.sample_rate_hz, found.channels, found.is_loaded) == (
-            "CC-BY-NC-4.0",
+            "NOASSERTION",
             32_000,
             1,
             True,
         )
         assert re.search(
-            r"tiny +(\(default\) +)?32 kHz × 1 +\d+ s +CC-BY-NC-4.0 +yes", shell.run("models", "list").stdout
+            r"tiny +(\(default\) +)?32 kHz × 1 +\d+ s +NOASSERTION +yes", shell.run("models", "list").stdout
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -199,6 +200,10 @@ async def test_edit_that_does_not_fit_its_source_is_refused(music: MusicServiceA
     assert (await refused(music, 0, edit=unknown))[0] == "edit.source_id"
     kind = Edit(source_id=source.id, kind=77, added_seconds=1)  # type: ignore[arg-type]
     assert (await refused(music, 0, edit=kind))[0] == "edit.kind"
+    endless = Edit(source_id=source.id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=math.nan)
+    assert (await refused(music, 0, edit=endless))[0] == "edit.added_seconds"
+    malformed = Edit(source_id="x", kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1)
+    assert (await refused(music, 0, edit=malformed))[0] == "edit.source_id"
     good = Edit(source_id=source.id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1)
     assert await refused(music, 0, edit=good, continuation=Continuation(source_id=source.id)) == (
         "edit",
@@ -219,12 +224,65 @@ async def test_loop_has_the_tempo_of_its_prompt(music: MusicServiceAsyncStub) ->
 
 
 async def test_variation_of_nothing_is_refused(music: MusicServiceAsyncStub) -> None:
-    for unknown in (UNKNOWN, "x"):
-        assert (await refused(music, variation_of=unknown))[0] == "variation_of"
+    assert await refused(music, variation_of=UNKNOWN) == ("variation_of", f"there is no generation '{UNKNOWN}'")
+    field, problem = await refused(music, variation_of="x")
+    assert (field, problem[:14]) == ("variation_of", "must be a UUID")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fields", "field", "problem"),
+    [
+        (2.0, {"continuation": Continuation(source_id=UNKNOWN)}, "continuation.source_id", "there is no finished"),
+        (2.0, {"continuation": Continuation(source_id="SOURCE", seconds=30)}, "continuation.seconds", "must be 0.5"),
+        (2.0, {"conditioning": Conditioning(melody=Melody(source_id=UNKNOWN))}, "melody.source_id", "there is no"),
+        (
+            2.0,
+            {"conditioning": Conditioning(melody=Melody(source_id="SOURCE", start_seconds=2))},
+            "melody.start_seconds",
+            "must be before the end of the source at 2 s, not 2",
+        ),
+        (
+            2.0,
+            {"conditioning": Conditioning(style=Style(source_id="SOURCE", start_seconds=1))},
+            "style.start_seconds",
+            "leaves 1 s of audio; 1.5 s are needed",
+        ),
+        (2.0, {"conditioning": Conditioning(adapters=[Adapter()])}, "adapters[0].name", "must not be empty"),
+        (
+            0.0,
+            {"loop": Loop(bars=1, bpm=100), "continuation": Continuation(source_id="SOURCE")},
+            "loop",
+            "can't be combined with continuation",
+        ),
+        (
+            0.0,
+            {"edit": Edit(source_id="SOURCE", kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=3599)},
+            "edit.added_seconds",
+            "must be at most 3598 s",
+        ),
+    ],
+)
+async def test_what_can_never_be_made_is_not_queued(
+    music: MusicServiceAsyncStub, source: Generation, seconds: float, fields: dict[str, Any], field: str, problem: str
+) -> None:
+    for message in fields.values():
+        if isinstance(message, Conditioning):
+            for part in (message.melody, message.style):
+                if part.source_id == "SOURCE":
+                    part.source_id = source.id
+        elif not isinstance(message, Loop) and message.source_id == "SOURCE":
+            message.source_id = source.id
+    found, text = await refused(music, seconds=seconds, **fields)
+    assert found.removeprefix("conditioning.") == field
+    assert text.startswith(problem), text
+
+
+async def test_duration_is_decided_by_the_server(music: MusicServiceAsyncStub) -> None:
+    assert (await create(music, seconds=0.0)).duration_seconds == 16
 
 
 def test_generate_shapes_what_its_options_say(tone: ToneShell, tmp_path: Path) -> None:
-    (source,) = tone.generations("generate", "a source", "-d", "1")
+    (source,) = tone.generations("generate", "a source", "-d", "2")
     (tmp_path / "lyrics.txt").write_text("[chorus]\nla la\n")
     (made,) = tone.generations(
         *("generate", "piano", "-d", "4", "--negative", "drums", "--section", "0:2", "calm piano"),
@@ -312,7 +370,7 @@ def test_edits_and_variations_form_a_lineage(tone: ToneShell) -> None:
 def test_edit_errors_say_what_to_type(tone: ToneShell, tmp_path: Path) -> None:
     (sketch,) = tone.generations("generate", "house", "-d", "1", "--model", "sketch", "-o", f"{tmp_path}/a.wav")
     for arguments, problem in (
-        (("extend", sketch.id), "--left: give either --left SECONDS or --right SECONDS"),
+        (("extend", sketch.id), "give either --left SECONDS or --right SECONDS"),
         (("extend", sketch.id, "--left", "1"), "--model: model 'sketch' can't continue audio; models that can: tone"),
         (("extend", sketch.id, "--left", "0", "--model", "tone"), "--left or --right: must be 0.1 to 3600 s, not 0"),
         (("extend", "nothing", "--left", "1"), "ID: nothing is neither a valid id nor an existing file"),

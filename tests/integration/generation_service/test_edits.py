@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import math
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from dgx_music.errors import InvalidArgument
 from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.conditioning_pb2 import (
@@ -25,12 +28,16 @@ from dgx_music.storage.v1.conditioning_pb2 import (
     Style,
     WeightedPrompt,
 )
-from generation_service.joining.edit_plan import JOINT_SECONDS, LEAD_SECONDS
-from generation_service.models.base import Capability
+from export_service.streaming import audio_stream
+from generation_service.models.base import Capability, Section, StyleExcerpt
 from generation_service.models.base import PromptSection as SectionInFrames
 from generation_service.models.base import WeightedPrompt as ModelPrompt
+from generation_service.worker.conditioning import DEFAULT_STYLE_SECONDS
+from generation_service.worker.edited_audio import prepare_edit
+from service_runtime.generated_length import EDIT_JOINT_SECONDS, EDIT_LEAD_SECONDS, LOOP_SEARCH_SECONDS
 from tests.support.joints import click, music
 from tests.support.service_stack import ServiceStack
+from tests.support.tone_model import BLOCK_FRAMES, Gate
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
 TONE_RATE = 8000
@@ -72,7 +79,7 @@ async def test_repaint_keeps_the_rest_to_the_bit_in_the_format_of_the_source(ser
     source = source_pcm(6.0, rate, channels)
     assert (result_rate, result.shape) == (rate, source.shape)
     start, end = round(2.2 * rate), round(4.2 * rate)
-    head, tail = start - round(LEAD_SECONDS * rate), end + round(JOINT_SECONDS * rate)
+    head, tail = start - round(EDIT_LEAD_SECONDS * rate), end + round(EDIT_JOINT_SECONDS * rate)
     assert np.array_equal(result[:head], source[:head])
     assert np.array_equal(result[tail:], source[tail:])
     inside = (result[start + rate // 10 : end] / 2**31).astype(np.float32)
@@ -82,7 +89,7 @@ async def test_repaint_keeps_the_rest_to_the_bit_in_the_format_of_the_source(ser
     for joint in (start, end):
         assert click(result / 2**31, joint, rate) < 1.5
     received = services.model.received[-1]
-    assert received.kept_prompt_frames == LEAD_SECONDS * TONE_RATE
+    assert received.kept_prompt_frames == EDIT_LEAD_SECONDS * TONE_RATE
     assert received.prompt_audio.shape == (round(2.2 * TONE_RATE), 2)
     facts = dict(done.metadata)
     assert (facts["edited_from"], facts["edit"]) == (clip_id, "repainted")
@@ -91,20 +98,24 @@ async def test_repaint_keeps_the_rest_to_the_bit_in_the_format_of_the_source(ser
 
 
 async def test_extension_of_a_generation_to_the_right_and_to_the_left(services):
+    services.model.sections = (Section("intro", 0, 500), Section("A", 500, 9000))
     first = await finish(services, 2.0, seed=200)
+    assert b"intro" in (services.folder / first.file_path).read_bytes()
     source, _ = read_pcm(services, first)
     edit = Edit(source_id=first.id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1.5)
-    longer, _ = read_pcm(services, await finish(services, 3.5, seed=201, edit=edit))
+    done = await finish(services, 3.5, seed=201, edit=edit)
+    assert b"intro" not in (services.folder / done.file_path).read_bytes(), "sections are those of the new part only"
+    longer, _ = read_pcm(services, done)
     assert len(longer) == 3.5 * TONE_RATE
-    kept = len(source) - round(LEAD_SECONDS * TONE_RATE)
+    kept = len(source) - round(EDIT_LEAD_SECONDS * TONE_RATE)
     assert np.array_equal(longer[:kept], source[:kept])
     assert np.abs(longer[-TONE_RATE:]).max() > 2**28
 
     edit = Edit(source_id=first.id, kind=EDIT_KIND_EXTEND_LEFT, added_seconds=1.5)
     longer, _ = read_pcm(services, await finish(services, 3.5, seed=202, edit=edit))
     assert len(longer) == 3.5 * TONE_RATE
-    kept = round((1.5 + JOINT_SECONDS) * TONE_RATE)
-    assert np.array_equal(longer[kept:], source[round(JOINT_SECONDS * TONE_RATE) :])
+    kept = round((1.5 + EDIT_JOINT_SECONDS) * TONE_RATE)
+    assert np.array_equal(longer[kept:], source[round(EDIT_JOINT_SECONDS * TONE_RATE) :])
     received = services.model.received[-1]
     assert received.kept_prompt_frames == 0
     assert len(received.prompt_audio) == 2 * TONE_RATE  # It continues the source's start.
@@ -121,11 +132,65 @@ async def test_source_longer_than_what_the_model_may_generate_can_be_extended(se
     assert len(services.model.received[-1].prompt_audio) == 10 * TONE_RATE
 
 
+async def test_head_that_takes_long_to_copy_does_not_stall_the_new_music(stack, monkeypatch):
+    """Copying an hour of audio may take longer than the engine waits for a reader."""
+    await stack.start("storage", "export")
+    await stack.start("generation", buffer_seconds=0.5)
+    clip_id = await import_music(stack, 5.0)
+    gate, read_frames = Gate(), audio_stream._read_frames
+
+    def read_slowly(file: object, frames: int) -> bytes:
+        # Not the streams before it, of which export may still read after they were cancelled.
+        handles = [job._handle for job in stack.generation._worker._jobs.values()]
+        if any(handle is not None and handle._is_read_later for handle in handles):
+            gate()
+        return read_frames(file, frames)
+
+    monkeypatch.setattr(audio_stream, "_read_frames", read_slowly)
+    edit = Edit(source_id=clip_id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=2.0)
+    generation_id = await stack.create(seconds=7.0, edit=edit)
+    await gate.reached()
+    (job,) = stack.generation._worker._jobs.values()
+    handle = job._handle
+    await asyncio.wait_for(handle._wait_until(lambda: handle._queued_frames >= TONE_RATE / 2), 60)
+    stall_timer = handle._stall_timer
+    gate.open()
+    assert stall_timer is None
+    assert (await stack.wait_until_ended(generation_id)).state == pb.GENERATION_STATE_COMPLETED
+
+
 async def test_requested_loudness_applies_to_the_whole_result(services):
     clip_id = await import_music(services, 4.0)
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=1.0)
     done = await finish(services, 5.0, edit=edit, output={"target_lufs": -20.0})
     assert abs(dict(done.metadata)["integrated_lufs"] + 20.0) < 0.2
+
+
+async def test_end_of_the_source_limits_what_is_repainted(services):
+    clip_id = await import_music(services, 3.0)
+    edit = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=2.0, end_seconds=3.009)
+    samples, _ = read_pcm(services, await finish(services, 3.0, edit=edit))
+    assert len(samples) == 3 * TONE_RATE
+    edit = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=3.0, end_seconds=4.0)
+    failed = await services.wait_until_ended(await services.create(seconds=3.0, edit=edit))
+    assert failed.error_message == ("edit.start_seconds: must be before edit.end_seconds and the end of the source")
+
+
+async def test_parts_at_the_joints_are_read_as_far_as_they_are_compared(services):
+    clip_id = await import_music(services, 3.0)
+    info = services.model.info
+    left = Edit(source_id=clip_id, kind=EDIT_KIND_EXTEND_LEFT, added_seconds=1.0)
+    edit = await prepare_edit(left, info, services.export, 60.0)
+    source = source_pcm(3.0, TONE_RATE, 2) / np.float32(2**31)
+    assert np.array_equal(edit.tail, source[:TONE_RATE])
+    assert len(edit.lead) == 0
+    repaint = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=1.0, end_seconds=2.0)
+    edit = await prepare_edit(repaint, info, services.export, 60.0)
+    lead, joint = round(EDIT_LEAD_SECONDS * TONE_RATE), round(EDIT_JOINT_SECONDS * TONE_RATE)
+    assert np.array_equal(edit.lead, source[TONE_RATE - lead : TONE_RATE])
+    assert np.array_equal(edit.tail, source[2 * TONE_RATE : 2 * TONE_RATE + joint])
+    with pytest.raises(InvalidArgument, match="must be EXTEND_LEFT, EXTEND_RIGHT or REPAINT"):
+        await prepare_edit(Edit(source_id=clip_id), info, services.export, 60.0)
 
 
 async def test_edit_of_an_unknown_source_fails_and_says_so(services):
@@ -143,10 +208,11 @@ def loops_of(path: Path) -> list[tuple[int, int]]:
     return [struct.unpack_from("<II", data, at + 36 + 24 * index + 8) for index in range(count)]
 
 
-@pytest.mark.parametrize("seed", [441, 97])
-async def test_loop_has_whole_bars_no_seam_and_loop_points(services, seed):
-    loop = Loop(bars=2, bpm=123.0)
-    seconds = 2 * 4 * 60 / 123
+@pytest.mark.parametrize(("seed", "beats"), [(441, 0), (97, 3)])
+async def test_loop_has_whole_bars_no_seam_and_loop_points(services, seed, beats):
+    loop = Loop(bars=2, beats_per_bar=beats, bpm=123.0)
+    bar_seconds = (beats or 4) * 60 / 123
+    seconds = 2 * bar_seconds
     done = await finish(services, seconds, seed=seed, loop=loop)
     samples, _ = read_pcm(services, done)
     assert len(samples) == round(seconds * TONE_RATE)
@@ -155,6 +221,22 @@ async def test_loop_has_whole_bars_no_seam_and_loop_points(services, seed):
     assert loops_of(services.folder / done.file_path) == [(0, len(samples) - 1)]
     facts = dict(done.metadata)
     assert (facts["loop_bars"], facts["bpm"]) == (2, 123)
+    # A bar before it, and one after it, where a synthesiser ends.
+    needed = (seconds + 2 * bar_seconds + LOOP_SEARCH_SECONDS) * TONE_RATE
+    assert services.model.received[-1].frames == pytest.approx(needed, abs=2)
+
+
+async def test_rest_of_the_music_is_not_generated_once_the_loop_is_complete(services):
+    gate, needed = Gate(), math.ceil((1 + 2 + LOOP_SEARCH_SECONDS) * TONE_RATE / BLOCK_FRAMES)
+    services.model.at["a loop", needed + 1] = gate
+    loop = Loop(bars=2, beats_per_bar=1, bpm=60.0)
+    created = await services.create(seconds=2.0, prompt="a loop", loop=loop)
+    await gate.reached()
+    done = await services.wait_until_ended(created)  # While the model is still at it.
+    assert done.state == pb.GENERATION_STATE_COMPLETED, done.error_message
+    gate.open()
+    await services.model.release_of("a loop")
+    assert sum(batch == ["a loop"] for batch in services.model.batches) == needed + 1
 
 
 async def test_built_in_synthesiser_loops(services):
@@ -178,7 +260,7 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
     services.model.info = replace(services.model.info, capabilities=can)
     await services.stop("generation")
     await services.start("generation")
-    clip_id = await import_music(services, 3.0)
+    clip_id = await import_music(services, 3.5)
     await finish(
         services,
         2.0,
@@ -191,23 +273,38 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
         ),
     )
     received = services.model.received[-1]
-    clip = source_pcm(3.0, TONE_RATE, 2) / np.float32(2**31)
+    clip = source_pcm(3.5, TONE_RATE, 2) / np.float32(2**31)
     assert np.array_equal(received.melody, clip[TONE_RATE // 2 :]), "more than the music is long"
     assert np.array_equal(received.style.audio, clip[: TONE_RATE * 3 // 2])
     assert (received.style.quantizers, received.style.text_guidance) == (2, 3.0)
     assert (received.negative_prompt, received.prompt_weight) == ("noise", 2.0)
     assert received.further_prompts == (ModelPrompt("strings", 0.5),)
 
-    await finish(services, 2.0, conditioning={"sections": [{"start_seconds": 1, "end_seconds": 2, "prompt": "drop"}]})
-    assert services.model.received[-1].sections == (SectionInFrames(TONE_RATE, 2 * TONE_RATE, "drop"),)
+    loop = Loop(bars=2, beats_per_bar=1, bpm=120)  # It is cut out of music that starts half a second before it.
+    await finish(services, 1.0, loop=loop, conditioning=Conditioning(melody=Melody(source_id=clip_id)))
+    melody = services.model.received[-1].melody
+    assert np.array_equal(melody, np.concatenate([clip[TONE_RATE // 2 : TONE_RATE], clip]))
+
+    await finish(
+        services,
+        2.0,
+        conditioning=Conditioning(
+            sections=[PromptSection(start_seconds=1, end_seconds=2, prompt="drop")],
+            style=Style(source_id=clip_id),
+        ),
+    )
+    received = services.model.received[-1]
+    assert received.sections == (SectionInFrames(TONE_RATE, 2 * TONE_RATE, "drop"),)
+    assert len(received.style.audio) == DEFAULT_STYLE_SECONDS * TONE_RATE
+    assert received.style.text_guidance == StyleExcerpt(received.style.audio).text_guidance
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_EXTEND_RIGHT, added_seconds=2.0)
-    section = PromptSection(start_seconds=4.0, end_seconds=5.0, prompt="drop")
-    await finish(services, 5.0, edit=edit, conditioning=Conditioning(sections=[section]))
-    lead = round(LEAD_SECONDS * TONE_RATE)
+    section = PromptSection(start_seconds=4.5, end_seconds=5.5, prompt="drop")
+    await finish(services, 5.5, edit=edit, conditioning=Conditioning(sections=[section]))
+    lead = round(EDIT_LEAD_SECONDS * TONE_RATE)
     assert services.model.received[-1].sections == (SectionInFrames(TONE_RATE + lead, 2 * TONE_RATE + lead, "drop"),)
     edit = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=1.0, end_seconds=2.0)
     both = [PromptSection(start_seconds=at, end_seconds=at + 1, prompt=f"at {at}") for at in (0, 1, 2)]
-    await finish(services, 3.0, edit=edit, conditioning=Conditioning(sections=both))
+    await finish(services, 3.5, edit=edit, conditioning=Conditioning(sections=both))
     received = services.model.received[-1]
     assert [section.prompt for section in received.sections] == ["at 0", "at 1", "at 2"]  # The joints reach into both.
     assert received.sections[-1].end_frame == received.frames
@@ -217,6 +314,16 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
         SectionInFrames(0, 3 * TONE_RATE, "at 0"),
         SectionInFrames(3 * TONE_RATE, 4 * TONE_RATE, "at 1"),
     )
+
+
+async def test_excerpt_past_the_end_of_its_source_is_named(services):
+    can = frozenset({Capability.MELODY})
+    services.model.info = replace(services.model.info, capabilities=can)
+    await services.stop("generation")
+    await services.start("generation")
+    melody = Melody(source_id=await import_music(services, 1.0), start_seconds=2.0)
+    failed = await services.wait_until_ended(await services.create(conditioning=Conditioning(melody=melody)))
+    assert failed.error_message == "conditioning.melody.start_seconds: is past the end of the source"
 
 
 async def test_model_that_cannot_is_refused_with_the_field_and_those_that_can(services):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -23,9 +24,10 @@ from dgx_music.errors import Unavailable
 from dgx_music.generation.v1 import generation_pb2 as pb
 from dgx_music.generation.v1 import generation_pb2_grpc as rpc
 from dgx_music.pcm import PcmReader
+from dgx_music.storage.v1.conditioning_pb2 import Conditioning, WeightedPrompt
 from dgx_music.storage.v1.storage_pb2 import Continuation, SamplingParameters
 from generation_service.config import GenerationSettings
-from generation_service.models.base import TooLarge
+from generation_service.models.base import Capability, TooLarge
 from generation_service.models.catalog import ModelCatalog
 from generation_service.processes.engine_pool import EnginePool
 from generation_service.rpc.server import build
@@ -135,6 +137,15 @@ async def test_invalid_request_is_invalid_argument_for_its_field(server, fields,
     assert list(failure.violations) == [field]
     if field == "model_name":
         assert "available models: tone" in failure.message
+
+
+async def test_condition_that_is_not_a_number_is_invalid_argument_for_its_field(tmp_path, model):
+    model.info = replace(model.info, capabilities=frozenset(Capability))
+    conditioning = Conditioning(further_prompts=[WeightedPrompt(prompt="strings", weight=math.nan)])
+    async with serve(tmp_path, model) as server:
+        failure = await read_failure_of(server.stub.Generate(request(conditioning=conditioning), timeout=60))
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(failure.violations) == ["conditioning.further_prompts[0].weight"]
 
 
 async def test_cancelled_call_frees_its_place(server, model):

@@ -7,6 +7,7 @@ import pytest
 from dgx_music.errors import InvalidArgument
 from dgx_music.generation.v1 import generation_pb2
 from dgx_music.storage.v1.conditioning_pb2 import Conditioning
+from generation_service.models.published import PUBLISHED
 from service_runtime.capabilities import Capability, check_adapter, needed_capabilities, unsupported_error
 
 
@@ -36,7 +37,7 @@ def test_only_what_is_set_needs_a_capability() -> None:
         (Capability.MELODY, ["a", "b"], "can't follow a melody; models that can: a, b"),
         (Capability.MELODY, [], "run `dgx-music models pull musicgen-melody`"),
         (Capability.SECTIONS, [], "run `dgx-music models pull musicgen-small`"),
-        (Capability.LYRICS, [], "docs/models.md lists those that can"),
+        (Capability.LYRICS, [], "run `dgx-music models pull acestep-v15-xl-turbo-diffusers`"),
     ],
 )
 def test_error_says_what_to_use_instead(capability: Capability, capable: list[str], hint: str) -> None:
@@ -44,6 +45,12 @@ def test_error_says_what_to_use_instead(capability: Capability, capable: list[st
     assert error.field == "conditioning.x"
     assert "'sketch'" in error.problem
     assert hint in error.problem
+
+
+@pytest.mark.parametrize("capability", Capability)
+def test_a_model_to_pull_is_published(capability: Capability) -> None:
+    named = unsupported_error("x", "sketch", capability, []).problem.rpartition("models pull ")[2].rstrip("`")
+    assert named in PUBLISHED
 
 
 @pytest.mark.parametrize(
@@ -61,3 +68,9 @@ def test_adapter_error_names_the_field_and_what_there_is(
     with pytest.raises(InvalidArgument, match=hint) as caught:
         check_adapter(2, name, "tiny", problems)
     assert (caught.value.field, caught.value.reason) == ("conditioning.adapters[2].name", reason)
+
+
+def test_long_name_is_not_quoted_whole() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check_adapter(0, "x" * 100_000, "tiny", {})
+    assert len(caught.value.problem) < 300

@@ -15,6 +15,9 @@ from service_runtime.prompt_tempo import parse_tempo
         ("tempo: 90, calm", 90.0),
         ("300 beats per minute", 300.0),
         ("an 80s ballad with 808s", None),
+        ("tempo 1200", None),
+        ("120 bpmx", None),
+        ("BPM of 72", 72.0),
         ("", None),
     ],
 )

@@ -23,7 +23,7 @@ from gateway.cli.commands.generation.output_flags import Format
 from gateway.cli.display.console import Console
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError, format_error
 from gateway.cli.session.files.file_names import collision_key
-from gateway.rpc.request_completion import complete_loop
+from gateway.rpc.length_completion import complete_length
 
 MAX_PROBLEMS = 20
 """How many lines with errors are listed."""
@@ -144,14 +144,9 @@ def complete_jobs(
             request.model_name = request.model_name or default
             model = _require_model(by_name, request.model_name)
             checked = CreateGenerationRequest(sample_rate_hz=model.sample_rate_hz, channels=model.channels)
-            if request.HasField("loop"):
-                complete_loop(request)
+            complete_length(request, model)
             checked.MergeFrom(request)
             new_generation_from_proto(checked).check()
-            if request.duration_seconds > model.max_duration_seconds:
-                raise InvalidArgument(
-                    "duration_seconds", f"must be at most {model.max_duration_seconds:g} s for model {model.name}"
-                )
             body = json.dumps([run_name, source.identity, MessageToDict(request)], sort_keys=True)
             seen[body] += 1
             job.key = hashlib.sha256(f"{body}/{seen[body]}".encode()).hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
-from dgx_music.limits import MAX_SEED
+from dgx_music.limits import MAX_DURATION_SECONDS, MAX_SEED, MIN_DURATION_SECONDS
 from dgx_music.storage.v1.storage_pb2 import Continuation, CreateGenerationRequest, SamplingParameters
 from gateway.cli.commands.generation.audio_sources import AudioSources, parse_source
 from gateway.cli.commands.generation.output_flags import Format
@@ -18,8 +18,6 @@ from gateway.cli.commands.generation.shaping_options import ShapingOptions
 from gateway.cli.session.command_errors import BAD_INPUT, CommandError
 from gateway.cli.session.standard_streams import STANDARD_OUTPUT
 
-DEFAULT_DURATION_SECONDS = 16.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions(ShapingOptions):
@@ -27,7 +25,7 @@ class GenerateOptions(ShapingOptions):
 
     prompt: str = ""
     duration: float | None = None
-    """In seconds; None for 16, or for the length of a loop."""
+    """In seconds; None for what the server chooses."""
     seed: int | None = None
     model: str = ""
     """A name; empty for the server's default model."""
@@ -56,7 +54,12 @@ class GenerateOptions(ShapingOptions):
     count: int = 1
 
     def __post_init__(self) -> None:
-        """Raises CommandError if the seeds of all `count` generations do not exist."""
+        """Raises CommandError if the seeds of all `count` generations do not exist, or for a duration of 0, which the
+        server would take for none."""
+        if self.duration == 0:
+            raise CommandError(
+                f"--duration: must be {MIN_DURATION_SECONDS:g} to {MAX_DURATION_SECONDS:g} s, not 0", BAD_INPUT
+            )
         if self.seed is not None and self.seed + self.count - 1 > MAX_SEED:
             raise CommandError(
                 f"--seed: must be at most {MAX_SEED - self.count + 1} with --count {self.count}", BAD_INPUT
@@ -99,7 +102,6 @@ class GenerateOptions(ShapingOptions):
         if "--continue" in ids:
             continuation = Continuation(source_id=ids["--continue"], seconds=self.continue_seconds or 0.0)
         conditioning, loop = self.build_conditioning(ids), self.build_loop()
-        duration = (0.0 if loop else DEFAULT_DURATION_SECONDS) if self.duration is None else self.duration
         sampling = build_sampling_params(
             temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance_scale=self.guidance
         )
@@ -108,7 +110,7 @@ class GenerateOptions(ShapingOptions):
             yield CreateGenerationRequest(
                 prompt=self.prompt,
                 model_name=self.model,
-                duration_seconds=duration,
+                duration_seconds=self.duration or 0.0,
                 seed=None if self.seed is None else self.seed + index,
                 sampling=sampling,
                 continuation=continuation,

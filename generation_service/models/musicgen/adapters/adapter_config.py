@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from generation_service.models.musicgen.adapters.installed_adapters import CONFI
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_RANK = 1024
+MAX_ALPHA = 1e6
+MAX_EXPRESSION_CHARACTERS, MAX_REPETITIONS = 1000, 4
+"""Of a regular expression. PEFT's own have one or two repetitions; matching takes time to the power of their number."""
 
 _INITIALIZATIONS = (None, True, False, "gaussian", "orthogonal", "eva")
 """Those that leave the weights of the model as they are. PiSSA, OLoRA, LoftQ, CorDA and LoRA-GA change them."""
@@ -89,7 +93,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         raise invalid_adapter(path, "is larger than 1 MiB; expected the configuration of a LoRA adapter")
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise invalid_adapter(path, f"is not valid JSON ({error})") from error
     if not isinstance(fields, dict):
         raise invalid_adapter(path, "is not a JSON object")
@@ -98,17 +102,21 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 
 def _parse(fields: dict[str, Any], path: Path) -> AdapterConfig:
     if fields.get("peft_type") != "LORA":
-        raise invalid_adapter(path, f"peft_type is {fields.get('peft_type')!r}; only 'LORA' is supported")
+        raise invalid_adapter(path, f"peft_type is {reprlib.repr(fields.get('peft_type'))}; only 'LORA' is supported")
     for name in _UNSUPPORTED:
         if fields.get(name):
-            raise invalid_adapter(path, f"{name} is {fields[name]!r}, which is not supported; only plain LoRA is")
+            raise invalid_adapter(
+                path, f"{name} is {reprlib.repr(fields[name])}, which is not supported; only plain LoRA is"
+            )
     if (bias := fields.get("bias", "none")) != "none":
-        raise invalid_adapter(path, f"bias is {bias!r}, but the language model has no biases; only 'none' is supported")
+        raise invalid_adapter(
+            path, f"bias is {reprlib.repr(bias)}, but the language model has no biases; only 'none' is supported"
+        )
     if (initialization := fields.get("init_lora_weights", True)) not in _INITIALIZATIONS:
         raise invalid_adapter(
             path,
-            f"init_lora_weights is {initialization!r}, which changes the model's own weights; save the adapter with "
-            "PEFT's path_initial_model_for_weight_conversion",
+            f"init_lora_weights is {reprlib.repr(initialization)}, which changes the model's own weights; save the "
+            "adapter with PEFT's path_initial_model_for_weight_conversion",
         )
     return AdapterConfig(
         rank=_rank(fields.get("r"), "r", path),
@@ -123,23 +131,23 @@ def _parse(fields: dict[str, Any], path: Path) -> AdapterConfig:
 
 def _rank(value: object, name: str, path: Path) -> int:
     if type(value) is not int or not 1 <= value <= MAX_RANK:
-        raise invalid_adapter(path, f"{name} is {value!r}; expected an integer from 1 to {MAX_RANK}")
+        raise invalid_adapter(path, f"{name} is {reprlib.repr(value)}; expected an integer from 1 to {MAX_RANK}")
     return value
 
 
 def _number(value: object, name: str, path: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise invalid_adapter(path, f"{name} is {value!r}; expected a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_ALPHA:
+        raise invalid_adapter(path, f"{name} is {reprlib.repr(value)}; expected a number")
     return float(value)
 
 
 def _pattern(fields: Mapping[str, Any], name: str, parse: Any, path: Path) -> dict[str, Any]:
     pattern = fields.get(name) or {}
     if not isinstance(pattern, dict):
-        raise invalid_adapter(path, f"{name} is {pattern!r}; expected an object")
+        raise invalid_adapter(path, f"{name} is {reprlib.repr(pattern)}; expected an object")
     for key in pattern:
         _check_expression(key, name, path)
-    return {key: parse(value, f"{name}[{key!r}]", path) for key, value in pattern.items()}
+    return {key: parse(value, f"{name}[{reprlib.repr(key)}]", path) for key, value in pattern.items()}
 
 
 def _target_modules(value: object, path: Path) -> str | tuple[str, ...]:
@@ -148,16 +156,26 @@ def _target_modules(value: object, path: Path) -> str | tuple[str, ...]:
         return value
     if isinstance(value, Sequence) and value and all(isinstance(each, str) for each in value):
         return tuple(value)
-    raise invalid_adapter(path, f"target_modules is {value!r}; expected names or a regular expression")
+    raise invalid_adapter(path, f"target_modules is {reprlib.repr(value)}; expected names or a regular expression")
 
 
 def _check_expression(text: str, name: str, path: Path) -> None:
     try:
-        re.compile(text)
-    except re.error as error:
-        raise invalid_adapter(path, f"{name} has {text!r}, which is not a regular expression ({error})") from error
+        re.compile(_at_the_end(text))
+    except (re.error, OverflowError, RecursionError) as error:
+        problem = f"{name} has {text[:200]!r}, which is not a regular expression ({error})"
+        raise invalid_adapter(path, problem) from error
+    plain = re.sub(r"\\.|\[[^\]]*\]", "x", text)
+    is_slow = re.search(r"\)[*+{]", plain) or len(re.findall(r"[*+{]", plain)) > MAX_REPETITIONS
+    if is_slow or len(text) > MAX_EXPRESSION_CHARACTERS:
+        problem = f"{name} has {text[:200]!r}, which could take forever to match; repeat no groups in it, or list names"
+        raise invalid_adapter(path, problem)
+
+
+def _at_the_end(expression: str) -> str:
+    return rf"(.*\.)?({expression})$"
 
 
 def _match(pattern: Mapping[str, float], module: str, default: float) -> float:
     """As PEFT's `get_pattern_key`: the first expression that matches the end of the path."""
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", module)), default)
+    return next((value for key, value in pattern.items() if re.match(_at_the_end(key), module)), default)

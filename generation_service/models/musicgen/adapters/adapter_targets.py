@@ -69,8 +69,6 @@ def _find_target(module: str, config: LmConfig, headers: Mapping[str, TensorHead
     dim = config.dim
     if match := _HUGGING_FACE_LAYER.fullmatch(module) or _AUDIOCRAFT_LAYER.fullmatch(module):
         index, attention, projection, feed_forward = int(match[1]), match[2], match[3], match[4]
-        if index >= config.num_layers:
-            return None
         if feed_forward:
             return _feed_forward(index, feed_forward, config)
         return _attention(index, attention == "self_attn", projection, dim)

@@ -69,6 +69,8 @@ class Checkpoint(StoredNetwork):
     open_codec: Callable[[], StoredNetwork]
     """An EnCodec model; its configuration is transformers' if it has `model_type`, else audiocraft's. Raises
     FailedPrecondition if it is not on this machine, with the command that downloads it."""
+    source_licence: object = None
+    """Of a converted model, what its files say of the licence of the original."""
 
 
 def invalid_checkpoint(path: Path, problem: str) -> FailedPrecondition:

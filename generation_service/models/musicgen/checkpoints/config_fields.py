@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from generation_service.models.musicgen.checkpoints.checkpoint import invalid_ch
 _REQUIRED = object()
 _MAX_COUNT = 1 << 20
 """No dimension of a real model is larger; a damaged file could otherwise ask for any amount of memory or time."""
+_MAX_NUMBER = 1e9
 _MAX_FACTORS = 16
 
 
@@ -60,7 +61,7 @@ class ConfigFields:
 
     def number(self, name: str, default: object = _REQUIRED) -> float:
         found = self.value(name, default)
-        if type(found) not in (int, float) or not 0 < found < math.inf:
+        if type(found) not in (int, float) or not 0 < found <= _MAX_NUMBER:
             raise self._unexpected(name, found, "expected a number above 0")
         return float(found)
 
@@ -71,4 +72,4 @@ class ConfigFields:
         return str(found)
 
     def _unexpected(self, name: str, found: object, expectation: str) -> Exception:
-        return invalid_checkpoint(self.path, f"{self._prefix}{name} is {found!r}; {expectation}")
+        return invalid_checkpoint(self.path, f"{self._prefix}{name} is {reprlib.repr(found)}; {expectation}")

@@ -77,6 +77,7 @@ def read_converted(folder: Path) -> Checkpoint:
             text_encoder.path, text_encoder.config, text_encoder.headers, text_encoder.map_tensors, folder
         ),
         open_codec=lambda: codec,
+        source_licence=source.get("licence") if isinstance(source := raw.get("source"), dict) else None,
     )
 
 

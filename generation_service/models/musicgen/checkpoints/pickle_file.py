@@ -45,10 +45,16 @@ def check_archive(path: Path) -> None:
         raise missing_checkpoint(
             path, f"no such file; expected a folder with audiocraft's {LM_FILE} and {COMPRESSION_FILE}"
         )
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception as error:  # A damaged directory of the archive raises many.
         raise _unsafe(path, _globals(path)) or invalid_checkpoint(
             path, "the file is truncated or was not written by torch.save; download audiocraft's export again"
-        )
+        ) from error
+    # torch.save compresses nothing, and what is compressed can't be mapped and may expand to any size.
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise invalid_checkpoint(path, "the archive is compressed; expected a file as torch.save writes it")
 
 
 def file_digest(path: Path) -> str:
@@ -65,9 +71,23 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def tensor_headers(tensors: Mapping[str, Tensor]) -> dict[str, TensorHeader]:
-    """Reads no data of the tensors, which may be mapped."""
-    return {name: TensorHeader(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+def tensor_headers(state: Mapping[Any, Any], path: Path) -> dict[str, TensorHeader]:
+    """The headers of an unpickled state. Reads no data of its tensors, which may be mapped.
+
+    Raises FailedPrecondition that names the first entry which is no plain tensor: one that has no data, or fewer than
+    its shape says, would fail or take any amount of memory once it is used.
+    """
+    headers: dict[str, TensorHeader] = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            problem = f"{str(name)[:200]!r} is a {type(tensor).__name__}; expected only tensors by their names"
+            raise invalid_checkpoint(path, problem)
+        is_plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_quantized
+        if not is_plain or tensor.nbytes > tensor.untyped_storage().nbytes():
+            problem = f"{name[:200]} does not have the data of its shape {list(tensor.shape)}; expected a plain tensor"
+            raise invalid_checkpoint(path, problem)
+        headers[name] = TensorHeader(tuple(tensor.shape), tensor.dtype)
+    return headers
 
 
 def _unreadable(path: Path, error: Exception, known: set[str]) -> FailedPrecondition:
@@ -104,31 +124,43 @@ def _globals(path: Path) -> set[str]:
                 return _globals_of(file.read(_MAX_PICKLE_BYTES))
         with zipfile.ZipFile(path) as archive:
             pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            return _globals_of(archive.read(pickled))
-    except (OSError, StopIteration, zipfile.BadZipFile):
+            with archive.open(pickled) as file:
+                return _globals_of(file.read(_MAX_PICKLE_BYTES))
+    except Exception:  # A damaged archive raises many.
         return set()
 
 
 _MAX_PICKLE_BYTES = 16 << 20
-"""How much of a file that is no archive is searched for globals."""
+"""How much of a pickle is searched for globals."""
 
 
 def _globals_of(pickled: bytes) -> set[str]:
     names: set[str] = set()
     strings: list[str] = []  # STACK_GLOBAL takes its module and name from the stack, where they are the last strings.
-    memo: dict[int, str] = {}
+    memo: dict[Any, str | None] = {}
+    top: str | None = None
+    """What was pushed last, if it is a string."""
     try:
         for opcode, argument, _ in pickletools.genops(pickled):
-            if opcode.name == "GLOBAL":
-                names.add(str(argument).replace(" ", "."))
-            elif opcode.name == "STACK_GLOBAL":
-                names.add(".".join(strings[-2:]))
-            elif opcode.name == "MEMOIZE" and strings:
-                memo[len(memo)] = strings[-1]
-            elif opcode.name in ("BINGET", "LONG_BINGET", "GET") and argument in memo:
-                strings.append(memo[argument])
-            elif isinstance(argument, str):
-                strings.append(argument)
+            match opcode.name:
+                case "MEMOIZE":
+                    memo[len(memo)] = top
+                    continue
+                case "PUT" | "BINPUT" | "LONG_BINPUT":
+                    memo[argument] = top
+                    continue
+                case "GLOBAL" | "INST":
+                    names.add(str(argument).replace(" ", "."))
+                    top = None
+                case "STACK_GLOBAL":
+                    names.add(".".join(strings[-2:]))
+                    top = None
+                case "GET" | "BINGET" | "LONG_BINGET":
+                    top = memo.get(argument)
+                case _:
+                    top = argument if isinstance(argument, str) else None
+            if top is not None:
+                strings.append(top)
     except Exception:  # Whatever follows the first pickle of the file, or is no pickle at all.
         return names
     return names

@@ -23,7 +23,8 @@ from generation_service.models.musicgen.checkpoints.checkpoint import (
 )
 
 WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+_INDEX_SUFFIX = ".index.json"
+INDEX_FILE = f"{WEIGHTS_FILE}{_INDEX_SUFFIX}"
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -84,20 +85,23 @@ class SafetensorsFiles:
         return digest.hexdigest()
 
 
-def has_safetensors(folder: Path) -> bool:
-    return (folder / WEIGHTS_FILE).is_file() or (folder / INDEX_FILE).is_file()
+def has_safetensors(folder: Path, name: str = WEIGHTS_FILE) -> bool:
+    """Whether the folder has the file, or an index of several."""
+    return (folder / name).is_file() or (folder / f"{name}{_INDEX_SUFFIX}").is_file()
 
 
-def read_safetensors(path: Path) -> SafetensorsFiles:
-    """The headers of a file, or of the files of a folder: `model.safetensors`, else those in its index.
+def read_safetensors(path: Path, name: str = WEIGHTS_FILE, *, prefers_index: bool = False) -> SafetensorsFiles:
+    """The headers of a file, or of the files of a folder: the one of this name, or those in its index.
+
+    A folder with both is read from the one file, unless `prefers_index`.
 
     Raises FailedPrecondition if a file is missing, truncated, or of another format.
     """
     if not path.is_dir():
         return _read_headers(path, [path])
-    if (path / WEIGHTS_FILE).is_file() or not (path / INDEX_FILE).is_file():
-        return _read_headers(path / WEIGHTS_FILE, [path / WEIGHTS_FILE])
-    index = path / INDEX_FILE
+    single, index = path / name, path / f"{name}{_INDEX_SUFFIX}"
+    if not index.is_file() or (single.is_file() and not prefers_index):
+        return _read_headers(single, [single])
     names = read_json(index, "an index of safetensors files").get("weight_map")
     if not isinstance(names, dict) or not names:
         raise invalid_checkpoint(index, "it has no weight_map; expected an index of safetensors files")
@@ -107,9 +111,9 @@ def read_safetensors(path: Path) -> SafetensorsFiles:
         if Path(shard).name != shard:
             raise invalid_checkpoint(index, f"weight_map names the file {shard[:100]!r}, which is not in its folder")
     found = _read_headers(index, [path / shard for shard in shards])
-    for name, shard in names.items():
-        if found._file_of.get(name) != path / str(shard):
-            raise invalid_checkpoint(path / str(shard), f"it has no {name[:200]}, which {INDEX_FILE} says it has")
+    for tensor, shard in names.items():
+        if found._file_of.get(tensor) != path / str(shard):
+            raise invalid_checkpoint(path / str(shard), f"it has no {tensor[:200]}, which {index.name} says it has")
     return found
 
 
@@ -119,6 +123,8 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise missing_checkpoint(path, f"no such file; expected {expected}") from None
+    except OSError as error:
+        raise invalid_checkpoint(path, f"the file can't be read ({error.strerror}); expected {expected}") from None
     except (ValueError, RecursionError) as error:
         raise invalid_checkpoint(path, f"the file is not valid JSON ({error}); expected {expected}") from None
     if not isinstance(content, dict):
@@ -181,7 +187,7 @@ def _parse_tensor(file: Path, name: str, tensor: Any) -> tuple[str, TensorHeader
     except (KeyError, TypeError, ValueError):
         raise _unreadable(file, f"the header of {name[:200]} is incomplete") from None
     if not all(type(integer) is int and integer >= 0 for integer in integers):
-        raise _unreadable(file, f"the shape of {name[:200]} is not one")
+        raise _unreadable(file, f"the shape and the offsets of {name[:200]} are not whole numbers")
     if dtype not in _DTYPES:
         raise invalid_checkpoint(file, f"{name[:200]} has the unknown dtype {str(dtype)[:20]!r}")
     return name, TensorHeader(tuple(shape), _DTYPES[dtype]), start, end

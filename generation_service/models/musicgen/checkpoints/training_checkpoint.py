@@ -9,8 +9,9 @@ them. The codec is not in the file: `compression_model_checkpoint` says where th
 from __future__ import annotations
 
 import collections
+import itertools
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ TRAINING_FILE = "checkpoint.th"
 _PRETRAINED = "//pretrained/"
 """What a codec's location begins with that is a name on the hub."""
 _BEST_STATES = ("fsdp_best_state", "best_state")
-_MAX_DEPTH = 32
+_MAX_DEPTH, _MAX_NODES = 32, 100_000
 
 
 class _Container:
@@ -80,7 +81,7 @@ def read_training(path: Path) -> Checkpoint:
     return Checkpoint(
         path=path,
         config=config,
-        headers=tensor_headers(state),
+        headers=tensor_headers(state, path),
         map_tensors=map_tensors,
         digest="-".join(digests),
         layout="training",
@@ -115,7 +116,7 @@ def _best_state(package: Mapping[str, Any], path: Path) -> Mapping[str, Tensor]:
     """The weights that `export_lm` would export."""
     states = [package[key] for key in _BEST_STATES if package.get(key)]
     state = states[0].get("model") if states and isinstance(states[0], Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, Mapping):
         raise invalid_checkpoint(path, "its best_state has no model with a mapping of tensors")
     return typing.cast(Mapping[str, Tensor], state)
 
@@ -123,16 +124,17 @@ def _best_state(package: Mapping[str, Any], path: Path) -> Mapping[str, Tensor]:
 def _config(stored: object, path: Path) -> dict[str, Any]:
     if isinstance(stored, str):  # As in an export.
         return parse_xp_config(stored, path)
-    return resolve_references(_values(stored, path, 0), path)
+    return resolve_references(_values(stored, path, 0, itertools.count()), path)
 
 
-def _values(node: object, path: Path, depth: int) -> Any:
+def _values(node: object, path: Path, depth: int, nodes: Iterator[int]) -> Any:
     """The plain values of OmegaConf's nodes."""
-    if depth > _MAX_DEPTH:
-        raise invalid_checkpoint(path, f"xp.cfg is nested more than {_MAX_DEPTH} deep")
+    if depth > _MAX_DEPTH or next(nodes) > _MAX_NODES:  # A pickle can have the same node in many places.
+        problem = f"xp.cfg has more than {_MAX_NODES:,} values, or is nested more than {_MAX_DEPTH} deep"
+        raise invalid_checkpoint(path, problem)
     content = getattr(node, "_content", node) if isinstance(node, _Container) else node
     if isinstance(content, dict):
-        return {str(key): _values(value, path, depth + 1) for key, value in content.items()}
+        return {str(key): _values(value, path, depth + 1, nodes) for key, value in content.items()}
     if isinstance(content, list):
-        return [_values(value, path, depth + 1) for value in content]
+        return [_values(value, path, depth + 1, nodes) for value in content]
     return getattr(content, "_val", None) if isinstance(content, _Node) else content

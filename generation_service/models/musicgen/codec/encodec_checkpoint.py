@@ -68,7 +68,10 @@ def check_encodec(stored: StoredNetwork) -> EncodecConfig:
     """
     config, path = parse_codec_config(stored), stored.path
     with torch.device("meta"):
-        expected = Encodec(config).state_dict()
+        try:
+            expected = Encodec(config).state_dict()
+        except (RuntimeError, OverflowError, MemoryError) as error:  # Shapes whose product no tensor can have.
+            raise invalid_checkpoint(path, "its configuration is that of a codec of impossible size") from error
         state = {name: torch.empty(header.shape, dtype=header.dtype) for name, header in stored.headers.items()}
     for name, tensor in state.items():
         if not tensor.dtype.is_floating_point and not name.endswith(_TRAINING_ONLY):

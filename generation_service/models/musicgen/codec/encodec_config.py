@@ -16,6 +16,7 @@ from generation_service.models.musicgen.checkpoints.checkpoint import invalid_ch
 from generation_service.models.musicgen.checkpoints.config_fields import ConfigFields
 
 PAD_MODES = ("reflect", "constant")
+_MAX_BANDWIDTH = 1e6
 _MAX_LAYERS = 64
 """Of residual units, LSTM layers and codebooks; those of real models have at most 32."""
 
@@ -67,8 +68,10 @@ def parse_audiocraft_config(cfg: Mapping[str, Any], path: Path) -> EncodecConfig
     seanet = fields.value("seanet")
     if not isinstance(seanet, Mapping):
         raise invalid_checkpoint(path, "seanet in xp.cfg is not a mapping")
-    encoder = {**seanet, **(seanet.get("encoder") or {})}
-    decoder = {**seanet, **(seanet.get("decoder") or {})}
+    sides = [seanet.get(side) or {} for side in ("encoder", "decoder")]
+    if not all(isinstance(side, Mapping) for side in sides):
+        raise invalid_checkpoint(path, "seanet.encoder or seanet.decoder in xp.cfg is not a mapping")
+    encoder, decoder = ({**seanet, **side} for side in sides)
     differing = sorted(key for key in set(seanet) - {"encoder", "decoder"} if encoder[key] != decoder[key])
     if differing:
         raise invalid_checkpoint(
@@ -93,7 +96,7 @@ def parse_audiocraft_config(cfg: Mapping[str, Any], path: Path) -> EncodecConfig
         compress=network.count("compress"),
         lstm_layers=network.count("lstm", _MAX_LAYERS),
         has_conv_shortcut=not network.value("true_skip"),
-        elu_alpha=float((network.value("activation_params") or {}).get("alpha", 1.0)),
+        elu_alpha=network.number("activation_params.alpha", 1.0),
         pad_mode=network.choice("pad_mode", PAD_MODES),
         codebooks=fields.count("rvq.n_q", _MAX_LAYERS),
         codebook_size=fields.count("rvq.bins"),
@@ -126,10 +129,10 @@ def parse_transformers_config(cfg: Mapping[str, Any], path: Path) -> EncodecConf
         codebook_size=fields.count("codebook_size"),
     )
     bandwidths = fields.value("target_bandwidths")  # kbit/s, ascending
-    if not isinstance(bandwidths, list) or not bandwidths or not isinstance(bandwidths[-1], int | float):
+    if not isinstance(bandwidths, list) or not bandwidths or not _is_bandwidth(bandwidths[-1]):
         raise invalid_checkpoint(path, "target_bandwidths is not a list of bandwidths in kbit/s")
     # As transformers' EncodecConfig.num_quantizers computes it.
-    bits_per_second = math.ceil(config.frame_rate_hz) * math.ceil(math.log2(config.codebook_size))
+    bits_per_second = math.ceil(config.frame_rate_hz) * max(1, math.ceil(math.log2(config.codebook_size)))
     codebooks = int(1000 * float(bandwidths[-1]) // bits_per_second)
     if not 1 <= codebooks <= _MAX_LAYERS:
         raise invalid_checkpoint(
@@ -137,3 +140,7 @@ def parse_transformers_config(cfg: Mapping[str, Any], path: Path) -> EncodecConf
             f"target_bandwidths is {bandwidths}, too little for one codebook of {bits_per_second} bit/s, or too much",
         )
     return replace(config, codebooks=codebooks)
+
+
+def _is_bandwidth(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value <= _MAX_BANDWIDTH  # type: ignore[operator]

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from generation_service.models.musicgen.conditioners.side_stream import SideStream
 from generation_service.models.musicgen.conditioners.sinc_resampling import resample_sinc
+from generation_service.models.published import SEPARATOR
 from service_runtime.optional_deps import install_extra_command
 
-REPOSITORY = "adefossez/HTDemucs"
 _BAG = "htdemucs.yaml"
 _CLASS = "demucs.htdemucs.HTDemucs"
 _STEMS = ("vocals", "other")
@@ -83,13 +83,16 @@ class MelodySeparator:
 
 
 def _find_weights(cache: Path | None) -> Path:
-    bag = try_to_load_from_cache(REPOSITORY, _BAG, cache_dir=cache)
+    bag = try_to_load_from_cache(SEPARATOR, _BAG, cache_dir=cache)
     if isinstance(bag, str):
-        names = yaml.safe_load(Path(bag).read_text())["models"]
-        file = try_to_load_from_cache(REPOSITORY, f"{names[0]}.safetensors", cache_dir=cache)
+        try:
+            names = [str(name) for name in yaml.safe_load(Path(bag).read_text())["models"]]
+        except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError):
+            raise SeparationUnavailable(f"{bag} is damaged; download {SEPARATOR} again") from None
+        file = try_to_load_from_cache(SEPARATOR, f"{names[0]}.safetensors", cache_dir=cache) if names else None
         if len(names) == 1 and isinstance(file, str):
             return Path(file)
-    problem = f"{REPOSITORY} is not in the Hugging Face cache; download it with: hf download {REPOSITORY}"
+    problem = f"{SEPARATOR} is not in the Hugging Face cache; download it with: hf download {SEPARATOR}"
     raise SeparationUnavailable(problem)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from generation_service.models.base import GenerationParameters, MetadataValue
 from generation_service.models.musicgen.adapters.adapter_weights import (
@@ -30,7 +30,9 @@ class RequestConditions:
     plan: RequestPlan
     prefixes: RequestPrefixes | None = None
     """What is read before the texts, in a model that reads them before the codes."""
-    adapters: Sequence[AppliedAdapter] = ()
+    adapters: tuple[AppliedAdapter, ...] = ()
+    longest_text: str = "prompt"
+    """The field of the request that has the longest text."""
 
     def at(self, window_start: int, first_read: int) -> WindowConditions:
         """The conditions of a window, by its first new frame and the first one that it reads."""
@@ -41,12 +43,12 @@ class RequestConditions:
 
     def reserve(self, steps: int) -> Reservation:
         """What windows of at most `steps` need. Raises InvalidArgument if the texts are too many or too long."""
-        reservation = Reservation.for_windows(steps, self.windows)
+        reservation = replace(Reservation.for_windows(steps, self.windows), longest_text=self.longest_text)
         return reservation if self.prefixes is None else self.prefixes.reserve(reservation)
 
     @property
     def metadata(self) -> Mapping[str, MetadataValue]:
-        """What is to be known of how the request was conditioned."""
+        """What the metadata of the generation says about how it was conditioned."""
         own = {"adapters": describe_adapters(self.adapters)} if self.adapters else {}
         return own if self.prefixes is None else {**self.prefixes.metadata, **own}
 
@@ -73,7 +75,11 @@ class ConditionEncoder:
     def encode_ahead(self, requests: Sequence[GenerationParameters], plans: Sequence[RequestPlan]) -> None:
         """Encodes texts and audio of requests, and loads their adapters, for `encode` to find them. Raises what
         `encode` would raise."""
-        self.texts.encode_prompts([text for parameters in requests for text in _all_texts(parameters)])
+        texts: dict[tuple[AppliedAdapter, ...], list[str]] = {}
+        for parameters in requests:
+            texts.setdefault(self._load_adapters(parameters.adapters), []).extend(_all_texts(parameters))
+        for adapters, own in texts.items():
+            self.texts.encode_prompts(own, adapters)
         for parameters, plan in zip(requests, plans, strict=True):
             if (prefixes := self._encode_prefixes(parameters, plan)) is not None:
                 prefixes.prepare(map(plan.output_frame, plan.window_starts))
@@ -91,7 +97,10 @@ class ConditionEncoder:
             for span in plan.spans
         ]
         prefixes = self._encode_prefixes(parameters, plan)
-        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes, adapters)
+        # The first of several: one tensor may be the text of two fields.
+        tokens = {field: 0 if (one := texts[text]) is None else len(one) for field, text in _texts_of(parameters)}
+        longest = max(tokens, key=tokens.__getitem__)
+        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes, adapters, longest)
 
     def _encode_prefixes(self, parameters: GenerationParameters, plan: RequestPlan) -> RequestPrefixes | None:
         if self._prefixes is None:
@@ -102,10 +111,17 @@ class ConditionEncoder:
 
 
 def _all_texts(parameters: GenerationParameters) -> Iterator[str]:
-    yield parameters.prompt
-    yield _negative_text(parameters)
-    yield from (further.prompt for further in parameters.further_prompts)
-    yield from (section.prompt for section in parameters.sections)
+    return (text for _, text in _texts_of(parameters))
+
+
+def _texts_of(parameters: GenerationParameters) -> Iterator[tuple[str, str]]:
+    """Yields each text after the field of the request that has it."""
+    yield "prompt", parameters.prompt
+    yield "conditioning.negative_prompt", _negative_text(parameters)
+    for index, further in enumerate(parameters.further_prompts):
+        yield f"conditioning.further_prompts[{index}].prompt", further.prompt
+    for index, section in enumerate(parameters.sections):
+        yield f"conditioning.sections[{index}].prompt", section.prompt
 
 
 def _negative_text(parameters: GenerationParameters) -> str:

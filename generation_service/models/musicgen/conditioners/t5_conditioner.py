@@ -7,6 +7,7 @@ device: T5 runs once a prompt, outside of the decode loop, and in bf16 the encod
 from __future__ import annotations
 
 import contextlib
+import reprlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgx_music.errors import FailedPrecondition
+from generation_service.models.device_errors import is_out_of_memory
 from generation_service.models.musicgen.adapters.adapter_targets import TEXT_PROJECTION
 from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter, describe_adapters
 from generation_service.models.musicgen.checkpoints.checkpoint import (
@@ -34,6 +36,7 @@ from service_runtime.optional_deps import install_extra_command
 MAX_CACHED_PROMPTS = 1024
 """More than the engine has encoded ahead, which is a batch and a few more."""
 MAX_CACHED_BYTES = 256 << 20
+_PROBE = "calm piano"
 _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 """One tensor, which files have under either name or both."""
 
@@ -87,8 +90,12 @@ class TextConditioner:
         """How many prompts are encoded at once. On the CPU, more would only delay the first of them."""
         return MAX_ROWS if self._batches else 1
 
-    def encode_prompts(self, prompts: Sequence[str]) -> None:
+    def encode_prompts(self, prompts: Sequence[str], adapters: Sequence[AppliedAdapter] = ()) -> None:
         """Encodes the prompts whose encoding is not known yet, for `encode` to find it."""
+        if adapters := _of_projection(adapters):
+            for prompt in filter(None, dict.fromkeys(prompts)):
+                self._find_adapted(prompt, adapters)
+            return
         unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt and self._cache.get(prompt) is None]
         if unknown:
             self._encode(unknown)
@@ -101,10 +108,8 @@ class TextConditioner:
         """
         if not prompt:
             return None
-        adapters = [adapter for adapter in adapters if TEXT_PROJECTION in adapter.weights.layers]
-        if adapters:
-            key = f"{prompt}\0{describe_adapters(adapters)}"
-            encoded = self._cache.get(key) or self._encode_adapted(key, prompt, adapters)
+        if adapters := _of_projection(adapters):
+            encoded = self._find_adapted(prompt, adapters)
         else:
             encoded = self._cache.get(prompt) or self._encode([prompt])[0]
         if encoded.is_computed is not None:
@@ -128,6 +133,10 @@ class TextConditioner:
             self._cache.put(prompt, each, each.tensor.nbytes)
         return encoded
 
+    def _find_adapted(self, prompt: str, adapters: Sequence[AppliedAdapter]) -> _EncodedPrompt:
+        key = f"{prompt}\0{describe_adapters(adapters)}"
+        return self._cache.get(key) or self._encode_adapted(key, prompt, adapters)
+
     @torch.inference_mode()
     def _encode_adapted(self, key: str, prompt: str, adapters: Sequence[AppliedAdapter]) -> _EncodedPrompt:
         on_stream = torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext()
@@ -148,6 +157,14 @@ class TextConditioner:
         """Token ids and attention mask, [B, T] → [B, T, dim]."""
         hidden = self._encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
         return F.linear(hidden, self._weight, self._bias)
+
+
+def _cause(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _of_projection(adapters: Sequence[AppliedAdapter]) -> list[AppliedAdapter]:
+    return [adapter for adapter in adapters if TEXT_PROJECTION in adapter.weights.layers]
 
 
 def _to_row(sequence: list[int]) -> Tensor:
@@ -176,10 +193,9 @@ def _load_t5(stored: StoredTextEncoder) -> tuple[Any, Any]:
     library_logging.disable_progress_bar()
     try:
         tokenizer = T5Tokenizer.from_pretrained(stored.tokenizer, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        cause = str(error).partition("\n")[0][:200]
+    except Exception as error:  # Its files are interpreted by libraries, which raise anything.
         raise missing_checkpoint(
-            stored.tokenizer, f"its tokenizer can't be read ({cause}); download it again"
+            stored.tokenizer, f"its tokenizer can't be read ({_cause(error)}); download it again"
         ) from error
     if stored.config.get("model_type") != "t5":
         raise invalid_checkpoint(
@@ -196,7 +212,7 @@ def _load_t5(stored: StoredTextEncoder) -> tuple[Any, Any]:
         with torch.device("meta"):
             encoder: Any = T5EncoderModel(T5Config.from_dict(dict(stored.config)))
     except Exception as error:  # transformers validates some fields, and fails on others in the middle.
-        raise invalid_checkpoint(stored.path, f"its configuration is not one of T5 ({error})") from error
+        raise invalid_checkpoint(stored.path, f"its configuration is not one of T5 ({_cause(error)})") from error
     weights, tensors = {}, stored.map_tensors()
     for name, expected in encoder.state_dict().items():
         stored_name = name
@@ -211,4 +227,24 @@ def _load_t5(stored: StoredTextEncoder) -> tuple[Any, Any]:
         weights[name] = tensors[stored_name].to(torch.float32, copy=True)  # The file may be replaced.
     encoder.load_state_dict(weights, assign=True)
     encoder.tie_weights()
-    return tokenizer, encoder.requires_grad_(False).eval()
+    encoder.requires_grad_(False).eval()
+    _check_t5(tokenizer, encoder, stored)
+    return tokenizer, encoder
+
+
+@torch.inference_mode()
+def _check_t5(tokenizer: Any, encoder: Any, stored: StoredTextEncoder) -> None:
+    """Encodes a text on the CPU. What is wrong with the tokenizer or the configuration shows now, not in a request."""
+    try:
+        [tokens] = tokenizer([_PROBE])["input_ids"]
+        if not tokens or not 0 <= min(tokens) <= max(tokens) < _vocabulary(stored):
+            raise ValueError(f"the text {_PROBE!r} has the tokens {reprlib.repr(tokens)}")
+    except Exception as error:  # Its files are interpreted by libraries, which raise anything.
+        raise invalid_checkpoint(stored.tokenizer, f"its tokenizer fails ({_cause(error)})") from error
+    try:
+        encoder(input_ids=_to_row(tokens), attention_mask=torch.ones_like(_to_row(tokens)))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        problem = f"the text encoder fails; its configuration is not that of its weights ({_cause(error)})"
+        raise invalid_checkpoint(stored.path, problem) from error

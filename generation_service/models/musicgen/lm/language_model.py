@@ -16,8 +16,13 @@ from torch import Tensor
 from generation_service.models.musicgen.checkpoints.checkpoint import Checkpoint
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.conditions import WindowConditions
-from generation_service.models.musicgen.lm.adapted_linear import ActiveAdapters
-from generation_service.models.musicgen.lm.decoder_layers import map_linears, read_decoder, sinusoidal_embeddings
+from generation_service.models.musicgen.lm.adapted_linear import ActiveAdapters, RowAdapters
+from generation_service.models.musicgen.lm.decoder_layers import (
+    DecoderWeights,
+    map_linears,
+    read_decoder,
+    sinusoidal_embeddings,
+)
 from generation_service.models.musicgen.lm.kv_cache import BatchReads, KvCache
 from generation_service.models.musicgen.lm.linear import Precision, build_linear
 
@@ -35,11 +40,9 @@ class LanguageModel:
         self.config = config
         self.device = torch.device(device)
         self._adapters = ActiveAdapters()
-        weights = read_decoder(checkpoint, config, self.device, lambda weight: build_linear(weight, precision))
-        weights = map_linears(weights, self._adapters.adapt)
-        self._layers = weights.layers
-        self._embedding, self._offsets = weights.embedding, weights.offsets
-        self._out_norm, self._heads = weights.out_norm, weights.heads
+        self._plain = read_decoder(checkpoint, config, self.device, lambda weight: build_linear(weight, precision))
+        self._adapted = map_linears(self._plain, self._adapters.adapt)
+        self._embedding, self._offsets = self._plain.embedding, self._plain.offsets
         self._positions = sinusoidal_embeddings(0, config).to(self.device)
 
     @torch.inference_mode()
@@ -48,9 +51,9 @@ class LanguageModel:
         cache.begin_window(len(conditions.branches))
         for row, condition in zip(cache.rows, conditions.all(), strict=True):
             if condition.text is not None and condition.text is not row.text:
-                self._adapters.select([cache.adapters] * len(condition.text))
+                weights = self._select([cache.adapters] * len(condition.text))
                 shape = (len(condition.text), 2, self.config.num_heads, self.config.head_dim)
-                for index, layer in enumerate(self._layers):
+                for index, layer in enumerate(weights.layers):
                     cache.write_text(row, index, *layer.cross_kv(condition.text).view(shape).unbind(1))
             row.text = condition.text
 
@@ -68,23 +71,25 @@ class LanguageModel:
         self._extend_positions(max(positions))
         x = F.embedding_bag(codes + self._offsets, self._embedding, mode="sum")  # [B, dim]
         x = (x + self._positions[positions]).index_select(0, reads.requests)  # [R, dim]
-        has_adapters = any(cache.adapters for cache in caches)
-        self._adapters.select([caches[row].adapters for row in reads.requests.tolist()] if has_adapters else ())
-        if has_adapters:
+        text_rows = len(reads.prompt_mask)
+        decoder = self._plain
+        if any(cache.adapters for cache in caches):
+            decoder = self._select([caches[row].adapters for row in reads.requests.tolist()])
             x = self._adapters.embed(codes[reads.requests] + self._offsets, x)
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(decoder.layers):
             qkv = layer.qkv(layer.norm_self(x)).view(len(x), 3, config.num_heads, config.head_dim)
             pool.blocks.write(index, reads.write_blocks, plan.write_within, qkv[:, 1], qkv[:, 2])
             x = layer.out.add_residual(pool.blocks.attend(index, qkv, reads.blocks, plan.mask), x)
             if reads.prompts is not None:
-                rows = x[: len(reads.prompt_mask)]
-                queries = layer.cross_q(layer.norm_cross(rows)).view(len(rows), 1, config.num_heads, config.head_dim)
+                rows = x[:text_rows]
+                queries = layer.cross_q(layer.norm_cross(rows)).view(text_rows, 1, config.num_heads, config.head_dim)
                 attended = pool.prompt_blocks.attend(index, queries, reads.prompts, reads.prompt_mask)
                 rows.copy_(layer.cross_out.add_residual(attended, rows))
             x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)
         for cache in caches:
             cache.position += 1
-        return _combine_rows(self._heads(self._out_norm(x)).view(-1, config.n_q, config.card), reads, weights)
+        logits = decoder.heads(decoder.out_norm(x)).view(-1, config.n_q, config.card)
+        return _combine_rows(logits, reads, weights)
 
     @torch.inference_mode()
     def prefill(self, codes: Tensor, cache: KvCache) -> None:
@@ -95,8 +100,10 @@ class LanguageModel:
         """
         codes = codes.t() + self._offsets
         x = F.embedding_bag(codes, self._embedding, mode="sum")
-        self._adapters.select([cache.adapters] * len(x))
-        self._read(self._adapters.embed(codes, x)[None], cache)
+        if cache.adapters:
+            self._select([cache.adapters] * len(x))
+            x = self._adapters.embed(codes, x)
+        self._read(x[None], cache)
 
     @torch.inference_mode()
     def prefill_prefix(self, prefixes: Tensor, cache: KvCache) -> None:
@@ -109,11 +116,11 @@ class LanguageModel:
         config, count, start, cached_rows = self.config, inputs.shape[1], cache.position, cache.rows
         end = start + count
         self._extend_positions(end)
-        self._adapters.select([cache.adapters] * (len(cached_rows) * count))
+        weights = self._select([cache.adapters] * (len(cached_rows) * count))
         inputs = inputs + self._positions[start:end]
         x = inputs.expand(len(cached_rows), -1, -1).reshape(-1, config.dim)  # [rows n, dim]
         mask = torch.ones(count, end, dtype=torch.bool).tril(start)
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(weights.layers):
             qkv = layer.qkv(layer.norm_self(x)).view(len(cached_rows), count, 3, config.num_heads, config.head_dim)
             queries, keys, values = qkv.unbind(2)  # each [rows, n, H, D]
             cache.append(index, keys, values)
@@ -129,6 +136,14 @@ class LanguageModel:
                 rows.copy_(layer.cross_out.add_residual(attended.transpose(0, 1).reshape(-1, config.dim), rows))
             x = layer.down.add_residual(layer.up.gelu(layer.norm_ff(x)), x)
         cache.position = end
+
+    def _select(self, rows: RowAdapters) -> DecoderWeights:
+        """The weights for rows with these adapters. Without any they are those of the checkpoint: the calls that would
+        find nothing to add take longer than some of the step's operations."""
+        if not any(rows):
+            return self._plain
+        self._adapters.select(rows)
+        return self._adapted
 
     def _extend_positions(self, position: int) -> None:
         if position >= len(self._positions):

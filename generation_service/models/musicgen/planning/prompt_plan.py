@@ -100,6 +100,6 @@ def _fill_gaps(
         if end - stop < min_gap:
             stop = end
         add(start, stop, section.prompt)
-        reached = max(start, stop)
+        reached = stop
     add(reached, end, parameters.prompt)
     return sections

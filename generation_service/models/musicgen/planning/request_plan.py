@@ -47,7 +47,7 @@ def plan_request(
     """`window` is the number of frames of codes in the longest window, `stride_share` as in `LmConfig`. Raises
     InvalidArgument if the clip is too short to be continued."""
     # The audio of the clip that is kept needs no new codes.
-    new = max(1, math.ceil((parameters.frames - parameters.kept_prompt_frames) / hop))
+    new = math.ceil((parameters.frames - parameters.kept_prompt_frames) / hop)
     stride = window_stride(window, stride_share)
     audio = parameters.prompt_audio
     clip = None if audio is None else _select_end(audio, hop, window - min(new, stride))

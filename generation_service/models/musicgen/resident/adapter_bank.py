@@ -122,10 +122,12 @@ class AdapterBank:
     def open_row(self, row: ResidentRow, adapters: tuple[AppliedAdapter, ...], graphs: StepGraphs) -> None:
         """`acquire` for a new row. Drops the captured steps that can't be replayed any more."""
         version = self.version
-        self.acquire(adapters, row.slots)
+        try:
+            self.acquire(adapters, row.slots)
+        finally:
+            if version != self.version:
+                graphs.discard(lambda shape: getattr(shape, "adapters", 0) > 0)
         row.adapters = adapters
-        if version != self.version:
-            graphs.discard(lambda shape: getattr(shape, "adapters", 0) > 0)
 
     def version_for(self, rows: Sequence[ResidentRow]) -> int:
         """What the shape of a computation for these rows says of their adapters: 0 if they have none."""

@@ -2,7 +2,7 @@
 
 The rows of a request are, in this order: its first branch, the negative condition, its other branches. A slot has two
 rows, so a request has a leading slot and, if it has several branches, *companions*. All of them hold the same codes and
-sample in the same way: each gets the combined logits, and so the same codes, without a word between them.
+sample in the same way: each gets the combined logits, and so the same codes, although they do not communicate.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dgx_music.errors import InvalidArgument
 from generation_service.models.base import GenerationParameters
-from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter, LoadAdapters, load_none
+from generation_service.models.musicgen.adapters.adapter_weights import AppliedAdapter
 from generation_service.models.musicgen.checkpoints.config import LmConfig
 from generation_service.models.musicgen.code_generator import Reservation, StepResult
 from generation_service.models.musicgen.conditions import WindowConditions
@@ -72,7 +72,6 @@ class ResidentCodeGenerator:
         prefill_positions: int = PREFILL_POSITIONS,
         length_buckets: Sequence[int] = LENGTH_BUCKETS,
         copy_results: CopyResults = copy_results,
-        load_adapters: LoadAdapters = load_none,
     ) -> None:
         """`slots` is the number of requests at a time, fewer with several branches, and `positions` what the longest
         window and its prefix need."""
@@ -83,7 +82,6 @@ class ResidentCodeGenerator:
         self.step_stream = StepStream(device)
         self._slots = SlotPool(slots)
         self._state = DecodeState(config, self._slots.count, positions, device, prefill_positions)
-        self._load_adapters = load_adapters
         self._bank = AdapterBank(device, self._slots.count)
         self._step = DecodeStep(config, weights, operations, self._state, pool, prefill_positions, self._bank)
         self._prefill_positions = prefill_positions
@@ -122,15 +120,16 @@ class ResidentCodeGenerator:
     def open_seconds(self) -> float:
         return self._prompt_timer.seconds
 
-    def open(self, parameters: GenerationParameters, reservation: Reservation) -> ResidentRow:
+    def open(
+        self, parameters: GenerationParameters, reservation: Reservation, adapters: tuple[AppliedAdapter, ...] = ()
+    ) -> ResidentRow:
         if reservation.tokens > MAX_PROMPT_TOKENS:
             problem = f"has {reservation.tokens} tokens; on a GPU, this model reads at most {MAX_PROMPT_TOKENS}"
-            raise InvalidArgument("prompt", problem)
+            raise InvalidArgument(reservation.longest_text, problem)
         positions = self._state.codes.shape[2] - 1
         if reservation.positions > positions:
             problem = f"needs {reservation.positions} positions with all that is read; this model has {positions}"
-            raise InvalidArgument("prompt", problem)
-        adapters = self._load_adapters(parameters.adapters)
+            raise InvalidArgument(reservation.longest_text, problem)
         slots = self._slots.reserve(reservation.branches)
         try:
             pages = self.memory.reserve(reservation)
@@ -222,8 +221,7 @@ class ResidentCodeGenerator:
         row.tokens = max(tokens)
         for index, slot in enumerate(row.window_slots):
             rows = slice(CFG_ROWS * index, CFG_ROWS * (index + 1))
-            if any(is_new[rows]):
-                self._state.write_texts(slot, tokens[rows])
+            self._state.write_texts(slot, tokens[rows])
             for state_row, text, is_new_text in zip(count(CFG_ROWS * slot), texts[rows], is_new[rows]):
                 if text is not None and is_new_text:
                     self._project_text(state_row, self._bank.version_for([row]), text)

@@ -16,11 +16,11 @@ def count_slots(branches: int) -> int:
 
 
 MIN_SLOTS = count_slots(MAX_BRANCHES)
-"""Slots without which not every request could run."""
+"""The slots of a request with the most branches."""
 
 
 class SlotPool:
-    """The slots for a number of requests, which have fewer places if some have several branches."""
+    """The slots for a number of requests; fewer fit if some have several branches."""
 
     def __init__(self, requests: int) -> None:
         self.requests = requests

@@ -20,10 +20,13 @@ from dgx_music.errors import InvalidArgument
 
 def test_options_that_are_not_given_are_left_to_the_server() -> None:
     request = build_request("a", {})
-    assert {field.name for field, _ in request.ListFields()} == {"request_id", "prompt", "duration_seconds"}
-    assert request.duration_seconds == 16
+    assert {field.name for field, _ in request.ListFields()} == {"request_id", "prompt"}
     assert uuid.UUID(request.request_id)
     assert build_request("a", {"seed": None, "model": None, "metadata": None}).HasField("seed") is False
+    with pytest.raises(InvalidArgument, match=r"duration: must be 0.1 to 3600 s, not 0"):
+        build_request("a", {"duration": 0})
+    with pytest.raises(InvalidArgument, match="wrong type"):
+        build_request("a", {"also": 3})  # type: ignore[typeddict-item]
 
 
 def test_every_option_reaches_its_field() -> None:

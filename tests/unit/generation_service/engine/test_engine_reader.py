@@ -36,6 +36,19 @@ async def test_stalled_reader_cancels_the_request(start_engine, model):
         await anext(stalled)
 
 
+async def test_reader_that_is_busy_with_other_audio_is_not_taken_for_lost(start_engine, model):
+    engine = await start_engine(model, buffer_seconds=0.1)
+    handle = submit(engine, "", tone_parameters("a", 3))
+    await idle(engine)
+    assert handle._stall_timer is not None
+    with handle.read_later():
+        await anext(handle)
+        await idle(engine)
+        assert (handle.frames_delivered, handle._stall_timer) == (2 * BLOCK_FRAMES, None)
+    assert handle._stall_timer is not None
+    assert len(await read(handle)) == 2 * BLOCK_FRAMES
+
+
 async def test_reading_in_time_stops_the_stall_timer(start_engine, model):
     engine = await start_engine(model, buffer_seconds=0.1)
     handle = submit(engine, "", tone_parameters("a", 3))

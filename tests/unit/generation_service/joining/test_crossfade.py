@@ -34,6 +34,11 @@ def test_it_starts_with_the_first_and_ends_with_the_second():
     assert np.abs(joint[-1] - second[-1]).max() < 1e-3
 
 
+def test_frame_after_the_last_would_be_the_second_signals():
+    first, second = np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32)
+    assert crossfade(first, second)[:, 0] == pytest.approx(np.cos(np.pi / 8 * np.arange(4)), abs=1e-6)
+
+
 def test_opposite_signals_and_silence_are_no_reason_for_infinite_gain():
     samples = noise(1)
     assert correlation(samples, -samples) == 0.0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from generation_service.joining.crossfade import match_level
 from generation_service.joining.edit_joiner import EditJoiner
 from generation_service.joining.edit_plan import EditKind, EditPlan, plan_edit
 from generation_service.models.base import FloatArray
@@ -23,7 +26,7 @@ def join(plan: EditPlan, generated: FloatArray, block: int = BLOCK, source: Floa
     assert len(generated) == plan.generated_frames
     parts = [joiner.feed(generated[at : at + block]) for at in range(0, len(generated), block)]
     return np.concatenate(
-        [source[: head - plan.lead_frames], *parts, joiner.finish(), source[tail + plan.joint_frames :]]
+        [source[: head - plan.lead_frames], *parts, *joiner.finish(), source[tail + plan.joint_frames :]]
     )
 
 
@@ -35,7 +38,7 @@ def reconstruct(plan: EditPlan, seed: int = 7) -> FloatArray:
     """What a model generates: the end of the head, a little different and quieter, and other music."""
     head = plan.head_frames
     lead = SOURCE[head - plan.lead_frames : head] + np.random.default_rng(seed).normal(0, 0.01, (plan.lead_frames, 2))
-    rest = SOURCE[head : head + 2 * RATE]
+    rest = SOURCE[head : head + RATE]
     rest = np.concatenate([rest, music(6.0, RATE, seed=seed)])[: plan.generated_frames - plan.lead_frames]
     return (0.7 * np.concatenate([lead, rest])).astype(np.float32)
 
@@ -72,6 +75,21 @@ def test_joints_do_not_click_where_a_plain_cut_does():
             assert click(result, edge, RATE) < 1.5
 
 
+def test_joints_pass_from_the_source_to_what_is_new_and_back():
+    plan = repaint(2.0, 4.0)
+    generated = music(6.0, RATE, seed=7)[1000:][: plan.generated_frames]
+    result = join(plan, generated)
+    gain = match_level(generated[: plan.lead_frames], SOURCE[plan.head_frames - plan.lead_frames : plan.head_frames])
+    new = generated * np.float32(gain)
+    for at, before, after in (
+        (plan.head_frames - plan.lead_frames, SOURCE[plan.head_frames - plan.lead_frames], new[plan.lead_frames - 1]),
+        (plan.tail_start, new[plan.lead_frames + plan.new_frames], SOURCE[plan.tail_start + plan.joint_frames - 1]),
+    ):
+        last = at + (plan.lead_frames if at < plan.head_frames else plan.joint_frames) - 1
+        assert result[at] == pytest.approx(before, abs=1e-6)
+        assert result[last] == pytest.approx(after, abs=2e-3)
+
+
 def test_new_music_gets_the_level_of_the_source():
     plan = plan_edit(EditKind.EXTEND_RIGHT, len(SOURCE), RATE, added=RATE)
     result = join(plan, (0.7 * np.concatenate([SOURCE[-plan.lead_frames :], SOURCE[:RATE]])).astype(np.float32))
@@ -96,3 +114,25 @@ def test_extension_of_something_very_short_has_no_lead():
     plan = plan_edit(EditKind.EXTEND_LEFT, len(source), RATE, added=RATE)
     result = join(plan, music(3.0, RATE)[: plan.generated_frames], source=source)
     assert len(result) == RATE + 1000
+
+
+def test_extension_of_something_very_short_has_its_length_wherever_it_fits_best():
+    source = SOURCE[:1000]
+    plan = plan_edit(EditKind.EXTEND_LEFT, len(source), RATE, added=RATE)
+    quiet = np.zeros((plan.generated_frames, 2), np.float32)
+    quiet[-1500:-500] = source  # Later than the new music may be moved.
+    assert len(join(plan, quiet, source=source)) == RATE + 1000
+
+
+def test_music_in_front_is_held_once_while_it_is_generated():
+    plan = plan_edit(EditKind.EXTEND_LEFT, len(SOURCE), RATE, added=20 * RATE)
+    block = np.ones((BLOCK, 2), np.float32)
+    tracemalloc.start()
+    try:
+        joiner = EditJoiner(plan, SOURCE[:0], SOURCE[: plan.alignment_frames])
+        for start in range(0, plan.generated_frames, BLOCK):
+            assert not len(joiner.feed(block[: plan.generated_frames - start]))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1.5 * plan.generated_frames * block[0].nbytes

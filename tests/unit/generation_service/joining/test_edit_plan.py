@@ -50,6 +50,7 @@ def test_repaint_near_an_end_uses_what_there_is(start, end, context, lead, joint
     edit = plan(EditKind.REPAINT, start=start, end=end)
     assert (edit.context, edit.lead_frames, edit.joint_frames) == (context, lead, joint)
     assert edit.frames == 30_000
+    assert edit.alignment_frames == 0
 
 
 def test_source_that_is_too_short_to_continue_is_extended_by_music_of_its_own():

@@ -72,11 +72,20 @@ def test_loop_does_not_depend_on_the_blocks(block):
     assert np.array_equal(cut(samples, block), cut(samples))
 
 
-def test_needed_frames_suffice_for_the_shortest_loop():
-    seamless = SeamlessLoop(100, 10, RATE)
-    samples = music(1.0, RATE)[: seamless.needed_frames]
-    assert len(seamless.feed(samples)) == 10
+@pytest.mark.parametrize(("bar", "loop"), [(100, 10), (100, 8000)])
+def test_needed_frames_suffice_and_more_are_ignored(bar, loop):
+    seamless = SeamlessLoop(bar, loop, RATE)
+    samples = music(1.0, RATE)
+    needed = seamless.needed_frames
+    assert len(seamless.feed(samples[:needed])) == loop
     assert seamless.is_complete
+    assert len(seamless.feed(samples[needed:])) == 0
+
+
+def test_loop_starts_where_a_signal_that_never_crosses_zero_is_closest_to_it():
+    samples = np.full((8 * RATE, 1), 0.5, np.float32)
+    samples[BAR + 123] = 0.25
+    assert cut(samples)[0] == 0.25
 
 
 def test_silence_can_be_looped():

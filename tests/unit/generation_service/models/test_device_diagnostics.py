@@ -46,7 +46,7 @@ def test_each_gpu_and_the_engines_on_them_are_shown(cuda_torch) -> None:
     assert found["engines"].found == "cuda:0 (batch 128), cuda:1 (batch 32); one process each"
     assert found["triton"].state == "ok"
     [command] = cuda_torch
-    assert command[-1] == "generation_service.models.triton_check"
+    assert command[-1] == "generation_service.hardware.triton_check"
 
 
 def test_compiler_that_fails_does_not_break_generation(cuda_torch, monkeypatch) -> None:

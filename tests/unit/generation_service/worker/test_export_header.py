@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dgx_music.audio.v1.audio_pb2 import OutputOptions
+from dgx_music.limits import MAX_GENERATION_FACTS_BYTES, MAX_SECTIONS
 from dgx_music.storage.v1.storage_pb2 import Generation
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.models.base import Section
@@ -51,4 +54,38 @@ async def test_prompt_is_tagged_only_if_requested(start_engine, model):
     generation = Generation(prompt="rock", output=OutputOptions(tag_prompt=True))
     assert build_export_header(generation, audio_of(handle)).tags.prompt == "rock"
     assert build_export_header(Generation(prompt="rock"), audio_of(handle)).tags.prompt == ""
+    handle.cancel()
+
+
+@pytest.mark.parametrize(("bpm", "tagged"), [(1000.0, 1000.0), (1000.1, 0.0), (-1.0, 0.0), (0.0, 0.0)])
+async def test_tempo_that_export_would_reject_is_left_out(start_engine, model, bpm, tagged):
+    model.metadata = {"bpm": bpm}
+    engine = await start_engine(model)
+    handle = engine.submit(model.info, tone_parameters("a", 1))
+    await handle.wait_until_started()
+    assert build_export_header(Generation(prompt="rock"), audio_of(handle)).tags.bpm == tagged
+    handle.cancel()
+
+
+async def test_only_what_export_accepts_is_sent(start_engine, model):
+    model.sections = tuple(Section("A", index, index + 1) for index in range(MAX_SECTIONS + 1))
+    model.metadata = {"long": "x" * MAX_GENERATION_FACTS_BYTES}
+    engine = await start_engine(model)
+    handle = engine.submit(model.info, tone_parameters("a", 1))
+    await handle.wait_until_started()
+    header = build_export_header(Generation(prompt="rock"), audio_of(handle))
+    assert len(header.sections) == MAX_SECTIONS
+    assert dict(header.generation_facts) == {"license": "CC0-1.0", "is_synthesiser": True}
+    handle.cancel()
+
+
+async def test_what_the_job_knows_is_preferred_to_what_the_model_says(start_engine, model):
+    engine = await start_engine(model)
+    handle = engine.submit(model.info, tone_parameters("a", 1))
+    await handle.wait_until_started()
+    audio = audio_of(handle)
+    audio.facts = {"bpm": 90, "loop_bars": 2}
+    header = build_export_header(Generation(prompt="rock at 140 BPM"), audio)
+    assert (header.tags.bpm, header.tempo_hint_bpm) == (90, 90)
+    assert (dict(header.generation_facts)["bpm"], dict(header.generation_facts)["loop_bars"]) == (90, 2)
     handle.cancel()

@@ -20,6 +20,7 @@ from storage_service.states import GenerationStatus
 
 New = Callable[..., NewGeneration]
 REQUEST_ID = "11111111-2222-4333-8444-55555555aaaa"
+EDIT = {"source_id": REQUEST_ID, "kind": "EDIT_KIND_EXTEND_LEFT", "added_seconds": 2.0}
 
 
 def continuation(source_id: str, seconds: float = 10.0) -> dict[str, Any]:
@@ -82,6 +83,10 @@ def test_repeated_request_returns_first_generation(database: Database, new: New)
         {"output": OutputOptions(ceiling_dbtp=-2.0)},
         {"sampling": {"temperature": 0.5}},
         {"continuation": continuation(REQUEST_ID)},
+        {"conditioning": {"steps": 8}},
+        {"edit": EDIT},
+        {"loop": {"bars": 2, "bpm": 120.0}},
+        {"variation_of": REQUEST_ID},
         {"metadata": {"a": 1}},
     ],
 )
@@ -182,6 +187,17 @@ def test_rolled_back_create_counts_nothing(database: Database, new: New) -> None
         ("continuation.seconds", {"continuation": continuation(REQUEST_ID, 0.4)}),
         ("continuation.seconds", {"continuation": continuation(REQUEST_ID, 25.1)}),
         ("continuation.seconds", {"continuation": continuation(REQUEST_ID, float("nan"))}),
+        ("conditioning.steps", {"conditioning": {"steps": 501}}),
+        (
+            "conditioning.sections[0].end_seconds",
+            {"conditioning": {"sections": [{"end_seconds": 5.0, "prompt": "longer than the music"}]}},
+        ),
+        ("edit.added_seconds", {"edit": EDIT | {"added_seconds": 0.0}}),
+        ("edit", {"edit": EDIT, "continuation": continuation(REQUEST_ID)}),
+        ("edit", {"edit": EDIT, "loop": {"bars": 2, "bpm": 120.0}}),
+        ("loop.bars", {"loop": {"bars": 65, "bpm": 120.0}}),
+        ("duration_seconds", {"loop": {"bars": 3, "bpm": 120.0}}),
+        ("variation_of", {"variation_of": "x"}),
         ("metadata", {"metadata": {"a": "x" * 16384}}),
         ("metadata", {"metadata": {"a": float("nan")}}),
         ("request_id", {"request_id": "again"}),
@@ -209,6 +225,8 @@ def test_create_with_invalid_field_names_it(database: Database, new: New, field:
         {"sampling": {"temperature": 10.0, "top_k": 2048, "top_p": 1.0, "guidance_scale": 20.0}},
         {"continuation": continuation(REQUEST_ID, 0.5)},
         {"continuation": continuation(REQUEST_ID, 25.0)},
+        {"edit": EDIT, "variation_of": REQUEST_ID, "conditioning": {"steps": 500}},
+        {"loop": {"bars": 2, "bpm": 120.0}},
     ],
 )
 def test_boundary_values_are_accepted(new: New, change: dict[str, Any]) -> None:
@@ -222,3 +240,11 @@ def test_continuation_is_stored(database: Database, new: New) -> None:
         kept = session.get_one(Generation, made.id)
         assert kept.continuation == {"source_id": REQUEST_ID, "seconds": 10.0}
         assert kept.to_dict()["continuation"] == kept.continuation
+
+
+def test_fingerprints_are_those_of_earlier_versions(new: New) -> None:
+    """A request from before an upgrade may be repeated after it."""
+    assert new().fingerprint() == "e8816bbc26644d0b"
+    assert (
+        new(continuation=continuation("99999999-2222-4333-8444-55555555aaaa", 5.0)).fingerprint() == "78e641b8d0eea141"
+    )

@@ -131,3 +131,16 @@ def test_repeated_request_has_its_parents_once(database: Database, create: Creat
 def test_plain_generation_costs_no_statement_more(database: Database, create: Create, statements: list[str]) -> None:
     create()
     assert not any("parents" in statement for statement in statements)
+
+
+def test_family_with_many_ways_between_its_members_is_complete(database: Database, create: Create) -> None:
+    """There are 2¹² ways from the last one to the first."""
+    family = [create()]
+    for _ in range(12):
+        source = {"source_id": family[-1]}
+        family.append(create(conditioning={"melody": source, "style": source}))
+    for start in (family[0], family[-1]):
+        with database.read() as session:
+            nodes, is_truncated = lineage.read_lineage(session, start)
+        assert {node.id for node in nodes} == set(family)
+        assert not is_truncated

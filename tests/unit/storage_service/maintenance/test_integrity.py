@@ -13,6 +13,7 @@ from dgx_music.errors import FailedPrecondition
 from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.db.models import Generation
+from storage_service.db.sqlite import sqlite3
 from storage_service.domain import creation, leases, lifecycle
 from storage_service.domain.creation import NewGeneration
 from storage_service.domain.leases import Completion
@@ -80,6 +81,9 @@ ILLEGAL: list[tuple[str, dict[str, Any], str]] = [
     ("failed", {"completed_at": None}, "has no completion time"),
     ("cancelled", {"completed_at": None}, "has no completion time"),
     ("pending", {"sampling": "7"}, "sampling is not a JSON object"),
+    ("pending", {"conditioning": "[]"}, "conditioning is not a JSON object"),
+    ("pending", {"edit": "7"}, "edit is not a JSON object"),
+    ("pending", {"loop": "true"}, "loop is not a JSON object"),
     ("pending", {"channels": 0}, "out of range"),
     ("completed", {"rating": 0}, "rating other than 1 to 5"),
     ("pending", {"rating": 6}, "rating other than 1 to 5"),
@@ -149,6 +153,42 @@ def test_mismatched_prompts_and_counts_are_found(database: Database, new: Callab
     assert reported["prompt 'a calm piano'"] == "has a use count of 1, but 2 generations use it"
     assert reported["prompt 'drums'"] == "has a use count of 0, but 1 generations use it"
     assert "counts say" in reported["counts"]
+
+
+def test_lineage_that_differs_from_the_rows_is_found(database: Database, new: Callable[..., NewGeneration]) -> None:
+    with database.write() as session:
+        source = creation.create(session, new()).id
+        ids = [creation.create(session, new(variation_of=source)).id for _ in range(5)]
+        melody = creation.create(session, new(conditioning={"melody": {"source_id": source}})).id
+    assert list(find_violations(database)) == []
+    damage = {
+        ids[1]: "DELETE FROM parents WHERE child_id = :id",
+        ids[2]: "UPDATE parents SET relation = 'sibling' WHERE child_id = :id",
+        ids[3]: f"UPDATE parents SET parent_id = '{ids[0]}' WHERE child_id = :id",
+        # A cycle.
+        source: f"INSERT INTO parents (child_id, parent_id, relation) VALUES (:id, '{ids[0]}', 'variation')",
+        melody: """UPDATE generations SET conditioning = '{"melody": {}, "style": 3}' WHERE id = :id""",
+    }
+    with database.write() as session:
+        for generation_id, statement in damage.items():
+            session.execute(text(statement), {"id": generation_id})
+    expected = dict.fromkeys(damage, "has other parents in the lineage than in its row")
+    expected[melody] = "refers to a source without naming it"
+    found = {finding.where.removeprefix("generation "): finding.problem for finding in find_violations(database)}
+    assert found == expected
+
+
+def test_lineage_of_a_missing_generation_is_found(database: Database, new: Callable[..., NewGeneration]) -> None:
+    if not database.is_sqlite:
+        pytest.skip("Postgres always enforces the foreign key")
+    with database.write() as session:
+        child = creation.create(session, new(variation_of="11111111-2222-4333-8444-555555555555")).id
+    with sqlite3.connect(str(database.url.database)) as connection:  # Which does not enforce it.
+        connection.execute("DELETE FROM generations")
+    connection.close()
+    assert [(one.where, one.problem) for one in find_violations(database) if "lineage" in one.problem] == [
+        (f"generation {child}", "is in the lineage but does not exist")
+    ]
 
 
 def test_prompt_with_use_count_zero_is_found(database: Database, new: Callable[..., NewGeneration]) -> None:

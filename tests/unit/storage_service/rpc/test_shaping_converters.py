@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from dgx_music.storage.v1 import storage_pb2
 from dgx_music.storage.v1.conditioning_pb2 import (
     EDIT_KIND_REPAINT,
@@ -19,7 +21,10 @@ from dgx_music.storage.v1.conditioning_pb2 import (
     WeightedPrompt,
 )
 from storage_service.db.models import Generation
-from storage_service.rpc.shaping_converters import fields_from_proto, shaping_from_proto, shaping_to_proto
+from storage_service.domain import lineage
+from storage_service.domain.lineage import LineageNode, LineageRelation
+from storage_service.rpc.shaping_converters import node_to_proto, shaping_from_proto, shaping_to_proto
+from storage_service.states import GenerationStatus
 
 ID = "11111111-2222-4333-8444-55555555AAAA"
 CONDITIONING = Conditioning(
@@ -69,5 +74,10 @@ def test_what_is_unset_stays_unset() -> None:
     assert answer == storage_pb2.Generation()
 
 
-def test_unknown_enum_value_keeps_its_number() -> None:
-    assert fields_from_proto(Edit(kind=77)) == {"kind": 77}  # type: ignore[arg-type]
+def test_node_of_a_clip_has_neither_prompt_nor_time() -> None:
+    parents, created_at = (lineage.Parent(ID.lower(), LineageRelation.MELODY),), datetime(2026, 11, 29, tzinfo=UTC)
+    node = node_to_proto(LineageNode(ID, parents, "piano", GenerationStatus.COMPLETED, created_at))
+    assert node.created_at.ToDatetime(tzinfo=UTC) == created_at
+    assert (node.prompt, node.state) == ("piano", storage_pb2.GENERATION_STATE_COMPLETED)
+    assert list(node.parents) == [Parent(id=ID.lower(), relation=LINEAGE_RELATION_MELODY)]
+    assert node_to_proto(LineageNode(ID, ())) == storage_pb2.LineageNode(id=ID)

@@ -134,7 +134,7 @@ def _parse_style(fields: ConfigFields, name: str) -> StyleConfig:
         "mert" if fields.choice(f"{prefix}model_name", ("mert", "encodec")) == "mert" else "encodec"
     )
     scale = fields.value(f"{prefix}transformer_scale", "default")
-    if scale not in _STYLE_TRANSFORMERS:
+    if not isinstance(scale, str) or scale not in _STYLE_TRANSFORMERS:
         raise invalid_checkpoint(
             fields.path, f"{prefix}transformer_scale is {scale!r}; expected {' or '.join(_STYLE_TRANSFORMERS)}"
         )

@@ -176,6 +176,9 @@ def test_no_call_of_the_transformer_is_larger_than_its_limit(
     for expected in ([1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [2, 1, 1, 1, 1], [2, 2, 2, 1, 1]):
         model.step(states)
         assert [state.denoising.steps_done for state in states] == expected
+    monkeypatch.setattr(model, "_tokens_per_call", 1)  # Less than any request needs.
+    model.step(states)
+    assert [state.denoising.steps_done for state in states] == [2, 2, 2, 2, 1]
 
 
 def test_a_released_request_costs_no_further_step(load: Callable[[str], DiffusionModel]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from dgx_music.errors import FailedPrecondition
 from generation_service.hardware.memory import DeviceMemory
@@ -66,6 +68,17 @@ def test_a_missing_library_is_named_with_its_command(
         find_pipeline(pipelines("stable-audio"))
 
 
+def test_weights_that_the_library_would_draw_at_random_are_refused(broken: Path) -> None:
+    path = broken / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["encoder.block.0.layer.0.SelfAttention.q.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(
+        FailedPrecondition, match=r"the weights lack tensor 'encoder\.block\.0\.layer\.0\.SelfAttention\.q"
+    ):
+        load_pipeline(find_pipeline(broken))
+
+
 def test_a_tokenizer_of_another_vocabulary_is_refused(broken: Path, pipelines: Callable[[str], Path]) -> None:
     for file in (broken / "tokenizer").iterdir():
         file.unlink()
@@ -82,4 +95,22 @@ def test_a_folder_that_the_library_can_not_load_is_refused(broken: Path) -> None
     (broken / "tokenizer" / "tokenizer.json").write_text("{")
     with pytest.raises(FailedPrecondition, match="diffusers can't load it") as caught:
         load_pipeline(find_pipeline(broken))
+    assert caught.value.reason == "CHECKPOINT_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "fields"),
+    [
+        ("scheduler", "scheduler_config.json", {"shift_terminal": True}),
+        ("scheduler", "scheduler_config.json", {"num_train_timesteps": "x"}),
+    ],
+)
+def test_settings_that_would_fail_in_a_request_are_refused_at_load(
+    pipelines: Callable[[str], Path], tmp_path: Path, part: str, file: str, fields: dict[str, object]
+) -> None:
+    folder = shutil.copytree(pipelines("ace-step"), tmp_path / "model")
+    path = folder / part / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    with pytest.raises(FailedPrecondition, match=r"fails|can't load") as caught:
+        load_pipeline(find_pipeline(folder))
     assert caught.value.reason == "CHECKPOINT_INVALID"

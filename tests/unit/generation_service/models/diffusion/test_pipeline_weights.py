@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dgx_music.errors import FailedPrecondition
-from generation_service.models.diffusion.pipeline_weights import read_weights
+from generation_service.models.diffusion.pipeline_weights import WEIGHT_FILES, read_weights
 
 FILE = "diffusion_pytorch_model.safetensors"
 
@@ -33,6 +33,16 @@ def test_one_file_and_several_hold_the_same(broken: Path) -> None:
     parts = read_weights(broken / "vae", "diffusers")
     assert parts.shapes == whole.shapes
     assert parts.elements == whole.elements == sum(tensor.numel() for tensor in load_all(broken / "vae"))
+
+
+def test_digest_covers_every_part(broken: Path) -> None:
+    split(broken / "vae")
+    digests = {read_weights(broken / "vae", "diffusers").digest}
+    for part in ("one.safetensors", "two.safetensors"):
+        path = broken / "vae" / part
+        save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+        digests.add(read_weights(broken / "vae", "diffusers").digest)
+    assert len(digests) == 3
 
 
 def load_all(folder: Path) -> list[torch.Tensor]:
@@ -64,3 +74,21 @@ def test_a_missing_part_is_named(broken: Path) -> None:
     (broken / "vae" / "two.safetensors").unlink()
     with pytest.raises(FailedPrecondition, match=r"two\.safetensors"):
         read_weights(broken / "vae", "diffusers")
+
+
+def test_a_part_without_a_tensor_of_the_index_is_named(broken: Path) -> None:
+    index = split(broken / "vae")
+    names = json.loads(index.read_text())["weight_map"]
+    index.write_text(json.dumps({"weight_map": {**names, "more.weight": "two.safetensors"}}))
+    with pytest.raises(FailedPrecondition, match=r"two\.safetensors: it has no more\.weight"):
+        read_weights(broken / "vae", "diffusers")
+
+
+@pytest.mark.parametrize("library", ["diffusers", "transformers"])
+def test_of_both_layouts_the_one_is_checked_that_the_library_reads(tmp_path: Path, library: str) -> None:
+    name = WEIGHT_FILES[library]
+    save_file({"single": torch.zeros(1)}, tmp_path / name)
+    save_file({"sharded": torch.zeros(1)}, tmp_path / "one.safetensors")
+    (tmp_path / f"{name}.index.json").write_text(json.dumps({"weight_map": {"sharded": "one.safetensors"}}))
+    expected = "sharded" if library == "diffusers" else "single"
+    assert list(read_weights(tmp_path, library).shapes) == [expected]

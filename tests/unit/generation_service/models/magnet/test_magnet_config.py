@@ -55,6 +55,11 @@ def test_context_of_all_frames(tmp_path: Path) -> None:
             lambda c: c["generate"]["lm"].update(decoding_steps=[20]),
             r"decoding_steps is \[20\]; expected the iterations",
         ),
+        (
+            lambda c: c["generate"]["lm"].update(span_arrangement="stride1"),
+            "arrangement is 'stride1'; only 'nonoverlap'",
+        ),
+        (lambda c: c["generate"]["lm"].update(span_scoring="mean"), r"span_scoring is 'mean'; only 'max'"),
         (lambda c: c["generate"]["lm"].update(temp=0), r"generate\.lm\.temp is 0; expected a number above 0"),
         (lambda c: c["generate"]["lm"].update(top_p=90), r"generate\.lm\.top_p is 90; expected a number from 0 to 1"),
     ],

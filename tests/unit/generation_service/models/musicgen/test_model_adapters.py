@@ -17,6 +17,7 @@ pytest.importorskip("peft", reason="the adapters are PEFT's")
 from dgx_music.errors import InvalidArgument
 from generation_service.config import PrecisionName
 from generation_service.models.base import AdapterUse, GenerationParameters, PromptSection, WeightedPrompt
+from generation_service.models.musicgen.adapters import adapter_registry
 from generation_service.models.musicgen.adapters.adapter_file import read_adapter
 from generation_service.models.musicgen.adapters.merged_checkpoint import merge_adapters
 from generation_service.models.musicgen.loader import FoundModel, find_musicgen
@@ -156,6 +157,19 @@ def test_adapter_that_is_replaced_is_read_again(installed: Installed, tmp_path: 
     second = codes_of(model, using({"attention": 1.0}))[0]
     assert np.array_equal(first, installed.expected({"attention": 1.0}))
     assert np.array_equal(second, installed.expected({"ff": 1.0}))
+
+
+def test_adapters_and_texts_are_prepared_ahead(
+    model: MusicGen, installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the thread of the device reads no file and runs no text encoder."""
+    uses = {"everything": 0.25, "ff": 1.0}
+    request = replace(using(uses, "a text of its own"), negative_prompt="another one")
+    model.encode_prompts([using({}, "plain"), request])
+    monkeypatch.setattr(adapter_registry, "load_adapter", None)
+    monkeypatch.setattr(model._conditions.texts, "_encoder", None)
+    assert codes_of(model, request)[0].shape[1] == FRAMES
+    assert codes_of(model, using({}, "plain"))[0].shape[1] == FRAMES
 
 
 def test_unknown_adapter_fails_its_request_alone(model: MusicGen, installed: Installed) -> None:

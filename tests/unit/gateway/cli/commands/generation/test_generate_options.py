@@ -29,11 +29,13 @@ def test_empty_model_is_default_even_in_model_folder(tmp_path: Path, monkeypatch
     assert resolve_model(".") == (tmp_path.name, tmp_path)
 
 
-def test_duration_is_left_to_a_loop() -> None:
-    assert [one.duration_seconds for one in GenerateOptions(prompt="x").build_requests()] == [16.0]
+def test_duration_is_left_to_the_server() -> None:
+    assert [one.duration_seconds for one in GenerateOptions(prompt="x").build_requests()] == [0.0]
     assert [one.duration_seconds for one in GenerateOptions(prompt="x", loop="2bars").build_requests()] == [0.0]
     (both,) = GenerateOptions(prompt="x", loop="2bars", duration=4.0).build_requests()
     assert both.duration_seconds == 4.0
+    with pytest.raises(CommandError, match=r"--duration: must be 0.1 to 3600 s, not 0"):
+        GenerateOptions(prompt="x", duration=0.0)
 
 
 def test_continue_seconds_need_a_source() -> None:

@@ -61,6 +61,11 @@ def test_targets_are_ends_of_paths_or_one_expression_for_whole_paths(
         ({"use_dora": True}, "use_dora is True, which is not supported"),
         ({"modules_to_save": ["lm_heads"]}, "modules_to_save is"),
         ({"lora_bias": True}, "lora_bias is True"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
+        ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication is"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens is"),
+        ({"trainable_token_indices": [1]}, "trainable_token_indices is"),
+        ({"target_parameters": ["emb.0.weight"]}, "target_parameters is"),
         ({"bias": "lora_only"}, "bias is 'lora_only'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes the model's own weights"),
         ({"r": 0}, "r is 0; expected an integer from 1 to 1024"),
@@ -68,7 +73,11 @@ def test_targets_are_ends_of_paths_or_one_expression_for_whole_paths(
         ({"rank_pattern": {"q_proj": "2"}}, r"rank_pattern\['q_proj'\] is '2'"),
         ({"rank_pattern": {"(": 2}}, "rank_pattern has '\\(', which is not a regular expression"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan; expected a number"),
+        ({"lora_alpha": 10**400}, r"lora_alpha is 10+\.\.\.0+; expected a number"),
         ({"target_modules": None}, "target_modules is None"),
+        ({"target_modules": "(.+)+x"}, "target_modules has .*could take forever to match"),
+        ({"target_modules": ".*a.*b.*c.*d.*"}, "target_modules has .*could take forever to match"),
+        ({"rank_pattern": {"(?i)q_proj": 2}}, "rank_pattern has .*, which is not a regular expression"),
         ({"target_modules": "("}, "target_modules has '\\('"),
     ],
 )
@@ -81,7 +90,12 @@ def test_anything_but_plain_lora_is_refused_by_name(tmp_path: Path, fields: dict
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"{", "not valid JSON"), (b"[]", "not a JSON object"), (b" " * 2**21, "larger than 1 MiB")],
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "not a JSON object"),
+        (b" " * 2**21, "larger than 1 MiB"),
+        (b"[" * 10**5, "not valid JSON"),
+    ],
 )
 def test_damaged_file_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "adapter_config.json").write_bytes(content)

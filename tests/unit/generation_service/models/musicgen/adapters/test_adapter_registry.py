@@ -52,8 +52,21 @@ def test_adapter_whose_files_changed_is_another(registry: AdapterRegistry, tmp_p
 def test_those_not_used_for_long_are_dropped(registry: AdapterRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     (jazz,) = registry.load([AdapterUse("jazz")])
     monkeypatch.setattr(adapter_registry, "MAX_CACHED_BYTES", jazz.weights.size_bytes)
-    registry.load([AdapterUse("vinyl")])
+    (vinyl,) = registry.load([AdapterUse("vinyl")])
+    assert registry.load([AdapterUse("vinyl")])[0].weights is vinyl.weights
     assert registry.load([AdapterUse("jazz")])[0].weights is not jazz.weights
+    monkeypatch.setattr(adapter_registry, "MAX_CACHED_BYTES", 1)
+    (vinyl,) = registry.load([AdapterUse("vinyl")])
+    assert registry.load([AdapterUse("vinyl")])[0].weights is vinyl.weights, "the last one is kept, however large"
+
+
+def test_file_that_can_not_be_read_is_named(registry: AdapterRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path) -> str:
+        raise OSError(5, "Input/output error", str(folder))
+
+    monkeypatch.setattr(adapter_registry, "adapter_digest", fail)
+    with pytest.raises(InvalidArgument, match=r"can't take the adapter 'jazz': can't be read .*Input/output error"):
+        registry.load([AdapterUse("jazz")])
 
 
 def test_problems_say_why_an_adapter_does_not_fit(registry: AdapterRegistry, tmp_path: Path) -> None:

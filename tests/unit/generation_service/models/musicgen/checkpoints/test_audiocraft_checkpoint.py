@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ torch = pytest.importorskip("torch", reason="MusicGen needs torch")
 
 
 from dgx_music.errors import FailedPrecondition  # noqa: E402
-from generation_service.models.musicgen.checkpoints.checkpoint import LM_FILE  # noqa: E402
+from generation_service.models.musicgen.checkpoints.checkpoint import COMPRESSION_FILE, LM_FILE  # noqa: E402
 from generation_service.models.musicgen.checkpoints.checkpoint_reader import read_checkpoint  # noqa: E402
 from generation_service.models.musicgen.checkpoints.xp_config import parse_xp_config  # noqa: E402
 from tests.support.checkpoints import TINY, lm_weights, save_lm_package, write_lm  # noqa: E402
+
+_BOMB = "\n".join(["a0: [x, x]", *(f"a{i}: ['${{a{i - 1}}}', '${{a{i - 1}}}']" for i in range(1, 16)), "b: &b [x, x]"])
+_BOMB += "\nc: [" + ", ".join(["'${a15}'"] * 100) + "]"
+"""References that multiply: six million values in a few lines."""
 
 
 def test_digest_changes_with_a_single_weight(tmp_path: Path) -> None:
@@ -28,6 +33,23 @@ def test_digest_changes_with_a_single_weight(tmp_path: Path) -> None:
         path = save_lm_package(tmp_path / name, {"best_state": weights, "xp.cfg": "{a: 1}"})
         digests.append(read_checkpoint(path).digest)
     assert digests[0] == digests[2] != digests[1]
+
+
+def test_digest_changes_with_the_codec_in_the_folder(tmp_path: Path) -> None:
+    path = save_lm_package(tmp_path, {"best_state": lm_weights(TINY, 4, 0), "xp.cfg": "{a: 1}"})
+    digests = {read_checkpoint(path).digest}
+    for content in ({"a": torch.zeros(1)}, {"a": torch.ones(1)}):
+        torch.save(content, tmp_path / COMPRESSION_FILE)
+        digests.add(read_checkpoint(path).digest)
+    assert len(digests) == 3
+
+
+def test_replaced_file_is_not_loaded(tmp_path: Path) -> None:
+    path = save_lm_package(tmp_path, {"best_state": lm_weights(TINY, 4, 0), "xp.cfg": "{a: 1}"})
+    checkpoint = read_checkpoint(path)
+    save_lm_package(tmp_path, {"best_state": lm_weights(TINY, 4, 1), "xp.cfg": "{a: 1}"})
+    with pytest.raises(FailedPrecondition, match="the file was replaced during loading; load the model again"):
+        checkpoint.map_tensors()
 
 
 def test_xp_config_references_are_resolved(tmp_path: Path) -> None:
@@ -68,7 +90,27 @@ def test_invalid_checkpoint_file_is_rejected(tmp_path: Path, monkeypatch: pytest
         ({"best_state": [1], "xp.cfg": ""}, "best_state is not a mapping of tensors"),
         ({"best_state": {}, "xp.cfg": "{"}, "xp.cfg is not valid YAML"),
         ({"best_state": {}, "xp.cfg": "text"}, "xp.cfg is not a mapping"),
+        ({"best_state": {}, "xp.cfg": "[" * 5000}, "xp.cfg is not valid YAML"),
+        ({"best_state": {}, "xp.cfg": "a: 2026-99-99"}, "xp.cfg is not valid YAML"),
+        ({"best_state": {}, "xp.cfg": _BOMB}, "xp.cfg has more than 100,000 values"),
+        ({"best_state": {}, "xp.cfg": "a: &a [*a]"}, "nested more than 64 deep"),
+        ({"best_state": {7: torch.zeros(1)}, "xp.cfg": "{}"}, "'7' is a Tensor; expected only tensors by their names"),
+        ({"best_state": {"x": None}, "xp.cfg": "{}"}, "'x' is a NoneType; expected only tensors"),
+        ({"best_state": {"x": torch.zeros(1).expand(1 << 20, 1 << 20)}, "xp.cfg": "{}"}, "x does not have the data"),
+        ({"best_state": {"x": torch.zeros(9, device="meta")}, "xp.cfg": "{}"}, "x does not have the data"),
+        ({"best_state": {"x": torch.eye(9).to_sparse()}, "xp.cfg": "{}"}, "x does not have the data"),
     ):
         save_lm_package(tmp_path, package)
         with pytest.raises(FailedPrecondition, match=problem):
             read_checkpoint(path)
+
+
+def test_compressed_archive_is_rejected(tmp_path: Path) -> None:
+    path = save_lm_package(tmp_path, {"best_state": {"x": torch.zeros(1 << 20)}, "xp.cfg": "{}"})
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    with pytest.raises(FailedPrecondition, match="the archive is compressed"):
+        read_checkpoint(path)

@@ -98,6 +98,56 @@ def test_header_that_promises_what_the_file_does_not_have_is_rejected_at_once(
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.parametrize(
+    ("tensors", "size", "problem"),
+    [
+        ({"a": [[2], 0, 4]}, 4, "the data of a do not have the size of its shape"),
+        ({"a": [[1], 4, 8]}, 8, "the data of a do not have"),
+        ({"a": [[1], 0, 4], "b": [[1], 0, 4]}, 4, "the data of b do not have"),
+        ({"a": [[-1, -1], 0, 4]}, 4, "the shape of a is not one"),
+        ({"a": [[1.0], 0, 4]}, 4, "the shape of a is not one"),
+        ({"a": [[1], 0, 4]}, 5, "its tensors end at"),
+    ],
+    ids=["another size", "hole", "overlap", "negative", "fraction", "rest"],
+)
+def test_tensors_that_do_not_fill_the_file_are_rejected(
+    file: Path, tensors: dict[str, Any], size: int, problem: str
+) -> None:
+    header = {
+        name: {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+        for name, (shape, start, end) in tensors.items()
+    }
+    _with_header(file, json.dumps(header).encode())
+    with file.open("ab") as opened:
+        opened.write(bytes(size))
+    with pytest.raises(FailedPrecondition, match=problem):
+        read_safetensors(file)
+
+
+def test_header_that_is_too_deep_is_rejected(file: Path) -> None:
+    _with_header(file, b"[" * 1_000_000)
+    with pytest.raises(FailedPrecondition, match="its header is not valid JSON"):
+        read_safetensors(file)
+
+
+def test_file_that_is_deleted_in_use_is_named(file: Path) -> None:
+    tensors = read_safetensors(file).map_tensors()
+    file.unlink()
+    with pytest.raises(FailedPrecondition, match=rf"{WEIGHTS_FILE}: it can't be mapped into memory"):
+        tensors["a"]
+
+
+def test_digest_changes_at_the_start_the_middle_and_the_end_of_a_tensor(tmp_path: Path) -> None:
+    digests = set()
+    for changed in (None, 0, 5000, 9999):
+        tensor = torch.zeros(10_000)
+        if changed is not None:
+            tensor[changed] = 1.0
+        save_file({"a": tensor}, tmp_path / "a.safetensors")
+        digests.add(read_safetensors(tmp_path / "a.safetensors").digest())
+    assert len(digests) == 4
+
+
 def test_header_larger_than_the_file_is_rejected(file: Path) -> None:
     _with_header(file, b"{}", 100_000_000_000)
     with pytest.raises(FailedPrecondition, match="can't be read as safetensors"):
@@ -131,6 +181,14 @@ def test_index_that_does_not_fit_the_files_is_rejected(
     save_file({"a": TENSORS["a"]}, tmp_path / "a.safetensors")
     _write_index(tmp_path, weight_map)
     with pytest.raises(FailedPrecondition, match=problem):
+        read_safetensors(tmp_path)
+
+
+def test_tensor_in_two_files_is_rejected(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "a.safetensors")
+    save_file({"a": TENSORS["a"]}, tmp_path / "b.safetensors")
+    _write_index(tmp_path, {"b": "a.safetensors", "a": "b.safetensors"})
+    with pytest.raises(FailedPrecondition, match=r"b\.safetensors: a is also in a\.safetensors"):
         read_safetensors(tmp_path)
 
 

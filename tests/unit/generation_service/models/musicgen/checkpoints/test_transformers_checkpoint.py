@@ -58,9 +58,13 @@ def test_greedy_codes_and_samples_equal_transformers(
 
 
 def test_window_is_the_length_that_the_model_generates_by_default(copy: Path) -> None:
-    assert find_musicgen(copy).config.max_duration_seconds == 30
+    found = find_musicgen(copy)
+    assert found.config.max_duration_seconds == 30
     _change(copy / "generation_config.json", lambda config: config.update(max_length=500))
     assert find_musicgen(copy).config.max_duration_seconds == 10
+    assert find_musicgen(copy).info.version != found.info.version
+    _change(copy / "generation_config.json", lambda config: config.update(max_length=None))
+    assert find_musicgen(copy).config.max_duration_seconds == 30
     (copy / "generation_config.json").unlink()
     assert find_musicgen(copy).config.max_duration_seconds == 30
 
@@ -83,6 +87,9 @@ def _change(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another architecture": (lambda c: c.update(model_type="llama"), "model_type is 'llama'; expected musicgen"),
     "another activation": (lambda c: c["decoder"].update(activation_function="relu"), "activation_function is 'relu'"),
+    "scaled embeddings": (lambda c: c["decoder"].update(scale_embedding=True), "scale_embedding is True"),
+    "tied embeddings": (lambda c: c["decoder"].update(tie_word_embeddings=True), "tie_word_embeddings is True"),
+    "another code for none": (lambda c: c["decoder"].update(pad_token_id=0), "pad_token_id is 0"),
     "another text encoder": (
         lambda c: c["text_encoder"].update(model_type="bert"),
         "text_encoder.model_type is 'bert'",

@@ -52,3 +52,16 @@ def test_silence_and_too_few_samples_have_the_frames_of_one_window() -> None:
         chroma = ChromaExtractor(CONFIG).extract(torch.zeros(frames))
         assert chroma.shape == (5, 12)
         assert torch.equal(chroma.argmax(-1), torch.zeros(5, dtype=torch.int64))
+
+
+def test_too_few_samples_are_centred_in_silence() -> None:
+    samples = torch.rand(5001, generator=torch.Generator().manual_seed(1))
+    extractor, missing = ChromaExtractor(replace(CONFIG, argmax=False)), CONFIG.fft_length - len(samples)
+    centred = torch.cat([torch.zeros(missing // 2), samples, torch.zeros(missing - missing // 2)])
+    assert torch.equal(extractor.extract(samples), extractor.extract(centred))
+
+
+def test_what_is_hardly_silence_is_not_amplified() -> None:
+    """audiocraft's spectrum is relative to its window, so that a level as of 16-bit dither stays below the floor."""
+    chroma = ChromaExtractor(replace(CONFIG, argmax=False)).extract(1e-6 * tone(NOTES_HZ["A"], 50_000))
+    assert 0 < chroma.max() < 0.1

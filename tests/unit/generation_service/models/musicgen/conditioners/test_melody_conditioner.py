@@ -103,3 +103,9 @@ def test_melody_is_separated_once(melody: Path) -> None:
     samples = [conditioner.separate(own) for own in (clip, clip.copy(), clip)]
     assert separator.calls == 1
     assert torch.equal(samples[0].samples, torch.from_numpy(clip[:, 0]) / 2)
+
+
+def test_same_samples_in_other_channels_are_another_melody(conditioner: MelodyConditioner) -> None:
+    stereo = melody_clip(2, WINDOW)
+    assert conditioner.separate(stereo) is conditioner.separate(stereo.copy())
+    assert conditioner.separate(stereo.reshape(-1, 1)) is not conditioner.separate(stereo)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from generation_service.models.musicgen.conditioners.melody_separation import (
-    REPOSITORY,
+    SEPARATOR,
     MelodySeparator,
     SeparationUnavailable,
 )
@@ -40,7 +40,7 @@ SOURCES = ["drums", "bass", "other", "vocals"]
 
 def write_weights(cache: Path, metadata: dict[str, str], state: dict[str, torch.Tensor]) -> None:
     """Writes htdemucs as demucs's `tools/export_hf.py` does, and as `hf download` stores it."""
-    repository = cache / f"models--{REPOSITORY.replace('/', '--')}"
+    repository = cache / f"models--{SEPARATOR.replace('/', '--')}"
     snapshot = repository / "snapshots" / T5_REVISION
     snapshot.mkdir(parents=True)
     (repository / "refs").mkdir()

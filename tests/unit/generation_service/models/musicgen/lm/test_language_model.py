@@ -16,6 +16,7 @@ from generation_service.models.musicgen.checkpoints.checkpoint_reader import rea
 from generation_service.models.musicgen.checkpoints.config import parse_lm_config
 from generation_service.models.musicgen.code_generator import Reservation
 from generation_service.models.musicgen.conditions import WindowConditions
+from generation_service.models.musicgen.lm.adapted_linear import ActiveAdapters
 from generation_service.models.musicgen.lm.kv_cache import BLOCK_POSITIONS, KvCachePool
 from generation_service.models.musicgen.lm.language_model import LanguageModel
 from generation_service.models.musicgen.lm.linear import Precision
@@ -107,6 +108,17 @@ def test_sampled_codes_do_not_depend_on_the_batch(loaded: tuple[LanguageModel, K
     for index, own in enumerate(alone):
         assert torch.equal(torch.stack(runs[index].codes), torch.stack(own.codes))
         assert torch.equal(torch.stack(runs[index].logits), torch.stack(own.logits)), "equal to the last bit"
+
+
+def test_requests_without_adapters_do_not_pass_through_the_layers_that_add_them(
+    loaded: tuple[LanguageModel, KvCachePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, memory = loaded
+    for name in ("select", "groups", "embed"):
+        monkeypatch.setattr(ActiveAdapters, name, None)
+    runs = [Run(lm, memory, seed, start=5) for seed in range(2)]
+    step(lm, runs)
+    assert [len(run.codes) for run in runs] == [1, 1]
 
 
 def test_codes_depend_on_prompt_and_seed(loaded: tuple[LanguageModel, KvCachePool]) -> None:

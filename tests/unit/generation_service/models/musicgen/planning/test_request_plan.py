@@ -45,7 +45,21 @@ def test_clip_fits_into_the_window_with_what_is_new(
 
 
 def test_kept_end_of_the_clip_needs_no_new_codes() -> None:
-    assert plan(95, 200, kept_prompt_frames=35).total_frames == 20 + 6
+    planned = plan(95, 200, kept_prompt_frames=35)
+    assert planned.total_frames == 20 + 6
+    assert [planned.output_frame(frame) for frame in (0, 16, 20)] == [35 - 200, 35 - 40, 35]
+
+
+def test_sections_are_counted_in_the_output_with_what_is_kept() -> None:
+    sections = (PromptSection(0, 200, "b"), PromptSection(200, 400, "c"))
+    spans = plan(400, 200, kept_prompt_frames=100, sections=sections).spans
+    boundary = 20 + (200 - 100) // HOP
+    assert (spans[0].start, spans[1].start + spans[2].start) == (20, 2 * boundary)
+
+
+def test_each_span_has_a_window_of_its_own() -> None:
+    assert plan(600).window_starts == (0,)
+    assert plan(600, sections=(PromptSection(0, 300, "b"),)).window_starts == (0, 0, 0)
 
 
 def test_clip_without_a_whole_frame_is_rejected() -> None:

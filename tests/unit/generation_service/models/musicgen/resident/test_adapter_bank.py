@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="MusicGen needs torch")
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgx_music.errors import ResourceExhausted
+from generation_service.models.base import GenerationParameters
 from generation_service.models.musicgen.adapters.adapter_targets import HEADS
 from generation_service.models.musicgen.adapters.adapter_weights import AdapterWeights, AppliedAdapter, LowRankLayer
 from generation_service.models.musicgen.kernels.quantized_weights import WeightFormat
@@ -18,6 +20,10 @@ from generation_service.models.musicgen.lm.device_linear import build_device_lin
 from generation_service.models.musicgen.lm.layer_norm import LayerNorm
 from generation_service.models.musicgen.lm.linear import Linear
 from generation_service.models.musicgen.resident.adapter_bank import PLACES, AdapterBank
+from generation_service.models.musicgen.resident.branches import ResidentRow
+from generation_service.models.musicgen.resident.decode_step import PromptShape
+from generation_service.models.musicgen.resident.page_pool import RequestPages
+from generation_service.models.musicgen.resident.step_graphs import DirectCalls
 
 INPUTS, OUTPUTS, SLOTS = 64, 96, 6
 NORM = LayerNorm(torch.full((INPUTS,), 1.5), torch.full((INPUTS,), 0.1))
@@ -116,6 +122,30 @@ def test_place_of_a_closed_request_is_used_again(bank: AdapterBank, weight: Tens
     for slot, adapter in ((1, adapters[PLACES]), (2, adapters[0])):
         bank.select(torch.full((6,), slot))
         torch.testing.assert_close(linear(x), F.linear(x, weight + delta(adapter.weights)), rtol=1e-4, atol=1e-4)
+
+
+def test_steps_with_smaller_places_are_dropped_also_if_the_request_is_refused(
+    bank: AdapterBank, weight: Tensor
+) -> None:
+    adapt(bank, weight)
+    for index in range(PLACES - 1):
+        bank.acquire([AppliedAdapter(draw(str(index)), 1.0)], [0])
+    graphs, old, plain = DirectCalls(), PromptShape(64, bank.version), PromptShape(64)
+    for shape in old, plain:
+        graphs.capture(shape, lambda: None)
+    row = ResidentRow(
+        GenerationParameters("", 1, 0),
+        slots=[1],
+        pages=RequestPages(*[np.zeros((2, 1), np.int32)] * 2),
+        samples_any=False,
+        texts=[],
+    )
+    adapters = (AppliedAdapter(draw("large", rank=40), 1.0), AppliedAdapter(draw("one too many"), 1.0))
+    with pytest.raises(ResourceExhausted):
+        bank.open_row(row, adapters, graphs)
+    assert row.adapters == ()
+    assert old not in graphs
+    assert plain in graphs
 
 
 def test_slot_of_a_request_without_adapters_adds_nothing(bank: AdapterBank, weight: Tensor, x: Tensor) -> None:

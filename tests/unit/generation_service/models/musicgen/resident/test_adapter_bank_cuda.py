@@ -53,9 +53,9 @@ def test_codes_equal_those_of_the_eager_generator(mono: Path, registry: AdapterR
         Plan(5 + index, 30, joins_at=6 * index, sampling={"temperature": 0, "adapters": own})
         for index, own in enumerate(uses)
     ]
-    resident = resident_generator(mono, window=WINDOW, slots=4, device_name="cuda", load_adapters=registry.load)
-    expected = run_plans(eager_generator(mono, load_adapters=registry.load), plans, WINDOW)
-    for own, want in zip(run_plans(resident, plans, WINDOW), expected, strict=True):
+    resident = resident_generator(mono, window=WINDOW, slots=4, device_name="cuda")
+    expected = run_plans(eager_generator(mono), plans, WINDOW, registry.load)
+    for own, want in zip(run_plans(resident, plans, WINDOW, registry.load), expected, strict=True):
         assert np.array_equal(own, want)
 
 

@@ -156,6 +156,18 @@ def test_only_texts_that_change_are_projected(
     )
 
 
+def test_branch_that_was_away_for_a_window_still_has_its_text(mono: Path, generator: ResidentCodeGenerator) -> None:
+    """It is in the same slot as a text that has changed meanwhile."""
+    windows = (
+        PlannedConditions(((6, 0.5, 0.5), (2, 0.3, 0.3), (90, 0.2, 0.2))),
+        PlannedConditions(((6, 0.5, 0.5), (5, 0.5, 0.5))),
+        PlannedConditions(((6, 0.3, 0.3), (5, 0.3, 0.3), (90, 0.4, 0.4))),
+    )
+    plan = Plan(1, WINDOW + 2 * WINDOW * 3 // 5, windows=windows, sampling=GREEDY)
+    (codes,) = run_plans(generator, [plan], WINDOW)
+    assert np.array_equal(codes, run_plans(eager_generator(mono), [plan], WINDOW)[0])
+
+
 def test_request_with_all_branches_runs_alone_in_a_batch_of_one(mono: Path) -> None:
     plan = Plan(3, 20, windows=(FOUR,), sampling=GREEDY)
     (codes,) = run_plans(build(mono, slots=1), [plan], WINDOW)

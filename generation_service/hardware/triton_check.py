@@ -1,4 +1,4 @@
-"""Compiles a kernel with Triton and runs it on the GPU: `python -m generation_service.models.triton_check`.
+"""Compiles a kernel with Triton and runs it on the GPU: `python -m generation_service.hardware.triton_check`.
 
 A process of its own, because a compiler that does not fit the driver may end the process.
 """
