@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from dgx_music.export.v1 import export_pb2_grpc
 from dgx_music.generation.v1 import generation_pb2
 from dgx_music.storage.v1 import conditioning_pb2, storage_pb2
@@ -60,7 +62,8 @@ async def build_conditions(
     if message.HasField("melody"):
         melody = message.melody
         length = max(seconds, MIN_MELODY_SECONDS)
-        fields["melody"] = await _fetch(melody.source_id, "melody", melody.start_seconds, length, info, export)
+        audio = await _fetch(melody.source_id, "melody", melody.start_seconds, length, info, export)
+        fields["melody"] = _lead_in(audio, round(-start_seconds * rate), round(seconds * rate))
     if message.HasField("style"):
         style = message.style
         excerpt_seconds = style.seconds or DEFAULT_STYLE_SECONDS
@@ -68,6 +71,16 @@ async def build_conditions(
         guidance = {"text_guidance": style.text_guidance} if style.HasField("text_guidance") else {}
         fields["style"] = StyleExcerpt(audio, style.quantizers, **guidance)
     return fields
+
+
+def _lead_in(melody: FloatArray, lead_frames: int, loop_frames: int) -> FloatArray:
+    """Puts the end of a loop's melody, or silence if it is shorter, before it: for the music that precedes the loop."""
+    if lead_frames <= 0:
+        return melody
+    lead = np.zeros((lead_frames, melody.shape[1]), np.float32)
+    end = melody[max(0, loop_frames - lead_frames) : loop_frames]
+    lead[: len(end)] = end
+    return np.concatenate([lead, melody])
 
 
 def _sections_of(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from gateway.cli.commands.generation.listening_flags import Open, PlayOption
-from gateway.cli.commands.generation.output_flags import FormatOption, Loudness
+from gateway.cli.commands.generation.output_flags import EditLoudness, FormatOption
 from gateway.cli.commands.generation.shaping_flags import Adapters, Negative
 from gateway.cli.options import (
     AsJson,
@@ -74,7 +74,7 @@ def extend(
     negative: Negative = "",
     adapter: Adapters = None,
     format_: FormatOption = None,
-    loudness: Loudness = "",
+    loudness: EditLoudness = "",
     output: Output = None,
     count: Count = 1,
     priority: Priority = 0,
@@ -136,7 +136,7 @@ def repaint(
     negative: Negative = "",
     adapter: Adapters = None,
     format_: FormatOption = None,
-    loudness: Loudness = "",
+    loudness: EditLoudness = "",
     output: Output = None,
     count: Count = 1,
     priority: Priority = 0,

@@ -32,6 +32,8 @@ class Reservation:
     branches: int = 1
     has_negative: bool = False
     """Whether the negative condition may have a text."""
+    longest_text: str = "prompt"
+    """The field of the request that has the longest text."""
 
     @classmethod
     def for_windows(cls, steps: int, windows: Sequence[WindowConditions]) -> Reservation:

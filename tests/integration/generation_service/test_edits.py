@@ -280,6 +280,11 @@ async def test_conditions_reach_the_model_with_the_audio_they_refer_to(services)
     assert (received.negative_prompt, received.prompt_weight) == ("noise", 2.0)
     assert received.further_prompts == (ModelPrompt("strings", 0.5),)
 
+    loop = Loop(bars=2, beats_per_bar=1, bpm=120)  # It is cut out of music that starts half a second before it.
+    await finish(services, 1.0, loop=loop, conditioning=Conditioning(melody=Melody(source_id=clip_id)))
+    melody = services.model.received[-1].melody
+    assert np.array_equal(melody, np.concatenate([clip[TONE_RATE // 2 : TONE_RATE], clip]))
+
     await finish(
         services,
         2.0,

@@ -42,7 +42,7 @@ class RequestPrefixes:
         """What a request needs whose texts are part of the prefix. Raises InvalidArgument if they are too many."""
         if reservation.tokens > MAX_TEXT_TOKENS:
             problem = f"has {reservation.tokens} tokens; this model reads at most {MAX_TEXT_TOKENS}"
-            raise InvalidArgument("prompt", problem)
+            raise InvalidArgument(reservation.longest_text, problem)
         branches = reservation.branches + (self.text_guidance != 1)
         if branches > MAX_BRANCHES:
             problem = f"with a style, this model is guided by at most {MAX_BRANCHES - 1} texts"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from generation_service.models.base import GenerationParameters, MetadataValue
 from generation_service.models.musicgen.adapters.adapter_weights import (
@@ -31,6 +31,8 @@ class RequestConditions:
     prefixes: RequestPrefixes | None = None
     """What is read before the texts, in a model that reads them before the codes."""
     adapters: tuple[AppliedAdapter, ...] = ()
+    longest_text: str = "prompt"
+    """The field of the request that has the longest text."""
 
     def at(self, window_start: int, first_read: int) -> WindowConditions:
         """The conditions of a window, by its first new frame and the first one that it reads."""
@@ -41,7 +43,7 @@ class RequestConditions:
 
     def reserve(self, steps: int) -> Reservation:
         """What windows of at most `steps` need. Raises InvalidArgument if the texts are too many or too long."""
-        reservation = Reservation.for_windows(steps, self.windows)
+        reservation = replace(Reservation.for_windows(steps, self.windows), longest_text=self.longest_text)
         return reservation if self.prefixes is None else self.prefixes.reserve(reservation)
 
     @property
@@ -95,7 +97,10 @@ class ConditionEncoder:
             for span in plan.spans
         ]
         prefixes = self._encode_prefixes(parameters, plan)
-        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes, adapters)
+        # The first of several: one tensor may be the text of two fields.
+        tokens = {field: 0 if (one := texts[text]) is None else len(one) for field, text in _texts_of(parameters)}
+        longest = max(tokens, key=tokens.__getitem__)
+        return RequestConditions([span.start for span in plan.spans], windows, plan, prefixes, adapters, longest)
 
     def _encode_prefixes(self, parameters: GenerationParameters, plan: RequestPlan) -> RequestPrefixes | None:
         if self._prefixes is None:
@@ -106,10 +111,17 @@ class ConditionEncoder:
 
 
 def _all_texts(parameters: GenerationParameters) -> Iterator[str]:
-    yield parameters.prompt
-    yield _negative_text(parameters)
-    yield from (further.prompt for further in parameters.further_prompts)
-    yield from (section.prompt for section in parameters.sections)
+    return (text for _, text in _texts_of(parameters))
+
+
+def _texts_of(parameters: GenerationParameters) -> Iterator[tuple[str, str]]:
+    """Yields each text after the field of the request that has it."""
+    yield "prompt", parameters.prompt
+    yield "conditioning.negative_prompt", _negative_text(parameters)
+    for index, further in enumerate(parameters.further_prompts):
+        yield f"conditioning.further_prompts[{index}].prompt", further.prompt
+    for index, section in enumerate(parameters.sections):
+        yield f"conditioning.sections[{index}].prompt", section.prompt
 
 
 def _negative_text(parameters: GenerationParameters) -> str:

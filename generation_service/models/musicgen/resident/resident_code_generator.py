@@ -125,11 +125,11 @@ class ResidentCodeGenerator:
     ) -> ResidentRow:
         if reservation.tokens > MAX_PROMPT_TOKENS:
             problem = f"has {reservation.tokens} tokens; on a GPU, this model reads at most {MAX_PROMPT_TOKENS}"
-            raise InvalidArgument("prompt", problem)
+            raise InvalidArgument(reservation.longest_text, problem)
         positions = self._state.codes.shape[2] - 1
         if reservation.positions > positions:
             problem = f"needs {reservation.positions} positions with all that is read; this model has {positions}"
-            raise InvalidArgument("prompt", problem)
+            raise InvalidArgument(reservation.longest_text, problem)
         slots = self._slots.reserve(reservation.branches)
         try:
             pages = self.memory.reserve(reservation)

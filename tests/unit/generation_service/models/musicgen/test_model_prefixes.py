@@ -214,7 +214,16 @@ TEXTS = tuple(WeightedPrompt(text, 1.0) for text in ("a", "b", "c"))
     [
         ({"style": StyleExcerpt(style_clip(1.0))}, r"conditioning\.style\.seconds"),
         ({"style": StyleExcerpt(style_clip(2.0)), "further_prompts": TEXTS}, "guided by at most 3 texts"),
-        ({"prompt": "x" * 600}, "has 60[0-9] tokens; this model reads at most 512"),
+        ({"prompt": "x" * 600}, "^prompt: has 60[0-9] tokens; this model reads at most 512"),
+        ({"negative_prompt": "x" * 600}, r"^conditioning\.negative_prompt: has 60[0-9] tokens"),
+        (
+            {"further_prompts": (*TEXTS[:1], WeightedPrompt("x" * 600, 1.0))},
+            r"^conditioning\.further_prompts\[1\]\.prompt: has 60[0-9] tokens",
+        ),
+        (
+            {"sections": (PromptSection(0, 10 * HOP, "x" * 600),)},
+            r"^conditioning\.sections\[0\]\.prompt: has 60[0-9] tokens",
+        ),
     ],
 )
 def test_unusable_request_is_refused_and_leaves_no_memory_reserved(
