@@ -100,7 +100,7 @@ Loudness = Annotated[
     typer.Option(
         metavar="PROFILE|LUFS",
         help="Target loudness: streaming (-14 LUFS), default (-16), broadcast (-23), a number of LUFS, or none to keep "
-        "the level. Default: -16; `render` keeps the loudness, `extend` and `repaint` the level.",
+        "the level. Default: -16; `render` keeps the loudness.",
         show_default=False,
         rich_help_panel=PANEL,
     ),
