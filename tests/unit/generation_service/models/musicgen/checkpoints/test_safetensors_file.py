@@ -92,10 +92,10 @@ def test_header_that_promises_what_the_file_does_not_have_is_rejected_at_once(
     file: Path, tensor: dict[str, Any]
 ) -> None:
     _with_header(file, json.dumps({"a": tensor}).encode())
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(FailedPrecondition):
         read_safetensors(file)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
