@@ -137,7 +137,7 @@ _MAX_PICKLE_BYTES = 16 << 20
 def _globals_of(pickled: bytes) -> set[str]:
     names: set[str] = set()
     strings: list[str] = []  # STACK_GLOBAL takes its module and name from the stack, where they are the last strings.
-    memo: dict[Any, str | None] = {}
+    memo: dict[object, str | None] = {}
     top: str | None = None
     """What was pushed last, if it is a string."""
     try:

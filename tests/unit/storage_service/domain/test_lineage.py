@@ -65,6 +65,7 @@ def test_every_kind_of_source_is_a_parent(database: Database, create: Create) ->
     assert not is_truncated
     assert [node.id for node in nodes] == [CLIP, first, second, child, repainted, continued]
     found = {node.id: node for node in nodes}
+    assert [one.relation for one in found[child].parents] == sorted(one.relation for one in found[child].parents)
     expected = {
         Parent(first, LineageRelation.EXTENSION),
         Parent(second, LineageRelation.MELODY),

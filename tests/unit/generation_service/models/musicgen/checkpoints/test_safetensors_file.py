@@ -92,10 +92,10 @@ def test_header_that_promises_what_the_file_does_not_have_is_rejected_at_once(
     file: Path, tensor: dict[str, Any]
 ) -> None:
     _with_header(file, json.dumps({"a": tensor}).encode())
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(FailedPrecondition):
         read_safetensors(file)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_header_that_promises_what_the_file_does_not_have_is_rejected_at_once(
         ({"a": [[2], 0, 4]}, 4, "the data of a do not have the size of its shape"),
         ({"a": [[1], 4, 8]}, 8, "the data of a do not have"),
         ({"a": [[1], 0, 4], "b": [[1], 0, 4]}, 4, "the data of b do not have"),
-        ({"a": [[-1, -1], 0, 4]}, 4, "the shape of a is not one"),
-        ({"a": [[1.0], 0, 4]}, 4, "the shape of a is not one"),
+        ({"a": [[-1, -1], 0, 4]}, 4, "the shape and the offsets of a are not whole numbers"),
+        ({"a": [[1.0], 0, 4]}, 4, "the shape and the offsets of a are not whole numbers"),
         ({"a": [[1], 0, 4]}, 5, "its tensors end at"),
     ],
     ids=["another size", "hole", "overlap", "negative", "fraction", "rest"],
