@@ -90,7 +90,7 @@ LAYERS = {
         ),
     ),
     "service_runtime": (
-        ("service_runtime.rpc",),
+        ("service_runtime.rpc", "service_runtime.generated_length"),
         ("service_runtime.access", "service_runtime.shaping"),
         ("service_runtime.observability", "service_runtime.audio", "service_runtime.validation"),
         (
