@@ -96,7 +96,8 @@ async def try_mutants(root: Path, count: int) -> None:
         listed = (await stub.ListModels(pb.ListModelsRequest())).models
         refusals = {model.name: await refusal(stub, model.name) for model in listed}
     assert not refusals["sketch"]
-    assert all(refusals[name] and problem in refusals[name] for name, (_, _, problem) in FOUND.items())
+    for name, (_, _, problem) in FOUND.items():
+        assert problem in refusals[name]
     assert len([name for name, problem in refusals.items() if not problem]) > 1
 
 
