@@ -5,8 +5,8 @@ from __future__ import annotations
 from service_runtime.shaping import DEFAULT_BEATS_PER_BAR, EXTEND_LEFT, REPAINT, Fields, loop_seconds
 
 EDIT_LEAD_SECONDS = 0.04
-"""The joint before the new part of an edit. The model repeats the source there, so that the signals have most in
-common."""
+"""The joint before the new part of an edit. If the model continues what is before, it repeats the source there, so that
+the signals have most in common."""
 EDIT_JOINT_SECONDS = 0.1
 """The joint after the new part. Longer ones would let both rhythms be heard."""
 EDIT_ALIGNMENT_SECONDS = 1.0

@@ -35,7 +35,7 @@ def to_export_spec(
     return ExportSpec(
         options=options,
         tags=to_tags(header.tags, "header.tags"),
-        default_target=target,
+        default_target=LoudnessTarget(None, None) if header.keep_samples else target,
         generator=generator,
         tempo_hint_bpm=to_tempo_hint(header.tempo_hint_bpm, "header.tempo_hint_bpm"),
         signer=signer,

@@ -49,7 +49,8 @@ class EditJoiner:
             return self._take(0)
         self._is_led = True
         led = self._buffer[: self._plan.lead_frames]
-        self._gain = match_level(led, self._lead)
+        if self._plan.continues_head:
+            self._gain = match_level(led, self._lead)
         joint = crossfade(self._lead, led * np.float32(self._gain))
         self._buffer = self._buffer[self._plan.lead_frames :] * np.float32(self._gain)
         return np.concatenate([joint, self._take(self._plan.new_frames)])

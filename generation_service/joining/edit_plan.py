@@ -34,8 +34,9 @@ class EditPlan:
     lead_frames: int
     joint_frames: int
     context: tuple[int, int] | None
-    """The part of the source that the model continues; None if it starts from nothing. It ends at the head's end if
-    `lead_frames` is not 0."""
+    """The part of the source that the model continues; None if it starts from nothing."""
+    continues_head: bool = False
+    """Whether that is the end of the head. If so, the model repeats the lead."""
     alignment_frames: int = 0
     """How many frames of the new music can be left out at its start, to align its end with the tail; as many are
     compared."""
@@ -84,8 +85,9 @@ def plan_edit(
         head_frames=head,
         new_frames=new,
         tail_start=tail,
-        lead_frames=frames_of(EDIT_LEAD_SECONDS) if continues_head else 0,
+        lead_frames=min(frames_of(EDIT_LEAD_SECONDS), head),
         joint_frames=min(frames_of(EDIT_JOINT_SECONDS), source_frames - tail),
         context=context,
+        continues_head=continues_head,
         alignment_frames=frames_of(EDIT_ALIGNMENT_SECONDS) if aligns else 0,
     )

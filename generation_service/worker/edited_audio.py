@@ -14,6 +14,7 @@ from dgx_music.storage.v1 import conditioning_pb2
 from generation_service.engine.request_handle import GenerationHandle
 from generation_service.joining.edit_joiner import EditJoiner
 from generation_service.joining.edit_plan import EditKind, EditPlan, plan_edit
+from generation_service.joining.peak_limiter import PeakLimiter
 from generation_service.models.base import FloatArray, GenerationParameters, MetadataValue, ModelInfo
 from generation_service.worker.source_audio import SourceAudio
 from service_runtime.message_fields import read_fields
@@ -49,7 +50,7 @@ class AudioEdit:
     def complete(self, parameters: GenerationParameters) -> GenerationParameters:
         """Adds what the model continues."""
         rate = self.info.sample_rate_hz
-        kept = round(self.plan.lead_frames * rate / self.plan.sample_rate_hz)
+        kept = round(self.plan.lead_frames * rate / self.plan.sample_rate_hz) if self.plan.continues_head else 0
         return replace(parameters, prompt_audio=self.context, kept_prompt_frames=kept)
 
     async def blocks(self, handle: GenerationHandle) -> AsyncIterator[FloatArray]:
@@ -59,12 +60,14 @@ class AudioEdit:
             async for block in self.source.blocks(0, plan.head_frames - plan.lead_frames):
                 yield block
         joiner = EditJoiner(plan, self.lead, self.tail)
+        limiter = PeakLimiter(self.channels, plan.sample_rate_hz)
         converter = FormatConverter(self.info, plan.sample_rate_hz, self.channels, plan.generated_frames)
         async for block in handle:
-            yield joiner.feed(converter.feed(block))
-        yield joiner.feed(converter.finish())
+            yield limiter.feed(joiner.feed(converter.feed(block)))
+        yield limiter.feed(joiner.feed(converter.finish()))
         for block in joiner.finish():
-            yield block
+            yield limiter.feed(block)
+        yield limiter.finish()
         kept_from = plan.tail_start + plan.joint_frames
         async for block in self.source.blocks(kept_from, plan.source_frames - kept_from):
             yield block

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from google.protobuf import struct_pb2
 
-from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
 from dgx_music.limits import MAX_GENERATION_FACTS_BYTES, MAX_SECTIONS, MAX_TEMPO_BPM
 from dgx_music.pcm import live_header
@@ -22,7 +21,8 @@ def build_export_header(generation: storage_pb2.Generation, audio: JobAudio) -> 
     bpm = bpm if 0.0 < bpm <= MAX_TEMPO_BPM else 0.0  # Export would reject a tempo out of range, and with it the audio.
     return export_pb2.ExportHeader(
         audio=live_header(generation.id, generation.attempt, audio.sample_rate_hz, audio.channels, audio.frames),
-        output=_output_options(generation, audio),
+        output=generation.output if generation.HasField("output") else None,
+        keep_samples=audio.keeps_samples,
         tags=export_pb2.Tags(
             model_name=info.name,
             model_version=info.version,
@@ -39,15 +39,6 @@ def build_export_header(generation: storage_pb2.Generation, audio: JobAudio) -> 
         ],
         generation_facts=_build_generation_facts(audio),
     )
-
-
-def _output_options(generation: storage_pb2.Generation, audio: JobAudio) -> audio_pb2.OutputOptions | None:
-    if not audio.keeps_level or generation.output.WhichOneof("loudness") is not None:
-        return generation.output if generation.HasField("output") else None
-    options = audio_pb2.OutputOptions()
-    options.CopyFrom(generation.output)
-    options.profile = audio_pb2.LOUDNESS_PROFILE_NONE
-    return options
 
 
 def _build_generation_facts(audio: JobAudio) -> struct_pb2.Struct:

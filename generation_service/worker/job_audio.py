@@ -35,8 +35,8 @@ class JobAudio:
     """float32 [n, channels], to be read once."""
     facts: Mapping[str, MetadataValue] = field(default_factory=dict)
     """What the metadata of the generation says about how it was made."""
-    keeps_level: bool = False
-    """Whether the file should have the level of the samples unless another one is requested."""
+    keeps_samples: bool = False
+    """Whether the file should have these samples as they are, unless a loudness or a ceiling is requested."""
     _sections: tuple[Section, ...] | None = None
 
     @property
@@ -86,7 +86,7 @@ def _start_edit(edit: AudioEdit, handle: GenerationHandle) -> JobAudio:
         edit.plan.frames,
         edit.blocks(handle),
         edit.facts,
-        keeps_level=True,
+        keeps_samples=True,
         _sections=(),
     )
 

@@ -47,7 +47,10 @@ async def import_music(services: ServiceStack, seconds: float, rate: int = TONE_
     """Imports a 24-bit WAV file and returns the clip's id."""
     file = io.BytesIO()
     soundfile.write(file, music(seconds, rate, channels=channels), rate, format="WAV", subtype="PCM_24")
-    data = file.getvalue()
+    return await upload(services, file.getvalue())
+
+
+async def upload(services: ServiceStack, data: bytes) -> str:
     pieces = [export_pb2.ImportClipRequest(data=data[at : at + 65536]) for at in range(0, len(data), 65536)]
     return (await services.export.ImportClip(iter(pieces), timeout=60)).clip_id
 
@@ -332,3 +335,23 @@ async def test_model_that_cannot_is_refused_with_the_field_and_those_that_can(se
     )
     assert failed.state == pb.GENERATION_STATE_FAILED
     assert failed.error_message.startswith("conditioning.melody: model 'tone' can't follow a melody; ")
+
+
+@pytest.mark.parametrize("level", [1.0, 0.3])
+async def test_loud_new_music_leaves_the_rest_as_it_is(services, level):
+    """Neither a source at full scale nor new music beyond it has the file turned down."""
+    services.model.shapes["a"] = lambda block: 3.0 * block
+    source = music(4.0, TONE_RATE)
+    source *= np.float32(level / np.abs(source).max())
+    file = io.BytesIO()
+    soundfile.write(file, source, TONE_RATE, format="WAV", subtype="PCM_16")
+    clip_id = await upload(services, file.getvalue())
+    file.seek(0)
+    expected = soundfile.read(file, dtype="int32", always_2d=True)[0]
+    edit = Edit(source_id=clip_id, kind=EDIT_KIND_REPAINT, start_seconds=1.2, end_seconds=2.2)
+    result, _ = read_pcm(services, await finish(services, 4.0, edit=edit))
+    head, tail = round((1.2 - EDIT_LEAD_SECONDS) * TONE_RATE), round((2.2 + EDIT_JOINT_SECONDS) * TONE_RATE)
+    assert np.array_equal(result[:head], expected[:head])
+    assert np.array_equal(result[tail:], expected[tail:])
+    inside = result[head + 200 : tail - 200] / 2**31
+    assert 0.7 < np.abs(inside).max() < 10 ** (-1 / 20) * 1.02

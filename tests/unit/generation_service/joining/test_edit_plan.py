@@ -39,7 +39,8 @@ def test_repaint_keeps_the_length_and_continues_what_is_before():
 @pytest.mark.parametrize(
     ("start", "end", "context", "lead", "joint"),
     [
-        (499, 2000, (2000, 12_000), 0, 100),
+        (499, 2000, (2000, 12_000), 40, 100),
+        (30, 2000, (2000, 12_000), 30, 100),
         (500, 2000, (0, 500), 40, 100),
         (0, 29_950, None, 0, 50),
         (0, 30_000, None, 0, 0),
@@ -55,4 +56,5 @@ def test_repaint_near_an_end_uses_what_there_is(start, end, context, lead, joint
 
 def test_source_that_is_too_short_to_continue_is_extended_by_music_of_its_own():
     edit = plan(EditKind.EXTEND_RIGHT, source=499, added=1000)
-    assert (edit.context, edit.lead_frames, edit.frames) == (None, 0, 1499)
+    assert (edit.context, edit.lead_frames, edit.frames) == (None, 40, 1499)
+    assert not edit.continues_head
