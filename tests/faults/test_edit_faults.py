@@ -19,7 +19,7 @@ from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2 as pb
 from dgx_music.storage.v1.conditioning_pb2 import EDIT_KIND_REPAINT, Edit
 from export_service.streaming import audio_stream
-from generation_service.joining.edit_plan import JOINT_SECONDS, LEAD_SECONDS
+from service_runtime.generated_length import EDIT_JOINT_SECONDS, EDIT_LEAD_SECONDS
 from tests.support.joints import music
 from tests.support.processes import process
 from tests.support.service_stack import ServiceStack, is_pending_after
@@ -87,7 +87,7 @@ async def test_export_killed_while_an_edit_copies_its_source(stack: ServiceStack
     assert done.state == pb.GENERATION_STATE_COMPLETED  # Attempts that began before export was back are free.
     (path,) = stack.audio_files()
     result = soundfile.read(path, dtype="int32", always_2d=True)[0]
-    head, tail = round((START - LEAD_SECONDS) * RATE), round((END + JOINT_SECONDS) * RATE)
+    head, tail = round((START - EDIT_LEAD_SECONDS) * RATE), round((END + EDIT_JOINT_SECONDS) * RATE)
     assert result.shape == source.shape
     assert np.array_equal(result[:head], source[:head])
     assert np.array_equal(result[tail:], source[tail:])

@@ -46,9 +46,11 @@ def started(
     termios.tcsetwinsize(theirs, (24, columns))
     inherited = {name: value for name, value in environment().items() if name not in ("COLUMNS", "NO_COLOR", "LC_ALL")}
     with subprocess.Popen(
-        [DGX_MUSIC, *arguments],
+        ["setsid", "--ctty", DGX_MUSIC, *arguments],  # Its controlling terminal, so that Ctrl-C arrives as a signal.
         env=inherited | {"LANG": "C.UTF-8", "TERM": term} | settings,
-        preexec_fn=lambda: os.login_tty(theirs),  # As its controlling terminal, so that Ctrl-C arrives as a signal.
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
     ) as process:
         os.close(theirs)
         try:

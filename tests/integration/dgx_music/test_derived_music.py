@@ -43,6 +43,7 @@ def source(tone: Client) -> Generation:
 
 
 def test_options_shape_the_music(tone: Client, source: Generation) -> None:
+    longer = tone.generate("long enough for its style", duration=1.5)
     shaped = tone.submit(
         "piano",
         duration=2,
@@ -50,7 +51,7 @@ def test_options_shape_the_music(tone: Client, source: Generation) -> None:
         sections=[(0, 1, "calm"), (1, 2, "loud")],
         melody=source,
         melody_start=0.5,
-        style=source.id,
+        style=longer.id,
         text_guidance=2,
         lyrics="la",
         steps=4,
@@ -62,7 +63,7 @@ def test_options_shape_the_music(tone: Client, source: Generation) -> None:
             PromptSection(start_seconds=1, end_seconds=2, prompt="loud"),
         ],
         melody=Melody(source_id=source.id, start_seconds=0.5),
-        style=Style(source_id=source.id, text_guidance=2),
+        style=Style(source_id=longer.id, text_guidance=2),
         lyrics="la",
         steps=4,
     )

@@ -56,7 +56,7 @@ async def test_typescript_client_generates_watches_and_listens(tmp_path: Path) -
         assert out.splitlines()[-1] == f"GENERATION_STATE_COMPLETED 1 {generation.file_path}"
         assert (folder / "house.f32").read_bytes() == await live_samples(services, generation.id)
 
-        _, error = await run(*command, "house", "0", "house.f32", cwd=folder, status=1, **variables)
+        _, error = await run(*command, "house", "0.01", "house.f32", cwd=folder, status=1, **variables)
         assert error.startswith("error: 3 INVALID_ARGUMENT: duration_seconds: ")
 
 

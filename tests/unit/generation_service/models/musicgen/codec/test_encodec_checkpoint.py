@@ -123,7 +123,7 @@ INVALID_PACKAGES: dict[str, tuple[Callable[[Package], object], str]] = {
     ),
     "a value that is not a tensor": (
         lambda package: package["best_state"].update({"decoder.model.0.conv.conv.bias": "x"}),
-        "best_state is not a mapping of tensors",
+        "is a str; expected only tensors by their names",
     ),
     "no state": (lambda package: package.pop("best_state"), "expected best_state and xp.cfg"),
     "no configuration": (lambda package: package.pop("xp.cfg"), "expected best_state and xp.cfg"),

@@ -79,7 +79,7 @@ def test_greedy_codes_of_a_wide_model_equal_audiocraft(t5: None) -> None:
     checkpoint = Checkpoint(
         path=Path("wide"),
         config=config,
-        headers=tensor_headers(weights),
+        headers=tensor_headers(weights, Path("wide")),
         map_tensors=lambda: weights,
         digest="",
         layout="audiocraft",
