@@ -12,6 +12,10 @@ BASE ?= HEAD
 # Processes that tests run in; each starts a Postgres of its own.
 JOBS ?= 2
 PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
+# What `make test-soak` draws its faults from, and how many jobs and faults it has.
+SEED ?= 1
+SOAK_JOBS ?= 500
+SOAK_FAULTS ?= 100
 # The data directory of `make demo` and `make run`.
 DATA_DIR ?= $(CURDIR)/data
 PROMPT ?= lo-fi hip hop with a warm piano at 84 BPM in A minor
@@ -55,14 +59,18 @@ db-reset: ## Delete all rows (asks first)
 
 ##@ Test
 
-.PHONY: test test-unit test-integration test-coverage
-test test-unit test-integration test-coverage: develop
+.PHONY: test test-unit test-integration test-faults test-soak test-coverage
+test test-unit test-integration test-faults test-soak test-coverage: develop
 test: ## Set everything up and run all tests
 	@$(PYTEST)
 test-unit: ## Run the tests that start no server
 	@$(PYTEST) tests/unit
 test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
+test-faults: ## Run all tests of faults, also the slow ones: up to 15 minutes
+	@$(PYTEST) -m '' tests/faults tests/stateful tests/fuzz
+test-soak: ## Run jobs through random faults: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100
+	@python -m tests.soak --seed $(SEED) --jobs $(SOAK_JOBS) --faults $(SOAK_FAULTS)
 test-coverage: ## Run all tests and show the lines of the packages that they do not cover
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report=term-missing

@@ -14,5 +14,5 @@ from service_runtime import failpoints
 def armed(specification: str) -> Iterator[None]:
     """Arms a failpoint such as "export.before_mastering:raise" while the block runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(failpoints, "_armed", failpoints.Failpoint(specification))
+        patch.setattr(failpoints, "_armed", failpoints._arm(specification))
         yield

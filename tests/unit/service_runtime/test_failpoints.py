@@ -21,7 +21,10 @@ for number in range(3):
 """
 
 
-@pytest.mark.parametrize(("armed", "passed"), [("", 3), ("here.before_it:kill@2", 2), ("here.before_it:kill", 1)])
+@pytest.mark.parametrize(
+    ("armed", "passed"),
+    [("", 3), ("here.before_it:kill@2", 2), ("here.before_it:kill", 1), ("elsewhere:kill@9,here.before_it:kill@2", 2)],
+)
 def test_armed_point_kills_the_process(armed: str, passed: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -31,6 +34,16 @@ def test_armed_point_kills_the_process(armed: str, passed: int) -> None:
     )
     assert done.returncode == (-signal.SIGKILL if armed else 0)
     assert len(done.stdout.split()) == passed
+
+
+def test_armed_point_stops_the_process_once() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, ENVIRONMENT_VARIABLE: "here.before_it:stop@2"}
+    ) as process:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 0
 
 
 def test_armed_point_raises_from_the_nth_hit_on() -> None:
@@ -49,7 +62,7 @@ def test_armed_point_raises_an_unexpected_error() -> None:
 
 @pytest.mark.parametrize("text", ["here", "here:explode", "here:ENOTHING", "here:kill@0", "Here:kill", ":kill"])
 def test_invalid_specification_is_rejected(text: str) -> None:
-    with pytest.raises(ValueError, match="must be POINT:kill, POINT:raise or POINT:ERRNO"):
+    with pytest.raises(ValueError, match="must be POINT:kill, POINT:stop, POINT:raise or POINT:ERRNO"):
         Failpoint(text)
 
 
