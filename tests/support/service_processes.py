@@ -1,5 +1,5 @@
-"""`ServiceProcesses`: the four services as real processes, which a test starts, kills, stops, continues and restarts one
-by one, with failpoints, a clock or a network of their own."""
+"""`ServiceProcesses`: the four services as real processes, which a test starts, kills, stops, continues and restarts
+one by one, with failpoints, a clock or a network of their own."""
 
 from __future__ import annotations
 
