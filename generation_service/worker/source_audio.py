@@ -14,6 +14,7 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import DataLoss, InvalidArgument
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmReader
+from dgx_music.response_stream import read_stream
 from generation_service.models.base import FloatArray
 from service_runtime.rpc.deadlines import time_left
 
@@ -34,7 +35,7 @@ class SourceAudio:
         """Returns sample rate, channels and, as `expected_frames`, length of the file. Raises errors as `blocks`."""
         call = self._call(export_pb2.StreamAudioRequest())
         try:
-            async for part in call:
+            async for part in read_stream(call):
                 if part.WhichOneof("part") == "header":
                     return part.header
         except grpc.aio.AioRpcError as error:
@@ -69,7 +70,7 @@ class SourceAudio:
         reader: PcmReader | None = None
         call = self._call(request)
         try:
-            async for part in call:
+            async for part in read_stream(call):
                 match part.WhichOneof("part"):
                     case "header":
                         reader = PcmReader(part.header)
