@@ -36,6 +36,7 @@ PICTURE_BYTES = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
 )
+MODEL = "tiny"
 SETTINGS = {"grace_seconds": "7", "client_name": "studio", "max_attempts": "2", "target_lufs": "-18"}
 
 
@@ -61,8 +62,21 @@ class Writer:
         [generation] = self._shell.generations("generate", PROMPT, "-d", SECONDS, "--seed", "7", *options, **settings)
         return self._note(name, generation.id)
 
-    def write_sqlite(self, model: Path, hf_home: Path) -> None:
+    def write_sqlite(self, hf_home: Path) -> None:
         """Writes a data directory with generations in every state."""
+        shell = self._shell
+        with shell.serving(HF_HOME=str(hf_home)):
+            self._write_with_server()
+        failing = "generate", "it fails", "-d", SECONDS, "--channels", "1", "--model", "sketch"
+        full_disk = {"DGX_MUSIC_FAILPOINT": "export.before_fsync:ENOSPC", "DGX_MUSIC_MAX_ATTEMPTS": "1"}
+        shell.run(*failing, status=1, **full_disk)
+        [failed] = shell.generations("history", "--state", "failed")
+        self._note("failed", failed.id)
+        # As after a power failure: processing, with its audio in the spool.
+        shell.run("generate", "power failure", *failing[2:], status=-9, DGX_MUSIC_FAILPOINT="export.before_rename:kill")
+        shell.run("db", "backup", str(shell.data_dir / "backups" / "release.db"))
+
+    def _write_with_server(self) -> None:
         shell = self._shell
         for name in FORMATS:
             self.generate(name, "--model", "sketch", "--format", name, "--sample-rate", "16000", "--channels", "1")
@@ -78,38 +92,29 @@ class Writer:
         shell.run("download", self.made["wav-16"]["id"], "-o", str(copy))
         clip = json.loads(shell.run("files", "import", str(copy), "--json").stdout)
         self.clip_ids.append(clip["clip_id"])
-        settings = {"HF_HOME": str(hf_home)}
-        options = ("--model", str(model), "--format", "flac")
-        first = self.generate("model", *options, **settings)
-        self.generate("continuation", *options, "--continue", first, "--continue-seconds", "0.5", **settings)
+        options = ("--model", MODEL, "--format", "flac")
+        first = self.generate("model", *options)
+        self.generate("continuation", *options, "--continue", first, "--continue-seconds", "0.5")
         if schema.REVISIONS[-1] >= "0008":
-            [extended] = shell.generations("extend", first, "--right", SECONDS, *options, **settings)
+            [extended] = shell.generations("extend", first, "--right", SECONDS, *options)
             self._note("extension", extended.id)
             [variation] = shell.generations("variations", flac, "--count", "1", "--seed", "8")
             self._note("variation", variation.id)
         token = json.loads(shell.run("token", "create", "studio-laptop", "--scope", "admin", "--json").stdout)
         self.token_secret = token["secret"]
-        with shell.serving():
-            [cancelled] = shell.generations("generate", "much too long", "-d", "300", "--detach")
-            shell.run("cancel", cancelled.id)
-            self._note("cancelled", cancelled.id)
-        failing = "generate", "it fails", "-d", SECONDS, "--channels", "1", "--model", "sketch"
-        full_disk = {"DGX_MUSIC_FAILPOINT": "export.before_fsync:ENOSPC", "DGX_MUSIC_MAX_ATTEMPTS": "1"}
-        shell.run(*failing, status=1, **full_disk)
-        [failed] = shell.generations("history", "--state", "failed")
-        self._note("failed", failed.id)
-        # As after a power failure: processing, with its audio in the spool.
-        shell.run("generate", "power failure", *failing[2:], status=-9, DGX_MUSIC_FAILPOINT="export.before_rename:kill")
-        shell.run("db", "backup", str(shell.data_dir / "backups" / "release.db"))
+        [cancelled] = shell.generations("generate", "much too long", "-d", "300", "--detach")
+        shell.run("cancel", cancelled.id)
+        self._note("cancelled", cancelled.id)
 
-    def write_postgres(self, model: Path, hf_home: Path) -> None:
+    def write_postgres(self, hf_home: Path) -> None:
         """Writes a data directory whose database is on Postgres."""
         shell = Shell(self._folder / "postgres")
         with postgres_server() as connection, scratch_database(connection) as url:
             settings = {"HF_HOME": str(hf_home), "DGX_MUSIC_DATABASE_URL": url}
-            options = "generate", PROMPT, "-d", SECONDS, "--model", str(model), "--format", "flac"
-            [first] = shell.generations(*options, **settings)
-            shell.run(*options, "--continue", first.id, "--continue-seconds", "0.5", **settings)
+            options = "generate", PROMPT, "-d", SECONDS, "--model", MODEL, "--format", "flac"
+            with shell.serving(**settings):
+                [first] = shell.generations(*options)
+                shell.generations(*options, "--continue", first.id, "--continue-seconds", "0.5")
             shell.run("db", "backup", str(shell.data_dir / "backups" / "release.dump"), **settings)
 
     def write_config(self, path: Path) -> None:
@@ -119,12 +124,13 @@ class Writer:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Writes the data directories to an archive, without what belongs to a process."""
+    """Writes the data directories to an archive, without the model and what belongs to a process."""
 
     def keep(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         member.uid = member.gid = 0
         member.uname = member.gname = ""
-        return member if member.isfile() or member.isdir() else None
+        is_kept = (member.isfile() or member.isdir()) and "models" not in Path(member.name).parts
+        return member if is_kept else None
 
     with tarfile.open(archive, "w:gz", compresslevel=9) as tar:
         for name in ("sqlite", "postgres"):
@@ -137,14 +143,14 @@ def write_release(version: str, folder: Path, protos: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        model, hf_home = scratch / "tiny", scratch / "hf"
-        write_checkpoint(model)
+        hf_home = scratch / "hf"
         write_t5(hf_home)
         for name in ("sqlite", "postgres"):
             (scratch / name / "backups").mkdir(parents=True)
+            write_checkpoint(scratch / name / "models" / MODEL)
         writer = Writer(scratch)
-        writer.write_sqlite(model, hf_home)
-        writer.write_postgres(model, hf_home)
+        writer.write_sqlite(hf_home)
+        writer.write_postgres(hf_home)
         (target / "config.toml").unlink(missing_ok=True)
         writer.write_config(target / "config.toml")
         pack(scratch, target / "data.tar.gz")
