@@ -37,14 +37,28 @@ PICTURE_BYTES = bytes.fromhex(
     "0000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
 )
 MODEL = "tiny"
+ATTEMPTS = 5
 SETTINGS = {"grace_seconds": "7", "client_name": "studio", "max_attempts": "2", "target_lufs": "-18"}
+
+
+class PatientShell(Shell):
+    """Runs a command again that failed because the machine is busy, e.g. importing a model's libraries."""
+
+    def run(self, *arguments: str, status: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return super().run(*arguments, status=status, **settings)
+            except AssertionError as error:
+                if "try again later" not in str(error):
+                    raise
+        return super().run(*arguments, status=status, **settings)
 
 
 class Writer:
     """Runs commands, and notes what they have made."""
 
     def __init__(self, folder: Path) -> None:
-        self._shell = Shell(folder / "sqlite")
+        self._shell = PatientShell(folder / "sqlite")
         self._folder = folder
         self.made: dict[str, dict[str, Any]] = {}
         """What it is → the generation as `show --json` prints it."""
@@ -108,7 +122,7 @@ class Writer:
 
     def write_postgres(self, hf_home: Path) -> None:
         """Writes a data directory whose database is on Postgres."""
-        shell = Shell(self._folder / "postgres")
+        shell = PatientShell(self._folder / "postgres")
         with postgres_server() as connection, scratch_database(connection) as url:
             settings = {"HF_HOME": str(hf_home), "DGX_MUSIC_DATABASE_URL": url}
             options = "generate", PROMPT, "-d", SECONDS, "--model", MODEL, "--format", "flac"

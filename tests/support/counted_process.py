@@ -32,7 +32,7 @@ def count_objects() -> dict[str, int]:
     gc.collect()  # Of what the first one has finalized.
     alive = gc.get_objects()
     counts = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in alive)
-    owners = [one for one in alive if type(one).__module__.startswith(OWN)]
+    owners = [one for one in alive if str(type(one).__module__).startswith(OWN)]
     for owner in (*owners, *(module for name, module in sys.modules.items() if name.startswith(OWN))):
         kind = getattr(owner, "__name__", f"{type(owner).__module__}.{type(owner).__qualname__}")
         names = {*getattr(owner, "__dict__", ()), *getattr(type(owner), "__slots__", ())} - {"__builtins__", "__dict__"}
