@@ -16,7 +16,8 @@ from google.protobuf import json_format
 
 from storage_service.db import schema
 from tests.releases.write_release import postgres_tools
-from tests.support.command_line import InProcessShell
+from tests.support.command_line import InProcessShell, read_until
+from tests.support.processes import free_ports
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = sorted(file.parent.name for file in Path(__file__).parent.glob("*/release.json"))
@@ -109,10 +110,9 @@ def test_data_directory_is_migrated_and_goes_on(release: Release, shell: InProce
 
 def test_token_is_still_accepted(release: Release, shell: InProcessShell) -> None:
     shell.run("db", "migrate")
-    from tests.support.processes import free_ports
-
     settings = {"DGX_MUSIC_GATEWAY_ADDRESS": f"127.0.0.1:{free_ports(1)[0]}", "DGX_MUSIC_REQUIRE_TOKENS": "true"}
-    with shell.serving_in_process(**settings):
+    with shell.running("serve", **settings) as server:
+        read_until('"serving"', server)
         shell.run("history", DGX_MUSIC_TOKEN=release.facts["token"], **settings)
         wrong = release.facts["token"][:-4] + "AAAA"
         shell.run("history", status=1, DGX_MUSIC_TOKEN=wrong, **settings)
@@ -154,7 +154,7 @@ def test_config_file_is_read(release: Release, shell: InProcessShell) -> None:
     shown = shell.run("config", "show", "--json", DGX_MUSIC_CONFIG=str(config)).stdout
     settings = {one["name"]: one["value"] for one in map(json.loads, shown.splitlines())}
     for name, value in release.facts["settings"].items():
-        assert str(settings[name]) == value
+        assert settings[name] == type(settings[name])(value)
 
 
 def test_contracts_are_kept(release: Release) -> None:

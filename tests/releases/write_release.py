@@ -169,13 +169,17 @@ def postgres_tools() -> str:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Writes the data directories to an archive, without the model and what belongs to a process."""
+    """Writes the data directories to an archive, without the model, spools that are only kept for a while, and what
+    belongs to a process."""
+    finished = {file.stem for file in folder.glob("*/outputs/**/*") if file.is_file()}
 
     def keep(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         member.uid = member.gid = 0
         member.uname = member.gname = ""
-        is_kept = (member.isfile() or member.isdir()) and "models" not in Path(member.name).parts
-        return member if is_kept else None
+        name, *parents = reversed(Path(member.name).parts)
+        is_spool_of_finished = parents[:1] == ["spool"] and name.partition(".")[0] in finished
+        is_kept = (member.isfile() or member.isdir()) and "models" not in parents and name != "models"
+        return member if is_kept and not is_spool_of_finished else None
 
     with tarfile.open(archive, "w:gz", compresslevel=9) as tar:
         for name in ("sqlite", "postgres"):
