@@ -120,9 +120,9 @@ async def test_limits_of_the_database_server_are_temporary(
     if postgres.execute("SELECT 1 FROM pg_settings WHERE name = %s", [limit]).fetchone() is None:
         pytest.skip(f"this version of Postgres has no {limit}")
     async with client_of(shared, address) as client:
-        postgres.execute(f"ALTER DATABASE {name_of(shared)} SET {limit} = '300ms'")
         end_connections(postgres, shared)
-        with psycopg.connect(shared) as other:
+        with psycopg.connect(shared) as other:  # Before the limit, which holds for later connections.
+            postgres.execute(f"ALTER DATABASE {name_of(shared)} SET {limit} = '300ms'")
             other.execute("LOCK TABLE prompts IN ACCESS EXCLUSIVE MODE")
             for _ in range(2):
                 assert not await client.create()
