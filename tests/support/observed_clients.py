@@ -54,6 +54,8 @@ class ObservedClients:
             stub = self._stubs[(number + step) % len(self._stubs)]
             limit = HASTY_SECONDS if how == "hastily" else CALL_SECONDS
             lease = own or (self.leases[-1] if self.leases else None)
+            if how == "late" and self.leases:  # By a worker whose lease has ended, unless it is still the only one.
+                lease = self.leases[0]
             if name == "claim":
                 seconds = SHORT_LEASE if how == "briefly" else LONG_LEASE
                 wait_seconds = WAIT_SECONDS if how == "patiently" else 0.0
