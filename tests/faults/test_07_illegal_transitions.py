@@ -1,5 +1,5 @@
-"""Fault 7: every change that a generation's state does not allow is FAILED_PRECONDITION, and with a token other than that
-of its lease ABORTED. The row stays as it is."""
+"""Fault 7: every change that a generation's state does not allow is FAILED_PRECONDITION, and with a token that is not
+its lease's ABORTED. The row stays as it is."""
 
 from __future__ import annotations
 

@@ -58,6 +58,14 @@ class Client:
             while not await self.create():
                 pass  # An attempt takes long enough.
 
+    async def watch_lease_end(self) -> None:
+        """Sees the sweeper, which has met every fault, end a lease."""
+        claim = pb.ClaimGenerationRequest(worker_id="w", model_names=["sketch"], lease_seconds=1)
+        key = (await self.stub.ClaimGeneration(claim, timeout=60)).generation.id
+        async for change in self.stub.WatchGeneration(pb.WatchGenerationRequest(id=key), timeout=60):
+            if change.generation.state == pb.GENERATION_STATE_PENDING:
+                return
+
 
 @pytest.fixture
 def shared(postgres: psycopg.Connection[Any]) -> Iterator[str]:
@@ -75,6 +83,7 @@ async def client_of(url: str, address: str) -> AsyncIterator[Client]:
         yield client
         await client.create_at_last()
         await wait_for_health(channel, SERVING, "dgx_music.storage.v1.StorageService")
+        await client.watch_lease_end()
     with Database(url) as database, database.read() as session:
         assert set(client.acknowledged) <= set(session.scalars(select(Generation.id)))
         assert list(find_violations(database)) == []
