@@ -11,7 +11,7 @@ from storage_service.db.database import Database
 from storage_service.db.error_translation import DamagedDatabase, ReplacedDatabase, UnwritableDatabase
 
 
-@pytest.mark.parametrize("empty_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
 @pytest.mark.parametrize(
     ("sqlstate", "error", "reason"),
     [
