@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import random
 import sys
 import tempfile
@@ -64,7 +63,9 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{count:6} {outcome}" for outcome, count in sorted(self.outcomes.items())]
-        return "\n".join([*lines, f"slowest call {self.slowest_seconds:.2f} s, peak memory {self.peak_bytes >> 20} MiB"])
+        return "\n".join(
+            [*lines, f"slowest call {self.slowest_seconds:.2f} s, peak memory {self.peak_bytes >> 20} MiB"]
+        )
 
 
 class FileFuzzer:
@@ -146,9 +147,7 @@ class FileFuzzer:
         generation_id, path, content = self._library[self._pick(number + 1, list(self._library))]
         mutant = mutate(self._name(number), covers[name], list(covers.values()))
         edit = export_pb2.EditTagsRequest(generation_id=generation_id, cover=mutant)
-        await self._call(
-            number, f"cover {name}", mutant, self._client.stub.EditTags(edit, timeout=CALL_SECONDS)
-        )
+        await self._call(number, f"cover {name}", mutant, self._client.stub.EditTags(edit, timeout=CALL_SECONDS))
         path.write_bytes(content)
 
     async def _call(self, number: int, action: str, mutant: bytes, call: Awaitable[object]) -> object:
@@ -200,7 +199,9 @@ class FileFuzzer:
         return random.Random(f"{self._seed} file {number}").choice(names)
 
 
-async def fuzz_files(count: int, seed: int, data_dir: Path, only: int | None = None, keep_going: bool = False) -> Report:
+async def fuzz_files(
+    count: int, seed: int, data_dir: Path, only: int | None = None, keep_going: bool = False
+) -> Report:
     """Gives so many mutants to a service. Raises MutantError at the first problem, unless told to keep going."""
     problems = []
     log = data_dir / "export.log"
@@ -220,7 +221,8 @@ async def fuzz_files(count: int, seed: int, data_dir: Path, only: int | None = N
         print(log.read_text(errors="replace"))
         raise MutantError("the log has tracebacks")
     if problems:
-        if keep_going: print(log.read_text(errors="replace"))
+        if keep_going:
+            print(log.read_text(errors="replace"))
         raise MutantError(f"{len(problems)} problems")
     return fuzzer.report
 
@@ -234,7 +236,9 @@ def main() -> int:
     parser.add_argument("--keep-going", action="store_true", help="report every problem, not only the first")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dgx-music-fuzz-") as folder:
-        print(asyncio.run(fuzz_files(arguments.count, arguments.seed, Path(folder), arguments.only, arguments.keep_going)))
+        print(
+            asyncio.run(fuzz_files(arguments.count, arguments.seed, Path(folder), arguments.only, arguments.keep_going))
+        )
     return 0
 
 

@@ -95,7 +95,9 @@ def _overwrite(draw: random.Random, content: bytearray) -> None:
 
 
 def _append(draw: random.Random, content: bytearray) -> None:
-    content += draw.choice((bytes(4096), b"\xff" * 4096, draw.randbytes(4096), b"ID3\4\0\0\0\0\x0f\0" * 100, bytes(content)))
+    content += draw.choice(
+        (bytes(4096), b"\xff" * 4096, draw.randbytes(4096), b"ID3\4\0\0\0\0\x0f\0" * 100, bytes(content))
+    )
 
 
 def _splice(draw: random.Random, content: bytearray, other: bytes) -> None:
