@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +13,9 @@ from dgx_music.limits import MAX_CHANNELS, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_H
 from export_service.dsp.arrays import Samples
 from export_service.formats.m4a_file import DamagedFileError, M4aReader, is_mpeg4
 from export_service.formats.native_file import NativeFileObject
+from export_service.tagging.ogg import check_pages
 
+OGG_MAGIC = b"OggS"
 OPUS_RATE_HZ = 48_000
 GET_CURRENT_INFO, SET_ORIGINAL_SAMPLE_RATE = 0x1002, 0x1500
 """Commands of libsndfile (sndfile.h), which soundfile does not wrap."""
@@ -81,11 +84,27 @@ class FinishedAudio:
         self._decoder.close()
 
 
-def open_sequential(file: Path | int) -> FinishedAudio:
+def open_sequential(file: Path | int, *, header_only: bool = False) -> FinishedAudio:
     """Opens a finished file for reading forwards only, from a path or from a descriptor, which stays open when the file
-    is closed. Raises OSError and DamagedFileError.
+    is closed. With `header_only`, damage that only its samples would show is not reported.
+
+    Raises OSError and DamagedFileError.
     """
+    if not header_only:
+        _check_pages(file)
     return _open(file, as_played=False)
+
+
+def _check_pages(file: Path | int) -> None:
+    """Raises DamagedFileError if pages of an Ogg file are damaged, which libsndfile would skip."""
+    with open(file, "rb", closefd=isinstance(file, Path)) as opened:
+        if os.pread(opened.fileno(), len(OGG_MAGIC), 0) != OGG_MAGIC:
+            return
+        try:
+            check_pages(opened)
+        except ValueError as error:
+            raise DamagedFileError(str(error)) from error
+        os.lseek(opened.fileno(), 0, os.SEEK_SET)  # The decoder starts where the descriptor is.
 
 
 def open_as_played(path: Path) -> FinishedAudio:

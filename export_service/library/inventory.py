@@ -127,7 +127,7 @@ def read_audio_info(path: Path) -> AudioInfo | None:
     installed.
     """
     try:
-        with open_sequential(path) as file:
+        with open_sequential(path, header_only=True) as file:
             container = "WAV" if file.format in ("RF64", "WAVEX") else file.format
             for file_format, codec in CODECS.items():
                 if (codec.container, codec.subtype) == (container, file.subtype):

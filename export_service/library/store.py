@@ -252,7 +252,7 @@ def translate_file_errors(path: Path) -> Iterator[None]:
 
 def read_audio_properties(path: Path) -> AudioProperties:
     """Reads the file's header. Raises the same errors as `open_sequential`."""
-    with open_sequential(path) as file:
+    with open_sequential(path, header_only=True) as file:
         return AudioProperties(file.samplerate, file.channels, file.frames)
 
 

@@ -171,7 +171,7 @@ class TagEditor:
         self, source: BinaryIO, path: Path, staged: Path, generation_id: str, edit: TagEdit
     ) -> tuple[AiDisclosure, ...]:
         """Returns where the copy discloses that it is AI-generated."""
-        with open_sequential(path) as file:
+        with open_sequential(path, header_only=True) as file:
             container = _container_of(file)
             signed_as = "RF64" if file.format == "RF64" else container
             samples = SampleLayout(file.samplerate, file.channels, 0, file.frames)
@@ -196,7 +196,7 @@ def _require_place_for_cover(path: Path, edit: TagEdit) -> None:
     """Raises FailedPrecondition if the edit adds a cover to a file that has no place for one."""
     if edit.cover is None:
         return
-    with translate_file_errors(path), open_sequential(path) as file:
+    with translate_file_errors(path), open_sequential(path, header_only=True) as file:
         container = _container_of(file)
     if container in WITHOUT_COVER:
         others = ", ".join(name for name in DISCLOSURES if name not in WITHOUT_COVER)

@@ -125,10 +125,14 @@ class Spool:
     def describe(self, received: ReceivedAudio) -> None:
         """Records that all samples have arrived. They are not synced: whoever resumes checks their hash."""
         part = self._description.with_name(self._description.name + ".part")
-        part.unlink(missing_ok=True)
-        with open(part, "xb", opener=open_private) as file:
-            file.write(RECEIVED_AUDIO_JSON.dump_json(received))
-        part.rename(self._description)
+        try:
+            part.unlink(missing_ok=True)
+            with open(part, "xb", opener=open_private) as file:
+                file.write(RECEIVED_AUDIO_JSON.dump_json(received))
+            part.rename(self._description)
+        except OSError:
+            remove_leftover(part)
+            raise
 
     def read_received(self) -> ReceivedAudio | None:
         """Reads what `describe` recorded. Returns None if there is nothing, or nothing that can be read."""
