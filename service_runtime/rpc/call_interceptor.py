@@ -108,9 +108,10 @@ class _CallScope:
                 self._code = _code_name(self._context.code())
             case ServiceError():
                 self._code = error.code
-                if (fields := self._rejection_fields(error.reason, error.message)) is not None:
+                refusal = to_status(error)
+                if (fields := self._rejection_fields(error.reason, refusal.message)) is not None:
                     log.info("rejected", **fields)
-                await self._context.abort_with_status(rpc_status.to_status(to_status(error)))
+                await self._context.abort_with_status(rpc_status.to_status(refusal))
             case grpc.aio.AioRpcError():
                 # The status of a downstream service is passed on unchanged.
                 self._code = error.code().name

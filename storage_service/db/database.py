@@ -37,7 +37,11 @@ from storage_service.db.sqlite import (
 from storage_service.db.types import LazyJsonObject, encode_json
 from storage_service.events.changes import get_recorded_changes
 
-_JSON_OPTIONS: dict[str, Any] = {"json_serializer": encode_json, "json_deserializer": LazyJsonObject}
+_ENGINE_OPTIONS: dict[str, Any] = {
+    "json_serializer": encode_json,
+    "json_deserializer": LazyJsonObject,
+    "hide_parameters": True,  # An error's text gets into logs, and the parameters of a statement may be prompts.
+}
 
 RETRY_AFTER_SECONDS = 1.0
 """How long a caller should wait before it retries after the database did not answer."""
@@ -153,7 +157,7 @@ class Database:
             self.url,
             module=sqlite3,
             connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds},
-            **_JSON_OPTIONS,
+            **_ENGINE_OPTIONS,
             **options,
         )
         if not in_memory:
@@ -171,7 +175,7 @@ class Database:
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=self.busy_timeout_seconds,
-                **_JSON_OPTIONS,
+                **_ENGINE_OPTIONS,
                 connect_args={
                     "connect_timeout": max(2, round(self.busy_timeout_seconds)),  # libpq treats 1 as 2.
                     "options": f"-c lock_timeout={round(self.busy_timeout_seconds * 1000)}",

@@ -34,6 +34,8 @@ MAX_MESSAGE_CHARACTERS = 2000
 WAITING = frozenset({"ClaimGeneration", "WatchGeneration", "StreamAudio", "Generate", "Watch", "Download"})
 """Methods that may reach their deadline."""
 NEVER = frozenset({"INTERNAL", "UNKNOWN", "UNIMPLEMENTED", "UNAVAILABLE", "UNAUTHENTICATED", "PERMISSION_DENIED"})
+ENDED_WHILE_SENDING = "Internal error from Core"
+"""What gRPC's client makes of a server that ends a call while it is still sending."""
 EXPECTED = {"UNAUTHENTICATED": ("VerifyToken",)}
 """Code → the methods that answer with it all the same."""
 LEAK = re.compile(
@@ -80,7 +82,7 @@ class FuzzedCall:
             messages = [generator.request(method.request)]
         self.messages = messages
         self._data = [encode(rng, message) for message in messages]
-        self.code = ""
+        self.code, self.details = "", ""
 
     def __str__(self) -> str:
         shown = "\n".join(f"{{{str(message)[:1500]}}} {data[:300]!r}" for message, data in zip(self.messages, self._data))
@@ -96,7 +98,10 @@ class FuzzedCall:
         except TimeoutError:
             return ["it hangs past its deadline"]
         except grpc.aio.AioRpcError as error:
-            self.code = error.code().name
+            if error.details() == ENDED_WHILE_SENDING and self.method.descriptor.client_streaming:
+                self.code = "ENDED"
+                return []
+            self.code, self.details = error.code().name, error.details() or ""
             return list(self._judge(error, waits))
         self.code = "OK"
         return []
@@ -167,6 +172,8 @@ class FuzzedCall:
                 return False
             if descriptor.full_name == "google.protobuf.Struct":
                 return True
+            if name in descriptor.oneofs_by_name:
+                return True
             if name not in descriptor.fields_by_name:
                 return False
             descriptor = descriptor.fields_by_name[name].message_type
@@ -178,9 +185,11 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.details: Counter[str] = Counter()
 
     def add(self, call: FuzzedCall) -> None:
         self.counts[call.method.path, call.code] += 1
+        self.details[f"{call.method.descriptor.name} {call.code} {call.details[:90]}"] += 1
 
     def __str__(self) -> str:
         paths = sorted({path for path, _ in self.counts})

@@ -61,7 +61,7 @@ class KnownObjects:
     def learn(self, response: Message) -> None:
         """Takes note of what a response names."""
         kind = response.DESCRIPTOR.name
-        if kind == "ClaimGenerationResponse":
+        if kind == "ClaimGenerationResponse" and response.lease_token:  # type: ignore[attr-defined]
             self.leases.append((response.generation.id, response.lease_token))  # type: ignore[attr-defined]
         for field, value in response.ListFields():
             if field.name == "next_page_token":

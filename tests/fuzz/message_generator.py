@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import uuid
+import wave
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -13,6 +15,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Value
 
+from dgx_music.export.v1 import export_pb2
+from dgx_music.pcm import PcmWriter, live_header
 from tests.fuzz import hostile_values as hostile
 from tests.fuzz.known_objects import KnownObjects
 
@@ -23,12 +27,16 @@ PLAUSIBLE: dict[str, Callable[[Random], Any]] = {
     "text": lambda rng: rng.choice(PROMPTS),
     "prompt_contains": lambda rng: rng.choice(("house", "%", "")),
     "text_contains": lambda rng: rng.choice(("house", "_", "")),
-    "model_name": lambda rng: rng.choice(("sketch", "sketch", "", "musicgen-small")),
+    "model_name": lambda rng: rng.choice(("sketch", "sketch", "unserved", "unserved", "", "musicgen-small")),
     "model_names": lambda rng: rng.choice(("sketch", "unserved")),
-    "name": lambda rng: rng.choice(("sketch", "studio", f"token {rng.randrange(10**9)}")),
+    "name": lambda rng: rng.choice(("sketch", f"token {rng.randrange(10**9)}")),
     "duration_seconds": lambda rng: rng.choice((0.1, 0.25, 0.5, 1.0)),
-    "sample_rate_hz": lambda rng: rng.choice((0, 8_000, 44_100, 48_000)),
-    "channels": lambda rng: rng.choice((0, 1, 2)),
+    "sample_rate_hz": lambda rng: rng.choice((8_000, 44_100, 48_000)),
+    "channels": lambda rng: rng.choice((1, 2)),
+    "error_message": lambda rng: rng.choice(PROMPTS),
+    "file_path": lambda rng: "outputs/2026/01/01/x.wav",
+    "file_sha256": lambda rng: "0" * 64,
+    "scope": lambda rng: rng.choice((1, 2, 3)),
     "seed": lambda rng: rng.randrange(2**63),
     "temperature": lambda rng: 1.0,
     "top_k": lambda rng: rng.choice((0, 250)),
@@ -73,6 +81,12 @@ PLAUSIBLE: dict[str, Callable[[Random], Any]] = {
     "encoding": lambda rng: 1,
 }
 """Field → a value with which a request may well be accepted."""
+REQUIRED = frozenset(
+    {"id", "generation_id", "source_id", "lease_token", "prompt", "text", "duration_seconds", "model_name", "worker_id"}
+    | {"model_names", "lease_seconds", "error_message", "file_path", "file_size_bytes", "file_sha256", "name", "scope"}
+    | {"generation_time_seconds", "encoding", "stage", "requests", "kind", "bars", "secret_sha256", "previous_file_sha256"}
+)
+"""Fields without which a request is mostly refused. Others are left out of some requests altogether."""
 RARE = frozenset({"continuation", "conditioning", "edit", "loop", "variation_of", "max_attempts"})
 """Fields of which few go together."""
 INTEGERS = {
@@ -87,22 +101,66 @@ TIMESTAMP = "google.protobuf.Timestamp"
 MAX_DEPTH = 4
 
 
+def _export(rng: Random, message: Message) -> list[Message]:
+    """An export of silence or noise, under an id of its own or that of a generation."""
+    samples = bytes(8 * rng.randrange(1, 20_000))
+    writer = PcmWriter(2)
+    given: export_pb2.ExportHeader = message.header  # type: ignore[attr-defined]
+    known_id = given.audio.generation_id
+    generation_id = known_id if known_id and rng.random() < 0.3 else str(uuid.UUID(int=rng.getrandbits(128), version=4))
+    given.audio.CopyFrom(live_header(generation_id, 1, 32_000, 2, len(samples) // 8))
+    header = export_pb2.ExportRequest(header=given)
+    return [
+        header,
+        *(export_pb2.ExportRequest(chunk=chunk) for chunk in writer.chunks(samples)),
+        export_pb2.ExportRequest(end=writer.end()),
+    ]
+
+
+def _import_clip(rng: Random, message: Message) -> list[Message]:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8_000)
+        file.writeframes(rng.randbytes(2 * rng.randrange(8_000)))
+    data = content.getvalue()
+    return [export_pb2.ImportClipRequest(data=data[at : at + 4096]) for at in range(0, len(data), 4096)]
+
+
+UPLOADS: dict[str, Callable[[Random, Message], list[Message]]] = {
+    "dgx_music.export.v1.ExportRequest": _export,
+    "dgx_music.export.v1.ImportClipRequest": _import_clip,
+}
+"""Request that is sent as a stream → what builds the messages of one."""
+
+
 class MessageGenerator:
     """Generates messages of any kind. The same random numbers and the same known objects give the same message."""
 
     def __init__(self, rng: Random, known: KnownObjects) -> None:
         self._rng, self._known = rng, known
+        self._share = rng.choice((0.0, 0.05, 0.2, 0.5))
+        """Of the fields that are set."""
 
     def request(self, descriptor: Descriptor) -> Message:
-        """Returns a request: one in four is plausible as a whole, the others have one to three hostile values."""
+        """Returns a request: three in seven are plausible as a whole, the others have one to three hostile values."""
         message = self.plausible(descriptor)
-        for _ in range(self._rng.choice((0, 1, 1, 1, 2, 3))):
+        for _ in range(self._rng.choice((0, 0, 0, 1, 1, 2, 3))):
             self.mutate(message)
         return message
 
     def requests(self, descriptor: Descriptor) -> list[Message]:
-        """Returns the messages of a stream."""
-        return [self.request(descriptor) for _ in range(self._rng.choice((0, 1, 2, 3, 8)))]
+        """Returns the messages of a stream: a few at random, or a plausible upload, of which one may be mutated."""
+        rng = self._rng
+        if descriptor.full_name not in UPLOADS or rng.random() < 0.2:
+            return [self.request(descriptor) for _ in range(rng.choice((0, 1, 2, 3, 8)))]
+        messages = UPLOADS[descriptor.full_name](rng, self.plausible(descriptor))
+        for _ in range(rng.choice((0, 0, 1, 1, 2))):
+            self.mutate(rng.choice(messages))
+        if rng.random() < 0.1:
+            del messages[rng.randrange(len(messages))]
+        return messages
 
     def plausible(self, descriptor: Descriptor, depth: int = 0) -> Message:
         """Returns a message with the fields that its kind mostly has."""
@@ -112,10 +170,10 @@ class MessageGenerator:
             oneof = field.containing_oneof
             if oneof is not None and len(oneof.fields) > 1 and chosen[oneof.name] != field.name:
                 continue
-            share = 0.1 if field.name in RARE else 0.6
-            is_identity = field.name in ("id", "generation_id", "source_id", "lease_token", "prompt", "clip_id")
-            if is_identity or self._rng.random() < share:
+            if field.name in REQUIRED or self._rng.random() < (self._share / 5 if field.name in RARE else self._share):
                 self._set(message, field, depth)
+        if "CreateGenerationRequest" in descriptor.full_name and self._rng.random() < 0.5:
+            message.sample_rate_hz, message.channels, message.model_name = 32_000, 2, "sketch"  # type: ignore[attr-defined]
         if {"id", "lease_token"} <= set(descriptor.fields_by_name.keys()) and self._known.leases:
             message.id, message.lease_token = self._rng.choice(self._known.leases)  # type: ignore[attr-defined]
         return message
@@ -162,11 +220,11 @@ class MessageGenerator:
             if kind.full_name == STRUCT:
                 getattr(message, field.name).update({"genre": "house", "bpm": 120})
             elif kind.full_name == TIMESTAMP:
-                getattr(message, field.name).FromSeconds(self._rng.choice((0, 1_700_000_000, 2_500_000_000)))
+                getattr(message, field.name).FromSeconds(self._rng.choice((0, 2_500_000_000)))
             elif depth < MAX_DEPTH and not field.is_repeated:
                 getattr(message, field.name).CopyFrom(self.plausible(kind, depth + 1))
             elif depth < MAX_DEPTH:
-                many = [self.plausible(kind, depth + 1) for _ in range(self._rng.randrange(3))]
+                many = [self.plausible(kind, depth + 1) for _ in range(self._rng.choice((1, 1, 2)))]
                 getattr(message, field.name).extend(many)
             return
         value = self._plausible_value(field)

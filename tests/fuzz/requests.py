@@ -47,6 +47,8 @@ COMMON = (
 CONCURRENT_CALLS = 8
 MAX_GROWTH_BYTES = 400 << 20
 """Of one service's memory. Codecs and models take some on their first use."""
+MAX_LINE_CHARACTERS = 8000
+"""Of a log."""
 FORMATS = (
     audio_pb2.FILE_FORMAT_WAV_PCM_24,
     audio_pb2.FILE_FORMAT_FLAC_16,
@@ -123,8 +125,9 @@ async def check_health(services: ServiceProcesses, memory_before: dict[str, int]
         growth = process.memory_bytes() - memory_before[name]
         if growth > MAX_GROWTH_BYTES:
             problems.append(f"{name} has grown by {growth >> 20} MiB")
-        log = process.log()
-        for line in log.splitlines():
+        for line in process.log().splitlines():
+            if len(line) > MAX_LINE_CHARACTERS:
+                problems.append(f"the log of {name} has a line of {len(line)} characters: {line[:300]} … {line[-300:]}")
             if any(sign in line for sign in ("unexpected_error", "Traceback", '"exception"', '"level": "critical"')):
                 problems.append(f"the log of {name}: {line[:3000]}")
     with Database(StorageSettings(data_dir=services.data_dir).resolved_database_url()) as database:
@@ -151,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="dgx-music-fuzz-") as folder:
         tally, problems = asyncio.run(fuzz(Path(folder) / "data", options.count, options.seed))
     print(tally)
+    print(*(f"D {n} {x!r}" for x, n in tally.details.most_common()), sep="\n")
     for problem in problems:
         print(problem)
     print(f"{options.count} requests, seed {options.seed}, {time.monotonic() - started:.0f} s: {len(problems)} problems")

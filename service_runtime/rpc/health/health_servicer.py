@@ -17,7 +17,6 @@ from grpc_status import rpc_status
 
 from dgx_music.error_status import to_status
 from dgx_music.errors import NotFound, Unavailable
-from service_runtime.printable_text import make_printable
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
@@ -53,7 +52,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         if state is None:
             # Not a ServiceError, which would be logged: whoever waits for a service to appear asks again and again.
             known = ", ".join(filter(None, self._states))
-            unknown = NotFound("service", make_printable(request.service[:200]), f"this server has {known}")
+            unknown = NotFound("service", request.service, f"this server has {known}")
             await context.abort_with_status(rpc_status.to_status(to_status(unknown)))
         return HealthCheckResponse(status=state)
 
