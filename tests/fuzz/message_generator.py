@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import math
 import uuid
 import wave
@@ -87,6 +89,11 @@ REQUIRED = frozenset(
     | {"generation_time_seconds", "encoding", "stage", "requests", "kind", "bars", "secret_sha256", "previous_file_sha256"}
 )
 """Fields without which a request is mostly refused. Others are left out of some requests altogether."""
+POSITIONS = (
+    *("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-01-01", "2026-01-01T00:00:00Z", "a\0b", "\ud800", ""),
+    *(None, True, -1, 2**63, 10**400, 1.5, [], {}, "00000000-0000-0000-0000-000000000000", "output//", "x" * 10_000),
+)
+"""What a forged page token says that a page begins after."""
 RARE = frozenset({"continuation", "conditioning", "edit", "loop", "variation_of", "max_attempts"})
 """Fields of which few go together."""
 INTEGERS = {
@@ -256,6 +263,8 @@ class MessageGenerator:
         match field.type:
             case FieldDescriptor.TYPE_STRING:
                 name = self._known.draw(rng, field.name, field.containing_type.name)
+                if field.name == "page_token" and name:
+                    return self._forge(name)
                 return self._tamper(name) if name and rng.random() < 0.5 else hostile.string(rng)
             case FieldDescriptor.TYPE_BYTES:
                 return rng.choice(hostile.BYTES)
@@ -267,6 +276,17 @@ class MessageGenerator:
                 return rng.choice((*range(24), 99, -1, 2**31 - 1))
             case _:
                 return rng.choice(INTEGERS[field.type])
+
+    def _forge(self, token: str) -> str:
+        """A page token with another position, or one that is none."""
+        if self._rng.random() < 0.2:
+            return base64.urlsafe_b64encode(b"[" * 100_000).decode()
+        try:
+            content = json.loads(base64.urlsafe_b64decode(token))
+            content[self._rng.randrange(len(content))] = self._rng.choice(POSITIONS)
+        except (ValueError, TypeError, KeyError):
+            return token
+        return base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
 
     def _tamper(self, name: str) -> str:
         rng, at = self._rng, self._rng.randrange(len(name))

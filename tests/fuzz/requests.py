@@ -13,7 +13,8 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
@@ -26,11 +27,13 @@ from dgx_music.gateway.v1 import gateway_pb2
 from dgx_music.generation.v1 import generation_pb2
 from dgx_music.storage.v1 import storage_pb2
 from storage_service.config import StorageSettings
+from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.maintenance.integrity import find_violations
 from tests.fuzz.fuzzed_calls import FuzzedCall, FuzzedMethod, Tally, methods_of
 from tests.fuzz.known_objects import KnownObjects
 from tests.support.health import SERVING, read_health
+from tests.support.postgres import postgres_server, scratch_database
 from tests.support.service_processes import ServiceProcesses, service_processes
 
 SERVICES = {
@@ -130,14 +133,25 @@ async def check_health(services: ServiceProcesses, memory_before: dict[str, int]
                 problems.append(f"the log of {name} has a line of {len(line)} characters: {line[:300]} … {line[-300:]}")
             if any(sign in line for sign in ("unexpected_error", "Traceback", '"exception"', '"level": "critical"')):
                 problems.append(f"the log of {name}: {line[:3000]}")
-    with Database(StorageSettings(data_dir=services.data_dir).resolved_database_url()) as database:
+    url = services.settings.get("DGX_MUSIC_DATABASE_URL")
+    with Database(url or StorageSettings(data_dir=services.data_dir).resolved_database_url()) as database:
         problems += [f"db check: {finding}" for finding in find_violations(database)]
     return problems
 
 
-async def fuzz(data_dir: Path, count: int, seed: int) -> tuple[Tally, list[str]]:
+@contextmanager
+def _postgres_database() -> Iterator[str]:
+    with postgres_server() as connection, scratch_database(connection) as url:
+        schema.upgrade(url)
+        yield url
+
+
+async def fuzz(data_dir: Path, count: int, seed: int, database_url: str | None = None) -> tuple[Tally, list[str]]:
     """Sends so many requests; returns the counts and the problems."""
-    async with service_processes(data_dir, DGX_MUSIC_LEASE_SWEEP_SECONDS="1") as services:
+    settings = {"DGX_MUSIC_LEASE_SWEEP_SECONDS": "1"}
+    if database_url is not None:
+        settings["DGX_MUSIC_DATABASE_URL"] = database_url
+    async with service_processes(data_dir, **settings) as services:
         fuzzer = Fuzzer(services, seed)
         await fuzzer.prepare()
         memory = {name: process.memory_bytes() for name, process in services.running.items()}
@@ -149,10 +163,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=10_000, help="number of requests (default: 10000)")
     parser.add_argument("--seed", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite", help="(default: sqlite)")
     options = parser.parse_args(arguments)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="dgx-music-fuzz-") as folder:
-        tally, problems = asyncio.run(fuzz(Path(folder) / "data", options.count, options.seed))
+    with tempfile.TemporaryDirectory(prefix="dgx-music-fuzz-") as folder, ExitStack() as stack:
+        url = stack.enter_context(_postgres_database()) if options.database == "postgres" else None
+        tally, problems = asyncio.run(fuzz(Path(folder) / "data", options.count, options.seed, url))
     print(tally)
     print(*(f"D {n} {x!r}" for x, n in tally.details.most_common()), sep="\n")
     for problem in problems:
