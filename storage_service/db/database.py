@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
@@ -25,6 +25,7 @@ from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import make_data_dir
 from service_runtime.optional_deps import install_extra_command
+from storage_service.database_url import parse_url
 from storage_service.db.clock import register_clock
 from storage_service.db.sqlite import (
     create_file,
@@ -59,24 +60,6 @@ _SQLITE_UNWRITABLE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQL
 
 _SHARED_MEMORY_BYTES = 32 << 10
 """The size in which SQLite extends the shared memory of a WAL."""
-
-
-def parse_url(url: str | URL) -> URL:
-    """Parses a database URL and sets the driver. Raises FailedPrecondition if the URL is not valid."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is not None and parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
-        return parsed.set(drivername="sqlite")
-    # The URL itself is not part of the message because it may contain a password.
-    raise FailedPrecondition(
-        "the database URL (DGX_MUSIC_DATABASE_URL) must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
-        reason="DATABASE_URL_INVALID",
-        metadata={"field": "database_url"},
-    )
 
 
 class DamagedDatabase(FailedPrecondition):

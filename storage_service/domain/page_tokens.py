@@ -17,7 +17,6 @@ from typing import Any
 from dgx_music.errors import InvalidArgument
 from service_runtime.validation import check_uuid
 
-
 MAX_TOKEN_CHARACTERS = 500
 """More than any has. Lists in lists by the thousand would be too deep for the parser."""
 

@@ -97,7 +97,9 @@ async def test_prompts_tokens_and_passwords_are_nowhere(services: ServiceProcess
         "sampling": {"top_p": -1},
     }
     for name, value in wrong.items():
-        bad = pb.CreateGenerationRequest(**{"prompt": PROMPT, "duration_seconds": 1, "model_name": "sketch", name: value})
+        bad = pb.CreateGenerationRequest(
+            **{"prompt": PROMPT, "duration_seconds": 1, "model_name": "sketch", name: value}
+        )
         assert await statuses.refused(music.CreateGeneration(bad, timeout=TIMEOUT_SECONDS)) in (
             "INVALID_ARGUMENT",
             "FAILED_PRECONDITION",

@@ -16,8 +16,8 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDesc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from dgx_music.errors import DOMAIN
 from dgx_music.error_status import read_error_details, status_of
+from dgx_music.errors import DOMAIN
 from tests.fuzz.known_objects import KnownObjects
 from tests.fuzz.message_generator import MessageGenerator
 from tests.fuzz.wire_bytes import encode
@@ -85,7 +85,9 @@ class FuzzedCall:
         self.code, self.details = "", ""
 
     def __str__(self) -> str:
-        shown = "\n".join(f"{{{str(message)[:1500]}}} {data[:300]!r}" for message, data in zip(self.messages, self._data))
+        shown = "\n".join(
+            f"{{{str(message)[:1500]}}} {data[:300]!r}" for message, data in zip(self.messages, self._data)
+        )
         return f"{self.method.path} {shown}"
 
     async def run(self) -> list[str]:
@@ -137,7 +139,7 @@ class FuzzedCall:
 
     def _judge(self, error: grpc.aio.AioRpcError, waits: bool) -> list[str]:
         code, name = error.code().name, self.method.descriptor.name
-        details, status =  read_error_details(error), status_of(error)
+        details, status = read_error_details(error), status_of(error)
         text = f"{error.details()} {details.metadata} {details.violations}"
         found = []
         if (code in NEVER and name not in EXPECTED.get(code, ())) or (code == "DEADLINE_EXCEEDED" and not waits):
@@ -155,7 +157,11 @@ class FuzzedCall:
             found.append("it has no ErrorInfo")
         if code == "INVALID_ARGUMENT" and not details.violations and details.reason != "MALFORMED_REQUEST":
             found.append("it names no field")
-        found += [f"it names the field {field!r}, which there is not" for field in details.violations if not self._has_field(field)]
+        found += [
+            f"it names the field {field!r}, which there is not"
+            for field in details.violations
+            if not self._has_field(field)
+        ]
         return [f"{problem}: {code}: {text[:600]}" for problem in found]
 
     def _without_own_text(self, text: str) -> str:
@@ -196,7 +202,7 @@ class Tally:
         lines = []
         for path in paths:
             codes = {code: number for (one, code), number in sorted(self.counts.items()) if one == path}
-            lines.append(f"{path.removeprefix('/'):65} " + " ".join(f"{code}:{number}" for code, number in codes.items()))
+            lines.append(
+                f"{path.removeprefix('/'):65} " + " ".join(f"{code}:{number}" for code, number in codes.items())
+            )
         return "\n".join(lines)
-
-

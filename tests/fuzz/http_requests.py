@@ -38,8 +38,26 @@ PATHS = (
     "/health",
 )
 FIELDS = {
-    "text": ("input", "text", "prompt", "instructions", "caption", "lyrics", "lyrics_text", "negative_prompt", "keyscale"),
-    "number": ("duration_seconds", "audio_length", "music_length_ms", "temperature", "top_p", "guidance_scale", "speed"),
+    "text": (
+        "input",
+        "text",
+        "prompt",
+        "instructions",
+        "caption",
+        "lyrics",
+        "lyrics_text",
+        "negative_prompt",
+        "keyscale",
+    ),
+    "number": (
+        "duration_seconds",
+        "audio_length",
+        "music_length_ms",
+        "temperature",
+        "top_p",
+        "guidance_scale",
+        "speed",
+    ),
     "integer": ("seed", "top_k", "steps", "num_inference_steps", "loop_bars", "priority", "bpm"),
     "id": ("continue_from", "melody", "style", "model", "model_id"),
     "other": ("loudness", "adapters", "stream", "stream_format", "response_format", "loop", "composition_plan"),
@@ -84,7 +102,9 @@ class HttpFuzzer:
         query = f"?output_format={quote(rng.choice(OUTPUT_FORMATS))}" if rng.random() < 0.5 else ""
         content, headers = self._body(rng), self._headers(rng)
         request = self._client.build_request(method, path + query, content=content, headers=headers)
-        described = f"request {number} of seed {self._seed}: {method} {path[:200]}{query[:100]} {headers} {content[:600]!r}"
+        described = (
+            f"request {number} of seed {self._seed}: {method} {path[:200]}{query[:100]} {headers} {content[:600]!r}"
+        )
         try:
             response = await asyncio.wait_for(self._client.send(request), CALL_SECONDS)
         except (TimeoutError, httpx2.HTTPError) as error:
@@ -121,7 +141,9 @@ class HttpFuzzer:
         if rng.random() < 0.2:
             headers[rng.choice(("dgx-music-client", "user-agent", "x-request-id", "traceparent", "xi-api-key"))] = text
         if rng.random() < 0.1:
-            headers["authorization"] = rng.choice((f"Bearer x{text}", "Bearer dgxm_x", "Basic eDp5", "Bearer dgxm_" + text))
+            headers["authorization"] = rng.choice(
+                (f"Bearer x{text}", "Bearer dgxm_x", "Basic eDp5", "Bearer dgxm_" + text)
+            )
         return headers
 
     def _body(self, rng: Random) -> bytes:
@@ -135,7 +157,9 @@ class HttpFuzzer:
             case 0:
                 return encoded[: rng.randrange(len(encoded))]
             case 1:
-                return rng.choice((b"", b"null", b"[]", b"1", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 5000, b"\xef\xbb\xbf{}"))
+                return rng.choice(
+                    (b"", b"null", b"[]", b"1", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 5000, b"\xef\xbb\xbf{}")
+                )
             case 2:
                 return encoded.replace(b'"house"', rng.choice((b'"\\ud800"', b'"\xff"', b'"\x00"', b'"\\u0000"')))
         return encoded
@@ -167,7 +191,9 @@ async def fuzz_http(services: ServiceProcesses, count: int, seed: int) -> tuple[
         if (await client.get("/health")).status_code != 200:
             fuzzer.problems.append("not healthy afterwards")
     log = process.log()
-    fuzzer.problems += [f"log: {line[:3000]}" for line in log.splitlines() if "http_request_failed" in line or "Traceback" in line]
+    fuzzer.problems += [
+        f"log: {line[:3000]}" for line in log.splitlines() if "http_request_failed" in line or "Traceback" in line
+    ]
     fuzzer.problems += [f"log: {line[:300]}" for line in log.splitlines() if len(line) > 8000]
     return fuzzer.statuses, fuzzer.problems
 

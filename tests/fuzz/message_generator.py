@@ -86,11 +86,28 @@ PLAUSIBLE: dict[str, Callable[[Random], Any]] = {
 REQUIRED = frozenset(
     {"id", "generation_id", "source_id", "lease_token", "prompt", "text", "duration_seconds", "model_name", "worker_id"}
     | {"model_names", "lease_seconds", "error_message", "file_path", "file_size_bytes", "file_sha256", "name", "scope"}
-    | {"generation_time_seconds", "encoding", "stage", "requests", "kind", "bars", "secret_sha256", "previous_file_sha256"}
+    | {
+        "generation_time_seconds",
+        "encoding",
+        "stage",
+        "requests",
+        "kind",
+        "bars",
+        "secret_sha256",
+        "previous_file_sha256",
+    }
 )
 """Fields without which a request is mostly refused. Others are left out of some requests altogether."""
 POSITIONS = (
-    *("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-01-01", "2026-01-01T00:00:00Z", "a\0b", "\ud800", ""),
+    *(
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "2026-01-01",
+        "2026-01-01T00:00:00Z",
+        "a\0b",
+        "\ud800",
+        "",
+    ),
     *(None, True, -1, 2**63, 10**400, 1.5, [], {}, "00000000-0000-0000-0000-000000000000", "output//", "x" * 10_000),
 )
 """What a forged page token says that a page begins after."""
@@ -291,11 +308,24 @@ class MessageGenerator:
     def _tamper(self, name: str) -> str:
         rng, at = self._rng, self._rng.randrange(len(name))
         return rng.choice(
-            (name, name.upper(), name[:at], name[at:], name[:at] + "A" + name[at + 1 :], f"{name} ", name + name, name[::-1])
+            (
+                name,
+                name.upper(),
+                name[:at],
+                name[at:],
+                name[:at] + "A" + name[at + 1 :],
+                f"{name} ",
+                name + name,
+                name[::-1],
+            )
         )
 
     def _struct_value(self) -> object:
-        return hostile.nested(self._rng.choice((10, 40, 60))) if self._rng.random() < 0.1 else hostile.struct_value(self._rng)
+        return (
+            hostile.nested(self._rng.choice((10, 40, 60)))
+            if self._rng.random() < 0.1
+            else hostile.struct_value(self._rng)
+        )
 
     def _uuid(self) -> uuid.UUID:
         return uuid.UUID(int=self._rng.getrandbits(128), version=4)

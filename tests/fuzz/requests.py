@@ -173,7 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(*(f"D {n} {x!r}" for x, n in tally.details.most_common()), sep="\n")
     for problem in problems:
         print(problem)
-    print(f"{options.count} requests, seed {options.seed}, {time.monotonic() - started:.0f} s: {len(problems)} problems")
+    print(
+        f"{options.count} requests, seed {options.seed}, {time.monotonic() - started:.0f} s: {len(problems)} problems"
+    )
     return 1 if problems else 0
 
 
