@@ -169,6 +169,8 @@ def _decode_page_token(token: str, query_hash: str) -> str:
     """Returns the path with which the previous page ended. Raises InvalidArgument."""
     try:
         token_query_hash, path = json.loads(base64.urlsafe_b64decode(token[:MAX_TOKEN_CHARACTERS]))
+        if not isinstance(path, str):
+            raise TypeError("not a path")
         _parse_position(path)
     except (ValueError, TypeError, AttributeError, binascii.Error) as error:
         raise InvalidArgument(
@@ -178,4 +180,4 @@ def _decode_page_token(token: str, query_hash: str) -> str:
         raise InvalidArgument(
             "page_token", "is from a list of other kinds; send the same kinds with every page of a list"
         )
-    return str(path)
+    return path
