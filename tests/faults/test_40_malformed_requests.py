@@ -38,6 +38,16 @@ async def refusal(call: Any) -> ErrorDetails:
     return read_error_details(raised.value)
 
 
+async def refused_fields(call: Any) -> list[str]:
+    """Returns the fields that are refused as INVALID_ARGUMENT, or the status; of a call that succeeds, none."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        details = read_error_details(error)
+        return list(details.violations) if details.code is grpc.StatusCode.INVALID_ARGUMENT else [details.code.name]
+    return []
+
+
 async def check_bytes(channel: grpc.aio.Channel) -> None:
     async def stream(data: bytes) -> Any:
         yield data
@@ -75,12 +85,10 @@ async def check_page_tokens(storage: Any) -> None:
                 changed = [*content[:index], position, *content[index + 1 :]]
                 forged.append(base64.urlsafe_b64encode(json.dumps(changed).encode()).decode())
         for token in forged:
-            try:
-                await call(kind(page_size=1, page_token=token), timeout=TIMEOUT_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                details = read_error_details(error)
-                assert details.code.name == "INVALID_ARGUMENT", (kind, token, error)
-                assert list(details.violations) == ["page_token"]
+            assert await refused_fields(call(kind(page_size=1, page_token=token))) in ([], ["page_token"]), (
+                kind,
+                token,
+            )
     for name in ("a\0b", "x" * (1 << 20), "ß" * 10_000, tokens[0].token.id + "\0"):
         assert (await refusal(storage.RevokeToken(access_pb2.RevokeTokenRequest(id=name)))).code.name == "NOT_FOUND"
         verified = storage.VerifyToken(access_pb2.VerifyTokenRequest(id=name, secret_sha256=bytes(32)))

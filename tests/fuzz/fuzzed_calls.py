@@ -82,11 +82,11 @@ class FuzzedCall:
             messages = [generator.request(method.request)]
         self.messages = messages
         self._data = [encode(rng, message) for message in messages]
-        self.code, self.details = "", ""
+        self.code = ""
 
     def __str__(self) -> str:
         shown = "\n".join(
-            f"{{{str(message)[:1500]}}} {data[:300]!r}" for message, data in zip(self.messages, self._data)
+            f"{{{str(message)[:1500]}}} {data[:300]!r}" for message, data in zip(self.messages, self._data, strict=True)
         )
         return f"{self.method.path} {shown}"
 
@@ -103,7 +103,7 @@ class FuzzedCall:
             if error.details() == ENDED_WHILE_SENDING and self.method.descriptor.client_streaming:
                 self.code = "ENDED"
                 return []
-            self.code, self.details = error.code().name, error.details() or ""
+            self.code = error.code().name
             return list(self._judge(error, waits))
         self.code = "OK"
         return []
@@ -191,11 +191,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.details: Counter[str] = Counter()
 
     def add(self, call: FuzzedCall) -> None:
         self.counts[call.method.path, call.code] += 1
-        self.details[f"{call.method.descriptor.name} {call.code} {call.details[:90]}"] += 1
 
     def __str__(self) -> str:
         paths = sorted({path for path, _ in self.counts})

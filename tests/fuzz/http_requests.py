@@ -63,6 +63,7 @@ FIELDS = {
     "other": ("loudness", "adapters", "stream", "stream_format", "response_format", "loop", "composition_plan"),
 }
 INTEGERS = (*hostile.INT64, 2**63, 2**64, -(2**63) - 1, 10**30, 10**400)
+GARBAGE = (b"", b"null", b"[]", b"1", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 5000, b"\xef\xbb\xbf{}")
 OUTPUT_FORMATS = (
     "mp3_44100_128",
     "pcm_24000",
@@ -80,6 +81,8 @@ OUTPUT_FORMATS = (
     "../wav",
 )
 CALL_SECONDS = 60.0
+MAX_LINE_CHARACTERS = 8000
+"""Of the log."""
 BUSY = frozenset({429, 503, 504})
 """Not from one caller who sends one request at a time."""
 

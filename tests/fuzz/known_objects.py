@@ -74,7 +74,7 @@ class KnownObjects:
                         self.learn(one)
 
     def draw(self, rng: Random, field: str, message: str) -> str:
-        """Returns a name for a field of a request: mostly one that exists, and of the right kind. "" if there is none."""
+        """Returns a name for a field of a request, mostly one that exists and is of the right kind; "" for none."""
         kinds = ("token",) if message in ("RevokeTokenRequest", "VerifyTokenRequest") else USES.get(field, ())
         if rng.random() < 0.05:
             kinds = tuple(self._names)

@@ -119,7 +119,17 @@ class McpFuzzer:
         arguments: dict[str, Any] = {**TOOLS[name]}
         if "id" in arguments:
             arguments["id"] = self._id
-        names = (*arguments, "seed", "format", "continue_from", "negative_prompt", "melody", "loop_bars", "search", "state")
+        names = (
+            *arguments,
+            "seed",
+            "format",
+            "continue_from",
+            "negative_prompt",
+            "melody",
+            "loop_bars",
+            "search",
+            "state",
+        )
         for _ in range(rng.choice((0, 1, 1, 2))):
             value = rng.choice((*hostile.INT64, 2**64, 10**30, *hostile.FLOATS)) if rng.random() < 0.5 else None
             arguments[rng.choice(names)] = hostile.struct_value(rng) if value is None else value
@@ -149,7 +159,9 @@ async def fuzz_mcp(services: ServiceProcesses, count: int, seed: int) -> tuple[C
             process.kill()
         await process.wait()
         written = (await log).decode(errors="replace")
-    fuzzer.problems += [f"log: {written[max(0, at - 200) : at + 2000]}" for at in [written.find("Traceback")] if at >= 0]
+    fuzzer.problems += [
+        f"log: {written[max(0, at - 200) : at + 2000]}" for at in [written.find("Traceback")] if at >= 0
+    ]
     return fuzzer.kinds, fuzzer.problems
 
 

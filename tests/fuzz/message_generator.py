@@ -1,4 +1,4 @@
-"""Generates requests from their descriptors: plausible ones, of which a few fields are then replaced by hostile values."""
+"""Generates requests from their descriptors: plausible ones, in which a few fields are replaced by hostile values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends requests that were generated from the descriptors to every method of every service, each in a process of its own:
+"""Sends requests, generated from the descriptors, to every method of every service, each in a process of its own:
 
     python -m tests.fuzz.requests --count 10000 --seed 1
 
@@ -170,7 +170,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         url = stack.enter_context(_postgres_database()) if options.database == "postgres" else None
         tally, problems = asyncio.run(fuzz(Path(folder) / "data", options.count, options.seed, url))
     print(tally)
-    print(*(f"D {n} {x!r}" for x, n in tally.details.most_common()), sep="\n")
     for problem in problems:
         print(problem)
     print(
