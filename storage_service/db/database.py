@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
@@ -24,6 +24,7 @@ from dgx_music.errors import FailedPrecondition
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import make_data_dir
 from service_runtime.optional_deps import install_extra_command
+from storage_service.database_url import parse_url
 from storage_service.db.clock import register_clock
 from storage_service.db.error_translation import translate_error, unavailable
 from storage_service.db.open_files import OpenFiles
@@ -37,7 +38,11 @@ from storage_service.db.sqlite import (
 from storage_service.db.types import LazyJsonObject, encode_json
 from storage_service.events.changes import get_recorded_changes
 
-_JSON_OPTIONS: dict[str, Any] = {"json_serializer": encode_json, "json_deserializer": LazyJsonObject}
+_ENGINE_OPTIONS: dict[str, Any] = {
+    "json_serializer": encode_json,
+    "json_deserializer": LazyJsonObject,
+    "hide_parameters": True,  # An error's text gets into logs, and the parameters of a statement may be prompts.
+}
 
 _PAGE_BYTES = 8192
 """SQLite's default of 4096 holds only three generations per page, and a quarter of each page stays empty."""
@@ -45,24 +50,6 @@ _PAGE_BYTES = 8192
 _MAX_JOURNAL_BYTES = 16 << 20
 """SQLite truncates a larger journal to this size. Twice what a WAL grows to between two checkpoints: commits to a WAL
 that was truncated and grows again take up to a third longer."""
-
-
-def parse_url(url: str | URL) -> URL:
-    """Parses a database URL and sets the driver. Raises FailedPrecondition if the URL is not valid."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is not None and parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
-        return parsed.set(drivername="sqlite")
-    # The URL itself is not part of the message because it may contain a password.
-    raise FailedPrecondition(
-        "the database URL (DGX_MUSIC_DATABASE_URL) must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
-        reason="DATABASE_URL_INVALID",
-        metadata={"field": "database_url"},
-    )
 
 
 class Database:
@@ -141,7 +128,7 @@ class Database:
             self.url,
             module=sqlite3,
             connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds},
-            **_JSON_OPTIONS,
+            **_ENGINE_OPTIONS,
             **options,
         )
         if not in_memory:
@@ -163,7 +150,7 @@ class Database:
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=self.busy_timeout_seconds,
-                **_JSON_OPTIONS,
+                **_ENGINE_OPTIONS,
                 connect_args={
                     "connect_timeout": max(2, round(self.busy_timeout_seconds)),  # libpq treats 1 as 2.
                     "options": f"-c lock_timeout={round(self.busy_timeout_seconds * 1000)}",
