@@ -23,7 +23,7 @@ from storage_service.db.models import Generation
 from storage_service.db.sqlite import sqlite3
 from tests.support.storage_servers import storage_server
 
-pytestmark = pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)]
 
 NEW = pb.CreateGenerationRequest(
     prompt="a calm piano", model_name="sketch", duration_seconds=1, sample_rate_hz=32000, channels=2
@@ -52,9 +52,7 @@ def replace_by_copy(file: Path) -> None:
     os.replace(copy, file)
 
 
-@pytest.mark.parametrize(
-    "harm", ["wal deleted", *(pytest.param(harm, marks=pytest.mark.slow) for harm in ("replaced", "deleted"))]
-)
+@pytest.mark.parametrize("harm", ["wal deleted", "replaced", "deleted"])
 async def test_server_acknowledges_nothing_more_and_ends(
     url: str, address: str, tmp_path: Path, open_database: Callable[..., Database], harm: str
 ) -> None:

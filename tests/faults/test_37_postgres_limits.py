@@ -29,6 +29,8 @@ from tests.support.health import SERVING, wait_for_health
 from tests.support.postgres import postgres_server, scratch_database, url_of
 from tests.support.storage_servers import storage_server
 
+pytestmark = pytest.mark.slow
+
 NEW = pb.CreateGenerationRequest(
     prompt="a calm piano", model_name="sketch", duration_seconds=1, sample_rate_hz=32000, channels=2
 )
@@ -114,7 +116,6 @@ async def test_database_that_allows_no_writing_is_waited_for(
     assert set(client.reasons) == {"DATABASE_UNAVAILABLE"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["statement_timeout", "transaction_timeout"])
 async def test_limits_of_the_database_server_are_temporary(
     postgres: psycopg.Connection[Any], shared: str, address: str, limit: str
@@ -134,7 +135,6 @@ async def test_limits_of_the_database_server_are_temporary(
     assert set(client.reasons) == {"DATABASE_UNAVAILABLE"}
 
 
-@pytest.mark.slow
 async def test_no_connection_is_waited_for(postgres: psycopg.Connection[Any], shared: str, address: str) -> None:
     async with client_of(shared, address) as client:
         postgres.execute(f"ALTER DATABASE {name_of(shared)} ALLOW_CONNECTIONS false")
@@ -144,7 +144,6 @@ async def test_no_connection_is_waited_for(postgres: psycopg.Connection[Any], sh
         postgres.execute(f"ALTER DATABASE {name_of(shared)} ALLOW_CONNECTIONS true")
 
 
-@pytest.mark.slow
 async def test_connections_that_end_again_and_again_lose_nothing(
     postgres: psycopg.Connection[Any], shared: str, address: str
 ) -> None:
@@ -155,7 +154,6 @@ async def test_connections_that_end_again_and_again_lose_nothing(
             await creates
 
 
-@pytest.mark.slow
 async def test_restart_without_shutdown_loses_nothing(address: str) -> None:
     with postgres_server(durable=True) as durable:
         url = url_of(durable, "postgres")
@@ -181,7 +179,6 @@ def restart(connection: psycopg.Connection[Any]) -> None:
     subprocess.run(command, check=True, capture_output=True, **users)  # type: ignore[call-overload]
 
 
-@pytest.mark.slow
 async def test_lost_tables_end_the_server(shared: str, address: str, open_database: Callable[..., Database]) -> None:
     async with storage_server(shared, address, **SETTINGS) as server, connect(address) as channel:
         client = Client(channel)
