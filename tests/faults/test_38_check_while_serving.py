@@ -16,7 +16,6 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
 from dgx_music.storage.v1 import storage_pb2 as pb
 from gateway.cli.commands.database.db_check import find_problems
-from storage_service.config import StorageSettings
 from storage_service.db import schema
 from storage_service.db.database import Database
 from storage_service.maintenance import backup
@@ -29,9 +28,9 @@ CHECKS = 6
 SKETCH = {"DGX_MUSIC_MODELS": "sketch", "DGX_MUSIC_LOG_LEVEL": "info"}
 
 
-async def find_all(data_dir: Path, settle_seconds: float = 2.0) -> list[Finding]:
+async def find_all(url: str, data_dir: Path, settle_seconds: float = 2.0) -> list[Finding]:
     def check() -> list[Finding]:
-        with Database(StorageSettings(data_dir=data_dir).resolved_database_url()) as database:
+        with Database(url) as database:
             return list(find_problems(database, data_dir, read_files=True, settle_seconds=settle_seconds))
 
     return await asyncio.to_thread(check)
@@ -66,19 +65,19 @@ class Jobs:
 
 
 @pytest.mark.slow
-async def test_no_false_alarm_while_jobs_run_and_every_damage_found(tmp_path: Path) -> None:
+async def test_no_false_alarm_while_jobs_run_and_every_damage_found(url: str, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    async with service_processes(data_dir, **SKETCH) as services:
+    async with service_processes(data_dir, **SKETCH, DGX_MUSIC_DATABASE_URL=url) as services:
         jobs = Jobs(services)
         running = asyncio.gather(*(jobs.run(number) for number in range(JOBS)))
-        found = [finding for _ in range(CHECKS) for finding in await find_all(data_dir, settle_seconds=0.5)]
+        found = [finding for _ in range(CHECKS) for finding in await find_all(url, data_dir, settle_seconds=0.5)]
         assert found == []
         await running
         [render, *_] = data_dir.glob("renders/*-*/*.flac")
         render.write_bytes(render.read_bytes() + b"\0")
         [output, *_] = data_dir.glob(f"outputs/*/*/*/{jobs.kept[1]}.*")
         output.unlink()
-        found = await find_all(data_dir)
+        found = await find_all(url, data_dir)
         where = {finding.where: finding.problem for finding in found}
         assert where.pop(f"file {render.relative_to(data_dir)}") == "has changed since it was written"
         assert where.pop(f"generation {jobs.kept[1]}") == f"its file {output.relative_to(data_dir)} is missing"
