@@ -147,7 +147,8 @@ class ServiceProcesses:
             service = name.partition("-")[0]
             addresses = {**{one: self.address(one) for one in SERVICES}, **self.neighbours, service: self.address(name)}
             variables = {f"DGX_MUSIC_{one.upper()}_ADDRESS": address for one, address in addresses.items()}
-            env = environment(DGX_MUSIC_DATA_DIR=str(self.data_dir), **variables, **{**self.settings, **settings})
+            variables |= {"DGX_MUSIC_DATA_DIR": str(self.data_dir), **self.settings, **settings}
+            env = environment(**variables)
             command = [sys.executable, "-m", module] if module else [str(DGX_MUSIC), "serve", service]
             process = await asyncio.create_subprocess_exec(*prefix, *command, env=env, stderr=PIPE, limit=1 << 20)
             log_file = self.data_dir.parent / f"{self.data_dir.name}-{name}.log"
