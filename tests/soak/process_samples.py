@@ -13,11 +13,12 @@ from tests.soak.cluster import Cluster
 from tests.soak.violation import Violation
 
 PERIOD_SECONDS = 1.0
+MIN_SAMPLES = 150
+"""A shorter soak says nothing of what piles up: it is over when all has been used for the first time."""
 MAX_GROWTH_BYTES = 48 << 20
 MAX_GROWTH_THREADS = 24
 MAX_GROWTH_FILES = 64
-"""How much more a service may have at most in the second half of a soak than in the first, over all its processes. Both
-halves have seen everything, so that only what piles up makes a difference."""
+"""How much more a service may have at most in the last third of a soak than in the second, over all its processes."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +52,25 @@ class Samples:
             await asyncio.sleep(PERIOD_SECONDS)
 
     def peaks(self, name: str) -> tuple[Sample, Sample]:
-        """Returns the peaks of the first and of the second half."""
+        """Returns the peaks of the second and of the last third; in the first one, all is used for the first time."""
         samples = self.of[name]
-        middle = (samples[0].at + samples[-1].at) / 2
-        halves = [[one for one in samples if (one.at > middle) is is_second] for is_second in (False, True)]
-        first, second = (
+        third = max(1, len(samples) // 3)
+        second, last = (
             Sample(
-                half[-1].at,
-                max(one.memory_bytes for one in half),
-                max(one.threads for one in half),
-                max(one.files for one in half),
+                part[-1].at,
+                max(one.memory_bytes for one in part),
+                max(one.threads for one in part),
+                max(one.files for one in part),
             )
-            for half in halves
+            for part in (samples[-2 * third : -third] or samples, samples[-third:])
         )
-        return first, second
+        return second, last
 
     def find_growth(self) -> list[Violation]:
         """Returns what has grown beyond its bound."""
         found = []
         for name in self.of:
-            if len(self.of[name]) < 20:
+            if len(self.of[name]) < MIN_SAMPLES:
                 continue
             first, second = self.peaks(name)
             for what, bound in (
@@ -87,7 +87,7 @@ class Samples:
         """Returns a line for each service."""
         lines = []
         for name in self.of:
-            first, second = self.peaks(name) if len(self.of[name]) > 1 else (self.of[name][0],) * 2
+            first, second = self.peaks(name)
             lines.append(
                 f"{name}: memory {first.memory_bytes >> 20} → {second.memory_bytes >> 20} MiB, "
                 f"threads {first.threads} → {second.threads}, files {first.files} → {second.files}"
