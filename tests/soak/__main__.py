@@ -15,6 +15,8 @@ from tests.soak.run import Report, run_schedule
 from tests.soak.schedule import KINDS, Fault, Job, Schedule, draw_schedule
 from tests.soak.shrinking import shrink
 
+MAX_SHOWN_EVENTS = 40
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
@@ -44,7 +46,8 @@ def main() -> int:
         path = Path(tempfile.gettempdir()) / f"soak-{schedule.seed}.json"
         shortest.write(path)
         print(f"The shortest schedule that fails has {len(shortest.jobs)} jobs and {len(shortest.faults)} faults:")
-        print(*shortest.jobs, *map(str, shortest.faults), sep="\n")
+        events = [*shortest.jobs, *map(str, shortest.faults)]
+        print(*events[:MAX_SHOWN_EVENTS], *(["…"] if len(events) > MAX_SHOWN_EVENTS else []), sep="\n")
         database = " --database postgres" if arguments.database == "postgres" else ""
         print(f"To repeat it: python -m tests.soak --schedule {path}{database}")
     return 1

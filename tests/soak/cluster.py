@@ -159,7 +159,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 async def running_cluster(data_dir: Path, clocked: set[str], has_disk: bool, **settings: str) -> AsyncIterator[Cluster]:
     """Runs all services while the block runs. Those in `clocked` have clocks that can be stepped, if that is possible
     on this machine. What still runs at the end of the block is killed."""
-    services = ServiceProcesses(data_dir, **SETTINGS, **settings)
+    services = ServiceProcesses(data_dir, **{**SETTINGS, **settings})
     clocks = {name: data_dir.parent / f"{name}.clock" for name in clocked if find_faketime()}
     for clock in clocks.values():
         clock.write_text("+0")

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -22,6 +23,7 @@ from tests.soak.ledger import COMPLETED, Entry, Ledger
 from tests.soak.violation import Violation
 
 PAGE_SIZE = 1000
+MAX_SHOWN_CHARACTERS = 500
 SPOOL_SECONDS = 60.0
 """How long spools may be left: they expire some time after the jobs."""
 CALM_EVENTS = ("worker_lost", "database_unavailable", "process_restarted")
@@ -160,4 +162,10 @@ def check_logs(folder: Path, data_dir: Path) -> Iterator[Violation]:
                     yield Violation("traceback", log.stem, line)
                 continue
             if "exception" in event or (event.get("level") == "error" and event["event"] not in CALM_EVENTS):
-                yield Violation(f"logged {event['event']}", log.stem, line[-1500:])
+                yield Violation(f"logged {event['event']}", log.stem, _shorten(event))
+
+
+def _shorten(event: dict[str, Any]) -> str:
+    """Returns an event without its stack: each exception in it, from the last to the first cause."""
+    causes = [f"{one['exc_type']}: {one['exc_value'][:MAX_SHOWN_CHARACTERS]}" for one in event.pop("exception", ())]
+    return f"{str(event)[:MAX_SHOWN_CHARACTERS]} {causes}"

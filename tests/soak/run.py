@@ -50,15 +50,16 @@ class Report:
         return "\n".join(lines + ([f"and {more} more"] if more else []))
 
 
-async def run_schedule(schedule: Schedule, folder: Path, database_url: str = "") -> Report:
-    """Runs the schedule on a data directory below `folder`, by default with a SQLite database there."""
+async def run_schedule(schedule: Schedule, folder: Path, database_url: str = "", **settings: str) -> Report:
+    """Runs the schedule on a data directory below `folder`, by default with a SQLite database there. `settings` are
+    further environment variables of the services."""
     report = Report()
     data_dir = folder / "data"
     data_dir.mkdir(parents=True)
     started_at = time.monotonic()
     fault_kinds = {fault.kind for fault in schedule.faults}
     clocked = {fault.target for fault in schedule.faults if fault.kind == "clock"}
-    settings = {"DGX_MUSIC_DATABASE_URL": database_url} if database_url else {}
+    settings |= {"DGX_MUSIC_DATABASE_URL": database_url} if database_url else {}
     with ExitStack() as stack:
         has_disk = "disk full" in fault_kinds and stack.enter_context(small_disk(data_dir))
         async with running_cluster(data_dir, clocked, has_disk, **settings) as cluster:

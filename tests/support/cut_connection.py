@@ -26,6 +26,7 @@ class Forwarder:
         """Whether what the server sends is lost. `restore` then cuts the connections, which have missed something."""
         self._server = server
         self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self._is_passing = asyncio.Event()
         self._is_passing.set()
 
@@ -47,6 +48,10 @@ class Forwarder:
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
         try:
             server_reader, server_writer = await self._connect()
         except OSError:
@@ -55,6 +60,13 @@ class Forwarder:
         await asyncio.gather(
             self._pass(reader, server_writer, is_answer=False), self._pass(server_reader, writer, is_answer=True)
         )
+
+    async def end(self) -> None:
+        """Cuts all connections, and returns when nothing is left of them."""
+        self.restore()
+        while self._connections:
+            self.cut()
+            await asyncio.wait(self._connections, timeout=0.1)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._server.startswith(UNIX_PREFIX):
@@ -85,6 +97,5 @@ async def forwarding_to(address: str) -> AsyncIterator[Forwarder]:
     try:
         yield forwarder
     finally:
-        forwarder.restore()
-        forwarder.cut()
         server.close()
+        await forwarder.end()
