@@ -37,7 +37,7 @@ async def check_answers(caller: Caller, ledger: Ledger) -> list[Violation]:
     kept = {entry.id: entry for entry in ledger.entries if not entry.is_deleted}
     found += [Violation("nobody's generation", one) for one in listed.keys() - kept.keys()]
     for entry in ledger.entries:
-        found += _check_entry(entry, listed.get(entry.id))
+        found += check_entry(entry, listed.get(entry.id))
     for entry in ledger.entries:
         if entry.is_deleted:
             answer = await caller.call("GetGeneration", storage.GetGenerationRequest(id=entry.id), entry.subject)
@@ -63,7 +63,8 @@ async def _list_all(caller: Caller) -> dict[str, storage.Generation]:
             return listed
 
 
-def _check_entry(entry: Entry, generation: storage.Generation | None) -> Iterator[Violation]:
+def check_entry(entry: Entry, generation: storage.Generation | None) -> Iterator[Violation]:
+    """Compares a generation with what was acknowledged of it."""
     if entry.is_deleted:
         return
     if generation is None:
