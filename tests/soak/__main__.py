@@ -53,6 +53,10 @@ def main() -> int:
     return 1
 
 
+def show(progress: str) -> None:
+    print(f"  {progress}", flush=True)
+
+
 class Soak:
     """Runs schedules, each on new data."""
 
@@ -94,7 +98,7 @@ class Soak:
 
                 url = stack.enter_context(scratch_database(self._postgres))
             try:
-                return await run_schedule(schedule, folder, url)
+                return await run_schedule(schedule, folder, url, show)
             finally:
                 if self._keep:
                     print(f"kept {folder}")

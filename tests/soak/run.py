@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ CLIENTS = 12
 FAULTS = 3
 """Faults at a time."""
 SHOWN_VIOLATIONS = 20
+SHOWN_JOBS = 50
+"""How many jobs there are between two lines that say how far a soak is."""
 
 
 @dataclass
@@ -50,9 +53,15 @@ class Report:
         return "\n".join(lines + ([f"and {more} more"] if more else []))
 
 
-async def run_schedule(schedule: Schedule, folder: Path, database_url: str = "", **settings: str) -> Report:
+async def run_schedule(
+    schedule: Schedule,
+    folder: Path,
+    database_url: str = "",
+    show: Callable[[str], None] = lambda _: None,
+    **settings: str,
+) -> Report:
     """Runs the schedule on a data directory below `folder`, by default with a SQLite database there. `settings` are
-    further environment variables of the services."""
+    further environment variables of the services. `show` is told how far it is."""
     report = Report()
     data_dir = folder / "data"
     data_dir.mkdir(parents=True)
@@ -63,7 +72,7 @@ async def run_schedule(schedule: Schedule, folder: Path, database_url: str = "",
     with ExitStack() as stack:
         has_disk = "disk full" in fault_kinds and stack.enter_context(small_disk(data_dir))
         async with running_cluster(data_dir, clocked, has_disk, **settings) as cluster:
-            await _run(cluster, schedule, report)
+            await _run(cluster, schedule, report, show)
         url = database_url or f"sqlite:///{data_dir}/dgx_music.db"
         if not report.violations:  # Else jobs have been left alone.
             report.violations += oracle.check_data(data_dir, url, report.ledger)
@@ -72,11 +81,11 @@ async def run_schedule(schedule: Schedule, folder: Path, database_url: str = "",
     return report
 
 
-async def _run(cluster: Cluster, schedule: Schedule, report: Report) -> None:
+async def _run(cluster: Cluster, schedule: Schedule, report: Report, show: Callable[[str], None]) -> None:
     caller, samples = Caller(cluster.music), Samples()
     sampling = asyncio.create_task(samples.collect(cluster))
     try:
-        await _let_happen(cluster, schedule, caller, report)
+        await _let_happen(cluster, schedule, caller, report, show)
         await cluster.restore()
         if not report.violations:
             report.violations += await oracle.check_answers(caller, report.ledger)
@@ -97,7 +106,9 @@ async def _run(cluster: Cluster, schedule: Schedule, report: Report) -> None:
     report.lines += [", ".join(f"{what}: {count}" for what, count in caller.repeats.most_common()), *samples.summary()]
 
 
-async def _let_happen(cluster: Cluster, schedule: Schedule, caller: Caller, report: Report) -> None:
+async def _let_happen(
+    cluster: Cluster, schedule: Schedule, caller: Caller, report: Report, show: Callable[[str], None]
+) -> None:
     """Runs the jobs through the faults. A client that sees a violation ends the soak."""
     clients, faults = asyncio.Semaphore(CLIENTS), asyncio.Semaphore(FAULTS)
 
@@ -124,6 +135,8 @@ async def _let_happen(cluster: Cluster, schedule: Schedule, caller: Caller, repo
                     await faults.acquire()
                     tasks.create_task(go_wrong(coming.pop(0)))
                 await clients.acquire()
+                if job.number and job.number % SHOWN_JOBS == 0:
+                    show(f"job {job.number}, {len(schedule.faults) - len(coming)} faults")
                 tasks.create_task(live(job))
     except* Violation as group:
         if not report.violations:
