@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--shrink-seconds", type=float, default=900, help="how long to look for a shorter failure")
     parser.add_argument("--keep", action="store_true", help="keep data and logs of the run")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that the services end with it.
     if arguments.schedule:
         schedule = Schedule.read(arguments.schedule)
     else:

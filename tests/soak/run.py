@@ -20,7 +20,7 @@ from tests.soak.process_samples import Samples
 from tests.soak.schedule import Fault, Job, Schedule
 from tests.soak.violation import Violation
 
-CLIENTS = 12
+CLIENTS = 8
 """Jobs at a time."""
 FAULTS = 3
 """Faults at a time."""

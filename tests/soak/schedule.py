@@ -78,7 +78,7 @@ KINDS = {
     "clock": 4,
 }
 """Kind of a fault → how often."""
-LEASE_SECONDS = 4.0
+LEASE_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _draw_fault(dice: random.Random, before_job: int, kinds: Sequence[str]) -> F
     target, detail, seconds = dice.choice(SERVICES), "", round(dice.uniform(0, 2), 2)
     match kind:
         case "pause":
-            seconds = round(dice.uniform(0.5, 1.7 * LEASE_SECONDS), 2)
+            seconds = round(dice.uniform(0.5, 1.5 * LEASE_SECONDS), 2)
         case "failpoint":
             target = dice.choice((*FAILPOINTS, "generation-2"))
             detail = f"{dice.choice(FAILPOINTS[target.partition('-')[0]])}:kill@{dice.randint(1, 8)}"

@@ -18,6 +18,7 @@ from tests.soak.schedule import Fault, Schedule, draw_schedule
 SHORT = {
     "DGX_MUSIC_LEASE_SECONDS": "2",
     "DGX_MUSIC_LEASE_SWEEP_SECONDS": "0.2",
+    "DGX_MUSIC_RENEW_INTERVAL_SECONDS": "0.3",
     "DGX_MUSIC_SPOOL_KEEP_SECONDS": "0.2",
     "DGX_MUSIC_FAILED_SPOOL_KEEP_SECONDS": "10",
 }
