@@ -9,7 +9,7 @@ import pytest
 from tests.soak.shrinking import shrink
 
 
-@pytest.mark.parametrize("culprits", [{0}, {3, 17}, {0, 9, 19}, set(range(20))], ids=len)
+@pytest.mark.parametrize("culprits", [set(), {0}, {3, 17}, {0, 9, 19}, set(range(20))], ids=len)
 async def test_what_causes_the_failure_is_left(culprits: set[int]) -> None:
     async def fails(events: Sequence[int]) -> bool:
         return culprits <= set(events)
