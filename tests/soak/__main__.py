@@ -48,7 +48,7 @@ def main() -> int:
         path = Path(tempfile.gettempdir()) / f"soak-{schedule.seed}.json"
         shortest.write(path)
         print(f"The shortest schedule that fails has {len(shortest.jobs)} jobs and {len(shortest.faults)} faults:")
-        events = [*shortest.jobs, *map(str, shortest.faults)]
+        events = [str(event) for event in (*shortest.jobs, *shortest.faults)]
         print(*events[:MAX_SHOWN_EVENTS], *(["…"] if len(events) > MAX_SHOWN_EVENTS else []), sep="\n")
         database = " --database postgres" if arguments.database == "postgres" else ""
         print(f"To repeat it: python -m tests.soak --schedule {path}{database}")

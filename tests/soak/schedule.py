@@ -54,11 +54,13 @@ FAILPOINTS = {
         "export.after_edit_rename",
     ),
     "generation": (
+        "generation.before_claim",
         "generation.after_claim",
         "generation.before_chunk",
-        "generation.after_chunk",
+        "generation.before_end",
         "generation.before_complete",
         "generation.after_complete",
+        "generation.before_renewal",
     ),
 }
 DISK_ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
@@ -100,6 +102,10 @@ class Job:
     """Where in the audio the second listener starts, and where an edit is made, as a share."""
     max_attempts: int
     """0 for the server's."""
+
+    def __str__(self) -> str:
+        deeds = ", ".join(self.deeds) or "left alone"
+        return f"job {self.number}: {self.shape}, {self.seconds:g} s of {self.format}, {deeds}"
 
 
 @dataclass(frozen=True)
