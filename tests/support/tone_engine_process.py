@@ -1,8 +1,8 @@
 """The main program of an engine process that runs the tone model, and `Fifo`, with which a test holds its steps.
 
 A request with the prompt "hold:PATH" blocks in its third step until the test releases the FIFO at PATH, one with
-"work:PATH" does so at a reported progress of a quarter, "hang" blocks for ever, "lose" loses the device in its third
-step, and "large" does not fit.
+"work:PATH" does so at a reported progress of a quarter, "hang" blocks for ever, and "large" does not fit. In its third
+step, "lose" loses the device, "raise" fails, and "memory" runs out of memory.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ from tests.support.tone_model import ToneModel, ToneState, fail_with
 
 MODULE = "tests.support.tone_engine_process"
 HOLD, WORK = "hold:", "work:"
+FAILURES = {
+    "lose": RuntimeError("CUDA error: an illegal memory access was encountered"),
+    "raise": ValueError("a string broke"),
+    "memory": RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+}
+"""Prompt → the error in its third step."""
 HANG_SECONDS = 0.2
 """A model call that takes longer counts as hung, from a request to hang on."""
 EXECUTION = ModelExecution("cpu", "fp32", "fp32", 8, 0.5, 0.25, (KernelChoice("attention", "torch", {"torch": 12.5}),))
@@ -70,8 +76,8 @@ class ProcessToneModel(ToneModel):
         elif prompt == "hang":
             engine_module.MODEL_CALL_TIMEOUT_SECONDS = HANG_SECONDS
             self.at[prompt, 3] = lambda: threading.Event().wait()
-        elif prompt == "lose":
-            self.at[prompt, 3] = fail_with(RuntimeError("CUDA error: an illegal memory access was encountered"))
+        elif prompt in FAILURES:
+            self.at[prompt, 3] = fail_with(FAILURES[prompt])
         elif prompt == "large":
             raise TooLarge("duration_seconds", "ask for at most 12 s")
         return super().prefill(parameters)
