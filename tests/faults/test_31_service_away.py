@@ -1,5 +1,5 @@
-"""Fault 31: storage or export is killed and restarted at each step of a job. The worker completes it, or deletes the file
-that nobody needs any more."""
+"""Fault 31: storage or export is killed and restarted at each step of a job. The worker completes it, or deletes the
+file that nobody needs any more."""
 
 from __future__ import annotations
 

@@ -42,14 +42,22 @@ class Fifo:
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
         self.path = path
+        self._held: int | None = None
 
     @property
     def prompt(self) -> str:
         return f"{HOLD}{self.path}"
 
+    async def reached(self) -> None:
+        """Waits until the process has reached the step, and holds it there until `release`."""
+        self._held = await asyncio.to_thread(os.open, self.path, os.O_WRONLY)
+
     async def release(self) -> None:
         """Waits until the process has reached the step, and lets it go on."""
         await asyncio.to_thread(self.path.write_bytes, b"x")
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 @dataclass
@@ -62,13 +70,18 @@ class WorkState(ToneState):
 class ProcessToneModel(ToneModel):
     """A tone model that obeys the prompts."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: set[str] = set()
+        """Prompts that have been held. A request that is generated again, since its batch has failed, is not."""
+
     def execution(self) -> ModelExecution:
         return EXECUTION
 
     def prefill(self, parameters: GenerationParameters) -> ToneState:
         prompt = parameters.prompt
         if prompt.startswith(HOLD):
-            self.at[prompt, 3] = partial(Path(prompt.removeprefix(HOLD)).read_bytes)
+            self.at[prompt, 3] = partial(self._hold_once, prompt)
         elif prompt.startswith(WORK):
             self.at[prompt, 3] = partial(Path(prompt.removeprefix(WORK)).read_bytes)
             super().prefill(parameters)
@@ -81,6 +94,12 @@ class ProcessToneModel(ToneModel):
         elif prompt == "large":
             raise TooLarge("duration_seconds", "ask for at most 12 s")
         return super().prefill(parameters)
+
+    def _hold_once(self, prompt: str) -> None:
+        self.at.pop((prompt, 3), None)
+        if prompt not in self._held:
+            self._held.add(prompt)
+            Path(prompt.removeprefix(HOLD)).read_bytes()
 
 
 def build_catalog(settings: GenerationSettings | None = None, memory_gb_per_second: float = 0.0) -> ModelCatalog:

@@ -28,8 +28,8 @@ class InstalledAdapter:
 
 
 def find_adapters(folder: Path) -> list[InstalledAdapter]:
-    """The adapters in a folder, sorted by name. Folders without PEFT's configuration are none, nor are those with a name
-    that no request could have."""
+    """The adapters in a folder, sorted by name. Folders without PEFT's configuration are none, nor are those whose
+    names no request could have."""
     try:
         return [
             InstalledAdapter(each.name, each)
