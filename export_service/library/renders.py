@@ -36,6 +36,7 @@ from service_runtime.file_modes import PRIVATE, FileModes, set_mode
 
 RENDERS = "renders"
 STAGING = ".landing"
+DESCRIPTION_EXTENSION = ".json"
 MASTERED_FILE_JSON = TypeAdapter(MasteredFile)
 
 
@@ -127,7 +128,7 @@ class RenderStore:
             path = self.find(generation_id, render_id)
         except NotFound:
             return None
-        file = _read_description(path.with_suffix(".json"))
+        file = _read_description(path.with_suffix(DESCRIPTION_EXTENSION))
         return None if file is None else Render(render_id, path, file)
 
     def commit(self, staged: Path, generation_id: str, render_id: str, extension: str, file: MasteredFile) -> Path:
@@ -148,17 +149,17 @@ class RenderStore:
             failpoint("export.after_render_fsync")
             make_folder(path.parent, self._modes.folder)
             with suppress(FileNotFoundError):
-                previous.write_bytes(path.with_suffix(".json").read_bytes())
-            os.replace(description, path.with_suffix(".json"))
+                previous.write_bytes(path.with_suffix(DESCRIPTION_EXTENSION).read_bytes())
+            os.replace(description, path.with_suffix(DESCRIPTION_EXTENSION))
             failpoint("export.before_render_rename")
             move_staged(staged, path)
             failpoint("export.after_render_rename")
             fsync_folder(path.parent)
         except OSError:
             if staged.exists() and previous.exists():
-                os.replace(previous, path.with_suffix(".json"))
+                os.replace(previous, path.with_suffix(DESCRIPTION_EXTENSION))
             elif staged.exists():
-                path.with_suffix(".json").unlink(missing_ok=True)
+                path.with_suffix(DESCRIPTION_EXTENSION).unlink(missing_ok=True)
             raise
         finally:
             description.unlink(missing_ok=True)
@@ -176,7 +177,7 @@ class RenderStore:
         """Deletes one render and its description. Raises NotFound."""
         path = self.find(generation_id, render_id)
         # First: nothing would find these once the render is gone.
-        path.with_suffix(".json").unlink(missing_ok=True)
+        path.with_suffix(DESCRIPTION_EXTENSION).unlink(missing_ok=True)
         manifest_path(path).unlink(missing_ok=True)
         path.unlink()
         fsync_folder(path.parent)
