@@ -22,7 +22,7 @@ STOPPED, OTHER = "generation", "generation-2"
 async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ToneProcesses]:
     """Storage, export and a worker that does one job at a time. Each test starts its own worker besides."""
     async with tone_processes(tmp_path_factory.mktemp("services") / "data", "storage", "export") as services:
-        await services.start_worker(OTHER, DGX_MUSIC_WORKER_SLOTS="1")
+        await services.start_worker(OTHER, DGX_MUSIC_WORKER_SLOTS="1", DGX_MUSIC_LEASE_SECONDS="60")
         yield services
 
 
@@ -31,7 +31,7 @@ async def stop_at(services: ToneProcesses, tmp_path: Path, failpoint: str, promp
     that it had claimed, and what makes the other one free."""
     busy = Fifo(tmp_path / "busy")
     await services.wait_until(await services.create(busy.prompt), is_in_attempt(1))
-    await services.start_worker(STOPPED, failpoint=failpoint)
+    await services.start_worker(STOPPED, failpoint=failpoint, DGX_MUSIC_WORKER_SLOTS="1")
     generation_id = await services.create(prompt)
     await services.wait_until(generation_id, is_in_attempt(1))
     await services.wait_until(generation_id, lambda one: one.state == pb.GENERATION_STATE_PENDING)
@@ -71,7 +71,22 @@ async def test_stopped_worker_changes_nothing_once_another_has_completed_its_job
     log = await go_on(services)
     assert '"outcome": "lease' in log
     assert await services.wait_until_completed(generation_id) == done
-    assert services.violations() == []
+    assert services.problems() == []
+
+
+@pytest.mark.slow
+async def test_stopped_worker_does_not_disturb_the_one_that_has_its_job(
+    services: ToneProcesses, tmp_path: Path
+) -> None:
+    held = Fifo(tmp_path / "held")
+    generation_id, busy = await stop_at(services, tmp_path, "generation.before_chunk:stop", held.prompt)
+    await busy.release()
+    await services.wait_until(generation_id, is_in_attempt(2))
+    log = await go_on(services)
+    assert '"outcome": "lease' in log
+    await held.release()
+    assert (await services.wait_until_completed(generation_id)).attempt == 2
+    assert services.problems() == []
 
 
 @pytest.mark.slow

@@ -94,4 +94,4 @@ async def test_cancelled_generation_frees_its_place_and_leaves_nothing(services:
     assert await services.kill("export", signal.SIGTERM) == 0  # It has noticed the end of the call by then.
     assert services.files_of(generation_id) == []
     assert services.spools_of(generation_id) == []
-    assert services.violations() == []
+    assert services.problems() == []

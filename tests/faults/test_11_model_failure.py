@@ -65,7 +65,7 @@ async def test_failing_request_fails_alone(
     assert '"batch_failed"' in services.running["generation"].log()
     assert services.files_of(failing) == []
     await services.kill("generation")
-    assert services.violations() == []
+    assert services.problems() == []
 
 
 async def test_process_that_loses_its_device_exits_and_its_jobs_go_to_the_next(
@@ -89,4 +89,4 @@ async def test_process_that_loses_its_device_exits_and_its_jobs_go_to_the_next(
         done = await services.wait_until_completed(mate)
         assert len(services.samples_of(done)) == 6 * RATE_HZ
     await services.kill("generation")
-    assert services.violations() == []
+    assert services.problems() == []

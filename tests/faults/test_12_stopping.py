@@ -78,4 +78,4 @@ async def test_second_signal_ends_the_service_and_its_engine_processes_at_once(
     await services.start_worker()
     await fifo.release()
     await services.wait_until_completed(generation_id)
-    assert services.violations() == []
+    assert services.problems() == []

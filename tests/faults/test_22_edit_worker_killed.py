@@ -63,7 +63,7 @@ async def test_edit_of_a_killed_worker_is_completed_by_another(
     await busy.release()
     done = await services.wait_until_completed(generation_id)
     assert keeps_the_rest(services, source, done)
-    assert services.violations() == []
+    assert services.problems() == []
 
 
 async def test_edits_of_one_source_at_once_are_independent(services: ToneProcesses, source: pb.Generation) -> None:

@@ -41,7 +41,7 @@ async def test_job_is_completed_though_a_service_was_away(services: ToneProcesse
     assert len(services.samples_of(done)) == RATE_HZ
     assert done.attempt == (2 if (name, step) in {("export", "before_chunk"), ("export", "before_end")} else 1)
     await services.kill("generation")
-    assert services.violations() == []
+    assert services.problems() == []
     assert services.spools_of(generation_id) == [f"{generation_id}.{done.attempt}.pcm"]
 
 

@@ -178,9 +178,7 @@ def _held(state: State, call: Observed) -> tuple[Any, State]:
         case "complete":
             return "completed", replace(state, status="completed")
         case "hand_back":
-            return "pending", replace(
-                state, status="pending", token="", due=0.0, max_attempts=state.max_attempts + 1
-            )
+            return "pending", replace(state, status="pending", token="", due=0.0, max_attempts=state.max_attempts + 1)
         case _ if call.arguments[2] and state.attempt < state.max_attempts:
             due = call.began + 2 ** (state.attempt - 1)
             return "pending", replace(state, status="pending", token="", due=due)

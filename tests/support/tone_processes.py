@@ -14,11 +14,12 @@ import numpy as np
 import soundfile
 
 from dgx_music.storage.v1 import storage_pb2 as pb
+from gateway.cli.commands.database.db_check import find_problems
 from generation_service.config import GenerationSettings
 from generation_service.rpc.server import build
 from service_runtime.rpc.process import run_process
 from storage_service.db.database import Database
-from storage_service.maintenance.integrity import find_violations
+from storage_service.maintenance.integrity import Finding
 from tests.support import tone_engine_process
 from tests.support.service_processes import ServiceProcesses
 from tests.support.tone_model import RATE_HZ
@@ -76,10 +77,10 @@ class ToneProcesses(ServiceProcesses):
     def spools_of(self, generation_id: str) -> list[str]:
         return sorted(path.name for path in (self.data_dir / "spool").glob(f"{generation_id}*"))
 
-    def violations(self) -> list[object]:
-        """What `db check` finds in the database."""
+    def problems(self) -> list[Finding]:
+        """What `db check --files` finds."""
         with Database(f"sqlite:///{self.data_dir}/dgx_music.db") as database:
-            return list(find_violations(database))
+            return list(find_problems(database, self.data_dir, read_files=True))
 
 
 @asynccontextmanager
