@@ -15,11 +15,12 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from dgx_music.errors import FailedPrecondition, Unavailable
+from dgx_music.errors import FailedPrecondition
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import open_private
 from storage_service.db import schema
-from storage_service.db.database import RETRY_AFTER_SECONDS, Database
+from storage_service.db.database import Database
+from storage_service.db.error_translation import locked
 from storage_service.db.sqlite import create_file, error_code, set_journal_mode, sqlite3
 from storage_service.maintenance import postgres_backup
 
@@ -139,7 +140,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, busy_timeout_s
         now = time.monotonic()
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             if now - progressed_at > busy_timeout_seconds:
-                raise _locked_error()
+                raise locked()
             return
         progressed_at = now
         if previous_remaining is not None and remaining >= previous_remaining > 0:
@@ -212,7 +213,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise _locked_error() from error
+            raise locked() from error
         raise FailedPrecondition(f"{path} can't be used: {error}", reason="BACKUP_UNUSABLE") from error
 
 
@@ -222,14 +223,6 @@ def _file_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FailedPrecondition(f"can't write {path}: {error.strerror}", reason="BACKUP_UNWRITABLE") from error
-
-
-def _locked_error() -> Unavailable:
-    return Unavailable(
-        "the database is locked by another process; try again",
-        reason="DATABASE_LOCKED",
-        retry_after_seconds=RETRY_AFTER_SECONDS,
-    )
 
 
 def _sync(path: Path) -> None:

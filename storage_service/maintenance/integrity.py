@@ -16,7 +16,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 from dgx_music.limits import MAX_RATING
 from storage_service.db import schema
 from storage_service.db.counts import find_count_mismatches
-from storage_service.db.database import DamagedDatabase, Database
+from storage_service.db.database import Database
+from storage_service.db.error_translation import DamagedDatabase, ReplacedDatabase
 from storage_service.db.lineage_models import ParentLink
 from storage_service.db.models import Generation, Prompt
 from storage_service.domain import lineage, prompts
@@ -52,6 +53,8 @@ def find_violations(database: Database) -> Iterator[Finding]:
             yield from _check_counts(database)
     except DamagedDatabase as error:  # A file may be too damaged even to be opened.
         yield Finding("database", error.message)
+    except ReplacedDatabase as error:
+        yield Finding("database", error.message.partition(";")[0])
     except DatabaseError as error:
         yield Finding("database", f"can't be read: {str(error.orig).partition(chr(10))[0]}")
 

@@ -4,6 +4,7 @@ one by one, with failpoints, a clock or a network of their own."""
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -77,6 +78,13 @@ class ServiceProcess:
         status = await self.process.wait()
         await self._reader  # Its engine processes have its standard error too.
         return status
+
+    async def wait_until_stopped(self) -> None:
+        """Waits until it is stopped by a failpoint."""
+        async with asyncio.timeout(START_SECONDS):
+            stopped = os.waitid, os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT
+            result = await asyncio.to_thread(*stopped)
+        assert result.si_code == os.CLD_STOPPED, self.log()
 
     def pause(self) -> None:
         """Stops it by SIGSTOP, with the processes that it has started."""

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from dgx_music.errors import FailedPrecondition, Unavailable
-from storage_service.db.database import Database, UnwritableDatabase, parse_url
+from storage_service.db.database import Database, parse_url
+from storage_service.db.error_translation import UnwritableDatabase
 from storage_service.db.sqlite import sqlite3
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
