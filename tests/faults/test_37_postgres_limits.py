@@ -59,13 +59,6 @@ class Client:
                 pass  # An attempt takes long enough.
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[psycopg.Connection[Any]]:
-    """A server of this module's own, whose settings it changes."""
-    with postgres_server() as connection:
-        yield connection
-
-
 @pytest.fixture
 def shared(postgres: psycopg.Connection[Any]) -> Iterator[str]:
     with scratch_database(postgres) as url:

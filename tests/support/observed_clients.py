@@ -20,6 +20,8 @@ CALL_SECONDS = 60.0
 HASTY_SECONDS = 0.004
 """The deadline of a call whose caller gives up: often before the answer, sometimes before the call arrives."""
 LONG_LEASE, SHORT_LEASE = 3600.0, 1.0
+WAIT_SECONDS = 30.0
+"""How long a patient claim waits, for the end of a lease or of a retry delay."""
 
 
 class ObservedClients:
@@ -50,22 +52,25 @@ class ObservedClients:
         for step, word in enumerate(script):
             name, _, how = word.partition(" ")
             stub = self._stubs[(number + step) % len(self._stubs)]
-            timeout = HASTY_SECONDS if how == "hastily" else CALL_SECONDS
+            limit = HASTY_SECONDS if how == "hastily" else CALL_SECONDS
             lease = own or (self.leases[-1] if self.leases else None)
+            if how == "late" and self.leases:  # By a worker whose lease has ended, unless it is still the only one.
+                lease = self.leases[0]
             if name == "claim":
                 seconds = SHORT_LEASE if how == "briefly" else LONG_LEASE
-                claimed = await self._claim(stub, f"w{number}", seconds, timeout)
+                wait_seconds = WAIT_SECONDS if how == "patiently" else 0.0
+                claimed = await self._claim(stub, f"w{number}", seconds, wait_seconds, limit)
                 own = claimed or own
             elif name == "create":
-                await self._observe(name, (), self._create(stub, timeout))
+                await self._observe(name, (), self._create(stub, limit))
             elif name in ("renew", "complete", "fail", "give_up", "hand_back") and lease is not None:
-                await self._use(stub, name, lease, timeout)
+                await self._use(stub, name, lease, limit)
             elif name in ("get", "cancel", "retry", "delete") and self.ids:
-                await self._change(stub, name, self.ids[-1], timeout)
+                await self._change(stub, name, self.ids[-1], limit)
             elif name == "expiry" and own is not None:
                 await self._wait_for_expiry(stub, own[0])
 
-    def _create(self, stub: StorageServiceStub, timeout: float) -> Callable[[], Awaitable[str]]:
+    def _create(self, stub: StorageServiceStub, limit: float) -> Callable[[], Awaitable[str]]:
         async def call() -> str:
             request = pb.CreateGenerationRequest(
                 request_id=self._request_id,
@@ -75,7 +80,7 @@ class ObservedClients:
                 sample_rate_hz=32000,
                 channels=2,
             )
-            made = await stub.CreateGeneration(request, timeout=timeout)
+            made = await stub.CreateGeneration(request, timeout=limit)
             if made.generation.id not in self.ids:
                 self.ids.append(made.generation.id)
             return str(made.generation.id)
@@ -83,12 +88,14 @@ class ObservedClients:
         return call
 
     async def _claim(
-        self, stub: StorageServiceStub, worker: str, seconds: float, timeout: float
+        self, stub: StorageServiceStub, worker: str, seconds: float, wait_seconds: float, limit: float
     ) -> tuple[str, str] | None:
-        request = pb.ClaimGenerationRequest(worker_id=worker, model_names=[self._model], lease_seconds=seconds)
+        request = pb.ClaimGenerationRequest(
+            worker_id=worker, model_names=[self._model], lease_seconds=seconds, wait_seconds=wait_seconds
+        )
 
         async def call() -> Any:
-            job = await stub.ClaimGeneration(request, timeout=timeout)
+            job = await stub.ClaimGeneration(request, timeout=limit)
             return (job.generation.id, job.lease_token, job.generation.attempt) if job.lease_token else None
 
         answer = await self._observe("claim", (seconds,), call)
@@ -97,18 +104,18 @@ class ObservedClients:
         self.leases.append(answer[:2])
         return self.leases[-1]
 
-    async def _use(self, stub: StorageServiceStub, name: str, lease: tuple[str, str], timeout: float) -> None:
+    async def _use(self, stub: StorageServiceStub, name: str, lease: tuple[str, str], limit: float) -> None:
         key, token = lease
 
         async def renew() -> str:
             request = pb.RenewLeaseRequest(id=key, lease_token=token, lease_seconds=LONG_LEASE, progress=0.5)
-            return "stop" if (await stub.RenewLease(request, timeout=timeout)).cancelled else "renewed"
+            return "stop" if (await stub.RenewLease(request, timeout=limit)).cancelled else "renewed"
 
         async def complete() -> str:
             request = pb.CompleteGenerationRequest(
                 id=key, lease_token=token, file_path=f"{token}.wav", file_size_bytes=1, generation_time_seconds=1
             )
-            return STATES[(await stub.CompleteGeneration(request, timeout=timeout)).generation.state]
+            return STATES[(await stub.CompleteGeneration(request, timeout=limit)).generation.state]
 
         async def fail() -> str:
             request = pb.FailGenerationRequest(
@@ -118,7 +125,7 @@ class ObservedClients:
                 retryable=name == "fail",
                 handed_back=name == "hand_back",
             )
-            return STATES[(await stub.FailGeneration(request, timeout=timeout)).generation.state]
+            return STATES[(await stub.FailGeneration(request, timeout=limit)).generation.state]
 
         match name:
             case "renew":
@@ -130,18 +137,18 @@ class ObservedClients:
             case _:
                 await self._observe("fail", (key, token, name == "fail"), fail)
 
-    async def _change(self, stub: StorageServiceStub, name: str, key: str, timeout: float) -> None:
+    async def _change(self, stub: StorageServiceStub, name: str, key: str, limit: float) -> None:
         async def call() -> Any:
             match name:
                 case "get":
-                    row = (await stub.GetGeneration(pb.GetGenerationRequest(id=key), timeout=timeout)).generation
+                    row = (await stub.GetGeneration(pb.GetGenerationRequest(id=key), timeout=limit)).generation
                     return STATES[row.state], row.attempt
                 case "cancel":
-                    done = await stub.CancelGeneration(pb.CancelGenerationRequest(id=key), timeout=timeout)
+                    done = await stub.CancelGeneration(pb.CancelGenerationRequest(id=key), timeout=limit)
                 case "retry":
-                    done = await stub.RetryGeneration(pb.RetryGenerationRequest(id=key), timeout=timeout)
+                    done = await stub.RetryGeneration(pb.RetryGenerationRequest(id=key), timeout=limit)
                 case _:
-                    await stub.DeleteGeneration(pb.DeleteGenerationRequest(id=key), timeout=timeout)
+                    await stub.DeleteGeneration(pb.DeleteGenerationRequest(id=key), timeout=limit)
                     return "gone"
             return STATES[done.generation.state]
 
@@ -159,9 +166,10 @@ class ObservedClients:
             answer = await call()
         except grpc.aio.AioRpcError as error:
             answer = error.code().name
-            if answer not in (NOT_FOUND, ILLEGAL, STALE):
-                assert error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE), error
+            if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
                 answer = UNKNOWN
+            elif answer not in (NOT_FOUND, ILLEGAL, STALE):
+                raise
         ended = math.inf if answer == UNKNOWN else time.monotonic()
         if answer is not None:  # A claim that found nothing says nothing about a single generation.
             self.history.append(Observed(name, arguments, answer, began, ended))
