@@ -15,12 +15,13 @@ NOWHERE = "127.0.0.1:1"
 
 
 async def get(
-    callers: GatewayClients, path: str, host: str = "localhost:8080", *, is_local_only: bool = True
+    callers: GatewayClients, path: str, host: str = "localhost:8080", origin: str | None = None
 ) -> httpx2.Response:
-    application = build_application(callers, HealthEndpoint(NOWHERE, NO_CREDENTIALS), is_local_only=is_local_only)
+    hosts = WebHosts(Settings(allowed_hosts="music.example"))
+    application = build_application(callers, HealthEndpoint(NOWHERE, NO_CREDENTIALS), hosts=hosts)
     transport = httpx2.ASGITransport(app=application)
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        return await client.get(path, headers={"host": host})
+        return await client.get(path, headers={"host": host} | ({} if origin is None else {"origin": origin}))
 
 
 async def test_unexpected_error_is_answered_with_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
