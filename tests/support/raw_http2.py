@@ -7,9 +7,9 @@ import asyncio
 import gzip
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
-from hpack import Encoder
+from hpack import Decoder, Encoder, HPACKError
 from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import (
     ContinuationFrame,
@@ -25,13 +25,12 @@ from hyperframe.frame import (
 )
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-LIST_MODELS = "/dgx_music.gateway.v1.MusicService/ListModels"
 MAX_UNSENT_BYTES = 1 << 20
 """What the server has not taken is not added to beyond this."""
 TAKE_SECONDS = 20.0
 """How long the server may leave what it is sent."""
-IDLE_SECONDS = 2.0
-"""A server that says nothing for so long has said all."""
+FRAME_BYTES = 16384
+"""Of content at most, unless the server allows more."""
 
 
 class Closed(Exception):
@@ -41,22 +40,21 @@ class Closed(Exception):
 class RawConnection:
     """A connection without any rule of HTTP/2: frames are sent as they are, and what comes back is counted."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-        self._encoder = Encoder()
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:
+        """`path` is that of the method which is called."""
+        self._writer, self._path = writer, path
+        self._encoder, self._decoder = Encoder(), Decoder()
         self.frames: Counter[str] = Counter()
         """Of the server, by kind."""
         self.goaway: tuple[int, bytes] | None = None
         """Error code and reason with which the server has ended the connection."""
+        self.statuses: Counter[str] = Counter()
+        """Of calls, as gRPC's numbers."""
         self.resets: Counter[int] = Counter()
         """Error code → number of streams that the server has reset."""
-        self._is_closed = asyncio.Event()
-        self._last_heard = asyncio.get_running_loop().time()
+        self.is_closed = False
+        self._heard = asyncio.Condition()
         self._reading = asyncio.create_task(self._read(reader))
-
-    @property
-    def is_closed(self) -> bool:
-        return self._is_closed.is_set()
 
     async def send(self, *frames: Frame | bytes) -> None:
         """Sends frames; waits while the server does not take them. Raises Closed."""
@@ -65,18 +63,23 @@ class RawConnection:
         self._writer.write(b"".join(one if isinstance(one, bytes) else one.serialize() for one in frames))
         if self._writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             try:
-                await asyncio.wait_for(self._writer.drain(), TAKE_SECONDS)
+                async with asyncio.timeout(TAKE_SECONDS):
+                    await self._writer.drain()
             except (TimeoutError, OSError) as error:
                 raise Closed from error
         await asyncio.sleep(0)  # So that answers are read.
 
-    def headers(self, stream_id: int, path: str = LIST_MODELS, *fields: tuple[str, str], end: bool = False) -> Frame:
+    def headers(self, stream_id: int, *fields: tuple[str, str], end: bool = False) -> HeadersFrame:
         """Returns the start of a call, in one frame."""
-        block = self._encoder.encode([*self.request_fields(path), *fields])
-        return HeadersFrame(stream_id, block, flags=["END_HEADERS", *(["END_STREAM"] if end else [])])
+        flags = ["END_HEADERS", *(["END_STREAM"] if end else [])]
+        return HeadersFrame(stream_id, self.block(fields), flags=flags)
 
     def block(self, fields: Iterable[tuple[str, str]]) -> bytes:
-        return self._encoder.encode([*self.request_fields(LIST_MODELS), *fields], huffman=False)
+        """Returns the headers of a call, encoded."""
+        return self.encode([*self.request_fields(self._path), *fields])
+
+    def encode(self, fields: Iterable[tuple[str, str]]) -> bytes:
+        return self._encoder.encode(fields, huffman=False)
 
     @staticmethod
     def request_fields(path: str) -> list[tuple[str, str]]:
@@ -89,28 +92,45 @@ class RawConnection:
             ("te", "trailers"),
         ]
 
-    async def settle(self) -> None:
-        """Waits until the server has closed the connection, or says nothing more."""
-        while not self.is_closed:
-            left = self._last_heard + IDLE_SECONDS - asyncio.get_running_loop().time()
-            if left <= 0:
-                return
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_closed.wait(), left)
+    @staticmethod
+    def data(stream_id: int, content: bytes, *, end: bool = False) -> list[Frame]:
+        """Returns DATA frames with the content."""
+        starts = range(0, len(content), FRAME_BYTES) or [0]
+        frames: list[Frame] = [DataFrame(stream_id, content[start : start + FRAME_BYTES]) for start in starts]
+        if end:
+            frames[-1].flags.add("END_STREAM")
+        return frames
+
+    async def wait_for(self, kind: str, count: int) -> None:
+        """Waits until the server has sent so many frames of this kind. Raises Closed if it closes the connection."""
+        async with self._heard, asyncio.timeout(TAKE_SECONDS):
+            await self._heard.wait_for(lambda: self.frames[kind] >= count or self.is_closed)
+        if self.frames[kind] < count:
+            raise Closed
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
                 frame, length = Frame.parse_frame_header(memoryview(await reader.readexactly(9)))
                 frame.parse_body(memoryview(await reader.readexactly(length)))
-                self._last_heard = asyncio.get_running_loop().time()
-                self.frames[type(frame).__name__.removesuffix("Frame")] += 1
-                if isinstance(frame, GoAwayFrame):
-                    self.goaway = frame.error_code, frame.additional_data
-                elif isinstance(frame, RstStreamFrame):
-                    self.resets[frame.error_code] += 1
-        except (asyncio.IncompleteReadError, OSError, HyperframeError):
-            self._is_closed.set()
+                async with self._heard:
+                    self._note(frame)
+                    self._heard.notify_all()
+        except (asyncio.IncompleteReadError, OSError, HyperframeError, HPACKError):
+            async with self._heard:
+                self.is_closed = True
+                self._heard.notify_all()
+
+    def _note(self, frame: Frame) -> None:
+        self.frames[type(frame).__name__.removesuffix("Frame")] += 1
+        match frame:
+            case HeadersFrame():
+                fields = self._decoder.decode(frame.data)
+                self.statuses.update(str(value) for name, value in fields if str(name) == "grpc-status")
+            case GoAwayFrame():
+                self.goaway = frame.error_code, frame.additional_data
+            case RstStreamFrame():
+                self.resets[frame.error_code] += 1
 
     async def close(self) -> None:
         self._writer.transport.abort()
@@ -118,15 +138,13 @@ class RawConnection:
 
 
 @asynccontextmanager
-async def raw_connection(address: str, *, preface: bool = True) -> AsyncIterator[RawConnection]:
-    """Connects to `host:port`, and with `preface` begins as HTTP/2 does."""
+async def raw_connection(address: str, path: str) -> AsyncIterator[RawConnection]:
+    """Connects to `host:port` to call this method, and begins as HTTP/2 does."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    connection = RawConnection(reader, writer)
+    connection = RawConnection(reader, writer, path)
     try:
-        with suppress(Closed):
-            if preface:
-                await connection.send(PREFACE, SettingsFrame(0))
+        await connection.send(PREFACE, SettingsFrame(0))
         yield connection
     finally:
         await connection.close()
@@ -135,15 +153,6 @@ async def raw_connection(address: str, *, preface: bool = True) -> AsyncIterator
 def message(payload: bytes, *, compressed: bool = False) -> bytes:
     """Returns the bytes of a gRPC message."""
     return bytes([compressed]) + len(payload).to_bytes(4, "big") + payload
-
-
-def data(stream_id: int, content: bytes, *, end: bool = False) -> list[Frame]:
-    """Returns DATA frames with the content."""
-    parts = [content[start : start + 16384] for start in range(0, len(content), 16384)] or [b""]
-    frames: list[Frame] = [DataFrame(stream_id, part) for part in parts]
-    if end:
-        frames[-1].flags.add("END_STREAM")
-    return frames
 
 
 async def reset_rapidly(connection: RawConnection, count: int) -> None:
@@ -218,8 +227,8 @@ async def send_large_headers(connection: RawConnection, count: int) -> None:
     """Calls with 1 MB of metadata each."""
     for number in range(count // 1000):
         block = connection.block([(f"x-{number}-{part}", "y" * 8000) for part in range(128)])
-        parts = [block[start : start + 16384] for start in range(0, len(block), 16384)]
-        frames = [HeadersFrame(2 * number + 1, parts[0])]
+        parts = [block[start : start + FRAME_BYTES] for start in range(0, len(block), FRAME_BYTES)]
+        frames: list[Frame] = [HeadersFrame(2 * number + 1, parts[0])]
         frames += [ContinuationFrame(2 * number + 1, part) for part in parts[1:]]
         frames[-1].flags.add("END_HEADERS")
         await connection.send(*frames)
@@ -235,7 +244,8 @@ async def cut_messages(connection: RawConnection, count: int) -> None:
     """Begins messages of 4 MiB, and sends their first bytes alone."""
     for number in range(count):
         stream_id = 2 * number + 1
-        await connection.send(connection.headers(stream_id), *data(stream_id, b"\0" + (4 << 20).to_bytes(4, "big")))
+        start = b"\0" + (4 << 20).to_bytes(4, "big")
+        await connection.send(connection.headers(stream_id), *connection.data(stream_id, start))
 
 
 async def send_too_large(connection: RawConnection, count: int) -> None:
@@ -243,23 +253,23 @@ async def send_too_large(connection: RawConnection, count: int) -> None:
     for number in range(count // 1000):
         stream_id = 2 * number + 1
         await connection.send(connection.headers(stream_id))
-        for frame in data(stream_id, message(bytes((4 << 20) + 1)), end=True):
+        for frame in connection.data(stream_id, message(bytes((4 << 20) + 1)), end=True):
             await connection.send(frame)
 
 
 async def send_gzip_bomb(connection: RawConnection, count: int) -> None:
     """Sends messages of 64 kB that inflate to 64 MB."""
-    bomb = message(gzip.compress(bytes(64 << 20)), compressed=True)
+    bomb = message(BOMB, compressed=True)
     for number in range(count // 1000):
         stream_id = 2 * number + 1
-        start = connection.headers(stream_id, LIST_MODELS, ("grpc-encoding", "gzip"))
-        await connection.send(start, *data(stream_id, bomb, end=True))
+        start = connection.headers(stream_id, ("grpc-encoding", "gzip"))
+        await connection.send(start, *connection.data(stream_id, bomb, end=True))
 
 
 async def exceed_windows(connection: RawConnection, count: int) -> None:
     """Sends more than flow control allows."""
     await connection.send(connection.headers(1))
-    for frame in data(1, bytes(count * 100)):
+    for frame in connection.data(1, bytes(count * 100)):
         await connection.send(frame)
 
 
@@ -268,7 +278,7 @@ async def shrink_windows(connection: RawConnection, count: int) -> None:
     await connection.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
     for number in range(count):
         stream_id = 2 * number + 1
-        await connection.send(connection.headers(stream_id), *data(stream_id, message(b""), end=True))
+        await connection.send(connection.headers(stream_id), *connection.data(stream_id, message(b""), end=True))
 
 
 async def break_off_headers(connection: RawConnection, count: int) -> None:
@@ -278,7 +288,7 @@ async def break_off_headers(connection: RawConnection, count: int) -> None:
 
 async def use_wrong_streams(connection: RawConnection, count: int) -> None:
     """Sends data for streams that don't exist, and headers for those that only servers may open."""
-    await connection.send(*data(7, b"x"), connection.headers(2), b"\0\0\0\1\4\0\0\0\0")
+    await connection.send(*connection.data(7, b"x"), connection.headers(2), b"\0\0\0\1\4\0\0\0\0")
 
 
 async def send_wrong_padding(connection: RawConnection, count: int) -> None:
@@ -298,6 +308,8 @@ async def send_huge_frame(connection: RawConnection, count: int) -> None:
     for _ in range(1024):
         await connection.send(bytes(16384))
 
+
+BOMB = gzip.compress(bytes(64 << 20))
 
 Abuse = Callable[[RawConnection, int], Awaitable[None]]
 ABUSES: tuple[Abuse, ...] = (

@@ -36,6 +36,7 @@ SLOW_METHODS = {"Render", "EditTags", "LoadModel"}
 """Unary methods that take seconds, and so count as streams: they would keep all others out."""
 WAITING_FACTOR = 32
 """So many times as many calls as are served at once may wait. Streams, which last for minutes, never wait."""
+MIN_CALLS_OF_CONNECTION = 1024
 MAX_CLOSING_SECONDS = 1.0
 """How long a server that shuts down accepts calls to refuse them, and waits for short calls at work, at most."""
 TURNS_TO_ACCEPT, CLOSING_PAUSE_SECONDS = 10, 0.002
@@ -116,9 +117,10 @@ class LoadLimit(grpc.aio.ServerInterceptor):
 
 def max_calls_of_connection(settings: Settings, services: Collection[str]) -> int:
     """Returns how many calls one connection may have: as many as a client alone could have served, or waiting, at
-    once."""
+    once; further ones, which it would have refused here, wait in the client. At least `MIN_CALLS_OF_CONNECTION`."""
     factor = 1 if set(services) == {FRONT_DOOR} else HEADROOM
-    return factor * (settings.max_concurrent_streams + settings.max_concurrent_calls * (1 + WAITING_FACTOR))
+    calls = factor * (settings.max_concurrent_streams + settings.max_concurrent_calls * (1 + WAITING_FACTOR))
+    return max(MIN_CALLS_OF_CONNECTION, calls)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def build_transport_options(settings: Settings, max_streams: int) -> Sequence[tu
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
     )
 
 
