@@ -61,7 +61,7 @@ async def conditions(client: ExportClient, generation_id: str, sha256: str) -> l
 
 def samples(path: Path) -> np.ndarray:
     with open_sequential(path) as file:
-        return file.read(file.frames, dtype="float32", always_2d=True)
+        return file.read()
 
 
 def sha256(path: Path) -> str:
