@@ -60,7 +60,7 @@ def lose_render(data_dir: Path, ledger: Ledger) -> str:
 
 def lose_prompt(data_dir: Path, ledger: Ledger) -> str:
     with sqlite3.connect(data_dir / "dgx_music.db") as connection:
-        connection.execute("DELETE FROM prompts WHERE id = 1")
+        connection.execute("DELETE FROM prompts")
     connection.close()
     return "db check"
 
