@@ -16,7 +16,7 @@ from tests.support.tone_engine_process import Fifo
 from tests.support.tone_model import RATE_HZ
 from tests.support.tone_processes import ToneProcesses, tone_processes
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 OTHER = "generation-2"
 
 
@@ -45,18 +45,12 @@ def is_processing(generation: pb.Generation) -> bool:
 
 
 @pytest.mark.parametrize(
-    "failpoint",
-    [
-        "generation.before_chunk:kill@3",
-        pytest.param("generation.after_claim:kill", marks=pytest.mark.slow),
-        pytest.param("generation.before_chunk:kill", marks=pytest.mark.slow),
-        pytest.param("generation.before_end:kill", marks=pytest.mark.slow),
-    ],
+    "failpoint", ["after_claim:kill", "before_chunk:kill", "before_chunk:kill@3", "before_end:kill"]
 )
 async def test_job_of_a_killed_worker_is_completed_by_another(
     services: ToneProcesses, tmp_path: Path, failpoint: str
 ) -> None:
-    generation_id, busy = await kill_at(services, tmp_path, failpoint)
+    generation_id, busy = await kill_at(services, tmp_path, f"generation.{failpoint}")
     assert services.files_of(generation_id) == []
     await busy.release()
     done = await services.wait_until_completed(generation_id)
@@ -65,7 +59,6 @@ async def test_job_of_a_killed_worker_is_completed_by_another(
     assert services.problems() == []
 
 
-@pytest.mark.slow
 async def test_job_of_a_worker_killed_between_two_renewals_is_completed_by_another(
     services: ToneProcesses, tmp_path: Path
 ) -> None:
@@ -76,7 +69,6 @@ async def test_job_of_a_worker_killed_between_two_renewals_is_completed_by_anoth
     assert (await services.wait_until_completed(generation_id)).attempt > 1
 
 
-@pytest.mark.slow
 async def test_file_of_a_worker_killed_before_it_completed_is_kept(services: ToneProcesses, tmp_path: Path) -> None:
     generation_id, busy = await kill_at(services, tmp_path, "generation.before_complete:kill")
     [path] = services.files_of(generation_id)
@@ -87,7 +79,6 @@ async def test_file_of_a_worker_killed_before_it_completed_is_kept(services: Ton
     assert services.problems() == []
 
 
-@pytest.mark.slow
 async def test_completion_of_a_worker_killed_after_it_stands(services: ToneProcesses, tmp_path: Path) -> None:
     generation_id, busy = await kill_at(services, tmp_path, "generation.after_complete:kill")
     done = await services.wait_until_completed(generation_id)

@@ -14,8 +14,8 @@ from dgx_music.storage.v1 import storage_pb2 as pb
 from tests.support.tone_engine_process import Fifo
 from tests.support.tone_processes import ToneProcesses, tone_processes
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-STOPPED, OTHER = "generation", "generation-2"
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+STOPPED, OTHER, NEXT = "generation", "generation-2", "generation-3"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -52,19 +52,11 @@ async def go_on(services: ToneProcesses) -> str:
     return log
 
 
-@pytest.mark.parametrize(
-    "failpoint",
-    [
-        "generation.before_complete:stop",
-        pytest.param("generation.after_claim:stop", marks=pytest.mark.slow),
-        pytest.param("generation.before_chunk:stop@3", marks=pytest.mark.slow),
-        pytest.param("generation.before_end:stop", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("step", ["after_claim", "before_chunk", "before_end", "before_complete"])
 async def test_stopped_worker_changes_nothing_once_another_has_completed_its_job(
-    services: ToneProcesses, tmp_path: Path, failpoint: str
+    services: ToneProcesses, tmp_path: Path, step: str
 ) -> None:
-    generation_id, busy = await stop_at(services, tmp_path, failpoint)
+    generation_id, busy = await stop_at(services, tmp_path, f"generation.{step}:stop")
     await busy.release()
     done = await services.wait_until_completed(generation_id)
     assert done.attempt > 1
@@ -74,7 +66,6 @@ async def test_stopped_worker_changes_nothing_once_another_has_completed_its_job
     assert services.problems() == []
 
 
-@pytest.mark.slow
 async def test_stopped_worker_does_not_disturb_the_one_that_has_its_job(
     services: ToneProcesses, tmp_path: Path
 ) -> None:
@@ -89,7 +80,22 @@ async def test_stopped_worker_does_not_disturb_the_one_that_has_its_job(
     assert services.problems() == []
 
 
-@pytest.mark.slow
+async def test_stale_token_completes_nothing(services: ToneProcesses, tmp_path: Path) -> None:
+    failpoint = "generation.before_complete:stop"
+    generation_id, busy = await stop_at(services, tmp_path, failpoint)
+    await services.start_worker(NEXT, failpoint=failpoint, DGX_MUSIC_LEASE_SECONDS="60")
+    await services.running[NEXT].wait_until_stopped()
+    assert is_in_attempt(2)(await services.get(generation_id))
+    log = await go_on(services)
+    assert '"outcome": "lease lost"' in log
+    assert is_in_attempt(2)(await services.get(generation_id))
+    services.resume(NEXT)
+    assert (await services.wait_until_completed(generation_id)).attempt == 2
+    await services.kill(NEXT)
+    await busy.release()
+    assert services.problems() == []
+
+
 async def test_failure_of_a_stopped_worker_is_not_recorded(services: ToneProcesses, tmp_path: Path) -> None:
     generation_id, busy = await stop_at(services, tmp_path, "generation.before_fail:stop", "raise")
     await services.storage.CancelGeneration(pb.CancelGenerationRequest(id=generation_id), timeout=60)
@@ -100,7 +106,6 @@ async def test_failure_of_a_stopped_worker_is_not_recorded(services: ToneProcess
     await busy.release()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("is_deleted", [False, True], ids=["cancelled", "deleted"])
 async def test_stopped_worker_deletes_the_file_of_a_generation_that_was_cancelled_meanwhile(
     services: ToneProcesses, tmp_path: Path, is_deleted: bool

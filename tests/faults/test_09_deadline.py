@@ -15,6 +15,7 @@ from tests.support.tone_engine_process import Fifo
 from tests.support.tone_processes import tone_processes
 
 pytestmark = pytest.mark.slow
+HOUR = 3600.0
 
 
 def request(prompt: str, seconds: float = 0.5) -> generation_pb2.GenerateRequest:
@@ -35,7 +36,7 @@ async def test_deadline_ends_a_request_that_waits_and_one_that_runs(tmp_path: Pa
                 return read_error_details(error).code
             return grpc.StatusCode.OK
 
-        runs = asyncio.create_task(end_of(stub.Generate(request(fifo.prompt), timeout=8)))
+        runs = asyncio.create_task(end_of(stub.Generate(request(fifo.prompt, HOUR), timeout=8)))
         await fifo.reached()
         waits = end_of(stub.Generate(request("b"), timeout=0.5))
         assert await waits is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -9,7 +9,6 @@ import pytest
 
 from dgx_music.export.v1 import export_pb2
 from dgx_music.pcm import PcmReader
-from tests.support.service_processes import ServiceProcess
 from tests.support.tone_model import RATE_HZ
 from tests.support.tone_processes import tone_processes
 
@@ -20,26 +19,20 @@ AUDIO_BYTES = int(SECONDS * RATE_HZ * 2 * 4)
 MAX_GROWTH_BYTES = AUDIO_BYTES // 4
 
 
-def peak_bytes(service: ServiceProcess) -> int:
-    """The largest resident memory that the process has had so far."""
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{service.pid}/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) * 1024
-
-
 async def test_listener_that_stops_reading_costs_no_memory_and_no_time(tmp_path: Path) -> None:
     async with tone_processes(tmp_path / "data", "storage", "export") as services:
         await services.start_worker()
         await services.start("gateway")
         relays = [services.running[name] for name in ("gateway", "export")]
         await services.wait_until_completed(await services.create(seconds=SECONDS))  # What it takes without a listener.
-        before = [peak_bytes(service) for service in relays]
+        before = [service.peak_memory_bytes() for service in relays]
 
         generation_id = await services.create(seconds=SECONDS)
         call = services.music.StreamAudio(export_pb2.StreamAudioRequest(generation_id=generation_id), timeout=300)
         header = (await call.read()).header
         done = await services.wait_until_completed(generation_id)
         assert done.attempt == 1
-        growth = [peak_bytes(service) - earlier for service, earlier in zip(relays, before, strict=True)]
+        growth = [service.peak_memory_bytes() - earlier for service, earlier in zip(relays, before, strict=True)]
         assert max(growth) < MAX_GROWTH_BYTES, growth
 
         reader = PcmReader(header)

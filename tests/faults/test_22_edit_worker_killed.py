@@ -22,6 +22,8 @@ from tests.support.tone_processes import ToneProcesses, tone_processes
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 SECONDS, START, END = 6.0, 2.0, 4.0
 OTHER = "generation-2"
+LONG_SECONDS = 600.0
+"""38 MB of float32."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -96,3 +98,14 @@ async def test_edit_that_finds_no_room_keeps_its_samples_for_the_next_attempt(
     done = await services.wait_until_completed(generation_id)
     assert dict(done.metadata)["audio_attempt"] == 1, "it was generated again"
     assert keeps_the_rest(services, source, done)
+
+
+async def test_memory_of_an_edit_does_not_grow_with_its_source(services: ToneProcesses, source: pb.Generation) -> None:
+    longer = await services.wait_until_completed(await services.create("long", LONG_SECONDS))
+    measured = [services.running[name] for name in (OTHER, "export")]
+    await services.wait_until_completed(await create_repaint(services, source))  # The first one loads what it needs.
+    before = [service.peak_memory_bytes() for service in measured]
+    edit = Edit(source_id=longer.id, kind=EDIT_KIND_REPAINT, start_seconds=START, end_seconds=END)
+    await services.wait_until_completed(await services.create("a", LONG_SECONDS, edit=edit))
+    growth = [service.peak_memory_bytes() - earlier for service, earlier in zip(measured, before, strict=True)]
+    assert max(growth) < LONG_SECONDS * RATE_HZ * 2 * 4 / 3, growth

@@ -99,6 +99,11 @@ class ServiceProcess:
         """Resident memory of it and the processes that it has started."""
         return sum(process.memory_info().rss for process in self._family())
 
+    def peak_memory_bytes(self) -> int:
+        """The largest resident memory that it, without the processes that it has started, has had so far."""
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) * 1024
+
     def thread_count(self) -> int:
         return sum(process.num_threads() for process in self._family())
 
