@@ -85,7 +85,7 @@ def _describe_licence(published: PublishedModel) -> str:
 def _required_repositories(published: PublishedModel, folder: Path) -> Iterator[str]:
     """The repositories of the networks that the model uses."""
     if LM_FILE in published.files:
-        yield _find_name(folder / LM_FILE, TEXT_ENCODER_NAME) or TEXT_ENCODER
+        yield find_name(folder / LM_FILE, TEXT_ENCODER_NAME) or TEXT_ENCODER
         if codec := _find_referenced_codec(folder / CODEC_FILE):
             yield codec
     yield from published.requires
@@ -212,10 +212,10 @@ def _find_referenced_codec(file: Path) -> str | None:
                 return None
     except zipfile.BadZipFile:  # Loading it reports what is wrong.
         return None
-    return _find_name(file, CODEC_NAME)
+    return find_name(file, CODEC_NAME)
 
 
-def _find_name(file: Path, pattern: re.Pattern[bytes]) -> str | None:
+def find_name(file: Path, pattern: re.Pattern[bytes]) -> str | None:
     """Returns the first name that matches in a checkpoint's pickle, which is searched as bytes."""
     try:
         with zipfile.ZipFile(file) as archive:
