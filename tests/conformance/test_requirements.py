@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ ROOT = Path(__file__).parents[2]
 IMAGES = {"services": ["otel", "postgres", "tls"], "generation": ["diffusion", "musicgen", "otel"]}
 """Image → the extras in it."""
 OWN = {"dgx-music", "dgx-music-client"}
+LICENCES = re.compile(
+    r"(Apache|BSD|0BSD|ISC|MIT|MPL|PSF|CNRI|CC0|Zlib|BSL-1\.0|Mozilla|Python|zlib|LLVM|3-Clause"
+    # Linked as they are, and replaceable: libsoxr and psycopg.
+    r"|LGPL|GNU Lesser"
+    r")",
+    re.IGNORECASE,
+)
+"""Licences of what the images contain; docs/deployment.md lists them."""
+FOR_OTHER_SYSTEMS = {"colorama", "httpx2-jsfetch"}
+UNSTATED = {"pysqlite3"}
+"""Its licence, zlib's, is in its files alone."""
 LINUX = {"sys_platform": "linux", "python_version": "3.12", "python_full_version": "3.12.0"}
 
 
@@ -84,3 +96,20 @@ def test_wheels_are_built_by_what_the_packages_ask_for() -> None:
     for folder in (".", "dgx_music"):
         for one in map(Requirement, project(folder)["build-system"]["requires"]):
             assert one.specifier.contains(next(iter(pins[one.name][0].specifier)).version)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_no_licence_is_surprising(image: str) -> None:
+    surprising = {}
+    for package in read_pins(image):
+        try:
+            metadata = distribution(package).metadata
+        except PackageNotFoundError:
+            assert package.startswith(("nvidia-", "cuda-")) or package in FOR_OTHER_SYSTEMS
+            continue
+        classifiers = [one for one in metadata.get_all("Classifier") or [] if one.startswith("License ::")]
+        stated = metadata.get("License-Expression") or "; ".join(classifiers) or metadata.get("License") or ""
+        is_known = all(LICENCES.search(one) for one in re.split(r" AND |; ", stated))
+        if not is_known and package not in UNSTATED:
+            surprising[package] = stated
+    assert surprising == {}
