@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
@@ -25,6 +25,7 @@ from dgx_music.errors import FailedPrecondition, ServiceError, Unavailable
 from service_runtime.failpoints import failpoint
 from service_runtime.file_modes import make_data_dir
 from service_runtime.optional_deps import install_extra_command
+from storage_service.database_url import parse_url
 from storage_service.db.clock import register_clock
 from storage_service.db.sqlite import (
     create_file,
@@ -37,7 +38,11 @@ from storage_service.db.sqlite import (
 from storage_service.db.types import LazyJsonObject, encode_json
 from storage_service.events.changes import get_recorded_changes
 
-_JSON_OPTIONS: dict[str, Any] = {"json_serializer": encode_json, "json_deserializer": LazyJsonObject}
+_ENGINE_OPTIONS: dict[str, Any] = {
+    "json_serializer": encode_json,
+    "json_deserializer": LazyJsonObject,
+    "hide_parameters": True,  # An error's text gets into logs, and the parameters of a statement may be prompts.
+}
 
 RETRY_AFTER_SECONDS = 1.0
 """How long a caller should wait before it retries after the database did not answer."""
@@ -55,24 +60,6 @@ _SQLITE_UNWRITABLE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQL
 
 _SHARED_MEMORY_BYTES = 32 << 10
 """The size in which SQLite extends the shared memory of a WAL."""
-
-
-def parse_url(url: str | URL) -> URL:
-    """Parses a database URL and sets the driver. Raises FailedPrecondition if the URL is not valid."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is not None and parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed is not None and parsed.drivername in ("sqlite", "sqlite+pysqlite"):
-        return parsed.set(drivername="sqlite")
-    # The URL itself is not part of the message because it may contain a password.
-    raise FailedPrecondition(
-        "the database URL (DGX_MUSIC_DATABASE_URL) must be sqlite:///PATH or postgresql://USER@HOST/DATABASE",
-        reason="DATABASE_URL_INVALID",
-        metadata={"field": "database_url"},
-    )
 
 
 class DamagedDatabase(FailedPrecondition):
@@ -153,7 +140,7 @@ class Database:
             self.url,
             module=sqlite3,
             connect_args={"check_same_thread": False, "timeout": self.busy_timeout_seconds},
-            **_JSON_OPTIONS,
+            **_ENGINE_OPTIONS,
             **options,
         )
         if not in_memory:
@@ -171,7 +158,7 @@ class Database:
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=self.busy_timeout_seconds,
-                **_JSON_OPTIONS,
+                **_ENGINE_OPTIONS,
                 connect_args={
                     "connect_timeout": max(2, round(self.busy_timeout_seconds)),  # libpq treats 1 as 2.
                     "options": f"-c lock_timeout={round(self.busy_timeout_seconds * 1000)}",

@@ -149,10 +149,25 @@ class ServiceProcesses:
             variables = {f"DGX_MUSIC_{one.upper()}_ADDRESS": address for one, address in addresses.items()}
             env = environment(DGX_MUSIC_DATA_DIR=str(self.data_dir), **variables, **{**self.settings, **settings})
             command = [sys.executable, "-m", module] if module else [str(DGX_MUSIC), "serve", service]
-            process = await asyncio.create_subprocess_exec(*prefix, *command, env=env, stderr=PIPE, limit=1 << 20)
+            process = await asyncio.create_subprocess_exec(*prefix, *command, env=env, stderr=PIPE, limit=1 << 26)
             log_file = self.data_dir.parent / f"{self.data_dir.name}-{name}.log"
             self.running[name] = ServiceProcess(name, process, log_file)
             await self.running[name].wait_for_event("serving")
+
+    async def start_http(self, **settings: str) -> tuple[ServiceProcess, str]:
+        """Starts `dgx-music http` as "http"; returns its process and its URL."""
+        address = self.address("http")
+        env = environment(
+            DGX_MUSIC_DATA_DIR=str(self.data_dir),
+            DGX_MUSIC_GATEWAY_ADDRESS=self.address("gateway"),
+            DGX_MUSIC_HTTP_LISTEN=address,
+            **{**self.settings, **settings},
+        )
+        process = await asyncio.create_subprocess_exec(str(DGX_MUSIC), "http", env=env, stderr=PIPE, limit=1 << 26)
+        log_file = self.data_dir.parent / f"{self.data_dir.name}-http.log"
+        self.running["http"] = ServiceProcess("http", process, log_file)
+        await self.running["http"].wait_for_event("serving")
+        return self.running["http"], f"http://{address}"
 
     async def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         """Sends a signal that ends the process; returns its exit status."""
