@@ -44,7 +44,7 @@ class MessageStream:
             data = await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise EOFError("the other process has closed the connection") from error
-        return pickle.loads(data)
+        return pickle.loads(data)  # noqa: S301  # From a process of our own, see above.
 
     async def close(self) -> None:
         """Sends what is queued, and closes the socket."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from dgx_music.errors import ServiceError, Unavailable
 from storage_service.db.database import Database
@@ -31,11 +30,6 @@ def test_postgres_error_is_translated(database: Database, sqlstate: str, error: 
     with pytest.raises(ServiceError) as raised, database.read() as session:
         session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'no luck' USING ERRCODE = '{sqlstate}'; END $$"))
     assert (type(raised.value), raised.value.reason) == (error, reason)
-
-
-def test_bug_of_ours_is_not_translated(database: Database) -> None:
-    with pytest.raises(DBAPIError), database.read() as session:
-        session.execute(text("SELECT nonsense FROM generations"))
 
 
 def test_missing_table_means_another_database(database: Database) -> None:
