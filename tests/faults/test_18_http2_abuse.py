@@ -162,6 +162,8 @@ async def test_what_is_not_http2_is_answered_by_closing_the_connection(services:
                 assert b"HTTP/1" not in answer
                 assert b"storage" not in answer
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
     assert "Traceback" not in services.running["storage"].log()
 
 

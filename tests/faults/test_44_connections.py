@@ -62,9 +62,15 @@ async def call(stub: Any) -> None:
 async def connect_silently(stack: AsyncExitStack, address: str, content: bytes = b"") -> asyncio.StreamReader:
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    stack.callback(writer.transport.abort)
+    stack.push_async_callback(close, writer)
     writer.write(content)
     return reader
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 async def read_to_end(reader: asyncio.StreamReader) -> None:
