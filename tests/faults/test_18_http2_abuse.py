@@ -96,7 +96,7 @@ async def withstand(services: ServiceProcesses, count: int, connections: int) ->
 
 
 async def test_others_are_served_while_one_connection_abuses_http2(services: ServiceProcesses) -> None:
-    await withstand(services, 4000, 1)
+    await withstand(services, 3000, 1)
 
 
 @pytest.mark.slow
@@ -118,11 +118,10 @@ async def test_message_that_is_too_large_or_inflates_is_refused(services: Servic
     options = [("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(services.address("storage"), options) as channel:
         method: Any = channel.unary_unary(LIST)
-        for size in (4 << 20) + 1, 64 << 20:
-            for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await method(bytes(size), compression=compression, timeout=TIMEOUT_SECONDS)
-                assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for size, compression in (((4 << 20) + 1, grpc.Compression.NoCompression), (64 << 20, grpc.Compression.Gzip)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await method(bytes(size), compression=compression, timeout=TIMEOUT_SECONDS)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert services.running["storage"].memory_bytes() < memory + (96 << 20)
     await call_once(services)
     assert "Traceback" not in services.running["storage"].log()

@@ -70,7 +70,7 @@ async def ask(port: int, content: bytes) -> bytes:
 async def test_heads_that_never_end_are_not_waited_for_while_others_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limited_protocol, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(limited_protocol, "HEAD_SECONDS", 0.5)
     async with serving() as port, AsyncExitStack() as stack:
         callers = [await Caller.open(port) for _ in range(100)]
         for number, caller in enumerate(callers):
@@ -158,9 +158,9 @@ MALFORMED = {
 async def test_what_is_no_http_is_refused_and_logs_no_traceback(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(limited_protocol, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(limited_protocol, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(http_server, "KEEPALIVE_SECONDS", 1)
-    monkeypatch.setattr(endpoints, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(endpoints, "READ_SECONDS", 0.5)
     with captured_logs("json") as log:
         async with serving() as port:
             answers = await asyncio.gather(*(ask(port, content) for content in MALFORMED.values()))
