@@ -32,17 +32,20 @@ async def test_slow_clients_take_few_threads_and_others_get_the_metrics(
             writer.write((b"", b"GET /metrics HTTP/1.1\r\nHost: ")[number % 2])
             readers.append(reader)
         page = asyncio.create_task(asyncio.to_thread(read_page, f"http://127.0.0.1:{port}/metrics"))
+        ended = asyncio.gather(page, *map(read_to_end, readers))
         most = 0
-        while not page.done():
-            most = max(most, threading.active_count())
-            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            while not ended.done():
+                most = max(most, threading.active_count())
+                await asyncio.sleep(0)
         assert b"process_resident_memory_bytes" in await page
         # Of a request and of its timer; and some of the test's own.
         assert most < before + 2 * metrics_endpoint.MAX_SCRAPES + 8
-        async with asyncio.timeout(60):
-            for reader in readers:
-                with suppress(ConnectionError):
-                    await reader.read()
+
+
+async def read_to_end(reader: asyncio.StreamReader) -> None:
+    with suppress(ConnectionError):
+        await reader.read()
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
