@@ -146,6 +146,7 @@ class RenderStore:
         """
         path = self._folder / generation_id / f"{render_id}{extension}"
         description, previous = staged.with_suffix(".json.part"), staged.with_suffix(".previous.part")
+        is_described = False
         try:
             _write_new(description, MASTERED_FILE_JSON.dump_json(file, by_alias=True))
             failpoint("export.before_render_fsync")
@@ -159,19 +160,20 @@ class RenderStore:
             if is_regular_file(path.with_suffix(".json")):
                 _write_new(previous, path.with_suffix(".json").read_bytes())
             os.replace(description, path.with_suffix(".json"))
+            is_described = True
             failpoint("export.before_render_rename")
             move_staged(staged, path)
             failpoint("export.after_render_rename")
             fsync_folder(path.parent)
         except OSError:
-            if staged.exists() and previous.exists():
+            if is_described and staged.exists() and previous.exists():
                 os.replace(previous, path.with_suffix(".json"))
-            elif staged.exists():
+            elif is_described and staged.exists():
                 path.with_suffix(".json").unlink(missing_ok=True)
             raise
         finally:
-            description.unlink(missing_ok=True)
-            previous.unlink(missing_ok=True)
+            remove_leftover(description)
+            remove_leftover(previous)
         return path
 
     def iter_renders(self, generation_id: str) -> Iterator[tuple[str, Path, str]]:
