@@ -11,13 +11,15 @@ from pathlib import Path
 
 from export_service.formats.codecs import EXTENSIONS
 from export_service.formats.provenance import MANIFEST_EXTENSION
-from export_service.library.renders import DESCRIPTION_EXTENSION, RENDERS, STAGING
+from export_service.library.renders import RENDERS, STAGING
 from export_service.library.store import CLIPS, OUTPUTS, SPOOL
 
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _ID = re.compile(_UUID)
 _OF_ATTEMPT = re.compile(rf"({_UUID})\.(\d{{1,10}})\.")
 _DATE_PARTS = re.compile(r"\d{4}"), re.compile(r"\d{2}"), re.compile(r"\d{2}")
+_DESCRIPTION_EXTENSION = ".json"
+"""Of the file that describes a render."""
 _DELETED_BY_NFS = ".nfs"
 """How the name of a file begins that was deleted on a network file system while a process had it open."""
 
@@ -107,10 +109,10 @@ def _iter_audio(parent: Path, folder: str) -> Iterator[LibraryEntry]:
         elif not _ID.fullmatch(path.stem):
             yield _foreign(entry, folder)
         elif path.suffix in EXTENSIONS:
-            has_description = folder != RENDERS or path.with_suffix(DESCRIPTION_EXTENSION).relative_to(parent) in names
+            has_description = folder != RENDERS or path.with_suffix(_DESCRIPTION_EXTENSION).relative_to(parent) in names
             problem = "" if has_description else "has no description"
             yield LibraryEntry(path, folder, EntryKind.AUDIO, owner, problem=problem)
-        elif path.suffix == MANIFEST_EXTENSION or (folder == RENDERS and path.suffix == DESCRIPTION_EXTENSION):
+        elif path.suffix == MANIFEST_EXTENSION or (folder == RENDERS and path.suffix == _DESCRIPTION_EXTENSION):
             problem = "" if path.stem in audio_stems else "belongs to a file that does not exist"
             yield LibraryEntry(path, folder, EntryKind.COMPANION, owner, problem=problem)
         else:

@@ -42,7 +42,6 @@ from service_runtime.file_modes import PRIVATE, FileModes, set_mode
 
 RENDERS = "renders"
 STAGING = ".landing"
-DESCRIPTION_EXTENSION = ".json"
 MASTERED_FILE_JSON = TypeAdapter(MasteredFile)
 
 
@@ -136,7 +135,7 @@ class RenderStore:
             path = self.find(generation_id, render_id)
         except NotFound:
             return None
-        file = _read_description(path.with_suffix(DESCRIPTION_EXTENSION))
+        file = _read_description(path.with_suffix(".json"))
         return None if file is None else Render(render_id, path, file)
 
     def commit(self, staged: Path, generation_id: str, render_id: str, extension: str, file: MasteredFile) -> Path:
@@ -147,6 +146,7 @@ class RenderStore:
         """
         path = self._folder / generation_id / f"{render_id}{extension}"
         description, previous = staged.with_suffix(".json.part"), staged.with_suffix(".previous.part")
+        is_described = False
         try:
             _write_new(description, MASTERED_FILE_JSON.dump_json(file, by_alias=True))
             failpoint("export.before_render_fsync")
@@ -157,22 +157,23 @@ class RenderStore:
             failpoint("export.after_render_fsync")
             require_no_link(self._folder, path.parent)
             make_folder(path.parent, self._modes.folder)
-            if is_regular_file(path.with_suffix(DESCRIPTION_EXTENSION)):
-                _write_new(previous, path.with_suffix(DESCRIPTION_EXTENSION).read_bytes())
-            os.replace(description, path.with_suffix(DESCRIPTION_EXTENSION))
+            if is_regular_file(path.with_suffix(".json")):
+                _write_new(previous, path.with_suffix(".json").read_bytes())
+            os.replace(description, path.with_suffix(".json"))
+            is_described = True
             failpoint("export.before_render_rename")
             move_staged(staged, path)
             failpoint("export.after_render_rename")
             fsync_folder(path.parent)
         except OSError:
-            if staged.exists() and previous.exists():
-                os.replace(previous, path.with_suffix(DESCRIPTION_EXTENSION))
-            elif staged.exists():
-                path.with_suffix(DESCRIPTION_EXTENSION).unlink(missing_ok=True)
+            if is_described and staged.exists() and previous.exists():
+                os.replace(previous, path.with_suffix(".json"))
+            elif is_described and staged.exists():
+                path.with_suffix(".json").unlink(missing_ok=True)
             raise
         finally:
-            description.unlink(missing_ok=True)
-            previous.unlink(missing_ok=True)
+            remove_leftover(description)
+            remove_leftover(previous)
         return path
 
     def iter_renders(self, generation_id: str) -> Iterator[tuple[str, Path, str]]:
@@ -187,7 +188,7 @@ class RenderStore:
         """Deletes one render and its description. Raises NotFound."""
         path = self.find(generation_id, render_id)
         # First: nothing would find these once the render is gone.
-        path.with_suffix(DESCRIPTION_EXTENSION).unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
         manifest_path(path).unlink(missing_ok=True)
         path.unlink()
         fsync_folder(path.parent)

@@ -16,6 +16,7 @@ from tests.support.export_client import RATE_HZ, TIMEOUT_SECONDS, ExportClient, 
 from tests.support.pictures import png
 
 SECONDS = 0.2
+LEFT = "left behind"
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,17 @@ def find_damage(data_dir: Path) -> list[str]:
                 elif json.loads(description.read_bytes())["file_sha256"] != _sha256(path):
                     problems.append(f"{name}: not as described")
         elif path.is_file() and path.suffix == ".part" and not name.startswith("spool/"):
-            problems.append(f"{name}: left behind")
-        elif (
-            path.is_file()
-            and path.suffix == ".part"
-            and not path.with_name(path.name[: -len(".pcm.part")] + ".json").exists()
-        ):
-            problems.append(f"{name}: left behind")
+            problems.append(f"{name}: {LEFT}")
+        elif path.is_file() and path.suffix == ".part" and not path.with_name(path.name[: -len(".pcm.part")] + ".json").exists():
+            problems.append(f"{name}: {LEFT}")
     return problems
 
 
 def file_hashes(data_dir: Path) -> set[str]:
     """Returns the hashes of the generations' own files."""
     return {_sha256(path) for path in (data_dir / "outputs").rglob("*.*") if path.is_file()}
+
+
 
 
 def _sha256(path: Path) -> str:
