@@ -12,7 +12,11 @@ from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import (  # type: ignore[attr-defined]  # types-grpcio does not know them.
+    HealthListRequest,
+    HealthListResponse,
+)
 from grpc_status import rpc_status
 
 from dgx_music.error_status import to_status

@@ -74,7 +74,7 @@ def test_secret_that_others_can_read_is_found(content: str, mode: int, secret: s
 def test_what_python_cannot_read_is_named(value: str, file: Path) -> None:
     file.write_text(f"lease_seconds = {value}")
     with pytest.raises(
-        ConfigFileError, match="can't be used: (a number has thousands of digits|it is nested too deeply)"
+        ConfigFileError, match=r"can't be used: (a number has thousands of digits|it is nested too deeply)"
     ):
         read_config_file()
 
