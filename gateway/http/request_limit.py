@@ -25,5 +25,6 @@ class RequestLimit:
             self._budget.check()
         except ResourceExhausted as error:
             return await to_response(error)(scope, receive, send)
-        async with self._budget.occupy():
+        client = scope.get("client")
+        async with self._budget.occupy(client[0] if client else ""):
             return await self._app(scope, receive, send)
