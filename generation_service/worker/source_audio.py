@@ -14,6 +14,7 @@ from dgx_music.audio.v1 import audio_pb2
 from dgx_music.errors import Aborted, DataLoss, InvalidArgument
 from dgx_music.export.v1 import export_pb2, export_pb2_grpc
 from dgx_music.pcm import PcmReader
+from dgx_music.response_stream import read_stream
 from generation_service.models.base import FloatArray
 from service_runtime.rpc.deadlines import time_left
 
@@ -37,7 +38,7 @@ class SourceAudio:
         """Returns sample rate, channels and, as `expected_frames`, length of the file. Raises errors as `blocks`."""
         call = self._call(export_pb2.StreamAudioRequest())
         try:
-            async for part in call:
+            async for part in read_stream(call):
                 if part.WhichOneof("part") == "header":
                     self._require_attempt(part.header)
                     return part.header
@@ -73,7 +74,7 @@ class SourceAudio:
         reader: PcmReader | None = None
         call = self._call(request)
         try:
-            async for part in call:
+            async for part in read_stream(call):
                 match part.WhichOneof("part"):
                     case "header":
                         self._require_attempt(part.header)

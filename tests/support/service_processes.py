@@ -162,7 +162,7 @@ class ServiceProcesses:
             variables = {f"DGX_MUSIC_{one.upper()}_ADDRESS": address for one, address in addresses.items()}
             variables |= {"DGX_MUSIC_DATA_DIR": str(self.data_dir), **self.settings, **settings}
             env = environment(**variables)
-            command = [sys.executable, "-m", module] if module else [str(DGX_MUSIC), "serve", service]
+            command = [sys.executable, "-m", module, "serve", service] if module else [str(DGX_MUSIC), "serve", service]
             process = await asyncio.create_subprocess_exec(*prefix, *command, env=env, stderr=PIPE, limit=1 << 26)
             log_file = self.data_dir.parent / f"{self.data_dir.name}-{name}.log"
             self.running[name] = ServiceProcess(name, process, log_file)
