@@ -186,9 +186,7 @@ class Job:
         if isinstance(exported, Exported):
             return await self._complete(exported)
         if isinstance(lost, LeaseLostReason):
-            if lost is LeaseLostReason.CANCELLED and self._has_sent_audio:
-                await self._delete_file()
-            return lost.value
+            return await self._end_without_lease(lost)
         return await self._fail(
             build_failure(exported, has_sent_audio=self._has_sent_audio, attempt=self._generation.attempt)
         )
@@ -202,9 +200,9 @@ class Job:
             await self._call_with_retry(self._storage.CompleteGeneration, request)
         except grpc.aio.AioRpcError as error:
             if error.code() in LEASE_LOST_CODES:
-                return await self._end_without_lease()
+                return await self._end_without_lease(LeaseLostReason.STALE)
             if error.code() in TRANSIENT_CODES:
-                return LeaseLostReason.EXPIRED.value
+                return await self._end_without_lease(LeaseLostReason.EXPIRED)
             await self._delete_file()  # No database row will refer to it.
             message = f"storage rejected the completion: {read_error_details(error).message}"
             return await self._fail(storage_pb2.FailGenerationRequest(error_message=message))
@@ -219,17 +217,19 @@ class Job:
             await self._call_with_retry(self._storage.FailGeneration, failure)
         except grpc.aio.AioRpcError as error:
             if error.code() in LEASE_LOST_CODES:
-                return await self._end_without_lease()
+                return await self._end_without_lease(LeaseLostReason.STALE)
             # The lease will expire, and storage then gives the generation to another worker.
             log.warning("failure_report_failed", code=error.code().name, error=error.details())
         return "handed back" if failure.handed_back else "failed"
 
-    async def _end_without_lease(self) -> str:
-        """Deletes the audio if no other attempt needs it. Returns the outcome in words."""
-        if self._has_sent_audio and await self._is_cancelled():
+    async def _end_without_lease(self, lost: LeaseLostReason) -> str:
+        """Deletes the audio, also of an earlier attempt, if no other one needs it. Returns the outcome in words."""
+        may_have_file = self._has_sent_audio or self._generation.attempt > 1
+        if lost is not LeaseLostReason.CANCELLED and (not may_have_file or not await self._is_cancelled()):
+            return lost.value
+        if may_have_file:
             await self._delete_file()
-            return LeaseLostReason.CANCELLED.value
-        return LeaseLostReason.STALE.value
+        return LeaseLostReason.CANCELLED.value
 
     async def _call_with_retry(self, method: Any, request: Any) -> None:
         """Calls storage, and retries transient errors until the lease expires. Raises AioRpcError."""
@@ -246,13 +246,23 @@ class Job:
             await asyncio.sleep(backoff.next_delay())
 
     async def _is_cancelled(self) -> bool:
-        """Whether the generation is cancelled or deleted, so that no other attempt needs its file."""
+        """Whether the generation is cancelled or deleted, so that no other attempt needs its file.
+
+        If storage can't be reached, waits for it for a while: the answer decides over a file.
+        """
         request = storage_pb2.GetGenerationRequest(id=self._generation.id)
-        try:
-            response = await self._storage.GetGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            return error.code() is grpc.StatusCode.NOT_FOUND
-        return response.generation.state == storage_pb2.GENERATION_STATE_CANCELLED
+        backoff = Backoff(INITIAL_DELAY_SECONDS, MAX_DELAY_SECONDS)
+        gives_up_at = time.monotonic() + DELETION_PATIENCE_SECONDS
+        while True:
+            try:
+                response = await self._storage.GetGeneration(request, timeout=CALL_TIMEOUT_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in TRANSIENT_CODES or time.monotonic() >= gives_up_at:
+                    return error.code() is grpc.StatusCode.NOT_FOUND
+                log.info("deletion_delayed", code=error.code().name, error=error.details())
+                await asyncio.sleep(backoff.next_delay())
+            else:
+                return response.generation.state == storage_pb2.GENERATION_STATE_CANCELLED
 
     async def _delete_file(self) -> None:
         """Deletes the file, and the samples of an export that did not make one."""
