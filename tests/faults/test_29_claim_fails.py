@@ -3,6 +3,7 @@ gets no jobs."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,12 +32,13 @@ async def stack(tmp_path: Path) -> AsyncIterator[ServiceStack]:
 async def has_failed(stack: ServiceStack) -> str:
     """Waits until the worker has found out that it can't claim; returns why."""
     assert stack.generation is not None
-    while True:
-        try:
-            await stack.generation.check()
-        except Unavailable as error:
-            if error.reason == "WORKER_STOPPED":
-                return error.message
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await stack.generation.check()
+            except Unavailable as error:
+                if error.reason == "WORKER_STOPPED":
+                    return error.message
 
 
 async def test_worker_goes_on_after_an_unexpected_error(stack: ServiceStack, monkeypatch: pytest.MonkeyPatch) -> None:
