@@ -70,6 +70,7 @@ def damage(data_dir: Path) -> None:
         database.execute("CREATE TRIGGER canary BEFORE INSERT ON generations BEGIN SELECT no_such_function(1); END")
 
 
+@pytest.mark.slow
 async def test_prompts_tokens_and_passwords_are_nowhere(services: ServiceProcesses, collector: TraceCollector) -> None:
     port, statuses = free_ports(1)[0], Statuses()
     await services.start("gateway", DGX_MUSIC_METRICS_PORT=str(port), DGX_MUSIC_REQUIRE_TOKENS="false")
@@ -143,7 +144,7 @@ async def test_prompts_tokens_and_passwords_are_nowhere(services: ServiceProcess
 
 def test_passwords_in_settings_are_not_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     shell = InProcessShell(tmp_path / "data", capfd)
-    for scheme in ("postgresql", "mysql", "sqlite+x", ""):
+    for scheme in ("postgresql", ""):
         url = f"{scheme}://canary-user:{PASSWORD}@127.0.0.1:1/music?password={PASSWORD}"
         settings = {"DGX_MUSIC_DATABASE_URL": url, "DGX_MUSIC_SERVICE_TOKEN": PASSWORD, "DGX_MUSIC_TOKEN": PASSWORD}
         for words in (("config", "show"), ("doctor",), ("history",), ("serve", "storage"), ("history", "--debug")):
