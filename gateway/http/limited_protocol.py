@@ -82,6 +82,12 @@ class LimitedProtocol(H11Protocol):
         else:
             self._stop_waiting()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.trailing_data[0]:  # The start of another head has come with the last request.
+            self._has_begun = True
+            self._wait_for_head()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._count.remove(self._host)
         self._stop_waiting()

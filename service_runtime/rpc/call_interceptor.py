@@ -25,7 +25,9 @@ from service_runtime.rpc.request_decoding import Undecodable, decode_or_refuse
 log = get_logger(__name__)
 
 _refusals = RepeatedEvents()
-"""Of RESOURCE_EXHAUSTED: an overloaded server refuses thousands of calls a minute."""
+"""An overloaded server refuses thousands of calls a minute, and a stranger may have as many refused as it likes."""
+
+REPEATED_CODES = "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"
 
 if TYPE_CHECKING:
     from service_runtime.method_wrapping import Context, Continuation, Handler
@@ -136,7 +138,7 @@ class _CallScope:
     def _rejection_fields(self, reason: str, message: str) -> dict[str, Any] | None:
         """Returns what to log; None if one like it was just logged."""
         fields = {"method": self._method, "code": self._code, "reason": reason, "error": message}
-        if self._code != "RESOURCE_EXHAUSTED":
+        if self._code not in REPEATED_CODES:
             return fields
         skipped = _refusals.admit((self._method, reason))
         return None if skipped is None else fields | ({"not_logged": skipped} if skipped else {})

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from hyperframe.frame import SettingsFrame
 
+from dgx_music import channel
 from dgx_music.channel import CHANNEL_OPTIONS
 from dgx_music.error_status import read_error_details
 from dgx_music.generation.v1 import generation_pb2 as pb
@@ -29,6 +30,8 @@ from tests.support.tls_files import TlsFiles, make_tls_files
 
 MAX_CONNECTIONS = 20
 TIMEOUT_SECONDS = 60.0
+SILENT_SECONDS = 30.0
+"""Less than gRPC waits by itself, and far more than the test lets it."""
 
 
 @pytest.fixture
@@ -47,11 +50,11 @@ async def separate_stub(address: str, tls: TlsFiles | None = None) -> AsyncItera
     options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
     secure = None if tls is None else tls.credentials().channel_credentials()
     if secure is None:
-        channel = grpc.aio.insecure_channel(address, options)
+        connection = grpc.aio.insecure_channel(address, options)
     else:
-        channel = grpc.aio.secure_channel(address, secure, options)
-    async with channel:
-        yield rpc.GenerationServiceStub(channel)
+        connection = grpc.aio.secure_channel(address, secure, options)
+    async with connection:
+        yield rpc.GenerationServiceStub(connection)
 
 
 async def call(stub: Any) -> None:
@@ -62,9 +65,15 @@ async def call(stub: Any) -> None:
 async def connect_silently(stack: AsyncExitStack, address: str, content: bytes = b"") -> asyncio.StreamReader:
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    stack.callback(writer.transport.abort)
+    stack.push_async_callback(close, writer)
     writer.write(content)
     return reader
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 async def read_to_end(reader: asyncio.StreamReader) -> None:
@@ -72,11 +81,11 @@ async def read_to_end(reader: asyncio.StreamReader) -> None:
         await reader.read()
 
 
-@pytest.mark.parametrize("uses_tls", [False, True])
+@pytest.mark.parametrize("uses_tls", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_silent_connections_are_bounded_and_end_while_clients_that_are_there_go_on(
     service: ScriptedService, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uses_tls: bool
 ) -> None:
-    monkeypatch.setattr(transport_limits, "HANDSHAKE_SECONDS", 2)
+    monkeypatch.setattr(transport_limits, "HANDSHAKE_SECONDS", 1)
     tls = make_tls_files(tmp_path / "tls") if uses_tls else None
     if tls is not None:
         settings = settings.model_copy(update=tls.server_settings())
@@ -89,7 +98,7 @@ async def test_silent_connections_are_bounded_and_end_while_clients_that_are_the
         silent = [await connect_silently(stack, bound[0], half if number % 2 else b"") for number in range(100)]
         await call(early)
         assert psutil.Process().num_fds() <= before + len(silent) + MAX_CONNECTIONS
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with asyncio.timeout(SILENT_SECONDS):
             await asyncio.gather(*map(read_to_end, silent))  # All are closed, at once or soon.
         late = await stack.enter_async_context(separate_stub(bound[0], tls))
         await call(late)
@@ -136,6 +145,7 @@ async def test_server_may_open_more_files_than_the_system_allows_at_first(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 async def test_client_that_vanishes_with_a_call_is_noticed(
     service: ScriptedService, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,3 +160,63 @@ async def test_client_that_vanishes_with_a_call_is_noticed(
         await connection.send(connection.headers(1), *connection.data(1, message(b""), end=True))
         await connection.wait_for("Data", 1)
         await asyncio.wait_for(service.closed.wait(), TIMEOUT_SECONDS)  # It leaves pings unanswered.
+
+
+class BlackHole:
+    """Passes connections on to a server, until it swallows what both sides send, as a network without a route does."""
+
+    def __init__(self, server_address: str) -> None:
+        self.address = ""
+        self._server_address = server_address
+        self._swallows = False
+        self._writers: list[asyncio.StreamWriter] = []
+
+    def swallow(self) -> None:
+        self._swallows = True
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = self._server_address.rpartition(":")
+        server_reader, server_writer = await asyncio.open_connection(host, int(port))
+        self._writers += writer, server_writer
+        await asyncio.gather(self._pass(reader, server_writer), self._pass(server_reader, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while content := await reader.read(1 << 16):
+                if not self._swallows:
+                    writer.write(content)
+
+    async def close(self) -> None:
+        for writer in self._writers:
+            await close(writer)
+
+
+@pytest.mark.slow
+async def test_server_that_vanishes_is_noticed_by_its_client(
+    service: ScriptedService, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = {"grpc.keepalive_time_ms": 1000, "grpc.keepalive_timeout_ms": 1000, "grpc.http2.ping_timeout_ms": 1000}
+    options = [(name, shorter.get(name, value)) for name, value in CHANNEL_OPTIONS]
+    monkeypatch.setattr(channel, "CHANNEL_OPTIONS", options)
+    async with AsyncExitStack() as stack:
+        bound = await stack.enter_async_context(serve_services([service], ["127.0.0.1:0"], settings))
+        hole = BlackHole(bound[0])
+        stack.push_async_callback(hole.close)
+        server = await asyncio.start_server(hole.accept, "127.0.0.1", 0)
+        stack.callback(server.close)
+        client = await stack.enter_async_context(channel.connect(f"127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+        stub: Any = rpc.GenerationServiceStub(client)
+        entered = asyncio.Event()
+
+        async def hold(context: Any) -> None:
+            entered.set()
+            await asyncio.Event().wait()
+
+        service.behaviour = hold
+        call = stub.ListModels(pb.ListModelsRequest())  # Without a deadline.
+        await asyncio.wait_for(entered.wait(), TIMEOUT_SECONDS)
+        hole.swallow()
+        server.close()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(call, TIMEOUT_SECONDS)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

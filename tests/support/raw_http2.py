@@ -7,7 +7,7 @@ import asyncio
 import gzip
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from hpack import Decoder, Encoder, HPACKError
 from hyperframe.exceptions import HyperframeError
@@ -135,6 +135,8 @@ class RawConnection:
     async def close(self) -> None:
         self._writer.transport.abort()
         await self._reading
+        with suppress(OSError):
+            await self._writer.wait_closed()
 
 
 @asynccontextmanager

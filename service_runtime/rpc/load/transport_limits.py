@@ -14,6 +14,9 @@ IDLE_SECONDS = 600
 """A connection without calls is closed after so long. Clients connect again at their next call."""
 KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS = 60, 20
 """A client that has vanished, e.g. without power, is pinged after so long, and its calls end if it does not answer."""
+MAX_PENDING_CALLS = 16_384
+"""While more calls than this have not been looked at, gRPC cancels calls at random, also those of others; twice as many
+are the most there can be. Each takes about 27 kB. By default, one connection may bring that about."""
 MAX_METADATA_BYTES = 16_384
 """Of a call. gRPC's own limit is the same, but counts a field that HPACK repeats by its index as a few bytes: 4 kB on
 the wire may become 2 MB of metadata."""
@@ -27,10 +30,8 @@ def build_transport_options(settings: Settings, max_streams: int) -> Sequence[tu
     beyond that is refused by gRPC before it costs anything; clients that keep to the rules wait by themselves."""
     return (
         ("grpc.max_concurrent_streams", max_streams),
-        # gRPC cancels calls at random, also those of others, while more than so many have not been looked at yet. By
-        # default that is less than one connection may have.
-        ("grpc.server.max_pending_requests", 4 * max_streams),
-        ("grpc.server.max_pending_requests_hard_limit", 8 * max_streams),
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
