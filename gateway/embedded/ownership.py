@@ -207,6 +207,18 @@ def running_owner(data_dir: Path) -> str | None:
     return f"unix:{path}" if path is not None and _accepts_connections(path) else None
 
 
+def has_owner(data_dir: Path) -> bool:
+    """Returns whether a process owns this data directory now, without joining it, waiting or writing anything."""
+    try:
+        with (data_dir / "run" / "owner.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _unusable(data_dir: Path, error: OSError) -> FailedPrecondition:
     way_out = "choose another folder with --data-dir or DGX_MUSIC_DATA_DIR"
     if error.errno == errno.ENOSPC:

@@ -104,7 +104,10 @@ class HttpFuzzer:
             method = "GET" if rng.random() < 0.8 else method
         query = f"?output_format={quote(rng.choice(OUTPUT_FORMATS))}" if rng.random() < 0.5 else ""
         content, headers = self._body(rng), self._headers(rng)
-        request = self._client.build_request(method, path + query, content=content, headers=headers)
+        encoded = [
+            (name.encode(), value.encode() if isinstance(value, str) else value) for name, value in headers.items()
+        ]
+        request = self._client.build_request(method, path + query, content=content, headers=encoded)
         described = (
             f"request {number} of seed {self._seed}: {method} {path[:200]}{query[:100]} {headers} {content[:600]!r}"
         )
@@ -135,8 +138,8 @@ class HttpFuzzer:
             problems.append(f"a message of {len(message)} characters")
         return problems
 
-    def _headers(self, rng: Random) -> dict[str, str]:
-        headers = {"content-type": "application/json"}
+    def _headers(self, rng: Random) -> dict[str, str | bytes]:
+        headers: dict[str, str | bytes] = {"content-type": "application/json"}
         if rng.random() < 0.1:
             headers["content-type"] = rng.choice(("text/plain", "application/json; charset=utf-16", "", "a" * 500))
         ascii_text = hostile.string(rng)[:300].encode("ascii", "ignore").decode()

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from dgx_music.errors import FailedPrecondition, Unavailable
-from storage_service.db.database import Database, UnwritableDatabase
+from storage_service.db.database import Database
+from storage_service.db.error_translation import UnwritableDatabase
 from storage_service.db.sqlite import sqlite3
 from storage_service.domain import creation
 from storage_service.domain.creation import NewGeneration
@@ -89,7 +90,7 @@ def test_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
 def test_invalid_sql_is_not_translated_to_unavailable(url: str, open_database: Callable[..., Database]) -> None:
     opened = open_database(url)
     with pytest.raises((OperationalError, ProgrammingError)), opened.read() as session:
-        session.execute(text("SELECT * FROM nothing"))
+        session.execute(text("SELECT nothing FROM alembic_version"))
 
 
 def test_missing_psycopg_error_names_the_extra() -> None:
