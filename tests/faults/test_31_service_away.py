@@ -24,7 +24,7 @@ async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[To
 
 async def stop_at(services: ToneProcesses, step: str) -> str:
     """Has a worker stop at a step of a job. Returns the generation."""
-    await services.start_worker(failpoint=f"generation.{step}:stop", DGX_MUSIC_LEASE_SECONDS="30")
+    await services.start_worker(failpoint=f"generation.{step}:stop", DGX_MUSIC_LEASE_SECONDS="120")
     generation_id = await services.create()
     await services.running["generation"].wait_until_stopped()
     return generation_id
@@ -35,6 +35,8 @@ async def stop_at(services: ToneProcesses, step: str) -> str:
 async def test_job_is_completed_though_a_service_was_away(services: ToneProcesses, name: str, step: str) -> None:
     generation_id = await stop_at(services, step)
     await services.kill(name)
+    if name == "storage":  # The worker repeats its calls until storage is back.
+        services.resume("generation")
     await services.start(name)
     services.resume("generation")
     done = await services.wait_until_completed(generation_id)
