@@ -181,8 +181,10 @@ def format_settings_error(error: ValidationError) -> str:
     """Returns which variables or keys of the config file are invalid, with their values and what they must be."""
     problems = []
     for detail in error.errors(include_url=False):
-        source = _describe_source(str(detail["loc"][0]), detail["input"])
-        problems.append(f"{source}: {detail['msg'].removeprefix('Value error, ')}")
+        problem = detail["msg"].removeprefix("Value error, ")
+        if detail["loc"]:  # Else the problem names the place itself.
+            problem = f"{_describe_source(str(detail['loc'][0]), detail['input'])}: {problem}"
+        problems.append(problem)
     return "; ".join(problems)
 
 

@@ -27,6 +27,7 @@ from service_runtime.rpc.binding import (
 from service_runtime.rpc.call_interceptor import CallInterceptor
 from service_runtime.rpc.health.health_monitor import HealthMonitor
 from service_runtime.rpc.health.health_servicer import HealthServicer
+from service_runtime.rpc.health.systemd_notifier import reporting_to_systemd
 from service_runtime.rpc.load.accepting_server import build_server
 from service_runtime.rpc.load.load_limit import LoadLimit, max_calls_of_connection
 from service_runtime.rpc.load.transport_limits import build_transport_options, raise_file_limit
@@ -104,7 +105,8 @@ async def serve_services(
             await health_monitor.check_all()
             monitor = asyncio.create_task(health_monitor.run())
             log.info("serving", addresses=bound, services=[service.full_name for service in services])
-            yield bound
+            async with reporting_to_systemd():
+                yield bound
         finally:
             if monitor is not None:
                 monitor.cancel()
