@@ -51,6 +51,10 @@ class Caller:
                     received += part
         return received
 
+    async def wait_for(self, content: bytes) -> None:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await self._reader.readuntil(content)
+
     async def close(self) -> None:
         self._writer.transport.abort()
         with suppress(OSError):
@@ -117,6 +121,23 @@ async def test_connections_of_one_host_leave_room_for_others() -> None:
             while not (await ask(port, NOTHING)).startswith(b"HTTP/1.1 404 "):
                 pass
     assert log.getvalue().count("too_many_connections") == 1
+
+
+async def test_requests_of_one_host_leave_room_for_others() -> None:
+    async with serving(max_concurrent_streams=8) as port, AsyncExitStack() as stack:
+        for _ in range(7):
+            caller = await Caller.open(port)
+            stack.push_async_callback(caller.close)
+            await caller.send(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+            await caller.wait_for(b"100 Continue")  # It waits for the body, and has a place.
+        refused = await ask(port, NOTHING)
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        assert b"one client may have 7 requests at a time" in refused
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        other = Caller(reader, writer)
+        stack.push_async_callback(other.close)
+        await other.send(NOTHING)
+        assert (await other.answer()).startswith(b"HTTP/1.1 404 ")
 
 
 MALFORMED = {
