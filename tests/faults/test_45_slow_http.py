@@ -71,6 +71,13 @@ async def ask(port: int, content: bytes) -> bytes:
         await caller.close()
 
 
+async def ask_until_answered(port: int) -> None:
+    """On a busy machine, this client may itself take longer than tests allow."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not (await ask(port, NOTHING)).startswith(b"HTTP/1.1 404 "):
+            pass
+
+
 async def test_heads_that_never_end_are_not_waited_for_while_others_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -81,7 +88,7 @@ async def test_heads_that_never_end_are_not_waited_for_while_others_are_served(
             stack.push_async_callback(caller.close)
             # Nothing, the start of a first head, or of a second one.
             await caller.send((b"", NOTHING[:-2], NOTHING.replace(b"close", b"keep-alive") + b"GET")[number % 3])
-        assert b"404 Not Found" in await ask(port, NOTHING)
+        await ask_until_answered(port)
         answers = await asyncio.gather(*(caller.answer() for caller in callers))
     assert set(answers[0::3]) == {b""}
     assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers[1::3])
@@ -185,7 +192,7 @@ async def test_what_is_no_http_is_refused_and_logs_no_traceback(
     with captured_logs("json") as log:
         async with serving() as port:
             answers = await asyncio.gather(*(ask(port, content) for content in MALFORMED.values()))
-            assert b"404 Not Found" in await ask(port, NOTHING)
+            await ask_until_answered(port)
     wrong = {
         name: answer
         for name, answer in zip(MALFORMED, answers, strict=True)

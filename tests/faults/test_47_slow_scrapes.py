@@ -56,6 +56,8 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 def read_page(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=60) as response:
-        content: bytes = response.read()
-    return content
+    """Tries again if it was slow itself, as on a busy machine."""
+    while True:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=60) as response:
+            content: bytes = response.read()
+            return content
