@@ -20,13 +20,14 @@ from tests.support.scripted_service import ScriptedService
 async def test_slow_clients_take_few_threads_and_others_get_the_metrics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics_endpoint, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(metrics_endpoint, "REQUEST_SECONDS", 0.4)
+    monkeypatch.setattr(metrics_endpoint, "MAX_SCRAPES", 2)
     (port,) = free_ports(1)
     settings = Settings(data_dir=tmp_path, grace_seconds=0.1, metrics_port=port)
     async with serve_services([ScriptedService()], ["127.0.0.1:0"], settings), AsyncExitStack() as stack:
         before = threading.active_count()
         readers = []
-        for number in range(24):
+        for number in range(8):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             stack.push_async_callback(close, writer)
             writer.write((b"", b"GET /metrics HTTP/1.1\r\nHost: ")[number % 2])
@@ -39,8 +40,8 @@ async def test_slow_clients_take_few_threads_and_others_get_the_metrics(
                 most = max(most, threading.active_count())
                 await asyncio.sleep(0)
         assert b"process_resident_memory_bytes" in await page
-        # Of a request and of its timer; and some of the test's own.
-        assert most < before + 2 * metrics_endpoint.MAX_SCRAPES + 8
+        # Of two requests and of their timers, the server's own and the test's.
+        assert most <= before + 4 + 2
 
 
 async def read_to_end(reader: asyncio.StreamReader) -> None:
@@ -55,6 +56,8 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 def read_page(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=60) as response:
-        content: bytes = response.read()
-    return content
+    """Tries again if it was slow itself, as on a busy machine."""
+    while True:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=60) as response:
+            content: bytes = response.read()
+            return content
