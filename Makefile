@@ -22,6 +22,7 @@ PYTEST := python -m pytest --numprocesses $(JOBS) --dist loadfile
 SEED ?= 1
 SOAK_JOBS ?= 500
 SOAK_FAULTS ?= 100
+SOAK_DATABASE ?= sqlite
 # The data directory of `make demo` and `make run`.
 DATA_DIR ?= $(CURDIR)/data
 PROMPT ?= lo-fi hip hop with a warm piano at 84 BPM in A minor
@@ -74,9 +75,9 @@ test-unit: ## Run the tests that start no server
 test-integration: ## Run the tests that start servers and commands
 	@$(PYTEST) tests/integration
 test-faults: ## Run all tests of faults, also the slow ones: up to 15 minutes
-	@$(PYTEST) -m '' tests/faults tests/stateful tests/fuzz
-test-soak: ## Run jobs through random faults: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100
-	@python -m tests.soak --seed $(SEED) --jobs $(SOAK_JOBS) --faults $(SOAK_FAULTS)
+	@$(PYTEST) -m '' tests/faults tests/stateful tests/fuzz tests/soak
+test-soak: ## Run jobs through random faults, 15 minutes: SEED=1 SOAK_JOBS=500 SOAK_FAULTS=100 SOAK_DATABASE=sqlite
+	@python -m tests.soak --seed $(SEED) --jobs $(SOAK_JOBS) --faults $(SOAK_FAULTS) --database $(SOAK_DATABASE)
 test-coverage: ## Run all tests and show the lines of the packages that they do not cover
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) --cov --cov-report=term-missing

@@ -226,7 +226,7 @@ class Job:
         """Deletes the audio, also of an earlier attempt, if no other one needs it. Returns the outcome in words."""
         may_have_file = self._has_sent_audio or self._generation.attempt > 1
         if lost is not LeaseLostReason.CANCELLED and (not may_have_file or not await self._is_cancelled()):
-            return lost.value
+            return str(lost.value)
         if may_have_file:
             await self._delete_file()
         return LeaseLostReason.CANCELLED.value

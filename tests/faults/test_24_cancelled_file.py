@@ -13,16 +13,22 @@ from dgx_music.storage.v1 import storage_pb2 as pb
 from tests.support.cut_connection import forwarding_to
 from tests.support.service_processes import ServiceProcesses, service_processes
 
+pytestmark = pytest.mark.slow  # They wait for the ends of leases.
+
 MODULE = "tests.soak.paced_generation"
 TIMEOUT_SECONDS = 60
-STORAGE = {"DGX_MUSIC_LEASE_SWEEP_SECONDS": "0.2", "DGX_MUSIC_MAX_ATTEMPTS": "20"}
+SETTINGS = {
+    "DGX_MUSIC_LEASE_SWEEP_SECONDS": "0.2",
+    "DGX_MUSIC_MAX_ATTEMPTS": "20",
+    "DGX_MUSIC_SPOOL_KEEP_SECONDS": "0.1",  # So that another attempt has to generate.
+}
 DYING = {"DGX_MUSIC_LEASE_SECONDS": "4", "DGX_MUSIC_FAILPOINT": "generation.before_complete:kill"}
 """Of a worker that dies when the file is there, but not reported."""
 
 
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[ServiceProcesses]:
-    async with service_processes(tmp_path / "data", "storage", "export", "gateway", **STORAGE) as services:
+    async with service_processes(tmp_path / "data", "storage", "export", "gateway", **SETTINGS) as services:
         yield services
 
 
@@ -69,7 +75,6 @@ async def test_the_file_of_an_earlier_attempt(services: ServiceProcesses) -> Non
     await wait_until_empty(services)
 
 
-@pytest.mark.slow  # It waits for the end of a lease.
 async def test_a_worker_that_learns_of_it_late(services: ServiceProcesses) -> None:
     async with forwarding_to(services.address("storage")) as storage:
         settings = {"DGX_MUSIC_STORAGE_ADDRESS": storage.address, "DGX_MUSIC_LEASE_SECONDS": "10"}

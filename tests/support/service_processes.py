@@ -139,6 +139,7 @@ class ServiceProcesses:
         self.neighbours: dict[str, str] = {}
         """Service → the address at which the others call it, if that is not its own: a proxy's, say."""
         self.running: dict[str, ServiceProcess] = {}
+        self._started: list[ServiceProcess] = []
         self._channels: dict[str, grpc.aio.Channel] = {}
         for name in SERVICES:
             self.address(name)
@@ -166,6 +167,7 @@ class ServiceProcesses:
             process = await asyncio.create_subprocess_exec(*prefix, *command, env=env, stderr=PIPE, limit=1 << 26)
             log_file = self.data_dir.parent / f"{self.data_dir.name}-{name}.log"
             self.running[name] = ServiceProcess(name, process, log_file)
+            self._started.append(self.running[name])
             await self.running[name].wait_for_event("serving")
 
     async def start_http(self, **settings: str) -> tuple[ServiceProcess, str]:
@@ -218,11 +220,12 @@ class ServiceProcesses:
     async def close(self) -> None:
         for channel in self._channels.values():
             await channel.close()
-        for name in list(self.running):
-            process = self.running[name]
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
-            await self.kill(name)
+        self.running.clear()
+        for process in self._started:  # Also one that was being ended or started when the test was.
+            if process.is_running:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+                await process.kill()
 
 
 @asynccontextmanager
