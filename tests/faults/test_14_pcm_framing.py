@@ -1,4 +1,4 @@
-"""Fault 14: chunks that are cut, repeated, reordered, corrupted, empty or too large, headers and ends in the wrong place.
+"""Fault 14: chunks that are cut, repeated, reordered, corrupted, empty or too large; headers and ends in wrong places.
 Either the file has the exact samples, or the export is refused and leaves no file."""
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ QUICK, SLOW = 60, 600
 """Numbers of examples."""
 
 actions = st.one_of(
-    st.tuples(st.sampled_from(["drop", "repeat", "swap", "move to end", "flip", "flip and sign", "empty"]), st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from(["drop", "repeat", "swap", "move to end", "flip", "flip and sign", "empty"]), st.integers(0, 9)
+    ),
     st.tuples(st.sampled_from(["cut", "cut and sign"]), st.integers(0, 9), st.integers(1, 16)),
     st.tuples(st.sampled_from(["sequence", "start frame", "total chunks", "total frames"]), st.integers(0, 9), NUMBERS),
     st.tuples(st.sampled_from(["rate", "channels", "expected", "attempt", "encoding", "level"]), NUMBERS),
-    st.tuples(st.sampled_from(["hash", "empty part", "second header", "early end", "second end", "huge", "nan", "merge"])),
+    st.tuples(
+        st.sampled_from(["hash", "empty part", "second header", "early end", "second end", "huge", "nan", "merge"])
+    ),
 )
 """What to do to a stream, with the number of the part that it is done to."""
 
@@ -119,7 +123,9 @@ async def send(client: ExportClient, requests: list[Request]) -> export_pb2.Expo
 
 async def check(client: ExportClient, damages: list[tuple[str, ...]], start_frame: int) -> None:
     generation_id = new_id()
-    requests = [Request.FromString(one.SerializeToString()) for one in build_requests(generation_id, SAMPLES, output=FLOAT)]
+    requests = [
+        Request.FromString(one.SerializeToString()) for one in build_requests(generation_id, SAMPLES, output=FLOAT)
+    ]
     requests[0].header.keep_samples = True
     for action in damages:
         if requests:
@@ -128,8 +134,9 @@ async def check(client: ExportClient, damages: list[tuple[str, ...]], start_fram
     try:
         response = await send(client, requests)
     except grpc.aio.AioRpcError as error:
-        assert error.code() in REFUSALS, error
-        assert expected is None, error
+        refusal = error
+        assert refusal.code() in REFUSALS, refusal
+        assert expected is None, refusal
         assert generation_id not in "".join(client.files())
         return
     assert expected is not None, "an inconsistent stream was accepted"

@@ -101,7 +101,9 @@ async def test_nothing_in_the_library_leads_out_of_it(tmp_path: Path) -> None:
         async with raises_rpc_error("UNAVAILABLE"):
             await client.export(folder, music(0.2))
         # A link is replaced, and not followed.
-        assert (await client.export(linked, music(0.2))).file_path == f"outputs/{today.relative_to(data / 'outputs')}/{linked}.wav"
+        assert (
+            await client.export(linked, music(0.2))
+        ).file_path == f"outputs/{today.relative_to(data / 'outputs')}/{linked}.wav"
         assert {one.file.generation_id for one in await clean_up(client)} == {exported_id, linked, clip.clip_id}
         assert (today / "notes.wav").read_bytes() == content
         assert not (data / "renders" / exported_id).is_symlink()

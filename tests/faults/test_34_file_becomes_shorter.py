@@ -10,7 +10,14 @@ import pytest
 
 from dgx_music.audio.v1 import audio_pb2
 from dgx_music.export.v1 import export_pb2
-from tests.support.export_client import TIMEOUT_SECONDS, ExportClient, music, new_id, raises_rpc_error, run_export_service
+from tests.support.export_client import (
+    TIMEOUT_SECONDS,
+    ExportClient,
+    music,
+    new_id,
+    raises_rpc_error,
+    run_export_service,
+)
 
 SECONDS = 40.0
 """More than the connection buffers."""
@@ -43,7 +50,9 @@ async def test_reader_of_a_truncated_file_is_told(tmp_path: Path, reader: str) -
                 await download(client, generation_id, path)
         elif reader == "live":
             async with raises_rpc_error("DATA_LOSS", "SPOOL_DAMAGED"):
-                await listen(client, generation_id, tmp_path / f"spool/{generation_id}.1.pcm", audio_pb2.AUDIO_LEVEL_LIVE)
+                await listen(
+                    client, generation_id, tmp_path / f"spool/{generation_id}.1.pcm", audio_pb2.AUDIO_LEVEL_LIVE
+                )
         else:
             async with raises_rpc_error("UNAVAILABLE", "FILE_DAMAGED"):
                 await listen(client, generation_id, path, audio_pb2.AUDIO_LEVEL_FINAL)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from export_service.formats.codecs import EXTENSIONS
 from export_service.library.filesystem import compute_sha256
-from export_service.library.store import DAY_GLOB, OUTPUTS
+from export_service.library.regular_files import iter_day_folders
+from export_service.library.store import OUTPUTS
 from storage_service.db.database import Database
 from storage_service.maintenance.backup import snapshot
 from storage_service.maintenance.integrity import (
@@ -67,7 +68,8 @@ def _find_problem(file: CompletedFile, data_dir: Path, read_files: bool) -> str 
 
 def _find_orphan_files(database: Database, data_dir: Path) -> Iterator[Finding]:
     """Yields the files that no row refers to."""
-    files = (file for file in (data_dir / OUTPUTS).glob(f"{DAY_GLOB}/*") if file.suffix in EXTENSIONS)
+    days = iter_day_folders(data_dir / OUTPUTS)
+    files = (file for day in days for file in day.iterdir() if file.suffix in EXTENSIONS)
     while some := list(islice(files, FILES_PER_QUERY)):
         known = find_existing_ids(database, [file.stem for file in some])
         for file in some:
