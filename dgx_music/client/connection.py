@@ -28,6 +28,7 @@ from dgx_music.errors import (
     Unavailable,
 )
 from dgx_music.gateway.v1 import gateway_pb2_grpc
+from dgx_music.response_stream import read_stream
 
 STREAM_TIMEOUT_SECONDS = 24 * 3600.0
 """Deadline of a stream, which may wait for the longest audio and then play it in real time."""
@@ -129,7 +130,7 @@ class Connection:
             raise DeadlineExceeded("the deadline of this call has passed", reason="TIMEOUT")
         call = method(request, timeout=timeout)
         try:
-            async for response in call:
+            async for response in read_stream(call):
                 yield response
         except grpc.aio.AioRpcError as error:
             raise self.translate(error) from error

@@ -160,6 +160,10 @@ def _parse_position(path: str) -> tuple[int, str, str]:
     return KINDS.index(FileKind(kind)), folder, name
 
 
+MAX_TOKEN_CHARACTERS = 500
+"""More than any has. Lists in lists by the thousand would be too deep for the parser."""
+
+
 def _encode_page_token(last_path: str, query_hash: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([query_hash, last_path]).encode()).decode()
 
@@ -167,7 +171,9 @@ def _encode_page_token(last_path: str, query_hash: str) -> str:
 def _decode_page_token(token: str, query_hash: str) -> str:
     """Returns the path with which the previous page ended. Raises InvalidArgument."""
     try:
-        token_query_hash, path = json.loads(base64.urlsafe_b64decode(token))
+        token_query_hash, path = json.loads(base64.urlsafe_b64decode(token[:MAX_TOKEN_CHARACTERS]))
+        if not isinstance(path, str):
+            raise TypeError("not a path")
         _parse_position(path)
     except (ValueError, TypeError, AttributeError, binascii.Error) as error:
         raise InvalidArgument(
@@ -177,4 +183,4 @@ def _decode_page_token(token: str, query_hash: str) -> str:
         raise InvalidArgument(
             "page_token", "is from a list of other kinds; send the same kinds with every page of a list"
         )
-    return str(path)
+    return path

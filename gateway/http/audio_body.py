@@ -15,6 +15,7 @@ from dgx_music.client.async_generation import AsyncGeneration
 from dgx_music.client.connection import STREAM_TIMEOUT_SECONDS
 from dgx_music.error_status import to_exception
 from dgx_music.export.v1.export_pb2 import DownloadRequest
+from dgx_music.response_stream import read_stream
 from gateway.http.music_request import MusicRequest
 from gateway.http.pcm_encoding import PcmEncoder, wav_header
 
@@ -46,7 +47,7 @@ async def open_body(client: AsyncClient, generation: AsyncGeneration, request: M
 
 async def _open_file(client: AsyncClient, generation: AsyncGeneration, request: MusicRequest) -> AudioBody:
     stream = client.music.Download(DownloadRequest(generation_id=generation.id), timeout=STREAM_TIMEOUT_SECONDS)
-    responses = aiter(stream)
+    responses = read_stream(stream)
     try:
         first = await anext(responses)
     except grpc.aio.AioRpcError as error:
@@ -59,6 +60,8 @@ async def _open_file(client: AsyncClient, generation: AsyncGeneration, request: 
                 yield response.data
         except grpc.aio.AioRpcError as error:
             raise to_exception(error) from error
+        finally:
+            stream.cancel()
 
     headers = {
         "content-type": request.format.media_type,

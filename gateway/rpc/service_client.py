@@ -11,6 +11,7 @@ import grpc.aio
 
 from dgx_music.error_status import status_of
 from dgx_music.errors import Unavailable
+from dgx_music.response_stream import read_stream
 from gateway.timeouts import CALL_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS
 from service_runtime.access.service_channel import connect_service
 from service_runtime.observability.logging import get_logger
@@ -81,7 +82,7 @@ class ServiceClient(Generic[Stub]):
         call = method(request, timeout=time_left(STREAM_TIMEOUT_SECONDS))
         try:
             with watch(call):
-                async for response in call:
+                async for response in read_stream(call):
                     yield response
         except grpc.aio.AioRpcError as error:
             raise await self._translate_error(error) from error

@@ -72,10 +72,7 @@ def upgrade_database(database: Database, revision: str = REVISIONS[-1]) -> None:
     """Does what `upgrade` does, on an open database."""
     with database.connect_for_writing() as connection:
         _lock(connection)
-        found = _revision_of(connection)
-        if found is not None and found not in REVISIONS:
-            _check_revision(found)
-        if found != revision:
+        if _require_known_revision(connection) != revision:
             _run_migrations(connection, "upgrade", revision)
 
 
@@ -91,9 +88,11 @@ def check_session(session: Session) -> None:
 
 
 def reset_database(database: Database) -> None:
-    """Does what `reset` does, on an open database."""
+    """Does what `reset` does, on an open database. Raises FailedPrecondition if a newer version created it: that may
+    have tables that this one does not know."""
     with database.connect_for_writing() as connection:
         _lock(connection)
+        _require_known_revision(connection)
         Base.metadata.drop_all(connection)
         connection.execute(text(f"DROP TABLE IF EXISTS {_VERSION_TABLE}"))
         _run_migrations(connection, "upgrade", REVISIONS[-1])
@@ -115,7 +114,8 @@ def migrations_folder() -> Path:
 def _revision_of(connection: Connection) -> str | None:
     tables = set(inspect(connection).get_table_names())
     if _VERSION_TABLE in tables:
-        revision: str | None = connection.scalar(text(f"SELECT version_num FROM {_VERSION_TABLE}"))
+        statement = text(f"SELECT version_num FROM {_VERSION_TABLE}")  # noqa: S608  # A constant.
+        revision: str | None = connection.scalar(statement)
         return revision
     if unknown := tables & set(Base.metadata.tables):
         raise FailedPrecondition(
@@ -124,6 +124,14 @@ def _revision_of(connection: Connection) -> str | None:
             reason="SCHEMA_UNKNOWN",
         )
     return None
+
+
+def _require_known_revision(connection: Connection) -> str | None:
+    """Returns the revision. Raises FailedPrecondition if it is a newer version's."""
+    revision = _revision_of(connection)
+    if revision is not None and revision not in REVISIONS:
+        _check_revision(revision)
+    return revision
 
 
 def _check_revision(revision: str | None) -> None:

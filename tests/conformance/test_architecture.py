@@ -77,6 +77,7 @@ LAYERS = {
             "dgx_music.config_file",
             "dgx_music.errors",
             "dgx_music.limits",
+            "dgx_music.response_stream",
             "dgx_music.trace_context",
             "dgx_music.watched_file",
             "dgx_music.wrapping_channel",
@@ -117,6 +118,7 @@ LAYERS = {
         ("storage_service.db",),
         ("storage_service.events",),
         ("storage_service.states", "storage_service.config"),
+        ("storage_service.database_url",),
     ),
     "export_service": (
         ("export_service.rpc",),

@@ -1,0 +1,31 @@
+"""Reads the responses of a call that streams them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, TypeVar, cast
+
+import grpc.aio
+
+Response = TypeVar("Response")
+
+
+async def read_stream(call: grpc.aio.UnaryStreamCall[Any, Response]) -> AsyncGenerator[Response, None]:
+    """Yields the responses as `async for response in call` does, and cancels the call if this task is cancelled.
+
+    gRPC never frees a response that arrives for a read whose task was cancelled: up to 64 KiB for each listener who
+    leaves. So the read goes on in a task of its own, and the cancelled call ends it.
+    """
+    while True:
+        read = asyncio.ensure_future(call.read())
+        try:
+            response = await asyncio.shield(read)
+        except asyncio.CancelledError:
+            call.cancel()
+            if not read.done():
+                await asyncio.wait([read])
+            raise
+        if response is grpc.aio.EOF:
+            return
+        yield cast(Response, response)
