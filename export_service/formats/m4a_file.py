@@ -27,7 +27,7 @@ FILE_TYPE_BOX, FILE_TYPE_OFFSET = b"ftyp", 4
 
 
 class DamagedFileError(Exception):
-    """A finished file is not as it was written. The message says why, as a clause about the file or a library's text."""
+    """A finished file is not as it was written. The message is a clause about the file, or a library's text."""
 
 
 def require_encoder(file_format: FileFormat) -> None:
@@ -100,7 +100,7 @@ class M4aReader:
         self._file = open(file, "rb", closefd=isinstance(file, Path))  # noqa: SIM115  # `close` closes it.
         try:
             with self._translate_errors():
-                self._container = self._av.open(self._file)
+                self._container = self._av.open(self._file, metadata_errors="replace")
                 if not self._container.streams.audio:
                     raise DamagedFileError("it has no audio track")
         except BaseException:

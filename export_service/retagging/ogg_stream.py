@@ -47,9 +47,8 @@ def iter_stream(source: BinaryIO, comments: bytes) -> Iterator[bytes]:
 
 def _read_header_packets(pages: Iterator[tuple[int, int, bytes, bytes]]) -> tuple[list[bytes], int]:
     """Returns the packets from the comment header up to the audio, and the number of pages that they fill."""
-    packets, packet, count = list[bytes](), bytearray(), 0
-    for _, _, header, content in pages:
-        count += 1
+    packets, packet = list[bytes](), bytearray()
+    for count, (_, _, header, content) in enumerate(pages, 1):
         position = 0
         for size in header[PAGE_HEADER.size :]:
             packet += content[position : position + size]

@@ -66,12 +66,11 @@ def iter_pages(file: BinaryIO) -> Iterator[tuple[int, int, bytes, bytes]]:
 
 def check_pages(file: BinaryIO) -> None:
     """Reads the whole file. Raises ValueError if a page is damaged or missing: decoders skip those without an error."""
-    expected, header = 0, b""
-    for start, page_number, header, content in iter_pages(file):
+    header = b""
+    for expected, (start, page_number, header, content) in enumerate(iter_pages(file)):
         page = header + content
         if page_number != expected or CHECKSUM.unpack_from(page, CHECKSUM_OFFSET)[0] != compute_checksum(page):
             raise ValueError(f"the Ogg page at byte {start} is damaged, or not the next")
-        expected += 1
     if len(header) <= TYPE_OFFSET or not header[TYPE_OFFSET] & LAST_PAGE:
         raise ValueError("its last Ogg page is missing")
 

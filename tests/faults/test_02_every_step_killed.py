@@ -32,14 +32,16 @@ async def test_process_is_killed_at_a_step(tmp_path: Path, name: str) -> None:
                 await operation.run(client, generation_id)
                 is_done = True  # It has fewer steps.
             except grpc.aio.AioRpcError as error:
-                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                refusal = error
+                assert refusal.code() is grpc.StatusCode.UNAVAILABLE
                 assert await asyncio.wait_for(process.wait(), TIMEOUT_SECONDS) == -signal.SIGKILL
         async with run_export_service(tmp_path) as client:
             assert not find_damage(tmp_path), f"step {number}"
             try:
                 await operation.run(client, generation_id)
             except grpc.aio.AioRpcError as error:
-                assert read_error_details(error).reason == "FILE_NOT_FOUND", f"step {number}: {error}"
+                refusal = error
+                assert read_error_details(refusal).reason == "FILE_NOT_FOUND", f"step {number}: {refusal}"
                 assert name == "delete"
             assert not find_damage(tmp_path), f"step {number}, repeated"
         number += STRIDE[name]

@@ -1,4 +1,4 @@
-"""Fault 13: each single step at which export changes the file system fails, in turn. The caller gets the reason, what was
+"""Fault 13: each step at which export changes the file system fails, in turn. The caller gets the reason, what was
 there before is intact, nothing is left behind, and the same call succeeds afterwards."""
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ async def test_each_step_fails(tmp_path: Path, name: str) -> None:
             try:
                 await operation.run(client, generation_id)
             except grpc.aio.AioRpcError as raised:
-                expected = read_error_details(raised).reason
-                assert expected == REASONS[error], f"{number}: {raised}"
+                refusal = raised
+                expected = read_error_details(refusal).reason
+                assert expected == REASONS[error], f"{number}: {refusal}"
             taken = faults.arm(*NO_FAULT)
             step = taken[number - 1] if number <= len(taken) else "none"
             outcomes[f"{number} {step} {error}"] = expected or "succeeded"
@@ -65,7 +66,8 @@ async def test_each_step_fails(tmp_path: Path, name: str) -> None:
             try:
                 await operation.run(client, generation_id)
             except grpc.aio.AioRpcError as raised:
-                assert read_error_details(raised).reason == "FILE_NOT_FOUND", f"{number} {step}: {raised}"
+                refusal = raised
+                assert read_error_details(refusal).reason == "FILE_NOT_FOUND", f"{number} {step}: {refusal}"
                 assert name == "delete"
     assert not problems, f"{problems} of {outcomes}"
     assert "DISK_FULL" in outcomes.values()

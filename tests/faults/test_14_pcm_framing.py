@@ -1,4 +1,4 @@
-"""Fault 14: chunks that are cut, repeated, reordered, corrupted, empty or too large, headers and ends in the wrong place.
+"""Fault 14: chunks that are cut, repeated, reordered, corrupted, empty or too large; headers and ends in wrong places.
 Either the file has the exact samples, or the export is refused and leaves no file."""
 
 from __future__ import annotations
@@ -134,8 +134,9 @@ async def check(client: ExportClient, damages: list[tuple[str, ...]], start_fram
     try:
         response = await send(client, requests)
     except grpc.aio.AioRpcError as error:
-        assert error.code() in REFUSALS, error
-        assert expected is None, error
+        refusal = error
+        assert refusal.code() in REFUSALS, refusal
+        assert expected is None, refusal
         assert generation_id not in "".join(client.files())
         return
     assert expected is not None, "an inconsistent stream was accepted"

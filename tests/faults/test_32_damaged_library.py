@@ -1,5 +1,5 @@
-"""Fault 32: files of the library were damaged on the disk. Who asks for one of them is told so, and nobody else notices:
-the service starts, and serves every other file."""
+"""Fault 32: files of the library were damaged on the disk. Who asks for one is told so, and nobody else notices: the
+service starts, and serves every other file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that changes the library, as operations that a test can let fail at any step, and what must hold after it."""
+"""Everything that changes the library, as operations that can fail at any step, and what must hold after each."""
 
 from __future__ import annotations
 
@@ -105,9 +105,11 @@ def find_damage(data_dir: Path) -> list[str]:
                     problems.append(f"{name}: no description")
                 elif json.loads(description.read_bytes())["file_sha256"] != _sha256(path):
                     problems.append(f"{name}: not as described")
-        elif path.is_file() and path.suffix == ".part" and not name.startswith("spool/"):
-            problems.append(f"{name}: {LEFT}")
-        elif path.is_file() and path.suffix == ".part" and not path.with_name(path.name[: -len(".pcm.part")] + ".json").exists():
+        elif (path.is_file() and path.suffix == ".part" and not name.startswith("spool/")) or (
+            path.is_file()
+            and path.suffix == ".part"
+            and not path.with_name(path.name[: -len(".pcm.part")] + ".json").exists()
+        ):
             problems.append(f"{name}: {LEFT}")
     return problems
 
@@ -115,8 +117,6 @@ def find_damage(data_dir: Path) -> list[str]:
 def file_hashes(data_dir: Path) -> set[str]:
     """Returns the hashes of the generations' own files."""
     return {_sha256(path) for path in (data_dir / "outputs").rglob("*.*") if path.is_file()}
-
-
 
 
 def _sha256(path: Path) -> str:

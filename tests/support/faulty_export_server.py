@@ -1,6 +1,6 @@
-"""An export service in a process of its own, in which any single step that changes the file system can be made to fail, or
-to be the one at which the process is killed: opening a file to write it, renaming, deleting, creating a folder, changing
-times or access rights, syncing.
+"""An export service in a process of its own, of which any step that changes the file system can be made to fail, or
+to be the one at which it is killed: opening a file to write it, renaming, deleting, creating a folder, changing times
+or access rights, syncing.
 
 Python announces these steps to audit hooks before they are taken, so that none of them is left out, whatever code takes
 it. Steps that write to open files are not announced; for those there are failpoints.
@@ -56,9 +56,9 @@ class FaultySteps:
             raise OSError(number, os.strerror(number))
 
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in EVENTS:
-            self.take(event, arguments[0])
-        elif event == "open" and len(arguments) == 3 and isinstance(arguments[2], int) and arguments[2] & WRITE_FLAGS:
+        if event in EVENTS or (
+            event == "open" and len(arguments) == 3 and isinstance(arguments[2], int) and arguments[2] & WRITE_FLAGS
+        ):
             self.take(event, arguments[0])
 
     def fsync(self, descriptor: int) -> None:
